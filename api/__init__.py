@@ -1,0 +1,1 @@
+"""HTTP out: recommendations, events in, the live page, health and metrics."""

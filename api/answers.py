@@ -1,0 +1,142 @@
+"""What the API says: the shapes of answers and of its one kind of error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from models.recommender import Answer, Reason, Recommendation
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class ReasonShape(_Shape):
+    """Why an item is there: an event of the user, or a list that the item heads."""
+
+    source: str = Field(description="event, trending, popular, day, week, recent, new, history")
+    item_id: str | None = Field(None, description="The item of the causing event.")
+    event_type: str | None = None
+    occurred_at: float | None = Field(None, description="Unix seconds.")
+    share: float | None = Field(None, description="Part of the item's co-visitation score.")
+
+
+class RecommendationShape(_Shape):
+    """One recommended item."""
+
+    item_id: str
+    score: float = Field(description="0 to 1; comparable within one answer.")
+    reasons: list[ReasonShape] = Field([], description="Only where asked for.")
+
+
+class FreshnessShape(_Shape):
+    """How far the answer knows what has happened."""
+
+    user_event_at: float | None = Field(
+        description="When this user's newest event in effect was accepted, Unix seconds."
+    )
+    newest_event_age_s: float | None = Field(
+        description="Age of the newest event in effect, of anybody."
+    )
+    after_reached: bool | None = Field(
+        None, description="Whether the events of ?after= are in effect; null where not asked."
+    )
+
+
+class RecommendationsShape(_Shape):
+    """An answer: items, best first."""
+
+    recommendation_id: str = Field(description="Send it with the clicks that follow.")
+    recipe: str
+    level: str = Field(description="ranked, retrieved or trending: the rung that answered.")
+    items: list[RecommendationShape]
+    freshness: FreshnessShape
+
+
+class AcceptedShape(_Shape):
+    """Events that Kafka has acknowledged."""
+
+    accepted: int
+    event_ids: list[str]
+    after: str = Field(description="Token for ?after=: wait until these events have taken effect.")
+
+
+class ErasedShape(_Shape):
+    """What was removed of a user."""
+
+    user_id: str
+    events: int
+    sessions: int
+    links: int
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    type: str = Field(description="A word to act on, such as invalid_request or unavailable.")
+    message: str = Field(description="A sentence to read.")
+
+
+class ErrorShape(BaseModel):
+    """Every error of this API."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorShape, "description": "The request breaks a rule; the message says which."},
+    413: {"model": ErrorShape, "description": "The body is too large."},
+    503: {"model": ErrorShape, "description": "Kafka or Redis does not answer; try again."},
+}
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    """A response without the cost of validating what this service made itself."""
+    return Response(_encode(content), status, media_type="application/json")
+
+
+def error_response(status: int, kind: str, message: str) -> Response:
+    """The one shape of an error."""
+    return json_response({"error": {"type": kind, "message": message}}, status)
+
+
+def recommendations(
+    answer: Answer, recommendation_id: str, *, now_s: float, reached: bool | None
+) -> dict[str, Any]:
+    """An answer as `RecommendationsShape` describes it."""
+    newest = answer.newest_accepted_at
+    return {
+        "recommendationId": recommendation_id,
+        "recipe": answer.recipe,
+        "level": answer.level,
+        "items": [_item(item) for item in answer.items],
+        "freshness": {
+            "userEventAt": answer.user_accepted_at or None,
+            "newestEventAgeS": round(max(0.0, now_s - newest), 3) if newest else None,
+            "afterReached": reached,
+        },
+    }
+
+
+def _item(item: Recommendation) -> dict[str, Any]:
+    shown: dict[str, Any] = {"itemId": item.item_id, "score": item.score}
+    if item.reasons:
+        shown["reasons"] = [_reason(reason) for reason in item.reasons]
+    return shown
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    return {
+        "source": reason.source,
+        "itemId": reason.item_id,
+        "eventType": reason.event_type,
+        "occurredAt": reason.occurred_at,
+        "share": reason.share,
+    }

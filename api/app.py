@@ -1,0 +1,202 @@
+"""The HTTP application, made by a function; everything it needs is handed to it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import metadata, resources
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from prometheus_client import Counter, Histogram
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import routes
+from api.answers import ERRORS, error_response
+from api.effects import Effects, LoadIncarnations
+from api.impressions import Impressions
+from models.errors import InvalidEvent, InvalidToken, Unavailable
+from models.events import PutEvents
+from models.recommender import Recommender
+from models.settings import Settings
+from models.store import CONNECTION_ERRORS, Store
+
+LOG = logging.getLogger(__name__)
+
+REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
+LATENCY = Histogram(
+    "recommender_request_seconds",
+    "Duration of HTTP requests",
+    ["route"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+
+PAGE = resources.files("api").joinpath("page.html").read_bytes()
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """What the API needs of Kafka, without knowing it.
+
+    Attributes
+    ----------
+    publish
+        Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
+    incarnations
+        The incarnation of the topics ``clicks`` and ``purchases``.
+    missing
+        What is not as it must be, in words; empty when all is well.
+    """
+
+    publish: Callable[[PutEvents], Awaitable[str]]
+    incarnations: LoadIncarnations
+    missing: Callable[[], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes work with; `app.state.services`."""
+
+    settings: Settings
+    store: Store
+    recommender: Recommender
+    kafka: Kafka
+    effects: Effects
+    impressions: Impressions
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+def create_app(
+    settings: Settings, store: Store, kafka: Kafka, *, clock: Callable[[], float] = time.time
+) -> FastAPI:
+    """The application; connects to nothing before its first request."""
+    services = Services(
+        settings=settings,
+        store=store,
+        recommender=Recommender(store, settings),
+        kafka=kafka,
+        effects=Effects(store, kafka.incarnations),
+        impressions=Impressions(store),
+        clock=clock,
+        new_id=lambda: uuid.uuid4().hex,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.impressions.close()
+        await services.recommender.catalogue.close()
+        await store.redis.aclose()
+
+    app = FastAPI(
+        title="streaming-recommender",
+        summary="Recommendations that know the last click.",
+        version=metadata.version("streaming-recommender"),
+        lifespan=lifespan,
+        responses=ERRORS,
+    )
+    app.state.services = services
+    app.include_router(routes.router)
+    app.get("/", include_in_schema=False)(page)
+    for error, status, kind in (
+        (InvalidEvent, 400, "invalid_event"),
+        (InvalidToken, 400, "invalid_token"),
+        (Unavailable, 503, "unavailable"),
+        *((error, 503, "unavailable") for error in CONNECTION_ERRORS),
+    ):
+        app.add_exception_handler(error, _handler(status, kind))
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _internal_error)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["content-type"],
+        )
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+async def page() -> Response:
+    """The live page."""
+    return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
+
+
+PAGE_HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'self'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+def _handler(status: int, kind: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(_: Request, error: Exception) -> Response:
+        if status >= 500:
+            LOG.warning("%s: %s", kind, error)
+        return error_response(status, kind, str(error))
+
+    return handle
+
+
+async def _invalid_request(_: Request, error: Exception) -> Response:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    text = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
+    return error_response(400, "invalid_request", text)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    kind = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "http_error")
+    detail = error.detail if isinstance(error, HTTPException) else ""
+    return error_response(status, kind, str(detail))
+
+
+async def _internal_error(_: Request, error: Exception) -> Response:
+    LOG.error("unexpected error", exc_info=error)
+    return error_response(500, "internal", "an unexpected error; the log has it")
+
+
+class Edge:
+    """Bounds request bodies, and counts and times every request by its route."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, received, status = time.perf_counter(), 0, 500
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            REQUESTS.labels(route, status).inc()
+            LATENCY.labels(route).observe(time.perf_counter() - started)

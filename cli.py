@@ -1,0 +1,289 @@
+"""The command `recommender`: wires streams, api and ops together, starts and stops processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import ValidationError
+
+from models.errors import RecommenderError, Unavailable
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from api.app import Kafka
+    from models.events import PutEvents
+
+
+class _Commands(click.Group):
+    """Says what is wrong in one line, with exit code 1, where the project raised on purpose."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
+            )
+            raise click.ClickException(problems) from error
+        except RecommenderError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streaming-recommender")
+def main() -> None:
+    """A recommender that learns from every event as it happens.
+
+    Settings are RECOMMENDER_* environment variables; see the README.
+    """
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _located() -> Settings:
+    from ops.stack import located
+
+    return located(Settings())
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
+def up(port: int | None, workers: int) -> None:
+    """Run everything: embedded broker and Redis unless configured, workers, API."""
+    from ops.stack import running
+    from streams.topics import ensure_topics
+
+    settings = Settings() if port is None else Settings(port=port)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(settings, say=_say, make_topics=ensure_topics, workers=workers) as stack,
+    ):
+        _say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
+        stack.supervisor.run()
+
+
+@main.command()
+def worker() -> None:
+    """Bring events into effect and learn the ranking."""
+    from streams.app import run
+    from streams.worker import worker_app
+
+    _child()
+    run(worker_app(_served(_located())))
+
+
+@main.command()
+def forward() -> None:
+    """Forward every event to Amazon Personalize."""
+    from streams.app import run
+    from streams.forward import forward_app
+
+    _child()
+    run(forward_app(_served(_located())))
+
+
+@main.command()
+def api() -> None:
+    """Answer over HTTP."""
+    import uvicorn
+
+    from api.app import create_app
+    from models.store import Store, connect
+
+    _child()
+    settings = _located()
+    with _kafka_for_api(settings) as kafka:
+        app = create_app(settings, Store(connect(settings.redis), settings), kafka)
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+        )
+
+
+@contextlib.contextmanager
+def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
+    """Kafka as the API sees it; an API that starts before Kafka answers what it can meanwhile."""
+    from api.app import Kafka
+    from streams.topics import Topics, topic_ids
+    from streams.tracker import Tracker
+
+    names = {"clicks": Topics.of(settings).clicks, "purchases": Topics.of(settings).purchases}
+    trackers: list[Tracker] = []
+    connecting = asyncio.Lock()
+
+    async def tracker() -> Tracker:
+        async with connecting:
+            if not trackers:
+                trackers.append(await asyncio.to_thread(Tracker, settings, block_s=0))
+        return trackers[0]
+
+    async def publish(message: PutEvents) -> str:
+        receipt = await asyncio.wrap_future((await tracker()).put_events(message))
+        return receipt.token()
+
+    async def incarnations() -> dict[str, str]:
+        ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))
+        return {kind: ids[name] for kind, name in names.items()}
+
+    async def missing() -> list[str]:
+        try:
+            await tracker()
+            await incarnations()
+        except Unavailable as error:
+            return [f"kafka: {error}"]
+        return []
+
+    yield Kafka(publish, incarnations, missing)
+    for opened in trackers:
+        opened.close()
+
+
+@main.command()
+def topics() -> None:
+    """Make the topics that do not exist yet."""
+    from streams.topics import ensure_topics
+
+    made = ensure_topics(_located())
+    click.echo(f"made {', '.join(made)}" if made else "all topics exist")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "format_", help="The file's format; guessed where not given.")
+@click.option("--as", "as_", type=click.Choice(["users", "sessions"]), default="users")
+@click.option("--rate", default="max", show_default=True, help="Events a second, or max.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Times the recorded pace.")
+@click.option("--events-per-message", type=click.IntRange(1, 10), default=1, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on where the last replay of this file ended.")
+def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None:  # noqa: ANN401
+    """Send a recorded FILE to the event topics."""
+    from streams.replay import replay as send
+
+    as_ = options.pop("as_")
+    report = send(file, _located(), format_=format_, as_=as_, rate=_rate(rate), **options)
+    for line, reason in report.bad_rows:
+        _say(f"line {line}: {reason}")
+    click.echo(
+        f"{report.rows} rows, {report.events} events in {report.messages} messages,"
+        f" {report.n_bad_rows} bad rows, {report.seconds:.1f} s"
+    )
+    if not report.is_finished:
+        sys.exit(130)
+
+
+def _rate(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not rate > 0:
+        raise click.BadParameter("a positive number, or max", param_hint="--rate")
+    return rate
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(as_json: bool) -> None:
+    """Lag, watermarks, freshness, dead letters, quality."""
+    import msgspec
+
+    from streams.status import as_text, read_status
+
+    read = asyncio.run(read_status(_located(), now_s=time.time()))
+    click.echo(msgspec.json.encode(read).decode() if as_json else as_text(read))
+
+
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """What could not be processed."""
+
+
+@dead_letters.command("list")
+@click.option("--all", "again", is_flag=True, help="Also those that were replayed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_dead_letters(again: bool, as_json: bool) -> None:
+    """Show the dead letters that were not replayed."""
+    import msgspec
+
+    from streams.dead_letters import letters
+
+    n = 0
+    for letter, _ in letters(_located(), again=again):
+        n += 1
+        source = letter.source
+        click.echo(
+            msgspec.json.encode(letter).decode()
+            if as_json
+            else f"{source.topic}/{source.partition}/{source.offset}  {letter.stage}"
+            f"  {letter.reason}: {letter.detail}"
+        )
+    _say(f"{n} dead letters")
+
+
+@dead_letters.command("replay")
+def replay_dead_letters() -> None:
+    """Send them to where they came from again."""
+    from streams.dead_letters import replay as send
+
+    click.echo(f"{send(_located())} dead letters sent again")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@click.option("--once", is_flag=True, help="Show the proof, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="The proof as one JSON object.")
+def demo(port: int | None, once: bool, as_json: bool) -> None:
+    """Run everything with simulated shoppers, and show a click change an answer."""
+    import tempfile
+
+    from ops import demo as shown
+    from ops.stack import running
+    from streams.topics import ensure_topics
+
+    with tempfile.TemporaryDirectory(prefix="recommender-demo-") as folder:
+        update: dict[str, Any] = {"data_dir": Path(folder), "cache_s": 0.2}
+        settings = Settings().model_copy(update=update | ({} if port is None else {"port": port}))
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            running(settings, say=_say, make_topics=ensure_topics) as stack,
+        ):
+            shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
+
+
+def _child() -> None:
+    """What a long-running command does first: log plainly, and end with its supervisor."""
+    import logging
+
+    from ops.processes import exit_with_parent
+
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    exit_with_parent()
+
+
+def _served(settings: Settings) -> Settings:
+    """Serve this process's metrics where a port is configured."""
+    if settings.metrics_port:
+        from prometheus_client import start_http_server
+
+        start_http_server(settings.metrics_port, settings.host)
+    return settings
+
+
+if __name__ == "__main__":
+    main()

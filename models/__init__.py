@@ -1,0 +1,1 @@
+"""The recommender itself: events, state, retrieval, ranking, evaluation. Runs without a server."""

@@ -1,0 +1,481 @@
+-- Applies messages to one dataset group, exactly once each: the only place where state is written
+-- on behalf of events. One call is one atomic step.
+--
+-- KEYS[1]  {group}:watermarks, which also routes the call in a cluster
+-- ARGV[1]  MessagePack of
+--   prefix   "{group}:"
+--   now      seconds; for expiry and freshness only, event times come with the events
+--   epoch    seconds; decay counts time from here, which keeps the logarithms small
+--   limits   history, window, neighbours, tops, items, types; session_ttl, user_ttl (seconds)
+--   fade     fade[d] = log2 of a pair's weight at distance d
+--   rates    half-lives a second of the pair channels, then of the popularities
+--   parts    {field, expected, messages} of each partition, where a message is
+--            {offset, user or "", session, shard, accepted_at, events} and an event is
+--            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash}
+--
+-- Returns {status, watermark, offset, refused event numbers} of each part, then the counts.
+--   status "applied"   the part is in effect up to its watermark
+--          "lost"      the watermark is behind what the worker applied: go back and read again
+--          "full"      the message at `offset` names new items beyond the limit; nothing of it,
+--                      nor of what follows in the part, is in effect
+--
+-- Numbers that decay are kept as logarithms of forward-decayed sums (Cormode et al. 2009, "Forward
+-- decay"): log2(sum of weight * 2^(time / half-life)). They never need rescaling, and two of them
+-- compare the same way at any later time. Layouts: models/layout.py.
+
+local request = cmsgpack.unpack(ARGV[1])
+local prefix, now, limits = request.prefix, request.now, request.limits
+local fade, rates = request.fade, request.rates
+local call, find, sub, rep = redis.call, string.find, string.sub, string.rep
+local pack, unpack_ = struct.pack, struct.unpack
+local floor, log, max, min = math.floor, math.log, math.max, math.min
+local LN2 = log(2)
+local NONE = -1e30
+local EPOCH = request.epoch
+
+local PAIR, STAT, ENTRY, HEAD, PAGE = 24, 48, 15, 12, 64
+local EMPTY_PAIR = rep('\0', PAIR)
+
+local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
+local clock, accepted = 0, 0
+
+-- log2(2^a + 2^b)
+local function add(a, b)
+  local d = b - a
+  if d > 0 then a, d = b, -d end
+  if d < -40 then return a end
+  return a + log(1 + 2 ^ d) / LN2
+end
+
+-- Position of the record that starts with `id` in a string of records of `size` bytes.
+local function locate(blob, id, size, shift)
+  local from = 1 + shift
+  while true do
+    local at = find(blob, id, from, true)
+    if not at then return nil end
+    local over = (at - 1 - shift) % size
+    if over == 0 then return at - shift end
+    from = at - over + size
+  end
+end
+
+-- Items ------------------------------------------------------------------------------------
+
+local item_indexes, item_total = {}, nil
+
+local function known_item(name)
+  local index = item_indexes[name]
+  if index == nil then
+    index = tonumber(call('HGET', prefix .. 'items', name) or nil) or false
+    item_indexes[name] = index
+  end
+  return index
+end
+
+local function new_item(name)
+  local index = call('HINCRBY', prefix .. 'counts', 'item_index', 1)
+  call('HSET', prefix .. 'items', name, index)
+  call('HSET', prefix .. 'ids', index, name)
+  item_indexes[name] = index
+  item_total = item_total + 1
+  counts.items = counts.items + 1
+  return index
+end
+
+-- Numbers of the message's events whose items would go beyond the limit.
+local function refused_events(events)
+  local refused, fresh = {}, {}
+  item_total = item_total or call('HLEN', prefix .. 'items')
+  local room = limits.items - item_total
+  for number, event in ipairs(events) do
+    local name = event[1]
+    if name ~= '' and not known_item(name) and not fresh[name] then
+      if room > 0 then
+        room = room - 1
+        fresh[name] = true
+      else
+        refused[#refused + 1] = number - 1
+      end
+    end
+  end
+  return refused
+end
+
+-- Counts and popularities of items, written back at the end of the call ---------------------
+
+local stats, touched = {}, {}
+
+local function stat_of(index)
+  local stat = stats[index]
+  if stat then return stat end
+  local key, at = prefix .. 'stats:' .. floor(index / PAGE), (index % PAGE) * STAT
+  local raw = call('GETRANGE', key, at, at + STAT - 1)
+  if #raw < STAT then
+    if #raw == 0 and call('EXISTS', key) == 0 then call('SET', key, rep('\0', PAGE * STAT)) end
+    raw = rep('\0', STAT)
+  end
+  local n, purchases, first, last, hour, day, week, month = unpack_('<IIIIdddd', raw)
+  if n == 0 then hour, day, week, month = NONE, NONE, NONE, NONE end
+  stat = {n, purchases, first, last, hour, day, week, month, key = key, at = at}
+  stats[index] = stat
+  touched[#touched + 1] = index
+  return stat
+end
+
+local function count_item(index, time, weight, purchase)
+  local stat = stat_of(index)
+  if stat[1] == 0 then stat[3] = time end
+  stat[1] = stat[1] + 1
+  if purchase then stat[2] = stat[2] + 1 end
+  stat[3], stat[4] = min(stat[3], time), max(stat[4], time)
+  for channel = 1, 4 do
+    stat[4 + channel] = add(stat[4 + channel], weight + (time - EPOCH) * rates[5 + channel])
+  end
+end
+
+local TOPS = {{'all', 1}, {'recent', 4}, {'hour', 5}, {'day', 6}, {'week', 7}, {'month', 8}, {'new', 3}}
+
+local function write_stats()
+  for _, index in ipairs(touched) do
+    local stat = stats[index]
+    call('SETRANGE', stat.key, stat.at, pack('<IIIIdddd', stat[1], stat[2], stat[3], stat[4],
+      stat[5], stat[6], stat[7], stat[8]))
+  end
+  for _, top in ipairs(TOPS) do
+    local key, column, floor_score = prefix .. 'top:' .. top[1], top[2], NONE
+    local excess = call('ZCARD', key) - limits.tops
+    if excess >= 0 then floor_score = tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) end
+    local scores = {}
+    for _, index in ipairs(touched) do
+      local score = stats[index][column]
+      if score >= floor_score then
+        scores[#scores + 1] = string.format('%.17g', score)
+        scores[#scores + 1] = index
+      end
+    end
+    for from = 1, #scores, 1000 do
+      call('ZADD', key, unpack(scores, from, min(from + 999, #scores)))
+    end
+    excess = call('ZCARD', key) - limits.tops
+    if excess > 0 then call('ZREMRANGEBYRANK', key, 0, excess - 1) end
+  end
+end
+
+-- Pairs, written back at the end of the call ---------------------------------------------------
+
+local lists, list_keys = {}, {}
+
+local function list_of(item)
+  local list = lists[item]
+  if list then return list end
+  local key = prefix .. 'pairs:' .. item
+  local blob = call('GET', key) or ''
+  local zeros = find(blob, EMPTY_PAIR, 1, true)
+  -- Zeros may begin inside the last record, never before it: an item's index is not 0.
+  local used = zeros and floor((zeros + PAIR - 2) / PAIR) or #blob / PAIR
+  list = {key = key, blob = blob, used = used, stored = used, records = {}, at = {}}
+  lists[item] = list
+  list_keys[#list_keys + 1] = item
+  return list
+end
+
+-- A record in hand: item, five logarithms, slot, whether it changed.
+
+-- The slot of the weakest of eight records that lie together. Where they lie depends on the data
+-- alone, so that a replay evicts the same; a list is never sorted.
+local function evicted_slot(list, with, age)
+  local at, blob = list.at, list.blob
+  local from, weakest, least = (with * 40503 + age) % limits.neighbours, nil, nil
+  for step = 0, 7 do
+    local slot = (from + step) % limits.neighbours
+    local record = at[slot]
+    local month = record and record[6] or unpack_('<f', blob, slot * PAIR + 21)
+    if not least or month < least then weakest, least = slot, month end
+  end
+  if at[weakest] then list.records[at[weakest][1]] = nil end
+  return weakest
+end
+
+local function record_of(list, with, age)
+  local record = list.records[with]
+  if record then return record end
+  local at = list.stored > 0 and locate(list.blob, pack('<I', with), PAIR, 0)
+  local slot = at and (at - 1) / PAIR
+  if slot and not list.at[slot] then
+    local _, following, after, before, day, month = unpack_('<Ifffff', list.blob, at)
+    record = {with, following, after, before, day, month, slot, false}
+  else
+    if list.used < limits.neighbours then
+      slot = list.used
+      list.used = slot + 1
+    else
+      slot = evicted_slot(list, with, age)
+    end
+    record = {with, NONE, NONE, NONE, NONE, NONE, slot, false}
+  end
+  list.at[slot] = record
+  list.records[with] = record
+  return record
+end
+
+-- Item `with` was seen after the list's item, or before it; `age` is in seconds since EPOCH.
+local function count_pair(list, with, weight, age, distance, forward)
+  local record = record_of(list, with, age)
+  if forward then
+    if distance == 1 then record[2] = add(record[2], weight + age * rates[1]) end
+    record[3] = add(record[3], weight + age * rates[2])
+  else
+    record[4] = add(record[4], weight + age * rates[3])
+    weight = weight - 1
+  end
+  record[5] = add(record[5], weight + age * rates[4])
+  record[6] = add(record[6], weight + age * rates[5])
+  record[8] = true
+end
+
+local function count_pairs(item, window, weight, age)
+  local own = list_of(item)
+  for distance, other in ipairs(window) do
+    local faded = weight + fade[distance]
+    count_pair(list_of(other), item, faded, age, distance, true)
+    count_pair(own, other, faded, age, distance, false)
+  end
+end
+
+local function packed(record)
+  return pack('<Ifffff', record[1], record[2], record[3], record[4], record[5], record[6])
+end
+
+local function write_list(list)
+  local stored, room = list.stored, #list.blob / PAIR
+  local added = {}
+  for slot = stored, list.used - 1 do added[#added + 1] = packed(list.at[slot]) end
+  if list.used > room then
+    room = max(list.used, min(limits.neighbours, 2 * room, list.used + 16))
+    local padding = rep(EMPTY_PAIR, room - list.used)
+    call('SET', list.key, sub(list.blob, 1, stored * PAIR) .. table.concat(added) .. padding)
+  elseif #added > 0 then
+    call('SETRANGE', list.key, stored * PAIR, table.concat(added))
+  end
+  for slot, record in pairs(list.at) do
+    if slot < stored and record[8] then call('SETRANGE', list.key, slot * PAIR, packed(record)) end
+  end
+end
+
+local function write_lists()
+  for _, item in ipairs(list_keys) do write_list(lists[item]) end
+end
+
+-- Histories, written back at the end of the call ---------------------------------------------
+
+local histories, links = {}, {}
+
+local function history_of(key, ttl)
+  local history = histories[key]
+  if history then return history end
+  local raw = call('GET', key)
+  if raw then
+    local count, last = unpack_('<Id', raw)
+    history = {count = count, accepted = last, entries = sub(raw, HEAD + 1)}
+  else
+    history = {count = 0, accepted = 0, entries = '', fresh = true}
+  end
+  history.ttl = ttl
+  histories[key] = history
+  return history
+end
+
+-- The user a session belongs to, or false; links live in two generations of sharded hashes.
+local function linked_user(session, shard, generation)
+  local user = links[session]
+  if user == nil then
+    user = call('HGET', prefix .. 'links:' .. generation .. ':' .. shard, session)
+      or call('HGET', prefix .. 'links:' .. (generation - 1) .. ':' .. shard, session)
+    links[session] = user
+  end
+  return user
+end
+
+local function link(session, shard, generation, user)
+  local key = prefix .. 'links:' .. generation .. ':' .. shard
+  call('HSET', key, session, user)
+  call('EXPIRE', key, 2 * limits.session_ttl)
+  links[session] = user
+end
+
+-- Puts an entry where its time belongs; gives the position it got.
+local function insert(history, entry, time)
+  local entries = history.entries
+  local at = #entries + 1
+  while at > 1 do
+    local _, before = unpack_('<II', entries, at - ENTRY)
+    if before <= time then break end
+    at = at - ENTRY
+  end
+  if at > #entries then
+    history.entries = entries .. entry
+  else
+    history.entries = sub(entries, 1, at - 1) .. entry .. sub(entries, at)
+  end
+  return at
+end
+
+local function trim(history)
+  local excess = #history.entries - limits.history * ENTRY
+  if excess > 0 then history.entries = sub(history.entries, excess + 1) end
+end
+
+-- A session's anonymous events become the user's; none twice.
+local function join(session_key, history)
+  local anonymous = history_of(session_key, limits.session_ttl)
+  if anonymous.fresh then return end
+  for at = 1, #anonymous.entries, ENTRY do
+    local entry = sub(anonymous.entries, at, at + ENTRY - 1)
+    if not locate(history.entries, sub(entry, 10), ENTRY, 9) then
+      local _, time = unpack_('<II', entry)
+      insert(history, entry, time)
+      history.count = history.count + 1
+    end
+  end
+  trim(history)
+  history.accepted = max(history.accepted, anonymous.accepted)
+  histories[session_key] = {gone = true, count = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
+end
+
+local function owner(user, session, shard)
+  local session_key = prefix .. 'history:s:' .. session
+  local generation = floor(now / limits.session_ttl)
+  if user == '' then
+    user = linked_user(session, shard, generation)
+    if not user then return history_of(session_key, limits.session_ttl), false end
+  end
+  local history = history_of(prefix .. 'history:u:' .. user, limits.user_ttl)
+  if user ~= session and linked_user(session, shard, generation) ~= user then
+    join(session_key, history)
+    link(session, shard, generation, user)
+  end
+  return history, true
+end
+
+local types, type_total = {}, nil
+
+-- One byte that stands for an event type; 0 once the table is full.
+local function type_code(name)
+  local code = types[name]
+  if code then return code end
+  code = tonumber(call('HGET', prefix .. 'types', name) or nil)
+  if not code then
+    type_total = type_total or call('HLEN', prefix .. 'types')
+    if type_total >= limits.types then return 0 end
+    type_total = type_total + 1
+    code = type_total
+    call('HSET', prefix .. 'types', name, code)
+  end
+  types[name] = code
+  return code
+end
+
+-- Distinct items before `at`, nearest first, without the item itself.
+local function window_before(entries, at, item)
+  local window, seen = {}, {[item] = true}
+  for from = at - ENTRY, max(1, at - 3 * limits.window * ENTRY), -ENTRY do
+    local other = unpack_('<I', entries, from)
+    if other ~= 0 and not seen[other] then
+      seen[other] = true
+      window[#window + 1] = other
+      if #window == limits.window then break end
+    end
+  end
+  return window
+end
+
+local function apply_event(history, event)
+  local name, time, kind, weight, purchase = event[1], event[2], event[3], event[4], event[5]
+  local hash = pack('<I6', event[6])
+  if locate(history.entries, hash, ENTRY, 9) then
+    counts.duplicates = counts.duplicates + 1
+    return
+  end
+  local item = 0
+  if name ~= '' then item = known_item(name) or new_item(name) end
+  local at = insert(history, pack('<IIB', item, time, type_code(kind)) .. hash, time)
+  if item ~= 0 then
+    local repeated = at > ENTRY and unpack_('<I', history.entries, at - ENTRY) == item
+    if not repeated then
+      count_pairs(item, window_before(history.entries, at, item), weight, time - EPOCH)
+    end
+    count_item(item, time, weight, purchase)
+  end
+  trim(history)
+  history.count = history.count + 1
+  counts.events = counts.events + 1
+  if purchase then counts.purchases = counts.purchases + 1 end
+  clock = max(clock, time)
+end
+
+local function apply_message(message)
+  local history, is_user = owner(message[2], message[3], message[4])
+  if history.fresh then
+    history.fresh = nil
+    local what = is_user and 'users' or 'sessions'
+    counts[what] = counts[what] + 1
+  end
+  for _, event in ipairs(message[6]) do apply_event(history, event) end
+  history.accepted = max(history.accepted, message[5])
+  history.changed = true
+  accepted = max(accepted, message[5])
+end
+
+-- Partitions -------------------------------------------------------------------------------
+
+local watermarks = {}
+
+local function apply_part(part)
+  local field, expected, messages = part[1], part[2], part[3]
+  local before = tonumber(call('HGET', KEYS[1], field) or nil) or -1
+  if before < expected then return {'lost', before, -1, {}} end
+  local watermark, status, stopped_at, refused = before, 'applied', -1, {}
+  for _, message in ipairs(messages) do
+    if message[1] > watermark then
+      refused = refused_events(message[6])
+      if #refused > 0 then
+        status, stopped_at = 'full', message[1]
+        break
+      end
+      if #message[6] > 0 then apply_message(message) end
+      watermark = message[1]
+    end
+  end
+  if watermark > before then watermarks[field] = string.format('%.0f', watermark) end
+  return {status, watermark, stopped_at, refused}
+end
+
+local function write_histories()
+  for key, history in pairs(histories) do
+    if history.gone then
+      call('DEL', key)
+    elseif history.changed then
+      call('SET', key, pack('<Id', history.count, history.accepted) .. history.entries, 'EX', history.ttl)
+    end
+  end
+end
+
+local function write_counts()
+  local key = prefix .. 'counts'
+  for name, count in pairs(counts) do
+    if count > 0 then call('HINCRBY', key, name, count) end
+  end
+  if clock > tonumber(call('HGET', key, 'clock') or 0) then call('HSET', key, 'clock', clock) end
+  if accepted > tonumber(call('HGET', key, 'accepted_at') or 0) then
+    call('HSET', key, 'accepted_at', string.format('%.6f', accepted), 'applied_at', string.format('%.6f', now))
+  end
+end
+
+local answer = {}
+for number, part in ipairs(request.parts) do answer[number] = apply_part(part) end
+write_lists()
+if #touched > 0 then write_stats() end
+write_histories()
+write_counts()
+for field, watermark in pairs(watermarks) do call('HSET', KEYS[1], field, watermark) end
+return cmsgpack.pack({answer, counts})

@@ -1,0 +1,219 @@
+"""What is known of items, read through a short in-process cache: neighbours, counts, tops, names.
+
+A user's history is always read fresh; what many users share may be `cache_s` old. All reads of
+requests that are under way at the same moment travel in one command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import layout
+from models.ranking import Ranker
+from models.retrieval import Floats, Indexes, Neighbours, unpack_neighbours
+from models.store import Store
+
+MAX_LISTS = 20_000
+"""Neighbour lists kept in the process, about 8 KB each when full."""
+
+MAX_NAMES = 1_000_000
+FALLBACK = 50
+"""Items of the top lists whose names are read ahead."""
+
+STALE_PAGE_S = 5.0
+"""Counts older than this are read again before they are used; younger ones while they are used."""
+
+
+class Reads:
+    """Gathers the keys that concurrent requests want into one MGET at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[list[str], asyncio.Future[list[bytes | None]]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def get(self, keys: list[str]) -> list[bytes | None]:
+        """The values of `keys`, absent ones as None."""
+        if not keys:
+            return []
+        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((keys, future))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            try:
+                values = await self._store.redis.mget([key for keys, _ in waiting for key in keys])
+            except BaseException as error:  # noqa: BLE001  every waiter must learn of it
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_exception(error)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                continue
+            at = 0
+            for keys, future in waiting:
+                if not future.done():
+                    future.set_result(values[at : at + len(keys)])
+                at += len(keys)
+
+
+@dataclass
+class Overview:
+    """What all requests share: the clock, the top lists, the ranker."""
+
+    clock_s: float = 0.0
+    accepted_at: float = 0.0
+    tops: dict[str, Indexes] = field(default_factory=dict)
+    best: Floats = field(default_factory=lambda: np.zeros(5))
+    types: dict[int, str] = field(default_factory=dict)
+    ranker: Ranker = field(default_factory=Ranker)
+    serving: str = "blend"
+    read_at: float = -1e18
+
+
+class Catalogue:
+    """Cached reads of one group's items; `now_s` is the present in Unix seconds.
+
+    A clock that is set back makes everything cached stale, never fresh for longer.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.reads = Reads(store)
+        self.overview = Overview()
+        self._lists: OrderedDict[int, tuple[float, Neighbours]] = OrderedDict()
+        self.known_names: dict[int, str] = {}
+        self._stats = np.zeros(layout.PAGE, layout.STAT)
+        self._page_read_at = np.full(1, -1e18)
+        self._overview_task: asyncio.Task[None] | None = None
+        self._page_task: asyncio.Task[None] | None = None
+        self._ranker_state: bytes | None = None
+
+    async def refresh(self, now_s: float) -> Overview:
+        """The overview, at most about two `cache_s` old while requests keep coming."""
+        cache_s = self.store.settings.cache_s
+        age_s = _age(now_s, self.overview.read_at)
+        if age_s > cache_s and (self._overview_task is None or self._overview_task.done()):
+            self._overview_task = asyncio.create_task(self._read_overview(now_s))
+        if age_s > 2 * cache_s and self._overview_task is not None:
+            await asyncio.shield(self._overview_task)
+        return self.overview
+
+    async def _read_overview(self, now_s: float) -> None:
+        store = self.store
+        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new"]
+        pipe = store.redis.pipeline(transaction=False)
+        for name in names:
+            pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True, withscores=True)
+        pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
+        pipe.hgetall(store.key("types"))
+        pipe.hmget(store.key("ranker"), ["state", "serving"])
+        *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
+        tops = dict(zip(names, ranked, strict=True))
+        best = [tops[name][0][1] if tops[name] else 0.0 for name in layout.POPULARITY_HALF_LIVES_S]
+        most = tops["all"][0][1] if tops["all"] else 1.0
+        ranker = self.overview.ranker
+        if state != self._ranker_state:
+            ranker, self._ranker_state = Ranker.from_state(state), state
+        self.overview = Overview(
+            clock_s=float(clock or 0),
+            accepted_at=float(accepted_at or 0),
+            tops={
+                name: np.array([int(member) for member, _ in ranked], np.int64)
+                for name, ranked in tops.items()
+            },
+            best=np.array([*best, np.log2(max(most, 1.0))]),
+            types={int(code): name.decode() for name, code in types.items()},
+            ranker=ranker,
+            serving=(serving or b"blend").decode(),
+            read_at=now_s,
+        )
+        # Names of what is popular, so that something can be said while the store is away.
+        await self.names(self.overview.tops["day"][:FALLBACK].tolist())
+        await self.names(self.overview.tops["all"][:FALLBACK].tolist())
+
+    async def neighbours(self, items: Sequence[int], now_s: float) -> list[Neighbours]:
+        """The neighbours of each item, at most `cache_s` old."""
+        cache_s, lists = self.store.settings.cache_s, self._lists
+        missing = [
+            item
+            for item in items
+            if (held := lists.get(item)) is None or _age(now_s, held[0]) > cache_s
+        ]
+        if missing:
+            raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
+            clock_s = self.overview.clock_s
+            for item, raw in zip(missing, raws, strict=True):
+                lists[item] = (now_s, unpack_neighbours(raw, clock_s))
+                lists.move_to_end(item)
+        found = [lists[item][1] for item in items]
+        while len(lists) > MAX_LISTS:
+            lists.popitem(last=False)
+        return found
+
+    async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
+        """``(n,)`` counts and popularities of the items."""
+        if not len(items):
+            return np.zeros(0, layout.STAT)
+        pages = np.unique(items // layout.PAGE)
+        self._grow(int(pages[-1]) + 1)
+        ages_s = now_s - self._page_read_at[pages]
+        ages_s[ages_s < 0] = np.inf
+        if ages_s.max() > STALE_PAGE_S:
+            await self._read_pages(pages[ages_s > STALE_PAGE_S], now_s)
+        elif ages_s.max() > self.store.settings.cache_s and (
+            self._page_task is None or self._page_task.done()
+        ):
+            stale = pages[ages_s > self.store.settings.cache_s]
+            self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
+        return self._stats[items]
+
+    async def _read_pages(self, pages: Indexes, now_s: float) -> None:
+        raws = await self.reads.get([self.store.key(f"stats:{page}") for page in pages.tolist()])
+        for page, raw in zip(pages.tolist(), raws, strict=True):
+            if raw:
+                at = page * layout.PAGE
+                self._stats[at : at + layout.PAGE] = np.frombuffer(raw, layout.STAT)
+        self._page_read_at[pages] = now_s
+
+    def _grow(self, pages: int) -> None:
+        if pages > len(self._page_read_at):
+            pages = max(pages, 2 * len(self._page_read_at))
+            added = pages - len(self._page_read_at)
+            self._page_read_at = np.append(self._page_read_at, np.full(added, -1e18))
+            self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
+
+    async def names(self, items: Sequence[int]) -> list[str | None]:
+        """Item ids; an index means the same item forever, so these never age."""
+        missing = [item for item in items if item not in self.known_names]
+        if missing:
+            if len(self.known_names) > MAX_NAMES:
+                self.known_names.clear()
+            for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
+                if name is not None:
+                    self.known_names[item] = name
+        return [self.known_names.get(item) for item in items]
+
+    async def close(self) -> None:
+        """Let reads that are under way end."""
+        tasks: list[asyncio.Task[Any]] = [
+            task for task in (self._overview_task, self._page_task) if task and not task.done()
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _age(now_s: float, read_at: float) -> float:
+    return now_s - read_at if now_s >= read_at else float("inf")

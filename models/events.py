@@ -1,0 +1,151 @@
+"""The one event schema: Amazon Personalize PutEvents, as HTTP body, Kafka message and replay line.
+
+A `PutEvents` message carries 1 to 10 events of one session. `parse` is the only way in: what it
+returns is valid, has times in seconds and an `event_id` on every event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import InvalidEvent
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Largest encoded message: ten events of the largest allowed members, with room for escapes."""
+
+MILLISECONDS_FROM = 1e11
+"""A time above this is in milliseconds: as seconds it would lie after the year 5138."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class MetricAttribution(msgspec.Struct, frozen=True, rename="camel"):
+    """Where an event came from, for attribution."""
+
+    event_attribution_source: Annotated[
+        str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*$")
+    ]
+
+
+class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One thing a user did; times in seconds since the epoch."""
+
+    event_type: Id
+    sent_at: float
+    event_id: Id | None = None
+    item_id: Id | None = None
+    event_value: float | None = None
+    impression: Annotated[list[Id], Meta(min_length=1, max_length=25)] | None = None
+    recommendation_id: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    metric_attribution: MetricAttribution | None = None
+    properties: str | dict[str, Any] | None = None
+
+
+class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One to ten events of one session, as sent, and when the service accepted them (seconds)."""
+
+    session_id: Id
+    event_list: Annotated[list[Event], Meta(min_length=1, max_length=10)]
+    tracking_id: Id | None = None
+    user_id: Id | None = None
+    accepted_at: float | None = None
+
+
+_decoder = msgspec.json.Decoder(PutEvents, strict=False)
+_encoder = msgspec.json.Encoder()
+
+
+def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEvents:
+    """A valid message out of bytes: times in seconds, ids filled in, item lifted to the top.
+
+    Parameters
+    ----------
+    raw
+        JSON text of one message.
+    now_s
+        The present, in seconds since the epoch.
+    future_limit_s
+        An event later than `now_s` by more than this is refused.
+
+    Raises
+    ------
+    InvalidEvent
+        Naming the member that breaks the schema, and how.
+
+    Examples
+    --------
+    >>> raw = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentAt":1700000000500}]}'
+    >>> parse(raw, now_s=1.8e9).event_list[0].sent_at
+    1700000000.5
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise InvalidEvent(f"message of {len(raw)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    try:
+        message = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(str(error)) from error
+    latest_s = now_s + future_limit_s
+    events = [
+        _normalised(event, message.session_id, latest_s, f"$.eventList[{n}]")
+        for n, event in enumerate(message.event_list)
+    ]
+    return msgspec.structs.replace(message, event_list=events)
+
+
+def encode(message: PutEvents) -> bytes:
+    """The message as JSON text, absent members left out; `parse` gives it back unchanged."""
+    return _encoder.encode(message)
+
+
+def event_hash(event_id: str) -> int:
+    """The 48 bits that stand for an eventId in the store's deduplication window."""
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=6).digest(), "little")
+
+
+def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Event:
+    sent_at = event.sent_at / 1000 if event.sent_at > MILLISECONDS_FROM else event.sent_at
+    if not 0 < sent_at:
+        raise InvalidEvent(f"sentAt must be after 1970 - at `{path}.sentAt`")
+    if sent_at > latest_s:
+        raise InvalidEvent(f"sentAt lies too far in the future - at `{path}.sentAt`")
+    legacy_item_id = _item_in_properties(event.properties, path)
+    item_id = event.item_id or legacy_item_id
+    if sent_at == event.sent_at and item_id == event.item_id and event.event_id:
+        return event
+    event_id = event.event_id or _content_id(event, session_id, item_id, sent_at)
+    return msgspec.structs.replace(event, sent_at=sent_at, item_id=item_id, event_id=event_id)
+
+
+def _item_in_properties(properties: str | dict[str, Any] | None, path: str) -> str | None:
+    """The `itemId` of the legacy form, where the item stands inside `properties`."""
+    if properties is None:
+        return None
+    where = f" - at `{path}.properties`"
+    text = properties if isinstance(properties, str) else _encoder.encode(properties).decode()
+    if not 1 <= len(text) <= 1024:
+        raise InvalidEvent(f"Expected 1 to 1024 characters, got {len(text)}{where}")
+    if isinstance(properties, str):
+        try:
+            properties = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidEvent(f"not JSON: {error}{where}") from error
+        if not isinstance(properties, dict):
+            raise InvalidEvent(f"Expected a JSON object{where}")
+    item = properties.get("itemId")
+    if item is None:
+        return None
+    if not isinstance(item, str) or not 1 <= len(item) <= 256:
+        raise InvalidEvent(f"itemId must be a string of 1 to 256 characters{where}")
+    return item
+
+
+def _content_id(event: Event, session_id: str, item_id: str | None, sent_at: float) -> str:
+    """An id for an event sent without one: equal content at the same moment is the same event."""
+    content = _encoder.encode(
+        (session_id, event.event_type, item_id, sent_at, event.event_value, event.properties)
+    )
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,64 @@
+"""The store's binary layouts, shared by the script that writes them and the code that reads them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+EPOCH = 1_577_836_800
+"""2020-01-01 in Unix seconds: decay counts time from here, which keeps the logarithms small."""
+
+DAY_S = 86400.0
+
+
+class PairChannel(NamedTuple):
+    """One way of counting that two items were seen together."""
+
+    name: str
+    half_life_s: float
+
+
+PAIR_CHANNELS = (
+    PairChannel("next", 180 * DAY_S),
+    PairChannel("after", 180 * DAY_S),
+    PairChannel("before", 180 * DAY_S),
+    PairChannel("day", DAY_S),
+    PairChannel("month", 30 * DAY_S),
+)
+"""next: directly after; after, before: within the window; day, month: both ways, before at half."""
+
+WINDOW = 10
+FADE = 0.8
+"""A pair at distance d within the window counts FADE ** (d - 1)."""
+
+NEIGHBOURS = 160
+"""Neighbours kept of an item; a new one then takes the place of one of the weakest."""
+
+POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "month": 30 * DAY_S}
+TOPS = 300
+"""Items kept of each top list: the most popular by each half-life, of all time, recent, new."""
+
+TYPES = 255
+LINK_SHARDS = 256
+PAGE = 64
+"""Items whose counts share one key."""
+
+PAIR = np.dtype([("item", "<u4"), ("log2", "<f4", (len(PAIR_CHANNELS),))])
+STAT = np.dtype(
+    [
+        ("events", "<u4"),
+        ("purchases", "<u4"),
+        ("first", "<u4"),
+        ("last", "<u4"),
+        ("log2", "<f8", (len(POPULARITY_HALF_LIVES_S),)),
+    ]
+)
+ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
+HEAD = np.dtype([("count", "<u4"), ("accepted_at", "<f8")])
+
+NONE_LOG2 = -1e30
+"""Logarithm of nothing seen yet."""
+
+PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
+POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])

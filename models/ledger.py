@@ -1,0 +1,155 @@
+"""The forwarder's ledger in Redis: how far each partition is answered for, and what became of it.
+
+Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
+
+    {group}:forward:positions   hash    <incarnation>/<partition> -> next offset to forward
+    {group}:forward:counts      hash    the fields of `ForwardCounts`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import redis.asyncio
+import redis.exceptions
+
+from models.errors import Unavailable
+
+Client = redis.asyncio.Redis
+
+MAX_TEXT_CHARS = 300
+
+_SAVE = """
+local save = cjson.decode(ARGV[1])
+for field, move in pairs(save.moves) do
+  if tonumber(move.offset) > tonumber(redis.call('HGET', KEYS[1], field) or '-1') then
+    redis.call('HSET', KEYS[1], field, move.offset)
+    for name, n in pairs(move.outcomes) do redis.call('HINCRBY', KEYS[2], name, n) end
+  end
+end
+for name, n in pairs(save.calls) do redis.call('HINCRBY', KEYS[2], name, n) end
+for name, text in pairs(save.notes) do redis.call('HSET', KEYS[2], name, text) end
+"""
+
+
+class Move(NamedTuple):
+    """A partition's next offset to forward, and what became of the events passed on the way."""
+
+    offset: int
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ForwardCounts:
+    """What the forwarders of a group have done so far.
+
+    Attributes
+    ----------
+    forwarded, refused
+        Events that AWS took, and events that it refused (they are in the dead letters).
+    skipped
+        Messages that could not be read as events of this group.
+    calls, retries, throttles
+        PutEvents calls, those of them to be repeated, and those of these that AWS throttled.
+    last_error, last_error_at, last_success_at
+        The last failed call and the last good one; times in seconds, 0 if there was none.
+    """
+
+    forwarded: int = 0
+    refused: int = 0
+    skipped: int = 0
+    calls: int = 0
+    retries: int = 0
+    throttles: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    last_success_at: float = 0.0
+
+
+async def forward_counts(client: Client, group: str) -> ForwardCounts:
+    """The counters as last saved; raises `Unavailable` if Redis does not answer."""
+    return msgspec.convert(await _read(client, _key(group, "counts")), ForwardCounts, strict=False)
+
+
+async def forward_positions(client: Client, group: str) -> dict[str, int]:
+    """Next offset to forward of each `<incarnation>/<partition>`; absent where none was answered.
+
+    Raises `Unavailable` if Redis does not answer.
+    """
+    stored = await _read(client, _key(group, "positions"))
+    return {field: int(offset) for field, offset in stored.items()}
+
+
+async def save_forward(
+    client: Client,
+    group: str,
+    *,
+    moves: Mapping[str, Move],
+    calls: Mapping[str, int],
+    notes: Mapping[str, str | float],
+) -> None:
+    """Move positions forward and count, in one atomic step.
+
+    A position never moves back, and outcomes count only where a position moves: neither a
+    repeated save nor a worker that has lost its partitions counts anything twice.
+
+    Parameters
+    ----------
+    moves
+        By `<incarnation>/<partition>`; outcomes are `forwarded`, `refused`, `skipped`.
+    calls
+        Added whether a position moves or not: `calls`, `retries`, `throttles`.
+    notes
+        Set as they are: `last_error`, `last_error_at`, `last_success_at`.
+
+    Raises
+    ------
+    Unavailable
+        The step may or may not have happened; repeating it is harmless.
+    """
+    # As text, because Lua would write a large number as 1e+15.
+    save = {
+        "moves": {
+            field: {"offset": str(move.offset), "outcomes": _texts(move.outcomes)}
+            for field, move in moves.items()
+        },
+        "calls": _texts(calls),
+        "notes": _texts(notes),
+    }
+    keys = (_key(group, "positions"), _key(group, "counts"))
+    try:
+        await client.eval(_SAVE, len(keys), *keys, msgspec.json.encode(save))
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
+
+
+def waiting(positions: Mapping[str, int], ends: Mapping[str, int]) -> int:
+    """Messages not yet answered for, given the end of each `<incarnation>/<partition>` in Kafka.
+
+    >>> waiting({"c/t/0": 7}, {"c/t/0": 10, "c/t/1": 2})
+    5
+    """
+    return sum(max(0, end - positions.get(field, 0)) for field, end in ends.items())
+
+
+def _texts(values: Mapping[str, str | float]) -> dict[str, str]:
+    return {name: str(value)[:MAX_TEXT_CHARS] for name, value in values.items()}
+
+
+def _key(group: str, name: str) -> str:
+    return f"{{{group}}}:forward:{name}"
+
+
+async def _read(client: Client, key: str) -> dict[str, str]:
+    try:
+        stored: Mapping[Any, Any] = await client.hgetall(key)
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error
+    return {_text(name): _text(value) for name, value in stored.items()}
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw

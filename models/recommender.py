@@ -1,0 +1,420 @@
+"""The recommender: retrieve candidates, rank them, explain them. What the API and agents hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from models import layout
+from models.catalogue import Catalogue, Overview
+from models.features import features_of
+from models.ranking import Ranker
+from models.retrieval import (
+    AFTER,
+    BEFORE,
+    Candidates,
+    Context,
+    Floats,
+    Indexes,
+    Neighbours,
+    Slots,
+    blend,
+    context_of,
+    only,
+    retrieve,
+)
+from models.sessions import History, merge_histories, unpack_history
+from models.settings import Settings
+from models.store import Store
+
+Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
+Level = Literal["ranked", "retrieved", "trending", "cached"]
+
+MAX_RESULTS = 500
+UNLEARNED = Ranker()
+"""Ranks by the blend: what is served until the learned ranker has proved better."""
+
+SPARE = 50
+"""Items named beyond those asked for, so that equal scores are ordered by id and not by index."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item is in the answer: an event of the user, or a list it heads."""
+
+    source: str
+    item_id: str | None = None
+    event_type: str | None = None
+    occurred_at: float | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item of an answer; `score` in [0, 1], comparable within the answer only."""
+
+    item_id: str
+    score: float
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Recommendations, best first, and how they came about.
+
+    Attributes
+    ----------
+    level
+        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
+        (trending as last known: the store is away).
+    user_accepted_at, newest_accepted_at
+        When the newest event in effect was accepted, of this user and overall; 0: none yet.
+    """
+
+    items: list[Recommendation]
+    recipe: str
+    level: Level
+    user_accepted_at: float = 0.0
+    newest_accepted_at: float = 0.0
+
+
+@dataclass
+class Situation:
+    """Everything one recommendation is computed from, read at one moment."""
+
+    history: History
+    context: Context
+    lists: list[Neighbours]
+    overview: Overview
+    candidates: Candidates = field(
+        default_factory=lambda: Candidates(np.empty(0, np.int64), np.empty((0, 0)))
+    )
+
+
+class Recommender:
+    """Answers from the store, through one catalogue; safe for many requests of one event loop."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.catalogue = Catalogue(store)
+        self.purchase_types = settings.purchase_types
+        self.strong_types = frozenset(
+            name for name, weight in settings.event_weights.items() if weight > 1
+        )
+        self._slots = Slots()
+
+    async def recommend(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        item_id: str | None = None,
+        k: int = 25,
+        now_s: float,
+        exclude_purchased: bool = False,
+        reasons: bool = False,
+    ) -> Answer:
+        """What this user is most likely to want next.
+
+        Parameters
+        ----------
+        user_id, session_id
+            Whose history counts; both, either or none. Someone unknown gets what is trending.
+        item_id
+            An item the user is looking at now, taken as the newest of the context.
+        k
+            Items wanted, 1 to `MAX_RESULTS`; fewer where fewer are known.
+        now_s
+            The present in Unix seconds, for the age of cached reads and of session links.
+        """
+        situation = await self.situation(user_id, session_id, item_id, now_s=now_s)
+        history, overview = situation.history, situation.overview
+        barred = self._purchased(history, overview) if exclude_purchased else set()
+        if not len(situation.context.recent):
+            return await self.trending(k=k, now_s=now_s, barred=barred, history=history)
+        barred.add(int(situation.context.recent[0]))
+        scores, level = await self._scores(situation, now_s)
+        items = await self._best(situation, scores, k, barred, reasons=reasons)
+        return Answer(
+            items, "user-personalization", level, history.accepted_at, overview.accepted_at
+        )
+
+    async def similar(self, item_id: str, *, k: int = 25, now_s: float) -> Answer:
+        """Items seen together with this one; for an unknown item, what is trending."""
+        overview = await self.catalogue.refresh(now_s)
+        index = (await self.store.item_indexes([item_id]))[0]
+        if not index:
+            return await self.trending(k=k, now_s=now_s)
+        situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
+        tops = {name: overview.tops[name] for name in ("week",) if name in overview.tops}
+        situation.candidates = retrieve(situation.context, situation.lists, tops, self._slots)
+        scores = blend(situation.candidates.signals)
+        items = await self._best(situation, scores, k, {index}, reasons=False)
+        return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
+
+    async def trending(
+        self,
+        *,
+        k: int = 25,
+        now_s: float,
+        barred: Collection[int] = (),
+        history: History | None = None,
+    ) -> Answer:
+        """Items whose rate of events is growing most: the last hour's against the last day's."""
+        overview = await self.catalogue.refresh(now_s)
+        tops = [overview.tops[name] for name in ("hour", "day", "week") if name in overview.tops]
+        items = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
+        stats = await self.catalogue.stats(items, now_s)
+        scores = trend_scores(stats["log2"], overview.clock_s)
+        ranked = await self._named(items, relative(scores), k, barred)
+        recommendations = [
+            Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
+        ]
+        accepted_at = history.accepted_at if history else 0.0
+        return Answer(
+            recommendations, "trending-now", "trending", accepted_at, overview.accepted_at
+        )
+
+    def from_cache(self, *, k: int, now_s: float) -> Answer | None:
+        """What was trending when the store last answered; None if it never did. Reads nothing."""
+        overview, names = self.catalogue.overview, self.catalogue.known_names
+        if overview.read_at < 0:
+            return None
+        heads = [overview.tops[name] for name in ("hour", "day", "week", "all")]
+        found = [
+            names[item] for item in dict.fromkeys(np.concatenate(heads).tolist()) if item in names
+        ]
+        items = [Recommendation(name, 1.0 / place) for place, name in enumerate(found[:k], 1)]
+        return Answer(items, "trending-now", "cached", 0.0, overview.accepted_at)
+
+    async def popular(self, *, k: int = 25, now_s: float) -> Answer:
+        """Items with the most events of all time."""
+        overview = await self.catalogue.refresh(now_s)
+        items = overview.tops.get("all", np.empty(0, np.int64))
+        stats = await self.catalogue.stats(items, now_s)
+        ranked = await self._named(items, relative(stats["events"].astype(np.float64)), k, ())
+        recommendations = [
+            Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked
+        ]
+        return Answer(recommendations, "popularity-count", "retrieved", 0.0, overview.accepted_at)
+
+    async def rank(
+        self,
+        item_ids: Sequence[str],
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        now_s: float,
+    ) -> Answer:
+        """The given items in the order this user is most likely to want them.
+
+        Unknown items come last, with score 0; repeated ones count once.
+        """
+        overview = await self.catalogue.refresh(now_s)
+        history = await self.history(user_id, session_id, now_s=now_s)
+        situation = await self._situation(history, overview, now_s)
+        wanted = list(dict.fromkeys(item_ids))
+        indexes = np.array(await self.store.item_indexes(wanted), np.int64)
+        known = np.flatnonzero(indexes > 0)
+        situation.candidates = only(indexes[known], situation.lists, self._slots)
+        scores, level = await self._scores(situation, now_s)
+        chances = softmax(scores)
+        ranked = sorted(
+            zip(chances.tolist(), (wanted[place] for place in known), strict=True),
+            key=lambda pair: (-pair[0], pair[1]),
+        )
+        items = [Recommendation(name, chance) for chance, name in ranked]
+        unknown = sorted(name for name, index in zip(wanted, indexes, strict=True) if not index)
+        items += [Recommendation(name, 0.0) for name in unknown]
+        return Answer(
+            items, "personalized-ranking", level, history.accepted_at, overview.accepted_at
+        )
+
+    async def history(
+        self, user_id: str | None, session_id: str | None, *, now_s: float
+    ) -> History:
+        """A user's events, with those of a session that has not joined the user yet."""
+        keys = []
+        if user_id is None and session_id is not None:
+            user_id = await self.store.linked_user(session_id, now_s=now_s)
+        if user_id is not None:
+            keys += [f"history:u:{user_id}", f"history:s:{user_id}"]
+        if session_id is not None and session_id != user_id:
+            keys.append(f"history:s:{session_id}")
+        merged = unpack_history(None)
+        for raw in await self.catalogue.reads.get([self.store.key(key) for key in keys]):
+            if raw:
+                merged = merge_histories(merged, unpack_history(raw))
+        return merged
+
+    async def situation(
+        self,
+        user_id: str | None,
+        session_id: str | None,
+        item_id: str | None = None,
+        *,
+        now_s: float,
+    ) -> Situation:
+        """What is known at this moment of a user, and the candidates that follow from it."""
+        overview = await self.catalogue.refresh(now_s)
+        history = await self.history(user_id, session_id, now_s=now_s)
+        looking_at = 0
+        if item_id is not None:
+            looking_at = (await self.store.item_indexes([item_id]))[0]
+        situation = await self._situation(history, overview, now_s, looking_at=looking_at)
+        situation.candidates = retrieve(
+            situation.context, situation.lists, overview.tops, self._slots
+        )
+        return situation
+
+    async def _situation(
+        self, history: History, overview: Overview, now_s: float, *, looking_at: int = 0
+    ) -> Situation:
+        context = self.context(history, overview, looking_at=looking_at)
+        lists = await self.catalogue.neighbours(context.recent.tolist(), now_s)
+        return Situation(history, context, lists, overview)
+
+    def context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
+        """The context of a history, with an item being looked at as its newest."""
+        strong = frozenset(
+            code for code, name in overview.types.items() if name.lower() in self.strong_types
+        )
+        if looking_at:
+            now = np.array([overview.clock_s], np.uint32)
+            history = History(
+                history.count,
+                history.accepted_at,
+                np.append(history.items, np.array([looking_at], np.uint32)),
+                np.append(history.times, now),
+                np.append(history.types, np.zeros(1, np.uint8)),
+            )
+        return context_of(history, strong)
+
+    async def features(self, situation: Situation, now_s: float) -> Floats:
+        """The feature matrix of a situation's candidates."""
+        overview = situation.overview
+        stats = await self.catalogue.stats(situation.candidates.items, now_s)
+        return features_of(
+            situation.candidates, situation.context, stats, overview.best, overview.clock_s,
+            self._slots,
+        )  # fmt: skip
+
+    async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
+        matrix = await self.features(situation, now_s)
+        overview = situation.overview
+        ranker = overview.ranker if overview.serving == "ranker" else UNLEARNED
+        return ranker.scores(matrix), "ranked" if overview.serving == "ranker" else "retrieved"
+
+    def _purchased(self, history: History, overview: Overview) -> set[int]:
+        codes = [
+            code for code, name in overview.types.items() if name.lower() in self.purchase_types
+        ]
+        return set(history.items[np.isin(history.types, codes)].tolist())
+
+    async def _best(
+        self,
+        situation: Situation,
+        scores: Floats,
+        k: int,
+        barred: Collection[int],
+        *,
+        reasons: bool,
+    ) -> list[Recommendation]:
+        items = situation.candidates.items
+        ranked = await self._named(items, softmax(scores), k, barred)
+        if not reasons:
+            return [Recommendation(name, score) for _, name, score in ranked]
+        explained = []
+        for index, name, score in ranked:
+            explained.append(Recommendation(name, score, await self._reasons(situation, index)))
+        return explained
+
+    async def _named(
+        self, items: Indexes, scores: Floats, k: int, barred: Collection[int]
+    ) -> list[tuple[int, str, float]]:
+        """The k best items that are not barred: index, id and score; ties by id."""
+        wanted = k + len(barred) + SPARE
+        places = np.arange(len(items))
+        if len(places) > wanted:
+            places = np.argpartition(-scores, wanted)[:wanted]
+        places = places[np.lexsort((items[places], -scores[places]))]
+        names = await self.catalogue.names(items[places].tolist())
+        named = [
+            (-score, name, index)
+            for score, name, index in zip(
+                scores[places].tolist(), names, items[places].tolist(), strict=True
+            )
+            if name is not None and index not in barred
+        ]
+        named.sort()
+        return [(index, name, -score) for score, name, index in named[:k]]
+
+    async def _reasons(self, situation: Situation, item: int) -> tuple[Reason, ...]:
+        """The events whose neighbours the item is, strongest first; else the list it heads."""
+        context, overview = situation.context, situation.overview
+        found: list[tuple[float, int]] = []
+        for distance, neighbours in enumerate(situation.lists):
+            place = np.flatnonzero(neighbours.items == item)
+            if len(place):
+                shares = neighbours.shares[place[0]]
+                weight = layout.FADE**distance * (shares[AFTER] + 0.5 * shares[BEFORE])
+                found.append((float(weight), int(context.recent[distance])))
+        if not found:
+            for source in ("hour", "day", "week", "all", "recent", "new"):
+                if item in overview.tops.get(source, np.empty(0)):
+                    return (Reason({"hour": "trending", "all": "popular"}.get(source, source)),)
+            return (Reason("history"),)
+        total = sum(weight for weight, _ in found) or 1.0
+        found.sort(reverse=True)
+        names = await self.catalogue.names([index for _, index in found[:3]])
+        return tuple(
+            Reason("event", name, *self._last_event(situation, index), share=weight / total)
+            for (weight, index), name in zip(found[:3], names, strict=True)
+        )
+
+    def _last_event(self, situation: Situation, item: int) -> tuple[str | None, float | None]:
+        history = situation.history
+        places = np.flatnonzero(history.items == item)
+        if not len(places):
+            return "view", None
+        last = places[-1]
+        name = situation.overview.types.get(int(history.types[last]))
+        return name, float(history.times[last])
+
+
+def relative(scores: Floats) -> Floats:
+    """Scores as shares of the greatest; none below 0.
+
+    >>> relative(np.array([4.0, 1.0, -2.0])).tolist()
+    [1.0, 0.25, 0.0]
+    """
+    shares: Floats = np.maximum(scores, 0.0) / max(float(scores.max(initial=0.0)), 1e-12)
+    return shares
+
+
+def softmax(scores: Floats) -> Floats:
+    """Scores as shares of one; ``(n,)``."""
+    if not len(scores):
+        return scores
+    odds = np.exp(scores - scores.max())
+    shares: Floats = odds / odds.sum()
+    return shares
+
+
+def trend_scores(log2: Floats, clock_s: float) -> Floats:
+    """How much the rate of events of the last hour exceeds that of the last day, events an hour.
+
+    Parameters
+    ----------
+    log2
+        ``(n, 4)`` forward-decayed popularities by hour, day, week and month.
+    """
+    counts = np.exp2(log2 - (clock_s - layout.EPOCH) * layout.POPULARITY_RATES)
+    hours = np.array(list(layout.POPULARITY_HALF_LIVES_S.values())) / 3600.0
+    rates = counts / hours
+    # The week breaks ties among items with no event of late, so that a quiet shop has an order.
+    trend: Floats = rates[:, 0] - rates[:, 1] + 1e-3 * rates[:, 2]
+    return trend

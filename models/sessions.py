@@ -1,0 +1,64 @@
+"""Histories: what a user, or a session without a user, did lately."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import layout
+
+
+@dataclass(frozen=True)
+class History:
+    """What a user or session did lately, oldest first.
+
+    Attributes
+    ----------
+    count
+        Events ever applied, also those no longer kept.
+    accepted_at
+        When the newest applied event was accepted; 0 if there is none.
+    items, times, types
+        ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
+    """
+
+    count: int
+    accepted_at: float
+    items: NDArray[np.uint32]
+    times: NDArray[np.uint32]
+    types: NDArray[np.uint8]
+
+
+def unpack_history(raw: bytes | None) -> History:
+    """The history out of its stored form; absent is empty."""
+    if not raw:
+        entries = np.empty(0, layout.ENTRY)
+        return History(0, 0.0, entries["item"], entries["time"], entries["type"])
+    head = np.frombuffer(raw, layout.HEAD, count=1)[0]
+    entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
+    return History(
+        int(head["count"]),
+        float(head["accepted_at"]),
+        entries["item"],
+        entries["time"],
+        entries["type"],
+    )
+
+
+def merge_histories(one: History, other: History) -> History:
+    """Both in one, by time; for a session whose user is known but has not joined it yet."""
+    if not len(other.items):
+        return one
+    if not len(one.items):
+        return other
+    times = np.concatenate([one.times, other.times])
+    order = np.argsort(times, kind="stable")
+    return History(
+        one.count + other.count,
+        max(one.accepted_at, other.accepted_at),
+        np.concatenate([one.items, other.items])[order],
+        times[order],
+        np.concatenate([one.types, other.types])[order],
+    )

@@ -1,0 +1,302 @@
+"""All state, in Redis: the one atomic step that writes it, and the reads that answer from it.
+
+Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
+
+    {group}:watermarks          hash    <incarnation>/<partition> -> last applied offset
+    {group}:counts              hash    events, purchases, users, ..., clock, accepted_at
+    {group}:items, {group}:ids  hash    item id -> index, and back; indexes are never reused
+    {group}:types               hash    event type -> code
+    {group}:history:u:<user>    string  head and entries, oldest first (models.layout)
+    {group}:history:s:<session> string  the same, of a session without a user
+    {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
+    {group}:pairs:<index>       string  an item's neighbours
+    {group}:stats:<page>        string  counts and popularities of 64 items
+    {group}:top:<name>          zset    best items by popularity, recency, novelty
+    {group}:ranker              hash    weights, watermark and measures of the ranker
+    {group}:served:<id>         string  a served list, for attribution
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+
+from models import layout
+from models.errors import Unavailable
+from models.events import Event, event_hash
+from models.sessions import unpack_history
+from models.settings import Settings
+
+SCRIPT = resources.files("models").joinpath("apply.lua").read_text()
+SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+"""What a server that is away, starting or stopping causes; trying again later may help."""
+
+RETRY_ERRORS = (*CONNECTION_ERRORS, redis.exceptions.ResponseError)
+"""The same, and what a server says that is full, read-only or failing over."""
+
+
+SAVE_RANKER = """
+if (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], unpack(ARGV, 4))
+return 1
+"""
+
+
+class StoredEvent(NamedTuple):
+    """One event as the atomic step takes it."""
+
+    item_id: str
+    time: int
+    type: str
+    log2_weight: float
+    is_purchase: bool
+    hash: int
+
+
+class StoredMessage(NamedTuple):
+    """The events of one Kafka message, with what decides where they go."""
+
+    offset: int
+    user_id: str
+    session_id: str
+    shard: int
+    accepted_at: float
+    events: list[StoredEvent]
+
+
+class Part(NamedTuple):
+    """Messages of one partition in offset order, and the watermark they follow."""
+
+    field: str
+    expected: int
+    messages: list[StoredMessage]
+
+
+class PartResult(NamedTuple):
+    """What became of a part; see apply.lua."""
+
+    status: Literal["applied", "lost", "full"]
+    watermark: int
+    offset: int
+    refused: list[int]
+
+
+def connect(url: str, *, timeout_s: float = 5.0) -> redis.asyncio.Redis:
+    """A client of the Redis server at `url`; connects at its first command.
+
+    Retrying is left to the callers, who know what may be repeated.
+    """
+    return redis.asyncio.Redis.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def shard_of(session_id: str) -> int:
+    """Which of the link shards a session's link lives in."""
+    return zlib.crc32(session_id.encode()) % layout.LINK_SHARDS
+
+
+class Store:
+    """One dataset group's state; holds no state itself but the client."""
+
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
+        self.redis = client
+        self.settings = settings
+        self.prefix = f"{{{settings.group}}}:"
+        self._request = {
+            "prefix": self.prefix,
+            "epoch": layout.EPOCH,
+            "limits": {
+                "history": settings.history_events,
+                "window": layout.WINDOW,
+                "neighbours": layout.NEIGHBOURS,
+                "tops": layout.TOPS,
+                "items": settings.max_items,
+                "types": layout.TYPES,
+                "session_ttl": settings.session_ttl_s,
+                "user_ttl": settings.user_ttl_s,
+            },
+            "fade": [d * math.log2(layout.FADE) for d in range(layout.WINDOW)],
+            "rates": [*layout.PAIR_RATES.tolist(), *layout.POPULARITY_RATES.tolist()],
+        }
+
+    def key(self, name: str) -> str:
+        """The full key of `name` in this group."""
+        return self.prefix + name
+
+    async def apply(
+        self, parts: Sequence[Part], *, now_s: float
+    ) -> tuple[list[PartResult], dict[str, int]]:
+        """Apply messages, each exactly once, in one atomic step.
+
+        Returns what became of each part, and counts of what took effect in all: events,
+        purchases, duplicates, and new items, users and sessions.
+
+        Raises
+        ------
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError
+            The step may or may not have happened; repeating it is harmless.
+        """
+        payload = msgspec.msgpack.encode({**self._request, "now": now_s, "parts": parts})
+        answer = await self._run(payload)
+        results, counts = msgspec.msgpack.decode(
+            answer, type=tuple[list[PartResult], dict[str, int]]
+        )
+        return results, counts
+
+    async def _run(self, payload: bytes) -> bytes:
+        key = self.key("watermarks")
+        try:
+            answer = await self.redis.evalsha(SCRIPT_SHA, 1, key, payload)
+        except NoScriptError:
+            answer = await self.redis.eval(SCRIPT, 1, key, payload)
+        return bytes(answer)
+
+    async def watermarks(self, fields: Sequence[str]) -> list[int]:
+        """Last applied offset of each partition field; -1 where none was applied yet."""
+        if not fields:
+            return []
+        stored = await self.redis.hmget(self.key("watermarks"), list(fields))
+        return [int(offset) if offset is not None else -1 for offset in stored]
+
+    async def counts(self) -> dict[str, float]:
+        """Counters of the group, its clock (newest event time) and freshness times."""
+        stored = await self.redis.hgetall(self.key("counts"))
+        return {name.decode(): float(value) for name, value in stored.items()}
+
+    async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
+        """The user a session was linked to by an event that named both."""
+        generation = int(now_s // self.settings.session_ttl_s)
+        shard = shard_of(session_id)
+        pipe = self.redis.pipeline(transaction=False)
+        for n in (generation, generation - 1):
+            pipe.hget(self.key(f"links:{n}:{shard}"), session_id)
+        for user in await pipe.execute():
+            if user is not None:
+                return bytes(user).decode()
+        return None
+
+    async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
+        """Index of each item; 0 where it is unknown."""
+        if not item_ids:
+            return []
+        stored = await self.redis.hmget(self.key("items"), list(item_ids))
+        return [int(index) if index is not None else 0 for index in stored]
+
+    async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
+        """Item id of each index."""
+        if not indexes:
+            return []
+        stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
+        return [raw.decode() if raw is not None else None for raw in stored]
+
+    async def event_types(self) -> dict[int, str]:
+        """Event type of each code seen so far."""
+        stored = await self.redis.hgetall(self.key("types"))
+        return {int(code): name.decode() for name, code in stored.items()}
+
+    async def erase_user(self, user_id: str) -> dict[str, int]:
+        """Remove a user's history, links and the histories of linked sessions.
+
+        Counts of items and pairs hold nothing personal and stay. O(sessions).
+
+        Returns
+        -------
+        dict[str, int]
+            How many events, sessions and links were removed.
+        """
+        user_key = self.key(f"history:u:{user_id}")
+        own_session_key = self.key(f"history:s:{user_id}")
+        histories = await self.redis.mget([user_key, own_session_key])
+        removed = {"events": 0, "sessions": 0, "links": 0}
+        removed["events"] = sum(len(unpack_history(raw).items) for raw in histories)
+        keys = [user_key, own_session_key]
+        raw_user = user_id.encode()
+        async for shard in self.redis.scan_iter(
+            match=_escaped(self.key("links:")) + "*", count=1000
+        ):
+            links = await self.redis.hgetall(shard)
+            sessions = [session for session, user in links.items() if user == raw_user]
+            if sessions:
+                removed["links"] += int(await self.redis.hdel(shard, *sessions))
+                keys += [self.key(f"history:s:{session.decode()}") for session in sessions]
+        removed["sessions"] = int(await self.redis.delete(*keys))
+        return removed
+
+    async def save_ranker(
+        self, fields: Mapping[str, bytes | str], *, field: str, expected: int, offset: int
+    ) -> bool:
+        """Keep the ranker's numbers with its watermark, if it is still the `expected` one.
+
+        A learner that lost its partition to another thus cannot overwrite what that one learned.
+
+        Parameters
+        ----------
+        field
+            Names the partition the watermark belongs to, as in `watermarks`.
+        """
+        flat = [item for pair in fields.items() for item in pair]
+        saved = await self.redis.eval(
+            SAVE_RANKER, 1, self.key("ranker"), f"watermark:{field}", expected, offset, *flat
+        )
+        return bool(saved)
+
+    async def load_ranker(self) -> dict[str, bytes]:
+        """The ranker's numbers as `save_ranker` kept them; empty before the first time."""
+        stored = await self.redis.hgetall(self.key("ranker"))
+        return {name.decode(): bytes(value) for name, value in stored.items()}
+
+    async def log_served(self, lists: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Keep served lists by their recommendationId, for `impression_ttl_s`."""
+        pipe = self.redis.pipeline(transaction=False)
+        for recommendation_id, item_ids in lists:
+            pipe.set(
+                self.key(f"served:{recommendation_id}"),
+                msgspec.msgpack.encode(item_ids),
+                ex=self.settings.impression_ttl_s,
+            )
+        await pipe.execute()
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` unless the server answers."""
+        try:
+            await self.redis.ping()
+        except CONNECTION_ERRORS as error:
+            raise Unavailable(f"Redis does not answer: {error}") from error
+
+
+def _escaped(text: str) -> str:
+    """The text as a literal in a Redis glob pattern."""
+    return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)
+
+
+def stored_events(
+    events: Iterable[Event], *, weights: Mapping[str, float], purchase_types: frozenset[str]
+) -> list[StoredEvent]:
+    """Events as the atomic step takes them; they must have ids, as `models.events.parse` gives."""
+    stored = []
+    for event in events:
+        kind = event.event_type.lower()
+        stored.append(
+            StoredEvent(
+                event.item_id or "",
+                int(event.sent_at),
+                event.event_type,
+                math.log2(weights.get(kind, 1.0)),
+                kind in purchase_types,
+                event_hash(event.event_id or ""),
+            )
+        )
+    return stored

@@ -1,0 +1,92 @@
+"""Read-your-writes tokens: where in Kafka a sender's events stand, as short URL-safe text.
+
+`c0-123.p2-45` says: partition 0 of the clicks topic, offset 123, and partition 2 of the purchases
+topic, offset 45. Whoever sends it back as `?after=` waits until those messages have taken effect.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from models.errors import InvalidToken
+
+Kind = Literal["clicks", "purchases"]
+"""Which of the two event topics; the attribute of that name in `streams.topics.Topics`."""
+
+MAX_TOKEN_CHARACTERS = 128
+MAX_PARTS = 4
+MAX_PARTITION = 2**31 - 1
+MAX_OFFSET = 2**63 - 1
+
+_KINDS: dict[str, Kind] = {"c": "clicks", "p": "purchases"}
+_NUMBER = r"0|[1-9][0-9]*"
+_PART = re.compile(rf"([cp])({_NUMBER})-({_NUMBER})")
+
+
+class Position(NamedTuple):
+    """One message of an event topic, without the topic's name."""
+
+    kind: Kind
+    partition: int
+    offset: int
+
+
+class Published(NamedTuple):
+    """One message that Kafka has acknowledged; offset -1 where Kafka did not tell it."""
+
+    topic: str
+    partition: int
+    offset: int
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Kafka's acknowledgement of one PutEvents: the messages it became, one or two.
+
+    >>> Receipt((Published("events.clicks", 0, 123, "clicks"),)).token()
+    'c0-123'
+    """
+
+    published: tuple[Published, ...]
+
+    def token(self) -> str:
+        """The text that `parse_token` reads; empty where Kafka told no offset."""
+        return ".".join(
+            f"{one.kind[0]}{one.partition}-{one.offset}"
+            for one in self.published
+            if one.offset >= 0
+        )
+
+
+def parse_token(text: str) -> list[Position]:
+    """The positions that a token names, in its order.
+
+    Raises
+    ------
+    InvalidToken
+        For anything that `Receipt.token` does not write.
+
+    Examples
+    --------
+    >>> parse_token("c0-123.p2-45")[1]
+    Position(kind='purchases', partition=2, offset=45)
+    """
+    if len(text) > MAX_TOKEN_CHARACTERS:
+        raise InvalidToken(f"a token has at most {MAX_TOKEN_CHARACTERS} characters")
+    parts = text.split(".")
+    if len(parts) > MAX_PARTS:
+        raise InvalidToken(f"a token has at most {MAX_PARTS} parts")
+    return [_position(part) for part in parts]
+
+
+def _position(part: str) -> Position:
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise InvalidToken(f"not a part of a token: {part!r}; one looks like c0-123")
+    partition, offset = int(match[2]), int(match[3])
+    if partition > MAX_PARTITION or offset > MAX_OFFSET:
+        raise InvalidToken(f"number too large in a token: {part!r}")
+    return Position(_KINDS[match[1]], partition, offset)

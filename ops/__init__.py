@@ -1,0 +1,1 @@
+"""Processes and servers around the recommender: embedded servers, supervision, the demo."""

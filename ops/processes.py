@@ -1,0 +1,198 @@
+"""One child process: starting and ending it with all that it starts, its log, its parent.
+
+Three nets keep processes from being left behind, each for what the one before cannot catch:
+`supervisor.Supervisor` ends its children, in order; `exit_with_parent` ends a Python child
+whose supervisor was killed; `leftovers.sweep` ends the rest at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from models.errors import CannotStart
+from ops import leftovers
+
+SUPERVISOR_PID = "RECOMMENDER_SUPERVISOR_PID"
+"""Variable that tells a child who started it."""
+
+GRACE_S = 10.0
+"""How long a child may take to end after it was asked to; then it is killed."""
+
+MAX_LOG_BYTES = 16 * 1024 * 1024
+TAIL_BYTES, TAIL_LINES = 8192, 15
+
+# A gated child waits in `read`: when its supervisor dies, the pipe closes and it just ends.
+_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "gate")
+
+
+def log_path(data_dir: Path, name: str) -> Path:
+    """Where the output of the child of this name goes."""
+    return data_dir / "logs" / f"{name}.log"
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, indented, without control characters; empty without a log."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = ["".join(c for c in line if c.isprintable()) for line in text.splitlines()]
+    return "".join(f"\n    {line}" for line in lines[-TAIL_LINES:])
+
+
+def spawn(
+    argv: Sequence[str], env: Mapping[str, str] | None, log: Path, *, gated: bool = False
+) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, so that a terminal's Ctrl-C does not reach it.
+
+    Parameters
+    ----------
+    argv
+        Command; its output is appended to `log`.
+    env
+        Its whole environment; `None` for this process's own.
+    gated
+        Hold the command back until `open_gate`.
+
+    Raises
+    ------
+    CannotStart
+        A command that does not exist ends with exit code 127 instead when gated.
+    """
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*_GATE, *argv] if gated else argv,
+                bufsize=0,
+                env=env,
+                stdin=subprocess.PIPE if gated else subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CannotStart(f"{argv[0]} cannot be started: {error}") from error
+
+
+def open_gate(process: subprocess.Popen[bytes]) -> None:
+    """Let a gated process run its command."""
+    if process.stdin is not None:
+        # Its death is noticed by whoever waits for it, not here.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"\n")
+        process.stdin.close()
+
+
+def end(
+    process: subprocess.Popen[bytes],
+    *,
+    ask_with: signal.Signals = signal.SIGTERM,
+    at_once: Callable[[], bool] = lambda: False,
+) -> None:
+    """End a process that `spawn` gave, and all it started: asked first, killed after `GRACE_S`.
+
+    Parameters
+    ----------
+    process
+        May have ended already; what it left behind is killed all the same.
+    ask_with
+        The signal that it ends on by itself.
+    at_once
+        Polled while waiting; once true, the process is killed without further grace.
+    """
+    family = _descendants(process)
+    deadline_s = time.monotonic() + GRACE_S
+    process.send_signal(ask_with)
+    while process.poll() is None and time.monotonic() < deadline_s and not at_once():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    # What it started is in its group; macOS answers EPERM for a group of dead members.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    leftovers.end(family, patience_s=0.0)
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process is the one that listens on the TCP port.
+
+    Where the system does not show a process's connections, it is taken at its word.
+    """
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+
+
+def exit_with_parent() -> None:
+    """Make this process end when the supervisor that started it is gone.
+
+    Polls once a second in a daemon thread, which works on Linux and macOS alike; asks with
+    SIGTERM, and kills after `GRACE_S`. Does nothing in a process that no supervisor started.
+    """
+    # Taken out, so that a process started from here does not take our parent for its own.
+    supervisor = os.environ.pop(SUPERVISOR_PID, None)
+    if supervisor is None:
+        return
+
+    def watch() -> None:
+        while str(os.getppid()) == supervisor:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
+
+
+def how_it_ended(code: int) -> str:
+    """A return code in words.
+
+    >>> how_it_ended(-9)
+    'was killed by SIGKILL'
+    """
+    return f"ended with exit code {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+
+
+def bound_log(log: Path) -> None:
+    """Keep only the end of a log that has grown too large; its writer appends and goes on."""
+    if not log.exists() or log.stat().st_size <= MAX_LOG_BYTES:
+        return
+    with log.open("r+b") as file:
+        file.seek(-TAIL_BYTES, os.SEEK_END)
+        tail = file.read()
+        file.seek(0)
+        file.truncate()
+        file.write(tail)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    if process.poll() is not None:
+        return []
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

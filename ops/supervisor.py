@@ -1,0 +1,337 @@
+"""Keeps the processes of `recommender up` alive, and ends all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from models.errors import CannotStart, RecommenderError
+from ops import leftovers
+from ops.processes import (
+    SUPERVISOR_PID,
+    bound_log,
+    end,
+    how_it_ended,
+    listens,
+    log_path,
+    log_tail,
+    open_gate,
+    spawn,
+)
+
+READY_S = 30.0
+FIRST_DELAY_S, LAST_DELAY_S = 0.5, 10.0
+"""Waits before restarts double from the first to the last."""
+
+STEADY_S = 60.0
+"""A child that has run this long starts again at the first delay."""
+
+TICK_S = 0.1
+
+
+@dataclass
+class _Child:
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    log: Path
+    port: int | None
+    ready: Callable[[], bool] | None
+    ready_s: float
+    restart: bool
+    restart_note: str
+    stop_signal: signal.Signals
+    process: subprocess.Popen[bytes] | None = None
+    record: leftovers.Record | None = None
+    is_ready: bool = False
+    started_s: float = 0.0
+    due_s: float = 0.0
+    delay_s: float = FIRST_DELAY_S
+
+    def answers(self) -> bool:
+        if self.ready is None and self.port is None:
+            return True
+        if self.process is None or self.process.poll() is not None:
+            return False
+        if self.ready is not None and not self.ready():
+            return False
+        return self.port is None or listens(self.process.pid, self.port)
+
+    def postpone(self) -> float:
+        """Set the time of the next attempt; gives the wait until then."""
+        delay_s, self.delay_s = self.delay_s, min(self.delay_s * 2, LAST_DELAY_S)
+        self.due_s = time.monotonic() + delay_s
+        return delay_s
+
+
+class Supervisor:
+    """Starts children, keeps them alive, and leaves none behind; a context manager.
+
+    Entering takes the data folder for itself and ends what an earlier run left there. In the
+    main thread it also makes SIGTERM and SIGHUP what Ctrl-C is: a `KeyboardInterrupt`, or,
+    inside `run`, the end of `run`. In any other thread signals are left alone.
+
+    Parameters
+    ----------
+    data_dir
+        Folder of the ledger, the lock and the logs; one supervisor at a time.
+    say
+        Called with one line an event, by the thread in which it is noticed.
+    on_restart
+        Called with the name of a child that is back and ready, before that is said. When it
+        raises a `RecommenderError` it is called again later. Signals wait for its end.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        say: Callable[[str], None],
+        on_restart: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self._say = say
+        self._on_restart = on_restart
+        self._children: list[_Child] = []
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._resources = contextlib.ExitStack()
+        # The handler only counts: setting an Event in one can deadlock with a wait on it.
+        self._n_signals = 0
+        self._counts_signals = False
+        self._hurries: Callable[[], bool] = self._is_asked_to_stop
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(leftovers.exclusive(self.data_dir))
+            for line in leftovers.sweep_held(self.data_dir):
+                self._say(line)
+            if threading.current_thread() is threading.main_thread():
+                self._take_signals(resources)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._resources:
+            self.stop()
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        port: int | None = None,
+        ready: Callable[[], bool] | None = None,
+        ready_s: float = READY_S,
+        restart: bool = True,
+        restart_note: str = "",
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Start a child and wait until it is ready.
+
+        Parameters
+        ----------
+        name
+            Unique; also names the log.
+        argv, env
+            Command and its whole environment (`None`: this process's own). The same command is
+            used for restarts, so a server comes back on its port with its data.
+        port
+            TCP port that the child must listen on itself before it counts as ready.
+        ready
+            Asked often, must answer fast. With neither `port` nor this, a child counts as ready
+            as soon as it runs.
+        ready_s
+            Patience with one start; also with restarts.
+        restart
+            Whether `run` starts it again when it dies, after 0.5 s doubling to 10 s.
+        restart_note
+            Said with every restart: what the death has cost.
+        stop_signal
+            What the child ends on by itself.
+
+        Raises
+        ------
+        CannotStart
+            It died or did not get ready in time; the text holds the end of its log.
+        """
+        child = _Child(
+            name=name,
+            argv=tuple(argv),
+            env=env,
+            log=log_path(self.data_dir, name),
+            port=port,
+            ready=ready,
+            ready_s=ready_s,
+            restart=restart,
+            restart_note=restart_note,
+            stop_signal=stop_signal,
+        )
+        with self._lock, self._signals_counted():
+            child.log.unlink(missing_ok=True)
+            self._children.append(child)
+            try:
+                self._launch(child)
+                self._await_ready(child)
+            except CannotStart:
+                self._end(child)
+                self._children.remove(child)
+                raise
+            if child.is_ready:
+                self._say(f"{name}: ready{_where(child)}")
+        if self._n_signals and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        if self._stopping.is_set():
+            raise CannotStart(f"{name} is not started: its supervisor is stopping")
+
+    def run(self) -> None:
+        """Watch the children until a signal or `stop`; they are stopped on leaving the context."""
+        if threading.current_thread() is threading.main_thread():
+            self._counts_signals = True
+            self._say("running; Ctrl-C stops")
+        while not self._is_asked_to_stop():
+            with self._lock:
+                for child in self._children:
+                    if not self._is_asked_to_stop():
+                        self._tend(child)
+            self._stopping.wait(TICK_S)
+
+    def stop(self) -> None:
+        """End every child, last started first, from any thread; returns when none is left."""
+        self._stopping.set()
+        with self._lock, self._signals_counted():
+            if not self._children:
+                return
+            n_before = self._n_signals
+            self._hurries = lambda: self._n_signals > min(n_before, 1)
+            # Its callbacks run last to first, and all of them even if one raises.
+            with contextlib.ExitStack() as ends:
+                ends.callback(self._children.clear)
+                for child in self._children:
+                    ends.callback(self._stop_one, child)
+                ends.callback(self._say, "stopping; another Ctrl-C kills at once")
+            leftovers.write_ledger(self.data_dir, [])
+
+    def _stop_one(self, child: _Child) -> None:
+        if child.process is not None:
+            end(child.process, ask_with=child.stop_signal, at_once=self._hurries)
+            self._say(f"{child.name}: stopped")
+
+    def _launch(self, child: _Child) -> None:
+        inherited = os.environ if child.env is None else child.env
+        env = {**inherited, SUPERVISOR_PID: str(os.getpid())}
+        process = spawn(child.argv, env, child.log, gated=True)
+        child.process, child.is_ready = process, False
+        child.started_s, child.due_s = time.monotonic(), 0.0
+        child.record = leftovers.record(child.name, process.pid)
+        self._write_ledger()
+        open_gate(process)
+
+    def _await_ready(self, child: _Child) -> None:
+        while not child.is_ready and not self._is_asked_to_stop():
+            if child.answers():
+                child.is_ready = True
+                break
+            if child.process is not None and child.process.poll() is not None:
+                how = how_it_ended(child.process.returncode)
+                raise CannotStart(f"{child.name} {how} instead of starting{log_tail(child.log)}")
+            if time.monotonic() > child.started_s + child.ready_s:
+                raise CannotStart(
+                    f"{child.name} is not ready after {child.ready_s:g} s{log_tail(child.log)}"
+                )
+            time.sleep(0.02)
+
+    def _end(self, child: _Child) -> None:
+        if child.process is not None:
+            end(child.process, ask_with=child.stop_signal, at_once=self._is_asked_to_stop)
+        child.process = child.record = None
+        self._write_ledger()
+
+    def _write_ledger(self) -> None:
+        records = (child.record for child in self._children)
+        leftovers.write_ledger(self.data_dir, [entry for entry in records if entry is not None])
+
+    def _tend(self, child: _Child) -> None:
+        now_s = time.monotonic()
+        if child.process is None:
+            if child.restart and now_s >= child.due_s:
+                self._relaunch(child)
+        elif child.process.poll() is not None:
+            self._bury(child, how_it_ended(child.process.returncode))
+        elif not child.is_ready:
+            if now_s >= child.due_s:
+                self._welcome_back(child)
+        elif now_s > child.started_s + STEADY_S:
+            child.delay_s = FIRST_DELAY_S
+        bound_log(child.log)
+
+    def _relaunch(self, child: _Child) -> None:
+        try:
+            self._launch(child)
+        except (CannotStart, OSError) as error:
+            self._bury(child, f"cannot be started again: {error}")
+
+    def _bury(self, child: _Child, what: str) -> None:
+        self._end(child)
+        note = f"; {child.restart_note}" if child.restart_note else ""
+        then = f"; starting again in {child.postpone():g} s" if child.restart else ""
+        self._say(f"{child.name}: {what}{note}{then}{log_tail(child.log)}")
+
+    def _welcome_back(self, child: _Child) -> None:
+        if child.answers():
+            try:
+                self._on_restart(child.name)
+            except RecommenderError as error:
+                wait_s = child.postpone()
+                self._say(f"{child.name}: back, but {error}; trying again in {wait_s:g} s")
+            else:
+                child.is_ready = True
+                self._say(f"{child.name}: ready again{_where(child)}")
+        elif time.monotonic() > child.started_s + child.ready_s:
+            self._bury(child, f"not ready after {child.ready_s:g} s")
+
+    def _is_asked_to_stop(self) -> bool:
+        return self._n_signals > 0 or self._stopping.is_set()
+
+    def _take_signals(self, resources: contextlib.ExitStack) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before = signal.getsignal(number)
+            # `nohup` must keep its meaning.
+            if number != signal.SIGHUP or before != signal.SIG_IGN:
+                resources.callback(signal.signal, number, before)
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._counts_signals:
+            raise KeyboardInterrupt
+        self._n_signals += 1
+
+    @contextlib.contextmanager
+    def _signals_counted(self) -> Iterator[None]:
+        """Keep signals from interrupting this part; only the main thread is ever interrupted."""
+        before = self._counts_signals
+        self._counts_signals |= threading.current_thread() is threading.main_thread()
+        try:
+            yield
+        finally:
+            self._counts_signals = before
+
+
+def _where(child: _Child) -> str:
+    place = f" on 127.0.0.1:{child.port}" if child.port is not None else ""
+    return f"{place} (pid {child.process.pid})" if child.process is not None else place

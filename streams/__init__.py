@@ -1,0 +1,1 @@
+"""Kafka in: topics, agents, the tracker for producers, replay, forwarding."""

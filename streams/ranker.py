@@ -1,0 +1,109 @@
+"""The ranker agent: examples in, a better order out. One partition, so one learner at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+from prometheus_client import Counter, Gauge
+
+from models import examples
+from models.prequential import Scoreboard
+from models.ranking import Ranker
+from models.store import RETRY_ERRORS, Store
+from streams.sessions import RETRY_MOST_S, Arrival
+
+LOG = logging.getLogger(__name__)
+
+LEARNED = Counter("recommender_examples_total", "Examples by what became of them", ["outcome"])
+QUALITY = Gauge(
+    "recommender_quality",
+    "Running mean over the last choices, predicted first",
+    ["rival", "measure"],
+)
+
+
+class Learner:
+    """The ranker with its scoreboard and its place in the stream of examples."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.ranker = Ranker()
+        self.scoreboard = Scoreboard()
+        self.field = ""
+        self.watermark = -1
+        self.saved = -1
+
+    async def assigned(self, field: str) -> int:
+        """Take up the work where the store says it was left; gives the watermark."""
+        stored = await self.store.load_ranker()
+        self.field = field
+        self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
+        self.ranker = Ranker.from_state(stored.get("state"))
+        self.scoreboard = (
+            msgspec.json.decode(stored["scoreboard"], type=Scoreboard)
+            if "scoreboard" in stored
+            else Scoreboard()
+        )
+        return self.watermark
+
+    def learn(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Measure, then learn, each example once; gives those that are none.
+
+        What is not saved when a crash comes is learned again, for the watermark is saved with it.
+        """
+        spoiled = []
+        for arrival in arrivals:
+            if arrival.offset <= self.watermark:
+                continue
+            try:
+                example = examples.decode(arrival.value)
+            except (msgspec.MsgspecError, ValueError):
+                spoiled.append(arrival)
+                LEARNED.labels("invalid").inc()
+            else:
+                self._learn_one(example)
+            self.watermark = arrival.offset
+        return spoiled
+
+    def _learn_one(self, example: examples.Example | None) -> None:
+        if example is None:
+            LEARNED.labels("outdated").inc()
+            return
+        self.scoreboard.update(example.ranks)
+        if example.rows:
+            self.ranker.learn_one(example.matrix(), 0)
+        LEARNED.labels("learned" if example.rows else "missed").inc()
+
+    async def save(self) -> None:
+        """Keep what was learned; where another learner has taken over, take up its state."""
+        offset = self.watermark
+        if offset == self.saved:
+            return
+        fields: dict[str, bytes | str] = {
+            "state": self.ranker.state(),
+            "scoreboard": msgspec.json.encode(self.scoreboard),
+            "serving": self.scoreboard.serving(),
+        }
+        delay_s = 0.05
+        while True:
+            try:
+                kept = await self.store.save_ranker(
+                    fields, field=self.field, expected=self.saved, offset=offset
+                )
+            except RETRY_ERRORS as error:
+                LOG.warning("Redis is away, the ranker waits: %s", error)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, RETRY_MOST_S)
+            else:
+                break
+        if kept:
+            self.saved = offset
+            for rival, means in self.scoreboard.means.items():
+                for measure, value in means.items():
+                    QUALITY.labels(rival, measure).set(value)
+        else:
+            LOG.warning("the ranker's state was changed elsewhere; going on from there")
+            await self.assigned(self.field)

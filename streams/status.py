@@ -1,0 +1,157 @@
+"""How the stream is doing: lag of each partition, freshness, counts, dead letters, forwarding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from models import ledger
+from models.errors import Unavailable
+from models.prequential import Scoreboard
+from models.settings import Settings
+from models.store import CONNECTION_ERRORS, Store, connect
+from streams.topics import Topics, topic_ids
+
+WAIT_S = 5.0
+
+
+class PartitionStatus(msgspec.Struct, frozen=True):
+    """One partition of an event topic: the next offset to write, and the last one in effect."""
+
+    topic: str
+    partition: int
+    end: int
+    watermark: int
+    lag: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything `recommender status` shows.
+
+    Attributes
+    ----------
+    lag
+        Messages that are not in effect yet.
+    newest_event_age_s
+        Age of the newest event in effect, by its acceptance; None before the first.
+    quality
+        Running HR@20, MRR@20 and NDCG@20 of the learned order and its rivals.
+    """
+
+    group: str
+    lag: int
+    newest_event_age_s: float | None
+    counts: dict[str, int]
+    dead_letters: int
+    partitions: list[PartitionStatus]
+    serving: str
+    examples: int
+    quality: dict[str, dict[str, float]]
+    forward: dict[str, float | str]
+
+
+async def read_status(settings: Settings, *, now_s: float) -> Status:
+    """The status, read from Kafka and Redis.
+
+    Raises
+    ------
+    Unavailable
+        One of them does not answer.
+    """
+    topics = Topics.of(settings)
+    ids = topic_ids(settings, [topics.clicks, topics.purchases])
+    ends = end_offsets(settings, [topics.clicks, topics.purchases, topics.dead_letters])
+    store = Store(connect(settings.redis), settings)
+    try:
+        event_ends = {tp: end for tp, end in ends.items() if tp[0] in ids}
+        fields = [f"{ids[topic]}/{partition}" for topic, partition in event_ends]
+        marks = await store.watermarks(fields)
+        counts = await store.counts()
+        ranker = await store.load_ranker()
+        forward = await ledger.forward_counts(store.redis, settings.group)
+    except CONNECTION_ERRORS as error:
+        raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
+    finally:
+        await store.redis.aclose()
+    partitions = [
+        PartitionStatus(topic, partition, end, mark, max(0, end - 1 - mark))
+        for ((topic, partition), end), mark in zip(event_ends.items(), marks, strict=True)
+    ]
+    board = msgspec.json.decode(ranker.get("scoreboard", b"{}"), type=Scoreboard)
+    accepted_at = counts.pop("accepted_at", 0.0)
+    hidden = ("item_index", "clock", "applied_at")
+    return Status(
+        group=settings.group,
+        lag=sum(partition.lag for partition in partitions),
+        newest_event_age_s=round(now_s - accepted_at, 3) if accepted_at else None,
+        counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
+        dead_letters=sum(end for tp, end in ends.items() if tp[0] == topics.dead_letters),
+        partitions=partitions,
+        serving=ranker.get("serving", b"blend").decode(),
+        examples=board.n,
+        quality=board.means,
+        forward=forward if isinstance(forward, dict) else msgspec.to_builtins(forward),
+    )
+
+
+def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """The next offset to be written of each partition.
+
+    It comes from the high watermark of a fetch: the embedded broker's own answer to this question
+    is the start of its last batch.
+    """
+    try:
+        consumer = KafkaConsumer(bootstrap_servers=settings.kafka, auto_offset_reset="latest")
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    try:
+        waiting = {
+            TopicPartition(name, partition)
+            for name in names
+            for partition in consumer.partitions_for_topic(name) or ()
+        }
+        consumer.assign(sorted(waiting))
+        ends: dict[tuple[str, int], int] = {}
+        deadline = time.monotonic() + WAIT_S
+        while waiting and time.monotonic() < deadline:
+            consumer.poll(timeout_ms=100)
+            for tp in sorted(waiting):
+                end = consumer.highwater(tp)
+                if end is not None:
+                    ends[tp.topic, tp.partition] = end
+                    waiting.discard(tp)
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    finally:
+        consumer.close()
+    if waiting:
+        raise Unavailable(f"Kafka at {settings.kafka} does not tell the end of {sorted(waiting)}")
+    return dict(sorted(ends.items()))
+
+
+def as_text(status: Status) -> str:
+    """The status for a reader."""
+    age = status.newest_event_age_s
+    lines = [
+        f"group {status.group}: lag {status.lag}, "
+        f"newest event {'none yet' if age is None else f'{age:.3f} s ago'}, "
+        f"dead letters {status.dead_letters}",
+        "counts: " + ", ".join(f"{name} {count}" for name, count in status.counts.items()),
+        f"{'topic':<32}{'partition':>9}{'end':>12}{'watermark':>12}{'lag':>8}",
+    ]
+    lines += [
+        f"{p.topic:<32}{p.partition:>9}{p.end:>12}{p.watermark:>12}{p.lag:>8}"
+        for p in status.partitions
+    ]
+    lines.append(f"serving the {status.serving}'s order after {status.examples} examples")
+    lines += [
+        f"  {rival:<12} MRR@20 {means['mrr']:.4f}  HR@20 {means['hr']:.4f}"
+        for rival, means in status.quality.items()
+    ]
+    if status.forward:
+        lines.append("forwarding: " + ", ".join(f"{k} {v}" for k, v in status.forward.items()))
+    return "\n".join(lines)

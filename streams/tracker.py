@@ -1,0 +1,399 @@
+"""The convenient way to send events: validated, in order, and told when Kafka has them.
+
+Any Kafka client may produce to the event topics; this one adds the schema, the split by topic and
+a receipt. An acknowledged event is on every in-sync replica.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+)
+from kafka.producer.future import RecordMetadata
+
+from models.errors import InvalidEvent, Unavailable
+from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
+from models.settings import Settings
+from models.tokens import Kind, Published, Receipt
+from streams.connection import start_producer, stop_producer, unavailable
+from streams.topics import Topics
+
+MAX_UNACKNOWLEDGED_BYTES = 32 * 1024 * 1024
+"""Most that waits for Kafka; kafka-python itself sets no bound."""
+
+OVERDUE_S = 1.0
+"""How long after its delivery timeout kafka-python may still report on a message."""
+
+ONE_MESSAGE_ERRORS = (
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+)
+"""Failures that leave the producer usable."""
+
+log = logging.getLogger(__name__)
+
+
+class _Message(NamedTuple):
+    """One Kafka message to be."""
+
+    kind: Kind
+    topic: str
+    value: bytes
+
+
+class _Delivery:
+    """One PutEvents on its way: its messages, and the future to settle once."""
+
+    def __init__(self, messages: Sequence[_Message]) -> None:
+        self.messages = messages
+        self.deadline_s = math.inf
+        self.published: dict[int, Published] = {}
+        self.future: Future[Receipt] = Future()
+        # From here on the caller cannot cancel it: a message sent cannot be called back.
+        self.future.set_running_or_notify_cancel()
+        self._is_claimed = False
+
+    def claim(self) -> bool:
+        """Whether the caller is the one to settle the future; to be called under the lock."""
+        is_first, self._is_claimed = not self._is_claimed, True
+        return is_first
+
+
+class Tracker:
+    """Sends events to the event topics; safe to use from many threads.
+
+    Every sending call returns a `concurrent.futures.Future` of a `Receipt`. It is done when Kafka
+    has acknowledged all of the call's events, or has `Unavailable` as its exception: by
+    `settings.publish_timeout_s` and little more. After a failure an event may still arrive; sending
+    it again with the same eventId takes effect once. From asyncio: `asyncio.wrap_future`.
+
+    Parameters
+    ----------
+    settings
+        `kafka` names the servers.
+    linger_ms
+        How long a message may wait for others to share a request; more is faster in bulk.
+    block_s
+        How long a call may wait while `MAX_UNACKNOWLEDGED_BYTES` are under way before it gives
+        up with `Unavailable`; `settings.publish_timeout_s` when not given. Say 0 on an event loop.
+    now_s
+        The clock that stamps `acceptedAt` and a missing `sentAt`.
+
+    Raises
+    ------
+    Unavailable
+        From the constructor, when Kafka does not answer in time or lacks the event topics.
+
+    Examples
+    --------
+    >>> with Tracker(Settings(kafka="localhost:9092")) as tracker:     # doctest: +SKIP
+    ...     tracker.track("u7", "s42", "i9", "click").result().token()
+    'c0-0'
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        linger_ms: int = 0,
+        block_s: float | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._topics = Topics.of(settings)
+        self._linger_ms = linger_ms
+        self._block_s = settings.publish_timeout_s if block_s is None else block_s
+        self._now_s = now_s
+        # Seeded by the system once: asking it for every event costs more than the event.
+        self._random = random.Random()
+        self._changed = threading.Condition()
+        self._under_way: dict[_Delivery, None] = {}
+        self._bytes = 0
+        self._lost = 0
+        self._attention = threading.Event()
+        self._closing = threading.Event()
+        self._producer: KafkaProducer | None = self._start_producer(settings.publish_timeout_s)
+        self._keeper = threading.Thread(target=self._keep, name="tracker-keeper", daemon=True)
+        self._keeper.start()
+
+    def track(
+        self,
+        user_id: str | None,
+        session_id: str,
+        item_id: str | None,
+        event_type: str,
+        *,
+        event_id: str | None = None,
+        sent_at: float | None = None,
+        value: float | None = None,
+        properties: Mapping[str, Any] | None = None,
+        impression: Sequence[str] | None = None,
+        recommendation_id: str | None = None,
+    ) -> Future[Receipt]:
+        """The future receipt of one event; see `Tracker` for how it ends.
+
+        Parameters
+        ----------
+        event_id
+            Two events with one id are one event; a new id when not given.
+        sent_at
+            When it happened, seconds since the epoch; now when not given.
+
+        Raises
+        ------
+        InvalidEvent
+            At once, naming the member that breaks the schema.
+        """
+        event = Event(
+            event_type=event_type,
+            sent_at=self._now_s() if sent_at is None else sent_at,
+            event_id=f"{self._random.getrandbits(128):032x}" if event_id is None else event_id,
+            item_id=item_id,
+            event_value=value,
+            impression=None if impression is None else list(impression),
+            recommendation_id=recommendation_id,
+            properties=None if properties is None else dict(properties),
+        )
+        return self.put_events(PutEvents(session_id, [event], user_id=user_id))
+
+    def put_events(self, message: PutEvents | Mapping[str, Any] | bytes) -> Future[Receipt]:
+        """The future receipt of one to ten events of a session; see `Tracker` for how it ends.
+
+        Purchases and the rest go to topics of their own, each keyed by the session, so that each
+        stays in order. A missing `trackingId` is the settings'; `acceptedAt` is now.
+
+        Raises
+        ------
+        InvalidEvent
+            At once, naming the member that breaks the schema.
+        """
+        now_s = self._now_s()
+        raw = message if isinstance(message, bytes) else _as_json(message)
+        valid = parse(raw, now_s=now_s, future_limit_s=self._settings.future_limit_s)
+        valid = msgspec.structs.replace(
+            valid,
+            accepted_at=now_s,
+            tracking_id=valid.tracking_id or self._settings.tracking_id,
+        )
+        delivery = _Delivery(self._split(valid))
+        producer = self._admit(delivery)
+        if producer is not None:
+            self._send(producer, delivery, valid.session_id.encode())
+        return delivery.future
+
+    def flush(self) -> None:
+        """Wait until everything sent so far has been acknowledged or given up.
+
+        Raises
+        ------
+        Unavailable
+            When an event sent since the last flush was not acknowledged.
+        """
+        self._settle()
+        with self._changed:
+            lost, self._lost = self._lost, 0
+        if lost:
+            raise Unavailable(
+                f"Kafka at {self._settings.kafka} did not acknowledge {lost} of the calls since "
+                "the last flush: send them again, with the same eventIds"
+            )
+
+    def close(self) -> None:
+        """Wait as `flush` does, without its error, then disconnect; calls after it fail."""
+        self._settle()
+        with self._changed:
+            self._closing.set()
+            producer, self._producer = self._producer, None
+        self._attention.set()
+        if producer is not None:
+            stop_producer(producer)
+        self._keeper.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def _split(self, message: PutEvents) -> list[_Message]:
+        """The message's events by topic, in order, encoded."""
+        by_kind: dict[Kind, list[Event]] = {}
+        for event in message.event_list:
+            is_purchase = event.event_type.lower() in self._settings.purchase_types
+            by_kind.setdefault("purchases" if is_purchase else "clicks", []).append(event)
+        messages: list[_Message] = []
+        for kind, events in by_kind.items():
+            value = encode(msgspec.structs.replace(message, event_list=events))
+            if len(value) > MAX_MESSAGE_BYTES:
+                raise InvalidEvent(
+                    f"message of {len(value)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
+                )
+            messages.append(_Message(kind, getattr(self._topics, kind), value))
+        return messages
+
+    def _admit(self, delivery: _Delivery) -> KafkaProducer | None:
+        """The producer to send with, once there is room; without either the delivery has failed."""
+        size = sum(len(message.value) for message in delivery.messages)
+        with self._changed:
+            has_room = self._changed.wait_for(
+                lambda: self._producer is None or self._bytes + size <= MAX_UNACKNOWLEDGED_BYTES,
+                timeout=self._block_s,
+            )
+            if has_room and self._producer is not None:
+                # A second past kafka-python's own deadline: normally it is the first to give up.
+                patience_s = self._settings.publish_timeout_s + OVERDUE_S
+                delivery.deadline_s = time.monotonic() + patience_s
+                self._under_way[delivery] = None
+                self._bytes += size
+                return self._producer
+            is_gone = self._producer is None
+        reason = "not connected" if is_gone else "too much waits for it"
+        self._fail(delivery, KafkaError(reason))
+        return None
+
+    def _send(self, producer: KafkaProducer, delivery: _Delivery, key: bytes) -> None:
+        for n, message in enumerate(delivery.messages):
+            refused = partial(self._refused, producer, delivery, n)
+            try:
+                sent = producer.send(message.topic, value=message.value, key=key)
+            except (KafkaError, ValueError) as error:
+                refused(error)
+            else:
+                sent.add_callback(partial(self._acknowledged, delivery, n))
+                sent.add_errback(refused)
+
+    def _acknowledged(self, delivery: _Delivery, n: int, metadata: RecordMetadata) -> None:
+        """Called by the producer's thread."""
+        message = delivery.messages[n]
+        with self._changed:
+            self._bytes -= len(message.value)
+            delivery.published[n] = Published(
+                message.topic, metadata.partition, metadata.offset, message.kind
+            )
+            is_due = len(delivery.published) == len(delivery.messages) and delivery.claim()
+        if is_due:
+            published = (delivery.published[k] for k in range(len(delivery.messages)))
+            delivery.future.set_result(Receipt(tuple(published)))
+            self._forget(delivery, lost=0)
+
+    def _refused(
+        self, producer: KafkaProducer, delivery: _Delivery, n: int, error: Exception
+    ) -> None:
+        """Called by the producer's thread."""
+        with self._changed:
+            self._bytes -= len(delivery.messages[n].value)
+            is_due = delivery.claim()
+            is_broken = producer is self._producer and not isinstance(error, ONE_MESSAGE_ERRORS)
+        if is_due:
+            self._fail(delivery, error)
+        if is_broken:
+            self._attention.set()
+
+    def _fail(self, delivery: _Delivery, error: Exception) -> None:
+        failure = unavailable(self._settings, error)
+        failure.__cause__ = error
+        delivery.future.set_exception(failure)
+        self._forget(delivery, lost=1)
+
+    def _forget(self, delivery: _Delivery, *, lost: int) -> None:
+        with self._changed:
+            self._under_way.pop(delivery, None)
+            self._lost += lost
+            self._changed.notify_all()
+
+    def _settle(self) -> None:
+        with self._changed:
+            producer = self._producer
+        if producer is not None:
+            try:
+                producer.flush(self._settings.publish_timeout_s + OVERDUE_S)
+            except KafkaError as error:
+                log.debug("flush: %s", error)  # each delivery's future tells its own outcome
+        with self._changed:
+            for delivery in list(self._under_way):
+                while delivery in self._under_way:
+                    self._changed.wait()
+
+    def _keep(self) -> None:
+        """Fail what is overdue, and replace a producer that cannot go on, until closed.
+
+        kafka-python's sender neither expires nor sends anything while it asks an absent Kafka for
+        a producer id, and never recovers from a refusal of that id.
+        """
+        while not self._closing.is_set():
+            is_broken = self._attention.wait(OVERDUE_S / 4)
+            self._attention.clear()
+            if self._fail_overdue() or is_broken:
+                self._replace_producer()
+
+    def _fail_overdue(self) -> bool:
+        now_s = time.monotonic()
+        overdue = []
+        with self._changed:
+            for delivery in self._under_way:
+                if delivery.deadline_s > now_s:
+                    break
+                if delivery.claim():
+                    overdue.append(delivery)
+        for delivery in overdue:
+            self._fail(delivery, KafkaTimeoutError("no answer in time"))
+        return bool(overdue)
+
+    def _replace_producer(self) -> None:
+        with self._changed:
+            producer, self._producer = self._producer, None
+            self._changed.notify_all()
+        if producer is not None:
+            stop_producer(producer)
+        while not self._closing.is_set():
+            self._fail_overdue()
+            try:
+                started = self._start_producer(min(1.0, self._settings.publish_timeout_s))
+            except Unavailable as error:
+                log.warning("trying again: %s", error)
+                self._closing.wait(OVERDUE_S / 4)
+                continue
+            with self._changed:
+                if not self._closing.is_set():
+                    self._producer = started
+                    return
+            stop_producer(started)
+
+    def _start_producer(self, timeout_s: float) -> KafkaProducer:
+        names = (self._topics.clicks, self._topics.purchases)
+        return start_producer(self._settings, names, linger_ms=self._linger_ms, timeout_s=timeout_s)
+
+
+def _as_json(message: PutEvents | Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(message if isinstance(message, PutEvents) else dict(message))
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InvalidEvent(f"cannot be written as JSON: {error}") from error

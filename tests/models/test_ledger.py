@@ -1,0 +1,106 @@
+"""The forwarder's ledger on a real Redis server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from models.errors import Unavailable
+from models.ledger import (
+    Client,
+    ForwardCounts,
+    Move,
+    forward_counts,
+    forward_positions,
+    save_forward,
+)
+from models.store import connect
+from ops.embedded import Server, free_port, start_redis
+
+CALLS = {"calls": 3, "retries": 2, "throttles": 1}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Redis server that this module's tests share."""
+    started = start_redis(tmp_path_factory.mktemp("redis"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    """A client of the empty server."""
+    async with connect(server.url) as connected:
+        await connected.flushall()
+        yield connected
+
+
+async def test_a_group_without_a_forwarder_has_done_nothing(client: Client) -> None:
+    """Reading before the first save gives zeros and no positions."""
+    assert await forward_counts(client, "shop") == ForwardCounts()
+    assert await forward_positions(client, "shop") == {}
+
+
+async def test_positions_and_counts_are_kept_together(client: Client) -> None:
+    """What was saved is what is read, and a further save adds."""
+    notes: dict[str, str | float] = {
+        "last_error": "ThrottlingException: slow",
+        "last_error_at": 1795381719.25,
+    }
+    for offset in (10, 2**53 - 1):
+        moves = {
+            "c/t/0": Move(offset, {"forwarded": 7, "refused": 1, "skipped": 2}),
+            "c/t/1": Move(4, {"forwarded": 3}),
+        }
+        await save_forward(client, "shop", moves=moves, calls=CALLS, notes=notes)
+    assert await forward_positions(client, "shop") == {"c/t/0": 2**53 - 1, "c/t/1": 4}
+    assert await forward_counts(client, "shop") == ForwardCounts(
+        forwarded=17, refused=2, skipped=4, calls=6, retries=4, throttles=2,
+        last_error="ThrottlingException: slow", last_error_at=1795381719.25,
+    )  # fmt: skip
+    assert await forward_counts(client, "other") == ForwardCounts()
+
+
+async def test_a_repeated_save_counts_no_event_twice(client: Client) -> None:
+    """After an answer that got lost on its way, the same save again is harmless."""
+    moves = {"c/t/0": Move(5, {"forwarded": 5})}
+    for _ in range(2):
+        await save_forward(client, "shop", moves=moves, calls={}, notes={})
+    assert (await forward_counts(client, "shop")).forwarded == 5
+
+
+async def test_a_position_never_moves_back(client: Client) -> None:
+    """A worker that has lost its partition cannot undo what the new one did."""
+    for offset in (9, 4):
+        moves = {"c/t/0": Move(offset, {"forwarded": 1})}
+        await save_forward(client, "shop", moves=moves, calls={}, notes={})
+    assert await forward_positions(client, "shop") == {"c/t/0": 9}
+    assert (await forward_counts(client, "shop")).forwarded == 1
+
+
+async def test_an_outage_is_on_record_while_no_position_moves(client: Client) -> None:
+    """Calls and the last error are saved without a position, the error bounded."""
+    notes = {"last_error": "x" * 5000}
+    await save_forward(client, "shop", moves={}, calls=CALLS, notes=notes)
+    counts = await forward_counts(client, "shop")
+    assert await forward_positions(client, "shop") == {}
+    assert (counts.calls, counts.retries, counts.last_error) == (3, 2, "x" * 300)
+
+
+async def test_the_keys_live_on_one_node_of_a_cluster(client: Client) -> None:
+    """Every key names the group in braces."""
+    await save_forward(client, "shop", moves={"c/t/0": Move(1, {})}, calls=CALLS, notes={})
+    assert sorted(await client.keys()) == [b"{shop}:forward:counts", b"{shop}:forward:positions"]
+
+
+async def test_a_redis_that_is_away_is_unavailable() -> None:
+    """Every call says so with the one error that callers wait on."""
+    async with connect(f"redis://127.0.0.1:{free_port()}") as away:
+        with pytest.raises(Unavailable):
+            await forward_counts(away, "shop")
+        with pytest.raises(Unavailable):
+            await forward_positions(away, "shop")
+        with pytest.raises(Unavailable):
+            await save_forward(away, "shop", moves={}, calls=CALLS, notes={})

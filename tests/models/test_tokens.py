@@ -1,0 +1,87 @@
+"""Read-your-writes tokens: what is written is read back, all else is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import InvalidToken
+from models.tokens import (
+    MAX_OFFSET,
+    MAX_PARTITION,
+    MAX_PARTS,
+    MAX_TOKEN_CHARACTERS,
+    Kind,
+    Position,
+    Published,
+    Receipt,
+    parse_token,
+)
+
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(("clicks", "purchases"))
+PUBLISHED = st.builds(
+    Published,
+    topic=st.just("any"),
+    partition=st.integers(0, MAX_PARTITION),
+    offset=st.integers(0, MAX_OFFSET),
+    kind=KINDS,
+)
+
+
+@given(st.lists(PUBLISHED, min_size=1, max_size=MAX_PARTS))
+def test_a_token_names_the_receipts_positions(published: list[Published]) -> None:
+    """A receipt's token is short, safe in a URL, and reads back as its positions."""
+    token = Receipt(tuple(published)).token()
+    assert re.fullmatch(r"[cp0-9.-]{4,128}", token)
+    assert parse_token(token) == [
+        Position(one.kind, one.partition, one.offset) for one in published
+    ]
+
+
+def test_an_unknown_offset_is_left_out_of_the_token() -> None:
+    """A message whose offset Kafka did not tell cannot be waited for."""
+    receipt = Receipt((Published("c", 0, -1, "clicks"), Published("p", 1, 7, "purchases")))
+    assert receipt.token() == "p1-7"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "c0-1.",
+        "c0-1..p0-1",
+        "x0-1",
+        "C0-1",
+        "c0_1",
+        "c-1-1",
+        "c0--1",
+        "c00-1",
+        "c0-01",
+        "c0-1 ",
+        "c0-1\n",
+        "c\u0660-1",
+        f"c{MAX_PARTITION + 1}-0",
+        f"c0-{MAX_OFFSET + 1}",
+        ".".join(["c0-1"] * (MAX_PARTS + 1)),
+        "c0-" + "1" * MAX_TOKEN_CHARACTERS,
+    ],
+)
+def test_other_text_is_no_token(text: str) -> None:
+    """What no receipt writes is refused."""
+    with pytest.raises(InvalidToken):
+        parse_token(text)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Hostile text raises nothing but `InvalidToken`, and what is read was written so."""
+    try:
+        positions = parse_token(text)
+    except InvalidToken:
+        return
+    published = tuple(Published("", p.partition, p.offset, p.kind) for p in positions)
+    assert Receipt(published).token() == text

@@ -1,0 +1,213 @@
+"""Every service of docker-compose.yml at work, on Apache Kafka, Redis and Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+from kafka import KafkaAdminClient
+
+from tests.deployment import SERVICES, Deployment, install_image
+from tests.servers import (
+    INHERITED,
+    ROOT,
+    Port,
+    Server,
+    apache_kafka,
+    debian_redis,
+    require,
+    running,
+    wait_until,
+)
+from tests.streams.personalize_stub import PersonalizeStub
+
+pytestmark = pytest.mark.kafka
+
+
+def dashboard_queries() -> list[str]:
+    """Every PromQL expression of the dashboards, with Grafana's own variables filled in."""
+    files = (ROOT / "ops" / "grafana" / "dashboards").glob("*.json")
+    panels = [panel for file in files for panel in json.loads(file.read_text())["panels"]]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [query.replace("$__rate_interval", "1m") for query in queries]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Apache Kafka and Redis, and the image's environment; no service has started."""
+    directory = tmp_path_factory.mktemp("deployment")
+    install_image(directory)
+    with (
+        PersonalizeStub() as personalize,
+        apache_kafka(directory / "kafka") as kafka,
+        debian_redis(directory / "redis") as redis,
+    ):
+        deployment = Deployment(
+            kafka,
+            redis,
+            directory,
+            variables={
+                "RECOMMENDER_FORWARD_TRACKING_ID": "11111111-2222-3333-4444-555555555555",
+                "AWS_DEFAULT_REGION": "eu-central-1",
+                "AWS_ACCESS_KEY_ID": "an-id",
+                "AWS_SECRET_ACCESS_KEY": "a-secret",
+                "AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": personalize.url,
+            },
+        )
+        yield deployment
+        deployment.release()
+
+
+@pytest.fixture(scope="module")
+def topics(deployment: Deployment) -> list[str]:
+    """What the service `topics` printed, run twice: the second run finds everything made."""
+    service = deployment.service("topics")
+    runs = [
+        subprocess.run(
+            service.command,
+            env=service.environment,
+            cwd=service.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for _ in range(2)
+    ]
+    assert [run.returncode for run in runs] == [0, 0], runs
+    return [run.stdout for run in runs]
+
+
+@pytest.fixture(scope="module")
+def services(deployment: Deployment, topics: list[str]) -> Iterator[dict[str, Server]]:
+    """The worker, the forwarder and the API, healthy by their own health checks."""
+    assert topics
+    names = ["worker", "forwarder", "api"]
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(running(deployment.service(name))) for name in names}
+
+
+def scrape_config(services: dict[str, Server]) -> dict[str, Any]:
+    """ops/prometheus.yml with the addresses that the services have here."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "ops" / "prometheus.yml").read_text())
+    for job in config["scrape_configs"]:
+        job.pop("dns_sd_configs", None)
+        address = services[job["job_name"]].address.removeprefix("http://")
+        job["static_configs"] = [{"targets": [address]}]
+    return config
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    services: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Prometheus with the command line of docker-compose.yml, scraping the services."""
+    require("prometheus", "wget")
+    directory = tmp_path_factory.mktemp("prometheus")
+    (directory / "prometheus.yml").write_text(json.dumps(scrape_config(services)))
+    port = Port()
+    moved = {
+        "--config.file": directory / "prometheus.yml",
+        "--storage.tsdb.path": directory / "data",
+    }
+    flags = [flag.partition("=") for flag in SERVICES["prometheus"]["command"]]
+    local = f"127.0.0.1:{port.number}"
+    server = Server(
+        address=f"http://{local}",
+        command=[
+            "prometheus",
+            *(f"{name}={moved.get(name, value)}" for name, _, value in flags),
+            f"--web.listen-address={local}",
+        ],
+        environment=INHERITED,
+        health=[
+            word.replace("127.0.0.1:9090", local)
+            for word in SERVICES["prometheus"]["healthcheck"]["test"][1:]
+        ],
+        directory=directory,
+    )
+    with running(server, port):
+        yield server
+
+
+def test_topics_are_made(deployment: Deployment, topics: list[str]) -> None:
+    """The one-shot service makes the event topics with the partitions it is told."""
+    assert topics
+    admin = KafkaAdminClient(bootstrap_servers=deployment.kafka.address)
+    try:
+        described = admin.describe_topics(["events.clicks", "events.purchases"])
+    finally:
+        admin.close()
+    expected = int(SERVICES["topics"]["environment"]["RECOMMENDER_PARTITIONS"])
+    assert [len(topic["partitions"]) for topic in described] == [expected, expected]
+
+
+def test_event_changes_the_answer(services: dict[str, Server]) -> None:
+    """An event sent to the API goes through Kafka and the worker into the next answer."""
+    api = services["api"].address
+    event = {"eventType": "click", "itemId": "tent", "sentAt": time.time()}
+    body = {"trackingId": "shop", "userId": "u1", "sessionId": "s1", "eventList": [event]}
+    accepted = httpx.post(f"{api}/events", json=body).raise_for_status().json()
+    query = {"user_id": "u1", "after": accepted["token"]}
+    answer = httpx.get(f"{api}/recommend", params=query).raise_for_status().json()
+    assert answer["freshness"]
+
+
+@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+def test_other_containers_can_reach_it(services: dict[str, Server], name: str) -> None:
+    """A service listens on every address, so that Prometheus and the proxy can reach it."""
+    process = services[name].process
+    assert process is not None
+    listening = [
+        c.laddr
+        for c in psutil.Process(process.pid).net_connections()
+        if c.status == psutil.CONN_LISTEN
+    ]
+    port = int(services[name].address.rpartition(":")[2])
+    assert port in {at.port for at in listening if at.ip in {"0.0.0.0", "::"}}
+
+
+def test_prometheus_scrapes_every_service(services: dict[str, Server], prometheus: Server) -> None:
+    """With the shipped configuration, Prometheus gets metrics from each service."""
+
+    def all_up() -> bool:
+        answer = httpx.get(f"{prometheus.address}/api/v1/targets").raise_for_status()
+        found = answer.json()["data"]["activeTargets"]
+        return {t["labels"]["job"] for t in found if t["health"] == "up"} == set(services)
+
+    wait_until(all_up, within_s=60, what="every target up")
+
+
+def test_dashboard_asks_for_series_that_exist(
+    services: dict[str, Server], prometheus: Server
+) -> None:
+    """Every query of the dashboard is valid, and every series in it is served by a process."""
+    served = set()
+    for server in services.values():
+        metrics = httpx.get(f"{server.address}/metrics").raise_for_status().text
+        served |= set(re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))
+    asked = set()
+    for query in dashboard_queries():
+        answer = httpx.get(f"{prometheus.address}/api/v1/query", params={"query": query})
+        assert answer.status_code == 200, answer.text
+        asked |= set(re.findall(r"\b(?:recommender|process)_\w+", query))
+    assert {name.removesuffix("_bucket") for name in asked} - served == set()
+
+
+@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+def test_service_ends_when_asked(services: dict[str, Server], name: str) -> None:
+    """SIGTERM ends a service well before the container engine would kill it."""
+    grace_s = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+    assert services[name].stop(within_s=grace_s) == 0
+    services[name].start()

@@ -1,0 +1,109 @@
+"""One child process: its log, its end, and what it does when its parent dies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from models.errors import CannotStart
+from ops import processes
+from tests.ops.supervising import DEAF, SLEEPER, is_alive, python, wait_until
+
+ESCAPED = (
+    "import subprocess, sys; "
+    f"subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], start_new_session=True).wait()"
+)
+
+
+def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
+    """Even a grandchild that left for a session of its own is ended."""
+    process = processes.spawn(python(ESCAPED), None, tmp_path / "log")
+    wait_until(lambda: len(processes._descendants(process)) == 1)
+    (grandchild,) = processes._descendants(process)
+    processes.end(process)
+    assert process.returncode == -signal.SIGTERM
+    assert not is_alive(grandchild.pid)
+
+
+def test_a_process_that_does_not_end_is_killed_when_there_is_a_hurry(tmp_path: Path) -> None:
+    """`at_once` cuts the grace short."""
+    log = tmp_path / "log"
+    process = processes.spawn(python(DEAF), None, log)
+    wait_until(lambda: "deaf" in log.read_text())
+    processes.end(process, at_once=lambda: True)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_gated_process_runs_only_through_the_gate(tmp_path: Path) -> None:
+    """It waits for the gate; when the gate's keeper is gone it ends without having run."""
+    log = tmp_path / "log"
+    script = python("print('ran')")
+    shut = processes.spawn(script, None, log, gated=True)
+    assert shut.stdin is not None
+    shut.stdin.close()
+    shut.wait()
+    assert log.read_text() == ""
+    opened = processes.spawn(script, None, log, gated=True)
+    processes.open_gate(opened)
+    assert opened.wait() == 0
+    assert log.read_text() == "ran\n"
+
+
+def test_a_command_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
+    """The command is named."""
+    with pytest.raises(CannotStart, match="/no/such/command"):
+        processes.spawn(["/no/such/command"], None, tmp_path / "log")
+
+
+def test_the_tail_of_a_log_is_short_and_harmless(tmp_path: Path) -> None:
+    """The last lines only, without what would steer a terminal."""
+    log = tmp_path / "log"
+    log.write_bytes(b"early\n" * 1000 + b"\xff\x1b[31mlate\x1b[0m\n")
+    tail = processes.log_tail(log)
+    assert tail.count("\n") == processes.TAIL_LINES
+    assert tail.endswith("[31mlate[0m")
+    assert "\x1b" not in tail
+
+
+def test_a_log_is_bounded_while_its_writer_goes_on(tmp_path: Path) -> None:
+    """A log over the limit keeps its end, and what is appended next follows it."""
+    log = tmp_path / "log"
+    with log.open("ab") as writer:
+        writer.write(b"x" * processes.MAX_LOG_BYTES + b"end\n")
+        writer.flush()
+        processes.bound_log(log)
+        writer.write(b"after\n")
+    assert log.stat().st_size == processes.TAIL_BYTES + len(b"after\n")
+    assert log.read_bytes().endswith(b"xend\nafter\n")
+
+
+def test_a_child_ends_when_its_parent_is_killed() -> None:
+    """`exit_with_parent` sends the child SIGTERM once its supervisor is gone."""
+    child = (
+        "from ops.processes import exit_with_parent; import signal, time; "
+        "exit_with_parent(); print('watching', flush=True); time.sleep(600)"
+    )
+    parent = (
+        "import os, subprocess, sys; "
+        f"os.environ[{processes.SUPERVISOR_PID!r}] = str(os.getpid()); "
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
+        "print(p.pid, flush=True); p.wait()"
+    )
+    with subprocess.Popen(python(parent), stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        said = {killed.stdout.readline().strip(), killed.stdout.readline().strip()}
+        (pid,) = said - {"watching"}
+        killed.kill()
+    wait_until(lambda: not is_alive(int(pid)))
+
+
+def test_a_process_without_a_supervisor_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`exit_with_parent` starts no watch in a process that was started by hand."""
+    monkeypatch.delenv(processes.SUPERVISOR_PID, raising=False)
+    before = threading.enumerate()
+    processes.exit_with_parent()
+    assert threading.enumerate() == before

@@ -1,0 +1,195 @@
+"""The supervisor restarts what dies, and leaves nothing behind however it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from models.errors import CannotStart, Unavailable
+from ops.embedded import broker_answers, free_port, supervise_broker, supervise_redis
+from ops.supervisor import Supervisor
+from tests.ops.supervising import (
+    SLEEPER,
+    is_alive,
+    python,
+    recorded,
+    supervising,
+    wait_until,
+)
+
+
+@contextmanager
+def running(supervisor: Supervisor) -> Iterator[None]:
+    """`run` in a thread, as a demo has it; ended at the end."""
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_every_child_last_started_first(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C, `kill` and a closed terminal leave no process, and an empty ledger."""
+    with supervising(tmp_path, "servers") as asked:
+        asked.read_until("running")
+        everyone = asked.everyone()
+        asked.process.send_signal(number)
+        said = asked.read_until("left")
+        assert asked.process.wait() == 0
+        assert [line for line in said.splitlines() if line.endswith(": stopped")] == [
+            "family: stopped",
+            "redis: stopped",
+            "broker: stopped",
+        ]
+        assert not any(is_alive(pid) for pid in everyone)
+        assert recorded(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_leaves_no_child(tmp_path: Path, number: signal.Signals) -> None:
+    """A child that is not ready yet is ended too, and the supervisor ends as if by Ctrl-C."""
+    with supervising(tmp_path, "starting") as asked:
+        asked.read_until("not yet")
+        (late,) = recorded(tmp_path).values()
+        asked.process.send_signal(number)
+        asked.read_until("late: stopped")
+        assert asked.process.wait() != 0
+        assert not is_alive(late)
+        assert recorded(tmp_path) == {}
+
+
+def test_a_second_interrupt_kills_at_once(tmp_path: Path) -> None:
+    """A child that ignores SIGTERM is killed by the second Ctrl-C."""
+    with supervising(tmp_path, "deaf") as asked:
+        asked.read_until("running")
+        (deaf,) = recorded(tmp_path).values()
+        asked.process.send_signal(signal.SIGINT)
+        asked.read_until("another Ctrl-C")
+        asked.process.send_signal(signal.SIGINT)
+        asked.read_until("left")
+        assert asked.process.wait() == 0
+        assert not is_alive(deaf)
+
+
+def test_redis_comes_back_with_its_data_on_its_port(tmp_path: Path) -> None:
+    """After kill -9 clients of the same URL find what they wrote, and both events were said."""
+    said: list[str] = []
+    with Supervisor(tmp_path, say=said.append) as supervisor:
+        url = supervise_redis(supervisor)
+        with running(supervisor), redis.Redis.from_url(url) as client:
+            client.set("k", "v")
+            os.kill(recorded(tmp_path)["redis"], signal.SIGKILL)
+            wait_until(lambda: "ready again" in said[-1])
+            assert client.get("k") == b"v"
+    assert "redis: was killed by SIGKILL; its data is on disk; starting again in 0.5 s" in said[1]
+    assert said[-1] == "redis: stopped"
+
+
+def test_the_caller_is_told_of_a_broker_that_is_back(tmp_path: Path) -> None:
+    """`on_restart` is called when it answers, again after an error, and before it is said."""
+    back: list[str] = []
+    said: list[str] = []
+    port = free_port()
+
+    def on_restart(name: str) -> None:
+        assert broker_answers(port)
+        back.append(name)
+        if len(back) == 1:
+            raise Unavailable("topics cannot be made")
+
+    with Supervisor(tmp_path, say=said.append, on_restart=on_restart) as supervisor:
+        assert supervise_broker(supervisor, port=port) == f"127.0.0.1:{port}"
+        with running(supervisor):
+            os.kill(recorded(tmp_path)["broker"], signal.SIGKILL)
+            wait_until(lambda: "ready again" in said[-1])
+    assert back == ["broker", "broker"]
+    assert "its messages are gone" in said[1]
+    assert "back, but topics cannot be made; trying again in 1 s" in said[2]
+
+
+def test_a_taken_port_gives_way_to_another(tmp_path: Path) -> None:
+    """A supervised server on a port where another listens gets a free one."""
+    with Supervisor(tmp_path / "one", say=print) as first:
+        taken = supervise_redis(first)
+        port = int(taken.split(":")[2].removesuffix("/0"))
+        with Supervisor(tmp_path / "two", say=print) as second:
+            assert supervise_redis(second, port=port) != taken
+
+
+def test_a_child_that_keeps_dying_is_tried_ever_more_rarely(tmp_path: Path) -> None:
+    """Each death is said with the end of the log; the waits double."""
+    said: list[str] = []
+    with Supervisor(tmp_path, say=said.append) as supervisor:
+        supervisor.start("worker", ["/bin/sh", "-c", "echo broken; exit 3"])
+        with running(supervisor):
+            wait_until(lambda: len([line for line in said if "exit code 3" in line]) == 3)
+    deaths = [line for line in said if "exit code 3" in line]
+    waits = [line.split("again in ")[1].split()[0] for line in deaths]
+    assert waits == ["0.5", "1", "2"]
+    assert all(line.endswith("    broken") for line in deaths)
+
+
+def test_a_child_not_to_be_restarted_is_only_reported(tmp_path: Path) -> None:
+    """Its end is said once; the others go on."""
+    said: list[str] = []
+    with Supervisor(tmp_path, say=said.append) as supervisor:
+        supervisor.start("shoppers", ["/bin/sh", "-c", "exit 0"], restart=False)
+        supervisor.start("worker", python(SLEEPER))
+        with running(supervisor):
+            wait_until(lambda: "shoppers: ended with exit code 0" in said)
+            assert list(recorded(tmp_path)) == ["worker"]
+
+
+def test_a_child_that_dies_while_starting_is_an_error(tmp_path: Path) -> None:
+    """`start` raises with the end of the log, and forgets the child."""
+    with Supervisor(tmp_path, say=print) as supervisor:
+        with pytest.raises(CannotStart, match=r"(?s)api ended with exit code 4.*no room"):
+            supervisor.start("api", ["/bin/sh", "-c", "echo no room; exit 4"], ready=lambda: False)
+        assert recorded(tmp_path) == {}
+
+
+def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
+    """`start` gives up in time and ends the child; a missing program is no different."""
+    with Supervisor(tmp_path, say=print) as supervisor:
+        with pytest.raises(CannotStart, match=r"not ready after 0\.2 s"):
+            supervisor.start("api", python(SLEEPER), ready=lambda: False, ready_s=0.2)
+        with pytest.raises(CannotStart, match=r"(?s)exit code 127.*/no/such"):
+            supervisor.start("api", ["/no/such"], ready=lambda: False)
+        assert recorded(tmp_path) == {}
+
+
+def test_a_supervisor_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> None:
+    """It starts and stops children all the same."""
+    handlers: list[object] = []
+
+    def supervise() -> None:
+        with Supervisor(tmp_path, say=print) as supervisor:
+            supervisor.start("worker", python(SLEEPER))
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
+    assert recorded(tmp_path) == {}
+
+
+def test_signals_are_as_before_when_a_supervisor_is_done(tmp_path: Path) -> None:
+    """The handlers of the main thread are given back."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with Supervisor(tmp_path, say=print):
+        pass
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

@@ -1,0 +1,368 @@
+"""Real servers for tests and benchmarks: Apache Kafka from its published jars, Redis from the PATH.
+
+Both run what docker-compose.yml says: its version of Kafka, its environment and its command line,
+with nothing changed but the ports, the addresses and the folders. Each listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LOG4J_VERSION = "2.25.4"
+"""Of the log4j that this version of Kafka brings; its SLF4J binding is not among Kafka's jars."""
+
+INHERITED = {name: os.environ[name] for name in ("PATH", "CI_RUN_MARK") if name in os.environ}
+"""All that a server gets of this process's environment; CI finds what is left over by its mark."""
+
+POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>recommender</groupId>
+  <artifactId>kafka-jars</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{kafka}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>{log4j}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+LOG4J = """\
+Configuration:
+  Appenders:
+    Console:
+      name: STDOUT
+      PatternLayout:
+        pattern: "[%d] %p %m (%c)%n"
+  Loggers:
+    Root:
+      level: WARN
+      AppenderRef:
+        ref: STDOUT
+"""
+
+
+def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+    """Return as soon as `condition()` holds; after `within_s` fail, naming `what` never came."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {within_s:g} s")
+        time.sleep(0.05)
+
+
+def require(*programs: str) -> None:
+    """Skip the test if one of `programs` is not on the PATH; with CI=true fail it."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        unavailable(f"not on the PATH: {', '.join(missing)}")
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test for `reason`; with CI=true fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@cache
+def compose() -> dict[str, Any]:
+    """The parsed docker-compose.yml, anchors and merge keys resolved."""
+    parsed: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return parsed
+
+
+@dataclass
+class Port:
+    """A loopback port that stays one server's own from the first start to the last stop."""
+
+    number: int = field(init=False)
+    _held: socket.socket | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        self.number = held.getsockname()[1]
+        # On Linux a socket that is bound but does not listen keeps the port from being given to
+        # others, and from a client's connection to itself, while the server is down.
+        if sys.platform == "linux":
+            self._held = held
+        else:
+            held.close()
+
+    def release(self) -> None:
+        """Give the port back."""
+        if self._held is not None:
+            self._held.close()
+
+
+@dataclass
+class Server:
+    """A process with a health check, which can be stopped, killed and started again.
+
+    Parameters
+    ----------
+    address
+        What clients connect to.
+    command, environment
+        What is run; the environment is complete, nothing is inherited.
+    health
+        A command that exits 0 while the server is well.
+    directory
+        Its working directory; `server.log` there has what it printed.
+    """
+
+    address: str
+    command: list[str]
+    environment: Mapping[str, str]
+    health: list[str]
+    directory: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What the process printed, over all its starts."""
+        return (self.directory / "server.log").read_text(errors="replace")
+
+    def is_healthy(self) -> bool:
+        """Whether the health check passes; fails if the process has ended."""
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"{self.command[0]} is not running:\n{self.log[-4000:]}")
+        check = subprocess.run(
+            self.health, env=self.environment, capture_output=True, timeout=30, check=False
+        )
+        return check.returncode == 0
+
+    def start(self, *, within_s: float = 90) -> None:
+        """Start the process and return when it is healthy."""
+        with (self.directory / "server.log").open("ab") as log:
+            # Its own session: Ctrl-C goes to the test run, which then stops its servers in order.
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.environment,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self.is_healthy, within_s=within_s, what=f"{self.command[0]} healthy")
+        except TimeoutError as error:
+            error.add_note(self.log[-4000:])
+            raise
+
+    def stop(self, *, within_s: float = 60) -> int:
+        """Ask the process to end, wait for it, and give its exit code."""
+        return self._end(signal.SIGTERM, within_s)
+
+    def kill(self) -> None:
+        """End the process, and any it has started, as a crash does."""
+        self._end(signal.SIGKILL, 10)
+
+    def _end(self, by: signal.Signals, within_s: float) -> int:
+        if self.process is None:
+            return 0
+        if by is signal.SIGKILL and self.process.poll() is None:
+            os.killpg(self.process.pid, by)
+        self.process.send_signal(by)
+        try:
+            code = self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        self.process = None
+        return code
+
+
+@contextlib.contextmanager
+def running(server: Server, *ports: Port) -> Iterator[Server]:
+    """The server, started; stopped at the end, and its ports given back."""
+    try:
+        server.start()
+        yield server
+    finally:
+        try:
+            server.stop()
+        finally:
+            for port in ports:
+                port.release()
+
+
+def kafka_version() -> str:
+    """The version of Apache Kafka in docker-compose.yml."""
+    image: str = compose()["services"]["kafka"]["image"]
+    return image.rpartition(":")[2]
+
+
+def kafka_jars() -> Path:
+    """The folder of Apache Kafka's jars; fetched with Maven at the first call, then kept."""
+    jars = ROOT / ".cache" / f"kafka-{kafka_version()}"
+    if jars.is_dir():
+        return jars
+    require("mvn")
+    jars.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=jars.parent) as directory:
+        pom = Path(directory, "pom.xml")
+        pom.write_text(POM.format(kafka=kafka_version(), log4j=LOG4J_VERSION))
+        fetched = Path(directory, "jars")
+        maven = subprocess.run(
+            [
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                pom,
+                "dependency:copy-dependencies",
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={fetched}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if maven.returncode != 0:
+            unavailable(f"Maven could not fetch Apache Kafka:\n{maven.stdout[-4000:]}")
+        # A rename is atomic: another run sees all of the jars or none.
+        with contextlib.suppress(FileExistsError):
+            fetched.rename(jars)
+    return jars
+
+
+def _require_java() -> None:
+    require("java")
+    version = subprocess.run(
+        ["java", "-version"], capture_output=True, text=True, timeout=60, check=True
+    ).stderr
+    major = re.search(r'version "(\d+)', version)
+    if major is None or int(major[1]) < 17:
+        unavailable(f"Apache Kafka needs Java 17 or newer, found: {version.splitlines()[0]}")
+
+
+def _on_loopback(text: str, ports: Mapping[str, Port]) -> str:
+    """`text` with each of the container's own addresses moved to its port on loopback."""
+    for inside, port in ports.items():
+        address = rf"(?:kafka|127\.0\.0\.1)?([:/]){inside}\b"
+        text = re.sub(address, rf"127.0.0.1\g<1>{port.number}", text)
+    return text
+
+
+@contextlib.contextmanager
+def apache_kafka(directory: Path) -> Iterator[Server]:
+    """A running Apache Kafka with its data in `directory`; `address` is the bootstrap server.
+
+    It is set up from the environment of docker-compose.yml by the same program that the
+    container image uses. Takes about ten seconds, and on a first run the time to fetch 45 MB.
+    """
+    _require_java()
+    jars = kafka_jars()
+    service = compose()["services"]["kafka"]
+    ports = {
+        inside: Port()
+        for inside in re.findall(r":(\d+)", service["environment"]["KAFKA_LISTENERS"])
+    }
+    environment = {
+        **INHERITED,
+        **{name: _on_loopback(value, ports) for name, value in service["environment"].items()},
+        "KAFKA_LOG_DIRS": str(directory / "data"),
+    }
+    java = [
+        "java",
+        *environment["KAFKA_HEAP_OPTS"].split(),
+        f"-Dlog4j2.configurationFile={directory / 'log4j2.yaml'}",
+        "-cp",
+        f"{jars}/*",
+    ]
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "server.properties").touch()
+    (directory / "log4j2.yaml").write_text(LOG4J)
+    if not (directory / "data" / "meta.properties").exists():
+        setup = subprocess.run(
+            [
+                *java,
+                "kafka.docker.KafkaDockerWrapper",
+                "setup",
+                "--default-configs-dir",
+                directory,
+                "--mounted-configs-dir",
+                directory / "mounted",
+                "--final-configs-dir",
+                directory,
+            ],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if setup.returncode != 0:
+            raise RuntimeError(f"Apache Kafka could not be set up:\n{setup.stdout[-4000:]}")
+    server = Server(
+        address=_on_loopback("kafka:9092", ports),
+        command=[*java, "kafka.Kafka", str(directory / "server.properties")],
+        environment=environment,
+        health=[_on_loopback(word, ports) for word in service["healthcheck"]["test"][1:]],
+        directory=directory,
+    )
+    with running(server, *ports.values()):
+        yield server
+
+
+@contextlib.contextmanager
+def debian_redis(directory: Path) -> Iterator[Server]:
+    """A running `redis-server` from the PATH with its data in `directory`; `address` is its URL."""
+    require("redis-server", "redis-cli")
+    service = compose()["services"]["redis"]
+    port = Port()
+    program, *arguments = service["command"]
+    client, *check = service["healthcheck"]["test"][1:]
+    directory.mkdir(parents=True, exist_ok=True)
+    server = Server(
+        address=f"redis://127.0.0.1:{port.number}/0",
+        command=[
+            program,
+            *arguments,
+            "--port",
+            str(port.number),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(directory),
+        ],
+        environment=INHERITED,
+        health=[client, "-p", str(port.number), *check],
+        directory=directory,
+    )
+    with running(server, port):
+        yield server

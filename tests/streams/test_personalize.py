@@ -1,0 +1,172 @@
+"""The tracker against a local server that speaks PutEvents: every kind of answer has a meaning."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions as boto
+import pytest
+
+from models.errors import NotConfigured
+from models.settings import Settings
+from streams.personalize import Answer, CallFailed, Tracker, answer_of, describe
+from tests.streams.personalize_stub import Behaviour, PersonalizeStub
+
+REQUEST: dict[str, Any] = {
+    "trackingId": "tracker",
+    "sessionId": "s1",
+    "userId": "u1",
+    "eventList": [
+        {"eventId": "e1", "eventType": "click", "sentAt": datetime.fromtimestamp(1.25, UTC)}
+    ],
+}
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PersonalizeStub]:
+    """A server that boto3 takes for Amazon Personalize, and an environment without others."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with PersonalizeStub() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_EVENTS", server.url)
+        yield server
+
+
+def tracker(*, renew_every_s: float = 60.0) -> Tracker:
+    """A tracker that is not patient."""
+    settings = Settings(forward_tracking_id="tracker", forward_timeout_s=0.3)
+    return Tracker(settings, renew_every_s=renew_every_s)
+
+
+def test_a_call_arrives_with_fractions_of_a_second(stub: PersonalizeStub) -> None:
+    """Without a region configured the call goes out, and sentAt keeps its fraction."""
+    tracker().put(REQUEST)
+    event = {"eventId": "e1", "eventType": "click", "sentAt": 1.25}
+    assert stub.requests == [{**REQUEST, "eventList": [event]}]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "answer"),
+    [
+        ("throttle", Answer.THROTTLED),
+        ("limit", Answer.THROTTLED),
+        ("fail", Answer.FAILED),
+        ("unavailable", Answer.FAILED),
+        ("hang", Answer.FAILED),
+        ("reset", Answer.FAILED),
+        ("deny", Answer.DENIED),
+    ],
+)
+def test_every_failure_is_one_call_and_not_the_events_fault(
+    stub: PersonalizeStub, behaviour: Behaviour, answer: Answer
+) -> None:
+    """boto3 does not try again by itself, and nothing that may pass later counts as refused."""
+    stub.behaviour = behaviour
+    with pytest.raises(CallFailed) as caught:
+        tracker().put(REQUEST)
+    assert caught.value.answer is answer
+    assert len(stub.requests) == 1
+
+
+def test_an_invalid_event_is_refused_with_the_reason(stub: PersonalizeStub) -> None:
+    """What AWS says about a bad event reaches whoever reads the dead letters."""
+    stub.refuse = lambda event: f"{event['eventId']} is bad"
+    with pytest.raises(CallFailed, match="InvalidInputException: e1 is bad") as caught:
+        tracker().put(REQUEST)
+    assert caught.value.answer is Answer.REFUSED
+
+
+def test_nobody_at_the_address_is_a_failure(
+    stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection is tried again later."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_EVENTS", url)
+        with pytest.raises(CallFailed, match="EndpointConnectionError") as caught:
+            tracker().put(REQUEST)
+    assert caught.value.answer is Answer.FAILED
+    assert stub.requests == []
+
+
+def test_missing_credentials_are_found_once_they_are_there(
+    stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without credentials a call is denied; a file written later is read."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    poor = tracker(renew_every_s=0.0)
+    with pytest.raises(CallFailed, match=r"^NoCredentialsError$") as caught:
+        poor.put(REQUEST)
+    assert caught.value.answer is Answer.DENIED
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = key\naws_secret_access_key = secret\n"
+    )
+    with pytest.raises(CallFailed):
+        poor.put(REQUEST)
+    poor.put(REQUEST)
+    assert len(stub.requests) == 1
+
+
+def test_a_denial_is_named_without_its_text(stub: PersonalizeStub) -> None:
+    """AWS may quote the signed request, token included: none of it gets into logs."""
+    stub.behaviour = "deny"
+    with pytest.raises(CallFailed, match=r"^InvalidSignatureException$"):
+        tracker().put(REQUEST)
+
+
+def test_a_password_in_an_address_is_left_out() -> None:
+    """An endpoint with a user and a password is described without them."""
+    error = boto.EndpointConnectionError(endpoint_url="https://me:pw@example.org/events")
+    assert "https://example.org/events" in describe(error)
+
+
+def test_a_long_strange_text_becomes_one_bounded_line() -> None:
+    """Line breaks, lone surrogates and megabytes from a hostile endpoint do no harm."""
+    details: Any = {"Error": {"Code": "X", "Message": "a\n\ud800" + "b" * 10**6}}
+    text = describe(boto.ClientError(details, "PutEvents"))
+    assert text.startswith("X: a ?bbb")
+    assert len(text) == 500
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "answer"),
+    [
+        (400, "ValidationException", Answer.REFUSED),
+        (413, "413", Answer.REFUSED),
+        (404, "ResourceNotFoundException", Answer.FAILED),
+        (400, "ExpiredTokenException", Answer.DENIED),
+        (400, "ThrottlingException", Answer.THROTTLED),
+        (429, "429", Answer.THROTTLED),
+        (302, "302", Answer.FAILED),
+    ],
+)
+def test_only_what_is_wrong_with_the_events_is_refused(
+    status: int, code: str, answer: Answer
+) -> None:
+    """A wrong address or an expired token never sends events to the dead letters."""
+    details: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert answer_of(boto.ClientError(details, "PutEvents")) is answer
+
+
+def test_what_boto3_itself_finds_invalid_is_refused() -> None:
+    """An event that boto3 does not even send would never pass."""
+    assert answer_of(boto.ParamValidationError(report="no")) is Answer.REFUSED
+
+
+def test_a_wrong_profile_is_said_at_the_start(
+    stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile that does not exist stops the command instead of every call."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(NotConfigured, match="nobody"):
+        tracker()
+    assert stub.requests == []
