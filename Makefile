@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EVENTS ?= ../shared/data/serenade-toy/events.csv.gz
 SOURCES := api cli.py models ops streams
 
 # The first Python of a version that River and Faust have wheels for, and that really runs: a name
@@ -64,9 +65,12 @@ lock: ## Both locks, after a change of the dependencies in pyproject.toml; needs
 	uv lock
 	$(EXPORT) --output-file requirements.lock
 
-bench: $(READY) ## Every benchmark; results go to benchmarks/results.
-	@set -e; for script in benchmarks/[a-z]*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.learning $(EVENTS)
+	$(BIN)/python -m benchmarks.learning $(EVENTS) --events-per-message 10
+	$(BIN)/python -m benchmarks.freshness
+	$(BIN)/python -m benchmarks.serving
 
 clean: ## Remove the environment and every cache; data in .recommender stays.
 	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -47,7 +47,6 @@ async def recommend(
 ) -> Response:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
     services = request.app.state.services
-    now_s = services.clock()
     try:
         reached = await _reached(request, after)
         answer = await services.recommender.recommend(
@@ -60,7 +59,7 @@ async def recommend(
             reasons=reasons,
         )
     except CONNECTION_ERRORS:
-        answer, reached = services.recommender.from_cache(k=num_results, now_s=now_s), None
+        answer, reached = services.recommender.from_cache(k=num_results), None
         if answer is None:
             raise
     return _answered(request, answer, reached)

@@ -54,7 +54,7 @@ class Reads:
             waiting, self._waiting = self._waiting, []
             try:
                 values = await self._store.redis.mget([key for keys, _ in waiting for key in keys])
-            except BaseException as error:  # noqa: BLE001  every waiter must learn of it
+            except BaseException as error:
                 for _, future in waiting:
                     if not future.done():
                         future.set_exception(error)

@@ -78,8 +78,8 @@ def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEven
 
     Examples
     --------
-    >>> raw = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentAt":1700000000500}]}'
-    >>> parse(raw, now_s=1.8e9).event_list[0].sent_at
+    >>> event = b'{"eventType":"click","itemId":"i","sentAt":1700000000500}'
+    >>> parse(b'{"sessionId":"s","eventList":[%s]}' % event, now_s=1.8e9).event_list[0].sent_at
     1700000000.5
     """
     if len(raw) > MAX_MESSAGE_BYTES:
@@ -108,7 +108,7 @@ def event_hash(event_id: str) -> int:
 
 def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Event:
     sent_at = event.sent_at / 1000 if event.sent_at > MILLISECONDS_FROM else event.sent_at
-    if not 0 < sent_at:
+    if not sent_at > 0:
         raise InvalidEvent(f"sentAt must be after 1970 - at `{path}.sentAt`")
     if sent_at > latest_s:
         raise InvalidEvent(f"sentAt lies too far in the future - at `{path}.sentAt`")

@@ -35,9 +35,10 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a co-visitation signal relative to the greatest among the candidates, and its logarithm.
-popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day against
-month. since_*: log seconds. position_back: 1 / events back. base_*: the blend, by length of context.
+share, log: a co-visitation signal relative to the candidates' greatest, and its logarithm.
+popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
+against month. since_*: log seconds. position_back: 1 / events back. base_*: the blend, in one of
+three columns by the length of the context.
 """
 
 BASE = FEATURES.index("base")

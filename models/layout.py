@@ -1,4 +1,4 @@
-"""The store's binary layouts, shared by the script that writes them and the code that reads them."""
+"""The store's binary layouts: apply.lua writes them, the code beside it reads them."""
 
 from __future__ import annotations
 

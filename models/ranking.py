@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
-from river import optim
 
 from models.features import BASE, FEATURES
 from models.retrieval import Floats
@@ -20,6 +20,9 @@ LEAST_RATE = 0.001
 """Running means and variances never forget slower than this."""
 
 STATE_VERSION = 1
+
+START = np.zeros(len(FEATURES))
+START[BASE] = BASE_WEIGHT
 
 
 @dataclass
@@ -37,16 +40,21 @@ class Ranker:
     True
     """
 
-    weights: Floats = field(default_factory=lambda: _start())
+    weights: Floats = field(default_factory=START.copy)
     squares: Floats = field(default_factory=lambda: np.zeros(len(FEATURES)))
     mean: Floats = field(default_factory=lambda: np.zeros(len(FEATURES)))
     variance: Floats = field(default_factory=lambda: np.ones(len(FEATURES)))
     n_examples: int = 0
 
-    def __post_init__(self) -> None:
-        self._optimizer = optim.AdaGrad(LEARNING_RATE)
+    @functools.cached_property
+    def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
+        # Servers only score: they need not wait a second for River and all it imports.
+        from river import optim  # noqa: PLC0415
+
+        optimizer = optim.AdaGrad(LEARNING_RATE)
         # One vector under one name: River's step then works on the whole array at once.
-        self._optimizer.g2["w"] = self.squares
+        optimizer.g2["w"] = self.squares
+        return optimizer
 
     def scores(self, matrix: Floats) -> Floats:
         """A score for each row; only their order and differences mean something. Pure."""
@@ -95,9 +103,3 @@ class Ranker:
             name: np.array(stored[name]) for name in ("weights", "squares", "mean", "variance")
         }
         return cls(**arrays, n_examples=stored["n_examples"])
-
-
-def _start() -> Floats:
-    weights = np.zeros(len(FEATURES))
-    weights[BASE] = BASE_WEIGHT
-    return weights

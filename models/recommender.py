@@ -178,7 +178,7 @@ class Recommender:
             recommendations, "trending-now", "trending", accepted_at, overview.accepted_at
         )
 
-    def from_cache(self, *, k: int, now_s: float) -> Answer | None:
+    def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""
         overview, names = self.catalogue.overview, self.catalogue.known_names
         if overview.read_at < 0:

@@ -110,7 +110,7 @@ def context_of(history: History, strong_types: frozenset[int] = frozenset()) -> 
         times=times,
         counts=counts.astype(np.float64),
         strong=strong,
-        positions=first + 1.0,
+        positions=first.astype(np.float64) + 1.0,
         length=len(newest_first),
     )
 

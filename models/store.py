@@ -48,7 +48,8 @@ RETRY_ERRORS = (*CONNECTION_ERRORS, redis.exceptions.ResponseError)
 
 
 SAVE_RANKER = """
-if (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1) ~= tonumber(ARGV[2]) then return 0 end
+local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
+if watermark ~= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], unpack(ARGV, 4))
 return 1
 """
@@ -112,7 +113,8 @@ class Store:
     """One dataset group's state; holds no state itself but the client."""
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
-        self.redis = client
+        # Typed as Any: redis-py says bytes or str of every answer, and this client decodes none.
+        self.redis: Any = client
         self.settings = settings
         self.prefix = f"{{{settings.group}}}:"
         self._request = {

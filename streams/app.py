@@ -62,6 +62,9 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 class _App(faust.App):  # type: ignore[misc]
     load_positions: LoadPositions | None = None
 
+    def _create_directories(self) -> None:
+        """Nothing: Faust would make folders for tables, and there are none."""
+
     def _new_transport(self) -> Any:
         transport = super()._new_transport()
         transport.Consumer = (
@@ -107,18 +110,6 @@ def create_app(name: str, settings: Settings, load_positions: LoadPositions | No
     )
     app.load_positions = load_positions
     return app
-
-
-def event_topic(app: faust.App, *names: str) -> Any:
-    """Topics read as raw bytes, without Faust's acknowledgements."""
-    return app.topic(
-        *names,
-        key_type=bytes,
-        value_type=bytes,
-        value_serializer="raw",
-        key_serializer="raw",
-        acks=False,
-    )
 
 
 async def batches(stream: Any, limit: int, wait_s: float = 0.0) -> AsyncIterator[list[Any]]:

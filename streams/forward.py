@@ -31,7 +31,7 @@ from models.events import parse
 from models.ledger import Client, forward_positions, save_forward
 from models.settings import Settings
 from models.store import connect
-from streams.app import EARLIEST, batches, commit, create_app, event_topic
+from streams.app import EARLIEST, add_agent, commit, create_app
 from streams.calls import (
     Call,
     Message,
@@ -319,15 +319,18 @@ def forward_app(settings: Settings) -> faust.App:
         commit=lambda positions: commit(app, positions),
     )
 
-    async def forward(stream: faust.StreamT) -> None:
-        try:
-            async for batch in batches(stream, settings.batch_events, settings.batch_wait_s):
-                now_s = time.time()
-                await forwarder.forward([_read(event, settings, now_s) for event in batch])
-        except Exception as error:  # noqa: BLE001  a restarted agent would skip the batch
-            await app.crash(error)
+    async def forward(batch: list[faust.EventT]) -> None:
+        now_s = time.time()
+        await forwarder.forward([_read(event, settings, now_s) for event in batch])
 
-    app.agent(event_topic(app, topics.clicks, topics.purchases), name="forward")(forward)
+    add_agent(
+        app,
+        (topics.clicks, topics.purchases),
+        forward,
+        name="forward",
+        limit=settings.batch_events,
+        wait_s=settings.batch_wait_s,
+    )
 
     async def close(*_: object, **__: object) -> None:
         await client.aclose()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -126,7 +126,7 @@ class Sessions:
         store: Store,
         settings: Settings,
         *,
-        publish: Callable[[str, Sequence[bytes]], Awaitable[None]],
+        publish: Callable[[str, Sequence[bytes]], Coroutine[None, None, None]],
         rewind: Callable[[Mapping[Partition, int]], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:

@@ -136,10 +136,10 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
 def as_text(status: Status) -> str:
     """The status for a reader."""
     age = status.newest_event_age_s
+    newest = "none yet" if age is None else f"{age:.3f} s ago"
+    state = f"lag {status.lag}, newest event {newest}, dead letters {status.dead_letters}"
     lines = [
-        f"group {status.group}: lag {status.lag}, "
-        f"newest event {'none yet' if age is None else f'{age:.3f} s ago'}, "
-        f"dead letters {status.dead_letters}",
+        f"group {status.group}: {state}",
         "counts: " + ", ".join(f"{name} {count}" for name, count in status.counts.items()),
         f"{'topic':<32}{'partition':>9}{'end':>12}{'watermark':>12}{'lag':>8}",
     ]

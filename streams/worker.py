@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.types import TP
+from prometheus_client import Gauge
 
 from models.errors import Unavailable
 from models.settings import Settings
@@ -25,75 +27,102 @@ LOG = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 1.0
 
+LAG = Gauge("recommender_lag_messages", "Messages not in effect yet", ["topic", "partition"])
+
 T = TypeVar("T")
 
 
-def worker_app(settings: Settings) -> faust.App:
-    """A Faust app that brings events into effect and learns the ranking; starts nothing.
+class Worker:
+    """What the app's agents and timer do; everything it knows is in Redis and Kafka."""
 
-    Cost of an empty stream: none to speak of. Everything it knows is in Redis and Kafka, so it
-    may be killed at any point.
-    """
-    topics = Topics.of(settings)
-    store = Store(connect(settings.redis), settings)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics.of(settings)
+        self.store = Store(connect(settings.redis), settings)
+        self.app = create_app("worker", settings, self.load_positions)
+        self.sessions = Sessions(
+            self.store,
+            settings,
+            publish=self.publish,
+            rewind=lambda positions: rewind(self.app, positions),
+            clock=time.time,
+        )
+        self.learner = Learner(self.store)
 
-    async def load_positions(partitions: set[Partition]) -> Mapping[Partition, int]:
-        return await _retried(lambda: _positions(partitions))
+    async def load_positions(self, partitions: set[Partition]) -> Mapping[Partition, int]:
+        """Where to read on: behind the store's watermarks."""
+        return await _retried(lambda: self._positions(partitions))
 
-    async def _positions(partitions: set[Partition]) -> dict[Partition, int]:
+    async def _positions(self, partitions: set[Partition]) -> dict[Partition, int]:
         names = sorted({topic for topic, _ in partitions})
-        ids = await asyncio.to_thread(topic_ids, settings, names)
+        ids = await asyncio.to_thread(topic_ids, self.settings, names)
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in partitions}
-        events = [tp for tp in partitions if tp[0] != topics.examples]
-        marks = await store.watermarks([fields[tp] for tp in events])
+        events = [tp for tp in partitions if tp[0] != self.topics.examples]
+        marks = await self.store.watermarks([fields[tp] for tp in events])
         watermarks = dict(zip(events, marks, strict=True))
-        sessions.progress.assigned({tp: (fields[tp], watermarks[tp]) for tp in events})
+        self.sessions.progress.assigned({tp: (fields[tp], watermarks[tp]) for tp in events})
         for tp in partitions - set(events):
-            watermarks[tp] = await learner.assigned(fields[tp])
+            watermarks[tp] = await self.learner.assigned(fields[tp])
         return {tp: mark + 1 if mark >= 0 else EARLIEST for tp, mark in watermarks.items()}
 
-    app = create_app("worker", settings, load_positions)
-
-    async def publish(kind: str, values: Sequence[bytes]) -> None:
-        topic = getattr(topics, kind)
+    async def publish(self, kind: str, values: Sequence[bytes]) -> None:
+        """Produce to the topic of that kind; returns when Kafka has acknowledged all."""
+        topic = getattr(self.topics, kind)
         for value in values:
-            await _retried(lambda value=value: app.producer.send_and_wait(  # type: ignore[misc]
-                topic, None, value, None, None, None))  # fmt: skip
+            await _retried(functools.partial(self._produce, topic, value))
 
-    sessions = Sessions(
-        store, settings, publish=publish, rewind=lambda at: rewind(app, at), clock=time.time
-    )
-    learner = Learner(store)
+    async def _produce(self, topic: str, value: bytes) -> None:
+        await self.app.producer.send_and_wait(topic, None, value, None, None, None)
 
-    async def apply_events(batch: list[Any]) -> None:
-        await sessions.apply(_arrivals(app, batch))
+    async def apply_events(self, batch: list[Any]) -> None:
+        """Bring a batch of events into effect."""
+        await self.sessions.apply(_arrivals(self.app, batch))
 
-    async def learn_examples(batch: list[Any]) -> None:
-        spoiled = learner.learn(_arrivals(app, batch))
+    async def learn_examples(self, batch: list[Any]) -> None:
+        """Learn a batch of training examples; what is none becomes a dead letter."""
+        spoiled = self.learner.learn(_arrivals(self.app, batch))
         now_s = time.time()
         letters = [
             envelope("ranker", "invalid", "no training example", a[:3], a.value, now_s=now_s)
             for a in spoiled
         ]
-        await publish("dead_letters", letters)
+        await self.publish("dead_letters", letters)
 
-    limit = settings.batch_events
-    events = (topics.clicks, topics.purchases)
-    add_agent(app, events, apply_events, name="sessions", limit=limit, wait_s=settings.batch_wait_s)
-    add_agent(app, (topics.examples,), learn_examples, name="ranker", limit=limit)
+    async def report_progress(self) -> None:
+        """Save what was learned, and tell Kafka and the metrics how far this worker is."""
+        await self.learner.save()
+        applied = self.sessions.progress.applied
+        offsets = {tp: offset + 1 for tp, offset in applied.items()}
+        offsets[self.topics.examples, 0] = self.learner.saved + 1
+        await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
+        for (topic, partition), offset in applied.items():
+            end = self.app.consumer.highwater(TP(topic, partition))
+            if end is not None:
+                LAG.labels(topic, partition).set(max(0, end - 1 - offset))
 
-    @app.timer(COMMIT_EVERY_S)
-    async def report_progress() -> None:
-        await learner.save()
-        offsets = {tp: offset + 1 for tp, offset in sessions.progress.applied.items()}
-        offsets[topics.examples, 0] = learner.saved + 1
-        await commit(app, {tp: offset for tp, offset in offsets.items() if offset > 0})
+    async def close(self, *_: object, **__: object) -> None:
+        """Let go of Redis."""
+        await self.store.redis.aclose()
 
-    @app.on_before_shutdown.connect
-    async def close(*_: object, **__: object) -> None:
-        with contextlib.suppress(*RETRY_ERRORS):
-            await store.redis.aclose()
 
+def worker_app(settings: Settings) -> faust.App:
+    """A Faust app that brings events into effect and learns the ranking; starts nothing.
+
+    It may be killed at any point: the store says where to go on.
+    """
+    worker = Worker(settings)
+    app, topics, limit = worker.app, worker.topics, settings.batch_events
+    add_agent(
+        app,
+        (topics.clicks, topics.purchases),
+        worker.apply_events,
+        name="sessions",
+        limit=limit,
+        wait_s=settings.batch_wait_s,
+    )
+    add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
+    app.timer(COMMIT_EVERY_S)(worker.report_progress)
+    app.on_before_shutdown.connect(worker.close)
     return app
 
 

@@ -34,6 +34,10 @@ class Stage:
         """The arguments of every instruction of this kind, in order."""
         return [arguments for kind, arguments in self.instructions if kind == word]
 
+    def environment(self) -> dict[str, str]:
+        """The variables that the stage sets."""
+        return dict(pair.split("=", 1) for line in self.all("ENV") for pair in line.split())
+
 
 def dockerfile() -> list[Stage]:
     """The stages of the Dockerfile."""
@@ -77,7 +81,7 @@ def install_image(directory: Path) -> None:
                 shutil.copytree(ROOT / source, build / destination, ignore=ignored)
             else:
                 shutil.copy(ROOT / source, build / destination)
-    given = dict(pair.split("=", 1) for line in dockerfile()[0].all("ENV") for pair in line.split())
+    given = dockerfile()[0].environment()
     here = {"UV_PROJECT_ENVIRONMENT": str(directory / "image"), "UV_PYTHON": sys.executable}
     for command in dockerfile()[0].all("RUN"):
         plain = re.sub(r"--mount=\S+\s+", "", command)
@@ -133,7 +137,7 @@ class Deployment:
         given = {n: here.get(n, value) for n, value in named.items()}
         path = f"{self.directory / 'image' / 'bin'}:{os.environ['PATH']}"
         set_here = {n: value for n, value in given.items() if value is not None}
-        return INHERITED | {"PATH": path} | set_here
+        return INHERITED | dockerfile()[-1].environment() | {"PATH": path} | set_here
 
     def service(self, name: str) -> Server:
         """A service, not yet started."""

@@ -1,0 +1,1 @@
+"""Speed and memory, each printed as JSON with its conditions; never asserted."""

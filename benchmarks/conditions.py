@@ -1,0 +1,92 @@
+"""What a figure was measured under, and how a benchmark starts what it measures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from models.settings import Settings
+from ops.embedded import start_broker, start_redis
+from tests.servers import apache_kafka, debian_redis
+
+ROOT = Path(__file__).parent.parent
+
+
+def conditions(**more: object) -> dict[str, Any]:
+    """Machine, versions, load and command of this run."""
+    packages = ("faust-streaming", "kafka-python", "river", "redis", "fastapi", "uvicorn")
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {name: metadata.version(name) for name in packages},
+        **more,
+    }
+
+
+def report(name: str, figures: dict[str, Any], **more: object) -> None:
+    """Print the figures with their conditions as one JSON object."""
+    print(json.dumps({"benchmark": name, **figures, "conditions": conditions(**more)}, indent=1))
+
+
+def median(values: Sequence[float]) -> float:
+    """The median, to four significant digits."""
+    return float(f"{statistics.median(values):.4g}")
+
+
+@contextlib.contextmanager
+def servers(kind: str = "embedded") -> Iterator[Settings]:
+    """Settings of a fresh broker and Redis: `embedded`, or `apache` with Redis from the PATH."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        data_dir = Path(folder)
+        if kind == "apache":
+            kafka = stack.enter_context(apache_kafka(data_dir / "kafka")).address
+            redis = stack.enter_context(debian_redis(data_dir / "redis")).address
+        else:
+            broker, server = start_broker(data_dir), start_redis(data_dir)
+            stack.callback(broker.stop)
+            stack.callback(server.stop)
+            kafka, redis = broker.address, server.url
+        yield Settings(kafka=kafka, redis=redis, data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def command(name: str, settings: Settings, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of the product's commands as a process."""
+    environment = {
+        **os.environ,
+        "RECOMMENDER_KAFKA": settings.kafka,
+        "RECOMMENDER_REDIS": settings.redis,
+        "RECOMMENDER_HOST": settings.host,
+        "RECOMMENDER_PORT": str(settings.port),
+        **extra,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "cli", name], cwd=ROOT, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def until(done: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    """Wait until `done` says so."""
+    deadline = time.monotonic() + within_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{done} is not so after {within_s} s")
+        time.sleep(0.02)

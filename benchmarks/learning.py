@@ -1,0 +1,144 @@
+"""Events a second through one worker with full effect, as a share of an empty Faust agent.
+
+    python -m benchmarks.learning FILE [--runs 5] [--events-per-message 1] [--limit N]
+
+The file (`user,item,type,ts`) is produced to the topic once; the empty agent and the worker then
+read the same messages in turn, each from a fresh start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.conditions import ROOT, command, median, report, servers
+from models.events import PutEvents
+from models.settings import Settings
+from models.store import Store, connect
+from streams.recordings import grouped, read
+from streams.topics import ensure_topics
+from streams.tracker import Tracker
+
+EMPTY = """
+import sys, time
+from models.settings import Settings
+from streams.app import create_app, run
+import asyncio
+settings = Settings()
+app = create_app("empty-" + sys.argv[2], settings, None)
+topic = app.topic("events.clicks", "events.purchases", value_type=bytes, key_type=bytes,
+                  value_serializer="raw", key_serializer="raw")
+wanted, seen, started = int(sys.argv[1]), 0, 0.0
+
+@app.agent(topic)
+async def empty(stream):
+    global seen, started
+    async for events in stream.take_events(500, within=0.01):
+        started = started or time.perf_counter()
+        seen += len(events)
+        if seen >= wanted:
+            print("\\nrate", seen / (time.perf_counter() - started), flush=True)
+
+run(app)
+"""
+
+
+def produce(file: Path, settings: Settings, per_message: int, limit: int) -> tuple[int, int]:
+    """Events and messages sent."""
+    rows = itertools.islice(read(file, now_s=time.time(), as_="sessions"), limit)
+    events, messages = 0, 0
+    with Tracker(settings, linger_ms=20) as tracker:
+        good = ((line, row) for line, row in rows if isinstance(row, PutEvents))
+        for message, _ in grouped(good, per_message):
+            tracker.put_events(message)
+            events, messages = events + len(message.event_list), messages + 1
+            if messages % 2000 == 0:
+                tracker.flush()
+    return events, messages
+
+
+def empty_rate(settings: Settings, messages: int, run: int) -> float:
+    """Messages a second of the empty agent."""
+    environment = {"RECOMMENDER_KAFKA": settings.kafka, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", EMPTY, str(messages), str(run)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None  # noqa: S101  it was asked for
+    for line in process.stdout:
+        if line.startswith(b"rate "):
+            rate = float(line.split()[1])
+            break
+    else:
+        raise RuntimeError("the empty agent ended early")
+    process.terminate()
+    process.wait(20)
+    return rate
+
+
+def worker_rate(settings: Settings, events: int, run: int) -> float:
+    """Events a second of the worker, from its first effect to its last."""
+
+    async def measure() -> float:
+        group = settings.model_copy(update={"group": f"run{run}"})
+        store = Store(connect(settings.redis), group)
+        first: tuple[float, float] | None = None
+        while True:
+            done = (await store.counts()).get("events", 0.0)
+            now = time.perf_counter()
+            if done and first is None:
+                first = (now, done)
+            if first and done >= events:
+                return (done - first[1]) / (now - first[0])
+            await asyncio.sleep(0.02)
+
+    with command("worker", settings, RECOMMENDER_GROUP=f"run{run}"):
+        return asyncio.run(asyncio.wait_for(measure(), 600))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--events-per-message", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=10**9)
+    parser.add_argument("--kafka", choices=["embedded", "apache"], default="embedded")
+    options = parser.parse_args()
+    with servers(options.kafka) as settings:
+        ensure_topics(settings)
+        events, messages = produce(
+            options.file, settings, options.events_per_message, options.limit
+        )
+        per_message = events / messages
+        empty, worker = [], []
+        for run in range(options.runs):
+            empty.append(empty_rate(settings, messages, run) * per_message)
+            worker.append(worker_rate(settings, events, run))
+            print(json.dumps({"empty": empty[-1], "worker": worker[-1]}), file=sys.stderr)
+    shares = [w / e for w, e in zip(worker, empty, strict=True)]
+    report(
+        "learning",
+        {
+            "empty_agent_events_per_s": median(empty),
+            "worker_events_per_s": median(worker),
+            "share": median(shares),
+            "shares": [round(share, 3) for share in shares],
+        },
+        events=events,
+        messages=messages,
+        kafka=options.kafka,
+        file=options.file.parent.name,
+    )
+
+
+if __name__ == "__main__":
+    main()
