@@ -17,7 +17,7 @@ from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from api.app import Kafka
+    from api.services import Kafka
     from models.events import PutEvents
 
 
@@ -117,7 +117,7 @@ def api() -> None:
 @contextlib.contextmanager
 def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     """Kafka as the API sees it; an API that starts before Kafka answers what it can meanwhile."""
-    from api.app import Kafka
+    from api.services import Kafka
     from streams.topics import Topics, topic_ids
     from streams.tracker import Tracker
 

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib import metadata, resources
 
 from fastapi import FastAPI, Request, Response
@@ -19,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import routes
 from api.answers import ERRORS, error_response
-from api.effects import Effects, LoadIncarnations
+from api.effects import Effects
 from api.impressions import Impressions
-from models.errors import InvalidEvent, InvalidToken, Unavailable
-from models.events import PutEvents
+from api.services import Kafka, Services
+from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
 from models.recommender import Recommender
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
@@ -38,39 +37,6 @@ LATENCY = Histogram(
 )
 
 PAGE = resources.files("api").joinpath("page.html").read_bytes()
-
-
-@dataclass(frozen=True)
-class Kafka:
-    """What the API needs of Kafka, without knowing it.
-
-    Attributes
-    ----------
-    publish
-        Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
-    incarnations
-        The incarnation of the topics ``clicks`` and ``purchases``.
-    missing
-        What is not as it must be, in words; empty when all is well.
-    """
-
-    publish: Callable[[PutEvents], Awaitable[str]]
-    incarnations: LoadIncarnations
-    missing: Callable[[], Awaitable[list[str]]]
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the routes work with; `app.state.services`."""
-
-    settings: Settings
-    store: Store
-    recommender: Recommender
-    kafka: Kafka
-    effects: Effects
-    impressions: Impressions
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
 
 
 def create_app(
@@ -107,6 +73,7 @@ def create_app(
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),
+        (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
         (Unavailable, 503, "unavailable"),
         *((error, 503, "unavailable") for error in CONNECTION_ERRORS),

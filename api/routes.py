@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 
 from api.answers import (
     AcceptedShape,
     ErasedShape,
     RecommendationsShape,
-    error_response,
     json_response,
     recommendations,
 )
+from api.queries import Listing, Recommending, Waiting, documented, query
+from api.services import Services
 from models import events
-from models.errors import InvalidEvent, Unavailable
-from models.recommender import MAX_RESULTS, Answer
+from models.errors import InvalidEvent, InvalidRequest, Unavailable
+from models.recommender import Answer
 from models.store import CONNECTION_ERRORS
 
 router = APIRouter()
@@ -26,75 +27,87 @@ router = APIRouter()
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 MAX_RANKED = 500
 
-Id = Annotated[str | None, Query(min_length=1, max_length=256)]
-Results = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="Items wanted.")]
-After = Annotated[
-    str | None,
-    Query(max_length=128, description="Token of POST /events: wait until they have taken effect."),
-]
+_schemas, _components = msgspec.json.schema_components([events.PutEvents])
+EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
 
 
-@router.get("/recommend", response_model=RecommendationsShape, summary="What next for this user?")
-async def recommend(
-    request: Request,
-    user_id: Id = None,
-    session_id: Id = None,
-    item_id: Id = None,
-    num_results: Results = 25,
-    exclude_purchased: bool = False,
-    reasons: bool = False,
-    after: After = None,
-) -> Response:
+@router.get(
+    "/recommend",
+    response_model=RecommendationsShape,
+    summary="What next for this user?",
+    openapi_extra=documented(Recommending),
+)
+async def recommend(request: Request) -> Response:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
-    services = request.app.state.services
+    services: Services = request.app.state.services
+    asked = query(request, Recommending)
+    reached: bool | None = None
     try:
-        reached = await _reached(request, after)
+        reached = await _reached(services, asked)
         answer = await services.recommender.recommend(
-            user_id=user_id,
-            session_id=session_id,
-            item_id=item_id,
-            k=num_results,
+            user_id=asked.user_id,
+            session_id=asked.session_id,
+            item_id=asked.item_id,
+            k=asked.num_results,
             now_s=services.clock(),
-            exclude_purchased=exclude_purchased,
-            reasons=reasons,
+            exclude_purchased=asked.exclude_purchased,
+            reasons=asked.reasons,
         )
     except CONNECTION_ERRORS:
-        answer, reached = services.recommender.from_cache(k=num_results), None
-        if answer is None:
+        fallback = services.recommender.from_cache(k=asked.num_results)
+        if fallback is None:
             raise
-    return _answered(request, answer, reached)
+        answer = fallback
+    return _answered(services, answer, reached)
 
 
-@router.get("/similar/{item_id}", response_model=RecommendationsShape, summary="Seen together")
+@router.get(
+    "/similar/{item_id}",
+    response_model=RecommendationsShape,
+    summary="Seen together",
+    openapi_extra=documented(Listing),
+)
 async def similar(
-    request: Request,
-    item_id: Annotated[str, Path(min_length=1, max_length=256)],
-    num_results: Results = 25,
-    after: After = None,
+    request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
     """Items seen together with this one; for an unknown item, what is trending."""
-    services = request.app.state.services
-    reached = await _reached(request, after)
-    answer = await services.recommender.similar(item_id, k=num_results, now_s=services.clock())
-    return _answered(request, answer, reached)
+    services: Services = request.app.state.services
+    asked = query(request, Listing)
+    reached = await _reached(services, asked)
+    k, now_s = asked.num_results, services.clock()
+    return _answered(
+        services, await services.recommender.similar(item_id, k=k, now_s=now_s), reached
+    )
 
 
-@router.get("/trending", response_model=RecommendationsShape, summary="Growing fastest now")
-async def trending(request: Request, num_results: Results = 25, after: After = None) -> Response:
+@router.get(
+    "/trending",
+    response_model=RecommendationsShape,
+    summary="Growing fastest now",
+    openapi_extra=documented(Listing),
+)
+async def trending(request: Request) -> Response:
     """Items whose rate of events grows most."""
-    services = request.app.state.services
-    reached = await _reached(request, after)
-    answer = await services.recommender.trending(k=num_results, now_s=services.clock())
-    return _answered(request, answer, reached)
+    services: Services = request.app.state.services
+    asked = query(request, Listing)
+    reached = await _reached(services, asked)
+    answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
+    return _answered(services, answer, reached)
 
 
-@router.get("/popular", response_model=RecommendationsShape, summary="Most events of all time")
-async def popular(request: Request, num_results: Results = 25, after: After = None) -> Response:
+@router.get(
+    "/popular",
+    response_model=RecommendationsShape,
+    summary="Most events of all time",
+    openapi_extra=documented(Listing),
+)
+async def popular(request: Request) -> Response:
     """Items with the most events of all time."""
-    services = request.app.state.services
-    reached = await _reached(request, after)
-    answer = await services.recommender.popular(k=num_results, now_s=services.clock())
-    return _answered(request, answer, reached)
+    services: Services = request.app.state.services
+    asked = query(request, Listing)
+    reached = await _reached(services, asked)
+    answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
+    return _answered(services, answer, reached)
 
 
 class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -109,7 +122,8 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     "/rank",
     response_model=RecommendationsShape,
     summary="Put given items in order for a user",
-    openapi_extra={
+    openapi_extra=documented(Waiting)
+    | {
         "requestBody": {
             "required": True,
             "content": {
@@ -133,21 +147,22 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
         }
     },
 )
-async def rank(request: Request, after: After = None) -> Response:
+async def rank(request: Request) -> Response:
     """The given items, the one this user is most likely to want first; unknown ones last."""
-    services = request.app.state.services
+    services: Services = request.app.state.services
+    asked = query(request, Waiting)
     try:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return error_response(400, "invalid_request", str(error))
-    reached = await _reached(request, after)
+        raise InvalidRequest(str(error)) from error
+    reached = await _reached(services, asked)
     answer = await services.recommender.rank(
         wanted.item_ids,
         user_id=wanted.user_id,
         session_id=wanted.session_id,
         now_s=services.clock(),
     )
-    return _answered(request, answer, reached)
+    return _answered(services, answer, reached)
 
 
 @router.post(
@@ -175,7 +190,7 @@ async def rank(request: Request, after: After = None) -> Response:
 )
 async def put_events(request: Request) -> Response:
     """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
-    services = request.app.state.services
+    services: Services = request.app.state.services
     settings, now_s = services.settings, services.clock()
     message = events.parse(
         await request.body(), now_s=now_s, future_limit_s=settings.future_limit_s
@@ -205,7 +220,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", summary="Can it do its work?")
 async def readyz(request: Request) -> Response:
     """503 with the names of what is missing: kafka, topics, redis."""
-    services = request.app.state.services
+    services: Services = request.app.state.services
     missing = await services.kafka.missing()
     try:
         await services.store.ping()
@@ -221,19 +236,15 @@ async def metrics() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _reached(request: Request, after: str | None) -> bool | None:
-    if after is None:
+async def _reached(services: Services, asked: Waiting) -> bool | None:
+    if asked.after is None:
         return None
-    services = request.app.state.services
-    reached: bool = await services.effects.reached(after, wait_s=services.settings.after_timeout_s)
-    return reached
+    return await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
 
 
-def _answered(request: Request, answer: Answer, reached: bool | None) -> Response:
-    services = request.app.state.services
+def _answered(services: Services, answer: Answer, reached: bool | None) -> Response:
     recommendation_id = services.new_id()
     services.impressions.log(recommendation_id, [item.item_id for item in answer.items])
     ANSWERS.labels(answer.recipe, answer.level).inc()
-    return json_response(
-        recommendations(answer, recommendation_id, now_s=services.clock(), reached=reached)
-    )
+    now_s = services.clock()
+    return json_response(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

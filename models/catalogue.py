@@ -154,8 +154,9 @@ class Catalogue:
         if missing:
             raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
             clock_s = self.overview.clock_s
-            for item, raw in zip(missing, raws, strict=True):
-                lists[item] = (now_s, unpack_neighbours(raw, clock_s))
+            unpacked = unpack_neighbours(raws, clock_s)
+            for item, neighbours in zip(missing, unpacked, strict=True):
+                lists[item] = (now_s, neighbours)
                 lists.move_to_end(item)
         found = [lists[item][1] for item in items]
         while len(lists) > MAX_LISTS:
@@ -166,17 +167,18 @@ class Catalogue:
         """``(n,)`` counts and popularities of the items."""
         if not len(items):
             return np.zeros(0, layout.STAT)
-        pages = np.unique(items // layout.PAGE)
-        self._grow(int(pages[-1]) + 1)
-        ages_s = now_s - self._page_read_at[pages]
-        ages_s[ages_s < 0] = np.inf
-        if ages_s.max() > STALE_PAGE_S:
-            await self._read_pages(pages[ages_s > STALE_PAGE_S], now_s)
-        elif ages_s.max() > self.store.settings.cache_s and (
-            self._page_task is None or self._page_task.done()
-        ):
-            stale = pages[ages_s > self.store.settings.cache_s]
-            self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
+        pages = items // layout.PAGE
+        self._grow(int(pages.max()) + 1)
+        read_at = self._page_read_at[pages]
+        oldest, newest = float(read_at.min()), float(read_at.max())
+        if now_s - oldest > self.store.settings.cache_s or newest > now_s:
+            ages_s = np.where(read_at > now_s, np.inf, now_s - read_at)
+            too_old = pages[ages_s > STALE_PAGE_S]
+            if len(too_old):
+                await self._read_pages(np.unique(too_old), now_s)
+            elif self._page_task is None or self._page_task.done():
+                stale = np.unique(pages[ages_s > self.store.settings.cache_s])
+                self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
         return self._stats[items]
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:

@@ -1,7 +1,8 @@
 """Every error this project raises on purpose.
 
 * RecommenderError
-  x InvalidEvent            an event or request that breaks the schema
+  x InvalidEvent            an event that breaks the schema
+  x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that was not given out by this service
   x NotConfigured           a setting that this command needs is missing
   x Unavailable             Kafka or Redis cannot be reached in time
@@ -20,6 +21,10 @@ class RecommenderError(Exception):
 
 class InvalidEvent(RecommenderError):
     """An event breaks the schema; the text says which member and why."""
+
+
+class InvalidRequest(RecommenderError):
+    """A request breaks a rule; the text says which member and why."""
 
 
 class InvalidToken(RecommenderError):

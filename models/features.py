@@ -7,7 +7,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.retrieval import SIGNALS, Candidates, Context, Floats, Slots, blend
+from models.retrieval import (
+    BLEND_WEIGHTS,
+    BLENDED,
+    LEAST,
+    SIGNALS,
+    Candidates,
+    Context,
+    Floats,
+    Slots,
+)
 
 LN2 = math.log(2.0)
 
@@ -75,20 +84,21 @@ def features_of(
     matrix = np.zeros((n, len(FEATURES)))
     if not n:
         return matrix
-    greatest = candidates.signals.max(axis=0)
-    shares = candidates.signals / np.where(greatest > 0, greatest, 1.0)
-    matrix[:, :n_signals] = shares
-    matrix[:, n_signals : 2 * n_signals] = np.log(shares + LEAST_SHARE)
+    shares = matrix[:, :n_signals]
+    np.divide(candidates.signals, np.maximum(candidates.signals.max(axis=0), LEAST), out=shares)
+    np.log(shares + LEAST_SHARE, out=matrix[:, n_signals : 2 * n_signals])
     at = 2 * n_signals
     popularity = (stats["log2"] - best[:4]) * LN2
     matrix[:, at : at + 4] = np.maximum(popularity, LEAST_POPULARITY)
     events = np.maximum(stats["events"].astype(np.float64), 2.0**-12)
     matrix[:, at + 4] = np.maximum(np.log(events) - best[4] * LN2, LEAST_POPULARITY)
     matrix[:, at + 5] = matrix[:, at + 1] - matrix[:, at + 3]
-    matrix[:, at + 6] = np.log1p(np.maximum(clock_s - stats["last"], 0.0))
-    matrix[:, at + 7] = np.log1p(np.maximum(clock_s - stats["first"], 0.0))
+    seconds = matrix[:, at + 6 : at + 8]
+    np.subtract(clock_s, stats["last"], out=seconds[:, 0])
+    np.subtract(clock_s, stats["first"], out=seconds[:, 1])
+    np.log1p(np.maximum(seconds, 0.0), out=seconds)
     _own_features(matrix, at + 8, candidates, context, clock_s, slots)
-    base = blend(candidates.signals)
+    base = shares[:, BLENDED] @ BLEND_WEIGHTS
     column = 0 if context.length <= 1 else 1 if context.length <= 3 else 2
     matrix[:, BASE - 3 + column] = base
     matrix[:, BASE] = base

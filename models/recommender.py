@@ -13,8 +13,8 @@ from models.catalogue import Catalogue, Overview
 from models.features import features_of
 from models.ranking import Ranker
 from models.retrieval import (
-    AFTER,
-    BEFORE,
+    BOTH,
+    FADES,
     Candidates,
     Context,
     Floats,
@@ -36,9 +36,6 @@ Level = Literal["ranked", "retrieved", "trending", "cached"]
 MAX_RESULTS = 500
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
-
-SPARE = 50
-"""Items named beyond those asked for, so that equal scores are ordered by id and not by index."""
 
 
 @dataclass(frozen=True)
@@ -336,18 +333,19 @@ class Recommender:
         self, items: Indexes, scores: Floats, k: int, barred: Collection[int]
     ) -> list[tuple[int, str, float]]:
         """The k best items that are not barred: index, id and score; ties by id."""
-        wanted = k + len(barred) + SPARE
-        places = np.arange(len(items))
-        if len(places) > wanted:
-            places = np.argpartition(-scores, wanted)[:wanted]
-        places = places[np.lexsort((items[places], -scores[places]))]
-        names = await self.catalogue.names(items[places].tolist())
+        if barred:
+            scores = np.where(np.isin(items, list(barred)), -np.inf, scores)
+        places = np.flatnonzero(scores > -np.inf)
+        if len(places) > k:
+            # All that equal the k-th best stay, for the id decides among equals, not the index.
+            least = np.partition(scores, -k)[-k]
+            places = np.flatnonzero(scores >= least)
+        indexes = items[places].tolist()
+        names = await self.catalogue.names(indexes)
         named = [
             (-score, name, index)
-            for score, name, index in zip(
-                scores[places].tolist(), names, items[places].tolist(), strict=True
-            )
-            if name is not None and index not in barred
+            for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
+            if name is not None
         ]
         named.sort()
         return [(index, name, -score) for score, name, index in named[:k]]
@@ -359,8 +357,7 @@ class Recommender:
         for distance, neighbours in enumerate(situation.lists):
             place = np.flatnonzero(neighbours.items == item)
             if len(place):
-                shares = neighbours.shares[place[0]]
-                weight = layout.FADE**distance * (shares[AFTER] + 0.5 * shares[BEFORE])
+                weight = FADES[distance] * neighbours.shares[place[0], BOTH]
                 found.append((float(weight), int(context.recent[distance])))
         if not found:
             for source in ("hour", "day", "week", "all", "recent", "new"):

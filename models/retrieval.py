@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,14 @@ SIGNALS = (
 """Co-visitation of the last item by channel, then of the last 3 and 10 items together."""
 
 N_CHANNELS = len(layout.PAIR_CHANNELS)
-AFTER, BEFORE, DAY, MONTH = 1, 2, 3, 4
-BOTH_10, NEXT_1, DAY_1 = SIGNALS.index("both_10"), 0, 3
+NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
+BLENDED = [SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1")]
+BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2])
+LEAST = 1e-300
+"""Divides nothing by nothing."""
+
+FADES = layout.FADE ** np.arange(layout.WINDOW)
+"""Weight of the context's items, newest first."""
 
 CO_VISITED = 120
 """Best co-visited items kept as candidates."""
@@ -38,8 +44,7 @@ OWN = 50
 """Distinct own items, newest first, that are candidates again."""
 
 
-@dataclass(frozen=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """What was seen together with one item.
 
     Attributes
@@ -47,27 +52,43 @@ class Neighbours:
     items
         ``(n,)`` distinct item indexes.
     shares
-        ``(n, 5)`` decayed counts of each channel, divided by their sum over the list plus a half.
+        ``(n, 6)`` decayed counts of each channel, divided by their sum over the list plus a half;
+        and in the last column, of both directions: after, and half of before.
     """
 
     items: Indexes
     shares: Floats
 
 
-NO_NEIGHBOURS = Neighbours(np.empty(0, np.int64), np.empty((0, N_CHANNELS)))
+NO_NEIGHBOURS = Neighbours(np.empty(0, np.int64), np.empty((0, N_CHANNELS + 1)))
 
 
-def unpack_neighbours(raw: bytes | None, clock_s: float) -> Neighbours:
-    """A stored list at the time `clock_s`; O(n)."""
-    if not raw:
-        return NO_NEIGHBOURS
-    records = np.frombuffer(raw, layout.PAIR)
-    records = records[records["item"] > 0]
+def unpack_neighbours(raws: Sequence[bytes | None], clock_s: float) -> list[Neighbours]:
+    """Stored lists at the time `clock_s`, all in one pass; O(records)."""
+    stored = [raw for raw in raws if raw]
+    if not stored:
+        return [NO_NEIGHBOURS] * len(raws)
+    sizes = np.array([len(raw) for raw in stored]) // layout.PAIR.itemsize
+    starts = np.cumsum(sizes) - sizes
+    words = np.frombuffer(b"".join(stored), "<u4").reshape(-1, 1 + N_CHANNELS)
+    items = words[:, 0].astype(np.int64)
     # A clock read before the list was may lag behind it; the bound keeps that finite.
-    age = np.minimum(records["log2"] - (clock_s - layout.EPOCH) * layout.PAIR_RATES, 60.0)
-    counts = np.exp2(age)
-    shares = counts / (counts.sum(axis=0) + 0.5)
-    return Neighbours(records["item"].astype(np.int64), shares)
+    age = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    counts = np.exp2(np.minimum(words[:, 1:].view("<f4") - age, 60.0))
+    used = items > 0
+    counts[~used] = 0.0
+    shares = np.empty((len(items), N_CHANNELS + 1))
+    totals = np.add.reduceat(counts, starts) + 0.5
+    np.divide(counts, np.repeat(totals, sizes, axis=0), out=shares[:, :N_CHANNELS])
+    shares[:, BOTH] = shares[:, AFTER] + 0.5 * shares[:, BEFORE]
+    ends = starts + np.add.reduceat(used, starts, dtype=np.int64)
+    lists = iter(
+        [
+            Neighbours(items[start:end], shares[start:end])
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+    )
+    return [next(lists) if raw else NO_NEIGHBOURS for raw in raws]
 
 
 @dataclass(frozen=True)
@@ -96,22 +117,29 @@ class Context:
 
 def context_of(history: History, strong_types: frozenset[int] = frozenset()) -> Context:
     """The context that a history gives; O(events)."""
-    known = history.items > 0
-    newest_first = history.items[known][::-1].astype(np.int64)
-    items, first, counts = np.unique(newest_first, return_index=True, return_counts=True)
-    order = np.argsort(first, kind="stable")
-    items, first, counts = items[order], first[order], counts[order]
-    times = history.times[known][::-1][first].astype(np.float64)
-    types = history.types[known][::-1][first]
-    strong = np.array([float(code in strong_types) for code in types.tolist()])
+    items, times, types = history.items.tolist(), history.times.tolist(), history.types.tolist()
+    newest: dict[int, list[float]] = {}
+    back = 0
+    for at in range(len(items) - 1, -1, -1):
+        item = items[at]
+        if not item:
+            continue
+        back += 1
+        known = newest.get(item)
+        if known is None:
+            newest[item] = [times[at], 1.0, float(types[at] in strong_types), back]
+        else:
+            known[1] += 1.0
+    distinct = np.fromiter(newest, np.int64, len(newest))
+    columns = np.array(list(newest.values()), np.float64).reshape(-1, 4).T
     return Context(
-        recent=items[: layout.WINDOW],
-        items=items,
-        times=times,
-        counts=counts.astype(np.float64),
-        strong=strong,
-        positions=first.astype(np.float64) + 1.0,
-        length=len(newest_first),
+        recent=distinct[: layout.WINDOW],
+        items=distinct,
+        times=columns[0],
+        counts=columns[1],
+        strong=columns[2],
+        positions=columns[3],
+        length=back,
     )
 
 
@@ -162,20 +190,19 @@ class Slots:
 
 def co_visited(lists: Sequence[Neighbours], slots: Slots) -> Candidates:
     """Everything seen together with the context's items, newest item's list first."""
-    if not any(len(neighbours.items) for neighbours in lists):
-        return Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
     lengths = [len(neighbours.items) for neighbours in lists]
+    if not any(lengths):
+        return Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
     items, places = slots.number(np.concatenate([neighbours.items for neighbours in lists]))
-    shares = np.concatenate([neighbours.shares for neighbours in lists])
-    weights = np.repeat(layout.FADE ** np.arange(len(lists)), lengths)
+    shares = np.concatenate([neighbours.shares[:, DAY:] for neighbours in lists])
+    shares *= np.repeat(FADES[: len(lists)], lengths)[:, None]
     n, last, three = len(items), lengths[0], sum(lengths[:3])
     signals = np.zeros((n, len(SIGNALS)))
-    signals[places[:last], :N_CHANNELS] = shares[:last]
-    both = (shares[:, AFTER] + 0.5 * shares[:, BEFORE]) * weights
-    signals[:, 5] = np.bincount(places[:three], both[:three], n)
-    signals[:, 6] = np.bincount(places, both, n)
-    signals[:, 7] = np.bincount(places, shares[:, DAY] * weights, n)
-    signals[:, 8] = np.bincount(places, shares[:, MONTH] * weights, n)
+    signals[places[:last], :N_CHANNELS] = lists[0].shares[:, :N_CHANNELS]
+    signals[:, 5] = np.bincount(places[:three], shares[:three, BOTH - DAY], n)
+    signals[:, 6] = np.bincount(places, shares[:, BOTH - DAY], n)
+    signals[:, 7] = np.bincount(places, shares[:, 0], n)
+    signals[:, 8] = np.bincount(places, shares[:, MONTH - DAY], n)
     return Candidates(items, signals)
 
 
@@ -184,9 +211,9 @@ def blend(signals: Floats) -> Floats:
 
     Each signal counts relative to its greatest value among the candidates.
     """
-    greatest = signals.max(axis=0, initial=0.0)
-    relative = signals / np.where(greatest > 0, greatest, 1.0)
-    blended: Floats = relative[:, BOTH_10] + 0.5 * relative[:, NEXT_1] + 0.2 * relative[:, DAY_1]
+    chosen = signals[:, BLENDED]
+    greatest = chosen.max(axis=0, initial=0.0)
+    blended: Floats = chosen @ (BLEND_WEIGHTS / np.maximum(greatest, LEAST))
     return blended
 
 
