@@ -81,17 +81,20 @@ def features_of(
         ``(n, len(FEATURES))``. About 100 µs at 300 candidates.
     """
     n, n_signals = len(candidates.items), len(SIGNALS)
-    matrix = np.zeros((n, len(FEATURES)))
+    # Column by column in memory: every step below works on whole columns.
+    matrix = np.zeros((len(FEATURES), n)).T
     if not n:
         return matrix
     shares = matrix[:, :n_signals]
     np.divide(candidates.signals, np.maximum(candidates.signals.max(axis=0), LEAST), out=shares)
     np.log(shares + LEAST_SHARE, out=matrix[:, n_signals : 2 * n_signals])
     at = 2 * n_signals
-    popularity = (stats["log2"] - best[:4]) * LN2
-    matrix[:, at : at + 4] = np.maximum(popularity, LEAST_POPULARITY)
-    events = np.maximum(stats["events"].astype(np.float64), 2.0**-12)
-    matrix[:, at + 4] = np.maximum(np.log(events) - best[4] * LN2, LEAST_POPULARITY)
+    popularity = matrix[:, at : at + 5]
+    popularity[:, :4] = stats["log2"]
+    popularity[:, 4] = np.log2(np.maximum(stats["events"], 2.0**-12))
+    popularity -= best
+    popularity *= LN2
+    np.maximum(popularity, LEAST_POPULARITY, out=popularity)
     matrix[:, at + 5] = matrix[:, at + 1] - matrix[:, at + 3]
     seconds = matrix[:, at + 6 : at + 8]
     np.subtract(clock_s, stats["last"], out=seconds[:, 0])

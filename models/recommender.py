@@ -333,8 +333,9 @@ class Recommender:
         self, items: Indexes, scores: Floats, k: int, barred: Collection[int]
     ) -> list[tuple[int, str, float]]:
         """The k best items that are not barred: index, id and score; ties by id."""
-        if barred:
-            scores = np.where(np.isin(items, list(barred)), -np.inf, scores)
+        scores = scores.copy()
+        for item in barred:
+            scores[items == item] = -np.inf
         places = np.flatnonzero(scores > -np.inf)
         if len(places) > k:
             # All that equal the k-th best stay, for the id decides among equals, not the index.

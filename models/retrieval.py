@@ -70,17 +70,19 @@ def unpack_neighbours(raws: Sequence[bytes | None], clock_s: float) -> list[Neig
         return [NO_NEIGHBOURS] * len(raws)
     sizes = np.array([len(raw) for raw in stored]) // layout.PAIR.itemsize
     starts = np.cumsum(sizes) - sizes
-    words = np.frombuffer(b"".join(stored), "<u4").reshape(-1, 1 + N_CHANNELS)
-    items = words[:, 0].astype(np.int64)
-    # A clock read before the list was may lag behind it; the bound keeps that finite.
-    age = (clock_s - layout.EPOCH) * layout.PAIR_RATES
-    counts = np.exp2(np.minimum(words[:, 1:].view("<f4") - age, 60.0))
+    words = np.frombuffer(b"".join(stored), "<u4").reshape(-1, 1 + N_CHANNELS).T
+    items = words[0].astype(np.int64)
     used = items > 0
-    counts[~used] = 0.0
-    shares = np.empty((len(items), N_CHANNELS + 1))
-    totals = np.add.reduceat(counts, starts) + 0.5
-    np.divide(counts, np.repeat(totals, sizes, axis=0), out=shares[:, :N_CHANNELS])
-    shares[:, BOTH] = shares[:, AFTER] + 0.5 * shares[:, BEFORE]
+    # A clock read before the list was may lag behind it; the bound keeps that finite.
+    age = ((clock_s - layout.EPOCH) * layout.PAIR_RATES)[:, None]
+    columns = np.empty((N_CHANNELS + 1, len(items)))
+    counts = columns[:N_CHANNELS]
+    np.subtract(words[1:].view("<f4"), age, out=counts)
+    np.exp2(np.minimum(counts, 60.0, out=counts), out=counts)
+    counts *= used
+    counts /= np.repeat(np.add.reduceat(counts, starts, axis=1) + 0.5, sizes, axis=1)
+    columns[BOTH] = counts[AFTER] + 0.5 * counts[BEFORE]
+    shares = columns.T
     ends = starts + np.add.reduceat(used, starts, dtype=np.int64)
     lists = iter(
         [
@@ -197,7 +199,7 @@ def co_visited(lists: Sequence[Neighbours], slots: Slots) -> Candidates:
     shares = np.concatenate([neighbours.shares[:, DAY:] for neighbours in lists])
     shares *= np.repeat(FADES[: len(lists)], lengths)[:, None]
     n, last, three = len(items), lengths[0], sum(lengths[:3])
-    signals = np.zeros((n, len(SIGNALS)))
+    signals = np.zeros((len(SIGNALS), n)).T
     signals[places[:last], :N_CHANNELS] = lists[0].shares[:, :N_CHANNELS]
     signals[:, 5] = np.bincount(places[:three], shares[:three, BOTH - DAY], n)
     signals[:, 6] = np.bincount(places, shares[:, BOTH - DAY], n)
@@ -255,7 +257,7 @@ def retrieve(
     items = np.concatenate([seen.items[best], rest])
     places = np.concatenate([best, rest_places])
     distinct, numbers = slots.number(items)
-    signals = np.zeros((len(distinct), len(SIGNALS)))
+    signals = np.zeros((len(SIGNALS), len(distinct))).T
     known = places >= 0
     signals[numbers[known]] = seen.signals[places[known]]
     return Candidates(distinct, signals)
