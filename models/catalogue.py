@@ -196,12 +196,16 @@ class Catalogue:
             self._page_read_at = np.append(self._page_read_at, np.full(added, -1e18))
             self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
 
-    async def names(self, items: Sequence[int]) -> list[str | None]:
-        """Item ids; an index means the same item forever, so these never age."""
+    async def names(self, items: Sequence[int], others: Sequence[int] = ()) -> list[str | None]:
+        """Item ids; an index means the same item forever, so these never age.
+
+        Where some must be read, those of `others` are read along: they will be wanted next.
+        """
         missing = [item for item in items if item not in self.known_names]
         if missing:
             if len(self.known_names) > MAX_NAMES:
                 self.known_names.clear()
+            missing += [item for item in others if item not in self.known_names]
             for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
                 if name is not None:
                     self.known_names[item] = name

@@ -342,7 +342,7 @@ class Recommender:
             least = np.partition(scores, -k)[-k]
             places = np.flatnonzero(scores >= least)
         indexes = items[places].tolist()
-        names = await self.catalogue.names(indexes)
+        names = await self.catalogue.names(indexes, items.tolist())
         named = [
             (-score, name, index)
             for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
