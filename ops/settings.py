@@ -1,0 +1,24 @@
+"""The settings as the README shows them."""
+
+from __future__ import annotations
+
+import json
+
+from models.settings import Settings
+
+
+def settings_table() -> str:
+    """A Markdown table of every setting: variable, default, meaning."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, frozenset):
+            default = sorted(default)
+        shown = json.dumps(default) if isinstance(default, list | dict) else str(default)
+        value = f"`{shown}`" if shown else "empty"
+        lines.append(f"| `RECOMMENDER_{name.upper()}` | {value} | {field.description} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(settings_table())  # noqa: T201  the README is filled from it

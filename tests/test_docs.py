@@ -1,0 +1,82 @@
+"""The documents keep up with the code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import click
+
+from api.app import create_app
+from api.services import Kafka
+from cli import main
+from models.settings import Settings
+from models.store import Store, connect
+from ops.settings import settings_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_settings_table_is_current() -> None:
+    """The README lists every setting with its default and meaning."""
+    expected = f"<!-- settings -->\n{settings_table()}\n<!-- /settings -->"
+
+    assert expected in README
+
+
+def test_commands_are_documented() -> None:
+    """The README names every command, and every command says what it does."""
+    for name, command in main.commands.items():
+        assert name in README
+        assert command.help
+        if isinstance(command, click.Group):
+            assert all(sub.help for sub in command.commands.values())
+
+
+def test_routes_and_errors_are_documented() -> None:
+    """The README names every route and every type of error."""
+
+    async def nothing(*_: object) -> str:
+        return ""
+
+    async def empty() -> dict[str, str]:
+        return {}
+
+    async def none() -> list[str]:
+        return []
+
+    settings = Settings()
+    store = Store(connect("redis://localhost"), settings)
+    app = create_app(settings, store, Kafka(nothing, empty, none))
+    for path, methods in app.openapi()["paths"].items():
+        assert path in README or path.split("/{")[0] in README
+        for method in methods.values():
+            assert {"400", "503"} <= set(method["responses"])
+    source = "".join(path.read_text() for path in (ROOT / "api").glob("*.py"))
+    for kind in set(re.findall(r'\d{3}, "([a-z_]+)"', source)):
+        assert f"`{kind}`" in README
+
+
+def test_python_blocks_compile() -> None:
+    """Python in the documents is Python."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
+            ast.parse(block)
+
+
+def test_json_in_commands_parses() -> None:
+    """Bodies of the README's curl commands are JSON."""
+    bodies = re.findall(r"-d '(.*?)'", README)
+
+    assert bodies
+    assert all(json.loads(body) for body in bodies)
+
+
+def test_links_lead_somewhere() -> None:
+    """Relative links of the documents exist."""
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), target
