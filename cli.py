@@ -257,7 +257,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     from streams.topics import ensure_topics
 
     with tempfile.TemporaryDirectory(prefix="recommender-demo-") as folder:
-        update: dict[str, Any] = {"data_dir": Path(folder), "cache_s": 0.2}
+        update: dict[str, Any] = {"data_dir": Path(folder), "cache_s": shown.DEMO_CACHE_S}
         settings = Settings().model_copy(update=update | ({} if port is None else {"port": port}))
         with (
             contextlib.suppress(KeyboardInterrupt),

@@ -127,6 +127,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "RECOMMENDER_REDIS": settings.redis,
         "RECOMMENDER_HOST": settings.host,
         "RECOMMENDER_PORT": str(settings.port),
+        "RECOMMENDER_CACHE_S": str(settings.cache_s),
         "RECOMMENDER_DATA_DIR": str(settings.data_dir.resolve()),
     }
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 import msgspec
+import river.optim  # noqa: F401  loads for a second: not when the first example comes
 from prometheus_client import Counter, Gauge
 
 from models import examples

@@ -1,0 +1,142 @@
+"""The demo: simulated shoppers on a running stack, and one click that changes an answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from models.errors import Unavailable
+from ops.shoppers import Client, shop, warm_up
+from ops.stack import Stack
+
+EVENTS = 300
+SEED = 7
+RATE_PER_S = 5.0
+SHOWN = 8
+PATIENCE_S = 5.0
+DEMO_CACHE_S = 0.2
+"""How old what all users share may be in the demo's answers."""
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """One click, and what it changed.
+
+    Attributes
+    ----------
+    before, after
+        Item ids of the user's list before the click and after it.
+    accepted_to_visible_ms
+        From Kafka's acknowledgement of the click to an answer that shows its effect.
+    reasons
+        Why the first item of the new list is there.
+    """
+
+    user_id: str
+    before: list[str]
+    click: str
+    after: list[str]
+    accepted_to_visible_ms: float
+    changed: bool
+    reasons: list[dict[str, Any]]
+
+
+def proof(api_url: str) -> Proof:
+    """Somebody new clicks the first thing shown; raises `Unavailable` if nothing changes."""
+    client = Client(api_url)
+    user_id = f"visitor-{uuid.uuid4().hex[:8]}"
+    before = _settled_list(client, user_id)
+    click = {"eventType": "click", "itemId": before[0], "sentAt": time.time()}
+    client.send(user_id, user_id, [click])
+    accepted = time.perf_counter()
+    while time.perf_counter() < accepted + PATIENCE_S:
+        answer = client.get("/recommend", user_id=user_id, num_results=SHOWN, reasons=True)
+        visible = time.perf_counter()
+        after = _ids(answer)
+        if after != before:
+            milliseconds = round((visible - accepted) * 1000, 1)
+            reasons = answer["items"][0].get("reasons", []) if after else []
+            return Proof(user_id, before, before[0], after, milliseconds, True, reasons)
+    raise Unavailable(f"a click has not changed the answer within {PATIENCE_S:.0f} s")
+
+
+def as_text(shown: Proof) -> str:
+    """The proof for a reader: both lists side by side.
+
+    >>> print(as_text(Proof("u", ["tent", "lamp"], "tent", ["stove"], 9.5, True, [])))
+    before the click        after the click on tent, 9.5 ms after it was accepted
+      1 tent                  1 stove
+      2 lamp
+    """
+    width = max(22, *(len(item) + 6 for item in shown.before))
+    head = (
+        f"after the click on {shown.click}, {shown.accepted_to_visible_ms} ms after it was accepted"
+    )
+    lines = [f"{'before the click':<{width}}  {head}"]
+    for place in range(max(len(shown.before), len(shown.after))):
+        left, right = (
+            f"{place + 1:3} {items[place]}" if place < len(items) else ""
+            for items in (shown.before, shown.after)
+        )
+        lines.append(f"{left:<{width}}  {right}".rstrip())
+    causes = [reason["itemId"] for reason in shown.reasons if reason.get("itemId")]
+    if causes and shown.after:
+        lines.append(f"{shown.after[0]} is there because of {', '.join(causes)}")
+    return "\n".join(lines)
+
+
+def show(
+    stack: Stack,
+    *,
+    once: bool,
+    as_json: bool,
+    say: Callable[[str], None],
+    write: Callable[[str], None],
+) -> None:
+    """Warm the stack up, show the proof, and unless `once` go on until Ctrl-C."""
+    warm_up(stack.api_url, events=EVENTS, seed=SEED, now_s=time.time(), say=say)
+    shown = proof(stack.api_url)
+    write(msgspec.json.encode(shown).decode() if as_json else as_text(shown))
+    if once:
+        return
+    say(f"click yourself: {stack.api_url}/")
+    stop = threading.Event()
+
+    def keep_shopping() -> None:
+        seed = SEED
+        while not stop.is_set():
+            seed += 1
+            try:
+                shop(stack.api_url, rate_per_s=RATE_PER_S, seed=seed, stop=stop, clock=time.time)
+            except Unavailable as error:
+                say(f"the shoppers wait: {error}")
+                stop.wait(1.0)
+
+    shoppers = threading.Thread(target=keep_shopping, name="shoppers", daemon=True)
+    shoppers.start()
+    try:
+        stack.supervisor.run()
+    finally:
+        stop.set()
+        shoppers.join(timeout=2)
+
+
+def _settled_list(client: Client, user_id: str) -> list[str]:
+    """The list of somebody new: twice the same, for what is popular is read once a moment."""
+    seen: list[str] = []
+    deadline = time.perf_counter() + PATIENCE_S
+    while time.perf_counter() < deadline:
+        listed = _ids(client.get("/recommend", user_id=user_id, num_results=SHOWN))
+        if listed and listed == seen:
+            return listed
+        seen = listed
+        time.sleep(2.5 * DEMO_CACHE_S)
+    raise Unavailable("the shop does not come to rest: nothing to compare a click with")
+
+
+def _ids(answer: dict[str, Any]) -> list[str]:
+    return [item["itemId"] for item in answer["items"]]

@@ -1,0 +1,190 @@
+"""Simulated shoppers: latent tastes, sessions, clicks and purchases, over the real HTTP API."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.errors import Unavailable
+
+TIMEOUT_S = 10.0
+FOUND_ELSEWHERE = 0.35
+"""Chance that a shopper takes something that was not in the list."""
+
+BUYS = 0.12
+LOGS_IN = 0.3
+
+CATALOGUE: dict[str, tuple[str, ...]] = {
+    "coffee": (
+        "espresso-machine", "coffee-grinder", "milk-frother", "french-press", "coffee-beans",
+        "espresso-cups", "coffee-scale", "cold-brew-jar",
+    ),
+    "camping": (
+        "two-person-tent", "sleeping-bag", "camping-stove", "head-torch", "camping-chair",
+        "water-filter", "trekking-poles", "dry-bag",
+    ),
+    "cycling": (
+        "bike-helmet", "bike-lock", "cycling-gloves", "bike-pump", "rear-light", "pannier-bag",
+        "bottle-cage", "chain-oil",
+    ),
+    "reading": (
+        "crime-novel", "travel-guide", "poetry-collection", "cookbook", "reading-lamp",
+        "bookends", "notebook", "fountain-pen",
+    ),
+    "gardening": (
+        "pruning-shears", "watering-can", "tomato-seeds", "garden-gloves", "compost-bin",
+        "hand-trowel", "bird-feeder", "flower-pot",
+    ),
+    "music": (
+        "acoustic-guitar", "guitar-strings", "capo", "guitar-tuner", "headphones",
+        "record-player", "music-stand", "metronome",
+    ),
+    "baking": (
+        "stand-mixer", "baking-tray", "rolling-pin", "sourdough-starter", "proofing-basket",
+        "kitchen-scale", "cake-tin", "oven-gloves",
+    ),
+    "fitness": (
+        "yoga-mat", "dumbbells", "skipping-rope", "foam-roller", "running-shoes",
+        "sports-watch", "kettlebell", "resistance-bands",
+    ),
+}  # fmt: skip
+"""Item ids by category; neighbours in a category go well together."""
+
+
+class Client:
+    """A small keep-alive HTTP client of the API."""
+
+    def __init__(self, api_url: str) -> None:
+        self._address = urllib.parse.urlsplit(api_url).netloc
+        self._connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """The JSON answer of a GET; raises `Unavailable` where there is none."""
+        known = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", f"{path}?{urllib.parse.urlencode(known)}", None)
+
+    def send(
+        self, session_id: str, user_id: str | None, events: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The JSON answer of POST /events."""
+        message = {"sessionId": session_id, "eventList": events}
+        if user_id is not None:
+            message["userId"] = user_id
+        return self._ask("POST", "/events", json.dumps(message).encode())
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        try:
+            self._connection.request(method, path, body)
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Unavailable(f"the API at {self._address} does not answer: {error}") from error
+        if answer.status >= 400:
+            raise Unavailable(f"{method} {path} answered {answer.status}: {content.decode()}")
+        parsed: dict[str, Any] = json.loads(content)
+        return parsed
+
+
+@dataclass
+class Shopper:
+    """Somebody with a taste: how much each category draws them."""
+
+    name: str
+    chance: random.Random
+    taste: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.taste = {category: self.chance.random() ** 4 for category in CATALOGUE}
+
+    def finds(self, last: str | None) -> str:
+        """An item found without help: by taste, often near the last one."""
+        if last is not None and self.chance.random() < 0.7:
+            shelf = next(items for items in CATALOGUE.values() if last in items)
+            step = self.chance.choice((-2, -1, 1, 2))
+            return shelf[(shelf.index(last) + step) % len(shelf)]
+        categories = list(CATALOGUE)
+        weights = [self.taste[category] for category in categories]
+        shelf = CATALOGUE[self.chance.choices(categories, weights)[0]]
+        return self.chance.choices(shelf, [1 / n for n in range(1, len(shelf) + 1)])[0]
+
+    def picks(self, shown: list[str]) -> str | None:
+        """An item of a list, by taste and position; none if nothing appeals."""
+        for position, item in enumerate(shown):
+            category = next((c for c, items in CATALOGUE.items() if item in items), None)
+            if category and self.chance.random() < 0.6 * self.taste[category] / (
+                1 + 0.2 * position
+            ):
+                return item
+        return None
+
+
+def events_of_session(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
+    """A session without the API's help: clicks, now and then a purchase, 20 s apart."""
+    events: list[dict[str, Any]] = []
+    last: str | None = None
+    for _ in range(shopper.chance.randint(2, 8)):
+        last = shopper.finds(last)
+        kind = "purchase" if shopper.chance.random() < BUYS else "click"
+        events.append({"eventType": kind, "itemId": last, "sentAt": start_s + 20 * len(events)})
+    return events
+
+
+def warm_up(
+    api_url: str, *, events: int, seed: int, now_s: float, say: Callable[[str], None]
+) -> int:
+    """Send sessions of the last hour, and wait until all are in effect; gives how many events."""
+    client, chance = Client(api_url), random.Random(seed)
+    sent, number, after = 0, 0, ""
+    while sent < events:
+        number += 1
+        shopper = Shopper(f"shopper-{number % 40}", chance)
+        session = events_of_session(shopper, start_s=now_s - chance.uniform(300, 3600))
+        answer = client.send(f"warm-{number}", shopper.name, session)
+        sent, after = sent + answer["accepted"], answer["after"]
+    say(f"{sent} events of {number} simulated sessions accepted; waiting for their effect")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = client.get("/recommend", user_id="nobody", num_results=1, after=after)
+        if answer["freshness"]["afterReached"]:
+            return sent
+    raise Unavailable("no event has taken effect within 60 s: is a worker running?")
+
+
+def shop(
+    api_url: str, *, rate_per_s: float, seed: int, stop: threading.Event, clock: Callable[[], float]
+) -> int:
+    """Shoppers come, ask, click and buy until `stop` is set; gives how many events they sent."""
+    client, chance = Client(api_url), random.Random(seed)
+    sent = number = 0
+    while not stop.is_set():
+        number += 1
+        shopper = Shopper(f"shopper-{chance.randrange(60)}", chance)
+        logged_in = chance.random() > LOGS_IN
+        last: str | None = None
+        for _ in range(chance.randint(2, 8)):
+            if stop.wait(1.0 / rate_per_s):
+                break
+            user_id = shopper.name if logged_in else None
+            session_id = f"visit-{seed}-{number}"
+            answer = client.get(
+                "/recommend", user_id=user_id, session_id=session_id, num_results=10
+            )
+            shown = [item["itemId"] for item in answer["items"]]
+            picked = None if chance.random() < FOUND_ELSEWHERE else shopper.picks(shown)
+            last = picked or shopper.finds(last)
+            kind = "purchase" if chance.random() < BUYS else "click"
+            event: dict[str, Any] = {"eventType": kind, "itemId": last, "sentAt": clock()}
+            if picked:
+                event["recommendationId"] = answer["recommendationId"]
+            client.send(session_id, user_id, [event])
+            sent += 1
+            logged_in = logged_in or chance.random() < LOGS_IN
+    return sent
