@@ -38,8 +38,23 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
+class _NoReadOffsets(dict[TP, Any]):
+    """Read offsets that Faust cannot compare with: it would drop what is read again after a seek.
+
+    The agents know what follows what; see `streams.sessions.Progress`.
+    """
+
+    def __getitem__(self, _: TP) -> None:
+        return None
+
+
 class _Consumer(driver.Consumer):  # type: ignore[misc]
     load_positions: LoadPositions | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.load_positions is not None:
+            self._read_offset = _NoReadOffsets()
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)

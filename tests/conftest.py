@@ -1,0 +1,91 @@
+"""Fixtures of the end-to-end tests: one suite, on the embedded stack and on Apache Kafka."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.topics import ensure_topics
+from tests.servers import ROOT, unavailable
+from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack
+
+KINDS = {"embedded": embedded_servers, "apache": apache_servers}
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_kafka() -> None:
+    """Keep kafka-python's log records from holding on to sockets of refused connections."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(autouse=True)
+def _abandoned_sockets() -> Iterator[None]:
+    """kafka-python leaves sockets of refused connections to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(
+    scope="session", params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)]
+)
+def servers(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Servers]:
+    """Running servers of each kind."""
+    with KINDS[request.param](tmp_path_factory.mktemp(request.param)) as started:
+        yield started
+
+
+@pytest.fixture
+def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes stacks with topics of their own; ends their processes after the test."""
+    made: list[Stack] = []
+
+    def make(**settings: Any) -> Stack:
+        number = next(_numbers)
+        one = new_stack(servers, f"t{number}", tmp_path / str(number), **settings)
+        ensure_topics(one.settings)
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.stop_all()
+
+
+@pytest.fixture(scope="session")
+def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
+    """A stack with a worker and an API that tests share: each uses users of its own."""
+    number = next(_numbers)
+    one = new_stack(
+        servers,
+        f"shared{number}",
+        tmp_path_factory.mktemp("shared"),
+        cache_s=0.1,
+        after_timeout_s=1.0,
+        cors_origins=["https://shop.example"],
+    )
+    ensure_topics(one.settings)
+    one.start("worker")
+    one.start("api")
+    try:
+        one.wait_ready()
+        yield one
+    finally:
+        one.stop_all()
+
+
+def recorded(name: str) -> Path:
+    """A real data set; absent, the test is skipped, and fails in CI."""
+    path = ROOT.parent / "shared" / "data" / name / "events.csv.gz"
+    if not path.exists():
+        unavailable(f"no {path.parent.name} data set beside the project")
+    return path

@@ -1,0 +1,108 @@
+"""The HTTP API at its edges: errors, limits, health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.stack import Stack
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind"),
+    [
+        ("GET", "/recommend?num_results=0", None, 400, "invalid_request"),
+        ("GET", "/recommend?num_results=many", None, 400, "invalid_request"),
+        ("GET", "/recommend?colour=red", None, 400, "invalid_request"),
+        ("GET", "/recommend?user_id=", None, 400, "invalid_request"),
+        ("GET", f"/recommend?user_id={'x' * 257}", None, 400, "invalid_request"),
+        ("GET", "/recommend?after=nonsense", None, 400, "invalid_token"),
+        ("POST", "/events", b"{bad", 400, "invalid_event"),
+        ("POST", "/events", b"\xff\xfe", 400, "invalid_event"),
+        ("POST", "/events", {"sessionId": "s", "eventList": []}, 400, "invalid_event"),
+        ("POST", "/rank", {"itemIds": []}, 400, "invalid_request"),
+        ("POST", "/rank", {"items": ["a"]}, 400, "invalid_request"),
+        ("POST", "/events", b" " * 70_000, 413, "too_large"),
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("PUT", "/events", {"a": 1}, 405, "method_not_allowed"),
+    ],
+)
+def test_errors_have_one_shape(
+    running: Stack, method: str, path: str, body: object, status: int, kind: str
+) -> None:
+    """Whatever is wrong, the answer is a status and a typed error with a sentence."""
+    found, answer = running.ask(method, path, body)
+
+    assert (found, answer["error"]["type"]) == (status, kind)
+    assert answer["error"]["message"]
+
+
+def test_foreign_tracking_id_is_refused(running: Stack) -> None:
+    """Events of a tracker this group does not know are not accepted."""
+    event = {"eventType": "click", "itemId": "x", "sentAt": 1.7e9}
+    message = {"trackingId": "other", "sessionId": "s", "eventList": [event]}
+
+    status, answer = running.ask("POST", "/events", message)
+
+    assert status == 400
+    assert "other" in answer["error"]["message"]
+
+
+def test_nobody_gets_an_error_for_being_new(running: Stack) -> None:
+    """Unknown users, sessions and items are answered with what is trending."""
+    for path in ("/recommend", "/recommend?user_id=nobody", "/similar/unheard-of", "/trending"):
+        status, answer = running.ask("GET", path)
+        assert (status, answer["recipe"]) == (200, "trending-now")
+        assert answer["recommendationId"]
+
+
+def test_ranking_a_given_list(running: Stack) -> None:
+    """Every item asked for comes back once, unknown ones last with score 0."""
+    after = running.click("sun", session="sky")
+    running.recommend(f"after={after}")
+
+    status, answer = running.ask("POST", "/rank", {"itemIds": ["zz", "sun", "sun"], "userId": "u"})
+
+    assert status == 200
+    assert [item["itemId"] for item in answer["items"]] == ["sun", "zz"]
+    assert answer["items"][1]["score"] == 0
+
+
+def test_health_metrics_and_reference(running: Stack) -> None:
+    """The operator's routes answer, and the reference shows the error of every route."""
+    assert running.ask("GET", "/healthz")[0] == 200
+    assert running.ask("GET", "/readyz") == (200, {"status": "ok", "missing": []})
+    status, text = running.ask("GET", "/metrics")
+    assert status == 200
+    assert b"recommender_requests_total" in text
+    _, reference = running.ask("GET", "/openapi.json")
+    for methods in reference["paths"].values():
+        for described in methods.values():
+            schema = described["responses"]["400"]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorShape"}
+
+
+def test_redis_and_kafka_away(stack: Callable[..., Stack]) -> None:
+    """Without Redis the last known trends are served; readiness names what is missing."""
+    one = stack(cache_s=0.1, publish_timeout_s=2)
+    one.start("worker")
+    one.start("api")
+    one.wait_ready()
+    one.wait(lambda: bool(one.recommend("user_id=x")["items"]), "trends are known")
+
+    one.servers.redis.stop()
+    try:
+        status, answer = one.ask("GET", "/readyz")
+        assert (status, answer["missing"]) == (503, ["redis"])
+        answer = one.recommend("user_id=x")
+        assert (answer["level"], answer["items"][0]["itemId"]) == ("cached", "warm")
+        assert one.ask("DELETE", "/users/x")[1]["error"]["type"] == "unavailable"
+    finally:
+        one.servers.redis.start()
+    one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "Redis is back")
+    after = one.click("later", session="s2")
+    one.wait(
+        lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]),
+        "the worker goes on",
+    )

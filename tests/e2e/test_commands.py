@@ -1,0 +1,137 @@
+"""The commands, as an operator runs them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import recorded
+from tests.servers import ROOT, wait_until
+from tests.stack import Stack
+
+BARE = {name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")}
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command of the product in a folder, with nothing configured."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        cwd=cwd, env=BARE | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def children_of(folder: Path) -> list[psutil.Process]:
+    """Processes that work in this folder or were told of it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(folder)) or str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end every child; after kill -9 the next start does."""
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up", "--port", "0"],
+            cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    said = tmp_path / "up.log"
+    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=90, what="up is running")
+    assert command("topics", cwd=tmp_path).stdout == "all topics exist\n"
+    assert json.loads(command("status", "--json", cwd=tmp_path).stdout)["lag"] == 0
+
+    up.send_signal(number)
+    code = up.wait(40)
+
+    if number == signal.SIGKILL:
+        again = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up", "--port", "0"],
+            cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert again.stdout is not None
+        line = again.stdout.readline()
+        again.terminate()
+        again.communicate(timeout=60)
+        assert "broker" in line or "redis" in line
+    else:
+        assert code == 0
+    assert children_of(tmp_path) == []
+
+
+def test_no_servers_is_one_clear_line(tmp_path: Path) -> None:
+    """Commands that find no servers say what to do."""
+    for arguments in (("topics",), ("status",), ("worker",), ("dead-letters", "list")):
+        ended = command(*arguments, cwd=tmp_path)
+        assert ended.returncode == 1
+        assert ended.stderr.strip().splitlines()[-1].startswith("Error: no servers: start")
+
+
+def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+    """A setting out of range is named."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli", "topics"],
+        cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT), "RECOMMENDER_PARTITIONS": "0"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "RECOMMENDER_PARTITIONS" in ended.stderr
+
+
+def distinct(path: Path) -> int:
+    """Distinct events of a recorded file."""
+    with gzip.open(path, "rt") as file:
+        return len({tuple(row) for row in csv.reader(file)}) - 1
+
+
+def replayed_exactly(one: Stack, name: str, *options: str) -> None:
+    """Replay a data set to its end, and compare the counts with the file."""
+    path = recorded(name)
+    expected = distinct(path)
+    one.start("worker")
+
+    ended = one.run("replay", str(path), *options)
+
+    assert ended.returncode == 0, ended.stderr
+    rows = int(re.match(r"(\d+) rows", ended.stdout)[1])  # type: ignore[index]
+    one.wait(
+        lambda: sum(one.counts().get(n, 0) for n in ("events", "duplicates")) >= rows,
+        "all rows are in effect",
+        600,
+    )
+    counts = one.counts()
+    assert counts["events"] == expected
+    assert counts.get("duplicates", 0) == rows - expected
+    assert ", 0 bad rows" in ended.stdout
+
+
+def test_replay_of_a_real_data_set(stack: Callable[..., Stack]) -> None:
+    """The small real data set takes effect to the last event."""
+    replayed_exactly(stack(), "otto-fixture")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("servers", ["embedded"], indirect=True, scope="session")
+@pytest.mark.parametrize("name", ["serenade-toy", "online-retail"])
+def test_replay_of_large_real_data_sets(stack: Callable[..., Stack], name: str) -> None:
+    """The large ones too."""
+    replayed_exactly(stack(), name, "--events-per-message", "10")

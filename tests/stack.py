@@ -1,0 +1,234 @@
+"""A stack as the end-to-end tests use it: servers, the product's own processes, an HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models.settings import Settings
+from models.store import Store, connect
+from ops.embedded import Server as EmbeddedServer
+from ops.embedded import free_port, start_broker, start_redis
+from tests.servers import ROOT, apache_kafka, debian_redis
+
+T = TypeVar("T")
+PATIENCE_S = 90.0
+
+
+@dataclass
+class Redis:
+    """A Redis server that tests stop, kill and start again on its port and data."""
+
+    url: str
+    data: Path
+    stop: Callable[[], object]
+    kill: Callable[[], object]
+    start: Callable[[], object]
+
+
+@dataclass
+class Servers:
+    """Kafka and Redis of one kind."""
+
+    kafka: str
+    redis: Redis
+
+
+@contextlib.contextmanager
+def embedded_servers(directory: Path) -> Iterator[Servers]:
+    """The embedded broker and Redis."""
+    broker = start_broker(directory)
+    running = {"redis": start_redis(directory)}
+    port = running["redis"].port
+
+    def kill() -> None:
+        running["redis"].process.kill()
+        running["redis"].process.wait()
+
+    def start() -> EmbeddedServer:
+        running["redis"] = start_redis(directory, port=port)
+        return running["redis"]
+
+    url, data = running["redis"].url, directory / "redis"
+
+    def stop() -> None:
+        running["redis"].stop()
+
+    try:
+        yield Servers(broker.address, Redis(url, data, stop, kill, start))
+    finally:
+        running["redis"].stop()
+        broker.stop()
+
+
+@contextlib.contextmanager
+def apache_servers(directory: Path) -> Iterator[Servers]:
+    """Apache Kafka and the Redis of the PATH, as docker-compose.yml runs them."""
+    kafka_dir, redis_dir = directory / "kafka", directory / "redis"
+    with apache_kafka(kafka_dir) as kafka, debian_redis(redis_dir) as redis:
+        yield Servers(
+            kafka.address, Redis(redis.address, redis_dir, redis.stop, redis.kill, redis.start)
+        )
+
+
+@dataclass
+class Stack:
+    """One group on running servers, with the processes a test has started."""
+
+    servers: Servers
+    settings: Settings
+    logs: Path
+    environment: dict[str, str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Address of the API."""
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """A command that ends by itself."""
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=ROOT, env=self.environment | extra, capture_output=True, text=True,
+            timeout=300, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
+        """A command that goes on, stopped at the end of the test."""
+        name = f"{arguments[0]}-{len(self.processes)}.log"
+        with (self.logs / name).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli", *arguments],
+                cwd=ROOT, env=self.environment | extra, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def log(self) -> str:
+        """What all processes printed."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted(self.logs.iterdir())
+        )
+
+    def stop_all(self) -> None:
+        """End every process; killed where it does not end by itself."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def ask(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and JSON of one request; 0 and the error where nobody answers."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode() if body else None
+        request = urllib.request.Request(
+            self.url + path, data=data, method=method, headers=headers or {}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                content = answer.read()
+                return answer.status, json.loads(content) if content[:1] in b"{[" else content
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+        except OSError as error:
+            return 0, str(error)
+
+    def click(self, item: str, *, user: str | None = None, session: str = "s") -> str:
+        """Send a click; gives its token."""
+        message: dict[str, Any] = {
+            "sessionId": session,
+            "eventList": [{"eventType": "click", "itemId": item, "sentAt": time.time()}],
+        }
+        if user:
+            message["userId"] = user
+        status, answer = self.ask("POST", "/events", message)
+        assert status == 202, answer
+        return str(answer["after"])
+
+    def recommend(self, query: str) -> dict[str, Any]:
+        """The answer of /recommend."""
+        status, answer = self.ask("GET", f"/recommend?{query}")
+        assert status == 200, answer
+        found: dict[str, Any] = answer
+        return found
+
+    def stored(self, read: Callable[[Store], Awaitable[T]]) -> T:
+        """Something read from the store."""
+
+        async def reading() -> T:
+            store = Store(connect(self.settings.redis), self.settings)
+            try:
+                return await read(store)
+            finally:
+                await store.redis.aclose()
+
+        return asyncio.run(reading())
+
+    def counts(self) -> dict[str, float]:
+        """The group's counters."""
+        return self.stored(lambda store: store.counts())
+
+    def wait(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
+        """Wait until the condition holds; the processes' logs otherwise."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {within_s} s: {what}\n{self.log()}")
+            time.sleep(0.05)
+
+    def wait_ready(self) -> None:
+        """Wait until an event sent over HTTP takes effect."""
+        self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the API is ready")
+        after = self.click("warm", session="warm")
+        self.wait(
+            lambda: bool(self.recommend(f"after={after}")["freshness"]["afterReached"]),
+            "a first event is in effect",
+        )
+
+
+def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> Stack:
+    """A stack with a group and topics of its own on shared servers; nothing runs yet."""
+    directory.mkdir(parents=True, exist_ok=True)
+    logs = directory / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir()
+    chosen = Settings(
+        kafka=servers.kafka,
+        redis=servers.redis.url,
+        group=name,
+        topic_prefix=f"{name}.",
+        data_dir=directory,
+        port=free_port(),
+        **settings,
+    )
+    environment = {
+        **os.environ,
+        **{
+            f"RECOMMENDER_{field.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for field, value in chosen.model_dump(mode="json").items()
+            if field in {"kafka", "redis", "group", "topic_prefix", "data_dir", "port", *settings}
+        },
+    }
+    return Stack(servers, chosen, logs, environment)
