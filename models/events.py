@@ -27,7 +27,7 @@ class MetricAttribution(msgspec.Struct, frozen=True, rename="camel"):
     """Where an event came from, for attribution."""
 
     event_attribution_source: Annotated[
-        str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*$")
+        str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*\Z")
     ]
 
 
