@@ -107,7 +107,7 @@ async def page() -> Response:
 
 
 PAGE_HEADERS: Mapping[str, str] = {
-    "content-security-policy": "default-src 'self'; script-src 'unsafe-inline'; "
+    "content-security-policy": "default-src 'self'; img-src data:; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
