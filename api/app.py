@@ -30,6 +30,9 @@ from models.store import CONNECTION_ERRORS, Store
 LOG = logging.getLogger(__name__)
 
 REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
+DRAINED = 16
+"""Times the largest body that is read of one too large, before the connection is cut."""
+
 LATENCY = Histogram(
     "recommender_request_seconds",
     "Duration of HTTP requests",
@@ -159,9 +162,13 @@ class Edge:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
-            return message
+            if received <= self._max_body_bytes:
+                return message
+            # Reading on for a while lets the sender finish, and so hear what is wrong.
+            while message.get("more_body") and received <= DRAINED * self._max_body_bytes:
+                message = await receive()
+                received += len(message.get("body", b""))
+            raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
 
         async def noted(message: Message) -> None:
             nonlocal status

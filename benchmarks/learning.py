@@ -3,7 +3,8 @@
     python -m benchmarks.learning FILE [--runs 5] [--events-per-message 1] [--limit N]
 
 The file (`user,item,type,ts`) is produced to the topic once; the empty agent and the worker then
-read the same messages in turn, each from a fresh start.
+read the same messages in turn, each from a fresh start. With more than one event a message, a
+session's events are put together, as a client that buffers them would.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.conditions import ROOT, command, median, report, servers
-from models.events import PutEvents
+from models.events import Event, PutEvents
 from models.settings import Settings
 from models.store import Store, connect
-from streams.recordings import grouped, read
+from streams.recordings import read
 from streams.topics import ensure_topics
 from streams.tracker import Tracker
 
@@ -49,13 +51,26 @@ run(app)
 """
 
 
+def messages_of(file: Path, per_message: int, limit: int) -> Iterator[PutEvents]:
+    """Messages of each session's events, in the order of their first ones."""
+    rows = itertools.islice(read(file, now_s=time.time(), as_="sessions"), limit)
+    good = [row for _, row in rows if isinstance(row, PutEvents)]
+    if per_message == 1:
+        yield from good
+        return
+    sessions: dict[str, list[Event]] = {}
+    for row in good:
+        sessions.setdefault(row.session_id, []).extend(row.event_list)
+    for session_id, events in sessions.items():
+        for at in range(0, len(events), per_message):
+            yield PutEvents(session_id, events[at : at + per_message])
+
+
 def produce(file: Path, settings: Settings, per_message: int, limit: int) -> tuple[int, int]:
     """Events and messages sent."""
-    rows = itertools.islice(read(file, now_s=time.time(), as_="sessions"), limit)
     events, messages = 0, 0
     with Tracker(settings, linger_ms=20) as tracker:
-        good = ((line, row) for line, row in rows if isinstance(row, PutEvents))
-        for message, _ in grouped(good, per_message):
+        for message in messages_of(file, per_message, limit):
             tracker.put_events(message)
             events, messages = events + len(message.event_list), messages + 1
             if messages % 2000 == 0:

@@ -6,7 +6,6 @@
   x InvalidToken            a read-your-writes token that was not given out by this service
   x NotConfigured           a setting that this command needs is missing
   x Unavailable             Kafka or Redis cannot be reached in time
-  x StateLost               the store is behind what this worker has already applied
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
   x CannotStart             a process on this machine could not be started, and what to do
@@ -37,10 +36,6 @@ class NotConfigured(RecommenderError, ValueError):
 
 class Unavailable(RecommenderError):
     """A server this request needs did not answer in time; trying again later may help."""
-
-
-class StateLost(RecommenderError):
-    """The store has forgotten effects that this worker applied; it must go back in Kafka."""
 
 
 class CannotStart(RecommenderError):

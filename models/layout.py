@@ -57,8 +57,5 @@ STAT = np.dtype(
 ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
 HEAD = np.dtype([("count", "<u4"), ("accepted_at", "<f8")])
 
-NONE_LOG2 = -1e30
-"""Logarithm of nothing seen yet."""
-
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
 POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from models import layout
 from models.catalogue import Catalogue, Overview
 from models.features import features_of
 from models.ranking import Ranker
@@ -26,6 +25,7 @@ from models.retrieval import (
     only,
     retrieve,
 )
+from models.scores import relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.settings import Settings
 from models.store import Store
@@ -381,38 +381,3 @@ class Recommender:
         last = places[-1]
         name = situation.overview.types.get(int(history.types[last]))
         return name, float(history.times[last])
-
-
-def relative(scores: Floats) -> Floats:
-    """Scores as shares of the greatest; none below 0.
-
-    >>> relative(np.array([4.0, 1.0, -2.0])).tolist()
-    [1.0, 0.25, 0.0]
-    """
-    shares: Floats = np.maximum(scores, 0.0) / max(float(scores.max(initial=0.0)), 1e-12)
-    return shares
-
-
-def softmax(scores: Floats) -> Floats:
-    """Scores as shares of one; ``(n,)``."""
-    if not len(scores):
-        return scores
-    odds = np.exp(scores - scores.max())
-    shares: Floats = odds / odds.sum()
-    return shares
-
-
-def trend_scores(log2: Floats, clock_s: float) -> Floats:
-    """How much the rate of events of the last hour exceeds that of the last day, events an hour.
-
-    Parameters
-    ----------
-    log2
-        ``(n, 4)`` forward-decayed popularities by hour, day, week and month.
-    """
-    counts = np.exp2(log2 - (clock_s - layout.EPOCH) * layout.POPULARITY_RATES)
-    hours = np.array(list(layout.POPULARITY_HALF_LIVES_S.values())) / 3600.0
-    rates = counts / hours
-    # The week breaks ties among items with no event of late, so that a quiet shop has an order.
-    trend: Floats = rates[:, 0] - rates[:, 1] + 1e-3 * rates[:, 2]
-    return trend

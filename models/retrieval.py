@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,12 +271,3 @@ def only(items: Indexes, lists: Sequence[Neighbours], slots: Slots) -> Candidate
     known = places >= 0
     signals[known] = seen.signals[places[known]]
     return Candidates(items, signals)
-
-
-def best_first(scores: Floats, ids: Sequence[Any], k: int) -> list[int]:
-    """Places of the k best scores; equal scores in the order of their ids.
-
-    >>> best_first(np.array([1.0, 3.0, 3.0]), ["a", "c", "b"], 2)
-    [2, 1]
-    """
-    return sorted(range(len(ids)), key=lambda place: (-scores[place], ids[place]))[:k]

@@ -216,4 +216,5 @@ async def rewind(app: faust.App, position: Mapping[tuple[str, int], int]) -> Non
 def run(app: faust.App) -> None:
     """Run the app until SIGINT or SIGTERM; returns when it has stopped."""
     worker = faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False, quiet=True)
+    worker.spinner = None  # it writes escape codes, to a log as well
     worker.execute_from_commandline()

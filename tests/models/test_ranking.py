@@ -23,7 +23,6 @@ from models.retrieval import (
     Context,
     Neighbours,
     Slots,
-    best_first,
     blend,
     context_of,
     retrieve,
@@ -94,11 +93,6 @@ def test_context_is_the_history_distilled(events: list[int]) -> None:
     assert context.counts.tolist() == [known.count(item) for item in context.items]
     assert context.positions.tolist() == [known.index(item) + 1 for item in context.items]
     assert len(context.recent) <= layout.WINDOW
-
-
-def test_ties_break_by_id() -> None:
-    """Equal scores are in the order of their ids, whatever order they came in."""
-    assert best_first(np.zeros(4), ["d", "b", "a", "c"], 3) == [2, 1, 3]
 
 
 @given(HISTORIES, st.integers(0, 99), st.floats(0, 2e9))
