@@ -97,10 +97,11 @@ class PartResult(NamedTuple):
 def connect(url: str, *, timeout_s: float = 5.0) -> redis.asyncio.Redis:
     """A client of the Redis server at `url`; connects at its first command.
 
-    Retrying is left to the callers, who know what may be repeated.
+    A command is tried once more on a new connection: the one it was on may have died unused, and
+    every command of this project may be repeated. More patience is the callers' to have.
     """
     return redis.asyncio.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
     )
 
 
