@@ -239,8 +239,11 @@ class Sessions:
         """Take note of a result; gives the messages still to be applied."""
         if result.status == "lost":
             REWINDS.inc()
-            LOG.warning("Redis has lost effects of %s; reading again after %d", *partition[:1],
-                        result.watermark)  # fmt: skip
+            LOG.warning(
+                "Redis has lost effects of %s/%d, reading again after %d",
+                *partition,
+                result.watermark,
+            )
             self.progress.rewound(partition, result.watermark)
             await self._rewind({partition: result.watermark + 1})
             return []
