@@ -259,11 +259,11 @@ async def test_neighbours_share_one(store: Store) -> None:
     assert unpack_neighbours([None, raw], 0.0)[0].items.size == 0
 
 
-async def test_dead_connection_is_replaced(store: Store) -> None:
+async def test_dead_connection_is_replaced(store: Store, redis_url: str) -> None:
     """A connection that died unused costs the next command nothing but a new one."""
     await store.ping()
-    other = connect(f"redis://127.0.0.1:{store.redis.connection_pool.connection_kwargs['port']}/0")
-    await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    other: Any = connect(redis_url)
+    await other.client_kill_filter(_type="normal", skipme=True)
 
     await store.ping()
 
