@@ -8,6 +8,9 @@ What differs from a stock Faust app, and why:
   acknowledge the event that caused it. Offsets are committed from the watermarks, for lag tools.
 * A fetch waits 20 ms at the broker instead of Faust's fixed 1.5 s, which a broker that does not
   wake on new data turns into as much latency.
+* The positions are waited for as long as it takes. Faust would read on without them after
+  `broker_request_timeout`, at Kafka's committed offsets: nothing would take effect any more, in a
+  process that looks well.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -74,6 +79,22 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         """Nothing: Faust would report topics without its own acknowledgements as stuck."""
 
 
+class _Recovery(Recovery):  # type: ignore[misc]
+    async def _wait(self, coro: Any, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Wait without Faust's limit; a stop and a rebalance still end it."""
+        await super()._wait(coro)
+
+
+class _Tables(TableManager):  # type: ignore[misc]
+    _recovery: Recovery | None
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
 class _App(faust.App):  # type: ignore[misc]
     load_positions: LoadPositions | None = None
 
@@ -122,6 +143,7 @@ def create_app(name: str, settings: Settings, load_positions: LoadPositions | No
         broker_heartbeat_interval=settings.session_timeout_s / 6,
         broker_request_timeout=max(30.0, settings.session_timeout_s * 2),
         stream_wait_empty=False,
+        TableManager=_Tables,
     )
     app.load_positions = load_positions
     return app
@@ -205,6 +227,15 @@ async def commit(app: faust.App, offsets: Mapping[tuple[str, int], int]) -> None
     known = {TP(*tp): offset for tp, offset in offsets.items() if TP(*tp) in assigned}
     if known:
         await app.consumer._commit(known)  # noqa: SLF001  Faust's public commit counts acks
+
+
+def high_water(app: faust.App, partition: tuple[str, int]) -> int | None:
+    """The next offset to be written, as the last fetch told; None where this worker cannot know."""
+    try:
+        end: int | None = app.consumer.highwater(TP(*partition))
+    except AssertionError:  # another thread may end the assignment at any moment
+        return None
+    return end
 
 
 async def rewind(app: faust.App, position: Mapping[tuple[str, int], int]) -> None:

@@ -140,9 +140,35 @@ class Sessions:
         self._rng = np.random.default_rng()
         self._tokens, self._tokens_at = 0.0, clock()
         self._offering: asyncio.Task[None] | None = None
+        # To go back in the middle of a step would let its messages follow what is missing.
+        self._stepping = asyncio.Lock()
 
     async def apply(self, arrivals: Iterable[Arrival]) -> None:
         """Bring messages into effect, in their order; returns when all are, or are dead letters."""
+        epoch = self.progress.epoch
+        async with self._stepping:
+            if self.progress.epoch == epoch:
+                await self._apply(arrivals)
+
+    async def go_back_where_lost(self) -> None:
+        """Read again what the store has lost, also of partitions where nothing new arrives.
+
+        To be called now and then: a step notices only what its own partitions have lost.
+        """
+        async with self._stepping:
+            epoch, applied = self.progress.epoch, dict(self.progress.applied)
+            try:
+                marks = await self.store.watermarks([self.progress.fields[tp] for tp in applied])
+            except RETRY_ERRORS as error:
+                LOG.warning("Redis is away, what it may have lost is asked later: %s", error)
+                return
+            for (partition, offset), watermark in zip(applied.items(), marks, strict=True):
+                if self.progress.epoch != epoch:
+                    return
+                if watermark < offset:
+                    await self._go_back(partition, watermark)
+
+    async def _apply(self, arrivals: Iterable[Arrival]) -> None:
         epoch = self.progress.epoch
         waiting: dict[Partition, list[Arrival]] = {}
         size = 0
@@ -198,8 +224,10 @@ class Sessions:
             partition: [await self._message(arrival) for arrival in group]
             for partition, group in arrivals.items()
         }
+        if self.progress.epoch != epoch:
+            return
         chosen = await self._examples(waiting)
-        while waiting:
+        while waiting and self.progress.epoch == epoch:
             partitions = list(waiting)
             parts = [
                 Part(self.progress.fields[tp], self.progress.applied[tp], waiting[tp])
@@ -210,6 +238,8 @@ class Sessions:
                 return
             waiting = {}
             for tp, part, result in zip(partitions, parts, results, strict=True):
+                if self.progress.epoch != epoch:
+                    return
                 rest = await self._settled(tp, part, result, arrivals[tp])
                 if rest:
                     waiting[tp] = rest
@@ -238,14 +268,7 @@ class Sessions:
     ) -> list[StoredMessage]:
         """Take note of a result; gives the messages still to be applied."""
         if result.status == "lost":
-            REWINDS.inc()
-            LOG.warning(
-                "Redis has lost effects of %s/%d, reading again after %d",
-                *partition,
-                result.watermark,
-            )
-            self.progress.rewound(partition, result.watermark)
-            await self._rewind({partition: result.watermark + 1})
+            await self._go_back(partition, result.watermark)
             return []
         self.progress.applied[partition] = max(part.expected, result.watermark)
         now_s = self._clock()
@@ -260,6 +283,15 @@ class Sessions:
         message = part.messages[at]
         kept = [event for n, event in enumerate(message.events) if n not in set(result.refused)]
         return [message._replace(events=kept), *part.messages[at + 1 :]]
+
+    async def _go_back(self, partition: Partition, watermark: int) -> None:
+        """Read a partition again from where the store is."""
+        REWINDS.inc()
+        LOG.warning(
+            "Redis has lost effects of %s/%d, reading again after %d", *partition, watermark
+        )
+        self.progress.rewound(partition, watermark)
+        await self._rewind({partition: watermark + 1})
 
     async def _bury_events(self, arrival: Arrival, numbers: Sequence[int]) -> None:
         message = events.parse(arrival.value, now_s=self._clock(), future_limit_s=float("inf"))

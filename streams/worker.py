@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError
-from faust.types import TP
+from faust.exceptions import ProducerSendError
 from prometheus_client import Gauge
 
 from models.errors import Unavailable
 from models.settings import Settings
 from models.store import RETRY_ERRORS, Store, connect
-from streams.app import EARLIEST, add_agent, commit, create_app, rewind
+from streams.app import EARLIEST, add_agent, commit, create_app, high_water, rewind
 from streams.dead_letters import envelope
 from streams.ranker import Learner
 from streams.sessions import RETRY_FIRST_S, RETRY_MOST_S, Arrival, Partition, Sessions
@@ -61,6 +61,7 @@ class Worker:
         marks = await self.store.watermarks([fields[tp] for tp in events])
         watermarks = dict(zip(events, marks, strict=True))
         self.sessions.progress.assigned({tp: (fields[tp], watermarks[tp]) for tp in events})
+        LAG.clear()  # others tell it of the partitions that are theirs now
         for tp in partitions - set(events):
             watermarks[tp] = await self.learner.assigned(fields[tp])
         return {tp: mark + 1 if mark >= 0 else EARLIEST for tp, mark in watermarks.items()}
@@ -91,14 +92,15 @@ class Worker:
     async def report_progress(self) -> None:
         """Save what was learned, and tell Kafka and the metrics how far this worker is."""
         await self.learner.save()
+        await self.sessions.go_back_where_lost()
         applied = self.sessions.progress.applied
         offsets = {tp: offset + 1 for tp, offset in applied.items()}
         offsets[self.topics.examples, 0] = self.learner.saved + 1
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
-        for (topic, partition), offset in applied.items():
-            end = self.app.consumer.highwater(TP(topic, partition))
+        for partition, offset in applied.items():
+            end = high_water(self.app, partition)
             if end is not None:
-                LAG.labels(topic, partition).set(max(0, end - 1 - offset))
+                LAG.labels(*partition).set(max(0, end - 1 - offset))
 
     async def close(self, *_: object, **__: object) -> None:
         """Let go of Redis."""
@@ -132,7 +134,7 @@ async def _retried(action: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await action()
-        except (*RETRY_ERRORS, KafkaError, Unavailable) as error:
+        except (*RETRY_ERRORS, KafkaError, ProducerSendError, Unavailable) as error:
             LOG.warning("a server is away, trying again: %s", error)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MOST_S)
@@ -142,7 +144,7 @@ def _arrivals(app: faust.App, batch: Sequence[Any]) -> list[Arrival]:
     """The batch's messages, without those of an assignment that has ended since."""
     generation = app.consumer_generation_id
     return [
-        Arrival(m.topic, m.partition, m.offset, m.value)
+        Arrival(m.topic, m.partition, m.offset, m.value or b"")  # a tombstone has no value
         for event in batch
         if (m := event.message).generation_id == generation
     ]

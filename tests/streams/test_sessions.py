@@ -1,0 +1,178 @@
+"""The sessions agent on a real Redis: what it goes back to, and what is no longer its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from models.settings import Settings
+from models.store import Store, connect
+from ops.embedded import start_redis
+from streams.dead_letters import DeadLetter
+from streams.sessions import Arrival, Partition, Sessions
+
+FIRST, SECOND = ("clicks", 0), ("clicks", 1)
+NOW_S = 1.8e9
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an embedded Redis."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
+
+
+@dataclass
+class Worker:
+    """An agent whose messages a test hands over, as Kafka would from the position it asked for."""
+
+    sessions: Sessions
+    messages: dict[Partition, list[bytes]] = field(default_factory=dict)
+    positions: dict[Partition, int] = field(default_factory=dict)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    async def assign(self, *partitions: Partition) -> None:
+        """Give it these partitions, to read on where the store is."""
+        fields = {tp: f"{tp[0]}/{tp[1]}" for tp in partitions}
+        marks = await self.sessions.store.watermarks(list(fields.values()))
+        self.sessions.progress.assigned(
+            {tp: (fields[tp], mark) for tp, mark in zip(partitions, marks, strict=True)}
+        )
+        self.positions = {tp: mark + 1 for tp, mark in zip(partitions, marks, strict=True)}
+
+    def send(self, partition: Partition, *items: str | bytes) -> None:
+        """Add a click on each item to a partition; bytes as they are."""
+        log = self.messages.setdefault(partition, [])
+        for item in items:
+            event = {"eventType": "click", "itemId": item, "sentAt": 1.7e9 + len(log)}
+            log.append(
+                item
+                if isinstance(item, bytes)
+                else json.dumps({"sessionId": f"s{partition[1]}", "eventList": [event]}).encode()
+            )
+
+    async def read(self, *partitions: Partition) -> None:
+        """Hand over what lies beyond its position in these partitions, as one batch."""
+        batch = []
+        for tp in partitions:
+            log, position = self.messages[tp], self.positions[tp]
+            batch += [Arrival(*tp, n, log[n]) for n in range(position, len(log))]
+            self.positions[tp] = len(log)
+        await self.sessions.apply(batch)
+
+    async def in_effect(self) -> tuple[int, list[int]]:
+        """Events in effect, and the watermark of each partition."""
+        counts = await self.sessions.store.counts()
+        fields = [f"{topic}/{number}" for topic, number in (FIRST, SECOND)]
+        return int(counts.get("events", 0)), await self.sessions.store.watermarks(fields)
+
+
+@pytest.fixture
+async def worker(redis_url: str) -> AsyncIterator[Worker]:
+    """A worker of two partitions on an empty store."""
+    settings = Settings(examples_per_s=0)
+    store = Store(connect(redis_url), settings)
+    await store.redis.flushdb()
+
+    async def publish(_: str, values: Sequence[bytes]) -> None:
+        one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
+
+    async def rewind(positions: Mapping[Partition, int]) -> None:
+        one.positions.update(positions)
+
+    one = Worker(Sessions(store, settings, publish=publish, rewind=rewind, clock=lambda: NOW_S))
+    await one.assign(FIRST, SECOND)
+    yield one
+    await store.redis.aclose()
+
+
+async def snapshot(store: Store) -> dict[bytes, bytes]:
+    """Everything in Redis."""
+    return {key: await store.redis.dump(key) for key in await store.redis.keys()}
+
+
+async def restore(store: Store, kept: Mapping[bytes, bytes]) -> None:
+    """Put Redis back to a snapshot."""
+    await store.redis.flushdb()
+    for key, value in kept.items():
+        await store.redis.restore(key, 0, value)
+
+
+async def test_what_redis_lost_of_an_idle_partition_is_read_again(worker: Worker) -> None:
+    """Redis forgets effects of a partition on which nothing new arrives: they come back."""
+    worker.send(FIRST, "a", "b")
+    await worker.read(FIRST)
+    kept = await snapshot(worker.sessions.store)
+    worker.send(FIRST, "c")
+    worker.send(SECOND, "x", "y")
+    await worker.read(FIRST, SECOND)
+    assert await worker.in_effect() == (5, [2, 1])
+    await restore(worker.sessions.store, kept)
+    assert await worker.in_effect() == (2, [1, -1])
+
+    await worker.sessions.go_back_where_lost()
+    await worker.read(FIRST, SECOND)
+
+    assert await worker.in_effect() == (5, [2, 1])
+
+
+async def test_a_step_sees_what_redis_lost(worker: Worker) -> None:
+    """A new message beyond what Redis lost waits until that has been read again."""
+    worker.send(FIRST, "a", "b")
+    await worker.read(FIRST)
+    await restore(worker.sessions.store, {})
+    worker.send(FIRST, "c")
+    await worker.read(FIRST)
+    assert await worker.in_effect() == (0, [-1, -1])
+
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (3, [2, -1])
+
+
+async def test_partitions_taken_away_in_mid_step(worker: Worker) -> None:
+    """A step whose partitions go to another worker meanwhile applies and remembers nothing."""
+    sessions = worker.sessions
+    keep = sessions._publish
+
+    async def moved(kind: str, values: Sequence[bytes]) -> None:
+        await keep(kind, values)
+        await worker.assign(SECOND)
+
+    sessions._publish = moved
+    worker.send(FIRST, "a", b"no message", "b")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (0, [-1, -1])
+    assert list(sessions.progress.applied) == [SECOND]
+    await sessions.go_back_where_lost()
+
+    sessions._publish = keep
+    await worker.assign(FIRST, SECOND)
+    await worker.read(FIRST)
+    assert await worker.in_effect() == (2, [2, -1])
+    assert [letter.raw() for letter in worker.letters] == [b"no message"] * 2
+
+
+async def test_partitions_taken_away_while_redis_works(worker: Worker) -> None:
+    """What a step brought into effect while its partitions moved on is not noted as progress."""
+    store = worker.sessions.store
+    run = store._run
+
+    async def moved(payload: bytes) -> bytes:
+        answer = await run(payload)
+        await worker.assign(SECOND)
+        return answer
+
+    store._run = moved  # type: ignore[method-assign]
+    worker.send(FIRST, "a")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (1, [0, -1])
+    assert list(worker.sessions.progress.applied) == [SECOND]
+    await worker.sessions.go_back_where_lost()
