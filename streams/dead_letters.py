@@ -12,10 +12,14 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from models.errors import Unavailable
+from models.events import MAX_MESSAGE_BYTES
 from models.settings import Settings
+from streams.connection import connect
+from streams.status import end_offsets
 from streams.topics import Topics
 
 POLL_MS = 500
+MAX_SILENT_POLLS = 20
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -36,7 +40,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     reason, detail
         A word to count by, and a sentence to read.
     payload
-        The original bytes, in base64.
+        The original bytes, in base64; of more than a valid message may have, only so many. All are
+        at `source` for as long as Kafka keeps them.
     """
 
     stage: str
@@ -55,9 +60,9 @@ def envelope(
     stage: str, reason: str, detail: str, source: tuple[str, int, int], raw: bytes, *, now_s: float
 ) -> bytes:
     """A dead letter as JSON text; `source` is topic, partition, offset."""
-    letter = DeadLetter(
-        stage, reason, detail[:500], Source(*source), now_s, base64.b64encode(raw).decode()
-    )
+    # Whole, in base64, the largest messages that Kafka takes would be larger than it takes.
+    payload = base64.b64encode(raw[:MAX_MESSAGE_BYTES]).decode()
+    letter = DeadLetter(stage, reason, detail[:500], Source(*source), now_s, payload)
     return msgspec.json.encode(letter)
 
 
@@ -81,19 +86,18 @@ def letters(settings: Settings, *, again: bool = False) -> Iterator[tuple[DeadLe
 def replay(settings: Settings) -> int:
     """Send the dead letters not replayed yet to where they came from again; gives how many.
 
-    What fails again comes back as a new dead letter. Each is marked as replayed only after
-    Kafka has acknowledged it, so an interrupted replay may repeat some: harmless, for a repeated
-    event takes effect once.
+    What fails again comes back as a new dead letter; what is none is passed over. Each is marked
+    as replayed only after Kafka has acknowledged it, so an interrupted replay may repeat some:
+    harmless, for a repeated event takes effect once.
     """
     consumer = _consumer(settings)
     try:
-        producer = KafkaProducer(
-            bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True
-        )
+        producer = connect(KafkaProducer, settings, acks="all", enable_idempotence=True)
         done: dict[TopicPartition, int] = {}
         sent = []
         for letter, record in _read(consumer, settings, again=False):
-            sent.append(producer.send(letter.source.topic, key=record.key, value=letter.raw()))
+            if letter.source.topic != record.topic:
+                sent.append(producer.send(letter.source.topic, key=record.key, value=letter.raw()))
             done[TopicPartition(record.topic, record.partition)] = record.offset + 1
         for future in sent:
             future.get(timeout=settings.publish_timeout_s)
@@ -108,30 +112,49 @@ def replay(settings: Settings) -> int:
 
 
 def _consumer(settings: Settings) -> KafkaConsumer:
-    try:
-        return KafkaConsumer(
-            bootstrap_servers=settings.kafka,
-            group_id=f"{settings.group}-dead-letters",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    return connect(
+        KafkaConsumer,
+        settings,
+        group_id=f"{settings.group}-dead-letters",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
 
 
 def _read(
     consumer: KafkaConsumer, settings: Settings, *, again: bool
 ) -> Iterator[tuple[DeadLetter, Any]]:
-    topic = Topics.of(settings).dead_letters
-    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(partitions)
+    # What comes while these are read is for the next time: it may be what they became when sent.
+    ends = {
+        TopicPartition(*partition): end
+        for partition, end in end_offsets(settings, [Topics.of(settings).dead_letters]).items()
+    }
+    consumer.assign(list(ends))
     if again:
-        consumer.seek_to_beginning(*partitions)
-    idle = 0
-    # A broker may not know its end offset; the high watermark of a fetch is right everywhere.
-    while idle < 2:
+        consumer.seek_to_beginning(*ends)
+    silent_polls = 0
+    while any(consumer.position(tp) < end for tp, end in ends.items()):
         polled = consumer.poll(timeout_ms=POLL_MS)
-        idle = 0 if polled else idle + 1
-        for records in polled.values():
+        silent_polls = 0 if polled else silent_polls + 1
+        if silent_polls > MAX_SILENT_POLLS:
+            raise Unavailable(f"Kafka at {settings.kafka} stopped answering: try again")
+        for tp, records in polled.items():
             for record in records:
-                yield msgspec.json.decode(record.value, type=DeadLetter), record
+                if record.offset < ends[tp]:
+                    yield _letter(record), record
+
+
+def _letter(record: Any) -> DeadLetter:  # noqa: ANN401  kafka-python is not typed
+    """The dead letter in a record; what is none is shown as one whose origin is this topic."""
+    raw = record.value or b""
+    try:
+        letter = msgspec.json.decode(raw, type=DeadLetter)
+        letter.raw()
+    except (msgspec.MsgspecError, ValueError) as error:
+        source = (record.topic, record.partition, record.offset)
+        at_s = record.timestamp / 1000
+        letter = msgspec.json.decode(
+            envelope("unknown", "invalid", f"no dead letter: {error}", source, raw, now_s=at_s),
+            type=DeadLetter,
+        )
+    return letter

@@ -14,6 +14,7 @@ from models.errors import Unavailable
 from models.prequential import Scoreboard
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store, connect
+from streams.connection import connect as connect_kafka
 from streams.topics import Topics, topic_ids
 
 WAIT_S = 5.0
@@ -104,10 +105,7 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
     It comes from the high watermark of a fetch: the embedded broker's own answer to this question
     is the start of its last batch.
     """
-    try:
-        consumer = KafkaConsumer(bootstrap_servers=settings.kafka, auto_offset_reset="latest")
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    consumer = connect_kafka(KafkaConsumer, settings, auto_offset_reset="latest")
     try:
         waiting = {
             TopicPartition(name, partition)
