@@ -146,22 +146,24 @@ class Catalogue:
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[Neighbours]:
         """The neighbours of each item, at most `cache_s` old."""
         cache_s, lists = self.store.settings.cache_s, self._lists
-        missing = [
-            item
+        # Kept apart, for what is held now may make room for others' during the read.
+        found = {
+            item: held[1]
             for item in items
-            if (held := lists.get(item)) is None or _age(now_s, held[0]) > cache_s
-        ]
+            if (held := lists.get(item)) is not None and _age(now_s, held[0]) <= cache_s
+        }
+        missing = [item for item in items if item not in found]
         if missing:
             raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
             clock_s = self.overview.clock_s
             unpacked = unpack_neighbours(raws, clock_s)
             for item, neighbours in zip(missing, unpacked, strict=True):
+                found[item] = neighbours
                 lists[item] = (now_s, neighbours)
                 lists.move_to_end(item)
-        found = [lists[item][1] for item in items]
         while len(lists) > MAX_LISTS:
             lists.popitem(last=False)
-        return found
+        return [found[item] for item in items]
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
         """``(n,)`` counts and popularities of the items."""
@@ -201,15 +203,17 @@ class Catalogue:
 
         Where some must be read, those of `others` are read along: they will be wanted next.
         """
-        missing = [item for item in items if item not in self.known_names]
+        if len(self.known_names) > MAX_NAMES:
+            # A new one, for requests under way still count on the old.
+            self.known_names = {}
+        known = self.known_names
+        missing = [item for item in items if item not in known]
         if missing:
-            if len(self.known_names) > MAX_NAMES:
-                self.known_names.clear()
-            missing += [item for item in others if item not in self.known_names]
+            missing += [item for item in others if item not in known]
             for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
                 if name is not None:
-                    self.known_names[item] = name
-        return [self.known_names.get(item) for item in items]
+                    known[item] = name
+        return [known.get(item) for item in items]
 
     async def close(self) -> None:
         """Let reads that are under way end."""

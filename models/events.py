@@ -7,6 +7,7 @@ returns is valid, has times in seconds and an `event_id` on every event.
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +22,8 @@ MILLISECONDS_FROM = 1e11
 """A time above this is in milliseconds: as seconds it would lie after the year 5138."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
+# Numbers may come as text, and "nan" and "inf" are numbers then: nothing later could encode them.
+Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class MetricAttribution(msgspec.Struct, frozen=True, rename="camel"):
@@ -38,7 +41,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sent_at: float
     event_id: Id | None = None
     item_id: Id | None = None
-    event_value: float | None = None
+    event_value: Finite | None = None
     impression: Annotated[list[Id], Meta(min_length=1, max_length=25)] | None = None
     recommendation_id: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
     metric_attribution: MetricAttribution | None = None
@@ -52,7 +55,7 @@ class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     event_list: Annotated[list[Event], Meta(min_length=1, max_length=10)]
     tracking_id: Id | None = None
     user_id: Id | None = None
-    accepted_at: float | None = None
+    accepted_at: Finite | None = None
 
 
 _decoder = msgspec.json.Decoder(PutEvents, strict=False)

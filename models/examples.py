@@ -42,7 +42,7 @@ def encode(example: Example) -> bytes:
 
 
 def decode(raw: bytes) -> Example | None:
-    """The example, or None if it was made with other features than today's.
+    """The example, or None if it was made with other features or rivals than today's.
 
     Raises
     ------
@@ -50,10 +50,12 @@ def decode(raw: bytes) -> Example | None:
         The bytes are no example.
     """
     example = msgspec.msgpack.decode(raw, type=Example)
-    if example.n_features != len(FEATURES):
+    if example.n_features != len(FEATURES) or set(example.ranks) != set(RIVALS):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
+    if not np.isfinite(example.matrix()).all():
+        raise ValueError("a feature is not finite")
     return example
 
 

@@ -94,7 +94,8 @@ def features_of(
     popularity[:, 4] = np.log2(np.maximum(stats["events"], 2.0**-12))
     popularity -= best
     popularity *= LN2
-    np.maximum(popularity, LEAST_POPULARITY, out=popularity)
+    # The greatest was read a little earlier than the counts, and may be behind them.
+    np.clip(popularity, LEAST_POPULARITY, 0.0, out=popularity)
     matrix[:, at + 5] = matrix[:, at + 1] - matrix[:, at + 3]
     seconds = matrix[:, at + 6 : at + 8]
     np.subtract(clock_s, stats["last"], out=seconds[:, 0])

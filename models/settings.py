@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
         frozenset({"purchase", "buy", "order", "transaction"}),
         description="Event types that count as purchases (lower case, JSON list).",
     )
-    event_weights: dict[str, float] = Field(
+    event_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         {
             "cart": 2.0,
             "add_to_cart": 2.0,
