@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,9 +24,22 @@ def redis_url(tmp_path_factory: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[Store]:
+async def make_store(redis_url: str) -> AsyncIterator[Callable[..., Store]]:
+    """Makes stores with groups of their own, with settings as given."""
+    made: list[Store] = []
+
+    def make(**settings: Any) -> Store:
+        group = f"g{next(_groups)}"
+        made.append(Store(connect(redis_url), Settings(group=group, **{"cache_s": 0, **settings})))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.redis.flushdb()
+        await one.redis.aclose()
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Store]) -> Store:
     """A store with a group of its own."""
-    settings = Settings(group=f"g{next(_groups)}", cache_s=0)
-    one = Store(connect(redis_url), settings)
-    yield one
-    await one.redis.aclose()
+    return make_store()

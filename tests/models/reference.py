@@ -1,13 +1,30 @@
-"""What apply.lua means, written naively: dictionaries, and decay by its definition."""
+"""What apply.lua means, written naively: dictionaries, and decay by its definition.
+
+And what it takes to compare a store with that: messages, replays, and everything that is stored.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
 
 from models import layout
-from models.store import StoredEvent, StoredMessage
+from models.catalogue import Catalogue
+from models.sessions import History, unpack_history
+from models.store import Part, Store, StoredEvent, StoredMessage, shard_of
+
+NOW = 1_790_000_000
+"""The present of the tests of the core, Unix seconds."""
+
+FLOAT32_LOG2 = 1.25e-4
+"""Half of the distance between numbers of 32 bits where the fastest decay has its logarithms."""
 
 Seen = tuple[int, str, int]
 """Time, item and hash of one event in a history."""
@@ -15,40 +32,58 @@ Seen = tuple[int, str, int]
 
 @dataclass
 class Reference:
-    """The state that messages lead to."""
+    """The state that parts lead to, with histories of at most `limit` events."""
 
-    histories: dict[str, list[Seen]] = field(default_factory=lambda: defaultdict(list))
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    limit: int = 100
+    watermarks: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
+    histories: dict[str, list[Seen]] = field(default_factory=dict)
+    owner_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    accepted_at: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     links: dict[str, str] = field(default_factory=dict)
     pairs: dict[tuple[str, str, str], list[tuple[float, int]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     items: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
-    applied: int = 0
-    duplicates: int = 0
+    item_purchases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def apply(self, messages: Sequence[StoredMessage]) -> None:
-        """Apply messages in order."""
-        for message in messages:
-            owner = self._owner(message)
-            for event in message.events:
-                self._event(owner, event)
+    def apply(self, parts: Sequence[Part]) -> None:
+        """Apply the messages beyond each partition's watermark, in order."""
+        for part in parts:
+            for message in part.messages:
+                if message.offset > self.watermarks[part.field]:
+                    self.watermarks[part.field] = message.offset
+                    if message.events:
+                        self._message(message)
+
+    def _message(self, message: StoredMessage) -> None:
+        owner = self._owner(message)
+        for event in message.events:
+            self._event(owner, event)
+        self.accepted_at[owner] = max(self.accepted_at[owner], message.accepted_at)
 
     def _owner(self, message: StoredMessage) -> str:
-        session, user = message.session_id, message.user_id
-        if not user:
-            linked = self.links.get(session)
-            return f"u:{linked}" if linked else f"s:{session}"
-        owner = f"u:{user}"
-        if user != session and self.links.get(session) != user:
-            known = {seen[2] for seen in self.histories[owner]}
-            for seen in self.histories.pop(f"s:{session}", []):
-                if seen[2] not in known:
-                    self._insert(owner, seen)
-                    self.counts[owner] += 1
-            self.counts.pop(f"s:{session}", None)
+        session = message.session_id
+        user = message.user_id or self.links.get(session, "")
+        owner = f"u:{user}" if user else f"s:{session}"
+        if owner not in self.histories:
+            self.histories[owner] = []
+            self.counts["users" if user else "sessions"] += 1
+        if message.user_id and user != session and self.links.get(session) != user:
+            self._join(f"s:{session}", owner)
             self.links[session] = user
         return owner
+
+    def _join(self, session: str, owner: str) -> None:
+        known = {seen[2] for seen in self.histories[owner]}
+        for seen in self.histories.pop(session, []):
+            if seen[2] not in known:
+                self._insert(owner, seen)
+                self.owner_counts[owner] += 1
+        self._trim(owner)
+        self.owner_counts.pop(session, None)
+        joined_at = self.accepted_at.pop(session, 0.0)
+        self.accepted_at[owner] = max(self.accepted_at[owner], joined_at)
 
     def _insert(self, owner: str, seen: Seen) -> int:
         history = self.histories[owner]
@@ -58,20 +93,26 @@ class Reference:
         history.insert(at, seen)
         return at
 
+    def _trim(self, owner: str) -> None:
+        del self.histories[owner][: -self.limit]
+
     def _event(self, owner: str, event: StoredEvent) -> None:
         if any(seen[2] == event.hash for seen in self.histories[owner]):
-            self.duplicates += 1
+            self.counts["duplicates"] += 1
             return
         at = self._insert(owner, (event.time, event.item_id, event.hash))
-        self.counts[owner] += 1
-        self.applied += 1
+        before = [item for _, item, _ in self.histories[owner][:at]]
+        self._trim(owner)
+        self.owner_counts[owner] += 1
+        self.counts["events"] += 1
+        self.counts["purchases"] += event.is_purchase
         if not event.item_id:
             return
-        before = [item for _, item, _ in self.histories[owner][:at]]
         weight = 2.0**event.log2_weight
         if not before or before[-1] != event.item_id:
             self._pairs(event.item_id, before, weight, event.time)
         self.items[event.item_id].append((weight, event.time))
+        self.item_purchases[event.item_id] += event.is_purchase
 
     def _pairs(self, item: str, before: list[str], weight: float, time: int) -> None:
         window: list[str] = []
@@ -92,3 +133,138 @@ class Reference:
 def decayed(parts: Sequence[tuple[float, int]], now: float, half_life_s: float) -> float:
     """The sum of weights, each halved every half-life since its time."""
     return float(sum(weight * 2 ** (-(now - time) / half_life_s) for weight, time in parts))
+
+
+async def history_of(store: Store, owner: str) -> History:
+    """What is stored of `u:<user>` or `s:<session>`."""
+    return unpack_history(await store.redis.get(store.key(f"history:{owner}")))
+
+
+async def contents(store: Store) -> dict[str, Any]:
+    """Every key of the group, without the group's name, and its value."""
+    found: dict[str, Any] = {}
+    redis = store.redis
+    async for key in redis.scan_iter(match=store.prefix + "*", count=1000):
+        kind = await redis.type(key)
+        if kind == b"hash":
+            value = await redis.hgetall(key)
+        elif kind == b"zset":
+            value = await redis.zrange(key, 0, -1, withscores=True)
+        else:
+            value = await redis.get(key)
+        found[key.decode().removeprefix(store.prefix)] = value
+    return found
+
+
+async def assert_same(store: Store, reference: Reference) -> None:
+    """Everything in the store is as the reference has it, and nothing is missing."""
+    counts = await store.counts()
+    expected = {"items": len(reference.items), **reference.counts}
+    assert {name: counts.get(name, 0) for name in expected} == expected
+    assert counts.get("accepted_at", 0) == max(reference.accepted_at.values(), default=0)
+    names = await store.item_ids(range(1, len(reference.items) + 1))
+    assert sorted(names, key=str) == sorted(reference.items)
+    assert await store.item_indexes(list(map(str, names))) == list(range(1, len(names) + 1))
+    stored = await contents(store)
+    linked: dict[bytes, bytes] = {}
+    for key in stored:
+        if key.startswith("links:"):
+            linked |= stored[key]
+    assert linked == {s.encode(): user.encode() for s, user in reference.links.items()}
+    owners = {key.removeprefix("history:") for key in stored if key.startswith("history:")}
+    assert owners == reference.histories.keys()
+    for owner, history in reference.histories.items():
+        found = await history_of(store, owner)
+        assert (found.count, found.accepted_at) == (
+            reference.owner_counts[owner],
+            reference.accepted_at[owner],
+        )
+        assert found.times.tolist() == [time for time, *_ in history]
+        assert [names[item - 1] if item else "" for item in found.items] == [
+            i for _, i, _ in history
+        ]
+    assert_same_pairs(stored, reference, list(map(str, names)))
+    await assert_same_popularity(store, reference, list(map(str, names)))
+
+
+def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[str]) -> None:
+    """Every pair in the reference is stored, no other is, each logarithm as exact as its bits."""
+    found = {}
+    for index, name in enumerate(names, 1):
+        records = np.frombuffer(stored.get(f"pairs:{index}", b""), layout.PAIR)
+        for record in records[records["item"] > 0]:
+            for channel, log2 in zip(layout.PAIR_CHANNELS, record["log2"], strict=True):
+                if log2 > -1e29:
+                    found[name, names[record["item"] - 1], channel.name] = float(log2)
+    assert found.keys() == {key for key, parts in reference.pairs.items() if parts}
+    for key, log2 in found.items():
+        half_life_s = next(c.half_life_s for c in layout.PAIR_CHANNELS if c.name == key[2])
+        parts = reference.pairs[key]
+        expected = math.log2(decayed(parts, NOW, half_life_s)) + (NOW - layout.EPOCH) / half_life_s
+        assert log2 == pytest.approx(expected, rel=0, abs=FLOAT32_LOG2 * len(parts))
+
+
+async def assert_same_popularity(store: Store, reference: Reference, names: list[str]) -> None:
+    """Counts, times and decayed popularities of each item, and the top lists made of them."""
+    stats = await Catalogue(store).stats(np.arange(1, len(names) + 1), NOW)
+    tops: dict[str, list[float]] = {name: [] for name in ("all", "recent", "new")}
+    for name, row in zip(names, stats, strict=True):
+        parts = reference.items[name]
+        times = [time for _, time in parts]
+        counted = (len(parts), reference.item_purchases[name], min(times), max(times))
+        assert tuple(row[["events", "purchases", "first", "last"]].tolist()) == counted
+        for log2, half_life_s in zip(
+            row["log2"], layout.POPULARITY_HALF_LIVES_S.values(), strict=True
+        ):
+            now = float(max(times))
+            popularity = math.log2(decayed(parts, now, half_life_s))
+            assert log2 - (now - layout.EPOCH) / half_life_s == pytest.approx(popularity, abs=1e-6)
+        tops["all"].append(counted[0])
+        tops["new"].append(counted[2])
+        tops["recent"].append(counted[3])
+    for top, scores in tops.items():
+        ranked = await store.redis.zrange(store.key(f"top:{top}"), 0, -1, withscores=True)
+        assert dict(ranked) == {b"%d" % n: score for n, score in enumerate(scores, 1)}
+
+
+def click(item: str, number: int, time: int = NOW) -> StoredEvent:
+    """A click with a hash of its own."""
+    return StoredEvent(item, time, "click", 0.0, False, number + 1)
+
+
+def message(offset: int, *events: StoredEvent, user: str = "", session: str = "s") -> StoredMessage:
+    """One message."""
+    return StoredMessage(offset, user, session, shard_of(session), 1.0 + offset, list(events))
+
+
+async def replay(
+    store: Store, drawn: list[tuple[str, str, list[StoredEvent]]], cuts: list[tuple[int, int]]
+) -> None:
+    """Apply a stream in batches of the sizes given, each with some of the last messages again."""
+    reference = Reference(store.settings.history_events)
+    logs: tuple[list[StoredMessage], ...] = ([], [])
+    at, sizes = 0, itertools.cycle(cuts)
+    while at < len(drawn):
+        size, again = next(sizes)
+        starts = [len(log) for log in logs]
+        for user, session, events in drawn[at : at + size]:
+            log = logs[shard_of(session) % 2]
+            one = message(len(log), *events, user=user, session=session)
+            # Clocks of those who accept differ: the newest is not the last.
+            log.append(one._replace(accepted_at=1.0 + 7 * len(log) % 5))
+        parts = []
+        for number, (log, start) in enumerate(zip(logs, starts, strict=True)):
+            parts.append(Part(f"p/{number}", start - 1, log[max(0, start - again) :]))
+        reference.apply(parts)
+        results, _ = await store.apply(parts, now_s=NOW)
+        assert [(r.status, r.watermark) for r in results] == [
+            ("applied", len(log) - 1) for log in logs
+        ]
+        at += size
+    await assert_same(store, reference)
+    before = await contents(store)
+    _, counts = await store.apply(
+        [Part(f"p/{number}", -1, log) for number, log in enumerate(logs)], now_s=NOW
+    )
+    assert not any(counts.values())
+    assert await contents(store) == before

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,149 +16,128 @@ from hypothesis import strategies as st
 
 from models import layout
 from models.catalogue import Catalogue
-from models.retrieval import unpack_neighbours
-from models.sessions import unpack_history
+from models.errors import Unavailable
+from models.events import Event, event_hash
 from models.settings import Settings
-from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
-from tests.models.reference import Reference, decayed
-
-NOW = 1_790_000_000
-_groups = itertools.count()
+from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of, stored_events
+from ops.embedded import free_port
+from tests.models.reference import NOW, click, contents, history_of, message, replay
 
 EVENTS = st.builds(
     StoredEvent,
     item_id=st.sampled_from(["", *"abcdefgh"]),
-    time=st.integers(NOW - 40 * 86400, NOW),
-    type=st.sampled_from(["click", "purchase"]),
-    log2_weight=st.sampled_from([0.0, 1.0]),
+    time=st.integers(NOW - 40 * 86400, NOW) | st.integers(NOW - 2, NOW),
+    type=st.sampled_from(["click", "Click", "purchase"]),
+    log2_weight=st.sampled_from([0.0, 1.0, math.log2(3)]),
     is_purchase=st.booleans(),
-    hash=st.integers(1, 60),
+    hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**48 - 2**32),
 )
 MESSAGES = st.lists(
     st.tuples(
         st.sampled_from(["", "", "u1", "u2"]),
-        st.sampled_from(["s1", "s2", "s3", "u1"]),
+        st.sampled_from(["s1", "s4", "s5", "u1"]),
         st.lists(EVENTS, min_size=1, max_size=4),
     ),
     max_size=25,
 )
+assert {shard_of(session) % 2 for session in ("s1", "s4")} == {0, 1}, "both partitions in use"
+CUTS = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), min_size=1, max_size=10)
 
 
-def click(item: str, number: int, time: int = NOW) -> StoredEvent:
-    """A click with a hash of its own."""
-    return StoredEvent(item, time, "click", 0.0, False, number + 1)
-
-
-def message(offset: int, *events: StoredEvent, user: str = "", session: str = "s") -> StoredMessage:
-    """One message."""
-    return StoredMessage(offset, user, session, shard_of(session), 1.0 + offset, list(events))
-
-
-async def dump(store: Store) -> dict[bytes, Any]:
-    """Every key of the group with its value."""
-    found = {}
-    async for key in store.redis.scan_iter(
-        match=store.prefix.replace("[", "\\[") + "*", count=1000
-    ):
-        found[key] = await store.redis.dump(key)
-    return found
+async def send(store: Store, *messages: StoredMessage, batch: int = 100) -> dict[str, int]:
+    """Apply messages to one partition, whose first offset is 0; gives the last step's counts."""
+    counts: dict[str, int] = {}
+    for at in range(0, len(messages), batch):
+        part = Part("p/0", messages[at].offset - 1, list(messages[at : at + batch]))
+        results, counts = await store.apply([part], now_s=NOW)
+        assert results[0].status == "applied"
+    return counts
 
 
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(MESSAGES, st.lists(st.integers(1, 8), min_size=1, max_size=10))
+@given(MESSAGES, CUTS, st.sampled_from([10, 100]))
 def test_step_means_what_the_reference_says(
-    redis_url: str, drawn: list[tuple[str, str, list[StoredEvent]]], cuts: list[int]
+    redis_url: str,
+    drawn: list[tuple[str, str, list[StoredEvent]]],
+    cuts: list[tuple[int, int]],
+    limit: int,
 ) -> None:
-    """Any stream, cut into any batches, each sent twice, leads to the reference's state."""
-    messages = [
-        message(n, *events, user=user, session=session)
-        for n, (user, session, events) in enumerate(drawn)
-    ]
-    reference = Reference()
-    reference.apply(messages)
+    """Any stream on two partitions, cut anywhere, parts of it sent again, is the reference's."""
 
     async def check() -> None:
-        store = Store(connect(redis_url), Settings(group=f"h{next(_groups)}", cache_s=0))
-        at, sizes = 0, itertools.cycle(cuts)
-        while at < len(messages):
-            batch = messages[at : at + next(sizes)]
-            for _ in range(2):
-                results, _counts = await store.apply([Part("p/0", at - 1, batch)], now_s=NOW)
-                assert results[0].status == "applied"
-                assert results[0].watermark == batch[-1].offset
-            at += len(batch)
-        await assert_same(store, reference)
-        await store.redis.aclose()
+        async with connect(redis_url) as client:
+            store = Store(client, Settings(group="h", cache_s=0, history_events=limit))
+            try:
+                await replay(store, drawn, cuts)
+            finally:
+                await client.flushdb()
 
     asyncio.run(check())
 
 
-async def assert_same(store: Store, reference: Reference) -> None:
-    """Histories, counts, pairs and popularity are the reference's."""
-    counts = await store.counts()
-    assert counts.get("events", 0) == reference.applied
-    assert counts.get("duplicates", 0) == reference.duplicates
-    names = sorted(reference.items)
-    indexes = await store.item_indexes(names)
-    index_of = dict(zip(names, indexes, strict=True))
-    for owner, history in reference.histories.items():
-        stored = unpack_history(await store.redis.get(store.key(f"history:{owner}")))
-        assert stored.count == reference.counts[owner]
-        assert stored.times.tolist() == [time for time, *_ in history]
-        assert stored.items.tolist() == [index_of.get(item, 0) for _, item, _ in history]
-    clock = counts.get("clock", float(NOW))
-    for name, index in index_of.items():
-        raw = await store.redis.get(store.key(f"pairs:{index}"))
-        records = np.frombuffer(raw or b"", layout.PAIR)
-        for record in records[records["item"] > 0]:
-            other = names[indexes.index(int(record["item"]))]
-            for channel, log2 in zip(layout.PAIR_CHANNELS, record["log2"], strict=True):
-                expected = decayed(
-                    reference.pairs.get((name, other, channel.name), []), clock, channel.half_life_s
-                )
-                found = np.exp2(float(log2) - (clock - layout.EPOCH) / channel.half_life_s)
-                assert found == pytest.approx(expected, rel=2e-3, abs=1e-9)
-    if names:
-        stats = await Catalogue(store).stats(np.array(indexes, np.int64), NOW)
-        for name, row in zip(names, stats, strict=True):
-            assert row["events"] == len(reference.items[name])
-            week = np.exp2(row["log2"][2] - (clock - layout.EPOCH) / (7 * 86400))
-            expected = decayed(reference.items[name], clock, 7 * 86400)
-            assert week == pytest.approx(expected, rel=1e-6)
+async def test_long_histories_mean_the_same(make_store: Callable[..., Store]) -> None:
+    """The same of a stream that fills histories many times over, with repeats and late events."""
+    chance = random.Random(5)
+    drawn = []
+    for n in range(300):
+        user, session = chance.choice([("", "s1"), ("", "s4"), ("u1", "s5"), ("u2", "s1")])
+        time = NOW - 300 + n - chance.choice([0, 0, 40])
+        items = chance.choices(["", *"abcdefghijklmnopq"], k=chance.randint(1, 3))
+        events = [click(item, 3 * n + place, time) for place, item in enumerate(items)]
+        drawn.append((user if n % 7 == 0 else "", session, events))
 
-
-async def test_redelivery_changes_no_key(store: Store) -> None:
-    """The same part again leaves every key as it was."""
-    part = Part("p/0", -1, [message(n, click(f"i{n}", n)) for n in range(20)])
-    await store.apply([part], now_s=NOW)
-    before = await dump(store)
-
-    results, counts = await store.apply([part], now_s=NOW)
-
-    assert results[0].watermark == 19
-    assert not any(counts.values())
-    assert await dump(store) == before
+    await replay(make_store(history_events=40), drawn, [(9, 2), (1, 0), (30, 5)])
 
 
 async def test_lost_effects_are_noticed(store: Store) -> None:
-    """A store behind what the worker has applied takes nothing and says where it is."""
-    await store.apply([Part("p/0", -1, [message(0, click("a", 0))])], now_s=NOW)
-    before = await dump(store)
+    """A partition behind what the worker has applied takes nothing; another one goes on."""
+    await send(store, message(0, click("a", 0)))
 
-    results, _ = await store.apply([Part("p/0", 7, [message(8, click("b", 8))])], now_s=NOW)
+    results, counts = await store.apply(
+        [
+            Part("p/0", 7, [message(8, click("b", 8))]),
+            Part("q/0", -1, [message(0, click("c", 9))]),
+        ],
+        now_s=NOW,
+    )
 
     assert (results[0].status, results[0].watermark) == ("lost", 0)
-    assert await dump(store) == before
+    assert (results[1].status, results[1].watermark) == ("applied", 0)
+    assert counts["events"] == 1
+    assert await store.item_indexes(["a", "b", "c"]) == [1, 0, 2]
 
 
-async def test_full_catalogue_stops_before_the_message(redis_url: str) -> None:
+async def test_watermarks_only_rise(store: Store) -> None:
+    """A worker that is behind another one adds only what is new, whatever the offsets' size."""
+    last = 2**53 - 1
+    await store.apply([Part("p/0", -1, [message(5, click("a", 0))])], now_s=NOW)
+    behind = Part("p/0", 2, [message(4, click("b", 1)), message(last, click("c", 2))])
+
+    results, _ = await store.apply([behind], now_s=NOW)
+
+    assert results[0].watermark == last
+    assert await store.watermarks(["p/0", "p/1"]) == [last, -1]
+    assert await store.item_indexes(["a", "b", "c"]) == [1, 0, 2]
+    assert (await store.apply([Part("p/0", last, [])], now_s=NOW))[0][0].watermark == last
+    assert await store.watermarks([]) == []
+
+
+async def test_message_without_events_moves_the_watermark(store: Store) -> None:
+    """A message of which nothing was left to apply is done with, and leaves no owner."""
+    await send(store, message(0, user="ada"))
+
+    assert await contents(store) == {"watermarks": {b"p/0": b"0"}}
+
+
+async def test_full_catalogue_stops_before_the_message(make_store: Callable[..., Store]) -> None:
     """A message that names too many new items has no effect, nor has what follows it."""
-    store = Store(connect(redis_url), Settings(group="full", max_items=2))
+    store, twin = make_store(max_items=2), make_store(max_items=2)
+    first = message(0, click("a", 0), session="s1")
     batch = [
-        message(0, click("a", 0)),
-        message(1, click("a", 1), click("b", 2), click("c", 3)),
+        first,
+        message(1, click("a", 1), click("b", 2), click("c", 3), user="ada", session="s1"),
         message(2, click("a", 4)),
     ]
 
@@ -163,108 +145,255 @@ async def test_full_catalogue_stops_before_the_message(redis_url: str) -> None:
 
     assert results[0] == ("full", 0, 1, [2])
     assert counts["events"] == 1
-    await store.redis.aclose()
+    await send(twin, first)
+    assert await contents(store) == await contents(twin)
+    kept = batch[1]._replace(events=[*batch[1].events[:2], click("b", 5)])
+    results, _ = await store.apply([Part("p/0", 0, [kept, batch[2]])], now_s=NOW)
+    assert results[0] == ("applied", 2, -1, [])
 
 
-async def test_everything_is_bounded(store: Store) -> None:
-    """Histories, neighbours and top lists stop growing at their limits."""
-    offset = 0
-    for step in range(20):
-        batch = []
-        for _ in range(100):
-            batch.append(message(offset, click(f"i{(offset * 17) % 700}", offset, NOW + step)))
-            offset += 1
-        await store.apply([Part("p/0", offset - 101, batch)], now_s=NOW)
-    history = unpack_history(await store.redis.get(store.key("history:s:s")))
+async def test_neighbours_are_bounded_and_the_strong_stay(
+    make_store: Callable[..., Store],
+) -> None:
+    """A full list makes room by its weak ones, the same whatever the batches; none twice."""
+    messages = []
+    for step in range(1200):
+        # Items come again after they had to go.
+        other = "friend" if step % 30 == 0 else f"i{step * 37 % 400}"
+        time = NOW + 3600 * step
+        events = [click(item, 2 * step + n, time) for n, item in enumerate(["hub", other])]
+        messages.append(message(step, *events, session=f"s{step}"))
+    kept = []
+    for batch in (1200, 500, 7, 1):
+        store = make_store()
+        await send(store, *messages, batch=batch)
+        hub, friend = await store.item_indexes(["hub", "friend"])
+        raw = await store.redis.get(store.key(f"pairs:{hub}"))
+        records = np.frombuffer(raw, layout.PAIR)
+        assert len(records) == layout.NEIGHBOURS
+        assert len(set(records["item"].tolist())) == layout.NEIGHBOURS
+        assert friend in records["item"]
+        kept.append(records["item"].tolist())
+
+    assert kept == [kept[0]] * 4
+
+
+async def test_everything_else_is_bounded(store: Store) -> None:
+    """Histories and top lists stop growing at their limits, and no list names an item twice."""
+    messages = [message(n, click(f"i{(n * 17) % 700}", n, NOW + n)) for n in range(2000)]
+    await send(store, *messages)
+    history = await history_of(store, "s:s")
 
     assert len(history.items) == store.settings.history_events
     assert history.count == 2000
-    sizes = [len(await store.redis.get(store.key(f"pairs:{n}"))) for n in range(1, 700, 50)]
-    assert max(sizes) <= layout.NEIGHBOURS * layout.PAIR.itemsize
-    for name in ("all", "recent", "day", "new"):
-        assert await store.redis.zcard(store.key(f"top:{name}")) <= layout.TOPS
+    assert history.times.tolist() == list(range(NOW + 1900, NOW + 2000))
+    for index in range(1, 701):
+        raw = await store.redis.get(store.key(f"pairs:{index}"))
+        items = [item for item in np.frombuffer(raw, layout.PAIR)["item"].tolist() if item]
+        assert len(set(items)) == len(items) <= layout.NEIGHBOURS
+    for name in ("all", "recent", "new", *layout.POPULARITY_HALF_LIVES_S):
+        assert await store.redis.zcard(store.key(f"top:{name}")) == layout.TOPS
+
+
+async def test_logarithms_of_zero_are_records_too(store: Store) -> None:
+    """Pairs whose logarithm is 0, as at the epoch, are not taken for empty room."""
+    for offset, other in enumerate("bcde"):
+        pair = [click(item, 2 * offset + n, layout.EPOCH) for n, item in enumerate(["a", other])]
+        await send(store, message(offset, *pair, session=other))
+
+    records = np.frombuffer(await store.redis.get(store.key("pairs:1")), layout.PAIR)
+
+    assert [item for item in records["item"].tolist() if item] == [2, 3, 4, 5]
+
+
+async def test_the_clock_is_the_newest_event(store: Store) -> None:
+    """Late events, in the same step or in another one, leave the clock where it is."""
+    await send(store, message(0, click("a", 0, NOW), click("b", 1, NOW - 9)))
+    await send(store, message(1, click("c", 2, NOW - 8)))
+    assert (await store.counts())["clock"] == NOW
+
+    await send(store, message(2, click("d", 3, NOW + 7)))
+    assert (await store.counts())["clock"] == NOW + 7
+
+
+async def test_event_types_are_bounded(store: Store) -> None:
+    """Types beyond the table's room share the code 0; their events count all the same."""
+    events = [StoredEvent("a", NOW, f"type{n}", 0.0, False, n) for n in range(300)]
+    messages = [message(n, event, session=f"s{n}") for n, event in enumerate(events)]
+    await send(store, *messages)
+
+    assert await store.event_types() == {n + 1: f"type{n}" for n in range(layout.TYPES)}
+    assert (await store.counts())["events"] == 300
+    assert (await history_of(store, "s:s299")).types.tolist() == [0]
 
 
 async def test_tops_hold_the_exact_head(store: Store) -> None:
-    """The top list is the head of a full sort, although it is bounded."""
-    events = [click(f"i{n % 500}", n, NOW - 3000 + n) for n in range(3000)]
-    for at in range(0, 3000, 100):
-        batch = [
-            message(at + n, event, session=f"s{n}") for n, event in enumerate(events[at : at + 100])
-        ]
-        await store.apply([Part("p/0", at - 1, batch)], now_s=NOW)
-
-    newest = await store.redis.zrange(store.key("top:recent"), 0, 4, desc=True)
-
-    assert await store.item_ids([int(n) for n in newest]) == [
-        f"i{n}" for n in (499, 498, 497, 496, 495)
-    ]
-
-
-async def test_hostile_ids_are_only_text(store: Store) -> None:
-    """Ids of any 256 characters are stored and found again."""
-    name = "{}*?[\\\x00é漢" + "x" * 247
-    await store.apply(
-        [Part("p/0", -1, [message(0, click(name, 0), user=name, session=name)])], now_s=NOW
+    """Each top list is the head of a full sort, although it is bounded."""
+    places = np.random.default_rng(1).zipf(1.3, 3000) % 500
+    times = np.sort(np.random.default_rng(2).integers(NOW - 5 * 86400, NOW, 3000)).tolist()
+    await send(
+        store,
+        *(
+            message(n, click(f"i{place}", n, time), session=f"s{n}")
+            for n, (place, time) in enumerate(zip(places.tolist(), times, strict=True))
+        ),
     )
+    n_items = int((await store.counts())["items"])
+    stats = await Catalogue(store).stats(np.arange(1, n_items + 1), NOW)
+    columns = {"all": stats["events"], "recent": stats["last"], "new": stats["first"]}
+    columns |= dict(zip(layout.POPULARITY_HALF_LIVES_S, stats["log2"].T, strict=True))
+
+    for name, column in columns.items():
+        top = await store.redis.zrange(store.key(f"top:{name}"), 0, -1, desc=True, withscores=True)
+        assert [score for _, score in top] == sorted(column.tolist(), reverse=True)[: layout.TOPS]
+
+
+async def test_login_joins_the_session(store: Store) -> None:
+    """At login the session's events become the user's, by time, none twice; later ones follow."""
+    seen_on_both = click("b", 2, NOW + 2)
+    await send(
+        store,
+        message(0, click("d", 4, NOW + 4), seen_on_both, user="ada", session="old"),
+        message(1, click("a", 1, NOW + 1), seen_on_both, click("c", 3, NOW + 3), session="new"),
+        message(2, click("e", 5, NOW + 5), user="ada", session="new"),
+        message(3, click("f", 6, NOW + 6), session="new"),
+        batch=1,
+    )
+    history = await history_of(store, "u:ada")
+
+    assert await store.item_ids(history.items.tolist()) == list("abcdef")
+    assert history.count == 6
+    assert not await store.redis.exists(store.key("history:s:new"))
+
+
+async def test_a_joined_history_is_bounded(make_store: Callable[..., Store]) -> None:
+    """What joins at login counts against the limit, even if the login itself is a repetition."""
+    store = make_store(history_events=10)
+    newest = click("z", 99, NOW + 99)
+    await send(
+        store,
+        message(0, *(click("a", n, NOW + n) for n in range(9)), newest, user="ada", session="old"),
+        message(1, *(click("b", n, NOW + n) for n in range(20, 29)), session="new"),
+        message(2, newest, user="ada", session="new"),
+    )
+    history = await history_of(store, "u:ada")
+
+    assert history.times.tolist() == [*range(NOW + 20, NOW + 29), NOW + 99]
+    assert history.count == 19
+
+
+async def test_links_and_histories_expire(make_store: Callable[..., Store]) -> None:
+    """A link holds for one session lifetime at least and two at most; every history expires."""
+    store = make_store(session_ttl_s=1000, user_ttl_s=5000)
+    await send(store, message(0, click("a", 0), user="ada"), message(1, click("b", 1), session="t"))
+
+    found = [await store.linked_user("s", now_s=NOW + later) for later in (0, 1000, 2000)]
+    assert found == ["ada", "ada", None]
+    for n, (later, owner) in enumerate([(1000, "u:ada"), (2000, "s:s")], 2):
+        await store.apply([Part("p/0", n - 1, [message(n, click("c", n))])], now_s=NOW + later)
+        assert (await history_of(store, owner)).items[-1] == 3
+    for key, most in (("u:ada", 5000), ("s:t", 1000)):
+        assert most - 60 < await store.redis.ttl(store.key(f"history:{key}")) <= most
+    links = store.key(f"links:{NOW // 1000}:{shard_of('s')}")
+    assert 1940 < await store.redis.ttl(links) <= 2000
+
+
+@pytest.mark.parametrize("name", ["{}*?[\\\x00é漢" + "x" * 247, "😀" * 256, "漢" * 256])
+async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
+    """Ids of any 256 characters are stored and found again."""
+    await send(store, message(0, click(name, 0), user=name, session=name + "s"))
 
     assert await store.item_ids(await store.item_indexes([name])) == [name]
-    assert (await store.erase_user(name))["events"] == 1
+    assert await store.linked_user(name + "s", now_s=NOW) == name
+    assert await store.erase_user(name) == {"events": 1, "sessions": 1, "links": 1}
 
 
 async def test_erasing_a_user(store: Store) -> None:
     """History, links and histories of linked sessions go; what is counted of items stays."""
-    await store.apply(
-        [
-            Part(
-                "p/0", -1,
-                [
-                    message(0, click("a", 0), session="s1"),
-                    message(1, click("b", 1), user="ada", session="s1"),
-                    message(2, click("c", 2), user="ada", session="s2"),
-                    message(3, click("c", 3), user="bob", session="s3"),
-                ],
-            )
-        ],
-        now_s=NOW,
-    )  # fmt: skip
+    await send(
+        store,
+        message(0, click("a", 0), session="s1"),
+        message(1, click("b", 1), user="ada", session="s1"),
+        message(2, click("c", 2), user="ada", session="s2"),
+        message(3, click("c", 3), user="bob", session="s3"),
+        message(4, click("d", 4), session="ada"),
+    )
+    before = await contents(store)
     assert await store.linked_user("s1", now_s=NOW) == "ada"
 
     removed = await store.erase_user("ada")
 
-    assert removed == {"events": 3, "sessions": 1, "links": 2}
+    assert removed == {"events": 4, "sessions": 2, "links": 2}
     assert await store.linked_user("s1", now_s=NOW) is None
     assert await store.linked_user("s3", now_s=NOW) == "bob"
-    assert not [key for key in await dump(store) if b"ada" in key]
+    after = await contents(store)
+    assert "ada" not in str(after)
+    assert [key for key in before if after.get(key) != before[key]] == [
+        key for key in before if "ada" in key + str(before[key])
+    ]
+    assert await store.erase_user("ada") == {"events": 0, "sessions": 0, "links": 0}
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
     """A learner that is behind the stored watermark cannot overwrite it."""
+    assert await store.load_ranker() == {}
     assert await store.save_ranker({"state": b"1"}, field="x/0", expected=-1, offset=5)
     assert not await store.save_ranker({"state": b"2"}, field="x/0", expected=-1, offset=6)
-    assert (await store.load_ranker())["state"] == b"1"
+    assert await store.load_ranker() == {"state": b"1", "watermark:x/0": b"5"}
+    assert await store.save_ranker({"state": b"3"}, field="x/0", expected=5, offset=7)
+    assert (await store.load_ranker())["state"] == b"3"
 
 
-async def test_neighbours_share_one(store: Store) -> None:
-    """Shares of a list are non-negative and sum to less than one in every channel."""
-    events = [click(f"i{n % 7}", n, NOW + n) for n in range(60)]
-    batch = [message(n, event) for n, event in enumerate(events)]
-    await store.apply([Part("p/0", -1, batch)], now_s=NOW)
+async def test_served_lists_are_kept_for_a_while(store: Store) -> None:
+    """A served list is found by its id until attribution ends."""
+    lists: Sequence[tuple[str, Sequence[str]]] = [("r1", ["a", "é"]), ("r2", [])]
+    await store.log_served(lists)
 
-    raw = await store.redis.get(store.key("pairs:1"))
-    (neighbours,) = unpack_neighbours([raw], NOW + 60.0)
-
-    assert (neighbours.shares >= 0).all()
-    assert (neighbours.shares.sum(axis=0)[:5] < 1).all()
-    assert unpack_neighbours([None, raw], 0.0)[0].items.size == 0
+    for name, items in lists:
+        key = store.key(f"served:{name}")
+        assert msgspec.msgpack.decode(await store.redis.get(key)) == items
+        assert 0 < await store.redis.ttl(key) <= store.settings.impression_ttl_s
 
 
-async def test_dead_connection_is_replaced(store: Store, redis_url: str) -> None:
+def test_events_as_the_step_takes_them() -> None:
+    """Weights and purchases go by the type in lower case; times are whole seconds."""
+    events = [
+        Event("Purchase", 1.9, event_id="e", item_id="i"),
+        Event("view", 2.0, event_id="f"),
+    ]
+
+    stored = stored_events(
+        events, weights={"purchase": 4.0}, purchase_types=frozenset({"purchase"})
+    )
+
+    assert stored == [
+        StoredEvent("i", 1, "Purchase", 2.0, True, event_hash("e")),
+        StoredEvent("", 2, "view", 0.0, False, event_hash("f")),
+    ]
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
+def test_weights_have_logarithms(weight: float) -> None:
+    """A weight that the step could not count is refused when settings are read."""
+    with pytest.raises(ValueError, match="event_weights"):
+        Settings(event_weights={"click": weight})
+
+
+async def test_dead_connection_is_replaced(store: Store) -> None:
     """A connection that died unused costs the next command nothing but a new one."""
     await store.ping()
-    other: Any = connect(redis_url)
-    await other.client_kill_filter(_type="normal", skipme=True)
+    port = store.redis.connection_pool.connection_kwargs["port"]
+    other: Any = connect(f"redis://127.0.0.1:{port}")
+    await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     await store.ping()
 
     await other.aclose()
+
+
+async def test_a_store_that_is_away_is_unavailable() -> None:
+    """Asking an absent server says so with a typed error."""
+    away = Store(connect(f"redis://127.0.0.1:{free_port()}"), Settings())
+    with pytest.raises(Unavailable):
+        await away.ping()
+    await away.redis.aclose()

@@ -1,0 +1,248 @@
+"""Retrieval: pure, bounded, and what the neighbour lists say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import layout
+from models.retrieval import (
+    BOTH,
+    CO_VISITED,
+    DAY,
+    FADES,
+    MONTH,
+    N_CHANNELS,
+    NO_NEIGHBOURS,
+    OWN,
+    SIGNALS,
+    TOPS_TAKEN,
+    Context,
+    Neighbours,
+    Slots,
+    blend,
+    co_visited,
+    context_of,
+    only,
+    retrieve,
+    unpack_neighbours,
+)
+from models.sessions import History, merge_histories, unpack_history
+from tests.models.reference import NOW
+
+HISTORIES = st.lists(st.integers(0, 400), max_size=100)
+
+
+def history(*items: int) -> History:
+    """A history of clicks a minute apart."""
+    n = len(items)
+    times = np.arange(n, dtype=np.uint32) * 60 + NOW
+    return History(n, 1.0, np.array(items, np.uint32), times, np.ones(n, np.uint8))
+
+
+def lists_of(context: Context, seed: int, n_items: int) -> list[Neighbours]:
+    """Random neighbour lists of the context's items, some of them empty."""
+    rng = np.random.default_rng(seed)
+    lists = []
+    for _ in context.recent:
+        size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS)
+        items = rng.choice(np.arange(1, n_items), size, replace=False)
+        lists.append(Neighbours(items.astype(np.int64), rng.random((size, N_CHANNELS + 1))))
+    return lists
+
+
+@given(HISTORIES, st.integers(0, 99))
+def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
+    """No candidate twice, none unknown, and never more than the sources add up to."""
+    context = context_of(history(*events))
+    tops = {name: np.arange(1, 301) * 3 for name in TOPS_TAKEN}
+    lists = lists_of(context, seed, 900)
+
+    candidates = retrieve(context, lists, tops, Slots())
+
+    items = candidates.items.tolist()
+    assert len(set(items)) == len(items) <= CO_VISITED + OWN + sum(TOPS_TAKEN.values())
+    assert min(items) > 0
+    assert (candidates.signals >= 0).all()
+    again = retrieve(context, lists, tops, Slots())
+    assert np.array_equal(again.items, candidates.items)
+    assert np.array_equal(again.signals, candidates.signals)
+
+
+def naive_signals(lists: Sequence[Neighbours]) -> dict[int, list[float]]:
+    """Each co-visited item's signals, by their definitions."""
+    signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
+    for distance, neighbours in enumerate(lists):
+        for item, shares in zip(neighbours.items.tolist(), neighbours.shares, strict=True):
+            own = signals[item]
+            if distance == 0:
+                own[:N_CHANNELS] = shares[:N_CHANNELS]
+            if distance < 3:
+                own[SIGNALS.index("both_3")] += FADES[distance] * shares[BOTH]
+            own[SIGNALS.index("both_10")] += FADES[distance] * shares[BOTH]
+            own[SIGNALS.index("day_10")] += FADES[distance] * shares[DAY]
+            own[SIGNALS.index("month_10")] += FADES[distance] * shares[MONTH]
+    return signals
+
+
+@settings(deadline=None, max_examples=30)
+@given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
+def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
+    """Every way to candidates gives an item the signals that a plain loop gives."""
+    context = context_of(history(*events))
+    lists = lists_of(context, seed, n_items)
+    naive = naive_signals(lists)
+    asked = np.arange(1, 2 * n_items, dtype=np.int64)
+
+    slots = Slots()
+    found = {
+        "all": co_visited(lists, slots),
+        "given": only(asked, lists, slots),
+        "best": retrieve(context, lists, {"all": asked}, slots, also=asked),
+    }
+
+    assert set(found["all"].items.tolist()) == naive.keys()
+    assert found["given"].items.tolist() == asked.tolist()
+    assert set(asked.tolist()) <= set(found["best"].items.tolist())
+    for name, candidates in found.items():
+        for item, signals in zip(candidates.items.tolist(), candidates.signals, strict=True):
+            expected = naive[item] if item in naive else [0.0] * len(SIGNALS)
+            assert np.allclose(signals, expected, rtol=1e-9, atol=0), (name, item)
+
+
+def test_the_best_of_the_co_visited_are_kept() -> None:
+    """The blend decides which co-visited items are kept; others in a list keep their signals."""
+    context = context_of(history(*range(1, 11)))
+    lists = lists_of(context, 5, 900)
+    everything = co_visited(lists, Slots())
+    order = np.argsort(-blend(everything.signals))
+
+    best, worst = order[:CO_VISITED], order[-20:]
+    found = retrieve(context, lists, {"all": everything.items[worst]}, Slots())
+    signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
+
+    expected = everything.items[[*best, *worst]].tolist()
+    assert signals.keys() == {*expected, *range(1, 11)}
+    for item, own in zip(everything.items.tolist(), everything.signals.tolist(), strict=True):
+        assert signals.get(item, own) == own
+
+
+def test_blend_is_relative_to_the_greatest() -> None:
+    """Three signals count, each as a share of its greatest; nothing gives nothing."""
+    signals = np.zeros((3, len(SIGNALS)))
+    signals[:, SIGNALS.index("both_10")] = [2.0, 4.0, 0.0]
+    signals[:, SIGNALS.index("day_1")] = [0.0, 0.0, 1e-9]
+    signals[:, SIGNALS.index("month_1")] = 7.0
+
+    assert blend(signals).tolist() == pytest.approx([0.5, 1.0, 0.2])
+    assert blend(np.zeros((2, len(SIGNALS)))).tolist() == [0.0, 0.0]
+    assert blend(np.zeros((0, len(SIGNALS)))).tolist() == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 3000), max_size=80), st.lists(st.integers(0, 6000))),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_slots_number_distinct_items(calls: list[tuple[list[int], list[int]]]) -> None:
+    """However often it was used before, the numbering is that of np.unique; others get -1."""
+    slots = Slots()
+    for items, asked in calls:
+        given_items = np.array(items, np.int64)
+
+        distinct, places = slots.number(given_items)
+        found = slots.places(np.array(asked, np.int64), distinct)
+
+        assert np.array_equal(np.sort(distinct), np.unique(given_items))
+        assert np.array_equal(distinct[places], given_items)
+        assert [distinct[p] if p >= 0 else None for p in found] == [
+            item if item in items else None for item in asked
+        ]
+
+
+@given(HISTORIES)
+def test_context_is_the_history_distilled(events: list[int]) -> None:
+    """Distinct known items, newest first, with counts, times and distance."""
+    context = context_of(history(*events))
+    known = [item for item in reversed(events) if item]
+
+    assert context.items.tolist() == list(dict.fromkeys(known))
+    assert context.recent.tolist() == context.items.tolist()[: layout.WINDOW]
+    assert context.counts.tolist() == [known.count(item) for item in context.items]
+    assert context.positions.tolist() == [known.index(item) + 1 for item in context.items]
+    last = {item: NOW + 60.0 * n for n, item in enumerate(events)}
+    assert context.times.tolist() == [last[item] for item in context.items]
+    assert context.length == len(known)
+
+
+def test_strong_is_the_last_event() -> None:
+    """An item is strong if its newest event is of a strong type."""
+    two = History(
+        3,
+        1.0,
+        np.array([1, 2, 1], np.uint32),
+        np.array([1, 2, 3], np.uint32),
+        np.array([1, 9, 9], np.uint8),
+    )
+
+    assert context_of(two, frozenset({9})).strong.tolist() == [1, 1]
+    assert context_of(two, frozenset({1})).strong.tolist() == [0, 0]
+
+
+def packed(*records: tuple[int, float], room: int = 0) -> bytes:
+    """A stored list whose channels all say the same, with empty room behind."""
+    rows = np.zeros(len(records) + room, layout.PAIR)
+    for row, (item, log2) in zip(rows, records, strict=False):
+        row["item"], row["log2"] = item, log2
+    return rows.tobytes()
+
+
+def test_lists_are_unpacked_as_shares() -> None:
+    """Each count is divided by the list's sum and a half; what never was counts nothing."""
+    clock_s = layout.EPOCH + 86400.0
+    ages = clock_s - layout.EPOCH
+    raw = packed((3, 2.0), (300, -1e30), room=5)
+
+    lists = unpack_neighbours([None, raw, b"", raw], clock_s)
+
+    assert [neighbours.items.tolist() for neighbours in lists] == [[], [3, 300], [], [3, 300]]
+    counts = [2.0 ** (2.0 - ages / channel.half_life_s) for channel in layout.PAIR_CHANNELS]
+    shares = [count / (count + 0.5) for count in counts]
+    both = shares[1] + 0.5 * shares[2]
+    assert lists[1].shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
+    assert lists[1].shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
+    assert unpack_neighbours([None], clock_s)[0] is NO_NEIGHBOURS
+
+
+@given(st.floats(0, 2**32), st.lists(st.floats(-(2.0**99), 1e5, width=32), min_size=1, max_size=20))
+def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> None:
+    """A clock far behind or ahead of the list gives shares that are numbers and sum to one."""
+    raw = packed(*enumerate(logs, 1))
+
+    (neighbours,) = unpack_neighbours([raw], clock_s)
+
+    assert np.isfinite(neighbours.shares).all()
+    assert (neighbours.shares >= 0).all()
+    assert (neighbours.shares[:, :N_CHANNELS].sum(axis=0) <= 1 + 1e-9).all()
+
+
+def test_histories_merge_by_time() -> None:
+    """Two histories in one, oldest first; an empty one adds nothing."""
+    one, other, none = history(1, 2), history(3, 4), unpack_history(None)
+    other.times.flags.writeable = True
+    other.times[:] = [NOW - 1, NOW + 30]
+
+    merged = merge_histories(one, other)
+
+    assert merged.items.tolist() == [3, 1, 4, 2]
+    assert (merged.count, merged.accepted_at) == (4, 1.0)
+    assert merge_histories(one, none) is one
+    assert merge_histories(none, one) is one
