@@ -10,11 +10,15 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from models.errors import Unavailable
+from models.tokens import Kind, parse_token
 
 TIMEOUT_S = 10.0
+EFFECT_S = 60.0
+"""Longest wait for the first events: a fresh worker must join its consumer group before."""
+
 FOUND_ELSEWHERE = 0.35
 """Chance that a shopper takes something that was not in the list."""
 
@@ -65,6 +69,12 @@ class Client:
         self._address = urllib.parse.urlsplit(api_url).netloc
         self._connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
     def get(self, path: str, **query: object) -> dict[str, Any]:
         """The JSON answer of a GET; raises `Unavailable` where there is none."""
         known = {name: value for name, value in query.items() if value is not None}
@@ -88,21 +98,32 @@ class Client:
             self._connection.close()
             raise Unavailable(f"the API at {self._address} does not answer: {error}") from error
         if answer.status >= 400:
-            raise Unavailable(f"{method} {path} answered {answer.status}: {content.decode()}")
+            raise Unavailable(
+                f"{method} {path} answered {answer.status}: {content.decode(errors='replace')}"
+            )
         parsed: dict[str, Any] = json.loads(content)
         return parsed
 
 
 @dataclass
 class Shopper:
-    """Somebody with a taste: how much each category draws them."""
+    """Somebody with a taste: how much each category draws them.
+
+    Attributes
+    ----------
+    name
+        Decides the taste, so that whoever comes again wants the same things.
+    chance
+        Decides what is done this time.
+    """
 
     name: str
     chance: random.Random
     taste: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.taste = {category: self.chance.random() ** 4 for category in CATALOGUE}
+        liking = random.Random(self.name)
+        self.taste = {category: liking.random() ** 4 for category in CATALOGUE}
 
     def finds(self, last: str | None) -> str:
         """An item found without help: by taste, often near the last one."""
@@ -141,50 +162,65 @@ def warm_up(
     api_url: str, *, events: int, seed: int, now_s: float, say: Callable[[str], None]
 ) -> int:
     """Send sessions of the last hour, and wait until all are in effect; gives how many events."""
-    client, chance = Client(api_url), random.Random(seed)
-    sent, number, after = 0, 0, ""
-    while sent < events:
-        number += 1
-        shopper = Shopper(f"shopper-{number % 40}", chance)
-        session = events_of_session(shopper, start_s=now_s - chance.uniform(300, 3600))
-        answer = client.send(f"warm-{number}", shopper.name, session)
-        sent, after = sent + answer["accepted"], answer["after"]
-    say(f"{sent} events of {number} simulated sessions accepted; waiting for their effect")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        answer = client.get("/recommend", user_id="nobody", num_results=1, after=after)
-        if answer["freshness"]["afterReached"]:
-            return sent
-    raise Unavailable("no event has taken effect within 60 s: is a worker running?")
+    chance = random.Random(seed)
+    sent, number = 0, 0
+    newest: dict[tuple[Kind, int], str] = {}
+    with Client(api_url) as client:
+        while sent < events:
+            number += 1
+            shopper = Shopper(f"shopper-{number % 40}", chance)
+            session = events_of_session(shopper, start_s=now_s - chance.uniform(300, 3600))
+            answer = client.send(f"warm-{number}", shopper.name, session)
+            sent += answer["accepted"]
+            token = answer["after"]
+            newest |= {(p.kind, p.partition): token for p in parse_token(token)} if token else {}
+        say(f"{sent} events of {number} simulated sessions accepted; waiting for their effect")
+        _wait(client, sorted(set(newest.values())))
+    return sent
+
+
+def _wait(client: Client, tokens: list[str]) -> None:
+    """Until the events of all tokens are in effect; partitions take effect independently."""
+    deadline = time.monotonic() + EFFECT_S
+    for token in tokens:
+        reached = False
+        while not reached:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"no effect of events within {EFFECT_S:.0f} s: is a worker running?"
+                )
+            answer = client.get("/recommend", user_id="nobody", num_results=1, after=token)
+            reached = bool(answer["freshness"]["afterReached"])
 
 
 def shop(
     api_url: str, *, rate_per_s: float, seed: int, stop: threading.Event, clock: Callable[[], float]
 ) -> int:
     """Shoppers come, ask, click and buy until `stop` is set; gives how many events they sent."""
-    client, chance = Client(api_url), random.Random(seed)
+    chance = random.Random(seed)
     sent = number = 0
-    while not stop.is_set():
-        number += 1
-        shopper = Shopper(f"shopper-{chance.randrange(60)}", chance)
-        logged_in = chance.random() > LOGS_IN
-        last: str | None = None
-        for _ in range(chance.randint(2, 8)):
-            if stop.wait(1.0 / rate_per_s):
-                break
-            user_id = shopper.name if logged_in else None
-            session_id = f"visit-{seed}-{number}"
-            answer = client.get(
-                "/recommend", user_id=user_id, session_id=session_id, num_results=10
-            )
-            shown = [item["itemId"] for item in answer["items"]]
-            picked = None if chance.random() < FOUND_ELSEWHERE else shopper.picks(shown)
-            last = picked or shopper.finds(last)
-            kind = "purchase" if chance.random() < BUYS else "click"
-            event: dict[str, Any] = {"eventType": kind, "itemId": last, "sentAt": clock()}
-            if picked:
-                event["recommendationId"] = answer["recommendationId"]
-            client.send(session_id, user_id, [event])
-            sent += 1
-            logged_in = logged_in or chance.random() < LOGS_IN
+    with Client(api_url) as client:
+        while not stop.is_set():
+            number += 1
+            shopper = Shopper(f"shopper-{chance.randrange(60)}", chance)
+            logged_in = chance.random() > LOGS_IN
+            last: str | None = None
+            for _ in range(chance.randint(2, 8)):
+                if stop.wait(1.0 / rate_per_s):
+                    break
+                user_id = shopper.name if logged_in else None
+                session_id = f"visit-{seed}-{number}"
+                answer = client.get(
+                    "/recommend", user_id=user_id, session_id=session_id, num_results=10
+                )
+                shown = [item["itemId"] for item in answer["items"]]
+                picked = None if chance.random() < FOUND_ELSEWHERE else shopper.picks(shown)
+                last = picked or shopper.finds(last)
+                kind = "purchase" if chance.random() < BUYS else "click"
+                event: dict[str, Any] = {"eventType": kind, "itemId": last, "sentAt": clock()}
+                if picked:
+                    event["recommendationId"] = answer["recommendationId"]
+                client.send(session_id, user_id, [event])
+                sent += 1
+                logged_in = logged_in or chance.random() < LOGS_IN
     return sent

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -47,13 +51,12 @@ def texts(browser: Chrome, selector: str) -> list[str]:
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> None:
-    """Clicking an item shows the list before and after, and the milliseconds between."""
+def somebody_new(running: Stack, browser: Chrome) -> WebElement:
+    """The page of somebody new whose list shows an item that others went on from."""
     for session in range(3):
         for item in ("garden-hose", "sprinkler", "flower-pot"):
             after = running.click(item, session=f"gardener-{session}")
     running.recommend(f"after={after}")
-    wait = WebDriverWait(browser, 30)
     browser.get(running.url)
 
     def clickable(_: Chrome) -> WebElement | None:
@@ -64,8 +67,15 @@ def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> N
         browser.find_element(By.ID, "fresh").click()
         return None
 
-    hose = wait.until(clickable)
+    hose = WebDriverWait(browser, 30).until(clickable)
     assert hose
+    return hose
+
+
+def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> None:
+    """Clicking an item shows the list before and after, and the milliseconds between."""
+    wait = WebDriverWait(browser, 30)
+    hose = somebody_new(running, browser)
     before = texts(browser, "#items .item")
 
     hose.click()
@@ -73,12 +83,42 @@ def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> N
 
     assert int(browser.find_element(By.ID, "ms").text) >= 0
     assert texts(browser, "#before li") == before
+    assert texts(browser, "#after li") != before
+    assert browser.find_element(By.ID, "effect").text == "visible"
+    assert "because of Garden hose" in browser.find_element(By.ID, "why").text
     assert texts(browser, "#after li")[0] in {"Sprinkler", "Flower pot"}
     assert texts(browser, "#after li") == texts(browser, "#items .item")
     assert "user-personalization" in browser.find_element(By.ID, "status").text
     assert browser.find_element(By.ID, "error").text == ""
     log = browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert [entry for entry in log if entry["level"] == "SEVERE"] == []
+
+
+def test_page_works_by_keyboard(running: Stack, browser: Chrome) -> None:
+    """Enter on an item is a click, and the focus stays in the list that has changed."""
+    hose = somebody_new(running, browser)
+
+    hose.send_keys(Keys.ENTER)
+    WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "proof").is_displayed())
+
+    focused = browser.switch_to.active_element
+    assert focused.text in texts(browser, "#items .item")
+
+
+def test_page_claims_no_effect_that_it_has_not_seen(running: Stack, browser: Chrome) -> None:
+    """An event that no worker brings into effect is said to be accepted only."""
+    hose = somebody_new(running, browser)
+    # A token of the future: its event never takes effect.
+    browser.execute_script(
+        "const sent = ask; ask = async (path, options) =>"
+        " ({...await sent(path, options), ...(path === '/events' ? {after: 'c0-999999'} : {})})"
+    )
+
+    hose.click()
+    error = browser.find_element(By.ID, "error")
+    WebDriverWait(browser, 30).until(lambda _: "not in effect yet" in error.text)
+
+    assert not browser.find_element(By.ID, "proof").is_displayed()
 
 
 def test_page_shows_errors_as_text(running: Stack, browser: Chrome) -> None:
@@ -96,23 +136,35 @@ def test_demo_once(tmp_path: Path) -> None:
     bare = {
         name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")
     }
-    ended = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "cli", "demo", "--once", "--json", "--port", "0"],
-        cwd=tmp_path, env=bare | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=tmp_path, env=bare | {"PYTHONPATH": str(ROOT)}, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as started:  # fmt: skip
+        try:
+            output, said = started.communicate(timeout=120)
+        finally:
+            started.terminate()
 
-    assert ended.returncode == 0, ended.stderr
-    proof = json.loads(ended.stdout)
+    assert started.returncode == 0, said
+    proof = json.loads(output)
+    assert len(output.splitlines()) == 1
     assert proof["changed"] is True
     assert proof["click"] in proof["before"]
     assert proof["before"] != proof["after"]
     assert 0 < proof["accepted_to_visible_ms"] < 5000
     assert list(tmp_path.iterdir()) == []
-    pids = [
-        int(line.split("pid ")[1].rstrip(")"))
-        for line in ended.stderr.splitlines()
-        if "pid " in line
-    ]
+    pids = [int(pid) for pid in re.findall(r"\(pid (\d+)\)", said)]
     assert len(pids) == 4
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert of_session(started.pid) == []
+
+
+def of_session(leader: int) -> list[int]:
+    """The processes that were started in a session and still run."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
