@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack
+from ops.embedded import start_broker
+from streams.topics import ensure_topics
+from tests.stack import Servers, Stack, new_stack
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,41 @@ def test_health_metrics_and_reference(running: Stack) -> None:
             assert schema == {"$ref": "#/components/schemas/ErrorShape"}
 
 
-def test_redis_and_kafka_away(stack: Callable[..., Stack]) -> None:
+def test_browsers_of_configured_origins_may_call(running: Stack) -> None:
+    """The configured origin is let in, another is not."""
+    for origin, allowed in (("https://shop.example", True), ("https://other.example", False)):
+        request = urllib.request.Request(running.url + "/healthz", headers={"Origin": origin})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert (answer.headers["access-control-allow-origin"] == origin) is allowed
+
+
+def test_kafka_away(servers: Servers, tmp_path: Path) -> None:
+    """Without Kafka events are refused, recommendations go on; readiness names what is missing."""
+    broker = start_broker(tmp_path)
+    one = new_stack(
+        Servers(broker.address, servers.redis), f"k{broker.port}", tmp_path, publish_timeout_s=2
+    )
+    try:
+        ensure_topics(one.settings)
+        one.start("api")
+        one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
+        one.click("lamp")
+        broker.stop()
+
+        status, answer = one.ask("GET", "/readyz")
+        assert status == 503
+        assert [name.split(":")[0] for name in answer["missing"]] == ["kafka"]
+        event = {"eventType": "click", "itemId": "lamp", "sentAt": time.time()}
+        message = {"sessionId": "s", "eventList": [event]}
+        status, answer = one.ask("POST", "/events", message)
+        assert (status, answer["error"]["type"]) == (503, "unavailable")
+        assert one.ask("GET", "/recommend?user_id=x")[0] == 200
+    finally:
+        one.stop_all()
+        broker.stop()
+
+
+def test_redis_away(stack: Callable[..., Stack]) -> None:
     """Without Redis the last known trends are served; readiness names what is missing."""
     one = stack(cache_s=0.1, publish_timeout_s=2)
     one.start("worker")

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ops.embedded import free_port
 from tests.conftest import recorded
 from tests.servers import ROOT, wait_until
 from tests.stack import Stack
@@ -23,11 +24,11 @@ from tests.stack import Stack
 BARE = {name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")}
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command of the product in a folder, with nothing configured."""
+def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command of the product in a folder, with nothing configured but these settings."""
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
-        cwd=cwd, env=BARE | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=cwd, env=BARE | {"PYTHONPATH": str(ROOT)} | settings, capture_output=True, text=True,
         timeout=120, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -83,6 +84,24 @@ def test_no_servers_is_one_clear_line(tmp_path: Path) -> None:
         ended = command(*arguments, cwd=tmp_path)
         assert ended.returncode == 1
         assert ended.stderr.strip().splitlines()[-1].startswith("Error: no servers: start")
+
+
+def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
+    """Commands whose configured servers do not answer name the address, and end."""
+    recording = tmp_path / "events.csv"
+    recording.write_text("user,item,type,ts\nu,i,click,1700000000\n")
+    nobody = f"127.0.0.1:{free_port()}"
+    servers = {
+        "RECOMMENDER_KAFKA": nobody,
+        "RECOMMENDER_REDIS": f"redis://{nobody}/0",
+        "RECOMMENDER_PUBLISH_TIMEOUT_S": "1",
+    }
+    for arguments in (("topics",), ("status",), ("dead-letters", "list"), ("replay", "events.csv")):
+        ended = command(*arguments, cwd=tmp_path, **servers)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert ended.stderr.strip().splitlines()[-1].startswith("Error: ")
+        assert nobody in ended.stderr.strip().splitlines()[-1]
 
 
 def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
