@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.ranking import Ranker
-from models.retrieval import Floats, Indexes, Neighbours, unpack_neighbours
+from models.retrieval import NOTHING, Floats, Indexes, Neighbours, heads_of, unpack_neighbours
 from models.store import Store
 
 MAX_LISTS = 20_000
@@ -70,11 +70,12 @@ class Reads:
 
 @dataclass
 class Overview:
-    """What all requests share: the clock, the top lists, the ranker."""
+    """What all requests share: the clock, the top lists and candidates from them, the ranker."""
 
     clock_s: float = 0.0
     accepted_at: float = 0.0
     tops: dict[str, Indexes] = field(default_factory=dict)
+    heads: Indexes = field(default_factory=lambda: NOTHING)
     best: Floats = field(default_factory=lambda: np.zeros(5))
     types: dict[int, str] = field(default_factory=dict)
     ranker: Ranker = field(default_factory=Ranker)
@@ -120,20 +121,26 @@ class Catalogue:
         pipe.hgetall(store.key("types"))
         pipe.hmget(store.key("ranker"), ["state", "serving"])
         *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
-        tops = dict(zip(names, ranked, strict=True))
-        best = [tops[name][0][1] if tops[name] else 0.0 for name in layout.POPULARITY_HALF_LIVES_S]
-        most = tops["all"][0][1] if tops["all"] else 1.0
+        scored = dict(zip(names, ranked, strict=True))
+        greatest = {name: members[0][1] if members else 0.0 for name, members in scored.items()}
         ranker = self.overview.ranker
         if state != self._ranker_state:
             ranker, self._ranker_state = Ranker.from_state(state), state
+        tops = {
+            name: np.array([int(member) for member, _ in members], np.int64)
+            for name, members in scored.items()
+        }
         self.overview = Overview(
             clock_s=float(clock or 0),
             accepted_at=float(accepted_at or 0),
-            tops={
-                name: np.array([int(member) for member, _ in ranked], np.int64)
-                for name, ranked in tops.items()
-            },
-            best=np.array([*best, np.log2(max(most, 1.0))]),
+            tops=tops,
+            heads=heads_of(tops),
+            best=np.array(
+                [
+                    *(greatest[name] for name in layout.POPULARITY_HALF_LIVES_S),
+                    np.log2(max(greatest["all"], 1.0)),
+                ]
+            ),
             types={int(code): name.decode() for name, code in types.items()},
             ranker=ranker,
             serving=(serving or b"blend").decode(),

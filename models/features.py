@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import f8, from_dtype, i8, u4, void
 from numpy.typing import NDArray
 
+from models import layout
+from models.compiled import compiled
 from models.retrieval import (
     BLEND_WEIGHTS,
     BLENDED,
     LEAST,
+    N_SIGNALS,
     SIGNALS,
     Candidates,
     Context,
     Floats,
-    Slots,
+    Indexes,
+    empty_table,
+    slot_of,
 )
 
 LN2 = math.log(2.0)
@@ -50,9 +56,88 @@ against month. since_*: log seconds. position_back: 1 / events back. base_*: the
 three columns by the length of the context.
 """
 
+N_FEATURES = len(FEATURES)
+POPULAR = FEATURES.index("popular_hour")
+TREND = FEATURES.index("trend")
+OWN = FEATURES.index("in_context")
 BASE = FEATURES.index("base")
+SIGNALS_OF_BASE = tuple(BLENDED)
+
 LEAST_SHARE = 0.003
+LOG_LEAST_SHARE = math.log(LEAST_SHARE)
 LEAST_POPULARITY = -12.0
+
+STATS = from_dtype(layout.STAT)[::1]
+
+
+@compiled(f8(u4, f8))
+def _log_seconds(then: int, clock_s: float) -> float:
+    return math.log1p(max(clock_s - then, 0.0))
+
+
+@compiled(f8(f8, f8))
+def _popularity(log2: float, best: float) -> float:
+    # The greatest was read a little earlier than the counts, and may be behind them.
+    return max(min(LN2 * (log2 - best), 0.0), LEAST_POPULARITY)
+
+
+@compiled(f8[:, ::1](f8[:, ::1], STATS, f8[::1], f8, i8))
+def _matrix(
+    signals: Floats, stats: NDArray[np.void], best: Floats, clock_s: float, length: int
+) -> Floats:
+    """Everything but the own features."""
+    matrix = np.zeros((len(signals), N_FEATURES))
+    greatest = np.full(N_SIGNALS, LEAST)
+    for at in range(len(signals)):
+        for signal in range(N_SIGNALS):
+            greatest[signal] = max(greatest[signal], signals[at, signal])
+    base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
+    for at in range(len(signals)):
+        row, stat = matrix[at], stats[at]
+        for signal in range(N_SIGNALS):
+            row[N_SIGNALS + signal] = LOG_LEAST_SHARE
+            if signals[at, signal] > 0.0:
+                row[signal] = signals[at, signal] / greatest[signal]
+                row[N_SIGNALS + signal] = math.log(row[signal] + LEAST_SHARE)
+        for half_life in range(4):
+            row[POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
+        row[POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
+        row[TREND] = row[POPULAR + 1] - row[POPULAR + 3]
+        row[TREND + 1] = _log_seconds(stat.last, clock_s)
+        row[TREND + 2] = _log_seconds(stat.first, clock_s)
+        for part in range(len(SIGNALS_OF_BASE)):
+            row[BASE] += BLEND_WEIGHTS[part] * row[SIGNALS_OF_BASE[part]]
+        row[base_of_length] = row[BASE]
+    return matrix
+
+
+@compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8))
+def _add_own(
+    matrix: Floats,
+    candidates: Indexes,
+    items: Indexes,
+    times: Floats,
+    counts: Floats,
+    strong: Floats,
+    positions: Floats,
+    clock_s: float,
+) -> None:
+    """The features of candidates that the user has seen before, into the matrix."""
+    table = empty_table(len(items))
+    for place in range(len(items)):
+        table[slot_of(table, items, items[place])] = place
+    for at in range(len(candidates)):
+        place = table[slot_of(table, items, candidates[at])]
+        if place < 0:
+            continue
+        minutes = max(clock_s - times[place], 0.0) / 60.0
+        own = matrix[at, OWN:]
+        own[0] = 1.0
+        own[1] = 1.0 / positions[place]
+        own[2] = place == 1
+        own[3] = math.log1p(counts[place])
+        own[4] = 1.0 / (1.0 + math.log1p(minutes))
+        own[5] = strong[place]
 
 
 def features_of(
@@ -61,7 +146,6 @@ def features_of(
     stats: NDArray[np.void],
     best: Floats,
     clock_s: float,
-    slots: Slots,
 ) -> Floats:
     """The feature matrix of candidates for a context at a time; changes nothing.
 
@@ -78,52 +162,11 @@ def features_of(
     Returns
     -------
     Floats
-        ``(n, len(FEATURES))``. About 100 µs at 300 candidates.
+        ``(n, len(FEATURES))``. About 40 µs at 300 candidates.
     """
-    n, n_signals = len(candidates.items), len(SIGNALS)
-    # Column by column in memory: every step below works on whole columns.
-    matrix = np.zeros((len(FEATURES), n)).T
-    if not n:
-        return matrix
-    shares = matrix[:, :n_signals]
-    np.divide(candidates.signals, np.maximum(candidates.signals.max(axis=0), LEAST), out=shares)
-    np.log(shares + LEAST_SHARE, out=matrix[:, n_signals : 2 * n_signals])
-    at = 2 * n_signals
-    popularity = matrix[:, at : at + 5]
-    popularity[:, :4] = stats["log2"]
-    popularity[:, 4] = np.log2(np.maximum(stats["events"], 2.0**-12))
-    popularity -= best
-    popularity *= LN2
-    # The greatest was read a little earlier than the counts, and may be behind them.
-    np.clip(popularity, LEAST_POPULARITY, 0.0, out=popularity)
-    matrix[:, at + 5] = matrix[:, at + 1] - matrix[:, at + 3]
-    seconds = matrix[:, at + 6 : at + 8]
-    np.subtract(clock_s, stats["last"], out=seconds[:, 0])
-    np.subtract(clock_s, stats["first"], out=seconds[:, 1])
-    np.log1p(np.maximum(seconds, 0.0), out=seconds)
-    _own_features(matrix, at + 8, candidates, context, clock_s, slots)
-    base = shares[:, BLENDED] @ BLEND_WEIGHTS
-    column = 0 if context.length <= 1 else 1 if context.length <= 3 else 2
-    matrix[:, BASE - 3 + column] = base
-    matrix[:, BASE] = base
+    matrix = _matrix(candidates.signals, stats, best, clock_s, context.length)
+    _add_own(
+        matrix, candidates.items, context.items, context.times, context.counts, context.strong,
+        context.positions, clock_s,
+    )  # fmt: skip
     return matrix
-
-
-def _own_features(
-    matrix: Floats, at: int, candidates: Candidates, context: Context, clock_s: float, slots: Slots
-) -> None:
-    if not len(context.items):
-        return
-    distinct, _ = slots.number(context.items)
-    places = slots.places(candidates.items, distinct)
-    rows = np.flatnonzero(places >= 0)
-    if not len(rows):
-        return
-    own = places[rows]
-    minutes = np.maximum(clock_s - context.times[own], 0.0) / 60.0
-    matrix[rows, at] = 1.0
-    matrix[rows, at + 1] = 1.0 / context.positions[own]
-    matrix[rows, at + 2] = own == 1
-    matrix[rows, at + 3] = np.log1p(context.counts[own])
-    matrix[rows, at + 4] = 1.0 / (1.0 + np.log1p(minutes))
-    matrix[rows, at + 5] = context.strong[own]

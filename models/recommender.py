@@ -14,14 +14,15 @@ from models.ranking import Ranker
 from models.retrieval import (
     BOTH,
     FADES,
+    TOPS_TAKEN,
     Candidates,
     Context,
     Floats,
     Indexes,
     Neighbours,
-    Slots,
     blend,
     context_of,
+    heads_of,
     only,
     retrieve,
 )
@@ -101,7 +102,6 @@ class Recommender:
         self.strong_types = frozenset(
             name for name, weight in settings.event_weights.items() if weight > 1
         )
-        self._slots = Slots()
 
     async def recommend(
         self,
@@ -146,8 +146,8 @@ class Recommender:
         if not index:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
-        tops = {name: overview.tops[name] for name in ("week",) if name in overview.tops}
-        situation.candidates = retrieve(situation.context, situation.lists, tops, self._slots)
+        heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
+        situation.candidates = retrieve(situation.context, situation.lists, heads)
         scores = blend(situation.candidates.signals)
         items = await self._best(situation, scores, k, {index}, reasons=False)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
@@ -216,7 +216,7 @@ class Recommender:
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
-        situation.candidates = only(indexes[known], situation.lists, self._slots)
+        situation.candidates = only(indexes[known], situation.lists)
         scores, level = await self._scores(situation, now_s)
         chances = softmax(scores)
         ranked = sorted(
@@ -262,9 +262,7 @@ class Recommender:
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
         situation = await self._situation(history, overview, now_s, looking_at=looking_at)
-        situation.candidates = retrieve(
-            situation.context, situation.lists, overview.tops, self._slots
-        )
+        situation.candidates = retrieve(situation.context, situation.lists, overview.heads)
         return situation
 
     async def _situation(
@@ -295,9 +293,8 @@ class Recommender:
         overview = situation.overview
         stats = await self.catalogue.stats(situation.candidates.items, now_s)
         return features_of(
-            situation.candidates, situation.context, stats, overview.best, overview.clock_s,
-            self._slots,
-        )  # fmt: skip
+            situation.candidates, situation.context, stats, overview.best, overview.clock_s
+        )
 
     async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
         matrix = await self.features(situation, now_s)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 
 from streams.topics import ensure_topics
 from tests.servers import ROOT, unavailable
@@ -18,6 +20,10 @@ from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_st
 
 KINDS = {"embedded": embedded_servers, "apache": apache_servers}
 _numbers = itertools.count()
+
+# How long an example takes says something about the machine, nothing about the property.
+properties.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,7 @@ import contextlib
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
@@ -96,7 +96,6 @@ def test_foreign_bytes_are_refused(raw: bytes) -> None:
         decode(raw)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_damaged_examples_are_refused(data: st.DataObject) -> None:
     """An example with bytes cut or changed is refused, or is one that can be learned."""

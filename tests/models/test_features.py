@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models import layout
 from models.features import FEATURES, features_of
-from models.retrieval import SIGNALS, Candidates, Slots, blend, context_of, retrieve
+from models.retrieval import SIGNALS, Candidates, blend, context_of, retrieve
 from models.sessions import History
 from tests.models.test_retrieval import HISTORIES, history, lists_of
 
@@ -21,15 +21,15 @@ def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: flo
     """Any state at any clock gives finite features that training can keep, the same each time."""
     rng = np.random.default_rng(seed)
     context = context_of(history(*events))
-    candidates = retrieve(context, lists_of(context, seed, 300), {"all": np.arange(1, 99)}, Slots())
+    candidates = retrieve(context, lists_of(context, seed, 300), np.arange(1, 99))
     stats = np.zeros(len(candidates.items), layout.STAT)
     stats["events"] = rng.integers(0, 2**31, len(stats))
     stats["log2"] = rng.normal(0, 1e5, (len(stats), 4))
     stats["last"] = rng.integers(0, 2**32, len(stats))
     before = stats.tobytes(), candidates.items.tobytes(), candidates.signals.tobytes()
 
-    first = features_of(candidates, context, stats, np.zeros(5), clock_s, Slots())
-    second = features_of(candidates, context, stats, np.zeros(5), clock_s, Slots())
+    first = features_of(candidates, context, stats, np.zeros(5), clock_s)
+    second = features_of(candidates, context, stats, np.zeros(5), clock_s)
 
     assert first.shape == (len(candidates.items), len(FEATURES))
     assert np.isfinite(first.astype(np.float16)).all()
@@ -55,7 +55,7 @@ def test_columns_are_what_they_are_called() -> None:
     best = np.array([3.0, 2.0, 2.0, 2.0, 3.0])
 
     matrix = features_of(
-        Candidates(np.array([5, 9, 77, 6]), signals), context, stats, best, clock_s, Slots()
+        Candidates(np.array([5, 9, 77, 6]), signals), context, stats, best, clock_s
     )
     row = {name: matrix[:, n].tolist() for n, name in enumerate(FEATURES)}
 
@@ -98,9 +98,7 @@ def test_base_has_a_column_by_length(events: int, column: str) -> None:
     signals = np.ones((1, len(SIGNALS)))
     stats = np.zeros(1, layout.STAT)
 
-    matrix = features_of(
-        Candidates(np.array([9]), signals), context, stats, np.zeros(5), 0.0, Slots()
-    )
+    matrix = features_of(Candidates(np.array([9]), signals), context, stats, np.zeros(5), 0.0)
 
     lengths = ("base_short", "base_middle", "base_long")
     filled = [name for name in lengths if matrix[0, FEATURES.index(name)]]
@@ -113,7 +111,7 @@ def test_counts_ahead_of_the_greatest_are_the_greatest() -> None:
     stats["events"], stats["log2"] = 5, 60_000.0
     candidates = Candidates(np.array([1]), np.zeros((1, len(SIGNALS))))
 
-    matrix = features_of(candidates, context_of(history(1)), stats, np.zeros(5), 0.0, Slots())
+    matrix = features_of(candidates, context_of(history(1)), stats, np.zeros(5), 0.0)
 
     popular = [n for n, name in enumerate(FEATURES) if name.startswith("popular_")]
     assert matrix[0, popular].tolist() == [0.0] * 5
@@ -124,7 +122,7 @@ def test_no_candidates_no_rows() -> None:
     nothing = Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
 
     matrix = features_of(
-        nothing, context_of(history(1)), np.zeros(0, layout.STAT), np.zeros(5), 0.0, Slots()
+        nothing, context_of(history(1)), np.zeros(0, layout.STAT), np.zeros(5), 0.0
     )
 
     assert matrix.shape == (0, len(FEATURES))

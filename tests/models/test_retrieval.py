@@ -24,12 +24,14 @@ from models.retrieval import (
     TOPS_TAKEN,
     Context,
     Neighbours,
-    Slots,
     blend,
     co_visited,
     context_of,
+    empty_table,
+    heads_of,
     only,
     retrieve,
+    slot_of,
     unpack_neighbours,
 )
 from models.sessions import History, merge_histories, unpack_history
@@ -60,16 +62,16 @@ def lists_of(context: Context, seed: int, n_items: int) -> list[Neighbours]:
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
     """No candidate twice, none unknown, and never more than the sources add up to."""
     context = context_of(history(*events))
-    tops = {name: np.arange(1, 301) * 3 for name in TOPS_TAKEN}
+    heads = heads_of({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
     lists = lists_of(context, seed, 900)
 
-    candidates = retrieve(context, lists, tops, Slots())
+    candidates = retrieve(context, lists, heads)
 
     items = candidates.items.tolist()
     assert len(set(items)) == len(items) <= CO_VISITED + OWN + sum(TOPS_TAKEN.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
-    again = retrieve(context, lists, tops, Slots())
+    again = retrieve(context, lists, heads)
     assert np.array_equal(again.items, candidates.items)
     assert np.array_equal(again.signals, candidates.signals)
 
@@ -90,7 +92,7 @@ def naive_signals(lists: Sequence[Neighbours]) -> dict[int, list[float]]:
     return signals
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
 def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
     """Every way to candidates gives an item the signals that a plain loop gives."""
@@ -99,11 +101,10 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
     naive = naive_signals(lists)
     asked = np.arange(1, 2 * n_items, dtype=np.int64)
 
-    slots = Slots()
     found = {
-        "all": co_visited(lists, slots),
-        "given": only(asked, lists, slots),
-        "best": retrieve(context, lists, {"all": asked}, slots, also=asked),
+        "all": co_visited(lists),
+        "given": only(asked, lists),
+        "best": retrieve(context, lists, asked),
     }
 
     assert set(found["all"].items.tolist()) == naive.keys()
@@ -119,11 +120,11 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
     """The blend decides which co-visited items are kept; others in a list keep their signals."""
     context = context_of(history(*range(1, 11)))
     lists = lists_of(context, 5, 900)
-    everything = co_visited(lists, Slots())
+    everything = co_visited(lists)
     order = np.argsort(-blend(everything.signals))
 
     best, worst = order[:CO_VISITED], order[-20:]
-    found = retrieve(context, lists, {"all": everything.items[worst]}, Slots())
+    found = retrieve(context, lists, everything.items[worst])
     signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
 
     expected = everything.items[[*best, *worst]].tolist()
@@ -144,28 +145,18 @@ def test_blend_is_relative_to_the_greatest() -> None:
     assert blend(np.zeros((0, len(SIGNALS)))).tolist() == []
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.lists(st.integers(0, 3000), max_size=80), st.lists(st.integers(0, 6000))),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_slots_number_distinct_items(calls: list[tuple[list[int], list[int]]]) -> None:
-    """However often it was used before, the numbering is that of np.unique; others get -1."""
-    slots = Slots()
-    for items, asked in calls:
-        given_items = np.array(items, np.int64)
+@given(st.lists(st.integers(1, 2**32 - 1), max_size=300, unique=True))
+def test_a_table_finds_what_is_in_it(items: list[int]) -> None:
+    """Every item is found at its place, and nothing else is; also where all hash alike."""
+    for known in (items, [item * 2**24 for item in items]):
+        array, table = np.array(known, np.int64), empty_table(len(known))
+        for place, item in enumerate(known):
+            table[slot_of(table, array, item)] = place
 
-        distinct, places = slots.number(given_items)
-        found = slots.places(np.array(asked, np.int64), distinct)
+        found = [int(table[slot_of(table, array, item)]) for item in known]
 
-        assert np.array_equal(np.sort(distinct), np.unique(given_items))
-        assert np.array_equal(distinct[places], given_items)
-        assert [distinct[p] if p >= 0 else None for p in found] == [
-            item if item in items else None for item in asked
-        ]
+        assert found == list(range(len(known)))
+        assert table[slot_of(table, array, -1)] == -1
 
 
 @given(HISTORIES)

@@ -54,9 +54,7 @@ async def send(store: Store, *messages: StoredMessage, batch: int = 100) -> dict
     return counts
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MESSAGES, CUTS, st.sampled_from([10, 100]))
 def test_step_means_what_the_reference_says(
     redis_url: str,
