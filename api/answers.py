@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from models.recommender import Answer, Reason, Recommendation
+from models.recommender import Answer
 
 
 class _Shape(BaseModel):
@@ -116,27 +116,10 @@ def recommendations(
         "recommendationId": recommendation_id,
         "recipe": answer.recipe,
         "level": answer.level,
-        "items": [_item(item) for item in answer.items],
+        "items": answer.items,
         "freshness": {
             "userEventAt": answer.user_accepted_at or None,
             "newestEventAgeS": round(max(0.0, now_s - newest), 3) if newest else None,
             "afterReached": reached,
         },
-    }
-
-
-def _item(item: Recommendation) -> dict[str, Any]:
-    shown: dict[str, Any] = {"itemId": item.item_id, "score": item.score}
-    if item.reasons:
-        shown["reasons"] = [_reason(reason) for reason in item.reasons]
-    return shown
-
-
-def _reason(reason: Reason) -> dict[str, Any]:
-    return {
-        "source": reason.source,
-        "itemId": reason.item_id,
-        "eventType": reason.event_type,
-        "occurredAt": reason.occurred_at,
-        "share": reason.share,
     }

@@ -57,7 +57,7 @@ def create_app(
     services = Services(
         settings=settings,
         store=store,
-        recommender=Recommender(store, settings),
+        recommender=Recommender(store),
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(store),

@@ -24,7 +24,7 @@ class Impressions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[str, list[str]]] = []
+        self._waiting: dict[str, list[str]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def log(self, recommendation_id: str, item_ids: list[str]) -> None:
@@ -32,14 +32,14 @@ class Impressions:
         if len(self._waiting) >= MOST_WAITING:
             IMPRESSIONS.labels("dropped").inc()
             return
-        self._waiting.append((recommendation_id, item_ids))
+        self._waiting[recommendation_id] = item_ids
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._flush())
 
     async def _flush(self) -> None:
         while self._waiting:
             await asyncio.sleep(FLUSH_EVERY_S)
-            lists, self._waiting = self._waiting, []
+            lists, self._waiting = self._waiting, {}
             try:
                 await self._store.log_served(lists)
             except RETRY_ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import msgspec
@@ -26,6 +27,13 @@ router = APIRouter()
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 MAX_RANKED = 500
+
+
+@functools.cache
+def _answers(recipe: str, level: str) -> Counter:
+    """One series; looking it up by label costs more than counting."""
+    return ANSWERS.labels(recipe, level)
+
 
 _schemas, _components = msgspec.json.schema_components([events.PutEvents])
 EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
@@ -245,6 +253,6 @@ async def _reached(services: Services, asked: Waiting) -> bool | None:
 def _answered(services: Services, answer: Answer, reached: bool | None) -> Response:
     recommendation_id = services.new_id()
     services.impressions.log(recommendation_id, [item.item_id for item in answer.items])
-    ANSWERS.labels(answer.recipe, answer.level).inc()
+    _answers(answer.recipe, answer.level).inc()
     now_s = services.clock()
     return json_response(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numba import f8, i8
+from numba.types import Tuple
 from numpy.typing import NDArray
 
 from models import layout
+from models.compiled import compiled
 from models.ranking import Ranker
-from models.retrieval import NOTHING, Floats, Indexes, Neighbours, heads_of, unpack_neighbours
+from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
 
 MAX_LISTS = 20_000
-"""Neighbour lists kept in the process, about 8 KB each when full."""
+"""Neighbour lists kept in the process, about 4 KB each when full."""
 
 MAX_NAMES = 1_000_000
 FALLBACK = 50
@@ -70,7 +73,24 @@ class Reads:
 
 @dataclass
 class Overview:
-    """What all requests share: the clock, the top lists and candidates from them, the ranker."""
+    """What all requests share.
+
+    Attributes
+    ----------
+    clock_s, accepted_at
+        Time of the newest event, and when it was accepted, Unix seconds.
+    tops, heads
+        Item indexes of each top list, best first; and candidates from them.
+    best
+        ``(5,)`` as `features_of` takes it.
+    types, purchases, strong
+        Name of each type code; ``(256,)`` whether its events are purchases, and whether they weigh
+        more than a click.
+    ranker, serving
+        The learned ranker, and whether it or the "blend" is to be served.
+    read_at
+        When all this was read, Unix seconds.
+    """
 
     clock_s: float = 0.0
     accepted_at: float = 0.0
@@ -78,6 +98,8 @@ class Overview:
     heads: Indexes = field(default_factory=lambda: NOTHING)
     best: Floats = field(default_factory=lambda: np.zeros(5))
     types: dict[int, str] = field(default_factory=dict)
+    purchases: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
+    strong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
     ranker: Ranker = field(default_factory=Ranker)
     serving: str = "blend"
     read_at: float = -1e18
@@ -93,7 +115,7 @@ class Catalogue:
         self.store = store
         self.reads = Reads(store)
         self.overview = Overview()
-        self._lists: OrderedDict[int, tuple[float, Neighbours]] = OrderedDict()
+        self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
@@ -130,6 +152,7 @@ class Catalogue:
             name: np.array([int(member) for member, _ in members], np.int64)
             for name, members in scored.items()
         }
+        names_of = {int(code): name.decode() for name, code in types.items()}
         self.overview = Overview(
             clock_s=float(clock or 0),
             accepted_at=float(accepted_at or 0),
@@ -141,7 +164,9 @@ class Catalogue:
                     np.log2(max(greatest["all"], 1.0)),
                 ]
             ),
-            types={int(code): name.decode() for name, code in types.items()},
+            types=names_of,
+            purchases=_codes(names_of, store.settings.purchase_types),
+            strong=_codes(names_of, store.settings.strong_types),
             ranker=ranker,
             serving=(serving or b"blend").decode(),
             read_at=now_s,
@@ -150,23 +175,21 @@ class Catalogue:
         await self.names(self.overview.tops["day"][:FALLBACK].tolist())
         await self.names(self.overview.tops["all"][:FALLBACK].tolist())
 
-    async def neighbours(self, items: Sequence[int], now_s: float) -> list[Neighbours]:
-        """The neighbours of each item, at most `cache_s` old."""
-        cache_s, lists = self.store.settings.cache_s, self._lists
+    async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
+        """The neighbours of each item as they are stored, at most `cache_s` old."""
+        lists, oldest = self._lists, now_s - self.store.settings.cache_s
         # Kept apart, for what is held now may make room for others' during the read.
         found = {
             item: held[1]
             for item in items
-            if (held := lists.get(item)) is not None and _age(now_s, held[0]) <= cache_s
+            if (held := lists.get(item)) is not None and oldest <= held[0] <= now_s
         }
         missing = [item for item in items if item not in found]
         if missing:
             raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
-            clock_s = self.overview.clock_s
-            unpacked = unpack_neighbours(raws, clock_s)
-            for item, neighbours in zip(missing, unpacked, strict=True):
-                found[item] = neighbours
-                lists[item] = (now_s, neighbours)
+            for item, raw in zip(missing, raws, strict=True):
+                found[item] = raw or b""
+                lists[item] = (now_s, found[item])
                 lists.move_to_end(item)
         while len(lists) > MAX_LISTS:
             lists.popitem(last=False)
@@ -176,19 +199,24 @@ class Catalogue:
         """``(n,)`` counts and popularities of the items."""
         if not len(items):
             return np.zeros(0, layout.STAT)
-        pages = items // layout.PAGE
-        self._grow(int(pages.max()) + 1)
-        read_at = self._page_read_at[pages]
-        oldest, newest = float(read_at.min()), float(read_at.max())
-        if now_s - oldest > self.store.settings.cache_s or newest > now_s:
-            ages_s = np.where(read_at > now_s, np.inf, now_s - read_at)
-            too_old = pages[ages_s > STALE_PAGE_S]
-            if len(too_old):
-                await self._read_pages(np.unique(too_old), now_s)
-            elif self._page_task is None or self._page_task.done():
-                stale = np.unique(pages[ages_s > self.store.settings.cache_s])
-                self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
+        highest, oldest, newest = _page_times(self._page_read_at, items)
+        if highest >= len(self._page_read_at):
+            self._grow(highest + 1)
+            oldest = -1e18
+        if now_s - oldest > STALE_PAGE_S or newest > now_s:
+            await self._read_pages(self._stale(items, now_s, STALE_PAGE_S), now_s)
+        elif now_s - oldest > self.store.settings.cache_s and (
+            self._page_task is None or self._page_task.done()
+        ):
+            stale = self._stale(items, now_s, self.store.settings.cache_s)
+            self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
         return self._stats[items]
+
+    def _stale(self, items: Indexes, now_s: float, limit_s: float) -> Indexes:
+        pages = np.unique(items // layout.PAGE)
+        read_at = self._page_read_at[pages]
+        stale: Indexes = pages[(now_s - read_at > limit_s) | (read_at > now_s)]
+        return stale
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         raws = await self.reads.get([self.store.key(f"stats:{page}") for page in pages.tolist()])
@@ -205,7 +233,7 @@ class Catalogue:
             self._page_read_at = np.append(self._page_read_at, np.full(added, -1e18))
             self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
 
-    async def names(self, items: Sequence[int], others: Sequence[int] = ()) -> list[str | None]:
+    async def names(self, items: Sequence[int], others: Indexes = NOTHING) -> list[str | None]:
         """Item ids; an index means the same item forever, so these never age.
 
         Where some must be read, those of `others` are read along: they will be wanted next.
@@ -216,7 +244,7 @@ class Catalogue:
         known = self.known_names
         missing = [item for item in items if item not in known]
         if missing:
-            missing += [item for item in others if item not in known]
+            missing += [item for item in others.tolist() if item not in known]
             for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
                 if name is not None:
                     known[item] = name
@@ -230,6 +258,25 @@ class Catalogue:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool_]:
+    """``(256,)``, whether a code is that of one of the event types."""
+    table = np.zeros(256, np.bool_)
+    table[[code for code, name in names.items() if name.lower() in wanted]] = True
+    return table
+
+
+@compiled(Tuple((i8, f8, f8))(f8[::1], i8[::1]))
+def _page_times(page_read_at: Floats, items: Indexes) -> tuple[int, float, float]:
+    """The highest page of the items, and when the first and the last read of them was read."""
+    highest, oldest, newest = 0, np.inf, -np.inf
+    for item in items:
+        page = item // layout.PAGE
+        highest = max(highest, page)
+        if page < len(page_read_at):
+            oldest, newest = min(oldest, page_read_at[page]), max(newest, page_read_at[page])
+    return highest, oldest, newest
 
 
 def _age(now_s: float, read_at: float) -> float:

@@ -61,7 +61,6 @@ POPULAR = FEATURES.index("popular_hour")
 TREND = FEATURES.index("trend")
 OWN = FEATURES.index("in_context")
 BASE = FEATURES.index("base")
-SIGNALS_OF_BASE = tuple(BLENDED)
 
 LEAST_SHARE = 0.003
 LOG_LEAST_SHARE = math.log(LEAST_SHARE)
@@ -105,8 +104,8 @@ def _matrix(
         row[TREND] = row[POPULAR + 1] - row[POPULAR + 3]
         row[TREND + 1] = _log_seconds(stat.last, clock_s)
         row[TREND + 2] = _log_seconds(stat.first, clock_s)
-        for part in range(len(SIGNALS_OF_BASE)):
-            row[BASE] += BLEND_WEIGHTS[part] * row[SIGNALS_OF_BASE[part]]
+        for part in range(len(BLENDED)):
+            row[BASE] += BLEND_WEIGHTS[part] * row[BLENDED[part]]
         row[base_of_length] = row[BASE]
     return matrix
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from models.catalogue import Catalogue, Overview
@@ -20,15 +21,16 @@ from models.retrieval import (
     Floats,
     Indexes,
     Neighbours,
+    best_places,
     blend,
     context_of,
     heads_of,
     only,
     retrieve,
+    unpack_neighbours,
 )
-from models.scores import relative, softmax, trend_scores
+from models.scores import relative, softmax, trend_scores, without
 from models.sessions import History, merge_histories, unpack_history
-from models.settings import Settings
 from models.store import Store
 
 Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
@@ -39,8 +41,7 @@ UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True, rename="camel"):
     """Why an item is in the answer: an event of the user, or a list it heads."""
 
     source: str
@@ -50,8 +51,7 @@ class Reason:
     share: float | None = None
 
 
-@dataclass(frozen=True)
-class Recommendation:
+class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One item of an answer; `score` in [0, 1], comparable within the answer only."""
 
     item_id: str
@@ -85,7 +85,7 @@ class Situation:
 
     history: History
     context: Context
-    lists: list[Neighbours]
+    lists: list[bytes]
     overview: Overview
     candidates: Candidates = field(
         default_factory=lambda: Candidates(np.empty(0, np.int64), np.empty((0, 0)))
@@ -95,13 +95,9 @@ class Situation:
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.catalogue = Catalogue(store)
-        self.purchase_types = settings.purchase_types
-        self.strong_types = frozenset(
-            name for name, weight in settings.event_weights.items() if weight > 1
-        )
 
     async def recommend(
         self,
@@ -147,7 +143,7 @@ class Recommender:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
-        situation.candidates = retrieve(situation.context, situation.lists, heads)
+        situation.candidates = retrieve(situation.context, situation.lists, heads, overview.clock_s)
         scores = blend(situation.candidates.signals)
         items = await self._best(situation, scores, k, {index}, reasons=False)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
@@ -216,7 +212,7 @@ class Recommender:
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
-        situation.candidates = only(indexes[known], situation.lists)
+        situation.candidates = only(indexes[known], situation.lists, overview.clock_s)
         scores, level = await self._scores(situation, now_s)
         chances = softmax(scores)
         ranked = sorted(
@@ -262,7 +258,9 @@ class Recommender:
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
         situation = await self._situation(history, overview, now_s, looking_at=looking_at)
-        situation.candidates = retrieve(situation.context, situation.lists, overview.heads)
+        situation.candidates = retrieve(
+            situation.context, situation.lists, overview.heads, overview.clock_s
+        )
         return situation
 
     async def _situation(
@@ -274,19 +272,15 @@ class Recommender:
 
     def context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
         """The context of a history, with an item being looked at as its newest."""
-        strong = frozenset(
-            code for code, name in overview.types.items() if name.lower() in self.strong_types
-        )
         if looking_at:
-            now = np.array([overview.clock_s], np.uint32)
             history = History(
                 history.count,
                 history.accepted_at,
-                np.append(history.items, np.array([looking_at], np.uint32)),
-                np.append(history.times, now),
-                np.append(history.types, np.zeros(1, np.uint8)),
+                np.append(history.items, looking_at),
+                np.append(history.times, int(overview.clock_s)),
+                np.append(history.types, np.uint8(0)),
             )
-        return context_of(history, strong)
+        return context_of(history, overview.strong)
 
     async def features(self, situation: Situation, now_s: float) -> Floats:
         """The feature matrix of a situation's candidates."""
@@ -303,10 +297,7 @@ class Recommender:
         return ranker.scores(matrix), "ranked" if overview.serving == "ranker" else "retrieved"
 
     def _purchased(self, history: History, overview: Overview) -> set[int]:
-        codes = [
-            code for code, name in overview.types.items() if name.lower() in self.purchase_types
-        ]
-        return set(history.items[np.isin(history.types, codes)].tolist())
+        return set(history.items[overview.purchases[history.types]].tolist())
 
     async def _best(
         self,
@@ -317,29 +308,25 @@ class Recommender:
         *,
         reasons: bool,
     ) -> list[Recommendation]:
-        items = situation.candidates.items
-        ranked = await self._named(items, softmax(scores), k, barred)
+        ranked = await self._named(situation.candidates.items, softmax(scores), k, barred)
         if not reasons:
             return [Recommendation(name, score) for _, name, score in ranked]
-        explained = []
-        for index, name, score in ranked:
-            explained.append(Recommendation(name, score, await self._reasons(situation, index)))
-        return explained
+        clock_s = situation.overview.clock_s
+        lists = [unpack_neighbours(raw, clock_s) for raw in situation.lists]
+        return [
+            Recommendation(name, score, await self._reasons(situation, lists, index))
+            for index, name, score in ranked
+        ]
 
     async def _named(
         self, items: Indexes, scores: Floats, k: int, barred: Collection[int]
     ) -> list[tuple[int, str, float]]:
         """The k best items that are not barred: index, id and score; ties by id."""
-        scores = scores.copy()
-        for item in barred:
-            scores[items == item] = -np.inf
-        places = np.flatnonzero(scores > -np.inf)
-        if len(places) > k:
-            # All that equal the k-th best stay, for the id decides among equals, not the index.
-            least = np.partition(scores, -k)[-k]
-            places = np.flatnonzero(scores >= least)
+        if barred:
+            scores = without(scores, items, np.fromiter(barred, np.int64, len(barred)))
+        places = best_places(scores, k, len(scores))
         indexes = items[places].tolist()
-        names = await self.catalogue.names(indexes, items.tolist())
+        names = await self.catalogue.names(indexes, items)
         named = [
             (-score, name, index)
             for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
@@ -348,11 +335,13 @@ class Recommender:
         named.sort()
         return [(index, name, -score) for score, name, index in named[:k]]
 
-    async def _reasons(self, situation: Situation, item: int) -> tuple[Reason, ...]:
+    async def _reasons(
+        self, situation: Situation, lists: Sequence[Neighbours], item: int
+    ) -> tuple[Reason, ...]:
         """The events whose neighbours the item is, strongest first; else the list it heads."""
         context, overview = situation.context, situation.overview
         found: list[tuple[float, int]] = []
-        for distance, neighbours in enumerate(situation.lists):
+        for distance, neighbours in enumerate(lists):
             place = np.flatnonzero(neighbours.items == item)
             if len(place):
                 weight = FADES[distance] * neighbours.shares[place[0], BOTH]

@@ -5,7 +5,7 @@ Pure functions on arrays of item indexes; nothing here reads a store or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ SIGNALS = (
 N_SIGNALS = len(SIGNALS)
 N_CHANNELS = len(layout.PAIR_CHANNELS)
 NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
-BLENDED = [SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1")]
+BLENDED = (SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1"))
 BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2])
 BOTH_3, BOTH_10, DAY_10, MONTH_10 = range(N_CHANNELS, N_SIGNALS)
 LEAST = 1e-300
@@ -70,6 +70,27 @@ def empty_table(n: int) -> Indexes:
     return np.full(size, -1)
 
 
+@compiled(i8(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
+def _share(
+    words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
+) -> int:
+    """Fill in the shares of one list's records; gives how many there are."""
+    used = 0
+    sums = np.full(N_CHANNELS, 0.5)
+    while used < len(words) and words[used, 0] > 0:
+        for channel in range(N_CHANNELS):
+            # A clock read before the list was may lag behind it; the bound keeps that finite.
+            log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
+            shares[used, channel] = 2.0**log2 if log2 > -100.0 else 0.0
+            sums[channel] += shares[used, channel]
+        used += 1
+    for at in range(used):
+        for channel in range(N_CHANNELS):
+            shares[at, channel] /= sums[channel]
+        shares[at, BOTH] = shares[at, AFTER] + 0.5 * shares[at, BEFORE]
+    return used
+
+
 class Neighbours(NamedTuple):
     """What was seen together with one item.
 
@@ -86,42 +107,26 @@ class Neighbours(NamedTuple):
     shares: Floats
 
 
-NO_NEIGHBOURS = Neighbours(NOTHING, np.empty((0, N_CHANNELS + 1)))
+def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
+    """A stored list at the time `clock_s`; O(records)."""
+    words, logs, _ = _joined([raw])
+    shares = np.empty((len(words), N_CHANNELS + 1))
+    used = _share(words, logs, _ages(clock_s), shares)
+    return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1]))(u4[:, ::1], f4[:, ::1], f8[::1]))
-def _shares(words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats) -> Neighbours:
-    used = 0
-    while used < len(words) and words[used, 0] > 0:
-        used += 1
-    items, shares = np.empty(used, np.int64), np.zeros((used, N_CHANNELS + 1))
-    sums = np.full(N_CHANNELS, 0.5)
-    for at in range(used):
-        items[at] = words[at, 0]
-        for channel in range(N_CHANNELS):
-            # A clock read before the list was may lag behind it; the bound keeps that finite.
-            log2 = min(np.float64(logs[at, 1 + channel]) - ages[channel], 60.0)
-            if log2 > -100.0:
-                shares[at, channel] = 2.0**log2
-                sums[channel] += shares[at, channel]
-    for at in range(used):
-        for channel in range(N_CHANNELS):
-            shares[at, channel] /= sums[channel]
-        shares[at, BOTH] = shares[at, AFTER] + 0.5 * shares[at, BEFORE]
-    return items, shares  # type: ignore[return-value]  # compiled code knows plain tuples only
+def _joined(
+    lists: Sequence[bytes],
+) -> tuple[NDArray[np.uint32], NDArray[np.float32], Indexes]:
+    """Records of all lists one after another, and the length of each."""
+    words = np.frombuffer(bytearray().join(lists), np.uint32).reshape(-1, 1 + N_CHANNELS)
+    lengths = np.array([len(raw) // layout.PAIR.itemsize for raw in lists], np.int64)
+    return words, words.view(np.float32), lengths
 
 
-def unpack_neighbours(raws: Sequence[bytes | None], clock_s: float) -> list[Neighbours]:
-    """Stored lists at the time `clock_s`; O(records)."""
-    ages = (clock_s - layout.EPOCH) * layout.PAIR_RATES
-    lists = []
-    for raw in raws:
-        if raw:
-            words = np.frombuffer(bytearray(raw), np.uint32).reshape(-1, 1 + N_CHANNELS)
-            lists.append(Neighbours(*_shares(words, words.view(np.float32), ages)))
-        else:
-            lists.append(NO_NEIGHBOURS)
-    return lists
+def _ages(clock_s: float) -> Floats:
+    ages: Floats = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    return ages
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,17 @@ def _distilled(
     return distinct[:n].copy(), columns[:, :n].copy(), back
 
 
-def context_of(history: History, strong_types: Collection[int] = ()) -> Context:
-    """The context that a history gives; O(events)."""
-    strong = np.isin(history.types, list(strong_types)) if strong_types else history.types < 0
-    items, columns, length = _distilled(
-        history.items.astype(np.int64), history.times.astype(np.int64), strong
-    )
-    return Context(items[: layout.WINDOW], items, *columns, length)
+def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
+    """The context that a history gives; O(events).
+
+    Parameters
+    ----------
+    strong_types
+        ``(256,)``, whether events of a type code weigh more than a click.
+    """
+    items, columns, length = _distilled(history.items, history.times, strong_types[history.types])
+    times, counts, strong, positions = columns
+    return Context(items[: layout.WINDOW], items, times, counts, strong, positions, length)
 
 
 @dataclass(frozen=True)
@@ -193,19 +202,24 @@ class Candidates:
     signals: Floats
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1], i8[::1]))(i8[::1], f8[:, ::1], i8[::1]))
-def _summed(items: Indexes, shares: Floats, lengths: Indexes) -> tuple[Indexes, Floats, Indexes]:
-    """Distinct items, their signals, and the table of their places; lists one after another."""
-    distinct, signals = np.empty(len(items), np.int64), np.zeros((len(items), N_SIGNALS))
-    table, n, start = empty_table(len(items)), 0, 0
+@compiled(Tuple((i8[::1], f8[:, ::1], i8[::1]))(u4[:, ::1], f4[:, ::1], i8[::1], f8[::1]))
+def _summed(
+    words: NDArray[np.uint32], logs: NDArray[np.float32], lengths: Indexes, ages: Floats
+) -> tuple[Indexes, Floats, Indexes]:
+    """Every item in the lists, its signals, and a table of the items' places."""
+    items, signals = np.empty(len(words), np.int64), np.zeros((len(words), N_SIGNALS))
+    shares = np.empty((len(words), N_CHANNELS + 1))
+    table, n, end = empty_table(len(words)), 0, 0
     for distance in range(len(lengths)):
-        fade, end = FADES[distance], start + lengths[distance]
-        for at in range(start, end):
-            slot = slot_of(table, distinct, items[at])
+        start, end = end, end + lengths[distance]
+        used = _share(words[start:end], logs[start:end], ages, shares)
+        for at in range(used):
+            item, share, fade = words[start + at, 0], shares[at], FADES[distance]
+            slot = slot_of(table, items, item)
             if table[slot] < 0:
-                table[slot], distinct[n] = n, items[at]
+                table[slot], items[n] = n, item
                 n += 1
-            own, share = signals[table[slot]], shares[at]
+            own = signals[table[slot]]
             if distance == 0:
                 own[:N_CHANNELS] = share[:N_CHANNELS]
             if distance < 3:
@@ -213,70 +227,69 @@ def _summed(items: Indexes, shares: Floats, lengths: Indexes) -> tuple[Indexes, 
             own[BOTH_10] += fade * share[BOTH]
             own[DAY_10] += fade * share[DAY]
             own[MONTH_10] += fade * share[MONTH]
-        start = end
-    return distinct[:n], signals[:n], table
+    return items[:n], signals[:n], table
 
 
-class CoVisited(NamedTuple):
-    """Everything seen together with a context's items, the newest item's list first.
-
-    Attributes
-    ----------
-    items, signals
-        As of `Candidates`.
-    table
-        Hash table of each item's place, for `slot_of`.
-    """
-
-    items: Indexes
-    signals: Floats
-    table: Indexes
-
-
-NEVER_SEEN = CoVisited(NOTHING, np.empty((0, N_SIGNALS)), empty_table(0))
-
-
-def co_visited(lists: Sequence[Neighbours]) -> CoVisited:
-    """Everything in the neighbour lists of a context's items; O(records)."""
-    lengths = np.array([len(neighbours.items) for neighbours in lists], np.int64)
-    if not lengths.any():
-        return NEVER_SEEN
-    items = np.concatenate([neighbours.items for neighbours in lists])
-    shares = np.concatenate([neighbours.shares for neighbours in lists])
-    return CoVisited(*_summed(items, shares, lengths))
-
-
+@compiled(f8[::1](f8[:, ::1]))
 def blend(signals: Floats) -> Floats:
     """The score that needs no learning: co-visitation of the last ten, the next, and the day.
 
     Each signal counts relative to its greatest value among the candidates.
     """
-    chosen = signals[:, BLENDED]
-    greatest = chosen.max(axis=0, initial=0.0)
-    blended: Floats = chosen @ (BLEND_WEIGHTS / np.maximum(greatest, LEAST))
-    return blended
+    scores = np.zeros(len(signals))
+    for part in range(len(BLENDED)):
+        greatest = LEAST
+        for at in range(len(signals)):
+            greatest = max(greatest, signals[at, BLENDED[part]])
+        for at in range(len(signals)):
+            scores[at] += BLEND_WEIGHTS[part] / greatest * signals[at, BLENDED[part]]
+    return scores
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], f8[:, ::1], i8[::1], i8[::1]))
+@compiled(i8[::1](f8[::1], i8, i8))
+def best_places(scores: Floats, k: int, most: int) -> Indexes:
+    """Places of the k best scores, and of more that equal the k-th best, up to `most` in all.
+
+    They are in no order, for most callers put them in another; minus infinity is never among them.
+    """
+    least = -np.inf
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    places, n = np.empty(min(most, len(scores)), np.int64), 0
+    for better in (True, False):
+        for place in range(len(scores)):
+            wanted = scores[place] > least if better else scores[place] == least > -np.inf
+            if wanted and n < len(places):
+                places[n] = place
+                n += 1
+    return places[:n]
+
+
+@compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1]))
 def _gathered(
-    best: Indexes, seen: Indexes, seen_signals: Floats, seen_table: Indexes, others: Indexes
-) -> Candidates:
-    """Those at the places `best`, then others; each once, and with the signals it has."""
-    size = len(best) + len(others)
+    places: Indexes, others: Indexes, seen: Indexes, seen_signals: Floats, seen_table: Indexes
+) -> tuple[Indexes, Floats]:
+    """What stands at the places, then others; each once, and with the signals it has."""
+    size = len(places) + len(others)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     table, n = empty_table(size), 0
     for at in range(size):
-        item = seen[best[at]] if at < len(best) else others[at - len(best)]
+        item = seen[places[at]] if at < len(places) else others[at - len(places)]
         slot = slot_of(table, items, item)
         if table[slot] >= 0:
             continue
         table[slot], items[n] = n, item
-        place = seen_table[slot_of(seen_table, seen, item)]
         # Others may be co-visited without being among the best: they keep their signals.
+        place = seen_table[slot_of(seen_table, seen, item)]
         if place >= 0:
             signals[n] = seen_signals[place]
         n += 1
-    return items[:n], signals[:n]  # type: ignore[return-value]  # see _shares
+    return items[:n], signals[:n]
+
+
+def co_visited(lists: Sequence[bytes], clock_s: float) -> Candidates:
+    """Everything in the lists of a context's items, the newest item's first; O(records)."""
+    return Candidates(*_summed(*_joined(lists), _ages(clock_s))[:2])
 
 
 def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:
@@ -284,29 +297,31 @@ def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN)
     return np.concatenate([NOTHING, *(tops[name][:n] for name, n in taken.items() if name in tops)])
 
 
-def retrieve(context: Context, lists: Sequence[Neighbours], heads: Indexes) -> Candidates:
+def retrieve(
+    context: Context, lists: Sequence[bytes], heads: Indexes, clock_s: float
+) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
 
     Parameters
     ----------
     lists
-        Neighbours of `context.recent`, in that order.
+        What the store holds as neighbours of `context.recent`, in that order.
     heads
         As of `heads_of`.
+    clock_s
+        Time of the newest event, Unix seconds.
 
     Returns
     -------
     Candidates
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
-    seen = co_visited(lists)
-    best = np.arange(len(seen.items))
-    if len(best) > CO_VISITED:
-        best = np.argpartition(-blend(seen.signals), CO_VISITED)[:CO_VISITED]
-    others = np.concatenate([heads, context.items[:OWN]])
-    return Candidates(*_gathered(best, *seen, others))
+    seen = _summed(*_joined(lists), _ages(clock_s))
+    best = best_places(blend(seen[1]), CO_VISITED, CO_VISITED)
+    return Candidates(*_gathered(best, np.concatenate([heads, context.items[:OWN]]), *seen))
 
 
-def only(items: Indexes, lists: Sequence[Neighbours]) -> Candidates:
+def only(items: Indexes, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
-    return Candidates(*_gathered(NOTHING, *co_visited(lists), items))
+    seen = _summed(*_joined(lists), _ages(clock_s))
+    return Candidates(*_gathered(NOTHING, items, *seen))

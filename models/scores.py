@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numba import f8, i8
 
 from models import layout
-from models.retrieval import Floats
+from models.compiled import compiled
+from models.retrieval import Floats, Indexes, empty_table, slot_of
 
 
 def relative(scores: Floats) -> Floats:
@@ -18,13 +22,30 @@ def relative(scores: Floats) -> Floats:
     return shares
 
 
+@compiled(f8[::1](f8[::1]))
 def softmax(scores: Floats) -> Floats:
     """Scores as shares of one; ``(n,)``."""
-    if not len(scores):
-        return scores
-    odds = np.exp(scores - scores.max())
-    shares: Floats = odds / odds.sum()
-    return shares
+    shares = np.empty(len(scores))
+    greatest = -np.inf
+    for score in scores:
+        greatest = max(greatest, score)
+    total = 0.0
+    for place in range(len(scores)):
+        shares[place] = math.exp(scores[place] - greatest)
+        total += shares[place]
+    return shares / total
+
+
+@compiled(f8[::1](f8[::1], i8[::1], i8[::1]))
+def without(scores: Floats, items: Indexes, barred: Indexes) -> Floats:
+    """The scores, with minus infinity for barred items."""
+    left, table = scores.copy(), empty_table(len(barred))
+    for place in range(len(barred)):
+        table[slot_of(table, barred, barred[place])] = place
+    for place in range(len(items)):
+        if table[slot_of(table, barred, items[place])] >= 0:
+            left[place] = -np.inf
+    return left
 
 
 def trend_scores(log2: Floats, clock_s: float) -> Floats:

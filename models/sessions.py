@@ -26,23 +26,26 @@ class History:
 
     count: int
     accepted_at: float
-    items: NDArray[np.uint32]
-    times: NDArray[np.uint32]
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
     types: NDArray[np.uint8]
+
+
+NO_EVENTS = np.empty(0, np.int64)
+NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
 
 
 def unpack_history(raw: bytes | None) -> History:
     """The history out of its stored form; absent is empty."""
     if not raw:
-        entries = np.empty(0, layout.ENTRY)
-        return History(0, 0.0, entries["item"], entries["time"], entries["type"])
-    head = np.frombuffer(raw, layout.HEAD, count=1)[0]
+        return NO_HISTORY
+    count, accepted_at = np.frombuffer(raw, layout.HEAD, count=1)[0]
     entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
     return History(
-        int(head["count"]),
-        float(head["accepted_at"]),
-        entries["item"],
-        entries["time"],
+        int(count),
+        float(accepted_at),
+        entries["item"].astype(np.int64),
+        entries["time"].astype(np.int64),
         entries["type"],
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
     purchase_types: frozenset[str] = Field(
         frozenset({"purchase", "buy", "order", "transaction"}),
-        description="Event types that count as purchases (lower case, JSON list).",
+        description="Event types that count as purchases, in any case (JSON list).",
     )
     event_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         {
@@ -124,3 +124,18 @@ class Settings(BaseSettings):
     forward_timeout_s: float = Field(
         10.0, gt=0, description="Longest wait for one PutEvents answer."
     )
+
+    @field_validator("purchase_types")
+    @classmethod
+    def _lower_names(cls, names: frozenset[str]) -> frozenset[str]:
+        return frozenset(name.lower() for name in names)
+
+    @field_validator("event_weights")
+    @classmethod
+    def _lower_keys(cls, weights: dict[str, float]) -> dict[str, float]:
+        return {name.lower(): weight for name, weight in weights.items()}
+
+    @property
+    def strong_types(self) -> frozenset[str]:
+        """Event types that weigh more than a click."""
+        return frozenset(name for name, weight in self.event_weights.items() if weight > 1)

@@ -55,6 +55,13 @@ return 1
 """
 
 
+LOG_SERVED = """
+for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
+  redis.call('SET', KEYS[1] .. id, cmsgpack.pack(items), 'EX', ARGV[1])
+end
+"""
+
+
 class StoredEvent(NamedTuple):
     """One event as the atomic step takes it."""
 
@@ -261,16 +268,13 @@ class Store:
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def log_served(self, lists: Sequence[tuple[str, Sequence[str]]]) -> None:
+    async def log_served(self, lists: Mapping[str, Sequence[str]]) -> None:
         """Keep served lists by their recommendationId, for `impression_ttl_s`."""
-        pipe = self.redis.pipeline(transaction=False)
-        for recommendation_id, item_ids in lists:
-            pipe.set(
-                self.key(f"served:{recommendation_id}"),
-                msgspec.msgpack.encode(item_ids),
-                ex=self.settings.impression_ttl_s,
-            )
-        await pipe.execute()
+        packed = msgspec.msgpack.encode(lists)
+        # Every key starts with the group in braces, so all are on the node of KEYS[1].
+        await self.redis.eval(
+            LOG_SERVED, 1, self.key("served:"), self.settings.impression_ttl_s, packed
+        )
 
     async def ping(self) -> None:
         """Raise `Unavailable` unless the server answers."""

@@ -136,7 +136,7 @@ class Sessions:
         self._publish = publish
         self._rewind = rewind
         self._clock = clock
-        self._recommender = Recommender(store, settings)
+        self._recommender = Recommender(store)
         self._rng = np.random.default_rng()
         self._tokens, self._tokens_at = 0.0, clock()
         self._offering: asyncio.Task[None] | None = None

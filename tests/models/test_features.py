@@ -13,15 +13,16 @@ from models import layout
 from models.features import FEATURES, features_of
 from models.retrieval import SIGNALS, Candidates, blend, context_of, retrieve
 from models.sessions import History
-from tests.models.test_retrieval import HISTORIES, history, lists_of
+from tests.models.reference import NOW
+from tests.models.test_retrieval import CLICKS, HISTORIES, history, lists_of
 
 
 @given(HISTORIES, st.integers(0, 99), st.floats(0, 2e9))
 def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: float) -> None:
     """Any state at any clock gives finite features that training can keep, the same each time."""
     rng = np.random.default_rng(seed)
-    context = context_of(history(*events))
-    candidates = retrieve(context, lists_of(context, seed, 300), np.arange(1, 99))
+    context = context_of(history(*events), CLICKS)
+    candidates = retrieve(context, lists_of(context, seed, 300), np.arange(1, 99), NOW)
     stats = np.zeros(len(candidates.items), layout.STAT)
     stats["events"] = rng.integers(0, 2**31, len(stats))
     stats["log2"] = rng.normal(0, 1e5, (len(stats), 4))
@@ -42,7 +43,7 @@ def test_columns_are_what_they_are_called() -> None:
     clicks = history(9, 5, 6, 5)
     types = np.array([7, 1, 1, 7], np.uint8)
     context = context_of(
-        History(4, 1.0, clicks.items, clicks.times, types), strong_types=frozenset({7})
+        History(4, 1.0, clicks.items, clicks.times, types), strong_types=np.arange(256) == 7
     )
     clock_s = float(clicks.times[-1]) + 120
     signals = np.zeros((4, len(SIGNALS)))
@@ -94,7 +95,7 @@ def test_columns_are_what_they_are_called() -> None:
 )
 def test_base_has_a_column_by_length(events: int, column: str) -> None:
     """The blend stands in one of three columns, by the events of the context."""
-    context = context_of(history(*range(1, events + 1)))
+    context = context_of(history(*range(1, events + 1)), CLICKS)
     signals = np.ones((1, len(SIGNALS)))
     stats = np.zeros(1, layout.STAT)
 
@@ -111,7 +112,7 @@ def test_counts_ahead_of_the_greatest_are_the_greatest() -> None:
     stats["events"], stats["log2"] = 5, 60_000.0
     candidates = Candidates(np.array([1]), np.zeros((1, len(SIGNALS))))
 
-    matrix = features_of(candidates, context_of(history(1)), stats, np.zeros(5), 0.0)
+    matrix = features_of(candidates, context_of(history(1), CLICKS), stats, np.zeros(5), 0.0)
 
     popular = [n for n, name in enumerate(FEATURES) if name.startswith("popular_")]
     assert matrix[0, popular].tolist() == [0.0] * 5
@@ -122,7 +123,7 @@ def test_no_candidates_no_rows() -> None:
     nothing = Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
 
     matrix = features_of(
-        nothing, context_of(history(1)), np.zeros(0, layout.STAT), np.zeros(5), 0.0
+        nothing, context_of(history(1), CLICKS), np.zeros(0, layout.STAT), np.zeros(5), 0.0
     )
 
     assert matrix.shape == (0, len(FEATURES))

@@ -15,7 +15,7 @@ from models.catalogue import Catalogue
 from models.features import BASE, FEATURES
 from models.ranking import Ranker
 from models.recommender import Answer, Recommender
-from models.retrieval import NO_NEIGHBOURS
+from models.retrieval import unpack_neighbours
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded import free_port
@@ -27,7 +27,7 @@ class Shop:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.recommender = Recommender(store, store.settings)
+        self.recommender = Recommender(store)
         self.offset = -1
         self.now_s = NOW * 1.0
 
@@ -382,13 +382,14 @@ async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., 
     tent, stove, lamp = await shop.store.item_indexes(["tent", "stove", "lamp"])
     await known.neighbours([tent], shop.now_s)
     others = range(1000, 1000 + catalogue.MAX_LISTS - 1)
-    known._lists.update(dict.fromkeys(others, (shop.now_s, NO_NEIGHBOURS)))
+    known._lists.update(dict.fromkeys(others, (shop.now_s, b"")))
 
     one, two = await asyncio.gather(
         known.neighbours([stove, lamp], shop.now_s), known.neighbours([tent, lamp], shop.now_s)
     )
 
-    assert all(len(neighbours.items) == 2 for neighbours in (*one, *two))
+    counts = [len(unpack_neighbours(raw, shop.now_s).items) for raw in (*one, *two)]
+    assert counts == [2, 2, 2, 2]
     assert len(known._lists) == catalogue.MAX_LISTS
     assert await known.names([tent]) == ["tent"]
     waiting = asyncio.create_task(known.names([tent, stove, 10**9]))

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from models import layout
 from models.retrieval import (
-    BOTH,
+    AFTER,
+    BEFORE,
     CO_VISITED,
     DAY,
-    FADES,
     MONTH,
     N_CHANNELS,
-    NO_NEIGHBOURS,
     OWN,
     SIGNALS,
     TOPS_TAKEN,
     Context,
-    Neighbours,
+    best_places,
     blend,
     co_visited,
     context_of,
@@ -37,58 +36,71 @@ from models.retrieval import (
 from models.sessions import History, merge_histories, unpack_history
 from tests.models.reference import NOW
 
+CLICKS = np.zeros(256, np.bool_)
+"""No event type weighs more than a click."""
+
 HISTORIES = st.lists(st.integers(0, 400), max_size=100)
 
 
 def history(*items: int) -> History:
     """A history of clicks a minute apart."""
     n = len(items)
-    times = np.arange(n, dtype=np.uint32) * 60 + NOW
-    return History(n, 1.0, np.array(items, np.uint32), times, np.ones(n, np.uint8))
+    times = np.arange(n, dtype=np.int64) * 60 + NOW
+    return History(n, 1.0, np.array(items, np.int64), times, np.ones(n, np.uint8))
 
 
-def lists_of(context: Context, seed: int, n_items: int) -> list[Neighbours]:
-    """Random neighbour lists of the context's items, some of them empty."""
+def lists_of(context: Context, seed: int, n_items: int) -> list[bytes]:
+    """Random stored lists of the context's items, some of them empty, with room behind."""
     rng = np.random.default_rng(seed)
     lists = []
     for _ in context.recent:
-        size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS)
-        items = rng.choice(np.arange(1, n_items), size, replace=False)
-        lists.append(Neighbours(items.astype(np.int64), rng.random((size, N_CHANNELS + 1))))
+        size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS - 3)
+        rows = np.zeros(size + 3, layout.PAIR)
+        rows["item"][:size] = rng.choice(np.arange(1, n_items), size, replace=False)
+        ages = (NOW - layout.EPOCH) * layout.PAIR_RATES
+        rows["log2"][:size] = rng.normal(0.0, 3.0, (size, N_CHANNELS)) + ages
+        rows["log2"][:size][rng.random((size, N_CHANNELS)) < 0.3] = -1e30
+        lists.append(rows.tobytes() if size else b"")
     return lists
 
 
 @given(HISTORIES, st.integers(0, 99))
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
     """No candidate twice, none unknown, and never more than the sources add up to."""
-    context = context_of(history(*events))
+    context = context_of(history(*events), CLICKS)
     heads = heads_of({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
     lists = lists_of(context, seed, 900)
 
-    candidates = retrieve(context, lists, heads)
+    candidates = retrieve(context, lists, heads, NOW)
 
     items = candidates.items.tolist()
     assert len(set(items)) == len(items) <= CO_VISITED + OWN + sum(TOPS_TAKEN.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
-    again = retrieve(context, lists, heads)
+    again = retrieve(context, lists, heads, NOW)
     assert np.array_equal(again.items, candidates.items)
     assert np.array_equal(again.signals, candidates.signals)
 
 
-def naive_signals(lists: Sequence[Neighbours]) -> dict[int, list[float]]:
+def naive_signals(lists: Sequence[bytes]) -> dict[int, list[float]]:
     """Each co-visited item's signals, by their definitions."""
     signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
-    for distance, neighbours in enumerate(lists):
-        for item, shares in zip(neighbours.items.tolist(), neighbours.shares, strict=True):
+    for distance, raw in enumerate(lists):
+        rows = np.frombuffer(raw, layout.PAIR)
+        rows = rows[rows["item"] > 0]
+        counts = np.exp2(rows["log2"] - (NOW - layout.EPOCH) * layout.PAIR_RATES)
+        shares = counts / (counts.sum(axis=0) + 0.5)
+        both = shares[:, AFTER] + 0.5 * shares[:, BEFORE]
+        fade = layout.FADE**distance
+        for row, item in enumerate(rows["item"].tolist()):
             own = signals[item]
             if distance == 0:
-                own[:N_CHANNELS] = shares[:N_CHANNELS]
+                own[:N_CHANNELS] = shares[row]
             if distance < 3:
-                own[SIGNALS.index("both_3")] += FADES[distance] * shares[BOTH]
-            own[SIGNALS.index("both_10")] += FADES[distance] * shares[BOTH]
-            own[SIGNALS.index("day_10")] += FADES[distance] * shares[DAY]
-            own[SIGNALS.index("month_10")] += FADES[distance] * shares[MONTH]
+                own[SIGNALS.index("both_3")] += fade * both[row]
+            own[SIGNALS.index("both_10")] += fade * both[row]
+            own[SIGNALS.index("day_10")] += fade * shares[row, DAY]
+            own[SIGNALS.index("month_10")] += fade * shares[row, MONTH]
     return signals
 
 
@@ -96,15 +108,15 @@ def naive_signals(lists: Sequence[Neighbours]) -> dict[int, list[float]]:
 @given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
 def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
     """Every way to candidates gives an item the signals that a plain loop gives."""
-    context = context_of(history(*events))
+    context = context_of(history(*events), CLICKS)
     lists = lists_of(context, seed, n_items)
     naive = naive_signals(lists)
     asked = np.arange(1, 2 * n_items, dtype=np.int64)
 
     found = {
-        "all": co_visited(lists),
-        "given": only(asked, lists),
-        "best": retrieve(context, lists, asked),
+        "all": co_visited(lists, NOW),
+        "given": only(asked, lists, NOW),
+        "best": retrieve(context, lists, asked, NOW),
     }
 
     assert set(found["all"].items.tolist()) == naive.keys()
@@ -118,13 +130,13 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
 
 def test_the_best_of_the_co_visited_are_kept() -> None:
     """The blend decides which co-visited items are kept; others in a list keep their signals."""
-    context = context_of(history(*range(1, 11)))
+    context = context_of(history(*range(1, 11)), CLICKS)
     lists = lists_of(context, 5, 900)
-    everything = co_visited(lists)
+    everything = co_visited(lists, NOW)
     order = np.argsort(-blend(everything.signals))
 
     best, worst = order[:CO_VISITED], order[-20:]
-    found = retrieve(context, lists, everything.items[worst])
+    found = retrieve(context, lists, everything.items[worst], NOW)
     signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
 
     expected = everything.items[[*best, *worst]].tolist()
@@ -159,10 +171,25 @@ def test_a_table_finds_what_is_in_it(items: list[int]) -> None:
         assert table[slot_of(table, array, -1)] == -1
 
 
+SCORES = st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), max_size=60)
+
+
+@given(SCORES, st.integers(1, 40), st.integers(0, 20))
+def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int) -> None:
+    """As many as there are of the best, equals of the last included while there is room."""
+    places = best_places(np.array(scores), k, k + more)
+
+    found = [scores[place] for place in places]
+    finite = sorted((score for score in scores if score > -np.inf), reverse=True)
+    with_equals = [score for score in finite if k > len(finite) or score >= finite[k - 1]]
+    assert len(set(places.tolist())) == len(places)
+    assert sorted(found, reverse=True) == with_equals[: k + more]
+
+
 @given(HISTORIES)
 def test_context_is_the_history_distilled(events: list[int]) -> None:
     """Distinct known items, newest first, with counts, times and distance."""
-    context = context_of(history(*events))
+    context = context_of(history(*events), CLICKS)
     known = [item for item in reversed(events) if item]
 
     assert context.items.tolist() == list(dict.fromkeys(known))
@@ -179,13 +206,13 @@ def test_strong_is_the_last_event() -> None:
     two = History(
         3,
         1.0,
-        np.array([1, 2, 1], np.uint32),
-        np.array([1, 2, 3], np.uint32),
+        np.array([1, 2, 1], np.int64),
+        np.array([1, 2, 3], np.int64),
         np.array([1, 9, 9], np.uint8),
     )
 
-    assert context_of(two, frozenset({9})).strong.tolist() == [1, 1]
-    assert context_of(two, frozenset({1})).strong.tolist() == [0, 0]
+    assert context_of(two, np.arange(256) == 9).strong.tolist() == [1, 1]
+    assert context_of(two, np.arange(256) == 1).strong.tolist() == [0, 0]
 
 
 def packed(*records: tuple[int, float], room: int = 0) -> bytes:
@@ -202,15 +229,14 @@ def test_lists_are_unpacked_as_shares() -> None:
     ages = clock_s - layout.EPOCH
     raw = packed((3, 2.0), (300, -1e30), room=5)
 
-    lists = unpack_neighbours([None, raw, b"", raw], clock_s)
+    neighbours, none = unpack_neighbours(raw, clock_s), unpack_neighbours(b"", clock_s)
 
-    assert [neighbours.items.tolist() for neighbours in lists] == [[], [3, 300], [], [3, 300]]
+    assert (neighbours.items.tolist(), none.items.tolist()) == ([3, 300], [])
     counts = [2.0 ** (2.0 - ages / channel.half_life_s) for channel in layout.PAIR_CHANNELS]
     shares = [count / (count + 0.5) for count in counts]
     both = shares[1] + 0.5 * shares[2]
-    assert lists[1].shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
-    assert lists[1].shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
-    assert unpack_neighbours([None], clock_s)[0] is NO_NEIGHBOURS
+    assert neighbours.shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
+    assert neighbours.shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
 
 
 @given(st.floats(0, 2**32), st.lists(st.floats(-(2.0**99), 1e5, width=32), min_size=1, max_size=20))
@@ -218,7 +244,7 @@ def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> No
     """A clock far behind or ahead of the list gives shares that are numbers and sum to one."""
     raw = packed(*enumerate(logs, 1))
 
-    (neighbours,) = unpack_neighbours([raw], clock_s)
+    neighbours = unpack_neighbours(raw, clock_s)
 
     assert np.isfinite(neighbours.shares).all()
     assert (neighbours.shares >= 0).all()
@@ -228,7 +254,6 @@ def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> No
 def test_histories_merge_by_time() -> None:
     """Two histories in one, oldest first; an empty one adds nothing."""
     one, other, none = history(1, 2), history(3, 4), unpack_history(None)
-    other.times.flags.writeable = True
     other.times[:] = [NOW - 1, NOW + 30]
 
     merged = merge_histories(one, other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -344,10 +344,10 @@ async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
 
 async def test_served_lists_are_kept_for_a_while(store: Store) -> None:
     """A served list is found by its id until attribution ends."""
-    lists: Sequence[tuple[str, Sequence[str]]] = [("r1", ["a", "é"]), ("r2", [])]
+    lists = {"r1": ["a", "é"], "r2": []}
     await store.log_served(lists)
 
-    for name, items in lists:
+    for name, items in lists.items():
         key = store.key(f"served:{name}")
         assert msgspec.msgpack.decode(await store.redis.get(key)) == items
         assert 0 < await store.redis.ttl(key) <= store.settings.impression_ttl_s
