@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata, resources
@@ -62,12 +63,17 @@ def create_app(
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(store),
         clock=clock,
-        new_id=lambda: uuid.uuid4().hex,
+        new_id=lambda: secrets.token_hex(16),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # What has been loaded stays: going through it again and again would cost tens of
+        # milliseconds in the middle of a request.
+        gc.collect()
+        gc.freeze()
         yield
+        gc.unfreeze()
         await services.impressions.close()
         await services.recommender.catalogue.close()
         await store.redis.aclose()
@@ -80,6 +86,8 @@ def create_app(
         responses=ERRORS,
     )
     app.state.services = services
+    # First, for each request goes through the routes in order.
+    app.include_router(routes.hot)
     app.include_router(routes.router)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (

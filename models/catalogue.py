@@ -210,7 +210,8 @@ class Catalogue:
         ):
             stale = self._stale(items, now_s, self.store.settings.cache_s)
             self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
-        return self._stats[items]
+        stats: NDArray[np.void] = self._stats.take(items)
+        return stats
 
     def _stale(self, items: Indexes, now_s: float, limit_s: float) -> Indexes:
         pages = np.unique(items // layout.PAGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -15,6 +15,7 @@ from models.ranking import Ranker
 from models.retrieval import (
     BOTH,
     FADES,
+    NO_CANDIDATES,
     TOPS_TAKEN,
     Candidates,
     Context,
@@ -87,9 +88,7 @@ class Situation:
     context: Context
     lists: list[bytes]
     overview: Overview
-    candidates: Candidates = field(
-        default_factory=lambda: Candidates(np.empty(0, np.int64), np.empty((0, 0)))
-    )
+    candidates: Candidates = NO_CANDIDATES
 
 
 class Recommender:

@@ -202,6 +202,9 @@ class Candidates:
     signals: Floats
 
 
+NO_CANDIDATES = Candidates(NOTHING, np.empty((0, N_SIGNALS)))
+
+
 @compiled(Tuple((i8[::1], f8[:, ::1], i8[::1]))(u4[:, ::1], f4[:, ::1], i8[::1], f8[::1]))
 def _summed(
     words: NDArray[np.uint32], logs: NDArray[np.float32], lengths: Indexes, ages: Floats
