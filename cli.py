@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from api.services import Kafka
     from models.events import PutEvents
+
+WAIT_FOR_KAFKA_S = 2.0
 
 
 class _Commands(click.Group):
@@ -79,7 +82,7 @@ def worker() -> None:
     from streams.worker import worker_app
 
     _child()
-    run(worker_app(_served(_located())))
+    run(worker_app(_with_topics(_served(_located()))))
 
 
 @main.command()
@@ -89,7 +92,7 @@ def forward() -> None:
     from streams.forward import forward_app
 
     _child()
-    run(forward_app(_served(_located())))
+    run(forward_app(_with_topics(_served(_located()))))
 
 
 @main.command()
@@ -283,6 +286,27 @@ def _served(settings: Settings) -> Settings:
 
         start_http_server(settings.metrics_port, settings.host)
     return settings
+
+
+def _with_topics(settings: Settings) -> Settings:
+    """Wait until Kafka answers and has the event topics: a worker may start before either."""
+    from models.errors import Unavailable
+    from streams.topics import Topics, topic_ids
+
+    topics, said = Topics.of(settings), ""
+    # Its client logs every refused connection; the line below has the reason once.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    while True:
+        try:
+            topic_ids(settings, [topics.clicks, topics.purchases])
+        except Unavailable as error:
+            if str(error) != said:
+                said = str(error)
+                _say(f"waiting: {said}")
+            time.sleep(WAIT_FOR_KAFKA_S)
+        else:
+            logging.getLogger("kafka").setLevel(logging.NOTSET)
+            return settings
 
 
 if __name__ == "__main__":

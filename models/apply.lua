@@ -127,6 +127,7 @@ local function count_item(index, time, weight, purchase)
   if stat[1] == 0 then stat[3] = time end
   stat[1] = stat[1] + 1
   if purchase then stat[2] = stat[2] + 1 end
+  stat.earlier = stat.earlier or time < stat[3]
   stat[3], stat[4] = min(stat[3], time), max(stat[4], time)
   for channel = 1, 4 do
     stat[4 + channel] = add(stat[4 + channel], weight + (time - EPOCH) * rates[5 + channel])
@@ -151,6 +152,8 @@ local function write_stats()
       if score >= floor_score then
         scores[#scores + 1] = string.format('%.17g', score)
         scores[#scores + 1] = index
+      elseif top[1] == 'new' and stats[index].earlier then
+        call('ZREM', key, index) -- the only score that falls
       end
     end
     for from = 1, #scores, 1000 do
@@ -285,22 +288,26 @@ local function history_of(key, ttl)
   return history
 end
 
--- The user a session belongs to, or false; links live in two generations of sharded hashes.
-local function linked_user(session, shard, generation)
-  local user = links[session]
-  if user == nil then
-    user = call('HGET', prefix .. 'links:' .. generation .. ':' .. shard, session)
-      or call('HGET', prefix .. 'links:' .. (generation - 1) .. ':' .. shard, session)
-    links[session] = user
-  end
-  return user
-end
-
 local function link(session, shard, generation, user)
   local key = prefix .. 'links:' .. generation .. ':' .. shard
   call('HSET', key, session, user)
   call('EXPIRE', key, 2 * limits.session_ttl)
   links[session] = user
+end
+
+-- The user a session belongs to, or false; links live in two generations of sharded hashes, and
+-- one that is used in the older moves to the newer.
+local function linked_user(session, shard, generation)
+  local user = links[session]
+  if user == nil then
+    user = call('HGET', prefix .. 'links:' .. generation .. ':' .. shard, session)
+    if not user then
+      user = call('HGET', prefix .. 'links:' .. (generation - 1) .. ':' .. shard, session)
+      if user then link(session, shard, generation, user) end
+    end
+    links[session] = user
+  end
+  return user
 end
 
 -- Puts an entry where its time belongs; gives the position it got.

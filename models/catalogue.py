@@ -7,8 +7,9 @@ requests that are under way at the same moment travel in one command.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ from models.compiled import compiled
 from models.ranking import Ranker
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
+
+LOG = logging.getLogger(__name__)
 
 MAX_LISTS = 20_000
 """Neighbour lists kept in the process, about 4 KB each when full."""
@@ -128,7 +131,7 @@ class Catalogue:
         cache_s = self.store.settings.cache_s
         age_s = _age(now_s, self.overview.read_at)
         if age_s > cache_s and (self._overview_task is None or self._overview_task.done()):
-            self._overview_task = asyncio.create_task(self._read_overview(now_s))
+            self._overview_task = _behind(self._read_overview(now_s))
         if age_s > 2 * cache_s and self._overview_task is not None:
             await asyncio.shield(self._overview_task)
         return self.overview
@@ -209,7 +212,7 @@ class Catalogue:
             self._page_task is None or self._page_task.done()
         ):
             stale = self._stale(items, now_s, self.store.settings.cache_s)
-            self._page_task = asyncio.create_task(self._read_pages(stale, now_s))
+            self._page_task = _behind(self._read_pages(stale, now_s))
         stats: NDArray[np.void] = self._stats.take(items)
         return stats
 
@@ -259,6 +262,18 @@ class Catalogue:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _behind(read: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A read that nobody may wait for: its failure is noted, for the next one is tried soon."""
+    task = asyncio.create_task(read)
+    task.add_done_callback(_note_failure)
+    return task
+
+
+def _note_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.warning("cached reads are not renewed: %s", error)
 
 
 def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool_]:

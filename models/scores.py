@@ -9,16 +9,19 @@ from numba import f8, i8
 
 from models import layout
 from models.compiled import compiled
-from models.retrieval import Floats, Indexes, empty_table, slot_of
+from models.retrieval import LEAST, Floats, Indexes, empty_table, slot_of
 
 
 def relative(scores: Floats) -> Floats:
-    """Scores as shares of the greatest; none below 0.
+    """Scores as shares of the greatest, in the same order; from the least up if that is negative.
 
-    >>> relative(np.array([4.0, 1.0, -2.0])).tolist()
-    [1.0, 0.25, 0.0]
+    >>> relative(np.array([4.0, 1.0, 0.5])).tolist()
+    [1.0, 0.25, 0.125]
+    >>> relative(np.array([-1.0, -3.0, -5.0])).tolist()
+    [1.0, 0.5, 0.0]
     """
-    shares: Floats = np.maximum(scores, 0.0) / max(float(scores.max(initial=0.0)), 1e-12)
+    lifted = scores - min(float(scores.min(initial=0.0)), 0.0)
+    shares: Floats = lifted / max(float(lifted.max(initial=0.0)), LEAST)
     return shares
 
 

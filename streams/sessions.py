@@ -203,7 +203,8 @@ class Sessions:
             message.user_id or "",
             message.session_id,
             shard_of(message.session_id),
-            message.accepted_at or now_s,
+            # Whoever produces to Kafka directly writes this time: the future would look fresh.
+            min(message.accepted_at or now_s, now_s),
             stored_events(
                 message.event_list,
                 weights=settings.event_weights,

@@ -41,6 +41,8 @@ class Status(msgspec.Struct, frozen=True):
         Age of the newest event in effect, by its acceptance; None before the first.
     quality
         Running HR@20, MRR@20 and NDCG@20 of the learned order and its rivals.
+    forward
+        What the forwarder has done, and messages still waiting for it; empty if it never ran.
     """
 
     group: str
@@ -74,6 +76,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         counts = await store.counts()
         ranker = await store.load_ranker()
         forward = await ledger.forward_counts(store.redis, settings.group)
+        positions = await ledger.forward_positions(store.redis, settings.group)
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -82,6 +85,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         PartitionStatus(topic, partition, end, mark, max(0, end - 1 - mark))
         for ((topic, partition), end), mark in zip(event_ends.items(), marks, strict=True)
     ]
+    waiting = ledger.waiting(positions, dict(zip(fields, event_ends.values(), strict=True)))
     board = msgspec.json.decode(ranker.get("scoreboard", b"{}"), type=Scoreboard)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "clock", "applied_at")
@@ -95,7 +99,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         serving=ranker.get("serving", b"blend").decode(),
         examples=board.n,
         quality=board.means,
-        forward=forward if isinstance(forward, dict) else msgspec.to_builtins(forward),
+        forward=msgspec.to_builtins(forward) | {"waiting": waiting} if positions else {},
     )
 
 

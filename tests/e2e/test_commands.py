@@ -104,6 +104,32 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
         assert nobody in ended.stderr.strip().splitlines()[-1]
 
 
+def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
+    """A worker that starts before Kafka says what it waits for, once, and goes on waiting."""
+    nobody = f"127.0.0.1:{free_port()}"
+    servers = {
+        "RECOMMENDER_KAFKA": nobody,
+        "RECOMMENDER_REDIS": f"redis://{nobody}/0",
+        "RECOMMENDER_PUBLISH_TIMEOUT_S": "0.2",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli", "worker"],
+        cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT)} | servers, text=True,
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as worker:  # fmt: skip
+        try:
+            assert worker.stderr is not None
+            line = worker.stderr.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(5)
+        finally:
+            worker.terminate()
+        rest = worker.stderr.read()
+
+    assert line.startswith(f"waiting: Kafka at {nobody}")
+    assert rest == ""
+
+
 def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
     """A setting out of range is named."""
     ended = subprocess.run(

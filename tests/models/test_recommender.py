@@ -94,6 +94,19 @@ async def test_strangers_get_what_is_trending(shop: Shop) -> None:
         assert answer.items[0].reasons[0].source == "trending"
 
 
+async def test_a_quiet_shop_has_a_trend(shop: Shop) -> None:
+    """Where every rate falls, the trend is still an order by rate, not by name."""
+    shop.now_s += 6 * 3600
+    await shop.send("late", "zither")
+    shop.now_s += 1800
+    await shop.send("later", "ink")
+
+    answer = await shop.recommender.trending(now_s=shop.now_s)
+
+    assert ids(answer)[:2] == ["ink", "zither"]
+    assert len({item.score for item in answer.items}) == len(answer.items)
+
+
 async def test_an_empty_shop_has_nothing_to_say(store: Store) -> None:
     """Before the first event every recipe answers, with nothing."""
     shop = Shop(store)

@@ -287,13 +287,38 @@ async def test_links_and_histories_expire(make_store: Callable[..., Store]) -> N
 
     found = [await store.linked_user("s", now_s=NOW + later) for later in (0, 1000, 2000)]
     assert found == ["ada", "ada", None]
-    for n, (later, owner) in enumerate([(1000, "u:ada"), (2000, "s:s")], 2):
+    for n, (later, owner) in enumerate([(1000, "u:ada"), (3000, "s:s")], 2):
         await store.apply([Part("p/0", n - 1, [message(n, click("c", n))])], now_s=NOW + later)
         assert (await history_of(store, owner)).items[-1] == 3
     for key, most in (("u:ada", 5000), ("s:t", 1000)):
         assert most - 60 < await store.redis.ttl(store.key(f"history:{key}")) <= most
-    links = store.key(f"links:{NOW // 1000}:{shard_of('s')}")
-    assert 1940 < await store.redis.ttl(links) <= 2000
+    for generation in (NOW // 1000, NOW // 1000 + 1):
+        links = store.key(f"links:{generation}:{shard_of('s')}")
+        assert 1940 < await store.redis.ttl(links) <= 2000
+
+
+async def test_a_session_in_use_keeps_its_link(make_store: Callable[..., Store]) -> None:
+    """Events move the link along, so that it expires one session_ttl after the last of them."""
+    store = make_store(session_ttl_s=1000)
+    for n in range(5):
+        one = message(n, click("a", n), user="" if n else "ada")
+        await store.apply([Part("p/0", n - 1, [one])], now_s=NOW + 900 * n)
+
+    assert await store.linked_user("s", now_s=NOW + 4500) == "ada"
+    assert (await history_of(store, "u:ada")).count == 5
+    assert (await store.counts())["users"] == 1
+
+
+async def test_a_new_item_found_to_be_old_is_new_no_more(store: Store) -> None:
+    """A late event that came first makes an item older, in the list of new items too."""
+    many = [click(f"i{n}", n, NOW + n) for n in range(layout.TOPS + 1)]
+    await send(store, *(message(n, event) for n, event in enumerate(many)))
+    newest = (await store.item_indexes([f"i{layout.TOPS}"]))[0]
+    late = click(f"i{layout.TOPS}", 9999, NOW - 100)
+    await store.apply([Part("p/0", layout.TOPS, [message(layout.TOPS + 1, late)])], now_s=NOW)
+
+    assert await store.redis.zscore(store.key("top:recent"), newest) == NOW + layout.TOPS
+    assert await store.redis.zscore(store.key("top:new"), newest) is None
 
 
 @pytest.mark.parametrize("name", ["{}*?[\\\x00é漢" + "x" * 247, "😀" * 256, "漢" * 256])

@@ -176,3 +176,13 @@ async def test_partitions_taken_away_while_redis_works(worker: Worker) -> None:
     assert await worker.in_effect() == (1, [0, -1])
     assert list(worker.sessions.progress.applied) == [SECOND]
     await worker.sessions.go_back_where_lost()
+
+
+async def test_nothing_is_accepted_in_the_future(worker: Worker) -> None:
+    """A producer whose clock is ahead does not make the state look fresh for ever."""
+    event = {"eventType": "click", "itemId": "lamp", "sentAt": NOW_S}
+    raw = json.dumps({"sessionId": "s", "acceptedAt": NOW_S * 2, "eventList": [event]}).encode()
+    worker.send(FIRST, raw)
+    await worker.read(FIRST)
+
+    assert (await worker.sessions.store.counts())["accepted_at"] == NOW_S
