@@ -141,20 +141,24 @@ class Catalogue:
         names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new"]
         pipe = store.redis.pipeline(transaction=False)
         for name in names:
-            pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True, withscores=True)
+            pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True)
+            # Scores of all would take the client longer than everything else here.
+            pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
         pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
         pipe.hgetall(store.key("types"))
         pipe.hmget(store.key("ranker"), ["state", "serving"])
         *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
-        scored = dict(zip(names, ranked, strict=True))
-        greatest = {name: members[0][1] if members else 0.0 for name, members in scored.items()}
+        members, first = ranked[::2], ranked[1::2]
+        tops = {
+            name: np.array(items, "S").astype(np.int64) if items else NOTHING
+            for name, items in zip(names, members, strict=True)
+        }
+        greatest = {
+            name: scored[0][1] if scored else 0.0 for name, scored in zip(names, first, strict=True)
+        }
         ranker = self.overview.ranker
         if state != self._ranker_state:
             ranker, self._ranker_state = Ranker.from_state(state), state
-        tops = {
-            name: np.array([int(member) for member, _ in members], np.int64)
-            for name, members in scored.items()
-        }
         names_of = {int(code): name.decode() for name, code in types.items()}
         self.overview = Overview(
             clock_s=float(clock or 0),

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from models.catalogue import Catalogue, Overview
+from models.examples import Example, make_example
 from models.features import features_of
 from models.ranking import Ranker
 from models.retrieval import (
@@ -288,6 +289,27 @@ class Recommender:
         return features_of(
             situation.candidates, situation.context, stats, overview.best, overview.clock_s
         )
+
+    async def example(
+        self,
+        situation: Situation,
+        item_id: str,
+        ranker: Ranker,
+        rng: np.random.Generator,
+        *,
+        now_s: float,
+    ) -> Example | None:
+        """The training example that a choice gives in a situation; None for one not predicted.
+
+        Not predicted are first events, for there is nothing to predict from, and repetitions.
+        """
+        recent, items = situation.context.recent, situation.candidates.items
+        chosen = (await self.store.item_indexes([item_id]))[0]
+        if not len(recent) or recent[0] == chosen:
+            return None
+        matrix = await self.features(situation, now_s)
+        open_ = items != recent[0]
+        return make_example(items[open_], matrix[open_], chosen, ranker, rng)
 
     async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
         matrix = await self.features(situation, now_s)

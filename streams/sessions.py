@@ -344,15 +344,8 @@ class Sessions:
         situation = await self._recommender.situation(
             message.user_id or None, message.session_id, now_s=now_s
         )
-        chosen = (await self.store.item_indexes([item_id]))[0]
-        recent = situation.context.recent
-        if not len(recent) or recent[0] == chosen:
-            return None
-        matrix = await self._recommender.features(situation, now_s)
-        items = situation.candidates.items
-        open_ = items != recent[0]
         ranker = situation.overview.ranker
-        return examples.make_example(items[open_], matrix[open_], chosen, ranker, self._rng)
+        return await self._recommender.example(situation, item_id, ranker, self._rng, now_s=now_s)
 
     def _offer(self, chosen: Sequence[bytes]) -> None:
         """Send examples along, unless the last ones are still on their way: they are a sample."""

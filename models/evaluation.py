@@ -1,0 +1,292 @@
+"""How good recommendations are, on recorded events: predicted first, learned after.
+
+The protocol: events in time order, exact repeats dropped, those of one moment shuffled, for their
+order says nothing. The first tenth only teaches. Then an event is a query if its user has a past
+and its item is not the last one again; every k-th is asked, the same ones of every rival. All items
+seen so far are ranked, equals count against the rival, and a target never seen is a miss.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from models.retrieval import Floats, Indexes
+
+Kind = Literal["sessions", "users", "baskets"]
+"""What repeats mean: sessions return to items, users want new ones, baskets come all at once."""
+
+WARM_UP = 0.1
+CUTS = (10, 20, 100)
+TOP = 20
+
+
+class Interaction(NamedTuple):
+    """One recorded event; `at_s` in Unix seconds."""
+
+    user: str
+    item: str
+    type: str
+    at_s: float
+
+
+class Query(NamedTuple):
+    """A question about what a user takes next.
+
+    Attributes
+    ----------
+    targets
+        The right answers; one, except where a whole basket is asked for.
+    barred
+        Items that are no answers, the user's last one among them.
+    """
+
+    targets: tuple[str, ...]
+    barred: frozenset[str]
+
+
+class Step(NamedTuple):
+    """An event to learn, and what is asked just before."""
+
+    event: Interaction
+    query: Query | None = None
+    basket: Query | None = None
+
+
+def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
+    """Events by time without exact repeats; those of one moment shuffled, each user's together.
+
+    >>> late, early = Interaction("u", "b", "click", 2), Interaction("u", "a", "click", 1)
+    >>> in_order([late, early, late]) == [early, late]
+    True
+    """
+    chance = random.Random(seed)
+    distinct = sorted(dict.fromkeys(events), key=lambda event: event.at_s)
+    ordered: list[Interaction] = []
+    for _, moment in itertools.groupby(distinct, key=lambda event: event.at_s):
+        users: dict[str, list[Interaction]] = {}
+        for event in moment:
+            users.setdefault(event.user, []).append(event)
+        order = list(users)
+        chance.shuffle(order)
+        for user in order:
+            chance.shuffle(users[user])
+            ordered += users[user]
+    return ordered
+
+
+def steps(events: Sequence[Interaction], kind: Kind, *, max_queries: int) -> list[Step]:
+    """Which of the ordered events are asked about, by the protocol of the module."""
+    planned = _basket_steps(events) if kind == "baskets" else _choice_steps(events, kind)
+    eligible = [n for n, step in enumerate(planned) if step.query]
+    every = max(1, math.ceil(len(eligible) / max_queries))
+    asked = set(eligible[::every])
+    baskets = [n for n, step in enumerate(planned) if step.basket]
+    asked_baskets = set(baskets[:: max(1, math.ceil(len(baskets) / max_queries))])
+    return [
+        Step(
+            step.event,
+            step.query if n in asked else None,
+            step.basket if n in asked_baskets else None,
+        )
+        for n, step in enumerate(planned)
+    ]
+
+
+def _choice_steps(events: Sequence[Interaction], kind: Kind) -> list[Step]:
+    warm = int(len(events) * WARM_UP)
+    last: dict[str, str] = {}
+    seen: dict[str, set[str]] = {}
+    planned = []
+    for number, event in enumerate(events):
+        past = seen.setdefault(event.user, set())
+        query = None
+        if number >= warm and past and event.item != last[event.user]:
+            if kind == "sessions":
+                query = Query((event.item,), frozenset([last[event.user]]))
+            elif event.item not in past:
+                query = Query((event.item,), frozenset(past))
+        planned.append(Step(event, query))
+        last[event.user] = event.item
+        past.add(event.item)
+    return planned
+
+
+def _basket_steps(events: Sequence[Interaction], *, seed: int = 7) -> list[Step]:
+    """One completion a basket of two lines or more, and the whole basket before its first line."""
+    chance = random.Random(seed)
+    warm = int(len(events) * WARM_UP)
+    known: set[str] = set()
+    planned: list[Step] = []
+    for (user, _), lines in itertools.groupby(events, key=lambda event: (event.user, event.at_s)):
+        basket = list(dict.fromkeys(lines))
+        items = [event.item for event in basket]
+        asked = chance.randrange(1, len(basket)) if len(basket) > 1 else 0
+        for at, event in enumerate(basket):
+            counts = len(planned) >= warm
+            query = whole = None
+            if counts and at and at == asked and event.item not in items[:at]:
+                query = Query((event.item,), frozenset(items[:at]))
+            if counts and at == 0 and user in known:
+                whole = Query(tuple(dict.fromkeys(items)), frozenset())
+            planned.append(Step(event, query, whole))
+        known.add(user)
+    return planned
+
+
+class Ranked(NamedTuple):
+    """Items with scores, the better the higher, in no order; others are out of the question."""
+
+    items: Indexes
+    scores: Floats
+
+
+class Rival(Protocol):
+    """Something that ranks; users and items are numbered from 0 by their first event."""
+
+    def rank(self, user: int, at_s: float) -> Ranked:
+        """Everything it would show this user now."""
+
+    def learn(self, user: int, item: int, event: Interaction) -> None:
+        """Learn one event."""
+
+
+@dataclass
+class Outcome:
+    """What one rival did with the queries.
+
+    Attributes
+    ----------
+    ranks
+        Of each query's target, counted from 1; 0 where it was out of the question.
+    recalls
+        Of each whole basket, the share of the best 20 that was right.
+    shown
+        Items that were among anybody's best 20.
+    """
+
+    ranks: list[int] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    shown: set[int] = field(default_factory=set)
+    novelty_bits: float = 0.0
+    query_s: float = 0.0
+    learn_s: float = 0.0
+
+
+def rank_of(ranked: Ranked, target: int, barred: Indexes) -> int:
+    """Rank of the target among what is not barred, counted from 1; equals count against it.
+
+    >>> rank_of(Ranked(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
+    2
+    """
+    place = np.flatnonzero(ranked.items == target)
+    if not len(place) or not ranked.scores[place[0]] > -np.inf:
+        return 0
+    better = ranked.items[ranked.scores >= ranked.scores[place[0]]]
+    return int(len(better) - np.isin(better, barred).sum())
+
+
+def best_of(ranked: Ranked, k: int, barred: Indexes) -> Indexes:
+    """The k best items that are not barred, best first; equals by number."""
+    open_ = ~np.isin(ranked.items, barred) & (ranked.scores > -np.inf)
+    items, scores = ranked.items[open_], ranked.scores[open_]
+    return items[np.lexsort((items, -scores))[:k]]
+
+
+def measures(ranks: Sequence[int]) -> dict[str, Floats]:
+    """Each query's hits, reciprocal rank and gain, one number a query.
+
+    >>> {name: float(values[0]) for name, values in measures([2]).items()}["mrr_20"]
+    0.5
+    """
+    rank = np.array(ranks, np.float64)
+    found = rank > 0
+    measured = {f"hr_{k}": (found & (rank <= k)).astype(np.float64) for k in CUTS}
+    top = found & (rank <= TOP)
+    measured[f"mrr_{TOP}"] = np.where(top, 1.0 / np.maximum(rank, 1.0), 0.0)
+    measured[f"ndcg_{TOP}"] = np.where(top, 1.0 / np.log2(rank + 1.0 + ~found), 0.0)
+    return measured
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (normal approximation)."""
+    if len(values) < 2:
+        return float(values.mean()) if len(values) else 0.0, math.inf
+    return float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def run(
+    planned: Sequence[Step],
+    rivals: dict[str, Rival],
+    *,
+    clock: Callable[[], float],
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Outcome]:
+    """Ask and teach every rival the steps in order.
+
+    Parameters
+    ----------
+    clock
+        Seconds, for the time that asking and learning take.
+    progress
+        Told the number of each step done.
+    """
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    seen = np.zeros(1024)
+    outcomes = {name: Outcome() for name in rivals}
+    for number, step in enumerate(planned):
+        user = users.setdefault(step.event.user, len(users))
+        for query in (step.query, step.basket):
+            if query is None:
+                continue
+            targets = [items.get(target, -1) for target in query.targets]
+            barred = np.array([items[item] for item in query.barred if item in items], np.int64)
+            shares = (seen[: len(items)] + 1.0) / (number + len(items))
+            for name, rival in rivals.items():
+                _ask(
+                    outcomes[name], rival, user, step.event.at_s, targets, barred, shares, clock,
+                    whole=query is step.basket,
+                )  # fmt: skip
+        item = items.setdefault(step.event.item, len(items))
+        if item >= len(seen):
+            seen = np.append(seen, np.zeros(len(seen)))
+        seen[item] += 1
+        for name, rival in rivals.items():
+            start = clock()
+            rival.learn(user, item, step.event)
+            outcomes[name].learn_s += clock() - start
+        progress(number)
+    return outcomes
+
+
+def _ask(
+    outcome: Outcome,
+    rival: Rival,
+    user: int,
+    at_s: float,
+    targets: Sequence[int],
+    barred: Indexes,
+    shares: Floats,
+    clock: Callable[[], float],
+    *,
+    whole: bool,
+) -> None:
+    start = clock()
+    ranked = rival.rank(user, at_s)
+    outcome.query_s += clock() - start
+    best = best_of(ranked, TOP, barred)
+    if whole:
+        hits = np.isin(best, targets).sum()
+        outcome.recalls.append(float(hits) / min(TOP, len(targets)))
+        return
+    outcome.ranks.append(rank_of(ranked, targets[0], barred))
+    outcome.shown.update(best.tolist())
+    if len(best):
+        outcome.novelty_bits -= float(np.log2(shares[best]).mean())

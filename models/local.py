@@ -1,0 +1,159 @@
+"""The whole recommender in one process, one event and one question at a time.
+
+For evaluation, backfills and harnesses of others: the same script, retrieval, features and ranker
+as in the stream and the API, without Kafka, and with Redis for state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import uvloop
+
+from models.events import event_hash
+from models.prequential import Scoreboard
+from models.ranking import Ranker
+from models.recommender import UNLEARNED, Recommender, Situation
+from models.retrieval import Floats
+from models.settings import Settings
+from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+
+
+class Local:
+    """Learns from events and recommends; a context manager, for it holds a connection.
+
+    Parameters
+    ----------
+    settings
+        `redis` names the server, `group` the keys in it, which must be this object's alone.
+    examples_of
+        Learn the ranking from each n-th choice; 0 for never.
+
+    Examples
+    --------
+    With a Redis server out of the wheel, in a folder of its own::
+
+        from ops.embedded import start_redis
+
+        server = start_redis(Path("state"))
+        with Local(Settings(redis=server.url)) as recommender:
+            recommender.learn("ada", "tent", at_s=1_790_000_000)
+            recommender.recommend("ada", k=10)
+        server.stop()
+    """
+
+    def __init__(self, settings: Settings, *, examples_of: int = 1, seed: int = 7) -> None:
+        self.settings = settings
+        self.ranker = Ranker()
+        self.scoreboard = Scoreboard()
+        self._store = Store(connect(settings.redis), settings)
+        self._recommender = Recommender(self._store)
+        self._examples_of = examples_of
+        self._rng = np.random.default_rng(seed)
+        self._loop = uvloop.new_event_loop()
+        self._n_events = 0
+        self._now_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.run_until_complete(self._recommender.catalogue.close())
+        self._loop.run_until_complete(self._store.redis.aclose())
+        self._loop.close()
+
+    def situation(self, user: str) -> Situation:
+        """What is known of a user now, and the candidates that follow."""
+        return self._loop.run_until_complete(
+            self._recommender.situation(user, None, now_s=self._now_s)
+        )
+
+    def features(self, situation: Situation) -> Floats:
+        """The feature matrix of a situation's candidates."""
+        return self._loop.run_until_complete(self._recommender.features(situation, self._now_s))
+
+    def names(self, situation: Situation) -> list[str | None]:
+        """Item ids of a situation's candidates."""
+        items = situation.candidates.items.tolist()
+        return self._loop.run_until_complete(self._recommender.catalogue.names(items))
+
+    def recommend(
+        self, user: str, *, k: int = 20, barred: Collection[str] = ()
+    ) -> list[tuple[str, float]]:
+        """The best items for a user and their scores, without the last item and barred ones."""
+        situation = self.situation(user)
+        scores = self.scores(self.features(situation))
+        last = situation.context.recent[:1].tolist()
+        ranked = sorted(
+            (-score, name)
+            for item, name, score in zip(
+                situation.candidates.items.tolist(), self.names(situation), scores, strict=True
+            )
+            if name is not None and item not in last and name not in barred
+        )
+        return [(name, -score) for score, name in ranked[:k]]
+
+    def scores(self, matrix: Floats) -> Floats:
+        """The order that would be served now: the ranker's, or the blend's while it is behind."""
+        ranker = self.ranker if self.scoreboard.serving() == "ranker" else UNLEARNED
+        return ranker.scores(matrix)
+
+    def learn(
+        self,
+        user: str,
+        item: str,
+        event_type: str = "click",
+        *,
+        at_s: float,
+        situation: Situation | None = None,
+    ) -> None:
+        """Bring one event into effect: first as a choice to learn from, then in the state.
+
+        Parameters
+        ----------
+        at_s
+            Time of the event, Unix seconds; it is the present, too.
+        situation
+            The user's, if it was asked for since the last event.
+        """
+        self._now_s = max(self._now_s, at_s)
+        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation))
+
+    async def _learn(
+        self, user: str, item: str, event_type: str, at_s: float, situation: Situation | None
+    ) -> None:
+        number, kind = self._n_events, event_type.lower()
+        self._n_events += 1
+        if self._examples_of and number % self._examples_of == 0:
+            await self._learn_choice(user, item, situation)
+        event = StoredEvent(
+            item,
+            int(at_s),
+            event_type,
+            math.log2(self.settings.event_weights.get(kind, 1.0)),
+            kind in self.settings.purchase_types,
+            event_hash(str(number)),
+        )
+        message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
+        await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)
+
+    async def _learn_choice(self, user: str, item: str, situation: Situation | None) -> None:
+        recommender = self._recommender
+        if situation is None:
+            situation = await recommender.situation(user, None, now_s=self._now_s)
+        example = await recommender.example(
+            situation, item, self.ranker, self._rng, now_s=self._now_s
+        )
+        if example is not None:
+            self.scoreboard.update(example.ranks)
+            if example.rows:
+                self.ranker.learn_one(example.matrix(), 0)
