@@ -19,6 +19,7 @@ from models.settings import Settings
 
 if TYPE_CHECKING:
     from api.services import Kafka
+    from models.evaluation import Interaction, Outcome
     from models.events import PutEvents
 
 WAIT_FOR_KAFKA_S = 2.0
@@ -186,6 +187,107 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
     )
     if not report.is_finished:
         sys.exit(130)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "format_", help="The file's format; guessed where not given.")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["sessions", "users", "baskets"]),
+    default="sessions",
+    show_default=True,
+    help="What repeats mean: wanted again, known already, or bought together.",
+)
+@click.option(
+    "--recipes",
+    help="Rivals to compare, separated by commas; the first is the reference.",
+)
+@click.option("--max-queries", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many events.")
+@click.option("--min-value", type=float, help="Only events with at least this eventValue.")
+@click.option(
+    "--learn-every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Learn the ranking from each n-th event.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def evaluate(
+    file: Path,
+    recipes: str | None,
+    plot: Path | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Measure recommendations on a recorded FILE: predicted first, learned after."""
+    import json
+
+    from models.evaluation import as_text, in_order, over_time, report
+    from ops.plots import plot_over_time
+    from streams.recordings import interactions, read
+
+    limit, min_value = options.pop("limit"), options.pop("min_value")
+    as_: Any = "sessions" if options["kind"] == "sessions" else "users"
+    rows = read(file, now_s=time.time(), format_=options.pop("format_"), as_=as_)
+    found, n_bad = interactions(rows, min_value=min_value)
+    events = in_order(found)[:limit]
+    outcomes = _evaluated(events, recipes, **options)
+    n_items = len({event.item for event in events})
+    compared = report(outcomes, len(events), n_items)
+    n_queries = len(next(iter(outcomes.values())).ranks)
+    if plot:
+        plot_over_time({name: over_time(outcome) for name, outcome in outcomes.items()}, plot)
+    if as_json:
+        conditions = {"file": file.name, "events": len(events), "items": n_items} | options
+        click.echo(json.dumps(conditions | {"queries": n_queries, "rivals": compared}, indent=1))
+    else:
+        bad = f", {n_bad} bad rows" if n_bad else ""
+        click.echo(f"{len(events)} events, {n_items} items, {n_queries} queries{bad}")
+        click.echo(as_text(compared))
+
+
+def _evaluated(
+    events: list[Interaction],
+    recipes: str | None,
+    *,
+    kind: Any,  # noqa: ANN401
+    max_queries: int,
+    learn_every: int,
+) -> dict[str, Outcome]:
+    import tempfile
+
+    from tqdm import tqdm
+
+    from models.evaluation import run, steps
+    from models.local import Local
+    from models.rivals import BASELINES, ORDERS, SLOW, orders
+    from ops.embedded import start_redis
+
+    everybody = [*ORDERS, *(name for name in BASELINES if name not in SLOW)]
+    names = recipes.split(",") if recipes else everybody
+    unknown = [name for name in names if name not in {**ORDERS, **BASELINES}]
+    if unknown:
+        known = ", ".join([*ORDERS, *BASELINES])
+        raise click.BadParameter(f"{', '.join(unknown)}: not among {known}", param_hint="--recipes")
+    planned = steps(events, kind, max_queries=max_queries)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=len(planned), unit=" events", disable=None) as bar,
+    ):
+        server = start_redis(Path(folder))
+        try:
+            settings = Settings(redis=server.url)
+            with Local(settings, examples_of=learn_every) as local:
+                made = orders(local, [name for name in names if name in ORDERS])
+                made |= {name: BASELINES[name]() for name in names if name in BASELINES}
+                rivals = {name: made[name] for name in names}
+                return run(planned, rivals, clock=time.perf_counter, progress=bar.update)
+        finally:
+            server.stop()
 
 
 def _rate(text: str) -> float | None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -150,8 +150,8 @@ class Ranked(NamedTuple):
 class Rival(Protocol):
     """Something that ranks; users and items are numbered from 0 by their first event."""
 
-    def rank(self, user: int, at_s: float) -> Ranked:
-        """Everything it would show this user now."""
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+        """Everything it would show this user now; barred items may be left out already."""
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Learn one event."""
@@ -226,7 +226,7 @@ def run(
     rivals: dict[str, Rival],
     *,
     clock: Callable[[], float],
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Outcome]:
     """Ask and teach every rival the steps in order.
 
@@ -235,7 +235,7 @@ def run(
     clock
         Seconds, for the time that asking and learning take.
     progress
-        Told the number of each step done.
+        Called after each step.
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
@@ -262,7 +262,7 @@ def run(
             start = clock()
             rival.learn(user, item, step.event)
             outcomes[name].learn_s += clock() - start
-        progress(number)
+        progress()
     return outcomes
 
 
@@ -279,7 +279,7 @@ def _ask(
     whole: bool,
 ) -> None:
     start = clock()
-    ranked = rival.rank(user, at_s)
+    ranked = rival.rank(user, at_s, barred)
     outcome.query_s += clock() - start
     best = best_of(ranked, TOP, barred)
     if whole:
@@ -290,3 +290,65 @@ def _ask(
     outcome.shown.update(best.tolist())
     if len(best):
         outcome.novelty_bits -= float(np.log2(shares[best]).mean())
+
+
+def report(outcomes: Mapping[str, Outcome], n_events: int, n_items: int) -> dict[str, Any]:
+    """The outcomes as plain numbers; the first rival is the one that all are compared with.
+
+    Returns
+    -------
+    dict
+        Of each rival: every measure with half the width of its 95 % interval, its difference from
+        the first rival's on the same queries, coverage (share of all items among the best 20 of
+        some query), novelty (mean bits of surprise of the items shown), and microseconds.
+    """
+    compared: dict[str, Any] = {}
+    reference = measures(next(iter(outcomes.values())).ranks)
+    for name, outcome in outcomes.items():
+        n_queries = max(1, len(outcome.ranks))
+        found: dict[str, Any] = {}
+        for measure, values in measures(outcome.ranks).items():
+            mean, half = interval(values)
+            difference, half_difference = interval(values - reference[measure])
+            found[measure] = {
+                "mean": round(mean, 4),
+                "ci95": round(half, 4),
+                "difference": round(difference, 4),
+                "difference_ci95": round(half_difference, 4),
+            }
+        if outcome.recalls:
+            mean, half = interval(np.array(outcome.recalls))
+            found["next_basket_recall_20"] = {"mean": round(mean, 4), "ci95": round(half, 4)}
+        compared[name] = found | {
+            "coverage": round(len(outcome.shown) / max(1, n_items), 4),
+            "novelty_bits": round(outcome.novelty_bits / n_queries, 2),
+            "query_us": round(1e6 * outcome.query_s / (n_queries + len(outcome.recalls))),
+            "learn_us": round(1e6 * outcome.learn_s / max(1, n_events)),
+        }
+    return compared
+
+
+def as_text(compared: Mapping[str, Any]) -> str:
+    """A report as a table for a reader."""
+    columns = [*(f"hr_{k}" for k in CUTS), f"mrr_{TOP}", f"ndcg_{TOP}"]
+    lines = [
+        f"{'':<22}" + "".join(f"{column:>9}" for column in columns) + f"{'±':>8}"
+        f"{'basket':>8}{'coverage':>10}{'novelty':>9}{'µs/query':>10}{'µs/learn':>10}"
+    ]
+    for name, found in compared.items():
+        recall = found.get("next_basket_recall_20")
+        lines.append(
+            f"{name:<22}"
+            + "".join(f"{found[column]['mean']:>9.4f}" for column in columns)
+            + f"{found[f'mrr_{TOP}']['ci95']:>8.4f}"
+            + (f"{recall['mean']:>8.4f}" if recall else f"{'':>8}")
+            + f"{found['coverage']:>10.3f}{found['novelty_bits']:>9.1f}"
+            f"{found['query_us']:>10}{found['learn_us']:>10}"
+        )
+    return "\n".join(lines)
+
+
+def over_time(outcome: Outcome, parts: int = 20) -> list[float]:
+    """MRR@20 in each of so many equal parts of the queries, in their order."""
+    reciprocal = measures(outcome.ranks)[f"mrr_{TOP}"]
+    return [float(part.mean()) for part in np.array_split(reciprocal, parts) if len(part)]

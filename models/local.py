@@ -18,7 +18,7 @@ from models.events import event_hash
 from models.prequential import Scoreboard
 from models.ranking import Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
-from models.retrieval import Floats
+from models.retrieval import NOTHING, Floats, Indexes
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
@@ -71,10 +71,11 @@ class Local:
         self._loop.run_until_complete(self._store.redis.aclose())
         self._loop.close()
 
-    def situation(self, user: str) -> Situation:
-        """What is known of a user now, and the candidates that follow."""
+    def situation(self, user: str, *, at_s: float = 0.0, barred: Indexes = NOTHING) -> Situation:
+        """What is known of a user at a time, now if not given, and the candidates that follow."""
+        self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
-            self._recommender.situation(user, None, now_s=self._now_s)
+            self._recommender.situation(user, None, now_s=self._now_s, barred=barred)
         )
 
     def features(self, situation: Situation) -> Floats:
@@ -90,15 +91,13 @@ class Local:
         self, user: str, *, k: int = 20, barred: Collection[str] = ()
     ) -> list[tuple[str, float]]:
         """The best items for a user and their scores, without the last item and barred ones."""
-        situation = self.situation(user)
+        known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
+        situation = self.situation(user, barred=np.array(known, np.int64))
         scores = self.scores(self.features(situation))
-        last = situation.context.recent[:1].tolist()
         ranked = sorted(
             (-score, name)
-            for item, name, score in zip(
-                situation.candidates.items.tolist(), self.names(situation), scores, strict=True
-            )
-            if name is not None and item not in last and name not in barred
+            for name, score in zip(self.names(situation), scores.tolist(), strict=True)
+            if name is not None
         )
         return [(name, -score) for score, name in ranked[:k]]
 

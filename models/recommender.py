@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from models.retrieval import (
     BOTH,
     FADES,
     NO_CANDIDATES,
+    NOTHING,
     TOPS_TAKEN,
     Candidates,
     Context,
@@ -31,7 +32,7 @@ from models.retrieval import (
     retrieve,
     unpack_neighbours,
 )
-from models.scores import relative, softmax, trend_scores, without
+from models.scores import relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 
@@ -123,14 +124,14 @@ class Recommender:
         now_s
             The present in Unix seconds, for the age of cached reads and of session links.
         """
-        situation = await self.situation(user_id, session_id, item_id, now_s=now_s)
+        situation = await self.situation(
+            user_id, session_id, item_id, now_s=now_s, exclude_purchased=exclude_purchased
+        )
         history, overview = situation.history, situation.overview
-        barred = self._purchased(history, overview) if exclude_purchased else set()
         if not len(situation.context.recent):
-            return await self.trending(k=k, now_s=now_s, barred=barred, history=history)
-        barred.add(int(situation.context.recent[0]))
+            return await self.trending(k=k, now_s=now_s, history=history)
         scores, level = await self._scores(situation, now_s)
-        items = await self._best(situation, scores, k, barred, reasons=reasons)
+        items = await self._best(situation, scores, k, reasons=reasons)
         return Answer(
             items, "user-personalization", level, history.accepted_at, overview.accepted_at
         )
@@ -145,7 +146,7 @@ class Recommender:
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
         situation.candidates = retrieve(situation.context, situation.lists, heads, overview.clock_s)
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k, {index}, reasons=False)
+        items = await self._best(situation, scores, k, reasons=False)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -153,7 +154,6 @@ class Recommender:
         *,
         k: int = 25,
         now_s: float,
-        barred: Collection[int] = (),
         history: History | None = None,
     ) -> Answer:
         """Items whose rate of events is growing most: the last hour's against the last day's."""
@@ -162,7 +162,7 @@ class Recommender:
         items = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
         stats = await self.catalogue.stats(items, now_s)
         scores = trend_scores(stats["log2"], overview.clock_s)
-        ranked = await self._named(items, relative(scores), k, barred)
+        ranked = await self._named(items, relative(scores), k)
         recommendations = [
             Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
         ]
@@ -188,7 +188,7 @@ class Recommender:
         overview = await self.catalogue.refresh(now_s)
         items = overview.tops.get("all", np.empty(0, np.int64))
         stats = await self.catalogue.stats(items, now_s)
-        ranked = await self._named(items, relative(stats["events"].astype(np.float64)), k, ())
+        ranked = await self._named(items, relative(stats["events"].astype(np.float64)), k)
         recommendations = [
             Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked
         ]
@@ -250,16 +250,24 @@ class Recommender:
         item_id: str | None = None,
         *,
         now_s: float,
+        exclude_purchased: bool = False,
+        barred: Indexes = NOTHING,
     ) -> Situation:
-        """What is known at this moment of a user, and the candidates that follow from it."""
+        """What is known at this moment of a user, and the candidates that follow from it.
+
+        The item looked at last is none of them, nor are `barred` ones.
+        """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
         looking_at = 0
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
         situation = await self._situation(history, overview, now_s, looking_at=looking_at)
+        if exclude_purchased:
+            bought = history.items[overview.purchases[history.types]]
+            barred = np.concatenate([barred, bought])
         situation.candidates = retrieve(
-            situation.context, situation.lists, overview.heads, overview.clock_s
+            situation.context, situation.lists, overview.heads, overview.clock_s, barred
         )
         return situation
 
@@ -303,13 +311,12 @@ class Recommender:
 
         Not predicted are first events, for there is nothing to predict from, and repetitions.
         """
-        recent, items = situation.context.recent, situation.candidates.items
+        recent = situation.context.recent
         chosen = (await self.store.item_indexes([item_id]))[0]
         if not len(recent) or recent[0] == chosen:
             return None
         matrix = await self.features(situation, now_s)
-        open_ = items != recent[0]
-        return make_example(items[open_], matrix[open_], chosen, ranker, rng)
+        return make_example(situation.candidates.items, matrix, chosen, ranker, rng)
 
     async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
         matrix = await self.features(situation, now_s)
@@ -317,19 +324,15 @@ class Recommender:
         ranker = overview.ranker if overview.serving == "ranker" else UNLEARNED
         return ranker.scores(matrix), "ranked" if overview.serving == "ranker" else "retrieved"
 
-    def _purchased(self, history: History, overview: Overview) -> set[int]:
-        return set(history.items[overview.purchases[history.types]].tolist())
-
     async def _best(
         self,
         situation: Situation,
         scores: Floats,
         k: int,
-        barred: Collection[int],
         *,
         reasons: bool,
     ) -> list[Recommendation]:
-        ranked = await self._named(situation.candidates.items, softmax(scores), k, barred)
+        ranked = await self._named(situation.candidates.items, softmax(scores), k)
         if not reasons:
             return [Recommendation(name, score) for _, name, score in ranked]
         clock_s = situation.overview.clock_s
@@ -339,12 +342,8 @@ class Recommender:
             for index, name, score in ranked
         ]
 
-    async def _named(
-        self, items: Indexes, scores: Floats, k: int, barred: Collection[int]
-    ) -> list[tuple[int, str, float]]:
-        """The k best items that are not barred: index, id and score; ties by id."""
-        if barred:
-            scores = without(scores, items, np.fromiter(barred, np.int64, len(barred)))
+    async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
+        """The k best items: index, id and score; ties by id."""
         places = best_places(scores, k, len(scores))
         indexes = items[places].tolist()
         names = await self.catalogue.names(indexes, items)

@@ -70,24 +70,35 @@ def empty_table(n: int) -> Indexes:
     return np.full(size, -1)
 
 
+@compiled(i8[::1](i8[::1]))
+def table_of(items: Indexes) -> Indexes:
+    """A table of these items, for `slot_of`; of equal ones it holds the last place."""
+    table = empty_table(len(items))
+    for place in range(len(items)):
+        table[slot_of(table, items, items[place])] = place
+    return table
+
+
 @compiled(i8(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
 def _share(
     words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
 ) -> int:
     """Fill in the shares of one list's records; gives how many there are."""
     used = 0
-    sums = np.full(N_CHANNELS, 0.5)
+    sums = np.full(N_CHANNELS + 1, 0.5)
     while used < len(words) and words[used, 0] > 0:
+        count = shares[used]
         for channel in range(N_CHANNELS):
             # A clock read before the list was may lag behind it; the bound keeps that finite.
             log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
-            shares[used, channel] = 2.0**log2 if log2 > -100.0 else 0.0
-            sums[channel] += shares[used, channel]
+            count[channel] = 2.0**log2 if log2 > -100.0 else 0.0
+        count[BOTH] = count[AFTER] + 0.5 * count[BEFORE]
+        for channel in range(N_CHANNELS + 1):
+            sums[channel] += count[channel]
         used += 1
     for at in range(used):
-        for channel in range(N_CHANNELS):
+        for channel in range(N_CHANNELS + 1):
             shares[at, channel] /= sums[channel]
-        shares[at, BOTH] = shares[at, AFTER] + 0.5 * shares[at, BEFORE]
     return used
 
 
@@ -99,8 +110,8 @@ class Neighbours(NamedTuple):
     items
         ``(n,)`` distinct item indexes.
     shares
-        ``(n, 6)`` decayed counts of each channel, divided by their sum over the list plus a half;
-        and in the last column, of both directions: after, and half of before.
+        ``(n, 6)`` decayed counts of each channel, and in the last column of both directions, after
+        and half of before; each divided by its sum over the list plus a half.
     """
 
     items: Indexes
@@ -268,18 +279,33 @@ def best_places(scores: Floats, k: int, most: int) -> Indexes:
     return places[:n]
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1]))
+@compiled(f8[::1](f8[::1], i8[::1], i8[::1]))
+def without(scores: Floats, items: Indexes, barred: Indexes) -> Floats:
+    """The scores, with minus infinity for barred items."""
+    left, table = scores.copy(), table_of(barred)
+    for place in range(len(items)):
+        if table[slot_of(table, barred, items[place])] >= 0:
+            left[place] = -np.inf
+    return left
+
+
+@compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1]))
 def _gathered(
-    places: Indexes, others: Indexes, seen: Indexes, seen_signals: Floats, seen_table: Indexes
+    places: Indexes,
+    others: Indexes,
+    barred: Indexes,
+    seen: Indexes,
+    seen_signals: Floats,
+    seen_table: Indexes,
 ) -> tuple[Indexes, Floats]:
-    """What stands at the places, then others; each once, and with the signals it has."""
+    """What stands at the places, then others; each once, with its signals, and none barred."""
     size = len(places) + len(others)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    table, n = empty_table(size), 0
+    table, n, out = empty_table(size), 0, table_of(barred)
     for at in range(size):
         item = seen[places[at]] if at < len(places) else others[at - len(places)]
         slot = slot_of(table, items, item)
-        if table[slot] >= 0:
+        if table[slot] >= 0 or out[slot_of(out, barred, item)] >= 0:
             continue
         table[slot], items[n] = n, item
         # Others may be co-visited without being among the best: they keep their signals.
@@ -301,7 +327,11 @@ def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN)
 
 
 def retrieve(
-    context: Context, lists: Sequence[bytes], heads: Indexes, clock_s: float
+    context: Context,
+    lists: Sequence[bytes],
+    heads: Indexes,
+    clock_s: float,
+    barred: Indexes = NOTHING,
 ) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
 
@@ -313,18 +343,22 @@ def retrieve(
         As of `heads_of`.
     clock_s
         Time of the newest event, Unix seconds.
+    barred
+        Items that are no candidates, beside the context's newest: they take no other's place.
 
     Returns
     -------
     Candidates
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
-    seen = _summed(*_joined(lists), _ages(clock_s))
-    best = best_places(blend(seen[1]), CO_VISITED, CO_VISITED)
-    return Candidates(*_gathered(best, np.concatenate([heads, context.items[:OWN]]), *seen))
+    items, signals, table = _summed(*_joined(lists), _ages(clock_s))
+    barred = np.concatenate([barred, context.recent[:1]])
+    best = best_places(without(blend(signals), items, barred), CO_VISITED, CO_VISITED)
+    others = np.concatenate([heads, context.items[:OWN]])
+    return Candidates(*_gathered(best, others, barred, items, signals, table))
 
 
 def only(items: Indexes, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
     seen = _summed(*_joined(lists), _ages(clock_s))
-    return Candidates(*_gathered(NOTHING, items, *seen))
+    return Candidates(*_gathered(NOTHING, items, NOTHING, *seen))

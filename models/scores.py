@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import f8, i8
+from numba import f8
 
 from models import layout
 from models.compiled import compiled
-from models.retrieval import LEAST, Floats, Indexes, empty_table, slot_of
+from models.retrieval import LEAST, Floats
 
 
 def relative(scores: Floats) -> Floats:
@@ -37,18 +37,6 @@ def softmax(scores: Floats) -> Floats:
         shares[place] = math.exp(scores[place] - greatest)
         total += shares[place]
     return shares / total
-
-
-@compiled(f8[::1](f8[::1], i8[::1], i8[::1]))
-def without(scores: Floats, items: Indexes, barred: Indexes) -> Floats:
-    """The scores, with minus infinity for barred items."""
-    left, table = scores.copy(), empty_table(len(barred))
-    for place in range(len(barred)):
-        table[slot_of(table, barred, barred[place])] = place
-    for place in range(len(items)):
-        if table[slot_of(table, barred, items[place])] >= 0:
-            left[place] = -np.inf
-    return left
 
 
 def trend_scores(log2: Floats, clock_s: float) -> Floats:

@@ -180,3 +180,25 @@ def test_replay_of_a_real_data_set(stack: Callable[..., Stack]) -> None:
 def test_replay_of_large_real_data_sets(stack: Callable[..., Stack], name: str) -> None:
     """The large ones too."""
     replayed_exactly(stack(), name, "--events-per-message", "10")
+
+
+def test_evaluate_compares_on_a_recording(tmp_path: Path) -> None:
+    """The table, the same as JSON, a plot; unknown rivals are named; nothing is left behind."""
+    recording = recorded("otto-fixture")
+    wanted = ("--recipes", "user-personalization,popularity,item-neighbours")
+
+    ended = command("evaluate", str(recording), *wanted, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split()[0] for line in ended.stdout.splitlines()[2:]] == wanted[1].split(",")
+
+    ended = command("evaluate", str(recording), *wanted, "--json", "--plot", "x.svg", cwd=tmp_path)
+    found = json.loads(ended.stdout)
+    assert (found["events"], found["items"]) == (862, 510)
+    assert set(found["rivals"]) == set(wanted[1].split(","))
+    assert found["queries"] > 100
+    assert [path.name for path in tmp_path.iterdir()] == ["x.svg"]
+    assert "MRR@20" in (tmp_path / "x.svg").read_text()
+
+    ended = command("evaluate", str(recording), "--recipes", "magic", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "magic: not among user-personalization" in ended.stderr

@@ -90,7 +90,8 @@ def naive_signals(lists: Sequence[bytes]) -> dict[int, list[float]]:
         rows = rows[rows["item"] > 0]
         counts = np.exp2(rows["log2"] - (NOW - layout.EPOCH) * layout.PAIR_RATES)
         shares = counts / (counts.sum(axis=0) + 0.5)
-        both = shares[:, AFTER] + 0.5 * shares[:, BEFORE]
+        both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
+        both /= both.sum() + 0.5
         fade = layout.FADE**distance
         for row, item in enumerate(rows["item"].tolist()):
             own = signals[item]
@@ -121,7 +122,7 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
 
     assert set(found["all"].items.tolist()) == naive.keys()
     assert found["given"].items.tolist() == asked.tolist()
-    assert set(asked.tolist()) <= set(found["best"].items.tolist())
+    assert set(asked.tolist()) - set(context.recent[:1]) <= set(found["best"].items.tolist())
     for name, candidates in found.items():
         for item, signals in zip(candidates.items.tolist(), candidates.signals, strict=True):
             expected = naive[item] if item in naive else [0.0] * len(SIGNALS)
@@ -133,16 +134,35 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
     context = context_of(history(*range(1, 11)), CLICKS)
     lists = lists_of(context, 5, 900)
     everything = co_visited(lists, NOW)
-    order = np.argsort(-blend(everything.signals))
+    order = [
+        place
+        for place in np.argsort(-blend(everything.signals))
+        if everything.items[place] != context.recent[0]
+    ]
 
     best, worst = order[:CO_VISITED], order[-20:]
     found = retrieve(context, lists, everything.items[worst], NOW)
     signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
 
     expected = everything.items[[*best, *worst]].tolist()
-    assert signals.keys() == {*expected, *range(1, 11)}
+    assert signals.keys() == {*expected, *range(1, 10)}
     for item, own in zip(everything.items.tolist(), everything.signals.tolist(), strict=True):
         assert signals.get(item, own) == own
+
+
+@given(HISTORIES, st.integers(0, 99), st.sets(st.integers(1, 900), max_size=300))
+def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: set[int]) -> None:
+    """They are no candidates, nor is the newest item; as many others are as there are."""
+    context = context_of(history(*events), CLICKS)
+    lists = lists_of(context, seed, 900)
+    out = barred | set(context.recent[:1].tolist())
+
+    found = retrieve(context, lists, np.arange(1, 50), NOW, np.array(sorted(barred), np.int64))
+
+    items = set(found.items.tolist())
+    assert not items & out
+    seen = set(co_visited(lists, NOW).items.tolist()) - out
+    assert len(items & seen) >= min(CO_VISITED, len(seen))
 
 
 def test_blend_is_relative_to_the_greatest() -> None:
@@ -234,7 +254,8 @@ def test_lists_are_unpacked_as_shares() -> None:
     assert (neighbours.items.tolist(), none.items.tolist()) == ([3, 300], [])
     counts = [2.0 ** (2.0 - ages / channel.half_life_s) for channel in layout.PAIR_CHANNELS]
     shares = [count / (count + 0.5) for count in counts]
-    both = shares[1] + 0.5 * shares[2]
+    both = counts[1] + 0.5 * counts[2]
+    both /= both + 0.5
     assert neighbours.shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
     assert neighbours.shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
 
