@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _fingerprint() -> str:
+    """What tells this source of the package from any other."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
+if not numba.config.CACHE_DIR:
+    # numba looks at a function's own file only to see whether it has changed, but constants and
+    # functions of other files are compiled into it.
+    numba.config.CACHE_DIR = str(Path(__file__).parent / "__pycache__" / f"numba-{_fingerprint()}")
 
 
 def compiled(signature: object) -> Callable[[F], F]:
