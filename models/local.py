@@ -15,7 +15,7 @@ import numpy as np
 import uvloop
 
 from models.events import event_hash
-from models.prequential import Scoreboard
+from models.prequential import Scoreboard, taught
 from models.ranking import Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
 from models.retrieval import NOTHING, Floats, Indexes
@@ -153,6 +153,4 @@ class Local:
             situation, item, self.ranker, self._rng, now_s=self._now_s
         )
         if example is not None:
-            self.scoreboard.update(example.ranks)
-            if example.rows:
-                self.ranker.learn_one(example.matrix(), 0)
+            self.ranker = taught(self.ranker, self.scoreboard, example)

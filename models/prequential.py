@@ -6,9 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from models.examples import Example
+from models.ranking import Ranker
+
 K = 20
 WINDOW = 2000
 """Choices that the running means look back on, about."""
+
+RECENT = 200
+"""Choices that the guard looks back on, about: a fall is seen long before the means show it."""
 
 LEAD_AFTER = 300
 """Choices before the learned order may be served at all."""
@@ -30,10 +36,21 @@ def measures_of(rank: int) -> dict[str, float]:
 
 @dataclass
 class Scoreboard:
-    """Running means of HR@20, MRR@20 and NDCG@20 of every rival, on the same choices."""
+    """Running means of HR@20, MRR@20 and NDCG@20 of every rival, on the same choices.
+
+    Attributes
+    ----------
+    n, behind
+        Choices in all, and how many of the last in a row found the learned order not to be served.
+    lead, spread
+        Recent mean of the learned order's reciprocal rank less the blend's, and of its square.
+    """
 
     n: int = 0
     means: dict[str, dict[str, float]] = field(default_factory=dict)
+    behind: int = 0
+    lead: float = 0.0
+    spread: float = 0.0
 
     def update(self, ranks: Mapping[str, int]) -> None:
         """Count one choice, by the rank each rival gave it."""
@@ -43,9 +60,32 @@ class Scoreboard:
             means = self.means.setdefault(name, {"hr": 0.0, "mrr": 0.0, "ndcg": 0.0})
             for measure, value in measures_of(rank).items():
                 means[measure] += rate * (value - means[measure])
+        ahead = (
+            measures_of(ranks.get("ranker", 0))["mrr"] - measures_of(ranks.get("blend", 0))["mrr"]
+        )
+        self.lead += (ahead - self.lead) / RECENT
+        self.spread += (ahead**2 - self.spread) / RECENT
+        self.behind = 0 if self.serving() == "ranker" else self.behind + 1
 
     def serving(self) -> str:
-        """Which order to serve: the learned one while it is not behind the blend."""
-        if self.n < LEAD_AFTER:
+        """Which order to serve: the learned one while it is not behind the blend.
+
+        Behind is by the means, or lately by twice the standard error of an exponential mean.
+        """
+        if self.n < LEAD_AFTER or self.lead < -2.0 * math.sqrt(self.spread / (2 * RECENT)):
             return "blend"
-        return "ranker" if self.means["ranker"]["mrr"] >= self.means["blend"]["mrr"] else "blend"
+        ranker, blend = (self.means.get(name, {}).get("mrr", 0.0) for name in ("ranker", "blend"))
+        return "ranker" if ranker >= blend else "blend"
+
+
+def taught(ranker: Ranker, scoreboard: Scoreboard, example: Example) -> Ranker:
+    """Measure a choice, then learn it; gives the ranker to go on with.
+
+    That is a new one where this one has been behind the blend for a whole window: whatever spoiled
+    it, to learn from the blend on is quicker than to unlearn with steps that grow ever smaller.
+    """
+    scoreboard.update(example.ranks)
+    if scoreboard.behind > WINDOW:
+        scoreboard.behind = 0
+        ranker = Ranker()
+    return ranker.learn_one(example.matrix(), 0) if example.rows else ranker

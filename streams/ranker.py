@@ -11,7 +11,7 @@ import river.optim  # noqa: F401  loads for a second: not when the first example
 from prometheus_client import Counter, Gauge
 
 from models import examples
-from models.prequential import Scoreboard
+from models.prequential import Scoreboard, taught
 from models.ranking import Ranker
 from models.store import RETRY_ERRORS, Store
 from streams.sessions import RETRY_MOST_S, Arrival
@@ -73,9 +73,7 @@ class Learner:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
-        self.scoreboard.update(example.ranks)
-        if example.rows:
-            self.ranker.learn_one(example.matrix(), 0)
+        self.ranker = taught(self.ranker, self.scoreboard, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
     async def save(self) -> None:
