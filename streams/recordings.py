@@ -230,14 +230,13 @@ def grouped(
 ) -> Iterator[tuple[PutEvents, int]]:
     """Rows of one session that follow each other as one message, and the line this completes.
 
-        Once a message and those before it are done, all lines up to and including that line are: a
-        message is held back until the row after it is known.
+    Once a message and those before it are done, all lines up to and including that line are: a
+    message is held back until the row after it is known.
 
-        >>> from models.evaluation import Interaction
-    from models.events import Event, PutEvents
-        >>> rows = [(n, PutEvents("s", [Event("click", 1.0, item_id=str(n))])) for n in (2, 3, 5)]
-        >>> [(len(message.event_list), line) for message, line in grouped(rows, 2)]
-        [(2, 4), (1, 5)]
+    >>> from models.events import Event, PutEvents
+    >>> rows = [(n, PutEvents("s", [Event("click", 1.0, item_id=str(n))])) for n in (2, 3, 5)]
+    >>> [(len(message.event_list), line) for message, line in grouped(rows, 2)]
+    [(2, 4), (1, 5)]
     """
     if not 1 <= events_per_message <= MAX_EVENTS:
         raise ValueError(f"events_per_message must be 1 to {MAX_EVENTS}")
