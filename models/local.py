@@ -18,7 +18,7 @@ from models.events import event_hash
 from models.prequential import Scoreboard, taught
 from models.ranking import Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
-from models.retrieval import NOTHING, Floats, Indexes
+from models.retrieval import Floats, Indexes
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
@@ -71,8 +71,13 @@ class Local:
         self._loop.run_until_complete(self._store.redis.aclose())
         self._loop.close()
 
-    def situation(self, user: str, *, at_s: float = 0.0, barred: Indexes = NOTHING) -> Situation:
-        """What is known of a user at a time, now if not given, and the candidates that follow."""
+    def situation(
+        self, user: str, *, at_s: float = 0.0, barred: Indexes | None = None
+    ) -> Situation:
+        """What is known of a user at a time, now if not given, and the candidates that follow.
+
+        `barred` items are none of them; that is the user's last one, if not given.
+        """
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
             self._recommender.situation(user, None, now_s=self._now_s, barred=barred)
@@ -88,11 +93,14 @@ class Local:
         return self._loop.run_until_complete(self._recommender.catalogue.names(items))
 
     def recommend(
-        self, user: str, *, k: int = 20, barred: Collection[str] = ()
+        self, user: str, *, k: int = 20, barred: Collection[str] | None = None
     ) -> list[tuple[str, float]]:
-        """The best items for a user and their scores, without the last item and barred ones."""
-        known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
-        situation = self.situation(user, barred=np.array(known, np.int64))
+        """The best items for a user and their scores; without barred ones, or without the last."""
+        out: Indexes | None = None
+        if barred is not None:
+            known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
+            out = np.array(known, np.int64)
+        situation = self.situation(user, barred=out)
         scores = self.scores(self.features(situation))
         ranked = sorted(
             (-score, name)

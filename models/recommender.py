@@ -17,7 +17,6 @@ from models.retrieval import (
     BOTH,
     FADES,
     NO_CANDIDATES,
-    NOTHING,
     TOPS_TAKEN,
     Candidates,
     Context,
@@ -144,7 +143,9 @@ class Recommender:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
-        situation.candidates = retrieve(situation.context, situation.lists, heads, overview.clock_s)
+        situation.candidates = retrieve(
+            situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
+        )
         scores = blend(situation.candidates.signals)
         items = await self._best(situation, scores, k, reasons=False)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
@@ -251,11 +252,11 @@ class Recommender:
         *,
         now_s: float,
         exclude_purchased: bool = False,
-        barred: Indexes = NOTHING,
+        barred: Indexes | None = None,
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
-        The item looked at last is none of them, nor are `barred` ones.
+        `barred` items are none of them; that is the last one looked at, if not given.
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
@@ -263,6 +264,8 @@ class Recommender:
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
         situation = await self._situation(history, overview, now_s, looking_at=looking_at)
+        if barred is None:
+            barred = situation.context.recent[:1]
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])

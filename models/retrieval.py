@@ -344,7 +344,7 @@ def retrieve(
     clock_s
         Time of the newest event, Unix seconds.
     barred
-        Items that are no candidates, beside the context's newest: they take no other's place.
+        Items that are no candidates: they take no other's place.
 
     Returns
     -------
@@ -352,7 +352,6 @@ def retrieve(
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
     items, signals, table = _summed(*_joined(lists), _ages(clock_s))
-    barred = np.concatenate([barred, context.recent[:1]])
     best = best_places(without(blend(signals), items, barred), CO_VISITED, CO_VISITED)
     others = np.concatenate([heads, context.items[:OWN]])
     return Candidates(*_gathered(best, others, barred, items, signals, table))

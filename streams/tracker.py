@@ -105,9 +105,10 @@ class Tracker:
 
     Examples
     --------
-    >>> with Tracker(Settings(kafka="localhost:9092")) as tracker:     # doctest: +SKIP
-    ...     tracker.track("u7", "s42", "i9", "click").result().token()
-    'c0-0'
+    With a broker at that address::
+
+        with Tracker(Settings(kafka="localhost:9092")) as tracker:
+            tracker.track("u7", "s42", "i9", "click").result().token()  # 'c0-0'
     """
 
     def __init__(
