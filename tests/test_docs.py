@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import click
+import pytest
 
 from api.app import create_app
 from api.services import Kafka
@@ -80,3 +81,17 @@ def test_links_lead_somewhere() -> None:
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), target
+
+
+def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python in docs/quality.md does what it says."""
+    text = (ROOT / "docs" / "quality.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    printed: list[object] = []
+
+    exec(compile(example, "docs/quality.md", "exec"), {"print": printed.append})  # noqa: S102
+
+    assert [[name for name, _ in found] for found in printed if isinstance(found, list)] == [
+        ["stove"]
+    ]
