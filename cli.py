@@ -19,7 +19,7 @@ from models.settings import Settings
 
 if TYPE_CHECKING:
     from api.services import Kafka
-    from models.evaluation import Interaction, Outcome
+    from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
 
 WAIT_FOR_KAFKA_S = 2.0
@@ -214,11 +214,20 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
     show_default=True,
     help="Learn the ranking from each n-th event.",
 )
+@click.option(
+    "--test",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Learn all of FILE first, then ask for every event of this file.",
+)
+@click.option("--frozen", is_flag=True, help="With --test: learn nothing from the test.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(
     file: Path,
+    format_: str | None,
+    kind: Any,  # noqa: ANN401
     recipes: str | None,
+    test: Path | None,
     plot: Path | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401
@@ -226,43 +235,48 @@ def evaluate(
     """Measure recommendations on a recorded FILE: predicted first, learned after."""
     import json
 
-    from models.evaluation import as_text, in_order, over_time, report
+    from models.evaluation import as_text, in_order, over_time, report, split_steps, steps
     from ops.plots import plot_over_time
     from streams.recordings import interactions, read
 
-    limit, min_value = options.pop("limit"), options.pop("min_value")
-    as_: Any = "sessions" if options["kind"] == "sessions" else "users"
-    rows = read(file, now_s=time.time(), format_=options.pop("format_"), as_=as_)
-    found, n_bad = interactions(rows, min_value=min_value)
-    events = in_order(found)[:limit]
-    outcomes = _evaluated(events, recipes, **options)
-    n_items = len({event.item for event in events})
-    compared = report(outcomes, len(events), n_items)
+    as_: Any = "sessions" if kind == "sessions" else "users"
+    if options["frozen"] and test is None:
+        raise click.BadParameter("only with --test", param_hint="--frozen")
+
+    def recorded(path: Path) -> list[Interaction]:
+        rows = read(path, now_s=time.time(), format_=format_, as_=as_)
+        found, n_bad = interactions(rows, min_value=options["min_value"])
+        if n_bad:
+            _say(f"{path}: {n_bad} bad rows")
+        return in_order(found)[: options["limit"]]
+
+    events = recorded(file)
+    planned = (
+        split_steps(events, recorded(test), frozen=options["frozen"])
+        if test
+        else steps(events, kind, max_queries=options["max_queries"])
+    )
+    outcomes = _evaluated(planned, recipes, learn_every=options["learn_every"])
+    n_items = len({step.event.item for step in planned})
     n_queries = len(next(iter(outcomes.values())).ranks)
+    compared = report(outcomes, len(planned), n_items)
     if plot:
         plot_over_time({name: over_time(outcome) for name, outcome in outcomes.items()}, plot)
     if as_json:
-        conditions = {"file": file.name, "events": len(events), "items": n_items} | options
-        click.echo(json.dumps(conditions | {"queries": n_queries, "rivals": compared}, indent=1))
+        conditions = {"file": file.name, "test": test.name if test else None, "as": kind, **options}
+        counts = {"events": len(planned), "items": n_items, "queries": n_queries}
+        click.echo(json.dumps(conditions | counts | {"rivals": compared}, indent=1))
     else:
-        bad = f", {n_bad} bad rows" if n_bad else ""
-        click.echo(f"{len(events)} events, {n_items} items, {n_queries} queries{bad}")
+        click.echo(f"{len(planned)} events, {n_items} items, {n_queries} queries")
         click.echo(as_text(compared))
 
 
-def _evaluated(
-    events: list[Interaction],
-    recipes: str | None,
-    *,
-    kind: Any,  # noqa: ANN401
-    max_queries: int,
-    learn_every: int,
-) -> dict[str, Outcome]:
+def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) -> dict[str, Outcome]:
     import tempfile
 
     from tqdm import tqdm
 
-    from models.evaluation import run, steps
+    from models.evaluation import run
     from models.local import Local
     from models.rivals import BASELINES, ORDERS, SLOW, orders
     from ops.embedded import start_redis
@@ -273,7 +287,6 @@ def _evaluated(
     if unknown:
         known = ", ".join([*ORDERS, *BASELINES])
         raise click.BadParameter(f"{', '.join(unknown)}: not among {known}", param_hint="--recipes")
-    planned = steps(events, kind, max_queries=max_queries)
     with (
         tempfile.TemporaryDirectory() as folder,
         tqdm(total=len(planned), unit=" events", disable=None) as bar,

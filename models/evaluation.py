@@ -52,11 +52,15 @@ class Query(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An event to learn, and what is asked just before."""
+    """An event to learn, and what is asked just before.
+
+    A frozen one is not learned: only the context of its user grows.
+    """
 
     event: Interaction
     query: Query | None = None
     basket: Query | None = None
+    is_frozen: bool = False
 
 
 def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
@@ -97,6 +101,23 @@ def steps(events: Sequence[Interaction], kind: Kind, *, max_queries: int) -> lis
         )
         for n, step in enumerate(planned)
     ]
+
+
+def split_steps(
+    train: Sequence[Interaction], test: Sequence[Interaction], *, frozen: bool
+) -> list[Step]:
+    """A given split: training teaches, every later event of a user in the test is asked for.
+
+    Nothing is barred, as in evaluations of session recommenders. Unless it is frozen, each event of
+    the test is learned once it has been asked for.
+    """
+    planned = [Step(event) for event in train]
+    known: set[str] = set()
+    for event in test:
+        query = Query((event.item,), frozenset()) if event.user in known else None
+        planned.append(Step(event, query, is_frozen=frozen))
+        known.add(event.user)
+    return planned
 
 
 def _choice_steps(events: Sequence[Interaction], kind: Kind) -> list[Step]:
@@ -155,6 +176,9 @@ class Rival(Protocol):
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Learn one event."""
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:
+        """Take one event into the user's context, and learn nothing else from it."""
 
 
 @dataclass
@@ -260,7 +284,7 @@ def run(
         seen[item] += 1
         for name, rival in rivals.items():
             start = clock()
-            rival.learn(user, item, step.event)
+            (rival.follow if step.is_frozen else rival.learn)(user, item, step.event)
             outcomes[name].learn_s += clock() - start
         progress()
     return outcomes

@@ -19,6 +19,7 @@ from models.prequential import Scoreboard, taught
 from models.ranking import Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
 from models.retrieval import Floats, Indexes
+from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
@@ -57,6 +58,7 @@ class Local:
         self._loop = uvloop.new_event_loop()
         self._n_events = 0
         self._now_s = 0.0
+        self._followed: dict[str, History] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +82,9 @@ class Local:
         """
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
-            self._recommender.situation(user, None, now_s=self._now_s, barred=barred)
+            self._recommender.situation(
+                user, None, now_s=self._now_s, barred=barred, more=self._followed.get(user)
+            )
         )
 
     def features(self, situation: Situation) -> Floats:
@@ -134,6 +138,20 @@ class Local:
         """
         self._now_s = max(self._now_s, at_s)
         self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation))
+
+    def follow(self, user: str, item: str, *, at_s: float) -> None:
+        """Take an event into this user's context only; nobody else learns from it.
+
+        Kept in memory, the last 100 of each user; an item that is not known yet says nothing.
+        """
+        self._now_s = max(self._now_s, at_s)
+        (index,) = self._loop.run_until_complete(self._store.item_indexes([item]))
+        event = History(1, 0.0, np.array([index]), np.array([int(at_s)]), np.zeros(1, np.uint8))
+        known = merge_histories(self._followed.get(user, NO_HISTORY), event)
+        limit = self.settings.history_events
+        self._followed[user] = History(
+            known.count, 0.0, known.items[-limit:], known.times[-limit:], known.types[-limit:]
+        )
 
     async def _learn(
         self, user: str, item: str, event_type: str, at_s: float, situation: Situation | None

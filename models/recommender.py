@@ -253,13 +253,17 @@ class Recommender:
         now_s: float,
         exclude_purchased: bool = False,
         barred: Indexes | None = None,
+        more: History | None = None,
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
-        `barred` items are none of them; that is the last one looked at, if not given.
+        `barred` items are none of them; that is the last one looked at, if not given. `more` events
+        of the user count that the store does not have.
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
+        if more is not None:
+            history = merge_histories(history, more)
         looking_at = 0
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]

@@ -47,6 +47,11 @@ class Live:
         self.local.learn(str(user), str(item), event.type, at_s=event.at_s, situation=situation)
         self._asked = None
 
+    def follow(self, user: int, item: int, event: Interaction) -> None:
+        """Take one event into the user's context."""
+        self.local.follow(str(user), str(item), at_s=event.at_s)
+        self._asked = None
+
 
 class Order:
     """One of the recommender's orders; the first of them teaches it."""
@@ -65,6 +70,11 @@ class Order:
         """Teach the recommender, if this is the order to do so."""
         if self.teaches:
             self._live.learn(user, item, event)
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:
+        """Let it follow the user, if this is the order to do so."""
+        if self.teaches:
+            self._live.follow(user, item, event)
 
 
 def _column(name: str, sign: float = 1.0) -> Callable[[Local, Floats], Floats]:
@@ -90,7 +100,14 @@ def orders(local: Local, names: list[str]) -> dict[str, Rival]:
     return dict(made)
 
 
-class Popularity:
+class SameForAll:
+    """A rival that looks at no context."""
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:
+        """Nothing to take."""
+
+
+class Popularity(SameForAll):
     """Items by their number of events, halved every half-life."""
 
     def __init__(self, half_life_s: float = np.inf) -> None:
@@ -119,7 +136,7 @@ class Popularity:
         self._at_s[item] = event.at_s
 
 
-class MostRecent:
+class MostRecent(SameForAll):
     """Items by their last event."""
 
     def __init__(self) -> None:
@@ -160,23 +177,27 @@ class CoVisitation:
                 scores[other] = max(scores[other], 0.0) + weight * count
         return Ranked(np.arange(self._n), scores)
 
-    def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+    def learn(self, user: int, item: int, event: Interaction) -> None:
         """Count the pairs with the items before, newest first."""
         self._n = max(self._n, item + 1)
         past = self._pasts[user]
-        if past and past[0] == item:
-            return
+        if past[:1] != [item]:
+            for distance, other in enumerate(other for other in past if other != item):
+                for one, two, weight in ((other, item, 1.0), (item, other, 0.5)):
+                    self._pairs[one][two] += weight * FADE**distance
+                    self._totals[one] += weight * FADE**distance
+        self.follow(user, item, event)
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+        """Make it the newest of the user's last ten items."""
+        past = self._pasts[user]
         if item in past:
             past.remove(item)
-        for distance, other in enumerate(past):
-            for one, two, weight in ((other, item, 1.0), (item, other, 0.5)):
-                self._pairs[one][two] += weight * FADE**distance
-                self._totals[one] += weight * FADE**distance
         past.insert(0, item)
         del past[WINDOW:]
 
 
-class BiasedMatrix:
+class BiasedMatrix(SameForAll):
     """`river.reco.BiasedMF` on what was taken, and on one item drawn at random that was not."""
 
     def __init__(self, seed: int = 7) -> None:
@@ -216,13 +237,17 @@ class ItemNeighbours:
         scores = np.asarray(self._similar[known].sum(axis=0)).ravel()
         return Ranked(np.arange(len(scores)), np.where(scores > 0, scores, -np.inf))
 
-    def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+    def learn(self, user: int, item: int, event: Interaction) -> None:
         """Keep it, and train again when it is time."""
         self._users.append(user)
         self._items.append(item)
-        self._pasts[user].append(item)
+        self.follow(user, item, event)
         if len(self._items) % self._every == 0:
             self._train()
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+        """Add it to what the user has had."""
+        self._pasts[user].append(item)
 
     def _train(self) -> None:
         from implicit.nearest_neighbours import BM25Recommender  # noqa: PLC0415  an optional extra

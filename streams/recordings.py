@@ -131,6 +131,11 @@ def _yoochoose(event_type: str, fields: list[str]) -> _Interaction:
     return _Interaction(fields[0], fields[2], event_type, _moment(fields[1]))
 
 
+def _session_rec(fields: list[str]) -> _Interaction:
+    session, item, ts = fields
+    return _Interaction(session, item, "click", _number(ts))
+
+
 _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 _TABLES: Mapping[str, _Table] = {
     "csv": _Table(("user", "item", "type", "ts"), _plain, _comma_separated, has_header=True),
@@ -142,6 +147,13 @@ _TABLES: Mapping[str, _Table] = {
         _retailrocket,
         _comma_separated,
         has_header=True,
+    ),
+    "session-rec": _Table(
+        ("SessionId", "ItemId", "Time"),
+        _session_rec,
+        lambda line: line.split("\t"),
+        has_header=True,
+        has_users=False,
     ),
     "yoochoose-clicks": _Table(
         ("session", "timestamp", "item", "category"),
@@ -285,7 +297,8 @@ def _lines(stream: BufferedIOBase) -> Iterator[_Line]:
 
 
 def _header(line: bytes) -> tuple[str, ...]:
-    return tuple(name.strip(' "') for name in line.decode(errors="replace").split(","))
+    text = line.decode(errors="replace")
+    return tuple(name.strip(' "') for name in text.split("\t" if "\t" in text else ","))
 
 
 def _guess(path: Path, first_line: bytes) -> str:

@@ -26,6 +26,7 @@ from models.evaluation import (
     rank_of,
     report,
     run,
+    split_steps,
     steps,
 )
 from models.local import Local
@@ -184,6 +185,43 @@ def test_every_rival_ranks_and_learns(local: Local) -> None:
     assert compared["user-personalization"]["mrr_20"]["difference"] == 0
     assert len(as_text(compared).splitlines()) == len(rivals) + 1
     assert len(over_time(outcomes["blend"])) == 20
+
+
+def test_a_frozen_test_teaches_nothing(local: Local) -> None:
+    """Contexts grow, so that rivals know what to predict; what they learned stays as it was."""
+    events = stream(120)
+    # The same ring, walked the other way by others.
+    later = [event._replace(user=f"t{event.user}", at_s=1e6 - event.at_s) for event in events]
+    rivals: dict[str, Rival] = orders(local, list(ORDERS))
+    rivals |= {name: make() for name, make in BASELINES.items() if name != "item-neighbours"}
+    planned = split_steps(events, in_order(later), frozen=True)
+
+    outcomes = run(planned, rivals, clock=lambda: 0.0)
+
+    assert sum(step.is_frozen for step in planned) == len(later)
+    assert [step.query for step in planned[: len(events)]] == [None] * len(events)
+    n_users = len({event.user for event in later})
+    for outcome in outcomes.values():
+        assert len(outcome.ranks) == len(later) - n_users
+    counts = local._loop.run_until_complete(local._store.counts())
+    assert counts["events"] == len(events)
+    assert measures(outcomes["similar-items"].ranks)["hr_10"].mean() > 0.3
+    learning = split_steps(events, in_order(later), frozen=False)
+    assert not any(step.is_frozen for step in learning)
+
+
+def test_following_changes_one_users_list_only(local: Local) -> None:
+    """What a user did counts for that user, and for nobody else."""
+    for n in range(4):
+        for step, item in enumerate(("tent", "stove", "lamp")):
+            local.learn(f"camper{n}", item, at_s=1_790_000_000.0 + 100 * n + step)
+    before = local.recommend("other")
+
+    local.follow("ada", "tent", at_s=1_790_001_000.0)
+    local.follow("ada", "unheard-of", at_s=1_790_001_001.0)
+
+    assert local.recommend("ada")[0][0] == "stove"
+    assert [name for name, _ in local.recommend("other")] == [name for name, _ in before]
 
 
 def test_item_neighbours_are_trained_again_and_again() -> None:

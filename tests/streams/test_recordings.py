@@ -130,6 +130,12 @@ def rating(line: int, user: str, item: str, ts: float, value: float) -> Said:
             ],
         ),
         (
+            "train.txt",
+            "SessionId\tItemId\tTime\n27\t5959\t1593536687.0\n",
+            "session-rec",
+            [(2, "27", None, "click", "5959", 1593536687.0, None)],
+        ),
+        (
             "yoochoose-clicks.dat",
             "1,2014-04-07T10:51:09.277Z,214536502,0\n",
             "yoochoose-clicks",
