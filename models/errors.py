@@ -9,6 +9,15 @@
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
   x CannotStart             a process on this machine could not be started, and what to do
+  + ServiceError            an error that Amazon Personalize's API has a name for
+    x InvalidInput          a member breaks a rule of the service
+    x InvalidNextToken      a page's token that was not given out by this service
+    x ResourceNotFound      no resource has this ARN
+    x ResourceAlreadyExists a resource has this name already
+    x ResourceInUse         the resource is not in a state that allows it
+    x LimitExceeded         there are as many as there may be
+    x TooManyTags           a resource would have more tags than it may
+    x TooManyTagKeys        more tag keys are named than may be
 """
 
 from __future__ import annotations
@@ -48,3 +57,48 @@ class TopicMismatch(RecommenderError):
 
 class UnreadableRecording(RecommenderError):
     """A recorded file is in no known format, or the note of how far it was sent is damaged."""
+
+
+class ServiceError(RecommenderError):
+    """An error that Amazon Personalize's API has a name for.
+
+    >>> ResourceInUse("the solution version is not active yet").code
+    'ResourceInUseException'
+    """
+
+    @property
+    def code(self) -> str:
+        """The name that clients know it by."""
+        return f"{type(self).__name__}Exception"
+
+
+class InvalidInput(ServiceError):
+    """A member of the request breaks a rule; the text says which and why."""
+
+
+class InvalidNextToken(ServiceError):
+    """A page's token was not given out by this service."""
+
+
+class ResourceNotFound(ServiceError):
+    """No resource has this ARN."""
+
+
+class ResourceAlreadyExists(ServiceError):
+    """A resource has this name already."""
+
+
+class ResourceInUse(ServiceError):
+    """The resource, or one that hangs on it, is not in a state that allows it."""
+
+
+class LimitExceeded(ServiceError):
+    """There are as many of these as there may be; clients try again on their own."""
+
+
+class TooManyTags(ServiceError):
+    """A resource would have more tags than it may."""
+
+
+class TooManyTagKeys(ServiceError):
+    """More tag keys are named than may be."""
