@@ -90,7 +90,7 @@ class Overview:
         Name of each type code; ``(256,)`` whether its events are purchases, and whether they weigh
         more than a click.
     ranker, serving
-        The learned ranker, and whether it or the "blend" is to be served.
+        The learned ranker, and which order is to be served; see `models.prequential`.
     read_at
         When all this was read, Unix seconds.
     """
@@ -120,6 +120,7 @@ class Catalogue:
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
+        self._owners: dict[int, str] = {}
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
@@ -257,6 +258,20 @@ class Catalogue:
                 if name is not None:
                     known[item] = name
         return [known.get(item) for item in items]
+
+    async def owners(self, numbers: Sequence[int]) -> list[str]:
+        """Whose histories these are; those that are gone become one that nobody has.
+
+        A number means the same owner forever, and is forgotten only with the history.
+        """
+        if len(self._owners) > MAX_NAMES:
+            self._owners = {}
+        known = self._owners
+        missing = [number for number in numbers if number not in known]
+        for number, name in zip(missing, await self.store.owners(missing), strict=True):
+            if name is not None:
+                known[number] = name
+        return [known.get(number, "") for number in numbers]
 
     async def close(self) -> None:
         """Let reads that are under way end."""

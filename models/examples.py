@@ -5,15 +5,16 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from models.features import FEATURES
+from models.features import FEATURES, without_alike
 from models.ranking import Ranker
 from models.retrieval import Floats, Indexes
 
 NEGATIVES = 20
 """Candidates kept beside the chosen one, drawn by how likely they looked."""
 
-RIVALS = ("ranker", "blend", "co-visited", "popular", "recent")
-"""Whose ranks every example carries: the learned order, and the plain ones it has to beat."""
+RIVALS = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
+"""Whose ranks every example carries: the learned order, the same without those alike, and the plain
+ones it has to beat."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ def make_example(
     learned = ranker.scores(matrix)
     orders = {
         "ranker": learned,
+        "ranker-alone": ranker.scores(without_alike(matrix)),
         "blend": matrix[:, FEATURES.index("base")],
         "co-visited": matrix[:, FEATURES.index("both_10_share")],
         "popular": matrix[:, FEATURES.index("popular_week")],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models import layout
 from models.compiled import compiled
 from models.retrieval import (
+    ALIKE,
     BLEND_WEIGHTS,
     BLENDED,
     LEAST,
@@ -50,7 +51,7 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a co-visitation signal relative to the candidates' greatest, and its logarithm.
+share, log: a signal of retrieval relative to the candidates' greatest, and its logarithm.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. since_*: log seconds. position_back: 1 / events back. base_*: the blend, in one of
 three columns by the length of the context.
@@ -137,6 +138,14 @@ def _add_own(
         own[3] = math.log1p(counts[place])
         own[4] = 1.0 / (1.0 + math.log1p(minutes))
         own[5] = strong[place]
+
+
+def without_alike(matrix: Floats) -> Floats:
+    """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
+    left = matrix.copy()
+    left[:, ALIKE] = 0.0
+    left[:, N_SIGNALS + ALIKE] = LOG_LEAST_SHARE
+    return left
 
 
 def features_of(

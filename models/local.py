@@ -15,6 +15,7 @@ import numpy as np
 import uvloop
 
 from models.events import event_hash
+from models.features import without_alike
 from models.prequential import Scoreboard, taught
 from models.ranking import Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
@@ -83,7 +84,12 @@ class Local:
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
             self._recommender.situation(
-                user, None, now_s=self._now_s, barred=barred, more=self._followed.get(user)
+                user,
+                None,
+                now_s=self._now_s,
+                barred=barred,
+                more=self._followed.get(user),
+                learning=True,
             )
         )
 
@@ -115,8 +121,10 @@ class Local:
 
     def scores(self, matrix: Floats) -> Floats:
         """The order that would be served now: the ranker's, or the blend's while it is behind."""
-        ranker = self.ranker if self.scoreboard.serving() == "ranker" else UNLEARNED
-        return ranker.scores(matrix)
+        serving = self.scoreboard.serving()
+        if serving == "blend":
+            return UNLEARNED.scores(matrix)
+        return self.ranker.scores(matrix if serving == "ranker" else without_alike(matrix))
 
     def learn(
         self,
@@ -174,7 +182,7 @@ class Local:
     async def _learn_choice(self, user: str, item: str, situation: Situation | None) -> None:
         recommender = self._recommender
         if situation is None:
-            situation = await recommender.situation(user, None, now_s=self._now_s)
+            situation = await recommender.situation(user, None, now_s=self._now_s, learning=True)
         example = await recommender.example(
             situation, item, self.ranker, self._rng, now_s=self._now_s
         )

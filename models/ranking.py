@@ -12,7 +12,7 @@ import numpy as np
 from models.features import BASE, FEATURES
 from models.retrieval import Floats
 
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.1
 BASE_WEIGHT = 2.0
 """The weight `base` starts with: the first answers are those of the blend, not of chance."""
 

@@ -17,16 +17,20 @@ from models.retrieval import (
     BOTH,
     FADES,
     NO_CANDIDATES,
+    NOBODY,
     TOPS_TAKEN,
+    Alike,
     Candidates,
     Context,
     Floats,
     Indexes,
     Neighbours,
+    alike,
     best_places,
     blend,
     context_of,
     heads_of,
+    nearest,
     only,
     retrieve,
     unpack_neighbours,
@@ -89,6 +93,7 @@ class Situation:
     context: Context
     lists: list[bytes]
     overview: Overview
+    others: Alike = NOBODY
     candidates: Candidates = NO_CANDIDATES
 
 
@@ -209,11 +214,15 @@ class Recommender:
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
-        situation = await self._situation(history, overview, now_s)
+        situation = await self._situation(
+            history, overview, now_s, everything=overview.serving == "ranker"
+        )
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
-        situation.candidates = only(indexes[known], situation.lists, overview.clock_s)
+        situation.candidates = only(
+            indexes[known], situation.lists, overview.clock_s, situation.others
+        )
         scores, level = await self._scores(situation, now_s)
         chances = softmax(scores)
         ranked = sorted(
@@ -254,11 +263,13 @@ class Recommender:
         exclude_purchased: bool = False,
         barred: Indexes | None = None,
         more: History | None = None,
+        learning: bool = False,
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
         `barred` items are none of them; that is the last one looked at, if not given. `more` events
-        of the user count that the store does not have.
+        of the user count that the store does not have. For `learning`, everything is looked at,
+        also what does not pay to look at in serving.
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
@@ -267,23 +278,48 @@ class Recommender:
         looking_at = 0
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
-        situation = await self._situation(history, overview, now_s, looking_at=looking_at)
+        everything = learning or overview.serving == "ranker"
+        situation = await self._situation(
+            history, overview, now_s, looking_at=looking_at, everything=everything
+        )
         if barred is None:
             barred = situation.context.recent[:1]
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])
         situation.candidates = retrieve(
-            situation.context, situation.lists, overview.heads, overview.clock_s, barred
+            situation.context,
+            situation.lists,
+            overview.heads,
+            overview.clock_s,
+            barred,
+            situation.others,
         )
         return situation
 
     async def _situation(
-        self, history: History, overview: Overview, now_s: float, *, looking_at: int = 0
+        self,
+        history: History,
+        overview: Overview,
+        now_s: float,
+        *,
+        looking_at: int = 0,
+        everything: bool = False,
     ) -> Situation:
         context = self.context(history, overview, looking_at=looking_at)
-        lists = await self.catalogue.neighbours(context.recent.tolist(), now_s)
-        return Situation(history, context, lists, overview)
+        recent = context.recent.tolist()
+        lists = await self.catalogue.neighbours(recent, now_s)
+        others = await self._alike(recent, history.owners) if everything else NOBODY
+        return Situation(history, context, lists, overview, others)
+
+    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
+        """What those hold who had several of these items; three reads."""
+        store, reads = self.store, self.catalogue.reads
+        takers = await reads.get([store.key(f"takers:{item}") for item in recent])
+        numbers, weights = nearest([raw or b"" for raw in takers], own)
+        names = await self.catalogue.owners(numbers.tolist())
+        keys = [store.key(f"history:{name}") for name in names]
+        return alike(await reads.get(keys), weights)
 
     def context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
         """The context of a history, with an item being looked at as its newest."""
@@ -294,6 +330,7 @@ class Recommender:
                 np.append(history.items, looking_at),
                 np.append(history.times, int(overview.clock_s)),
                 np.append(history.types, np.uint8(0)),
+                history.owners,
             )
         return context_of(history, overview.strong)
 
@@ -328,8 +365,9 @@ class Recommender:
     async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
         matrix = await self.features(situation, now_s)
         overview = situation.overview
-        ranker = overview.ranker if overview.serving == "ranker" else UNLEARNED
-        return ranker.scores(matrix), "ranked" if overview.serving == "ranker" else "retrieved"
+        if overview.serving == "blend":
+            return UNLEARNED.scores(matrix), "retrieved"
+        return overview.ranker.scores(matrix), "ranked"
 
     async def _best(
         self,

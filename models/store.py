@@ -9,7 +9,9 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:history:u:<user>    string  head and entries, oldest first (models.layout)
     {group}:history:s:<session> string  the same, of a session without a user
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
+    {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories
     {group}:pairs:<index>       string  an item's neighbours
+    {group}:takers:<index>      string  numbers of the histories the item came into last
     {group}:stats:<page>        string  counts and popularities of 64 items
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
@@ -132,6 +134,7 @@ class Store:
                 "history": settings.history_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
+                "takers": layout.TAKERS,
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
@@ -212,6 +215,15 @@ class Store:
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
 
+    async def owners(self, numbers: Sequence[int]) -> list[str | None]:
+        """Whose histories these are, "u:<user>" or "s:<session>"; None where they are gone."""
+        pipe = self.redis.pipeline(transaction=False)
+        for number in numbers:
+            page, place = divmod(number, layout.OWNERS)
+            pipe.hget(self.key(f"owners:{page}"), place)
+        found = await pipe.execute() if numbers else []
+        return [raw.decode() if raw is not None else None for raw in found]
+
     async def event_types(self) -> dict[int, str]:
         """Event type of each code seen so far."""
         stored = await self.redis.hgetall(self.key("types"))
@@ -231,7 +243,11 @@ class Store:
         own_session_key = self.key(f"history:s:{user_id}")
         histories = await self.redis.mget([user_key, own_session_key])
         removed = {"events": 0, "sessions": 0, "links": 0}
-        removed["events"] = sum(len(unpack_history(raw).items) for raw in histories)
+        found = [unpack_history(raw) for raw in histories]
+        removed["events"] = sum(len(history.items) for history in found)
+        for owner in (number for history in found for number in history.owners):
+            page, place = divmod(owner, layout.OWNERS)
+            await self.redis.hdel(self.key(f"owners:{page}"), place)
         keys = [user_key, own_session_key]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
