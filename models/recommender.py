@@ -13,18 +13,17 @@ from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
 from models.ranking import Ranker
+from models.reasons import Cause, Reason, causes_of, contributions
 from models.retrieval import (
-    BOTH,
-    FADES,
     NO_CANDIDATES,
     NOBODY,
+    NOTHING,
     TOPS_TAKEN,
     Alike,
     Candidates,
     Context,
     Floats,
     Indexes,
-    Neighbours,
     alike,
     best_places,
     blend,
@@ -43,18 +42,16 @@ Recipe = Literal["user-personalization", "similar-items", "popularity-count", "t
 Level = Literal["ranked", "retrieved", "trending", "cached"]
 
 MAX_RESULTS = 500
+LISTS = {
+    "hour": "trending",
+    **dict.fromkeys(("day", "week", "month", "all"), "popular"),
+    "recent": "recent",
+    "new": "new",
+}
+"""Top lists as reasons name them, the most telling first."""
+
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
-
-
-class Reason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why an item is in the answer: an event of the user, or a list it heads."""
-
-    source: str
-    item_id: str | None = None
-    event_type: str | None = None
-    occurred_at: float | None = None
-    share: float | None = None
 
 
 class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -134,8 +131,11 @@ class Recommender:
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self.trending(k=k, now_s=now_s, history=history)
-        scores, level = await self._scores(situation, now_s)
-        items = await self._best(situation, scores, k, reasons=reasons)
+        matrix = await self.features(situation, now_s)
+        ranker, level = _served(overview)
+        items = await self._best(situation, ranker.scores(matrix), k)
+        if reasons:
+            items = await self._explained(situation, items, matrix, ranker)
         return Answer(
             items, "user-personalization", level, history.accepted_at, overview.accepted_at
         )
@@ -152,7 +152,7 @@ class Recommender:
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
         )
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k, reasons=False)
+        items = await self._best(situation, scores, k)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -223,8 +223,8 @@ class Recommender:
         situation.candidates = only(
             indexes[known], situation.lists, overview.clock_s, situation.others
         )
-        scores, level = await self._scores(situation, now_s)
-        chances = softmax(scores)
+        ranker, level = _served(overview)
+        chances = softmax(ranker.scores(await self.features(situation, now_s)))
         ranked = sorted(
             zip(chances.tolist(), (wanted[place] for place in known), strict=True),
             key=lambda pair: (-pair[0], pair[1]),
@@ -362,30 +362,29 @@ class Recommender:
         matrix = await self.features(situation, now_s)
         return make_example(situation.candidates.items, matrix, chosen, ranker, rng)
 
-    async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
-        matrix = await self.features(situation, now_s)
-        overview = situation.overview
-        if overview.serving == "blend":
-            return UNLEARNED.scores(matrix), "retrieved"
-        return overview.ranker.scores(matrix), "ranked"
-
-    async def _best(
-        self,
-        situation: Situation,
-        scores: Floats,
-        k: int,
-        *,
-        reasons: bool,
-    ) -> list[Recommendation]:
+    async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
         ranked = await self._named(situation.candidates.items, softmax(scores), k)
-        if not reasons:
-            return [Recommendation(name, score) for _, name, score in ranked]
-        clock_s = situation.overview.clock_s
-        lists = [unpack_neighbours(raw, clock_s) for raw in situation.lists]
-        return [
-            Recommendation(name, score, await self._reasons(situation, lists, index))
-            for index, name, score in ranked
-        ]
+        return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _explained(
+        self, situation: Situation, items: list[Recommendation], matrix: Floats, ranker: Ranker
+    ) -> list[Recommendation]:
+        """The same with reasons, out of what ranked them."""
+        overview, candidates = situation.overview, situation.candidates.items
+        lists = [unpack_neighbours(raw, overview.clock_s) for raw in situation.lists]
+        lifts = contributions(matrix, ranker)
+        indexes = await self.store.item_indexes([item.item_id for item in items])
+        explained = []
+        for item, index in zip(items, indexes, strict=True):
+            place = int(np.flatnonzero(candidates == index)[0])
+            lifted = {source: float(lift[place]) for source, lift in lifts.items()}
+            heads = [
+                name for top, name in LISTS.items() if index in overview.tops.get(top, NOTHING)
+            ]
+            causes = causes_of(index, lifted, situation.context, lists, heads)
+            reasons = [await self._reason(situation, cause) for cause in causes]
+            explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
+        return explained
 
     async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
         """The k best items: index, id and score; ties by id."""
@@ -400,29 +399,12 @@ class Recommender:
         named.sort()
         return [(index, name, -score) for score, name, index in named[:k]]
 
-    async def _reasons(
-        self, situation: Situation, lists: Sequence[Neighbours], item: int
-    ) -> tuple[Reason, ...]:
-        """The events whose neighbours the item is, strongest first; else the list it heads."""
-        context, overview = situation.context, situation.overview
-        found: list[tuple[float, int]] = []
-        for distance, neighbours in enumerate(lists):
-            place = np.flatnonzero(neighbours.items == item)
-            if len(place):
-                weight = FADES[distance] * neighbours.shares[place[0], BOTH]
-                found.append((float(weight), int(context.recent[distance])))
-        if not found:
-            for source in ("hour", "day", "week", "all", "recent", "new"):
-                if item in overview.tops.get(source, np.empty(0)):
-                    return (Reason({"hour": "trending", "all": "popular"}.get(source, source)),)
-            return (Reason("history"),)
-        total = sum(weight for weight, _ in found) or 1.0
-        found.sort(reverse=True)
-        names = await self.catalogue.names([index for _, index in found[:3]])
-        return tuple(
-            Reason("event", name, *self._last_event(situation, index), share=weight / total)
-            for (weight, index), name in zip(found[:3], names, strict=True)
-        )
+    async def _reason(self, situation: Situation, cause: Cause) -> Reason:
+        if not cause.item:
+            return Reason(cause.source, share=cause.share)
+        (name,) = await self.catalogue.names([cause.item])
+        kind, at_s = self._last_event(situation, cause.item)
+        return Reason("event", name, kind, at_s, cause.share)
 
     def _last_event(self, situation: Situation, item: int) -> tuple[str | None, float | None]:
         history = situation.history
@@ -432,3 +414,9 @@ class Recommender:
         last = places[-1]
         name = situation.overview.types.get(int(history.types[last]))
         return name, float(history.times[last])
+
+
+def _served(overview: Overview) -> tuple[Ranker, Level]:
+    if overview.serving == "blend":
+        return UNLEARNED, "retrieved"
+    return overview.ranker, "ranked"
