@@ -73,6 +73,7 @@ async def recommend(request: Request) -> Response:
             now_s=services.clock(),
             exclude_purchased=asked.exclude_purchased,
             reasons=asked.reasons,
+            objective=asked.objective,
         )
     except CONNECTION_ERRORS:
         fallback = services.recommender.from_cache(k=asked.num_results)

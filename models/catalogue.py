@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
-from models.ranking import Ranker
+from models.objectives import STORED
+from models.ranking import OBJECTIVES, Objective, Ranker
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
 
@@ -89,8 +90,9 @@ class Overview:
     types, purchases, strong
         Name of each type code; ``(256,)`` whether its events are purchases, and whether they weigh
         more than a click.
-    ranker, serving
-        The learned ranker, and which order is to be served; see `models.prequential`.
+    rankers, serving
+        Of each objective the learned ranker, and which order is to be served; see
+        `models.prequential`.
     read_at
         When all this was read, Unix seconds.
     """
@@ -103,8 +105,12 @@ class Overview:
     types: dict[int, str] = field(default_factory=dict)
     purchases: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
     strong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
-    ranker: Ranker = field(default_factory=Ranker)
-    serving: str = "blend"
+    rankers: dict[Objective, Ranker] = field(
+        default_factory=lambda: {name: Ranker() for name in OBJECTIVES}
+    )
+    serving: dict[Objective, str] = field(
+        default_factory=lambda: dict.fromkeys(OBJECTIVES, "blend")
+    )
     read_at: float = -1e18
 
 
@@ -125,7 +131,7 @@ class Catalogue:
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
         self._page_task: asyncio.Task[None] | None = None
-        self._ranker_state: bytes | None = None
+        self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> Overview:
         """The overview, at most about two `cache_s` old while requests keep coming."""
@@ -147,8 +153,8 @@ class Catalogue:
             pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
         pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
         pipe.hgetall(store.key("types"))
-        pipe.hmget(store.key("ranker"), ["state", "serving"])
-        *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
+        pipe.hmget(store.key("ranker"), STORED)
+        *ranked, (clock, accepted_at), types, learned = await pipe.execute()
         members, first = ranked[::2], ranked[1::2]
         tops = {
             name: np.array(items, "S").astype(np.int64) if items else NOTHING
@@ -157,9 +163,14 @@ class Catalogue:
         greatest = {
             name: scored[0][1] if scored else 0.0 for name, scored in zip(names, first, strict=True)
         }
-        ranker = self.overview.ranker
-        if state != self._ranker_state:
-            ranker, self._ranker_state = Ranker.from_state(state), state
+        states = dict(zip(OBJECTIVES, learned[::2], strict=True))
+        rankers = {
+            name: self.overview.rankers[name]
+            if state == self._ranker_states[name]
+            else Ranker.from_state(state)
+            for name, state in states.items()
+        }
+        self._ranker_states = states
         names_of = {int(code): name.decode() for name, code in types.items()}
         self.overview = Overview(
             clock_s=float(clock or 0),
@@ -175,8 +186,11 @@ class Catalogue:
             types=names_of,
             purchases=_codes(names_of, store.settings.purchase_types),
             strong=_codes(names_of, store.settings.strong_types),
-            ranker=ranker,
-            serving=(serving or b"blend").decode(),
+            rankers=rankers,
+            serving={
+                name: (serving or b"blend").decode()
+                for name, serving in zip(OBJECTIVES, learned[1::2], strict=True)
+            },
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.

@@ -87,13 +87,15 @@ class Scoreboard:
         return "ranker" if ranker >= ALIKE_GAIN * alone else "ranker-alone"
 
 
-def taught(ranker: Ranker, scoreboard: Scoreboard, example: Example) -> Ranker:
-    """Measure a choice, then learn it; gives the ranker to go on with.
+def taught(
+    ranker: Ranker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
+) -> Ranker:
+    """Measure a choice by its ranks, then learn it; gives the ranker to go on with.
 
     That is a new one where this one has been behind the blend for a whole window: whatever spoiled
     it, to learn from the blend on is quicker than to unlearn with steps that grow ever smaller.
     """
-    scoreboard.update(example.ranks)
+    scoreboard.update(ranks)
     if scoreboard.behind > WINDOW:
         scoreboard.behind = 0
         ranker = Ranker()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
 
 from models.features import BASE, FEATURES
 from models.retrieval import Floats
+
+Objective = Literal["interactions", "purchases"]
+"""What an order aims at: any interaction, or a purchase."""
+
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 LEARNING_RATE = 0.1
 BASE_WEIGHT = 2.0

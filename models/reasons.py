@@ -41,7 +41,7 @@ class Cause(NamedTuple):
 def _source(feature: str) -> str:
     if feature.startswith("alike"):
         return "alike"
-    if feature.startswith("popular"):
+    if feature.startswith(("popular", "purchase")):
         return "popular"
     named = {"trend": "trending", "since_last_touch": "recent", "since_first_touch": "new"}
     if feature in named:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
-from models.ranking import Ranker
+from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
 from models.retrieval import (
     NO_CANDIDATES,
@@ -111,6 +111,7 @@ class Recommender:
         now_s: float,
         exclude_purchased: bool = False,
         reasons: bool = False,
+        objective: Objective = "interactions",
     ) -> Answer:
         """What this user is most likely to want next.
 
@@ -124,15 +125,22 @@ class Recommender:
             Items wanted, 1 to `MAX_RESULTS`; fewer where fewer are known.
         now_s
             The present in Unix seconds, for the age of cached reads and of session links.
+        objective
+            What the order aims at; one that has not learned enough yet ranks unlearned.
         """
         situation = await self.situation(
-            user_id, session_id, item_id, now_s=now_s, exclude_purchased=exclude_purchased
+            user_id,
+            session_id,
+            item_id,
+            now_s=now_s,
+            exclude_purchased=exclude_purchased,
+            objective=objective,
         )
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self.trending(k=k, now_s=now_s, history=history)
         matrix = await self.features(situation, now_s)
-        ranker, level = _served(overview)
+        ranker, level = _served(overview, objective)
         items = await self._best(situation, ranker.scores(matrix), k)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
@@ -207,6 +215,7 @@ class Recommender:
         user_id: str | None = None,
         session_id: str | None = None,
         now_s: float,
+        objective: Objective = "interactions",
     ) -> Answer:
         """The given items in the order this user is most likely to want them.
 
@@ -215,7 +224,7 @@ class Recommender:
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
         situation = await self._situation(
-            history, overview, now_s, everything=overview.serving == "ranker"
+            history, overview, now_s, everything=overview.serving[objective] == "ranker"
         )
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
@@ -223,7 +232,7 @@ class Recommender:
         situation.candidates = only(
             indexes[known], situation.lists, overview.clock_s, situation.others
         )
-        ranker, level = _served(overview)
+        ranker, level = _served(overview, objective)
         chances = softmax(ranker.scores(await self.features(situation, now_s)))
         ranked = sorted(
             zip(chances.tolist(), (wanted[place] for place in known), strict=True),
@@ -264,6 +273,7 @@ class Recommender:
         barred: Indexes | None = None,
         more: History | None = None,
         learning: bool = False,
+        objective: Objective = "interactions",
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
@@ -278,7 +288,7 @@ class Recommender:
         looking_at = 0
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
-        everything = learning or overview.serving == "ranker"
+        everything = learning or overview.serving[objective] == "ranker"
         situation = await self._situation(
             history, overview, now_s, looking_at=looking_at, everything=everything
         )
@@ -346,7 +356,7 @@ class Recommender:
         self,
         situation: Situation,
         item_id: str,
-        ranker: Ranker,
+        rankers: Mapping[Objective, Ranker],
         rng: np.random.Generator,
         *,
         now_s: float,
@@ -360,7 +370,7 @@ class Recommender:
         if not len(recent) or recent[0] == chosen:
             return None
         matrix = await self.features(situation, now_s)
-        return make_example(situation.candidates.items, matrix, chosen, ranker, rng)
+        return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
     async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
         ranked = await self._named(situation.candidates.items, softmax(scores), k)
@@ -416,7 +426,7 @@ class Recommender:
         return name, float(history.times[last])
 
 
-def _served(overview: Overview) -> tuple[Ranker, Level]:
-    if overview.serving == "blend":
+def _served(overview: Overview, objective: Objective) -> tuple[Ranker, Level]:
+    if overview.serving[objective] == "blend":
         return UNLEARNED, "retrieved"
-    return overview.ranker, "ranked"
+    return overview.rankers[objective], "ranked"
