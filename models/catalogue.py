@@ -93,6 +93,8 @@ class Overview:
     rankers, serving
         Of each objective the learned ranker, and which order is to be served; see
         `models.prequential`.
+    tried
+        How often each new item was shown to be tried.
     read_at
         When all this was read, Unix seconds.
     """
@@ -111,6 +113,7 @@ class Overview:
     serving: dict[Objective, str] = field(
         default_factory=lambda: dict.fromkeys(OBJECTIVES, "blend")
     )
+    tried: dict[int, int] = field(default_factory=dict)
     read_at: float = -1e18
 
 
@@ -154,7 +157,8 @@ class Catalogue:
         pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
         pipe.hgetall(store.key("types"))
         pipe.hmget(store.key("ranker"), STORED)
-        *ranked, (clock, accepted_at), types, learned = await pipe.execute()
+        pipe.hgetall(store.key("tried"))
+        *ranked, (clock, accepted_at), types, learned, tried = await pipe.execute()
         members, first = ranked[::2], ranked[1::2]
         tops = {
             name: np.array(items, "S").astype(np.int64) if items else NOTHING
@@ -191,6 +195,7 @@ class Catalogue:
                 name: (serving or b"blend").decode()
                 for name, serving in zip(OBJECTIVES, learned[1::2], strict=True)
             },
+            tried={int(item): int(count) for item, count in tried.items()},
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.

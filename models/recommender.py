@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from models import layout
+from models.assortment import capped, drawn, placed
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
@@ -50,16 +53,26 @@ LISTS = {
 }
 """Top lists as reasons name them, the most telling first."""
 
+POPULAR = 50
+"""Most popular items of the week that `popular_share` counts."""
+
+EXPLORED_EVENTS, EXPLORED_S = 20, 30 * layout.DAY_S
+"""An item is tried until it has so many events, or has been there for so long."""
+
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
 
 
 class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of an answer; `score` in [0, 1], comparable within the answer only."""
+    """One item of an answer; `score` in [0, 1], comparable within the answer only.
+
+    One that is there for exploration stands where chance put it, whatever its score.
+    """
 
     item_id: str
     score: float
     reasons: tuple[Reason, ...] = ()
+    is_exploration: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,9 +110,10 @@ class Situation:
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, seed: int | None = None) -> None:
         self.store = store
         self.catalogue = Catalogue(store)
+        self._rng = np.random.default_rng(seed)
 
     async def recommend(
         self,
@@ -144,6 +158,7 @@ class Recommender:
         items = await self._best(situation, ranker.scores(matrix), k)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
+        items = await self._with_new(situation, items, now_s)
         return Answer(
             items, "user-personalization", level, history.accepted_at, overview.accepted_at
         )
@@ -373,8 +388,38 @@ class Recommender:
         return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
     async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
-        ranked = await self._named(situation.candidates.items, softmax(scores), k)
+        settings, items = self.store.settings, situation.candidates.items
+        if settings.popular_share == 1:
+            ranked = await self._named(items, softmax(scores), k)
+        else:
+            ranked = await self._named(items, softmax(scores), len(items))
+            popular = set(situation.overview.tops["week"][:POPULAR].tolist())
+            kinds = [{("popular", "")} if index in popular else set() for index, *_ in ranked]
+            most = {"popular": math.ceil(settings.popular_share * k)}
+            ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _with_new(
+        self, situation: Situation, items: list[Recommendation], now_s: float
+    ) -> list[Recommendation]:
+        """The same with some new items to try in the second half, as many as the settings say."""
+        overview, n = situation.overview, int(self.store.settings.exploration_share * len(items))
+        if not n:
+            return items
+        new = np.setdiff1d(overview.tops["new"], situation.history.items)
+        stats = await self.catalogue.stats(new, now_s)
+        fresh = overview.clock_s - stats["first"] < EXPLORED_S
+        fresh &= stats["events"] < EXPLORED_EVENTS
+        new, events = new[fresh], stats["events"][fresh].astype(np.float64)
+        shown = np.array([overview.tried.get(index, 0) for index in new.tolist()], np.float64)
+        names = await self.catalogue.names(
+            new[drawn(events, shown, n + len(items), self._rng)].tolist()
+        )
+        listed = {item.item_id for item in items}
+        tried = [name for name in names if name is not None and name not in listed][:n]
+        reason = (Reason("exploration"),)
+        added = [Recommendation(name, 0.0, reason, is_exploration=True) for name in tried]
+        return placed(items, added, self._rng)
 
     async def _explained(
         self, situation: Situation, items: list[Recommendation], matrix: Floats, ranker: Ranker

@@ -15,6 +15,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:stats:<page>        string  counts and popularities of 64 items
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
+    {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served:<id>         string  a served list, for attribution
 """
 
@@ -58,10 +59,20 @@ return 1
 
 
 LOG_SERVED = """
+local prefix, tried = KEYS[1], KEYS[2]
 for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
-  redis.call('SET', KEYS[1] .. id, cmsgpack.pack(items), 'EX', ARGV[1])
+  redis.call('SET', prefix .. id, cmsgpack.pack(items), 'EX', ARGV[1])
 end
+for _, item in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local index = redis.call('HGET', ARGV[4], item)
+  if index then redis.call('HINCRBY', tried, index, 1) end
+end
+-- Most of so many are no longer new: what is known of the others is soon known again.
+if redis.call('HLEN', tried) > tonumber(ARGV[5]) then redis.call('DEL', tried) end
 """
+
+MAX_TRIED = 2000
+"""Items whose trials are counted, at most."""
 
 
 class StoredEvent(NamedTuple):
@@ -284,12 +295,24 @@ class Store:
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def log_served(self, lists: Mapping[str, Sequence[str]]) -> None:
-        """Keep served lists by their recommendationId, for `impression_ttl_s`."""
-        packed = msgspec.msgpack.encode(lists)
+    async def log_served(
+        self, lists: Mapping[str, Sequence[str]], tried: Sequence[str] = ()
+    ) -> None:
+        """Keep served lists by their recommendationId, for `impression_ttl_s`.
+
+        `tried` items stand in them for exploration, and are counted.
+        """
         # Every key starts with the group in braces, so all are on the node of KEYS[1].
         await self.redis.eval(
-            LOG_SERVED, 1, self.key("served:"), self.settings.impression_ttl_s, packed
+            LOG_SERVED,
+            2,
+            self.key("served:"),
+            self.key("tried"),
+            self.settings.impression_ttl_s,
+            msgspec.msgpack.encode(lists),
+            msgspec.msgpack.encode(tried),
+            self.key("items"),
+            MAX_TRIED,
         )
 
     async def ping(self) -> None:
