@@ -250,16 +250,8 @@ class Store:
         dict[str, int]
             How many events, sessions and links were removed.
         """
-        user_key = self.key(f"history:u:{user_id}")
-        own_session_key = self.key(f"history:s:{user_id}")
-        histories = await self.redis.mget([user_key, own_session_key])
         removed = {"events": 0, "sessions": 0, "links": 0}
-        found = [unpack_history(raw) for raw in histories]
-        removed["events"] = sum(len(history.items) for history in found)
-        for owner in (number for history in found for number in history.owners):
-            page, place = divmod(owner, layout.OWNERS)
-            await self.redis.hdel(self.key(f"owners:{page}"), place)
-        keys = [user_key, own_session_key]
+        keys = [self.key(f"history:u:{user_id}"), self.key(f"history:s:{user_id}")]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
             match=_escaped(self.key("links:")) + "*", count=1000
@@ -269,6 +261,12 @@ class Store:
             if sessions:
                 removed["links"] += int(await self.redis.hdel(shard, *sessions))
                 keys += [self.key(f"history:s:{session.decode()}") for session in sessions]
+        for raw in await self.redis.mget(keys):
+            history = unpack_history(raw)
+            removed["events"] += len(history.items)
+            for owner in history.owners:
+                page, place = divmod(owner, layout.OWNERS)
+                await self.redis.hdel(self.key(f"owners:{page}"), place)
         removed["sessions"] = int(await self.redis.delete(*keys))
         return removed
 
