@@ -18,15 +18,21 @@ from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import routes
+from api import records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
 from api.services import Kafka, Services
-from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
-from models.recommender import Recommender
+from models.errors import (
+    InvalidEvent,
+    InvalidRecord,
+    InvalidRequest,
+    InvalidToken,
+    Unavailable,
+)
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
+from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
 
@@ -55,10 +61,12 @@ def create_app(
     settings: Settings, store: Store, kafka: Kafka, *, clock: Callable[[], float] = time.time
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
+    tenants = Tenants(store.redis, settings)
     services = Services(
         settings=settings,
         store=store,
-        recommender=Recommender(store),
+        recommender=tenants.recommender(settings.group),
+        tenants=tenants,
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(store),
@@ -75,7 +83,7 @@ def create_app(
         yield
         gc.unfreeze()
         await services.impressions.close()
-        await services.recommender.catalogue.close()
+        await tenants.close()
         await store.redis.aclose()
 
     app = FastAPI(
@@ -89,9 +97,11 @@ def create_app(
     # First, for each request goes through the routes in order.
     app.include_router(routes.hot)
     app.include_router(routes.router)
+    app.include_router(records.router)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),
+        (InvalidRecord, 400, "invalid_record"),
         (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
         (Unavailable, 503, "unavailable"),
@@ -105,10 +115,12 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["content-type"],
         )
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    most = settings.max_body_bytes
+    longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
+    app.add_middleware(Edge, max_body_bytes=most, longer=longer)
     return app
 
 
@@ -153,11 +165,17 @@ async def _internal_error(_: Request, error: Exception) -> Response:
 
 
 class Edge:
-    """Bounds request bodies, and counts and times every request by its route."""
+    """Bounds request bodies, and counts and times every request by its route.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    Paths among `longer` have bounds of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, longer: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._longer = longer or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -165,18 +183,19 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started, received, status = time.perf_counter(), 0, 500
+        most = self._longer.get(scope["path"], self._max_body_bytes)
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received <= self._max_body_bytes:
+            if received <= most:
                 return message
             # Reading on for a while lets the sender finish, and so hear what is wrong.
-            while message.get("more_body") and received <= DRAINED * self._max_body_bytes:
+            while message.get("more_body") and received <= DRAINED * most:
                 message = await receive()
                 received += len(message.get("body", b""))
-            raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
+            raise HTTPException(413, f"a body may have {most} bytes")
 
         async def noted(message: Message) -> None:
             nonlocal status

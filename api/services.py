@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
 from models.events import PutEvents
 from models.recommender import Recommender
+from models.records import Kind, Properties
 from models.settings import Settings
 from models.store import Store
+from models.tenants import Tenants
 
 
 @dataclass(frozen=True)
@@ -21,24 +23,30 @@ class Kafka:
     ----------
     publish
         Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
+    put
+        Sends metadata, by kind (``items`` or ``users``), group, and id and properties of each
+        record, None to remove it; gives its token once Kafka has acknowledged all of it, or raises
+        `Unavailable`.
     incarnations
-        The incarnation of the topics ``clicks`` and ``purchases``.
+        The incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``.
     missing
         What is not as it must be, in words; empty when all is well.
     """
 
     publish: Callable[[PutEvents], Awaitable[str]]
+    put: Callable[[Kind, str, Sequence[tuple[str, Properties | None]]], Awaitable[str]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes work with; `app.state.services`."""
+    """What the routes work with; store and recommender are those of the settings' group."""
 
     settings: Settings
     store: Store
     recommender: Recommender
+    tenants: Tenants
     kafka: Kafka
     effects: Effects
     impressions: Impressions
