@@ -28,6 +28,11 @@ class Settings(BaseSettings):
         description="Folder that stands for S3, with a folder for each bucket; "
         "empty: S3 as boto3 finds it.",
     )
+    prepare_memory_mb: int = Field(
+        512,
+        ge=256,
+        description="Memory that `recommender prepare` may take for data; beyond it, disk.",
+    )
     group: str = Field(
         "shop", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Dataset group: the tenant's name."
     )

@@ -122,6 +122,17 @@ class Objects:
                     shutil.copyfileobj(source, target, CHUNK_BYTES)
         return path
 
+    @contextlib.contextmanager
+    def as_file(self, url: str, folder: Path) -> Iterator[Path]:
+        """A file with the content of one object: itself, or a download that goes with the block."""
+        place = self._place(url, folder=False)
+        path = self.download(url, folder) if isinstance(place, _Key) else place
+        try:
+            yield path
+        finally:
+            if path != place:
+                path.unlink(missing_ok=True)
+
     def upload(self, path: Path, url: str) -> None:
         """Make a file's content the object at a URL, in the place of what was there."""
         with path.open("rb") as source:
