@@ -7,6 +7,7 @@ it runs: it could reach no file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -52,10 +53,16 @@ def parse(engine: Engine, text: str, columns: Sequence[str]) -> Condition:
     """
     if len(text) > MAX_CHARS or "\0" in text:
         raise CannotPrepare(f"--where: at most {MAX_CHARS} characters of text")
+    inside, is_expression = None, False
     # Only an expression reads the same with and without parentheses around it.
-    inside, bare = _parsed(engine, f"SELECT ({text}\n)"), _parsed(engine, f"SELECT {text}\n")
-    if inside is None or inside != bare:
-        raise CannotPrepare(f"--where: {text!r} is not an expression, such as: rating >= 3.5")
+    with contextlib.suppress(RecursionError):
+        inside = _parsed(engine, f"SELECT ({text}\n)")
+        is_expression = inside is not None and inside == _parsed(engine, f"SELECT {text}\n")
+    if not is_expression:
+        raise CannotPrepare(
+            f"--where: {text!r} is not an expression, such as: rating >= 3.5; a column whose name"
+            " is a word of SQL stands in double quotes"
+        )
     numbers = {column.lower(): n for n, column in reversed([*enumerate(columns)])}
     used: dict[int, None] = {}
     for node in _nodes(inside):
@@ -75,30 +82,30 @@ def _parsed(engine: Engine, statement: str) -> Any:  # noqa: ANN401  a syntax tr
     """The one selected expression of a statement as a tree without positions, or `None`."""
     try:
         [(tree,)] = engine.run("SELECT json_serialize_sql(?)", [statement])
+        parsed = json.loads(tree, object_hook=_without_positions)
     except duckdb.Error:
         return None
-    parsed = json.loads(tree)
     if parsed["error"] or len(parsed["statements"]) != 1:
         return None
     node = parsed["statements"][0]["node"]
     expressions = node.get("select_list", [])
-    return _without_positions(expressions[0]) if len(expressions) == 1 else None
+    return expressions[0] if len(expressions) == 1 else None
 
 
-def _without_positions(tree: Any) -> Any:  # noqa: ANN401  a syntax tree
-    if isinstance(tree, dict):
-        return {k: _without_positions(v) for k, v in tree.items() if not k.startswith("query_loc")}
-    return [_without_positions(each) for each in tree] if isinstance(tree, list) else tree
+def _without_positions(node: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if not name.startswith("query_location")}
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  a syntax tree
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for each in tree:
-            yield from _nodes(each)
+    left = [tree]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if "class" in part:
+                yield part
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
 
 
 def _check(node: dict[str, Any]) -> None:

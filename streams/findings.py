@@ -20,8 +20,8 @@ MIN_RETURNING_USERS = 25
 MAX_TYPES_AND_OPTIONAL = 10
 """Types of events and optional columns that it takes together."""
 
-N_FIRST = 5
-"""So many rows of each reason are named."""
+N_FIRST, N_SHOWN = 20, 5
+"""So many rows of each reason are named, and shown to a reader."""
 
 _NOT_OPTIONAL = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "IMPRESSION", "RECOMMENDATION_ID"})
 
@@ -190,8 +190,8 @@ def as_text(report: Report) -> str:
         + (f", {report.filtered} {FILTERED}" if report.filtered else "")
     )
     lines += [
-        f"  {each.rows:>10}  {each.reason}  ({', '.join(each.first)}"
-        f"{', …' if each.rows > len(each.first) else ''})"
+        f"  {each.rows:>10}  {each.reason}  ({', '.join(each.first[:N_SHOWN])}"
+        f"{', …' if each.rows > N_SHOWN else ''})"
         for each in report.dropped
     ]
     lines.append(_kept(report))

@@ -67,10 +67,10 @@ def test_every_reason_to_drop_a_row_is_told(run: Preparing) -> None:
 
 
 def test_only_the_first_rows_of_a_reason_are_named(run: Preparing) -> None:
-    """A thousand bad rows are counted, and five are named."""
+    """A thousand bad rows are counted, twenty are named and five shown."""
     prepared = run("user,item,ts\nu,i,1600000000\n" + "u,,1600000000\n" * 1000)
     [dropped] = prepared.report.dropped
-    assert (dropped.rows, dropped.first) == (1000, [f"line {n}" for n in range(3, 8)])
+    assert (dropped.rows, dropped.first) == (1000, [f"line {n}" for n in range(3, 23)])
     assert "1000  ITEM_ID: empty  (line 3, line 4, line 5, line 6, line 7, …)" in as_text(
         prepared.report
     )
