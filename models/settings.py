@@ -23,6 +23,16 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
     )
+    buckets_dir: str = Field(
+        "",
+        description="Folder that stands for S3, with a folder for each bucket; "
+        "empty: S3 as boto3 finds it.",
+    )
+    prepare_memory_mb: int = Field(
+        512,
+        ge=256,
+        description="Memory that `recommender prepare` may take for data; beyond it, disk.",
+    )
     group: str = Field(
         "shop", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Dataset group: the tenant's name."
     )
