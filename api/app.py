@@ -22,6 +22,11 @@ from api import routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
+from api.personalize.auth import check_of
+from api.personalize.context import Context
+from api.personalize.operations import OPERATIONS
+from api.personalize.shapes import described
+from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
 from models.recommender import Recommender
@@ -66,8 +71,11 @@ def create_app(
         new_id=lambda: secrets.token_hex(16),
     )
 
+    personalize: ASGIApp = Wire(Context(None, None, services), check_of(settings), OPERATIONS)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        described()
         # What has been loaded stays: going through it again and again would cost tens of
         # milliseconds in the middle of a request.
         gc.collect()
@@ -108,7 +116,17 @@ def create_app(
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["content-type"],
         )
+        # AWS clients send headers of their own, and read one that only the wire has.
+        personalize = CORSMiddleware(
+            personalize,
+            allow_origins=settings.cors_origins,
+            allow_methods=["POST"],
+            allow_headers=["*"],
+            expose_headers=["x-amzn-errortype", "x-amzn-requestid"],
+        )
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    most = settings.personalize_max_body_bytes
+    app.add_middleware(Beside, path=PREFIX, other=Edge(personalize, max_body_bytes=most))
     return app
 
 
@@ -150,6 +168,21 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _internal_error(_: Request, error: Exception) -> Response:
     LOG.error("unexpected error", exc_info=error)
     return error_response(500, "internal", "an unexpected error; the log has it")
+
+
+class Beside:
+    """Serves one path, and all below it, from another application."""
+
+    def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
+        self._app = app
+        self._path = path
+        self._other = other
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        asked = scope.get("path", "")
+        is_there = asked == self._path or asked.startswith(f"{self._path}/")
+        await (self._other if is_there else self._app)(scope, receive, send)
 
 
 class Edge:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,7 +16,10 @@ class Settings(BaseSettings):
     8
     """
 
-    model_config = SettingsConfigDict(env_prefix="RECOMMENDER_", frozen=True, extra="forbid")
+    # An input that is wrong may still be a secret: errors do not repeat it.
+    model_config = SettingsConfigDict(
+        env_prefix="RECOMMENDER_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     kafka: str = Field("", description="Kafka bootstrap servers, host:port[,…]; empty: embedded.")
     redis: str = Field("", description="Redis URL; empty: embedded.")
@@ -107,6 +110,20 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0: any free.")
+    personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
+        "off",
+        description="Who may call /personalize: off (anybody, and only while the API listens on "
+        "loopback), access-key (who names a known key; no proof) or sigv4 (who signed with its "
+        "secret).",
+    )
+    personalize_access_keys: dict[str, SecretStr] = Field(
+        {}, description="Secret of each access key id that may call /personalize (JSON mapping)."
+    )
+    personalize_max_body_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body of /personalize: PutItems takes 320,000 characters.",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
     )

@@ -1,0 +1,23 @@
+"""What every operation works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every operation works with.
+
+    Attributes
+    ----------
+    resources, tenants
+        Resources by ARN, and dataset groups by name and tracking id.
+    services
+        The `api.services.Services` of the whole API.
+    """
+
+    resources: Any
+    tenants: Any
+    services: Any
