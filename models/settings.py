@@ -110,6 +110,19 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0: any free.")
+    campaigns: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")], str] = (
+        Field(
+            {
+                "default": "aws-user-personalization-v2",
+                "similar-items": "aws-similar-items",
+                "popularity": "aws-popularity-count",
+                "trending": "aws-trending-now",
+                "ranking": "aws-personalized-ranking",
+            },
+            description="Campaigns of the group that are always there, and the recipe of each "
+            "(JSON mapping).",
+        )
+    )
     personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
         "off",
         description="Who may call /personalize: off (anybody, and only while the API listens on "
