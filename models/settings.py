@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Items a group may hold; events on further new items go to the dead letters.",
     )
+    max_users: int = Field(
+        1_000_000,
+        ge=1,
+        description="Users with metadata a group may hold; records of more go to the dead letters.",
+    )
     batch_events: int = Field(
         500, ge=1, le=5000, description="Messages a worker applies in one atomic step, at most."
     )
