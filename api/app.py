@@ -23,9 +23,10 @@ from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
 from api.personalize.auth import check_of
-from api.personalize.context import Context
+from api.personalize.context import Context, NoResources, OneGroup
 from api.personalize.operations import OPERATIONS
 from api.personalize.shapes import described
+from api.personalize.targets import Targets, check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
@@ -66,12 +67,15 @@ def create_app(
         recommender=Recommender(store),
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
-        impressions=Impressions(store),
+        impressions=Impressions(),
+        targets=Targets(settings, clock),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
-    personalize: ASGIApp = Wire(Context(None, None, services), check_of(settings), OPERATIONS)
+    check_campaigns(settings)
+    context = Context(NoResources(), OneGroup(services), services)
+    personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

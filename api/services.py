@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Literal
+
+from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
+from api.personalize.targets import Targets
 from models.events import PutEvents
-from models.recommender import Recommender
+from models.recommender import Answer, Recommender
 from models.settings import Settings
 from models.store import Store
+
+ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
+Kind = Literal["items", "users"]
+
+
+@functools.cache
+def _answers(recipe: str, level: str) -> Counter:
+    """One series; looking it up by label costs more than counting."""
+    return ANSWERS.labels(recipe, level)
 
 
 @dataclass(frozen=True)
@@ -23,11 +37,15 @@ class Kafka:
         Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
     incarnations
         The incarnation of the topics ``clicks`` and ``purchases``.
+    put
+        Sends metadata, by kind (``items`` or ``users``), group, and id and properties of each
+        record; returns once Kafka has acknowledged all of it, or raises `Unavailable`.
     missing
         What is not as it must be, in words; empty when all is well.
     """
 
     publish: Callable[[PutEvents], Awaitable[str]]
+    put: Callable[[Kind, str, list[tuple[str, dict[str, Any]]]], Awaitable[None]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
 
@@ -42,5 +60,13 @@ class Services:
     kafka: Kafka
     effects: Effects
     impressions: Impressions
+    targets: Targets
     clock: Callable[[], float]
     new_id: Callable[[], str]
+
+    def serve(
+        self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store
+    ) -> None:
+        """Note that a list is served out of a group's store: count it, and log it in there."""
+        self.impressions.log(store, recommendation_id, item_ids)
+        _answers(answer.recipe, answer.level).inc()

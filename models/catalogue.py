@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
+from models.metadata import PropertiesCache
 from models.ranking import Ranker
+from models.records import Properties
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
 
@@ -111,15 +113,18 @@ class Overview:
 class Catalogue:
     """Cached reads of one group's items; `now_s` is the present in Unix seconds.
 
+    It holds the `share`-th part of what a process keeps of a group that it serves alone.
     A clock that is set back makes everything cached stale, never fresh for longer.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
+        self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
         self.reads = Reads(store)
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
+        self._properties = PropertiesCache(store, share=share)
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
@@ -198,7 +203,7 @@ class Catalogue:
                 found[item] = raw or b""
                 lists[item] = (now_s, found[item])
                 lists.move_to_end(item)
-        while len(lists) > MAX_LISTS:
+        while len(lists) > self._max_lists:
             lists.popitem(last=False)
         return [found[item] for item in items]
 
@@ -246,7 +251,7 @@ class Catalogue:
 
         Where some must be read, those of `others` are read along: they will be wanted next.
         """
-        if len(self.known_names) > MAX_NAMES:
+        if len(self.known_names) > self._max_names:
             # A new one, for requests under way still count on the old.
             self.known_names = {}
         known = self.known_names
@@ -257,6 +262,13 @@ class Catalogue:
                 if name is not None:
                     known[item] = name
         return [known.get(item) for item in items]
+
+    async def properties(self, items: Sequence[int], now_s: float) -> list[Properties | None]:
+        """What is known of each item, at most `cache_s` old; None where nothing is.
+
+        One round trip where something must be read, two where it has changed.
+        """
+        return await self._properties.get(items, now_s)
 
     async def close(self) -> None:
         """Let reads that are under way end."""

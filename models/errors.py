@@ -2,6 +2,7 @@
 
 * RecommenderError
   x InvalidEvent            an event that breaks the schema
+  x InvalidRecord           metadata of an item or user that breaks a rule
   x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that was not given out by this service
   x NotConfigured           a setting that this command needs is missing
@@ -30,6 +31,10 @@ class RecommenderError(Exception):
 
 class InvalidEvent(RecommenderError):
     """An event breaks the schema; the text says which member and why."""
+
+
+class InvalidRecord(RecommenderError):
+    """Metadata of an item or user breaks a rule; the text says which member and why."""
 
 
 class InvalidRequest(RecommenderError):

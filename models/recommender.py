@@ -95,9 +95,9 @@ class Situation:
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, catalogue: Catalogue | None = None) -> None:
         self.store = store
-        self.catalogue = Catalogue(store)
+        self.catalogue = catalogue or Catalogue(store)
 
     async def recommend(
         self,

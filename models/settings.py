@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Items a group may hold; events on further new items go to the dead letters.",
     )
+    max_users: int = Field(
+        1_000_000,
+        ge=1,
+        description="Users with metadata a group may hold; records of more go to the dead letters.",
+    )
     batch_events: int = Field(
         500, ge=1, le=5000, description="Messages a worker applies in one atomic step, at most."
     )
@@ -129,6 +134,19 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0: any free.")
+    campaigns: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")], str] = (
+        Field(
+            {
+                "default": "aws-user-personalization-v2",
+                "similar-items": "aws-similar-items",
+                "popularity": "aws-popularity-count",
+                "trending": "aws-trending-now",
+                "ranking": "aws-personalized-ranking",
+            },
+            description="Campaigns of the group that are always there, and the recipe of each "
+            "(JSON mapping).",
+        )
+    )
     personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
         "off",
         description="Who may call /personalize: off (anybody, and only while the API listens on "

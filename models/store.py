@@ -37,6 +37,9 @@ from models.events import Event, event_hash
 from models.sessions import unpack_history
 from models.settings import Settings
 
+GROUPS = "{recommender}:groups"
+"""The groups that tracking ids lead to; see `models.tenants`."""
+
 SCRIPT = resources.files("models").joinpath("apply.lua").read_text()
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -95,7 +98,7 @@ class Part(NamedTuple):
 class PartResult(NamedTuple):
     """What became of a part; see apply.lua."""
 
-    status: Literal["applied", "lost", "full"]
+    status: Literal["applied", "lost", "full", "gone"]
     watermark: int
     offset: int
     refused: list[int]
@@ -235,7 +238,7 @@ class Store:
         keys = [user_key, own_session_key]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
-            match=_escaped(self.key("links:")) + "*", count=1000
+            match=escaped(self.key("links:")) + "*", count=1000
         ):
             links = await self.redis.hgetall(shard)
             sessions = [session for session, user in links.items() if user == raw_user]
@@ -284,7 +287,7 @@ class Store:
             raise Unavailable(f"Redis does not answer: {error}") from error
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """The text as a literal in a Redis glob pattern."""
     return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)
 

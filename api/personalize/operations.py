@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from api.personalize import events, runtime
 from api.personalize.wire import Operation
 
-OPERATIONS: Mapping[str, Operation] = {}
+OPERATIONS: Mapping[str, Operation] = {
+    "PutEvents": events.put_events,
+    "PutItems": events.put_items,
+    "PutUsers": events.put_users,
+    "GetRecommendations": runtime.get_recommendations,
+    "GetPersonalizedRanking": runtime.get_personalized_ranking,
+}

@@ -1,0 +1,184 @@
+"""Recommendations out: the operations of personalize-runtime."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.filtering import let_through
+from api.personalize.targets import Kind, Target
+from api.services import Services
+from models.errors import InvalidInput
+from models.recommender import MAX_RESULTS, Answer, Recommender
+from models.store import CONNECTION_ERRORS
+
+DEFAULT_RESULTS = 25
+MAX_RANKED = 500
+MAX_WITH_METADATA = 50
+SCORE_DIGITS = 7
+FOUND = ("ranked", "retrieved")
+"""Levels of answers that follow from what a user did; the others show what is popular."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for, and of whom; an empty id is none."""
+
+    target: Target
+    user_id: str | None
+    item_id: str | None
+
+    @classmethod
+    async def of(cls, context: Context, request: Mapping[str, Any], *kinds: Kind) -> Asked:
+        """The request understood; raises `InvalidInput` where it does not fit its recipe."""
+        services: Services = context.services
+        arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
+        if len(arns) != 1:
+            raise InvalidInput("give either a campaignArn or a recommenderArn")
+        target = await services.targets.resolve(context, arns[0])
+        kind = target.recipe.kind
+        if kind not in kinds:
+            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}; this takes {kinds}")
+        asked = cls(target, request.get("userId") or None, request.get("itemId") or None)
+        if kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and asked.user_id is None:
+            raise InvalidInput(f"a recipe of type {kind} needs a userId")
+        if kind == "RELATED_ITEMS" and asked.item_id is None:
+            raise InvalidInput(f"a recipe of type {kind} needs an itemId")
+        return asked
+
+
+async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """What the campaign or recommender recommends; someone unknown gets what is trending.
+
+    Filters and promotions choose among all candidates, before the list is cut to its length.
+    """
+    services: Services = context.services
+    asked = await Asked.of(
+        context, request, "USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS"
+    )
+    k = _length(request)
+    promotion = next(iter(request.get("promotions", ())), None)
+    is_plain = promotion is None and "filterArn" not in request
+    answer = await _answer(context, asked, k if is_plain else MAX_RESULTS)
+    names = [item.item_id for item in answer.items]
+    promoted: list[str] = []
+    recommendation_id = services.new_id()
+    if not is_plain:
+        if promotion is not None:
+            promoted = await _promoted(context, asked, promotion, names, k)
+        chosen = frozenset(promoted)
+        rest = [name for name in names if name not in chosen]
+        rest = await let_through(context, asked, request, rest)
+        # Seeded by what is new in every answer, and known to who hands out the ids.
+        names = mixed(rest, promoted, k, random.Random(recommendation_id))
+    items = _items(names, answer, asked.target)
+    for item in items if promotion is not None else ():
+        if item["itemId"] in promoted:
+            _promote(item, promotion, asked.target)
+    services.serve(recommendation_id, answer, names, context.tenants.store(asked.target.group))
+    return {"itemList": items, "recommendationId": recommendation_id}
+
+
+async def get_personalized_ranking(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The given items in the order this user is most likely to want them, unknown ones last.
+
+    A filter leaves items out before they are ranked, so that scores add up to one.
+    """
+    services: Services = context.services
+    asked = await Asked.of(context, request, "PERSONALIZED_RANKING")
+    wanted = list(dict.fromkeys(request["inputList"]))
+    if not 1 <= len(wanted) <= MAX_RANKED:
+        raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(wanted)}")
+    wanted = await let_through(context, asked, request, wanted)
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
+    names = [item.item_id for item in answer.items]
+    items = _items(names, answer, asked.target)
+    recommendation_id = services.new_id()
+    services.serve(recommendation_id, answer, names, recommender.store)
+    return {"personalizedRanking": items, "recommendationId": recommendation_id}
+
+
+def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Random) -> list[str]:
+    """At most k items, promoted ones at random places, and in order among themselves.
+
+    >>> mixed(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
+    ['P', 'a', 'Q', 'b']
+    """
+    length = min(k, len(plain) + len(promoted))
+    places = frozenset(rng.sample(range(length), min(len(promoted), length)))
+    left, right = iter(promoted), iter(plain)
+    return [next(left) if place in places else next(right) for place in range(length)]
+
+
+async def _answer(context: Context, asked: Asked, k: int) -> Answer:
+    """The answer to the recipe's question; from the cache while the store is away."""
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    now_s = context.services.clock()
+    question = asked.target.recipe.question
+    try:
+        if question == "recommend":
+            return await recommender.recommend(
+                user_id=asked.user_id, item_id=asked.item_id, k=k, now_s=now_s
+            )
+        if question == "similar" and asked.item_id is not None:
+            return await recommender.similar(asked.item_id, k=k, now_s=now_s)
+        if question == "trending":
+            return await recommender.trending(k=k, now_s=now_s)
+        return await recommender.popular(k=k, now_s=now_s)
+    except CONNECTION_ERRORS:
+        fallback = recommender.from_cache(k=k)
+        if fallback is None:
+            raise
+        return fallback
+
+
+async def _promoted(
+    context: Context, asked: Asked, promotion: Mapping[str, Any], names: Sequence[str], k: int
+) -> list[str]:
+    """The items to promote, best first: of the candidates, then of the popular items."""
+    for name in ("filterArn", "percentPromotedItems"):
+        if name not in promotion:
+            raise InvalidInput(f"a promotion needs a {name}")
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    popular = await recommender.popular(k=MAX_RESULTS, now_s=context.services.clock())
+    known = dict.fromkeys([*names, *(item.item_id for item in popular.items)])
+    allowed = await let_through(context, asked, promotion, list(known))
+    return allowed[: math.ceil(k * promotion["percentPromotedItems"] / 100)]
+
+
+def _length(request: Mapping[str, Any]) -> int:
+    k: int = request.get("numResults") or DEFAULT_RESULTS
+    if k > MAX_RESULTS:
+        raise InvalidInput(f"numResults is at most {MAX_RESULTS}, not {k}")
+    return k
+
+
+def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[str, Any]]:
+    """The items as `PredictedItem` describes them, with what their recipe tells of them."""
+    if not target.recipe.is_scored:
+        return [{"itemId": name} for name in names]
+    is_found = answer.level in FOUND
+    # Scores of what is popular are relative to the first; those of a user's candidates are shares.
+    total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
+    scores = {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
+    items: list[dict[str, Any]] = [
+        {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
+        for name in names
+    ]
+    if target.recipe.has_reasons and not is_found:
+        for item in items:
+            item["reason"] = ["Popular item"]
+    return items
+
+
+def _promote(item: dict[str, Any], promotion: Mapping[str, Any], target: Target) -> None:
+    """Say of an item in an answer that it was promoted."""
+    if "name" in promotion:
+        item["promotionName"] = promotion["name"]
+    if target.recipe.has_reasons:
+        item["reason"] = ["Promoted item"]
