@@ -5,7 +5,7 @@ by renewing; a runner that dies lets the lease run out, and the job is claimed a
 noted of a job, and its end, are stored only while the claim holds: nothing counts twice.
 
 Besides the kinds that `models.kinds` calls jobs, a dataset group whose deletion was asked for is
-one: erase what is in it (`models.erasure`), then `remove` it.
+one: erase what is in it (`models.tenants`), then `remove` it.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ from models.statuses import Ways
 
 MAX_ARN_CHARACTERS = 256
 
-RECIPE_PREFIX = "arn:aws:personalize:::recipe/"
-
 _ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
 
 
@@ -46,6 +44,16 @@ class Kind(NamedTuple):
     takes: tuple[str, ...] = ()
     is_job: bool = False
     is_forgotten: bool = False
+
+    @property
+    def noun(self) -> str:
+        """The name as the API's operations have it: `DatasetImportJob`."""
+        return self.name.title().replace("-", "")
+
+    @property
+    def arn_member(self) -> str:
+        """The member that holds its ARN: `datasetImportJobArn`."""
+        return f"{self.noun[0].lower()}{self.noun[1:]}Arn"
 
     @property
     def plural(self) -> str:

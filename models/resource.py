@@ -46,6 +46,17 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ValueError(f"{self.path!r} is no path of a resource")
         return found
 
+    def described(self, arn: str) -> dict[str, Any]:
+        """All its members as the API names them, with this ARN."""
+        members = {
+            **self.data,
+            self.kind.arn_member: arn,
+            "status": self.status,
+            "creationDateTime": self.created_s,
+            "lastUpdatedDateTime": self.updated_s,
+        }
+        return {**members, "failureReason": self.failure_reason} if self.failure_reason else members
+
     def moved(self, *statuses: str, now_s: float, failure_reason: str = "") -> Resource:
         """The resource after going through these statuses.
 

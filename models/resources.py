@@ -12,7 +12,7 @@ Keys, all on one node of a cluster; a path is the last part of an ARN (`models.k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Literal, NamedTuple
 
@@ -26,15 +26,15 @@ from models.errors import (
     ResourceNotFound,
     ServiceError,
 )
-from models.kinds import KINDS
+from models.kinds import KINDS, path_of
 from models.resource import Resource, index_name, indexes_of
 from models.settings import Settings
 from models.statuses import UNFINISHED
 
 PREFIX = "{recommender}:resources:"
 
-RESERVED_GROUP = "recommender"
-"""A dataset group of this name would share its keys with these."""
+LATEST = "/$LATEST"
+"""What follows a solution's ARN where its newest version is meant."""
 
 ATTEMPTS = 10
 """Times a change is tried when others change the same resource at the same moment."""
@@ -42,15 +42,19 @@ ATTEMPTS = 10
 JOBS_KEPT = 1000
 """Ended jobs that are kept of what they hang on: no operation deletes one."""
 
-CACHED = 1000
-"""Resources that are kept in memory for `Resources.recent`."""
-
 PAGE = 100
 
 NO_LONGER = -1.0
 """When a job may be claimed that has ended."""
 
 _COMMIT = resources.files("models").joinpath("commit.lua").read_text()
+
+_PAGE = """
+local paths = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])
+local found = {}
+for n, path in ipairs(paths) do found[n] = redis.call('GET', ARGV[3] .. path) end
+return found
+"""
 
 Done = Literal["done", "claim", "expect", "alive", "bounds"]
 """What commit.lua says: that the change is done, or what did not hold."""
@@ -86,10 +90,11 @@ class Resources:
         self.redis: Any = client
         self.settings = settings
         self._script = self.redis.register_script(_COMMIT)
-        self._recent: dict[str, tuple[float, Resource]] = {}
 
     def arn(self, path: str) -> str:
-        """The ARN of a path, in the region and account of the settings."""
+        """The ARN of a path, in the region and account of the settings; recipes have none."""
+        if path.startswith("recipe/"):
+            return f"arn:aws:personalize:::{path}"
         settings = self.settings
         place = f"{settings.personalize_region}:{settings.personalize_account}"
         return f"arn:aws:personalize:{place}:{path}"
@@ -99,36 +104,41 @@ class Resources:
         text = await self.redis.get(f"{PREFIX}document:{path}")
         return None if text is None else msgspec.json.decode(text, type=Resource)
 
-    async def get(self, path: str) -> Resource:
+    async def at(self, path: str) -> Resource:
         """What is at a path; raises `ResourceNotFound` where nothing is."""
         found = await self.find(path)
         if found is None:
             raise ResourceNotFound(f"{self.arn(path)} does not exist")
         return found
 
-    async def recent(self, path: str, *, now_s: float) -> Resource:
-        """The same, at most `cache_s` old; this process's own changes are known at once."""
-        read_s, resource = self._recent.get(path, (0.0, None))
-        if resource is None or not 0 <= now_s - read_s < self.settings.cache_s:
-            resource = await self.get(path)
-            if len(self._recent) >= CACHED:
-                self._recent.clear()
-            self._recent[path] = (now_s, resource)
-        return resource
+    async def get(self, arn: str) -> dict[str, Any]:
+        """All members of what has an ARN; `<solution>/$LATEST` is its newest ACTIVE version.
+
+        Raises
+        ------
+        InvalidInput, ResourceNotFound
+            It is no ARN; nothing has it.
+        """
+        path = path_of(arn)
+        solution, found_latest, _ = path.partition(LATEST)
+        if not found_latest:
+            return self.described(await self.at(path))
+        newest = await self.newest(index_name("solution-version", solution, only="active"))
+        if newest is None:
+            raise ResourceNotFound(f"{self.arn(solution)} has no version that is ACTIVE")
+        return self.described(newest)
+
+    def described(self, resource: Resource) -> dict[str, Any]:
+        """All members of a resource, as the API names them."""
+        return resource.described(self.arn(resource.path))
 
     async def page(
         self, kind: str, parent: str = "", *, after: int = 0, limit: int = PAGE
     ) -> list[Resource]:
         """Resources of a kind, all or those that hang on one, by number, from above `after`."""
-        paths = await self.redis.zrange(
-            f"{PREFIX}index:{index_name(kind, parent)}",
-            f"({after}",
-            "+inf",
-            byscore=True,
-            offset=0,
-            num=limit,
-        )
-        return await self._stored(paths)
+        index = f"{PREFIX}index:{index_name(kind, parent)}"
+        texts = await self.redis.eval(_PAGE, 1, index, f"({after}", limit, f"{PREFIX}document:")
+        return [msgspec.json.decode(text, type=Resource) for text in texts]
 
     async def count(self, index: str) -> int:
         """How many an index has."""
@@ -137,8 +147,7 @@ class Resources:
     async def newest(self, index: str) -> Resource | None:
         """The one of an index that was created last, or None."""
         paths = await self.redis.zrange(f"{PREFIX}index:{index}", 0, 0, desc=True)
-        found = await self._stored(paths)
-        return found[0] if found else None
+        return await self.find(paths[0].decode()) if paths else None
 
     async def create(self, resource: Resource, *bounds: Bound) -> Resource:
         """Store a new resource, if its path is free and all that it hangs on is ACTIVE.
@@ -164,7 +173,7 @@ class Resources:
         if done == "expect":
             raise ResourceAlreadyExists(f"{self.arn(new.path)} already exists")
         if done == "alive":
-            parent = await self.get(new.links[at])
+            parent = await self.at(new.links[at])
             raise ResourceInUse(f"{self.arn(parent.path)} is {parent.status}, not ACTIVE")
         if new.kind.is_forgotten:
             await self._forget_old(new.kind.name, new.links[0])
@@ -185,6 +194,7 @@ class Resources:
         edit
             Raises where the change may not be. It is called again on what others have made of the
             resource in the meantime; it gives back the same object where nothing is to change.
+            What it hangs on from then on must be ACTIVE.
         claim
             The claim of a job that must still hold.
         claimable_s
@@ -197,7 +207,7 @@ class Resources:
             It is not there; it is changed by others again and again; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
-            old = await self.get(path)
+            old = await self.at(path)
             new = edit(old)
             if new is old:
                 return old
@@ -207,6 +217,7 @@ class Resources:
             done, _at = await self._commit(
                 claim=claim,
                 expect=[(path, old.number, old.revision)],
+                alive=[link for link in new.links if link not in old.links],
                 bounds=bounds,
                 put=[(new, old)],
                 queue=[] if claimable_s is None else [(path, claimable_s)],
@@ -224,7 +235,7 @@ class Resources:
             It is not there; what hangs on it lives or is unfinished; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
-            resource = await self.get(path)
+            resource = await self.at(path)
             bounds = [*more, *self.holding(resource)]
             removed = [resource]
             for kind in resource.kind.takes:
@@ -283,12 +294,9 @@ class Resources:
         packed = msgspec.msgpack.encode({name: one for name, one in request.items() if one})
         verdict, at = await self._script(keys=[f"{PREFIX}sequence"], args=[packed])
         done: Done = verdict.decode()
-        if done == "done":
-            for path in (*(new.path for new, _ in put), *(one.path for one in remove)):
-                self._recent.pop(path, None)
-        elif done == "claim":
+        if done == "claim":
             raise ClaimLost(f"{expect[0][0]} was claimed by another since")
-        elif done == "bounds" and (error := bounds[at].error) is not None:
+        if done == "bounds" and (error := bounds[at].error) is not None:
             raise error
         return done, at
 
@@ -305,12 +313,6 @@ class Resources:
         while page := await self.page(kind, parent, after=found[-1].number if found else 0):
             found += page
         return found
-
-    async def _stored(self, paths: Iterable[bytes]) -> list[Resource]:
-        """What is at paths of an index; one may have gone since."""
-        keys = [f"{PREFIX}document:{path.decode()}" for path in paths]
-        texts = await self.redis.mget(keys) if keys else []
-        return [msgspec.json.decode(text, type=Resource) for text in texts if text is not None]
 
 
 def _as_put(new: Resource, old: Resource | None) -> tuple[str, str, int, list[str], list[str]]:

@@ -12,14 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import statuses
-from models.erasure import erase_group
 from models.errors import ClaimLost, ResourceInUse
 from models.jobs import MAX_REASON_CHARACTERS, MAX_TRIES, Job, Jobs
 from models.resource import Resource
-from models.resources import PREFIX, RESERVED_GROUP, Resources
+from models.resources import PREFIX, Resources
 from models.settings import Settings
 from models.statuses import ACTIVE, CREATE_IN_PROGRESS, CREATE_PENDING
-from models.store import Store, connect
+from models.store import connect
 
 NOW = 1_795_000_000.0
 LEASE_S = 30.0
@@ -149,7 +148,7 @@ async def follow(resources: Resources, steps: list[tuple[str, str, float]]) -> N
             elif counts and step in {"succeed", "fail"}:
                 ends = statuses.SUCCEEDED if step == "succeed" else statuses.FAILING
                 naive.end(job.path, ends)
-        stored = {path: (await resources.get(path)).status for path in JOBS}
+        stored = {path: (await resources.at(path)).status for path in JOBS}
         assert stored == naive.status
         assert all(is_documented(path, before[path], stored[path]) for path in JOBS)
 
@@ -254,7 +253,7 @@ async def test_a_job_that_ends_its_runners_fails(resources: Resources) -> None:
         await claimed(jobs, NOW + n * LEASE_S)
 
     assert await jobs.claim(now_s=NOW + MAX_TRIES * LEASE_S, lease_s=LEASE_S) is None
-    failed = await resources.get(JOBS[0])
+    failed = await resources.at(JOBS[0])
     assert failed.status == statuses.CREATE_FAILED
     assert f"after {MAX_TRIES} tries" in failed.failure_reason
 
@@ -284,28 +283,4 @@ async def test_a_stopped_job_is_not_begun(resources: Resources) -> None:
     job = await claimed(jobs)
 
     assert job.path == JOBS[1]
-    assert (await resources.get(JOBS[0])).status == statuses.CREATE_STOPPED
-
-
-async def test_an_erased_group_leaves_nothing(redis_url: str, resources: Resources) -> None:
-    """Every key of the group goes, whatever made it, and no other group's."""
-    await resources.create(Resource("dataset-group/g", ACTIVE, NOW, NOW, {}))
-    redis = resources.redis
-    for n in range(2500):
-        await redis.set(f"{{g}}:history:u:u{n}", "x")
-    for key in ("{gg}:counts", "g:counts", "{h}:counts", "{g"):
-        await redis.set(key, "x")
-
-    async with connect(redis_url) as client:
-        removed = await erase_group(Store(client, Settings(group="g")))
-
-    assert removed == 2500
-    assert await redis.exists("{gg}:counts", "g:counts", "{h}:counts", "{g") == 4
-    assert (await resources.get("dataset-group/g")).status == ACTIVE
-
-
-async def test_what_belongs_to_all_is_never_erased(redis_url: str) -> None:
-    """The name that the registry's keys start with is no group's."""
-    async with connect(redis_url) as client:
-        with pytest.raises(ValueError, match="everybody's"):
-            await erase_group(Store(client, Settings(group=RESERVED_GROUP)))
+    assert (await resources.at(JOBS[0])).status == statuses.CREATE_STOPPED
