@@ -8,6 +8,25 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+QUOTAS = {
+    "schemas": 500,
+    "dataset-groups": 5,
+    "solutions": 10,
+    "campaigns": 5,
+    "recommenders": 5,
+    "filters": 30,
+    "metric-attributions": 1,
+    "solution-versions": 1000,
+    "tags": 50,
+    "pending-dataset-import-jobs": 5,
+    "pending-dataset-export-jobs": 5,
+    "pending-data-deletion-jobs": 5,
+    "pending-batch-inference-jobs": 5,
+    "pending-batch-segment-jobs": 5,
+    "pending-solution-versions": 20,
+}
+"""Amazon's documented quotas, and numbers of our own for what it has none for."""
+
 
 class Settings(BaseSettings):
     """What an operator may change; each field is the variable `RECOMMENDER_<FIELD>`.
@@ -142,6 +161,22 @@ class Settings(BaseSettings):
         ge=1024,
         description="Largest request body of /personalize: PutItems takes 320,000 characters.",
     )
+    personalize_region: str = Field(
+        "us-east-1",
+        pattern=r"^[a-z0-9-]{1,32}$",
+        description="Region in the ARNs that are given out; in a request, any is accepted.",
+    )
+    personalize_account: str = Field(
+        "000000000000",
+        pattern=r"^[0-9]{12}$",
+        description="Account in the ARNs that are given out; in a request, any is accepted.",
+    )
+    personalize_quotas: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        QUOTAS,
+        description="Resources that there may be: of the service (schemas, dataset-groups), of a "
+        "dataset group, of a solution (solution-versions), of a resource (tags), and jobs that "
+        "are pending or in progress; what is not named keeps its default (JSON mapping).",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
     )
@@ -169,6 +204,14 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_keys(cls, weights: dict[str, float]) -> dict[str, float]:
         return {name.lower(): weight for name, weight in weights.items()}
+
+    @field_validator("personalize_quotas")
+    @classmethod
+    def _all_quotas(cls, quotas: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(quotas.keys() - QUOTAS.keys())
+        if unknown:
+            raise ValueError(f"no such quotas: {', '.join(unknown)}; there are {', '.join(QUOTAS)}")
+        return {**QUOTAS, **quotas}
 
     @property
     def strong_types(self) -> frozenset[str]:
