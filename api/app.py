@@ -9,7 +9,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import metadata
+from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,13 +24,15 @@ from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
 from api.personalize.auth import check_of
-from api.personalize.context import Context, NoResources
+from api.personalize.context import Context
 from api.personalize.operations import OPERATIONS
+from api.personalize.recent import Recent
 from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
+from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
 from models.tenants import Tenants
@@ -54,7 +57,7 @@ def _series(route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
-PAGE = resources.files("api").joinpath("page.html").read_bytes()
+PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(
@@ -62,6 +65,7 @@ def create_app(
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
     tenants = Tenants(store.redis, settings)
+    resources = Resources(store.redis, settings)
     services = Services(
         settings=settings,
         store=store,
@@ -69,12 +73,13 @@ def create_app(
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(),
+        recent=Recent(resources, clock),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
     check_campaigns(settings)
-    context = Context(NoResources(), tenants, services)
+    context = Context(resources, tenants, services)
     personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
 
     @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import ResourceNotFound
+from models.resources import Resources
+from models.tenants import Tenants
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,6 @@ class Context:
         The `api.services.Services` of the whole API.
     """
 
-    resources: Any
-    tenants: Any
+    resources: Resources
+    tenants: Tenants
     services: Any
-
-
-class NoResources:
-    """Resources of a service without a control plane."""
-
-    async def recent(self, path: str, *, now_s: float) -> Any:  # noqa: ANN401, ARG002
-        """Raises `ResourceNotFound`."""
-        raise ResourceNotFound(f"{path} does not exist")
