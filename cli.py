@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
+    from models.records import Kind
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -36,7 +38,7 @@ class _Commands(click.Group):
                 f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
             )
             raise click.ClickException(problems) from error
-        except RecommenderError as error:
+        except (RecommenderError, SettingsError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -139,6 +141,11 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
         receipt = await asyncio.wrap_future((await tracker()).put_events(message))
         return receipt.token()
 
+    async def put(kind: Kind, group: str, records: list[tuple[str, dict[str, Any]]]) -> None:
+        opened = await tracker()
+        send = {"items": opened.put_items, "users": opened.put_users}[kind]
+        await asyncio.wrap_future(send(group, records))
+
     async def incarnations() -> dict[str, str]:
         ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))
         return {kind: ids[name] for kind, name in names.items()}
@@ -151,7 +158,7 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
             return [f"kafka: {error}"]
         return []
 
-    yield Kafka(publish, incarnations, missing)
+    yield Kafka(publish, put, incarnations, missing)
     for opened in trackers:
         opened.close()
 

@@ -23,16 +23,17 @@ from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
 from api.personalize.auth import check_of
-from api.personalize.context import Context, NoResources, OneGroup
+from api.personalize.context import Context
 from api.personalize.operations import OPERATIONS
 from api.personalize.shapes import described
-from api.personalize.targets import Targets, check_campaigns
+from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
-from models.recommender import Recommender
+from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
+from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
 
@@ -61,20 +62,20 @@ def create_app(
     settings: Settings, store: Store, kafka: Kafka, *, clock: Callable[[], float] = time.time
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
+    tenants = Tenants(store.redis, settings)
     services = Services(
         settings=settings,
         store=store,
-        recommender=Recommender(store),
+        recommender=tenants.recommender(settings.group),
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(),
-        targets=Targets(settings, clock),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
     check_campaigns(settings)
-    context = Context(NoResources(), OneGroup(services), services)
+    context = Context(Resources(store.redis, settings), tenants, services)
     personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
 
     @asynccontextmanager
@@ -87,7 +88,7 @@ def create_app(
         yield
         gc.unfreeze()
         await services.impressions.close()
-        await services.recommender.catalogue.close()
+        await tenants.close()
         await store.redis.aclose()
 
     app = FastAPI(

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
-from api.personalize.targets import Targets
 from models.events import PutEvents
 from models.recommender import Answer, Recommender
+from models.records import Kind
 from models.settings import Settings
 from models.store import Store
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
-Kind = Literal["items", "users"]
 
 
 @functools.cache
@@ -60,7 +59,6 @@ class Services:
     kafka: Kafka
     effects: Effects
     impressions: Impressions
-    targets: Targets
     clock: Callable[[], float]
     new_id: Callable[[], str]
 

@@ -51,7 +51,7 @@ def test_routes_and_errors_are_documented() -> None:
 
     settings = Settings()
     store = Store(connect("redis://localhost"), settings)
-    app = create_app(settings, store, Kafka(nothing, empty, none))
+    app = create_app(settings, store, Kafka(nothing, nothing, empty, none))
     for path, methods in app.openapi()["paths"].items():
         assert path in README or path.split("/{")[0] in README
         for method in methods.values():

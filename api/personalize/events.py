@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from api.personalize.context import Context
-from api.personalize.targets import split_arn
-from api.services import Kind, Services
+from api.personalize.targets import path_of
+from api.services import Services
 from models import events
-from models.errors import InvalidEvent, InvalidInput, ResourceInUse
+from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
+from models.records import Kind, checked
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -32,13 +33,13 @@ async def put_events(context: Context, request: dict[str, Any]) -> dict[str, Any
 
 
 async def put_items(context: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged the metadata of all items."""
+    """Nothing, once Kafka has acknowledged what is now known of all the items."""
     await _put(context, "items", request["datasetArn"], request["items"], "itemId")
     return {}
 
 
 async def put_users(context: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged the metadata of all users."""
+    """Nothing, once Kafka has acknowledged what is now known of all the users."""
     await _put(context, "users", request["datasetArn"], request["users"], "userId")
     return {}
 
@@ -46,34 +47,39 @@ async def put_users(context: Context, request: dict[str, Any]) -> dict[str, Any]
 async def _put(
     context: Context, kind: Kind, arn: str, records: Sequence[Mapping[str, Any]], id_name: str
 ) -> None:
+    """Send records of a dataset; none of them, if one breaks a rule."""
     group = await _group_of(context, kind, arn)
-    put = [
-        (record[id_name], _properties(record.get("properties"), f"{kind}.{n}.member.properties"))
-        for n, record in enumerate(records, 1)
-    ]
+    put = []
+    for n, record in enumerate(records, 1):
+        path = f"{kind}.{n}.member.properties"
+        try:
+            properties = _properties(record.get("properties", "{}"))
+            put.append((record[id_name], dict(checked(kind, record[id_name], properties))))
+        except InvalidRecord as error:
+            raise InvalidInput(f"{error} - at {path}") from error
     await context.services.kafka.put(kind, group, put)
 
 
 async def _group_of(context: Context, kind: Kind, arn: str) -> str:
     """The group of a dataset; the one of the settings has its datasets from the start."""
-    found, group, dataset = split_arn(arn)
-    if (found, dataset) != ("dataset", kind.upper()):
-        raise InvalidInput(f"not a dataset of {kind}: {arn}")
-    if group != context.services.settings.group:
-        status = (await context.resources.get(arn))["status"]
-        if status != "ACTIVE":
-            raise ResourceInUse(f"{arn} is not active: {status}")
+    services: Services = context.services
+    path = path_of(arn)
+    what, group, dataset = [*path.split("/"), ""][:3]
+    if (what, dataset) != ("dataset", kind.upper()):
+        raise InvalidInput(f"not the ARN of a dataset of {kind}: {arn}")
+    if group != services.settings.group:
+        found = await context.resources.recent(path, now_s=services.clock())
+        if found.status != "ACTIVE":
+            raise ResourceInUse(f"{arn} is not active: {found.status}")
     return group
 
 
-def _properties(text: str | None, path: str) -> dict[str, Any]:
+def _properties(text: str) -> dict[str, Any]:
     """A record's properties, which are JSON text within the JSON."""
-    if text is None:
-        return {}
     try:
         found = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
+        raise InvalidRecord(f"not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise InvalidInput(f"{path} is not a JSON object")
+        raise InvalidRecord("not a JSON object")
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.personalize.columns import columns_of, values_of
 from api.personalize.context import Context
 from api.personalize.filtering import let_through
-from api.personalize.targets import Kind, Target
+from api.personalize.targets import Kind, Target, resolve
 from api.services import Services
 from models.errors import InvalidInput
 from models.recommender import MAX_RESULTS, Answer, Recommender
@@ -18,7 +19,6 @@ from models.store import CONNECTION_ERRORS
 
 DEFAULT_RESULTS = 25
 MAX_RANKED = 500
-MAX_WITH_METADATA = 50
 SCORE_DIGITS = 7
 FOUND = ("ranked", "retrieved")
 """Levels of answers that follow from what a user did; the others show what is popular."""
@@ -35,11 +35,10 @@ class Asked:
     @classmethod
     async def of(cls, context: Context, request: Mapping[str, Any], *kinds: Kind) -> Asked:
         """The request understood; raises `InvalidInput` where it does not fit its recipe."""
-        services: Services = context.services
         arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
         if len(arns) != 1:
             raise InvalidInput("give either a campaignArn or a recommenderArn")
-        target = await services.targets.resolve(context, arns[0])
+        target = await resolve(context, arns[0])
         kind = target.recipe.kind
         if kind not in kinds:
             raise InvalidInput(f"{arns[0]} has a recipe of type {kind}; this takes {kinds}")
@@ -61,24 +60,25 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
         context, request, "USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS"
     )
     k = _length(request)
-    promotion = next(iter(request.get("promotions", ())), None)
-    is_plain = promotion is None and "filterArn" not in request
+    columns = columns_of(asked.target, request.get("metadataColumns", {}), k)
+    promotions = request.get("promotions", [])
+    is_plain = not promotions and "filterArn" not in request
     answer = await _answer(context, asked, k if is_plain else MAX_RESULTS)
     names = [item.item_id for item in answer.items]
-    promoted: list[str] = []
     recommendation_id = services.new_id()
+    promoted: list[str] = []
+    for promotion in promotions:
+        promoted = await _promoted(context, asked, promotion, names, k)
     if not is_plain:
-        if promotion is not None:
-            promoted = await _promoted(context, asked, promotion, names, k)
         chosen = frozenset(promoted)
         rest = [name for name in names if name not in chosen]
         rest = await let_through(context, asked, request, rest)
         # Seeded by what is new in every answer, and known to who hands out the ids.
         names = mixed(rest, promoted, k, random.Random(recommendation_id))
     items = _items(names, answer, asked.target)
-    for item in items if promotion is not None else ():
-        if item["itemId"] in promoted:
-            _promote(item, promotion, asked.target)
+    for promotion in promotions:
+        _promote(items, frozenset(promoted), promotion, asked.target)
+    await _add_metadata(context, asked, columns, items)
     services.serve(recommendation_id, answer, names, context.tenants.store(asked.target.group))
     return {"itemList": items, "recommendationId": recommendation_id}
 
@@ -93,11 +93,13 @@ async def get_personalized_ranking(context: Context, request: dict[str, Any]) ->
     wanted = list(dict.fromkeys(request["inputList"]))
     if not 1 <= len(wanted) <= MAX_RANKED:
         raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(wanted)}")
+    columns = columns_of(asked.target, request.get("metadataColumns", {}), len(wanted))
     wanted = await let_through(context, asked, request, wanted)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
     names = [item.item_id for item in answer.items]
     items = _items(names, answer, asked.target)
+    await _add_metadata(context, asked, columns, items)
     recommendation_id = services.new_id()
     services.serve(recommendation_id, answer, names, recommender.store)
     return {"personalizedRanking": items, "recommendationId": recommendation_id}
@@ -176,9 +178,26 @@ def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[st
     return items
 
 
-def _promote(item: dict[str, Any], promotion: Mapping[str, Any], target: Target) -> None:
-    """Say of an item in an answer that it was promoted."""
-    if "name" in promotion:
-        item["promotionName"] = promotion["name"]
-    if target.recipe.has_reasons:
-        item["reason"] = ["Promoted item"]
+def _promote(
+    items: Sequence[dict[str, Any]],
+    promoted: Collection[str],
+    promotion: Mapping[str, Any],
+    target: Target,
+) -> None:
+    """Say of the items of an answer which were promoted."""
+    for item in items:
+        if item["itemId"] in promoted:
+            if "name" in promotion:
+                item["promotionName"] = promotion["name"]
+            if target.recipe.has_reasons:
+                item["reason"] = ["Promoted item"]
+
+
+async def _add_metadata(
+    context: Context, asked: Asked, columns: Sequence[str], items: Sequence[dict[str, Any]]
+) -> None:
+    if columns:
+        names = [item["itemId"] for item in items]
+        values = await values_of(context, asked.target.group, columns, names)
+        for item, metadata in zip(items, values, strict=True):
+            item["metadata"] = metadata

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from api.personalize.context import Context
+from api.services import Services
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS
 
 Kind = Literal["USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"]
 Question = Literal["recommend", "similar", "popular", "trending", "rank"]
 
-MAX_KNOWN = 10_000
-"""Campaigns that are remembered, at most."""
-
 CONFIG = {"enableMetadataWithRecommendations": True}
 """The configuration of the campaigns in the settings."""
 
-_ARN = re.compile(r"arn:[a-z\d-]+:personalize:[^:]*:[^:]*:([a-z-]+)/([A-Za-z0-9_-]+)(/[A-Z_]+)?")
+_ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
 
 
 class Recipe(NamedTuple):
@@ -105,85 +102,53 @@ def check_campaigns(settings: Settings) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Campaigns and recommenders by ARN: those of the settings, and those that were made.
-
-    What was made is looked up again after `cache_s`; while the store is away, what it was holds.
-
-    Parameters
-    ----------
-    clock
-        The present in Unix seconds.
-    """
-
-    settings: Settings
-    clock: Callable[[], float]
-    _known: dict[str, tuple[float, Target]] = field(default_factory=dict)
-
-    async def resolve(self, context: Context, arn: str) -> Target:
-        """What a campaign or recommender stands for.
-
-        Raises
-        ------
-        InvalidInput
-            The ARN is of something else.
-        ResourceNotFound
-            There is none with this ARN, or it is not active.
-        """
-        kind, name, _ = split_arn(arn)
-        if kind not in {"campaign", "recommender"}:
-            raise InvalidInput(f"not a campaign or recommender: {arn}")
-        if kind == "campaign" and name in self.settings.campaigns:
-            recipe = RECIPES[self.settings.campaigns[name]]
-            return Target(self.settings.group, recipe, CONFIG)
-        now_s = self.clock()
-        found = self._known.get(arn)
-        if found is not None and 0 <= now_s - found[0] <= self.settings.cache_s:
-            return found[1]
-        try:
-            target = await _looked_up(context, kind, arn)
-        except ResourceNotFound:
-            self._known.pop(arn, None)
-            raise
-        except CONNECTION_ERRORS:
-            if found is None:
-                raise
-            return found[1]
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[arn] = (now_s, target)
-        return target
-
-
-def split_arn(arn: str) -> tuple[str, str, str]:
-    """Kind, name and what follows, of an ARN of Amazon Personalize; any region and account.
+async def resolve(context: Context, arn: str) -> Target:
+    """What a campaign or recommender stands for: one of the settings, or one that was made.
 
     Raises
     ------
     InvalidInput
-        It is no such ARN.
+        The ARN is of something else.
+    ResourceNotFound
+        There is none with this ARN, or it is not active.
+    """
+    services: Services = context.services
+    path = path_of(arn)
+    kind, _, name = path.partition("/")
+    if kind not in {"campaign", "recommender"}:
+        raise InvalidInput(f"not the ARN of a campaign or recommender: {arn}")
+    if kind == "campaign" and name in services.settings.campaigns:
+        recipe = RECIPES[services.settings.campaigns[name]]
+        return Target(services.settings.group, recipe, CONFIG)
+    now_s = services.clock()
+    resource = await context.resources.recent(path, now_s=now_s)
+    if resource.status != "ACTIVE":
+        raise ResourceNotFound(f"{arn} is not active: {resource.status}")
+    trained = resource
+    if kind == "campaign":
+        version = path_of(resource.data["solutionVersionArn"])
+        trained = await context.resources.recent(version, now_s=now_s)
+    found = RECIPES.get(path_of(trained.data["recipeArn"]).partition("/")[2])
+    if found is None:
+        raise InvalidInput(f"{arn} does not recommend items")
+    group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
+    return Target(group, found, resource.data.get(f"{kind}Config") or {})
+
+
+def path_of(arn: str) -> str:
+    """The path that an ARN ends in; its partition, region and account are anybody's.
+
+    Raises
+    ------
+    InvalidInput
+        It is no ARN of Amazon Personalize.
 
     Examples
     --------
-    >>> split_arn("arn:aws:personalize:us-east-1:000000000000:dataset/shop/ITEMS")
-    ('dataset', 'shop', 'ITEMS')
+    >>> path_of("arn:aws:personalize:us-east-1:000000000000:dataset/shop/ITEMS")
+    'dataset/shop/ITEMS'
     """
     match = _ARN.fullmatch(arn)
     if match is None:
-        raise InvalidInput(f"not an ARN of a resource that is meant here: {arn}")
-    return match[1], match[2], (match[3] or "")[1:]
-
-
-async def _looked_up(context: Context, kind: str, arn: str) -> Target:
-    resource = await context.resources.get(arn)
-    if resource["status"] != "ACTIVE":
-        raise ResourceNotFound(f"{arn} is not active: {resource['status']}")
-    described = resource
-    if kind == "campaign":
-        described = await context.resources.get(resource["solutionVersionArn"])
-    recipe = RECIPES.get(described["recipeArn"].rpartition("/")[2])
-    if recipe is None:
-        raise InvalidInput(f"{arn} gives no recommendations of items")
-    group = described["datasetGroupArn"].rpartition("/")[2]
-    return Target(group, recipe, resource.get(f"{kind}Config") or {})
+        raise InvalidInput(f"not an ARN of Amazon Personalize: {arn}")
+    return match[1]

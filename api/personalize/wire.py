@@ -105,8 +105,9 @@ class Wire:
             raise Problem(refused.status, refused.code, str(refused)) from refused
         operation = _asked_for(scope, target)
         scope["route"] = Matched(f"{PREFIX} {operation.name}")
+        document = _document(body)
         try:
-            answer = await self._run(operation, _document(body))
+            answer = await self._run(operation, document)
         except ServiceError as error:
             status = operation.statuses.get(error.code, 400)
             raise Problem(status, error.code, str(error)) from error

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import boto3.session
@@ -35,11 +35,12 @@ def campaign(name: str) -> str:
 def client(service: str, url: str, **options: Any) -> Any:
     """A boto3 client that calls there, each call once, and fails where an answer has no shape."""
     session = boto3.session.Session()
+    config = Config(retries={"total_max_attempts": 1}).merge(options.pop("config", Config()))
     made = session.client(
         service,  # type: ignore[call-overload]
         endpoint_url=url,
         region_name="us-east-1",
-        config=Config(retries={"total_max_attempts": 1}),
+        config=config,
         **(CREDENTIALS | options),
     )
     made.meta.events.register("before-parse.*.*", _check)
@@ -128,8 +129,10 @@ class Caller:
         response = self._connection.getresponse()
         return Answer(response.status, _lower(response.getheaders()), response.read())
 
-    def close(self) -> None:
-        """Disconnect."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
 
