@@ -74,6 +74,10 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
             self, status=status, updated_s=now_s, failure_reason=failure_reason
         )
 
+    def hanging_on(self, *links: str) -> Resource:
+        """The resource as one that hangs on these."""
+        return msgspec.structs.replace(self, links=links)
+
     def with_data(self, *, now_s: float, **members: Any) -> Resource:  # noqa: ANN401  any JSON
         """The resource with these members changed; None leaves a member as it is."""
         changed = {name: member for name, member in members.items() if member is not None}

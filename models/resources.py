@@ -26,12 +26,15 @@ from models.errors import (
     ResourceNotFound,
     ServiceError,
 )
-from models.kinds import KINDS, path_of
+from models.kinds import KINDS
 from models.resource import Resource, index_name, indexes_of
 from models.settings import Settings
 from models.statuses import UNFINISHED
 
 PREFIX = "{recommender}:resources:"
+
+CACHED = 1000
+"""Resources that are kept in memory for `Resources.recent`."""
 
 LATEST = "/$LATEST"
 """What follows a solution's ARN where its newest version is meant."""
@@ -89,6 +92,7 @@ class Resources:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.redis: Any = client
         self.settings = settings
+        self._recent: dict[str, tuple[float, Resource]] = {}
         self._script = self.redis.register_script(_COMMIT)
 
     def arn(self, path: str) -> str:
@@ -104,29 +108,32 @@ class Resources:
         text = await self.redis.get(f"{PREFIX}document:{path}")
         return None if text is None else msgspec.json.decode(text, type=Resource)
 
-    async def at(self, path: str) -> Resource:
-        """What is at a path; raises `ResourceNotFound` where nothing is."""
-        found = await self.find(path)
+    async def get(self, path: str) -> Resource:
+        """What is at a path; at `<solution>/$LATEST`, the solution's newest version ACTIVE.
+
+        Raises
+        ------
+        ResourceNotFound
+            Nothing is there.
+        """
+        solution, is_latest, _ = path.partition(LATEST)
+        if is_latest:
+            found = await self.newest(index_name("solution-version", solution, only="active"))
+        else:
+            found = await self.find(path)
         if found is None:
             raise ResourceNotFound(f"{self.arn(path)} does not exist")
         return found
 
-    async def get(self, arn: str) -> dict[str, Any]:
-        """All members of what has an ARN; `<solution>/$LATEST` is its newest ACTIVE version.
-
-        Raises
-        ------
-        InvalidInput, ResourceNotFound
-            It is no ARN; nothing has it.
-        """
-        path = path_of(arn)
-        solution, found_latest, _ = path.partition(LATEST)
-        if not found_latest:
-            return self.described(await self.at(path))
-        newest = await self.newest(index_name("solution-version", solution, only="active"))
-        if newest is None:
-            raise ResourceNotFound(f"{self.arn(solution)} has no version that is ACTIVE")
-        return self.described(newest)
+    async def recent(self, path: str, *, now_s: float) -> Resource:
+        """The same, at most `cache_s` old; this process's own changes are known at once."""
+        read_s, resource = self._recent.get(path, (0.0, None))
+        if resource is None or not 0 <= now_s - read_s < self.settings.cache_s:
+            resource = await self.get(path)
+            if len(self._recent) >= CACHED:
+                self._recent.clear()
+            self._recent[path] = (now_s, resource)
+        return resource
 
     def described(self, resource: Resource) -> dict[str, Any]:
         """All members of a resource, as the API names them."""
@@ -173,7 +180,7 @@ class Resources:
         if done == "expect":
             raise ResourceAlreadyExists(f"{self.arn(new.path)} already exists")
         if done == "alive":
-            parent = await self.at(new.links[at])
+            parent = await self.get(new.links[at])
             raise ResourceInUse(f"{self.arn(parent.path)} is {parent.status}, not ACTIVE")
         if new.kind.is_forgotten:
             await self._forget_old(new.kind.name, new.links[0])
@@ -207,7 +214,7 @@ class Resources:
             It is not there; it is changed by others again and again; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
-            old = await self.at(path)
+            old = await self.get(path)
             new = edit(old)
             if new is old:
                 return old
@@ -235,7 +242,7 @@ class Resources:
             It is not there; what hangs on it lives or is unfinished; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
-            resource = await self.at(path)
+            resource = await self.get(path)
             bounds = [*more, *self.holding(resource)]
             removed = [resource]
             for kind in resource.kind.takes:
@@ -294,6 +301,8 @@ class Resources:
         packed = msgspec.msgpack.encode({name: one for name, one in request.items() if one})
         verdict, at = await self._script(keys=[f"{PREFIX}sequence"], args=[packed])
         done: Done = verdict.decode()
+        for path in (*(new.path for new, _ in put), *(one.path for one in remove)):
+            self._recent.pop(path, None)
         if done == "claim":
             raise ClaimLost(f"{expect[0][0]} was claimed by another since")
         if done == "bounds" and (error := bounds[at].error) is not None:

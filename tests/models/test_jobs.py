@@ -148,7 +148,7 @@ async def follow(resources: Resources, steps: list[tuple[str, str, float]]) -> N
             elif counts and step in {"succeed", "fail"}:
                 ends = statuses.SUCCEEDED if step == "succeed" else statuses.FAILING
                 naive.end(job.path, ends)
-        stored = {path: (await resources.at(path)).status for path in JOBS}
+        stored = {path: (await resources.get(path)).status for path in JOBS}
         assert stored == naive.status
         assert all(is_documented(path, before[path], stored[path]) for path in JOBS)
 
@@ -253,7 +253,7 @@ async def test_a_job_that_ends_its_runners_fails(resources: Resources) -> None:
         await claimed(jobs, NOW + n * LEASE_S)
 
     assert await jobs.claim(now_s=NOW + MAX_TRIES * LEASE_S, lease_s=LEASE_S) is None
-    failed = await resources.at(JOBS[0])
+    failed = await resources.get(JOBS[0])
     assert failed.status == statuses.CREATE_FAILED
     assert f"after {MAX_TRIES} tries" in failed.failure_reason
 
@@ -283,4 +283,4 @@ async def test_a_stopped_job_is_not_begun(resources: Resources) -> None:
     job = await claimed(jobs)
 
     assert job.path == JOBS[1]
-    assert (await resources.at(JOBS[0])).status == statuses.CREATE_STOPPED
+    assert (await resources.get(JOBS[0])).status == statuses.CREATE_STOPPED

@@ -231,7 +231,7 @@ async def test_changes_at_once_are_all_made(resources: Resources) -> None:
 
     await asyncio.gather(*(resources.change("schema/s", counted) for _ in range(5)))
 
-    assert (await resources.at("schema/s")).data == {"n": 5}
+    assert (await resources.get("schema/s")).data == {"n": 5}
 
 
 async def test_a_change_that_never_gets_through_says_so(resources: Resources) -> None:
@@ -240,8 +240,8 @@ async def test_a_change_that_never_gets_through_says_so(resources: Resources) ->
     rival = Resources(resources.redis, resources.settings)
 
     class Rivalled(Resources):
-        async def at(self, path: str) -> Resource:
-            old = await super().at(path)
+        async def get(self, path: str) -> Resource:
+            old = await super().get(path)
             await rival.change(path, lambda one: one.with_data(now_s=NOW, n=one.data["n"] + 1))
             return old
 
@@ -249,7 +249,7 @@ async def test_a_change_that_never_gets_through_says_so(resources: Resources) ->
         await Rivalled(resources.redis, resources.settings).change(
             "schema/s", lambda one: one.with_data(now_s=NOW, mine=True)
         )
-    assert "mine" not in (await resources.at("schema/s")).data
+    assert "mine" not in (await resources.get("schema/s")).data
 
 
 async def test_no_child_is_born_to_a_parent_that_goes(resources: Resources) -> None:
@@ -308,20 +308,15 @@ async def test_newest_and_counts_follow_the_status(resources: Resources) -> None
     assert await resources.newest(index_name("campaign")) is None
 
 
-async def test_get_gives_all_members_of_what_has_an_arn(resources: Resources) -> None:
-    """Members are named as the API names them; $LATEST is a solution's newest ACTIVE version."""
+async def test_a_resource_is_described_as_the_api_names_its_members(resources: Resources) -> None:
+    """What an operation describes is what was stored, with its ARN, times and any failure."""
     await resources.create(new("solution/x", name="x"))
-    latest = resources.arn("solution/x/$LATEST")
-    with pytest.raises(ResourceNotFound, match="no version that is ACTIVE"):
-        await resources.get(latest)
-    for n, status in enumerate([ACTIVE, ACTIVE, CREATE_PENDING]):
-        await resources.create(new(f"solution/x/{n:08x}", status, ["solution/x"], n=n))
-    await resources.change(
+    remarked = await resources.change(
         "solution/x",
         lambda one: msgspec.structs.replace(one, failure_reason="a remark", updated_s=NOW + 1),
     )
 
-    assert await resources.get("arn:aws:personalize:eu-west-1:123456789012:solution/x") == {
+    assert resources.described(remarked) == {
         "name": "x",
         "solutionArn": resources.arn("solution/x"),
         "status": ACTIVE,
@@ -329,7 +324,51 @@ async def test_get_gives_all_members_of_what_has_an_arn(resources: Resources) ->
         "lastUpdatedDateTime": NOW + 1,
         "failureReason": "a remark",
     }
-    assert (await resources.get(latest))["n"] == 1
+
+
+async def test_the_latest_version_is_the_newest_that_is_active(resources: Resources) -> None:
+    """$LATEST passes over versions that are still, or will never be, ACTIVE."""
+    await resources.create(new("solution/x"))
+    latest = "solution/x/$LATEST"
+    with pytest.raises(ResourceNotFound, match=r"\$LATEST does not exist"):
+        await resources.get(latest)
+    for n, status in enumerate([ACTIVE, ACTIVE, "CREATE FAILED", CREATE_PENDING]):
+        await resources.create(new(f"solution/x/{n:08x}", status, ["solution/x"]))
+
+    assert (await resources.get(latest)).path == "solution/x/00000001"
+    assert (await resources.recent(latest, now_s=NOW)).path == "solution/x/00000001"
+
+
+async def test_recent_is_a_while_behind_others_and_never_behind_itself(
+    resources: Resources,
+) -> None:
+    """Another process's change is seen once the cache is old; one's own at once."""
+    other = Resources(resources.redis, resources.settings)
+    await resources.create(new("schema/s", n=0))
+
+    async def seen(now_s: float) -> Any:
+        return (await resources.recent("schema/s", now_s=now_s)).data["n"]
+
+    assert await seen(NOW) == 0
+    await other.change("schema/s", lambda one: one.with_data(now_s=NOW, n=1))
+    assert [await seen(NOW + age) for age in (0.9, 1.0)] == [0, 1]
+    await resources.change("schema/s", lambda one: one.with_data(now_s=NOW, n=2))
+    assert await seen(NOW + 1.1) == 2
+    await resources.remove("schema/s")
+    with pytest.raises(ResourceNotFound):
+        await seen(NOW + 1.1)
+
+
+async def test_what_is_recent_is_bounded(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory holds a bounded number of resources, however many are asked for."""
+    monkeypatch.setattr("models.resources.CACHED", 3)
+    for n in range(8):
+        await resources.create(new(f"schema/s{n}"))
+        assert (await resources.recent(f"schema/s{n}", now_s=NOW)).path == f"schema/s{n}"
+
+    assert len(resources._recent) <= 3
 
 
 async def test_old_jobs_are_forgotten_but_not_unfinished_ones(
