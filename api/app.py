@@ -26,7 +26,6 @@ from api.impressions import Impressions
 from api.personalize.auth import check_of
 from api.personalize.context import Context
 from api.personalize.operations import OPERATIONS
-from api.personalize.recent import Recent
 from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
@@ -65,7 +64,6 @@ def create_app(
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
     tenants = Tenants(store.redis, settings)
-    resources = Resources(store.redis, settings)
     services = Services(
         settings=settings,
         store=store,
@@ -73,13 +71,12 @@ def create_app(
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(),
-        recent=Recent(resources, clock),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
     check_campaigns(settings)
-    context = Context(resources, tenants, services)
+    context = Context(Resources(store.redis, settings), tenants, services)
     personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
 
     @asynccontextmanager

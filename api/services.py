@@ -11,7 +11,6 @@ from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
-from api.personalize.recent import Recent
 from models.events import PutEvents
 from models.recommender import Answer, Recommender
 from models.records import Kind
@@ -60,7 +59,6 @@ class Services:
     kafka: Kafka
     effects: Effects
     impressions: Impressions
-    recent: Recent
     clock: Callable[[], float]
     new_id: Callable[[], str]
 

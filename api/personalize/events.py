@@ -70,9 +70,9 @@ async def _group_of(context: Context, kind: Kind, arn: str) -> str:
     if (what, dataset) != ("dataset", kind.upper()):
         raise InvalidInput(f"{arn} is not the ARN of a dataset of {kind}")
     if group != services.settings.group:
-        status = (await services.recent.get(arn))["status"]
-        if status != ACTIVE:
-            raise ResourceInUse(f"{arn} is {status}, not {ACTIVE}")
+        found = await context.resources.recent(path, now_s=services.clock())
+        if found.status != ACTIVE:
+            raise ResourceInUse(f"{arn} is {found.status}, not {ACTIVE}")
     return group
 
 

@@ -81,18 +81,22 @@ async def resolve(context: Context, arn: str) -> Target:
         There is none with this ARN, or it is not active.
     """
     services: Services = context.services
-    kind, _, name = path_of(arn).partition("/")
+    path = path_of(arn)
+    kind, _, name = path.partition("/")
     if kind not in {"campaign", "recommender"}:
         raise InvalidInput(f"{arn} is not the ARN of a campaign or recommender")
     if kind == "campaign" and name in services.settings.campaigns:
         return Target(services.settings.group, RECIPES[services.settings.campaigns[name]], CONFIG)
-    found = await services.recent.get(arn)
-    if found["status"] != ACTIVE:
-        raise ResourceNotFound(f"{arn} is {found['status']}, not {ACTIVE}")
-    is_campaign = kind == "campaign"
-    trained = await services.recent.get(found["solutionVersionArn"]) if is_campaign else found
-    recipe = recipe_of(trained["recipeArn"])
+    now_s = services.clock()
+    found = await context.resources.recent(path, now_s=now_s)
+    if found.status != ACTIVE:
+        raise ResourceNotFound(f"{arn} is {found.status}, not {ACTIVE}")
+    trained = found
+    if kind == "campaign":
+        version = path_of(found.data["solutionVersionArn"])
+        trained = await context.resources.recent(version, now_s=now_s)
+    recipe = recipe_of(trained.data["recipeArn"])
     if recipe.type not in RECOMMENDING:
         raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
-    group = path_of(trained["datasetGroupArn"]).partition("/")[2]
-    return Target(group, recipe, found.get(f"{kind}Config", {}))
+    group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
+    return Target(group, recipe, found.data.get(f"{kind}Config", {}))
