@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from api.personalize.context import Context
-from api.personalize.targets import path_of
 from api.services import Services
 from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
+from models.kinds import path_of
 from models.records import Kind, checked
 
 _decode = msgspec.json.Decoder().decode

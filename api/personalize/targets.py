@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from api.personalize.context import Context
 from api.services import Services
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
+from models.kinds import path_of
 from models.settings import Settings
 
 Kind = Literal["USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"]
@@ -17,8 +17,6 @@ Question = Literal["recommend", "similar", "popular", "trending", "rank"]
 
 CONFIG = {"enableMetadataWithRecommendations": True}
 """The configuration of the campaigns in the settings."""
-
-_ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
 
 
 class Recipe(NamedTuple):
@@ -54,6 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
     "aws-personalized-ranking-v2": _RANKING,
     "aws-personalized-ranking": _RANKING,
     "aws-similar-items": _RELATED,
+    "aws-semantic-similarity": _RELATED,
     "aws-sims": _RELATED,
     "aws-popularity-count": _POPULAR,
     "aws-trending-now": _TRENDING,
@@ -133,22 +132,3 @@ async def resolve(context: Context, arn: str) -> Target:
         raise InvalidInput(f"{arn} does not recommend items")
     group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
     return Target(group, found, resource.data.get(f"{kind}Config") or {})
-
-
-def path_of(arn: str) -> str:
-    """The path that an ARN ends in; its partition, region and account are anybody's.
-
-    Raises
-    ------
-    InvalidInput
-        It is no ARN of Amazon Personalize.
-
-    Examples
-    --------
-    >>> path_of("arn:aws:personalize:us-east-1:000000000000:dataset/shop/ITEMS")
-    'dataset/shop/ITEMS'
-    """
-    match = _ARN.fullmatch(arn)
-    if match is None:
-        raise InvalidInput(f"not an ARN of Amazon Personalize: {arn}")
-    return match[1]
