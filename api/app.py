@@ -9,7 +9,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import metadata
+from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -55,7 +56,7 @@ def _series(route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
-PAGE = resources.files("api").joinpath("page.html").read_bytes()
+PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(

@@ -13,6 +13,7 @@ from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
 from models.kinds import path_of
 from models.records import Kind, checked
+from models.statuses import ACTIVE
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -64,13 +65,14 @@ async def _group_of(context: Context, kind: Kind, arn: str) -> str:
     """The group of a dataset; the one of the settings has its datasets from the start."""
     services: Services = context.services
     path = path_of(arn)
-    what, group, dataset = [*path.split("/"), ""][:3]
+    what, _, rest = path.partition("/")
+    group, _, dataset = rest.partition("/")
     if (what, dataset) != ("dataset", kind.upper()):
-        raise InvalidInput(f"not the ARN of a dataset of {kind}: {arn}")
+        raise InvalidInput(f"{arn} is not the ARN of a dataset of {kind}")
     if group != services.settings.group:
         found = await context.resources.recent(path, now_s=services.clock())
-        if found.status != "ACTIVE":
-            raise ResourceInUse(f"{arn} is not active: {found.status}")
+        if found.status != ACTIVE:
+            raise ResourceInUse(f"{arn} is {found.status}, not {ACTIVE}")
     return group
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from api.personalize.columns import columns_of, values_of
 from api.personalize.context import Context
 from api.personalize.filtering import let_through
-from api.personalize.targets import Kind, Target, resolve
+from api.personalize.targets import Target, resolve
 from api.services import Services
 from models.errors import InvalidInput
+from models.recipes import RecipeType
 from models.recommender import MAX_RESULTS, Answer, Recommender
 from models.store import CONNECTION_ERRORS
 
@@ -33,15 +34,15 @@ class Asked:
     item_id: str | None
 
     @classmethod
-    async def of(cls, context: Context, request: Mapping[str, Any], *kinds: Kind) -> Asked:
+    async def of(cls, context: Context, request: Mapping[str, Any], *types: RecipeType) -> Asked:
         """The request understood; raises `InvalidInput` where it does not fit its recipe."""
         arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
         if len(arns) != 1:
             raise InvalidInput("give either a campaignArn or a recommenderArn")
         target = await resolve(context, arns[0])
-        kind = target.recipe.kind
-        if kind not in kinds:
-            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}; this takes {kinds}")
+        kind = target.recipe.type
+        if kind not in types:
+            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
         asked = cls(target, request.get("userId") or None, request.get("itemId") or None)
         if kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and asked.user_id is None:
             raise InvalidInput(f"a recipe of type {kind} needs a userId")
@@ -121,15 +122,15 @@ async def _answer(context: Context, asked: Asked, k: int) -> Answer:
     """The answer to the recipe's question; from the cache while the store is away."""
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     now_s = context.services.clock()
-    question = asked.target.recipe.question
+    kind = asked.target.recipe.type
     try:
-        if question == "recommend":
+        if kind == "USER_PERSONALIZATION":
             return await recommender.recommend(
                 user_id=asked.user_id, item_id=asked.item_id, k=k, now_s=now_s
             )
-        if question == "similar" and asked.item_id is not None:
+        if kind == "RELATED_ITEMS" and asked.item_id is not None:
             return await recommender.similar(asked.item_id, k=k, now_s=now_s)
-        if question == "trending":
+        if asked.target.recipe.name.endswith("trending-now"):
             return await recommender.trending(k=k, now_s=now_s)
         return await recommender.popular(k=k, now_s=now_s)
     except CONNECTION_ERRORS:
@@ -162,7 +163,7 @@ def _length(request: Mapping[str, Any]) -> int:
 
 def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[str, Any]]:
     """The items as `PredictedItem` describes them, with what their recipe tells of them."""
-    if not target.recipe.is_scored:
+    if not target.is_scored:
         return [{"itemId": name} for name in names]
     is_found = answer.level in FOUND
     # Scores of what is popular are relative to the first; those of a user's candidates are shares.
@@ -172,7 +173,7 @@ def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[st
         {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
         for name in names
     ]
-    if target.recipe.has_reasons and not is_found:
+    if target.has_reasons and not is_found:
         for item in items:
             item["reason"] = ["Popular item"]
     return items
@@ -189,7 +190,7 @@ def _promote(
         if item["itemId"] in promoted:
             if "name" in promotion:
                 item["promotionName"] = promotion["name"]
-            if target.recipe.has_reasons:
+            if target.has_reasons:
                 item["reason"] = ["Promoted item"]
 
 

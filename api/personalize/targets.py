@@ -4,70 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from api.personalize.context import Context
 from api.services import Services
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.kinds import path_of
+from models.recipes import RECIPES, Recipe, recipe_of
 from models.settings import Settings
+from models.statuses import ACTIVE
 
-Kind = Literal["USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"]
-Question = Literal["recommend", "similar", "popular", "trending", "rank"]
+RECOMMENDING = frozenset(
+    {"USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"}
+)
+"""Types of recipes that answer with items."""
 
 CONFIG = {"enableMetadataWithRecommendations": True}
 """The configuration of the campaigns in the settings."""
-
-
-class Recipe(NamedTuple):
-    """What a recipe of Amazon Personalize means here.
-
-    Attributes
-    ----------
-    question
-        Which question of the recommender answers for it.
-    is_scored, has_reasons
-        Whether Personalize gives a score, and reasons, with each item.
-    """
-
-    kind: Kind
-    question: Question
-    is_scored: bool = False
-    has_reasons: bool = False
-
-
-_FOR_USER = Recipe("USER_PERSONALIZATION", "recommend")
-_SCORED_FOR_USER = _FOR_USER._replace(is_scored=True)
-_RANKING = Recipe("PERSONALIZED_RANKING", "rank", is_scored=True)
-_RELATED = Recipe("RELATED_ITEMS", "similar")
-_POPULAR = Recipe("POPULAR_ITEMS", "popular")
-_TRENDING = Recipe("POPULAR_ITEMS", "trending")
-
-RECIPES: Mapping[str, Recipe] = {
-    "aws-user-personalization-v2": _SCORED_FOR_USER._replace(has_reasons=True),
-    "aws-user-personalization": _SCORED_FOR_USER,
-    "aws-hrnn": _SCORED_FOR_USER,
-    "aws-hrnn-metadata": _SCORED_FOR_USER,
-    "aws-hrnn-coldstart": _SCORED_FOR_USER,
-    "aws-personalized-ranking-v2": _RANKING,
-    "aws-personalized-ranking": _RANKING,
-    "aws-similar-items": _RELATED,
-    "aws-semantic-similarity": _RELATED,
-    "aws-sims": _RELATED,
-    "aws-popularity-count": _POPULAR,
-    "aws-trending-now": _TRENDING,
-    "aws-ecomm-recommended-for-you": _FOR_USER,
-    "aws-ecomm-popular-items-by-views": _POPULAR,
-    "aws-ecomm-popular-items-by-purchases": _POPULAR,
-    "aws-ecomm-frequently-bought-together": _RELATED,
-    "aws-ecomm-customers-who-viewed-x-also-viewed": _RELATED,
-    "aws-vod-top-picks": _FOR_USER,
-    "aws-vod-most-popular": _POPULAR,
-    "aws-vod-trending-now": _TRENDING,
-    "aws-vod-more-like-x": _RELATED,
-    "aws-vod-because-you-watched-x": _RELATED,
-}
-"""Recipes that recommend items, by name."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +37,36 @@ class Target:
     recipe: Recipe
     config: Mapping[str, Any]
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether Personalize gives a score with each item: by recipes for one user, of no domain.
+
+        >>> [Target("shop", RECIPES[f"aws-{name}"], {}).is_scored for name in ("hrnn", "sims")]
+        [True, False]
+        """
+        for_user = self.recipe.type in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
+        return for_user and self.recipe.domain is None
+
+    @property
+    def has_reasons(self) -> bool:
+        """Whether Personalize says why an item is there."""
+        return self.recipe.name == "aws-user-personalization-v2"
+
 
 def check_campaigns(settings: Settings) -> None:
-    """See that every campaign of the settings names a recipe.
+    """See that every campaign of the settings has a recipe that recommends items.
 
     Raises
     ------
     NotConfigured
-        Naming the one that does not.
+        Naming the one that has not.
     """
+    known = [name for name, recipe in RECIPES.items() if recipe.type in RECOMMENDING]
     for name, recipe in settings.campaigns.items():
-        if recipe not in RECIPES:
+        if recipe not in known:
             raise NotConfigured(
-                f"RECOMMENDER_CAMPAIGNS: campaign {name!r} has the unknown recipe {recipe!r}; "
-                f"there are {', '.join(RECIPES)}"
+                f"RECOMMENDER_CAMPAIGNS: campaign {name!r} has {recipe!r}, which is none of the "
+                f"recipes {', '.join(known)}"
             )
 
 
@@ -107,7 +76,7 @@ async def resolve(context: Context, arn: str) -> Target:
     Raises
     ------
     InvalidInput
-        The ARN is of something else.
+        The ARN is of something else, or of what does not recommend items.
     ResourceNotFound
         There is none with this ARN, or it is not active.
     """
@@ -115,20 +84,19 @@ async def resolve(context: Context, arn: str) -> Target:
     path = path_of(arn)
     kind, _, name = path.partition("/")
     if kind not in {"campaign", "recommender"}:
-        raise InvalidInput(f"not the ARN of a campaign or recommender: {arn}")
+        raise InvalidInput(f"{arn} is not the ARN of a campaign or recommender")
     if kind == "campaign" and name in services.settings.campaigns:
-        recipe = RECIPES[services.settings.campaigns[name]]
-        return Target(services.settings.group, recipe, CONFIG)
+        return Target(services.settings.group, RECIPES[services.settings.campaigns[name]], CONFIG)
     now_s = services.clock()
-    resource = await context.resources.recent(path, now_s=now_s)
-    if resource.status != "ACTIVE":
-        raise ResourceNotFound(f"{arn} is not active: {resource.status}")
-    trained = resource
+    found = await context.resources.recent(path, now_s=now_s)
+    if found.status != ACTIVE:
+        raise ResourceNotFound(f"{arn} is {found.status}, not {ACTIVE}")
+    trained = found
     if kind == "campaign":
-        version = path_of(resource.data["solutionVersionArn"])
+        version = path_of(found.data["solutionVersionArn"])
         trained = await context.resources.recent(version, now_s=now_s)
-    found = RECIPES.get(path_of(trained.data["recipeArn"]).partition("/")[2])
-    if found is None:
-        raise InvalidInput(f"{arn} does not recommend items")
+    recipe = recipe_of(trained.data["recipeArn"])
+    if recipe.type not in RECOMMENDING:
+        raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
     group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
-    return Target(group, found, resource.data.get(f"{kind}Config") or {})
+    return Target(group, recipe, found.data.get(f"{kind}Config", {}))

@@ -48,7 +48,7 @@ class Documents:
     Parameters
     ----------
     known
-        Values that mean something to the service, by the name of the member; they stand in half
+        Values that mean something to the service, by the name of the member; they stand in most
         of the documents, in their members' places.
     """
 
@@ -78,7 +78,7 @@ class Documents:
         return self._shape is not None and bool(self._shape.members)
 
     def _of(self, shape: Shape, name: str) -> Any:
-        if name in self.known and self._random.random() < 0.5:
+        if name in self.known and self._random.random() < 0.8:
             return self._random.choice(self.known[name])
         if isinstance(shape, StructureShape):
             required = shape.required_members
@@ -88,7 +88,7 @@ class Documents:
                 if member in required or self._random.random() < 0.5
             }
         if isinstance(shape, ListShape):
-            return [self._of(shape.member, name) for _ in range(self._length(shape, 4))]
+            return [self._of(shape.member, "") for _ in range(self._length(shape, 4))]
         if isinstance(shape, MapShape):
             pairs = range(self._length(shape, 3))
             return {self._of(shape.key, ""): self._of(shape.value, "") for _ in pairs}
