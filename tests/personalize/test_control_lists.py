@@ -20,7 +20,6 @@ from models.errors import (
 from models.recipes import RECIPES
 from tests.personalize.control import INTERACTIONS, NOW, ROLE, Control, recipe_arn
 
-
 OF_ONE = {
     "ListTagsForResource": "resourceArn",
     "ListMetricAttributionMetrics": "metricAttributionArn",
