@@ -17,6 +17,10 @@ from models.resources import LATEST
 from models.statuses import ACTIVE
 
 
+UPDATED = ("minProvisionedTPS", "campaignConfig")
+"""Members that an update may leave as they are."""
+
+
 class Deployed(NamedTuple):
     """What a campaign stands for: a version, or always the newest of a solution."""
 
@@ -57,16 +61,11 @@ async def update_campaign(context: Context, request: dict[str, Any]) -> dict[str
     arn = changes.get("solutionVersionArn", campaign.data["solutionVersionArn"])
     deployed = await _deployed(context, arn, config)
     changes["solutionVersionArn"] = deployed.arn
-    update = {
-        "solutionVersionArn": deployed.arn,
-        "minProvisionedTPS": campaign.data["minProvisionedTPS"],
-        **changes,
-        "status": ACTIVE,
-        "creationDateTime": now_s,
-        "lastUpdatedDateTime": now_s,
-    }
 
     def updated(old: Resource) -> Resource:
+        shown = {name: old.data[name] for name in UPDATED if name in old.data}
+        times = {"creationDateTime": now_s, "lastUpdatedDateTime": now_s}
+        update = {**shown, **changes, "status": ACTIVE, **times}
         return old.hanging_on(*deployed.links).with_data(
             now_s=now_s, latestCampaignUpdate=update, **changes
         )

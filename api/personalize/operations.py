@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.personalize import events, runtime
+from api.personalize import control, events, runtime
 from api.personalize.wire import Operation
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -13,4 +13,5 @@ OPERATIONS: Mapping[str, Operation] = {
     "PutUsers": events.put_users,
     "GetRecommendations": runtime.get_recommendations,
     "GetPersonalizedRanking": runtime.get_personalized_ranking,
+    **control.OPERATIONS,
 }

@@ -62,7 +62,7 @@ async def update_solution(context: Context, request: dict[str, Any]) -> dict[str
     """Another schedule of training, or other events to train on."""
     solution = await found(context, request["solutionArn"], "solution")
     now_s = context.services.clock()
-    switches = {
+    switches: dict[str, Any] = {
         name: request[name]
         for name in ("performAutoTraining", "performIncrementalUpdate")
         if name in request
