@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
-    from models.records import Kind
+    from models.records import Kind, Properties
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -127,7 +127,13 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     from streams.topics import Topics, topic_ids
     from streams.tracker import Tracker
 
-    names = {"clicks": Topics.of(settings).clicks, "purchases": Topics.of(settings).purchases}
+    topics = Topics.of(settings)
+    names = {
+        "clicks": topics.clicks,
+        "purchases": topics.purchases,
+        "items": topics.items,
+        "users": topics.users,
+    }
     trackers: list[Tracker] = []
     connecting = asyncio.Lock()
 
@@ -141,10 +147,10 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
         receipt = await asyncio.wrap_future((await tracker()).put_events(message))
         return receipt.token()
 
-    async def put(kind: Kind, group: str, records: list[tuple[str, dict[str, Any]]]) -> None:
+    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
         opened = await tracker()
-        send = {"items": opened.put_items, "users": opened.put_users}[kind]
-        await asyncio.wrap_future(send(group, records))
+        send = opened.put_items if kind == "items" else opened.put_users
+        return (await asyncio.wrap_future(send(group, records))).token()
 
     async def incarnations() -> dict[str, str]:
         ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))

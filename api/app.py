@@ -19,7 +19,7 @@ from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import routes
+from api import records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
@@ -30,7 +30,13 @@ from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
-from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
+from models.errors import (
+    InvalidEvent,
+    InvalidRecord,
+    InvalidRequest,
+    InvalidToken,
+    Unavailable,
+)
 from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
@@ -68,6 +74,7 @@ def create_app(
         settings=settings,
         store=store,
         recommender=tenants.recommender(settings.group),
+        tenants=tenants,
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
         impressions=Impressions(),
@@ -103,9 +110,11 @@ def create_app(
     # First, for each request goes through the routes in order.
     app.include_router(routes.hot)
     app.include_router(routes.router)
+    app.include_router(records.router)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),
+        (InvalidRecord, 400, "invalid_record"),
         (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
         (Unavailable, 503, "unavailable"),
@@ -119,7 +128,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["content-type"],
         )
         # AWS clients send headers of their own, and read one that only the wire has.
@@ -130,7 +139,9 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["x-amzn-errortype", "x-amzn-requestid"],
         )
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    most = settings.max_body_bytes
+    longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
+    app.add_middleware(Edge, max_body_bytes=most, longer=longer)
     most = settings.personalize_max_body_bytes
     app.add_middleware(Beside, path=PREFIX, other=Edge(personalize, max_body_bytes=most))
     return app
@@ -192,11 +203,17 @@ class Beside:
 
 
 class Edge:
-    """Bounds request bodies, and counts and times every request by its route."""
+    """Bounds request bodies, and counts and times every request by its route.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    Paths among `longer` have bounds of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, longer: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._longer = longer or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -204,18 +221,19 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started, received, status = time.perf_counter(), 0, 500
+        most = self._longer.get(scope["path"], self._max_body_bytes)
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received <= self._max_body_bytes:
+            if received <= most:
                 return message
             # Reading on for a while lets the sender finish, and so hear what is wrong.
-            while message.get("more_body") and received <= DRAINED * self._max_body_bytes:
+            while message.get("more_body") and received <= DRAINED * most:
                 message = await receive()
                 received += len(message.get("body", b""))
-            raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
+            raise HTTPException(413, f"a body may have {most} bytes")
 
         async def noted(message: Message) -> None:
             nonlocal status

@@ -207,8 +207,9 @@ async def put_events(request: Request) -> Response:
     message = events.parse(
         await request.body(), now_s=now_s, future_limit_s=settings.future_limit_s
     )
-    if message.tracking_id not in (None, settings.tracking_id):
-        raise InvalidEvent(f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`")
+    tracking_id = message.tracking_id
+    if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
+        raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
     after = await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
     event_ids = [event.event_id for event in message.event_list]
     return json_response({"accepted": len(event_ids), "eventIds": event_ids, "after": after}, 202)
@@ -218,8 +219,11 @@ async def put_events(request: Request) -> Response:
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Removes the user's history, sessions and links, and says how much that was."""
-    removed = await request.app.state.services.store.erase_user(user_id)
+    """Removes the user's history, sessions, links and metadata, and says how much that was."""
+    services: Services = request.app.state.services
+    # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
+    await services.kafka.put("users", services.settings.group, [(user_id, None)])
+    removed = await services.store.erase_user(user_id)
     return json_response({"userId": user_id, **removed})
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import Counter
 
@@ -13,9 +12,10 @@ from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
 from models.events import PutEvents
 from models.recommender import Answer, Recommender
-from models.records import Kind
+from models.records import Kind, Properties
 from models.settings import Settings
 from models.store import Store
+from models.tenants import Tenants
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 
@@ -34,28 +34,30 @@ class Kafka:
     ----------
     publish
         Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
-    incarnations
-        The incarnation of the topics ``clicks`` and ``purchases``.
     put
         Sends metadata, by kind (``items`` or ``users``), group, and id and properties of each
-        record; returns once Kafka has acknowledged all of it, or raises `Unavailable`.
+        record, None to remove it; gives its token once Kafka has acknowledged all of it, or raises
+        `Unavailable`.
+    incarnations
+        The incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``.
     missing
         What is not as it must be, in words; empty when all is well.
     """
 
     publish: Callable[[PutEvents], Awaitable[str]]
-    put: Callable[[Kind, str, list[tuple[str, dict[str, Any]]]], Awaitable[None]]
+    put: Callable[[Kind, str, Sequence[tuple[str, Properties | None]]], Awaitable[str]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes work with; `app.state.services`."""
+    """What the routes work with; store and recommender are those of the settings' group."""
 
     settings: Settings
     store: Store
     recommender: Recommender
+    tenants: Tenants
     kafka: Kafka
     effects: Effects
     impressions: Impressions

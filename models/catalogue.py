@@ -143,7 +143,7 @@ class Catalogue:
 
     async def _read_overview(self, now_s: float) -> None:
         store = self.store
-        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new"]
+        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new", "fresh"]
         pipe = store.redis.pipeline(transaction=False)
         for name in names:
             pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True)

@@ -101,7 +101,8 @@ async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
         },
         "parts": parts,
     }
-    keys = (store.key("watermarks"), GROUPS)
+    has_others = any(entry.group for part in parts for entry in part.entries)
+    keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
     payload = msgspec.msgpack.encode(request)
     try:
         answer = await store.redis.evalsha(SCRIPT_SHA, len(keys), *keys, payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,13 @@ import numpy as np
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
+from models.metadata import same_category
 from models.ranking import Ranker
 from models.retrieval import (
     BOTH,
     FADES,
     NO_CANDIDATES,
+    NOTHING,
     TOPS_TAKEN,
     Candidates,
     Context,
@@ -39,6 +41,9 @@ Recipe = Literal["user-personalization", "similar-items", "popularity-count", "t
 Level = Literal["ranked", "retrieved", "trending", "cached"]
 
 MAX_RESULTS = 500
+ALIKE = 3
+"""Last items of a user whose categories count where nothing was seen together with them."""
+
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
 
@@ -92,6 +97,18 @@ class Situation:
     candidates: Candidates = NO_CANDIDATES
 
 
+def placed(names: Iterable[str | None], source: str, *, after: int = 0) -> list[Recommendation]:
+    """Items in an order that has no scores of its own, behind so many others.
+
+    >>> [one.score for one in placed(["tent", "stove"], "fresh")]
+    [1.0, 0.5]
+    """
+    return [
+        Recommendation(name, 1.0 / place, (Reason(source),))
+        for place, name in enumerate((name for name in names if name is not None), after + 1)
+    ]
+
+
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
@@ -129,6 +146,16 @@ class Recommender:
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self.trending(k=k, now_s=now_s, history=history)
+        bought = history.items[overview.purchases[history.types]] if exclude_purchased else NOTHING
+        alike = await self._alike(situation, k, now_s, barred=bought)
+        if alike:
+            return Answer(
+                alike,
+                "user-personalization",
+                "retrieved",
+                history.accepted_at,
+                overview.accepted_at,
+            )
         scores, level = await self._scores(situation, now_s)
         items = await self._best(situation, scores, k, reasons=reasons)
         return Answer(
@@ -142,6 +169,9 @@ class Recommender:
         if not index:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
+        alike = await self._alike(situation, k, now_s)
+        if alike:
+            return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
         situation.candidates = retrieve(
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
@@ -167,10 +197,37 @@ class Recommender:
         recommendations = [
             Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
         ]
+        if not recommendations:
+            recommendations = await self._fresh(overview, k)
         accepted_at = history.accepted_at if history else 0.0
         return Answer(
             recommendations, "trending-now", "trending", accepted_at, overview.accepted_at
         )
+
+    async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
+        """The newest items with metadata: all that a shop has to show before its first event."""
+        fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
+        return placed(await self.catalogue.names(fresh), "fresh")
+
+    async def _alike(
+        self, situation: Situation, k: int, now_s: float, *, barred: Indexes = NOTHING
+    ) -> list[Recommendation]:
+        """Items of the same categories, the last one touched first, then what is trending.
+
+        Empty where something was seen together with the context's items, or nothing is like them.
+        """
+        if any(situation.lists):
+            return []
+        recent, out = situation.context.recent[:ALIKE].tolist(), barred.tolist()
+        found = [index for index in await same_category(self.store, recent) if index not in out]
+        if not found:
+            return []
+        alike = placed(await self.catalogue.names(found[:k]), "category")
+        shown = {one.item_id for one in alike}
+        shown.update(name for name in await self.catalogue.names([*recent, *out]) if name)
+        trending = await self.trending(k=k + len(shown), now_s=now_s)
+        others = [one.item_id for one in trending.items if one.item_id not in shown]
+        return [*alike, *placed(others, "trending", after=len(alike))][:k]
 
     def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""

@@ -9,6 +9,7 @@ and `users` it is a JSON text with the key `<group>/<id>`; a message without a v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -26,6 +27,9 @@ Value: TypeAlias = str | bool | Whole | Finite | None
 """Several words may stand in one text, with `|` between them."""
 
 Properties: TypeAlias = Mapping[str, Value]
+
+GROUP = r"[A-Za-z0-9_-]{1,63}"
+"""What a group may be called."""
 
 MAX_CHARACTERS: Mapping[Kind, int] = {"items": 32_000, "users": 24_000}
 """Of a record's properties as JSON text."""
@@ -52,15 +56,18 @@ class Record(NamedTuple):
     at: float
 
 
+GroupName = Annotated[str, Meta(pattern=rf"^{GROUP}\Z")]
+
+
 class _ItemMessage(msgspec.Struct, frozen=True, rename="camel"):
-    group: Id
+    group: GroupName
     item_id: Id
     properties: dict[str, Value]
     at: float
 
 
 class _UserMessage(msgspec.Struct, frozen=True, rename="camel"):
-    group: Id
+    group: GroupName
     user_id: Id
     properties: dict[str, Value]
     at: float
@@ -113,7 +120,7 @@ def _removal(key: bytes, now_s: float) -> Record:
         group, _, name = key.decode().partition("/")
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"the key of a removal: {error}") from error
-    if not group or not 1 <= len(name) <= 256:
+    if not re.fullmatch(GROUP, group) or not 1 <= len(name) <= 256:
         raise InvalidRecord("the key of a removal is <group>/<id>")
     return Record(group, name, None, now_s)
 
@@ -121,9 +128,18 @@ def _removal(key: bytes, now_s: float) -> Record:
 def encode_record(kind: Kind, record: Record) -> tuple[bytes, bytes]:
     """Key and value of the record's message; the value of a removal is empty.
 
+    Raises
+    ------
+    InvalidRecord
+        No group has this name.
+
+    Examples
+    --------
     >>> encode_record("users", Record("shop", "ada", {"AGE": 36}, 1.5))
     (b'shop/ada', b'{"group":"shop","userId":"ada","properties":{"AGE":36},"at":1.5}')
     """
+    if not re.fullmatch(GROUP, record.group):
+        raise InvalidRecord(f"not a group's name: {record.group!r}")
     key = f"{record.group}/{record.id}".encode()
     if record.properties is None:
         return key, b""

@@ -3,7 +3,7 @@
 One group stands in the settings and is always there; others are registered while the service runs:
 
     {recommender}:trackers      hash    tracking id -> group
-    {recommender}:groups        set     the groups that a tracking id leads to
+    {recommender}:groups        set     the groups that there are
 
 All groups of a service live in one Redis: events of several take effect in one atomic step.
 """
@@ -21,6 +21,7 @@ import redis.asyncio
 from models.catalogue import Catalogue
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.recommender import Recommender
+from models.records import GROUP
 from models.settings import Settings
 from models.store import GROUPS, Store, escaped
 
@@ -35,25 +36,21 @@ OPEN = 32
 SHARE = 8
 """A registered group's cache may hold one in so many of what that of the settings' group may."""
 
-GROUP_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
-
 _REGISTER = """
 local group = redis.call('HGET', KEYS[1], ARGV[1])
 if group then return group end
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return false end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('SADD', KEYS[2], ARGV[2])
+if ARGV[4] ~= ARGV[2] then redis.call('SADD', KEYS[2], ARGV[2]) end
 return ARGV[2]
 """
 
-_REMOVE = """
-local group = redis.call('HGET', KEYS[1], ARGV[1])
-if not group then return end
-redis.call('HDEL', KEYS[1], ARGV[1])
-for _, other in ipairs(redis.call('HVALS', KEYS[1])) do
-  if other == group then return end
+_DISSOLVE = """
+redis.call('SREM', KEYS[2], ARGV[1])
+local trackers = redis.call('HGETALL', KEYS[1])
+for at = 1, #trackers, 2 do
+  if trackers[at + 1] == ARGV[1] then redis.call('HDEL', KEYS[1], trackers[at]) end
 end
-redis.call('SREM', KEYS[2], group)
 """
 
 
@@ -111,12 +108,26 @@ class Tenants:
         self._known.clear()
 
     async def groups(self) -> frozenset[str]:
-        """Every group that a tracking id leads to, as the store has it now."""
+        """Every group that there is, as the store has it now."""
         registered = await self.redis.smembers(GROUPS)
         return frozenset([self.settings.group, *(name.decode() for name in registered)])
 
+    async def create(self, group: str) -> None:
+        """From now on there is a group of this name; one that is there stays as it is.
+
+        Raises
+        ------
+        InvalidInput
+            A group cannot have this name.
+        """
+        _check_name(group)
+        if group != self.settings.group:
+            await self.redis.sadd(GROUPS, group)
+
     async def register(self, tracking_id: str, group: str) -> None:
-        """From now on events with this tracking id are the group's; again changes nothing.
+        """From now on events with this tracking id are the group's, which there is then.
+
+        Registering again changes nothing.
 
         Raises
         ------
@@ -129,11 +140,7 @@ class Tenants:
         """
         if not 1 <= len(tracking_id) <= 256:
             raise InvalidInput("a tracking id has 1 to 256 characters")
-        if not GROUP_NAME.fullmatch(group) or group == RESERVED:
-            raise InvalidInput(
-                f"not a group's name: {group!r}; it has 1 to 63 letters, digits, _ and -, "
-                f"and is not {RESERVED!r}"
-            )
+        _check_name(group)
         holder = await self._holder(tracking_id, group)
         if holder is None:
             raise LimitExceeded(f"there are {MAX_TRACKERS} tracking ids already")
@@ -143,29 +150,36 @@ class Tenants:
     async def _holder(self, tracking_id: str, group: str) -> str | None:
         if tracking_id == self.settings.tracking_id:
             return self.settings.group
+        own = self.settings.group
         raw = await self.redis.eval(
-            _REGISTER, 2, TRACKERS, GROUPS, tracking_id, group, MAX_TRACKERS
+            _REGISTER, 2, TRACKERS, GROUPS, tracking_id, group, MAX_TRACKERS, own
         )
         return None if raw is None else bytes(raw).decode()
 
     async def remove(self, tracking_id: str) -> None:
         """Let the tracking id lead nowhere; one that does not exist is no error.
 
-        Once no tracking id leads to a group, nothing takes effect in it any more.
+        The group stays. Another process may take its events for as long as `cache_s`.
         """
         self._known.pop(tracking_id, None)
-        await self.redis.eval(_REMOVE, 2, TRACKERS, GROUPS, tracking_id)
+        await self.redis.hdel(TRACKERS, tracking_id)
 
     async def erase(self, group: str) -> None:
-        """Remove all that is stored of a group; O(keys of all groups).
+        """Remove a group, its tracking ids and all that is stored of it; O(keys of all groups).
+
+        What is under way to it takes no effect any more, and what has been removed stays so.
 
         Raises
         ------
         ResourceInUse
-            A tracking id leads to the group still: its events would bring it back.
+            The group stands in the settings.
         """
-        if group in await self.groups():
-            raise ResourceInUse(f"a tracking id leads to group {group!r}")
+        if group == self.settings.group:
+            raise ResourceInUse(f"group {group!r} stands in the settings")
+        # First, so that no atomic step writes behind what removes.
+        await self.redis.eval(_DISSOLVE, 2, TRACKERS, GROUPS, group)
+        self._known.clear()
+        self._others.pop(group, None)
         found = []
         async for key in self.redis.scan_iter(match=escaped(f"{{{group}}}:") + "*", count=1000):
             found.append(key)
@@ -174,7 +188,6 @@ class Tenants:
                 found = []
         if found:
             await self.redis.unlink(*found)
-        self._others.pop(group, None)
 
     def store(self, group: str) -> Store:
         """The group's state."""
@@ -198,3 +211,11 @@ class Tenants:
         """Let reads that are under way end."""
         for recommender in (self._own, *self._others.values()):
             await recommender.catalogue.close()
+
+
+def _check_name(group: str) -> None:
+    if not re.fullmatch(GROUP, group) or group == RESERVED:
+        raise InvalidInput(
+            f"not a group's name: {group!r}; it has 1 to 63 letters, digits, _ and -, "
+            f"and is not {RESERVED!r}"
+        )

@@ -136,7 +136,7 @@ def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[s
     canonical = "\n".join(
         [
             scope["method"],
-            quote(scope["raw_path"].partition(b"?")[0].decode("latin-1"), safe="/~"),
+            _signed_path(scope["raw_path"].decode("latin-1")),
             _sorted_query(scope["query_string"].decode("latin-1")),
             *(f"{name}:{headers.get(name, '')}" for name in signed.headers),
             "",
@@ -205,6 +205,17 @@ def _check_time(sent_at: str, now_s: float) -> None:
             "InvalidSignatureException",
             f"Signature {what}: {sent_at} is more than 15 min. from {now}",
         )
+
+
+def _signed_path(path: str) -> str:
+    """The path as it is signed: as sent, but each slash once, and encoded again.
+
+    >>> _signed_path("/personalize//%20x/")
+    '/personalize/%2520x/'
+    """
+    parts = [part for part in path.split("/") if part]
+    end = "/" if path.endswith("/") and parts else ""
+    return quote(f"/{'/'.join(parts)}{end}", safe="/~")
 
 
 def _sorted_query(query: str) -> str:

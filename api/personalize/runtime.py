@@ -110,7 +110,7 @@ def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Ran
     """At most k items, promoted ones at random places, and in order among themselves.
 
     >>> mixed(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
-    ['P', 'a', 'Q', 'b']
+    ['a', 'P', 'Q', 'b']
     """
     length = min(k, len(plain) + len(promoted))
     places = frozenset(rng.sample(range(length), min(len(promoted), length)))

@@ -140,11 +140,12 @@ def _by_target() -> Mapping[bytes, Described]:
 
 def _asked_for(scope: Scope, target: bytes | None) -> Described:
     """The operation that a request asks for, by its header or by its path."""
-    path: str = scope["path"].removeprefix(PREFIX)
+    # Some clients add their path to an address that ends with a slash: two in a row are one.
+    path = "/" + scope["path"].removeprefix(PREFIX).lstrip("/")
     if target is None:
         found, status = _by_path().get(path), 404
     else:
-        found, status = _by_target().get(target) if path in {"", "/"} else None, 400
+        found, status = _by_target().get(target) if path == "/" else None, 400
     if found is None or scope["method"] != "POST":
         text = "no such operation; the Amazon Personalize API is here, for AWS clients"
         raise Problem(status, "UnknownOperationException", text)

@@ -63,6 +63,8 @@ def test_messages_come_back(kind: Kind, name: str, properties: dict[str, object]
         b"[" * 100_000,
         b"x" * (MAX_RECORD_BYTES + 1),
         message(group=None),
+        message(group="a b"),
+        message(group="shop\n"),
         message(itemId=""),
         message(itemId="x" * 257),
         message(itemId=None, userId="u"),
@@ -86,7 +88,9 @@ def test_bad_messages_are_refused(raw: bytes) -> None:
         parse_record("items", b"shop/i", raw, now_s=NOW_S)
 
 
-@pytest.mark.parametrize("key", [b"", b"shop", b"shop/", b"/i", b"\xff/i", b"shop/" + b"x" * 257])
+@pytest.mark.parametrize(
+    "key", [b"", b"shop", b"shop/", b"/i", b"a b/i", b"\xff/i", b"shop/" + b"x" * 257]
+)
 def test_a_removal_says_of_what(key: bytes) -> None:
     """A message without a value needs a key that names group and id."""
     with pytest.raises(InvalidRecord):

@@ -79,15 +79,17 @@ async def test_what_was_removed_is_known_for_a_moment_only(
     await other.redis.aclose()
 
 
-async def test_a_group_is_there_while_an_id_leads_to_it(tenants: Tenants) -> None:
-    """With the last of its tracking ids a group goes."""
+async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
+    """It is there once it is created, and stays when its tracking id goes."""
+    await tenants.create("books")
+    await tenants.create("shop")
+    assert await tenants.groups() == {"shop", "books"}
     await tenants.register("one", "books")
-    await tenants.register("two", "books")
 
     await tenants.remove("one")
-    assert "books" in await tenants.groups()
-    await tenants.remove("two")
-    assert "books" not in await tenants.groups()
+
+    assert await tenants.group_of("one") is None
+    assert await tenants.groups() == {"shop", "books"}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,7 @@ async def test_names_that_cannot_be(tenants: Tenants, tracking_id: str, group: s
     """What would not be a key of its own is refused."""
     with pytest.raises(InvalidInput):
         await tenants.register(tracking_id, group)
+    assert await tenants.group_of(tracking_id) is None
     assert await tenants.groups() == {"shop"}
 
 
@@ -115,9 +118,11 @@ async def test_an_id_is_one_groups_own(tenants: Tenants) -> None:
         with pytest.raises(ResourceAlreadyExists):
             await tenants.register(tracking_id, "papers")
     await tenants.register("t-shop", "shop")
+    await tenants.register("t-shop-2", "shop")
 
     assert await tenants.group_of("t-books") == "books"
-    assert await tenants.group_of("t-shop") == "shop"
+    assert await tenants.group_of("t-shop") == await tenants.group_of("t-shop-2") == "shop"
+    assert await tenants.groups() == {"shop", "books"}
 
 
 async def test_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +155,7 @@ async def test_open_groups_are_bounded(tenants: Tenants) -> None:
 
 
 async def test_an_erased_group_leaves_nothing(tenants: Tenants) -> None:
-    """All of a group's keys go, no other's; not while events may still come."""
+    """All of a group's keys and tracking ids go, no other's; the settings' group stays."""
     await tenants.register("t-books", "books")
     await tenants.register("t-book", "book")
     for group in ("books", "book"):
@@ -159,14 +164,14 @@ async def test_an_erased_group_leaves_nothing(tenants: Tenants) -> None:
         await store.apply([part], now_s=NOW)
         await put_items(store, [(f"i{n}", {"GENRE": f"g{n}"}) for n in range(1200)], NOW)
     with pytest.raises(ResourceInUse):
-        await tenants.erase("books")
-    with pytest.raises(ResourceInUse):
         await tenants.erase("shop")
-    await tenants.remove("t-books")
     kept = await contents(tenants.store("book"))
 
     await tenants.erase("books")
 
     assert await contents(tenants.store("books")) == {}
     assert await contents(tenants.store("book")) == kept
+    assert await tenants.group_of("t-books") is None
+    assert await tenants.group_of("t-book") == "book"
+    assert await tenants.groups() == {"shop", "book"}
     await tenants.erase("books")

@@ -109,6 +109,6 @@ def test_requests_find_what_they_look_for(caller: Caller, operation: str) -> Non
     """Random requests get to the end of an operation often enough to be of use."""
     documents = Documents(operation, seed=3, known=KNOWN)
 
-    answers = [caller.call(operation, documents.valid()) for _ in range(300)]
+    answers = [caller.call(operation, documents.valid()) for _ in range(1000)]
 
-    assert sum(answer.status == 200 for answer in answers) >= 5
+    assert sum(answer.status == 200 for answer in answers) >= 3

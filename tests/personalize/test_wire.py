@@ -42,6 +42,13 @@ def test_one_address_serves_three_services(url: str, slash: str) -> None:
         control.describe_algorithm(algorithmArn="not an ARN")
 
 
+def test_two_slashes_are_one(caller: Caller) -> None:
+    """The JavaScript SDK sends two where the address ends with one."""
+    answer = caller.send("POST", "//events", b"{}")
+
+    assert answer.code == "InvalidInputException"
+
+
 def test_errors_of_rest_json(clients: Callable[[str], Any]) -> None:
     """Typed exceptions with the statuses of the service model."""
     runtime, events = clients("personalize-runtime"), clients("personalize-events")
@@ -85,7 +92,7 @@ def test_what_is_not_implemented_says_so(caller: Caller, operation: str) -> None
         ("POST", "", {}, 404),
         ("POST", "/", {}, 404),
         ("POST", "/events/", {}, 404),
-        ("POST", "//events", {}, 404),
+        ("POST", "/./events", {}, 404),
         ("GET", "/recommendations", {}, 404),
         ("GET", "", {}, 404),
         ("PUT", "/events", {}, 404),

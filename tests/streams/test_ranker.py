@@ -13,8 +13,8 @@ from models.prequential import LEAD_AFTER, RECENT, WINDOW
 from models.settings import Settings
 from models.store import Store, connect
 from ops.embedded import start_redis
+from streams.progress import Arrival
 from streams.ranker import Learner
-from streams.sessions import Arrival
 
 TELLING = FEATURES.index("own_recency")
 

@@ -11,9 +11,11 @@ import pytest
 
 from models.settings import Settings
 from models.store import Store, connect
+from models.tenants import Tenants
 from ops.embedded import start_redis
 from streams.dead_letters import DeadLetter
-from streams.sessions import Arrival, Partition, Sessions
+from streams.progress import Arrival, Partition
+from streams.sessions import Sessions
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
 NOW_S = 1.8e9
@@ -75,20 +77,19 @@ class Worker:
 @pytest.fixture
 async def worker(redis_url: str) -> AsyncIterator[Worker]:
     """A worker of two partitions on an empty store."""
-    settings = Settings(examples_per_s=0)
-    store = Store(connect(redis_url), settings)
-    await store.redis.flushdb()
+    tenants = Tenants(connect(redis_url), Settings(examples_per_s=0))
+    await tenants.redis.flushdb()
 
-    async def publish(_: str, values: Sequence[bytes]) -> None:
+    async def publish(_: str, values: Sequence[bytes], __: bytes | None) -> None:
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
     async def rewind(positions: Mapping[Partition, int]) -> None:
         one.positions.update(positions)
 
-    one = Worker(Sessions(store, settings, publish=publish, rewind=rewind, clock=lambda: NOW_S))
+    one = Worker(Sessions(tenants, publish=publish, rewind=rewind, clock=lambda: NOW_S))
     await one.assign(FIRST, SECOND)
     yield one
-    await store.redis.aclose()
+    await tenants.redis.aclose()
 
 
 async def snapshot(store: Store) -> dict[bytes, bytes]:
@@ -140,8 +141,8 @@ async def test_partitions_taken_away_in_mid_step(worker: Worker) -> None:
     sessions = worker.sessions
     keep = sessions._publish
 
-    async def moved(kind: str, values: Sequence[bytes]) -> None:
-        await keep(kind, values)
+    async def moved(kind: str, values: Sequence[bytes], key: bytes | None) -> None:
+        await keep(kind, values, key)
         await worker.assign(SECOND)
 
     sessions._publish = moved
@@ -164,8 +165,8 @@ async def test_partitions_taken_away_while_redis_works(worker: Worker) -> None:
     store = worker.sessions.store
     run = store._run
 
-    async def moved(payload: bytes) -> bytes:
-        answer = await run(payload)
+    async def moved(payload: bytes, *, has_others: bool) -> bytes:
+        answer = await run(payload, has_others=has_others)
         await worker.assign(SECOND)
         return answer
 
