@@ -16,7 +16,6 @@ from models.resource import Resource
 from models.resources import LATEST
 from models.statuses import ACTIVE
 
-
 UPDATED = ("minProvisionedTPS", "campaignConfig")
 """Members that an update may leave as they are."""
 

@@ -30,6 +30,7 @@ async def create_dataset_group(context: Context, request: dict[str, Any]) -> dic
     group = new(context, f"dataset-group/{name}", request)
     # The one of the settings comes on top.
     await context.resources.create(group, quota(context, "dataset-group", extra=1))
+    await context.tenants.create(name)
     arn = context.resources.arn(group.path)
     return {"datasetGroupArn": arn} | {
         name: member for name, member in request.items() if name == "domain"

@@ -100,7 +100,7 @@ async def test_a_tracker_leads_events_to_its_group(control: Control) -> None:
     other = await control.group("other")
     with pytest.raises(ResourceAlreadyExists):
         await control("CreateEventTracker", name="web", datasetGroupArn=other)
-    assert await tenants.groups() == {"shop", "g"}
+    assert await tenants.groups() == {"shop", "g", "other"}
     await control("DeleteEventTracker", eventTrackerArn=created["eventTrackerArn"])
     assert await tenants.group_of(created["trackingId"]) is None
     with pytest.raises(ResourceNotFound):
@@ -134,6 +134,7 @@ async def test_a_deleted_group_leaves_nothing(control: Control) -> None:
     assert job.resource.status == "DELETE IN_PROGRESS"
     await tenants.erase("g")
     await control.jobs.remove(job)
+    assert await tenants.groups() == {"shop"}
 
     with pytest.raises(ResourceNotFound):
         await control("DescribeDatasetGroup", datasetGroupArn=group)
