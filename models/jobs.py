@@ -19,6 +19,7 @@ from models.errors import ClaimLost, ResourceNotFound
 from models.resource import Resource
 from models.resources import PREFIX, Claim, Resources
 from models.statuses import (
+    ACTIVE,
     CREATE_PENDING,
     CREATE_STOPPED,
     CREATE_STOPPING,
@@ -129,7 +130,8 @@ class Jobs:
         Parameters
         ----------
         data, hidden
-            Members that are changed: of those the API describes, and of others.
+            Members that are changed: of those the API describes, and of others. A version of a
+            solution that performs AutoML gets its `recipeArn` here.
         remark
             Stands as the failure reason of a job that did what it could.
 
@@ -137,6 +139,8 @@ class Jobs:
         ------
         ClaimLost
             As in `renew`; the job is then not ended.
+        ValueError
+            A version has no recipe.
         """
         return await self._end(job, SUCCEEDED, now_s, remark, data or {}, hidden or {})
 
@@ -202,8 +206,10 @@ class Jobs:
             )
             if moved.status == CREATE_STOPPED:
                 return moved
-            return msgspec.structs.replace(
-                moved, data={**moved.data, **data}, hidden={**moved.hidden, **hidden}
-            )
+            whole = {**moved.data, **data}
+            is_trained = moved.kind.name == "solution-version" and moved.status == ACTIVE
+            if is_trained and "recipeArn" not in whole:
+                raise ValueError(f"{job.path}: who chooses among recipes gives the recipeArn")
+            return msgspec.structs.replace(moved, data=whole, hidden={**moved.hidden, **hidden})
 
         return await self._resources.change(job.path, ended, claim=job.claim)

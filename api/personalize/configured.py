@@ -20,7 +20,7 @@ def tracker_path(name: str) -> str:
     """The path of the event tracker of a name.
 
     >>> tracker_path("shop")
-    'event-tracker/86f7fe0d'
+    'event-tracker/c67504ea'
     """
     return f"event-tracker/{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 

@@ -29,6 +29,8 @@ async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str,
     schema = await found(context, request["schemaArn"], "schema")
     dataset_type = dataset_type_of(request["datasetType"])
     _check(schema, dataset_type, group)
+    # Again, for whoever created the group may have been interrupted.
+    await context.tenants.create(name_of(group))
     path = f"dataset/{name_of(group)}/{dataset_type}"
     dataset = new(context, path, request, group.path, schema.path, datasetType=dataset_type)
     await context.resources.create(dataset)

@@ -14,10 +14,6 @@ from models.resources import Bound
 from models.statuses import DELETE_PENDING
 from models.tenants import RESERVED
 
-ERASE_AFTER_S = 10.0
-"""How long after the deletion of a group what is in it is erased, and `cache_s` more: by then no
-worker takes its tracking id for valid any more, and what was under way has taken effect."""
-
 
 async def create_dataset_group(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """A tenant of its own, with nothing in it."""
@@ -30,6 +26,7 @@ async def create_dataset_group(context: Context, request: dict[str, Any]) -> dic
     group = new(context, f"dataset-group/{name}", request)
     # The one of the settings comes on top.
     await context.resources.create(group, quota(context, "dataset-group", extra=1))
+    await context.tenants.create(name)
     arn = context.resources.arn(group.path)
     return {"datasetGroupArn": arn} | {
         name: member for name, member in request.items() if name == "domain"
@@ -44,7 +41,7 @@ async def delete_dataset_group(context: Context, request: dict[str, Any]) -> dic
         group.path,
         lambda old: old.moved(DELETE_PENDING, now_s=now_s),
         *context.resources.holding(group),
-        claimable_s=now_s + ERASE_AFTER_S + context.resources.settings.cache_s,
+        claimable_s=now_s,
     )
     return {}
 

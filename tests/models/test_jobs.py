@@ -23,6 +23,7 @@ from models.store import connect
 NOW = 1_795_000_000.0
 LEASE_S = 30.0
 
+DATA = {"recipeArn": "arn:aws:personalize:::recipe/aws-sims"}
 JOBS = ("solution/x/0000000a", "solution/x/0000000b", "data-deletion-job/d")
 RUNNERS = ("r1", "r2", "r3")
 
@@ -89,7 +90,7 @@ async def resources(redis_url: str) -> AsyncIterator[Resources]:
 def job_resource(path: str) -> Resource:
     """A job that was just asked for."""
     pending = statuses.PENDING if path.startswith("data-deletion") else CREATE_PENDING
-    return Resource(path, pending, NOW, NOW, {}, ("dataset-group/g",))
+    return Resource(path, pending, NOW, NOW, dict(DATA), ("dataset-group/g",))
 
 
 async def asked_for(resources: Resources, *paths: str) -> Jobs:
@@ -216,7 +217,7 @@ async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Re
     ended = await jobs.succeed(second, now_s=NOW + LEASE_S, data={"trainingHours": 0.1})
 
     assert first.path == second.path
-    assert (ended.status, ended.data, ended.hidden) == (ACTIVE, {"trainingHours": 0.1}, {})
+    assert (ended.status, ended.data, ended.hidden) == (ACTIVE, DATA | {"trainingHours": 0.1}, {})
     assert await jobs.claim(now_s=NOW + 1000, lease_s=LEASE_S) is None
 
 
@@ -235,6 +236,19 @@ async def test_progress_and_results_are_kept(resources: Resources) -> None:
     assert under_way.resource.updated_s == NOW + 2
     assert ended.hidden == {"rows": 20, "bad": 1, "metrics": {"coverage": 0.5}}
     assert (ended.failure_reason, ended.updated_s) == ("1 bad row", NOW + 4)
+
+
+async def test_a_version_without_a_recipe_does_not_become_active(resources: Resources) -> None:
+    """Whoever runs it must say which recipe won, or nobody could ask it anything."""
+    jobs = await asked_for(resources)
+    one = job_resource(JOBS[0])
+    await resources.create(msgspec.structs.replace(one, data={}))
+    job = await claimed(jobs)
+
+    with pytest.raises(ValueError, match="gives the recipeArn"):
+        await jobs.succeed(job, now_s=NOW)
+    ended = await jobs.succeed(job, now_s=NOW, data=DATA)
+    assert (ended.status, ended.data) == (ACTIVE, DATA)
 
 
 async def test_a_failed_job_says_why_within_bounds(resources: Resources) -> None:

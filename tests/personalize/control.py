@@ -141,6 +141,7 @@ def control_of(redis_url: str, **settings: Any) -> Control:
         settings=made,
         store=store,
         recommender=tenants.recommender(made.group),
+        tenants=tenants,
         kafka=Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing),
         effects=Effects(store, nothing),
         impressions=Impressions(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from models.store import connect
 from streams.topics import ensure_topics
 from tests.personalize.calls import client, serving
 from tests.personalize.control import INTERACTIONS, LEASE_S, ROLE, schema_text
-from tests.stack import embedded_servers, new_stack
+from tests.stack import PATIENCE_S, embedded_servers, new_stack
 
 METRICS = {"coverage": 0.27, "mean_reciprocal_rank_at_25": 0.04, "precision_at_5": 0.01}
 FAR_S = 4e9
@@ -25,13 +26,17 @@ FAR_S = 4e9
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, str]]:
-    """An API on servers of its own, and its address."""
+    """An API and a worker on servers of their own, and the API's address."""
     directory = tmp_path_factory.mktemp("tutorial")
     with embedded_servers(directory) as servers:
-        settings = new_stack(servers, "tutorial", directory / "stack").settings
-        ensure_topics(settings)
-        with serving(settings) as url:
-            yield settings, url
+        stack = new_stack(servers, "tutorial", directory / "stack", cache_s=0.1)
+        ensure_topics(stack.settings)
+        stack.start("worker")
+        try:
+            with serving(stack.settings) as url:
+                yield stack.settings, url
+        finally:
+            stack.stop_all()
 
 
 @pytest.fixture
@@ -126,6 +131,52 @@ def test_the_tutorial(service: tuple[Settings, str], personalize: Any) -> None:
     )
     assert isinstance(answer["itemList"], list)
     assert answer["recommendationId"]
+
+
+def test_groups_never_see_each_others_events(service: tuple[Settings, str]) -> None:
+    """Events with a tracking id change its group's answers only; a deleted id is nobody's."""
+    control, events, runtime = (
+        client(name, service[1])
+        for name in ("personalize", "personalize-events", "personalize-runtime")
+    )
+    campaigns, trackers = {}, {}
+    for name in ("red", "blue"):
+        group = control.create_dataset_group(name=name)["datasetGroupArn"]
+        trackers[name] = control.create_event_tracker(name=name, datasetGroupArn=group)
+        solution = control.create_solution(
+            name=name,
+            datasetGroupArn=group,
+            recipeArn="arn:aws:personalize:::recipe/aws-popularity-count",
+        )["solutionArn"]
+        version = control.create_solution_version(solutionArn=solution)["solutionVersionArn"]
+        run_next(service[0], lambda jobs, job: jobs.succeed(job, now_s=FAR_S))
+        campaigns[name] = control.create_campaign(name=name, solutionVersionArn=version)[
+            "campaignArn"
+        ]
+        put(events, trackers[name]["trackingId"], f"{name}-item")
+
+    def seen(name: str) -> list[str]:
+        answer = runtime.get_recommendations(campaignArn=campaigns[name])
+        return [item["itemId"] for item in answer["itemList"]]
+
+    wait_for(lambda: seen("red") == ["red-item"] and seen("blue") == ["blue-item"])
+    control.delete_event_tracker(eventTrackerArn=trackers["red"]["eventTrackerArn"])
+    with pytest.raises(events.exceptions.InvalidInputException):
+        put(events, trackers["red"]["trackingId"], "late-item")
+
+
+def put(events: Any, tracking_id: str, item_id: str) -> None:
+    """Send one event."""
+    one = {"eventType": "click", "itemId": item_id, "sentAt": time.time()}
+    events.put_events(trackingId=tracking_id, userId="ada", sessionId="s", eventList=[one])
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Ask until it holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_exceptions_are_typed(personalize: Any) -> None:
