@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
@@ -37,7 +38,7 @@ class _Commands(click.Group):
                 f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
             )
             raise click.ClickException(problems) from error
-        except RecommenderError as error:
+        except (RecommenderError, SettingsError) as error:
             raise click.ClickException(str(error)) from error
 
 

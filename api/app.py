@@ -9,7 +9,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import metadata
+from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +23,12 @@ from api import records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.impressions import Impressions
+from api.personalize.auth import check_of
+from api.personalize.context import Context
+from api.personalize.operations import OPERATIONS
+from api.personalize.shapes import described
+from api.personalize.targets import check_campaigns
+from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from models.errors import (
     InvalidEvent,
@@ -30,6 +37,7 @@ from models.errors import (
     InvalidToken,
     Unavailable,
 )
+from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
 from models.tenants import Tenants
@@ -54,7 +62,7 @@ def _series(route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
-PAGE = resources.files("api").joinpath("page.html").read_bytes()
+PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(
@@ -69,13 +77,18 @@ def create_app(
         tenants=tenants,
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
-        impressions=Impressions(store),
+        impressions=Impressions(),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
+    check_campaigns(settings)
+    context = Context(Resources(store.redis, settings), tenants, services)
+    personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        described()
         # What has been loaded stays: going through it again and again would cost tens of
         # milliseconds in the middle of a request.
         gc.collect()
@@ -118,9 +131,19 @@ def create_app(
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["content-type"],
         )
+        # AWS clients send headers of their own, and read one that only the wire has.
+        personalize = CORSMiddleware(
+            personalize,
+            allow_origins=settings.cors_origins,
+            allow_methods=["POST"],
+            allow_headers=["*"],
+            expose_headers=["x-amzn-errortype", "x-amzn-requestid"],
+        )
     most = settings.max_body_bytes
     longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
     app.add_middleware(Edge, max_body_bytes=most, longer=longer)
+    most = settings.personalize_max_body_bytes
+    app.add_middleware(Beside, path=PREFIX, other=Edge(personalize, max_body_bytes=most))
     return app
 
 
@@ -162,6 +185,21 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _internal_error(_: Request, error: Exception) -> Response:
     LOG.error("unexpected error", exc_info=error)
     return error_response(500, "internal", "an unexpected error; the log has it")
+
+
+class Beside:
+    """Serves one path, and all below it, from another application."""
+
+    def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
+        self._app = app
+        self._path = path
+        self._other = other
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        asked = scope.get("path", "")
+        is_there = asked == self._path or asked.startswith(f"{self._path}/")
+        await (self._other if is_there else self._app)(scope, receive, send)
 
 
 class Edge:

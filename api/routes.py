@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.answers import (
     AcceptedShape,
@@ -38,15 +37,7 @@ class Direct(APIRoute):
 router = APIRouter()
 hot = APIRouter(route_class=Direct)
 
-ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 MAX_RANKED = 500
-
-
-@functools.cache
-def _answers(recipe: str, level: str) -> Counter:
-    """One series; looking it up by label costs more than counting."""
-    return ANSWERS.labels(recipe, level)
-
 
 _schemas, _components = msgspec.json.schema_components([events.PutEvents])
 EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
@@ -270,7 +261,7 @@ async def _reached(services: Services, asked: Waiting) -> bool | None:
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> Response:
     recommendation_id = services.new_id()
-    services.impressions.log(recommendation_id, [item.item_id for item in answer.items])
-    _answers(answer.recipe, answer.level).inc()
+    item_ids = [item.item_id for item in answer.items]
+    services.serve(recommendation_id, answer, item_ids, services.store)
     now_s = services.clock()
     return json_response(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

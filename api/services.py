@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
 from models.events import PutEvents
-from models.recommender import Recommender
+from models.recommender import Answer, Recommender
 from models.records import Kind, Properties
 from models.settings import Settings
 from models.store import Store
 from models.tenants import Tenants
+
+ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
+
+
+@functools.cache
+def _answers(recipe: str, level: str) -> Counter:
+    """One series; looking it up by label costs more than counting."""
+    return ANSWERS.labels(recipe, level)
 
 
 @dataclass(frozen=True)
@@ -52,3 +63,10 @@ class Services:
     impressions: Impressions
     clock: Callable[[], float]
     new_id: Callable[[], str]
+
+    def serve(
+        self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store
+    ) -> None:
+        """Note that a list is served out of a group's store: count it, and log it in there."""
+        self.impressions.log(store, recommendation_id, item_ids)
+        _answers(answer.recipe, answer.level).inc()

@@ -9,6 +9,7 @@
   x Unavailable             Kafka or Redis cannot be reached in time
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
+  x ClaimLost               a job was claimed by another since, or is no more
   x CannotStart             a process on this machine could not be started, and what to do
   x CannotPrepare           data cannot be prepared as asked, and what to do
   x ObjectNotFound          nothing lies at an object's URL
@@ -57,6 +58,10 @@ class Unavailable(RecommenderError):
 
 class CannotStart(RecommenderError):
     """A process on this machine could not be started; the text says why and names a way out."""
+
+
+class ClaimLost(RecommenderError):
+    """A job was claimed by another since, or is no more: what was done for it does not count."""
 
 
 class TopicMismatch(RecommenderError):
