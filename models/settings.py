@@ -15,6 +15,7 @@ QUOTAS = {
     "campaigns": 5,
     "recommenders": 5,
     "filters": 30,
+    "filter-fields": 20,
     "metric-attributions": 1,
     "solution-versions": 1000,
     "tags": 50,
