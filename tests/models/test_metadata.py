@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -206,6 +207,41 @@ async def test_items_stand_under_their_categories(store: Store) -> None:
     assert await listed(store, "category:GENRE=x") == {"touched": minute}
     assert await listed(store, "category:GENRE=y") == {"new": NOW}
     assert await listed(store, "category:GENRE=z") == {"new": NOW}
+
+
+async def test_events_move_items_up_in_their_categories(
+    make_store: Callable[..., Store],
+) -> None:
+    """Wherever batches are cut, the list is in order of the last minute, and only goes up."""
+    chance = random.Random(3)
+    names = [f"i{n}" for n in range(40)]
+    events = [click(chance.choice(names), n, NOW + chance.randrange(600)) for n in range(400)]
+    lists = []
+    for size in (1, 7, 400):
+        store = make_store()
+        await put_items(store, [(name, {"GENRE": "x"}) for name in names], NOW - 9)
+        for at in range(0, 400, size):
+            part = Part("p/0", -1, [message(at, *events[at : at + size])])
+            assert (await store.apply([part], now_s=NOW))[1]["events"]
+        lists.append(await listed(store, "category:GENRE=x"))
+
+    last = {name: max(event.time for event in events if event.item_id == name) for name in names}
+    assert lists == [{name: at // 60 * 60 for name, at in last.items()}] * 3
+
+
+async def test_touched_items_come_back_into_a_full_list(store: Store) -> None:
+    """An item that had to go is listed again once it is met, and the list stays bounded."""
+    many = [(f"i{n}", {"GENRE": "x"}) for n in range(layout.TOPS + 5)]
+    for n, record in enumerate(many):
+        await put_items(store, [record], NOW - 1000 + n)
+    assert "i0" not in await listed(store, "category:GENRE=x")
+
+    part = Part("p/0", -1, [message(0, click("i0", 0), click("unlisted", 1))])
+    await store.apply([part], now_s=NOW)
+
+    found = await listed(store, "category:GENRE=x")
+    assert found["i0"] == NOW // 60 * 60
+    assert len(found) == layout.TOPS
 
 
 async def listed(store: Store, name: str) -> dict[str, float]:
