@@ -15,6 +15,7 @@ QUOTAS = {
     "campaigns": 5,
     "recommenders": 5,
     "filters": 30,
+    "filter-fields": 20,
     "metric-attributions": 1,
     "solution-versions": 1000,
     "tags": 50,
@@ -206,8 +207,8 @@ class Settings(BaseSettings):
     personalize_quotas: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         QUOTAS,
         description="Resources that there may be: of the service (schemas, dataset-groups), of a "
-        "dataset group, of a solution (solution-versions), of a resource (tags), and jobs that "
-        "are pending or in progress; what is not named keeps its default (JSON mapping).",
+        "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
+        "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
     )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
