@@ -30,6 +30,7 @@ from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
+from api.shadow import Shadow
 from models.errors import (
     InvalidEvent,
     InvalidRecord,
@@ -80,6 +81,7 @@ def create_app(
         impressions=Impressions(),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
+        shadow=Shadow(settings) if settings.shadow_campaign_arn else None,
     )
 
     check_campaigns(settings)
@@ -96,6 +98,8 @@ def create_app(
         yield
         gc.unfreeze()
         await services.impressions.close()
+        if services.shadow is not None:
+            await services.shadow.close()
         await tenants.close()
         await store.redis.aclose()
 
