@@ -132,7 +132,8 @@ def read_declaration(path: Path) -> Declaration:
         found = msgspec.convert(document, Declaration)
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `")
-        key = at.rstrip("`").removeprefix("$").lstrip(".") or "the file"
+        # "$.datasets", or "key` in `$.datasets" of a key that is wrong itself.
+        key = at.rstrip("`").rpartition("$")[2].lstrip(".") or "the file"
         raise CannotProvision(f"{key}: {text}") from error
     _check(found)
     return _located(found, path.resolve().parent)

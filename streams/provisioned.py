@@ -274,6 +274,8 @@ def _campaign_piece(name: str, campaign: Campaign) -> Piece:
         there = world.account.personalize.describe_campaign(campaignArn=found.arn)["campaign"]
         update: Any = there.get("latestCampaignUpdate", {})
         wanted = (world.arn(version_key), campaign.min_tps)
+        if wanted[0] is None:
+            return Found(found.arn, "STALE")  # its version is to be trained first
         if (there["solutionVersionArn"], there.get("minProvisionedTPS", 1)) == wanted:
             return found
         asked = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))

@@ -179,7 +179,7 @@ def test_statements_of_others_stay(cloud: Cloud) -> None:
         "Sid": "Theirs",
         "Effect": "Deny",
         "Principal": "*",
-        "Action": "s3:*",
+        "Action": "s3:PutObjectAcl",
         "Resource": "arn:aws:s3:::movies-data/*",
     }
     policy = {"Version": "2012-10-17", "Statement": [theirs]}
