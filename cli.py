@@ -451,6 +451,8 @@ def batch(
     file: Path, cron: str | None, history: bool, timeout_s: float | None, as_json: bool
 ) -> None:
     """Import new data, train a version and infer for many users, as [batch] of FILE says."""
+    import signal
+
     import msgspec
 
     from models import runs
@@ -459,6 +461,8 @@ def batch(
     from streams.declarations import read_declaration
     from streams.provision import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
 
+    # Stopped either way, a run is remembered and lets the next begin.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     declaration, settings = read_declaration(file), _located()
     pace = Pace(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
@@ -481,6 +485,11 @@ def batch(
             show(run)
         return run
 
+    async def scheduled(cron: str) -> None:
+        async with connect(settings.redis) as client:
+            await batch_runs.recall(client, declaration.group)
+        await batch_runs.on_schedule(cron, once)
+
     async def past() -> list[runs.Run]:
         async with connect(settings.redis) as client:
             return await runs.history(client, declaration.group)
@@ -492,7 +501,7 @@ def batch(
         _child()
         _served(settings)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(batch_runs.on_schedule(cron, once))
+            asyncio.run(scheduled(cron))
     else:
         done = asyncio.run(once(time.time()))
         if done is None or done.outcome != "succeeded":

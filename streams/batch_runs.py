@@ -112,6 +112,8 @@ async def run_once(
         raise
     finally:
         stopping.set()
+        # Its end is of no interest any more; asking for it keeps asyncio from complaining.
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         run = Run(
             id=run_id, began_s=began_s, ended_s=clock(), outcome=outcome, step=progress.step,
             reason=reason, output=batch.output, arns=progress.arns,
@@ -122,6 +124,14 @@ async def run_once(
             LAST_SUCCESS.set(run.ended_s)
         await runs.end(client, group, run)
     return run
+
+
+async def recall(client: Client, group: str) -> None:
+    """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
+    past = await runs.history(client, group)
+    ends = [run.ended_s for run in past if run.outcome == "succeeded"]
+    if ends:
+        LAST_SUCCESS.set(ends[0])
 
 
 async def on_schedule(

@@ -16,7 +16,7 @@ from models import runs
 from models.errors import CannotProvision, ClaimLost, Unavailable
 from models.runs import MAX_RUNS, Client, Run
 from models.store import connect
-from streams.batch_runs import on_schedule, run_id_of, run_once
+from streams.batch_runs import on_schedule, recall, run_id_of, run_once
 from streams.provision import run as provision
 from tests.streams.provisioning import FILE, Cloud, a_cloud
 
@@ -153,9 +153,11 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
         pace = cloud.pace()
-        waiting = type(pace)(
-            say=lambda *_: loop.call_soon_threadsafe(begun.set), pause=lambda _: time.sleep(0.01)
-        )
+
+        def say(_: str, __: str) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        waiting = type(pace)(say=say, pause=lambda _: time.sleep(0.01))
         work = asyncio.create_task(run_once(world, pieces, client, waiting, run_id="one"))
         await begun.wait()
         work.cancel()
@@ -183,6 +185,20 @@ def test_the_history_is_bounded(cloud: Cloud) -> None:
 
 class _Enough(Exception):
     """Ends a schedule that would go on for ever."""
+
+
+def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
+    """A new process tells when the newest run that succeeded has ended, failed ones aside."""
+
+    async def check(client: Client) -> None:
+        await runs.end(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
+        await runs.end(client, "movies", Run("2", 3.0, 40.0, "succeeded"))
+        await runs.end(client, "movies", Run("3", 5.0, 60.0, "failed"))
+        await recall(client, "movies")
+
+    with_redis(cloud, check)
+
+    assert REGISTRY.get_sample_value("recommender_batch_last_success_timestamp_seconds") == 40.0
 
 
 async def test_a_schedule_starts_when_it_is_due() -> None:
