@@ -27,7 +27,8 @@ SERIES = {
     for name in ("compared", "failed", "dropped")
 } | {
     "overlap": ("recommender_shadow_overlap_share_sum", {}),
-    "correlation": ("recommender_shadow_rank_correlation_sum", {}),
+    "correlated": ("recommender_shadow_rank_correlation_bucket", {"le": "+Inf"}),
+    "uncorrelated": ("recommender_shadow_rank_correlation_bucket", {"le": "0.8"}),
     "own": ("recommender_shadow_seconds_count", {"side": "own"}),
     "aws": ("recommender_shadow_seconds_count", {"side": "aws"}),
 }
@@ -86,13 +87,14 @@ def test_the_same_campaign_agrees(shadowed: Settings, monkeypatch: pytest.Monkey
     with serving(shadowed) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
         before = measured()
-        assert ask(url, "user_id=ada")["items"]
+        ours = [item["itemId"] for item in ask(url, "user_id=ada")["items"]]
         ask(url, "session_id=s")  # nobody AWS could be asked about
         found = wait_until_asked(before, 1)
 
+    assert len(ours) == 4
     assert found == {
         "compared": 1, "failed": 0, "dropped": 0,
-        "overlap": pytest.approx(1), "correlation": pytest.approx(1), "own": 1, "aws": 1,
+        "overlap": pytest.approx(1), "correlated": 1, "uncorrelated": 0, "own": 1, "aws": 1,
     }  # fmt: skip
 
 
