@@ -198,6 +198,20 @@ def test_the_glue_case(cloud: Cloud) -> None:
     assert answer["recommendationId"]
 
 
+def test_a_folder_stands_for_s3(cloud: Cloud) -> None:
+    """With a buckets folder all is made without S3 and IAM, and removed again."""
+    before, buckets = cloud.everything(), cloud.folder / "buckets"
+    cloud.settings = cloud.settings.model_copy(update={"buckets_dir": str(buckets)})
+
+    assert provisioned(cloud)["campaigns.home"]
+    (upload,) = (buckets / "movies-data" / "datasets").iterdir()
+    assert upload.read_bytes() == (cloud.folder / "interactions.csv").read_bytes()
+    assert (cloud.everything()["buckets"], cloud.everything()["roles"]) == ([], [])
+    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert not (buckets / "movies-data").exists()
+    assert cloud.everything() == before
+
+
 def test_statements_of_others_stay(cloud: Cloud) -> None:
     """In a bucket that has a policy, only this project's statements come and go."""
     s3 = boto3.client("s3")
