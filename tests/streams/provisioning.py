@@ -8,8 +8,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import boto3
+import boto3.session
 import pytest
 
 from models.errors import ClaimLost
@@ -93,12 +94,11 @@ class Cloud:
         world = world_of(read_declaration(path), self.settings)
         return world, pieces_of(world, self.settings)
 
-    def pace(self, **options: float) -> Pace:
+    def pace(self) -> Pace:
         """A pace whose pauses run what waits in the queue of jobs."""
         return Pace(
             say=lambda label, status: self.said.append((label, status)),
             pause=lambda _: self.run_jobs(),
-            **options,
         )
 
     def run_jobs(self) -> None:
@@ -126,7 +126,8 @@ class Cloud:
 
     def everything(self) -> dict[str, list[str]]:
         """Names of all that there is, at every service."""
-        personalize, s3, iam = (boto3.client(n) for n in ("personalize", "s3", "iam"))  # type: ignore[call-overload]
+        session: Any = boto3.session.Session()
+        personalize, s3, iam = map(session.client, ("personalize", "s3", "iam"))
         buckets = [one["Name"] for one in s3.list_buckets()["Buckets"]]
         groups = [one["name"] for one in personalize.list_dataset_groups()["datasetGroups"]]
         return {
