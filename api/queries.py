@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import InvalidRequest
+from models.ranking import Objective
 from models.recommender import MAX_RESULTS
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -45,6 +46,7 @@ class Recommending(Listing, frozen=True, kw_only=True):
     session_id: Annotated[Id | None, Meta(description="Its history counts too.")] = None
     item_id: Annotated[Id | None, Meta(description="Item being looked at now.")] = None
     exclude_purchased: Annotated[bool, Meta(description="Leave out what was bought.")] = False
+    objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
     reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
 
 

@@ -85,6 +85,7 @@ async def recommend(services: Services, query_string: bytes) -> bytes:
             now_s=services.clock(),
             exclude_purchased=asked.exclude_purchased,
             reasons=asked.reasons,
+            objective=asked.objective,
         )
     except CONNECTION_ERRORS:
         fallback = services.recommender.from_cache(k=asked.num_results)

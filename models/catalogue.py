@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
-from models.ranking import Ranker
+from models.objectives import STORED
+from models.ranking import OBJECTIVES, Objective, Ranker
+from models.reads import Reads
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
 
@@ -52,8 +54,11 @@ class Overview:
     types, purchases, strong
         Name of each type code; ``(256,)`` whether its events are purchases, and whether they weigh
         more than a click.
-    ranker, serving
-        The learned ranker, and whether it or the "blend" is to be served.
+    rankers, serving
+        Of each objective the learned ranker, and which order is to be served; see
+        `models.prequential`.
+    tried
+        How often each new item was shown to be tried.
     read_at
         When all this was read, Unix seconds.
     """
@@ -66,8 +71,13 @@ class Overview:
     types: dict[int, str] = field(default_factory=dict)
     purchases: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
     strong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
-    ranker: Ranker = field(default_factory=Ranker)
-    serving: str = "blend"
+    rankers: dict[Objective, Ranker] = field(
+        default_factory=lambda: {name: Ranker() for name in OBJECTIVES}
+    )
+    serving: dict[Objective, str] = field(
+        default_factory=lambda: dict.fromkeys(OBJECTIVES, "blend")
+    )
+    tried: dict[int, int] = field(default_factory=dict)
     read_at: float = -1e18
 
 
@@ -82,11 +92,18 @@ class Catalogue:
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
+        self._owners: dict[int, str] = {}
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
         self._page_task: asyncio.Task[None] | None = None
-        self._ranker_state: bytes | None = None
+        self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
+
+    @property
+    def reads(self) -> Reads:
+        """Reads of many keys, shared by all that use this client."""
+        reads: Reads = self.store.redis.reads
+        return reads
 
     async def refresh(self, now_s: float) -> Overview:
         """The overview, at most about two `cache_s` old while requests keep coming."""
@@ -108,8 +125,9 @@ class Catalogue:
             pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
         pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
         pipe.hgetall(store.key("types"))
-        pipe.hmget(store.key("ranker"), ["state", "serving"])
-        *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
+        pipe.hmget(store.key("ranker"), STORED)
+        pipe.hgetall(store.key("tried"))
+        *ranked, (clock, accepted_at), types, learned, tried = await pipe.execute()
         members, first = ranked[::2], ranked[1::2]
         tops = {
             name: np.array(items, "S").astype(np.int64) if items else NOTHING
@@ -118,9 +136,14 @@ class Catalogue:
         greatest = {
             name: scored[0][1] if scored else 0.0 for name, scored in zip(names, first, strict=True)
         }
-        ranker = self.overview.ranker
-        if state != self._ranker_state:
-            ranker, self._ranker_state = Ranker.from_state(state), state
+        states = dict(zip(OBJECTIVES, learned[::2], strict=True))
+        rankers = {
+            name: self.overview.rankers[name]
+            if state == self._ranker_states[name]
+            else Ranker.from_state(state)
+            for name, state in states.items()
+        }
+        self._ranker_states = states
         names_of = {int(code): name.decode() for name, code in types.items()}
         self.overview = Overview(
             clock_s=float(clock or 0),
@@ -136,8 +159,12 @@ class Catalogue:
             types=names_of,
             purchases=_codes(names_of, store.settings.purchase_types),
             strong=_codes(names_of, store.settings.strong_types),
-            ranker=ranker,
-            serving=(serving or b"blend").decode(),
+            rankers=rankers,
+            serving={
+                name: (serving or b"blend").decode()
+                for name, serving in zip(OBJECTIVES, learned[1::2], strict=True)
+            },
+            tried={int(item): int(count) for item, count in tried.items()},
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.
@@ -157,7 +184,7 @@ class Catalogue:
                 missing.append(item)
         if missing:
             key = self.store.key("pairs:")
-            raws = await self.store.redis.reads.get([f"{key}{item}" for item in missing])
+            raws = await self.reads.get([f"{key}{item}" for item in missing])
             for item, raw in zip(missing, raws, strict=True):
                 found[item] = raw or b""
                 lists[item] = (now_s, found[item])
@@ -192,7 +219,7 @@ class Catalogue:
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         key = self.store.key("stats:")
-        raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
+        raws = await self.reads.get([f"{key}{page}" for page in pages.tolist()])
         for page, raw in zip(pages.tolist(), raws, strict=True):
             if raw:
                 at = page * layout.PAGE
@@ -223,6 +250,20 @@ class Catalogue:
             if name is not None:
                 known[item] = name
         return [known.get(item) for item in items]
+
+    async def owners(self, numbers: Sequence[int]) -> list[str]:
+        """Whose histories these are; those that are gone become one that nobody has.
+
+        A number means the same owner forever, and is forgotten only with the history.
+        """
+        if len(self._owners) > MAX_NAMES:
+            self._owners = {}
+        known = self._owners
+        missing = [number for number in numbers if number not in known]
+        for number, name in zip(missing, await self.store.owners(missing), strict=True):
+            if name is not None:
+                known[number] = name
+        return [known.get(number, "") for number in numbers]
 
     async def close(self) -> None:
         """Let reads that are under way end."""

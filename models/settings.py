@@ -89,6 +89,28 @@ class Settings(BaseSettings):
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
     )
+    exploration_share: float = Field(
+        0.04,
+        ge=0,
+        le=0.5,
+        description="Share of an answer given to new items, so that they get their chance; "
+        "0 for none.",
+    )
+    popular_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of an answer that the week's 50 most popular items may take.",
+    )
+    category_share: float = Field(
+        1.0, gt=0, le=1, description="Share of an answer that items of one category may take."
+    )
+    category_property: str = Field(
+        "CATEGORY",
+        min_length=1,
+        max_length=150,
+        description="Property of items that names their categories, separated by |.",
+    )
     cache_s: float = Field(
         1.0, ge=0, le=60, description="How old an item's neighbours and counts may be in an answer."
     )

@@ -9,10 +9,13 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:history:u:<user>    string  head and entries, oldest first (models.layout)
     {group}:history:s:<session> string  the same, of a session without a user
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
+    {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories
     {group}:pairs:<index>       string  an item's neighbours
+    {group}:takers:<index>      string  numbers of the histories the item came into last
     {group}:stats:<page>        string  counts and popularities of 64 items
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
+    {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served:<id>         string  a served list, for attribution
 """
 
@@ -57,10 +60,20 @@ return 1
 
 
 LOG_SERVED = """
+local prefix, tried = KEYS[1], KEYS[2]
 for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
-  redis.call('SET', KEYS[1] .. id, cmsgpack.pack(items), 'EX', ARGV[1])
+  redis.call('SET', prefix .. id, cmsgpack.pack(items), 'EX', ARGV[1])
 end
+for _, item in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local index = redis.call('HGET', ARGV[4], item)
+  if index then redis.call('HINCRBY', tried, index, 1) end
+end
+-- Most of so many are no longer new: what is known of the others is soon known again.
+if redis.call('HLEN', tried) > tonumber(ARGV[5]) then redis.call('DEL', tried) end
 """
+
+MAX_TRIED = 2000
+"""Items whose trials are counted, at most."""
 
 
 class StoredEvent(NamedTuple):
@@ -134,6 +147,7 @@ class Store:
                 "history": settings.history_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
+                "takers": layout.TAKERS,
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
@@ -214,6 +228,15 @@ class Store:
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
 
+    async def owners(self, numbers: Sequence[int]) -> list[str | None]:
+        """Whose histories these are, "u:<user>" or "s:<session>"; None where they are gone."""
+        pipe = self.redis.pipeline(transaction=False)
+        for number in numbers:
+            page, place = divmod(number, layout.OWNERS)
+            pipe.hget(self.key(f"owners:{page}"), place)
+        found = await pipe.execute() if numbers else []
+        return [raw.decode() if raw is not None else None for raw in found]
+
     async def event_types(self) -> dict[int, str]:
         """Event type of each code seen so far."""
         stored = await self.redis.hgetall(self.key("types"))
@@ -233,7 +256,11 @@ class Store:
         own_session_key = self.key(f"history:s:{user_id}")
         histories = await self.redis.mget([user_key, own_session_key])
         removed = {"events": 0, "sessions": 0, "links": 0}
-        removed["events"] = sum(len(unpack_history(raw).items) for raw in histories)
+        found = [unpack_history(raw) for raw in histories]
+        removed["events"] = sum(len(history.items) for history in found)
+        for owner in (number for history in found for number in history.owners):
+            page, place = divmod(owner, layout.OWNERS)
+            await self.redis.hdel(self.key(f"owners:{page}"), place)
         keys = [user_key, own_session_key]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
@@ -270,12 +297,24 @@ class Store:
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def log_served(self, lists: Mapping[str, Sequence[str]]) -> None:
-        """Keep served lists by their recommendationId, for `impression_ttl_s`."""
-        packed = msgspec.msgpack.encode(lists)
+    async def log_served(
+        self, lists: Mapping[str, Sequence[str]], tried: Sequence[str] = ()
+    ) -> None:
+        """Keep served lists by their recommendationId, for `impression_ttl_s`.
+
+        `tried` items stand in them for exploration, and are counted.
+        """
         # Every key starts with the group in braces, so all are on the node of KEYS[1].
         await self.redis.eval(
-            LOG_SERVED, 1, self.key("served:"), self.settings.impression_ttl_s, packed
+            LOG_SERVED,
+            2,
+            self.key("served:"),
+            self.key("tried"),
+            self.settings.impression_ttl_s,
+            msgspec.msgpack.encode(lists),
+            msgspec.msgpack.encode(tried),
+            self.key("items"),
+            MAX_TRIED,
         )
 
     async def ping(self) -> None:

@@ -11,8 +11,7 @@ import river.optim  # noqa: F401  loads for a second: not when the first example
 from prometheus_client import Counter, Gauge
 
 from models import examples
-from models.prequential import Scoreboard, taught
-from models.ranking import Ranker
+from models.objectives import courses, teach
 from models.store import RETRY_ERRORS, Store
 from streams.sessions import RETRY_MOST_S, Arrival
 
@@ -22,7 +21,7 @@ LEARNED = Counter("recommender_examples_total", "Examples by what became of them
 QUALITY = Gauge(
     "recommender_quality",
     "Running mean over the last choices, predicted first",
-    ["rival", "measure"],
+    ["objective", "rival", "measure"],
 )
 
 
@@ -31,8 +30,7 @@ class Learner:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.ranker = Ranker()
-        self.scoreboard = Scoreboard()
+        self.courses = courses()
         self.field = ""
         self.watermark = -1
         self.saved = -1
@@ -42,12 +40,7 @@ class Learner:
         stored = await self.store.load_ranker()
         self.field = field
         self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
-        self.ranker = Ranker.from_state(stored.get("state"))
-        self.scoreboard = (
-            msgspec.json.decode(stored["scoreboard"], type=Scoreboard)
-            if "scoreboard" in stored
-            else Scoreboard()
-        )
+        self.courses = courses(stored)
         return self.watermark
 
     def learn(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -73,7 +66,7 @@ class Learner:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
-        self.ranker = taught(self.ranker, self.scoreboard, example)
+        teach(self.courses, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
     async def save(self) -> None:
@@ -81,11 +74,9 @@ class Learner:
         offset = self.watermark
         if offset == self.saved:
             return
-        fields: dict[str, bytes | str] = {
-            "state": self.ranker.state(),
-            "scoreboard": msgspec.json.encode(self.scoreboard),
-            "serving": self.scoreboard.serving(),
-        }
+        fields: dict[str, bytes | str] = {}
+        for name, course in self.courses.items():
+            fields |= course.fields(name)
         delay_s = 0.05
         while True:
             try:
@@ -100,9 +91,10 @@ class Learner:
                 break
         if kept:
             self.saved = offset
-            for rival, means in self.scoreboard.means.items():
-                for measure, value in means.items():
-                    QUALITY.labels(rival, measure).set(value)
+            for name, course in self.courses.items():
+                for rival, means in course.scoreboard.means.items():
+                    for measure, value in means.items():
+                        QUALITY.labels(name, rival, measure).set(value)
         else:
             LOG.warning("the ranker's state was changed elsewhere; going on from there")
             await self.assigned(self.field)

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from models import events, examples
 from models.errors import InvalidEvent
+from models.objectives import counted
 from models.recommender import Recommender
 from models.settings import Settings
 from models.store import (
@@ -342,10 +343,15 @@ class Sessions:
         self, message: StoredMessage, item_id: str, now_s: float
     ) -> examples.Example | None:
         situation = await self._recommender.situation(
-            message.user_id or None, message.session_id, now_s=now_s
+            message.user_id or None, message.session_id, now_s=now_s, learning=True
         )
-        ranker = situation.overview.ranker
-        return await self._recommender.example(situation, item_id, ranker, self._rng, now_s=now_s)
+        return await self._recommender.example(
+            situation,
+            item_id,
+            counted(situation.overview.rankers, is_purchase=message.events[0].is_purchase),
+            self._rng,
+            now_s=now_s,
+        )
 
     def _offer(self, chosen: Sequence[bytes]) -> None:
         """Send examples along, unless the last ones are still on their way: they are a sample."""

@@ -253,7 +253,10 @@ async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
     contrary.weights[FEATURES.index("in_context")] = -1e-9
 
     async def learned(serving: str, expected: int) -> Answer:
-        fields: dict[str, bytes | str] = {"state": contrary.state(), "serving": serving}
+        fields: dict[str, bytes | str] = {
+            "interactions:state": contrary.state(),
+            "interactions:serving": serving,
+        }
         assert await shop.store.save_ranker(
             fields, field="x/0", expected=expected, offset=expected + 1
         )
