@@ -110,7 +110,7 @@ async def item(
 ) -> Response:
     """Its properties, and how often it was met."""
     services: Services = request.app.state.services
-    asked = query(request, Waiting)
+    asked = query(request.scope["query_string"], Waiting)
     if asked.after is not None:
         await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
     found = await metadata.item(services.store, item_id)

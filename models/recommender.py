@@ -29,7 +29,6 @@ from models.retrieval import (
     Floats,
     Indexes,
     alike,
-    best_places,
     blend,
     context_of,
     heads_of,
@@ -38,7 +37,7 @@ from models.retrieval import (
     retrieve,
     unpack_neighbours,
 )
-from models.scores import relative, softmax, trend_scores
+from models.scores import best_first, relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 
@@ -326,7 +325,7 @@ class Recommender:
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
         merged = unpack_history(None)
-        for raw in await self.catalogue.reads.get([self.store.key(key) for key in keys]):
+        for raw in await self.store.redis.reads.get([self.store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
@@ -393,7 +392,7 @@ class Recommender:
 
     async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
         """What those hold who had several of these items; three reads."""
-        store, reads = self.store, self.catalogue.reads
+        store, reads = self.store, self.store.redis.reads
         takers = await reads.get([store.key(f"takers:{item}") for item in recent])
         numbers, weights = nearest([raw or b"" for raw in takers], own)
         names = await self.catalogue.owners(numbers.tolist())
@@ -497,12 +496,12 @@ class Recommender:
 
     async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
         """The k best items: index, id and score; ties by id."""
-        places = best_places(scores, k, len(scores))
+        places, best = best_first(scores, k)
         indexes = items[places].tolist()
         names = await self.catalogue.names(indexes, items)
         named = [
             (-score, name, index)
-            for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
+            for score, name, index in zip(best.tolist(), names, indexes, strict=True)
             if name is not None
         ]
         named.sort()

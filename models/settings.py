@@ -122,7 +122,10 @@ class Settings(BaseSettings):
         description="How long a busy worker lets a batch fill; a lone event never waits.",
     )
     examples_per_s: float = Field(
-        50.0, ge=0, description="Training examples for the ranker that a worker samples, at most."
+        100.0,
+        ge=0,
+        description="Training examples for the ranker that a worker samples, at most; "
+        "fewer where the stream is behind.",
     )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
