@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from models.recommender import Answer
+from models.answers import Answer
 
 
 class _Shape(BaseModel):

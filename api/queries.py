@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
+from models.answers import MAX_RESULTS
 from models.errors import InvalidRequest
 from models.ranking import Objective
-from models.recommender import MAX_RESULTS
 from models.tokens import MAX_TOKEN_CHARACTERS
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]

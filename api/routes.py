@@ -20,8 +20,8 @@ from api.answers import (
 from api.queries import Listing, Recommending, Waiting, documented, query
 from api.services import Services
 from models import events
+from models.answers import Answer
 from models.errors import InvalidEvent, InvalidRequest, Unavailable
-from models.recommender import Answer
 from models.store import CONNECTION_ERRORS
 
 router = APIRouter()

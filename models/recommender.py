@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
 
 from models import layout
-from models.assortment import capped, drawn, placed
+from models.answers import Answer, Level, Recommendation, in_turn
+from models.assortment import Kind, capped, drawn, placed
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
 from models.metadata import same_category
 from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
+from models.records import categories_of
 from models.retrieval import (
     NO_CANDIDATES,
     NOBODY,
@@ -41,10 +42,6 @@ from models.scores import best_first, relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 
-Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
-Level = Literal["ranked", "retrieved", "trending", "cached"]
-
-MAX_RESULTS = 500
 LISTS = {
     "hour": "trending",
     **dict.fromkeys(("day", "week", "month", "all"), "popular"),
@@ -65,38 +62,6 @@ UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
 
 
-class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of an answer; `score` in [0, 1], comparable within the answer only.
-
-    One that is there for exploration stands where chance put it, whatever its score.
-    """
-
-    item_id: str
-    score: float
-    reasons: tuple[Reason, ...] = ()
-    is_exploration: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Recommendations, best first, and how they came about.
-
-    Attributes
-    ----------
-    level
-        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
-        (trending as last known: the store is away).
-    user_accepted_at, newest_accepted_at
-        When the newest event in effect was accepted, of this user and overall; 0: none yet.
-    """
-
-    items: list[Recommendation]
-    recipe: str
-    level: Level
-    user_accepted_at: float = 0.0
-    newest_accepted_at: float = 0.0
-
-
 @dataclass
 class Situation:
     """Everything one recommendation is computed from, read at one moment."""
@@ -107,18 +72,6 @@ class Situation:
     overview: Overview
     others: Alike = NOBODY
     candidates: Candidates = NO_CANDIDATES
-
-
-def in_turn(names: Iterable[str | None], source: str, *, after: int = 0) -> list[Recommendation]:
-    """Items in an order that has no scores of its own, behind so many others.
-
-    >>> [one.score for one in in_turn(["tent", "stove"], "fresh")]
-    [1.0, 0.5]
-    """
-    return [
-        Recommendation(name, 1.0 / place, (Reason(source),))
-        for place, name in enumerate((name for name in names if name is not None), after + 1)
-    ]
 
 
 class Recommender:
@@ -178,7 +131,7 @@ class Recommender:
             )
         matrix = await self.features(situation, now_s)
         ranker, level = _served(overview, objective)
-        items = await self._best(situation, ranker.scores(matrix), k)
+        items = await self._best(situation, ranker.scores(matrix), k, now_s)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
         items = await self._with_new(situation, items, now_s)
@@ -201,7 +154,7 @@ class Recommender:
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
         )
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k)
+        items = await self._best(situation, scores, k, now_s)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -440,17 +393,33 @@ class Recommender:
         matrix = await self.features(situation, now_s)
         return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
-    async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
+    async def _best(
+        self, situation: Situation, scores: Floats, k: int, now_s: float
+    ) -> list[Recommendation]:
         settings, items = self.store.settings, situation.candidates.items
-        if settings.popular_share == 1:
+        shares = {"popular": settings.popular_share, "category": settings.category_share}
+        if min(shares.values()) == 1:
             ranked = await self._named(items, softmax(scores), k)
         else:
             ranked = await self._named(items, softmax(scores), len(items))
-            popular = set(situation.overview.tops["week"][:POPULAR].tolist())
-            kinds = [{("popular", "")} if index in popular else set() for index, *_ in ranked]
-            most = {"popular": math.ceil(settings.popular_share * k)}
+            kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
+            most = {what: math.ceil(share * k) for what, share in shares.items()}
             ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _kinds(
+        self, situation: Situation, items: Sequence[int], now_s: float
+    ) -> list[set[Kind]]:
+        """What each item is one of: the popular ones, and its categories."""
+        popular = set(situation.overview.tops["week"][:POPULAR].tolist())
+        column = f"{self.store.settings.category_property}=".casefold()
+        kinds: list[set[Kind]] = []
+        for item, known in zip(items, await self.catalogue.properties(items, now_s), strict=True):
+            found = [name.casefold() for name in categories_of(known or {})]
+            kinds.append({("category", name) for name in found if name.startswith(column)})
+            if item in popular:
+                kinds[-1].add(("popular", ""))
+        return kinds
 
     async def _with_new(
         self, situation: Situation, items: list[Recommendation], now_s: float

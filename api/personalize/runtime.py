@@ -12,8 +12,9 @@ from api.personalize.context import Context
 from api.personalize.filtering import let_through
 from api.personalize.targets import Asked, Target
 from api.services import Services
+from models.answers import MAX_RESULTS, Answer
 from models.errors import InvalidInput
-from models.recommender import MAX_RESULTS, Answer, Recommender
+from models.recommender import Recommender
 from models.store import CONNECTION_ERRORS
 
 DEFAULT_RESULTS = 25
