@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from api.personalize.columns import columns_of, values_of
 from api.personalize.context import Context
 from api.personalize.filtering import let_through
-from api.personalize.targets import Target, resolve
+from api.personalize.targets import Asked, Target
 from api.services import Services
 from models.errors import InvalidInput
-from models.recipes import RecipeType
 from models.recommender import MAX_RESULTS, Answer, Recommender
 from models.store import CONNECTION_ERRORS
 
@@ -23,32 +21,6 @@ MAX_RANKED = 500
 SCORE_DIGITS = 7
 FOUND = ("ranked", "retrieved")
 """Levels of answers that follow from what a user did; the others show what is popular."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request asks for, and of whom; an empty id is none."""
-
-    target: Target
-    user_id: str | None
-    item_id: str | None
-
-    @classmethod
-    async def of(cls, context: Context, request: Mapping[str, Any], *types: RecipeType) -> Asked:
-        """The request understood; raises `InvalidInput` where it does not fit its recipe."""
-        arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
-        if len(arns) != 1:
-            raise InvalidInput("give either a campaignArn or a recommenderArn")
-        target = await resolve(context, arns[0])
-        kind = target.recipe.type
-        if kind not in types:
-            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
-        asked = cls(target, request.get("userId") or None, request.get("itemId") or None)
-        if kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and asked.user_id is None:
-            raise InvalidInput(f"a recipe of type {kind} needs a userId")
-        if kind == "RELATED_ITEMS" and asked.item_id is None:
-            raise InvalidInput(f"a recipe of type {kind} needs an itemId")
-        return asked
 
 
 async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a campaign or recommender stands for: a group, a recipe and its configuration."""
+"""What a request asks of whom: a campaign or recommender stands for a group and a recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.personalize.context import Context
 from api.services import Services
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.kinds import path_of
-from models.recipes import RECIPES, Recipe, recipe_of
+from models.recipes import RECIPES, Recipe, RecipeType, recipe_of
 from models.settings import Settings
 from models.statuses import ACTIVE
 
@@ -100,3 +100,29 @@ async def resolve(context: Context, arn: str) -> Target:
         raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
     group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
     return Target(group, recipe, found.data.get(f"{kind}Config", {}))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for, and of whom; an empty id is none."""
+
+    target: Target
+    user_id: str | None
+    item_id: str | None
+
+    @classmethod
+    async def of(cls, context: Context, request: Mapping[str, Any], *types: RecipeType) -> Asked:
+        """The request understood; raises `InvalidInput` where it does not fit its recipe."""
+        arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
+        if len(arns) != 1:
+            raise InvalidInput("give either a campaignArn or a recommenderArn")
+        target = await resolve(context, arns[0])
+        kind = target.recipe.type
+        if kind not in types:
+            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
+        asked = cls(target, request.get("userId") or None, request.get("itemId") or None)
+        if kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and asked.user_id is None:
+            raise InvalidInput(f"a recipe of type {kind} needs a userId")
+        if kind == "RELATED_ITEMS" and asked.item_id is None:
+            raise InvalidInput(f"a recipe of type {kind} needs an itemId")
+        return asked
