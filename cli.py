@@ -7,12 +7,13 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
+    from models.records import Kind, Properties
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -36,7 +38,7 @@ class _Commands(click.Group):
                 f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
             )
             raise click.ClickException(problems) from error
-        except RecommenderError as error:
+        except (RecommenderError, SettingsError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -125,7 +127,13 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     from streams.topics import Topics, topic_ids
     from streams.tracker import Tracker
 
-    names = {"clicks": Topics.of(settings).clicks, "purchases": Topics.of(settings).purchases}
+    topics = Topics.of(settings)
+    names = {
+        "clicks": topics.clicks,
+        "purchases": topics.purchases,
+        "items": topics.items,
+        "users": topics.users,
+    }
     trackers: list[Tracker] = []
     connecting = asyncio.Lock()
 
@@ -139,6 +147,11 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
         receipt = await asyncio.wrap_future((await tracker()).put_events(message))
         return receipt.token()
 
+    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
+        opened = await tracker()
+        send = opened.put_items if kind == "items" else opened.put_users
+        return (await asyncio.wrap_future(send(group, records))).token()
+
     async def incarnations() -> dict[str, str]:
         ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))
         return {kind: ids[name] for kind, name in names.items()}
@@ -151,7 +164,7 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
             return [f"kafka: {error}"]
         return []
 
-    yield Kafka(publish, incarnations, missing)
+    yield Kafka(publish, put, incarnations, missing)
     for opened in trackers:
         opened.close()
 
@@ -301,6 +314,84 @@ def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) ->
                 return run(planned, rivals, clock=time.perf_counter, progress=bar.update)
         finally:
             server.stop()
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target", required=False)
+@click.option(
+    "--dataset",
+    "kind",
+    type=click.Choice(["interactions", "items", "users"]),
+    default="interactions",
+    show_default=True,
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "json", "jsonl", "movielens", "parquet", "tsv"]),
+    help="The source's format; guessed where not given.",
+)
+@click.option("--records", help="Where the list of records is in JSON, as in data.rows.")
+@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Name a field's column.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
+@click.option("--where", default="", metavar="CONDITION", help='Only such rows: "rating >= 3.5".')
+@click.option("--event-type", default="", help="The type of every event; a column: --map.")
+@click.option("--scale-values", is_flag=True, help="Move EVENT_VALUE to 0 to 1.")
+@click.option("--strict/--relaxed", default=True, help="Refuse too few interactions, or note it.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def prepare(source: str, target: str | None, maps: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+    """Make what Amazon Personalize imports of SOURCE, and put it into the folder TARGET.
+
+    SOURCE is a file or a folder, TARGET a folder: s3://bucket/key, or a path. Without TARGET, the
+    source is only checked. Exit code 3: it breaks rules of an import, and nothing was written.
+    """
+    import signal
+
+    import msgspec
+    from tqdm import tqdm
+
+    from streams.columns import Told
+    from streams.findings import as_text
+    from streams.prepare import Options
+    from streams.prepare import prepare as make
+
+    # Stopped either way, it takes its temporary files along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = Told(
+        dict(map(_pair, maps)), *(options.pop(name) for name in ("keep", "drop", "event_type"))
+    )
+    wanted = Options(
+        kind=options["kind"],
+        format=options["format_"],
+        records=options["records"].split(".") if options["records"] else (),
+        told=told,
+        where=options["where"],
+        is_strict=options["strict"],
+        scales_values=options["scale_values"],
+    )
+    shown = "{desc} {percentage:3.0f} %|{bar}| {elapsed}"
+    with tqdm(total=100, disable=None, leave=False, bar_format=shown) as bar:
+
+        def progress(doing: str, share: float) -> None:
+            bar.set_description_str(doing, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        try:
+            report = make(source, target, Settings(), wanted, now_s=time.time(), progress=progress)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    click.echo(msgspec.json.encode(report).decode() if options["as_json"] else as_text(report))
+    if report.problems:
+        sys.exit(3)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text}: not FIELD=COLUMN", param_hint="--map")
+    return name, column
 
 
 def _rate(text: str) -> float | None:

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
+from models.answers import MAX_RESULTS
 from models.errors import InvalidRequest
 from models.ranking import Objective
-from models.recommender import MAX_RESULTS
+from models.tokens import MAX_TOKEN_CHARACTERS
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
@@ -21,7 +22,7 @@ After = Annotated[
     str,
     Meta(
         min_length=1,
-        max_length=128,
+        max_length=MAX_TOKEN_CHARACTERS,
         description="Token of POST /events: wait, bounded, until those events are in effect.",
     ),
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.answers import (
     AcceptedShape,
@@ -21,8 +20,8 @@ from api.answers import (
 from api.queries import Listing, Recommending, Waiting, documented, query
 from api.services import Services
 from models import events
+from models.answers import Answer
 from models.errors import InvalidEvent, InvalidRequest, Unavailable
-from models.recommender import Answer
 from models.store import CONNECTION_ERRORS
 
 router = APIRouter()
@@ -33,15 +32,7 @@ Answering = Callable[[Services, bytes], Awaitable[bytes]]
 HOT: dict[str, Answering] = {}
 """By path, the routes that need nothing of a request but its query string; see `api.front`."""
 
-ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 MAX_RANKED = 500
-
-
-@functools.cache
-def _answers(recipe: str, level: str) -> Counter:
-    """One series; looking it up by label costs more than counting."""
-    return ANSWERS.labels(recipe, level)
-
 
 _schemas, _components = msgspec.json.schema_components([events.PutEvents])
 EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
@@ -216,8 +207,9 @@ async def put_events(request: Request) -> Response:
     message = events.parse(
         await request.body(), now_s=now_s, future_limit_s=settings.future_limit_s
     )
-    if message.tracking_id not in (None, settings.tracking_id):
-        raise InvalidEvent(f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`")
+    tracking_id = message.tracking_id
+    if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
+        raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
     after = await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
     event_ids = [event.event_id for event in message.event_list]
     return json_response({"accepted": len(event_ids), "eventIds": event_ids, "after": after}, 202)
@@ -227,8 +219,11 @@ async def put_events(request: Request) -> Response:
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Removes the user's history, sessions and links, and says how much that was."""
-    removed = await request.app.state.services.store.erase_user(user_id)
+    """Removes the user's history, sessions, links and metadata, and says how much that was."""
+    services: Services = request.app.state.services
+    # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
+    await services.kafka.put("users", services.settings.group, [(user_id, None)])
+    removed = await services.store.erase_user(user_id)
     return json_response({"userId": user_id, **removed})
 
 
@@ -265,7 +260,7 @@ async def _reached(services: Services, asked: Waiting) -> bool | None:
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:
     recommendation_id = services.new_id()
-    services.impressions.log(recommendation_id, [item.item_id for item in answer.items])
-    _answers(answer.recipe, answer.level).inc()
+    item_ids = [item.item_id for item in answer.items]
+    services.serve(recommendation_id, answer, item_ids, services.store)
     now_s = services.clock()
     return encode(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
+from models.metadata import PropertiesCache
 from models.objectives import STORED
 from models.ranking import OBJECTIVES, Objective, Ranker
-from models.reads import Reads
+from models.records import Properties
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
 
@@ -84,26 +85,23 @@ class Overview:
 class Catalogue:
     """Cached reads of one group's items; `now_s` is the present in Unix seconds.
 
+    It holds the `share`-th part of what a process keeps of a group that it serves alone.
     A clock that is set back makes everything cached stale, never fresh for longer.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
+        self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
         self._owners: dict[int, str] = {}
+        self._properties = PropertiesCache(store, share=share)
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
         self._page_task: asyncio.Task[None] | None = None
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
-
-    @property
-    def reads(self) -> Reads:
-        """Reads of many keys, shared by all that use this client."""
-        reads: Reads = self.store.redis.reads
-        return reads
 
     async def refresh(self, now_s: float) -> Overview:
         """The overview, at most about two `cache_s` old while requests keep coming."""
@@ -117,7 +115,7 @@ class Catalogue:
 
     async def _read_overview(self, now_s: float) -> None:
         store = self.store
-        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new"]
+        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new", "fresh"]
         pipe = store.redis.pipeline(transaction=False)
         for name in names:
             pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True)
@@ -184,12 +182,12 @@ class Catalogue:
                 missing.append(item)
         if missing:
             key = self.store.key("pairs:")
-            raws = await self.reads.get([f"{key}{item}" for item in missing])
+            raws = await self.store.redis.reads.get([f"{key}{item}" for item in missing])
             for item, raw in zip(missing, raws, strict=True):
                 found[item] = raw or b""
                 lists[item] = (now_s, found[item])
                 lists.move_to_end(item)
-            while len(lists) > MAX_LISTS:
+            while len(lists) > self._max_lists:
                 lists.popitem(last=False)
         return [found[item] for item in items]
 
@@ -219,7 +217,7 @@ class Catalogue:
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         key = self.store.key("stats:")
-        raws = await self.reads.get([f"{key}{page}" for page in pages.tolist()])
+        raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
         for page, raw in zip(pages.tolist(), raws, strict=True):
             if raw:
                 at = page * layout.PAGE
@@ -238,7 +236,7 @@ class Catalogue:
 
         Where some must be read, those of `others` are read along: they will be wanted next.
         """
-        if len(self.known_names) > MAX_NAMES:
+        if len(self.known_names) > self._max_names:
             # A new one, for requests under way still count on the old.
             self.known_names = {}
         known = self.known_names
@@ -256,7 +254,7 @@ class Catalogue:
 
         A number means the same owner forever, and is forgotten only with the history.
         """
-        if len(self._owners) > MAX_NAMES:
+        if len(self._owners) > self._max_names:
             self._owners = {}
         known = self._owners
         missing = [number for number in numbers if number not in known]
@@ -264,6 +262,13 @@ class Catalogue:
             if name is not None:
                 known[number] = name
         return [known.get(number, "") for number in numbers]
+
+    async def properties(self, items: Sequence[int], now_s: float) -> list[Properties | None]:
+        """What is known of each item, at most `cache_s` old; None where nothing is.
+
+        One round trip where something must be read, two where it has changed.
+        """
+        return await self._properties.get(items, now_s)
 
     async def close(self) -> None:
         """Let reads that are under way end."""

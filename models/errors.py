@@ -2,13 +2,18 @@
 
 * RecommenderError
   x InvalidEvent            an event that breaks the schema
+  x InvalidRecord           metadata of an item or user that breaks a rule
   x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that was not given out by this service
   x NotConfigured           a setting that this command needs is missing
   x Unavailable             Kafka or Redis cannot be reached in time
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
+  x ClaimLost               a job was claimed by another since, or is no more
   x CannotStart             a process on this machine could not be started, and what to do
+  x CannotPrepare           data cannot be prepared as asked, and what to do
+  x ObjectNotFound          nothing lies at an object's URL
+  x ObjectRefused           an object may not be read or written, or its URL is none
   + ServiceError            an error that Amazon Personalize's API has a name for
     x InvalidInput          a member breaks a rule of the service
     x InvalidNextToken      a page's token that was not given out by this service
@@ -31,6 +36,10 @@ class InvalidEvent(RecommenderError):
     """An event breaks the schema; the text says which member and why."""
 
 
+class InvalidRecord(RecommenderError):
+    """Metadata of an item or user breaks a rule; the text says which member and why."""
+
+
 class InvalidRequest(RecommenderError):
     """A request breaks a rule; the text says which member and why."""
 
@@ -51,12 +60,28 @@ class CannotStart(RecommenderError):
     """A process on this machine could not be started; the text says why and names a way out."""
 
 
+class ClaimLost(RecommenderError):
+    """A job was claimed by another since, or is no more: what was done for it does not count."""
+
+
 class TopicMismatch(RecommenderError):
     """A topic is not, or cannot be made, as the settings say; an operator must decide."""
 
 
 class UnreadableRecording(RecommenderError):
     """A recorded file is in no known format, or the note of how far it was sent is damaged."""
+
+
+class CannotPrepare(RecommenderError):
+    """An option does not fit the data, or memory or disk do not suffice; the text says more."""
+
+
+class ObjectNotFound(RecommenderError):
+    """Nothing lies at an object's URL; the text names it and what to check."""
+
+
+class ObjectRefused(RecommenderError):
+    """An object may not be read or written, or its URL is none; the text says what to do."""
 
 
 class ServiceError(RecommenderError):

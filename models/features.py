@@ -143,6 +143,14 @@ def _add_own(
         own[5] = strong[place]
 
 
+def without_alike(matrix: Floats) -> Floats:
+    """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
+    left = matrix.copy()
+    left[:, ALIKE] = 0.0
+    left[:, N_SIGNALS + ALIKE] = LOG_LEAST_SHARE
+    return left
+
+
 @compiled(
     f8[:, ::1](
         f8[:, ::1], STATS, f8[::1], f8, i8, i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1]
@@ -165,14 +173,6 @@ def _features(
     matrix = _matrix(signals, stats, best, clock_s, length)
     _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s)
     return matrix
-
-
-def without_alike(matrix: Floats) -> Floats:
-    """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
-    left = matrix.copy()
-    left[:, ALIKE] = 0.0
-    left[:, N_SIGNALS + ALIKE] = LOG_LEAST_SHARE
-    return left
 
 
 def features_of(

@@ -6,17 +6,19 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
 
-from models.assortment import capped, placed
+from models.answers import Answer, Level, Recommendation, in_turn
+from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
+from models.metadata import same_category
 from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
+from models.records import categories_of
 from models.retrieval import (
     NO_CANDIDATES,
     NOBODY,
@@ -41,10 +43,6 @@ from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 from models.trials import Trials
 
-Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
-Level = Literal["ranked", "retrieved", "trending", "cached"]
-
-MAX_RESULTS = 500
 LISTS = {
     "hour": "trending",
     **dict.fromkeys(("day", "week", "month", "all"), "popular"),
@@ -56,40 +54,11 @@ LISTS = {
 POPULAR = 50
 """Most popular items of the week that `popular_share` counts."""
 
+CATEGORIES_OF = 3
+"""Last items of a user whose categories count where nothing was seen together with them."""
+
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
-
-
-class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of an answer; `score` in [0, 1], comparable within the answer only.
-
-    One that is there for exploration stands where chance put it, whatever its score.
-    """
-
-    item_id: str
-    score: float
-    reasons: tuple[Reason, ...] = ()
-    is_exploration: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Recommendations, best first, and how they came about.
-
-    Attributes
-    ----------
-    level
-        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
-        (trending as last known: the store is away).
-    user_accepted_at, newest_accepted_at
-        When the newest event in effect was accepted, of this user and overall; 0: none yet.
-    """
-
-    items: list[Recommendation]
-    recipe: str
-    level: Level
-    user_accepted_at: float = 0.0
-    newest_accepted_at: float = 0.0
 
 
 @dataclass
@@ -107,9 +76,11 @@ class Situation:
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
-    def __init__(self, store: Store, *, seed: int | None = None) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue | None = None, *, seed: int | None = None
+    ) -> None:
         self.store = store
-        self.catalogue = Catalogue(store)
+        self.catalogue = catalogue or Catalogue(store)
         self._rng = np.random.default_rng(seed)
         self._trials = Trials(self.catalogue, self._rng)
 
@@ -151,9 +122,16 @@ class Recommender:
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self.trending(k=k, now_s=now_s, history=history)
+        bought = history.items[overview.purchases[history.types]] if exclude_purchased else NOTHING
+        items = await self._same_category(situation, k, now_s, barred=bought)
+        if items:
+            accepted_at = history.accepted_at
+            return Answer(
+                items, "user-personalization", "retrieved", accepted_at, overview.accepted_at
+            )
         matrix = await self.features(situation, now_s)
         ranker, level = _served(overview, objective)
-        items = await self._best(situation, ranker.scores(matrix), k)
+        items = await self._best(situation, ranker.scores(matrix), k, now_s)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
         items = await self._with_new(situation, items, now_s)
@@ -168,12 +146,15 @@ class Recommender:
         if not index:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
+        alike = await self._same_category(situation, k, now_s)
+        if alike:
+            return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
         situation.candidates = retrieve(
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
         )
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k)
+        items = await self._best(situation, scores, k, now_s)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -193,10 +174,37 @@ class Recommender:
         recommendations = [
             Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
         ]
+        if not recommendations:
+            recommendations = await self._fresh(overview, k)
         accepted_at = history.accepted_at if history else 0.0
         return Answer(
             recommendations, "trending-now", "trending", accepted_at, overview.accepted_at
         )
+
+    async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
+        """The newest items with metadata: all that a shop has to show before its first event."""
+        fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
+        return in_turn(await self.catalogue.names(fresh), "fresh")
+
+    async def _same_category(
+        self, situation: Situation, k: int, now_s: float, *, barred: Indexes = NOTHING
+    ) -> list[Recommendation]:
+        """Items of the same categories, the last one touched first, then what is trending.
+
+        Empty where something was seen together with the context's items, or nothing is like them.
+        """
+        if any(situation.lists):
+            return []
+        recent, out = situation.context.recent[:CATEGORIES_OF].tolist(), barred.tolist()
+        found = [index for index in await same_category(self.store, recent) if index not in out]
+        if not found:
+            return []
+        alike = in_turn(await self.catalogue.names(found[:k]), "category")
+        shown = {one.item_id for one in alike}
+        shown.update(name for name in await self.catalogue.names([*recent, *out]) if name)
+        trending = await self.trending(k=k + len(shown), now_s=now_s)
+        others = [one.item_id for one in trending.items if one.item_id not in shown]
+        return [*alike, *in_turn(others, "trending", after=len(alike))][:k]
 
     def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""
@@ -270,7 +278,7 @@ class Recommender:
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
         merged = unpack_history(None)
-        for raw in await self.catalogue.reads.get([self.store.key(key) for key in keys]):
+        for raw in await self.store.redis.reads.get([self.store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
@@ -337,7 +345,7 @@ class Recommender:
 
     async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
         """What those hold who had several of these items; three reads."""
-        store, reads = self.store, self.catalogue.reads
+        store, reads = self.store, self.store.redis.reads
         takers = await reads.get([store.key(f"takers:{item}") for item in recent])
         numbers, weights = nearest([raw or b"" for raw in takers], own)
         names = await self.catalogue.owners(numbers.tolist())
@@ -385,26 +393,42 @@ class Recommender:
         matrix = await self.features(situation, now_s)
         return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
-    async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
+    async def _best(
+        self, situation: Situation, scores: Floats, k: int, now_s: float
+    ) -> list[Recommendation]:
         settings, items = self.store.settings, situation.candidates.items
-        if settings.popular_share == 1:
+        shares = {"popular": settings.popular_share, "category": settings.category_share}
+        if min(shares.values()) == 1:
             ranked = await self._named(items, softmax(scores), k)
         else:
             ranked = await self._named(items, softmax(scores), len(items))
-            popular = set(situation.overview.tops["week"][:POPULAR].tolist())
-            kinds = [{("popular", "")} if index in popular else set() for index, *_ in ranked]
-            most = {"popular": math.ceil(settings.popular_share * k)}
+            kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
+            most = {what: math.ceil(share * k) for what, share in shares.items()}
             ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _kinds(
+        self, situation: Situation, items: Sequence[int], now_s: float
+    ) -> list[set[Kind]]:
+        """What each item is one of: the popular ones, and its categories."""
+        popular = set(situation.overview.tops["week"][:POPULAR].tolist())
+        column = f"{self.store.settings.category_property}=".casefold()
+        kinds: list[set[Kind]] = []
+        for item, known in zip(items, await self.catalogue.properties(items, now_s), strict=True):
+            found = [name.casefold() for name in categories_of(known or {})]
+            kinds.append({("category", name) for name in found if name.startswith(column)})
+            if item in popular:
+                kinds[-1].add(("popular", ""))
+        return kinds
 
     async def _with_new(
         self, situation: Situation, items: list[Recommendation], now_s: float
     ) -> list[Recommendation]:
         """The same with some new items to try in the second half, as many as the settings say."""
-        overview, n = situation.overview, int(self.store.settings.exploration_share * len(items))
+        n = int(self.store.settings.exploration_share * len(items))
         if not n:
             return items
-        order = await self._trials.order(overview, now_s)
+        order = await self._trials.order(now_s)
         listed = {item.item_id for item in items}
         own = set(situation.history.items.tolist())
         untold = (name for item, name in order if item not in own and name not in listed)

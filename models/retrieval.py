@@ -438,10 +438,14 @@ def _retrieved(
     """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
     items, signals, table = _summed(words, logs, lengths, ages, alike_items, alike_weights)
     scores = blend(signals)
-    if len(alike_items):
-        scores += FILLING / max(signals[:, ALIKE].max(), LEAST) * signals[:, ALIKE]
+    greatest = LEAST
+    for at in range(len(scores)):
+        greatest = max(greatest, signals[at, ALIKE])
+    for at in range(len(scores)):
+        scores[at] += FILLING / greatest * signals[at, ALIKE]
     best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
-    return _gathered(best, np.concatenate((heads, own)), barred, items, signals, table)
+    others = np.concatenate((heads, own))
+    return _gathered(best, others, barred, items, signals, table)
 
 
 def co_visited(lists: Sequence[bytes], clock_s: float) -> Candidates:

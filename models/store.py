@@ -17,6 +17,8 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served:<id>         string  a served list, for attribution
+
+and what models.metadata names.
 """
 
 from __future__ import annotations
@@ -41,7 +43,15 @@ from models.reads import Client
 from models.sessions import unpack_history
 from models.settings import Settings
 
-SCRIPT = resources.files("models").joinpath("apply.lua").read_text()
+GROUPS = "{recommender}:groups"
+"""The groups that there are beside that of the settings; see `models.tenants`."""
+
+SCRIPT = "local function open_group(...)\n{apply}\nend\n{step}".format(
+    **{
+        name: resources.files("models").joinpath(f"{name}.lua").read_text()
+        for name in ("apply", "step")
+    }
+)
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -88,7 +98,13 @@ class StoredEvent(NamedTuple):
 
 
 class StoredMessage(NamedTuple):
-    """The events of one Kafka message, with what decides where they go."""
+    """The events of one Kafka message, with what decides where they go.
+
+    Attributes
+    ----------
+    group
+        Whose they are; empty for the group of the store that applies them.
+    """
 
     offset: int
     user_id: str
@@ -96,6 +112,7 @@ class StoredMessage(NamedTuple):
     shard: int
     accepted_at: float
     events: list[StoredEvent]
+    group: str = ""
 
 
 class Part(NamedTuple):
@@ -107,9 +124,9 @@ class Part(NamedTuple):
 
 
 class PartResult(NamedTuple):
-    """What became of a part; see apply.lua."""
+    """What became of a part; see step.lua."""
 
-    status: Literal["applied", "lost", "full"]
+    status: Literal["applied", "lost", "full", "gone"]
     watermark: int
     offset: int
     refused: list[int]
@@ -167,8 +184,9 @@ class Store:
     ) -> tuple[list[PartResult], dict[str, int]]:
         """Apply messages, each exactly once, in one atomic step.
 
-        Returns what became of each part, and counts of what took effect in all: events,
-        purchases, duplicates, and new items, users and sessions.
+        Of this group and any other that `models.tenants` has registered: all take effect together,
+        and this group's watermarks say up to where. Returns what became of each part, and counts of
+        what took effect in all: events, purchases, duplicates, and new items, users and sessions.
 
         Raises
         ------
@@ -176,18 +194,20 @@ class Store:
             The step may or may not have happened; repeating it is harmless.
         """
         payload = msgspec.msgpack.encode({**self._request, "now": now_s, "parts": parts})
-        answer = await self._run(payload)
+        has_others = any(message.group for part in parts for message in part.messages)
+        answer = await self._run(payload, has_others=has_others)
         results, counts = msgspec.msgpack.decode(
             answer, type=tuple[list[PartResult], dict[str, int]]
         )
         return results, counts
 
-    async def _run(self, payload: bytes) -> bytes:
-        key = self.key("watermarks")
+    async def _run(self, payload: bytes, *, has_others: bool) -> bytes:
+        # Only where it must be: on a cluster all keys of a step are on one node.
+        keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
         try:
-            answer = await self.redis.evalsha(SCRIPT_SHA, 1, key, payload)
+            answer = await self.redis.evalsha(SCRIPT_SHA, len(keys), *keys, payload)
         except NoScriptError:
-            answer = await self.redis.eval(SCRIPT, 1, key, payload)
+            answer = await self.redis.eval(SCRIPT, len(keys), *keys, payload)
         return bytes(answer)
 
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
@@ -243,35 +263,34 @@ class Store:
         return {int(code): name.decode() for name, code in stored.items()}
 
     async def erase_user(self, user_id: str) -> dict[str, int]:
-        """Remove a user's history, links and the histories of linked sessions.
+        """Remove a user's history, metadata, links and the histories of linked sessions.
 
         Counts of items and pairs hold nothing personal and stay. O(sessions).
 
         Returns
         -------
         dict[str, int]
-            How many events, sessions and links were removed.
+            How many events, sessions, links and records were removed.
         """
-        user_key = self.key(f"history:u:{user_id}")
-        own_session_key = self.key(f"history:s:{user_id}")
-        histories = await self.redis.mget([user_key, own_session_key])
-        removed = {"events": 0, "sessions": 0, "links": 0}
-        found = [unpack_history(raw) for raw in histories]
-        removed["events"] = sum(len(history.items) for history in found)
-        for owner in (number for history in found for number in history.owners):
-            page, place = divmod(owner, layout.OWNERS)
-            await self.redis.hdel(self.key(f"owners:{page}"), place)
-        keys = [user_key, own_session_key]
+        removed = {"events": 0, "sessions": 0, "links": 0, "records": 0}
+        keys = [self.key(f"history:u:{user_id}"), self.key(f"history:s:{user_id}")]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
-            match=_escaped(self.key("links:")) + "*", count=1000
+            match=escaped(self.key("links:")) + "*", count=1000
         ):
             links = await self.redis.hgetall(shard)
             sessions = [session for session, user in links.items() if user == raw_user]
             if sessions:
                 removed["links"] += int(await self.redis.hdel(shard, *sessions))
                 keys += [self.key(f"history:s:{session.decode()}") for session in sessions]
+        for raw in await self.redis.mget(keys):
+            history = unpack_history(raw)
+            removed["events"] += len(history.items)
+            for owner in history.owners:
+                page, place = divmod(owner, layout.OWNERS)
+                await self.redis.hdel(self.key(f"owners:{page}"), place)
         removed["sessions"] = int(await self.redis.delete(*keys))
+        removed["records"] = int(await self.redis.hdel(self.key("users"), user_id))
         return removed
 
     async def save_ranker(
@@ -325,7 +344,7 @@ class Store:
             raise Unavailable(f"Redis does not answer: {error}") from error
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """The text as a literal in a Redis glob pattern."""
     return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)
 

@@ -32,8 +32,9 @@ class Trials:
         self._overview: Overview | None = None
         self._orders: Iterator[Order] = itertools.repeat([])
 
-    async def order(self, overview: Overview, now_s: float) -> Order:
+    async def order(self, now_s: float) -> Order:
         """Index and id of every item to try, the first to try first."""
+        overview = self._catalogue.overview
         if overview is not self._overview:
             # Others go on with what was drawn before: not all shall draw the same again.
             self._overview = overview

@@ -21,7 +21,7 @@ WAIT_S = 5.0
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """One partition of an event topic: the next offset to write, and the last one in effect."""
+    """One partition of a topic: the next offset to write, and the last one in effect."""
 
     topic: str
     partition: int
@@ -67,13 +67,13 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         One of them does not answer.
     """
     topics = Topics.of(settings)
-    ids = topic_ids(settings, [topics.clicks, topics.purchases])
-    ends = end_offsets(settings, [topics.clicks, topics.purchases, topics.dead_letters])
+    events = (topics.clicks, topics.purchases)
+    ids = topic_ids(settings, [*events, topics.items, topics.users])
+    ends = end_offsets(settings, [*ids, topics.dead_letters])
     store = Store(connect(settings.redis), settings)
     try:
-        event_ends = {tp: end for tp, end in ends.items() if tp[0] in ids}
-        fields = [f"{ids[topic]}/{partition}" for topic, partition in event_ends]
-        marks = await store.watermarks(fields)
+        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in ends if tp[0] in ids}
+        marks = await store.watermarks(list(fields.values()))
         counts = await store.counts()
         ranker = await store.load_ranker()
         forward = await ledger.forward_counts(store.redis, settings.group)
@@ -83,10 +83,12 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     finally:
         await store.redis.aclose()
     partitions = [
-        PartitionStatus(topic, partition, end, mark, max(0, end - 1 - mark))
-        for ((topic, partition), end), mark in zip(event_ends.items(), marks, strict=True)
+        PartitionStatus(*tp, ends[tp], mark, max(0, ends[tp] - 1 - mark))
+        for tp, mark in zip(fields, marks, strict=True)
     ]
-    waiting = ledger.waiting(positions, dict(zip(fields, event_ends.values(), strict=True)))
+    waiting = ledger.waiting(
+        positions, {field: ends[tp] for tp, field in fields.items() if tp[0] in events}
+    )
     learned = courses(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "clock", "applied_at")

@@ -88,7 +88,7 @@ async def test_a_dead_connection_is_replaced(client: Client) -> None:
     """A connection that died unused costs the next read nothing but a new one."""
     await client.set("there", b"value")
     await client.reads.get(["there"])
-    await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await client.client_kill_filter(_type="normal", skipme=True)
 
     assert await client.reads.get(["there"]) == [b"value"]
 

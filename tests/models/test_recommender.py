@@ -11,9 +11,10 @@ import pytest
 import redis.exceptions
 
 from models import catalogue
+from models.answers import Answer
 from models.features import BASE, FEATURES
 from models.ranking import Ranker
-from models.recommender import Answer, Recommender
+from models.recommender import Recommender
 from models.retrieval import unpack_neighbours
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded import free_port
