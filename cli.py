@@ -7,12 +7,13 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
+    from models.records import Kind, Properties
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -36,7 +38,7 @@ class _Commands(click.Group):
                 f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
             )
             raise click.ClickException(problems) from error
-        except RecommenderError as error:
+        except (RecommenderError, SettingsError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -125,7 +127,13 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     from streams.topics import Topics, topic_ids
     from streams.tracker import Tracker
 
-    names = {"clicks": Topics.of(settings).clicks, "purchases": Topics.of(settings).purchases}
+    topics = Topics.of(settings)
+    names = {
+        "clicks": topics.clicks,
+        "purchases": topics.purchases,
+        "items": topics.items,
+        "users": topics.users,
+    }
     trackers: list[Tracker] = []
     connecting = asyncio.Lock()
 
@@ -139,6 +147,11 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
         receipt = await asyncio.wrap_future((await tracker()).put_events(message))
         return receipt.token()
 
+    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
+        opened = await tracker()
+        send = opened.put_items if kind == "items" else opened.put_users
+        return (await asyncio.wrap_future(send(group, records))).token()
+
     async def incarnations() -> dict[str, str]:
         ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))
         return {kind: ids[name] for kind, name in names.items()}
@@ -151,7 +164,7 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
             return [f"kafka: {error}"]
         return []
 
-    yield Kafka(publish, incarnations, missing)
+    yield Kafka(publish, put, incarnations, missing)
     for opened in trackers:
         opened.close()
 

@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from models.recommender import Answer
+from models.answers import Answer
 
 
 class _Shape(BaseModel):
@@ -19,7 +19,9 @@ class _Shape(BaseModel):
 class ReasonShape(_Shape):
     """Why an item is there: an event of the user, or a list that the item heads."""
 
-    source: str = Field(description="event, trending, popular, day, week, recent, new, history")
+    source: str = Field(
+        description="event, category, trending, popular, day, week, recent, new, history"
+    )
     item_id: str | None = Field(None, description="The item of the causing event.")
     event_type: str | None = None
     occurred_at: float | None = Field(None, description="Unix seconds.")
@@ -66,6 +68,28 @@ class AcceptedShape(_Shape):
     after: str = Field(description="Token for ?after=: wait until these events have taken effect.")
 
 
+class AcceptedRecordsShape(_Shape):
+    """Records that Kafka has acknowledged."""
+
+    accepted: int
+    after: str = Field(description="Token for ?after=: wait until these records are in effect.")
+
+
+class ItemShape(_Shape):
+    """What is known of an item; times in Unix seconds."""
+
+    item_id: str
+    properties: dict[str, Any] | None = Field(description="As they were put; null if never.")
+    created_at: float | None = Field(
+        description="By its properties, or when it was first heard of; null without a record."
+    )
+    updated_at: float | None = Field(description="Of the newest record.")
+    events: int
+    purchases: int
+    first_event_at: float | None
+    last_event_at: float | None
+
+
 class ErasedShape(_Shape):
     """What was removed of a user."""
 
@@ -73,6 +97,7 @@ class ErasedShape(_Shape):
     events: int
     sessions: int
     links: int
+    records: int = Field(description="1 if there was metadata.")
 
 
 class ErrorBody(BaseModel):
@@ -94,12 +119,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorShape, "description": "Kafka or Redis does not answer; try again."},
 }
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""JSON, without the cost of validating what this service made itself."""
 
 
 def json_response(content: object, status: int = 200) -> Response:
-    """A response without the cost of validating what this service made itself."""
-    return Response(_encode(content), status, media_type="application/json")
+    """A response of that JSON."""
+    return Response(encode(content), status, media_type="application/json")
 
 
 def error_response(status: int, kind: str, message: str) -> Response:

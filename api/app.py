@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import metadata
+from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import routes
+from api import records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
+from api.front import Front
 from api.impressions import Impressions
+from api.personalize.auth import check_of
+from api.personalize.context import Context
+from api.personalize.operations import OPERATIONS
+from api.personalize.shapes import described
+from api.personalize.targets import check_campaigns
+from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
-from models.errors import InvalidEvent, InvalidRequest, InvalidToken, Unavailable
-from models.recommender import Recommender
+from api.traffic import count
+from models.errors import (
+    InvalidEvent,
+    InvalidRecord,
+    InvalidRequest,
+    InvalidToken,
+    Unavailable,
+)
+from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store
+from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
 
-REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
 DRAINED = 16
 """Times the largest body that is read of one too large, before the connection is cut."""
 
-LATENCY = Histogram(
-    "recommender_request_seconds",
-    "Duration of HTTP requests",
-    ["route"],
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-)
-
-
-@functools.cache
-def _series(route: str, status: int) -> tuple[Counter, Histogram]:
-    """The series of a route; looking them up by label costs more than counting."""
-    return REQUESTS.labels(route, status), LATENCY.labels(route)
-
-
-PAGE = resources.files("api").joinpath("page.html").read_bytes()
+PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(
     settings: Settings, store: Store, kafka: Kafka, *, clock: Callable[[], float] = time.time
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
+    tenants = Tenants(store.redis, settings)
     services = Services(
         settings=settings,
         store=store,
-        recommender=Recommender(store),
+        recommender=tenants.recommender(settings.group),
+        tenants=tenants,
         kafka=kafka,
         effects=Effects(store, kafka.incarnations),
-        impressions=Impressions(store),
+        impressions=Impressions(),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
     )
 
+    check_campaigns(settings)
+    context = Context(Resources(store.redis, settings), tenants, services)
+    personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        described()
         # What has been loaded stays: going through it again and again would cost tens of
         # milliseconds in the middle of a request.
         gc.collect()
@@ -75,10 +81,10 @@ def create_app(
         yield
         gc.unfreeze()
         await services.impressions.close()
-        await services.recommender.catalogue.close()
+        await tenants.close()
         await store.redis.aclose()
 
-    app = FastAPI(
+    app = Front(
         title="streaming-recommender",
         summary="Recommendations that know the last click.",
         version=metadata.version("streaming-recommender"),
@@ -86,12 +92,12 @@ def create_app(
         responses=ERRORS,
     )
     app.state.services = services
-    # First, for each request goes through the routes in order.
-    app.include_router(routes.hot)
     app.include_router(routes.router)
+    app.include_router(records.router)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),
+        (InvalidRecord, 400, "invalid_record"),
         (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
         (Unavailable, 503, "unavailable"),
@@ -105,10 +111,22 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["content-type"],
         )
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+        # AWS clients send headers of their own, and read one that only the wire has.
+        personalize = CORSMiddleware(
+            personalize,
+            allow_origins=settings.cors_origins,
+            allow_methods=["POST"],
+            allow_headers=["*"],
+            expose_headers=["x-amzn-errortype", "x-amzn-requestid"],
+        )
+    most = settings.max_body_bytes
+    longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
+    app.add_middleware(Edge, max_body_bytes=most, longer=longer)
+    most = settings.personalize_max_body_bytes
+    app.add_middleware(Beside, path=PREFIX, other=Edge(personalize, max_body_bytes=most))
     return app
 
 
@@ -152,12 +170,33 @@ async def _internal_error(_: Request, error: Exception) -> Response:
     return error_response(500, "internal", "an unexpected error; the log has it")
 
 
-class Edge:
-    """Bounds request bodies, and counts and times every request by its route."""
+class Beside:
+    """Serves one path, and all below it, from another application."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
+        self._app = app
+        self._path = path
+        self._other = other
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        asked = scope.get("path", "")
+        is_there = asked == self._path or asked.startswith(f"{self._path}/")
+        await (self._other if is_there else self._app)(scope, receive, send)
+
+
+class Edge:
+    """Bounds request bodies, and counts and times every request by its route.
+
+    Paths among `longer` have bounds of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, longer: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._longer = longer or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -165,18 +204,19 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started, received, status = time.perf_counter(), 0, 500
+        most = self._longer.get(scope["path"], self._max_body_bytes)
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received <= self._max_body_bytes:
+            if received <= most:
                 return message
             # Reading on for a while lets the sender finish, and so hear what is wrong.
-            while message.get("more_body") and received <= DRAINED * self._max_body_bytes:
+            while message.get("more_body") and received <= DRAINED * most:
                 message = await receive()
                 received += len(message.get("body", b""))
-            raise HTTPException(413, f"a body may have {self._max_body_bytes} bytes")
+            raise HTTPException(413, f"a body may have {most} bytes")
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -187,7 +227,4 @@ class Edge:
         try:
             await self._app(scope, bounded, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            requests, latency = _series(route, status)
-            requests.inc()
-            latency.observe(time.perf_counter() - started)
+            count(getattr(scope.get("route"), "path", "none"), status, started=started)

@@ -1,4 +1,7 @@
-"""Read-your-writes: waiting until acknowledged events have taken effect."""
+"""Read-your-writes: waiting until acknowledged events and records have taken effect.
+
+The watermarks of the settings' group tell it of every group: they move with the effects.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ POLL_S = 0.002
 """How often the watermarks are looked at while somebody waits."""
 
 LoadIncarnations = Callable[[], Awaitable[Mapping[str, str]]]
-"""The incarnation of each event topic, by kind: clicks and purchases."""
+"""The incarnation of each topic, by kind: clicks, purchases, items and users."""
 
 
 class Effects:
-    """Knows which events are in effect, by the store's watermarks."""
+    """Knows which messages are in effect, by the store's watermarks."""
 
     def __init__(self, store: Store, load_incarnations: LoadIncarnations) -> None:
         self._store = store
@@ -24,7 +27,7 @@ class Effects:
         self._incarnations: Mapping[str, str] = {}
 
     async def reached(self, token: str, *, wait_s: float) -> bool:
-        """Whether the token's events are in effect, waiting at most `wait_s` for it.
+        """Whether the token's messages are in effect, waiting at most `wait_s` for it.
 
         Raises
         ------

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
+from models.answers import Answer
 from models.events import PutEvents
 from models.recommender import Recommender
+from models.records import Kind, Properties
 from models.settings import Settings
 from models.store import Store
+from models.tenants import Tenants
+
+ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
+
+
+@functools.cache
+def _answers(recipe: str, level: str) -> Counter:
+    """One series; looking it up by label costs more than counting."""
+    return ANSWERS.labels(recipe, level)
 
 
 @dataclass(frozen=True)
@@ -21,26 +35,40 @@ class Kafka:
     ----------
     publish
         Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
+    put
+        Sends metadata, by kind (``items`` or ``users``), group, and id and properties of each
+        record, None to remove it; gives its token once Kafka has acknowledged all of it, or raises
+        `Unavailable`.
     incarnations
-        The incarnation of the topics ``clicks`` and ``purchases``.
+        The incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``.
     missing
         What is not as it must be, in words; empty when all is well.
     """
 
     publish: Callable[[PutEvents], Awaitable[str]]
+    put: Callable[[Kind, str, Sequence[tuple[str, Properties | None]]], Awaitable[str]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes work with; `app.state.services`."""
+    """What the routes work with; store and recommender are those of the settings' group."""
 
     settings: Settings
     store: Store
     recommender: Recommender
+    tenants: Tenants
     kafka: Kafka
     effects: Effects
     impressions: Impressions
     clock: Callable[[], float]
     new_id: Callable[[], str]
+
+    def serve(
+        self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store
+    ) -> None:
+        """Note that a list is served out of a group's store: count it, and log it in there."""
+        tried = [item.item_id for item in answer.items if item.is_exploration]
+        self.impressions.log(store, recommendation_id, item_ids, tried)
+        _answers(answer.recipe, answer.level).inc()

@@ -1,30 +1,22 @@
--- Applies messages to one dataset group, exactly once each: the only place where state is written
--- on behalf of events. One call is one atomic step.
+-- What events change in one dataset group: the only place where state is written on their behalf.
+-- The body of a function that step.lua calls, once a step for each group that has events in it.
 --
--- KEYS[1]  {group}:watermarks, which also routes the call in a cluster
--- ARGV[1]  MessagePack of
---   prefix   "{group}:"
+-- Takes the group's prefix, "{group}:", and of the request of step.lua
 --   now      seconds; for expiry and freshness only, event times come with the events
 --   epoch    seconds; decay counts time from here, which keeps the logarithms small
---   limits   history, window, neighbours, tops, items, types; session_ttl, user_ttl (seconds)
+--   limits   history, window, neighbours, takers, tops, items, types; session_ttl, user_ttl (seconds)
 --   fade     fade[d] = log2 of a pair's weight at distance d
 --   rates    half-lives a second of the pair channels, then of the popularities
---   parts    {field, expected, messages} of each partition, where a message is
---            {offset, user or "", session, shard, accepted_at, events} and an event is
---            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash}
 --
--- Returns {status, watermark, offset, refused event numbers} of each part, then the counts.
---   status "applied"   the part is in effect up to its watermark
---          "lost"      the watermark is behind what the worker applied: go back and read again
---          "full"      the message at `offset` names new items beyond the limit; nothing of it,
---                      nor of what follows in the part, is in effect
+-- Returns functions, and the counts of what took effect. Nothing but new items and links is written
+-- before `write`.
 --
 -- Numbers that decay are kept as logarithms of forward-decayed sums (Cormode et al. 2009, "Forward
 -- decay"): log2(sum of weight * 2^(time / half-life)). They never need rescaling, and two of them
 -- compare the same way at any later time. Layouts: models/layout.py.
 
-local request = cmsgpack.unpack(ARGV[1])
-local prefix, now, limits = request.prefix, request.now, request.limits
+local prefix, request = ...
+local now, limits = request.now, request.limits
 local fade, rates = request.fade, request.rates
 local call, find, sub, rep = redis.call, string.find, string.sub, string.rep
 local pack, unpack_ = struct.pack, struct.unpack
@@ -33,7 +25,7 @@ local LN2 = log(2)
 local NONE = -1e30
 local EPOCH = request.epoch
 
-local PAIR, STAT, ENTRY, HEAD, PAGE = 24, 48, 15, 12, 64
+local PAIR, STAT, ENTRY, HEAD, PAGE, OWNERS, MINUTE = 24, 48, 15, 16, 64, 128, 60
 local EMPTY_PAIR = rep('\0', PAIR)
 
 local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
@@ -116,7 +108,7 @@ local function stat_of(index)
   end
   local n, purchases, first, last, hour, day, week, month = unpack_('<IIIIdddd', raw)
   if n == 0 then hour, day, week, month = NONE, NONE, NONE, NONE end
-  stat = {n, purchases, first, last, hour, day, week, month, key = key, at = at}
+  stat = {n, purchases, first, last, hour, day, week, month, key = key, at = at, seen = last}
   stats[index] = stat
   touched[#touched + 1] = index
   return stat
@@ -161,6 +153,32 @@ local function write_stats()
     end
     excess = call('ZCARD', key) - limits.tops
     if excess > 0 then call('ZREMRANGEBYRANK', key, 0, excess - 1) end
+  end
+end
+
+-- Moves items up in the lists of their categories, which are in order of minutes; see metadata.lua.
+local function write_categories()
+  local key = prefix .. 'categories'
+  if call('EXISTS', key) == 0 then return end
+  local lists = {}
+  for _, index in ipairs(touched) do
+    local stat = stats[index]
+    local minute = stat[4] - stat[4] % MINUTE
+    local raw = minute > stat.seen and call('HGET', key, index)
+    for _, name in ipairs(raw and cmsgpack.unpack(raw) or {}) do
+      local list = lists[name] or {}
+      lists[name] = list
+      list[#list + 1] = minute
+      list[#list + 1] = index
+    end
+  end
+  for name, list in pairs(lists) do
+    local listed = prefix .. 'category:' .. name
+    for from = 1, #list, 1000 do
+      call('ZADD', listed, 'GT', unpack(list, from, min(from + 999, #list)))
+    end
+    local excess = call('ZCARD', listed) - limits.tops
+    if excess > 0 then call('ZREMRANGEBYRANK', listed, 0, excess - 1) end
   end
 end
 
@@ -269,22 +287,61 @@ local function write_lists()
   for _, item in ipairs(list_keys) do write_list(lists[item]) end
 end
 
+-- Owners of items, written back at the end of the call ------------------------------------------
+
+local takers = {}
+
+-- The owner's first event on the item, of those it still has.
+local function remember_owner(item, number)
+  local added = takers[item] or {}
+  takers[item] = added
+  added[#added + 1] = pack('<I', number)
+end
+
+-- The newest stand last; there are at most twice as many as are wanted.
+local function write_takers()
+  local wanted = 4 * limits.takers
+  for item, added in pairs(takers) do
+    local key = prefix .. 'takers:' .. item
+    if call('APPEND', key, table.concat(added)) > 2 * wanted then
+      call('SET', key, call('GETRANGE', key, -wanted, -1))
+    end
+  end
+end
+
 -- Histories, written back at the end of the call ---------------------------------------------
 
 local histories, links = {}, {}
 
-local function history_of(key, ttl)
-  local history = histories[key]
+-- The history of an owner: "u:<user>", or "s:<session>" of a session without a user.
+local function history_of(owner, ttl)
+  local history = histories[owner]
   if history then return history end
-  local raw = call('GET', key)
+  local raw = call('GET', prefix .. 'history:' .. owner)
   if raw then
-    local count, last = unpack_('<Id', raw)
-    history = {count = count, accepted = last, entries = sub(raw, HEAD + 1)}
+    local count, number, last = unpack_('<IId', raw)
+    history = {count = count, number = number, accepted = last, entries = sub(raw, HEAD + 1)}
   else
-    history = {count = 0, accepted = 0, entries = '', fresh = true}
+    history = {count = 0, number = 0, accepted = 0, entries = '', fresh = true}
   end
   history.ttl = ttl
-  histories[key] = history
+  histories[owner] = history
+  return history
+end
+
+local function owner_page(number)
+  return prefix .. 'owners:' .. floor(number / OWNERS), number % OWNERS
+end
+
+-- The history of an owner, with a number by which items remember it.
+local function numbered(owner, ttl)
+  local history = history_of(owner, ttl)
+  if history.number == 0 then
+    history.number = call('HINCRBY', prefix .. 'counts', 'owner_index', 1)
+    local page, place = owner_page(history.number)
+    call('HSET', page, place, owner)
+    call('EXPIRE', page, limits.user_ttl)
+  end
   return history
 end
 
@@ -327,42 +384,51 @@ local function insert(history, entry, time)
   return at
 end
 
+local function has_item(history, item)
+  return locate(history.entries, pack('<I', item), ENTRY, 0) ~= nil
+end
+
 local function trim(history)
   local excess = #history.entries - limits.history * ENTRY
   if excess > 0 then history.entries = sub(history.entries, excess + 1) end
 end
 
 -- A session's anonymous events become the user's; none twice.
-local function join(session_key, history)
-  local anonymous = history_of(session_key, limits.session_ttl)
+local function join(session, history)
+  local anonymous = history_of(session, limits.session_ttl)
   if anonymous.fresh then return end
   for at = 1, #anonymous.entries, ENTRY do
     local entry = sub(anonymous.entries, at, at + ENTRY - 1)
     if not locate(history.entries, sub(entry, 10), ENTRY, 9) then
-      local _, time = unpack_('<II', entry)
+      local item, time = unpack_('<II', entry)
+      if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
       insert(history, entry, time)
       history.count = history.count + 1
     end
   end
   trim(history)
   history.accepted = max(history.accepted, anonymous.accepted)
-  histories[session_key] = {gone = true, count = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
+  call('HDEL', owner_page(anonymous.number))
+  histories[session] =
+    {gone = true, count = 0, number = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
 end
 
 local function owner(user, session, shard)
-  local session_key = prefix .. 'history:s:' .. session
+  local anonymous = 's:' .. session
   local generation = floor(now / limits.session_ttl)
   if user == '' then
     user = linked_user(session, shard, generation)
-    if not user then return history_of(session_key, limits.session_ttl), false end
+    if not user then return numbered(anonymous, limits.session_ttl), false end
   end
-  local history = history_of(prefix .. 'history:u:' .. user, limits.user_ttl)
+  local history = numbered('u:' .. user, limits.user_ttl)
   if user ~= session and linked_user(session, shard, generation) ~= user then
-    join(session_key, history)
+    join(anonymous, history)
     link(session, shard, generation, user)
   end
   return history, true
 end
+
+-- Events -------------------------------------------------------------------------------------
 
 local types, type_total = {}, nil
 
@@ -405,6 +471,7 @@ local function apply_event(history, event)
   end
   local item = 0
   if name ~= '' then item = known_item(name) or new_item(name) end
+  if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
   local at = insert(history, pack('<IIB', item, time, type_code(kind)) .. hash, time)
   if item ~= 0 then
     local repeated = at > ENTRY and unpack_('<I', history.entries, at - ENTRY) == item
@@ -433,36 +500,14 @@ local function apply_message(message)
   accepted = max(accepted, message[5])
 end
 
--- Partitions -------------------------------------------------------------------------------
-
-local watermarks = {}
-
-local function apply_part(part)
-  local field, expected, messages = part[1], part[2], part[3]
-  local before = tonumber(call('HGET', KEYS[1], field) or nil) or -1
-  if before < expected then return {'lost', before, -1, {}} end
-  local watermark, status, stopped_at, refused = before, 'applied', -1, {}
-  for _, message in ipairs(messages) do
-    if message[1] > watermark then
-      refused = refused_events(message[6])
-      if #refused > 0 then
-        status, stopped_at = 'full', message[1]
-        break
-      end
-      if #message[6] > 0 then apply_message(message) end
-      watermark = message[1]
-    end
-  end
-  if watermark > before then watermarks[field] = string.format('%.0f', watermark) end
-  return {status, watermark, stopped_at, refused}
-end
-
 local function write_histories()
-  for key, history in pairs(histories) do
+  for name, history in pairs(histories) do
+    local key = prefix .. 'history:' .. name
     if history.gone then
       call('DEL', key)
     elseif history.changed then
-      call('SET', key, pack('<Id', history.count, history.accepted) .. history.entries, 'EX', history.ttl)
+      local head = pack('<IId', history.count, history.number, history.accepted)
+      call('SET', key, head .. history.entries, 'EX', history.ttl)
     end
   end
 end
@@ -478,11 +523,15 @@ local function write_counts()
   end
 end
 
-local answer = {}
-for number, part in ipairs(request.parts) do answer[number] = apply_part(part) end
-write_lists()
-if #touched > 0 then write_stats() end
-write_histories()
-write_counts()
-for field, watermark in pairs(watermarks) do call('HSET', KEYS[1], field, watermark) end
-return cmsgpack.pack({answer, counts})
+local function write()
+  write_lists()
+  if #touched > 0 then
+    write_stats()
+    write_categories()
+  end
+  write_histories()
+  write_takers()
+  write_counts()
+end
+
+return {refused_events = refused_events, apply_message = apply_message, write = write, counts = counts}

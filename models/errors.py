@@ -2,12 +2,14 @@
 
 * RecommenderError
   x InvalidEvent            an event that breaks the schema
+  x InvalidRecord           metadata of an item or user that breaks a rule
   x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that was not given out by this service
   x NotConfigured           a setting that this command needs is missing
   x Unavailable             Kafka or Redis cannot be reached in time
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
+  x ClaimLost               a job was claimed by another since, or is no more
   x CannotStart             a process on this machine could not be started, and what to do
   x CannotPrepare           data cannot be prepared as asked, and what to do
   x ObjectNotFound          nothing lies at an object's URL
@@ -34,6 +36,10 @@ class InvalidEvent(RecommenderError):
     """An event breaks the schema; the text says which member and why."""
 
 
+class InvalidRecord(RecommenderError):
+    """Metadata of an item or user breaks a rule; the text says which member and why."""
+
+
 class InvalidRequest(RecommenderError):
     """A request breaks a rule; the text says which member and why."""
 
@@ -52,6 +58,10 @@ class Unavailable(RecommenderError):
 
 class CannotStart(RecommenderError):
     """A process on this machine could not be started; the text says why and names a way out."""
+
+
+class ClaimLost(RecommenderError):
+    """A job was claimed by another since, or is no more: what was done for it does not count."""
 
 
 class TopicMismatch(RecommenderError):

@@ -58,7 +58,12 @@ class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     accepted_at: Finite | None = None
 
 
+class _Tracked(msgspec.Struct, frozen=True, rename="camel"):
+    tracking_id: Id | None = None
+
+
 _decoder = msgspec.json.Decoder(PutEvents, strict=False)
+_tracked_decoder = msgspec.json.Decoder(_Tracked)
 _encoder = msgspec.json.Encoder()
 
 
@@ -97,6 +102,20 @@ def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEven
         for n, event in enumerate(message.event_list)
     ]
     return msgspec.structs.replace(message, event_list=events)
+
+
+def tracking_id_of(raw: bytes) -> str | None:
+    """The tracking id in a message that breaks the schema elsewhere, if it can be made out.
+
+    >>> tracking_id_of(b'{"trackingId":"shop","sessionId":5}')
+    'shop'
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        return _tracked_decoder.decode(raw).tracking_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def encode(message: PutEvents) -> bytes:

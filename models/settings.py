@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+QUOTAS = {
+    "schemas": 500,
+    "dataset-groups": 5,
+    "solutions": 10,
+    "campaigns": 5,
+    "recommenders": 5,
+    "filters": 30,
+    "filter-fields": 20,
+    "metric-attributions": 1,
+    "solution-versions": 1000,
+    "tags": 50,
+    "pending-dataset-import-jobs": 5,
+    "pending-dataset-export-jobs": 5,
+    "pending-data-deletion-jobs": 5,
+    "pending-batch-inference-jobs": 5,
+    "pending-batch-segment-jobs": 5,
+    "pending-solution-versions": 20,
+}
+"""Amazon's documented quotas, and numbers of our own for what it has none for."""
 
 
 class Settings(BaseSettings):
@@ -16,7 +36,10 @@ class Settings(BaseSettings):
     8
     """
 
-    model_config = SettingsConfigDict(env_prefix="RECOMMENDER_", frozen=True, extra="forbid")
+    # An input that is wrong may still be a secret: errors do not repeat it.
+    model_config = SettingsConfigDict(
+        env_prefix="RECOMMENDER_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     kafka: str = Field("", description="Kafka bootstrap servers, host:port[,…]; empty: embedded.")
     redis: str = Field("", description="Redis URL; empty: embedded.")
@@ -84,6 +107,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Items a group may hold; events on further new items go to the dead letters.",
     )
+    max_users: int = Field(
+        1_000_000,
+        ge=1,
+        description="Users with metadata a group may hold; records of more go to the dead letters.",
+    )
     batch_events: int = Field(
         500, ge=1, le=5000, description="Messages a worker applies in one atomic step, at most."
     )
@@ -94,10 +122,35 @@ class Settings(BaseSettings):
         description="How long a busy worker lets a batch fill; a lone event never waits.",
     )
     examples_per_s: float = Field(
-        50.0, ge=0, description="Training examples for the ranker that a worker samples, at most."
+        100.0,
+        ge=0,
+        description="Training examples for the ranker that a worker samples, at most; "
+        "fewer where the stream is behind.",
     )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
+    )
+    exploration_share: float = Field(
+        0.04,
+        ge=0,
+        le=0.5,
+        description="Share of an answer given to new items, so that they get their chance; "
+        "0 for none.",
+    )
+    popular_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of an answer that the week's 50 most popular items may take.",
+    )
+    category_share: float = Field(
+        1.0, gt=0, le=1, description="Share of an answer that items of one category may take."
+    )
+    category_property: str = Field(
+        "CATEGORY",
+        min_length=1,
+        max_length=150,
+        description="Property of items that names their categories, separated by |.",
     )
     cache_s: float = Field(
         1.0, ge=0, le=60, description="How old an item's neighbours and counts may be in an answer."
@@ -117,6 +170,49 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0: any free.")
+    campaigns: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")], str] = (
+        Field(
+            {
+                "default": "aws-user-personalization-v2",
+                "similar-items": "aws-similar-items",
+                "popularity": "aws-popularity-count",
+                "trending": "aws-trending-now",
+                "ranking": "aws-personalized-ranking",
+            },
+            description="Campaigns of the group that are always there, and the recipe of each "
+            "(JSON mapping).",
+        )
+    )
+    personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
+        "off",
+        description="Who may call /personalize: off (anybody, and only while the API listens on "
+        "loopback), access-key (who names a known key; no proof) or sigv4 (who signed with its "
+        "secret).",
+    )
+    personalize_access_keys: dict[str, SecretStr] = Field(
+        {}, description="Secret of each access key id that may call /personalize (JSON mapping)."
+    )
+    personalize_max_body_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body of /personalize: PutItems takes 320,000 characters.",
+    )
+    personalize_region: str = Field(
+        "us-east-1",
+        pattern=r"^[a-z0-9-]{1,32}$",
+        description="Region in the ARNs that are given out; in a request, any is accepted.",
+    )
+    personalize_account: str = Field(
+        "000000000000",
+        pattern=r"^[0-9]{12}$",
+        description="Account in the ARNs that are given out; in a request, any is accepted.",
+    )
+    personalize_quotas: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        QUOTAS,
+        description="Resources that there may be: of the service (schemas, dataset-groups), of a "
+        "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
+        "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
     )
@@ -144,6 +240,14 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_keys(cls, weights: dict[str, float]) -> dict[str, float]:
         return {name.lower(): weight for name, weight in weights.items()}
+
+    @field_validator("personalize_quotas")
+    @classmethod
+    def _all_quotas(cls, quotas: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(quotas.keys() - QUOTAS.keys())
+        if unknown:
+            raise ValueError(f"no such quotas: {', '.join(unknown)}; there are {', '.join(QUOTAS)}")
+        return {**QUOTAS, **quotas}
 
     @property
     def strong_types(self) -> frozenset[str]:

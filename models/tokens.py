@@ -1,7 +1,8 @@
 """Read-your-writes tokens: where in Kafka a sender's events stand, as short URL-safe text.
 
 `c0-123.p2-45` says: partition 0 of the clicks topic, offset 123, and partition 2 of the purchases
-topic, offset 45. Whoever sends it back as `?after=` waits until those messages have taken effect.
+topic, offset 45; `i` and `u` are the topics of items and users. Whoever sends it back as `?after=`
+waits until those messages have taken effect.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from typing import Literal, NamedTuple
 
 from models.errors import InvalidToken
 
-Kind = Literal["clicks", "purchases"]
-"""Which of the two event topics; the attribute of that name in `streams.topics.Topics`."""
+Kind = Literal["clicks", "purchases", "items", "users"]
+"""Which of the topics; the attribute of that name in `streams.topics.Topics`."""
 
-MAX_TOKEN_CHARACTERS = 128
-MAX_PARTS = 4
+MAX_TOKEN_CHARACTERS = 320
+MAX_PARTS = 10
 MAX_PARTITION = 2**31 - 1
 MAX_OFFSET = 2**63 - 1
 
-_KINDS: dict[str, Kind] = {"c": "clicks", "p": "purchases"}
+_KINDS: dict[str, Kind] = {"c": "clicks", "p": "purchases", "i": "items", "u": "users"}
 _NUMBER = r"0|[1-9][0-9]*"
-_PART = re.compile(rf"([cp])({_NUMBER})-({_NUMBER})")
+_PART = re.compile(rf"([cpiu])({_NUMBER})-({_NUMBER})")
 
 
 class Position(NamedTuple):
-    """One message of an event topic, without the topic's name."""
+    """One message of a topic, without the topic's name."""
 
     kind: Kind
     partition: int
@@ -44,7 +45,7 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Receipt:
-    """Kafka's acknowledgement of one PutEvents: the messages it became, one or two.
+    """Kafka's acknowledgement of one call: the messages it became.
 
     >>> Receipt((Published("events.clicks", 0, 123, "clicks"),)).token()
     'c0-123'
@@ -53,11 +54,17 @@ class Receipt:
     published: tuple[Published, ...]
 
     def token(self) -> str:
-        """The text that `parse_token` reads; empty where Kafka told no offset."""
+        """The text that `parse_token` reads; empty where Kafka told no offset.
+
+        It names the last message of each partition: those before it take effect first.
+        """
+        last: dict[tuple[Kind, int], int] = {}
+        for one in self.published:
+            if one.offset >= 0:
+                place = (one.kind, one.partition)
+                last[place] = max(one.offset, last.get(place, -1))
         return ".".join(
-            f"{one.kind[0]}{one.partition}-{one.offset}"
-            for one in self.published
-            if one.offset >= 0
+            f"{kind[0]}{partition}-{offset}" for (kind, partition), offset in last.items()
         )
 
 

@@ -36,12 +36,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     Attributes
     ----------
     stage
-        What gave up on it: sessions, ranker or forward.
+        What gave up on it: sessions, metadata, ranker or forward.
     reason, detail
         A word to count by, and a sentence to read.
     payload
         The original bytes, in base64; of more than a valid message may have, only so many. All are
         at `source` for as long as Kafka keeps them.
+    group
+        The dataset group it was for; empty where that could not be made out.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     source: Source
     at: float
     payload: str
+    group: str = ""
 
     def raw(self) -> bytes:
         """The original bytes."""
@@ -57,12 +60,19 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 def envelope(
-    stage: str, reason: str, detail: str, source: tuple[str, int, int], raw: bytes, *, now_s: float
+    stage: str,
+    reason: str,
+    detail: str,
+    source: tuple[str, int, int],
+    raw: bytes,
+    *,
+    now_s: float,
+    group: str = "",
 ) -> bytes:
     """A dead letter as JSON text; `source` is topic, partition, offset."""
     # Whole, in base64, the largest messages that Kafka takes would be larger than it takes.
     payload = base64.b64encode(raw[:MAX_MESSAGE_BYTES]).decode()
-    letter = DeadLetter(stage, reason, detail[:500], Source(*source), now_s, payload)
+    letter = DeadLetter(stage, reason, detail[:500], Source(*source), now_s, payload, group)
     return msgspec.json.encode(letter)
 
 

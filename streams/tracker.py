@@ -1,4 +1,4 @@
-"""The convenient way to send events: validated, in order, and told when Kafka has them.
+"""The convenient way to send events and metadata: validated, in order, acknowledged.
 
 Any Kafka client may produce to the event topics; this one adds the schema, the split by topic and
 a receipt. An acknowledged event is on every in-sync replica.
@@ -7,15 +7,14 @@ a receipt. An acknowledged event is on every in-sync replica.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgspec
 from kafka import KafkaProducer
@@ -30,9 +29,12 @@ from kafka.producer.future import RecordMetadata
 
 from models.errors import InvalidEvent, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
+from models.records import Kind as RecordKind
+from models.records import Properties, Record, checked, encode_record
 from models.settings import Settings
 from models.tokens import Kind, Published, Receipt
 from streams.connection import start_producer, stop_producer, unavailable
+from streams.deliveries import Delivery, Message
 from streams.topics import Topics
 
 MAX_UNACKNOWLEDGED_BYTES = 32 * 1024 * 1024
@@ -52,34 +54,8 @@ ONE_MESSAGE_ERRORS = (
 log = logging.getLogger(__name__)
 
 
-class _Message(NamedTuple):
-    """One Kafka message to be."""
-
-    kind: Kind
-    topic: str
-    value: bytes
-
-
-class _Delivery:
-    """One PutEvents on its way: its messages, and the future to settle once."""
-
-    def __init__(self, messages: Sequence[_Message]) -> None:
-        self.messages = messages
-        self.deadline_s = math.inf
-        self.published: dict[int, Published] = {}
-        self.future: Future[Receipt] = Future()
-        # From here on the caller cannot cancel it: a message sent cannot be called back.
-        self.future.set_running_or_notify_cancel()
-        self._is_claimed = False
-
-    def claim(self) -> bool:
-        """Whether the caller is the one to settle the future; to be called under the lock."""
-        is_first, self._is_claimed = not self._is_claimed, True
-        return is_first
-
-
 class Tracker:
-    """Sends events to the event topics; safe to use from many threads.
+    """Sends events and metadata to their topics; safe to use from many threads.
 
     Every sending call returns a `concurrent.futures.Future` of a `Receipt`. It is done when Kafka
     has acknowledged all of the call's events, or has `Unavailable` as its exception: by
@@ -127,7 +103,7 @@ class Tracker:
         # Seeded by the system once: asking it for every event costs more than the event.
         self._random = random.Random()
         self._changed = threading.Condition()
-        self._under_way: dict[_Delivery, None] = {}
+        self._under_way: dict[Delivery, None] = {}
         self._bytes = 0
         self._lost = 0
         self._attention = threading.Event()
@@ -195,10 +171,48 @@ class Tracker:
             accepted_at=now_s,
             tracking_id=valid.tracking_id or self._settings.tracking_id,
         )
-        delivery = _Delivery(self._split(valid))
+        return self._deliver(self._split(valid))
+
+    def put_items(
+        self, group: str, records: Iterable[tuple[str, Properties | None]]
+    ) -> Future[Receipt]:
+        """The future receipt of what is known of items from now on; see `Tracker` for how it ends.
+
+        Each record takes the place of what was known of its item; None removes that.
+
+        Raises
+        ------
+        InvalidRecord
+            At once, naming the record that breaks a rule; then none is sent.
+        """
+        return self._put_records("items", group, records)
+
+    def put_users(
+        self, group: str, records: Iterable[tuple[str, Properties | None]]
+    ) -> Future[Receipt]:
+        """The future receipt of what is known of users from now on; as `put_items`."""
+        return self._put_records("users", group, records)
+
+    def _put_records(
+        self, kind: RecordKind, group: str, records: Iterable[tuple[str, Properties | None]]
+    ) -> Future[Receipt]:
+        at, topic = self._now_s(), getattr(self._topics, kind)
+        messages = []
+        for name, properties in records:
+            valid = checked(kind, name, properties or {})
+            record = Record(group, name, None if properties is None else valid, at)
+            key, value = encode_record(kind, record)
+            messages.append(Message(kind, topic, key, value or None))
+        return self._deliver(messages)
+
+    def _deliver(self, messages: Sequence[Message]) -> Future[Receipt]:
+        delivery = Delivery(messages)
+        if not messages:
+            delivery.future.set_result(Receipt(()))
+            return delivery.future
         producer = self._admit(delivery)
         if producer is not None:
-            self._send(producer, delivery, valid.session_id.encode())
+            self._send(producer, delivery)
         return delivery.future
 
     def flush(self) -> None:
@@ -244,25 +258,26 @@ class Tracker:
         finally:
             self.close()
 
-    def _split(self, message: PutEvents) -> list[_Message]:
+    def _split(self, message: PutEvents) -> list[Message]:
         """The message's events by topic, in order, encoded."""
         by_kind: dict[Kind, list[Event]] = {}
         for event in message.event_list:
             is_purchase = event.event_type.lower() in self._settings.purchase_types
             by_kind.setdefault("purchases" if is_purchase else "clicks", []).append(event)
-        messages: list[_Message] = []
+        messages: list[Message] = []
         for kind, events in by_kind.items():
             value = encode(msgspec.structs.replace(message, event_list=events))
             if len(value) > MAX_MESSAGE_BYTES:
                 raise InvalidEvent(
                     f"message of {len(value)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
                 )
-            messages.append(_Message(kind, getattr(self._topics, kind), value))
+            key = message.session_id.encode()
+            messages.append(Message(kind, getattr(self._topics, kind), key, value))
         return messages
 
-    def _admit(self, delivery: _Delivery) -> KafkaProducer | None:
+    def _admit(self, delivery: Delivery) -> KafkaProducer | None:
         """The producer to send with, once there is room; without either the delivery has failed."""
-        size = sum(len(message.value) for message in delivery.messages)
+        size = sum(message.size for message in delivery.messages)
         with self._changed:
             has_room = self._changed.wait_for(
                 lambda: self._producer is None or self._bytes + size <= MAX_UNACKNOWLEDGED_BYTES,
@@ -280,22 +295,22 @@ class Tracker:
         self._fail(delivery, KafkaError(reason))
         return None
 
-    def _send(self, producer: KafkaProducer, delivery: _Delivery, key: bytes) -> None:
+    def _send(self, producer: KafkaProducer, delivery: Delivery) -> None:
         for n, message in enumerate(delivery.messages):
             refused = partial(self._refused, producer, delivery, n)
             try:
-                sent = producer.send(message.topic, value=message.value, key=key)
+                sent = producer.send(message.topic, value=message.value, key=message.key)
             except (KafkaError, ValueError) as error:
                 refused(error)
             else:
                 sent.add_callback(partial(self._acknowledged, delivery, n))
                 sent.add_errback(refused)
 
-    def _acknowledged(self, delivery: _Delivery, n: int, metadata: RecordMetadata) -> None:
+    def _acknowledged(self, delivery: Delivery, n: int, metadata: RecordMetadata) -> None:
         """Called by the producer's thread."""
         message = delivery.messages[n]
         with self._changed:
-            self._bytes -= len(message.value)
+            self._bytes -= message.size
             delivery.published[n] = Published(
                 message.topic, metadata.partition, metadata.offset, message.kind
             )
@@ -306,11 +321,11 @@ class Tracker:
             self._forget(delivery, lost=0)
 
     def _refused(
-        self, producer: KafkaProducer, delivery: _Delivery, n: int, error: Exception
+        self, producer: KafkaProducer, delivery: Delivery, n: int, error: Exception
     ) -> None:
         """Called by the producer's thread."""
         with self._changed:
-            self._bytes -= len(delivery.messages[n].value)
+            self._bytes -= delivery.messages[n].size
             is_due = delivery.claim()
             is_broken = producer is self._producer and not isinstance(error, ONE_MESSAGE_ERRORS)
         if is_due:
@@ -318,13 +333,13 @@ class Tracker:
         if is_broken:
             self._attention.set()
 
-    def _fail(self, delivery: _Delivery, error: Exception) -> None:
+    def _fail(self, delivery: Delivery, error: Exception) -> None:
         failure = unavailable(self._settings, error)
         failure.__cause__ = error
         delivery.future.set_exception(failure)
         self._forget(delivery, lost=1)
 
-    def _forget(self, delivery: _Delivery, *, lost: int) -> None:
+    def _forget(self, delivery: Delivery, *, lost: int) -> None:
         with self._changed:
             self._under_way.pop(delivery, None)
             self._lost += lost
@@ -389,7 +404,8 @@ class Tracker:
             stop_producer(started)
 
     def _start_producer(self, timeout_s: float) -> KafkaProducer:
-        names = (self._topics.clicks, self._topics.purchases)
+        topics = self._topics
+        names = (topics.clicks, topics.purchases, topics.items, topics.users)
         return start_producer(self._settings, names, linger_ms=self._linger_ms, timeout_s=timeout_s)
 
 

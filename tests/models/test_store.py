@@ -18,6 +18,7 @@ from models import layout
 from models.catalogue import Catalogue
 from models.errors import Unavailable
 from models.events import Event, event_hash
+from models.metadata import put_users
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of, stored_events
 from ops.embedded import free_port
@@ -328,7 +329,9 @@ async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
 
     assert await store.item_ids(await store.item_indexes([name])) == [name]
     assert await store.linked_user(name + "s", now_s=NOW) == name
-    assert await store.erase_user(name) == {"events": 1, "sessions": 1, "links": 1}
+    await put_users(store, [(name, {})], NOW)
+    removed = {"events": 1, "sessions": 1, "links": 1, "records": 1}
+    assert await store.erase_user(name) == removed
 
 
 async def test_erasing_a_user(store: Store) -> None:
@@ -346,7 +349,7 @@ async def test_erasing_a_user(store: Store) -> None:
 
     removed = await store.erase_user("ada")
 
-    assert removed == {"events": 4, "sessions": 2, "links": 2}
+    assert removed == {"events": 4, "sessions": 2, "links": 2, "records": 0}
     assert await store.linked_user("s1", now_s=NOW) is None
     assert await store.linked_user("s3", now_s=NOW) == "bob"
     after = await contents(store)
@@ -354,7 +357,7 @@ async def test_erasing_a_user(store: Store) -> None:
     assert [key for key in before if after.get(key) != before[key]] == [
         key for key in before if "ada" in key + str(before[key])
     ]
-    assert await store.erase_user("ada") == {"events": 0, "sessions": 0, "links": 0}
+    assert await store.erase_user("ada") == {"events": 0, "sessions": 0, "links": 0, "records": 0}
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:

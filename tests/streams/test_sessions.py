@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ import pytest
 
 from models.settings import Settings
 from models.store import Store, connect
+from models.tenants import Tenants
 from ops.embedded import start_redis
 from streams.dead_letters import DeadLetter
-from streams.sessions import Arrival, Partition, Sessions
+from streams.progress import OVERDUE_AFTER, Arrival, Partition
+from streams.sessions import Sessions
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
 NOW_S = 1.8e9
@@ -35,6 +38,7 @@ class Worker:
     messages: dict[Partition, list[bytes]] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
+    keys: set[bytes | None] = field(default_factory=set)
 
     async def assign(self, *partitions: Partition) -> None:
         """Give it these partitions, to read on where the store is."""
@@ -45,29 +49,30 @@ class Worker:
         )
         self.positions = {tp: mark + 1 for tp, mark in zip(partitions, marks, strict=True)}
 
-    def send(self, partition: Partition, *items: str | bytes) -> None:
+    def send(self, partition: Partition, *items: str | bytes, tracking_id: str = "shop") -> None:
         """Add a click on each item to a partition; bytes as they are."""
         log = self.messages.setdefault(partition, [])
         for item in items:
             event = {"eventType": "click", "itemId": item, "sentAt": 1.7e9 + len(log)}
-            log.append(
-                item
-                if isinstance(item, bytes)
-                else json.dumps({"sessionId": f"s{partition[1]}", "eventList": [event]}).encode()
-            )
+            message = {
+                "trackingId": tracking_id,
+                "sessionId": f"s{partition[1]}",
+                "eventList": [event],
+            }
+            log.append(item if isinstance(item, bytes) else json.dumps(message).encode())
 
     async def read(self, *partitions: Partition) -> None:
         """Hand over what lies beyond its position in these partitions, as one batch."""
         batch = []
         for tp in partitions:
             log, position = self.messages[tp], self.positions[tp]
-            batch += [Arrival(*tp, n, log[n]) for n in range(position, len(log))]
+            batch += [Arrival(*tp, n, log[n], b"key") for n in range(position, len(log)) if log[n]]
             self.positions[tp] = len(log)
         await self.sessions.apply(batch)
 
-    async def in_effect(self) -> tuple[int, list[int]]:
-        """Events in effect, and the watermark of each partition."""
-        counts = await self.sessions.store.counts()
+    async def in_effect(self, group: str = "shop") -> tuple[int, list[int]]:
+        """Events of a group that are in effect, and the position in each partition."""
+        counts = await self.sessions.tenants.store(group).counts()
         fields = [f"{topic}/{number}" for topic, number in (FIRST, SECOND)]
         return int(counts.get("events", 0)), await self.sessions.store.watermarks(fields)
 
@@ -75,20 +80,20 @@ class Worker:
 @pytest.fixture
 async def worker(redis_url: str) -> AsyncIterator[Worker]:
     """A worker of two partitions on an empty store."""
-    settings = Settings(examples_per_s=0)
-    store = Store(connect(redis_url), settings)
-    await store.redis.flushdb()
+    tenants = Tenants(connect(redis_url), Settings(examples_per_s=0))
+    await tenants.redis.flushdb()
 
-    async def publish(_: str, values: Sequence[bytes]) -> None:
+    async def publish(_: str, values: Sequence[bytes], key: bytes | None) -> None:
+        one.keys.add(key)
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
     async def rewind(positions: Mapping[Partition, int]) -> None:
         one.positions.update(positions)
 
-    one = Worker(Sessions(store, settings, publish=publish, rewind=rewind, clock=lambda: NOW_S))
+    one = Worker(Sessions(tenants, publish=publish, rewind=rewind, clock=lambda: NOW_S))
     await one.assign(FIRST, SECOND)
     yield one
-    await store.redis.aclose()
+    await tenants.redis.aclose()
 
 
 async def snapshot(store: Store) -> dict[bytes, bytes]:
@@ -140,8 +145,8 @@ async def test_partitions_taken_away_in_mid_step(worker: Worker) -> None:
     sessions = worker.sessions
     keep = sessions._publish
 
-    async def moved(kind: str, values: Sequence[bytes]) -> None:
-        await keep(kind, values)
+    async def moved(kind: str, values: Sequence[bytes], key: bytes | None) -> None:
+        await keep(kind, values, key)
         await worker.assign(SECOND)
 
     sessions._publish = moved
@@ -164,8 +169,8 @@ async def test_partitions_taken_away_while_redis_works(worker: Worker) -> None:
     store = worker.sessions.store
     run = store._run
 
-    async def moved(payload: bytes) -> bytes:
-        answer = await run(payload)
+    async def moved(payload: bytes, *, has_others: bool) -> bytes:
+        answer = await run(payload, has_others=has_others)
         await worker.assign(SECOND)
         return answer
 
@@ -186,3 +191,157 @@ async def test_nothing_is_accepted_in_the_future(worker: Worker) -> None:
     await worker.read(FIRST)
 
     assert (await worker.sessions.store.counts())["accepted_at"] == NOW_S
+
+
+async def test_a_group_registered_in_mid_stream_is_known_at_once(worker: Worker) -> None:
+    """Before it is registered its events are dead letters, from the next one on they count."""
+    worker.send(FIRST, "a", tracking_id="t-books")
+    await worker.read(FIRST)
+    await worker.sessions.tenants.register("t-books", "books")
+    worker.send(FIRST, "a", "b", tracking_id="t-books")
+    worker.send(FIRST, "c")
+    await worker.read(FIRST)
+
+    assert (await worker.in_effect("books"))[0] == 2
+    assert await worker.in_effect() == (1, [3, -1])
+    (letter,) = worker.letters
+    assert (letter.reason, letter.group) == ("invalid", "")
+    assert "'t-books'" in letter.detail
+    assert await worker.sessions.tenants.store("books").item_indexes(list("abc")) == [1, 2, 0]
+
+
+async def test_a_group_erased_under_the_stream_gets_nothing(worker: Worker) -> None:
+    """A worker that still takes its tracking id for known buries its events, and goes on."""
+    tenants = worker.sessions.tenants
+    await tenants.register("t-books", "books")
+    worker.send(FIRST, "a", tracking_id="t-books")
+    await worker.read(FIRST)
+    # Another process erases it; this one remembers the tracking id for as long as cache_s.
+    other = Tenants(tenants.redis, tenants.settings)
+    await other.erase("books")
+    worker.send(FIRST, "b", tracking_id="t-books")
+    worker.send(FIRST, "c")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (1, [2, -1])
+    assert await tenants.redis.keys("{books}:*") == []
+    assert [letter.source.offset for letter in worker.letters] == [1]
+
+    await other.register("t-books", "books")
+    worker.send(FIRST, "d", tracking_id="t-books")
+    await worker.read(FIRST)
+    assert await worker.in_effect("books") == (1, [3, -1])
+    assert await tenants.store("books").item_indexes(list("abd")) == [0, 0, 1]
+
+
+async def test_events_of_a_removed_tracker_are_dead_letters(worker: Worker) -> None:
+    """Its group stays, and those of another tracker count."""
+    tenants = worker.sessions.tenants
+    await tenants.register("one", "books")
+    await tenants.register("two", "books")
+    await tenants.remove("one")
+    worker.send(FIRST, "a", tracking_id="one")
+    worker.send(FIRST, "b", tracking_id="two")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect("books") == (1, [1, -1])
+    assert len(worker.letters) == 1
+
+
+async def test_dead_letters_name_the_group(worker: Worker, redis_url: str) -> None:
+    """What is invalid or too much of a group is buried in its name, and under its key."""
+    tenants = Tenants(connect(redis_url), Settings(examples_per_s=0, max_items=1))
+    worker.sessions = Sessions(
+        tenants,
+        publish=worker.sessions._publish,
+        rewind=worker.sessions._rewind,
+        clock=lambda: NOW_S,
+    )
+    await worker.assign(FIRST)
+    await tenants.register("t-books", "books")
+    worker.send(FIRST, b'{"trackingId":"t-books","eventList":5}', b'{"eventList":5}', b"bad")
+    worker.send(FIRST, "a", "b", tracking_id="t-books")
+    worker.send(FIRST, "a", "b")
+    await worker.read(FIRST)
+
+    assert [(letter.reason, letter.group) for letter in worker.letters] == [
+        ("invalid", "books"),
+        ("invalid", "shop"),
+        ("invalid", "shop"),
+        ("catalogue-full", "books"),
+        ("catalogue-full", "shop"),
+    ]
+    assert worker.keys == {b"key"}
+    await tenants.redis.aclose()
+
+
+async def test_what_redis_lost_of_a_group_is_read_again(worker: Worker) -> None:
+    """The effects of all groups come back, each once, whichever of them the lost ones were."""
+    tenants = worker.sessions.tenants
+    await tenants.register("t-books", "books")
+    worker.send(FIRST, "a")
+    worker.send(FIRST, "b", tracking_id="t-books")
+    await worker.read(FIRST)
+    kept = await snapshot(worker.sessions.store)
+    worker.send(FIRST, "c", "d", tracking_id="t-books")
+    worker.send(FIRST, "e")
+    await worker.read(FIRST)
+    await restore(worker.sessions.store, kept)
+    worker.send(FIRST, "f", tracking_id="t-books")
+    await worker.read(FIRST)
+    await worker.read(FIRST)
+
+    assert await worker.in_effect("books") == (4, [5, -1])
+    assert await worker.in_effect() == (2, [5, -1])
+
+
+async def test_what_kafka_lost_meanwhile_is_not_waited_for(worker: Worker) -> None:
+    """Where nothing is left of what was to be read again, reading goes on with what comes next."""
+    worker.send(FIRST, "a", "b")
+    await worker.read(FIRST)
+    await restore(worker.sessions.store, {})
+    await worker.sessions.go_back_where_lost()
+    worker.messages[FIRST] = [b"", b""]
+    worker.send(FIRST, "c", "d")
+    await worker.read(FIRST)
+    assert await worker.in_effect() == (0, [-1, -1])
+    for _ in range(OVERDUE_AFTER):
+        assert worker.positions[FIRST] == 4
+        await worker.sessions.go_back_where_lost()
+    assert worker.positions[FIRST] == 0
+    worker.send(FIRST, "e")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (3, [4, -1])
+
+
+async def test_examples_are_sent_in_the_name_of_their_group(redis_url: str) -> None:
+    """Choices of every group are sampled, each against its own group's candidates."""
+    sent: list[tuple[bytes | None, int]] = []
+
+    async def publish(kind: str, values: Sequence[bytes], key: bytes | None) -> None:
+        assert kind == "examples"
+        sent.append((key, len(values)))
+
+    clock = itertools.count(NOW_S)
+    tenants = Tenants(connect(redis_url), Settings(cache_s=0))
+    await tenants.redis.flushdb()
+    await tenants.register("t-books", "books")
+    sessions = Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock))
+    one = Worker(sessions)
+    await one.assign(FIRST)
+    for item in "ab":
+        one.send(FIRST, item)
+        one.send(FIRST, item, tracking_id="t-books")
+        await one.read(FIRST)
+    assert sessions._offering is not None
+    await sessions._offering
+
+    assert sorted(sent, key=str) == [(None, 1), (b"books", 1)]
+    await tenants.close()
+    await tenants.redis.aclose()
+
+
+async def no_rewind(positions: Mapping[Partition, int]) -> None:
+    """Nothing is read again."""
+    raise AssertionError(positions)

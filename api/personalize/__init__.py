@@ -1,0 +1,1 @@
+"""The Amazon Personalize API: unmodified AWS clients, pointed here by their endpoint."""

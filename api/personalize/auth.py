@@ -1,0 +1,240 @@
+"""Who may call the Amazon Personalize API: anybody on this machine, or holders of access keys.
+
+AWS clients sign every request with Signature Version 4. Its check needs what was sent, unchanged:
+the raw path, the query string, the Host header and the bytes of the body. A proxy that rewrites the
+Host header breaks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+from models.errors import NotConfigured
+from models.settings import Settings
+
+SKEW_S = 15 * 60
+"""How far a request's time may lie from the present."""
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+SERVICE = "personalize"
+MUST_SIGN = ("host", "x-amz-date", "x-amz-target")
+"""Headers that must be signed where they are sent: what is asked for, of whom, and when."""
+
+Check = Callable[[Scope, bytes, float], None]
+"""Passes a request with this body at this time, in Unix seconds, or raises `Refused`."""
+
+_PART = r"([^/,\s]{1,128})"
+_AUTHORIZATION = re.compile(
+    rf"{ALGORITHM}\s+Credential={_PART}/(\d{{8}})/{_PART}/{_PART}/aws4_request\s*,"
+    r"\s*SignedHeaders=([a-z0-9;_-]{1,4096})\s*,\s*Signature=([0-9a-f]{64})",
+    re.ASCII,
+)
+
+
+class Refused(Exception):
+    """A request is not let in."""
+
+    def __init__(self, code: str, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class Signed(NamedTuple):
+    """What an Authorization header says."""
+
+    key_id: str
+    date: str
+    region: str
+    service: str
+    headers: list[str]
+    signature: str
+
+
+def check_of(settings: Settings) -> Check:
+    """The check that the settings ask for.
+
+    Without authentication requests pass only while the API listens on this machine alone: on any
+    other address they are refused, in words that name the setting.
+
+    Raises
+    ------
+    NotConfigured
+        Access keys are to be checked, and there are none.
+    """
+    if settings.personalize_auth == "off":
+        return _pass if is_loopback(settings.host) else _closed
+    secrets = {
+        key_id: secret.get_secret_value()
+        for key_id, secret in settings.personalize_access_keys.items()
+    }
+    if not secrets:
+        raise NotConfigured(
+            f"RECOMMENDER_PERSONALIZE_AUTH is {settings.personalize_auth}, which needs "
+            'RECOMMENDER_PERSONALIZE_ACCESS_KEYS, such as {"<access key id>": "<secret>"}'
+        )
+    if settings.personalize_auth == "access-key":
+        return lambda scope, _, __: _check_key(scope, secrets)
+    return lambda scope, body, now_s: _check_signature(scope, body, now_s, secrets)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "shop.example")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _pass(_: Scope, __: bytes, ___: float) -> None:
+    """Let anybody in."""
+
+
+def _closed(_: Scope, __: bytes, ___: float) -> None:
+    raise Refused(
+        "AccessDeniedException",
+        "the Amazon Personalize API is closed, for it asks nobody who they are and listens beyond "
+        "this machine: set RECOMMENDER_PERSONALIZE_AUTH=sigv4 and "
+        "RECOMMENDER_PERSONALIZE_ACCESS_KEYS, or RECOMMENDER_HOST=127.0.0.1",
+    )
+
+
+def _check_key(scope: Scope, secrets: Mapping[str, str]) -> None:
+    """Pass whoever names a known access key; it is an identifier, and proves nothing."""
+    _known(_signed(_joined(scope)).key_id, secrets)
+
+
+def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[str, str]) -> None:
+    """Pass what was signed with the secret of a known access key, and lately; about 30 µs."""
+    headers = _joined(scope)
+    signed = _signed(headers)
+    secret = _known(signed.key_id, secrets)
+    unsigned = [name for name in MUST_SIGN if name in headers and name not in signed.headers]
+    if unsigned or "x-amz-date" not in headers or "host" not in headers:
+        raise _mismatch(f"these headers must be sent and signed: {', '.join(MUST_SIGN)}")
+    sent_at = headers["x-amz-date"]
+    _check_time(sent_at, now_s)
+    if signed.service != SERVICE or not sent_at.startswith(signed.date):
+        raise _mismatch(f"the scope must be of the service {SERVICE}, and of the request's day")
+    hashed = hashlib.sha256(body).hexdigest()
+    if headers.get("x-amz-content-sha256", hashed) != hashed:
+        raise _mismatch("x-amz-content-sha256 is not the hash of the body")
+    canonical = "\n".join(
+        [
+            scope["method"],
+            _signed_path(scope["raw_path"].decode("latin-1")),
+            _sorted_query(scope["query_string"].decode("latin-1")),
+            *(f"{name}:{headers.get(name, '')}" for name in signed.headers),
+            "",
+            ";".join(signed.headers),
+            hashed,
+        ]
+    )
+    scope_text = f"{signed.date}/{signed.region}/{signed.service}/aws4_request"
+    canonical_hash = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+    to_sign = f"{ALGORITHM}\n{sent_at}\n{scope_text}\n{canonical_hash}"
+    key = _signing_key(secret, signed.date, signed.region, signed.service)
+    expected = hmac.new(key, to_sign.encode("latin-1"), hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(expected, signed.signature):
+        raise _mismatch("check the secret access key, and that no proxy rewrites Host or body")
+
+
+def _joined(scope: Scope) -> dict[str, str]:
+    """Headers by name, as they are signed: trimmed, spaces single, repeated ones joined."""
+    joined: dict[str, str] = {}
+    for raw_name, raw in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), " ".join(raw.decode("latin-1").split())
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+def _signed(headers: Mapping[str, str]) -> Signed:
+    authorization = headers.get("authorization")
+    if authorization is None:
+        raise Refused(
+            "MissingAuthenticationTokenException", "the request is not signed: set access keys"
+        )
+    match = _AUTHORIZATION.fullmatch(authorization)
+    if match is None:
+        raise Refused(
+            "IncompleteSignatureException",
+            f"the Authorization header is not one of {ALGORITHM}",
+            status=400,
+        )
+    key_id, date, region, service, names, signature = match.groups()
+    return Signed(key_id, date, region, service, names.split(";"), signature)
+
+
+def _known(key_id: str, secrets: Mapping[str, str]) -> str:
+    """The secret of an access key; every known key is compared with, in constant time."""
+    found = None
+    for known, secret in secrets.items():
+        if hmac.compare_digest(known.encode(), key_id.encode()):
+            found = secret
+    if found is None:
+        raise Refused(
+            "UnrecognizedClientException", "The security token included in the request is invalid."
+        )
+    return found
+
+
+def _check_time(sent_at: str, now_s: float) -> None:
+    try:
+        then = datetime.strptime(sent_at, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise _mismatch("x-amz-date must look like 20261124T235959Z") from None
+    late_s = now_s - then.timestamp()
+    if abs(late_s) > SKEW_S:
+        now = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+        what = "expired" if late_s > 0 else "not yet current"
+        raise Refused(
+            "InvalidSignatureException",
+            f"Signature {what}: {sent_at} is more than 15 min. from {now}",
+        )
+
+
+def _signed_path(path: str) -> str:
+    """The path as it is signed: as sent, but each slash once, and encoded again.
+
+    >>> _signed_path("/personalize//%20x/")
+    '/personalize/%2520x/'
+    """
+    parts = [part for part in path.split("/") if part]
+    end = "/" if path.endswith("/") and parts else ""
+    return quote(f"/{'/'.join(parts)}{end}", safe="/~")
+
+
+def _sorted_query(query: str) -> str:
+    """The query string as it is signed: as sent, in the order of its names."""
+    pairs = sorted(pair.partition("=")[::2] for pair in query.split("&") if pair)
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+@lru_cache(maxsize=64)
+def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    """The key of one day, region and service; the same for all requests of a client's day."""
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode("latin-1"), "sha256")
+    return key
+
+
+def _mismatch(hint: str) -> Refused:
+    return Refused(
+        "InvalidSignatureException",
+        f"The request signature we calculated does not match the signature you provided; {hint}.",
+    )

@@ -1,0 +1,26 @@
+"""What every operation works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from models.resources import Resources
+from models.tenants import Tenants
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every operation works with.
+
+    Attributes
+    ----------
+    resources, tenants
+        Resources by ARN, and dataset groups by name and tracking id.
+    services
+        The `api.services.Services` of the whole API.
+    """
+
+    resources: Resources
+    tenants: Tenants
+    services: Any

@@ -1,0 +1,98 @@
+"""Schemas and datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.documents import deleting, describing, found, listing, new, quota
+from api.personalize.groups import name_of
+from api.personalize.wire import Operation
+from models.errors import InvalidInput, ResourceInUse
+from models.resource import Resource, index_name
+from models.resources import Bound
+from models.schemas import check_columns, check_replacement, dataset_type_of, parse_schema
+from models.statuses import ACTIVE
+
+
+async def create_schema(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A schema that is one; whether it fits a type of dataset shows when one is created."""
+    parse_schema(request["schema"])
+    schema = new(context, f"schema/{request['name']}", request)
+    await context.resources.create(schema, quota(context, "schema"))
+    return {"schemaArn": context.resources.arn(schema.path)}
+
+
+async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """An empty dataset of a group; there is one of each type at most."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    schema = await found(context, request["schemaArn"], "schema")
+    dataset_type = dataset_type_of(request["datasetType"])
+    _check(schema, dataset_type, group)
+    # Again, for whoever created the group may have been interrupted.
+    await context.tenants.create(name_of(group))
+    path = f"dataset/{name_of(group)}/{dataset_type}"
+    dataset = new(context, path, request, group.path, schema.path, datasetType=dataset_type)
+    await context.resources.create(dataset)
+    return {"datasetArn": context.resources.arn(path)}
+
+
+async def update_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Another schema for a dataset, if what was imported under the old one still fits."""
+    resources, now_s = context.resources, context.services.clock()
+    dataset = await found(context, request["datasetArn"], "dataset")
+    schema = await found(context, request["schemaArn"], "schema")
+    group, old_schema = [await resources.get(link) for link in dataset.links]
+    _check(schema, dataset.data["datasetType"], group)
+    check_replacement(parse_schema(old_schema.data["schema"]), parse_schema(schema.data["schema"]))
+    schema_arn = resources.arn(schema.path)
+    update = {
+        "schemaArn": schema_arn,
+        "status": ACTIVE,
+        "creationDateTime": now_s,
+        "lastUpdatedDateTime": now_s,
+    }
+
+    def updated(old: Resource) -> Resource:
+        if old.links != dataset.links:
+            raise ResourceInUse("the dataset's schema is being changed by another")
+        return old.hanging_on(group.path, schema.path).with_data(
+            now_s=now_s, schemaArn=schema_arn, latestDatasetUpdate=update
+        )
+
+    importing = index_name("dataset-import-job", dataset.path, only="unfinished")
+    await resources.change(
+        dataset.path, updated, Bound(importing, 0, ResourceInUse("an import is under way"))
+    )
+    return {"datasetArn": resources.arn(dataset.path)}
+
+
+async def delete_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The dataset and its ended jobs go; what it brought stays until the group is deleted."""
+    dataset = await found(context, request["datasetArn"], "dataset")
+    training = index_name("solution-version", dataset.links[0], only="unfinished")
+    error = ResourceInUse("a solution version of the dataset group is being created")
+    await context.resources.remove(dataset.path, Bound(training, 0, error))
+    return {}
+
+
+def _check(schema: Resource, dataset_type: str, group: Resource) -> None:
+    """Raise `InvalidInput` for a schema that does not fit a type of dataset in a group."""
+    domain, of_schema = group.data.get("domain"), schema.data.get("domain")
+    if domain != of_schema:
+        theirs, its = domain or "none", of_schema or "none"
+        raise InvalidInput(f"the schema is of domain {its}, the dataset group of {theirs}")
+    check_columns(parse_schema(schema.data["schema"]), dataset_type, domain)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateSchema": create_schema,
+    "DescribeSchema": describing("schema"),
+    "ListSchemas": listing("schema"),
+    "DeleteSchema": deleting("schema"),
+    "CreateDataset": create_dataset,
+    "DescribeDataset": describing("dataset"),
+    "ListDatasets": listing("dataset"),
+    "UpdateDataset": update_dataset,
+    "DeleteDataset": delete_dataset,
+}

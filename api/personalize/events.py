@@ -1,0 +1,87 @@
+"""Events and metadata in: the operations of personalize-events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from api.personalize.context import Context
+from api.services import Services
+from models import events
+from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
+from models.kinds import path_of
+from models.records import Kind, checked
+from models.statuses import ACTIVE
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+async def put_events(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Nothing, once Kafka has acknowledged all of the events."""
+    services: Services = context.services
+    now_s, limit_s = services.clock(), services.settings.future_limit_s
+    if await context.tenants.group_of(request["trackingId"]) is None:
+        raise InvalidInput(f"no event tracker has the tracking id {request['trackingId']!r}")
+    try:
+        message = events.parse(_encode(request), now_s=now_s, future_limit_s=limit_s)
+        await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
+    except InvalidEvent as error:
+        raise InvalidInput(str(error)) from error
+    return {}
+
+
+async def put_items(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Nothing, once Kafka has acknowledged what is now known of all the items."""
+    await _put(context, "items", request["datasetArn"], request["items"], "itemId")
+    return {}
+
+
+async def put_users(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Nothing, once Kafka has acknowledged what is now known of all the users."""
+    await _put(context, "users", request["datasetArn"], request["users"], "userId")
+    return {}
+
+
+async def _put(
+    context: Context, kind: Kind, arn: str, records: Sequence[Mapping[str, Any]], id_name: str
+) -> None:
+    """Send records of a dataset; none of them, if one breaks a rule."""
+    group = await _group_of(context, kind, arn)
+    put = []
+    for n, record in enumerate(records, 1):
+        path = f"{kind}.{n}.member.properties"
+        try:
+            properties = _properties(record.get("properties", "{}"))
+            put.append((record[id_name], dict(checked(kind, record[id_name], properties))))
+        except InvalidRecord as error:
+            raise InvalidInput(f"{error} - at {path}") from error
+    await context.services.kafka.put(kind, group, put)
+
+
+async def _group_of(context: Context, kind: Kind, arn: str) -> str:
+    """The group of a dataset; the one of the settings has its datasets from the start."""
+    services: Services = context.services
+    path = path_of(arn)
+    what, _, rest = path.partition("/")
+    group, _, dataset = rest.partition("/")
+    if (what, dataset) != ("dataset", kind.upper()):
+        raise InvalidInput(f"{arn} is not the ARN of a dataset of {kind}")
+    if group != services.settings.group:
+        found = await context.resources.recent(path, now_s=services.clock())
+        if found.status != ACTIVE:
+            raise ResourceInUse(f"{arn} is {found.status}, not {ACTIVE}")
+    return group
+
+
+def _properties(text: str) -> dict[str, Any]:
+    """A record's properties, which are JSON text within the JSON."""
+    try:
+        found = _decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRecord(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidRecord("not a JSON object")
+    return found

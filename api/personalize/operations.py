@@ -1,0 +1,35 @@
+"""Every operation that is implemented, by its name in the API.
+
+`python -m api.personalize.operations` prints the table in docs/personalize-compatibility.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from api.personalize import control, events, runtime
+from api.personalize.shapes import SERVICES, described
+from api.personalize.wire import Operation
+
+OPERATIONS: Mapping[str, Operation] = {
+    "PutEvents": events.put_events,
+    "PutItems": events.put_items,
+    "PutUsers": events.put_users,
+    "GetRecommendations": runtime.get_recommendations,
+    "GetPersonalizedRanking": runtime.get_personalized_ranking,
+    **control.OPERATIONS,
+}
+
+
+def operations_table() -> str:
+    """A Markdown table of all operations of the API, and whether each is done."""
+    lines = ["| service | operation | here |", "|---|---|---|"]
+    for service in SERVICES:
+        for name in sorted(name for name, one in described().items() if one.service == service):
+            here = "done" if name in OPERATIONS else "answers `InvalidInputException`"
+            lines.append(f"| {service} | {name} | {here} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(operations_table())  # noqa: T201  the document is filled from it

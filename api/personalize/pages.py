@@ -1,0 +1,54 @@
+"""Pages of lists: tokens that say where the next one begins, good for the same list only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from models.errors import InvalidNextToken
+
+LENGTH = 100
+"""Of a page, where a request does not say."""
+
+_TOKEN = re.compile(r"([0-9a-f]{1,14})-([0-9a-f]{16})")
+
+One = TypeVar("One")
+
+
+def token_of(listing: str, position: int) -> str:
+    """The token of what follows a position in a list.
+
+    >>> position_of("filters", token_of("filters", 25))
+    25
+    """
+    digest = hashlib.blake2b(f"{listing}\n{position}".encode(), digest_size=8)
+    return f"{position:x}-{digest.hexdigest()}"
+
+
+def position_of(listing: str, token: str | None) -> int:
+    """Where a token's page begins; 0 without a token.
+
+    Raises
+    ------
+    InvalidNextToken
+        For anything that `token_of` did not give for this list.
+    """
+    if not token:
+        return 0
+    match = _TOKEN.fullmatch(token)
+    position = int(match[1], 16) if match else 0
+    if token != token_of(listing, position):
+        raise InvalidNextToken("nextToken was not given out for this list")
+    return position
+
+
+def page_of(
+    everything: Sequence[One], listing: str, request: dict[str, Any]
+) -> tuple[Sequence[One], dict[str, str]]:
+    """The page of a list that a request asks for, and the member `nextToken` if there is more."""
+    start = position_of(listing, request.get("nextToken"))
+    end = start + request.get("maxResults", LENGTH)
+    more = {"nextToken": token_of(listing, end)} if end < len(everything) else {}
+    return everything[start:end], more

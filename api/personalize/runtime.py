@@ -1,0 +1,177 @@
+"""Recommendations out: the operations of personalize-runtime."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from api.personalize.columns import columns_of, values_of
+from api.personalize.context import Context
+from api.personalize.filtering import let_through
+from api.personalize.targets import Asked, Target
+from api.services import Services
+from models.answers import MAX_RESULTS, Answer
+from models.errors import InvalidInput
+from models.recommender import Recommender
+from models.store import CONNECTION_ERRORS
+
+DEFAULT_RESULTS = 25
+MAX_RANKED = 500
+SCORE_DIGITS = 7
+FOUND = ("ranked", "retrieved")
+"""Levels of answers that follow from what a user did; the others show what is popular."""
+
+
+async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """What the campaign or recommender recommends; someone unknown gets what is trending.
+
+    Filters and promotions choose among all candidates, before the list is cut to its length.
+    """
+    services: Services = context.services
+    asked = await Asked.of(
+        context, request, "USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS"
+    )
+    k = _length(request)
+    columns = columns_of(asked.target, request.get("metadataColumns", {}), k)
+    promotions = request.get("promotions", [])
+    is_plain = not promotions and "filterArn" not in request
+    answer = await _answer(context, asked, k if is_plain else MAX_RESULTS)
+    names = [item.item_id for item in answer.items]
+    recommendation_id = services.new_id()
+    promoted: list[str] = []
+    for promotion in promotions:
+        promoted = await _promoted(context, asked, promotion, names, k)
+    if not is_plain:
+        chosen = frozenset(promoted)
+        rest = [name for name in names if name not in chosen]
+        rest = await let_through(context, asked, request, rest)
+        # Seeded by what is new in every answer, and known to who hands out the ids.
+        names = mixed(rest, promoted, k, random.Random(recommendation_id))
+    items = _items(names, answer, asked.target)
+    for promotion in promotions:
+        _promote(items, frozenset(promoted), promotion, asked.target)
+    await _add_metadata(context, asked, columns, items)
+    services.serve(recommendation_id, answer, names, context.tenants.store(asked.target.group))
+    return {"itemList": items, "recommendationId": recommendation_id}
+
+
+async def get_personalized_ranking(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The given items in the order this user is most likely to want them, unknown ones last.
+
+    A filter leaves items out before they are ranked, so that scores add up to one.
+    """
+    services: Services = context.services
+    asked = await Asked.of(context, request, "PERSONALIZED_RANKING")
+    wanted = list(dict.fromkeys(request["inputList"]))
+    if not 1 <= len(wanted) <= MAX_RANKED:
+        raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(wanted)}")
+    columns = columns_of(asked.target, request.get("metadataColumns", {}), len(wanted))
+    wanted = await let_through(context, asked, request, wanted)
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
+    names = [item.item_id for item in answer.items]
+    items = _items(names, answer, asked.target)
+    await _add_metadata(context, asked, columns, items)
+    recommendation_id = services.new_id()
+    services.serve(recommendation_id, answer, names, recommender.store)
+    return {"personalizedRanking": items, "recommendationId": recommendation_id}
+
+
+def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Random) -> list[str]:
+    """At most k items, promoted ones at random places, and in order among themselves.
+
+    >>> mixed(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
+    ['a', 'P', 'Q', 'b']
+    """
+    length = min(k, len(plain) + len(promoted))
+    places = frozenset(rng.sample(range(length), min(len(promoted), length)))
+    left, right = iter(promoted), iter(plain)
+    return [next(left) if place in places else next(right) for place in range(length)]
+
+
+async def _answer(context: Context, asked: Asked, k: int) -> Answer:
+    """The answer to the recipe's question; from the cache while the store is away."""
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    now_s = context.services.clock()
+    kind = asked.target.recipe.type
+    try:
+        if kind == "USER_PERSONALIZATION":
+            return await recommender.recommend(
+                user_id=asked.user_id, item_id=asked.item_id, k=k, now_s=now_s
+            )
+        if kind == "RELATED_ITEMS" and asked.item_id is not None:
+            return await recommender.similar(asked.item_id, k=k, now_s=now_s)
+        if asked.target.recipe.name.endswith("trending-now"):
+            return await recommender.trending(k=k, now_s=now_s)
+        return await recommender.popular(k=k, now_s=now_s)
+    except CONNECTION_ERRORS:
+        fallback = recommender.from_cache(k=k)
+        if fallback is None:
+            raise
+        return fallback
+
+
+async def _promoted(
+    context: Context, asked: Asked, promotion: Mapping[str, Any], names: Sequence[str], k: int
+) -> list[str]:
+    """The items to promote, best first: of the candidates, then of the popular items."""
+    for name in ("filterArn", "percentPromotedItems"):
+        if name not in promotion:
+            raise InvalidInput(f"a promotion needs a {name}")
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    popular = await recommender.popular(k=MAX_RESULTS, now_s=context.services.clock())
+    known = dict.fromkeys([*names, *(item.item_id for item in popular.items)])
+    allowed = await let_through(context, asked, promotion, list(known))
+    return allowed[: math.ceil(k * promotion["percentPromotedItems"] / 100)]
+
+
+def _length(request: Mapping[str, Any]) -> int:
+    k: int = request.get("numResults") or DEFAULT_RESULTS
+    if k > MAX_RESULTS:
+        raise InvalidInput(f"numResults is at most {MAX_RESULTS}, not {k}")
+    return k
+
+
+def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[str, Any]]:
+    """The items as `PredictedItem` describes them, with what their recipe tells of them."""
+    if not target.is_scored:
+        return [{"itemId": name} for name in names]
+    is_found = answer.level in FOUND
+    # Scores of what is popular are relative to the first; those of a user's candidates are shares.
+    total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
+    scores = {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
+    items: list[dict[str, Any]] = [
+        {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
+        for name in names
+    ]
+    if target.has_reasons and not is_found:
+        for item in items:
+            item["reason"] = ["Popular item"]
+    return items
+
+
+def _promote(
+    items: Sequence[dict[str, Any]],
+    promoted: Collection[str],
+    promotion: Mapping[str, Any],
+    target: Target,
+) -> None:
+    """Say of the items of an answer which were promoted."""
+    for item in items:
+        if item["itemId"] in promoted:
+            if "name" in promotion:
+                item["promotionName"] = promotion["name"]
+            if target.has_reasons:
+                item["reason"] = ["Promoted item"]
+
+
+async def _add_metadata(
+    context: Context, asked: Asked, columns: Sequence[str], items: Sequence[dict[str, Any]]
+) -> None:
+    if columns:
+        names = [item["itemId"] for item in items]
+        values = await values_of(context, asked.target.group, columns, names)
+        for item, metadata in zip(items, values, strict=True):
+            item["metadata"] = metadata

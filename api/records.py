@@ -1,0 +1,151 @@
+"""Metadata over HTTP: what is known of items and users, in and out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+
+from api.answers import AcceptedRecordsShape, ErrorShape, ItemShape, json_response
+from api.queries import Waiting, documented, query
+from api.services import Services
+from models import metadata
+from models.errors import InvalidRecord
+from models.events import Id
+from models.records import MAX_CHARACTERS, Kind, Properties, Value, checked
+
+MAX_RECORDS = 10
+MAX_BODY_BYTES = MAX_RECORDS * (4 * max(MAX_CHARACTERS.values()) + 2048)
+"""As many records as there may be in one body, of the greatest length, in the longest encoding."""
+
+router = APIRouter()
+
+
+class ItemRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What is known of one item."""
+
+    item_id: Id
+    properties: dict[str, Value]
+
+
+class UserRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What is known of one user."""
+
+    user_id: Id
+    properties: dict[str, Value]
+
+
+class PutItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One to ten items."""
+
+    items: Annotated[list[ItemRecord], msgspec.Meta(min_length=1, max_length=MAX_RECORDS)]
+
+
+class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One to ten users."""
+
+    users: Annotated[list[UserRecord], msgspec.Meta(min_length=1, max_length=MAX_RECORDS)]
+
+
+def _body(kind: Kind, member: str) -> dict[str, Any]:
+    """The request body of a route for the API reference."""
+    record = {
+        "type": "object",
+        "required": [member, "properties"],
+        "properties": {
+            member: {"type": "string", "minLength": 1, "maxLength": 256},
+            "properties": {
+                "type": "object",
+                "description": "Texts, numbers and truth values; | stands between several words. "
+                f"At most {MAX_CHARACTERS[kind]} characters as JSON.",
+            },
+        },
+    }
+    schema = {
+        "type": "object",
+        "required": [kind],
+        "properties": {
+            kind: {"type": "array", "items": record, "minItems": 1, "maxItems": MAX_RECORDS}
+        },
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+@router.put(
+    "/items",
+    status_code=202,
+    response_model=AcceptedRecordsShape,
+    summary="Say what is known of 1 to 10 items",
+    openapi_extra=_body("items", "itemId"),
+)
+async def put_items(request: Request) -> Response:
+    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    body = await _decoded(request, PutItems)
+    return await _put(request, "items", [(one.item_id, one.properties) for one in body.items])
+
+
+@router.put(
+    "/users",
+    status_code=202,
+    response_model=AcceptedRecordsShape,
+    summary="Say what is known of 1 to 10 users",
+    openapi_extra=_body("users", "userId"),
+)
+async def put_users(request: Request) -> Response:
+    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    body = await _decoded(request, PutUsers)
+    return await _put(request, "users", [(one.user_id, one.properties) for one in body.users])
+
+
+@router.get(
+    "/items/{item_id}",
+    response_model=ItemShape,
+    summary="What is known of an item",
+    openapi_extra=documented(Waiting),
+    responses={404: {"model": ErrorShape, "description": "No record or event has named it."}},
+)
+async def item(
+    request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
+) -> Response:
+    """Its properties, and how often it was met."""
+    services: Services = request.app.state.services
+    asked = query(request.scope["query_string"], Waiting)
+    if asked.after is not None:
+        await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
+    found = await metadata.item(services.store, item_id)
+    if found is None:
+        raise HTTPException(404, f"nothing is known of item {item_id!r}")
+    return json_response(
+        {
+            "itemId": found.item_id,
+            "properties": found.properties,
+            "createdAt": found.created_at or None,
+            "updatedAt": found.updated_at or None,
+            "events": found.events,
+            "purchases": found.purchases,
+            "firstEventAt": found.first_event_at or None,
+            "lastEventAt": found.last_event_at or None,
+        }
+    )
+
+
+Body = TypeVar("Body", PutItems, PutUsers)
+
+
+async def _decoded(request: Request, kind: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRecord(str(error)) from error
+
+
+async def _put(request: Request, kind: Kind, records: list[tuple[str, Properties]]) -> Response:
+    services: Services = request.app.state.services
+    for n, (name, properties) in enumerate(records):
+        try:
+            checked(kind, name, properties)
+        except InvalidRecord as error:
+            raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
+    after = await services.kafka.put(kind, services.settings.group, records)
+    return json_response({"accepted": len(records), "after": after}, 202)

@@ -1,0 +1,258 @@
+"""Schemas of datasets, in Avro's JSON: the columns there are, and what a dataset asks of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.errors import InvalidInput
+
+DATASET_TYPES = ("INTERACTIONS", "ITEMS", "USERS")
+
+NUMBERS = frozenset({"float", "double", "int", "long"})
+TYPES = NUMBERS | {"string", "boolean", "null"}
+
+MAX_METADATA: Mapping[str, int] = {"INTERACTIONS": 5, "ITEMS": 100, "USERS": 25}
+"""Columns of each type of dataset that are neither required nor reserved, at most."""
+
+MAX_TEXTUAL = 1
+MAX_SHOWN = 60
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,149}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its Avro types, and how text in it is meant."""
+
+    name: str
+    types: frozenset[str]
+    is_categorical: bool = False
+    is_textual: bool = False
+
+    @property
+    def is_nullable(self) -> bool:
+        """Whether a row may leave it empty."""
+        return "null" in self.types
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a dataset, in their order."""
+
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column | None:
+        """The column of a name, in exactly these letters; None if there is none."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+class _Asked(NamedTuple):
+    """What a column must be: one of these names (the first is the usual one), of one type."""
+
+    names: tuple[str, ...]
+    types: frozenset[str]
+    is_nullable: bool = False
+    is_categorical: bool = False
+
+
+def _key(name: str, kind: str = "string") -> _Asked:
+    return _Asked((name,), frozenset({kind}))
+
+
+def _optional(name: str, *kinds: str) -> _Asked:
+    return _Asked((name,), frozenset(kinds), is_nullable=True)
+
+
+def _category(*names: str) -> _Asked:
+    return _Asked(names, frozenset({"string"}), is_nullable=True, is_categorical=True)
+
+
+_REQUIRED: Mapping[str, tuple[_Asked, ...]] = {
+    "INTERACTIONS": (_key("USER_ID"), _key("ITEM_ID"), _key("TIMESTAMP", "long")),
+    "ITEMS": (_key("ITEM_ID"),),
+    "USERS": (_key("USER_ID"),),
+}
+_OF_DOMAIN: Mapping[tuple[str | None, str], tuple[_Asked, ...]] = {
+    ("ECOMMERCE", "INTERACTIONS"): (_key("EVENT_TYPE"),),
+    ("ECOMMERCE", "ITEMS"): (_optional("PRICE", "float", "double"), _category("CATEGORY_L1")),
+    ("VIDEO_ON_DEMAND", "INTERACTIONS"): (_key("EVENT_TYPE"),),
+    # Amazon's own pages name the first level in three ways.
+    ("VIDEO_ON_DEMAND", "ITEMS"): (
+        _category("GENRES", "GENRE_L1", "GENRES_L1"),
+        _key("CREATION_TIMESTAMP", "long"),
+    ),
+}
+_RESERVED: Mapping[str, tuple[_Asked, ...]] = {
+    "INTERACTIONS": (
+        _optional("EVENT_TYPE", "string"),
+        _optional("EVENT_VALUE", *NUMBERS),
+        _optional("IMPRESSION", "string"),
+        _optional("RECOMMENDATION_ID", "string"),
+        _optional("EVENT_ATTRIBUTION_SOURCE", "string"),
+    ),
+    "ITEMS": (_optional("CREATION_TIMESTAMP", "long"),),
+    "USERS": (),
+}
+
+
+def parse_schema(text: str) -> Schema:
+    """The columns that a schema names.
+
+    Raises
+    ------
+    InvalidInput
+        Saying what is not as it must be, and where.
+
+    Examples
+    --------
+    >>> field = '{"name": "GENRES", "type": ["null", "string"], "categorical": true}'
+    >>> parse_schema('{"type": "record", "name": "Items", "fields": [%s]}' % field).columns[0].name
+    'GENRES'
+    """
+    try:
+        schema = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidInput(f"schema is not JSON: {error}") from error
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise InvalidInput('schema must be a JSON object with "type": "record"')
+    if not isinstance(schema.get("name"), str):
+        raise InvalidInput("schema.name must be a string")
+    fields = schema.get("fields")
+    if not isinstance(fields, list) or not fields:
+        raise InvalidInput("schema.fields must be a list of one field or more")
+    columns = tuple(_column(field, f"schema.fields[{n}]") for n, field in enumerate(fields))
+    seen: set[str] = set()
+    for column in columns:
+        if column.name.upper() in seen:
+            raise InvalidInput(f"schema.fields: {column.name} stands there twice")
+        seen.add(column.name.upper())
+    return Schema(columns)
+
+
+def dataset_type_of(name: str) -> str:
+    """The type of dataset of a name in any case; raises `InvalidInput` for what is none here.
+
+    >>> dataset_type_of("Interactions")
+    'INTERACTIONS'
+    """
+    found = name.upper()
+    if found not in DATASET_TYPES:
+        raise InvalidInput(
+            f"datasetType {_shown(name)} is not supported; there are {', '.join(DATASET_TYPES)}"
+        )
+    return found
+
+
+def check_columns(schema: Schema, dataset_type: str, domain: str | None) -> None:
+    """See that a schema fits a type of dataset, in a group of a domain or of none.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the first column that is missing, or is not as it must be.
+    """
+    required = (*_REQUIRED[dataset_type], *_OF_DOMAIN.get((domain, dataset_type), ()))
+    where = f"{dataset_type} schema" + (f" of domain {domain}" if domain else "")
+    known: set[str] = set()
+    for asked in required:
+        column = next(filter(None, map(schema.column, asked.names)), None)
+        if column is None:
+            raise InvalidInput(f"the {where} must have the column {asked.names[0]}")
+        _check_column(column, asked, where)
+        known.add(column.name)
+    for asked in _RESERVED[dataset_type]:
+        column = schema.column(asked.names[0])
+        if column is not None and column.name not in known:
+            _check_column(column, asked, where)
+            known.add(column.name)
+    if dataset_type != "INTERACTIONS" and len(schema.columns) < 2:
+        raise InvalidInput(f"the {where} must have one metadata column or more")
+    metadata = [column for column in schema.columns if column.name not in known]
+    if len(metadata) > MAX_METADATA[dataset_type]:
+        raise InvalidInput(
+            f"the {where} has {len(metadata)} metadata columns, "
+            f"more than {MAX_METADATA[dataset_type]}"
+        )
+    textual = [column.name for column in metadata if column.is_textual]
+    if len(textual) > (MAX_TEXTUAL if dataset_type == "ITEMS" else 0):
+        raise InvalidInput(f"the {where} may not have the textual column {textual[-1]}")
+
+
+def check_replacement(old: Schema, new: Schema) -> None:
+    """See that data under one schema is data under the other: columns may only be added, nullable.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the first column that was left out, is another now, or must have values.
+    """
+    for column in old.columns:
+        if new.column(column.name) != column:
+            raise InvalidInput(f"the new schema must have {column.name} as the old one has it")
+    for column in new.columns:
+        if old.column(column.name) is None and not column.is_nullable:
+            raise InvalidInput(f"the new column {column.name} must have null among its types")
+
+
+def _column(field: object, where: str) -> Column:
+    if not isinstance(field, dict):
+        raise InvalidInput(f"{where} must be a JSON object")
+    name = field.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(f"{where}.name must be letters, digits and _, not {_shown(name)}")
+    types = _types(field.get("type"), f"{where} ({name}).type")
+    flags = [_flag(field, flag, where) for flag in ("categorical", "textual")]
+    if any(flags) and "string" not in types:
+        raise InvalidInput(f"{where} ({name}): only a string can be categorical or textual")
+    if all(flags):
+        raise InvalidInput(f"{where} ({name}) is either categorical or textual")
+    return Column(name, types, *flags)
+
+
+def _types(found: Any, where: str) -> frozenset[str]:  # noqa: ANN401  any JSON
+    if isinstance(found, dict):
+        raise InvalidInput(f"{where}: a schema is flat; there are no types within types")
+    types = found if isinstance(found, list) else [found]
+    for one in types:
+        if not isinstance(one, str) or one not in TYPES:
+            raise InvalidInput(f"{where}: no such type: {_shown(one)}; there are {_listed(TYPES)}")
+    if not frozenset(types) - {"null"}:
+        raise InvalidInput(f"{where} must name a type other than null")
+    return frozenset(types)
+
+
+def _flag(field: Mapping[str, Any], name: str, where: str) -> bool:
+    flag = field.get(name, False)
+    if not isinstance(flag, bool):
+        raise InvalidInput(f"{where}.{name} must be true or false, not {_shown(flag)}")
+    return flag
+
+
+def _check_column(column: Column, asked: _Asked, where: str) -> None:
+    values = column.types - {"null"}
+    if len(values) != 1 or not values <= asked.types:
+        allowed, found = _listed(asked.types), _listed(column.types)
+        raise InvalidInput(
+            f"the column {column.name} of the {where} must be {allowed}, not {found}"
+        )
+    if column.is_nullable and not asked.is_nullable:
+        raise InvalidInput(f"the column {column.name} of the {where} may not be null")
+    if asked.is_categorical and not column.is_categorical:
+        raise InvalidInput(f"the column {column.name} of the {where} must be categorical")
+
+
+def _listed(names: frozenset[str]) -> str:
+    return " or ".join(sorted(names))
+
+
+def _shown(value: object) -> str:
+    """A value in an error, cut where it is long, and of structures only what they are."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

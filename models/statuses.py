@@ -1,0 +1,64 @@
+"""The documented ways of resources of the Amazon Personalize API through their statuses.
+
+The words are verbatim, with a space before the underscore: clients compare them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+ACTIVE, INACTIVE = "ACTIVE", "INACTIVE"
+CREATE_PENDING, CREATE_IN_PROGRESS = "CREATE PENDING", "CREATE IN_PROGRESS"
+CREATE_FAILED = "CREATE FAILED"
+CREATE_STOPPING, CREATE_STOPPED = "CREATE STOPPING", "CREATE STOPPED"
+DELETE_PENDING, DELETE_IN_PROGRESS = "DELETE PENDING", "DELETE IN_PROGRESS"
+STOP_PENDING, STOP_IN_PROGRESS = "STOP PENDING", "STOP IN_PROGRESS"
+START_PENDING, START_IN_PROGRESS = "START PENDING", "START IN_PROGRESS"
+PENDING, IN_PROGRESS, COMPLETED, FAILED = "PENDING", "IN_PROGRESS", "COMPLETED", "FAILED"
+
+STARTED = {
+    CREATE_PENDING: CREATE_IN_PROGRESS,
+    PENDING: IN_PROGRESS,
+    DELETE_PENDING: DELETE_IN_PROGRESS,
+}
+"""What a status becomes when its work begins."""
+
+SUCCEEDED = {CREATE_IN_PROGRESS: ACTIVE, IN_PROGRESS: COMPLETED, CREATE_STOPPING: CREATE_STOPPED}
+FAILING = {CREATE_IN_PROGRESS: CREATE_FAILED, IN_PROGRESS: FAILED, CREATE_STOPPING: CREATE_STOPPED}
+"""What a status becomes when its work has ended, well or not."""
+
+UNFINISHED = frozenset(
+    {CREATE_PENDING, CREATE_IN_PROGRESS, CREATE_STOPPING, PENDING, IN_PROGRESS, DELETE_PENDING}
+    | {DELETE_IN_PROGRESS, STOP_PENDING, STOP_IN_PROGRESS, START_PENDING, START_IN_PROGRESS}
+)
+"""Statuses that something is still to follow."""
+
+Ways = Mapping[str, frozenset[str]]
+"""The statuses that may follow each status."""
+
+
+def _ways(*chains: tuple[str, ...]) -> Ways:
+    found: dict[str, set[str]] = {}
+    for chain in chains:
+        for before, after in itertools.pairwise(chain):
+            found.setdefault(before, set()).add(after)
+    return {before: frozenset(after) for before, after in found.items()}
+
+
+_COMMON = (
+    (CREATE_PENDING, CREATE_IN_PROGRESS, ACTIVE, DELETE_PENDING, DELETE_IN_PROGRESS),
+    (CREATE_IN_PROGRESS, CREATE_FAILED, DELETE_PENDING),
+)
+COMMON = _ways(*_COMMON)
+VERSION = _ways(
+    *_COMMON,
+    (CREATE_PENDING, CREATE_STOPPED),
+    (CREATE_IN_PROGRESS, CREATE_STOPPING, CREATE_STOPPED),
+)
+RECOMMENDER = _ways(
+    *_COMMON,
+    (ACTIVE, STOP_PENDING, STOP_IN_PROGRESS, INACTIVE, DELETE_PENDING),
+    (INACTIVE, START_PENDING, START_IN_PROGRESS, ACTIVE),
+)
+DELETION_JOB = _ways((PENDING, IN_PROGRESS, COMPLETED), (IN_PROGRESS, FAILED))

@@ -1,0 +1,42 @@
+"""Calls on their way to Kafka: their messages, and the one answer each gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from models.tokens import Kind, Published, Receipt
+
+
+class Message(NamedTuple):
+    """One Kafka message to be; without a value, the removal of what has its key."""
+
+    kind: Kind
+    topic: str
+    key: bytes
+    value: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits."""
+        return len(self.key) + len(self.value or b"")
+
+
+class Delivery:
+    """One call on its way: its messages, and the future to settle once."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.deadline_s = math.inf
+        self.published: dict[int, Published] = {}
+        self.future: Future[Receipt] = Future()
+        # From here on the caller cannot cancel it: a message sent cannot be called back.
+        self.future.set_running_or_notify_cancel()
+        self._is_claimed = False
+
+    def claim(self) -> bool:
+        """Whether the caller is the one to settle the future; to be called under the lock."""
+        is_first, self._is_claimed = not self._is_claimed, True
+        return is_first

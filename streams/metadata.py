@@ -1,0 +1,82 @@
+"""The metadata agent: records of items and users in, the store's atomic step out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import Counter
+
+from models.errors import InvalidRecord
+from models.metadata import Entry, EntryPart, entry_of, take_in
+from models.records import Kind, parse_record
+from models.store import PartResult
+from models.tenants import Tenants
+from streams.progress import Arrival
+from streams.steps import Publish, Rewind, Steps
+from streams.topics import Topics
+
+STEP_RECORDS = 100
+"""Records of usual length in one atomic step, at most: a longer step would hold up requests."""
+
+RECORD_BYTES = 5000
+"""Longer records count for more than one."""
+
+RECORDS = Counter(
+    "recommender_records_total", "Metadata records by what became of them", ["outcome"]
+)
+
+
+class Metadata(Steps[Entry]):
+    """Applies batches of metadata messages; one for each worker process."""
+
+    def __init__(
+        self, tenants: Tenants, *, publish: Publish, rewind: Rewind, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(
+            tenants,
+            publish=publish,
+            rewind=rewind,
+            clock=clock,
+            step_size=STEP_RECORDS,
+            stage="metadata",
+        )
+        topics = Topics.of(self.settings)
+        self._kinds: dict[str, Kind] = {topics.items: "items", topics.users: "users"}
+
+    def _size(self, arrival: Arrival) -> int:
+        return 1 + len(arrival.value) // RECORD_BYTES
+
+    async def _message(self, arrival: Arrival) -> Entry:
+        settings = self.settings
+        try:
+            record = parse_record(
+                self._kinds[arrival.topic],
+                arrival.key,
+                arrival.value,
+                now_s=self._clock(),
+                future_limit_s=settings.future_limit_s,
+            )
+            return entry_of(
+                arrival.offset, self._kinds[arrival.topic], record, own_group=settings.group
+            )
+        except InvalidRecord as error:
+            group = arrival.key.partition(b"/")[0].decode(errors="replace")
+            return await self._refused(arrival, "invalid", str(error), group[:63])
+
+    async def _refused(self, arrival: Arrival, reason: str, detail: str, group: str) -> Entry:
+        await self._bury(arrival, reason, detail, arrival.value, group=group)
+        RECORDS.labels("dead").inc()
+        return Entry(arrival.offset)
+
+    async def _write(self, parts: Sequence[tuple[str, int, list[Entry]]]) -> list[PartResult]:
+        return await take_in(self.store, [EntryPart(*part) for part in parts])
+
+    def _noted(self, messages: Sequence[Entry]) -> None:
+        RECORDS.labels("applied").inc(sum(bool(entry.kind) for entry in messages))
+
+    async def _rest(self, arrival: Arrival, message: Entry, result: PartResult) -> Entry:
+        group = message.group or self.settings.group
+        if result.status == "gone":
+            return await self._refused(arrival, "invalid", f"unknown group {group!r}", group)
+        detail = f"group {group} holds max_{message.kind} {message.kind}"
+        return await self._refused(arrival, "catalogue-full", detail, group)

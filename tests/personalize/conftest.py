@@ -1,0 +1,55 @@
+"""Clients of the shared stack, as AWS makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ops.embedded import start_redis
+from tests.personalize.calls import client
+from tests.personalize.control import Control, control_of
+from tests.stack import Stack
+
+
+@pytest.fixture
+def url(running: Stack) -> str:
+    """Address of the API for AWS clients."""
+    return f"{running.url}/personalize"
+
+
+@pytest.fixture
+def clients(url: str) -> Callable[[str], Any]:
+    """Makes a client of a service: `personalize`, `personalize-runtime` or `personalize-events`."""
+    return lambda service: client(service, url)
+
+
+@pytest.fixture(scope="session")
+def control_redis(tmp_path_factory: Any) -> Iterator[str]:
+    """Address of an embedded Redis for control planes in this process."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+async def make_control(control_redis: str) -> AsyncIterator[Callable[..., Control]]:
+    """Makes control planes, with settings as given, on one empty Redis."""
+    made: list[Control] = []
+
+    def make(**settings: Any) -> Control:
+        made.append(control_of(control_redis, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.context.resources.redis.flushdb()
+        await one.context.tenants.close()
+        await one.context.resources.redis.aclose()
+
+
+@pytest.fixture
+def control(make_control: Callable[..., Control]) -> Control:
+    """A control plane without resources."""
+    return make_control()

@@ -1,0 +1,90 @@
+"""AWS's own clients beside boto3, fetched once and kept in folders of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.personalize.calls import CREDENTIALS
+from tests.servers import ROOT, require, unavailable
+
+CLI_VERSION = "1.46.3"
+SDK_VERSION = "3.958.0"
+"""One that runs on the Node.js of Debian 12, which is 18."""
+
+SERVICES = ("personalize", "personalize-runtime", "personalize-events")
+
+
+def command_line() -> list[str]:
+    """The AWS command line interface as a command; it brings a botocore of its own."""
+    folder = ROOT / ".cache" / f"awscli-{CLI_VERSION}"
+    if not folder.is_dir():
+        with _new(folder) as made:
+            _fetch([sys.executable, "-m", "venv", made])
+            pip = [f"{made}/bin/python", "-m", "pip", "--disable-pip-version-check"]
+            _fetch([*pip, "install", "--quiet", f"awscli=={CLI_VERSION}"])
+            # By its folder a program finds what it needs: it may be moved.
+            Path(made).rename(folder)
+    return [f"{folder}/bin/python", "-m", "awscli"]
+
+
+def javascript() -> dict[str, str]:
+    """Where Node.js finds the AWS SDK for JavaScript, as its environment says it."""
+    require("node", "npm")
+    folder = ROOT / ".cache" / f"aws-sdk-js-{SDK_VERSION}"
+    if not folder.is_dir():
+        with _new(folder) as made:
+            packages = [f"@aws-sdk/client-{name}@{SDK_VERSION}" for name in SERVICES]
+            quiet = ("--no-audit", "--no-fund", "--loglevel=error")
+            _fetch(["npm", "install", "--prefix", made, *quiet, *packages])
+            Path(made).rename(folder)
+    return {"NODE_PATH": f"{folder}/node_modules"}
+
+
+def environment(url: str) -> dict[str, str]:
+    """What points AWS's clients to an address, with nothing of this machine's own configuration."""
+    return {
+        "PATH": os.environ["PATH"],
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_MAX_ATTEMPTS": "1",
+        **{name.upper(): value for name, value in CREDENTIALS.items()},
+        **{f"AWS_ENDPOINT_URL_{name.upper().replace('-', '_')}": url for name in SERVICES},
+    }
+
+
+def run(command: Sequence[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself, with an environment of its own."""
+    return subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def parsed(ended: subprocess.CompletedProcess[str]) -> Any:
+    """What a command printed, as JSON; None for nothing."""
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout) if ended.stdout.strip() else None
+
+
+def _new(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder to fill, beside the one it becomes: another run sees all of it or nothing."""
+    folder.parent.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True)
+
+
+def _fetch(command: Sequence[str]) -> None:
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
+    )
+    if ended.returncode != 0:
+        unavailable(f"{' '.join(command)}:\n{(ended.stdout + ended.stderr)[-4000:]}")

@@ -1,0 +1,281 @@
+"""Campaigns and recommenders, and what they stand for when they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from api.personalize.targets import resolve
+from models.errors import (
+    InvalidInput,
+    LimitExceeded,
+    ResourceAlreadyExists,
+    ResourceInUse,
+    ResourceNotFound,
+)
+from models.recipes import RECIPES
+from tests.personalize.control import NOW, Control, recipe_arn
+
+EXPLORATION = {"explorationWeight": "0.3", "explorationItemAgeCutOff": "30"}
+SYNCED = {"syncWithLatestSolutionVersion": True}
+
+
+async def campaign_of(control: Control, version: str, name: str = "c", **more: Any) -> str:
+    """The ARN of a new campaign."""
+    answer = await control("CreateCampaign", name=name, solutionVersionArn=version, **more)
+    return str(answer["campaignArn"])
+
+
+async def described(control: Control, arn: str) -> dict[str, Any]:
+    """The campaign as the API shows it."""
+    return dict((await control("DescribeCampaign", campaignArn=arn))["campaign"])
+
+
+async def test_a_campaign_names_a_version(control: Control) -> None:
+    """ACTIVE at once, described as asked for, and what is answered by it follows."""
+    solution = await control.solution(await control.group())
+    version = await control.version(solution)
+    config = {
+        "itemExplorationConfig": EXPLORATION,
+        "enableMetadataWithRecommendations": True,
+        "rankingInfluence": {"POPULARITY": 0.5},
+    }
+    arn = await campaign_of(control, version, campaignConfig=config)
+
+    assert await described(control, arn) == {
+        "name": "c",
+        "campaignArn": control.arn("campaign/c"),
+        "solutionVersionArn": version,
+        "minProvisionedTPS": 1,
+        "campaignConfig": config,
+        "status": "ACTIVE",
+        "creationDateTime": NOW + 4,
+        "lastUpdatedDateTime": NOW + 4,
+    }
+    (listed,) = (await control("ListCampaigns", solutionArn=solution))["campaigns"]
+    assert listed["campaignArn"] == arn
+    assert (await control("ListCampaigns", solutionArn=control.arn("solution/x")))[
+        "campaigns"
+    ] == []
+    target = await resolve(control.context, arn)
+    assert (target.group, target.config) == ("g", config)
+    assert target.recipe == RECIPES["aws-user-personalization-v2"]
+    with pytest.raises(ResourceAlreadyExists):
+        await campaign_of(control, version)
+
+
+async def test_a_campaign_waits_for_its_version(control: Control) -> None:
+    """In use until it is ACTIVE; a version of no use is invalid, and none is not found."""
+    solution = await control.solution(await control.group())
+    created = await control("CreateSolutionVersion", solutionArn=solution)
+    version = created["solutionVersionArn"]
+    with pytest.raises(ResourceInUse):
+        await campaign_of(control, version)
+    with pytest.raises(ResourceInUse, match="has no version that is ACTIVE"):
+        await campaign_of(control, f"{solution}/$LATEST")
+    await control("StopSolutionVersionCreation", solutionVersionArn=version)
+    with pytest.raises(InvalidInput, match="CREATE STOPPED"):
+        await campaign_of(control, version)
+    with pytest.raises(ResourceNotFound):
+        await campaign_of(control, f"{solution}/00000000")
+    with pytest.raises(ResourceNotFound):
+        await campaign_of(control, control.arn("solution/none/$LATEST"))
+    with pytest.raises(InvalidInput, match="not the ARN of a solution-version"):
+        await campaign_of(control, solution)
+
+
+async def test_an_update_takes_effect_at_once(control: Control) -> None:
+    """What it leaves out stays; the update is described beside the campaign."""
+    group = await control.group()
+    first = await control.version(await control.solution(group))
+    second = await control.version(await control.solution(group, "r", "aws-similar-items"))
+    arn = await campaign_of(control, first, campaignConfig={"itemExplorationConfig": EXPLORATION})
+    assert "latestCampaignUpdate" not in await described(control, arn)
+
+    answer = await control("UpdateCampaign", campaignArn=arn, solutionVersionArn=second)
+    shown = await described(control, arn)
+
+    assert answer == {"campaignArn": arn}
+    assert shown["solutionVersionArn"] == second
+    assert shown["campaignConfig"] == {"itemExplorationConfig": EXPLORATION}
+    assert shown["latestCampaignUpdate"] == {
+        "solutionVersionArn": second,
+        "minProvisionedTPS": 1,
+        "campaignConfig": {"itemExplorationConfig": EXPLORATION},
+        "status": "ACTIVE",
+        "creationDateTime": control.now_s - 1,
+        "lastUpdatedDateTime": control.now_s - 1,
+    }
+    assert (await resolve(control.context, arn)).recipe.type == "RELATED_ITEMS"
+    await control("UpdateCampaign", campaignArn=arn, minProvisionedTPS=5, campaignConfig={})
+    shown = await described(control, arn)
+    assert (shown["minProvisionedTPS"], shown["campaignConfig"]) == (5, {})
+    assert shown["solutionVersionArn"] == second
+    with pytest.raises(ResourceInUse, match="has campaigns"):
+        await control("DeleteSolution", solutionArn=second.rpartition("/")[0])
+    await control("DeleteSolution", solutionArn=first.rpartition("/")[0])
+    with pytest.raises(InvalidInput, match="nothing to update"):
+        await control("UpdateCampaign", campaignArn=arn)
+
+
+async def test_a_synced_campaign_follows_its_solution(control: Control) -> None:
+    """It answers by the newest version that is ACTIVE, and says which that is."""
+    solution = await control.solution(await control.group())
+    first = await control.version(solution)
+    latest = f"{solution}/$LATEST"
+    with pytest.raises(InvalidInput, match=r"needs an ARN that ends in /\$LATEST"):
+        await campaign_of(control, first, campaignConfig=SYNCED)
+    pinned = await campaign_of(control, latest, "pinned")
+    synced = await campaign_of(control, latest, "synced", campaignConfig=SYNCED)
+    assert (await described(control, synced))["solutionVersionArn"] == first
+    second = await control.version(solution)
+
+    assert (await described(control, pinned))["solutionVersionArn"] == first
+    assert (await described(control, synced))["solutionVersionArn"] == second
+    assert (await resolve(control.context, synced)).group == "g"
+    await control("UpdateCampaign", campaignArn=synced, minProvisionedTPS=2)
+    await control(
+        "UpdateCampaign", campaignArn=pinned, solutionVersionArn=latest, campaignConfig=SYNCED
+    )
+    third = await control.version(solution)
+    for arn in (pinned, synced):
+        assert (await described(control, arn))["solutionVersionArn"] == third
+
+
+async def test_campaigns_of_the_settings_are_there_and_fixed(control: Control) -> None:
+    """They are described, answer, and can be neither created, changed nor deleted."""
+    arn = control.arn("campaign/default")
+    shown = await described(control, arn)
+    version = await control.version(await control.solution(await control.group()))
+
+    assert (shown["name"], shown["status"]) == ("default", "ACTIVE")
+    assert (await resolve(control.context, arn)).group == "shop"
+    with pytest.raises(ResourceAlreadyExists, match="RECOMMENDER_CAMPAIGNS"):
+        await campaign_of(control, version, "default")
+    with pytest.raises(ResourceInUse, match="RECOMMENDER_CAMPAIGNS"):
+        await control("UpdateCampaign", campaignArn=arn, minProvisionedTPS=2)
+    with pytest.raises(ResourceInUse, match="RECOMMENDER_CAMPAIGNS"):
+        await control("DeleteCampaign", campaignArn=arn)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"explorationWeight": "much"}, "explorationWeight must be a number, not 'much'"),
+        ({"explorationWeight": "1.1"}, "explorationWeight must be from 0 to 1"),
+        ({"explorationItemAgeCutOff": "-1"}, "explorationItemAgeCutOff must be from 0"),
+        ({"exploration_weight": "0.3"}, "there is no 'exploration_weight'"),
+    ],
+)
+async def test_exploration_that_makes_no_sense(
+    control: Control, config: dict[str, str], message: str
+) -> None:
+    """Campaigns and recommenders refuse it alike."""
+    version = await control.version(await control.solution(await control.group()))
+    shop = await control.group("shop2", domain="ECOMMERCE")
+    wrong = {"itemExplorationConfig": config}
+    with pytest.raises(InvalidInput, match=message):
+        await campaign_of(control, version, campaignConfig=wrong)
+    with pytest.raises(InvalidInput, match=message):
+        await recommender_of(control, shop, recommenderConfig=wrong)
+
+
+async def recommender_of(
+    control: Control, group: str, name: str = "r", recipe: str = "recommended-for-you", **more: Any
+) -> str:
+    """The ARN of a new recommender of a shop."""
+    answer = await control(
+        "CreateRecommender",
+        name=name,
+        datasetGroupArn=group,
+        recipeArn=recipe_arn(f"aws-ecomm-{recipe}"),
+        **more,
+    )
+    return str(answer["recommenderArn"])
+
+
+async def test_a_recommender_starts_and_stops(control: Control) -> None:
+    """It answers while it is ACTIVE, and goes only along the documented ways."""
+    shop = await control.group("shop2", domain="ECOMMERCE")
+    arn = await recommender_of(control, shop)
+
+    async def shown() -> dict[str, Any]:
+        answer = await control("DescribeRecommender", recommenderArn=arn)
+        return dict(answer["recommender"])
+
+    assert await shown() == {
+        "name": "r",
+        "recommenderArn": control.arn("recommender/r"),
+        "datasetGroupArn": shop,
+        "recipeArn": recipe_arn("aws-ecomm-recommended-for-you"),
+        "recommenderConfig": {"minRecommendationRequestsPerSecond": 1},
+        "status": "ACTIVE",
+        "creationDateTime": NOW + 2,
+        "lastUpdatedDateTime": NOW + 2,
+    }
+    assert (await resolve(control.context, arn)).recipe == RECIPES["aws-ecomm-recommended-for-you"]
+    with pytest.raises(ResourceInUse, match="is ACTIVE: it cannot become START PENDING"):
+        await control("StartRecommender", recommenderArn=arn)
+    assert await control("StopRecommender", recommenderArn=arn) == {"recommenderArn": arn}
+    assert (await shown())["status"] == "INACTIVE"
+    with pytest.raises(ResourceNotFound, match="is INACTIVE, not ACTIVE"):
+        await resolve(control.context, arn)
+    with pytest.raises(ResourceInUse, match="is INACTIVE"):
+        await control("StopRecommender", recommenderArn=arn)
+    assert await control("StartRecommender", recommenderArn=arn) == {"recommenderArn": arn}
+    assert (await shown())["status"] == "ACTIVE"
+    await control(
+        "UpdateRecommender",
+        recommenderArn=arn,
+        recommenderConfig={"enableMetadataWithRecommendations": True},
+    )
+    updated = await shown()
+    config = {"minRecommendationRequestsPerSecond": 1, "enableMetadataWithRecommendations": True}
+    assert updated["recommenderConfig"] == config
+    assert updated["latestRecommenderUpdate"]["recommenderConfig"] == config
+    assert updated["latestRecommenderUpdate"]["status"] == "ACTIVE"
+    assert (await resolve(control.context, arn)).config == config
+    (listed,) = (await control("ListRecommenders", datasetGroupArn=shop))["recommenders"]
+    assert (listed["recipeArn"], listed["recommenderConfig"]) == (updated["recipeArn"], config)
+    with pytest.raises(ResourceInUse, match="has recommenders"):
+        await control("DeleteDatasetGroup", datasetGroupArn=shop)
+    await control("DeleteRecommender", recommenderArn=arn)
+    with pytest.raises(ResourceNotFound):
+        await shown()
+
+
+async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> None:
+    """A recipe of another domain, or of none, is refused."""
+    plain = await control.group()
+    video = await control.group("video", domain="VIDEO_ON_DEMAND")
+    for group, domain in ((plain, "none"), (video, "VIDEO_ON_DEMAND")):
+        with pytest.raises(InvalidInput, match=f"of the domain ECOMMERCE, the group of {domain}"):
+            await recommender_of(control, group)
+    with pytest.raises(InvalidInput, match="recommenders use recipes of a domain"):
+        await control(
+            "CreateRecommender",
+            name="r",
+            datasetGroupArn=video,
+            recipeArn=recipe_arn("aws-user-personalization"),
+        )
+    await control(
+        "CreateRecommender",
+        name="r",
+        datasetGroupArn=video,
+        recipeArn=recipe_arn("aws-vod-top-picks"),
+    )
+
+
+async def test_quotas_of_campaigns_and_recommenders(make_control: Callable[..., Control]) -> None:
+    """Of each, as many in a group as the settings say."""
+    control = make_control(personalize_quotas={"campaigns": 1, "recommenders": 1})
+    group = await control.group("shop2", domain="ECOMMERCE")
+    version = await control.version(await control.solution(group))
+    await campaign_of(control, version)
+    with pytest.raises(LimitExceeded, match="there may be 1 campaigns"):
+        await campaign_of(control, version, "d")
+    await recommender_of(control, group)
+    with pytest.raises(LimitExceeded, match="there may be 1 recommenders"):
+        await recommender_of(control, group, "second")

@@ -1,0 +1,173 @@
+"""PutEvents: what is acknowledged takes effect, in the group of its tracking id, once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models.store import Store
+from tests.personalize.calls import Caller, campaign
+from tests.stack import Stack
+
+Clients = Callable[[str], Any]
+
+
+def follow(running: Stack, first: str, second: str) -> None:
+    """Let others go from one item on to another, so that it is what follows."""
+    for n in range(3):
+        running.click(first, session=f"{first}-{n}")
+        after = running.click(second, session=f"{first}-{n}")
+    running.recommend(f"after={after}")
+
+
+def recommended(clients: Clients, user: str) -> list[str]:
+    """What the default campaign recommends to a user."""
+    answer = clients("personalize-runtime").get_recommendations(
+        campaignArn=campaign("default"), userId=user
+    )
+    return [item["itemId"] for item in answer["itemList"]]
+
+
+def put(clients: Clients, session: str, event: dict[str, Any], **members: Any) -> None:
+    """Send one event."""
+    event = {"eventType": "click", "sentAt": time.time(), **event}
+    clients("personalize-events").put_events(
+        trackingId="shop", sessionId=session, eventList=[event], **members
+    )
+
+
+def test_an_event_changes_the_next_answer(running: Stack, clients: Clients) -> None:
+    """What boto3 was told has been taken is in the next recommendation."""
+    follow(running, "wire-tent", "wire-stove")
+
+    put(clients, "wire-1", {"itemId": "wire-tent"}, userId="wire-ada")
+
+    running.wait(
+        lambda: recommended(clients, "wire-ada")[:1] == ["wire-stove"], "the event is in effect"
+    )
+
+
+@pytest.mark.parametrize(
+    "sent_at",
+    [1_790_000_000, 1_790_000_000.75, "1790000000", "2026-09-21T14:13:20Z",
+     dt.datetime(2026, 9, 21, 14, 13, 20, tzinfo=dt.UTC)],
+)  # fmt: skip
+def test_times_as_boto3_sends_them(running: Stack, clients: Clients, sent_at: Any) -> None:
+    """Whatever boto3 takes for a time is the time of the event."""
+    user = f"timed-{type(sent_at).__name__}-{sent_at}"
+    follow(running, "wire-lamp", "wire-bulb")
+
+    put(clients, user, {"itemId": "wire-lamp", "sentAt": sent_at}, userId=user)
+
+    running.wait(lambda: recommended(clients, user)[:1] == ["wire-bulb"], "the event is in effect")
+    query = urllib.parse.urlencode({"user_id": user, "reasons": "true"})
+    reasons = running.recommend(query)
+    assert reasons["items"][0]["reasons"][0]["occurredAt"] == 1_790_000_000
+
+
+def test_the_item_may_stand_in_the_properties(running: Stack, clients: Clients) -> None:
+    """The form of AWS's older samples: the item, and more, as JSON text."""
+    follow(running, "wire-pan", "wire-lid")
+    properties = json.dumps({"itemId": "wire-pan", "eventValue": 4, "numRatings": 0})
+
+    put(clients, "wire-2", {"properties": properties}, userId="wire-bob")
+
+    running.wait(lambda: recommended(clients, "wire-bob")[:1] == ["wire-lid"], "it is in effect")
+
+
+def test_an_anonymous_session_is_known_by_its_id_and_joined_at_login(
+    running: Stack, clients: Clients
+) -> None:
+    """The session's id stands for a user until an event says who that is; then nothing is lost."""
+    follow(running, "wire-boot", "wire-lace")
+    put(clients, "wire-anonymous", {"itemId": "wire-boot"})
+    running.wait(
+        lambda: recommended(clients, "wire-anonymous")[:1] == ["wire-lace"], "it is in effect"
+    )
+
+    put(clients, "wire-anonymous", {"itemId": "wire-hat", "eventType": "login"}, userId="wire-eve")
+
+    def joined() -> bool:
+        reasons = running.recommend("user_id=wire-eve&reasons=true&num_results=100")["items"]
+        causes = {reason.get("itemId") for item in reasons for reason in item["reasons"]}
+        return "wire-boot" in causes
+
+    running.wait(joined, "the session's events are the user's")
+
+
+def test_a_repeated_event_id_counts_once(running: Stack, clients: Clients) -> None:
+    """Sending an event again is answered as before, and changes nothing."""
+    before = running.counts()
+    for _ in range(3):
+        put(clients, "wire-3", {"itemId": "wire-cup", "eventId": "wire-once"}, userId="wire-dan")
+    put(clients, "wire-3", {"itemId": "wire-cup", "eventId": "wire-last"}, userId="wire-dan")
+
+    def duplicates() -> float:
+        return running.counts().get("duplicates", 0) - before.get("duplicates", 0)
+
+    running.wait(lambda: duplicates() >= 2, "all four are in effect")
+
+
+def test_impressions_are_kept(running: Stack, clients: Clients) -> None:
+    """The list that was answered is kept under its id, and an event may name it and another."""
+    answer = clients("personalize-runtime").get_recommendations(
+        campaignArn=campaign("popularity"), numResults=3
+    )
+    served, recommendation_id = answer["itemList"], answer["recommendationId"]
+
+    put(
+        clients,
+        "wire-4",
+        {
+            "itemId": "wire-cup",
+            "recommendationId": recommendation_id,
+            "impression": ["wire-cup", "wire-pan"],
+            "metricAttribution": {"eventAttributionSource": "newsletter"},
+        },
+    )
+
+    async def is_kept(store: Store) -> bool:
+        return bool(await store.redis.exists(store.key(f"served:{recommendation_id}")))
+
+    running.wait(lambda: running.stored(is_kept), "the served list is kept")
+    assert len(served) <= 3
+    assert len(recommendation_id) <= 40
+
+
+def test_foreign_tracking_ids_are_refused(clients: Clients) -> None:
+    """Events of no known tracker are refused whole, as invalid input."""
+    events = clients("personalize-events")
+
+    with pytest.raises(events.exceptions.InvalidInputException, match="'other'"):
+        events.put_events(
+            trackingId="other", sessionId="s", eventList=[{"eventType": "e", "sentAt": 1}]
+        )
+
+
+@pytest.mark.parametrize(
+    ("event", "word"),
+    [
+        ({"properties": "no JSON"}, "properties"),
+        ({"properties": "[]"}, "properties"),
+        ({"properties": '{"itemId": 5}'}, "itemId"),
+        ({"sentAt": 0}, "sentAt"),
+        ({"sentAt": 2e10}, "sentAt"),
+    ],
+)
+def test_what_the_schema_cannot_say_is_checked_too(
+    url: str, event: dict[str, Any], word: str
+) -> None:
+    """Properties must be a JSON object, and times between 1970 and now."""
+    document = {"trackingId": "shop", "sessionId": "s",
+                "eventList": [{"eventType": "e", "sentAt": 1.7e9} | event]}  # fmt: skip
+    with Caller(url) as caller:
+        answer = caller.call("PutEvents", document)
+
+    assert (answer.status, answer.code) == (400, "InvalidInputException")
+    assert word in answer.message

@@ -1,0 +1,272 @@
+"""Metadata, filters and promotions, from PutItems to the answer, as boto3 asks for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.personalize.calls import ACCOUNT, Caller, campaign, client
+from tests.stack import Stack
+
+Clients = Callable[[str], Any]
+_numbers = itertools.count()
+
+
+class Shop:
+    """A shop whose user `filly` looked at a film, which others went on from to five more."""
+
+    def __init__(self, running: Stack, clients: Clients) -> None:
+        self.running = running
+        self.group = f"{ACCOUNT}:dataset-group/{running.settings.group}"
+        self.control = clients("personalize")
+        self.events = clients("personalize-events")
+        self.runtime = clients("personalize-runtime")
+        self.films = [f"film-{n}" for n in range(6)]
+        for n, film in enumerate(self.films[1:]):
+            for session in range(2 + n):
+                running.click(
+                    self.films[0], session=f"{film}-{session}", user=f"fan-{film}-{session}"
+                )
+                after = running.click(
+                    film, session=f"{film}-{session}", user=f"fan-{film}-{session}"
+                )
+        running.click(self.films[0], session="filly-1", user="filly")
+        after = running.click(self.films[0], session="filly-1", user="filly")
+        running.recommend(f"after={after}")
+
+    def put(self, films: dict[str, dict[str, Any]]) -> None:
+        """Say what is known of films."""
+        self.events.put_items(
+            datasetArn=f"{ACCOUNT}:dataset/{self.running.settings.group}/ITEMS",
+            items=[
+                {"itemId": film, "properties": json.dumps(known)} for film, known in films.items()
+            ],
+        )
+
+    def filter(self, expression: str) -> str:
+        """The ARN of a new filter."""
+        name = f"f{next(_numbers)}"
+        created = self.control.create_filter(
+            name=name, datasetGroupArn=self.group, filterExpression=expression
+        )
+        return str(created["filterArn"])
+
+    def ask(self, **members: Any) -> list[dict[str, Any]]:
+        """Items for `filly`, of this shop's films only."""
+        request = {"campaignArn": campaign("default"), "userId": "filly", "numResults": 500}
+        answer = self.runtime.get_recommendations(**(request | members))
+        return [item for item in answer["itemList"] if item["itemId"] in self.films]
+
+    def names(self, **members: Any) -> list[str]:
+        """Their ids."""
+        return [item["itemId"] for item in self.ask(**members)]
+
+
+@pytest.fixture(scope="module")
+def shop(running: Stack) -> Shop:
+    """The shop, with genres and prices of its films."""
+    url = f"{running.url}/personalize"
+    made = Shop(running, lambda service: client(service, url))
+    made.put(
+        {
+            film: {"GENRES": "drama|war" if n % 2 else "comedy", "price": 5 * n}
+            for n, film in enumerate(made.films)
+        }
+    )
+    made.put({"film-5": {"GENRES": "comedy|war", "price": 25, "NEW": True, "NOTE": None}})
+    drama = made.filter('INCLUDE ItemID WHERE Items.GENRES IN ("comedy")')
+    running.wait(
+        lambda: set(made.names(filterArn=drama)) == {"film-2", "film-4", "film-5"},
+        "the metadata is in effect",
+    )
+    return made
+
+
+def test_metadata_columns(shop: Shop) -> None:
+    """Columns are found whatever their case, and come as text; what is not known is left out."""
+    columns = {"ITEMS": ["GENRES", "PRICE", "new", "NOTE", "UNHEARD_OF"]}
+
+    items = shop.ask(metadataColumns=columns, numResults=50)
+
+    found = {item["itemId"]: item["metadata"] for item in items}
+    assert found["film-5"] == {"GENRES": "comedy|war", "PRICE": "25", "new": "true"}
+    assert found["film-3"] == {"GENRES": "drama|war", "PRICE": "15"}
+    ranked = shop.runtime.get_personalized_ranking(
+        campaignArn=campaign("ranking"), userId="filly", inputList=["film-1", "unheard-of"],
+        metadataColumns={"ITEMS": ["GENRES"]},
+    )["personalizedRanking"]  # fmt: skip
+    assert [item["metadata"] for item in ranked] == [{"GENRES": "drama|war"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "left"),
+    [
+        ('INCLUDE ItemID WHERE Items.GENRES IN ("drama")', {}, {1, 3}),
+        ('EXCLUDE ItemID WHERE Items.GENRES IN ("war")', {}, {2, 4}),
+        ("INCLUDE ItemID WHERE Items.PRICE > $LEAST", {"LEAST": "12"}, {3, 4, 5}),
+        ("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)", {"GENRE": '"drama","war"'}, {1, 3, 5}),
+        ("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)", {"GENRE": "drama"}, {1, 3}),
+    ],
+)
+def test_filters_of_items(
+    shop: Shop, expression: str, values: dict[str, str], left: set[int]
+) -> None:
+    """Only what the filter lets through is in the answer, in the order that it has without."""
+    arn = shop.filter(expression)
+
+    names = shop.names(filterArn=arn, filterValues=values)
+
+    assert set(names) == {f"film-{n}" for n in left}
+    assert names == [name for name in shop.names() if name in names]
+    similar = shop.names(
+        campaignArn=campaign("similar-items"), itemId="film-0", filterArn=arn, filterValues=values
+    )
+    assert set(similar) <= {f"film-{n}" for n in left}
+    ranked = shop.runtime.get_personalized_ranking(
+        campaignArn=campaign("ranking"), userId="filly", inputList=shop.films, filterArn=arn,
+        filterValues=values,
+    )["personalizedRanking"]  # fmt: skip
+    assert {item["itemId"] for item in ranked} - {"film-0"} == {f"film-{n}" for n in left}
+    assert abs(sum(item["score"] for item in ranked) - 1) < 1e-5
+
+
+def test_a_filter_fills_the_answer(shop: Shop) -> None:
+    """The filter comes before the cut: as many as were asked for, if there are as many."""
+    arn = shop.filter('INCLUDE ItemID WHERE Items.GENRES IN ("comedy")')
+
+    assert len(shop.names(filterArn=arn, numResults=2)) == 2
+
+
+def test_what_was_bought_is_excluded_from_the_next_answer(shop: Shop) -> None:
+    """A purchase that has taken effect takes the item out, at once and for this user only."""
+    arn = shop.filter('EXCLUDE ItemID WHERE INTERACTIONS.event_type IN ("purchase")')
+    assert "film-4" in shop.names(filterArn=arn)
+
+    message = {
+        "userId": "filly-buys",
+        "sessionId": "filly-buys",
+        "eventList": [
+            {"eventType": kind, "itemId": item, "sentAt": time.time()}
+            for kind, item in (("click", "film-0"), ("login", None), ("Purchase", "film-4"))
+        ],
+    }
+    _, answer = shop.running.ask("POST", "/events", message)
+    shop.running.recommend(f"after={answer['after']}")
+
+    assert "film-4" not in shop.names(userId="filly-buys", filterArn=arn)
+    assert {"film-3", "film-5"} <= set(shop.names(userId="filly-buys", filterArn=arn))
+    assert "film-4" in shop.names(filterArn=arn)
+
+
+def test_filters_by_user_and_current_item(shop: Shop) -> None:
+    """What is known of the user and of the item being looked at counts; both ids are needed."""
+    shop.events.put_users(
+        datasetArn=f"{ACCOUNT}:dataset/{shop.running.settings.group}/USERS",
+        users=[{"userId": "filly", "properties": '{"AGE": 12}'}],
+    )
+    young = shop.filter('EXCLUDE ItemID WHERE Items.GENRES IN ("war") IF CurrentUser.AGE < 16')
+    cheaper = shop.filter("INCLUDE ItemID WHERE Items.PRICE < CurrentItem.PRICE")
+
+    shop.running.wait(
+        lambda: set(shop.names(filterArn=young)) == {"film-2", "film-4"}, "the user is known"
+    )
+    assert set(shop.names(filterArn=cheaper, itemId="film-3")) == {"film-1", "film-2", "film-0"}
+    for members, words in (
+        ({"campaignArn": campaign("popularity"), "filterArn": young, "userId": ""}, "a userId"),
+        ({"filterArn": cheaper}, "an? itemId"),
+    ):
+        with pytest.raises(shop.runtime.exceptions.InvalidInputException, match=f"needs {words}"):
+            shop.ask(**members)
+
+
+def test_an_include_needs_its_values(shop: Shop) -> None:
+    """A parameter of an INCLUDE without a value is invalid input that names it."""
+    arn = shop.filter("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+
+    with pytest.raises(shop.runtime.exceptions.InvalidInputException, match="GENRE"):
+        shop.ask(filterArn=arn)
+
+
+def test_filters_that_do_not_fit_are_refused(shop: Shop) -> None:
+    """Of another group, of users, or no filter at all."""
+    other = shop.control.create_dataset_group(name="another-shop")["datasetGroupArn"]
+    foreign = shop.control.create_filter(
+        name="foreign", datasetGroupArn=other,
+        filterExpression='EXCLUDE ItemID WHERE Items.A IN ("b")',
+    )["filterArn"]  # fmt: skip
+    of_users = shop.filter("EXCLUDE UserID WHERE Users.AGE < 16")
+
+    for arn, words in (
+        (foreign, "another dataset group"),
+        (of_users, "among items"),
+        (campaign("default"), "not the ARN of a filter"),
+    ):
+        with pytest.raises(shop.runtime.exceptions.InvalidInputException, match=words):
+            shop.ask(filterArn=arn)
+    shop.control.delete_filter(filterArn=foreign)
+    shop.control.delete_dataset_group(datasetGroupArn=other)
+
+
+def test_promotions(shop: Shop) -> None:
+    """Its share of the answer is promoted, in order among themselves; filters are apart."""
+    war = shop.filter('INCLUDE ItemID WHERE Items.GENRES IN ("drama")')
+    comedy = shop.filter("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+    promotion = {"name": "summer", "percentPromotedItems": 34, "filterArn": war}
+    request = {
+        "campaignArn": campaign("default"),
+        "userId": "filly",
+        "numResults": 5,
+        "filterArn": comedy,
+        "filterValues": {"GENRE": '"comedy"'},
+        "promotions": [promotion],
+    }
+
+    places = set()
+    for _ in range(20):
+        items = shop.runtime.get_recommendations(**request)["itemList"]
+        promoted = [item["itemId"] for item in items if "promotionName" in item]
+        rest = [item["itemId"] for item in items if "promotionName" not in item]
+        assert promoted == [name for name in shop.names(numResults=500) if name in promoted]
+        assert set(promoted) == {"film-1", "film-3"}
+        assert set(rest) == {"film-2", "film-4", "film-5"}
+        for item in items:
+            assert item.get("reason") == (["Promoted item"] if "promotionName" in item else None)
+            assert item.get("promotionName") in {"summer", None}
+        places.add(tuple("promotionName" in item for item in items))
+    assert len(places) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "words"),
+    [
+        ("ITEMS", "no JSON", "not JSON"),
+        ("ITEMS", "[1]", "not a JSON object"),
+        ("ITEMS", '{"A": ["b"]}', "items.2.member.properties"),
+        ("ITEMS", '{"A": {"b": 1}}', "items.2.member.properties"),
+        ("USERS", "{}", "not the ARN of a dataset of items"),
+    ],
+)
+def test_bad_records_are_refused_whole(shop: Shop, kind: str, properties: str, words: str) -> None:
+    """One bad record refuses the call, and says where it is."""
+    with pytest.raises(shop.events.exceptions.InvalidInputException, match=words):
+        shop.events.put_items(
+            datasetArn=f"{ACCOUNT}:dataset/{shop.running.settings.group}/{kind}",
+            items=[{"itemId": "never-1"}, {"itemId": "never-2", "properties": properties}],
+        )
+
+
+def test_datasets_must_exist(url: str) -> None:
+    """A dataset of a group that is not there is not found; what is no dataset is invalid."""
+    document = {"items": [{"itemId": "i"}]}
+    with Caller(url) as caller:
+        missing = caller.call(
+            "PutItems", document | {"datasetArn": f"{ACCOUNT}:dataset/none/ITEMS"}
+        )
+        wrong = caller.call("PutItems", document | {"datasetArn": campaign("default")})
+    assert (missing.status, missing.code) == (404, "ResourceNotFoundException")
+    assert (wrong.status, wrong.code) == (400, "InvalidInputException")

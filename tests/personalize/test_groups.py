@@ -1,0 +1,107 @@
+"""Groups made over the API: their own events, recommenders and metadata, by boto3."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.personalize.calls import ACCOUNT, campaign
+from tests.personalize.control import schema_text
+from tests.stack import Stack
+
+Clients = Callable[[str], Any]
+ITEMS = ["ITEM_ID", "GENRES:categorical"]
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def make_group(clients: Clients) -> Iterator[Callable[..., str]]:
+    """Makes groups; they are deleted afterwards, with what hangs on them."""
+    control, made = clients("personalize"), []
+
+    def make(**members: Any) -> str:
+        name = f"wire-{next(_numbers)}"
+        made.append(control.create_dataset_group(name=name, **members)["datasetGroupArn"])
+        return str(made[-1])
+
+    yield make
+    for arn in made:
+        for one in control.list_recommenders(datasetGroupArn=arn)["recommenders"]:
+            control.delete_recommender(recommenderArn=one["recommenderArn"])
+        for one in control.list_datasets(datasetGroupArn=arn)["datasets"]:
+            control.delete_dataset(datasetArn=one["datasetArn"])
+        for one in control.list_event_trackers(datasetGroupArn=arn)["eventTrackers"]:
+            control.delete_event_tracker(eventTrackerArn=one["eventTrackerArn"])
+        control.delete_dataset_group(datasetGroupArn=arn)
+
+
+def recommender(clients: Clients, group: str, recipe: str) -> str:
+    """The ARN of a new recommender."""
+    created = clients("personalize").create_recommender(
+        name=recipe, datasetGroupArn=group, recipeArn=f"arn:aws:personalize:::recipe/{recipe}"
+    )
+    return str(created["recommenderArn"])
+
+
+def test_a_group_sees_its_own_events_only(
+    running: Stack, clients: Clients, make_group: Callable[..., str]
+) -> None:
+    """Events with the group's tracking id change its recommenders' answers, and no others'."""
+    control, runtime = clients("personalize"), clients("personalize-runtime")
+    group = make_group(domain="ECOMMERCE")
+    tracker = control.create_event_tracker(name="wire-tracker", datasetGroupArn=group)
+    for_you = recommender(clients, group, "aws-ecomm-recommended-for-you")
+    viewed = recommender(clients, group, "aws-ecomm-customers-who-viewed-x-also-viewed")
+    bought = recommender(clients, group, "aws-ecomm-popular-items-by-purchases")
+    running.click("group-own", session="group-1", user="group-own-user")
+
+    for user in ("group-ann", "group-ben", "group-cat"):
+        clients("personalize-events").put_events(
+            trackingId=tracker["trackingId"], userId=user, sessionId=user,
+            eventList=[
+                {"eventType": "View", "itemId": item, "sentAt": time.time()}
+                for item in ("group-kettle", "group-cosy")[: 2 if user != "group-cat" else 1]
+            ],
+        )  # fmt: skip
+
+    def names(**members: Any) -> list[str]:
+        return [item["itemId"] for item in runtime.get_recommendations(**members)["itemList"]]
+
+    running.wait(
+        lambda: names(recommenderArn=for_you, userId="group-cat")[:1] == ["group-cosy"],
+        "the group's events are in effect",
+    )
+    assert names(recommenderArn=viewed, itemId="group-kettle", userId="x") == ["group-cosy"]
+    assert set(names(recommenderArn=bought)) == {"group-kettle", "group-cosy"}
+    everything = names(campaignArn=campaign("popularity"), numResults=500)
+    assert not {"group-kettle", "group-cosy"} & set(everything)
+    items = runtime.get_recommendations(recommenderArn=for_you, userId="group-cat")["itemList"]
+    assert all(set(item) == {"itemId"} for item in items)
+
+    control.stop_recommender(recommenderArn=for_you)
+    with pytest.raises(runtime.exceptions.ResourceNotFoundException, match="INACTIVE"):
+        names(recommenderArn=for_you, userId="group-cat")
+    with pytest.raises(runtime.exceptions.InvalidInputException, match="metadata"):
+        names(recommenderArn=bought, metadataColumns={"ITEMS": ["GENRES"]})
+
+
+def test_datasets_take_metadata_once_they_are_there(
+    clients: Clients, make_group: Callable[..., str]
+) -> None:
+    """PutItems is not found before the dataset was created, and taken afterwards."""
+    control, events = clients("personalize"), clients("personalize-events")
+    group = make_group()
+    arn = f"{ACCOUNT}:dataset/{group.rpartition('/')[2]}/ITEMS"
+    with pytest.raises(events.exceptions.ResourceNotFoundException):
+        events.put_items(datasetArn=arn, items=[{"itemId": "i"}])
+
+    schema = control.create_schema(name="wire-items", schema=schema_text(*ITEMS))["schemaArn"]
+    control.create_dataset(
+        name="wire-items", datasetGroupArn=group, datasetType="Items", schemaArn=schema
+    )
+
+    events.put_items(datasetArn=arn, items=[{"itemId": "i", "properties": '{"genres": "a|b"}'}])

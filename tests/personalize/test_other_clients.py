@@ -1,0 +1,131 @@
+"""The AWS command line interface and the AWS SDK for JavaScript, unmodified, with signatures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ops.embedded import free_port
+from tests.personalize.calls import CREDENTIALS, campaign, serving
+from tests.personalize.other_clients import command_line, environment, javascript, parsed, run
+from tests.stack import Stack
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def signed(running: Stack) -> Iterator[str]:
+    """Address of an API of the shared stack that lets in who signs."""
+    secret = SecretStr(CREDENTIALS["aws_secret_access_key"])
+    settings = running.settings.model_copy(
+        update={
+            "port": free_port(),
+            "personalize_auth": "sigv4",
+            "personalize_access_keys": {CREDENTIALS["aws_access_key_id"]: secret},
+        }
+    )
+    with serving(settings) as url:
+        yield url
+
+
+def follow(running: Stack, first: str, second: str) -> None:
+    """Let others go from one item on to another."""
+    for n in range(3):
+        running.click(first, session=f"{first}-{n}")
+        after = running.click(second, session=f"{first}-{n}")
+    running.recommend(f"after={after}")
+
+
+def events(item: str, **members: Any) -> str:
+    """An event list with one click."""
+    return json.dumps([{"eventType": "click", "itemId": item, "sentAt": time.time()} | members])
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_command_line(running: Stack, signed: str, slash: str) -> None:
+    """`aws` puts an event and reads the changed recommendation; its errors are named."""
+    aws, variables = command_line(), environment(signed + slash)
+    user, first, second = f"cli{slash}", f"cli-tea{slash}", f"cli-cup{slash}"
+    follow(running, first, second)
+
+    sent = run(
+        [*aws, "personalize-events", "put-events", "--tracking-id", "shop", "--user-id", user,
+         "--session-id", f"s-{user}", "--event-list",
+         events(first, properties='{"colour": "grün"}')],
+        variables,
+    )  # fmt: skip
+    assert (sent.returncode, sent.stdout) == (0, "")
+
+    ask = [*aws, "personalize-runtime", "get-recommendations", "--user-id", user]
+
+    def changed() -> bool:
+        answer = parsed(run([*ask, "--campaign-arn", campaign("default")], variables))
+        return bool(answer["itemList"][0]["itemId"] == second)
+
+    running.wait(changed, "the event is in effect")
+    ranked = run(
+        [*aws, "personalize-runtime", "get-personalized-ranking", "--campaign-arn",
+         campaign("ranking"), "--user-id", user, "--input-list", "zz", second, first],
+        variables,
+    )  # fmt: skip
+    assert parsed(ranked)["personalizedRanking"][0]["itemId"] == second
+    missing = run([*ask, "--campaign-arn", campaign("none")], variables)
+    assert missing.returncode > 0
+    assert "(ResourceNotFoundException)" in missing.stderr
+    invalid = run(
+        [*aws, "personalize", "create-schema", "--name", "!", "--schema", "{}"], variables
+    )
+    assert "(InvalidInputException)" in invalid.stderr
+    other = variables | {"AWS_SECRET_ACCESS_KEY": "another"}
+    refused = run([*ask, "--campaign-arn", campaign("default")], other)
+    assert "(InvalidSignatureException)" in refused.stderr
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_javascript(running: Stack, signed: str, slash: str) -> None:
+    """The SDK puts an event and reads the changed recommendation; its errors are typed."""
+    variables = environment(signed + slash) | javascript()
+    user, first, second = f"js{slash}", f"js-ink{slash}", f"js-pen{slash}"
+    follow(running, first, second)
+
+    def call(service: str, operation: str, **members: Any) -> Any:
+        script = str(Path(__file__).with_name("call.cjs"))
+        return parsed(run(["node", script, service, operation, json.dumps(members)], variables))
+
+    event = {"eventType": "click", "itemId": first, "sentAt": 1_790_000_000_500}
+    sent = call(
+        "personalize-events", "PutEvents", trackingId="shop", userId=user, sessionId=f"s-{user}",
+        eventList=[event | {"properties": '{"colour": "grün"}'}],
+    )  # fmt: skip
+    assert sent["answer"]["$metadata"]["httpStatusCode"] == 200
+    assert sent["answer"]["$metadata"]["requestId"]
+
+    def changed() -> bool:
+        answer = call(
+            "personalize-runtime", "GetRecommendations", campaignArn=campaign("default"),
+            userId=user,
+        )["answer"]  # fmt: skip
+        return bool(answer["itemList"][0]["itemId"] == second)
+
+    running.wait(changed, "the event is in effect")
+    missing = call(
+        "personalize-runtime", "GetRecommendations", campaignArn=campaign("none"), userId=user
+    )
+    assert (missing["error"], missing["isTyped"]) == ("ResourceNotFoundException", True)
+    assert missing["status"] == 404
+    invalid = call("personalize", "CreateSchema", name="!", schema="{}")
+    assert (invalid["error"], invalid["isTyped"]) == ("InvalidInputException", True)
+    assert "Value '!' at 'name'" in invalid["message"]
+    too_many = call(
+        "personalize-events", "PutEvents", trackingId="shop", sessionId="s", eventList=[event] * 11
+    )
+    assert (too_many["error"], too_many["isTyped"]) == ("InvalidInputException", True)
+    variables["AWS_SECRET_ACCESS_KEY"] = "another"
+    refused = call("personalize", "CreateSchema", name="!", schema="{}")
+    assert refused["error"] == "InvalidSignatureException"

@@ -1,0 +1,114 @@
+"""Random requests, valid and invalid, of every implemented operation: none fails the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from api.personalize.operations import OPERATIONS
+from api.personalize.shapes import described
+from benchmarks.state import fill
+from models.settings import Settings
+from streams.topics import ensure_topics
+from tests.personalize.calls import Answer, Caller, campaign, check_answer, parsed, serving
+from tests.personalize.documents import ARN, Documents
+from tests.stack import embedded_servers, new_stack
+
+AMOUNTS = [pytest.param(40), pytest.param(1000, marks=pytest.mark.slow)]
+SCHEMA = (
+    '{"type":"record","name":"Items","namespace":"com.amazonaws.personalize.schema","fields":'
+    '[{"name":"ITEM_ID","type":"string"},{"name":"GENRES","type":["null","string"],'
+    '"categorical":true}],"version":"1.0"}'
+)
+KNOWN: Mapping[str, Sequence[Any]] = {
+    "campaignArn": [campaign(name) for name in Settings().campaigns],
+    "trackingId": ["shop"],
+    "datasetArn": [f"{ARN}dataset/random/ITEMS", f"{ARN}dataset/random/USERS"],
+    "datasetGroupArn": [f"{ARN}dataset-group/random", f"{ARN}dataset-group/my-name_1"],
+    "schemaArn": [f"{ARN}schema/my-name_1"],
+    "recipeArn": ["arn:aws:personalize:::recipe/aws-user-personalization",
+                  "arn:aws:personalize:::recipe/aws-ecomm-recommended-for-you"],
+    "solutionArn": [f"{ARN}solution/my-name_1"],
+    "userId": ["u1", "u2"],
+    "itemId": ["item-1", "item-2"],
+    "inputList": [["item-1", "item-2", "unheard of"]],
+    "numResults": [5, 500],
+    "sentAt": [1_790_000_000.5],
+    "properties": ["{}", '{"GENRES":"a|b","PRICE":9.5,"NEW":true,"OTHER":null}', '{"itemId":"i1"}'],
+    "datasetType": ["ITEMS", "Users", "INTERACTIONS"],
+    "schema": [SCHEMA],
+    "filterExpression": ['EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("purchase")'],
+}  # fmt: skip
+
+SERVED = {"GetPersonalizedRanking", "GetRecommendations", "PutEvents", "PutItems", "PutUsers"}
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """Calls an API with servers of its own, a catalogue and users, and no worker."""
+    directory = tmp_path_factory.mktemp("random")
+    with embedded_servers(directory) as servers:
+        settings = new_stack(servers, "random", directory / "stack").settings
+        ensure_topics(settings)
+        asyncio.run(filled(settings))
+        with serving(settings) as url, Caller(url) as made:
+            yield made
+
+
+async def filled(settings: Settings) -> None:
+    """Fill the store with users and items."""
+    store = await fill(settings, users=200, items=100, events_per_user=10)
+    await store.redis.aclose()
+
+
+def check(operation: str, answer: Answer) -> None:
+    """Fail unless the answer is one that AWS clients understand."""
+    understood = parsed(operation, answer)
+    if answer.status == 200:
+        check_answer(operation, answer.body)
+        assert "Error" not in understood
+        return
+    one = described()[operation]
+    codes = {shape.name for shape in one.model.service_model.error_shapes}
+    assert answer.code in codes
+    assert understood["Error"]["Code"] == answer.code
+    assert understood["Error"]["Message"] == answer.message != ""
+    assert answer.status == one.statuses.get(answer.code, 400)
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_valid_requests(caller: Caller, operation: str, amount: int) -> None:
+    """What fits the shape passes validation, and is answered or refused for a modelled reason."""
+    documents = Documents(operation, seed=1, known=KNOWN)
+    for _ in range(amount):
+        document = documents.valid()
+        answer = caller.call(operation, document)
+        check(operation, answer)
+        assert b"validation error detected" not in answer.body, document
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_invalid_requests(caller: Caller, operation: str, amount: int) -> None:
+    """What breaks the shape in one place is refused as invalid, whatever the place."""
+    documents = Documents(operation, seed=2, known=KNOWN)
+    for _ in range(amount):
+        document = documents.invalid() if documents.can_break() else [documents.valid()]
+        answer = caller.call(operation, document)
+        check(operation, answer)
+        assert (answer.status, answer.code) == (400, "InvalidInputException"), document
+        assert "1 validation error detected: Value " in answer.message
+
+
+@pytest.mark.parametrize("operation", sorted(SERVED))
+def test_requests_find_what_they_look_for(caller: Caller, operation: str) -> None:
+    """Random requests get to the end of an operation often enough to be of use."""
+    documents = Documents(operation, seed=3, known=KNOWN)
+
+    answers = [caller.call(operation, documents.valid()) for _ in range(1000)]
+
+    assert sum(answer.status == 200 for answer in answers) >= 3
