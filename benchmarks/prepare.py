@@ -42,7 +42,7 @@ def measure(source: Path, target: Path, memory_mb: int) -> dict[str, Any]:
     environment = {**os.environ, "RECOMMENDER_PREPARE_MEMORY_MB": str(memory_mb)}
     start_s = time.perf_counter()
     with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
+        assert process.stdout is not None  # noqa: S101  it is piped
         said = json.loads(process.stdout.read())
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
