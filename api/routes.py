@@ -221,9 +221,9 @@ async def erase(
 ) -> Response:
     """Removes the user's history, sessions, links and metadata, and says how much that was."""
     services: Services = request.app.state.services
+    removed = await services.store.erase_user(user_id)
     # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
     await services.kafka.put("users", services.settings.group, [(user_id, None)])
-    removed = await services.store.erase_user(user_id)
     return json_response({"userId": user_id, **removed})
 
 
