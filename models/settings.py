@@ -213,6 +213,32 @@ class Settings(BaseSettings):
         "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
         "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
     )
+    job_lease_s: float = Field(
+        15.0,
+        ge=1,
+        le=600,
+        description="A job of `recommender jobs` goes on elsewhere when its runner is silent for "
+        "this long.",
+    )
+    import_bad_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of bad rows with which an import still takes the good ones; with more, "
+        "nothing is imported.",
+    )
+    training_min_users: int = Field(
+        25, ge=0, description="Users with 2 interactions that a solution version needs."
+    )
+    training_min_interactions: int = Field(
+        1000, ge=0, description="Interactions that a solution version needs."
+    )
+    training_max_interactions: int = Field(
+        20_000,
+        ge=100,
+        description="Interactions that a solution version is measured on, at most: those of a "
+        "sample of users.",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
     )

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from models.answers import Answer
 from models.metadata import put_items
-from models.recommender import Answer, Recommender
+from models.recommender import Recommender
 from models.store import Part, Store, StoredEvent
 from tests.models.reference import NOW, click, message
 
