@@ -396,6 +396,60 @@ def prepare(source: str, target: str | None, maps: tuple[str, ...], **options: A
         sys.exit(3)
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--plan", "only_plan", is_flag=True, help="Only show what exists and what is to do.")
+@click.option("--policies", is_flag=True, help="Only print the IAM policy documents.")
+@click.option("--destroy", is_flag=True, help="Remove everything that FILE names.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def provision(
+    file: Path,
+    only_plan: bool,
+    policies: bool,
+    destroy: bool,
+    yes: bool,
+    timeout_s: float | None,
+    as_json: bool,
+) -> None:
+    """Make everything at Amazon Personalize that FILE declares, and wait until it is ready.
+
+    What is there stays; an interrupted run goes on where it stopped.
+    """
+    import msgspec
+
+    from streams import provision as made
+    from streams.declarations import read_declaration
+    from streams.policies import policies as documents
+
+    declaration, settings = read_declaration(file), Settings()
+    if policies:
+        click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
+        return
+    world = made.world_of(declaration, settings)
+    pieces = made.pieces_of(world, settings)
+    planned = made.plan(world, pieces)
+    if only_plan and as_json:
+        click.echo(msgspec.json.encode(planned).decode())
+        return
+    click.echo(made.as_text(planned, is_removed=destroy), err=not only_plan)
+    if only_plan:
+        return
+    if not yes:
+        click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
+    pace = made.Pace(
+        timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
+        say=lambda label, status: _say(f"{label}: {status}"),
+    )
+    try:
+        done = (made.destroy if destroy else made.run)(world, pieces, pace)
+    except KeyboardInterrupt:
+        _say("interrupted: run the same command again to go on")
+        sys.exit(130)
+    click.echo(msgspec.json.encode(done).decode() if as_json else made.as_lines(done))
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     if not equals:

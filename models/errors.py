@@ -12,6 +12,7 @@
   x ClaimLost               a job was claimed by another since, or is no more
   x CannotStart             a process on this machine could not be started, and what to do
   x CannotPrepare           data cannot be prepared as asked, and what to do
+  x CannotProvision         a provisioning file breaks a rule, or AWS refuses what it asks for
   x ObjectNotFound          nothing lies at an object's URL
   x ObjectRefused           an object may not be read or written, or its URL is none
   + ServiceError            an error that Amazon Personalize's API has a name for
@@ -74,6 +75,13 @@ class UnreadableRecording(RecommenderError):
 
 class CannotPrepare(RecommenderError):
     """An option does not fit the data, or memory or disk do not suffice; the text says more."""
+
+
+class CannotProvision(RecommenderError):
+    """A provisioning file breaks a rule, or AWS refuses what it asks for.
+
+    The text begins with the file's key.
+    """
 
 
 class ObjectNotFound(RecommenderError):

@@ -146,6 +146,15 @@ class Objects:
             spool.seek(0)
             self._write(url, spool)
 
+    def remove(self, url: str) -> None:
+        """Remove one object; nothing happens where none is."""
+        place = self._place(url, folder=False)
+        with _explained(url):
+            if isinstance(place, _Key):
+                self._s3.delete_object(Bucket=place.bucket, Key=place.key)
+            else:
+                place.unlink(missing_ok=True)
+
     def _write(self, url: str, source: BinaryIO) -> None:
         place = self._place(url, folder=False)
         with _explained(url):
