@@ -89,6 +89,15 @@ def worker() -> None:
 
 
 @main.command()
+def jobs() -> None:
+    """Run imports, solution versions, batch jobs and deletions as they are asked for."""
+    from streams.jobs import run
+
+    _child()
+    run(_with_topics(_served(_located())))
+
+
+@main.command()
 def forward() -> None:
     """Forward every event to Amazon Personalize."""
     from streams.app import run
@@ -314,6 +323,138 @@ def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) ->
                 return run(planned, rivals, clock=time.perf_counter, progress=bar.update)
         finally:
             server.stop()
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target", required=False)
+@click.option(
+    "--dataset",
+    "kind",
+    type=click.Choice(["interactions", "items", "users"]),
+    default="interactions",
+    show_default=True,
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "json", "jsonl", "movielens", "parquet", "tsv"]),
+    help="The source's format; guessed where not given.",
+)
+@click.option("--records", help="Where the list of records is in JSON, as in data.rows.")
+@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Name a field's column.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
+@click.option("--where", default="", metavar="CONDITION", help='Only such rows: "rating >= 3.5".')
+@click.option("--event-type", default="", help="The type of every event; a column: --map.")
+@click.option("--scale-values", is_flag=True, help="Move EVENT_VALUE to 0 to 1.")
+@click.option("--strict/--relaxed", default=True, help="Refuse too few interactions, or note it.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def prepare(source: str, target: str | None, maps: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+    """Make what Amazon Personalize imports of SOURCE, and put it into the folder TARGET.
+
+    SOURCE is a file or a folder, TARGET a folder: s3://bucket/key, or a path. Without TARGET, the
+    source is only checked. Exit code 3: it breaks rules of an import, and nothing was written.
+    """
+    import signal
+
+    import msgspec
+    from tqdm import tqdm
+
+    from streams.columns import Told
+    from streams.findings import as_text
+    from streams.prepare import Options
+    from streams.prepare import prepare as make
+
+    # Stopped either way, it takes its temporary files along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = Told(
+        dict(map(_pair, maps)), *(options.pop(name) for name in ("keep", "drop", "event_type"))
+    )
+    wanted = Options(
+        kind=options["kind"],
+        format=options["format_"],
+        records=options["records"].split(".") if options["records"] else (),
+        told=told,
+        where=options["where"],
+        is_strict=options["strict"],
+        scales_values=options["scale_values"],
+    )
+    shown = "{desc} {percentage:3.0f} %|{bar}| {elapsed}"
+    with tqdm(total=100, disable=None, leave=False, bar_format=shown) as bar:
+
+        def progress(doing: str, share: float) -> None:
+            bar.set_description_str(doing, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        try:
+            report = make(source, target, Settings(), wanted, now_s=time.time(), progress=progress)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    click.echo(msgspec.json.encode(report).decode() if options["as_json"] else as_text(report))
+    if report.problems:
+        sys.exit(3)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--plan", "only_plan", is_flag=True, help="Only show what exists and what is to do.")
+@click.option("--policies", is_flag=True, help="Only print the IAM policy documents.")
+@click.option("--destroy", is_flag=True, help="Remove everything that FILE names.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def provision(
+    file: Path,
+    only_plan: bool,
+    policies: bool,
+    destroy: bool,
+    yes: bool,
+    timeout_s: float | None,
+    as_json: bool,
+) -> None:
+    """Make everything at Amazon Personalize that FILE declares, and wait until it is ready.
+
+    What is there stays; an interrupted run goes on where it stopped.
+    """
+    import msgspec
+
+    from streams import provision as made
+    from streams.declarations import read_declaration
+    from streams.policies import policies as documents
+
+    declaration, settings = read_declaration(file), Settings()
+    if policies:
+        click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
+        return
+    world = made.world_of(declaration, settings)
+    pieces = made.pieces_of(world, settings)
+    planned = made.plan(world, pieces)
+    if only_plan and as_json:
+        click.echo(msgspec.json.encode(planned).decode())
+        return
+    click.echo(made.as_text(planned, is_removed=destroy), err=not only_plan)
+    if only_plan:
+        return
+    if not yes:
+        click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
+    pace = made.Pace(
+        timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
+        say=lambda label, status: _say(f"{label}: {status}"),
+    )
+    try:
+        done = (made.destroy if destroy else made.run)(world, pieces, pace)
+    except KeyboardInterrupt:
+        _say("interrupted: run the same command again to go on")
+        sys.exit(130)
+    click.echo(msgspec.json.encode(done).decode() if as_json else made.as_lines(done))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text}: not FIELD=COLUMN", param_hint="--map")
+    return name, column
 
 
 def _rate(text: str) -> float | None:

@@ -4,7 +4,7 @@
 -- Takes the group's prefix, "{group}:", and of the request of step.lua
 --   now      seconds; for expiry and freshness only, event times come with the events
 --   epoch    seconds; decay counts time from here, which keeps the logarithms small
---   limits   history, window, neighbours, tops, items, types; session_ttl, user_ttl (seconds)
+--   limits   history, window, neighbours, takers, tops, items, types; session_ttl, user_ttl (seconds)
 --   fade     fade[d] = log2 of a pair's weight at distance d
 --   rates    half-lives a second of the pair channels, then of the popularities
 --
@@ -25,7 +25,7 @@ local LN2 = log(2)
 local NONE = -1e30
 local EPOCH = request.epoch
 
-local PAIR, STAT, ENTRY, HEAD, PAGE, MINUTE = 24, 48, 15, 12, 64, 60
+local PAIR, STAT, ENTRY, HEAD, PAGE, OWNERS, MINUTE = 24, 48, 15, 16, 64, 128, 60
 local EMPTY_PAIR = rep('\0', PAIR)
 
 local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
@@ -287,22 +287,61 @@ local function write_lists()
   for _, item in ipairs(list_keys) do write_list(lists[item]) end
 end
 
+-- Owners of items, written back at the end of the call ------------------------------------------
+
+local takers = {}
+
+-- The owner's first event on the item, of those it still has.
+local function remember_owner(item, number)
+  local added = takers[item] or {}
+  takers[item] = added
+  added[#added + 1] = pack('<I', number)
+end
+
+-- The newest stand last; there are at most twice as many as are wanted.
+local function write_takers()
+  local wanted = 4 * limits.takers
+  for item, added in pairs(takers) do
+    local key = prefix .. 'takers:' .. item
+    if call('APPEND', key, table.concat(added)) > 2 * wanted then
+      call('SET', key, call('GETRANGE', key, -wanted, -1))
+    end
+  end
+end
+
 -- Histories, written back at the end of the call ---------------------------------------------
 
 local histories, links = {}, {}
 
-local function history_of(key, ttl)
-  local history = histories[key]
+-- The history of an owner: "u:<user>", or "s:<session>" of a session without a user.
+local function history_of(owner, ttl)
+  local history = histories[owner]
   if history then return history end
-  local raw = call('GET', key)
+  local raw = call('GET', prefix .. 'history:' .. owner)
   if raw then
-    local count, last = unpack_('<Id', raw)
-    history = {count = count, accepted = last, entries = sub(raw, HEAD + 1)}
+    local count, number, last = unpack_('<IId', raw)
+    history = {count = count, number = number, accepted = last, entries = sub(raw, HEAD + 1)}
   else
-    history = {count = 0, accepted = 0, entries = '', fresh = true}
+    history = {count = 0, number = 0, accepted = 0, entries = '', fresh = true}
   end
   history.ttl = ttl
-  histories[key] = history
+  histories[owner] = history
+  return history
+end
+
+local function owner_page(number)
+  return prefix .. 'owners:' .. floor(number / OWNERS), number % OWNERS
+end
+
+-- The history of an owner, with a number by which items remember it.
+local function numbered(owner, ttl)
+  local history = history_of(owner, ttl)
+  if history.number == 0 then
+    history.number = call('HINCRBY', prefix .. 'counts', 'owner_index', 1)
+    local page, place = owner_page(history.number)
+    call('HSET', page, place, owner)
+    call('EXPIRE', page, limits.user_ttl)
+  end
   return history
 end
 
@@ -345,42 +384,51 @@ local function insert(history, entry, time)
   return at
 end
 
+local function has_item(history, item)
+  return locate(history.entries, pack('<I', item), ENTRY, 0) ~= nil
+end
+
 local function trim(history)
   local excess = #history.entries - limits.history * ENTRY
   if excess > 0 then history.entries = sub(history.entries, excess + 1) end
 end
 
 -- A session's anonymous events become the user's; none twice.
-local function join(session_key, history)
-  local anonymous = history_of(session_key, limits.session_ttl)
+local function join(session, history)
+  local anonymous = history_of(session, limits.session_ttl)
   if anonymous.fresh then return end
   for at = 1, #anonymous.entries, ENTRY do
     local entry = sub(anonymous.entries, at, at + ENTRY - 1)
     if not locate(history.entries, sub(entry, 10), ENTRY, 9) then
-      local _, time = unpack_('<II', entry)
+      local item, time = unpack_('<II', entry)
+      if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
       insert(history, entry, time)
       history.count = history.count + 1
     end
   end
   trim(history)
   history.accepted = max(history.accepted, anonymous.accepted)
-  histories[session_key] = {gone = true, count = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
+  call('HDEL', owner_page(anonymous.number))
+  histories[session] =
+    {gone = true, count = 0, number = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
 end
 
 local function owner(user, session, shard)
-  local session_key = prefix .. 'history:s:' .. session
+  local anonymous = 's:' .. session
   local generation = floor(now / limits.session_ttl)
   if user == '' then
     user = linked_user(session, shard, generation)
-    if not user then return history_of(session_key, limits.session_ttl), false end
+    if not user then return numbered(anonymous, limits.session_ttl), false end
   end
-  local history = history_of(prefix .. 'history:u:' .. user, limits.user_ttl)
+  local history = numbered('u:' .. user, limits.user_ttl)
   if user ~= session and linked_user(session, shard, generation) ~= user then
-    join(session_key, history)
+    join(anonymous, history)
     link(session, shard, generation, user)
   end
   return history, true
 end
+
+-- Events -------------------------------------------------------------------------------------
 
 local types, type_total = {}, nil
 
@@ -423,6 +471,7 @@ local function apply_event(history, event)
   end
   local item = 0
   if name ~= '' then item = known_item(name) or new_item(name) end
+  if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
   local at = insert(history, pack('<IIB', item, time, type_code(kind)) .. hash, time)
   if item ~= 0 then
     local repeated = at > ENTRY and unpack_('<I', history.entries, at - ENTRY) == item
@@ -452,11 +501,13 @@ local function apply_message(message)
 end
 
 local function write_histories()
-  for key, history in pairs(histories) do
+  for name, history in pairs(histories) do
+    local key = prefix .. 'history:' .. name
     if history.gone then
       call('DEL', key)
     elseif history.changed then
-      call('SET', key, pack('<Id', history.count, history.accepted) .. history.entries, 'EX', history.ttl)
+      local head = pack('<IId', history.count, history.number, history.accepted)
+      call('SET', key, head .. history.entries, 'EX', history.ttl)
     end
   end
 end
@@ -479,6 +530,7 @@ local function write()
     write_categories()
   end
   write_histories()
+  write_takers()
   write_counts()
 end
 

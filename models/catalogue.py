@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from models import layout
 from models.compiled import compiled
 from models.metadata import PropertiesCache
-from models.ranking import Ranker
+from models.objectives import STORED
+from models.ranking import OBJECTIVES, Objective, Ranker
 from models.records import Properties
 from models.retrieval import NOTHING, Floats, Indexes, heads_of
 from models.store import Store
@@ -39,43 +40,6 @@ STALE_PAGE_S = 5.0
 """Counts older than this are read again before they are used; younger ones while they are used."""
 
 
-class Reads:
-    """Gathers the keys that concurrent requests want into one MGET at a time."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[tuple[list[str], asyncio.Future[list[bytes | None]]]] = []
-        self._running: asyncio.Task[None] | None = None
-
-    async def get(self, keys: list[str]) -> list[bytes | None]:
-        """The values of `keys`, absent ones as None."""
-        if not keys:
-            return []
-        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, future))
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            try:
-                values = await self._store.redis.mget([key for keys, _ in waiting for key in keys])
-            except BaseException as error:
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                continue
-            at = 0
-            for keys, future in waiting:
-                if not future.done():
-                    future.set_result(values[at : at + len(keys)])
-                at += len(keys)
-
-
 @dataclass
 class Overview:
     """What all requests share.
@@ -91,8 +55,11 @@ class Overview:
     types, purchases, strong
         Name of each type code; ``(256,)`` whether its events are purchases, and whether they weigh
         more than a click.
-    ranker, serving
-        The learned ranker, and whether it or the "blend" is to be served.
+    rankers, serving
+        Of each objective the learned ranker, and which order is to be served; see
+        `models.prequential`.
+    tried
+        How often each new item was shown to be tried.
     read_at
         When all this was read, Unix seconds.
     """
@@ -105,8 +72,13 @@ class Overview:
     types: dict[int, str] = field(default_factory=dict)
     purchases: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
     strong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
-    ranker: Ranker = field(default_factory=Ranker)
-    serving: str = "blend"
+    rankers: dict[Objective, Ranker] = field(
+        default_factory=lambda: {name: Ranker() for name in OBJECTIVES}
+    )
+    serving: dict[Objective, str] = field(
+        default_factory=lambda: dict.fromkeys(OBJECTIVES, "blend")
+    )
+    tried: dict[int, int] = field(default_factory=dict)
     read_at: float = -1e18
 
 
@@ -120,16 +92,16 @@ class Catalogue:
     def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
         self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
-        self.reads = Reads(store)
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
+        self._owners: dict[int, str] = {}
         self._properties = PropertiesCache(store, share=share)
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._overview_task: asyncio.Task[None] | None = None
         self._page_task: asyncio.Task[None] | None = None
-        self._ranker_state: bytes | None = None
+        self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> Overview:
         """The overview, at most about two `cache_s` old while requests keep coming."""
@@ -151,8 +123,9 @@ class Catalogue:
             pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
         pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
         pipe.hgetall(store.key("types"))
-        pipe.hmget(store.key("ranker"), ["state", "serving"])
-        *ranked, (clock, accepted_at), types, (state, serving) = await pipe.execute()
+        pipe.hmget(store.key("ranker"), STORED)
+        pipe.hgetall(store.key("tried"))
+        *ranked, (clock, accepted_at), types, learned, tried = await pipe.execute()
         members, first = ranked[::2], ranked[1::2]
         tops = {
             name: np.array(items, "S").astype(np.int64) if items else NOTHING
@@ -161,9 +134,14 @@ class Catalogue:
         greatest = {
             name: scored[0][1] if scored else 0.0 for name, scored in zip(names, first, strict=True)
         }
-        ranker = self.overview.ranker
-        if state != self._ranker_state:
-            ranker, self._ranker_state = Ranker.from_state(state), state
+        states = dict(zip(OBJECTIVES, learned[::2], strict=True))
+        rankers = {
+            name: self.overview.rankers[name]
+            if state == self._ranker_states[name]
+            else Ranker.from_state(state)
+            for name, state in states.items()
+        }
+        self._ranker_states = states
         names_of = {int(code): name.decode() for name, code in types.items()}
         self.overview = Overview(
             clock_s=float(clock or 0),
@@ -179,8 +157,12 @@ class Catalogue:
             types=names_of,
             purchases=_codes(names_of, store.settings.purchase_types),
             strong=_codes(names_of, store.settings.strong_types),
-            ranker=ranker,
-            serving=(serving or b"blend").decode(),
+            rankers=rankers,
+            serving={
+                name: (serving or b"blend").decode()
+                for name, serving in zip(OBJECTIVES, learned[1::2], strict=True)
+            },
+            tried={int(item): int(count) for item, count in tried.items()},
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.
@@ -191,20 +173,22 @@ class Catalogue:
         """The neighbours of each item as they are stored, at most `cache_s` old."""
         lists, oldest = self._lists, now_s - self.store.settings.cache_s
         # Kept apart, for what is held now may make room for others' during the read.
-        found = {
-            item: held[1]
-            for item in items
-            if (held := lists.get(item)) is not None and oldest <= held[0] <= now_s
-        }
-        missing = [item for item in items if item not in found]
+        found, missing = {}, []
+        for item in items:
+            held = lists.get(item)
+            if held is not None and oldest <= held[0] <= now_s:
+                found[item] = held[1]
+            else:
+                missing.append(item)
         if missing:
-            raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
+            key = self.store.key("pairs:")
+            raws = await self.store.redis.reads.get([f"{key}{item}" for item in missing])
             for item, raw in zip(missing, raws, strict=True):
                 found[item] = raw or b""
                 lists[item] = (now_s, found[item])
                 lists.move_to_end(item)
-        while len(lists) > self._max_lists:
-            lists.popitem(last=False)
+            while len(lists) > self._max_lists:
+                lists.popitem(last=False)
         return [found[item] for item in items]
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
@@ -232,7 +216,8 @@ class Catalogue:
         return stale
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
-        raws = await self.reads.get([self.store.key(f"stats:{page}") for page in pages.tolist()])
+        key = self.store.key("stats:")
+        raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
         for page, raw in zip(pages.tolist(), raws, strict=True):
             if raw:
                 at = page * layout.PAGE
@@ -255,13 +240,28 @@ class Catalogue:
             # A new one, for requests under way still count on the old.
             self.known_names = {}
         known = self.known_names
-        missing = [item for item in items if item not in known]
-        if missing:
-            missing += [item for item in others.tolist() if item not in known]
-            for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
-                if name is not None:
-                    known[item] = name
+        try:
+            return [known[item] for item in items]
+        except KeyError:
+            missing = [item for item in (*items, *others.tolist()) if item not in known]
+        for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
+            if name is not None:
+                known[item] = name
         return [known.get(item) for item in items]
+
+    async def owners(self, numbers: Sequence[int]) -> list[str]:
+        """Whose histories these are; those that are gone become one that nobody has.
+
+        A number means the same owner forever, and is forgotten only with the history.
+        """
+        if len(self._owners) > self._max_names:
+            self._owners = {}
+        known = self._owners
+        missing = [number for number in numbers if number not in known]
+        for number, name in zip(missing, await self.store.owners(missing), strict=True):
+            if name is not None:
+                known[number] = name
+        return [known.get(number, "") for number in numbers]
 
     async def properties(self, items: Sequence[int], now_s: float) -> list[Properties | None]:
         """What is known of each item, at most `cache_s` old; None where nothing is.

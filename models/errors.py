@@ -11,6 +11,10 @@
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
   x ClaimLost               a job was claimed by another since, or is no more
   x CannotStart             a process on this machine could not be started, and what to do
+  x CannotPrepare           data cannot be prepared as asked, and what to do
+  x CannotProvision         a provisioning file breaks a rule, or AWS refuses what it asks for
+  x ObjectNotFound          nothing lies at an object's URL
+  x ObjectRefused           an object may not be read or written, or its URL is none
   + ServiceError            an error that Amazon Personalize's API has a name for
     x InvalidInput          a member breaks a rule of the service
     x InvalidNextToken      a page's token that was not given out by this service
@@ -67,6 +71,25 @@ class TopicMismatch(RecommenderError):
 
 class UnreadableRecording(RecommenderError):
     """A recorded file is in no known format, or the note of how far it was sent is damaged."""
+
+
+class CannotPrepare(RecommenderError):
+    """An option does not fit the data, or memory or disk do not suffice; the text says more."""
+
+
+class CannotProvision(RecommenderError):
+    """A provisioning file breaks a rule, or AWS refuses what it asks for.
+
+    The text begins with the file's key.
+    """
+
+
+class ObjectNotFound(RecommenderError):
+    """Nothing lies at an object's URL; the text names it and what to check."""
+
+
+class ObjectRefused(RecommenderError):
+    """An object may not be read or written, or its URL is none; the text says what to do."""
 
 
 class ServiceError(RecommenderError):

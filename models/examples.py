@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 
-from models.features import FEATURES
-from models.ranking import Ranker
+from models.features import FEATURES, without_alike
+from models.ranking import Objective, Ranker
 from models.retrieval import Floats, Indexes
 
 NEGATIVES = 20
 """Candidates kept beside the chosen one, drawn by how likely they looked."""
 
-RIVALS = ("ranker", "blend", "co-visited", "popular", "recent")
-"""Whose ranks every example carries: the learned order, and the plain ones it has to beat."""
+RIVALS = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
+"""Whose ranks every example carries: the learned order, the same without those alike, and the plain
+ones it has to beat."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -22,13 +25,14 @@ class Example(msgspec.Struct, frozen=True):
     Attributes
     ----------
     ranks
-        Rank of the chosen item by each of `RIVALS`, counted from 1, ties against it; 0: missed.
+        Of each objective that the choice counts for, the rank of the chosen item by each of
+        `RIVALS`, counted from 1, ties against it; 0: missed.
     rows
         ``(n, len(FEATURES))`` half-precision features, the chosen item first; empty if missed.
     """
 
     n_features: int
-    ranks: dict[str, int]
+    ranks: dict[Objective, dict[str, int]]
     rows: bytes = b""
 
     def matrix(self) -> Floats:
@@ -50,7 +54,8 @@ def decode(raw: bytes) -> Example | None:
         The bytes are no example.
     """
     example = msgspec.msgpack.decode(raw, type=Example)
-    if example.n_features != len(FEATURES) or set(example.ranks) != set(RIVALS):
+    rivals = [set(ranks) for ranks in example.ranks.values()]
+    if example.n_features != len(FEATURES) or any(names != set(RIVALS) for names in rivals):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
@@ -60,7 +65,11 @@ def decode(raw: bytes) -> Example | None:
 
 
 def make_example(
-    items: Indexes, matrix: Floats, chosen: int, ranker: Ranker, rng: np.random.Generator
+    items: Indexes,
+    matrix: Floats,
+    chosen: int,
+    rankers: Mapping[Objective, Ranker],
+    rng: np.random.Generator,
 ) -> Example:
     """The example that a choice gives; changes nothing but `rng`.
 
@@ -70,24 +79,32 @@ def make_example(
         The candidates of that moment, without the barred ones, and their features.
     chosen
         Index of the item the user took.
+    rankers
+        Of each objective that the choice counts for; the first draws the rows to learn from.
     """
     places = np.flatnonzero(items == chosen)
     if not len(places):
-        return Example(len(FEATURES), dict.fromkeys(RIVALS, 0))
+        missed = {objective: dict.fromkeys(RIVALS, 0) for objective in rankers}
+        return Example(len(FEATURES), missed)
     place = int(places[0])
-    learned = ranker.scores(matrix)
+    ranks = {name: _ranks(matrix, place, ranker) for name, ranker in rankers.items()}
+    others = np.delete(np.arange(len(items)), place)
+    if len(others) > NEGATIVES:
+        # Gumbel's trick: a draw without replacement, by the odds softmax(score / 2).
+        learned = next(iter(rankers.values())).scores(matrix)
+        keys = 0.5 * learned[others] + rng.gumbel(size=len(others))
+        others = others[np.argpartition(-keys, NEGATIVES)[:NEGATIVES]]
+    rows = matrix[np.concatenate(([place], others))].astype(np.float16)
+    return Example(len(FEATURES), ranks, rows.tobytes())
+
+
+def _ranks(matrix: Floats, place: int, ranker: Ranker) -> dict[str, int]:
     orders = {
-        "ranker": learned,
+        "ranker": ranker.scores(matrix),
+        "ranker-alone": ranker.scores(without_alike(matrix)),
         "blend": matrix[:, FEATURES.index("base")],
         "co-visited": matrix[:, FEATURES.index("both_10_share")],
         "popular": matrix[:, FEATURES.index("popular_week")],
         "recent": -matrix[:, FEATURES.index("since_last_touch")],
     }
-    ranks = {name: int((scores >= scores[place]).sum()) for name, scores in orders.items()}
-    others = np.delete(np.arange(len(items)), place)
-    if len(others) > NEGATIVES:
-        # Gumbel's trick: a draw without replacement, by the odds softmax(score / 2).
-        keys = 0.5 * learned[others] + rng.gumbel(size=len(others))
-        others = others[np.argpartition(-keys, NEGATIVES)[:NEGATIVES]]
-    rows = matrix[np.concatenate(([place], others))].astype(np.float16)
-    return Example(len(FEATURES), ranks, rows.tobytes())
+    return {name: int((scores >= scores[place]).sum()) for name, scores in orders.items()}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models import layout
 from models.compiled import compiled
 from models.retrieval import (
+    ALIKE,
     BLEND_WEIGHTS,
     BLENDED,
     LEAST,
@@ -35,6 +36,7 @@ FEATURES: tuple[str, ...] = (
     "popular_month",
     "popular_all",
     "trend",
+    "purchase_rate",
     "since_last_touch",
     "since_first_touch",
     "in_context",
@@ -50,10 +52,11 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a co-visitation signal relative to the candidates' greatest, and its logarithm.
+share, log: a signal of retrieval relative to the candidates' greatest, and its logarithm.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
-against month. since_*: log seconds. position_back: 1 / events back. base_*: the blend, in one of
-three columns by the length of the context.
+against month. purchase_rate: logarithm of the share of purchases among the item's events. since_*:
+log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
+length of the context.
 """
 
 N_FEATURES = len(FEATURES)
@@ -102,8 +105,9 @@ def _matrix(
             row[POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
         row[POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
         row[TREND] = row[POPULAR + 1] - row[POPULAR + 3]
-        row[TREND + 1] = _log_seconds(stat.last, clock_s)
-        row[TREND + 2] = _log_seconds(stat.first, clock_s)
+        row[TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
+        row[TREND + 2] = _log_seconds(stat.last, clock_s)
+        row[TREND + 3] = _log_seconds(stat.first, clock_s)
         for part in range(len(BLENDED)):
             row[BASE] += BLEND_WEIGHTS[part] * row[BLENDED[part]]
         row[base_of_length] = row[BASE]
@@ -139,6 +143,38 @@ def _add_own(
         own[5] = strong[place]
 
 
+def without_alike(matrix: Floats) -> Floats:
+    """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
+    left = matrix.copy()
+    left[:, ALIKE] = 0.0
+    left[:, N_SIGNALS + ALIKE] = LOG_LEAST_SHARE
+    return left
+
+
+@compiled(
+    f8[:, ::1](
+        f8[:, ::1], STATS, f8[::1], f8, i8, i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1]
+    )
+)
+def _features(
+    signals: Floats,
+    stats: NDArray[np.void],
+    best: Floats,
+    clock_s: float,
+    length: int,
+    candidates: Indexes,
+    items: Indexes,
+    times: Floats,
+    counts: Floats,
+    strong: Floats,
+    positions: Floats,
+) -> Floats:
+    """`features_of` as one piece of machine code."""
+    matrix = _matrix(signals, stats, best, clock_s, length)
+    _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s)
+    return matrix
+
+
 def features_of(
     candidates: Candidates,
     context: Context,
@@ -163,9 +199,7 @@ def features_of(
     Floats
         ``(n, len(FEATURES))``. About 40 µs at 300 candidates.
     """
-    matrix = _matrix(candidates.signals, stats, best, clock_s, context.length)
-    _add_own(
-        matrix, candidates.items, context.items, context.times, context.counts, context.strong,
-        context.positions, clock_s,
+    return _features(
+        candidates.signals, stats, best, clock_s, context.length, candidates.items, context.items,
+        context.times, context.counts, context.strong, context.positions,
     )  # fmt: skip
-    return matrix

@@ -35,6 +35,12 @@ FADE = 0.8
 NEIGHBOURS = 160
 """Neighbours kept of an item; a new one then takes the place of one of the weakest."""
 
+TAKERS = 128
+"""Newest owners of histories that an item remembers."""
+
+OWNERS = 128
+"""Owners' names that share one key."""
+
 POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "month": 30 * DAY_S}
 TOPS = 300
 """Items kept of each top list: the most popular by each half-life, of all time, recent, new."""
@@ -55,7 +61,7 @@ STAT = np.dtype(
     ]
 )
 ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
-HEAD = np.dtype([("count", "<u4"), ("accepted_at", "<f8")])
+HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
 
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
 POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])

@@ -7,21 +7,24 @@ as in the stream and the API, without Kafka, and with Redis for state.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import uvloop
 
 from models.events import event_hash
-from models.prequential import Scoreboard, taught
-from models.ranking import Ranker
+from models.features import without_alike
+from models.objectives import counted, courses, teach
+from models.ranking import Objective, Ranker
 from models.recommender import UNLEARNED, Recommender, Situation
 from models.retrieval import Floats, Indexes
 from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+
+T = TypeVar("T")
 
 
 class Local:
@@ -49,8 +52,7 @@ class Local:
 
     def __init__(self, settings: Settings, *, examples_of: int = 1, seed: int = 7) -> None:
         self.settings = settings
-        self.ranker = Ranker()
-        self.scoreboard = Scoreboard()
+        self.courses = courses()
         self._store = Store(connect(settings.redis), settings)
         self._recommender = Recommender(self._store)
         self._examples_of = examples_of
@@ -83,7 +85,12 @@ class Local:
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
             self._recommender.situation(
-                user, None, now_s=self._now_s, barred=barred, more=self._followed.get(user)
+                user,
+                None,
+                now_s=self._now_s,
+                barred=barred,
+                more=self._followed.get(user),
+                learning=True,
             )
         )
 
@@ -97,7 +104,12 @@ class Local:
         return self._loop.run_until_complete(self._recommender.catalogue.names(items))
 
     def recommend(
-        self, user: str, *, k: int = 20, barred: Collection[str] | None = None
+        self,
+        user: str,
+        *,
+        k: int = 20,
+        barred: Collection[str] | None = None,
+        objective: Objective = "interactions",
     ) -> list[tuple[str, float]]:
         """The best items for a user and their scores; without barred ones, or without the last."""
         out: Indexes | None = None
@@ -105,7 +117,7 @@ class Local:
             known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
             out = np.array(known, np.int64)
         situation = self.situation(user, barred=out)
-        scores = self.scores(self.features(situation))
+        scores = self.scores(self.features(situation), objective)
         ranked = sorted(
             (-score, name)
             for name, score in zip(self.names(situation), scores.tolist(), strict=True)
@@ -113,10 +125,22 @@ class Local:
         )
         return [(name, -score) for score, name in ranked[:k]]
 
-    def scores(self, matrix: Floats) -> Floats:
+    def ask(self, question: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
+        """What the recommender itself answers to a question, at the time of the last event."""
+        return self._loop.run_until_complete(question(self._recommender, self._now_s))
+
+    @property
+    def ranker(self) -> Ranker:
+        """The order learned of all choices, whether it is served or not."""
+        return self.courses["interactions"].ranker
+
+    def scores(self, matrix: Floats, objective: Objective = "interactions") -> Floats:
         """The order that would be served now: the ranker's, or the blend's while it is behind."""
-        ranker = self.ranker if self.scoreboard.serving() == "ranker" else UNLEARNED
-        return ranker.scores(matrix)
+        course = self.courses[objective]
+        serving = course.serving
+        if serving == "blend":
+            return UNLEARNED.scores(matrix)
+        return course.ranker.scores(matrix if serving == "ranker" else without_alike(matrix))
 
     def learn(
         self,
@@ -159,7 +183,8 @@ class Local:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
         if self._examples_of and number % self._examples_of == 0:
-            await self._learn_choice(user, item, situation)
+            is_purchase = kind in self.settings.purchase_types
+            await self._learn_choice(user, item, situation, is_purchase=is_purchase)
         event = StoredEvent(
             item,
             int(at_s),
@@ -171,12 +196,21 @@ class Local:
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
         await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)
 
-    async def _learn_choice(self, user: str, item: str, situation: Situation | None) -> None:
+    async def _learn_choice(
+        self, user: str, item: str, situation: Situation | None, *, is_purchase: bool
+    ) -> None:
         recommender = self._recommender
         if situation is None:
-            situation = await recommender.situation(user, None, now_s=self._now_s)
+            situation = await recommender.situation(user, None, now_s=self._now_s, learning=True)
         example = await recommender.example(
-            situation, item, self.ranker, self._rng, now_s=self._now_s
+            situation,
+            item,
+            counted(
+                {name: course.ranker for name, course in self.courses.items()},
+                is_purchase=is_purchase,
+            ),
+            self._rng,
+            now_s=self._now_s,
         )
         if example is not None:
-            self.ranker = taught(self.ranker, self.scoreboard, example)
+            teach(self.courses, example)

@@ -16,6 +16,10 @@ WINDOW = 2000
 RECENT = 200
 """Choices that the guard looks back on, about: a fall is seen long before the means show it."""
 
+ALIKE_GAIN = 1.01
+"""Those alike are looked for while that lifts the learned order's MRR at least so many times: it
+costs two reads a recommendation."""
+
 LEAD_AFTER = 300
 """Choices before the learned order may be served at all."""
 
@@ -65,26 +69,33 @@ class Scoreboard:
         )
         self.lead += (ahead - self.lead) / RECENT
         self.spread += (ahead**2 - self.spread) / RECENT
-        self.behind = 0 if self.serving() == "ranker" else self.behind + 1
+        self.behind = self.behind + 1 if self.serving() == "blend" else 0
 
     def serving(self) -> str:
         """Which order to serve: the learned one while it is not behind the blend.
 
-        Behind is by the means, or lately by twice the standard error of an exponential mean.
+        Behind is by the means, or lately by twice the standard error of an exponential mean. The
+        learned one is "ranker", or "ranker-alone" where those alike do not pay.
         """
         if self.n < LEAD_AFTER or self.lead < -2.0 * math.sqrt(self.spread / (2 * RECENT)):
             return "blend"
-        ranker, blend = (self.means.get(name, {}).get("mrr", 0.0) for name in ("ranker", "blend"))
-        return "ranker" if ranker >= blend else "blend"
+        ranker, alone, blend = (
+            self.means.get(name, {}).get("mrr", 0.0) for name in ("ranker", "ranker-alone", "blend")
+        )
+        if ranker < blend:
+            return "blend"
+        return "ranker" if ranker >= ALIKE_GAIN * alone else "ranker-alone"
 
 
-def taught(ranker: Ranker, scoreboard: Scoreboard, example: Example) -> Ranker:
-    """Measure a choice, then learn it; gives the ranker to go on with.
+def taught(
+    ranker: Ranker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
+) -> Ranker:
+    """Measure a choice by its ranks, then learn it; gives the ranker to go on with.
 
     That is a new one where this one has been behind the blend for a whole window: whatever spoiled
     it, to learn from the blend on is quicker than to unlearn with steps that grow ever smaller.
     """
-    scoreboard.update(example.ranks)
+    scoreboard.update(ranks)
     if scoreboard.behind > WINDOW:
         scoreboard.behind = 0
         ranker = Ranker()

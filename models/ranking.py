@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -12,7 +12,12 @@ import numpy as np
 from models.features import BASE, FEATURES
 from models.retrieval import Floats
 
-LEARNING_RATE = 0.05
+Objective = Literal["interactions", "purchases"]
+"""What an order aims at: any interaction, or a purchase."""
+
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+LEARNING_RATE = 0.1
 BASE_WEIGHT = 2.0
 """The weight `base` starts with: the first answers are those of the blend, not of chance."""
 

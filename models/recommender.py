@@ -2,88 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
 
+from models.answers import Answer, Level, Recommendation, in_turn
+from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
 from models.metadata import same_category
-from models.ranking import Ranker
+from models.ranking import Objective, Ranker
+from models.reasons import Cause, Reason, causes_of, contributions
+from models.records import categories_of
 from models.retrieval import (
-    BOTH,
-    FADES,
     NO_CANDIDATES,
+    NOBODY,
     NOTHING,
     TOPS_TAKEN,
+    Alike,
     Candidates,
     Context,
     Floats,
     Indexes,
-    Neighbours,
-    best_places,
+    alike,
     blend,
     context_of,
     heads_of,
+    nearest,
     only,
     retrieve,
     unpack_neighbours,
 )
-from models.scores import relative, softmax, trend_scores
+from models.scores import best_first, relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
+from models.trials import Trials
 
-Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
-Level = Literal["ranked", "retrieved", "trending", "cached"]
+LISTS = {
+    "hour": "trending",
+    **dict.fromkeys(("day", "week", "month", "all"), "popular"),
+    "recent": "recent",
+    "new": "new",
+}
+"""Top lists as reasons name them, the most telling first."""
 
-MAX_RESULTS = 500
-ALIKE = 3
+POPULAR = 50
+"""Most popular items of the week that `popular_share` counts."""
+
+CATEGORIES_OF = 3
 """Last items of a user whose categories count where nothing was seen together with them."""
 
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
-
-
-class Reason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why an item is in the answer: an event of the user, or a list it heads."""
-
-    source: str
-    item_id: str | None = None
-    event_type: str | None = None
-    occurred_at: float | None = None
-    share: float | None = None
-
-
-class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of an answer; `score` in [0, 1], comparable within the answer only."""
-
-    item_id: str
-    score: float
-    reasons: tuple[Reason, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Recommendations, best first, and how they came about.
-
-    Attributes
-    ----------
-    level
-        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
-        (trending as last known: the store is away).
-    user_accepted_at, newest_accepted_at
-        When the newest event in effect was accepted, of this user and overall; 0: none yet.
-    """
-
-    items: list[Recommendation]
-    recipe: str
-    level: Level
-    user_accepted_at: float = 0.0
-    newest_accepted_at: float = 0.0
 
 
 @dataclass
@@ -94,27 +69,20 @@ class Situation:
     context: Context
     lists: list[bytes]
     overview: Overview
+    others: Alike = NOBODY
     candidates: Candidates = NO_CANDIDATES
-
-
-def placed(names: Iterable[str | None], source: str, *, after: int = 0) -> list[Recommendation]:
-    """Items in an order that has no scores of its own, behind so many others.
-
-    >>> [one.score for one in placed(["tent", "stove"], "fresh")]
-    [1.0, 0.5]
-    """
-    return [
-        Recommendation(name, 1.0 / place, (Reason(source),))
-        for place, name in enumerate((name for name in names if name is not None), after + 1)
-    ]
 
 
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
-    def __init__(self, store: Store, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue | None = None, *, seed: int | None = None
+    ) -> None:
         self.store = store
         self.catalogue = catalogue or Catalogue(store)
+        self._rng = np.random.default_rng(seed)
+        self._trials = Trials(self.catalogue, self._rng)
 
     async def recommend(
         self,
@@ -126,6 +94,7 @@ class Recommender:
         now_s: float,
         exclude_purchased: bool = False,
         reasons: bool = False,
+        objective: Objective = "interactions",
     ) -> Answer:
         """What this user is most likely to want next.
 
@@ -139,25 +108,33 @@ class Recommender:
             Items wanted, 1 to `MAX_RESULTS`; fewer where fewer are known.
         now_s
             The present in Unix seconds, for the age of cached reads and of session links.
+        objective
+            What the order aims at; one that has not learned enough yet ranks unlearned.
         """
         situation = await self.situation(
-            user_id, session_id, item_id, now_s=now_s, exclude_purchased=exclude_purchased
+            user_id,
+            session_id,
+            item_id,
+            now_s=now_s,
+            exclude_purchased=exclude_purchased,
+            objective=objective,
         )
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self.trending(k=k, now_s=now_s, history=history)
         bought = history.items[overview.purchases[history.types]] if exclude_purchased else NOTHING
-        alike = await self._alike(situation, k, now_s, barred=bought)
-        if alike:
+        items = await self._same_category(situation, k, now_s, barred=bought)
+        if items:
+            accepted_at = history.accepted_at
             return Answer(
-                alike,
-                "user-personalization",
-                "retrieved",
-                history.accepted_at,
-                overview.accepted_at,
+                items, "user-personalization", "retrieved", accepted_at, overview.accepted_at
             )
-        scores, level = await self._scores(situation, now_s)
-        items = await self._best(situation, scores, k, reasons=reasons)
+        matrix = await self.features(situation, now_s)
+        ranker, level = _served(overview, objective)
+        items = await self._best(situation, ranker.scores(matrix), k, now_s)
+        if reasons:
+            items = await self._explained(situation, items, matrix, ranker)
+        items = await self._with_new(situation, items, now_s)
         return Answer(
             items, "user-personalization", level, history.accepted_at, overview.accepted_at
         )
@@ -169,7 +146,7 @@ class Recommender:
         if not index:
             return await self.trending(k=k, now_s=now_s)
         situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
-        alike = await self._alike(situation, k, now_s)
+        alike = await self._same_category(situation, k, now_s)
         if alike:
             return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
@@ -177,7 +154,7 @@ class Recommender:
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
         )
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k, reasons=False)
+        items = await self._best(situation, scores, k, now_s)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -207,9 +184,9 @@ class Recommender:
     async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
         """The newest items with metadata: all that a shop has to show before its first event."""
         fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
-        return placed(await self.catalogue.names(fresh), "fresh")
+        return in_turn(await self.catalogue.names(fresh), "fresh")
 
-    async def _alike(
+    async def _same_category(
         self, situation: Situation, k: int, now_s: float, *, barred: Indexes = NOTHING
     ) -> list[Recommendation]:
         """Items of the same categories, the last one touched first, then what is trending.
@@ -218,16 +195,16 @@ class Recommender:
         """
         if any(situation.lists):
             return []
-        recent, out = situation.context.recent[:ALIKE].tolist(), barred.tolist()
+        recent, out = situation.context.recent[:CATEGORIES_OF].tolist(), barred.tolist()
         found = [index for index in await same_category(self.store, recent) if index not in out]
         if not found:
             return []
-        alike = placed(await self.catalogue.names(found[:k]), "category")
+        alike = in_turn(await self.catalogue.names(found[:k]), "category")
         shown = {one.item_id for one in alike}
         shown.update(name for name in await self.catalogue.names([*recent, *out]) if name)
         trending = await self.trending(k=k + len(shown), now_s=now_s)
         others = [one.item_id for one in trending.items if one.item_id not in shown]
-        return [*alike, *placed(others, "trending", after=len(alike))][:k]
+        return [*alike, *in_turn(others, "trending", after=len(alike))][:k]
 
     def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""
@@ -259,6 +236,7 @@ class Recommender:
         user_id: str | None = None,
         session_id: str | None = None,
         now_s: float,
+        objective: Objective = "interactions",
     ) -> Answer:
         """The given items in the order this user is most likely to want them.
 
@@ -266,13 +244,17 @@ class Recommender:
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
-        situation = await self._situation(history, overview, now_s)
+        situation = await self._situation(
+            history, overview, now_s, everything=overview.serving[objective] == "ranker"
+        )
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
-        situation.candidates = only(indexes[known], situation.lists, overview.clock_s)
-        scores, level = await self._scores(situation, now_s)
-        chances = softmax(scores)
+        situation.candidates = only(
+            indexes[known], situation.lists, overview.clock_s, situation.others
+        )
+        ranker, level = _served(overview, objective)
+        chances = softmax(ranker.scores(await self.features(situation, now_s)))
         ranked = sorted(
             zip(chances.tolist(), (wanted[place] for place in known), strict=True),
             key=lambda pair: (-pair[0], pair[1]),
@@ -296,7 +278,7 @@ class Recommender:
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
         merged = unpack_history(None)
-        for raw in await self.catalogue.reads.get([self.store.key(key) for key in keys]):
+        for raw in await self.store.redis.reads.get([self.store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
@@ -311,11 +293,14 @@ class Recommender:
         exclude_purchased: bool = False,
         barred: Indexes | None = None,
         more: History | None = None,
+        learning: bool = False,
+        objective: Objective = "interactions",
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
         `barred` items are none of them; that is the last one looked at, if not given. `more` events
-        of the user count that the store does not have.
+        of the user count that the store does not have. For `learning`, everything is looked at,
+        also what does not pay to look at in serving.
         """
         overview = await self.catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
@@ -324,23 +309,48 @@ class Recommender:
         looking_at = 0
         if item_id is not None:
             looking_at = (await self.store.item_indexes([item_id]))[0]
-        situation = await self._situation(history, overview, now_s, looking_at=looking_at)
+        everything = learning or overview.serving[objective] == "ranker"
+        situation = await self._situation(
+            history, overview, now_s, looking_at=looking_at, everything=everything
+        )
         if barred is None:
             barred = situation.context.recent[:1]
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])
         situation.candidates = retrieve(
-            situation.context, situation.lists, overview.heads, overview.clock_s, barred
+            situation.context,
+            situation.lists,
+            overview.heads,
+            overview.clock_s,
+            barred,
+            situation.others,
         )
         return situation
 
     async def _situation(
-        self, history: History, overview: Overview, now_s: float, *, looking_at: int = 0
+        self,
+        history: History,
+        overview: Overview,
+        now_s: float,
+        *,
+        looking_at: int = 0,
+        everything: bool = False,
     ) -> Situation:
         context = self.context(history, overview, looking_at=looking_at)
-        lists = await self.catalogue.neighbours(context.recent.tolist(), now_s)
-        return Situation(history, context, lists, overview)
+        recent = context.recent.tolist()
+        lists = await self.catalogue.neighbours(recent, now_s)
+        others = await self._alike(recent, history.owners) if everything else NOBODY
+        return Situation(history, context, lists, overview, others)
+
+    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
+        """What those hold who had several of these items; three reads."""
+        store, reads = self.store, self.store.redis.reads
+        takers = await reads.get([store.key(f"takers:{item}") for item in recent])
+        numbers, weights = nearest([raw or b"" for raw in takers], own)
+        names = await self.catalogue.owners(numbers.tolist())
+        keys = [store.key(f"history:{name}") for name in names]
+        return alike(await reads.get(keys), weights)
 
     def context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
         """The context of a history, with an item being looked at as its newest."""
@@ -351,6 +361,7 @@ class Recommender:
                 np.append(history.items, looking_at),
                 np.append(history.times, int(overview.clock_s)),
                 np.append(history.types, np.uint8(0)),
+                history.owners,
             )
         return context_of(history, overview.strong)
 
@@ -366,7 +377,7 @@ class Recommender:
         self,
         situation: Situation,
         item_id: str,
-        ranker: Ranker,
+        rankers: Mapping[Objective, Ranker],
         rng: np.random.Generator,
         *,
         now_s: float,
@@ -380,68 +391,91 @@ class Recommender:
         if not len(recent) or recent[0] == chosen:
             return None
         matrix = await self.features(situation, now_s)
-        return make_example(situation.candidates.items, matrix, chosen, ranker, rng)
-
-    async def _scores(self, situation: Situation, now_s: float) -> tuple[Floats, Level]:
-        matrix = await self.features(situation, now_s)
-        overview = situation.overview
-        ranker = overview.ranker if overview.serving == "ranker" else UNLEARNED
-        return ranker.scores(matrix), "ranked" if overview.serving == "ranker" else "retrieved"
+        return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
     async def _best(
-        self,
-        situation: Situation,
-        scores: Floats,
-        k: int,
-        *,
-        reasons: bool,
+        self, situation: Situation, scores: Floats, k: int, now_s: float
     ) -> list[Recommendation]:
-        ranked = await self._named(situation.candidates.items, softmax(scores), k)
-        if not reasons:
-            return [Recommendation(name, score) for _, name, score in ranked]
-        clock_s = situation.overview.clock_s
-        lists = [unpack_neighbours(raw, clock_s) for raw in situation.lists]
-        return [
-            Recommendation(name, score, await self._reasons(situation, lists, index))
-            for index, name, score in ranked
-        ]
+        settings, items = self.store.settings, situation.candidates.items
+        shares = {"popular": settings.popular_share, "category": settings.category_share}
+        if min(shares.values()) == 1:
+            ranked = await self._named(items, softmax(scores), k)
+        else:
+            ranked = await self._named(items, softmax(scores), len(items))
+            kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
+            most = {what: math.ceil(share * k) for what, share in shares.items()}
+            ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
+        return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _kinds(
+        self, situation: Situation, items: Sequence[int], now_s: float
+    ) -> list[set[Kind]]:
+        """What each item is one of: the popular ones, and its categories."""
+        popular = set(situation.overview.tops["week"][:POPULAR].tolist())
+        column = f"{self.store.settings.category_property}=".casefold()
+        kinds: list[set[Kind]] = []
+        for item, known in zip(items, await self.catalogue.properties(items, now_s), strict=True):
+            found = [name.casefold() for name in categories_of(known or {})]
+            kinds.append({("category", name) for name in found if name.startswith(column)})
+            if item in popular:
+                kinds[-1].add(("popular", ""))
+        return kinds
+
+    async def _with_new(
+        self, situation: Situation, items: list[Recommendation], now_s: float
+    ) -> list[Recommendation]:
+        """The same with some new items to try in the second half, as many as the settings say."""
+        n = int(self.store.settings.exploration_share * len(items))
+        if not n:
+            return items
+        order = await self._trials.order(now_s)
+        listed = {item.item_id for item in items}
+        own = set(situation.history.items.tolist())
+        untold = (name for item, name in order if item not in own and name not in listed)
+        tried = list(itertools.islice(untold, n))
+        reason = (Reason("exploration"),)
+        added = [Recommendation(name, 0.0, reason, is_exploration=True) for name in tried]
+        return placed(items, added, self._rng)
+
+    async def _explained(
+        self, situation: Situation, items: list[Recommendation], matrix: Floats, ranker: Ranker
+    ) -> list[Recommendation]:
+        """The same with reasons, out of what ranked them."""
+        overview, candidates = situation.overview, situation.candidates.items
+        lists = [unpack_neighbours(raw, overview.clock_s) for raw in situation.lists]
+        lifts = contributions(matrix, ranker)
+        indexes = await self.store.item_indexes([item.item_id for item in items])
+        explained = []
+        for item, index in zip(items, indexes, strict=True):
+            place = int(np.flatnonzero(candidates == index)[0])
+            lifted = {source: float(lift[place]) for source, lift in lifts.items()}
+            heads = [
+                name for top, name in LISTS.items() if index in overview.tops.get(top, NOTHING)
+            ]
+            causes = causes_of(index, lifted, situation.context, lists, heads)
+            reasons = [await self._reason(situation, cause) for cause in causes]
+            explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
+        return explained
 
     async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
         """The k best items: index, id and score; ties by id."""
-        places = best_places(scores, k, len(scores))
+        places, best = best_first(scores, k)
         indexes = items[places].tolist()
         names = await self.catalogue.names(indexes, items)
         named = [
             (-score, name, index)
-            for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
+            for score, name, index in zip(best.tolist(), names, indexes, strict=True)
             if name is not None
         ]
         named.sort()
         return [(index, name, -score) for score, name, index in named[:k]]
 
-    async def _reasons(
-        self, situation: Situation, lists: Sequence[Neighbours], item: int
-    ) -> tuple[Reason, ...]:
-        """The events whose neighbours the item is, strongest first; else the list it heads."""
-        context, overview = situation.context, situation.overview
-        found: list[tuple[float, int]] = []
-        for distance, neighbours in enumerate(lists):
-            place = np.flatnonzero(neighbours.items == item)
-            if len(place):
-                weight = FADES[distance] * neighbours.shares[place[0], BOTH]
-                found.append((float(weight), int(context.recent[distance])))
-        if not found:
-            for source in ("hour", "day", "week", "all", "recent", "new"):
-                if item in overview.tops.get(source, np.empty(0)):
-                    return (Reason({"hour": "trending", "all": "popular"}.get(source, source)),)
-            return (Reason("history"),)
-        total = sum(weight for weight, _ in found) or 1.0
-        found.sort(reverse=True)
-        names = await self.catalogue.names([index for _, index in found[:3]])
-        return tuple(
-            Reason("event", name, *self._last_event(situation, index), share=weight / total)
-            for (weight, index), name in zip(found[:3], names, strict=True)
-        )
+    async def _reason(self, situation: Situation, cause: Cause) -> Reason:
+        if not cause.item:
+            return Reason(cause.source, share=cause.share)
+        (name,) = await self.catalogue.names([cause.item])
+        kind, at_s = self._last_event(situation, cause.item)
+        return Reason("event", name, kind, at_s, cause.share)
 
     def _last_event(self, situation: Situation, item: int) -> tuple[str | None, float | None]:
         history = situation.history
@@ -451,3 +485,9 @@ class Recommender:
         last = places[-1]
         name = situation.overview.types.get(int(history.types[last]))
         return name, float(history.times[last])
+
+
+def _served(overview: Overview, objective: Objective) -> tuple[Ranker, Level]:
+    if overview.serving[objective] == "blend":
+        return UNLEARNED, "retrieved"
+    return overview.rankers[objective], "ranked"

@@ -23,16 +23,17 @@ Floats = NDArray[np.float64]
 
 SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
-    "both_3", "both_10", "day_10", "month_10",
+    "both_3", "both_10", "day_10", "month_10", "alike",
 )  # fmt: skip
-"""Co-visitation of the last item by channel, then of the last 3 and 10 items together."""
+"""Co-visitation of the last item by channel, then of the last 3 and 10 items together; and what
+those hold who had several of the last 10 items too."""
 
 N_SIGNALS = len(SIGNALS)
 N_CHANNELS = len(layout.PAIR_CHANNELS)
 NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
 BLENDED = (SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1"))
 BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2])
-BOTH_3, BOTH_10, DAY_10, MONTH_10 = range(N_CHANNELS, N_SIGNALS)
+BOTH_3, BOTH_10, DAY_10, MONTH_10, ALIKE = range(N_CHANNELS, N_SIGNALS)
 LEAST = 1e-300
 """Divides nothing by nothing."""
 
@@ -42,13 +43,24 @@ FADES = layout.FADE ** np.arange(layout.WINDOW)
 CO_VISITED = 120
 """Best co-visited items kept as candidates."""
 
-TOPS_TAKEN = {"recent": 100, "day": 60, "week": 30, "all": 20, "hour": 20, "new": 20}
+TOPS_TAKEN = {
+    "recent": 100, "day": 60, "week": 30, "month": 20, "all": 20, "hour": 20, "new": 20,
+}  # fmt: skip
 """Candidates from each top list."""
 
 OWN = 50
 """Distinct own items, newest first, that are candidates again."""
 
 NOTHING: Indexes = np.empty(0, np.int64)
+
+MOST_ALIKE = 50
+"""Owners of histories whose items count, at most: those with most of the context's items."""
+
+LENGTH_POWER = -0.5
+"""A history of n events counts with n to this power: long ones share items by chance."""
+
+FILLING = 1e-3
+"""Weight of `alike` in the choice of candidates: it fills up where little was co-visited."""
 
 
 @compiled(i8(i8[::1], i8[::1], i8))
@@ -84,21 +96,24 @@ def _share(
     words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
 ) -> int:
     """Fill in the shares of one list's records; gives how many there are."""
+    # Elements, not rows: a view made for each record would take as long as its numbers.
     used = 0
     sums = np.full(N_CHANNELS + 1, 0.5)
     while used < len(words) and words[used, 0] > 0:
-        count = shares[used]
         for channel in range(N_CHANNELS):
             # A clock read before the list was may lag behind it; the bound keeps that finite.
             log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
-            count[channel] = 2.0**log2 if log2 > -100.0 else 0.0
-        count[BOTH] = count[AFTER] + 0.5 * count[BEFORE]
-        for channel in range(N_CHANNELS + 1):
-            sums[channel] += count[channel]
+            count = 2.0**log2 if log2 > -100.0 else 0.0
+            shares[used, channel] = count
+            sums[channel] += count
+        count = shares[used, AFTER] + 0.5 * shares[used, BEFORE]
+        shares[used, BOTH] = count
+        sums[BOTH] += count
         used += 1
+    parts = 1.0 / sums
     for at in range(used):
         for channel in range(N_CHANNELS + 1):
-            shares[at, channel] /= sums[channel]
+            shares[at, channel] *= parts[channel]
     return used
 
 
@@ -216,31 +231,118 @@ class Candidates:
 NO_CANDIDATES = Candidates(NOTHING, np.empty((0, N_SIGNALS)))
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1], i8[::1]))(u4[:, ::1], f4[:, ::1], i8[::1], f8[::1]))
+class Alike(NamedTuple):
+    """What is held by others with several of the context's items.
+
+    Attributes
+    ----------
+    items, weights
+        ``(n,)`` item of each of their events, and how much the event counts.
+    """
+
+    items: Indexes
+    weights: Floats
+
+
+NOBODY = Alike(NOTHING, np.empty(0))
+
+
+@compiled(Tuple((i8[::1], f8[::1]))(u4[::1], i8[::1], i8[::1]))
+def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tuple[Indexes, Floats]:
+    owners, weights = np.empty(len(numbers), np.int64), np.zeros(len(numbers))
+    last = np.full(len(numbers), -1)
+    table, n, end = empty_table(len(numbers)), 0, 0
+    mine = table_of(own)
+    for distance in range(len(lengths)):
+        start, end = end, end + lengths[distance]
+        for at in range(end - 1, max(start, end - layout.TAKERS) - 1, -1):
+            owner = numbers[at]
+            if mine[slot_of(mine, own, owner)] >= 0:
+                continue
+            slot = slot_of(table, owners, owner)
+            if table[slot] < 0:
+                table[slot], owners[n] = n, owner
+                n += 1
+            place = table[slot]
+            if last[place] < distance:
+                last[place] = distance
+                weights[place] += FADES[distance]
+    # Of equals the newest: they were met first.
+    best = np.argsort(-weights[:n], kind="mergesort")[:MOST_ALIKE]
+    return owners[best], weights[best]
+
+
+def nearest(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
+    """Numbers of the histories with most of a context's items, and their weights, best first.
+
+    Parameters
+    ----------
+    takers
+        What the store holds as owners of each of the context's items, the newest item's first.
+    own
+        Numbers of the user's own histories, which do not count.
+    """
+    numbers = np.frombuffer(bytearray().join(takers), np.uint32)
+    lengths = np.array([len(raw) // 4 for raw in takers], np.int64)
+    return _nearest(numbers, lengths, np.array(own, np.int64))
+
+
+def alike(histories: Sequence[bytes | None], weights: Floats) -> Alike:
+    """The events of the histories of `nearest`, as they are stored; absent ones hold nothing."""
+    head, size = layout.HEAD.itemsize, layout.ENTRY.itemsize
+    entries = bytearray().join([raw[head:] for raw in histories if raw])
+    lengths = np.array([(len(raw) - head) // size if raw else 0 for raw in histories], np.int64)
+    faded = weights * np.maximum(lengths, 1) ** LENGTH_POWER
+    items = np.frombuffer(entries, layout.ENTRY)["item"].astype(np.int64)
+    return Alike(items, np.repeat(faded, lengths))
+
+
+@compiled(
+    Tuple((i8[::1], f8[:, ::1], i8[::1]))(
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], f8[::1]
+    )
+)
 def _summed(
-    words: NDArray[np.uint32], logs: NDArray[np.float32], lengths: Indexes, ages: Floats
+    words: NDArray[np.uint32],
+    logs: NDArray[np.float32],
+    lengths: Indexes,
+    ages: Floats,
+    alike_items: Indexes,
+    alike_weights: Floats,
 ) -> tuple[Indexes, Floats, Indexes]:
     """Every item in the lists, its signals, and a table of the items' places."""
-    items, signals = np.empty(len(words), np.int64), np.zeros((len(words), N_SIGNALS))
+    size = len(words) + len(alike_items)
+    items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     shares = np.empty((len(words), N_CHANNELS + 1))
-    table, n, end = empty_table(len(words)), 0, 0
+    table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
         used = _share(words[start:end], logs[start:end], ages, shares)
+        fade = FADES[distance]
         for at in range(used):
-            item, share, fade = words[start + at, 0], shares[at], FADES[distance]
+            item = words[start + at, 0]
             slot = slot_of(table, items, item)
             if table[slot] < 0:
                 table[slot], items[n] = n, item
                 n += 1
-            own = signals[table[slot]]
+            place = table[slot]
             if distance == 0:
-                own[:N_CHANNELS] = share[:N_CHANNELS]
+                for channel in range(N_CHANNELS):
+                    signals[place, channel] = shares[at, channel]
             if distance < 3:
-                own[BOTH_3] += fade * share[BOTH]
-            own[BOTH_10] += fade * share[BOTH]
-            own[DAY_10] += fade * share[DAY]
-            own[MONTH_10] += fade * share[MONTH]
+                signals[place, BOTH_3] += fade * shares[at, BOTH]
+            signals[place, BOTH_10] += fade * shares[at, BOTH]
+            signals[place, DAY_10] += fade * shares[at, DAY]
+            signals[place, MONTH_10] += fade * shares[at, MONTH]
+    for at in range(len(alike_items)):
+        held = alike_items[at]
+        if held == 0:
+            continue
+        slot = slot_of(table, items, held)
+        if table[slot] < 0:
+            table[slot], items[n] = n, held
+            n += 1
+        signals[table[slot], ALIKE] += alike_weights[at]
     return items[:n], signals[:n], table
 
 
@@ -311,14 +413,44 @@ def _gathered(
         # Others may be co-visited without being among the best: they keep their signals.
         place = seen_table[slot_of(seen_table, seen, item)]
         if place >= 0:
-            signals[n] = seen_signals[place]
+            for signal in range(N_SIGNALS):
+                signals[n, signal] = seen_signals[place, signal]
         n += 1
     return items[:n], signals[:n]
 
 
+@compiled(
+    Tuple((i8[::1], f8[:, ::1]))(
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8[::1], i8[::1]
+    )
+)
+def _retrieved(
+    words: NDArray[np.uint32],
+    logs: NDArray[np.float32],
+    lengths: Indexes,
+    ages: Floats,
+    alike_items: Indexes,
+    alike_weights: Floats,
+    heads: Indexes,
+    own: Indexes,
+    barred: Indexes,
+) -> tuple[Indexes, Floats]:
+    """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
+    items, signals, table = _summed(words, logs, lengths, ages, alike_items, alike_weights)
+    scores = blend(signals)
+    greatest = LEAST
+    for at in range(len(scores)):
+        greatest = max(greatest, signals[at, ALIKE])
+    for at in range(len(scores)):
+        scores[at] += FILLING / greatest * signals[at, ALIKE]
+    best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
+    others = np.concatenate((heads, own))
+    return _gathered(best, others, barred, items, signals, table)
+
+
 def co_visited(lists: Sequence[bytes], clock_s: float) -> Candidates:
     """Everything in the lists of a context's items, the newest item's first; O(records)."""
-    return Candidates(*_summed(*_joined(lists), _ages(clock_s))[:2])
+    return Candidates(*_summed(*_joined(lists), _ages(clock_s), *NOBODY)[:2])
 
 
 def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:
@@ -332,6 +464,7 @@ def retrieve(
     heads: Indexes,
     clock_s: float,
     barred: Indexes = NOTHING,
+    others: Alike = NOBODY,
 ) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
 
@@ -345,19 +478,21 @@ def retrieve(
         Time of the newest event, Unix seconds.
     barred
         Items that are no candidates: they take no other's place.
+    others
+        As of `alike`.
 
     Returns
     -------
     Candidates
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
-    items, signals, table = _summed(*_joined(lists), _ages(clock_s))
-    best = best_places(without(blend(signals), items, barred), CO_VISITED, CO_VISITED)
-    others = np.concatenate([heads, context.items[:OWN]])
-    return Candidates(*_gathered(best, others, barred, items, signals, table))
+    own = context.items[:OWN]
+    return Candidates(*_retrieved(*_joined(lists), _ages(clock_s), *others, heads, own, barred))
 
 
-def only(items: Indexes, lists: Sequence[bytes], clock_s: float) -> Candidates:
+def only(
+    items: Indexes, lists: Sequence[bytes], clock_s: float, others: Alike = NOBODY
+) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
-    seen = _summed(*_joined(lists), _ages(clock_s))
+    seen = _summed(*_joined(lists), _ages(clock_s), *others)
     return Candidates(*_gathered(NOTHING, items, NOTHING, *seen))

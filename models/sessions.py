@@ -22,6 +22,8 @@ class History:
         When the newest applied event was accepted; 0 if there is none.
     items, times, types
         ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
+    owners
+        Numbers by which items remember whose this is.
     """
 
     count: int
@@ -29,6 +31,7 @@ class History:
     items: NDArray[np.int64]
     times: NDArray[np.int64]
     types: NDArray[np.uint8]
+    owners: tuple[int, ...] = ()
 
 
 NO_EVENTS = np.empty(0, np.int64)
@@ -39,7 +42,7 @@ def unpack_history(raw: bytes | None) -> History:
     """The history out of its stored form; absent is empty."""
     if not raw:
         return NO_HISTORY
-    count, accepted_at = np.frombuffer(raw, layout.HEAD, count=1)[0]
+    count, owner, accepted_at = np.frombuffer(raw, layout.HEAD, count=1)[0]
     entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
     return History(
         int(count),
@@ -47,6 +50,7 @@ def unpack_history(raw: bytes | None) -> History:
         entries["item"].astype(np.int64),
         entries["time"].astype(np.int64),
         entries["type"],
+        (int(owner),),
     )
 
 
@@ -64,4 +68,5 @@ def merge_histories(one: History, other: History) -> History:
         np.concatenate([one.items, other.items])[order],
         times[order],
         np.concatenate([one.types, other.types])[order],
+        one.owners + other.owners,
     )

@@ -15,6 +15,7 @@ QUOTAS = {
     "campaigns": 5,
     "recommenders": 5,
     "filters": 30,
+    "filter-fields": 20,
     "metric-attributions": 1,
     "solution-versions": 1000,
     "tags": 50,
@@ -44,6 +45,16 @@ class Settings(BaseSettings):
     redis: str = Field("", description="Redis URL; empty: embedded.")
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
+    )
+    buckets_dir: str = Field(
+        "",
+        description="Folder that stands for S3, with a folder for each bucket; "
+        "empty: S3 as boto3 finds it.",
+    )
+    prepare_memory_mb: int = Field(
+        512,
+        ge=256,
+        description="Memory that `recommender prepare` may take for data; beyond it, disk.",
     )
     group: str = Field(
         "shop", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Dataset group: the tenant's name."
@@ -111,10 +122,35 @@ class Settings(BaseSettings):
         description="How long a busy worker lets a batch fill; a lone event never waits.",
     )
     examples_per_s: float = Field(
-        50.0, ge=0, description="Training examples for the ranker that a worker samples, at most."
+        100.0,
+        ge=0,
+        description="Training examples for the ranker that a worker samples, at most; "
+        "fewer where the stream is behind.",
     )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
+    )
+    exploration_share: float = Field(
+        0.04,
+        ge=0,
+        le=0.5,
+        description="Share of an answer given to new items, so that they get their chance; "
+        "0 for none.",
+    )
+    popular_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of an answer that the week's 50 most popular items may take.",
+    )
+    category_share: float = Field(
+        1.0, gt=0, le=1, description="Share of an answer that items of one category may take."
+    )
+    category_property: str = Field(
+        "CATEGORY",
+        min_length=1,
+        max_length=150,
+        description="Property of items that names their categories, separated by |.",
     )
     cache_s: float = Field(
         1.0, ge=0, le=60, description="How old an item's neighbours and counts may be in an answer."
@@ -174,8 +210,34 @@ class Settings(BaseSettings):
     personalize_quotas: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         QUOTAS,
         description="Resources that there may be: of the service (schemas, dataset-groups), of a "
-        "dataset group, of a solution (solution-versions), of a resource (tags), and jobs that "
-        "are pending or in progress; what is not named keeps its default (JSON mapping).",
+        "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
+        "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
+    )
+    job_lease_s: float = Field(
+        15.0,
+        ge=1,
+        le=600,
+        description="A job of `recommender jobs` goes on elsewhere when its runner is silent for "
+        "this long.",
+    )
+    import_bad_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of bad rows with which an import still takes the good ones; with more, "
+        "nothing is imported.",
+    )
+    training_min_users: int = Field(
+        25, ge=0, description="Users with 2 interactions that a solution version needs."
+    )
+    training_min_interactions: int = Field(
+        1000, ge=0, description="Interactions that a solution version needs."
+    )
+    training_max_interactions: int = Field(
+        20_000,
+        ge=100,
+        description="Interactions that a solution version is measured on, at most: those of a "
+        "sample of users.",
     )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."

@@ -9,10 +9,13 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:history:u:<user>    string  head and entries, oldest first (models.layout)
     {group}:history:s:<session> string  the same, of a session without a user
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
+    {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories
     {group}:pairs:<index>       string  an item's neighbours
+    {group}:takers:<index>      string  numbers of the histories the item came into last
     {group}:stats:<page>        string  counts and popularities of 64 items
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
+    {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served:<id>         string  a served list, for attribution
 
 and what models.metadata names.
@@ -25,7 +28,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import redis.asyncio
@@ -36,6 +39,7 @@ from redis.exceptions import NoScriptError
 from models import layout
 from models.errors import Unavailable
 from models.events import Event, event_hash
+from models.reads import Client
 from models.sessions import unpack_history
 from models.settings import Settings
 
@@ -66,10 +70,20 @@ return 1
 
 
 LOG_SERVED = """
+local prefix, tried = KEYS[1], KEYS[2]
 for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
-  redis.call('SET', KEYS[1] .. id, cmsgpack.pack(items), 'EX', ARGV[1])
+  redis.call('SET', prefix .. id, cmsgpack.pack(items), 'EX', ARGV[1])
 end
+for _, item in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local index = redis.call('HGET', ARGV[4], item)
+  if index then redis.call('HINCRBY', tried, index, 1) end
+end
+-- Most of so many are no longer new: what is known of the others is soon known again.
+if redis.call('HLEN', tried) > tonumber(ARGV[5]) then redis.call('DEL', tried) end
 """
+
+MAX_TRIED = 2000
+"""Items whose trials are counted, at most."""
 
 
 class StoredEvent(NamedTuple):
@@ -118,15 +132,16 @@ class PartResult(NamedTuple):
     refused: list[int]
 
 
-def connect(url: str, *, timeout_s: float = 5.0) -> redis.asyncio.Redis:
+def connect(url: str, *, timeout_s: float = 5.0) -> Client:
     """A client of the Redis server at `url`; connects at its first command.
 
     A command is tried once more on a new connection: the one it was on may have died unused, and
     every command of this project may be repeated. More patience is the callers' to have.
     """
-    return redis.asyncio.Redis.from_url(
+    client = Client.from_url(
         url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
     )
+    return cast(Client, client)
 
 
 def shard_of(session_id: str) -> int:
@@ -149,6 +164,7 @@ class Store:
                 "history": settings.history_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
+                "takers": layout.TAKERS,
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
@@ -232,6 +248,15 @@ class Store:
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
 
+    async def owners(self, numbers: Sequence[int]) -> list[str | None]:
+        """Whose histories these are, "u:<user>" or "s:<session>"; None where they are gone."""
+        pipe = self.redis.pipeline(transaction=False)
+        for number in numbers:
+            page, place = divmod(number, layout.OWNERS)
+            pipe.hget(self.key(f"owners:{page}"), place)
+        found = await pipe.execute() if numbers else []
+        return [raw.decode() if raw is not None else None for raw in found]
+
     async def event_types(self) -> dict[int, str]:
         """Event type of each code seen so far."""
         stored = await self.redis.hgetall(self.key("types"))
@@ -247,12 +272,8 @@ class Store:
         dict[str, int]
             How many events, sessions, links and records were removed.
         """
-        user_key = self.key(f"history:u:{user_id}")
-        own_session_key = self.key(f"history:s:{user_id}")
-        histories = await self.redis.mget([user_key, own_session_key])
         removed = {"events": 0, "sessions": 0, "links": 0, "records": 0}
-        removed["events"] = sum(len(unpack_history(raw).items) for raw in histories)
-        keys = [user_key, own_session_key]
+        keys = [self.key(f"history:u:{user_id}"), self.key(f"history:s:{user_id}")]
         raw_user = user_id.encode()
         async for shard in self.redis.scan_iter(
             match=escaped(self.key("links:")) + "*", count=1000
@@ -262,6 +283,12 @@ class Store:
             if sessions:
                 removed["links"] += int(await self.redis.hdel(shard, *sessions))
                 keys += [self.key(f"history:s:{session.decode()}") for session in sessions]
+        for raw in await self.redis.mget(keys):
+            history = unpack_history(raw)
+            removed["events"] += len(history.items)
+            for owner in history.owners:
+                page, place = divmod(owner, layout.OWNERS)
+                await self.redis.hdel(self.key(f"owners:{page}"), place)
         removed["sessions"] = int(await self.redis.delete(*keys))
         removed["records"] = int(await self.redis.hdel(self.key("users"), user_id))
         return removed
@@ -289,12 +316,24 @@ class Store:
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def log_served(self, lists: Mapping[str, Sequence[str]]) -> None:
-        """Keep served lists by their recommendationId, for `impression_ttl_s`."""
-        packed = msgspec.msgpack.encode(lists)
+    async def log_served(
+        self, lists: Mapping[str, Sequence[str]], tried: Sequence[str] = ()
+    ) -> None:
+        """Keep served lists by their recommendationId, for `impression_ttl_s`.
+
+        `tried` items stand in them for exploration, and are counted.
+        """
         # Every key starts with the group in braces, so all are on the node of KEYS[1].
         await self.redis.eval(
-            LOG_SERVED, 1, self.key("served:"), self.settings.impression_ttl_s, packed
+            LOG_SERVED,
+            2,
+            self.key("served:"),
+            self.key("tried"),
+            self.settings.impression_ttl_s,
+            msgspec.msgpack.encode(lists),
+            msgspec.msgpack.encode(tried),
+            self.key("items"),
+            MAX_TRIED,
         )
 
     async def ping(self) -> None:

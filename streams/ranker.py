@@ -12,8 +12,7 @@ import river.optim  # noqa: F401  loads for a second: not when the first example
 from prometheus_client import Counter, Gauge
 
 from models import examples
-from models.prequential import Scoreboard, taught
-from models.ranking import Ranker
+from models.objectives import courses, teach
 from models.store import Store
 from models.tenants import OPEN, Tenants
 from streams.progress import Arrival
@@ -25,7 +24,7 @@ LEARNED = Counter("recommender_examples_total", "Examples by what became of them
 QUALITY = Gauge(
     "recommender_quality",
     "Running mean over the last choices, predicted first",
-    ["group", "rival", "measure"],
+    ["group", "objective", "rival", "measure"],
 )
 
 
@@ -34,8 +33,7 @@ class Learner:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.ranker = Ranker()
-        self.scoreboard = Scoreboard()
+        self.courses = courses()
         self.field = ""
         self.watermark = -1
         self.saved = -1
@@ -45,12 +43,7 @@ class Learner:
         stored = await self.store.load_ranker()
         self.field = field
         self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
-        self.ranker = Ranker.from_state(stored.get("state"))
-        self.scoreboard = (
-            msgspec.json.decode(stored["scoreboard"], type=Scoreboard)
-            if "scoreboard" in stored
-            else Scoreboard()
-        )
+        self.courses = courses(stored)
         return self.watermark
 
     def learn(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -76,7 +69,7 @@ class Learner:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
-        self.ranker = taught(self.ranker, self.scoreboard, example)
+        teach(self.courses, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
     async def save(self) -> None:
@@ -84,11 +77,9 @@ class Learner:
         offset = self.watermark
         if offset == self.saved:
             return
-        fields: dict[str, bytes | str] = {
-            "state": self.ranker.state(),
-            "scoreboard": msgspec.json.encode(self.scoreboard),
-            "serving": self.scoreboard.serving(),
-        }
+        fields: dict[str, bytes | str] = {}
+        for name, course in self.courses.items():
+            fields |= course.fields(name)
         kept = await retried(
             lambda: self.store.save_ranker(
                 fields, field=self.field, expected=self.saved, offset=offset
@@ -96,21 +87,22 @@ class Learner:
         )
         if kept:
             self.saved = offset
-            for (rival, measure), value in self._measures().items():
-                QUALITY.labels(self.store.settings.group, rival, measure).set(value)
+            for labels, value in self._measures().items():
+                QUALITY.labels(self.store.settings.group, *labels).set(value)
         else:
             LOG.warning("the ranker's state was changed elsewhere; going on from there")
             await retried(lambda: self.assigned(self.field))
 
     def retire(self) -> None:
         """Tell its measures no longer."""
-        for rival, measure in self._measures():
-            QUALITY.remove(self.store.settings.group, rival, measure)
+        for labels in self._measures():
+            QUALITY.remove(self.store.settings.group, *labels)
 
-    def _measures(self) -> dict[tuple[str, str], float]:
+    def _measures(self) -> dict[tuple[str, str, str], float]:
         return {
-            (rival, measure): value
-            for rival, means in self.scoreboard.means.items()
+            (objective, rival, measure): value
+            for objective, course in self.courses.items()
+            for rival, means in course.scoreboard.means.items()
             for measure, value in means.items()
         }
 

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 
 from models import ledger
 from models.errors import Unavailable
-from models.prequential import Scoreboard
+from models.objectives import courses
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store, connect
 from streams.connection import connect as connect_kafka
@@ -39,8 +39,9 @@ class Status(msgspec.Struct, frozen=True):
         Messages that are not in effect yet.
     newest_event_age_s
         Age of the newest event in effect, by its acceptance; None before the first.
-    quality
-        Running HR@20, MRR@20 and NDCG@20 of the learned order and its rivals.
+    serving, examples, quality
+        Of each objective: the order served, examples learned from, and running HR@20, MRR@20 and
+        NDCG@20 of the learned order and its rivals.
     forward
         What the forwarder has done, and messages still waiting for it; empty if it never ran.
     """
@@ -51,9 +52,9 @@ class Status(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     dead_letters: int
     partitions: list[PartitionStatus]
-    serving: str
-    examples: int
-    quality: dict[str, dict[str, float]]
+    serving: dict[str, str]
+    examples: dict[str, int]
+    quality: dict[str, dict[str, dict[str, float]]]
     forward: dict[str, float | str]
 
 
@@ -88,9 +89,9 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     waiting = ledger.waiting(
         positions, {field: ends[tp] for tp, field in fields.items() if tp[0] in events}
     )
-    board = msgspec.json.decode(ranker.get("scoreboard", b"{}"), type=Scoreboard)
+    learned = courses(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
-    hidden = ("item_index", "clock", "applied_at")
+    hidden = ("item_index", "owner_index", "clock", "applied_at")
     return Status(
         group=settings.group,
         lag=sum(partition.lag for partition in partitions),
@@ -98,9 +99,9 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
         dead_letters=sum(end for tp, end in ends.items() if tp[0] == topics.dead_letters),
         partitions=partitions,
-        serving=ranker.get("serving", b"blend").decode(),
-        examples=board.n,
-        quality=board.means,
+        serving={name: course.serving for name, course in learned.items()},
+        examples={name: course.scoreboard.n for name, course in learned.items()},
+        quality={name: course.scoreboard.means for name, course in learned.items()},
         forward=msgspec.to_builtins(forward) | {"waiting": waiting} if positions else {},
     )
 
@@ -151,11 +152,13 @@ def as_text(status: Status) -> str:
         f"{p.topic:<32}{p.partition:>9}{p.end:>12}{p.watermark:>12}{p.lag:>8}"
         for p in status.partitions
     ]
-    lines.append(f"serving the {status.serving}'s order after {status.examples} examples")
-    lines += [
-        f"  {rival:<12} MRR@20 {means['mrr']:.4f}  HR@20 {means['hr']:.4f}"
-        for rival, means in status.quality.items()
-    ]
+    for name, serving in status.serving.items():
+        n_examples = status.examples[name]
+        lines.append(f"{name}: the {serving}'s order is served, after {n_examples} examples")
+        lines += [
+            f"  {rival:<12} MRR@20 {means['mrr']:.4f}  HR@20 {means['hr']:.4f}"
+            for rival, means in status.quality[name].items()
+        ]
     if status.forward:
         lines.append("forwarding: " + ", ".join(f"{k} {v}" for k, v in status.forward.items()))
     return "\n".join(lines)

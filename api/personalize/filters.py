@@ -7,19 +7,38 @@ from typing import Any
 from api.personalize.context import Context
 from api.personalize.documents import deleting, describing, found, listing, new, quota
 from api.personalize.wire import Operation
+from models.errors import InvalidInput, LimitExceeded
+from models.filters import parse
+from models.resource import Resource
+
+ACTIONS = "ActionID"
+
+MAX_READ = 1000
+"""Filters of a group whose fields are counted."""
 
 
 async def create_filter(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """An expression of a dataset group, if it is one."""
-    from models.filters import parse  # noqa: PLC0415
-
     group = await found(context, request["datasetGroupArn"], "dataset-group")
-    parse(request["filterExpression"])
+    parsed = parse(request["filterExpression"])
+    if parsed.target == ACTIONS:
+        raise InvalidInput("filterExpression: there are no actions here, only ItemID and UserID")
+    await _check_fields(context, group, parsed.fields)
     path = f"filter/{request['name']}"
     await context.resources.create(
         new(context, path, request, group.path), quota(context, "filter", group.path)
     )
     return {"filterArn": context.resources.arn(path)}
+
+
+async def _check_fields(context: Context, group: Resource, fields: frozenset[str]) -> None:
+    """Raise `LimitExceeded` where a group's filters would ask for more fields than they may."""
+    most = context.resources.settings.personalize_quotas["filter-fields"]
+    for one in await context.resources.page("filter", group.path, limit=MAX_READ):
+        fields |= parse(one.data["filterExpression"]).fields
+    if len(fields) > most:
+        arn = context.resources.arn(group.path)
+        raise LimitExceeded(f"the filters of {arn} would ask for {len(fields)} fields, not {most}")
 
 
 OPERATIONS: dict[str, Operation] = {

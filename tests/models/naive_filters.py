@@ -6,13 +6,13 @@ answer are made.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+import random
 from typing import Any
 
 from hypothesis import strategies as st
-
-Values = dict[str, list[str]]
 
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 DATASETS = {
@@ -98,53 +98,57 @@ def conditions(draw: st.DrawFn, target: str, kind: str) -> dict[str, Any]:
     return condition | {"values": values}
 
 
-@st.composite
-def filters(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Expressions, all with one target."""
-    target = draw(st.sampled_from(["ItemID", "ItemID", "UserID", "ActionID"]))
-    expressions = []
-    for _ in range(draw(st.integers(1, 3))):
-        is_of_types = draw(st.booleans())
-        kinds = st.just("type") if is_of_types else st.sampled_from(["candidate", "id"])
-        one = kinds.flatmap(lambda kind: conditions(target, kind))
-        groups = st.lists(st.lists(one, min_size=1, max_size=2), min_size=1, max_size=2)
-        users = st.lists(conditions(target, "user"), max_size=0 if target == "UserID" else 2)
-        expressions.append(
-            {
-                "includes": draw(st.booleans()),
-                "target": target,
-                "where": draw(groups),
-                "if": draw(users),
-            }
-        )
-    return expressions
+@functools.cache
+def groups(target: str, kinds: tuple[str, ...]) -> st.SearchStrategy[list[list[dict[str, Any]]]]:
+    """Conditions of these kinds, as OR and AND join them."""
+    one = st.one_of([conditions(target, kind) for kind in kinds])
+    return st.lists(st.lists(one, min_size=1, max_size=2), min_size=1, max_size=2)
 
 
-def quoted(draw: st.DrawFn, text: str) -> str:
+@functools.cache
+def expressions(target: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Expressions about one target."""
+    users = st.lists(conditions(target, "user"), max_size=0 if target == "UserID" else 2)
+    one = st.fixed_dictionaries(
+        {
+            "includes": st.booleans(),
+            "target": st.just(target),
+            "where": groups(target, ("candidate", "id")) | groups(target, ("type",)),
+            "if": users,
+        }
+    )
+    return st.lists(one, min_size=1, max_size=3)
+
+
+def filters() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Expressions, most of them about items."""
+    return st.sampled_from(["ItemID", "ItemID", "UserID", "ActionID"]).flatmap(expressions)
+
+
+def quoted(chance: random.Random, text: str) -> str:
     """A text in quotes that it does not hold."""
-    quote = draw(st.sampled_from([quote for quote in "\"'" if quote not in text]))
+    quote = chance.choice([quote for quote in "\"'" if quote not in text])
     return f"{quote}{text}{quote}"
 
 
-@st.composite
-def written(draw: st.DrawFn, expressions: list[dict[str, Any]]) -> str:
+def written(parts: list[dict[str, Any]], chance: random.Random) -> str:
     """One of the ways to write a filter."""
 
     def word(text: str) -> str:
-        return draw(st.sampled_from([text, text.lower(), text.upper()]))
+        return chance.choice([text, text.lower(), text.upper()])
 
     def gap() -> str:
-        return draw(st.sampled_from([" ", "  ", "\n", "\t"]))
+        return chance.choice([" ", "  ", "\n", "\t"])
 
     def value(kind: str, text: str) -> str:
-        return quoted(draw, text) if kind == "text" else f"${text}" if kind != "number" else text
+        return quoted(chance, text) if kind == "text" else f"${text}" if kind != "number" else text
 
     def condition(one: dict[str, Any]) -> str:
         if "current" in one:
             right = f"{word('CurrentItem')}.{one['current']}"
         else:
             right = f",{gap()}".join(value(*pair) for pair in one["values"])
-            if one["test"].endswith("IN") or draw(st.booleans()):
+            if one["test"].endswith("IN") or chance.random() < 0.5:
                 right = f"({right})"
         test = gap().join(map(word, one["test"].split()))
         return gap().join([f"{word(one['dataset'])}.{one['field']}", test, right])
@@ -160,15 +164,14 @@ def written(draw: st.DrawFn, expressions: list[dict[str, Any]]) -> str:
             parts += [word("IF"), joined("AND", one["if"])]
         return gap().join(parts)
 
-    return draw(st.sampled_from([" | ", "|"])).join(map(expression, expressions))
+    return chance.choice([" | ", "|"]).join(map(expression, parts))
 
 
-@st.composite
-def sent(draw: st.DrawFn, values: Values) -> dict[str, str]:
+def sent(values: dict[str, list[str]], chance: random.Random) -> dict[str, str]:
     """Values of parameters as a request has them."""
 
     def value(text: str) -> str:
-        return text if text.isalnum() and draw(st.booleans()) else quoted(draw, text)
+        return text if text.isalnum() and chance.random() < 0.5 else quoted(chance, text)
 
     return {name: ",".join(map(value, texts)) for name, texts in values.items()}
 
@@ -235,14 +238,14 @@ def parameters(one: dict[str, Any]) -> set[str]:
     return {text for kind, text in pairs if kind == "parameter"}
 
 
-def let_through(expressions: list[dict[str, Any]], scene: dict[str, Any]) -> list[bool] | None:
+def let_through(parts: list[dict[str, Any]], scene: dict[str, Any]) -> list[bool] | None:
     """Which candidates may be shown; None if an INCLUDE lacks a parameter's value."""
     given = set(scene["values"])
-    if any(one["includes"] and not parameters(one) <= given for one in expressions):
+    if any(one["includes"] and not parameters(one) <= given for one in parts):
         return None
     applying = [
         one
-        for one in expressions
+        for one in parts
         if parameters(one) <= given and all(holds(condition, 0, scene) for condition in one["if"])
     ]
     answer = []

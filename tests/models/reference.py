@@ -45,6 +45,7 @@ class Reference:
     )
     items: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     item_purchases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    takers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def apply(self, parts: Sequence[Part]) -> None:
@@ -78,12 +79,17 @@ class Reference:
         known = {seen[2] for seen in self.histories[owner]}
         for seen in self.histories.pop(session, []):
             if seen[2] not in known:
+                self._take(owner, seen[1])
                 self._insert(owner, seen)
                 self.owner_counts[owner] += 1
         self._trim(owner)
         self.owner_counts.pop(session, None)
         joined_at = self.accepted_at.pop(session, 0.0)
         self.accepted_at[owner] = max(self.accepted_at[owner], joined_at)
+
+    def _take(self, owner: str, item: str) -> None:
+        if item and all(item != seen[1] for seen in self.histories[owner]):
+            self.takers[item].append(owner)
 
     def _insert(self, owner: str, seen: Seen) -> int:
         history = self.histories[owner]
@@ -100,6 +106,7 @@ class Reference:
         if any(seen[2] == event.hash for seen in self.histories[owner]):
             self.counts["duplicates"] += 1
             return
+        self._take(owner, event.item_id)
         at = self._insert(owner, (event.time, event.item_id, event.hash))
         before = [item for _, item, _ in self.histories[owner][:at]]
         self._trim(owner)
@@ -184,6 +191,7 @@ async def assert_same(store: Store, reference: Reference) -> None:
             i for _, i, _ in history
         ]
     assert_same_pairs(stored, reference, list(map(str, names)))
+    await assert_same_takers(store, reference, list(map(str, names)))
     await assert_same_popularity(store, reference, list(map(str, names)))
 
 
@@ -202,6 +210,19 @@ def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[
         parts = reference.pairs[key]
         expected = math.log2(decayed(parts, NOW, half_life_s)) + (NOW - layout.EPOCH) / half_life_s
         assert log2 == pytest.approx(expected, rel=0, abs=FLOAT32_LOG2 * len(parts))
+
+
+async def assert_same_takers(store: Store, reference: Reference, names: list[str]) -> None:
+    """Each item remembers whose histories it came into, in order; joined sessions have no name."""
+    for index, name in enumerate(names, 1):
+        raw = await store.redis.get(store.key(f"takers:{index}")) or b""
+        numbers = np.frombuffer(raw, np.uint32).tolist()
+        owners = [owner for owner in await store.owners(numbers) if owner is not None]
+        there = [owner for owner in reference.takers[name] if owner in reference.histories]
+        assert owners == there
+        for owner, number in zip(await store.owners(numbers), numbers, strict=True):
+            if owner is not None:
+                assert (await history_of(store, owner)).owners == (number,)
 
 
 async def assert_same_popularity(store: Store, reference: Reference, names: list[str]) -> None:

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from models.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
 from models.features import BASE, FEATURES
-from models.ranking import Ranker
+from models.ranking import Objective, Ranker
 from models.retrieval import Floats
+
+RANKERS: dict[Objective, Ranker] = {"interactions": Ranker()}
+RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(RIVALS, 1)}
 
 
 def matrix_of(n: int, seed: int = 6) -> Floats:
@@ -24,7 +27,7 @@ def matrix_of(n: int, seed: int = 6) -> Floats:
 def made(n: int, chosen: int, seed: int = 0) -> Example:
     """An example of n candidates, which are the items 1 to n."""
     rng = np.random.default_rng(seed)
-    return make_example(np.arange(1, n + 1), matrix_of(n), chosen, Ranker(), rng)
+    return make_example(np.arange(1, n + 1), matrix_of(n), chosen, RANKERS, rng)
 
 
 @pytest.mark.parametrize("n", [1, 2, NEGATIVES + 1, NEGATIVES + 2, 300])
@@ -49,7 +52,9 @@ def test_examples_carry_every_rivals_rank() -> None:
     matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
 
     ranks = [
-        make_example(np.arange(1, 6), matrix, chosen, Ranker(), np.random.default_rng(1)).ranks
+        make_example(np.arange(1, 6), matrix, chosen, RANKERS, np.random.default_rng(1)).ranks[
+            "interactions"
+        ]
         for chosen in range(1, 6)
     ]
 
@@ -57,7 +62,7 @@ def test_examples_carry_every_rivals_rank() -> None:
     assert [one["ranker"] for one in ranks] == [4, 1, 4, 5, 4]
     assert [one["recent"] for one in ranks] == [1, 2, 3, 4, 5]
     missed = made(100, chosen=999)
-    assert (missed.rows, missed.ranks) == (b"", dict.fromkeys(RIVALS, 0))
+    assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(RIVALS, 0)})
     assert missed.matrix().shape == (0, len(FEATURES))
     assert decode(encode(missed)) == missed
 
@@ -67,7 +72,7 @@ def test_making_an_example_changes_nothing() -> None:
     matrix, ranker = matrix_of(100), Ranker()
     state, before = ranker.state(), matrix.copy()
 
-    make_example(np.arange(1, 101), matrix, 42, ranker, np.random.default_rng(1))
+    make_example(np.arange(1, 101), matrix, 42, {"interactions": ranker}, np.random.default_rng(1))
 
     assert ranker.state() == state
     assert np.array_equal(matrix, before)
@@ -81,7 +86,7 @@ def test_likely_candidates_are_drawn_more_often() -> None:
     matrix[:, BASE] = np.arange(101) / 10
     rng, drawn = np.random.default_rng(3), np.zeros(101)
     for _ in range(50):
-        example = make_example(np.arange(1, 102), matrix, 1, Ranker(), rng)
+        example = make_example(np.arange(1, 102), matrix, 1, RANKERS, rng)
         kept = np.rint(example.matrix()[1:, BASE] * 10).astype(np.int64)
         np.add.at(drawn, kept, 1)
 
@@ -118,13 +123,13 @@ def test_a_feature_that_is_no_number_is_refused(poison: float) -> None:
     rows = np.zeros((2, len(FEATURES)), np.float16)
     rows[1, 5] = poison
     with pytest.raises(ValueError, match="finite"):
-        decode(encode(Example(len(FEATURES), dict.fromkeys(RIVALS, 1), rows.tobytes())))
+        decode(encode(Example(len(FEATURES), RANKS, rows.tobytes())))
 
 
 def test_rows_cut_short_are_refused() -> None:
     """Rows that are no whole number of rows are no example."""
     with pytest.raises(ValueError, match="cut short"):
-        decode(encode(Example(len(FEATURES), dict.fromkeys(RIVALS, 1), b"\0\0")))
+        decode(encode(Example(len(FEATURES), RANKS, b"\0\0")))
 
 
 @pytest.mark.parametrize(
@@ -135,4 +140,4 @@ def test_examples_of_another_version_are_passed_over(
     n_features: int, rivals: tuple[str, ...]
 ) -> None:
     """What was made with other features or other rivals can be neither learned nor compared."""
-    assert decode(encode(Example(n_features, dict.fromkeys(rivals, 1)))) is None
+    assert decode(encode(Example(n_features, {"interactions": dict.fromkeys(rivals, 1)}))) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -283,16 +284,17 @@ def test_attribute_queries_match_items() -> None:
         assert np.array(list(ITEMS))[matching].tolist() == expected
 
 
-@settings(max_examples=300)
-@given(filters(), SCENES, st.data())
+@settings(max_examples=200)
+@given(filters(), SCENES, st.integers(0, 2**32))
 def test_a_naive_evaluator_agrees(
-    expressions: list[dict[str, Any]], scene: dict[str, Any], data: st.DataObject
+    expressions: list[dict[str, Any]], scene: dict[str, Any], seed: int
 ) -> None:
     """Random filters, however written, let through what the plainest rules do; nothing changes."""
-    found = parse(data.draw(written(expressions)))
+    chance = random.Random(seed)
+    found = parse(written(expressions, chance))
     told: dict[str, Any] = {
         "properties": scene["properties"], "interactions": scene["seen"], "user": scene["user"],
-        "current_item": scene["current_item"], "values": data.draw(sent(scene["values"])),
+        "current_item": scene["current_item"], "values": sent(scene["values"], chance),
     }  # fmt: skip
     before = copy.deepcopy(told)
 

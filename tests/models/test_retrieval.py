@@ -13,21 +13,26 @@ from hypothesis import strategies as st
 from models import layout
 from models.retrieval import (
     AFTER,
+    ALIKE,
     BEFORE,
     CO_VISITED,
     DAY,
     MONTH,
+    MOST_ALIKE,
     N_CHANNELS,
+    NOTHING,
     OWN,
     SIGNALS,
     TOPS_TAKEN,
     Context,
+    alike,
     best_places,
     blend,
     co_visited,
     context_of,
     empty_table,
     heads_of,
+    nearest,
     only,
     retrieve,
     slot_of,
@@ -278,3 +283,44 @@ def test_histories_merge_by_time() -> None:
     assert (merged.count, merged.accepted_at) == (4, 1.0)
     assert merge_histories(one, none) is one
     assert merge_histories(none, one) is one
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 30), max_size=40), min_size=1, max_size=10),
+    st.sets(st.integers(1, 30), max_size=3),
+)
+def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own: set[int]) -> None:
+    """Each item counts once for an owner, the newer the more; own histories never do."""
+    expected: dict[int, float] = defaultdict(float)
+    for distance, ring in enumerate(rings):
+        for owner in set(ring) - own:
+            expected[owner] += layout.FADE**distance
+
+    stored = [np.array(ring, np.uint32).tobytes() for ring in rings]
+    owners, weights = nearest(stored, sorted(own))
+
+    assert dict(zip(owners.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected)
+    assert weights.tolist() == sorted(weights.tolist(), reverse=True)
+
+
+def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
+    """Of many who had the item, the last to take it count, and no more of a ring than it holds."""
+    ring = np.arange(1, 2 * layout.TAKERS + 1, dtype=np.uint32)
+
+    owners, _ = nearest([ring.tobytes()], ())
+
+    assert owners.tolist() == ring[::-1][:MOST_ALIKE].tolist()
+
+
+def test_what_those_alike_hold_becomes_a_signal() -> None:
+    """Items of their histories are candidates; long histories count less an event."""
+    rows = np.zeros(4, layout.ENTRY)
+    rows["item"] = [5, 5, 6, 0]
+    long = bytes(layout.HEAD.itemsize) + rows.tobytes()
+    short = bytes(layout.HEAD.itemsize) + rows[2:3].tobytes()
+
+    held = alike([long, None, short], np.array([1.0, 9.0, 0.5]))
+    found = retrieve(context_of(history(1), CLICKS), [b""], NOTHING, NOW, NOTHING, held)
+
+    signals = dict(zip(found.items.tolist(), found.signals[:, ALIKE].tolist(), strict=True))
+    assert signals == pytest.approx({5: 1.0, 6: 1.0, 1: 0.0})

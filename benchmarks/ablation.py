@@ -1,0 +1,174 @@
+"""What each source of candidates adds to what can be found, and what it costs.
+
+    python -m benchmarks.ablation FILE [--as sessions] [--limit 20000] [--max-queries 2000]
+
+One pass of the prequential protocol; every query is answered by the learned order over all
+candidates, and again without those that come from one source only. Then the atomic step is timed
+with each kind of state left out of its script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.conditions import median, report
+from models import store as stored
+from models.evaluation import Kind, Ranked, Rival, in_order, run, steps
+from models.evaluation import report as measured
+from models.local import Local
+from models.recommender import Situation
+from models.retrieval import ALIKE, CO_VISITED, OWN, TOPS_TAKEN, Indexes, best_places, blend
+from models.rivals import Live, Order
+from models.settings import Settings
+from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from ops.embedded import start_redis
+from streams.recordings import interactions, read
+
+SOURCES = ("co-visited", "alike", *TOPS_TAKEN, "own")
+
+SCRIPT_PARTS = {
+    "pairs": ("if not repeated then", "if false then"),
+    "counts": ("count_item(item, time, weight, purchase)", ""),
+    "takers": ("not has_item(history, item) then remember", "false then remember"),
+}
+"""Of each kind of state what writes it in the script, and how to leave it out."""
+
+
+def members(situation: Situation) -> dict[str, Indexes]:
+    """The candidates that each source brings."""
+    candidates = situation.candidates
+    signals = candidates.signals
+    scores = np.where(signals[:, :ALIKE].any(axis=1), blend(signals), -np.inf)
+    found = {
+        "co-visited": candidates.items[best_places(scores, CO_VISITED, CO_VISITED)],
+        "alike": candidates.items[signals[:, ALIKE] > 0],
+        "own": situation.context.items[:OWN],
+    }
+    tops = situation.overview.tops
+    return found | {name: tops[name][:n] for name, n in TOPS_TAKEN.items()}
+
+
+class Without(Order):
+    """The learned order over what the other sources bring."""
+
+    def __init__(self, live: Live, source: str) -> None:
+        super().__init__(live, lambda local, matrix: local.ranker.scores(matrix))
+        self._source = source
+
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+        """The candidates that more than this source brings, in the learned order."""
+        situation, _ = self._live.ask(user, at_s, barred)
+        ranked = super().rank(user, at_s, barred)
+        others = [found for name, found in members(situation).items() if name != self._source]
+        kept = np.isin(ranked.items + 1, np.concatenate(others))
+        return Ranked(ranked.items[kept], ranked.scores[kept])
+
+
+def script_us(settings: Settings, leave_out: str | None, *, n: int = 20_000) -> float:
+    """Microseconds of one event in the atomic step, without one kind of state."""
+    whole = script = stored.SCRIPT
+    if leave_out:
+        script = whole.replace(*SCRIPT_PARTS[leave_out])
+        if script == whole:
+            raise RuntimeError(f"nothing to leave out for {leave_out}")
+    stored.SCRIPT, sha = script, stored.SCRIPT_SHA
+    stored.SCRIPT_SHA = "0" * 40  # never loaded: the text is sent each time, the same for all
+    try:
+        return asyncio.run(_timed(settings, n))
+    finally:
+        stored.SCRIPT, stored.SCRIPT_SHA = whole, sha
+
+
+async def _timed(settings: Settings, n: int) -> float:
+    client = Store(connect(settings.redis), settings)
+    await client.redis.flushdb()
+    chance = random.Random(7)
+    started, size = 0.0, 200
+    for step in range(n // size):
+        if step == n // size // 4:
+            started = time.perf_counter()
+        messages = []
+        for number in range(size):
+            user = f"u{chance.randrange(500)}"
+            item = f"i{min(int(chance.paretovariate(0.6)), 3000)}"
+            event = StoredEvent(
+                item, 1_790_000_000 + step, "click", 0.0, False, chance.getrandbits(48)
+            )
+            offset = step * size + number
+            messages.append(StoredMessage(offset, user, user, shard_of(user), 1.0, [event]))
+        await client.apply([Part("x/0", step * size - 1, messages)], now_s=1_790_000_000.0)
+    took = time.perf_counter() - started
+    await client.redis.aclose()
+    return 1e6 * took / (0.75 * n)
+
+
+def found_by(
+    file: Path, kind: Kind, *, limit: int, max_queries: int
+) -> dict[str, dict[str, float]]:
+    """HR@100, HR@20 and MRR@20 of the learned order, with all sources and without each."""
+    as_: Literal["sessions", "users"] = "sessions" if kind == "sessions" else "users"
+    events = in_order(interactions(read(file, now_s=time.time(), as_=as_))[0])[:limit]
+    planned = steps(events, kind, max_queries=max_queries)
+    with tempfile.TemporaryDirectory() as folder:
+        server = start_redis(Path(folder))
+        try:
+            with Local(Settings(redis=server.url)) as local:
+                live = Live(local)
+                orders: dict[str, Order] = {
+                    f"without {source}": Without(live, source) for source in SOURCES
+                }
+                orders["all"] = Order(live, lambda local, matrix: local.ranker.scores(matrix))
+                orders["all"].teaches = True
+                rivals: dict[str, Rival] = dict(orders)
+                compared = measured(run(planned, rivals, clock=time.perf_counter), len(events), 1)
+        finally:
+            server.stop()
+    return {
+        name: {measure: found[measure]["mean"] for measure in ("hr_100", "hr_20", "mrr_20")}
+        for name, found in compared.items()
+    }
+
+
+def script_costs(runs: int) -> dict[str, float]:
+    """Microseconds that each kind of state adds to an event, medians; and of the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = start_redis(Path(folder))
+        settings = Settings(redis=server.url)
+        try:
+            times: dict[str | None, list[float]] = {}
+            for _ in range(runs):
+                for part in (None, *SCRIPT_PARTS):
+                    times.setdefault(part, []).append(script_us(settings, part))
+        finally:
+            server.stop()
+    whole = median(times[None])
+    costs = {f"{part}_us": round(whole - median(times[part]), 1) for part in SCRIPT_PARTS}
+    return {"event_us": round(whole, 1), **costs}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--as", dest="kind", default="sessions")
+    parser.add_argument("--limit", type=int, default=20_000)
+    parser.add_argument("--max-queries", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    results: dict[str, object] = {"script": script_costs(options.runs)}
+    results["found"] = found_by(
+        options.file, options.kind, limit=options.limit, max_queries=options.max_queries
+    )
+    report("ablation", results, file=options.file.name, kind=options.kind, limit=options.limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Why an item is in an answer: the events and signals that lifted it above the other candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from models.features import FEATURES
+from models.ranking import Ranker
+from models.retrieval import BOTH, FADES, Context, Floats, Neighbours
+
+MOST = 3
+"""Reasons given of one item, at most."""
+
+
+class Reason(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Why an item is in the answer; `share` of all that speaks for it.
+
+    `source` is "event" where an event of the user led to the item, and says which; else a signal:
+    alike, popular, trending, recent, new, history, category or exploration.
+    """
+
+    source: str
+    item_id: str | None = None
+    event_type: str | None = None
+    occurred_at: float | None = None
+    share: float | None = None
+
+
+class Cause(NamedTuple):
+    """A reason before it has names: the index of the event's item, 0 where it is no event."""
+
+    source: str
+    item: int
+    share: float
+
+
+def _source(feature: str) -> str:
+    if feature.startswith("alike"):
+        return "alike"
+    if feature.startswith(("popular", "purchase")):
+        return "popular"
+    named = {"trend": "trending", "since_last_touch": "recent", "since_first_touch": "new"}
+    if feature in named:
+        return named[feature]
+    own = ("in_context", "position_back", "is_before_last")
+    return "history" if feature in own or feature.startswith("own") else "event"
+
+
+SOURCES = np.array([_source(feature) for feature in FEATURES])
+
+
+def contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
+    """What each source adds to every candidate's score, against the mean of all; ``(n,)`` each.
+
+    Together they are the score less its mean: they come from what ranked the items.
+    """
+    weighed = (matrix - matrix.mean(axis=0)) * (ranker.weights / np.sqrt(ranker.variance + 1e-6))
+    return {
+        str(source): weighed[:, source == SOURCES].sum(axis=1) for source in dict.fromkeys(SOURCES)
+    }
+
+
+def causes_of(
+    item: int,
+    lifts: dict[str, float],
+    context: Context,
+    lists: Sequence[Neighbours],
+    heads: Sequence[str],
+) -> list[Cause]:
+    """The reasons for one item, strongest first, at most `MOST`; their shares sum to 1 at most.
+
+    Parameters
+    ----------
+    lifts
+        Of each source, the item's of `contributions`.
+    lists
+        Neighbours of `context.recent`, in that order.
+    heads
+        Names of the top lists that the item heads, for one that nothing else speaks for.
+    """
+    links: list[tuple[float, int]] = []
+    for distance, neighbours in enumerate(lists):
+        place = np.flatnonzero(neighbours.items == item)
+        if len(place):
+            weight = FADES[distance] * neighbours.shares[place[0], BOTH]
+            links.append((float(weight), int(context.recent[distance])))
+    speaking = {source: lift for source, lift in lifts.items() if lift > 0}
+    if not links:
+        speaking.pop("event", None)
+    elif not speaking:
+        speaking = {"event": 1.0}
+    if not speaking:
+        return [Cause(heads[0] if heads else "history", 0, 1.0)]
+    total = sum(speaking.values())
+    linked = sum(weight for weight, _ in links) or 1.0
+    event = speaking.pop("event", 0.0) / total
+    causes = [Cause(source, 0, lift / total) for source, lift in speaking.items()]
+    causes += [Cause("event", index, event * weight / linked) for weight, index in links if event]
+    return sorted(causes, key=lambda cause: (-cause.share, cause.source, cause.item))[:MOST]

@@ -1,0 +1,254 @@
+"""Which column of an input becomes which field of a dataset: guessed, told, or left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from models.errors import CannotPrepare
+
+Kind = Literal["interactions", "items", "users"]
+
+
+class Dataset(NamedTuple):
+    """What Amazon Personalize asks of a dataset's fields.
+
+    Attributes
+    ----------
+    reserved
+        Fields that it knows; those in `required` must be there.
+    metadata
+        How many further fields there must be at least, and may be at most.
+    keeps_others
+        Whether columns that are not asked for are kept unless told otherwise.
+    """
+
+    schema: str
+    required: tuple[str, ...]
+    reserved: tuple[str, ...]
+    metadata: tuple[int, int]
+    keeps_others: bool
+
+
+DATASETS: Mapping[Kind, Dataset] = {
+    "interactions": Dataset(
+        "Interactions",
+        ("USER_ID", "ITEM_ID", "TIMESTAMP"),
+        (
+            "USER_ID",
+            "ITEM_ID",
+            "TIMESTAMP",
+            "EVENT_TYPE",
+            "EVENT_VALUE",
+            "IMPRESSION",
+            "RECOMMENDATION_ID",
+            "EVENT_ATTRIBUTION_SOURCE",
+        ),
+        (0, 5),
+        keeps_others=False,
+    ),
+    "items": Dataset("Items", ("ITEM_ID",), ("ITEM_ID", "CREATION_TIMESTAMP"), (1, 100),
+                     keeps_others=True),
+    "users": Dataset("Users", ("USER_ID",), ("USER_ID",), (1, 25), keeps_others=True),
+}  # fmt: skip
+
+# What such columns are called elsewhere, the likeliest first; letters and digits only.
+_CALLED = {
+    "USER_ID": (
+        *("userid", "user", "customerid", "customer", "visitorid", "visitor", "memberid"),
+        *("accountid", "reviewerid", "profileid", "sessionid"),
+    ),
+    "ITEM_ID": (
+        *("itemid", "item", "productid", "product", "movieid", "movie", "videoid", "video"),
+        *("articleid", "article", "contentid", "bookid", "trackid", "songid", "sku", "asin"),
+        "stockcode",
+    ),
+    "TIMESTAMP": (
+        *("timestamp", "ts", "time", "eventtime", "datetime", "date", "unixreviewtime"),
+        *("sentat", "createdat", "occurredat", "invoicedate"),
+    ),
+    "EVENT_TYPE": ("eventtype", "event", "type", "action"),
+    "EVENT_VALUE": ("eventvalue", "rating", "overall", "stars", "score"),
+    "IMPRESSION": ("impression",),
+    "RECOMMENDATION_ID": ("recommendationid",),
+    "EVENT_ATTRIBUTION_SOURCE": ("eventattributionsource",),
+    "CREATION_TIMESTAMP": ("creationtimestamp", "createdat", "creationdate", "releasedate"),
+}
+MOVIELENS: Mapping[Kind, tuple[str, ...]] = {
+    "interactions": ("userId", "movieId", "rating", "timestamp"),
+    "items": ("movieId", "title", "genres"),
+    "users": ("userId", "gender", "age", "occupation", "zipCode"),
+}
+"""The columns of the files ratings.dat, movies.dat and users.dat, which have no header."""
+
+_FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
+
+
+class Use(NamedTuple):
+    """What becomes of one column: the field it is, if any, and why."""
+
+    column: str
+    field: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which fields the output has.
+
+    Attributes
+    ----------
+    fields
+        In their order, with the number of the column that each is, or the text in every row.
+    uses
+        What became of every column, for people.
+    """
+
+    fields: Mapping[str, int | str]
+    uses: tuple[Use, ...]
+
+
+class Told(NamedTuple):
+    """What the user says about columns.
+
+    Attributes
+    ----------
+    fields
+        The column of a field, by the field's name.
+    keep, drop
+        Columns to keep as metadata, and to leave out.
+    event_type
+        The type of every event, where no column says it.
+    """
+
+    fields: Mapping[str, str] = {}
+    keep: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    event_type: str = ""
+
+
+def choose(kind: Kind, columns: Sequence[str], told: Told) -> Choice:
+    """Decide for every column.
+
+    >>> choose("interactions", ["customer", "sku", "ts", "note"], Told()).fields
+    {'USER_ID': 0, 'ITEM_ID': 1, 'TIMESTAMP': 2}
+
+    Raises
+    ------
+    CannotPrepare
+        When a column or a required field is missing, or a name cannot be a field's.
+    """
+    choosing = _Choosing(kind, columns)
+    choosing.follow(told)
+    kept = [_number(column, columns) for column in told.keep]
+    choosing.guess(kept)
+    if DATASETS[kind].keeps_others and not kept:
+        kept = list(range(len(columns)))
+    for n in kept:
+        if n not in choosing.fates:
+            choosing.use(as_field(columns[n]), n, "kept")
+    return choosing.checked()
+
+
+class _Choosing:
+    """A choice in the making: fields so far, and the fate of each column so far."""
+
+    def __init__(self, kind: Kind, columns: Sequence[str]) -> None:
+        self.fates: dict[int, tuple[str | None, str]] = {}
+        self._fields: dict[str, int | str] = {}
+        self._columns = columns
+        self._dataset = DATASETS[kind]
+
+    def use(self, name: str, n: int, why: str) -> None:
+        """Make a column a field."""
+        if name in self._fields:
+            raise CannotPrepare(
+                f"{self._columns[n]!r} and another column would both be {name}: leave one out with"
+                " --drop, or name it with --map"
+            )
+        self._fields[name] = n
+        self.fates[n] = (name, why)
+
+    def follow(self, told: Told) -> None:
+        """Do what the user says."""
+        for name, column in told.fields.items():
+            if not _FIELD.fullmatch(name):
+                raise CannotPrepare(f"{name!r} cannot be a field: use A-Z, 0-9 and _")
+            self.use(name, _number(column, self._columns), "as told")
+        for column in told.drop:
+            self.fates.setdefault(_number(column, self._columns), (None, "dropped"))
+        if told.event_type and "EVENT_TYPE" in self._fields:
+            raise CannotPrepare("EVENT_TYPE is a column already: leave --event-type out")
+        if told.event_type:
+            self._fields["EVENT_TYPE"] = told.event_type
+
+    def guess(self, spoken_for: Sequence[int]) -> None:
+        """Look for the columns of fields that nobody spoke of."""
+        plain = [re.sub(r"[^a-z0-9]", "", column.lower()) for column in self._columns]
+        for name in self._dataset.reserved:
+            is_own_id = name == self._dataset.required[0] and self._dataset.keeps_others
+            called = (*_CALLED[name], "id") if is_own_id else _CALLED[name]
+            found = [n for word in called for n, each in enumerate(plain) if each == word]
+            free = [n for n in found if n not in self.fates and n not in spoken_for]
+            # A value says nothing without the type of event that it is the value of.
+            is_idle = name == "EVENT_VALUE" and "EVENT_TYPE" not in self._fields
+            if free and name not in self._fields and not is_idle:
+                self.use(name, free[0], "guessed")
+
+    def checked(self) -> Choice:
+        """The choice, once it is one that Amazon Personalize takes."""
+        dataset = self._dataset
+        for name in dataset.required:
+            if name not in self._fields:
+                raise CannotPrepare(
+                    f"no column looks like {name} among {', '.join(self._columns)}: name it with"
+                    f" --map {name}=COLUMN"
+                )
+        reserved = [name for name in dataset.reserved if name in self._fields]
+        metadata = [
+            name
+            for column in range(len(self._columns))
+            for name, n in self._fields.items()
+            if n == column and name not in dataset.reserved
+        ]
+        least, most = dataset.metadata
+        if not least <= len(metadata) <= most:
+            raise CannotPrepare(
+                f"{dataset.schema} take {least} to {most} columns of metadata, not"
+                f" {len(metadata)}: choose with --keep and --drop"
+            )
+        fates = (self.fates.get(n, (None, "not asked for")) for n in range(len(self._columns)))
+        return Choice(
+            {name: self._fields[name] for name in (*reserved, *metadata)},
+            tuple(Use(column, *fate) for column, fate in zip(self._columns, fates, strict=True)),
+        )
+
+
+def as_field(column: str) -> str:
+    """A column's name as Amazon Personalize writes it.
+
+    >>> as_field("unitPrice"), as_field("Unit price (EUR)"), as_field("user.age")
+    ('UNIT_PRICE', 'UNIT_PRICE_EUR', 'USER_AGE')
+
+    Raises
+    ------
+    CannotPrepare
+        When too little of it is left.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
+    name = re.sub(r"[^A-Z0-9]+", "_", words.upper()).strip("_")[:63]
+    if not _FIELD.fullmatch(name):
+        raise CannotPrepare(f"{column!r} cannot be a field: name it with --map NAME={column}")
+    return name
+
+
+def _number(column: str, columns: Sequence[str]) -> int:
+    """Which column is called so, in any case if only one is."""
+    if column in columns:
+        return columns.index(column)
+    alike = [n for n, each in enumerate(columns) if each.lower() == column.lower()]
+    if len(alike) != 1:
+        raise CannotPrepare(f"no column {column!r}: there are {', '.join(columns)}")
+    return alike[0]

@@ -1,0 +1,326 @@
+"""Objects by URL: files of this machine, and S3 or a local folder that stands for its buckets.
+
+    s3://bucket/key    S3 as boto3 finds it everywhere: credentials, region and endpoint of the
+                       standard AWS environment (`AWS_ENDPOINT_URL_S3`, profiles, roles, …); with
+                       a buckets folder: the file <folder>/bucket/key
+    anything else      a path of this machine
+
+What is written appears whole or not at all. Memory stays bounded whatever the size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+import boto3.session
+import botocore.exceptions as boto
+from botocore.config import Config
+
+from models.errors import ObjectNotFound, ObjectRefused, RecommenderError, Unavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+TIMEOUT_S = 20.0
+ATTEMPTS = 4
+CHUNK_BYTES = 1024 * 1024
+MAX_KEY_BYTES = 1024
+"""S3 takes no longer key."""
+
+_S3 = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_UNFINISHED = ".recommender-unfinished-"
+_NOT_FOUND = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+
+
+class Object(NamedTuple):
+    """One object, and its size in bytes."""
+
+    url: str
+    size: int
+
+
+class _Key(NamedTuple):
+    """Where an object lies in S3."""
+
+    bucket: str
+    key: str
+
+
+class Objects:
+    """Reads and writes objects; blocking, safe to call from many threads.
+
+    Every method raises `ObjectNotFound` where nothing is, `ObjectRefused` where the URL is none or
+    access is denied, and `Unavailable` when S3 does not answer.
+
+    Parameters
+    ----------
+    buckets_dir
+        The folder that stands for S3, with a folder for each bucket; empty: S3 itself.
+    """
+
+    def __init__(self, buckets_dir: str = "") -> None:
+        self._buckets_dir = Path(buckets_dir) if buckets_dir else None
+
+    def find(self, url: str) -> Iterator[Object]:
+        """The object at a URL or, where none is, all objects under it as a folder, by key.
+
+        Never empty. A URL that ends with a slash, or names a bucket only, is a folder.
+        """
+        place = self._place(url)
+        found = self._listed(place, url) if isinstance(place, _Key) else _files(place, url)
+        first = next(found, None)
+        if first is None:
+            raise ObjectNotFound(f"no object at {url}, nor below it: check bucket and key")
+        yield first
+        yield from found
+
+    def size(self, url: str) -> int:
+        """Bytes of one object."""
+        place = self._place(url, folder=False)
+        with _explained(url):
+            if isinstance(place, _Key):
+                return self._s3.head_object(Bucket=place.bucket, Key=place.key)["ContentLength"]
+            if not place.is_file():
+                raise FileNotFoundError
+            return place.stat().st_size
+
+    @contextlib.contextmanager
+    def open(self, url: str) -> Iterator[BinaryIO]:
+        """The content of one object, as a stream that is closed with the block."""
+        place = self._place(url, folder=False)
+        stream: BinaryIO
+        with _explained(url):
+            if isinstance(place, _Key):
+                body = self._s3.get_object(Bucket=place.bucket, Key=place.key)["Body"]
+                stream = io.BufferedReader(_Body(cast("BinaryIO", body), url), CHUNK_BYTES)
+            else:
+                stream = place.open("rb")
+        with stream:
+            yield stream
+
+    def download(self, url: str, folder: Path) -> Path:
+        """A new file in the folder with the content of one object, for the caller to remove."""
+        place = self._place(url, folder=False)
+        path = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        with _explained(url), _created(path) as target:
+            if isinstance(place, _Key):
+                self._s3.download_fileobj(place.bucket, place.key, target)
+            else:
+                with self.open(url) as source:
+                    shutil.copyfileobj(source, target, CHUNK_BYTES)
+        return path
+
+    @contextlib.contextmanager
+    def as_file(self, url: str, folder: Path) -> Iterator[Path]:
+        """A file with the content of one object: itself, or a download that goes with the block."""
+        place = self._place(url, folder=False)
+        path = self.download(url, folder) if isinstance(place, _Key) else place
+        try:
+            yield path
+        finally:
+            if path != place:
+                path.unlink(missing_ok=True)
+
+    def upload(self, path: Path, url: str) -> None:
+        """Make a file's content the object at a URL, in the place of what was there."""
+        with path.open("rb") as source:
+            self._write(url, source)
+
+    @contextlib.contextmanager
+    def writing(self, url: str) -> Iterator[BinaryIO]:
+        """A stream whose content becomes the object when the block ends well, and else is gone."""
+        with tempfile.TemporaryFile() as spool:
+            yield spool
+            spool.seek(0)
+            self._write(url, spool)
+
+    def remove(self, url: str) -> None:
+        """Remove one object; nothing happens where none is."""
+        place = self._place(url, folder=False)
+        with _explained(url):
+            if isinstance(place, _Key):
+                self._s3.delete_object(Bucket=place.bucket, Key=place.key)
+            else:
+                place.unlink(missing_ok=True)
+
+    def _write(self, url: str, source: BinaryIO) -> None:
+        place = self._place(url, folder=False)
+        with _explained(url):
+            if isinstance(place, _Key):
+                self._s3.upload_fileobj(source, place.bucket, place.key)
+                return
+            place.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = place.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
+            with _created(unfinished) as target:
+                shutil.copyfileobj(source, target, CHUNK_BYTES)
+                target.flush()
+                unfinished.replace(place)
+
+    def _listed(self, place: _Key, url: str) -> Iterator[Object]:
+        bucket, key = place
+        if key and not key.endswith("/"):
+            with contextlib.suppress(ObjectNotFound):
+                yield Object(url, self.size(url))
+                return
+            key += "/"
+        with _explained(url):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+            for page in pages:
+                for each in page.get("Contents", []):
+                    # Consoles mark a folder by an empty object with a slash at its end.
+                    if not each["Key"].endswith("/"):
+                        yield Object(f"{_S3}{bucket}/{each['Key']}", each["Size"])
+
+    def _place(self, url: str, *, folder: bool = True) -> Path | _Key:
+        """Where an object lies, or, unless `folder` says no, a folder of objects."""
+        parsed = _parsed(url)
+        key = parsed.key if isinstance(parsed, _Key) else url
+        if not folder and (not key or key.endswith("/")):
+            raise ObjectRefused(f"{url!r} is a folder: name an object in it")
+        if not isinstance(parsed, _Key) or self._buckets_dir is None:
+            return parsed
+        root = (self._buckets_dir / parsed.bucket).resolve()
+        if not root.is_dir():
+            raise ObjectNotFound(f"no bucket {parsed.bucket}: make the folder {root}")
+        with _explained(url):
+            if not (root / key).resolve().is_relative_to(root):
+                raise ObjectRefused(f"{url!r} leads out of its bucket")
+        return root / key
+
+    @cached_property
+    def _s3(self) -> S3Client:
+        config = Config(
+            connect_timeout=TIMEOUT_S,
+            read_timeout=TIMEOUT_S,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        )
+        try:
+            return boto3.session.Session().client("s3", config=config)
+        except (boto.BotoCoreError, ValueError) as error:
+            raise ObjectRefused(f"boto3 cannot be set up for S3: {error}") from error
+
+
+class _Body(io.RawIOBase):
+    """The body of an S3 answer, whose errors are this project's."""
+
+    def __init__(self, body: BinaryIO, url: str) -> None:
+        self._body = body
+        self._url = url
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        with _explained(self._url):
+            chunk = self._body.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
+
+
+def join(folder: str, name: str) -> str:
+    """The URL of an object in a folder.
+
+    >>> join("s3://bucket/prefix/", "items.csv"), join("s3://bucket", "a"), join("out", "a")
+    ('s3://bucket/prefix/items.csv', 's3://bucket/a', 'out/a')
+    """
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _parsed(url: str) -> Path | _Key:
+    if not url.startswith(_S3):
+        if not url or "\0" in url or _SCHEME.match(url):
+            raise ObjectRefused(f"{url!r} is neither s3://bucket/key nor a path of this machine")
+        return Path(url)
+    bucket, _, key = url.removeprefix(_S3).partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ObjectRefused(f"{url!r} names no bucket: 3 to 63 of a-z, 0-9, dot and hyphen")
+    # An empty last part means a folder.
+    *folders, last = key.split("/")
+    if {".", ".."} & {*folders, last} or "" in folders or "\0" in key:
+        raise ObjectRefused(f"{url!r} has an empty part, a dot or two dots in its key")
+    if len(key.encode(errors="surrogatepass")) > MAX_KEY_BYTES:
+        raise ObjectRefused(f"a key of more than {MAX_KEY_BYTES} bytes: {url[:100]!r}…")
+    return _Key(bucket, key)
+
+
+def _files(path: Path, url: str) -> Iterator[Object]:
+    """The file, or all files below the folder in the order of S3 keys."""
+    with _explained(url):
+        if path.is_dir():
+            yield from _walked(path, url)
+        elif path.is_file() and not url.endswith("/"):
+            yield Object(url, path.stat().st_size)
+
+
+def _walked(folder: Path, url: str) -> Iterator[Object]:
+    with os.scandir(folder) as entries:
+        # A key goes on after a folder's name with a slash, by which it sorts.
+        keys = sorted(
+            os.fsencode(entry.name) + b"/" * entry.is_dir(follow_symlinks=False)
+            for entry in entries
+        )
+    for key in keys:
+        name = os.fsdecode(key.removesuffix(b"/"))
+        path, at = folder / name, join(url, name)
+        if key.endswith(b"/"):
+            yield from _walked(path, at)
+        elif path.is_file() and not name.startswith(_UNFINISHED):
+            yield Object(at, path.stat().st_size)
+
+
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing; removed again if the block fails."""
+    with path.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Errors of boto3 and of the system as this project's, with the URL and what to do."""
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _answered(url, error) from error
+    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
+        raise ObjectRefused(f"{url}: boto3 finds no credentials for S3: {error}") from error
+    except boto.BotoCoreError as error:
+        raise Unavailable(f"S3 does not answer for {url}: {error}") from error
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"no object at {url}: check the path") from error
+    except OSError as error:
+        raise ObjectRefused(f"{url}: {error.strerror or error}") from error
+
+
+def _answered(url: str, error: boto.ClientError) -> RecommenderError:
+    """What an error answer of S3 says."""
+    code = str(error.response.get("Error", {}).get("Code", "Unknown"))[:100]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _NOT_FOUND:
+        return ObjectNotFound(f"no object at {url} ({code}): check bucket and key")
+    if 400 <= status < 500 and status not in {408, 429}:
+        return ObjectRefused(
+            f"S3 refuses {url} ({code}): check the credentials, and that they may s3:ListBucket,"
+            " s3:GetObject and s3:PutObject there"
+        )
+    return Unavailable(f"S3 does not answer for {url}: {code}")
