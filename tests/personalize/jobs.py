@@ -117,7 +117,13 @@ def service(directory: Path, **settings: Any) -> Iterator[Service]:
     """A service with buckets `data` and `results`; the API is in this process, the rest is not."""
     with s3_server() as s3_url, embedded_servers(directory) as servers:
         stack = new_stack(
-            servers, "jobs", directory / "stack", cache_s=0.1, job_lease_s=2.0, **settings
+            servers,
+            "jobs",
+            directory / "stack",
+            cache_s=0.1,
+            job_lease_s=2.0,
+            personalize_quotas={"dataset-groups": 50},
+            **settings,
         )
         stack.environment |= {
             "AWS_ENDPOINT_URL_S3": s3_url,

@@ -95,7 +95,7 @@ def test_too_few_users_have_amazons_reason(jobs_service: Service) -> None:
     one, personalize = jobs_service, jobs_service.personalize
     group = personalize.create_dataset_group(name="few")["datasetGroupArn"]
     dataset = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
-    rows = ratings(n_users=20, each=60)
+    rows = ratings(n_users=20)
     one.imported("few", dataset, one.put("data", "few.csv", csv_text(INTERACTIONS, trimmed(rows))))
     solution = personalize.create_solution(name="few", datasetGroupArn=group, performAutoML=True)[
         "solutionArn"
