@@ -135,7 +135,13 @@ def service(directory: Path, **settings: Any) -> Iterator[Service]:
         try:
             for command in ("worker", "jobs"):
                 stack.start(command)
-            s3 = boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1", **CREDENTIALS)
+            s3 = boto3.client(
+                "s3",
+                endpoint_url=s3_url,
+                region_name="us-east-1",
+                aws_access_key_id=CREDENTIALS["aws_access_key_id"],
+                aws_secret_access_key=CREDENTIALS["aws_secret_access_key"],
+            )
             for bucket in ("data", "results"):
                 s3.create_bucket(Bucket=bucket)
             with serving(stack.settings) as url:

@@ -18,7 +18,7 @@ def new_group(one: Service, name: str) -> str:
 
 
 def test_an_import_takes_effect_once(jobs_service: Service) -> None:
-    """All rows are in effect when the job is ACTIVE, of a folder too; repeated, they change nothing."""
+    """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
     one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]))
@@ -35,7 +35,7 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
 
 
 def test_bad_rows_are_told_of(jobs_service: Service) -> None:
-    """A few are left out, with number, place and reason; columns that lack, or many, import nothing."""
+    """A few are left out and told of; where columns lack, or many are bad, nothing is sent."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "bad"), "INTERACTIONS", schema_text(*EVENTS))
     few: list[dict[str, Any]] = [dict(row) for row in rows[:500]]

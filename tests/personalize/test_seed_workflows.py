@@ -32,7 +32,7 @@ POLICY = {
 
 
 def test_the_boto3_tutorial(jobs_service: Service) -> None:
-    """Schemas to recommendations, with data of all three types out of S3, and metrics on the way."""
+    """From schemas to recommendations, with data of all three types out of S3."""
     one, personalize = jobs_service, jobs_service.personalize
     rows = ratings()
     group = personalize.create_dataset_group(name="tutorial")["datasetGroupArn"]
@@ -91,7 +91,7 @@ def no_scratch_is_left(one: Service) -> bool:
 
 
 def test_too_few_users_have_amazons_reason(jobs_service: Service) -> None:
-    """A version of a group with little in it fails, to the letter; AutoML's best recipe is noted."""
+    """A version of a group with few users fails, to the letter; the best recipe is noted."""
     one, personalize = jobs_service, jobs_service.personalize
     group = personalize.create_dataset_group(name="few")["datasetGroupArn"]
     dataset = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
