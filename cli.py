@@ -450,6 +450,73 @@ def provision(
     click.echo(msgspec.json.encode(done).decode() if as_json else made.as_lines(done))
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--cron", help='Go on, and run whenever it is time, in UTC: "0 3 * * *".')
+@click.option("--history", is_flag=True, help="Only show the runs so far.")
+@click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def batch(
+    file: Path, cron: str | None, history: bool, timeout_s: float | None, as_json: bool
+) -> None:
+    """Import new data, train a version and infer for many users, as [batch] of FILE says."""
+    import signal
+
+    import msgspec
+
+    from models import runs
+    from models.store import connect
+    from streams import batch_runs
+    from streams.declarations import read_declaration
+    from streams.provision import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
+
+    # Stopped either way, a run is remembered and lets the next begin.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    declaration, settings = read_declaration(file), _located()
+    pace = Pace(
+        timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
+        say=lambda label, status: _say(f"{label}: {status}"),
+    )
+
+    def show(run: runs.Run) -> None:
+        text = f"{run.id}  {run.outcome}  {run.step}  {run.reason or run.output}"
+        click.echo(msgspec.json.encode(run).decode() if as_json else text)
+
+    async def once(now_s: float) -> runs.Run | None:
+        world = world_of(declaration, settings)
+        async with connect(settings.redis) as client:
+            run = await batch_runs.run_once(
+                world, pieces_of(world, settings), client, pace, run_id=batch_runs.run_id_of(now_s)
+            )
+        if run is None:
+            _say("another run is under way")
+        else:
+            show(run)
+        return run
+
+    async def scheduled(cron: str) -> None:
+        async with connect(settings.redis) as client:
+            await batch_runs.recall(client, declaration.group)
+        await batch_runs.on_schedule(cron, once)
+
+    async def past() -> list[runs.Run]:
+        async with connect(settings.redis) as client:
+            return await runs.history(client, declaration.group)
+
+    if history:
+        for run in asyncio.run(past()):
+            show(run)
+    elif cron:
+        _child()
+        _served(settings)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(scheduled(cron))
+    else:
+        done = asyncio.run(once(time.time()))
+        if done is None or done.outcome != "succeeded":
+            sys.exit(1)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     if not equals:

@@ -29,6 +29,7 @@ from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
+from api.shadow import Shadow
 from api.traffic import count
 from models.errors import (
     InvalidEvent,
@@ -65,6 +66,7 @@ def create_app(
         impressions=Impressions(),
         clock=clock,
         new_id=lambda: secrets.token_hex(16),
+        shadow=Shadow(settings) if settings.shadow_campaign_arn else None,
     )
 
     check_campaigns(settings)
@@ -81,6 +83,8 @@ def create_app(
         yield
         gc.unfreeze()
         await services.impressions.close()
+        if services.shadow is not None:
+            await services.shadow.close()
         await tenants.close()
         await store.redis.aclose()
 

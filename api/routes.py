@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -68,6 +69,7 @@ async def recommend(services: Services, query_string: bytes) -> bytes:
     reached: bool | None = None
     try:
         reached = await _reached(services, asked)
+        started_s = time.perf_counter()
         answer = await services.recommender.recommend(
             user_id=asked.user_id,
             session_id=asked.session_id,
@@ -78,6 +80,13 @@ async def recommend(services: Services, query_string: bytes) -> bytes:
             reasons=asked.reasons,
             objective=asked.objective,
         )
+        if services.shadow is not None and asked.user_id is not None:
+            services.shadow.compare(
+                asked.user_id,
+                [item.item_id for item in answer.items],
+                k=asked.num_results,
+                took_s=time.perf_counter() - started_s,
+            )
     except CONNECTION_ERRORS:
         fallback = services.recommender.from_cache(k=asked.num_results)
         if fallback is None:

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
+from api.shadow import Shadow
 from models.answers import Answer
 from models.events import PutEvents
 from models.recommender import Recommender
@@ -53,7 +54,13 @@ class Kafka:
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes work with; store and recommender are those of the settings' group."""
+    """What the routes work with; store and recommender are those of the settings' group.
+
+    Attributes
+    ----------
+    shadow
+        What answers are compared with; None where they are not.
+    """
 
     settings: Settings
     store: Store
@@ -64,6 +71,7 @@ class Services:
     impressions: Impressions
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    shadow: Shadow | None = None
 
     def serve(
         self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store

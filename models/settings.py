@@ -239,6 +239,15 @@ class Settings(BaseSettings):
         description="Interactions that a solution version is measured on, at most: those of a "
         "sample of users.",
     )
+    shadow_campaign_arn: str = Field(
+        "",
+        pattern=r"^(arn:[a-z0-9-]+:personalize:.{1,200}:(campaign|recommender)/.{1,63})?$",
+        description="Amazon Personalize campaign to compare answers of /recommend with; "
+        "empty: none.",
+    )
+    shadow_share: float = Field(
+        0.01, ge=0, le=1, description="Share of those answers that are compared."
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
     )

@@ -132,7 +132,8 @@ def read_declaration(path: Path) -> Declaration:
         found = msgspec.convert(document, Declaration)
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `")
-        key = at.rstrip("`").removeprefix("$").lstrip(".") or "the file"
+        # "$.datasets", or "key` in `$.datasets" of a key that is wrong itself.
+        key = at.rstrip("`").rpartition("$")[2].lstrip(".") or "the file"
         raise CannotProvision(f"{key}: {text}") from error
     _check(found)
     return _located(found, path.resolve().parent)
@@ -159,22 +160,25 @@ def _check(found: Declaration) -> None:
     if role is not None and role.name is not None and found.account is None:
         raise CannotProvision("account: needed to make role.name for this account alone")
     for kind, dataset in found.datasets.items():
-        if dataset.source is not None and role is None:
-            raise CannotProvision(f"datasets.{kind}.source: an import needs a role")
-        if dataset.source is not None and not _is_remote(dataset.source) and found.bucket is None:
-            raise CannotProvision(f"datasets.{kind}.source: a file needs a bucket to go to")
+        if dataset.source is not None:
+            _check_source(found, dataset.source, f"datasets.{kind}.source")
     for name, campaign in found.campaigns.items():
         if campaign.solution not in found.solutions:
             raise CannotProvision(f"campaigns.{name}.solution: no solutions.{campaign.solution}")
-    if (batch := found.batch) is not None:
-        if batch.solution not in found.solutions:
-            raise CannotProvision(f"batch.solution: no solutions.{batch.solution}")
-        if batch.filter is not None and batch.filter not in found.filters:
-            raise CannotProvision(f"batch.filter: no filters.{batch.filter}")
-        if role is None:
-            raise CannotProvision("batch: an inference job needs a role")
-        if not _is_remote(batch.input) and found.bucket is None:
-            raise CannotProvision("batch.input: a file needs a bucket to go to")
+    if (batch := found.batch) is None:
+        return
+    _check_source(found, batch.input, "batch.input")
+    if batch.solution not in found.solutions:
+        raise CannotProvision(f"batch.solution: no solutions.{batch.solution}")
+    if batch.filter is not None and batch.filter not in found.filters:
+        raise CannotProvision(f"batch.filter: no filters.{batch.filter}")
+
+
+def _check_source(found: Declaration, source: str, key: str) -> None:
+    if found.role is None:
+        raise CannotProvision(f"{key}: Amazon Personalize needs a role to read it")
+    if not _is_remote(source) and found.bucket is None:
+        raise CannotProvision(f"{key}: a file needs a bucket to go to")
 
 
 def _located(found: Declaration, folder: Path) -> Declaration:

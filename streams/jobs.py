@@ -142,8 +142,8 @@ class Runner:
             await self._forget(work)
 
     async def _fail(self, work: Work, reason: str) -> None:
-        if "row" in work.noted:
-            reason += f" (the first {work.noted['row']} rows are in effect)"
+        if work.noted.get("row"):
+            reason += f" (the first {work.noted['row']} rows are done)"
         with contextlib.suppress(ClaimLost):
             await Jobs(self.resources).fail(work.job, reason, now_s=self.clock())
             await self._forget(work)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import botocore.exceptions as boto
 import msgspec
@@ -22,6 +23,8 @@ from streams.objects import Objects
 from streams.pieces import Found, Kept, Piece, World
 from streams.provisioned import service_pieces, tracking_id
 from streams.storage import storage_pieces
+
+T = TypeVar("T")
 
 MAX_TRIES = 10
 """Times that a call is made which finds a limit reached; for what is in use, the time counts."""
@@ -186,7 +189,7 @@ def remove(world: World, piece: Piece, there: Found, pace: Pace) -> None:
 
     if not there.status.startswith("DELETE"):
         persist(removed, piece.key, piece.label, pace)
-    for status in _watched(lambda: found(world, piece), piece, pace):
+    for status in _watched(lambda: found(world, piece), piece.key, piece.label, pace):
         if status is None:
             return
         if status.is_failed and status.status.startswith("DELETE"):
@@ -195,23 +198,23 @@ def remove(world: World, piece: Piece, there: Found, pace: Pace) -> None:
 
 def await_ready(world: World, piece: Piece, pace: Pace) -> Found:
     """Wait until a piece is ready; raises as `run` does."""
-    return until_ready(lambda: found(world, piece), piece, pace)
+    return until_ready(lambda: found(world, piece), piece.key, piece.label, pace)
 
 
-def until_ready(find: Callable[[], Found | None], piece: Piece, pace: Pace) -> Found:
+def until_ready(find: Callable[[], Found | None], key: str, label: str, pace: Pace) -> Found:
     """Wait until what `find` gives is ready; raises as `run` does."""
-    for there in _watched(find, piece, pace):
+    for there in _watched(find, key, label, pace):
         if there is None or there.is_stale:
             continue  # lists of AWS show what was made only after a moment
         if there.is_ready:
             return there
         if there.is_failed:
-            raise CannotProvision(f"{piece.key}: {there.status}: {there.reason or 'no reason'}")
+            raise CannotProvision(f"{key}: {there.status}: {there.reason or 'no reason'}")
     raise AssertionError("watching ends by an error")
 
 
-def persist(call: Callable[[], object], key: str, label: str, pace: Pace) -> None:
-    """Make a call again while something is in use or a limit is reached, longer and longer.
+def persist(call: Callable[[], T], key: str, label: str, pace: Pace) -> T:
+    """What a call gives, made again while something is in use or a limit is reached.
 
     Raises
     ------
@@ -222,15 +225,13 @@ def persist(call: Callable[[], object], key: str, label: str, pace: Pace) -> Non
     while True:
         with explained(key):
             try:
-                call()
+                return call()
             except boto.ClientError as error:
                 code = code_of(error)
                 n_limits += code != "ResourceInUse"
                 if not _passes(error) or n_limits >= MAX_TRIES or pace.clock() > deadline:
                     raise
                 pace.say(label, f"{code}, trying again")
-            else:
-                return
         pace.pause(wait_s)
         wait_s = min(2 * wait_s, LAST_PAUSE_S)
 
@@ -267,7 +268,9 @@ def _planned(piece: Piece, there: Found | None) -> Planned:
     return Planned(piece.key, piece.label, action, there.arn, reason)
 
 
-def _watched(find: Callable[[], Found | None], piece: Piece, pace: Pace) -> Iterator[Found | None]:
+def _watched(
+    find: Callable[[], Found | None], key: str, label: str, pace: Pace
+) -> Iterator[Found | None]:
     """What `find` gives, again and again, less and less often.
 
     Raises
@@ -277,15 +280,16 @@ def _watched(find: Callable[[], Found | None], piece: Piece, pace: Pace) -> Iter
     """
     deadline, wait_s, said = pace.clock() + pace.timeout_s, FIRST_PAUSE_S, ""
     while True:
-        there = find()
+        with explained(key):
+            there = find()
         status = "absent" if there is None else there.status
         if status != said:
             said = status
-            pace.say(piece.label, status)
+            pace.say(label, status)
         yield there
         if pace.clock() > deadline:
             raise Unavailable(
-                f"{piece.key}: still {status} after {pace.timeout_s:.0f} s; run again to go on"
+                f"{key}: still {status} after {pace.timeout_s:.0f} s; run again to go on"
             )
         pace.pause(wait_s)
         wait_s = min(2 * wait_s, LAST_PAUSE_S)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, cast
+from typing import Any
 
 import botocore.exceptions as boto
 
 from streams.account import code_of
-from streams.declarations import AUTOMATIC, Campaign, Declaration, Solution, schema_text
+from streams.declarations import (
+    AUTOMATIC,
+    Campaign,
+    Dataset,
+    Declaration,
+    Solution,
+    schema_text,
+)
 from streams.pieces import Found, Kept, Piece, World, as_found, differs, named
 from streams.storage import source_digest, source_url
 
@@ -20,13 +27,17 @@ MAX_AGAIN = 20
 def service_pieces(declaration: Declaration) -> list[Piece]:
     """All that the file asks for of Amazon Personalize."""
     name = declaration.group
-    group = Piece("group", f"dataset group {name}", _group, _make_group, _remove_group, True)
+    group = Piece(
+        "group", f"dataset group {name}", _group, _make_group, _remove_group, is_replaced=True
+    )
     pieces = [group]
     for kind in declaration.datasets:
         pieces += _dataset_pieces(declaration, kind)
     if declaration.tracker is not None:
         label = f"event tracker {declaration.tracker.name}"
-        pieces.append(Piece("tracker", label, _tracker, _make_tracker, _remove_tracker, True))
+        pieces.append(
+            Piece("tracker", label, _tracker, _make_tracker, _remove_tracker, is_replaced=True)
+        )
     for name, solution in declaration.solutions.items():
         pieces += _solution_pieces(name, solution)
     pieces += [_campaign_piece(name, one) for name, one in declaration.campaigns.items()]
@@ -59,19 +70,24 @@ def _remove_group(world: World, found: Found) -> None:
 def _dataset_pieces(declaration: Declaration, kind: str) -> list[Piece]:
     key, name = f"datasets.{kind}", f"{declaration.group[:50]}-{kind}"
     dataset = declaration.datasets[kind]  # type: ignore[index]
+    pieces = [_schema_piece(dataset, key, name), _dataset_piece(key, name, kind.upper())]
+    return pieces + ([_import_piece(key, kind)] if dataset.source is not None else [])
+
+
+def _schema_piece(dataset: Dataset, key: str, name: str) -> Piece:
     text = functools.cache(lambda: schema_text(dataset, key))
 
-    def schema(world: World) -> Found | None:
+    def find(world: World) -> Found | None:
         found = named(world.account.listed("list_schemas", "schemas"), "schemaArn", name)
         if found is not None:
             answer = world.account.personalize.describe_schema(schemaArn=found.arn)
             differs(key, "schema", answer["schema"]["schema"], text())
         return found
 
-    def make_schema(world: World, _: Found | None) -> None:
+    def make(world: World, _: Found | None) -> None:
         world.account.personalize.create_schema(name=name, schema=text())
 
-    def remove_schema(world: World, found: Found) -> None:
+    def remove(world: World, found: Found) -> None:
         try:
             world.account.personalize.delete_schema(schemaArn=found.arn)
         except boto.ClientError as error:
@@ -79,16 +95,16 @@ def _dataset_pieces(declaration: Declaration, kind: str) -> list[Piece]:
                 raise Kept("a dataset of another group has it") from error
             raise
 
+    return Piece(f"{key}.schema", f"schema {name}", find, make, remove)
+
+
+def _dataset_piece(key: str, name: str, kind: str) -> Piece:
     def find(world: World) -> Found | None:
         group = world.arn("group")
         if group is None:
             return None
-        found = named(
-            world.account.listed("list_datasets", "datasets", datasetGroupArn=group),
-            "datasetArn",
-            kind.upper(),
-            by="datasetType",
-        )
+        listed = world.account.listed("list_datasets", "datasets", datasetGroupArn=group)
+        found = named(listed, "datasetArn", kind, by="datasetType")
         if found is not None:
             answer = world.account.personalize.describe_dataset(datasetArn=found.arn)
             differs(key, "schema", answer["dataset"]["schemaArn"], world.arn(f"{key}.schema"))
@@ -97,7 +113,7 @@ def _dataset_pieces(declaration: Declaration, kind: str) -> list[Piece]:
     def make(world: World, _: Found | None) -> None:
         world.account.personalize.create_dataset(
             name=name,
-            datasetType=kind.upper(),
+            datasetType=kind,
             datasetGroupArn=world.needed("group"),
             schemaArn=world.needed(f"{key}.schema"),
         )
@@ -105,11 +121,7 @@ def _dataset_pieces(declaration: Declaration, kind: str) -> list[Piece]:
     def remove(world: World, found: Found) -> None:
         world.account.personalize.delete_dataset(datasetArn=found.arn)
 
-    pieces = [
-        Piece(f"{key}.schema", f"schema {name}", schema, make_schema, remove_schema),
-        Piece(key, f"dataset {name}", find, make, remove, True),
-    ]
-    return pieces + ([_import_piece(key, kind)] if dataset.source is not None else [])
+    return Piece(key, f"dataset {name}", find, make, remove, is_replaced=True)
 
 
 def _import_piece(key: str, kind: str) -> Piece:
@@ -214,7 +226,7 @@ def _solution_pieces(name: str, solution: Solution) -> list[Piece]:
         functools.partial(find_version, name=name),
         lambda world, _: start_version(world, name),
     )
-    return [Piece(key, f"solution {name}", find, make, remove, True), version]
+    return [Piece(key, f"solution {name}", find, make, remove, is_replaced=True), version]
 
 
 def find_version(world: World, *, name: str) -> Found | None:
@@ -262,6 +274,8 @@ def _campaign_piece(name: str, campaign: Campaign) -> Piece:
         there = world.account.personalize.describe_campaign(campaignArn=found.arn)["campaign"]
         update: Any = there.get("latestCampaignUpdate", {})
         wanted = (world.arn(version_key), campaign.min_tps)
+        if wanted[0] is None:
+            return Found(found.arn, "STALE")  # its version is to be trained first
         if (there["solutionVersionArn"], there.get("minProvisionedTPS", 1)) == wanted:
             return found
         asked = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))
@@ -310,7 +324,7 @@ def _filter_piece(name: str, expression: str) -> Piece:
     def remove(world: World, found: Found) -> None:
         world.account.personalize.delete_filter(filterArn=found.arn)
 
-    return Piece(key, f"filter {name}", find, make, remove, True)
+    return Piece(key, f"filter {name}", find, make, remove, is_replaced=True)
 
 
 def tracking_id(world: World) -> str | None:
@@ -319,4 +333,4 @@ def tracking_id(world: World) -> str | None:
     if arn is None:
         return None
     answer = world.account.personalize.describe_event_tracker(eventTrackerArn=arn)
-    return cast("str", answer["eventTracker"]["trackingId"])
+    return answer["eventTracker"]["trackingId"]

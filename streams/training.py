@@ -55,13 +55,14 @@ async def train(work: Work) -> Outcome:
 
 
 def _check(found: Sample, settings: Settings) -> None:
-    least = settings.training_min_interactions
-    if found.n_interactions < least:
-        raise InvalidInput(f"Dataset has fewer than {least} interactions.")
-    least = settings.training_min_users
-    if found.n_repeating < least:
+    if found.n_repeating < settings.training_min_users:
         raise InvalidInput(
-            f"Dataset has fewer than {least} users with at least 2 interactions each."
+            f"Dataset has fewer than {settings.training_min_users} users with at least 2 "
+            "interactions each."
+        )
+    if found.n_interactions < settings.training_min_interactions:
+        raise InvalidInput(
+            f"Dataset has fewer than {settings.training_min_interactions} interactions."
         )
 
 

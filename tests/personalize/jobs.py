@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 
 from streams.topics import ensure_topics
-from tests.buckets import s3_server, use_aws_environment
-from tests.personalize.calls import CREDENTIALS, client
+from tests.buckets import s3_server
+from tests.personalize.calls import CREDENTIALS, client, serving
 from tests.personalize.control import ROLE
-from tests.stack import PATIENCE_S, Stack, embedded_servers, new_stack
+from tests.stack import Stack, embedded_servers, new_stack
 
 START_S = 1_700_000_000
 GENRES = ("drama", "comedy", "horror", "war")
 POLL_S = 0.05
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True)
@@ -113,25 +113,41 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Service]:
-    """A service with a group of its own name and buckets `data` and `results`."""
-    use_aws_environment(monkeypatch, directory)
+def service(directory: Path, **settings: Any) -> Iterator[Service]:
+    """A service with buckets `data` and `results`; the API is in this process, the rest is not."""
     with s3_server() as s3_url, embedded_servers(directory) as servers:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         stack = new_stack(
-            servers, "jobs", directory / "stack", cache_s=0.1, job_lease_s=2.0, **settings
+            servers,
+            "jobs",
+            directory / "stack",
+            cache_s=0.1,
+            job_lease_s=2.0,
+            personalize_quotas={"dataset-groups": 50},
+            **settings,
         )
+        stack.environment |= {
+            "AWS_ENDPOINT_URL_S3": s3_url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **{name.upper(): value for name, value in CREDENTIALS.items()},
+        }
         ensure_topics(stack.settings)
         try:
-            for command in ("worker", "jobs", "api"):
+            for command in ("worker", "jobs"):
                 stack.start(command)
-            stack.wait(lambda: stack.ask("GET", "/readyz")[0] == 200, "the API is ready")
-            url = f"{stack.url}/personalize"
-            s3 = boto3.client("s3", **CREDENTIALS)
+            s3 = boto3.client(
+                "s3",
+                endpoint_url=s3_url,
+                region_name="us-east-1",
+                aws_access_key_id=CREDENTIALS["aws_access_key_id"],
+                aws_secret_access_key=CREDENTIALS["aws_secret_access_key"],
+            )
             for bucket in ("data", "results"):
                 s3.create_bucket(Bucket=bucket)
-            yield Service(stack, client("personalize", url), client("personalize-runtime", url), s3)
+            with serving(stack.settings) as url:
+                yield Service(
+                    stack, client("personalize", url), client("personalize-runtime", url), s3
+                )
         finally:
             stack.stop_all()
 

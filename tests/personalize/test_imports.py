@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from tests.personalize.control import INTERACTIONS, schema_text
-from tests.personalize.jobs import START_S, Service, csv_text, ratings, service
+from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
-
-
-@pytest.fixture(scope="module")
-def running_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that the tests of this file share; each uses a group of its own."""
-    with (
-        pytest.MonkeyPatch.context() as monkeypatch,
-        service(tmp_path_factory.mktemp("imports"), monkeypatch) as running,
-    ):
-        yield running
 
 
 def new_group(one: Service, name: str) -> str:
@@ -30,9 +17,9 @@ def new_group(one: Service, name: str) -> str:
     return str(one.personalize.create_dataset_group(name=name)["datasetGroupArn"])
 
 
-def test_an_import_takes_effect_once(running_jobs: Service) -> None:
-    """All rows are in effect when the job is ACTIVE, of a folder too; repeated, they change nothing."""
-    one, rows = running_jobs, ratings()
+def test_an_import_takes_effect_once(jobs_service: Service) -> None:
+    """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
+    one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
     one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]))
     # The columns may stand in any order, and others beside them.
@@ -47,9 +34,9 @@ def test_an_import_takes_effect_once(running_jobs: Service) -> None:
     assert one.counts("once")["events"] == len(rows)
 
 
-def test_bad_rows_are_told_of(running_jobs: Service) -> None:
-    """A few are left out, with number, place and reason; columns that lack, or many, import nothing."""
-    one, rows = running_jobs, ratings()
+def test_bad_rows_are_told_of(jobs_service: Service) -> None:
+    """A few are left out and told of; where columns lack, or many are bad, nothing is sent."""
+    one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "bad"), "INTERACTIONS", schema_text(*EVENTS))
     few: list[dict[str, Any]] = [dict(row) for row in rows[:500]]
     few[3]["ITEM_ID"] = ""
@@ -83,33 +70,27 @@ def test_bad_rows_are_told_of(running_jobs: Service) -> None:
     assert one.counts("bad")["events"] == 498
 
 
-def test_a_killed_runner_leaves_every_row_in_effect_once(running_jobs: Service) -> None:
+def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) -> None:
     """Another goes on where it was, though late rows are older than all that is kept of a user."""
-    one = running_jobs
+    one = jobs_service
     dataset = one.dataset(new_group(one, "killed"), "INTERACTIONS", schema_text(*INTERACTIONS))
     # Of few users, newest first: what is kept of them cannot tell that an old row was there.
     rows = [
         {"USER_ID": f"u{n % 7}", "ITEM_ID": f"m{n % 50}", "TIMESTAMP": START_S - n}
-        for n in range(30_000)
+        for n in range(12_000)
     ]
     where = one.put("data", "killed.csv", csv_text(INTERACTIONS, rows))
     job = one.import_job("killed", dataset, where)
-    for least in (3000, 15_000):
-        one.stack.wait(
-            lambda least=least: one.counts("killed").get("events", 0) > least,  # type: ignore[misc]
-            f"{least} rows are in effect",
-        )
-        runner = next(
-            process
-            for process in reversed(one.stack.processes)
-            if process.args[-1] == "jobs" and process.poll() is None  # type: ignore[index]
-        )
-        runner.send_signal(signal.SIGKILL)
-        runner.wait()
-        under_way = one.import_of(job)()["status"]
-        one.stack.start("jobs")
-        assert under_way == "CREATE IN_PROGRESS"
+    one.stack.wait(
+        lambda: one.counts("killed").get("events", 0) > 2500, "2500 rows are in effect", PATIENCE_S
+    )
+    runner = one.stack.processes[-1]
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    under_way = one.import_of(job)()["status"]
+    one.stack.start("jobs")
     ended = one.ended(one.import_of(job))
 
+    assert under_way == "CREATE IN_PROGRESS"
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
     assert one.counts("killed")["events"] == len(rows)

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from models.errors import CannotProvision, Unavailable
+from streams.prepare import Options, prepare
 from streams.provision import as_text, destroy, plan, run
 from tests.streams.provisioning import FILE, Cloud, a_cloud
 
@@ -171,6 +172,32 @@ def test_limits_are_tried_again_and_then_named(cloud: Cloud) -> None:
     assert [status for _, status in cloud.said].count("LimitExceeded, trying again") == 9
 
 
+def test_the_glue_case(cloud: Cloud) -> None:
+    """A JSON array with extra columns, prepared, becomes what is imported, trained and served."""
+    rows = [
+        {"userId": n % 40 + 1, "itemId": n % 90, "timestamp": 1_700_000_000 + n, "note": "x" * 9}
+        for n in range(1200)
+    ]
+    (cloud.folder / "rows.json").write_text(json.dumps(rows))
+    out = cloud.folder / "out"
+    report = prepare(
+        str(cloud.folder / "rows.json"), str(out), cloud.settings, Options(), now_s=1.8e9
+    )
+    assert report.problems == []
+    text = FILE.replace('"interactions.', '"out/interactions.')
+    text = text[: text.index("[filters.not-seen]")]  # these events have no type
+    known = provisioned(cloud, text)
+
+    (key,) = cloud.everything()["objects"]
+    stored = boto3.client("s3").get_object(Bucket="movies-data", Key=key)["Body"].read()
+    assert stored == (out / "interactions.csv").read_bytes()
+    assert stored.startswith(b"USER_ID,ITEM_ID,TIMESTAMP")
+    assert stored.count(b"\n") == 1201
+    runtime = boto3.client("personalize-runtime", endpoint_url=cloud.url)
+    answer = runtime.get_recommendations(campaignArn=known["campaigns.home"], userId="1")
+    assert answer["recommendationId"]
+
+
 def test_statements_of_others_stay(cloud: Cloud) -> None:
     """In a bucket that has a policy, only this project's statements come and go."""
     s3 = boto3.client("s3")
@@ -179,7 +206,7 @@ def test_statements_of_others_stay(cloud: Cloud) -> None:
         "Sid": "Theirs",
         "Effect": "Deny",
         "Principal": "*",
-        "Action": "s3:*",
+        "Action": "s3:PutObjectAcl",
         "Resource": "arn:aws:s3:::movies-data/*",
     }
     policy = {"Version": "2012-10-17", "Statement": [theirs]}

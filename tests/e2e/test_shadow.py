@@ -1,0 +1,142 @@
+"""Answers compared with a campaign, for which this project's own API stands in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from api.shadow import MOST_WAITING, THREADS, Shadow
+from models.settings import Settings
+from ops.embedded import free_port
+from tests.buckets import use_aws_environment
+from tests.personalize.calls import campaign, serving
+from tests.stack import PATIENCE_S, Stack
+
+SERIES = {
+    name: ("recommender_shadow_requests_total", {"outcome": name})
+    for name in ("compared", "failed", "dropped")
+} | {
+    "overlap": ("recommender_shadow_overlap_share_sum", {}),
+    "correlation": ("recommender_shadow_rank_correlation_sum", {}),
+    "own": ("recommender_shadow_seconds_count", {"side": "own"}),
+    "aws": ("recommender_shadow_seconds_count", {"side": "aws"}),
+}
+
+
+def measured() -> dict[str, float]:
+    """The shadow's series, as they are now."""
+    return {name: REGISTRY.get_sample_value(*one) or 0.0 for name, one in SERIES.items()}
+
+
+def since(before: dict[str, float]) -> dict[str, float]:
+    """What was measured since."""
+    return {name: value - before[name] for name, value in measured().items()}
+
+
+def wait_until_asked(before: dict[str, float], n: float) -> dict[str, float]:
+    """What was measured since, once as many answers have an outcome."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = since(before)
+        if sum(found[name] for name in ("compared", "failed", "dropped")) >= n:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+
+
+def ask(url: str, query: str) -> dict[str, Any]:
+    """The answer of /recommend of the API whose AWS address this is."""
+    with urllib.request.urlopen(f"{url.removesuffix('/personalize')}/recommend?{query}") as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+@pytest.fixture
+def shadowed(running: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of an API on the shared stack that compares every answer."""
+    use_aws_environment(monkeypatch, tmp_path)
+    update = {
+        "port": free_port(),
+        "shadow_campaign_arn": campaign("default"),
+        "shadow_share": 1.0,
+    }
+    return running.settings.model_copy(update=update)
+
+
+def test_the_same_campaign_agrees(
+    running: Stack, shadowed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a campaign that answers as this API does, all is shared, in the same order."""
+    for item in ("lamp", "desk", "chair"):
+        running.click(item, user="eve", session="shadow")
+    token = running.click("shelf", user="eve", session="shadow")
+    running.recommend(f"user_id=eve&after={token}")
+    with serving(shadowed) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
+        before = measured()
+        assert ask(url, "user_id=eve")["items"]
+        ask(url, "session_id=shadow")  # nobody AWS could be asked about
+        found = wait_until_asked(before, 1)
+
+    assert found == {
+        "compared": 1, "failed": 0, "dropped": 0,
+        "overlap": pytest.approx(1), "correlation": pytest.approx(1), "own": 1, "aws": 1,
+    }  # fmt: skip
+
+
+def test_an_absent_campaign_changes_no_answer(
+    shadowed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where AWS cannot be reached, or knows no such campaign, only the count says so."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", f"http://127.0.0.1:{free_port()}")
+    before = measured()
+    with serving(shadowed) as url:
+        assert ask(url, "user_id=eve&num_results=3")["recommendation_id"]
+        found = wait_until_asked(before, 1)
+    assert (found["failed"], found["compared"]) == (1, 0)
+
+    update = {"shadow_campaign_arn": campaign("nobody"), "port": free_port()}
+    with serving(shadowed.model_copy(update=update)) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
+        assert ask(url, "user_id=eve&num_results=3")["recommendation_id"]
+        assert wait_until_asked(before, 2)["failed"] == 2
+
+
+async def test_a_silent_campaign_fills_the_queue_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a campaign that never answers, calls return, what is too much is dropped and counted."""
+    use_aws_environment(monkeypatch, tmp_path)
+    settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=1.0)
+    before, n = measured(), 2 * MOST_WAITING
+    with socket.create_server(("127.0.0.1", 0), backlog=THREADS) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", address)
+        shadow = Shadow(settings)
+        for _ in range(n):
+            shadow.compare("eve", ["lamp"], k=25, took_s=0.001)
+        full = since(before)["dropped"]
+        await shadow.close()
+    found = since(before)
+
+    assert full == n - MOST_WAITING
+    assert found["compared"] == 0
+    assert found["dropped"] + found["failed"] == n
+
+
+async def test_only_the_share_is_compared() -> None:
+    """An answer whose chance is not below the share leaves no trace."""
+    settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=0.25)
+    shadow, before = Shadow(settings, chance=lambda: 0.25), measured()
+    shadow.compare("eve", ["lamp"], k=25, took_s=0.001)
+    await asyncio.wait_for(shadow.close(), PATIENCE_S)
+
+    assert not any(since(before).values())
