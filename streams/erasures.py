@@ -41,6 +41,7 @@ async def delete_users(work: Work) -> Outcome:
 async def delete_group(work: Work) -> None:
     """Erase all that is stored of a dataset group, and the group."""
     await work.tenants.erase(work.group)
+    work.is_ending = True
     await Jobs(work.resources).remove(work.job)
 
 

@@ -112,6 +112,7 @@ class Runner:
     async def _work(self, work: Work) -> None:
         """Begin the job until it ends, however often servers are away."""
         for attempt in range(1, ATTEMPTS + 1):
+            work.is_ending = False
             try:
                 await self._end(work, await HANDLERS[work.job.resource.kind.name](work))
             except ClaimLost as error:
@@ -131,6 +132,7 @@ class Runner:
             return
 
     async def _end(self, work: Work, outcome: Outcome | None) -> None:
+        work.is_ending = True
         if outcome is not None:
             await Jobs(self.resources).succeed(
                 work.job,
@@ -144,6 +146,7 @@ class Runner:
     async def _fail(self, work: Work, reason: str) -> None:
         if work.noted.get("row"):
             reason += f" (the first {work.noted['row']} rows are done)"
+        work.is_ending = True
         with contextlib.suppress(ClaimLost):
             await Jobs(self.resources).fail(work.job, reason, now_s=self.clock())
             await self._forget(work)
@@ -165,11 +168,16 @@ class Runner:
         lease_s = self.resources.settings.job_lease_s
         while not working.done():
             await asyncio.sleep(lease_s / RENEWALS)
+            if work.is_ending:
+                continue
             try:
                 job = await Jobs(self.resources).renew(
                     work.job, now_s=self.clock(), lease_s=lease_s
                 )
             except ClaimLost as error:
+                # An ended job is nobody's; what is left to do after its end is not to be cut off.
+                if work.is_ending:
+                    continue
                 log.warning("%s", error)
                 return
             except CONNECTION_ERRORS as error:

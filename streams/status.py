@@ -112,7 +112,9 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
     It comes from the high watermark of a fetch: the embedded broker's own answer to this question
     is the start of its last batch.
     """
-    consumer = connect_kafka(KafkaConsumer, settings, auto_offset_reset="latest")
+    consumer = connect_kafka(
+        KafkaConsumer, settings, auto_offset_reset="latest", enable_auto_commit=False
+    )
     try:
         waiting = {
             TopicPartition(name, partition)

@@ -41,6 +41,8 @@ class Work:
         Opens the sender of events and metadata at its first call; blocking.
     stopping
         Set when the work is to end at once: its claim is lost, it was stopped, or the runner ends.
+    is_ending
+        Whether the job is being ended: its claim goes with that.
     """
 
     job: Job
@@ -50,6 +52,7 @@ class Work:
     tracker: Callable[[], Tracker]
     clock: Callable[[], float]
     stopping: threading.Event = field(default_factory=threading.Event)
+    is_ending: bool = False
     noted: dict[str, Any] = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
 
