@@ -254,10 +254,36 @@ class Settings(BaseSettings):
     forward_tracking_id: str = Field(
         "",
         max_length=256,
-        description="Amazon Personalize tracking id to forward events to; empty: no forwarding.",
+        description="Amazon Personalize tracking id that events of RECOMMENDER_TRACKING_ID are "
+        "forwarded to; empty: they are not.",
+    )
+    forward_tracking_ids: dict[
+        Annotated[str, Field(min_length=1, max_length=256)],
+        Annotated[str, Field(min_length=1, max_length=256)],
+    ] = Field(
+        {},
+        description="Amazon Personalize tracking id of each tracking id here whose events are "
+        "forwarded (JSON mapping).",
+    )
+    forward_event_types: frozenset[str] = Field(
+        frozenset(),
+        description="Event types that are forwarded, in any case (JSON list); empty: all.",
+    )
+    forward_sessions: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the sessions that are forwarded, each as a whole.",
+    )
+    forward_without_properties: list[str] = Field(
+        [],
+        description="Keys of `properties` that are not forwarded (JSON list); "
+        '["*"]: no properties at all.',
     )
     forward_calls_per_s: float = Field(
-        1000.0, gt=0, description="PutEvents calls a second to Amazon Personalize, at most."
+        1000.0,
+        gt=0,
+        description="PutEvents calls a second to each tracker of Amazon Personalize, at most.",
     )
     forward_parallel: int = Field(
         16, ge=1, le=256, description="PutEvents calls under way at once."
@@ -266,7 +292,7 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Longest wait for one PutEvents answer."
     )
 
-    @field_validator("purchase_types")
+    @field_validator("purchase_types", "forward_event_types")
     @classmethod
     def _lower_names(cls, names: frozenset[str]) -> frozenset[str]:
         return frozenset(name.lower() for name in names)
@@ -283,6 +309,16 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"no such quotas: {', '.join(unknown)}; there are {', '.join(QUOTAS)}")
         return {**QUOTAS, **quotas}
+
+    @property
+    def forwarded_trackers(self) -> dict[str, str]:
+        """Amazon Personalize tracking ids by the tracking ids here.
+
+        >>> Settings(forward_tracking_id="aws-1").forwarded_trackers
+        {'shop': 'aws-1'}
+        """
+        own = {self.tracking_id: self.forward_tracking_id} if self.forward_tracking_id else {}
+        return own | self.forward_tracking_ids
 
     @property
     def strong_types(self) -> frozenset[str]:
