@@ -7,6 +7,7 @@ import json
 import socket
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from api.shadow import MOST_WAITING, THREADS, Shadow
+from models.local import Local
 from models.settings import Settings
-from ops.embedded import free_port
+from ops.embedded import free_port, start_redis
 from tests.buckets import use_aws_environment
 from tests.personalize.calls import campaign, serving
-from tests.stack import PATIENCE_S, Stack
+from tests.stack import PATIENCE_S
 
 SERIES = {
     name: ("recommender_shadow_requests_total", {"outcome": name})
@@ -60,30 +62,32 @@ def ask(url: str, query: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shadowed(running: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of an API on the shared stack that compares every answer."""
+def shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of an API with events that compares every answer."""
     use_aws_environment(monkeypatch, tmp_path)
-    update = {
-        "port": free_port(),
-        "shadow_campaign_arn": campaign("default"),
-        "shadow_share": 1.0,
-    }
-    return running.settings.model_copy(update=update)
+    server = start_redis(tmp_path)
+    settings = Settings(
+        redis=server.url,
+        kafka="127.0.0.1:1",
+        port=free_port(),
+        shadow_campaign_arn=campaign("default"),
+        shadow_share=1.0,
+    )
+    with Local(settings) as recommender:
+        for n, item in enumerate(("lamp", "desk", "chair", "shelf", "rug")):
+            for user in ("ada", "bob")[: 2 - n % 2]:
+                recommender.learn(user, item, at_s=time.time() - 60 + n)
+    yield settings
+    server.stop()
 
 
-def test_the_same_campaign_agrees(
-    running: Stack, shadowed: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_campaign_agrees(shadowed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a campaign that answers as this API does, all is shared, in the same order."""
-    for item in ("lamp", "desk", "chair"):
-        running.click(item, user="eve", session="shadow")
-    token = running.click("shelf", user="eve", session="shadow")
-    running.recommend(f"user_id=eve&after={token}")
     with serving(shadowed) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
         before = measured()
-        assert ask(url, "user_id=eve")["items"]
-        ask(url, "session_id=shadow")  # nobody AWS could be asked about
+        assert ask(url, "user_id=ada")["items"]
+        ask(url, "session_id=s")  # nobody AWS could be asked about
         found = wait_until_asked(before, 1)
 
     assert found == {
@@ -99,14 +103,14 @@ def test_an_absent_campaign_changes_no_answer(
     monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", f"http://127.0.0.1:{free_port()}")
     before = measured()
     with serving(shadowed) as url:
-        assert ask(url, "user_id=eve&num_results=3")["recommendation_id"]
+        assert ask(url, "user_id=eve&num_results=3")["recommendationId"]
         found = wait_until_asked(before, 1)
     assert (found["failed"], found["compared"]) == (1, 0)
 
     update = {"shadow_campaign_arn": campaign("nobody"), "port": free_port()}
     with serving(shadowed.model_copy(update=update)) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
-        assert ask(url, "user_id=eve&num_results=3")["recommendation_id"]
+        assert ask(url, "user_id=eve&num_results=3")["recommendationId"]
         assert wait_until_asked(before, 2)["failed"] == 2
 
 
