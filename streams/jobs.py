@@ -168,7 +168,7 @@ class Runner:
         lease_s = self.resources.settings.job_lease_s
         while not working.done():
             await asyncio.sleep(lease_s / RENEWALS)
-            if work.is_ending:
+            if _ends(work):
                 continue
             try:
                 job = await Jobs(self.resources).renew(
@@ -176,7 +176,7 @@ class Runner:
                 )
             except ClaimLost as error:
                 # An ended job is nobody's; what is left to do after its end is not to be cut off.
-                if work.is_ending:
+                if _ends(work):
                     continue
                 log.warning("%s", error)
                 return
@@ -222,3 +222,8 @@ def run(settings: Settings) -> None:
             await task
 
     asyncio.run(until_asked())
+
+
+def _ends(work: Work) -> bool:
+    """Whether its end has begun; it may begin while something is awaited."""
+    return work.is_ending

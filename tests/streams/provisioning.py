@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -93,7 +94,7 @@ class Cloud:
         world = world_of(read_declaration(path), self.settings)
         return world, pieces_of(world, self.settings)
 
-    def pace(self, **options: float) -> Pace:
+    def pace(self, **options: Any) -> Pace:
         """A pace whose pauses run what waits in the queue of jobs."""
         return Pace(
             say=lambda label, status: self.said.append((label, status)),
@@ -126,7 +127,8 @@ class Cloud:
 
     def everything(self) -> dict[str, list[str]]:
         """Names of all that there is, at every service."""
-        personalize, s3, iam = (boto3.client(n) for n in ("personalize", "s3", "iam"))  # type: ignore[call-overload]
+        personalize, s3 = boto3.client("personalize"), boto3.client("s3")
+        iam: Any = boto3.client("iam")
         buckets = [one["Name"] for one in s3.list_buckets()["Buckets"]]
         groups = [one["name"] for one in personalize.list_dataset_groups()["datasetGroups"]]
         return {
