@@ -89,6 +89,15 @@ def worker() -> None:
 
 
 @main.command()
+def jobs() -> None:
+    """Run imports, solution versions, batch jobs and deletions as they are asked for."""
+    from streams.jobs import run
+
+    _child()
+    run(_with_topics(_served(_located())))
+
+
+@main.command()
 def forward() -> None:
     """Forward every event to Amazon Personalize."""
     from streams.app import run

@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from models.recommender import Answer
+from models.answers import Answer
 
 
 class _Shape(BaseModel):
@@ -119,12 +119,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorShape, "description": "Kafka or Redis does not answer; try again."},
 }
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""JSON, without the cost of validating what this service made itself."""
 
 
 def json_response(content: object, status: int = 200) -> Response:
-    """A response without the cost of validating what this service made itself."""
-    return Response(_encode(content), status, media_type="application/json")
+    """A response of that JSON."""
+    return Response(encode(content), status, media_type="application/json")
 
 
 def error_response(status: int, kind: str, message: str) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import secrets
@@ -15,13 +14,13 @@ from importlib.resources import files
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
+from api.front import Front
 from api.impressions import Impressions
 from api.personalize.auth import check_of
 from api.personalize.context import Context
@@ -31,6 +30,7 @@ from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.services import Kafka, Services
 from api.shadow import Shadow
+from api.traffic import count
 from models.errors import (
     InvalidEvent,
     InvalidRecord,
@@ -45,23 +45,8 @@ from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
 
-REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
 DRAINED = 16
 """Times the largest body that is read of one too large, before the connection is cut."""
-
-LATENCY = Histogram(
-    "recommender_request_seconds",
-    "Duration of HTTP requests",
-    ["route"],
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-)
-
-
-@functools.cache
-def _series(route: str, status: int) -> tuple[Counter, Histogram]:
-    """The series of a route; looking them up by label costs more than counting."""
-    return REQUESTS.labels(route, status), LATENCY.labels(route)
-
 
 PAGE = files("api").joinpath("page.html").read_bytes()
 
@@ -103,7 +88,7 @@ def create_app(
         await tenants.close()
         await store.redis.aclose()
 
-    app = FastAPI(
+    app = Front(
         title="streaming-recommender",
         summary="Recommendations that know the last click.",
         version=metadata.version("streaming-recommender"),
@@ -111,8 +96,6 @@ def create_app(
         responses=ERRORS,
     )
     app.state.services = services
-    # First, for each request goes through the routes in order.
-    app.include_router(routes.hot)
     app.include_router(routes.router)
     app.include_router(records.router)
     app.get("/", include_in_schema=False)(page)
@@ -248,7 +231,4 @@ class Edge:
         try:
             await self._app(scope, bounded, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            requests, latency = _series(route, status)
-            requests.inc()
-            latency.observe(time.perf_counter() - started)
+            count(getattr(scope.get("route"), "path", "none"), status, started=started)

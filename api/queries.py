@@ -6,14 +6,14 @@ FastAPI's own parameters would do the same for a third of a recommendation's who
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import Request
 from msgspec import Meta
 
+from models.answers import MAX_RESULTS
 from models.errors import InvalidRequest
 from models.ranking import Objective
-from models.recommender import MAX_RESULTS
 from models.tokens import MAX_TOKEN_CHARACTERS
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -54,10 +54,17 @@ class Recommending(Listing, frozen=True, kw_only=True):
 Query = TypeVar("Query", bound=Waiting)
 
 
-def query(request: Request, kind: type[Query]) -> Query:
-    """The request's query string as `kind`; raises `InvalidRequest` naming what is wrong."""
+def query(raw: bytes, kind: type[Query]) -> Query:
+    """A query string as `kind`, the last where a name repeats.
+
+    Raises `InvalidRequest` naming what is wrong.
+
+    >>> query(b"user_id=u%207&num_results=3", Recommending).user_id
+    'u 7'
+    """
     try:
-        return msgspec.convert(dict(request.query_params), kind, strict=False)
+        asked = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+        return msgspec.convert(asked, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequest(str(error)) from error
 

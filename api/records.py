@@ -16,8 +16,8 @@ from models.events import Id
 from models.records import MAX_CHARACTERS, Kind, Properties, Value, checked
 
 MAX_RECORDS = 10
-MAX_BODY_BYTES = MAX_RECORDS * (4 * max(MAX_CHARACTERS.values()) + 2048)
-"""As many records as there may be in one body, of the greatest length, in the longest encoding."""
+MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
+"""As many records as there may be in one body, of the greatest length, every letter escaped."""
 
 router = APIRouter()
 
@@ -110,7 +110,7 @@ async def item(
 ) -> Response:
     """Its properties, and how often it was met."""
     services: Services = request.app.state.services
-    asked = query(request, Waiting)
+    asked = query(request.scope["query_string"], Waiting)
     if asked.after is not None:
         await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
     found = await metadata.item(services.store, item_id)

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.answers import (
     AcceptedShape,
     ErasedShape,
     RecommendationsShape,
+    encode,
     json_response,
     recommendations,
 )
 from api.queries import Listing, Recommending, Waiting, documented, query
 from api.services import Services
 from models import events
+from models.answers import Answer
 from models.errors import InvalidEvent, InvalidRequest, Unavailable
-from models.recommender import Answer
 from models.store import CONNECTION_ERRORS
 
-
-class Direct(APIRoute):
-    """A route whose function takes the request and gives the response, with nothing in between."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself: FastAPI would resolve dependencies first, of which it has none."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
-
-
 router = APIRouter()
-hot = APIRouter(route_class=Direct)
+
+Answering = Callable[[Services, bytes], Awaitable[bytes]]
+"""Makes the body of an answer, JSON, from a query string."""
+
+HOT: dict[str, Answering] = {}
+"""By path, the routes that need nothing of a request but its query string; see `api.front`."""
 
 MAX_RANKED = 500
 
@@ -44,16 +39,33 @@ _schemas, _components = msgspec.json.schema_components([events.PutEvents])
 EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
 
 
-@hot.get(
-    "/recommend",
-    response_model=RecommendationsShape,
-    summary="What next for this user?",
-    openapi_extra=documented(Recommending),
-)
-async def recommend(request: Request) -> Response:
+def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering], Answering]:
+    """Registers the route of a question for a list, as one of the `HOT` too."""
+
+    def register(answering: Answering) -> Answering:
+        async def endpoint(request: Request) -> Response:
+            body = await answering(request.app.state.services, request.scope["query_string"])
+            return Response(body, media_type="application/json")
+
+        router.add_api_route(
+            path,
+            endpoint,
+            response_model=RecommendationsShape,
+            summary=summary,
+            description=answering.__doc__,
+            name=answering.__name__,
+            openapi_extra=documented(kind),
+        )
+        HOT[path] = answering
+        return answering
+
+    return register
+
+
+@listing("/recommend", Recommending, "What next for this user?")
+async def recommend(services: Services, query_string: bytes) -> bytes:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
-    services: Services = request.app.state.services
-    asked = query(request, Recommending)
+    asked = query(query_string, Recommending)
     reached: bool | None = None
     try:
         reached = await _reached(services, asked)
@@ -83,6 +95,24 @@ async def recommend(request: Request) -> Response:
     return _answered(services, answer, reached)
 
 
+@listing("/trending", Listing, "Growing fastest now")
+async def trending(services: Services, query_string: bytes) -> bytes:
+    """Items whose rate of events grows most."""
+    asked = query(query_string, Listing)
+    reached = await _reached(services, asked)
+    answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
+    return _answered(services, answer, reached)
+
+
+@listing("/popular", Listing, "Most events of all time")
+async def popular(services: Services, query_string: bytes) -> bytes:
+    """Items with the most events of all time."""
+    asked = query(query_string, Listing)
+    reached = await _reached(services, asked)
+    answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
+    return _answered(services, answer, reached)
+
+
 @router.get(
     "/similar/{item_id}",
     response_model=RecommendationsShape,
@@ -94,42 +124,11 @@ async def similar(
 ) -> Response:
     """Items seen together with this one; for an unknown item, what is trending."""
     services: Services = request.app.state.services
-    asked = query(request, Listing)
+    asked = query(request.scope["query_string"], Listing)
     reached = await _reached(services, asked)
     k, now_s = asked.num_results, services.clock()
-    return _answered(
-        services, await services.recommender.similar(item_id, k=k, now_s=now_s), reached
-    )
-
-
-@router.get(
-    "/trending",
-    response_model=RecommendationsShape,
-    summary="Growing fastest now",
-    openapi_extra=documented(Listing),
-)
-async def trending(request: Request) -> Response:
-    """Items whose rate of events grows most."""
-    services: Services = request.app.state.services
-    asked = query(request, Listing)
-    reached = await _reached(services, asked)
-    answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
-    return _answered(services, answer, reached)
-
-
-@router.get(
-    "/popular",
-    response_model=RecommendationsShape,
-    summary="Most events of all time",
-    openapi_extra=documented(Listing),
-)
-async def popular(request: Request) -> Response:
-    """Items with the most events of all time."""
-    services: Services = request.app.state.services
-    asked = query(request, Listing)
-    reached = await _reached(services, asked)
-    answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
-    return _answered(services, answer, reached)
+    answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
+    return Response(_answered(services, answer, reached), media_type="application/json")
 
 
 class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -172,7 +171,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 async def rank(request: Request) -> Response:
     """The given items, the one this user is most likely to want first; unknown ones last."""
     services: Services = request.app.state.services
-    asked = query(request, Waiting)
+    asked = query(request.scope["query_string"], Waiting)
     try:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -184,7 +183,7 @@ async def rank(request: Request) -> Response:
         session_id=wanted.session_id,
         now_s=services.clock(),
     )
-    return _answered(services, answer, reached)
+    return Response(_answered(services, answer, reached), media_type="application/json")
 
 
 @router.post(
@@ -231,9 +230,9 @@ async def erase(
 ) -> Response:
     """Removes the user's history, sessions, links and metadata, and says how much that was."""
     services: Services = request.app.state.services
+    removed = await services.store.erase_user(user_id)
     # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
     await services.kafka.put("users", services.settings.group, [(user_id, None)])
-    removed = await services.store.erase_user(user_id)
     return json_response({"userId": user_id, **removed})
 
 
@@ -268,9 +267,9 @@ async def _reached(services: Services, asked: Waiting) -> bool | None:
     return await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
 
 
-def _answered(services: Services, answer: Answer, reached: bool | None) -> Response:
+def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:
     recommendation_id = services.new_id()
     item_ids = [item.item_id for item in answer.items]
     services.serve(recommendation_id, answer, item_ids, services.store)
     now_s = services.clock()
-    return json_response(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))
+    return encode(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

@@ -11,8 +11,9 @@ from prometheus_client import Counter
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
 from api.shadow import Shadow
+from models.answers import Answer
 from models.events import PutEvents
-from models.recommender import Answer, Recommender
+from models.recommender import Recommender
 from models.records import Kind, Properties
 from models.settings import Settings
 from models.store import Store
@@ -76,5 +77,6 @@ class Services:
         self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store
     ) -> None:
         """Note that a list is served out of a group's store: count it, and log it in there."""
-        self.impressions.log(store, recommendation_id, item_ids)
+        tried = [item.item_id for item in answer.items if item.is_exploration]
+        self.impressions.log(store, recommendation_id, item_ids, tried)
         _answers(answer.recipe, answer.level).inc()

@@ -40,43 +40,6 @@ STALE_PAGE_S = 5.0
 """Counts older than this are read again before they are used; younger ones while they are used."""
 
 
-class Reads:
-    """Gathers the keys that concurrent requests want into one MGET at a time."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[tuple[list[str], asyncio.Future[list[bytes | None]]]] = []
-        self._running: asyncio.Task[None] | None = None
-
-    async def get(self, keys: list[str]) -> list[bytes | None]:
-        """The values of `keys`, absent ones as None."""
-        if not keys:
-            return []
-        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, future))
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            try:
-                values = await self._store.redis.mget([key for keys, _ in waiting for key in keys])
-            except BaseException as error:
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                continue
-            at = 0
-            for keys, future in waiting:
-                if not future.done():
-                    future.set_result(values[at : at + len(keys)])
-                at += len(keys)
-
-
 @dataclass
 class Overview:
     """What all requests share.
@@ -129,7 +92,6 @@ class Catalogue:
     def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
         self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
-        self.reads = Reads(store)
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
@@ -211,20 +173,22 @@ class Catalogue:
         """The neighbours of each item as they are stored, at most `cache_s` old."""
         lists, oldest = self._lists, now_s - self.store.settings.cache_s
         # Kept apart, for what is held now may make room for others' during the read.
-        found = {
-            item: held[1]
-            for item in items
-            if (held := lists.get(item)) is not None and oldest <= held[0] <= now_s
-        }
-        missing = [item for item in items if item not in found]
+        found, missing = {}, []
+        for item in items:
+            held = lists.get(item)
+            if held is not None and oldest <= held[0] <= now_s:
+                found[item] = held[1]
+            else:
+                missing.append(item)
         if missing:
-            raws = await self.reads.get([self.store.key(f"pairs:{item}") for item in missing])
+            key = self.store.key("pairs:")
+            raws = await self.store.redis.reads.get([f"{key}{item}" for item in missing])
             for item, raw in zip(missing, raws, strict=True):
                 found[item] = raw or b""
                 lists[item] = (now_s, found[item])
                 lists.move_to_end(item)
-        while len(lists) > self._max_lists:
-            lists.popitem(last=False)
+            while len(lists) > self._max_lists:
+                lists.popitem(last=False)
         return [found[item] for item in items]
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
@@ -252,7 +216,8 @@ class Catalogue:
         return stale
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
-        raws = await self.reads.get([self.store.key(f"stats:{page}") for page in pages.tolist()])
+        key = self.store.key("stats:")
+        raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
         for page, raw in zip(pages.tolist(), raws, strict=True):
             if raw:
                 at = page * layout.PAGE
@@ -275,12 +240,13 @@ class Catalogue:
             # A new one, for requests under way still count on the old.
             self.known_names = {}
         known = self.known_names
-        missing = [item for item in items if item not in known]
-        if missing:
-            missing += [item for item in others.tolist() if item not in known]
-            for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
-                if name is not None:
-                    known[item] = name
+        try:
+            return [known[item] for item in items]
+        except KeyError:
+            missing = [item for item in (*items, *others.tolist()) if item not in known]
+        for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
+            if name is not None:
+                known[item] = name
         return [known.get(item) for item in items]
 
     async def owners(self, numbers: Sequence[int]) -> list[str]:
@@ -288,7 +254,7 @@ class Catalogue:
 
         A number means the same owner forever, and is forgotten only with the history.
         """
-        if len(self._owners) > MAX_NAMES:
+        if len(self._owners) > self._max_names:
             self._owners = {}
         known = self._owners
         missing = [number for number in numbers if number not in known]

@@ -4,6 +4,9 @@ Keys start with the dataset group in braces, so that a group lives on one node o
 
     {group}:forward:positions   hash    <incarnation>/<partition> -> next offset to forward
     {group}:forward:counts      hash    the fields of `ForwardCounts`
+    {group}:forward:trackers    hash    the same of each tracker: <tracking id>/<field>
+    {group}:forward:waiting     hash    <incarnation>/<partition> -> what a forwarder has read of it
+                                        and is not answered for: {<tracking id>: [events, since]}
 """
 
 from __future__ import annotations
@@ -24,34 +27,61 @@ MAX_TEXT_CHARS = 300
 
 _SAVE = """
 local save = cjson.decode(ARGV[1])
+local function add(tracker, counts)
+  for name, n in pairs(counts) do
+    redis.call('HINCRBY', KEYS[2], name, n)
+    if tracker ~= '' then redis.call('HINCRBY', KEYS[3], tracker .. '/' .. name, n) end
+  end
+end
 for field, move in pairs(save.moves) do
   if tonumber(move.offset) > tonumber(redis.call('HGET', KEYS[1], field) or '-1') then
     redis.call('HSET', KEYS[1], field, move.offset)
-    for name, n in pairs(move.outcomes) do redis.call('HINCRBY', KEYS[2], name, n) end
+    for tracker, outcomes in pairs(move.outcomes) do add(tracker, outcomes) end
   end
 end
-for name, n in pairs(save.calls) do redis.call('HINCRBY', KEYS[2], name, n) end
-for name, text in pairs(save.notes) do redis.call('HSET', KEYS[2], name, text) end
+for tracker, calls in pairs(save.calls) do add(tracker, calls) end
+for tracker, notes in pairs(save.notes) do
+  for name, text in pairs(notes) do
+    redis.call('HSET', KEYS[2], name, text)
+    redis.call('HSET', KEYS[3], tracker .. '/' .. name, text)
+  end
+end
+for field, waiting in pairs(save.waiting) do
+  if waiting == '' then redis.call('HDEL', KEYS[4], field)
+  else redis.call('HSET', KEYS[4], field, waiting) end
+end
 """
 
 
 class Move(NamedTuple):
-    """A partition's next offset to forward, and what became of the events passed on the way."""
+    """A partition's next offset to forward, and what became of the events passed on the way.
+
+    The outcomes are by tracking id; under "" are those of messages without one.
+    """
 
     offset: int
-    outcomes: Mapping[str, int]
+    outcomes: Mapping[str, Mapping[str, int]]
+
+
+class Waiting(NamedTuple):
+    """Events that were read from Kafka and are not answered for, and since when (seconds)."""
+
+    events: int
+    since_s: float
 
 
 @dataclass(frozen=True)
 class ForwardCounts:
-    """What the forwarders of a group have done so far.
+    """What the forwarders of a group, or they for one tracker, have done so far.
 
     Attributes
     ----------
     forwarded, refused
         Events that AWS took, and events that it refused (they are in the dead letters).
+    withheld
+        Events that the settings keep back: by type, or because their session is not in the sample.
     skipped
-        Messages that could not be read as events of this group.
+        Messages that could not be read, or whose tracker is not forwarded.
     calls, retries, throttles
         PutEvents calls, those of them to be repeated, and those of these that AWS throttled.
     last_error, last_error_at, last_success_at
@@ -60,6 +90,7 @@ class ForwardCounts:
 
     forwarded: int = 0
     refused: int = 0
+    withheld: int = 0
     skipped: int = 0
     calls: int = 0
     retries: int = 0
@@ -69,9 +100,34 @@ class ForwardCounts:
     last_success_at: float = 0.0
 
 
+_WAITING = dict[str, tuple[int, float]]
+
+
 async def forward_counts(client: Client, group: str) -> ForwardCounts:
     """The counters as last saved; raises `Unavailable` if Redis does not answer."""
     return msgspec.convert(await _read(client, _key(group, "counts")), ForwardCounts, strict=False)
+
+
+async def tracker_counts(client: Client, group: str) -> dict[str, ForwardCounts]:
+    """The counters of each tracker by its tracking id; raises `Unavailable` as above."""
+    fields: dict[str, dict[str, str]] = {}
+    for field, value in (await _read(client, _key(group, "trackers"))).items():
+        tracker, _, name = field.rpartition("/")
+        fields.setdefault(tracker, {})[name] = value
+    return {
+        tracker: msgspec.convert(values, ForwardCounts, strict=False)
+        for tracker, values in sorted(fields.items())
+    }
+
+
+async def tracker_waiting(client: Client, group: str) -> dict[str, Waiting]:
+    """What waits in the hands of forwarders, by tracking id; raises `Unavailable` as above."""
+    found: dict[str, Waiting] = {}
+    for text in (await _read(client, _key(group, "waiting"))).values():
+        for tracker, (events, since_s) in msgspec.json.decode(text, type=_WAITING).items():
+            before = found.get(tracker, Waiting(0, since_s))
+            found[tracker] = Waiting(before.events + events, min(before.since_s, since_s))
+    return found
 
 
 async def forward_positions(client: Client, group: str) -> dict[str, int]:
@@ -87,9 +143,10 @@ async def save_forward(
     client: Client,
     group: str,
     *,
-    moves: Mapping[str, Move],
-    calls: Mapping[str, int],
-    notes: Mapping[str, str | float],
+    moves: Mapping[str, Move] = {},
+    calls: Mapping[str, Mapping[str, int]] = {},
+    notes: Mapping[str, Mapping[str, str | float]] = {},
+    waiting: Mapping[str, Mapping[str, Waiting]] = {},
 ) -> None:
     """Move positions forward and count, in one atomic step.
 
@@ -99,11 +156,14 @@ async def save_forward(
     Parameters
     ----------
     moves
-        By `<incarnation>/<partition>`; outcomes are `forwarded`, `refused`, `skipped`.
+        By `<incarnation>/<partition>`; outcomes are `forwarded`, `refused`, `withheld`, `skipped`.
     calls
-        Added whether a position moves or not: `calls`, `retries`, `throttles`.
+        By tracking id, added whether a position moves or not: `calls`, `retries`, `throttles`.
     notes
-        Set as they are: `last_error`, `last_error_at`, `last_success_at`.
+        By tracking id, set as they are: `last_error`, `last_error_at`, `last_success_at`.
+    waiting
+        By `<incarnation>/<partition>`, and then by tracking id, in the place of what was said
+        of the partition before.
 
     Raises
     ------
@@ -113,13 +173,17 @@ async def save_forward(
     # As text, because Lua would write a large number as 1e+15.
     save = {
         "moves": {
-            field: {"offset": str(move.offset), "outcomes": _texts(move.outcomes)}
+            field: {"offset": str(move.offset), "outcomes": _each(move.outcomes)}
             for field, move in moves.items()
         },
-        "calls": _texts(calls),
-        "notes": _texts(notes),
+        "calls": _each(calls),
+        "notes": _each(notes),
+        "waiting": {
+            field: msgspec.json.encode(by_tracker).decode() if by_tracker else ""
+            for field, by_tracker in waiting.items()
+        },
     }
-    keys = (_key(group, "positions"), _key(group, "counts"))
+    keys = [_key(group, name) for name in ("positions", "counts", "trackers", "waiting")]
     try:
         await client.eval(_SAVE, len(keys), *keys, msgspec.json.encode(save))
     except (redis.exceptions.RedisError, OSError) as error:
@@ -135,8 +199,11 @@ def waiting(positions: Mapping[str, int], ends: Mapping[str, int]) -> int:
     return sum(max(0, end - positions.get(field, 0)) for field, end in ends.items())
 
 
-def _texts(values: Mapping[str, str | float]) -> dict[str, str]:
-    return {name: str(value)[:MAX_TEXT_CHARS] for name, value in values.items()}
+def _each(values: Mapping[str, Mapping[str, str | float]]) -> dict[str, dict[str, str]]:
+    return {
+        tracker: {name: str(value)[:MAX_TEXT_CHARS] for name, value in named.items()}
+        for tracker, named in values.items()
+    }
 
 
 def _key(group: str, name: str) -> str:

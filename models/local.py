@@ -7,9 +7,9 @@ as in the stream and the API, without Kafka, and with Redis for state.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import uvloop
@@ -23,6 +23,8 @@ from models.retrieval import Floats, Indexes
 from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+
+T = TypeVar("T")
 
 
 class Local:
@@ -122,6 +124,10 @@ class Local:
             if name is not None
         )
         return [(name, -score) for score, name in ranked[:k]]
+
+    def ask(self, question: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
+        """What the recommender itself answers to a question, at the time of the last event."""
+        return self._loop.run_until_complete(question(self._recommender, self._now_s))
 
     @property
     def ranker(self) -> Ranker:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
 
-from models import layout
-from models.assortment import capped, drawn, placed
+from models.answers import Answer, Level, Recommendation, in_turn
+from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
 from models.examples import Example, make_example
 from models.features import features_of
 from models.metadata import same_category
 from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
+from models.records import categories_of
 from models.retrieval import (
     NO_CANDIDATES,
     NOBODY,
@@ -29,7 +30,6 @@ from models.retrieval import (
     Floats,
     Indexes,
     alike,
-    best_places,
     blend,
     context_of,
     heads_of,
@@ -38,14 +38,11 @@ from models.retrieval import (
     retrieve,
     unpack_neighbours,
 )
-from models.scores import relative, softmax, trend_scores
+from models.scores import best_first, relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
+from models.trials import Trials
 
-Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
-Level = Literal["ranked", "retrieved", "trending", "cached"]
-
-MAX_RESULTS = 500
 LISTS = {
     "hour": "trending",
     **dict.fromkeys(("day", "week", "month", "all"), "popular"),
@@ -57,45 +54,11 @@ LISTS = {
 POPULAR = 50
 """Most popular items of the week that `popular_share` counts."""
 
-EXPLORED_EVENTS, EXPLORED_S = 20, 30 * layout.DAY_S
-"""An item is tried until it has so many events, or has been there for so long."""
 CATEGORIES_OF = 3
 """Last items of a user whose categories count where nothing was seen together with them."""
 
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
-
-
-class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of an answer; `score` in [0, 1], comparable within the answer only.
-
-    One that is there for exploration stands where chance put it, whatever its score.
-    """
-
-    item_id: str
-    score: float
-    reasons: tuple[Reason, ...] = ()
-    is_exploration: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Recommendations, best first, and how they came about.
-
-    Attributes
-    ----------
-    level
-        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
-        (trending as last known: the store is away).
-    user_accepted_at, newest_accepted_at
-        When the newest event in effect was accepted, of this user and overall; 0: none yet.
-    """
-
-    items: list[Recommendation]
-    recipe: str
-    level: Level
-    user_accepted_at: float = 0.0
-    newest_accepted_at: float = 0.0
 
 
 @dataclass
@@ -110,18 +73,6 @@ class Situation:
     candidates: Candidates = NO_CANDIDATES
 
 
-def in_turn(names: Iterable[str | None], source: str, *, after: int = 0) -> list[Recommendation]:
-    """Items in an order that has no scores of its own, behind so many others.
-
-    >>> [one.score for one in in_turn(["tent", "stove"], "fresh")]
-    [1.0, 0.5]
-    """
-    return [
-        Recommendation(name, 1.0 / place, (Reason(source),))
-        for place, name in enumerate((name for name in names if name is not None), after + 1)
-    ]
-
-
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
@@ -131,6 +82,7 @@ class Recommender:
         self.store = store
         self.catalogue = catalogue or Catalogue(store)
         self._rng = np.random.default_rng(seed)
+        self._trials = Trials(self.catalogue, self._rng)
 
     async def recommend(
         self,
@@ -179,7 +131,7 @@ class Recommender:
             )
         matrix = await self.features(situation, now_s)
         ranker, level = _served(overview, objective)
-        items = await self._best(situation, ranker.scores(matrix), k)
+        items = await self._best(situation, ranker.scores(matrix), k, now_s)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
         items = await self._with_new(situation, items, now_s)
@@ -202,7 +154,7 @@ class Recommender:
             situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
         )
         scores = blend(situation.candidates.signals)
-        items = await self._best(situation, scores, k)
+        items = await self._best(situation, scores, k, now_s)
         return Answer(items, "similar-items", "retrieved", 0.0, overview.accepted_at)
 
     async def trending(
@@ -326,7 +278,7 @@ class Recommender:
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
         merged = unpack_history(None)
-        for raw in await self.catalogue.reads.get([self.store.key(key) for key in keys]):
+        for raw in await self.store.redis.reads.get([self.store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
@@ -393,7 +345,7 @@ class Recommender:
 
     async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
         """What those hold who had several of these items; three reads."""
-        store, reads = self.store, self.catalogue.reads
+        store, reads = self.store, self.store.redis.reads
         takers = await reads.get([store.key(f"takers:{item}") for item in recent])
         numbers, weights = nearest([raw or b"" for raw in takers], own)
         names = await self.catalogue.owners(numbers.tolist())
@@ -441,36 +393,46 @@ class Recommender:
         matrix = await self.features(situation, now_s)
         return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
-    async def _best(self, situation: Situation, scores: Floats, k: int) -> list[Recommendation]:
+    async def _best(
+        self, situation: Situation, scores: Floats, k: int, now_s: float
+    ) -> list[Recommendation]:
         settings, items = self.store.settings, situation.candidates.items
-        if settings.popular_share == 1:
+        shares = {"popular": settings.popular_share, "category": settings.category_share}
+        if min(shares.values()) == 1:
             ranked = await self._named(items, softmax(scores), k)
         else:
             ranked = await self._named(items, softmax(scores), len(items))
-            popular = set(situation.overview.tops["week"][:POPULAR].tolist())
-            kinds = [{("popular", "")} if index in popular else set() for index, *_ in ranked]
-            most = {"popular": math.ceil(settings.popular_share * k)}
+            kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
+            most = {what: math.ceil(share * k) for what, share in shares.items()}
             ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
+
+    async def _kinds(
+        self, situation: Situation, items: Sequence[int], now_s: float
+    ) -> list[set[Kind]]:
+        """What each item is one of: the popular ones, and its categories."""
+        popular = set(situation.overview.tops["week"][:POPULAR].tolist())
+        column = f"{self.store.settings.category_property}=".casefold()
+        kinds: list[set[Kind]] = []
+        for item, known in zip(items, await self.catalogue.properties(items, now_s), strict=True):
+            found = [name.casefold() for name in categories_of(known or {})]
+            kinds.append({("category", name) for name in found if name.startswith(column)})
+            if item in popular:
+                kinds[-1].add(("popular", ""))
+        return kinds
 
     async def _with_new(
         self, situation: Situation, items: list[Recommendation], now_s: float
     ) -> list[Recommendation]:
         """The same with some new items to try in the second half, as many as the settings say."""
-        overview, n = situation.overview, int(self.store.settings.exploration_share * len(items))
+        n = int(self.store.settings.exploration_share * len(items))
         if not n:
             return items
-        new = np.setdiff1d(overview.tops["new"], situation.history.items)
-        stats = await self.catalogue.stats(new, now_s)
-        fresh = overview.clock_s - stats["first"] < EXPLORED_S
-        fresh &= stats["events"] < EXPLORED_EVENTS
-        new, events = new[fresh], stats["events"][fresh].astype(np.float64)
-        shown = np.array([overview.tried.get(index, 0) for index in new.tolist()], np.float64)
-        names = await self.catalogue.names(
-            new[drawn(events, shown, n + len(items), self._rng)].tolist()
-        )
+        order = await self._trials.order(now_s)
         listed = {item.item_id for item in items}
-        tried = [name for name in names if name is not None and name not in listed][:n]
+        own = set(situation.history.items.tolist())
+        untold = (name for item, name in order if item not in own and name not in listed)
+        tried = list(itertools.islice(untold, n))
         reason = (Reason("exploration"),)
         added = [Recommendation(name, 0.0, reason, is_exploration=True) for name in tried]
         return placed(items, added, self._rng)
@@ -497,12 +459,12 @@ class Recommender:
 
     async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
         """The k best items: index, id and score; ties by id."""
-        places = best_places(scores, k, len(scores))
+        places, best = best_first(scores, k)
         indexes = items[places].tolist()
         names = await self.catalogue.names(indexes, items)
         named = [
             (-score, name, index)
-            for score, name, index in zip(scores[places].tolist(), names, indexes, strict=True)
+            for score, name, index in zip(best.tolist(), names, indexes, strict=True)
             if name is not None
         ]
         named.sort()

@@ -34,8 +34,8 @@ GROUP = r"[A-Za-z0-9_-]{1,63}"
 MAX_CHARACTERS: Mapping[Kind, int] = {"items": 32_000, "users": 24_000}
 """Of a record's properties as JSON text."""
 
-MAX_RECORD_BYTES = 256 * 1024
-"""Largest message: the longest properties, in the longest encoding, and two ids."""
+MAX_RECORD_BYTES = 512 * 1024
+"""Largest message: the longest properties and two ids, every letter escaped."""
 
 MAX_CATEGORIES = 5
 MAX_CATEGORY_CHARACTERS = 64

@@ -23,7 +23,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     hidden
         What is kept with it and no operation describes.
     number, revision
-        Given when it is stored: of its creation, rising with time; of its last change.
+        Given when it is stored, of its creation and of its last change; they rise with time.
     """
 
     path: str

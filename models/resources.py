@@ -168,8 +168,8 @@ class Resources:
         ResourceNotFound, ResourceInUse
             What it hangs on is not there, or is not ACTIVE.
         """
-        number = int(await self.redis.incr(f"{PREFIX}sequence"))
-        new = msgspec.structs.replace(resource, number=number, revision=1)
+        number = await self._next()
+        new = msgspec.structs.replace(resource, number=number, revision=number)
         done, at = await self._commit(
             expect=[(new.path, 0, 0)],
             alive=new.links,
@@ -177,7 +177,8 @@ class Resources:
             put=[(new, None)],
             queue=[(new.path, new.created_s)] if new.kind.is_job else [],
         )
-        if done == "expect":
+        # The client repeats a command whose answer was lost: what is there may be this very one.
+        if done == "expect" and await self.find(new.path) != new:
             raise ResourceAlreadyExists(f"{self.arn(new.path)} already exists")
         if done == "alive":
             parent = await self.get(new.links[at])
@@ -218,7 +219,7 @@ class Resources:
             new = edit(old)
             if new is old:
                 return old
-            new = msgspec.structs.replace(new, number=old.number, revision=old.revision + 1)
+            new = msgspec.structs.replace(new, number=old.number, revision=await self._next())
             if old.status in UNFINISHED and new.status not in UNFINISHED:
                 claimable_s = NO_LONGER
             done, _at = await self._commit(
@@ -229,7 +230,7 @@ class Resources:
                 put=[(new, old)],
                 queue=[] if claimable_s is None else [(path, claimable_s)],
             )
-            if done == "done":
+            if done == "done" or (done == "expect" and await self.find(path) == new):
                 return new
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
@@ -255,7 +256,7 @@ class Resources:
                 bounds=bounds,
                 remove=removed,
             )
-            if done == "done":
+            if done == "done" or (done == "expect" and await self.find(path) is None):
                 return
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
@@ -275,6 +276,10 @@ class Resources:
             for one in kind.takes
         ]
         return [*lives, *works]
+
+    async def _next(self) -> int:
+        """A number that was never given before: no two writes of a document are alike."""
+        return int(await self.redis.incr(f"{PREFIX}sequence"))
 
     async def _commit(
         self,

@@ -96,21 +96,24 @@ def _share(
     words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
 ) -> int:
     """Fill in the shares of one list's records; gives how many there are."""
+    # Elements, not rows: a view made for each record would take as long as its numbers.
     used = 0
     sums = np.full(N_CHANNELS + 1, 0.5)
     while used < len(words) and words[used, 0] > 0:
-        count = shares[used]
         for channel in range(N_CHANNELS):
             # A clock read before the list was may lag behind it; the bound keeps that finite.
             log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
-            count[channel] = 2.0**log2 if log2 > -100.0 else 0.0
-        count[BOTH] = count[AFTER] + 0.5 * count[BEFORE]
-        for channel in range(N_CHANNELS + 1):
-            sums[channel] += count[channel]
+            count = 2.0**log2 if log2 > -100.0 else 0.0
+            shares[used, channel] = count
+            sums[channel] += count
+        count = shares[used, AFTER] + 0.5 * shares[used, BEFORE]
+        shares[used, BOTH] = count
+        sums[BOTH] += count
         used += 1
+    parts = 1.0 / sums
     for at in range(used):
         for channel in range(N_CHANNELS + 1):
-            shares[at, channel] /= sums[channel]
+            shares[at, channel] *= parts[channel]
     return used
 
 
@@ -315,20 +318,22 @@ def _summed(
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
         used = _share(words[start:end], logs[start:end], ages, shares)
+        fade = FADES[distance]
         for at in range(used):
-            item, share, fade = words[start + at, 0], shares[at], FADES[distance]
+            item = words[start + at, 0]
             slot = slot_of(table, items, item)
             if table[slot] < 0:
                 table[slot], items[n] = n, item
                 n += 1
-            own = signals[table[slot]]
+            place = table[slot]
             if distance == 0:
-                own[:N_CHANNELS] = share[:N_CHANNELS]
+                for channel in range(N_CHANNELS):
+                    signals[place, channel] = shares[at, channel]
             if distance < 3:
-                own[BOTH_3] += fade * share[BOTH]
-            own[BOTH_10] += fade * share[BOTH]
-            own[DAY_10] += fade * share[DAY]
-            own[MONTH_10] += fade * share[MONTH]
+                signals[place, BOTH_3] += fade * shares[at, BOTH]
+            signals[place, BOTH_10] += fade * shares[at, BOTH]
+            signals[place, DAY_10] += fade * shares[at, DAY]
+            signals[place, MONTH_10] += fade * shares[at, MONTH]
     for at in range(len(alike_items)):
         held = alike_items[at]
         if held == 0:
@@ -408,9 +413,39 @@ def _gathered(
         # Others may be co-visited without being among the best: they keep their signals.
         place = seen_table[slot_of(seen_table, seen, item)]
         if place >= 0:
-            signals[n] = seen_signals[place]
+            for signal in range(N_SIGNALS):
+                signals[n, signal] = seen_signals[place, signal]
         n += 1
     return items[:n], signals[:n]
+
+
+@compiled(
+    Tuple((i8[::1], f8[:, ::1]))(
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8[::1], i8[::1]
+    )
+)
+def _retrieved(
+    words: NDArray[np.uint32],
+    logs: NDArray[np.float32],
+    lengths: Indexes,
+    ages: Floats,
+    alike_items: Indexes,
+    alike_weights: Floats,
+    heads: Indexes,
+    own: Indexes,
+    barred: Indexes,
+) -> tuple[Indexes, Floats]:
+    """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
+    items, signals, table = _summed(words, logs, lengths, ages, alike_items, alike_weights)
+    scores = blend(signals)
+    greatest = LEAST
+    for at in range(len(scores)):
+        greatest = max(greatest, signals[at, ALIKE])
+    for at in range(len(scores)):
+        scores[at] += FILLING / greatest * signals[at, ALIKE]
+    best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
+    others = np.concatenate((heads, own))
+    return _gathered(best, others, barred, items, signals, table)
 
 
 def co_visited(lists: Sequence[bytes], clock_s: float) -> Candidates:
@@ -451,13 +486,8 @@ def retrieve(
     Candidates
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
-    items, signals, table = _summed(*_joined(lists), _ages(clock_s), *others)
-    scores = blend(signals)
-    if len(others.items):
-        scores += FILLING / max(signals[:, ALIKE].max(), LEAST) * signals[:, ALIKE]
-    best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
-    more = np.concatenate([heads, context.items[:OWN]])
-    return Candidates(*_gathered(best, more, barred, items, signals, table))
+    own = context.items[:OWN]
+    return Candidates(*_retrieved(*_joined(lists), _ages(clock_s), *others, heads, own, barred))
 
 
 def only(

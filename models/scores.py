@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import f8
+from numba import f8, i8
+from numba.types import Tuple
 
 from models import layout
 from models.compiled import compiled
-from models.retrieval import LEAST, Floats
+from models.retrieval import LEAST, Floats, Indexes, best_places
 
 
 def relative(scores: Floats) -> Floats:
@@ -37,6 +38,14 @@ def softmax(scores: Floats) -> Floats:
         shares[place] = math.exp(scores[place] - greatest)
         total += shares[place]
     return shares / total
+
+
+@compiled(Tuple((i8[::1], f8[::1]))(f8[::1], i8))
+def best_first(scores: Floats, k: int) -> tuple[Indexes, Floats]:
+    """Places of the k best scores, and of more that equal the k-th best; and those scores."""
+    places = best_places(scores, k, len(scores))
+    places = places[np.argsort(-scores[places], kind="mergesort")]
+    return places, scores[places]
 
 
 def trend_scores(log2: Floats, clock_s: float) -> Floats:

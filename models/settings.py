@@ -122,7 +122,10 @@ class Settings(BaseSettings):
         description="How long a busy worker lets a batch fill; a lone event never waits.",
     )
     examples_per_s: float = Field(
-        50.0, ge=0, description="Training examples for the ranker that a worker samples, at most."
+        100.0,
+        ge=0,
+        description="Training examples for the ranker that a worker samples, at most; "
+        "fewer where the stream is behind.",
     )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
@@ -210,6 +213,32 @@ class Settings(BaseSettings):
         "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
         "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
     )
+    job_lease_s: float = Field(
+        15.0,
+        ge=1,
+        le=600,
+        description="A job of `recommender jobs` goes on elsewhere when its runner is silent for "
+        "this long.",
+    )
+    import_bad_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of bad rows with which an import still takes the good ones; with more, "
+        "nothing is imported.",
+    )
+    training_min_users: int = Field(
+        25, ge=0, description="Users with 2 interactions that a solution version needs."
+    )
+    training_min_interactions: int = Field(
+        1000, ge=0, description="Interactions that a solution version needs."
+    )
+    training_max_interactions: int = Field(
+        20_000,
+        ge=100,
+        description="Interactions that a solution version is measured on, at most: those of a "
+        "sample of users.",
+    )
     shadow_campaign_arn: str = Field(
         "",
         pattern=r"^(arn:[a-z0-9-]+:personalize:.{1,200}:(campaign|recommender)/.{1,63})?$",
@@ -225,10 +254,36 @@ class Settings(BaseSettings):
     forward_tracking_id: str = Field(
         "",
         max_length=256,
-        description="Amazon Personalize tracking id to forward events to; empty: no forwarding.",
+        description="Amazon Personalize tracking id that events of RECOMMENDER_TRACKING_ID are "
+        "forwarded to; empty: they are not.",
+    )
+    forward_tracking_ids: dict[
+        Annotated[str, Field(min_length=1, max_length=256)],
+        Annotated[str, Field(min_length=1, max_length=256)],
+    ] = Field(
+        {},
+        description="Amazon Personalize tracking id of each tracking id here whose events are "
+        "forwarded (JSON mapping).",
+    )
+    forward_event_types: frozenset[str] = Field(
+        frozenset(),
+        description="Event types that are forwarded, in any case (JSON list); empty: all.",
+    )
+    forward_sessions: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the sessions that are forwarded, each as a whole.",
+    )
+    forward_without_properties: list[str] = Field(
+        [],
+        description="Keys of `properties` that are not forwarded (JSON list); "
+        '["*"]: no properties at all.',
     )
     forward_calls_per_s: float = Field(
-        1000.0, gt=0, description="PutEvents calls a second to Amazon Personalize, at most."
+        1000.0,
+        gt=0,
+        description="PutEvents calls a second to each tracker of Amazon Personalize, at most.",
     )
     forward_parallel: int = Field(
         16, ge=1, le=256, description="PutEvents calls under way at once."
@@ -237,7 +292,7 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Longest wait for one PutEvents answer."
     )
 
-    @field_validator("purchase_types")
+    @field_validator("purchase_types", "forward_event_types")
     @classmethod
     def _lower_names(cls, names: frozenset[str]) -> frozenset[str]:
         return frozenset(name.lower() for name in names)
@@ -254,6 +309,16 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"no such quotas: {', '.join(unknown)}; there are {', '.join(QUOTAS)}")
         return {**QUOTAS, **quotas}
+
+    @property
+    def forwarded_trackers(self) -> dict[str, str]:
+        """Amazon Personalize tracking ids by the tracking ids here.
+
+        >>> Settings(forward_tracking_id="aws-1").forwarded_trackers
+        {'shop': 'aws-1'}
+        """
+        own = {self.tracking_id: self.forward_tracking_id} if self.forward_tracking_id else {}
+        return own | self.forward_tracking_ids
 
     @property
     def strong_types(self) -> frozenset[str]:

@@ -28,7 +28,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import redis.asyncio
@@ -39,6 +39,7 @@ from redis.exceptions import NoScriptError
 from models import layout
 from models.errors import Unavailable
 from models.events import Event, event_hash
+from models.reads import Client
 from models.sessions import unpack_history
 from models.settings import Settings
 
@@ -131,15 +132,16 @@ class PartResult(NamedTuple):
     refused: list[int]
 
 
-def connect(url: str, *, timeout_s: float = 5.0) -> redis.asyncio.Redis:
+def connect(url: str, *, timeout_s: float = 5.0) -> Client:
     """A client of the Redis server at `url`; connects at its first command.
 
     A command is tried once more on a new connection: the one it was on may have died unused, and
     every command of this project may be repeated. More patience is the callers' to have.
     """
-    return redis.asyncio.Redis.from_url(
+    client = Client.from_url(
         url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
     )
+    return cast(Client, client)
 
 
 def shard_of(session_id: str) -> int:

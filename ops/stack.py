@@ -75,7 +75,7 @@ def running(
     make_topics: Callable[[Settings], object],
     workers: int = 1,
 ) -> Iterator[Stack]:
-    """Start what is not configured, then topics, workers and the API; stop all at the end.
+    """Start what is not configured, then topics, workers, jobs and the API; stop all at the end.
 
     Parameters
     ----------
@@ -98,6 +98,7 @@ def running(
         for number in range(workers):
             name = "worker" if workers == 1 else f"worker-{number + 1}"
             supervisor.start(name, _command("worker"), environment)
+        supervisor.start("jobs", _command("jobs"), environment)
         url = f"http://{'127.0.0.1' if full.host == '0.0.0.0' else full.host}:{full.port}"  # noqa: S104
         supervisor.start(
             "api",

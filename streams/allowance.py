@@ -26,14 +26,14 @@ class Allowance:
         self._saved: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
 
-    def take(self, wanted: Mapping[str, int], now_s: float) -> dict[str, int]:
-        """How many of what each wants it may have now."""
+    def take(self, wanted: Mapping[str, int], now_s: float, *, pace: float = 1.0) -> dict[str, int]:
+        """How many of what each wants it may have now, where the rate is `pace` times the whole."""
         for name in wanted:
             self._saved.setdefault(name, 0.0)
             self._asked_at[name] = now_s
         for name in [n for n, at_s in self._asked_at.items() if now_s - at_s > IDLE_S]:
             del self._saved[name], self._asked_at[name]
-        self._share(min(1.0, max(0.0, now_s - self._at_s)) * self._per_s)
+        self._share(min(1.0, max(0.0, now_s - self._at_s)) * self._per_s * pace)
         self._at_s = now_s
         given = {name: min(n, int(self._saved[name])) for name, n in wanted.items()}
         for name, n in given.items():

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import faust
@@ -28,7 +29,7 @@ from faust.exceptions import ProducerSendError
 
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse
-from models.ledger import Client, forward_positions, save_forward
+from models.ledger import Client, Waiting, forward_positions, save_forward
 from models.settings import Settings
 from models.store import connect
 from streams.app import EARLIEST, add_agent, commit, create_app
@@ -43,9 +44,11 @@ from streams.calls import (
     passed,
     pending,
     plan,
+    waiting,
 )
 from streams.dead_letters import envelope
 from streams.personalize import Answer, CallFailed, Tracker
+from streams.selection import selected
 from streams.topics import Topics, topic_ids
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 10.0
@@ -56,10 +59,24 @@ SAVE_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
 
 EVENTS = prometheus_client.Counter(
-    "recommender_forward_events_total", "Events by what became of them at AWS.", ["outcome"]
+    "recommender_forward_events_total",
+    "Events by tracker and what became of them at AWS.",
+    ["tracker", "outcome"],
 )
 CALLS = prometheus_client.Counter(
-    "recommender_forward_calls_total", "PutEvents calls to AWS by their answer.", ["outcome"]
+    "recommender_forward_calls_total",
+    "PutEvents calls to AWS by tracker and answer.",
+    ["tracker", "outcome"],
+)
+WAITING = prometheus_client.Gauge(
+    "recommender_forward_waiting_events",
+    "Events that were read from Kafka and AWS has not answered for.",
+    ["tracker"],
+)
+WAITING_AGE = prometheus_client.Gauge(
+    "recommender_forward_oldest_waiting_age_seconds",
+    "How long the oldest of them has been in Kafka; 0 without any.",
+    ["tracker"],
 )
 
 logger = logging.getLogger(__name__)
@@ -96,7 +113,7 @@ class Forwarder:
     Parameters
     ----------
     settings
-        Limits, and the tracking ids here and at AWS.
+        Limits, the tracking ids here and at AWS, and what is left out.
     client
         Redis, for the ledger.
     put
@@ -122,10 +139,16 @@ class Forwarder:
         self._put = put
         self._dead_letter = dead_letter
         self._commit = commit
-        self._pace = Pace(settings.forward_calls_per_s)
-        self._calls: Counter[str] = Counter()
-        self._notes: dict[str, str | float] = {}
+        self._trackers = settings.forwarded_trackers
+        # Of several trackers here, one at AWS may get the events: its limit is what counts.
+        self._paces = {id_: Pace(settings.forward_calls_per_s) for id_ in self._trackers.values()}
+        self._calls: dict[str, Counter[str]] = defaultdict(Counter)
+        self._notes: dict[str, dict[str, str | float]] = defaultdict(dict)
+        self._waiting: dict[str, Waiting] = {}
         self._complained_s = -math.inf
+        for tracker in self._trackers:
+            WAITING.labels(tracker).set_function(partial(self._n_waiting, tracker))
+            WAITING_AGE.labels(tracker).set_function(partial(self._waiting_age_s, tracker))
 
     async def load_positions(self, assigned: set[Partition]) -> Mapping[Partition, int]:
         """Where to read on; waits for Kafka and Redis as long as it takes."""
@@ -143,7 +166,9 @@ class Forwarder:
         queues: dict[Partition, deque[Message]] = defaultdict(deque)
         for message in messages:
             queues[message.topic, message.partition].append(message)
-        EVENTS.labels("skipped").inc(sum(message.put is None for message in messages))
+        for message in messages:
+            for outcome, n in message.outcomes.items():
+                EVENTS.labels(message.tracker, outcome).inc(n)
         # Sessions are handed out one by one; a sender that waits to try again takes no other,
         # so the worse AWS answers, the fewer calls are under way.
         sessions = iter(plan(pending(messages)))
@@ -184,44 +209,52 @@ class Forwarder:
 
     async def _refusal(self, call: Call) -> str | None:
         """Try until AWS takes the call, which gives `None`, or refuses it, which gives why."""
-        request = parameters(call, self._settings.forward_tracking_id)
+        tracker = call[0].message.tracker
+        tracking_id = self._trackers[tracker]
+        request = parameters(call, tracking_id, self._settings.forward_without_properties)
         for attempt in itertools.count():
-            await asyncio.sleep(self._pace.reserve(time.monotonic()))
-            self._calls["calls"] += 1
+            await asyncio.sleep(self._paces[tracking_id].reserve(time.monotonic()))
+            self._calls[tracker]["calls"] += 1
             try:
                 await _in_thread(lambda: self._put(request))
             except CallFailed as error:
                 failure = error
             else:
-                CALLS.labels("ok").inc()
-                self._notes["last_success_at"] = time.time()
+                CALLS.labels(tracker, "ok").inc()
+                self._notes[tracker]["last_success_at"] = time.time()
                 return None
-            self._note(failure)
+            self._note(tracker, failure)
             if failure.answer is Answer.REFUSED:
                 return failure.text
             self._complain(failure.text)
             await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError
 
-    def _note(self, failure: CallFailed) -> None:
+    def _note(self, tracker: str, failure: CallFailed) -> None:
         outcome = "failed" if failure.answer is Answer.DENIED else failure.answer.value
-        CALLS.labels(outcome).inc()
-        self._calls["retries"] += failure.answer is not Answer.REFUSED
-        self._calls["throttles"] += failure.answer is Answer.THROTTLED
-        self._notes |= {"last_error": failure.text, "last_error_at": time.time()}
+        CALLS.labels(tracker, outcome).inc()
+        self._calls[tracker]["retries"] += failure.answer is not Answer.REFUSED
+        self._calls[tracker]["throttles"] += failure.answer is Answer.THROTTLED
+        self._notes[tracker] |= {"last_error": failure.text, "last_error_at": time.time()}
+
+    def _n_waiting(self, tracker: str) -> float:
+        return self._waiting[tracker].events if tracker in self._waiting else 0
+
+    def _waiting_age_s(self, tracker: str) -> float:
+        found = self._waiting.get(tracker)
+        return max(0.0, time.time() - found.since_s) if found else 0.0
 
     def _settle(self, call: Call, outcome: str) -> None:
-        EVENTS.labels(outcome).inc(len(call))
+        EVENTS.labels(call[0].message.tracker, outcome).inc(len(call))
         for _, _, message in call:
             message.outcomes[outcome] += 1
             message.unanswered -= 1
 
     async def _save(self, queues: Mapping[Partition, deque[Message]]) -> None:
         moves = passed(queues)
-        calls, self._calls = self._calls, Counter()
-        notes, self._notes = self._notes, {}
-        if not (moves or calls or notes):
-            return
+        calls, self._calls = self._calls, defaultdict(Counter)
+        notes, self._notes = self._notes, defaultdict(dict)
+        self._waiting = waiting(itertools.chain.from_iterable(queues.values()))
         await self._until_done(
             lambda: save_forward(
                 self._client,
@@ -229,6 +262,7 @@ class Forwarder:
                 moves={self._field(partition): move for partition, move in moves.items()},
                 calls=calls,
                 notes=notes,
+                waiting={self._field(each): waiting(queue) for each, queue in queues.items()},
             )
         )
         await self._commit({partition: move.offset for partition, move in moves.items()})
@@ -286,17 +320,18 @@ def forward_app(settings: Settings) -> faust.App:
     Parameters
     ----------
     settings
-        `kafka` and `redis` must name the servers, `forward_tracking_id` the tracker at AWS.
+        `kafka` and `redis` must name the servers, `forward_tracking_id` or `forward_tracking_ids`
+        the trackers at AWS.
 
     Raises
     ------
     NotConfigured
-        Without a tracking id, or when boto3 does not find its own settings in order.
+        Without a tracker, or when boto3 does not find its own settings in order.
     """
-    if not settings.forward_tracking_id:
+    if not settings.forwarded_trackers:
         raise NotConfigured(
             "nothing is forwarded: set RECOMMENDER_FORWARD_TRACKING_ID to the tracking id of an"
-            " Amazon Personalize event tracker"
+            " Amazon Personalize event tracker, or RECOMMENDER_FORWARD_TRACKING_IDS to several"
         )
     topics = Topics.of(settings)
     client = connect(settings.redis)
@@ -340,13 +375,13 @@ def forward_app(settings: Settings) -> faust.App:
 
 
 def _read(event: faust.EventT, settings: Settings, now_s: float) -> Message:
-    """The message in a Faust event; without events if it is not one of this group."""
+    """The message in a Faust event, and which of its events are to be forwarded."""
     source = event.message
     try:
         put = parse(event.value or b"", now_s=now_s, future_limit_s=settings.future_limit_s)
     except InvalidEvent:
         # The dead letters have it from the worker that applies events.
-        put = None
-    if put is not None and put.tracking_id not in {None, settings.tracking_id}:
-        put = None
-    return Message(source.topic, source.partition, source.offset, put)
+        return Message(source.topic, source.partition, source.offset, None)
+    known, events = selected(put, settings)
+    at_s = source.timestamp or now_s
+    return Message(source.topic, source.partition, source.offset, known, events, at_s)

@@ -55,6 +55,9 @@ DENIALS = frozenset(
 NOT_THE_EVENTS_FAULT = frozenset({401, 403, 404, 407, 408, 409})
 """Statuses that speak of credentials, address or moment: the same events may pass later."""
 
+TOO_LARGE = 413
+"""Whoever says so, saying the same again cannot help."""
+
 
 class Answer(Enum):
     """What a failed call means for its events."""
@@ -95,7 +98,9 @@ def answer_of(error: Exception) -> Answer:
         return Answer.THROTTLED
     if code in DENIALS or status in {401, 403}:
         return Answer.DENIED
-    if 400 <= status < 500 and status not in NOT_THE_EVENTS_FAULT:
+    # Without a name for the error, it was something on the way that answered, not AWS.
+    is_named = code != str(status) or status == TOO_LARGE
+    if 400 <= status < 500 and status not in NOT_THE_EVENTS_FAULT and is_named:
         return Answer.REFUSED
     return Answer.FAILED
 

@@ -34,6 +34,11 @@ from streams.steps import Publish, Rewind, Steps
 
 LOG = logging.getLogger(__name__)
 
+CALM_LAG_S, LATE_LAG_S = 0.5, 5.0
+LATE_PACE = 0.1
+"""Examples are sampled at the full rate up to a calm lag, and at this share of it from a late one
+on."""
+
 STEP_EVENTS = 200
 """Events in one atomic step, at most: a longer step would hold up reading requests."""
 
@@ -52,6 +57,16 @@ STEP = Histogram("recommender_step_seconds", "Duration of one atomic step")
 def passed(arrival: Arrival) -> StoredMessage:
     """A message without events: it only moves the watermark."""
     return StoredMessage(arrival.offset, "", "", 0, 0.0, [])
+
+
+def pace(lag_s: float) -> float:
+    """Share of the rate of examples for a stream that is so far behind: they shall not hold it up.
+
+    >>> [round(pace(lag_s), 2) for lag_s in (0.1, 2.75, 60.0)]
+    [1.0, 0.55, 0.1]
+    """
+    behind = min(1.0, max(0.0, lag_s - CALM_LAG_S) / (LATE_LAG_S - CALM_LAG_S))
+    return 1.0 - (1.0 - LATE_PACE) * behind
 
 
 class Sessions(Steps[StoredMessage]):
@@ -201,11 +216,17 @@ class Sessions(Steps[StoredMessage]):
                     continue
                 if message.events and message.events[0].item_id:
                     owners[owner] = (message, message.events[0].item_id)
-        left = self._allowance.take(Tally(group for group, _ in owners), self._clock())
+        now_s = self._clock()
+        accepted = [m.accepted_at for messages in waiting.values() for m in messages]
+        lag_s = now_s - min((at_s for at_s in accepted if at_s), default=now_s)
+        wanted = Tally(group for group, _ in owners)
+        left = self._allowance.take(wanted, now_s, pace=pace(lag_s))
         choices = list(owners.values())
+        self._rng.shuffle(choices)
+        # Purchases are few, and only they teach what is bought.
+        choices.sort(key=lambda choice: not choice[0].events[0].is_purchase)
         chosen = []
-        for pick in self._rng.permutation(len(choices)):
-            message, item_id = choices[pick]
+        for message, item_id in choices:
             if left[message.group]:
                 left[message.group] -= 1
                 chosen.append((message, item_id))

@@ -14,6 +14,7 @@ from models.errors import Unavailable
 from models.objectives import courses
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store, connect
+from streams.backlog import waiting_since_s
 from streams.connection import connect as connect_kafka
 from streams.topics import Topics, topic_ids
 
@@ -43,7 +44,10 @@ class Status(msgspec.Struct, frozen=True):
         Of each objective: the order served, examples learned from, and running HR@20, MRR@20 and
         NDCG@20 of the learned order and its rivals.
     forward
-        What the forwarder has done, and messages still waiting for it; empty if it never ran.
+        What the forwarder has done, messages still waiting for it, and how long the oldest has;
+        empty if it never ran.
+    trackers
+        What it has done for each tracker, and the events in its hands that wait for an answer.
     """
 
     group: str
@@ -56,6 +60,7 @@ class Status(msgspec.Struct, frozen=True):
     examples: dict[str, int]
     quality: dict[str, dict[str, dict[str, float]]]
     forward: dict[str, float | str]
+    trackers: dict[str, dict[str, float | str]] = {}
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -78,6 +83,8 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         ranker = await store.load_ranker()
         forward = await ledger.forward_counts(store.redis, settings.group)
         positions = await ledger.forward_positions(store.redis, settings.group)
+        trackers = await ledger.tracker_counts(store.redis, settings.group)
+        held = await ledger.tracker_waiting(store.redis, settings.group)
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -89,6 +96,10 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     waiting = ledger.waiting(
         positions, {field: ends[tp] for tp, field in fields.items() if tp[0] in events}
     )
+    nexts = {tp: positions.get(field, 0) for tp, field in fields.items() if tp[0] in events}
+    unread = {tp: offset for tp, offset in nexts.items() if offset < ends[tp]}
+    is_forwarding = bool(positions or trackers)
+    since_s = waiting_since_s(settings, unread if is_forwarding else {})
     learned = courses(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "clock", "applied_at")
@@ -102,8 +113,24 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         serving={name: course.serving for name, course in learned.items()},
         examples={name: course.scoreboard.n for name, course in learned.items()},
         quality={name: course.scoreboard.means for name, course in learned.items()},
-        forward=msgspec.to_builtins(forward) | {"waiting": waiting} if positions else {},
+        forward=msgspec.to_builtins(forward)
+        | {"waiting": waiting, "oldest_waiting_age_s": _age_s(since_s, now_s)}
+        if is_forwarding
+        else {},
+        trackers={
+            tracker: msgspec.to_builtins(counts) | _held(held.get(tracker), now_s)
+            for tracker, counts in trackers.items()
+        },
     )
+
+
+def _held(waiting: ledger.Waiting | None, now_s: float) -> dict[str, float]:
+    events, since_s = waiting or (0, None)
+    return {"waiting": events, "oldest_waiting_age_s": _age_s(since_s, now_s)}
+
+
+def _age_s(since_s: float | None, now_s: float) -> float:
+    return round(max(0.0, now_s - since_s), 3) if since_s is not None else 0.0
 
 
 def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int], int]:
@@ -112,7 +139,9 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
     It comes from the high watermark of a fetch: the embedded broker's own answer to this question
     is the start of its last batch.
     """
-    consumer = connect_kafka(KafkaConsumer, settings, auto_offset_reset="latest")
+    consumer = connect_kafka(
+        KafkaConsumer, settings, auto_offset_reset="latest", enable_auto_commit=False
+    )
     try:
         waiting = {
             TopicPartition(name, partition)
@@ -161,4 +190,8 @@ def as_text(status: Status) -> str:
         ]
     if status.forward:
         lines.append("forwarding: " + ", ".join(f"{k} {v}" for k, v in status.forward.items()))
+    lines += [
+        f"  tracker {tracker}: " + ", ".join(f"{k} {v}" for k, v in said.items())
+        for tracker, said in status.trackers.items()
+    ]
     return "\n".join(lines)

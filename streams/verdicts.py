@@ -94,7 +94,8 @@ def judge(
     rows = table.rows(sorted(used | set(condition.columns if condition else ())))
     if condition:
         rows = _decided(engine, table, rows, condition, choice)
-    texts, numbers, values, results, kinds, rules = [], [], [], [], [], []
+    texts, numbers, values, results, kinds = [], [], [], [], []
+    rules: list[_Rule] = []
     for n, (name, source) in enumerate(choice.fields.items()):
         texts.append(f"present(c{source})" if isinstance(source, int) else literal(source))
         numbers.append(f"number(t{n})" if name in TIMES | VALUES else "NULL")

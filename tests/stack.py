@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from models.settings import Settings
 from models.store import Store, connect
+from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
 from ops.embedded import free_port, start_broker, start_redis
 from tests.servers import ROOT, apache_kafka, debian_redis
@@ -155,7 +156,14 @@ class Stack:
         except OSError as error:
             return 0, str(error)
 
-    def click(self, item: str, *, user: str | None = None, session: str = "s") -> str:
+    def click(
+        self,
+        item: str,
+        *,
+        user: str | None = None,
+        session: str = "s",
+        tracking_id: str | None = None,
+    ) -> str:
         """Send a click; gives its token."""
         message: dict[str, Any] = {
             "sessionId": session,
@@ -163,6 +171,8 @@ class Stack:
         }
         if user:
             message["userId"] = user
+        if tracking_id:
+            message["trackingId"] = tracking_id
         status, answer = self.ask("POST", "/events", message)
         assert status == 202, answer
         return str(answer["after"])
@@ -174,11 +184,13 @@ class Stack:
         found: dict[str, Any] = answer
         return found
 
-    def stored(self, read: Callable[[Store], Awaitable[T]]) -> T:
-        """Something read from the store."""
+    def stored(self, read: Callable[[Store], Awaitable[T]], *, group: str | None = None) -> T:
+        """Something read from the store of a group; of the settings' one if not given."""
+        name = group or self.settings.group
 
         async def reading() -> T:
-            store = Store(connect(self.settings.redis), self.settings)
+            settings = self.settings.model_copy(update={"group": name})
+            store = Store(connect(settings.redis), settings)
             try:
                 return await read(store)
             finally:
@@ -186,9 +198,21 @@ class Stack:
 
         return asyncio.run(reading())
 
-    def counts(self) -> dict[str, float]:
-        """The group's counters."""
-        return self.stored(lambda store: store.counts())
+    def counts(self, *, group: str | None = None) -> dict[str, float]:
+        """A group's counters."""
+        return self.stored(lambda store: store.counts(), group=group)
+
+    def tenant(self, name: str) -> str:
+        """Another group beside the settings' one; its tracking id is its name."""
+        group = f"{self.settings.group}-{name}"
+
+        async def register() -> None:
+            tenants = Tenants(connect(self.settings.redis), self.settings)
+            await tenants.register(group, group)
+            await tenants.redis.aclose()
+
+        asyncio.run(register())
+        return group
 
     def wait(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         """Wait until the condition holds; the processes' logs otherwise."""

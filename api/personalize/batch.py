@@ -9,9 +9,9 @@ from api.personalize.context import Context
 from api.personalize.documents import describing, found, listing, new, pending
 from api.personalize.versions import trained
 from api.personalize.wire import Operation
+from models.answers import MAX_RESULTS
 from models.errors import InvalidInput
 from models.recipes import recipe_of
-from models.recommender import MAX_RESULTS
 from models.resource import Resource
 from models.statuses import CREATE_PENDING
 

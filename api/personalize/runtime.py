@@ -12,15 +12,14 @@ from api.personalize.context import Context
 from api.personalize.filtering import let_through
 from api.personalize.targets import Asked, Target
 from api.services import Services
+from models.answers import MAX_RESULTS, Answer
 from models.errors import InvalidInput
-from models.recommender import MAX_RESULTS, Answer, Recommender
+from models.questions import FOUND, answered, scores_of
+from models.recommender import Recommender
 from models.store import CONNECTION_ERRORS
 
 DEFAULT_RESULTS = 25
 MAX_RANKED = 500
-SCORE_DIGITS = 7
-FOUND = ("ranked", "retrieved")
-"""Levels of answers that follow from what a user did; the others show what is popular."""
 
 
 async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -94,17 +93,15 @@ async def _answer(context: Context, asked: Asked, k: int) -> Answer:
     """The answer to the recipe's question; from the cache while the store is away."""
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     now_s = context.services.clock()
-    kind = asked.target.recipe.type
     try:
-        if kind == "USER_PERSONALIZATION":
-            return await recommender.recommend(
-                user_id=asked.user_id, item_id=asked.item_id, k=k, now_s=now_s
-            )
-        if kind == "RELATED_ITEMS" and asked.item_id is not None:
-            return await recommender.similar(asked.item_id, k=k, now_s=now_s)
-        if asked.target.recipe.name.endswith("trending-now"):
-            return await recommender.trending(k=k, now_s=now_s)
-        return await recommender.popular(k=k, now_s=now_s)
+        return await answered(
+            recommender,
+            asked.target.recipe,
+            user_id=asked.user_id,
+            item_id=asked.item_id,
+            k=k,
+            now_s=now_s,
+        )
     except CONNECTION_ERRORS:
         fallback = recommender.from_cache(k=k)
         if fallback is None:
@@ -137,15 +134,12 @@ def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[st
     """The items as `PredictedItem` describes them, with what their recipe tells of them."""
     if not target.is_scored:
         return [{"itemId": name} for name in names]
-    is_found = answer.level in FOUND
-    # Scores of what is popular are relative to the first; those of a user's candidates are shares.
-    total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
-    scores = {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
+    scores = scores_of(answer)
     items: list[dict[str, Any]] = [
         {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
         for name in names
     ]
-    if target.has_reasons and not is_found:
+    if target.has_reasons and answer.level not in FOUND:
         for item in items:
             item["reason"] = ["Popular item"]
     return items

@@ -10,6 +10,7 @@ from api.personalize.context import Context
 from api.services import Services
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.kinds import path_of
+from models.questions import is_scored
 from models.recipes import RECIPES, Recipe, RecipeType, recipe_of
 from models.settings import Settings
 from models.statuses import ACTIVE
@@ -39,13 +40,8 @@ class Target:
 
     @property
     def is_scored(self) -> bool:
-        """Whether Personalize gives a score with each item: by recipes for one user, of no domain.
-
-        >>> [Target("shop", RECIPES[f"aws-{name}"], {}).is_scored for name in ("hrnn", "sims")]
-        [True, False]
-        """
-        for_user = self.recipe.type in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
-        return for_user and self.recipe.domain is None
+        """Whether Personalize gives a score with each item."""
+        return is_scored(self.recipe)
 
     @property
     def has_reasons(self) -> bool:

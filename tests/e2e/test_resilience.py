@@ -46,8 +46,8 @@ def recording(path: Path, n: int, *, seed: int = 7, start: int = 1_700_000_000) 
     return rows
 
 
-def assert_exact(stack: Stack, rows: Rows) -> None:
-    """The state is exactly that of every row applied once."""
+def assert_exact(stack: Stack, rows: Rows, *, group: str | None = None) -> None:
+    """The state of a group is exactly that of every row applied once."""
     users: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for user, item, _, second in rows:
         users[user].append((second, item))
@@ -70,9 +70,10 @@ def assert_exact(stack: Stack, rows: Rows) -> None:
         }
         return histories, counted
 
-    histories, counted = stack.stored(read)
-    counts = stack.counts()
+    histories, counted = stack.stored(read, group=group)
+    counts = stack.counts(group=group)
     assert counts["events"] == len(rows)
+    assert counts["items"] == len(items)
     assert counts.get("duplicates", 0) == 0
     assert counts["purchases"] == sum(bought.values())
     window = stack.settings.history_events
@@ -83,16 +84,22 @@ def assert_exact(stack: Stack, rows: Rows) -> None:
     assert all(p["watermark"] == p["end"] - 1 for p in status["partitions"])
 
 
-def wait_applied(stack: Stack, n: int) -> None:
-    """Wait until that many events are in effect."""
-    stack.wait(lambda: stack.counts().get("events", 0) >= n, f"{n} events are in effect", 180)
+def wait_applied(stack: Stack, n: int, *, group: str | None = None) -> None:
+    """Wait until that many events of a group are in effect."""
+    stack.wait(
+        lambda: stack.counts(group=group).get("events", 0) >= n, f"{n} events are in effect", 180
+    )
 
 
-def kill_often(stack: Stack, rows: Rows, path: Path, kills: int) -> None:
-    """Kill workers at random points under a running replay, until all is in effect."""
+def kill_often(stack: Stack, rows: Rows, path: Path, kills: int, *, group: str) -> None:
+    """Kill workers at random points under a replay of two groups, until all is in effect."""
     chance = random.Random(11)
     # A worker takes seconds to start: what has gathered by then makes batches to be killed in.
-    replay = stack.start("replay", str(path), "--rate", str(len(rows) / (8 * kills)))
+    rate = str(len(rows) / (8 * kills))
+    replays = [
+        stack.start("replay", str(path), "--rate", rate, RECOMMENDER_TRACKING_ID=tracking_id)
+        for tracking_id in (stack.settings.tracking_id, group)
+    ]
     interrupted = 0
     for number in range(kills):
         # Nearer to the end each time, never close to it: there is something to interrupt.
@@ -106,19 +113,25 @@ def kill_often(stack: Stack, rows: Rows, path: Path, kills: int) -> None:
         worker.wait()
         interrupted += stack.counts()["events"] < len(rows)
     assert interrupted
-    assert replay.wait(120) == 0
+    assert [replay.wait(120) for replay in replays] == [0, 0]
     stack.start("worker")
     wait_applied(stack, len(rows))
+    wait_applied(stack, len(rows), group=group)
 
 
 def test_worker_killed_in_mid_batch(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """A worker killed -9 at random points ends in exactly the state of an undisturbed run."""
+    """A worker killed -9 at random points ends in exactly the state of an undisturbed run.
+
+    Of two groups with the same users, sessions and items, whose events share the topics.
+    """
     one = stack(batch_events=50)
+    other = one.tenant("other")
     rows = recording(tmp_path / "events.csv", 3000)
 
-    kill_often(one, rows, tmp_path / "events.csv", kills=3)
+    kill_often(one, rows, tmp_path / "events.csv", kills=3, group=other)
 
     assert_exact(one, rows)
+    assert_exact(one, rows, group=other)
 
 
 @pytest.mark.slow
@@ -126,11 +139,13 @@ def test_worker_killed_in_mid_batch(stack: Callable[..., Stack], tmp_path: Path)
 def test_worker_killed_twenty_times(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """The same twenty times."""
     one = stack(batch_events=50)
+    other = one.tenant("other")
     rows = recording(tmp_path / "events.csv", 20_000)
 
-    kill_often(one, rows, tmp_path / "events.csv", kills=20)
+    kill_often(one, rows, tmp_path / "events.csv", kills=20, group=other)
 
     assert_exact(one, rows)
+    assert_exact(one, rows, group=other)
 
 
 def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: Path) -> None:
@@ -206,9 +221,14 @@ def test_redis_stopped_under_a_running_stream(stack: Callable[..., Stack], tmp_p
 def test_redis_forgets(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """Redis comes back with older data, with events arriving and without: all count again."""
     one = stack()
+    other = one.tenant("other")
     rows = recording(tmp_path / "events.csv", 4000)
+    few = recording(tmp_path / "few.csv", 1000, seed=3)
     one.start("worker")
     replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "400")
+    beside = one.start(
+        "replay", str(tmp_path / "few.csv"), "--rate", "100", RECOMMENDER_TRACKING_ID=other
+    )
     one.wait(lambda: one.counts().get("events", 0) > 500, "the replay is under way")
     older = tmp_path / "older"
     shutil.copytree(one.servers.redis.data, older)
@@ -216,13 +236,17 @@ def test_redis_forgets(stack: Callable[..., Stack], tmp_path: Path) -> None:
     restore(one.servers.redis, older)
     one.wait(lambda: "Redis has lost effects" in one.log(), "the worker goes back")
 
-    assert replay.wait(120) == 0
+    assert (replay.wait(120), beside.wait(120)) == (0, 0)
     wait_applied(one, len(rows))
+    wait_applied(one, len(few), group=other)
     assert_exact(one, rows)
+    assert_exact(one, few, group=other)
 
     restore(one.servers.redis, older)
     wait_applied(one, len(rows))
+    wait_applied(one, len(few), group=other)
     assert_exact(one, rows)
+    assert_exact(one, few, group=other)
 
 
 def restore(redis: Redis, older: Path) -> None:

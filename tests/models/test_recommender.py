@@ -11,12 +11,11 @@ import pytest
 import redis.exceptions
 
 from models import catalogue
-from models.catalogue import Catalogue
+from models.answers import Answer
 from models.features import BASE, FEATURES
 from models.ranking import Ranker
-from models.recommender import Answer, Recommender
+from models.recommender import Recommender
 from models.retrieval import unpack_neighbours
-from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded import free_port
 from tests.models.reference import NOW, contents
@@ -362,31 +361,6 @@ async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
     assert answer is not None
     assert (answer.level, len(answer.items)) == ("cached", 3)
     assert [item.score for item in answer.items] == [1, 1 / 2, 1 / 3]
-
-
-async def test_a_failed_read_fails_all_who_waited() -> None:
-    """Everybody whose keys were in a read that failed learns of it, and the next one is tried."""
-    reads = Catalogue(Store(connect(f"redis://127.0.0.1:{free_port()}"), Settings())).reads
-    for _ in range(2):
-        results = await asyncio.gather(reads.get(["a"]), reads.get(["b"]), return_exceptions=True)
-        assert [type(result) for result in results] == [redis.exceptions.ConnectionError] * 2
-
-
-async def test_who_gives_up_harms_no_one(shop: Shop) -> None:
-    """A request that is cancelled while its read is under way takes no other one with it."""
-    catalogue_ = shop.recommender.catalogue
-    key = shop.store.key("watermarks:none")
-    impatient = asyncio.create_task(catalogue_.reads.get([key]))
-    patient = asyncio.create_task(catalogue_.reads.get([key, shop.store.key("stats:0")]))
-    await asyncio.sleep(0)
-    impatient.cancel()
-
-    absent, stats = await patient
-
-    assert absent is None
-    assert stats is not None
-    assert impatient.cancelled()
-    assert await catalogue_.reads.get([]) == []
 
 
 async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., Store]) -> None:

@@ -252,6 +252,30 @@ async def test_a_change_that_never_gets_through_says_so(resources: Resources) ->
     assert "mine" not in (await resources.get("schema/s")).data
 
 
+async def test_a_command_that_is_repeated_counts_once(resources: Resources) -> None:
+    """Sent again because its answer was lost, a change says what it said the first time."""
+    once: Any = resources._script
+
+    async def twice(**request: Any) -> Any:
+        await once(**request)
+        return await once(**request)
+
+    vars(resources)["_script"] = twice
+
+    def counted(old: Resource) -> Resource:
+        return old.with_data(now_s=NOW, n=old.data["n"] + 1)
+
+    created = await resources.create(new("schema/s", n=0))
+    assert await resources.get("schema/s") == created
+    with pytest.raises(ResourceAlreadyExists):
+        await resources.create(new("schema/s", n=0))
+    assert (await resources.change("schema/s", counted)).data == {"n": 1}
+    await resources.remove("schema/s")
+    assert await resources.find("schema/s") is None
+    with pytest.raises(ResourceNotFound):
+        await resources.remove("schema/s")
+
+
 async def test_no_child_is_born_to_a_parent_that_goes(resources: Resources) -> None:
     """Whatever the order of a deletion and a creation at once, no child is left without parent."""
     for n in range(20):

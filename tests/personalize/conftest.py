@@ -10,6 +10,7 @@ import pytest
 from ops.embedded import start_redis
 from tests.personalize.calls import client
 from tests.personalize.control import Control, control_of
+from tests.personalize.jobs import Service, service
 from tests.stack import Stack
 
 
@@ -53,3 +54,10 @@ async def make_control(control_redis: str) -> AsyncIterator[Callable[..., Contro
 def control(make_control: Callable[..., Control]) -> Control:
     """A control plane without resources."""
     return make_control()
+
+
+@pytest.fixture(scope="session")
+def jobs_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with a runner of jobs and an S3 that tests share: each uses groups of its own."""
+    with service(tmp_path_factory.mktemp("jobs")) as running:
+        yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Documents:
 
     def _of(self, shape: Shape, name: str) -> Any:
         if name in self.known and self._random.random() < 0.8:
-            return self._random.choice(self.known[name])
+            return copy.deepcopy(self._random.choice(self.known[name]))
         if isinstance(shape, StructureShape):
             required = shape.required_members
             return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3.session
+import boto3
 import pytest
 
 from models.errors import ClaimLost
@@ -94,11 +94,12 @@ class Cloud:
         world = world_of(read_declaration(path), self.settings)
         return world, pieces_of(world, self.settings)
 
-    def pace(self) -> Pace:
+    def pace(self, **options: Any) -> Pace:
         """A pace whose pauses run what waits in the queue of jobs."""
         return Pace(
             say=lambda label, status: self.said.append((label, status)),
             pause=lambda _: self.run_jobs(),
+            **options,
         )
 
     def run_jobs(self) -> None:
@@ -126,8 +127,8 @@ class Cloud:
 
     def everything(self) -> dict[str, list[str]]:
         """Names of all that there is, at every service."""
-        session: Any = boto3.session.Session()
-        personalize, s3, iam = map(session.client, ("personalize", "s3", "iam"))
+        personalize, s3 = boto3.client("personalize"), boto3.client("s3")
+        iam: Any = boto3.client("iam")
         buckets = [one["Name"] for one in s3.list_buckets()["Buckets"]]
         groups = [one["name"] for one in personalize.list_dataset_groups()["datasetGroups"]]
         return {

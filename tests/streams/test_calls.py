@@ -6,6 +6,8 @@ import json
 from collections import Counter, deque
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from streams.calls import (
     passed,
     pending,
     plan,
+    waiting,
 )
 
 lists_of_messages = st.lists(
@@ -35,9 +38,14 @@ lists_of_messages = st.lists(
 def messages_of(shapes: list[tuple[str, str | None, int]]) -> list[Message]:
     """Messages in one partition; no events means one that could not be read."""
     return [
-        Message("clicks", 0, offset, put_of(session, user, n_events, offset) if n_events else None)
+        message_of(put_of(session, user, n_events, offset) if n_events else None, offset)
         for offset, (session, user, n_events) in enumerate(shapes)
     ]
+
+
+def message_of(put: PutEvents | None, offset: int = 0) -> Message:
+    """A message all of whose events are to be forwarded."""
+    return Message("clicks", 0, offset, put, put.event_list if put else (), float(offset))
 
 
 def put_of(session: str, user: str | None, n_events: int, offset: int = 0) -> PutEvents:
@@ -46,7 +54,7 @@ def put_of(session: str, user: str | None, n_events: int, offset: int = 0) -> Pu
         Event("click", 1.7e9 + n, event_id=f"{session}-{offset}-{n}", item_id=f"i{n}")
         for n in range(n_events)
     ]
-    return PutEvents(session, events, user_id=user)
+    return PutEvents(session, events, user_id=user, tracking_id="shop")
 
 
 def events_of(messages: list[Message]) -> list[str | None]:
@@ -109,7 +117,7 @@ def test_parameters_carry_every_member() -> None:
         metric_attribution=MetricAttribution("mail"),
         properties={"a": "ü", "n": 1},
     )
-    message = Message("clicks", 0, 0, PutEvents("s1", [event], user_id="u1", tracking_id="shop"))
+    message = message_of(PutEvents("s1", [event], user_id="u1", tracking_id="shop"))
     request = parameters(list(pending([message])), "real-tracker")
     sent: dict[str, Any] = request["eventList"][0]
     assert request["trackingId"] == "real-tracker"
@@ -130,7 +138,7 @@ def test_parameters_carry_every_member() -> None:
 def test_properties_sent_as_text_stay_as_they_are() -> None:
     """JSON text in `properties` is not encoded twice."""
     event = Event("click", 1.7e9, event_id="e1", properties='{"a": 1}')
-    message = Message("clicks", 0, 0, PutEvents("s1", [event]))
+    message = message_of(PutEvents("s1", [event]))
     request = parameters(list(pending([message])), "real-tracker")
     assert request["eventList"][0]["properties"] == '{"a": 1}'
     assert "userId" not in request
@@ -153,12 +161,66 @@ def test_a_position_stops_at_the_first_open_message(
         assert moves == {}
     else:
         sizes = [n_events for _, _, n_events in shapes[:first_open]]
-        outcomes = {"forwarded": sum(sizes), "skipped": sizes.count(0)}
-        assert moves == {("clicks", 0): (first_open, +Counter(outcomes))}
+        expected = {"shop": {"forwarded": sum(sizes)}, "": {"skipped": sizes.count(0)}}
+        [(offset, outcomes)] = moves.values()
+        assert offset == first_open
+        assert {tracker: +Counter(n) for tracker, n in outcomes.items()} == {
+            tracker: Counter(n) for tracker, n in expected.items() if any(n.values())
+        }
     assert passed(queues) == {}
 
 
 def test_an_event_alone_is_a_valid_message() -> None:
     """What comes back from a dead letter is a message of the one event, session and user kept."""
-    event = list(pending([Message("clicks", 3, 42, put_of("s1", "u1", 10))]))[4]
-    assert parse(alone(event), now_s=1.8e9) == PutEvents("s1", [event.event], user_id="u1")
+    event = list(pending([message_of(put_of("s1", "u1", 10), 42)]))[4]
+    assert parse(alone(event), now_s=1.8e9) == PutEvents(
+        "s1", [event.event], user_id="u1", tracking_id="shop"
+    )
+
+
+def test_sessions_of_the_same_name_at_two_trackers_are_two() -> None:
+    """Events of two trackers never share a call."""
+    puts = [put_of("s1", "u1", 1), msgspec.structs.replace(put_of("s1", "u1", 1), tracking_id="b")]
+    messages = [message_of(put, n) for n, put in enumerate(puts * 2)]
+    planned = [[event.message.tracker for event in call] for calls in plan(pending(messages))
+               for call in calls]  # fmt: skip
+    assert planned == [["shop", "shop"], ["b", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("properties", "without", "sent"),
+    [
+        ({"a": 1, "email": "x"}, ["email"], {"a": 1}),
+        ('{"a": 1, "email": "x"}', ["email", "b"], {"a": 1}),
+        ({"a": {"email": 1}}, ["email"], {"a": {"email": 1}}),
+        ({"a": 1}, ["*"], None),
+        ('{"a": 1}', ["a"], None),
+        ({}, [], None),
+        (None, ["*"], None),
+    ],
+)
+def test_redacted_properties_do_not_leave(
+    properties: Any, without: list[str], sent: dict[str, Any] | None
+) -> None:
+    """Named keys are left out, whether properties came as text or as an object; so may all be."""
+    event = Event("click", 1.7e9, event_id="e1", item_id="i1", properties=properties)
+    [members] = parameters(
+        list(pending([message_of(PutEvents("s1", [event]))])), "t", without
+    )["eventList"]  # fmt: skip
+    text = members.get("properties")
+    assert (json.loads(text) if text else None) == sent
+    assert members["itemId"] == "i1"
+
+
+@given(lists_of_messages, st.sets(st.integers(0, 30)))
+def test_what_waits_is_counted_by_tracker_since_the_oldest(
+    shapes: list[tuple[str, str | None, int]], answered: set[int]
+) -> None:
+    """Unanswered events are summed, and the earliest of their messages gives the time."""
+    messages = messages_of(shapes)
+    for message in messages:
+        if message.offset in answered:
+            message.unanswered = 0
+    left = [message for message in messages if message.unanswered]
+    expected = {"shop": (sum(m.unanswered for m in left), left[0].at_s)} if left else {}
+    assert waiting(messages) == expected

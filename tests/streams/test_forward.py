@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import KafkaProducer
 
 from models.errors import NotConfigured
 from models.events import Event, PutEvents, encode, parse
-from models.ledger import ForwardCounts, forward_counts, forward_positions
 from models.settings import Settings
-from models.store import connect
 from ops.embedded import Server, start_broker, start_redis
 from streams.dead_letters import letters
 from streams.forward import BURST_S, LAST_BACKOFF_S, Pace, backoff_s, forward_app
-from streams.topics import Topics, ensure_topics
-from tests.streams.personalize_stub import Behaviour, PersonalizeStub
-
-WORKER = """
-from models.settings import Settings
-from streams.app import run
-from streams.forward import forward_app
-run(forward_app(Settings()))
-"""
-PATIENCE_S = 60.0
+from tests.streams.forwarding import PATIENCE_S, Bench, bench_on, wait_for
+from tests.streams.personalize_stub import Behaviour
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -63,14 +47,6 @@ def test_without_a_tracking_id_nothing_is_forwarded() -> None:
         forward_app(Settings(kafka="127.0.0.1:1", redis="redis://127.0.0.1:1"))
 
 
-def wait_for(claim: Callable[[], Any], what: str) -> None:
-    """Return once the claim holds; fails when patience ends."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not claim():
-        assert time.monotonic() < deadline_s, f"never: {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A broker that this module's tests share, each with topics of its own."""
@@ -79,100 +55,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-@dataclass
-class Bench:
-    """One test's topics, keys and AWS, and the forwarders between them."""
-
-    settings: Settings
-    stub: PersonalizeStub
-    folder: Path
-    redis: Server
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    sent: dict[str, list[str]] = field(default_factory=dict)
-
-    def start(self, **overrides: str) -> subprocess.Popen[bytes]:
-        """A forwarder process."""
-        env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "RECOMMENDER_KAFKA": self.settings.kafka,
-            "RECOMMENDER_REDIS": self.settings.redis,
-            "RECOMMENDER_GROUP": self.settings.group,
-            "RECOMMENDER_TOPIC_PREFIX": self.settings.topic_prefix,
-            "RECOMMENDER_PARTITIONS": str(self.settings.partitions),
-            "RECOMMENDER_SESSION_TIMEOUT_S": "2",
-            "RECOMMENDER_FORWARD_TRACKING_ID": "real-tracker",
-            "RECOMMENDER_FORWARD_TIMEOUT_S": "0.5",
-            "AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": self.stub.url,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            **overrides,
-        }
-        with (self.folder / "forward.log").open("ab") as log:
-            worker = subprocess.Popen([sys.executable, "-c", WORKER], env=env, stderr=log)
-        self.workers.append(worker)
-        return worker
-
-    def send(self, n_sessions: int, n_messages: int, n_events: int = 1) -> None:
-        """Produce messages of many sessions, one after another, to clicks."""
-        messages = []
-        for _ in range(n_messages):
-            for session in (f"s{n}" for n in range(n_sessions)):
-                known = self.sent.setdefault(session, [])
-                ids = [f"{session}/{len(known) + n}" for n in range(n_events)]
-                events = [Event("click", 1.7e9, event_id=event_id, item_id="i") for event_id in ids]
-                known.extend(ids)
-                put = PutEvents(session, events, user_id=f"u-{session}", tracking_id="shop")
-                messages.append((session, encode(put)))
-        self.produce(*messages)
-
-    def produce(self, *messages: tuple[str, bytes]) -> None:
-        """Put bytes on the clicks topic, each under the key of its session."""
-        producer = KafkaProducer(bootstrap_servers=self.settings.kafka, linger_ms=5)
-        for session, raw in messages:
-            producer.send(Topics.of(self.settings).clicks, key=session.encode(), value=raw)
-        producer.flush()
-        producer.close()
-
-    async def counts(self) -> ForwardCounts:
-        """The ledger's counters."""
-        async with connect(self.settings.redis) as client:
-            return await forward_counts(client, self.settings.group)
-
-    async def positions(self) -> dict[str, int]:
-        """The ledger's positions."""
-        async with connect(self.settings.redis) as client:
-            return await forward_positions(client, self.settings.group)
-
-    async def until(self, claim: Callable[[ForwardCounts], bool], what: str) -> ForwardCounts:
-        """The counters once they are so."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not claim(counts := await self.counts()):
-            log = (self.folder / "forward.log").read_text()[-3000:]
-            assert self.workers[-1].poll() is None, f"the forwarder has ended\n{log}"
-            assert time.monotonic() < deadline_s, f"never: {what}; {counts}\n{log}"
-            time.sleep(0.05)  # noqa: ASYNC251  nothing else runs in this loop
-        return counts
-
-
 @pytest.fixture
 def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Topics and keys of the test's own; its forwarders are gone afterwards."""
-    server = start_redis(tmp_path)
-    settings = Settings(
-        kafka=broker.address,
-        redis=server.url,
-        topic_prefix=f"{request.node.name}.",
-        group=request.node.name[:50],
-        partitions=2,
-    )
-    ensure_topics(settings)
-    with PersonalizeStub() as stub:
-        made = Bench(settings, stub, tmp_path, server)
+    """Topics and keys of the test's own."""
+    with bench_on(broker, tmp_path, request.node.name) as made:
         yield made
-        for worker in made.workers:
-            worker.kill()
-            worker.wait()
-        made.redis.stop()
 
 
 async def test_every_event_arrives_in_order_through_all_kinds_of_trouble(bench: Bench) -> None:

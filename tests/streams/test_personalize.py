@@ -10,9 +10,12 @@ from typing import Any
 
 import botocore.exceptions as boto
 import pytest
+from botocore.stub import Stubber
 
 from models.errors import NotConfigured
+from models.events import Event, MetricAttribution, PutEvents
 from models.settings import Settings
+from streams.calls import Message, parameters, pending
 from streams.personalize import Answer, CallFailed, Tracker, answer_of, describe
 from tests.streams.personalize_stub import Behaviour, PersonalizeStub
 
@@ -142,6 +145,7 @@ def test_a_long_strange_text_becomes_one_bounded_line() -> None:
     [
         (400, "ValidationException", Answer.REFUSED),
         (413, "413", Answer.REFUSED),
+        (400, "400", Answer.FAILED),
         (404, "ResourceNotFoundException", Answer.FAILED),
         (400, "ExpiredTokenException", Answer.DENIED),
         (400, "ThrottlingException", Answer.THROTTLED),
@@ -170,3 +174,75 @@ def test_a_wrong_profile_is_said_at_the_start(
     with pytest.raises(NotConfigured, match="nobody"):
         tracker()
     assert stub.requests == []
+
+
+def full_call() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters made of a call with all that an event can hold, and what boto3 is to get."""
+    event = Event(
+        "purchase",
+        1_700_000_000.25,
+        event_id="e1",
+        item_id="i9",
+        event_value=2.5,
+        impression=["i9", "i3"],
+        recommendation_id="r1",
+        metric_attribution=MetricAttribution("mail"),
+        properties={"size": 1},
+    )
+    put = PutEvents("s1", [event, Event("click", 1.0, event_id="e2")], user_id="u1")
+    call = list(pending([Message("clicks", 0, 0, put, put.event_list)]))
+    expected = {
+        "trackingId": "real",
+        "userId": "u1",
+        "sessionId": "s1",
+        "eventList": [
+            {
+                "eventId": "e1",
+                "eventType": "purchase",
+                "sentAt": datetime(2023, 11, 14, 22, 13, 20, 250_000, UTC),
+                "itemId": "i9",
+                "eventValue": 2.5,
+                "impression": ["i9", "i3"],
+                "recommendationId": "r1",
+                "metricAttribution": {"eventAttributionSource": "mail"},
+                "properties": '{"size":1}',
+            },
+            {"eventId": "e2", "eventType": "click", "sentAt": datetime(1970, 1, 1, 0, 0, 1,
+                                                                       tzinfo=UTC)},
+        ],
+    }  # fmt: skip
+    return parameters(call, "real"), expected
+
+
+def test_boto3_gets_exactly_the_members_of_the_api() -> None:
+    """Botocore finds the request valid by its own model, and member for member as expected."""
+    request, expected = full_call()
+    one = tracker()
+    with Stubber(one._client) as stubber:
+        stubber.add_response("put_events", {}, expected)
+        one.put(request)
+        stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "answer"),
+    [
+        ("InvalidInputException", 400, Answer.REFUSED),
+        ("ThrottlingException", 400, Answer.THROTTLED),
+        ("InternalFailure", 500, Answer.FAILED),
+        ("AccessDeniedException", 403, Answer.DENIED),
+    ],
+)
+def test_errors_that_botocore_models_have_their_meaning(
+    code: str, status: int, answer: Answer
+) -> None:
+    """What botocore raises for an error is taken for what it is."""
+    request, expected = full_call()
+    one = tracker()
+    with Stubber(one._client) as stubber:
+        stubber.add_client_error(
+            "put_events", code, "why", http_status_code=status, expected_params=expected
+        )
+        with pytest.raises(CallFailed) as caught:
+            one.put(request)
+    assert caught.value.answer is answer

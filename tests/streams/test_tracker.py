@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from models.errors import InvalidEvent, Unavailable
+from models.errors import InvalidEvent, InvalidRecord, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
+from models.records import parse_record
 from models.settings import Settings
 from models.tokens import Published, parse_token
 from ops.embedded import Server, free_port, start_broker
@@ -65,7 +66,15 @@ def mortal(tmp_path: Path) -> Iterator[Server]:
 
 
 def read(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, PutEvents]]:
-    """Everything in a topic: key and message by partition and offset."""
+    """Everything in a topic of events: key and message by partition and offset."""
+    return {
+        place: (key, parse(value, now_s=NOW_S * 2))
+        for place, (key, value) in raw(settings, topic).items()
+    }
+
+
+def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, bytes]]:
+    """Everything in a topic: key and value by partition and offset."""
     consumer = KafkaConsumer(
         bootstrap_servers=settings.kafka, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -82,8 +91,8 @@ def read(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, P
             assert time.monotonic() < deadline_s, "the topic cannot be read"
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
-                    message = parse(record.value, now_s=NOW_S * 2)
-                    found[record.partition, record.offset] = (record.key, message)
+                    value = record.value or b""
+                    found[record.partition, record.offset] = (record.key, value)
         return found
     finally:
         consumer.close()
@@ -335,3 +344,30 @@ def test_after_closing_nothing_is_sent(settings: Settings) -> None:
     tracker.close()
     with pytest.raises(Unavailable, match="not connected"):
         tracker.track("u", "s", "i", "click").result()
+
+
+def test_records_go_to_their_topics_under_their_ids(settings: Settings) -> None:
+    """Each item or user has its key, so its records stay in order; None removes one."""
+    with Tracker(settings, now_s=lambda: NOW_S) as tracker:
+        items = tracker.put_items("shop", [(f"i{n}", {"N": n}) for n in range(20)]).result()
+        users = tracker.put_users("shop", [("ada", {"AGE": 36})]).result()
+        again = tracker.put_users("shop", [("ada", None)]).result()
+        assert tracker.put_items("shop", []).result().published == ()
+        with pytest.raises(InvalidRecord):
+            tracker.put_items("shop", [("good", {}), ("bad", {"A": []})])  # type: ignore[dict-item]
+        with pytest.raises(InvalidRecord):
+            tracker.put_items("a/b", [("good", {})])
+
+    assert {one.kind for one in items.published} == {"items"}
+    assert len(parse_token(items.token())) == len({one.partition for one in items.published}) > 1
+    (first,), (second,) = users.published, again.published
+    assert (first.partition, first.offset + 1) == (second.partition, second.offset)
+    found = raw(settings, Topics.of(settings).items)
+    assert len(found) == 20
+    for one in items.published:
+        key, value = found[one.partition, one.offset]
+        record = parse_record("items", key, value, now_s=NOW_S)
+        assert key == f"shop/{record.id}".encode()
+        assert record == ("shop", f"i{record.properties['N']}", record.properties, NOW_S)  # type: ignore[index]
+    kept = raw(settings, Topics.of(settings).users)
+    assert kept[second.partition, second.offset] == (b"shop/ada", b"")

@@ -1,0 +1,29 @@
+"""How many requests each route gets, how they end and how long they take."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
+LATENCY = Histogram(
+    "recommender_request_seconds",
+    "Duration of HTTP requests",
+    ["route"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+
+
+def count(route: str, status: int, *, started: float) -> None:
+    """Count one request that began at `started`, of `time.perf_counter`, and ends now."""
+    requests, latency = _series(route, status)
+    requests.inc()
+    latency.observe(time.perf_counter() - started)
+
+
+@functools.cache
+def _series(route: str, status: int) -> tuple[Counter, Histogram]:
+    """The series of a route; looking them up by label costs more than counting."""
+    return REQUESTS.labels(route, status), LATENCY.labels(route)

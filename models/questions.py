@@ -1,0 +1,126 @@
+"""What a recipe's question is answered with, and which items a filter lets through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.answers import Answer
+from models.errors import InvalidInput
+from models.filters import Filter, Part, seen_types
+from models.metadata import user_properties
+from models.recipes import Recipe
+from models.recommender import Recommender
+from models.records import Properties
+
+NEEDS: Mapping[Part, str] = {
+    "interactions": "userId",
+    "user": "userId",
+    "current_item": "itemId",
+}
+"""The id in a question without which a filter cannot be what it says."""
+
+SCORE_DIGITS = 7
+FOUND = ("ranked", "retrieved")
+"""Levels of answers that follow from what a user did; the others show what is popular."""
+
+
+def is_scored(recipe: Recipe) -> bool:
+    """Whether Personalize gives a score with each item: by recipes for one user, of no domain.
+
+    >>> from models.recipes import RECIPES
+    >>> [is_scored(RECIPES[f"aws-{name}"]) for name in ("hrnn", "sims")]
+    [True, False]
+    """
+    return recipe.type in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and recipe.domain is None
+
+
+def scores_of(answer: Answer) -> dict[str, float]:
+    """The score of each item of an answer, as Personalize scales them."""
+    # Scores of what is popular are relative to the first; those of a user's candidates are shares.
+    is_found = answer.level in FOUND
+    total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
+    return {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
+
+
+async def answered(
+    recommender: Recommender,
+    recipe: Recipe,
+    *,
+    user_id: str | None,
+    item_id: str | None,
+    k: int,
+    now_s: float,
+) -> Answer:
+    """The answer to a recipe's question for items; someone unknown gets what is trending."""
+    if recipe.type == "USER_PERSONALIZATION":
+        return await recommender.recommend(user_id=user_id, item_id=item_id, k=k, now_s=now_s)
+    if recipe.type == "RELATED_ITEMS" and item_id is not None:
+        return await recommender.similar(item_id, k=k, now_s=now_s)
+    if recipe.name.endswith("trending-now"):
+        return await recommender.trending(k=k, now_s=now_s)
+    return await recommender.popular(k=k, now_s=now_s)
+
+
+async def let_through(
+    recommender: Recommender,
+    found: Filter,
+    items: Sequence[str],
+    *,
+    user_id: str | None,
+    item_id: str | None,
+    values: Mapping[str, str],
+    now_s: float,
+) -> list[str]:
+    """The items that a filter lets through, in their order.
+
+    Reads what has taken effect until now: a purchase counts in the next answer.
+
+    Raises
+    ------
+    InvalidInput
+        The filter lacks an id or a value that it needs.
+    """
+    ids = {"userId": user_id, "itemId": item_id}
+    for part, name in NEEDS.items():
+        if part in found.reads and ids[name] is None:
+            raise InvalidInput(f"the filter needs a {name}")
+    reads: dict[str, Any] = {}
+    if "properties" in found.reads:
+        reads["properties"] = await _properties(recommender, items, now_s)
+    if "interactions" in found.reads:
+        reads["interactions"] = await _interactions(recommender, user_id, now_s)
+    if "user" in found.reads and user_id is not None:
+        reads["user"] = await user_properties(recommender.store, user_id)
+    if "current_item" in found.reads and item_id is not None:
+        (reads["current_item"],) = await _properties(recommender, [item_id], now_s)
+    allowed = found.allowed(items, values=values, **reads)
+    return [item for item, is_allowed in zip(items, allowed.tolist(), strict=True) if is_allowed]
+
+
+async def _properties(
+    recommender: Recommender, items: Sequence[str], now_s: float
+) -> list[Properties | None]:
+    indexes = await recommender.store.item_indexes(items)
+    known = await recommender.catalogue.properties([n for n in indexes if n], now_s)
+    by_index = dict(zip((n for n in indexes if n), known, strict=True))
+    return [by_index.get(index) for index in indexes]
+
+
+async def _interactions(
+    recommender: Recommender, user_id: str | None, now_s: float
+) -> dict[str, set[str]]:
+    """Types of the user's events by item; see `models.filters.seen_types`."""
+    overview = await recommender.catalogue.refresh(now_s)
+    history = await recommender.history(user_id, None, now_s=now_s)
+    is_item = history.items > 0
+    items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
+    names = await recommender.catalogue.names(items)
+    types = overview.types
+    if any(code not in types for code in codes):
+        types = await recommender.store.event_types()
+    return seen_types(
+        (name, types[code])
+        for name, code in zip(names, codes, strict=True)
+        if name is not None and code in types
+    )

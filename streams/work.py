@@ -1,0 +1,98 @@
+"""A job under way: what it works with, how it notes how far it is, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from models.errors import ClaimLost
+from models.jobs import Job, Jobs
+from models.resources import Resources
+from models.settings import Settings
+from models.tenants import Tenants
+from streams.objects import Objects
+from streams.tracker import Tracker
+
+T = TypeVar("T")
+
+LOOK_EVERY = 100
+"""Pieces of work in a thread between two looks at whether it is to end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of a job that did what it could; see `models.jobs.Jobs.succeed`."""
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass
+class Work:
+    """A claimed job, and what it works with.
+
+    Attributes
+    ----------
+    tracker
+        Opens the sender of events and metadata at its first call; blocking.
+    stopping
+        Set when the work is to end at once: its claim is lost, it was stopped, or the runner ends.
+    is_ending
+        Whether the job is being ended: its claim goes with that.
+    """
+
+    job: Job
+    resources: Resources
+    tenants: Tenants
+    objects: Objects
+    tracker: Callable[[], Tracker]
+    clock: Callable[[], float]
+    stopping: threading.Event = field(default_factory=threading.Event)
+    is_ending: bool = False
+    noted: dict[str, Any] = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.noted = dict(self.job.resource.hidden)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the runner."""
+        return self.resources.settings
+
+    @property
+    def group(self) -> str:
+        """The name of the dataset group that the job is of."""
+        paths = (self.job.path, *self.job.resource.links)
+        return next(path.partition("/")[2] for path in paths if path.startswith("dataset-group/"))
+
+    async def note(self, **hidden: Any) -> None:  # noqa: ANN401  any JSON
+        """Keep how far the job is, for whoever goes on with it; raises `ClaimLost`."""
+        await Jobs(self.resources).note(self.job, now_s=self.clock(), **hidden)
+        self.noted |= hidden
+
+    def until_stopped(self, parts: Iterable[T]) -> Iterator[T]:
+        """The same parts; `ClaimLost` between two of them once the work is to end."""
+        for n, part in enumerate(parts):
+            if n % LOOK_EVERY == 0 and self.stopping.is_set():
+                raise ClaimLost(f"{self.job.path} is to end")
+            yield part
+
+    async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
+        """What a blocking call gives; cancelled, the call is told to end, and has ended."""
+        calling = asyncio.create_task(asyncio.to_thread(call, *arguments))
+        try:
+            return await asyncio.shield(calling)
+        except asyncio.CancelledError:
+            self.stopping.set()
+            await asyncio.wait({calling})
+            raise
+
+    def wait(self, asked: Coroutine[Any, Any, T]) -> T:
+        """What comes of a coroutine on the runner's loop, for a call `in_thread`."""
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()

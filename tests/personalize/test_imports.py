@@ -1,0 +1,96 @@
+"""Import jobs of a running service: rows take effect once each, and bad ones are told of."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from tests.personalize.control import INTERACTIONS, schema_text
+from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings
+
+EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
+COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
+
+
+def new_group(one: Service, name: str) -> str:
+    """The ARN of a new dataset group."""
+    return str(one.personalize.create_dataset_group(name=name)["datasetGroupArn"])
+
+
+def test_an_import_takes_effect_once(jobs_service: Service) -> None:
+    """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
+    one, rows = jobs_service, ratings()
+    dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
+    one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]))
+    # The columns may stand in any order, and others beside them.
+    one.put("data", "once/b.csv", csv_text(["MORE", *reversed(COLUMNS)], rows[700:]))
+    first = one.imported("once-1", dataset, "s3://data/once/")
+    counts = one.counts("once")
+    second = one.imported("once-2", dataset, "s3://data/once/", importMode="INCREMENTAL")
+
+    assert (first["status"], first.get("failureReason")) == ("ACTIVE", None)
+    assert counts["events"] == len(rows)
+    assert second["status"] == "ACTIVE"
+    assert one.counts("once")["events"] == len(rows)
+
+
+def test_bad_rows_are_told_of(jobs_service: Service) -> None:
+    """A few are left out and told of; where columns lack, or many are bad, nothing is sent."""
+    one, rows = jobs_service, ratings()
+    dataset = one.dataset(new_group(one, "bad"), "INTERACTIONS", schema_text(*EVENTS))
+    few: list[dict[str, Any]] = [dict(row) for row in rows[:500]]
+    few[3]["ITEM_ID"] = ""
+    few[7]["TIMESTAMP"] = "yesterday"
+    many = [row | {"TIMESTAMP": START_S + 10**9} if n % 2 else row for n, row in enumerate(rows)]
+    lacking = one.imported(
+        "bad-1", dataset, one.put("data", "bad/lacking.csv", "user_id,ITEM_ID\nu,i\n")
+    )
+    too_many = one.imported(
+        "bad-2", dataset, one.put("data", "bad/many.csv", csv_text(COLUMNS, many))
+    )
+    before = one.counts("bad")
+    nothing = one.imported("bad-3", dataset, "s3://data/nowhere/")
+    some = one.imported("bad-4", dataset, one.put("data", "bad/few.csv", csv_text(COLUMNS, few)))
+
+    assert (lacking["status"], lacking["failureReason"]) == (
+        "CREATE FAILED",
+        "Input CSV is missing the following columns:[USER_ID, TIMESTAMP, EVENT_TYPE, EVENT_VALUE]",
+    )
+    assert too_many["status"] == "CREATE FAILED"
+    assert "750 of 1500 rows are bad" in too_many["failureReason"]
+    assert "too far in the future" in too_many["failureReason"]
+    assert before == {}
+    assert nothing["status"] == "CREATE FAILED"
+    assert "no object at s3://data/nowhere/" in nothing["failureReason"]
+    assert some["status"] == "ACTIVE"
+    assert some["failureReason"].startswith(
+        "2 of 500 rows were left out: s3://data/bad/few.csv line 5: ITEM_ID is empty; "
+    )
+    assert "line 9: TIMESTAMP is 'yesterday', not of type long" in some["failureReason"]
+    assert one.counts("bad")["events"] == 498
+
+
+def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) -> None:
+    """Another goes on where it was, though late rows are older than all that is kept of a user."""
+    one = jobs_service
+    dataset = one.dataset(new_group(one, "killed"), "INTERACTIONS", schema_text(*INTERACTIONS))
+    # Of few users, newest first: what is kept of them cannot tell that an old row was there.
+    rows = [
+        {"USER_ID": f"u{n % 7}", "ITEM_ID": f"m{n % 50}", "TIMESTAMP": START_S - n}
+        for n in range(12_000)
+    ]
+    where = one.put("data", "killed.csv", csv_text(INTERACTIONS, rows))
+    job = one.import_job("killed", dataset, where)
+    one.stack.wait(
+        lambda: one.counts("killed").get("events", 0) > 2500, "2500 rows are in effect", PATIENCE_S
+    )
+    runner = one.stack.processes[-1]
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    under_way = one.import_of(job)()["status"]
+    one.stack.start("jobs")
+    ended = one.ended(one.import_of(job))
+
+    assert under_way == "CREATE IN_PROGRESS"
+    assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
+    assert one.counts("killed")["events"] == len(rows)

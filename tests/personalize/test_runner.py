@@ -1,0 +1,285 @@
+"""The runner of jobs in this process: claims, ends and leaves jobs, on a real Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import scratch
+from models.metadata import put_items
+from models.store import Part, StoredEvent, StoredMessage, shard_of
+from streams import jobs
+from streams.jobs import Runner
+from streams.objects import Objects
+from streams.work import Outcome, Work
+from tests.personalize.control import ROLE, Control
+
+START_S = 1_700_000_000
+
+
+def runner_of(control: Control, folder: Path) -> Runner:
+    """A runner of a control plane's jobs, with a folder for S3."""
+    context = control.context
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "results").mkdir(exist_ok=True)
+    return Runner(context.resources, context.tenants, Objects(str(folder)), lambda: control.now_s)
+
+
+async def run_next(control: Control, runner: Runner) -> None:
+    """Run the job that waits longest."""
+    await runner.run_one(await control.claimed())
+
+
+async def events(control: Control, group: str, n_users: int, each: int) -> None:
+    """Bring events into effect: user n takes items of its own kind."""
+    store = control.context.tenants.store(group)
+    for user in range(n_users):
+        message = StoredMessage(
+            user,
+            f"u{user}",
+            f"u{user}",
+            shard_of(f"u{user}"),
+            control.now_s,
+            [
+                StoredEvent(
+                    f"i{3 * ((n + user) % 20) + user % 3}",
+                    START_S + 100 * n + user,
+                    "watch",
+                    0.0,
+                    False,
+                    1000 * user + n,
+                )
+                for n in range(each)
+            ],
+        )
+        await store.apply([Part("test/0", user - 1, [message])], now_s=control.now_s)
+
+
+async def deletion(control: Control, group: str, name: str = "d") -> Callable[[], Any]:
+    """Describes a new job that deletes the users in data/users.csv."""
+    created = await control(
+        "CreateDataDeletionJob",
+        jobName=name,
+        datasetGroupArn=group,
+        dataSource={"dataLocation": "s3://data/users.csv"},
+        roleArn=ROLE,
+    )
+
+    async def described() -> dict[str, Any]:
+        arn = created["dataDeletionJobArn"]
+        answer = await control("DescribeDataDeletionJob", dataDeletionJobArn=arn)
+        return dict(answer["dataDeletionJob"])
+
+    return described
+
+
+async def test_users_are_erased(control: Control, tmp_path: Path) -> None:
+    """Those of whom there was something are counted; a row without a user ends the job."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 3, 2)
+    described = await deletion(control, group)
+    (tmp_path / "data" / "users.csv").write_text("USER_ID\nu0\nnobody\nu2\n")
+    await run_next(control, runner)
+    done = await described()
+    described = await deletion(control, group, "e")
+    (tmp_path / "data" / "users.csv").write_text('USER_ID\nu1\n""\n')
+    await run_next(control, runner)
+    failed = await described()
+    store = control.context.tenants.store("g")
+
+    assert (done["status"], done["numDeleted"]) == ("COMPLETED", 2)
+    assert (failed["status"], failed["failureReason"]) == (
+        "FAILED",
+        "s3://data/users.csv line 3: USER_ID is empty",
+    )
+    assert await store.redis.keys(store.key("history:*")) == [b"{g}:history:u:u1"]
+
+
+async def test_a_group_goes_with_all_that_is_in_it(control: Control, tmp_path: Path) -> None:
+    """Nothing of it is left in Redis, and it is listed no more."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 2, 2)
+    await control("DeleteDatasetGroup", datasetGroupArn=group)
+    await run_next(control, runner)
+
+    assert await control.context.tenants.redis.keys("{g}:*") == []
+    names = [one["name"] for one in (await control("ListDatasetGroups"))["datasetGroups"]]
+    assert "g" not in names
+
+
+async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
+    """The reason says which, and what to check."""
+    described = await deletion(control, await control.group())
+    await run_next(control, runner_of(control, tmp_path))
+    failed = await described()
+
+    assert failed["status"] == "FAILED"
+    assert "no object at s3://data/users.csv" in failed["failureReason"]
+
+
+async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -> None:
+    """Its metrics are there, and the scratch group is not, even one that was left behind."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 60, 20)
+    await control.context.tenants.redis.hset(scratch.SCRATCH, "scratch.gone", "solution/x/gone")
+    await control.context.tenants.redis.set("{scratch.gone}:items", "left")
+    for n, recipe in enumerate(
+        ("aws-user-personalization-v2", "aws-similar-items", "aws-popularity-count")
+    ):
+        solution = await control.solution(group, f"s{n}", recipe)
+        created = await control("CreateSolutionVersion", solutionArn=solution)
+        await run_next(control, runner)
+        metrics = (await control("GetSolutionMetrics", **created))["metrics"]
+
+        assert len(metrics) == 8
+        # What is most popular is, here, what none of the test users takes next.
+        assert (metrics["mean_reciprocal_rank_at_25"] > 0) is (n < 2)
+        assert 0 < metrics["coverage"] <= 1
+    assert await control.context.tenants.redis.keys("{scratch.*") == []
+    assert await control.context.tenants.redis.exists(scratch.SCRATCH) == 0
+
+
+async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
+    """AutoML takes the recipe with the better reciprocal rank, which the version has then."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 60, 20)
+    solution = (
+        await control("CreateSolution", name="s", datasetGroupArn=group, performAutoML=True)
+    )["solutionArn"]
+    created = await control("CreateSolutionVersion", solutionArn=solution)
+    await run_next(control, runner)
+    arn = (await control("DescribeSolutionVersion", **created))["solutionVersion"]["recipeArn"]
+    path = created["solutionVersionArn"].rpartition(":")[2]
+    measured = (await control.context.resources.get(path)).hidden["measured"]
+    best = max(measured, key=lambda name: measured[name]["mean_reciprocal_rank_at_25"])
+
+    assert len(measured) == 2
+    assert arn == f"arn:aws:personalize:::recipe/{best}"
+
+
+async def test_minimums_have_amazons_words(control: Control, tmp_path: Path) -> None:
+    """A version of a group with 24 users fails; a limit of fewer interactions says so, too."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 24, 50)
+    solution = await control.solution(group)
+    created = await control("CreateSolutionVersion", solutionArn=solution)
+    await run_next(control, runner)
+    failed = (await control("DescribeSolutionVersion", **created))["solutionVersion"]
+
+    assert (failed["status"], failed["failureReason"]) == (
+        "CREATE FAILED",
+        "Dataset has fewer than 25 users with at least 2 interactions each.",
+    )
+
+
+async def test_batches_answer_each_line(control: Control, tmp_path: Path) -> None:
+    """Similar items without scores, rankings with filters, and the error of a line in its place."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 60, 20)
+    await control(
+        "CreateFilter",
+        name="unseen",
+        datasetGroupArn=group,
+        filterExpression='EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("watch")',
+    )
+    asked = {
+        "aws-similar-items": ['{"itemId": "i0"}', "nonsense", '{"itemId": "unknown"}'],
+        "aws-personalized-ranking": ['{"userId": "u0", "itemList": ["i0", "i3", "i1", "i4"]}'],
+    }
+    answers = {}
+    for recipe, lines in asked.items():
+        (tmp_path / "data" / f"{recipe}.json").write_text("\n".join(lines))
+        solution = await control.solution(group, recipe, recipe)
+        version = await control.version(solution)
+        more = {"filterArn": control.arn("filter/unseen")} if "ranking" in recipe else {}
+        await control(
+            "CreateBatchInferenceJob",
+            jobName=recipe,
+            solutionVersionArn=version,
+            numResults=10,
+            roleArn=ROLE,
+            jobInput={"s3DataSource": {"path": f"s3://data/{recipe}.json"}},
+            jobOutput={"s3DataDestination": {"path": "s3://results/"}},
+            **more,
+        )
+        await run_next(control, runner)
+        text = (tmp_path / "results" / f"{recipe}.json.out").read_text()
+        answers[recipe] = [json.loads(line) for line in text.splitlines()]
+    known, bad, unknown = answers["aws-similar-items"]
+    (ranked,) = answers["aws-personalized-ranking"]
+
+    assert len(known["output"]["recommendedItems"]) == 10
+    assert "scores" not in known["output"]
+    assert (bad["input"], bad["output"]) == ("nonsense", None)
+    assert bad["error"]
+    assert unknown["error"] is None
+    assert set(ranked["output"]["recommendedItems"]) == {"i1", "i4"}
+    assert sum(ranked["output"]["scores"]) == pytest.approx(1, abs=1e-5)
+
+
+async def test_segments_by_attributes(control: Control, tmp_path: Path) -> None:
+    """Users of items with the attributes; a query that is none has an error."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 30, 5)
+    store = control.context.tenants.store("g")
+    kinds = [(f"i{n}", {"KIND": "odd" if n % 3 else "even"}) for n in range(60)]
+    await put_items(store, kinds, control.now_s)
+    solution = await control.solution(group, "s", "aws-item-attribute-affinity")
+    version = await control.version(solution)
+    lines = [{"itemAttributes": 'ITEMS.kind = "even"'}, {"itemAttributes": "what"}]
+    (tmp_path / "data" / "q.json").write_text("\n".join(map(json.dumps, lines)))
+    await control(
+        "CreateBatchSegmentJob",
+        jobName="s",
+        solutionVersionArn=version,
+        roleArn=ROLE,
+        jobInput={"s3DataSource": {"path": "s3://data/q.json"}},
+        jobOutput={"s3DataDestination": {"path": "s3://results/"}},
+    )
+    await run_next(control, runner)
+    text = (tmp_path / "results" / "q.json.out").read_text()
+    answer, bad = (json.loads(line) for line in text.splitlines())
+
+    assert set(answer["output"]["recommendedUsers"]) == {f"u{n}" for n in range(0, 30, 3)}
+    assert "line 1" in bad["error"]
+
+
+async def test_a_runner_that_ends_leaves_its_job(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled, it lets what works in a thread end, and another claims the job at once."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def for_ever(work: Work) -> None:
+        entered.set()
+        try:
+            for _ in work.until_stopped(iter(int, 1)):
+                pass
+        finally:
+            ended.set()
+
+    async def busy(work: Work) -> Outcome:
+        await work.note(row=3)
+        await work.in_thread(for_ever, work)
+        return Outcome()
+
+    monkeypatch.setattr(jobs, "HANDLERS", {"data-deletion-job": busy})
+    await deletion(control, await control.group())
+    job = await control.claimed()
+    task = asyncio.create_task(runner_of(control, tmp_path).run_one(job))
+    await asyncio.to_thread(entered.wait)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    again = await control.claimed()
+
+    assert ended.is_set()
+    assert again.path == job.path
+    assert again.resource.hidden == {"row": 3}
