@@ -342,6 +342,33 @@ async def test_examples_are_sent_in_the_name_of_their_group(redis_url: str) -> N
     await tenants.redis.aclose()
 
 
+async def test_whose_events_these_are_is_asked_until_redis_answers(worker: Worker) -> None:
+    """While Redis is away nothing is buried for being unknown; partitions that move on are left."""
+    tenants = worker.sessions.tenants
+    await tenants.register("t-books", "books")
+    ask, failures = tenants.group_of, itertools.count()
+
+    async def away(tracking_id: str) -> str | None:
+        if next(failures) < 2:
+            raise ConnectionError
+        return await ask(tracking_id)
+
+    tenants.group_of = away  # type: ignore[method-assign]
+    worker.send(FIRST, "a", tracking_id="t-books")
+    await worker.read(FIRST)
+    assert (await worker.in_effect("books"))[0] == 1
+
+    async def moved(_: str) -> str | None:
+        await worker.assign(SECOND)
+        raise ConnectionError
+
+    tenants.group_of = moved  # type: ignore[method-assign]
+    worker.send(FIRST, "b", tracking_id="t-books")
+    await worker.read(FIRST)
+    assert (await worker.in_effect("books"))[0] == 1
+    assert worker.letters == []
+
+
 async def no_rewind(positions: Mapping[Partition, int]) -> None:
     """Nothing is read again."""
     raise AssertionError(positions)
