@@ -362,7 +362,7 @@ async def test_whose_events_these_are_is_asked_until_redis_answers(worker: Worke
         await worker.assign(SECOND)
         raise ConnectionError
 
-    tenants.group_of = moved  # type: ignore[method-assign]
+    tenants.group_of = moved  # type: ignore[method-assign,assignment]
     worker.send(FIRST, "b", tracking_id="t-books")
     await worker.read(FIRST)
     assert (await worker.in_effect("books"))[0] == 1
