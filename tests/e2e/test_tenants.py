@@ -45,7 +45,7 @@ def test_the_ranker_learns_of_every_group(stack: Callable[..., Stack]) -> None:
         for n in range(4):
             one.click(f"i{n}", user="ada", session="ada-1", tracking_id=books)
         kept = one.stored(lambda store: store.load_ranker(), group=books)
-        return bool(json.loads(kept.get("scoreboard", b'{"n": 0}'))["n"])
+        return bool(json.loads(kept.get("interactions:scoreboard", b'{"n": 0}'))["n"])
 
     one.wait(has_learned, "the group's ranker has learned")
     assert one.counts().get("events") == 1
