@@ -67,6 +67,7 @@ lock: ## Both locks, after a change of the dependencies in pyproject.toml; needs
 
 bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.prepare
 	$(BIN)/python -m benchmarks.filters
 	$(BIN)/python -m benchmarks.learning $(EVENTS)
 	$(BIN)/python -m benchmarks.learning $(EVENTS) --events-per-message 10

@@ -14,8 +14,11 @@ from typing import Any
 import boto3
 import pytest
 
+from models import imports, schemas
 from models.errors import CannotPrepare
+from models.schemas import check_columns
 from models.settings import Settings
+from streams.columns import Kind
 from streams.findings import Report
 from streams.prepare import Options, prepare
 from tests.buckets import s3_server, use_aws_environment
@@ -192,3 +195,29 @@ def test_a_folder_stands_for_buckets(tmp_path: Path) -> None:
     text = (tmp_path / "raw-data" / "out" / "interactions.csv").read_text()
     assert text.splitlines()[0] == "USER_ID,ITEM_ID,TIMESTAMP"
     assert len(text.splitlines()) == 4
+
+
+def test_what_is_written_is_imported_here(run: Preparing) -> None:
+    """The import of this project takes every row by the schema, as Amazon Personalize would."""
+    cases: list[tuple[Kind, str, dict[str, Any]]] = [
+        (
+            "interactions",
+            (
+                'user,item,ts,type,rating,price,shelf\nu1,"a, ""b""",1600000000,buy,4,9.5,top\n'
+                "u2,i2,1600000001123,buy,,1e3,\nü3,i3,2020-09-13,buy,true,-0.5,top\n"
+            ),
+            {"keep": ["price", "shelf"]},
+        ),
+        ("items", "id,price,sold,tag,text\na,1,true,x|y,one\nb,,FALSE,x|y,\nc,3,true,z,3\n", {}),
+        ("users", "user,age\nu1,30\nu2,40\n", {}),
+    ]
+    for kind, text, options in cases:
+        prepared = run(text, kind=kind, **options)
+        schema = (prepared.folder / f"{kind}.schema.json").read_text()
+        dataset_type: Any = kind.upper()
+        check_columns(schemas.parse_schema(schema), dataset_type, None)
+        lines = (prepared.folder / f"{kind}.csv").read_bytes().splitlines()
+        rows = imports.read_csv(lines, imports.parse_schema(schema, dataset_type), now_s=NOW_S)
+        read = [row for _, row in rows]
+        assert len(read) == prepared.report.kept.rows == text.count("\n") - 1
+        assert [row for row in read if isinstance(row, imports.BadRow)] == []
