@@ -41,17 +41,11 @@ def measure(source: Path, target: Path, memory_mb: int) -> dict[str, Any]:
             "--event-type", "rating", "--where", "rating >= 3.5"]  # fmt: skip
     environment = {**os.environ, "RECOMMENDER_PREPARE_MEMORY_MB": str(memory_mb)}
     start_s = time.perf_counter()
-<<<<<<< HEAD
-    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101  it is piped
-        said = json.loads(process.stdout.read())
-=======
     said_path = target.with_suffix(".json")
     with (
         said_path.open("wb") as said_file,
         subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=said_file) as process,
     ):
->>>>>>> prepare
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
