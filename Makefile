@@ -35,6 +35,8 @@ else
 		--require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 endif
+	@# Inner loops become machine code now, once, and not in every process that starts first.
+	$(BIN)/python -c "import models.recommender"
 	@touch $@
 
 demo: $(READY) ## Real events, learning and recommendations that change; ARGS="--once --json".

@@ -22,7 +22,8 @@ from ops.supervisor import Supervisor
 KAFKA_PORT, REDIS_PORT = 9092, 6379
 """Preferred by the embedded servers; others are taken where these are in use."""
 
-READY_S = 60.0
+READY_S = 180.0
+"""Longest wait for the API: after a change of the source its inner loops are compiled anew."""
 
 
 class Servers(msgspec.Struct, frozen=True):
