@@ -24,6 +24,9 @@ def test_click_changes_the_next_recommendation(running: Stack) -> None:
     for session in range(3):
         for item in ("tent", "stove", "lamp"):
             after = running.click(item, session=f"campers-{session}")
+    # What is trending must not happen to be what follows.
+    for session in range(5):
+        after = running.click("umbrella", session=f"rain-{session}")
     running.recommend(f"user_id=ada&after={after}")
     running.wait(lambda: bool(items(running.recommend("user_id=ada"))), "trends are known")
     before = items(running.recommend("user_id=ada&num_results=5"))

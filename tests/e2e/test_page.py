@@ -155,7 +155,7 @@ def test_demo_once(tmp_path: Path) -> None:
     assert 0 < proof["accepted_to_visible_ms"] < 5000
     assert list(tmp_path.iterdir()) == []
     pids = [int(pid) for pid in re.findall(r"\(pid (\d+)\)", said)]
-    assert len(pids) == 4
+    assert len(pids) == 5
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert of_session(started.pid) == []
 
