@@ -14,12 +14,14 @@ from typing import Any
 import boto3
 import pytest
 
-from models import imports, schemas
-from models.errors import CannotPrepare
-from models.schemas import check_columns
+from models.errors import CannotPrepare, InvalidRecord
+from models.rows import event_of, record_of
+from models.schemas import check_columns, parse_schema
 from models.settings import Settings
+from streams import rows
 from streams.columns import Kind
 from streams.findings import Report
+from streams.objects import Objects
 from streams.prepare import Options, prepare
 from tests.buckets import s3_server, use_aws_environment
 from tests.conftest import recorded
@@ -215,9 +217,13 @@ def test_what_is_written_is_imported_here(run: Preparing) -> None:
         prepared = run(text, kind=kind, **options)
         schema = (prepared.folder / f"{kind}.schema.json").read_text()
         dataset_type: Any = kind.upper()
-        check_columns(schemas.parse_schema(schema), dataset_type, None)
-        lines = (prepared.folder / f"{kind}.csv").read_bytes().splitlines()
-        rows = imports.read_csv(lines, imports.parse_schema(schema, dataset_type), now_s=NOW_S)
-        read = [row for _, row in rows]
+        columns = parse_schema(schema)
+        check_columns(columns, dataset_type, None)
+        read = list(rows.read(Objects(""), str(prepared.folder / f"{kind}.csv"), columns))
         assert len(read) == prepared.report.kept.rows == text.count("\n") - 1
-        assert [row for row in read if isinstance(row, imports.BadRow)] == []
+        for row in read:
+            assert not isinstance(row.values, InvalidRecord)
+            if kind == "interactions":
+                assert event_of(row.values, now_s=NOW_S, future_limit_s=0).user_id
+            else:
+                assert record_of(kind, row.values)[1]
