@@ -40,6 +40,7 @@ class Engine:
         self.folder = folder
         self._memory_mb = memory_mb
         self._progress = progress
+        self._working = threading.Lock()
         self._connection = duckdb.connect(
             folder / "prepare.duckdb",
             config={
@@ -59,6 +60,9 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # An interrupt may have come in the middle of a thread's start: nobody waits for that one.
+        while not self._working.acquire(timeout=POLL_S):
+            self._connection.interrupt()
         self._connection.close()
 
     def lock(self, writable: Path) -> None:
@@ -84,14 +88,15 @@ class Engine:
 
         def work() -> None:
             try:
-                rows.extend(self._connection.execute(statement, parameters).fetchall())
+                with self._working:
+                    rows.extend(self._connection.execute(statement, parameters).fetchall())
             except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
                 failures.append(error)
 
         # In a thread of its own, because this one could not be interrupted while the engine works.
         worker = threading.Thread(target=work, name="duckdb")
-        worker.start()
         try:
+            worker.start()
             while worker.is_alive():
                 worker.join(POLL_S)
                 if doing:

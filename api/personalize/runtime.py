@@ -139,9 +139,13 @@ def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[st
         {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
         for name in names
     ]
-    if target.has_reasons and answer.level not in FOUND:
+    if target.has_reasons:
+        tried = {item.item_id for item in answer.items if item.is_exploration}
         for item in items:
-            item["reason"] = ["Popular item"]
+            if item["itemId"] in tried:
+                item["reason"] = ["Exploration"]
+            elif answer.level not in FOUND:
+                item["reason"] = ["Popular item"]
     return items
 
 

@@ -55,7 +55,10 @@ def somebody_new(running: Stack, browser: Chrome) -> WebElement:
     """The page of somebody new whose list shows an item that others went on from."""
     for session in range(3):
         for item in ("garden-hose", "sprinkler", "flower-pot"):
-            after = running.click(item, session=f"gardener-{session}")
+            running.click(item, session=f"gardener-{session}")
+    for passer_by in range(40):
+        # More than any other test on this stack clicks, so that it is shown to anybody.
+        after = running.click("garden-hose", session=f"passer-by-{passer_by}")
     running.recommend(f"after={after}")
     browser.get(running.url)
 

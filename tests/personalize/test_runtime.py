@@ -34,12 +34,15 @@ def names(answer: dict[str, Any], member: str = "itemList") -> list[str]:
 
 @pytest.mark.usefixtures("known")
 def test_user_personalization(clients: Clients) -> None:
-    """Items with scores that fall and add up to no more than one; as many as asked for."""
+    """Items with scores that fall and add up to no more than one; as many as asked for.
+
+    An item that is tried to learn of it has none, wherever it stands.
+    """
     runtime = clients("personalize-runtime")
 
     answer = runtime.get_recommendations(campaignArn=campaign("default"), userId="runa")
 
-    scores = [item["score"] for item in answer["itemList"]]
+    scores = [item["score"] for item in answer["itemList"] if item["score"]]
     assert names(answer)[0] in {"run-string", "run-tail"}
     assert scores == sorted(scores, reverse=True)
     assert 0 < sum(scores) <= 1.000001
@@ -69,7 +72,7 @@ def test_nobody_gets_an_error_for_being_new(clients: Clients) -> None:
     )
 
     assert answer["itemList"]
-    assert all(item["reason"] == ["Popular item"] for item in answer["itemList"])
+    assert all(item["reason"][0] in {"Popular item", "Exploration"} for item in answer["itemList"])
     assert sum(item["score"] for item in answer["itemList"]) <= 1.000001
     unheard = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("similar-items"), itemId="nobody has heard of"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import socket
-import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple, Self
 from urllib.parse import urlsplit
+
+from tests.streams.personalize_stub import break_off, handler_of
 
 Fault = Literal[
     "pass", "outage", "throttle", "stranger", "slow", "reset", "lose", "malformed", "cut"
@@ -61,7 +61,7 @@ class FaultyProxy:
         self._upstream = urlsplit(upstream)
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self._meet))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -77,20 +77,6 @@ class FaultyProxy:
     def n_faults(self) -> int:
         """Calls that met any fault."""
         return sum(self.calls.values()) - self.calls["pass"]
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                proxy._meet(self)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing: tests look at `calls`."""
-
-        return Handler
 
     def _meet(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
@@ -117,7 +103,7 @@ class FaultyProxy:
             status = 503 if fault == "outage" else 400
             _answer(handler, Response(status, [("Content-Type", "text/html")], b"<h1>Sorry</h1>"))
         else:
-            _break_off(handler)
+            break_off(handler)
 
     def _sent(self, handler: BaseHTTPRequestHandler, body: bytes) -> Response:
         """What upstream answers to the request as it came."""
@@ -149,15 +135,7 @@ def _answer(handler: BaseHTTPRequestHandler, response: Response, *, is_cut: bool
         # A slow answer comes when nobody waits any more.
         handler.close_connection = True
     if is_cut:
-        _break_off(handler)
-
-
-def _break_off(handler: BaseHTTPRequestHandler) -> None:
-    """End the connection as a dying server or a firewall does."""
-    linger = struct.pack("ii", 1, 0)
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    handler.connection.close()
-    handler.close_connection = True
+        break_off(handler)
 
 
 def in_turn(*faults: Fault, then: Fault = "pass") -> Callable[[], Fault]:

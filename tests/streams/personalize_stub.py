@@ -60,7 +60,7 @@ class PersonalizeStub:
         self.n_hanging = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self._meet))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -83,20 +83,6 @@ class PersonalizeStub:
             sessions.setdefault(taken.session_id, {})[taken.event["eventId"]] = None
         return {session: list(ids) for session, ids in sessions.items()}
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                stub._meet(self)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing: tests look at `requests`."""
-
-        return Handler
-
     def _meet(self, handler: BaseHTTPRequestHandler) -> None:
         raw = handler.rfile.read(int(handler.headers["Content-Length"]))
         with self._lock:
@@ -114,7 +100,7 @@ class PersonalizeStub:
             self.n_hanging += 1
             self._closed.wait()
         if behaviour in {"hang", "reset", "lose"}:
-            _reset(handler)
+            break_off(handler)
         elif behaviour in ERRORS:
             _respond(handler, *ERRORS[behaviour])
         elif invalid is not None:
@@ -158,8 +144,23 @@ def _respond(
     handler.wfile.write(text)
 
 
-def _reset(handler: BaseHTTPRequestHandler) -> None:
+def break_off(handler: BaseHTTPRequestHandler) -> None:
     """Break the connection off, as a dying server or a firewall does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_connection = True
+
+
+def handler_of(meet: Callable[[BaseHTTPRequestHandler], None]) -> type[BaseHTTPRequestHandler]:
+    """A handler that hands each POST request to `meet`, and logs nothing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            meet(self)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: tests look at what was met."""
+
+    return Handler
