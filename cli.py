@@ -113,6 +113,7 @@ def api() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.server import OneWrite
     from models.store import Store, connect
 
     _child()
@@ -126,6 +127,7 @@ def api() -> None:
             access_log=False,
             log_level="warning",
             timeout_graceful_shutdown=5,
+            http=OneWrite,
         )
 
 

@@ -28,7 +28,7 @@ class Front(FastAPI):
         answering = None
         if scope["type"] == "http" and scope["method"] == "GET":
             answering = HOT.get(scope["path"])
-        if answering is None or any(name == b"origin" for name, _ in scope["headers"]):
+        if answering is None or b"origin" in dict(scope["headers"]):
             await super().__call__(scope, receive, send)
         else:
             await self._answer(answering, scope, receive, send)

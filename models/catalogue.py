@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numba import f8, i8
+from numba import b1, f8, i8
 from numba.types import Tuple
 from numpy.typing import NDArray
 
@@ -35,6 +35,9 @@ MAX_LISTS = 20_000
 MAX_NAMES = 1_000_000
 FALLBACK = 50
 """Items of the top lists whose names are read ahead."""
+
+MAX_PAGES = 256
+"""Pages of counts that are read behind the answers at once."""
 
 STALE_PAGE_S = 5.0
 """Counts older than this are read again before they are used; younger ones while they are used."""
@@ -99,6 +102,7 @@ class Catalogue:
         self._properties = PropertiesCache(store, share=share)
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
+        self._pages_wanted = np.zeros(1, np.bool_)
         self._overview_task: asyncio.Task[None] | None = None
         self._page_task: asyncio.Task[None] | None = None
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
@@ -173,47 +177,49 @@ class Catalogue:
         """The neighbours of each item as they are stored, at most `cache_s` old."""
         lists, oldest = self._lists, now_s - self.store.settings.cache_s
         # Kept apart, for what is held now may make room for others' during the read.
-        found, missing = {}, []
-        for item in items:
+        found, missing = [], []
+        for place, item in enumerate(items):
             held = lists.get(item)
             if held is not None and oldest <= held[0] <= now_s:
-                found[item] = held[1]
+                found.append(held[1])
             else:
-                missing.append(item)
+                found.append(b"")
+                missing.append(place)
         if missing:
             key = self.store.key("pairs:")
-            raws = await self.store.redis.reads.get([f"{key}{item}" for item in missing])
-            for item, raw in zip(missing, raws, strict=True):
-                found[item] = raw or b""
-                lists[item] = (now_s, found[item])
-                lists.move_to_end(item)
+            raws = await self.store.redis.reads.get([f"{key}{items[place]}" for place in missing])
+            for place, raw in zip(missing, raws, strict=True):
+                found[place] = raw or b""
+                lists[items[place]] = (now_s, found[place])
             while len(lists) > self._max_lists:
                 lists.popitem(last=False)
-        return [found[item] for item in items]
+        return found
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
         """``(n,)`` counts and popularities of the items."""
         if not len(items):
             return np.zeros(0, layout.STAT)
-        highest, oldest, newest = _page_times(self._page_read_at, items)
+        older_s = now_s - self.store.settings.cache_s
+        highest, oldest, newest = _page_times(
+            self._page_read_at, items, older_s, self._pages_wanted
+        )
         if highest >= len(self._page_read_at):
             self._grow(highest + 1)
             oldest = -1e18
         if now_s - oldest > STALE_PAGE_S or newest > now_s:
-            await self._read_pages(self._stale(items, now_s, STALE_PAGE_S), now_s)
-        elif now_s - oldest > self.store.settings.cache_s and (
-            self._page_task is None or self._page_task.done()
-        ):
-            stale = self._stale(items, now_s, self.store.settings.cache_s)
-            self._page_task = _behind(self._read_pages(stale, now_s))
+            pages = np.unique(items // layout.PAGE)
+            read_at = self._page_read_at[pages]
+            stale = (now_s - read_at > STALE_PAGE_S) | (read_at > now_s)
+            await self._read_pages(pages[stale], now_s)
+        elif oldest < older_s and (self._page_task is None or self._page_task.done()):
+            self._page_task = _behind(self._read_wanted(now_s))
         stats: NDArray[np.void] = self._stats.take(items)
         return stats
 
-    def _stale(self, items: Indexes, now_s: float, limit_s: float) -> Indexes:
-        pages = np.unique(items // layout.PAGE)
-        read_at = self._page_read_at[pages]
-        stale: Indexes = pages[(now_s - read_at > limit_s) | (read_at > now_s)]
-        return stale
+    async def _read_wanted(self, now_s: float) -> None:
+        pages = np.flatnonzero(self._pages_wanted)[:MAX_PAGES]
+        self._pages_wanted[pages] = False
+        await self._read_pages(pages, now_s)
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         key = self.store.key("stats:")
@@ -229,6 +235,7 @@ class Catalogue:
             pages = max(pages, 2 * len(self._page_read_at))
             added = pages - len(self._page_read_at)
             self._page_read_at = np.append(self._page_read_at, np.full(added, -1e18))
+            self._pages_wanted = np.append(self._pages_wanted, np.zeros(added, np.bool_))
             self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
 
     async def names(self, items: Sequence[int], others: Indexes = NOTHING) -> list[str | None]:
@@ -299,15 +306,23 @@ def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool
     return table
 
 
-@compiled(Tuple((i8, f8, f8))(f8[::1], i8[::1]))
-def _page_times(page_read_at: Floats, items: Indexes) -> tuple[int, float, float]:
-    """The highest page of the items, and when the first and the last read of them was read."""
+@compiled(Tuple((i8, f8, f8))(f8[::1], i8[::1], f8, b1[::1]))
+def _page_times(
+    page_read_at: Floats, items: Indexes, older_s: float, wanted: NDArray[np.bool_]
+) -> tuple[int, float, float]:
+    """The highest page of the items, and when the first and the last read of them was read.
+
+    Pages that were read before `older_s` are marked as wanted.
+    """
     highest, oldest, newest = 0, np.inf, -np.inf
     for item in items:
         page = item // layout.PAGE
         highest = max(highest, page)
         if page < len(page_read_at):
-            oldest, newest = min(oldest, page_read_at[page]), max(newest, page_read_at[page])
+            read_at = page_read_at[page]
+            oldest, newest = min(oldest, read_at), max(newest, read_at)
+            if read_at < older_s:
+                wanted[page] = True
     return highest, oldest, newest
 
 

@@ -95,22 +95,26 @@ def _matrix(
             greatest[signal] = max(greatest[signal], signals[at, signal])
     base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
     for at in range(len(signals)):
-        row, stat = matrix[at], stats[at]
+        # Elements, not rows: a view made for each candidate would take as long as its numbers.
+        stat = stats[at]
         for signal in range(N_SIGNALS):
-            row[N_SIGNALS + signal] = LOG_LEAST_SHARE
+            matrix[at, N_SIGNALS + signal] = LOG_LEAST_SHARE
             if signals[at, signal] > 0.0:
-                row[signal] = signals[at, signal] / greatest[signal]
-                row[N_SIGNALS + signal] = math.log(row[signal] + LEAST_SHARE)
+                share = signals[at, signal] / greatest[signal]
+                matrix[at, signal] = share
+                matrix[at, N_SIGNALS + signal] = math.log(share + LEAST_SHARE)
         for half_life in range(4):
-            row[POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
-        row[POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
-        row[TREND] = row[POPULAR + 1] - row[POPULAR + 3]
-        row[TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
-        row[TREND + 2] = _log_seconds(stat.last, clock_s)
-        row[TREND + 3] = _log_seconds(stat.first, clock_s)
+            matrix[at, POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
+        matrix[at, POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
+        matrix[at, TREND] = matrix[at, POPULAR + 1] - matrix[at, POPULAR + 3]
+        matrix[at, TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
+        matrix[at, TREND + 2] = _log_seconds(stat.last, clock_s)
+        matrix[at, TREND + 3] = _log_seconds(stat.first, clock_s)
+        base = 0.0
         for part in range(len(BLENDED)):
-            row[BASE] += BLEND_WEIGHTS[part] * row[BLENDED[part]]
-        row[base_of_length] = row[BASE]
+            base += BLEND_WEIGHTS[part] * matrix[at, BLENDED[part]]
+        matrix[at, BASE] = base
+        matrix[at, base_of_length] = base
     return matrix
 
 

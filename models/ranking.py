@@ -50,6 +50,8 @@ class Ranker:
     mean: Floats = field(default_factory=lambda: np.zeros(len(FEATURES)))
     variance: Floats = field(default_factory=lambda: np.ones(len(FEATURES)))
     n_examples: int = 0
+    _slopes: tuple[Floats, Floats] | None = field(default=None, init=False, repr=False)
+    """The weights, and them by the features' spread, which every score takes."""
 
     @functools.cached_property
     def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
@@ -63,8 +65,10 @@ class Ranker:
 
     def scores(self, matrix: Floats) -> Floats:
         """A score for each row; only their order and differences mean something. Pure."""
-        compiled: Floats = matrix @ (self.weights / np.sqrt(self.variance + 1e-6))
-        return compiled
+        if self._slopes is None or self._slopes[0] is not self.weights:
+            self._slopes = self.weights, self.weights / np.sqrt(self.variance + 1e-6)
+        scores: Floats = matrix @ self._slopes[1]
+        return scores
 
     def learn_one(self, rows: Floats, chosen: int) -> Ranker:
         """Learn that row `chosen` was taken among `rows`, ``(n, len(FEATURES))``."""

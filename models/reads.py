@@ -12,6 +12,9 @@ import redis.exceptions
 
 Values = list[bytes | None]
 
+REPEATED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+"""After these a command is sent once more, on a new connection."""
+
 # Its types say that a command is one word.
 _pack: Callable[[tuple[str, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
@@ -66,28 +69,32 @@ class Reads:
                 at += len(keys)
 
     async def _mget(self, keys: list[str]) -> Values:
+        command = _pack(("MGET", *keys))
+        try:
+            return await self._exchange(command)
+        except REPEATED:
+            return await self._exchange(command)
+
+    async def _exchange(self, command: bytes) -> Values:
         if self._connection is None:
             self._connection = self._pool.get_available_connection()
-            # `_exchange` has a timer for all of it. The connection never goes back to the pool.
+            # The timer below is for all of it. The connection never goes back to the pool.
             self._connection.socket_timeout = None
-        connection, command = self._connection, _pack(("MGET", *keys))
-
-        async def exchange() -> Values:
-            try:
-                async with asyncio.timeout(self._timeout_s):
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if not connection.is_connected:
                     await self._pool.ensure_connection(connection)
-                    await connection.send_packed_command(command, check_health=False)
-                    values: Values = await connection.read_response(disable_decoding=True)
-                    return values
-            except TimeoutError as error:
-                text = f"no answer within {self._timeout_s} s"
-                raise redis.exceptions.TimeoutError(text) from error
-
-        values: Values = await connection.retry.call_with_retry(exchange, self._disconnect)
-        return values
-
-    async def _disconnect(self, error: Exception) -> None:
-        await self._connection.disconnect(error=error)
+                await connection.send_packed_command(command, check_health=False)
+                values: Values = await connection.read_response(disable_decoding=True)
+                return values
+        except TimeoutError as error:
+            await connection.disconnect(error=error)
+            text = f"no answer within {self._timeout_s} s"
+            raise redis.exceptions.TimeoutError(text) from error
+        except REPEATED as error:
+            await connection.disconnect(error=error)
+            raise
 
 
 class Client(redis.asyncio.Redis):

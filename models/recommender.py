@@ -38,7 +38,7 @@ from models.retrieval import (
     retrieve,
     unpack_neighbours,
 )
-from models.scores import best_first, relative, softmax, trend_scores
+from models.scores import best_first, likeliest, relative, softmax, trend_scores
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 from models.trials import Trials
@@ -170,7 +170,7 @@ class Recommender:
         items = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
         stats = await self.catalogue.stats(items, now_s)
         scores = trend_scores(stats["log2"], overview.clock_s)
-        ranked = await self._named(items, relative(scores), k)
+        ranked = await self._named(*best_first(items, relative(scores), k), k)
         recommendations = [
             Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
         ]
@@ -223,7 +223,8 @@ class Recommender:
         overview = await self.catalogue.refresh(now_s)
         items = overview.tops.get("all", np.empty(0, np.int64))
         stats = await self.catalogue.stats(items, now_s)
-        ranked = await self._named(items, relative(stats["events"].astype(np.float64)), k)
+        scores = relative(stats["events"].astype(np.float64))
+        ranked = await self._named(*best_first(items, scores, k), k)
         recommendations = [
             Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked
         ]
@@ -399,9 +400,9 @@ class Recommender:
         settings, items = self.store.settings, situation.candidates.items
         shares = {"popular": settings.popular_share, "category": settings.category_share}
         if min(shares.values()) == 1:
-            ranked = await self._named(items, softmax(scores), k)
+            ranked = await self._named(*likeliest(items, scores, k), k, others=items)
         else:
-            ranked = await self._named(items, softmax(scores), len(items))
+            ranked = await self._named(*likeliest(items, scores, len(items)), len(items))
             kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
             most = {what: math.ceil(share * k) for what, share in shares.items()}
             ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
@@ -457,18 +458,23 @@ class Recommender:
             explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
         return explained
 
-    async def _named(self, items: Indexes, scores: Floats, k: int) -> list[tuple[int, str, float]]:
-        """The k best items: index, id and score; ties by id."""
-        places, best = best_first(scores, k)
-        indexes = items[places].tolist()
-        names = await self.catalogue.names(indexes, items)
-        named = [
-            (-score, name, index)
-            for score, name, index in zip(best.tolist(), names, indexes, strict=True)
-            if name is not None
-        ]
-        named.sort()
-        return [(index, name, -score) for score, name, index in named[:k]]
+    async def _named(
+        self,
+        items: Indexes,
+        scores: Floats,
+        has_ties: bool,
+        k: int,
+        *,
+        others: Indexes = NOTHING,
+    ) -> list[tuple[int, str, float]]:
+        """Of what `best_first` gives, the k best: index, id and score; ties by id."""
+        indexes = items.tolist()
+        names = await self.catalogue.names(indexes, others)
+        found = zip(indexes, names, scores.tolist(), strict=True)
+        named = [(index, name, score) for index, name, score in found if name is not None]
+        if has_ties:
+            named.sort(key=lambda one: (-one[2], one[1]))
+        return named[:k]
 
     async def _reason(self, situation: Situation, cause: Cause) -> Reason:
         if not cause.item:

@@ -6,12 +6,12 @@ Pure functions on arrays of item indexes; nothing here reads a store or a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
-from numba import b1, f4, f8, i8, u4
-from numba.types import Tuple
+from numba import b1, f4, f8, i8, u1, u4
+from numba.types import Array, Tuple
 from numpy.typing import NDArray
 
 from models import layout
@@ -155,8 +155,7 @@ def _ages(clock_s: float) -> Floats:
     return ages
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What a recommendation starts from: a user's recent events, distilled.
 
     Attributes
@@ -179,9 +178,13 @@ class Context:
     length: int
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1], i8))(i8[::1], i8[::1], b1[::1]))
+TYPES = Array(u1, 1, "A", readonly=True)
+"""Types of events, as they stand in what was read."""
+
+
+@compiled(Tuple((i8[::1], f8[:, ::1], i8))(i8[::1], i8[::1], TYPES, b1[::1]))
 def _distilled(
-    items: Indexes, times: Indexes, strong: NDArray[np.bool_]
+    items: Indexes, times: Indexes, types: NDArray[np.uint8], strong_types: NDArray[np.bool_]
 ) -> tuple[Indexes, Floats, int]:
     distinct, columns = np.empty(len(items), np.int64), np.empty((4, len(items)))
     table, n, back = empty_table(len(items)), 0, 0
@@ -193,7 +196,7 @@ def _distilled(
         if table[slot] < 0:
             table[slot], distinct[n] = n, items[at]
             columns[0, n], columns[1, n] = times[at], 0.0
-            columns[2, n], columns[3, n] = strong[at], back
+            columns[2, n], columns[3, n] = strong_types[types[at]], back
             n += 1
         columns[1, table[slot]] += 1.0
     return distinct[:n].copy(), columns[:, :n].copy(), back
@@ -207,13 +210,12 @@ def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
     strong_types
         ``(256,)``, whether events of a type code weigh more than a click.
     """
-    items, columns, length = _distilled(history.items, history.times, strong_types[history.types])
+    items, columns, length = _distilled(history.items, history.times, history.types, strong_types)
     times, counts, strong, positions = columns
     return Context(items[: layout.WINDOW], items, times, counts, strong, positions, length)
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """Items to choose from, with their co-visitation signals.
 
     Attributes
@@ -421,14 +423,14 @@ def _gathered(
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8[::1], i8[::1]
+        u4[:, ::1], f4[:, ::1], i8[::1], f8, i8[::1], f8[::1], i8[::1], i8[::1], i8[::1]
     )
 )
 def _retrieved(
     words: NDArray[np.uint32],
     logs: NDArray[np.float32],
     lengths: Indexes,
-    ages: Floats,
+    clock_s: float,
     alike_items: Indexes,
     alike_weights: Floats,
     heads: Indexes,
@@ -436,6 +438,7 @@ def _retrieved(
     barred: Indexes,
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
+    ages = (clock_s - layout.EPOCH) * layout.PAIR_RATES
     items, signals, table = _summed(words, logs, lengths, ages, alike_items, alike_weights)
     scores = blend(signals)
     greatest = LEAST
@@ -487,7 +490,7 @@ def retrieve(
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
     own = context.items[:OWN]
-    return Candidates(*_retrieved(*_joined(lists), _ages(clock_s), *others, heads, own, barred))
+    return Candidates(*_retrieved(*_joined(lists), clock_s, *others, heads, own, barred))
 
 
 def only(

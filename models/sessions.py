@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models import layout
 
 
-@dataclass(frozen=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """What a user or session did lately, oldest first.
 
     Attributes
@@ -34,6 +34,9 @@ class History:
     owners: tuple[int, ...] = ()
 
 
+HEAD = struct.Struct("<IId")
+"""`layout.HEAD`, for one at a time."""
+
 NO_EVENTS = np.empty(0, np.int64)
 NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
 
@@ -42,15 +45,15 @@ def unpack_history(raw: bytes | None) -> History:
     """The history out of its stored form; absent is empty."""
     if not raw:
         return NO_HISTORY
-    count, owner, accepted_at = np.frombuffer(raw, layout.HEAD, count=1)[0]
-    entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
+    count, owner, accepted_at = HEAD.unpack_from(raw)
+    entries = np.frombuffer(raw, layout.ENTRY, offset=HEAD.size)
     return History(
-        int(count),
-        float(accepted_at),
+        count,
+        accepted_at,
         entries["item"].astype(np.int64),
         entries["time"].astype(np.int64),
         entries["type"],
-        (int(owner),),
+        (owner,),
     )
 
 
