@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -16,7 +15,7 @@ Level = Literal["ranked", "retrieved", "trending", "cached"]
 MAX_RESULTS = 500
 
 
-class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Recommendation(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """One item of an answer; `score` in [0, 1], comparable within the answer only.
 
     One that is there for exploration stands where chance put it, whatever its score.
@@ -28,8 +27,7 @@ class Recommendation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     is_exploration: bool = False
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """Recommendations, best first, and how they came about.
 
     Attributes

@@ -16,7 +16,7 @@ MOST = 3
 """Reasons given of one item, at most."""
 
 
-class Reason(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """Why an item is in the answer; `share` of all that speaks for it.
 
     `source` is "event" where an event of the user led to the item, and says which; else a signal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +55,9 @@ POPULAR = 50
 
 CATEGORIES_OF = 3
 """Last items of a user whose categories count where nothing was seen together with them."""
+
+EXPLORED = (Reason("exploration"),)
+"""Why an item is there that was not ranked."""
 
 UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
@@ -429,13 +431,15 @@ class Recommender:
         n = int(self.store.settings.exploration_share * len(items))
         if not n:
             return items
-        order = await self._trials.order(now_s)
-        listed = {item.item_id for item in items}
-        own = set(situation.history.items.tolist())
-        untold = (name for item, name in order if item not in own and name not in listed)
-        tried = list(itertools.islice(untold, n))
-        reason = (Reason("exploration"),)
-        added = [Recommendation(name, 0.0, reason, is_exploration=True) for name in tried]
+        known = {item.item_id for item in items}
+        own = situation.history.items.tolist()
+        tried: list[str] = []
+        for index, name in await self._trials.order(now_s):
+            if name not in known and index not in own:
+                tried.append(name)
+                if len(tried) == n:
+                    break
+        added = [Recommendation(name, 0.0, EXPLORED, is_exploration=True) for name in tried]
         return placed(items, added, self._rng)
 
     async def _explained(

@@ -155,7 +155,7 @@ def _ages(clock_s: float) -> Floats:
     return ages
 
 
-class Context(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a recommendation starts from: a user's recent events, distilled.
 
     Attributes
@@ -215,7 +215,7 @@ def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
     return Context(items[: layout.WINDOW], items, times, counts, strong, positions, length)
 
 
-class Candidates(msgspec.Struct, frozen=True):
+class Candidates(msgspec.Struct, frozen=True, gc=False):
     """Items to choose from, with their co-visitation signals.
 
     Attributes

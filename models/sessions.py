@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models import layout
 
 
-class History(msgspec.Struct, frozen=True):
+class History(msgspec.Struct, frozen=True, gc=False):
     """What a user or session did lately, oldest first.
 
     Attributes
