@@ -90,6 +90,24 @@ class Filter:
                 parts.add("current_item")
         return frozenset(parts)
 
+    def categories(self, values: Mapping[str, str]) -> set[tuple[str, str]]:
+        """Fields of items, their names folded, with texts that an INCLUDE asks for there.
+
+        >>> one = parse("INCLUDE ItemID WHERE Items.GENRES IN ('war', $ELSE) AND Items.PRICE < 9")
+        >>> sorted(one.categories({"ELSE": "drama"}))
+        [('genres', 'drama'), ('genres', 'war')]
+        """
+        given = _given(values, self.parameters)
+        including = (one for one in self.expressions if one.includes)
+        return {
+            (fold(condition.field), text)
+            for one in including
+            for condition in one.conditions
+            if condition.dataset == "Items" and condition.test in ("=", "IN")
+            for kind, value in condition.values
+            for text in (given.get(value, ()) if kind == "parameter" else (value,))
+        }
+
     def _conditions(self) -> Iterable[Condition]:
         return (condition for one in self.expressions for condition in one.conditions)
 

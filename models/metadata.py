@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple
@@ -217,14 +217,21 @@ async def same_category(store: Store, indexes: Sequence[int]) -> list[int]:
         return []
     raws = await store.redis.hmget(store.key("categories"), [str(index) for index in indexes])
     names = {name for raw in raws if raw for name in msgspec.msgpack.decode(raw, type=list[str])}
+    return [index for index in await of_categories(store, names) if index not in set(indexes)]
+
+
+async def of_categories(store: Store, names: Collection[str]) -> list[int]:
+    """The items last touched of each category, `<column>=<value>`, and of all these the last first.
+
+    At most `layout.TOPS` of a category; one round trip.
+    """
     if not names:
         return []
     pipe = store.redis.pipeline(transaction=False)
     for name in names:
         pipe.zrange(store.key(f"category:{name}"), 0, layout.TOPS - 1, desc=True, withscores=True)
     touched = {int(member): at for listed in await pipe.execute() for member, at in listed}
-    found = [index for index in touched if index not in set(indexes)]
-    return sorted(found, key=lambda index: (-touched[index], index))
+    return sorted(touched, key=lambda index: (-touched[index], index))
 
 
 class PropertiesCache:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from models.answers import Answer
 from models.errors import InvalidInput
+from models.expressions import fold
 from models.filters import Filter, Part, seen_types
-from models.metadata import user_properties
+from models.metadata import of_categories, user_properties
 from models.recipes import Recipe
 from models.recommender import Recommender
 from models.records import Properties
+from models.retrieval import NOTHING
 
 NEEDS: Mapping[Part, str] = {
     "interactions": "userId",
@@ -96,6 +100,64 @@ async def let_through(
         (reads["current_item"],) = await _properties(recommender, [item_id], now_s)
     allowed = found.allowed(items, values=values, **reads)
     return [item for item, is_allowed in zip(items, allowed.tolist(), strict=True) if is_allowed]
+
+
+async def filtered(
+    recommender: Recommender,
+    recipe: Recipe,
+    found: Filter,
+    items: Sequence[str],
+    k: int,
+    *,
+    user_id: str | None,
+    item_id: str | None,
+    values: Mapping[str, str],
+    now_s: float,
+) -> list[str]:
+    """At most k items that a filter lets through: of an answer's candidates, then of all others.
+
+    Others are looked for where too few are left: those last touched of each category that its
+    INCLUDEs name, and the top lists, some thousands in all; that takes four round trips. A recipe
+    for users puts them in the user's order.
+    """
+
+    async def let(some: Sequence[str]) -> list[str]:
+        return await let_through(
+            recommender, found, some, user_id=user_id, item_id=item_id, values=values, now_s=now_s
+        )
+
+    left = await let(items)
+    if len(left) >= k:
+        return left[:k]
+    history = await recommender.history(user_id, None, now_s=now_s)
+    last = await recommender.catalogue.names(history.items[-1:].tolist())
+    known = {*items, *(last if item_id is None else [item_id])}
+    named = await _named_by(recommender, found, values, now_s)
+    others = await let([name for name in named if name not in known])
+    if user_id is not None and recipe.type == "USER_PERSONALIZATION":
+        ranked = await recommender.rank(others, user_id=user_id, now_s=now_s)
+        others = [item.item_id for item in ranked.items]
+    return [*left, *others][:k]
+
+
+async def _named_by(
+    recommender: Recommender, found: Filter, values: Mapping[str, str], now_s: float
+) -> list[str]:
+    """Items of the categories that a filter asks for, and then of the top lists; each once."""
+    catalogue = recommender.catalogue
+    overview = await catalogue.refresh(now_s)
+    heads = list(dict.fromkeys(np.concatenate([NOTHING, *overview.tops.values()]).tolist()))
+    rows = await catalogue.properties(heads, now_s)
+    spelled = {(fold(column), column) for row in rows if row for column in row}
+    categories = {
+        f"{column}={text}"
+        for field, text in found.categories(values)
+        for folded, column in spelled
+        if folded == field
+    }
+    listed = await of_categories(recommender.store, categories)
+    names = await catalogue.names(list(dict.fromkeys([*listed, *heads])))
+    return [name for name in names if name is not None]
 
 
 async def _properties(

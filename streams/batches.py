@@ -28,7 +28,7 @@ from models.batches import (
 from models.errors import InvalidInput
 from models.filters import Filter, parse
 from models.kinds import path_of
-from models.questions import answered, is_scored, let_through, scores_of
+from models.questions import answered, filtered, is_scored, let_through, scores_of
 from models.recipes import Recipe, recipe_of
 from models.recommender import Recommender
 from models.segments import among, users_of_item, users_of_items
@@ -58,9 +58,17 @@ class _Batch:
         """The line that answers a question for items."""
         user, item = asked.user_id or None, asked.item_id or None
         now_s = self.clock()
+        known: dict[str, Any] = {
+            "user_id": user,
+            "item_id": item,
+            "values": asked.filter_values,
+            "now_s": now_s,
+        }
         names: Sequence[str]
         if self.recipe.type == "PERSONALIZED_RANKING":
-            names = await self._allowed(list(dict.fromkeys(asked.item_ids)), asked)
+            names = list(dict.fromkeys(asked.item_ids))
+            if self.found is not None:
+                names = await let_through(self.recommender, self.found, names, **known)
             answer = await self.recommender.rank(names, user_id=user, now_s=now_s)
             names = [one.item_id for one in answer.items]
         else:
@@ -72,12 +80,15 @@ class _Batch:
                 k=self.length if self.found is None else MAX_RESULTS,
                 now_s=now_s,
             )
-            names = await self._allowed([one.item_id for one in answer.items], asked)
-            names = names[: self.length]
+            names = [one.item_id for one in answer.items]
+            if self.found is not None:
+                names = await filtered(
+                    self.recommender, self.recipe, self.found, names, self.length, **known
+                )
         if not is_scored(self.recipe):
             return inference_answer(asked, names)
         scores = scores_of(answer)
-        return inference_answer(asked, names, [scores[name] for name in names])
+        return inference_answer(asked, names, [scores.get(name, 0.0) for name in names])
 
     async def users(self, asked: SegmentRequest) -> bytes:
         """The line that answers a question for users."""
@@ -88,19 +99,6 @@ class _Batch:
         if self.found is not None:
             users = await among(self.recommender.store, self.found, users, asked.filter_values)
         return segment_answer(asked, users[: self.length])
-
-    async def _allowed(self, names: list[str], asked: InferenceRequest) -> list[str]:
-        if self.found is None:
-            return names
-        return await let_through(
-            self.recommender,
-            self.found,
-            names,
-            user_id=asked.user_id or None,
-            item_id=asked.item_id or None,
-            values=asked.filter_values,
-            now_s=self.clock(),
-        )
 
 
 async def infer(work: Work) -> Outcome:

@@ -33,15 +33,31 @@ async def let_through(
     if "filterArn" not in by:
         return list(items)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
-    return await questions.let_through(
-        recommender,
-        await _filter(context, asked, by["filterArn"]),
-        items,
-        user_id=asked.user_id,
-        item_id=asked.item_id,
-        values=by.get("filterValues", {}),
-        now_s=context.services.clock(),
+    found = await _filter(context, asked, by["filterArn"])
+    return await questions.let_through(recommender, found, items, **_known(context, asked, by))
+
+
+async def filled_up(
+    context: Context, asked: Asked, by: Mapping[str, Any], items: Sequence[str], k: int
+) -> list[str]:
+    """As `let_through`, at most k; where too few are left, with others that are let through."""
+    if "filterArn" not in by:
+        return list(items)[:k]
+    recommender: Recommender = context.tenants.recommender(asked.target.group)
+    found = await _filter(context, asked, by["filterArn"])
+    return await questions.filtered(
+        recommender, asked.target.recipe, found, items, k, **_known(context, asked, by)
     )
+
+
+def _known(context: Context, asked: Asked, by: Mapping[str, Any]) -> dict[str, Any]:
+    """What filters are told beside the items."""
+    return {
+        "user_id": asked.user_id,
+        "item_id": asked.item_id,
+        "values": by.get("filterValues", {}),
+        "now_s": context.services.clock(),
+    }
 
 
 async def _filter(context: Context, asked: Asked, arn: str) -> Filter:

@@ -9,7 +9,7 @@ from typing import Any
 
 from api.personalize.columns import columns_of, values_of
 from api.personalize.context import Context
-from api.personalize.filtering import let_through
+from api.personalize.filtering import filled_up, let_through
 from api.personalize.targets import Asked, Target
 from api.services import Services
 from models.answers import MAX_RESULTS, Answer
@@ -25,7 +25,8 @@ MAX_RANKED = 500
 async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """What the campaign or recommender recommends; someone unknown gets what is trending.
 
-    Filters and promotions choose among all candidates, before the list is cut to its length.
+    Filters and promotions choose among all candidates, before the list is cut to its length; a
+    filter that leaves too few of them looks further, as `models.questions.filtered` does.
     """
     services: Services = context.services
     asked = await Asked.of(
@@ -44,7 +45,7 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
     if not is_plain:
         chosen = frozenset(promoted)
         rest = [name for name in names if name not in chosen]
-        rest = await let_through(context, asked, request, rest)
+        rest = await filled_up(context, asked, request, rest, k)
         # Seeded by what is new in every answer, and known to who hands out the ids.
         names = mixed(rest, promoted, k, random.Random(recommendation_id))
     items = _items(names, answer, asked.target)

@@ -270,3 +270,24 @@ def test_datasets_must_exist(url: str) -> None:
         wrong = caller.call("PutItems", document | {"datasetArn": campaign("default")})
     assert (missing.status, missing.code) == (404, "ResourceNotFoundException")
     assert (wrong.status, wrong.code) == (400, "InvalidInputException")
+
+
+def test_a_narrow_filter_finds_what_nobody_touched(shop: Shop) -> None:
+    """Of a category that is no candidate of anybody, known by its metadata alone."""
+    rare = [f"rare-{n}" for n in range(10)]
+    shop.put({item: {"GENRES": "documentary|rare", "price": n} for n, item in enumerate(rare)})
+    arn = shop.filter(
+        "INCLUDE ItemID WHERE Items.genres IN ($GENRE) AND Items.price < 7"
+        ' | EXCLUDE ItemID WHERE Items.itemId IN ("rare-2")'
+    )
+
+    def found() -> list[dict[str, Any]]:
+        answer: dict[str, Any] = shop.runtime.get_recommendations(
+            campaignArn=campaign("default"), userId="filly", numResults=5,
+            filterArn=arn, filterValues={"GENRE": '"rare"'},
+        )  # fmt: skip
+        return list(answer["itemList"])
+
+    allowed = {"rare-0", "rare-1", "rare-3", "rare-4", "rare-5", "rare-6"}
+    shop.running.wait(lambda: len(found()) == 5, "the metadata is in effect")
+    assert {item["itemId"] for item in found()} < allowed
