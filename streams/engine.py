@@ -60,10 +60,14 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An interrupt may have come in the middle of a thread's start: nobody waits for that one.
+        # An interrupt may have come in the middle of a thread's start: nobody waits for that one,
+        # and it may begin only after this.
         while not self._working.acquire(timeout=POLL_S):
             self._connection.interrupt()
-        self._connection.close()
+        try:
+            self._connection.close()
+        finally:
+            self._working.release()
 
     def lock(self, writable: Path) -> None:
         """From here on, no statement reads or writes a file outside one folder, or undoes this."""

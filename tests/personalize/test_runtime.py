@@ -15,6 +15,7 @@ from tests.personalize.calls import ACCOUNT, Caller, campaign
 from tests.stack import Stack
 
 Clients = Callable[[str], Any]
+EXPLORED = ["Exploration"]
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_user_personalization(clients: Clients) -> None:
     assert names(answer)[0] in {"run-string", "run-tail"}
     assert scores == sorted(scores, reverse=True)
     assert 0 < sum(scores) <= 1.000001
-    assert all("reason" not in item for item in answer["itemList"])
+    assert all(item.get("reason", EXPLORED) == EXPLORED for item in answer["itemList"])
     short = runtime.get_recommendations(
         campaignArn=campaign("default"), userId="runa", numResults=1, context={"DEVICE": "phone"}
     )
