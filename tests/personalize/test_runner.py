@@ -80,40 +80,6 @@ async def deletion(control: Control, group: str, name: str = "d") -> Callable[[]
     return described
 
 
-async def test_users_are_erased(control: Control, tmp_path: Path) -> None:
-    """Those of whom there was something are counted; a row without a user ends the job."""
-    group, runner = await control.group(), runner_of(control, tmp_path)
-    await events(control, "g", 3, 2)
-    described = await deletion(control, group)
-    (tmp_path / "data" / "users.csv").write_text("USER_ID\nu0\nnobody\nu2\n")
-    await run_next(control, runner)
-    done = await described()
-    described = await deletion(control, group, "e")
-    (tmp_path / "data" / "users.csv").write_text('USER_ID\nu1\n""\n')
-    await run_next(control, runner)
-    failed = await described()
-    store = control.context.tenants.store("g")
-
-    assert (done["status"], done["numDeleted"]) == ("COMPLETED", 2)
-    assert (failed["status"], failed["failureReason"]) == (
-        "FAILED",
-        "s3://data/users.csv line 3: USER_ID is empty",
-    )
-    assert await store.redis.keys(store.key("history:*")) == [b"{g}:history:u:u1"]
-
-
-async def test_a_group_goes_with_all_that_is_in_it(control: Control, tmp_path: Path) -> None:
-    """Nothing of it is left in Redis, and it is listed no more."""
-    group, runner = await control.group(), runner_of(control, tmp_path)
-    await events(control, "g", 2, 2)
-    await control("DeleteDatasetGroup", datasetGroupArn=group)
-    await run_next(control, runner)
-
-    assert await control.context.tenants.redis.keys("{g}:*") == []
-    names = [one["name"] for one in (await control("ListDatasetGroups"))["datasetGroups"]]
-    assert "g" not in names
-
-
 async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
     """The reason says which, and what to check."""
     described = await deletion(control, await control.group())
