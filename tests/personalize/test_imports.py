@@ -21,8 +21,8 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
     """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
-    one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]))
-    # The columns may stand in any order, and others beside them.
+    one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]).replace("USER_ID", "user_id"))
+    # The columns may stand in any case and order, and others beside them.
     one.put("data", "once/b.csv", csv_text(["MORE", *reversed(COLUMNS)], rows[700:]))
     first = one.imported("once-1", dataset, "s3://data/once/")
     counts = one.counts("once")
@@ -43,7 +43,7 @@ def test_bad_rows_are_told_of(jobs_service: Service) -> None:
     few[7]["TIMESTAMP"] = "yesterday"
     many = [row | {"TIMESTAMP": START_S + 10**9} if n % 2 else row for n, row in enumerate(rows)]
     lacking = one.imported(
-        "bad-1", dataset, one.put("data", "bad/lacking.csv", "user_id,ITEM_ID\nu,i\n")
+        "bad-1", dataset, one.put("data", "bad/lacking.csv", "user,item_id\nu,i\n")
     )
     too_many = one.imported(
         "bad-2", dataset, one.put("data", "bad/many.csv", csv_text(COLUMNS, many))
