@@ -53,6 +53,7 @@ async def delete_users(work: Work) -> Outcome:
             deleted += any(removed.values()) or user in recorded
             recorded.discard(user)
         row += len(users)
+        work.tell("rows erased", row)
         await work.note(row=row, deleted=deleted)
     return Outcome(data={"numDeleted": deleted})
 

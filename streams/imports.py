@@ -32,6 +32,9 @@ from streams.work import Outcome, Work
 CHUNK_ROWS = 2000
 """Rows between two notes of how far an import is."""
 
+TELL_EVERY = 500
+"""Rows checked between two words on how far an import is."""
+
 EVENTS_A_MESSAGE = 10
 MAX_SHOWN = 10
 
@@ -137,6 +140,8 @@ def _survey(work: Work, source: _Source) -> Survey:
     survey = Survey()
     for row, said in _said(work, source):
         survey.add(row, said)
+        if survey.rows % TELL_EVERY == 0:
+            work.tell("rows checked", survey.rows)
     return survey
 
 
@@ -178,9 +183,12 @@ async def _send_records(work: Work, source: _Source, kind: RecordKind) -> None:
 async def _send(
     work: Work, source: _Source, ends: Ends, send: Callable[[Chunk], list[Receipt]]
 ) -> None:
+    rows = work.noted["survey"]["rows"]
+    work.tell("rows sent", work.noted["row"], rows)
     chunks = _chunks(work, source, after=work.noted["row"])
     while (chunk := await work.in_thread(next, chunks, None)) is not None:
         ends = ends_after(ends, await work.in_thread(send, chunk))
+        work.tell("rows sent", chunk.row, rows)
         await work.note(row=chunk.row, ends=ends)
 
 

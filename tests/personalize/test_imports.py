@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
@@ -88,9 +89,15 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) 
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     under_way = one.import_of(job)()["status"]
+    (told,) = json.loads(one.stack.run("status", "--json").stdout)["jobs"]
+    text = one.stack.run("status").stdout
     one.stack.start("jobs")
     ended = one.ended(one.import_of(job))
 
     assert under_way == "CREATE IN_PROGRESS"
+    assert (told["path"], told["status"]) == ("dataset-import-job/killed", under_way)
+    assert (told["what"], told["known"]) == ("rows sent", len(rows))
+    assert 2000 <= told["done"] <= len(rows)
+    assert f"killed: {under_way}, rows sent {told['done']} of {len(rows)}" in text
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
     assert one.counts("killed")["events"] == len(rows)
