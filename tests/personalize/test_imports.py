@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 from tests.personalize.control import INTERACTIONS, schema_text
-from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings
+from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings, service
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
@@ -101,3 +102,34 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) 
     assert f"killed: {under_way}, rows sent {told['done']} of {len(rows)}" in text
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
     assert one.counts("killed")["events"] == len(rows)
+
+
+def test_rows_beyond_the_limits_are_told_of(tmp_path: Path) -> None:
+    """What a full group did not take is a dead letter each, and the job says how many."""
+    with service(tmp_path, max_items=3, max_users=2, partitions=1) as one:
+        group = new_group(one, "full")
+        interactions = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
+        users = one.dataset(group, "USERS", schema_text("USER_ID", "CITY:categorical"))
+        rows: list[dict[str, Any]] = [
+            {"USER_ID": f"u{n % 2}", "ITEM_ID": f"m{n % 5}", "TIMESTAMP": START_S + n}
+            for n in range(50)
+        ]
+        people = [{"USER_ID": f"u{n}", "CITY": "Ulm"} for n in range(5)]
+        events = one.imported(
+            "full-1", interactions, one.put("data", "full.csv", csv_text(INTERACTIONS, rows))
+        )
+        again = one.imported("full-2", interactions, "s3://data/full.csv")
+        records = one.imported(
+            "full-3", users, one.put("data", "users.csv", csv_text(["USER_ID", "CITY"], people))
+        )
+        counts = one.counts("full")
+
+    assert counts["events"] == 30
+    for said in (events, again):
+        assert said["status"] == "ACTIVE"
+        assert said["failureReason"] == (
+            "20 events on further items went beyond RECOMMENDER_MAX_ITEMS and are dead letters"
+        )
+    assert records["failureReason"] == (
+        "3 users went beyond RECOMMENDER_MAX_USERS and are dead letters"
+    )
