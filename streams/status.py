@@ -105,8 +105,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         ranker = await store.load_ranker()
         forward = await ledger.forward_counts(store.redis, settings.group)
         positions = await ledger.forward_positions(store.redis, settings.group)
-        trackers = await ledger.tracker_counts(store.redis, settings.group)
-        held = await ledger.tracker_waiting(store.redis, settings.group)
+        trackers = await ledger.tracker_status(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Resources(store.redis, settings)).unfinished()
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
@@ -140,21 +139,13 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         | {"waiting": waiting, "oldest_waiting_age_s": _age_s(since_s, now_s)}
         if is_forwarding
         else {},
-        trackers={
-            tracker: msgspec.to_builtins(counts) | _held(held.get(tracker), now_s)
-            for tracker, counts in trackers.items()
-        },
+        trackers=trackers,
         jobs=[_job(job) for job in jobs],
     )
 
 
 def _job(job: Resource) -> JobStatus:
     return JobStatus(job.path, job.status, *job.hidden.get("progress", ("", 0, 0)))
-
-
-def _held(waiting: ledger.Waiting | None, now_s: float) -> dict[str, float]:
-    events, since_s = waiting or (0, None)
-    return {"waiting": events, "oldest_waiting_age_s": _age_s(since_s, now_s)}
 
 
 def _age_s(since_s: float | None, now_s: float) -> float:
