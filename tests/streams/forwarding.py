@@ -30,8 +30,8 @@ run(forward_app(Settings()))
 """
 HASTY = WORKER.replace(
     "run(forward_app",
-    "import streams.forward\nstreams.forward.FIRST_BACKOFF_S = 0.001\n"
-    "streams.forward.LAST_BACKOFF_S = 0.1\nrun(forward_app",
+    "import streams.pace\nstreams.pace.FIRST_BACKOFF_S = 0.001\n"
+    "streams.pace.LAST_BACKOFF_S = 0.1\nrun(forward_app",
 )
 """A forwarder to which a second is as long as a hundred are to others."""
 

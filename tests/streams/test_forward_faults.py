@@ -199,6 +199,48 @@ async def test_ten_minutes_without_aws_lose_and_double_nothing(
     wait_for(lambda: committed(bench) == ends(bench), "Kafka knows it")
 
 
+async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
+    """The others go on over many batches; positions wait, and in the end each event counts once."""
+    trackers = {"shop": "aws-shop", "outlet": "aws-outlet"}
+    environment = {
+        "RECOMMENDER_FORWARD_TRACKING_ID": "",
+        "RECOMMENDER_FORWARD_TRACKING_IDS": json.dumps(trackers),
+        "RECOMMENDER_FORWARD_PARALLEL": "2",
+        "RECOMMENDER_BATCH_EVENTS": "10",
+    }
+    sent: dict[str, list[str]] = {}
+
+    def produce(tracker: str, after: int) -> set[str]:
+        """Twelve sessions with five events more each."""
+        puts = [
+            PutEvents(f"{tracker}-{n % 12}", [event(f"{tracker}/{after + n}")], tracking_id=tracker)
+            for n in range(60)
+        ]
+        for put in puts:
+            sent.setdefault(put.session_id, []).append(str(put.event_list[0].event_id))
+        bench.produce(*((put.session_id, encode(put)) for put in puts))
+        return {str(put.event_list[0].event_id) for put in puts}
+
+    bench.stub.away = {"aws-shop"}
+    produce("shop", 0)
+    others = produce("outlet", 0)
+    first = bench.start(**environment)
+    wait_for(lambda: set(bench.stub.taken_ids()) == others, "the others arrive")
+    produce("shop", 60)
+    others |= produce("outlet", 60)
+    wait_for(lambda: set(bench.stub.taken_ids()) == others, "later ones, too")
+    assert sum((await bench.positions()).values()) < 60
+    first.kill()
+    first.wait()
+    bench.start(**environment)
+    bench.stub.away = set()
+    counts = await bench.until(lambda counts: counts.forwarded >= 240, "all are forwarded")
+
+    assert bench.stub.taken_by_session() == sent
+    assert (counts.forwarded, counts.refused) == (240, 0)
+    wait_for(lambda: committed(bench) == ends(bench), "Kafka knows it")
+
+
 def ends(bench: Bench) -> dict[int, int]:
     """Where the partitions of clicks end."""
     found = end_offsets(bench.settings, [Topics.of(bench.settings).clicks])
