@@ -55,9 +55,8 @@ from streams.topics import Topics, topic_ids
 SAVE_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
 
-HELD_BYTES = 16 * 1024 * 1024
-"""Messages that are read and not passed, at most, give or take a batch: what waits for one tracker
-lets the others go on until then."""
+HELD_BYTES = 4 * 1024 * 1024
+"""Messages that are read and not passed, at most: one tracker may lag so far behind the others."""
 
 OVERHEAD_BYTES = 500
 """What a message is counted for beside its bytes."""
@@ -128,6 +127,7 @@ class Forwarder:
         self._lines: dict[str, deque[Message]] = defaultdict(deque)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._counted: dict[Partition, int] = {}
+        self._held_bytes = 0
         self._answered, self._saved = asyncio.Event(), asyncio.Event()
         self._trackers = settings.forwarded_trackers
         # Of several trackers here, one at AWS may get the events: its limit is what counts.
@@ -160,6 +160,7 @@ class Forwarder:
         """
         for message in messages:
             self._queues[message.topic, message.partition].append(message)
+            self._held_bytes += message.size
             for outcome, n in message.outcomes.items():
                 EVENTS.labels(message.tracker, outcome).inc(n)
             if message.unanswered:
@@ -171,7 +172,7 @@ class Forwarder:
         self._go_on("", self._keep)
         if not all(message.unanswered for message in messages):
             self._answered.set()
-        while sum(each.size for queue in self._queues.values() for each in queue) > HELD_BYTES:
+        while self._held_bytes > HELD_BYTES:
             self._saved.clear()
             await self._saved.wait()
 
@@ -287,6 +288,7 @@ class Forwarder:
     async def _save(self) -> None:
         queues = dict(self._queues)
         moves = passed(queues, self._counted)
+        self._held_bytes = sum(each.size for queue in queues.values() for each in queue)
         self._counted |= {partition: move.offset for partition, move in moves.items()}
         calls, self._calls = self._calls, defaultdict(Counter)
         notes, self._notes = self._notes, defaultdict(dict)
