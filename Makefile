@@ -74,6 +74,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.learning $(EVENTS)
 	$(BIN)/python -m benchmarks.learning $(EVENTS) --events-per-message 10
 	$(BIN)/python -m benchmarks.freshness
+	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.serving
 
 clean: ## Remove the environment and every cache; data in .recommender stays.

@@ -100,6 +100,22 @@ class ErasedShape(_Shape):
     records: int = Field(description="1 if there was metadata.")
 
 
+class TrackerShape(_Shape):
+    """What became of a tracker's events."""
+
+    tracking_id: str
+    forwarded: int = Field(description="Events that Amazon Personalize took.")
+    refused: int = Field(description="Events that it refused; they are in the dead letters.")
+    waiting: int = Field(description="Events that were read from Kafka and not answered for.")
+    oldest_waiting_age_s: float
+
+
+class ForwardingShape(_Shape):
+    """The trackers whose events are forwarded."""
+
+    trackers: list[TrackerShape]
+
+
 class ErrorBody(BaseModel):
     """What went wrong."""
 

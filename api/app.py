@@ -17,7 +17,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import records, routes
+from api import forwarding, records, routes
 from api.answers import ERRORS, error_response
 from api.effects import Effects
 from api.front import Front
@@ -98,6 +98,7 @@ def create_app(
     app.state.services = services
     app.include_router(routes.router)
     app.include_router(records.router)
+    app.include_router(forwarding.router)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),

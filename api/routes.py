@@ -228,12 +228,18 @@ async def put_events(request: Request) -> Response:
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Removes the user's history, sessions, links and metadata, and says how much that was."""
+    """Removes the user's history, sessions, links and metadata, and says how much that was.
+
+    With 503 it may be asked for again; while Kafka is away nothing is removed.
+    """
     services: Services = request.app.state.services
-    removed = await services.store.erase_user(user_id)
+    store = services.store
+    # Counted first: a worker may remove the record before this call does.
+    recorded = await store.users_with_records([user_id])
     # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
     await services.kafka.put("users", services.settings.group, [(user_id, None)])
-    return json_response({"userId": user_id, **removed})
+    removed = await store.erase_user(user_id)
+    return json_response({"userId": user_id, **removed, "records": len(recorded)})
 
 
 @router.get("/healthz", summary="Is the process alive?")

@@ -107,6 +107,12 @@ class Jobs:
             raise ClaimLost(f"{job.path} was claimed by another since")
         return Job(found, job.claim)
 
+    async def unfinished(self, most: int = 100) -> list[Resource]:
+        """Jobs that have not ended, those that are claimed next first; `most` at most."""
+        paths = await self._redis.zrange(f"{PREFIX}queue", 0, most - 1)
+        found = [await self._resources.find(path.decode()) for path in paths]
+        return [resource for resource in found if resource is not None]
+
     async def note(self, job: Job, *, now_s: float, **hidden: Any) -> None:  # noqa: ANN401  any JSON
         """Keep what `Resource.hidden` is to have of the job under way, its progress above all."""
 

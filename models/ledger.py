@@ -12,7 +12,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -128,6 +128,24 @@ async def tracker_waiting(client: Client, group: str) -> dict[str, Waiting]:
             before = found.get(tracker, Waiting(0, since_s))
             found[tracker] = Waiting(before.events + events, min(before.since_s, since_s))
     return found
+
+
+async def tracker_status(
+    client: Client, group: str, *, now_s: float
+) -> dict[str, dict[str, float | str]]:
+    """What operators are told of each tracker; raises `Unavailable` as above.
+
+    The fields of `ForwardCounts`, the events that are `waiting` in the hands of forwarders, and
+    `oldest_waiting_age_s`, 0 without any.
+    """
+    counts = await tracker_counts(client, group)
+    held = await tracker_waiting(client, group)
+    told: dict[str, dict[str, float | str]] = {}
+    for tracker, one in counts.items():
+        events, since_s = held.get(tracker, (0, now_s))
+        age_s = round(max(0.0, now_s - since_s), 3)
+        told[tracker] = asdict(one) | {"waiting": events, "oldest_waiting_age_s": age_s}
+    return told
 
 
 async def forward_positions(client: Client, group: str) -> dict[str, int]:

@@ -15,7 +15,7 @@
 --   status "applied"   the part is in effect up to its watermark
 --          "lost"      the watermark is behind what the worker applied: go back and read again
 --          "full"      the record at `offset` is of one more item or user than there may be
---          "gone"      the record at `offset` is of a group that does not exist
+--          "gone"      the record at `offset` is of a group that does not exist, and no removal
 --                      nothing of it, nor of what follows in the part, is in effect
 --
 -- Layouts: models/metadata.py.
@@ -133,7 +133,8 @@ local function take_in(record)
   local kind = record[3]
   if kind == '' then return 'same' end
   local group = group_of(record[2])
-  if not group then return 'gone' end
+  -- What is gone has been removed: the removals that come after it say nothing new.
+  if not group then return record[7] == '' and 'same' or 'gone' end
   local status
   if kind == 'items' then
     status = put_item(group.prefix, record[4], record[5], record[6], record[7], record[8])

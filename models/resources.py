@@ -30,6 +30,7 @@ from models.kinds import KINDS
 from models.resource import Resource, index_name, indexes_of
 from models.settings import Settings
 from models.statuses import UNFINISHED
+from models.store import CONNECTION_ERRORS
 
 PREFIX = "{recommender}:resources:"
 
@@ -126,10 +127,18 @@ class Resources:
         return found
 
     async def recent(self, path: str, *, now_s: float) -> Resource:
-        """The same, at most `cache_s` old; this process's own changes are known at once."""
+        """The same, at most `cache_s` old; this process's own changes are known at once.
+
+        While Redis is away, what this process has read before is what it was then.
+        """
         read_s, resource = self._recent.get(path, (0.0, None))
         if resource is None or not 0 <= now_s - read_s < self.settings.cache_s:
-            resource = await self.get(path)
+            try:
+                resource = await self.get(path)
+            except CONNECTION_ERRORS:
+                if resource is None:
+                    raise
+            # After a failure, too: not every request is to wait for a server that is away.
             if len(self._recent) >= CACHED:
                 self._recent.clear()
             self._recent[path] = (now_s, resource)

@@ -46,24 +46,33 @@ class Rows:
     def of(cls, schema: Schema, header: Sequence[str]) -> Rows:
         """The columns of a schema where a header has them, in any order; others are passed over.
 
+        Names are the same in any case.
+
         Raises
         ------
         InvalidInput
-            The header lacks a column that the schema has.
+            The header lacks a column that the schema has, or names it twice.
 
         Examples
         --------
         >>> from models.schemas import parse_schema
         >>> field = '{"name": "USER_ID", "type": "string"}'
         >>> schema = parse_schema('{"type": "record", "name": "Users", "fields": [%s]}' % field)
-        >>> Rows.of(schema, ["AGE", "USER_ID"]).values(["36", "ada"])
+        >>> Rows.of(schema, ["AGE", "user_id"]).values(["36", "ada"])
         {'USER_ID': 'ada'}
         """
-        places = {name.strip(): n for n, name in enumerate(header)}
-        missing = [column.name for column in schema.columns if column.name not in places]
+        places: dict[str, list[int]] = {}
+        for n, name in enumerate(header):
+            places.setdefault(name.strip().upper(), []).append(n)
+        found = [(places.get(column.name.upper(), []), column) for column in schema.columns]
+        missing = [column.name for at, column in found if not at]
         if missing:
             raise InvalidInput(f"Input CSV is missing the following columns:[{', '.join(missing)}]")
-        return cls(tuple((places[column.name], column) for column in schema.columns), len(header))
+        for at, column in found:
+            if len(at) > 1:
+                named = ", ".join(header[n].strip() for n in at)
+                raise InvalidInput(f"Input CSV has several columns for {column.name}:[{named}]")
+        return cls(tuple((at[0], column) for at, column in found), len(header))
 
     def values(self, fields: Sequence[str]) -> dict[str, Any]:
         """What a row says, by column; what is empty is left out.

@@ -286,7 +286,7 @@ class Settings(BaseSettings):
         description="PutEvents calls a second to each tracker of Amazon Personalize, at most.",
     )
     forward_parallel: int = Field(
-        16, ge=1, le=256, description="PutEvents calls under way at once."
+        16, ge=1, le=256, description="PutEvents calls under way at once for each tracker."
     )
     forward_timeout_s: float = Field(
         10.0, gt=0, description="Longest wait for one PutEvents answer."

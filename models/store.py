@@ -262,6 +262,14 @@ class Store:
         stored = await self.redis.hgetall(self.key("types"))
         return {int(code): name.decode() for name, code in stored.items()}
 
+    async def users_with_records(self, user_ids: Sequence[str]) -> set[str]:
+        """Those of the users of whom there is metadata."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user_id in user_ids:
+            pipe.hexists(self.key("users"), user_id)
+        held = await pipe.execute()
+        return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
+
     async def erase_user(self, user_id: str) -> dict[str, int]:
         """Remove a user's history, metadata, links and the histories of linked sessions.
 

@@ -164,6 +164,7 @@ def _answer_file(
     async def answers(asked: Sequence[Question | Rejected]) -> list[tuple[bytes, bool]]:
         return await asyncio.gather(*(_answer(one, answering) for one in asked))
 
+    before = work.noted.get("lines", 0)
     with work.objects.open(source) as stream, work.objects.writing(target) as written:
         questions = work.until_stopped(reading(_lines(stream)))
         while asked := list(itertools.islice(questions, CHUNK_LINES)):
@@ -171,6 +172,7 @@ def _answer_file(
                 n_lines += 1
                 n_refused += not is_answered
                 written.write(line + b"\n")
+            work.tell("lines answered", before + n_lines)
     return n_lines, n_refused
 
 

@@ -33,6 +33,8 @@ class Message:
         Those of its events that are to be forwarded.
     at_s
         When Kafka got it, in seconds.
+    size
+        What it is counted for among those that are held, in bytes.
     unanswered
         How many of the events AWS has neither taken nor refused.
     """
@@ -43,6 +45,7 @@ class Message:
     put: PutEvents | None
     events: Sequence[Event] = ()
     at_s: float = 0.0
+    size: int = 0
     unanswered: int = field(init=False)
     outcomes: Counter[str] = field(init=False, default_factory=Counter)
 
@@ -149,16 +152,22 @@ def _event_parameters(event: Event, without_properties: Collection[str]) -> dict
     return members
 
 
-def passed(queues: Mapping[Partition, deque[Message]]) -> dict[Partition, Move]:
-    """Take from the head of each partition's queue what is answered for; gives what moved."""
+def passed(
+    queues: Mapping[Partition, deque[Message]], counted: Mapping[Partition, int]
+) -> dict[Partition, Move]:
+    """Take from the head of each partition's queue what is answered for; gives what moved.
+
+    Messages below the `counted` offset of their partition passed before, and do not count again.
+    """
     moves: dict[Partition, Move] = {}
     for partition, queue in queues.items():
-        next_offset = 0
+        next_offset, floor = 0, counted.get(partition, 0)
         outcomes: dict[str, Counter[str]] = {}
         while queue and not queue[0].unanswered:
             message = queue.popleft()
+            if message.offset >= max(floor, next_offset):
+                outcomes.setdefault(message.tracker, Counter()).update(message.outcomes)
             next_offset = max(next_offset, message.offset + 1)
-            outcomes.setdefault(message.tracker, Counter()).update(message.outcomes)
         if next_offset:
             moves[partition] = Move(next_offset, outcomes)
     return moves

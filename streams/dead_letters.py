@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,10 +16,15 @@ from models.events import MAX_MESSAGE_BYTES
 from models.settings import Settings
 from streams.connection import connect
 from streams.status import end_offsets
+from streams.stretches import messages
 from streams.topics import Topics
 
 POLL_MS = 500
 MAX_SILENT_POLLS = 20
+
+
+FULL = "catalogue-full"
+"""The reason of what went beyond the items or users that a group may hold."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -91,6 +96,19 @@ def letters(settings: Settings, *, again: bool = False) -> Iterator[tuple[DeadLe
         raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
     finally:
         consumer.close()
+
+
+def ends(settings: Settings) -> dict[str, int]:
+    """Where the dead letters end now, by partition; blocking."""
+    found = end_offsets(settings, [Topics.of(settings).dead_letters])
+    return {str(partition): end for (_, partition), end in found.items()}
+
+
+def since(settings: Settings, ends: Mapping[str, int]) -> Iterator[DeadLetter]:
+    """The dead letters that came since they ended there; raises `Unavailable`; blocking."""
+    topic = Topics.of(settings).dead_letters
+    starts = {(topic, int(partition)): end for partition, end in ends.items()}
+    return map(_letter, messages(settings, starts))
 
 
 def replay(settings: Settings) -> int:

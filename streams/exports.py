@@ -46,6 +46,7 @@ def _write(work: Work, url: str, columns: list[str], rows: AsyncIterator[Mapping
         for some in work.until_stopped(iter(lambda: work.wait(_some(rows)), [])):
             writer.writerows(some)
             count += len(some)
+            work.tell("rows written", count)
         text.detach()
     return count
 

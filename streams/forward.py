@@ -1,10 +1,10 @@
 """Forwarding to Amazon Personalize: every event, to a real event tracker, with PutEvents.
 
-Its own Faust app and consumer group, so that an AWS outage delays nothing else. A partition's
-position moves on only past messages whose events AWS has all taken or refused; what it refuses
-goes to the dead letters. Everything else that goes wrong is tried again, for ever: Kafka is the
-buffer. Events are sent at least once; the same event always carries the same eventId, by which
-AWS ignores repetitions.
+Its own Faust app and consumer group, so that an AWS outage delays nothing else. Each tracker goes
+on by itself, as far ahead of the others as messages may be held. A partition's position moves on
+only past messages whose events AWS has all taken or refused; what it refuses goes to the dead
+letters. Everything else that goes wrong is tried again, for ever: Kafka is the buffer. Events are
+sent at least once; the same event always has the same eventId, by which AWS ignores repetitions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import itertools
 import logging
 import math
 import random
-import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -46,17 +45,21 @@ from streams.calls import (
     plan,
     waiting,
 )
+from streams.daemons import in_thread
 from streams.dead_letters import envelope
+from streams.pace import Pace, backoff_s
 from streams.personalize import Answer, CallFailed, Tracker
 from streams.selection import selected
 from streams.topics import Topics, topic_ids
 
-FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 10.0
-BURST_S = 0.1
-"""Calls not made during this long may be made up for at once."""
-
 SAVE_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
+
+HELD_BYTES = 4 * 1024 * 1024
+"""Messages that are read and not passed, at most: one tracker may lag so far behind the others."""
+
+OVERHEAD_BYTES = 500
+"""What a message is counted for beside its bytes."""
 
 EVENTS = prometheus_client.Counter(
     "recommender_forward_events_total",
@@ -84,29 +87,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def backoff_s(attempt: int, chance: float) -> float:
-    """How long to wait after failed attempt 0, 1, …: doubling, times a `chance` in [0, 1].
-
-    >>> backoff_s(3, 0.5)
-    0.4
-    """
-    return chance * min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, 30))
-
-
-class Pace:
-    """A token bucket: at most `per_s` calls a second, after at most `BURST_S` worth at once."""
-
-    def __init__(self, per_s: float) -> None:
-        self._interval_s = 1 / per_s
-        self._next_s = -math.inf
-
-    def reserve(self, now_s: float) -> float:
-        """Take the next free moment; gives how long to wait for it."""
-        start_s = max(self._next_s, now_s - BURST_S)
-        self._next_s = start_s + self._interval_s
-        return max(0.0, start_s - now_s)
-
-
 class Forwarder:
     """Takes batches of messages to AWS, and keeps the ledger of it.
 
@@ -122,6 +102,8 @@ class Forwarder:
         Keeps a letter under a key; returns when it is safe, raises `Unavailable` otherwise.
     commit
         Told the positions that the ledger holds.
+    crash
+        Told of an error after which nothing may go on.
     """
 
     def __init__(
@@ -132,6 +114,7 @@ class Forwarder:
         put: Callable[[dict[str, Any]], None],
         dead_letter: Callable[[bytes, bytes], Awaitable[None]],
         commit: Callable[[Mapping[Partition, int]], Awaitable[None]],
+        crash: Callable[[BaseException], Awaitable[None]],
     ) -> None:
         self._incarnations: dict[str, str] = {}
         self._settings = settings
@@ -139,6 +122,13 @@ class Forwarder:
         self._put = put
         self._dead_letter = dead_letter
         self._commit = commit
+        self._crash = crash
+        self._queues: dict[Partition, deque[Message]] = defaultdict(deque)
+        self._lines: dict[str, deque[Message]] = defaultdict(deque)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._counted: dict[Partition, int] = {}
+        self._held_bytes = 0
+        self._answered, self._saved = asyncio.Event(), asyncio.Event()
         self._trackers = settings.forwarded_trackers
         # Of several trackers here, one at AWS may get the events: its limit is what counts.
         self._paces = {id_: Pace(settings.forward_calls_per_s) for id_ in self._trackers.values()}
@@ -156,30 +146,75 @@ class Forwarder:
         group = self._settings.group
         # Added, because messages of partitions that are gone may still be under way.
         self._incarnations |= await self._until_done(
-            lambda: _in_thread(lambda: topic_ids(self._settings, names))
+            lambda: in_thread(lambda: topic_ids(self._settings, names))
         )
         stored = await self._until_done(lambda: forward_positions(self._client, group))
+        # What is held comes again behind itself: passed twice, it counts once.
+        self._counted = {each: stored.get(self._field(each), 0) for each in assigned}
         return {each: stored.get(self._field(each), EARLIEST) for each in assigned}
 
     async def forward(self, messages: Sequence[Message]) -> None:
-        """Return when AWS has answered for all of them, and the ledger and Kafka know."""
-        queues: dict[Partition, deque[Message]] = defaultdict(deque)
+        """Take messages over; returns once so few are held that others may come.
+
+        The messages of a tracker are forwarded in the order in which they came.
+        """
         for message in messages:
-            queues[message.topic, message.partition].append(message)
-        for message in messages:
+            self._queues[message.topic, message.partition].append(message)
+            self._held_bytes += message.size
             for outcome, n in message.outcomes.items():
                 EVENTS.labels(message.tracker, outcome).inc(n)
-        # Sessions are handed out one by one; a sender that waits to try again takes no other,
-        # so the worse AWS answers, the fewer calls are under way.
-        sessions = iter(plan(pending(messages)))
-        async with asyncio.TaskGroup() as group:
-            senders = [
-                group.create_task(self._send(sessions))
-                for _ in range(min(self._settings.forward_parallel, len(messages)))
-            ]
-            while (await asyncio.wait(senders, timeout=SAVE_EVERY_S))[1]:
-                await self._save(queues)
-        await self._save(queues)
+            if message.unanswered:
+                self._lines[message.tracker].append(message)
+        for tracker, line in self._lines.items():
+            if line:
+                self._go_on(tracker, self._serve, tracker)
+        # No tracker has this name.
+        self._go_on("", self._keep)
+        if not all(message.unanswered for message in messages):
+            self._answered.set()
+        while self._held_bytes > HELD_BYTES:
+            self._saved.clear()
+            await self._saved.wait()
+
+    def close(self) -> None:
+        """Leave what is under way."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _go_on(self, name: str, work: Callable[..., Awaitable[None]], *arguments: str) -> None:
+        """See that a task is at work; an error in it ends everything."""
+
+        async def watched() -> None:
+            try:
+                await work(*arguments)
+            except Exception as error:  # noqa: BLE001  whatever it is, nothing may be skipped
+                await self._crash(error)
+
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.create_task(watched())
+
+    async def _serve(self, tracker: str) -> None:
+        """Forward what waits for a tracker, one round after another."""
+        line, settings = self._lines[tracker], self._settings
+        while line:
+            some = [line.popleft() for _ in range(min(len(line), settings.batch_events))]
+            # Sessions are handed out one by one; a sender that waits to try again takes no other,
+            # so the worse AWS answers, the fewer calls are under way.
+            sessions = iter(plan(pending(some)))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(settings.forward_parallel, len(some))):
+                    group.create_task(self._send(sessions))
+            self._answered.set()
+
+    async def _keep(self) -> None:
+        """Keep the ledger, as long as anything is held."""
+        while self._queues:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), SAVE_EVERY_S)
+            self._answered.clear()
+            await self._save()
+            self._saved.set()
 
     async def _send(self, sessions: Iterator[Sequence[Call]]) -> None:
         for calls in sessions:
@@ -216,7 +251,7 @@ class Forwarder:
             await asyncio.sleep(self._paces[tracking_id].reserve(time.monotonic()))
             self._calls[tracker]["calls"] += 1
             try:
-                await _in_thread(lambda: self._put(request))
+                await in_thread(lambda: self._put(request))
             except CallFailed as error:
                 failure = error
             else:
@@ -250,8 +285,11 @@ class Forwarder:
             message.outcomes[outcome] += 1
             message.unanswered -= 1
 
-    async def _save(self, queues: Mapping[Partition, deque[Message]]) -> None:
-        moves = passed(queues)
+    async def _save(self) -> None:
+        queues = dict(self._queues)
+        moves = passed(queues, self._counted)
+        self._held_bytes = sum(each.size for queue in queues.values() for each in queue)
+        self._counted |= {partition: move.offset for partition, move in moves.items()}
         calls, self._calls = self._calls, defaultdict(Counter)
         notes, self._notes = self._notes, defaultdict(dict)
         self._waiting = waiting(itertools.chain.from_iterable(queues.values()))
@@ -266,6 +304,10 @@ class Forwarder:
             )
         )
         await self._commit({partition: move.offset for partition, move in moves.items()})
+        # Others may have the partition by now: nothing is said of it any more once it is empty.
+        for partition in [each for each, queue in queues.items() if not queue]:
+            if not self._queues[partition]:
+                del self._queues[partition]
 
     def _field(self, partition: Partition) -> str:
         topic, number = partition
@@ -285,33 +327,6 @@ class Forwarder:
         if now_s - self._complained_s >= COMPLAIN_EVERY_S:
             self._complained_s = now_s
             logger.warning("forwarding to Amazon Personalize waits: %s", text)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """The result of blocking work, done in a daemon thread.
-
-    The threads of an executor are waited for at exit, so that a hanging call would keep the
-    process from ending.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(outcome: Callable[[], None]) -> None:
-        # Nobody waits any more once stopped, and then the loop may be closed, too.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(lambda: None if done.done() else outcome())
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001  it is raised where it is awaited
-            failure = error
-            settle(lambda: done.set_exception(failure))
-        else:
-            settle(lambda: done.set_result(result))
-
-    threading.Thread(target=run, name="forward", daemon=True).start()
-    return await done
 
 
 def forward_app(settings: Settings) -> faust.App:
@@ -352,6 +367,7 @@ def forward_app(settings: Settings) -> faust.App:
         put=Tracker(settings).put,
         dead_letter=dead_letter,
         commit=lambda positions: commit(app, positions),
+        crash=app.crash,
     )
 
     async def forward(batch: list[faust.EventT]) -> None:
@@ -368,6 +384,7 @@ def forward_app(settings: Settings) -> faust.App:
     )
 
     async def close(*_: object, **__: object) -> None:
+        forwarder.close()
         await client.aclose()
 
     app.on_before_shutdown.connect(close)
@@ -383,5 +400,5 @@ def _read(event: faust.EventT, settings: Settings, now_s: float) -> Message:
         # The dead letters have it from the worker that applies events.
         return Message(source.topic, source.partition, source.offset, None)
     known, events = selected(put, settings)
-    at_s = source.timestamp or now_s
-    return Message(source.topic, source.partition, source.offset, known, events, at_s)
+    at_s, size = source.timestamp or now_s, len(event.value or b"") + OVERHEAD_BYTES
+    return Message(source.topic, source.partition, source.offset, known, events, at_s, size)

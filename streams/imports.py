@@ -10,27 +10,34 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
-from models.events import PutEvents
+from models.events import PutEvents, parse, tracking_id_of
 from models.records import Kind as RecordKind
 from models.records import Properties
 from models.rows import event_of, record_of, together
 from models.schemas import Schema, parse_schema
 from models.tokens import Kind, Receipt
+from streams import dead_letters
+from streams.dead_letters import FULL
 from streams.rows import Row, read
 from streams.sent import Ends, ends_after, ends_now, event_ids_since, in_effect
+from streams.topics import Topics
 from streams.work import Outcome, Work
 
 CHUNK_ROWS = 2000
 """Rows between two notes of how far an import is."""
+
+TELL_EVERY = 500
+"""Rows checked between two words on how far an import is."""
 
 EVENTS_A_MESSAGE = 10
 MAX_SHOWN = 10
@@ -108,8 +115,9 @@ async def import_dataset(work: Work) -> Outcome:
     else:
         await _send_records(work, source, "items" if source.dataset_type == "ITEMS" else "users")
     await in_effect(work.settings, work.tenants.store(work.settings.group), work.noted["ends"])
+    remarks = [await work.in_thread(_beyond, work, source), survey.remark]
     log.info("%s: %d rows, %d bad", work.job.path, survey.rows, survey.bad)
-    return Outcome(hidden={"row": survey.rows}, remark=survey.remark)
+    return Outcome(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
 
 
 async def _surveyed(work: Work, source: _Source) -> Survey:
@@ -125,7 +133,7 @@ async def _surveyed(work: Work, source: _Source) -> Survey:
             f"RECOMMENDER_IMPORT_BAD_SHARE allows; nothing was imported: " + "; ".join(survey.first)
         )
     ends = await work.in_thread(ends_now, work.settings, KINDS[source.dataset_type])
-    more = {}
+    more: dict[str, Any] = {"letters": await work.in_thread(dead_letters.ends, work.settings)}
     if source.dataset_type == "INTERACTIONS":
         # Nobody else knows it, so that what this job has sent can be told from all else.
         more["tracking_id"] = secrets.token_hex(16)
@@ -137,6 +145,8 @@ def _survey(work: Work, source: _Source) -> Survey:
     survey = Survey()
     for row, said in _said(work, source):
         survey.add(row, said)
+        if survey.rows % TELL_EVERY == 0:
+            work.tell("rows checked", survey.rows)
     return survey
 
 
@@ -178,9 +188,12 @@ async def _send_records(work: Work, source: _Source, kind: RecordKind) -> None:
 async def _send(
     work: Work, source: _Source, ends: Ends, send: Callable[[Chunk], list[Receipt]]
 ) -> None:
+    rows = work.noted["survey"]["rows"]
+    work.tell("rows sent", work.noted["row"], rows)
     chunks = _chunks(work, source, after=work.noted["row"])
     while (chunk := await work.in_thread(next, chunks, None)) is not None:
         ends = ends_after(ends, await work.in_thread(send, chunk))
+        work.tell("rows sent", chunk.row, rows)
         await work.note(row=chunk.row, ends=ends)
 
 
@@ -197,6 +210,31 @@ def _chunks(work: Work, source: _Source, *, after: int) -> Iterator[Chunk]:
     while some := list(itertools.islice(rows, CHUNK_ROWS)):
         row += len(some)
         yield Chunk(row, [said for _, said in some if not isinstance(said, Exception)])
+
+
+def _beyond(work: Work, source: _Source) -> str:
+    """What went beyond the limits of the group, for people; empty if nothing did."""
+    kind = "users" if source.dataset_type == "USERS" else "items"
+    counts: dict[dead_letters.Source, int] = {}
+    for letter in work.until_stopped(dead_letters.since(work.settings, work.noted["letters"])):
+        if letter.reason == FULL and letter.group == work.group:
+            # One that is there twice has one source.
+            counts[letter.source] = _imported(work, source, letter)
+    count = sum(counts.values())
+    what = "events on further items" if source.dataset_type == "INTERACTIONS" else f"{kind}"
+    limit = f"RECOMMENDER_MAX_{kind.upper()}"
+    return f"{count} {what} went beyond {limit} and are dead letters" if count else ""
+
+
+def _imported(work: Work, source: _Source, letter: dead_letters.DeadLetter) -> int:
+    """How many rows of the import a dead letter holds; of metadata, whoever sent it."""
+    if source.dataset_type == "INTERACTIONS":
+        raw = letter.raw()
+        if tracking_id_of(raw) != work.noted["tracking_id"]:
+            return 0
+        return len(parse(raw, now_s=work.clock(), future_limit_s=math.inf).event_list)
+    topics = Topics.of(work.settings)
+    return letter.source.topic == (topics.users if source.dataset_type == "USERS" else topics.items)
 
 
 def _said(work: Work, source: _Source) -> Iterator[tuple[Row, Good | Exception]]:

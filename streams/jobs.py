@@ -94,6 +94,7 @@ class Runner:
             work.stopping.set()
             for task in (working, holding):
                 task.cancel()
+            work.tell("", 0)
             for ended in await asyncio.gather(working, holding, return_exceptions=True):
                 if isinstance(ended, Exception):
                     log.warning("%s is left to another runner: %s", job.path, ended)
@@ -164,8 +165,9 @@ class Runner:
             await self.tenants.remove(work.noted["tracking_id"])
 
     async def _hold(self, work: Work, working: asyncio.Task[None]) -> None:
-        """Renew the claim while the work goes on; tell it where it is to end."""
+        """Renew the claim while the work goes on, and keep how far it is; tell it where to end."""
         lease_s = self.resources.settings.job_lease_s
+        kept = work.progress
         while not working.done():
             await asyncio.sleep(lease_s / RENEWALS)
             if _ends(work):
@@ -174,6 +176,9 @@ class Runner:
                 job = await Jobs(self.resources).renew(
                     work.job, now_s=self.clock(), lease_s=lease_s
                 )
+                if work.progress != kept:
+                    kept = work.progress
+                    await Jobs(self.resources).note(job, now_s=self.clock(), progress=kept)
             except ClaimLost as error:
                 # An ended job is nobody's; what is left to do after its end is not to be cut off.
                 if _ends(work):

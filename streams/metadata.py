@@ -11,6 +11,7 @@ from models.metadata import Entry, EntryPart, entry_of, take_in
 from models.records import Kind, parse_record
 from models.store import PartResult
 from models.tenants import Tenants
+from streams.dead_letters import FULL
 from streams.progress import Arrival
 from streams.steps import Publish, Rewind, Steps
 from streams.topics import Topics
@@ -79,4 +80,4 @@ class Metadata(Steps[Entry]):
         if result.status == "gone":
             return await self._refused(arrival, "invalid", f"unknown group {group!r}", group)
         detail = f"group {group} holds max_{message.kind} {message.kind}"
-        return await self._refused(arrival, "catalogue-full", detail, group)
+        return await self._refused(arrival, FULL, detail, group)

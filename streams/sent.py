@@ -6,20 +6,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
-
-from models.errors import InvalidEvent, Unavailable
+from models.errors import InvalidEvent
 from models.events import parse, tracking_id_of
 from models.settings import Settings
 from models.store import Store
 from models.tokens import Kind, Receipt
-from streams.connection import connect
 from streams.status import end_offsets
+from streams.stretches import messages
 from streams.topics import Topics, topic_ids
 
-POLL_MS = 500
-MAX_SILENT_POLLS = 20
 WAIT_S = 0.05
 """How often the watermarks are looked at while a sender waits."""
 
@@ -62,27 +57,10 @@ def event_ids_since(settings: Settings, ends: Mapping[str, int], tracking_id: st
     starts = {}
     for place, end in ends.items():
         kind, _, partition = place.partition("/")
-        starts[TopicPartition(getattr(topics, kind), int(partition))] = end
-    stops = end_offsets(settings, sorted({tp.topic for tp in starts}))
-    consumer = connect(KafkaConsumer, settings, enable_auto_commit=False)
-    try:
-        consumer.assign(list(starts))
-        for tp, start in starts.items():
-            consumer.seek(tp, start)
-        found: set[str] = set()
-        silent = 0
-        while any(consumer.position(tp) < stops[tp.topic, tp.partition] for tp in starts):
-            polled = consumer.poll(timeout_ms=POLL_MS)
-            silent = 0 if polled else silent + 1
-            if silent > MAX_SILENT_POLLS:
-                raise Unavailable(f"Kafka at {settings.kafka} stopped answering: try again")
-            for records in polled.values():
-                for record in records:
-                    found |= _event_ids(record, tracking_id)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
-    finally:
-        consumer.close()
+        starts[getattr(topics, kind), int(partition)] = end
+    found: set[str] = set()
+    for record in messages(settings, starts):
+        found |= _event_ids(record, tracking_id)
     return found
 
 

@@ -29,6 +29,7 @@ from models.store import (
 )
 from models.tenants import Tenants
 from streams.allowance import Allowance
+from streams.dead_letters import FULL
 from streams.progress import Arrival, Partition
 from streams.steps import Publish, Rewind, Steps
 
@@ -166,9 +167,7 @@ class Sessions(Steps[StoredMessage]):
             msgspec.structs.replace(sent, event_list=[sent.event_list[n] for n in result.refused])
         )
         group = message.group or self.settings.group
-        await self._bury(
-            arrival, "catalogue-full", f"group {group} holds max_items items", raw, group=group
-        )
+        await self._bury(arrival, FULL, f"group {group} holds max_items items", raw, group=group)
         APPLIED.labels("dead").inc()
         kept = [event for n, event in enumerate(message.events) if n not in refused]
         return message._replace(events=kept)

@@ -11,7 +11,10 @@ from kafka.errors import KafkaError
 
 from models import ledger
 from models.errors import Unavailable
+from models.jobs import Jobs
 from models.objectives import courses
+from models.resource import Resource
+from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store, connect
 from streams.backlog import waiting_since_s
@@ -31,6 +34,22 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     lag: int
 
 
+class JobStatus(msgspec.Struct, frozen=True):
+    """A job that has not ended, and how far it is in its present step.
+
+    Attributes
+    ----------
+    what, done, known
+        What is done, such as `rows sent`, and so many of how many; 0: not known.
+    """
+
+    path: str
+    status: str
+    what: str
+    done: int
+    known: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `recommender status` shows.
 
@@ -48,6 +67,8 @@ class Status(msgspec.Struct, frozen=True):
         empty if it never ran.
     trackers
         What it has done for each tracker, and the events in its hands that wait for an answer.
+    jobs
+        Those that have not ended, of every group; 100 at most.
     """
 
     group: str
@@ -61,6 +82,7 @@ class Status(msgspec.Struct, frozen=True):
     quality: dict[str, dict[str, dict[str, float]]]
     forward: dict[str, float | str]
     trackers: dict[str, dict[str, float | str]] = {}
+    jobs: list[JobStatus] = []
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -83,8 +105,8 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         ranker = await store.load_ranker()
         forward = await ledger.forward_counts(store.redis, settings.group)
         positions = await ledger.forward_positions(store.redis, settings.group)
-        trackers = await ledger.tracker_counts(store.redis, settings.group)
-        held = await ledger.tracker_waiting(store.redis, settings.group)
+        trackers = await ledger.tracker_status(store.redis, settings.group, now_s=now_s)
+        jobs = await Jobs(Resources(store.redis, settings)).unfinished()
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -117,16 +139,13 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         | {"waiting": waiting, "oldest_waiting_age_s": _age_s(since_s, now_s)}
         if is_forwarding
         else {},
-        trackers={
-            tracker: msgspec.to_builtins(counts) | _held(held.get(tracker), now_s)
-            for tracker, counts in trackers.items()
-        },
+        trackers=trackers,
+        jobs=[_job(job) for job in jobs],
     )
 
 
-def _held(waiting: ledger.Waiting | None, now_s: float) -> dict[str, float]:
-    events, since_s = waiting or (0, None)
-    return {"waiting": events, "oldest_waiting_age_s": _age_s(since_s, now_s)}
+def _job(job: Resource) -> JobStatus:
+    return JobStatus(job.path, job.status, *job.hidden.get("progress", ("", 0, 0)))
 
 
 def _age_s(since_s: float | None, now_s: float) -> float:
@@ -194,4 +213,7 @@ def as_text(status: Status) -> str:
         f"  tracker {tracker}: " + ", ".join(f"{k} {v}" for k, v in said.items())
         for tracker, said in status.trackers.items()
     ]
+    for job in status.jobs:
+        done = f", {job.what} {job.done}" if job.what else ""
+        lines.append(f"job {job.path}: {job.status}{done}{f' of {job.known}' * bool(job.known)}")
     return "\n".join(lines)

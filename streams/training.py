@@ -5,11 +5,13 @@ Nothing else is to be trained: answers come from a model that has learned every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from models import scratch
 from models.errors import InvalidInput
+from models.evaluation import Interaction
 from models.holdout import EXAMPLES_OF, measured
 from models.local import Local
 from models.recipes import ARN, Recipe, recipe_of
@@ -82,11 +84,18 @@ def _measure(
     if not asked:
         return {}
     settings = work.settings.model_copy(update={"group": group})
+    done = itertools.count(1)
+
+    def watched(events: Iterable[Interaction]) -> Iterator[Interaction]:
+        for event in work.until_stopped(events):
+            work.tell("interactions measured", next(done), len(found.interactions))
+            yield event
+
     with Local(settings, examples_of=EXAMPLES_OF) as local:
         return measured(
             local,
             asked,
             found.interactions,
             n_items=found.n_items,
-            watched=work.until_stopped,
+            watched=watched,
         )

@@ -1,4 +1,4 @@
-"""A job under way: what it works with, how it notes how far it is, and what comes of it."""
+"""A job under way: what it works with, how it notes and tells how far it is, what comes of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from prometheus_client import Gauge
 
 from models.errors import ClaimLost
 from models.jobs import Job, Jobs
@@ -20,6 +22,30 @@ T = TypeVar("T")
 
 LOOK_EVERY = 100
 """Pieces of work in a thread between two looks at whether it is to end."""
+
+
+DONE = Gauge(
+    "recommender_job_done_rows",
+    "Rows or lines that the job under way has done in its present step, by kind; 0 without one.",
+    ["kind"],
+)
+KNOWN = Gauge(
+    "recommender_job_known_rows",
+    "Rows or lines of that step; 0 while nobody knows.",
+    ["kind"],
+)
+
+
+class Progress(NamedTuple):
+    """How far a job is in its present step: what is done, so many of so many (0: not known)."""
+
+    what: str = ""
+    done: int = 0
+    known: int = 0
+
+
+NOTHING = Progress()
+"""Before a job has told anything."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,8 @@ class Work:
         Set when the work is to end at once: its claim is lost, it was stopped, or the runner ends.
     is_ending
         Whether the job is being ended: its claim goes with that.
+    progress
+        As it was told last; the runner keeps it where others see it.
     """
 
     job: Job
@@ -53,6 +81,7 @@ class Work:
     clock: Callable[[], float]
     stopping: threading.Event = field(default_factory=threading.Event)
     is_ending: bool = False
+    progress: Progress = NOTHING
     noted: dict[str, Any] = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
 
@@ -71,9 +100,18 @@ class Work:
         paths = (self.job.path, *self.job.resource.links)
         return next(path.partition("/")[2] for path in paths if path.startswith("dataset-group/"))
 
+    def tell(self, what: str, done: int, known: int = 0) -> None:
+        """Let people see how far the job is; cheap, from any thread."""
+        self.progress = Progress(what, done, known)
+        kind = self.job.resource.kind.name
+        DONE.labels(kind).set(done)
+        KNOWN.labels(kind).set(known)
+
     async def note(self, **hidden: Any) -> None:  # noqa: ANN401  any JSON
         """Keep how far the job is, for whoever goes on with it; raises `ClaimLost`."""
-        await Jobs(self.resources).note(self.job, now_s=self.clock(), **hidden)
+        await Jobs(self.resources).note(
+            self.job, now_s=self.clock(), progress=self.progress, **hidden
+        )
         self.noted |= hidden
 
     def until_stopped(self, parts: Iterable[T]) -> Iterator[T]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from api.personalize.columns import columns_of, values_of
@@ -12,7 +14,7 @@ from api.personalize.context import Context
 from api.personalize.filtering import filled_up, let_through
 from api.personalize.targets import Asked, Target
 from api.services import Services
-from models.answers import MAX_RESULTS, Answer
+from models.answers import MAX_RESULTS, Answer, Recommendation
 from models.errors import InvalidInput
 from models.questions import FOUND, answered, scores_of
 from models.recommender import Recommender
@@ -59,7 +61,8 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
 async def get_personalized_ranking(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The given items in the order this user is most likely to want them, unknown ones last.
 
-    A filter leaves items out before they are ranked, so that scores add up to one.
+    A filter leaves items out before they are ranked, so that scores add up to one. While the store
+    is away the order is that of what trended last.
     """
     services: Services = context.services
     asked = await Asked.of(context, request, "PERSONALIZED_RANKING")
@@ -69,7 +72,13 @@ async def get_personalized_ranking(context: Context, request: dict[str, Any]) ->
     columns = columns_of(asked.target, request.get("metadataColumns", {}), len(wanted))
     wanted = await let_through(context, asked, request, wanted)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
-    answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
+    try:
+        answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
+    except CONNECTION_ERRORS:
+        fallback = _as_known(recommender, wanted)
+        if fallback is None:
+            raise
+        answer = fallback
     names = [item.item_id for item in answer.items]
     items = _items(names, answer, asked.target)
     await _add_metadata(context, asked, columns, items)
@@ -108,6 +117,17 @@ async def _answer(context: Context, asked: Asked, k: int) -> Answer:
         if fallback is None:
             raise
         return fallback
+
+
+def _as_known(recommender: Recommender, wanted: Sequence[str]) -> Answer | None:
+    """The given items as they trended when the store last answered, others last; None if never."""
+    known = recommender.from_cache(k=sys.maxsize)
+    if known is None:
+        return None
+    among = frozenset(wanted)
+    items = [item for item in known.items if item.item_id in among]
+    others = sorted(among - {item.item_id for item in items})
+    return replace(known, items=[*items, *(Recommendation(name, 0.0) for name in others)])
 
 
 async def _promoted(

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.servers import ROOT, unavailable
 from tests.stack import Stack
+from tests.streams.personalize_stub import PersonalizeStub
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -132,6 +133,38 @@ def test_page_shows_errors_as_text(running: Stack, browser: Chrome) -> None:
     browser.execute_script("act('click', 'x'.repeat(300))")
 
     WebDriverWait(browser, 30).until(lambda _: "256" in browser.find_element(By.ID, "error").text)
+
+
+def test_page_shows_what_became_of_forwarded_events(
+    stack: Callable[..., Stack], browser: Chrome
+) -> None:
+    """Each tracker has a row once there is a forwarder, with the numbers of its ledger."""
+    one = stack()
+    one.start("api")
+    one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
+    browser.get(one.url)
+    WebDriverWait(browser, 30).until(
+        lambda _: browser.find_element(By.ID, "answered").text and texts(browser, "#forwarding")
+    )
+    assert not browser.find_element(By.ID, "forwarding").is_displayed()
+    for item in ("tent", "stove", "bad"):
+        one.click(item)
+    with PersonalizeStub() as stub:
+        stub.refuse = lambda event: "no such item" if event["itemId"] == "bad" else None
+        one.start(
+            "forward",
+            RECOMMENDER_FORWARD_TRACKING_ID="real-tracker",
+            AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=stub.url,
+            AWS_ACCESS_KEY_ID="key",
+            AWS_SECRET_ACCESS_KEY="secret",
+        )
+        row = ["shop", "2", "0", "1"]
+        WebDriverWait(browser, 90).until(lambda _: texts(browser, "#trackers td") == row)
+        assert browser.find_element(By.ID, "forwarding").is_displayed()
+        told = json.loads(one.run("status", "--json").stdout)["trackers"]["shop"]
+
+    assert [told[name] for name in ("forwarded", "waiting", "refused")] == [2, 0, 1]
+    assert browser.find_element(By.ID, "error").text == ""
 
 
 def test_demo_once(tmp_path: Path) -> None:

@@ -150,8 +150,9 @@ async def test_watermarks_move_with_the_effects(store: Store) -> None:
 
 
 async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
-    """A record of a group that no tracking id leads to stops its part."""
-    entries = [Entry(0), Entry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
+    """A record of a group that no tracking id leads to stops its part; a removal does not."""
+    removal = Entry(0, "nowhere", "users", "ada", NOW)
+    entries = [removal, Entry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
 
     assert await take_in(store, [EntryPart("m/0", -1, entries)]) == [("gone", 0, 1, [])]
     assert await store.redis.keys("{nowhere}:*") == []

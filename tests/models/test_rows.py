@@ -63,12 +63,24 @@ def test_bad_values_name_their_column(kind: object, text: str, why: str) -> None
 
 
 def test_missing_columns_have_amazons_words() -> None:
-    """All that lack are named; case counts."""
+    """All that lack are named."""
     with pytest.raises(
         InvalidInput,
         match=r"^Input CSV is missing the following columns:\[USER_ID, TIMESTAMP\]$",
     ):
-        Rows.of(INTERACTIONS, ["user_id", "ITEM_ID"])
+        Rows.of(INTERACTIONS, ["USERID", "ITEM_ID"])
+
+
+def test_columns_are_named_in_any_case() -> None:
+    """Unless two of them are one column of the schema; those that are none may repeat."""
+    header = ["more", " item_id", "User_Id", "timestamp", "MORE"]
+    said = Rows.of(INTERACTIONS, header).values(["", "i", "u", "7", ""])
+
+    assert said == {"USER_ID": "u", "ITEM_ID": "i", "TIMESTAMP": 7}
+    with pytest.raises(
+        InvalidInput, match=r"^Input CSV has several columns for USER_ID:\[user_id, USER_ID\]$"
+    ):
+        Rows.of(INTERACTIONS, ["user_id", "ITEM_ID", "TIMESTAMP", "USER_ID"])
 
 
 def test_a_row_of_another_width_is_bad() -> None:

@@ -45,7 +45,7 @@ def test_lasting_service_is_watched(name: str) -> None:
 
 
 def test_topics_run_once_before_the_rest() -> None:
-    """Topics are made by a one-shot service, which workers, forwarder and API wait for."""
+    """Topics are made by a one-shot service, which all that works with them waits for."""
     assert SERVICES["topics"]["restart"].startswith("on-failure")
     assert SERVICES["topics"]["healthcheck"] == {"disable": True}
     made = {"condition": "service_completed_successfully"}
@@ -118,6 +118,7 @@ def test_prometheus_scrapes_services_that_serve_metrics() -> None:
     assert targets == {
         "api": [f"api:{SERVICES['api']['environment']['RECOMMENDER_PORT']}"],
         "worker": [f"worker:{SERVICES['worker']['environment']['RECOMMENDER_METRICS_PORT']}"],
+        "jobs": [f"jobs:{SERVICES['jobs']['environment']['RECOMMENDER_METRICS_PORT']}"],
         "forwarder": [
             f"forwarder:{SERVICES['forwarder']['environment']['RECOMMENDER_METRICS_PORT']}"
         ],

@@ -92,9 +92,9 @@ def topics(deployment: Deployment) -> list[str]:
 
 @pytest.fixture(scope="module")
 def services(deployment: Deployment, topics: list[str]) -> Iterator[dict[str, Server]]:
-    """The worker, the forwarder and the API, healthy by their own health checks."""
+    """Worker, runner of jobs, forwarder and API, healthy by their own health checks."""
     assert topics
-    names = ["worker", "forwarder", "api"]
+    names = ["worker", "jobs", "forwarder", "api"]
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(running(deployment.service(name))) for name in names}
 
@@ -165,7 +165,7 @@ def test_event_changes_the_answer(services: dict[str, Server]) -> None:
     assert answer["freshness"]["afterReached"] is True
 
 
-@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+@pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
 def test_other_containers_can_reach_it(services: dict[str, Server], name: str) -> None:
     """A service listens on every address, so that Prometheus and the proxy can reach it."""
     process = services[name].process
@@ -206,7 +206,7 @@ def test_dashboard_asks_for_series_that_exist(
     assert {name.removesuffix("_bucket") for name in asked} - served == set()
 
 
-@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+@pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
 def test_service_ends_when_asked(services: dict[str, Server], name: str) -> None:
     """SIGTERM ends a service well before the container engine would kill it."""
     grace_s = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from pathlib import Path
 from typing import Any
 
 from tests.personalize.control import INTERACTIONS, schema_text
-from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings
+from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings, service
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
@@ -21,8 +23,8 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
     """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
-    one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]))
-    # The columns may stand in any order, and others beside them.
+    one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]).replace("USER_ID", "user_id"))
+    # The columns may stand in any case and order, and others beside them.
     one.put("data", "once/b.csv", csv_text(["MORE", *reversed(COLUMNS)], rows[700:]))
     first = one.imported("once-1", dataset, "s3://data/once/")
     counts = one.counts("once")
@@ -43,7 +45,7 @@ def test_bad_rows_are_told_of(jobs_service: Service) -> None:
     few[7]["TIMESTAMP"] = "yesterday"
     many = [row | {"TIMESTAMP": START_S + 10**9} if n % 2 else row for n, row in enumerate(rows)]
     lacking = one.imported(
-        "bad-1", dataset, one.put("data", "bad/lacking.csv", "user_id,ITEM_ID\nu,i\n")
+        "bad-1", dataset, one.put("data", "bad/lacking.csv", "user,item_id\nu,i\n")
     )
     too_many = one.imported(
         "bad-2", dataset, one.put("data", "bad/many.csv", csv_text(COLUMNS, many))
@@ -88,9 +90,46 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) 
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     under_way = one.import_of(job)()["status"]
+    (told,) = json.loads(one.stack.run("status", "--json").stdout)["jobs"]
+    text = one.stack.run("status").stdout
     one.stack.start("jobs")
     ended = one.ended(one.import_of(job))
 
     assert under_way == "CREATE IN_PROGRESS"
+    assert (told["path"], told["status"]) == ("dataset-import-job/killed", under_way)
+    assert (told["what"], told["known"]) == ("rows sent", len(rows))
+    assert 2000 <= told["done"] <= len(rows)
+    assert f"killed: {under_way}, rows sent {told['done']} of {len(rows)}" in text
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
     assert one.counts("killed")["events"] == len(rows)
+
+
+def test_rows_beyond_the_limits_are_told_of(tmp_path: Path) -> None:
+    """What a full group did not take is a dead letter each, and the job says how many."""
+    with service(tmp_path, max_items=3, max_users=2, partitions=1) as one:
+        group = new_group(one, "full")
+        interactions = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
+        users = one.dataset(group, "USERS", schema_text("USER_ID", "CITY:categorical"))
+        rows: list[dict[str, Any]] = [
+            {"USER_ID": f"u{n % 2}", "ITEM_ID": f"m{n % 5}", "TIMESTAMP": START_S + n}
+            for n in range(50)
+        ]
+        people = [{"USER_ID": f"u{n}", "CITY": "Ulm"} for n in range(5)]
+        events = one.imported(
+            "full-1", interactions, one.put("data", "full.csv", csv_text(INTERACTIONS, rows))
+        )
+        again = one.imported("full-2", interactions, "s3://data/full.csv")
+        records = one.imported(
+            "full-3", users, one.put("data", "users.csv", csv_text(["USER_ID", "CITY"], people))
+        )
+        counts = one.counts("full")
+
+    assert counts["events"] == 30
+    for said in (events, again):
+        assert said["status"] == "ACTIVE"
+        assert said["failureReason"] == (
+            "20 events on further items went beyond RECOMMENDER_MAX_ITEMS and are dead letters"
+        )
+    assert records["failureReason"] == (
+        "3 users went beyond RECOMMENDER_MAX_USERS and are dead letters"
+    )

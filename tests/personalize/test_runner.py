@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from models import scratch
 from models.metadata import put_items
@@ -78,40 +79,6 @@ async def deletion(control: Control, group: str, name: str = "d") -> Callable[[]
         return dict(answer["dataDeletionJob"])
 
     return described
-
-
-async def test_users_are_erased(control: Control, tmp_path: Path) -> None:
-    """Those of whom there was something are counted; a row without a user ends the job."""
-    group, runner = await control.group(), runner_of(control, tmp_path)
-    await events(control, "g", 3, 2)
-    described = await deletion(control, group)
-    (tmp_path / "data" / "users.csv").write_text("USER_ID\nu0\nnobody\nu2\n")
-    await run_next(control, runner)
-    done = await described()
-    described = await deletion(control, group, "e")
-    (tmp_path / "data" / "users.csv").write_text('USER_ID\nu1\n""\n')
-    await run_next(control, runner)
-    failed = await described()
-    store = control.context.tenants.store("g")
-
-    assert (done["status"], done["numDeleted"]) == ("COMPLETED", 2)
-    assert (failed["status"], failed["failureReason"]) == (
-        "FAILED",
-        "s3://data/users.csv line 3: USER_ID is empty",
-    )
-    assert await store.redis.keys(store.key("history:*")) == [b"{g}:history:u:u1"]
-
-
-async def test_a_group_goes_with_all_that_is_in_it(control: Control, tmp_path: Path) -> None:
-    """Nothing of it is left in Redis, and it is listed no more."""
-    group, runner = await control.group(), runner_of(control, tmp_path)
-    await events(control, "g", 2, 2)
-    await control("DeleteDatasetGroup", datasetGroupArn=group)
-    await run_next(control, runner)
-
-    assert await control.context.tenants.redis.keys("{g}:*") == []
-    names = [one["name"] for one in (await control("ListDatasetGroups"))["datasetGroups"]]
-    assert "g" not in names
 
 
 async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
@@ -251,6 +218,48 @@ async def test_segments_by_attributes(control: Control, tmp_path: Path) -> None:
     assert "line 1" in bad["error"]
 
 
+async def test_how_far_a_job_is_can_be_seen(
+    make_control: Callable[..., Control], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job tells from a thread stands with it, and in the metrics until it ends."""
+    seen = threading.Event()
+
+    def telling(work: Work) -> None:
+        work.tell("lines answered", 7, 9)
+        seen.wait()
+
+    async def busy(work: Work) -> Outcome:
+        await work.in_thread(telling, work)
+        return Outcome()
+
+    monkeypatch.setattr(jobs, "HANDLERS", {"data-deletion-job": busy})
+    control = make_control(job_lease_s=1.0)
+    described = await deletion(control, await control.group())
+    job = await control.claimed()
+    task = asyncio.create_task(runner_of(control, tmp_path).run_one(job))
+    try:
+        found = await control.jobs.unfinished()
+        while not found[0].hidden:
+            await asyncio.sleep(0.01)
+            found = await control.jobs.unfinished()
+        counted = [told(f"recommender_job_{name}_rows") for name in ("done", "known")]
+    finally:
+        seen.set()
+        await task
+
+    assert [one.path for one in found] == ["data-deletion-job/d"]
+    assert found[0].hidden == {"progress": ["lines answered", 7, 9]}
+    assert counted == [7, 9]
+    assert told("recommender_job_done_rows") == 0
+    assert (await described())["status"] == "COMPLETED"
+    assert await control.jobs.unfinished() == []
+
+
+def told(name: str) -> float | None:
+    """What this process's metrics say of a deletion under way."""
+    return REGISTRY.get_sample_value(name, {"kind": "data-deletion-job"})
+
+
 async def test_a_runner_that_ends_leaves_its_job(
     control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,4 +291,4 @@ async def test_a_runner_that_ends_leaves_its_job(
 
     assert ended.is_set()
     assert again.path == job.path
-    assert again.resource.hidden == {"row": 3}
+    assert again.resource.hidden["row"] == 3

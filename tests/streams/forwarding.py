@@ -28,6 +28,13 @@ from streams.app import run
 from streams.forward import forward_app
 run(forward_app(Settings()))
 """
+HASTY = WORKER.replace(
+    "run(forward_app",
+    "import streams.pace\nstreams.pace.FIRST_BACKOFF_S = 0.001\n"
+    "streams.pace.LAST_BACKOFF_S = 0.1\nrun(forward_app",
+)
+"""A forwarder to which a second is as long as a hundred are to others."""
+
 PATIENCE_S = 60.0
 
 
@@ -50,7 +57,7 @@ class Bench:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     sent: dict[str, list[str]] = field(default_factory=dict)
 
-    def start(self, **overrides: str) -> subprocess.Popen[bytes]:
+    def start(self, *, script: str = WORKER, **overrides: str) -> subprocess.Popen[bytes]:
         """A forwarder process."""
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
@@ -68,7 +75,7 @@ class Bench:
             **overrides,
         }
         with (self.folder / "forward.log").open("ab") as log:
-            worker = subprocess.Popen([sys.executable, "-c", WORKER], env=env, stderr=log)
+            worker = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=log)
         self.workers.append(worker)
         return worker
 

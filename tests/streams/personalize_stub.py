@@ -41,6 +41,8 @@ class PersonalizeStub:
         How calls are met once `script` has run out.
     script
         How the next calls are met, one each.
+    away
+        Tracking ids whose calls fail, however others are met.
     refuse
         Gives the reason why an event is invalid, or `None`.
     requests
@@ -54,6 +56,7 @@ class PersonalizeStub:
     def __init__(self) -> None:
         self.behaviour: Behaviour = "answer"
         self.script: deque[Behaviour] = deque()
+        self.away: set[str] = set()
         self.refuse: Callable[[dict[str, Any]], str | None] = lambda _: None
         self.requests: list[dict[str, Any]] = []
         self.taken: list[Taken] = []
@@ -89,6 +92,8 @@ class PersonalizeStub:
             behaviour = self.script.popleft() if self.script else self.behaviour
             body = json.loads(raw, parse_constant=lambda _: "not JSON")
             self.requests.append(body)
+            if body.get("trackingId") in self.away:
+                behaviour = "unavailable"
             invalid = _invalid(handler.path, body) or next(filter(None, map(self.refuse,
                                                            body["eventList"])), None)  # fmt: skip
             if behaviour in {"answer", "lose"} and invalid is None:

@@ -156,7 +156,7 @@ def test_a_position_stops_at_the_first_open_message(
             message.unanswered = 0
     first_open = next((m.offset for m in messages if m.unanswered), len(messages))
     queues = {("clicks", 0): deque(messages)}
-    moves = passed(queues)
+    moves = passed(queues, {})
     if first_open == 0:
         assert moves == {}
     else:
@@ -167,7 +167,20 @@ def test_a_position_stops_at_the_first_open_message(
         assert {tracker: +Counter(n) for tracker, n in outcomes.items()} == {
             tracker: Counter(n) for tracker, n in expected.items() if any(n.values())
         }
-    assert passed(queues) == {}
+    assert passed(queues, {}) == {}
+
+
+def test_what_passes_again_counts_once() -> None:
+    """Messages that were read twice move the position, and count where they first did."""
+    put = PutEvents("s1", [Event("click", 1.7e9, event_id="e")], tracking_id="shop")
+    twice = [message_of(put, n) for n in (4, 5, 6, 5, 6, 7)]
+    for message in twice:
+        message.unanswered = 0
+        message.outcomes["forwarded"] = 1
+    (move,) = passed({("clicks", 0): deque(twice)}, {("clicks", 0): 5}).values()
+
+    assert move.offset == 8
+    assert move.outcomes == {"shop": {"forwarded": 3}}
 
 
 def test_an_event_alone_is_a_valid_message() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,9 +16,14 @@ from hypothesis import strategies as st
 from models.errors import NotConfigured
 from models.events import Event, PutEvents, encode, parse
 from models.settings import Settings
+from models.store import connect
 from ops.embedded import Server, start_broker, start_redis
+from streams import forward
+from streams.calls import Message
 from streams.dead_letters import letters
-from streams.forward import BURST_S, LAST_BACKOFF_S, Pace, backoff_s, forward_app
+from streams.forward import Forwarder, forward_app
+from streams.pace import BURST_S, LAST_BACKOFF_S, Pace, backoff_s
+from streams.topics import Topics
 from tests.streams.forwarding import PATIENCE_S, Bench, bench_on, wait_for
 from tests.streams.personalize_stub import Behaviour
 
@@ -129,6 +136,38 @@ async def test_an_outage_holds_the_position_and_does_not_hold_up_a_stop(bench: B
     bench.start()
     await bench.until(lambda counts: counts.forwarded == 6, "all are forwarded")
     assert bench.stub.taken_by_session() == bench.sent
+
+
+async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too much in its hands a forwarder takes no more until AWS has answered."""
+    monkeypatch.setattr(forward, "HELD_BYTES", 1000)
+    called, answers = threading.Event(), threading.Event()
+
+    def put(_: dict[str, Any]) -> None:
+        called.set()
+        answers.wait()
+
+    async def keep(*_: object) -> None:
+        """Nothing: only the ledger is looked at."""
+
+    settings = bench.settings.model_copy(update={"forward_tracking_id": "real-tracker"})
+    clicks = Topics.of(settings).clicks
+    async with connect(settings.redis) as client:
+        one = Forwarder(settings, client, put=put, dead_letter=keep, commit=keep, crash=keep)
+        await one.load_positions({(clicks, 0)})
+        events = [Event("click", 1.7e9, event_id=f"e{n}", item_id="i") for n in range(4)]
+        puts = [PutEvents("s", [event], tracking_id="shop") for event in events]
+        messages = [
+            Message(clicks, 0, n, put, put.event_list, size=400) for n, put in enumerate(puts)
+        ]
+        await one.forward(messages[:2])
+        await asyncio.to_thread(called.wait)
+        over = asyncio.create_task(one.forward(messages[2:]))
+        await asyncio.sleep(0)
+        assert not over.done()
+        answers.set()
+        await over
+        one.close()
 
 
 async def test_a_redis_that_is_away_delays_and_skips_nothing(bench: Bench) -> None:

@@ -10,15 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from kafka import KafkaAdminClient
 
 from models.events import Event, MetricAttribution, PutEvents, encode
 from models.ledger import Waiting, tracker_counts, tracker_waiting
 from models.store import connect
 from ops.embedded import Server, start_broker
 from streams.selection import in_sample
-from streams.status import read_status
+from streams.status import end_offsets, read_status
+from streams.topics import Topics
 from tests.streams.faulty_proxy import Fault, FaultyProxy, at_random, in_turn
-from tests.streams.forwarding import Bench, bench_on
+from tests.streams.forwarding import HASTY, Bench, bench_on, wait_for
 
 Told = tuple[str, str | None, dict[str, Any]]
 """Session, user and members of an event, as AWS is to be told them."""
@@ -46,14 +48,17 @@ def proxy(bench: Bench) -> Iterator[FaultyProxy]:
         yield made
 
 
-def send(bench: Bench, n_sessions: int, n_messages: int) -> list[Told]:
-    """Send events with all that an event can hold; gives what AWS is to be told, in order."""
+def send(bench: Bench, n_sessions: int, n_messages: int, *, after: int = 0) -> list[Told]:
+    """Send events with all that an event can hold; gives what AWS is to be told, in order.
+
+    Each session gets `n_messages`, behind those `after` messages that it had before.
+    """
     told: list[Told] = []
     messages: list[tuple[str, bytes]] = []
-    for n in range(n_messages):
+    for n in range(after, after + n_messages):
         for session in (f"s{number}" for number in range(n_sessions)):
             # A visitor who logs in half-way.
-            user = f"u-{session}" if n >= n_messages / 2 else None
+            user = f"u-{session}" if n >= after + n_messages / 2 else None
             events = [
                 Event(
                     "purchase" if at else "click",
@@ -158,6 +163,99 @@ async def test_an_outage_is_seen_and_ends(bench: Bench, proxy: FaultyProxy) -> N
     done = await read_status(bench.settings, now_s=held.since_s + 100)
     assert done.trackers["shop"]["waiting"] == done.forward["waiting"] == 0
     assert done.forward["oldest_waiting_age_s"] == 0
+
+
+async def test_ten_minutes_without_aws_lose_and_double_nothing(
+    bench: Bench, proxy: FaultyProxy
+) -> None:
+    """As many calls fail as in ten minutes, over a kill; then all goes, and goes on.
+
+    A sender tries every five seconds on average, so four of them make 480 calls.
+    """
+    kinds: tuple[Fault, ...] = ("outage", "reset", "throttle", "stranger", "lose")
+    away = iter(range(480))
+    proxy.fault = lambda: "pass" if (n := next(away, None)) is None else kinds[n % len(kinds)]
+    environment = {
+        "AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": proxy.url,
+        "RECOMMENDER_FORWARD_PARALLEL": "4",
+    }
+    told = send(bench, n_sessions=20, n_messages=4)
+    first = bench.start(script=HASTY, **environment)
+    wait_for(lambda: proxy.n_faults > 150, "calls fail")
+    first.kill()
+    first.wait()
+    bench.start(script=HASTY, **environment)
+    wait_for(lambda: proxy.n_faults > 300, "calls fail again")
+    told += send(bench, n_sessions=20, n_messages=4, after=4)
+    counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
+
+    assert proxy.n_faults == 480
+    assert by_session(arrived(bench)) == by_session(told)
+    assert (counts.forwarded, counts.refused) == (len(told), 0)
+    told += send(bench, n_sessions=20, n_messages=1, after=8)
+    counts = await bench.until(lambda counts: counts.forwarded >= len(told), "later ones, too")
+    assert by_session(arrived(bench)) == by_session(told)
+    assert counts.forwarded == len(told)
+    wait_for(lambda: committed(bench) == ends(bench), "Kafka knows it")
+
+
+async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
+    """The others go on over many batches; positions wait, and in the end each event counts once."""
+    trackers = {"shop": "aws-shop", "outlet": "aws-outlet"}
+    environment = {
+        "RECOMMENDER_FORWARD_TRACKING_ID": "",
+        "RECOMMENDER_FORWARD_TRACKING_IDS": json.dumps(trackers),
+        "RECOMMENDER_FORWARD_PARALLEL": "2",
+        "RECOMMENDER_BATCH_EVENTS": "10",
+    }
+    sent: dict[str, list[str]] = {}
+
+    def produce(tracker: str, after: int) -> set[str]:
+        """Twelve sessions with five events more each."""
+        puts = [
+            PutEvents(f"{tracker}-{n % 12}", [event(f"{tracker}/{after + n}")], tracking_id=tracker)
+            for n in range(60)
+        ]
+        for put in puts:
+            sent.setdefault(put.session_id, []).append(str(put.event_list[0].event_id))
+        bench.produce(*((put.session_id, encode(put)) for put in puts))
+        return {str(put.event_list[0].event_id) for put in puts}
+
+    bench.stub.away = {"aws-shop"}
+    produce("shop", 0)
+    others = produce("outlet", 0)
+    first = bench.start(**environment)
+    wait_for(lambda: set(bench.stub.taken_ids()) == others, "the others arrive")
+    produce("shop", 60)
+    others |= produce("outlet", 60)
+    wait_for(lambda: set(bench.stub.taken_ids()) == others, "later ones, too")
+    assert sum((await bench.positions()).values()) < 60
+    first.kill()
+    first.wait()
+    bench.start(**environment)
+    bench.stub.away = set()
+    counts = await bench.until(lambda counts: counts.forwarded >= 240, "all are forwarded")
+
+    assert bench.stub.taken_by_session() == sent
+    assert (counts.forwarded, counts.refused) == (240, 0)
+    wait_for(lambda: committed(bench) == ends(bench), "Kafka knows it")
+
+
+def ends(bench: Bench) -> dict[int, int]:
+    """Where the partitions of clicks end."""
+    found = end_offsets(bench.settings, [Topics.of(bench.settings).clicks])
+    return {partition: end for (_, partition), end in found.items()}
+
+
+def committed(bench: Bench) -> dict[int, int]:
+    """What the forwarder has committed of the partitions of clicks."""
+    admin = KafkaAdminClient(bootstrap_servers=bench.settings.kafka)
+    try:
+        (found,) = admin.list_group_offsets(f"{bench.settings.group}-forward").values()
+    finally:
+        admin.close()
+    clicks = Topics.of(bench.settings).clicks
+    return {tp.partition: one.offset for tp, one in found.items() if tp.topic == clicks}
 
 
 async def waiting(bench: Bench) -> Waiting:

@@ -1,0 +1,34 @@
+"""The forwarding to Amazon Personalize over HTTP: what became of the events, by tracker."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from api.answers import ForwardingShape, json_response
+from api.services import Services
+from models.ledger import tracker_status
+
+router = APIRouter()
+
+
+@router.get("/forwarding", response_model=ForwardingShape, summary="What became of events at AWS")
+async def forwarding(request: Request) -> Response:
+    """Each tracker whose events are forwarded, as `recommender status` has it; often there is none.
+
+    Errors of AWS are for operators only: they stand in `recommender status`.
+    """
+    services: Services = request.app.state.services
+    told = await tracker_status(
+        services.store.redis, services.settings.group, now_s=services.clock()
+    )
+    trackers = [
+        {
+            "trackingId": tracker,
+            "forwarded": one["forwarded"],
+            "refused": one["refused"],
+            "waiting": one["waiting"],
+            "oldestWaitingAgeS": one["oldest_waiting_age_s"],
+        }
+        for tracker, one in told.items()
+    ]
+    return json_response({"trackers": trackers})

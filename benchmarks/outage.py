@@ -1,0 +1,132 @@
+"""Freshness and throughput while Amazon Personalize is away for good, beside no forwarder at all.
+
+    python -m benchmarks.outage [--rounds 5] [--rate 100] [--seconds 5] [--events 60000]
+
+One worker and one API. In each round the same load comes twice: without a forwarder, and with one
+whose AWS, a local server, refuses every call (in every other round: answers none). Which is first
+changes from round to round. The load is that of `benchmarks.freshness`, and then events straight to
+Kafka, ten a message, from the first one sent to the last one in effect. A ratio is that of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from benchmarks import freshness
+from benchmarks.conditions import command, median, report, servers, until
+from models.events import Event, PutEvents
+from models.settings import Settings
+from models.store import Store, connect
+from ops.embedded import free_port
+from streams.topics import ensure_topics
+from streams.tracker import Tracker
+from tests.streams.personalize_stub import Behaviour, PersonalizeStub
+
+AWS: tuple[Behaviour, ...] = ("unavailable", "hang")
+EVENTS_A_MESSAGE = 10
+SETTLE_S = 6.0
+"""After its first call a forwarder still reads ahead what it may hold."""
+
+
+@contextlib.contextmanager
+def forwarding(settings: Settings, behaviour: Behaviour) -> Iterator[PersonalizeStub]:
+    """A forwarder that tries in vain."""
+    with PersonalizeStub() as stub:
+        stub.behaviour = behaviour
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        where = {"AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": stub.url}
+        tracker = {"RECOMMENDER_FORWARD_TRACKING_ID": "away"}
+        with command("forward", settings, **keys, **where, **tracker):
+            until(lambda: bool(stub.requests))
+            time.sleep(SETTLE_S)
+            yield stub
+
+
+async def in_effect(settings: Settings, n: int) -> int:
+    """How many events there are, once there are `n`."""
+    store = Store(connect(settings.redis), settings)
+    try:
+        while True:
+            done = int((await store.counts()).get("events", 0))
+            if done >= n:
+                return done
+            await asyncio.sleep(0.01)
+    finally:
+        await store.redis.aclose()
+
+
+def throughput(settings: Settings, events: int, tag: str) -> float:
+    """Events a second, from the first one sent to the last one in effect."""
+    before = asyncio.run(in_effect(settings, 0))
+    with Tracker(settings, linger_ms=20) as tracker:
+        start = time.perf_counter()
+        for n in range(0, events, EVENTS_A_MESSAGE):
+            user = f"v{n % 501}"
+            some = [
+                Event("click", 1.7e9 + at, event_id=f"{tag}/{at}", item_id=f"i{at * 7919 % 2000}")
+                for at in range(n, n + EVENTS_A_MESSAGE)
+            ]
+            tracker.put_events(PutEvents(user, some, user_id=user))
+        asyncio.run(asyncio.wait_for(in_effect(settings, before + events), 120))
+        return events / (time.perf_counter() - start)
+
+
+def measured(settings: Settings, options: argparse.Namespace, tag: str) -> dict[str, float]:
+    """The figures of one load."""
+    waits = sorted(freshness.run(settings, options.rate, options.seconds))
+    p50, p99 = (waits[int(q * (len(waits) - 1))] for q in (0.5, 0.99))
+    return {
+        "p50_ms": round(p50, 2),
+        "p99_ms": round(p99, 2),
+        "events_per_s": round(throughput(settings, options.events, tag)),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=100)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--events", type=int, default=60_000)
+    options = parser.parse_args()
+    rounds = []
+    with servers() as found:
+        settings = found.model_copy(update={"port": free_port()})
+        ensure_topics(settings)
+        with command("worker", settings), command("api", settings):
+            measured(settings, options, "warm")
+            for n in range(options.rounds):
+                each: dict[str, dict[str, float]] = {}
+                for name in ("without", "with") if n % 2 else ("with", "without"):
+                    if name == "without":
+                        each[name] = measured(settings, options, f"{n}/{name}")
+                        continue
+                    with forwarding(settings, AWS[n % len(AWS)]) as stub:
+                        each[name] = measured(settings, options, f"{n}/{name}")
+                        if stub.taken:
+                            raise RuntimeError("the server was to take nothing")
+                        each[name]["calls"] = len(stub.requests)
+                rounds.append(each)
+                print(json.dumps(each), file=sys.stderr)
+    ratios = {
+        f"{figure}_ratio": median([one["with"][figure] / one["without"][figure] for one in rounds])
+        for figure in ("p50_ms", "p99_ms", "events_per_s")
+    }
+    report(
+        "outage",
+        {**ratios, "rounds": rounds},
+        rate_per_s=options.rate,
+        seconds=options.seconds,
+        events=options.events,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Users and groups that are erased: nothing is left of them, neither in Redis nor in Kafka."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.metadata import put_items, put_users
+from models.settings import Settings
+from ops.embedded import Server, start_broker
+from streams.jobs import Runner
+from streams.stretches import messages
+from streams.topics import Topics, ensure_topics
+from streams.tracker import Tracker
+from tests.personalize.control import Control
+from tests.personalize.test_runner import deletion, events, run_next, runner_of
+
+_numbers = itertools.count()
+
+PEOPLE = ("u0", "u1", "u2", "u3")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An embedded broker."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def control(broker: Server, make_control: Callable[..., Control]) -> Control:
+    """A control plane whose records go to topics of their own."""
+    prefix = f"t{next(_numbers)}."
+    made = make_control(kafka=broker.address, topic_prefix=prefix)
+    ensure_topics(made.settings)
+    return made
+
+
+@pytest.fixture
+def runner(control: Control, tmp_path: Path) -> Iterator[Runner]:
+    """A runner of its jobs."""
+    one = runner_of(control, tmp_path)
+    yield one
+    one.close()
+
+
+def kept(settings: Settings) -> set[str]:
+    """What the newest messages of the keys of the compacted topics still say something of."""
+    topics = Topics.of(settings)
+    starts = {
+        (topic, partition): 0
+        for topic in (topics.items, topics.users)
+        for partition in range(settings.partitions)
+    }
+    newest = {(one.topic, one.key): one.value for one in messages(settings, starts)}
+    return {key.decode() for (_, key), value in newest.items() if value}
+
+
+async def known(control: Control, *groups: str) -> None:
+    """Let records of items and users be in Kafka, and those of the first group in effect."""
+    with Tracker(control.settings) as tracker:
+        for group in groups:
+            tracker.put_users(group, [(name, {"AGE": 36}) for name in PEOPLE])
+            tracker.put_items(group, [("i0", {"PRICE": 1}), ("i1", {"PRICE": 2})])
+    store = control.context.tenants.store(groups[0])
+    await put_users(store, [(name, {"AGE": 36}) for name in PEOPLE], control.now_s)
+    await put_items(store, [("i0", {"PRICE": 1})], control.now_s)
+
+
+async def test_users_are_erased(control: Control, runner: Runner, tmp_path: Path) -> None:
+    """In Redis and in Kafka; those of whom there was something are counted, others stay."""
+    group = await control.group()
+    await events(control, "g", 2, 2)
+    await known(control, "g", "other")
+    described = await deletion(control, group)
+    (tmp_path / "data" / "users.csv").write_text("USER_ID\nu0\nnobody\nu2\nu2\n")
+    await run_next(control, runner)
+    done = await described()
+    store = control.context.tenants.store("g")
+
+    assert (done["status"], done["numDeleted"]) == ("COMPLETED", 2)
+    assert await store.redis.keys(store.key("history:*")) == [b"{g}:history:u:u1"]
+    assert await store.users_with_records(PEOPLE) == {"u1", "u3"}
+    left = {key for key in kept(control.settings) if key.partition("/")[2] in PEOPLE}
+    assert left == {"g/u1", "g/u3", *(f"other/{name}" for name in PEOPLE)}
+
+
+@pytest.mark.parametrize("bad", ['""', "u" * 257])
+async def test_a_row_without_a_user_ends_the_job(
+    control: Control, runner: Runner, tmp_path: Path, bad: str
+) -> None:
+    """It says where the row is; nobody of the rows around it is erased."""
+    described = await deletion(control, await control.group())
+    await events(control, "g", 2, 2)
+    (tmp_path / "data" / "users.csv").write_text(f"USER_ID\nu1\n{bad}\n")
+    await run_next(control, runner)
+    failed = await described()
+    store = control.context.tenants.store("g")
+
+    assert failed["status"] == "FAILED"
+    assert failed["failureReason"].startswith("s3://data/users.csv line 3: ")
+    assert len(await store.redis.keys(store.key("history:*"))) == 2
+
+
+async def test_a_group_goes_with_all_that_is_in_it(control: Control, runner: Runner) -> None:
+    """Nothing of it is left in Redis or Kafka, and it is listed no more."""
+    group = await control.group()
+    await events(control, "g", 2, 2)
+    await known(control, "g", "other")
+    await control("DeleteDatasetGroup", datasetGroupArn=group)
+    await run_next(control, runner)
+
+    assert await control.context.tenants.redis.keys("{g}:*") == []
+    assert kept(control.settings) == {f"other/{name}" for name in (*PEOPLE, "i0", "i1")}
+    names = [one["name"] for one in (await control("ListDatasetGroups"))["datasetGroups"]]
+    assert "g" not in names
