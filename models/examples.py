@@ -90,9 +90,9 @@ def make_example(
     ranks = {name: _ranks(matrix, place, ranker) for name, ranker in rankers.items()}
     others = np.delete(np.arange(len(items)), place)
     if len(others) > NEGATIVES:
-        # Gumbel's trick: a draw without replacement, by the odds softmax(score / 2).
+        # Gumbel's trick: a draw without replacement, by the odds softmax(score).
         learned = next(iter(rankers.values())).scores(matrix)
-        keys = 0.5 * learned[others] + rng.gumbel(size=len(others))
+        keys = learned[others] + rng.gumbel(size=len(others))
         others = others[np.argpartition(-keys, NEGATIVES)[:NEGATIVES]]
     rows = matrix[np.concatenate(([place], others))].astype(np.float16)
     return Example(len(FEATURES), ranks, rows.tobytes())

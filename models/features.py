@@ -15,6 +15,8 @@ from models.retrieval import (
     BLEND_WEIGHTS,
     BLENDED,
     LEAST,
+    MOMENT,
+    MOMENT_S,
     N_SIGNALS,
     SIGNALS,
     Candidates,
@@ -45,6 +47,10 @@ FEATURES: tuple[str, ...] = (
     "own_count",
     "own_recency",
     "own_strong",
+    "own_share",
+    "own_age",
+    "own_now",
+    "own_before",
     "base_short",
     "base_middle",
     "base_long",
@@ -52,7 +58,9 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a signal of retrieval relative to the candidates' greatest, and its logarithm.
+share, log: a signal of retrieval relative to the candidates' greatest, and its logarithm; those of
+`LIFTED` by the root of the item's count before. own_share: of the context's events, those of the
+item. own_age: log minutes. own_now: touched in this moment; own_before: own_count where it was not.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. purchase_rate: logarithm of the share of purchases among the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
@@ -64,6 +72,9 @@ POPULAR = FEATURES.index("popular_hour")
 TREND = FEATURES.index("trend")
 OWN = FEATURES.index("in_context")
 BASE = FEATURES.index("base")
+
+LIFTED = (MOMENT, ALIKE)
+"""Signals that say how much more than by chance: what is popular stands in every list."""
 
 LEAST_SHARE = 0.003
 LOG_LEAST_SHARE = math.log(LEAST_SHARE)
@@ -89,18 +100,21 @@ def _matrix(
 ) -> Floats:
     """Everything but the own features."""
     matrix = np.zeros((len(signals), N_FEATURES))
-    greatest = np.full(N_SIGNALS, LEAST)
+    greatest, by_count = np.full(N_SIGNALS, LEAST), signals.copy()
     for at in range(len(signals)):
+        part = 1.0 / math.sqrt(stats[at].events + 1.0)
+        for signal in LIFTED:
+            by_count[at, signal] *= part
         for signal in range(N_SIGNALS):
-            greatest[signal] = max(greatest[signal], signals[at, signal])
+            greatest[signal] = max(greatest[signal], by_count[at, signal])
     base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
     for at in range(len(signals)):
         # Elements, not rows: a view made for each candidate would take as long as its numbers.
         stat = stats[at]
         for signal in range(N_SIGNALS):
             matrix[at, N_SIGNALS + signal] = LOG_LEAST_SHARE
-            if signals[at, signal] > 0.0:
-                share = signals[at, signal] / greatest[signal]
+            if by_count[at, signal] > 0.0:
+                share = by_count[at, signal] / greatest[signal]
                 matrix[at, signal] = share
                 matrix[at, N_SIGNALS + signal] = math.log(share + LEAST_SHARE)
         for half_life in range(4):
@@ -118,7 +132,7 @@ def _matrix(
     return matrix
 
 
-@compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8))
+@compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, i8))
 def _add_own(
     matrix: Floats,
     candidates: Indexes,
@@ -128,6 +142,7 @@ def _add_own(
     strong: Floats,
     positions: Floats,
     clock_s: float,
+    length: int,
 ) -> None:
     """The features of candidates that the user has seen before, into the matrix."""
     table = empty_table(len(items))
@@ -145,6 +160,10 @@ def _add_own(
         own[3] = math.log1p(counts[place])
         own[4] = 1.0 / (1.0 + math.log1p(minutes))
         own[5] = strong[place]
+        own[6] = counts[place] / length
+        own[7] = math.log1p(minutes)
+        own[8] = clock_s - times[place] <= MOMENT_S
+        own[9] = own[3] * (1.0 - own[8])
 
 
 def without_alike(matrix: Floats) -> Floats:
@@ -175,7 +194,7 @@ def _features(
 ) -> Floats:
     """`features_of` as one piece of machine code."""
     matrix = _matrix(signals, stats, best, clock_s, length)
-    _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s)
+    _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s, length)
     return matrix
 
 

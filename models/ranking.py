@@ -17,8 +17,8 @@ Objective = Literal["interactions", "purchases"]
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
-LEARNING_RATE = 0.1
-BASE_WEIGHT = 2.0
+LEARNING_RATE = 0.05
+BASE_WEIGHT = 1.0
 """The weight `base` starts with: the first answers are those of the blend, not of chance."""
 
 LEAST_RATE = 0.001

@@ -254,7 +254,11 @@ class Recommender:
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
         situation.candidates = only(
-            indexes[known], situation.lists, overview.clock_s, situation.others
+            indexes[known],
+            situation.context,
+            situation.lists,
+            overview.clock_s,
+            situation.others,
         )
         ranker, level = _served(overview, objective)
         chances = softmax(ranker.scores(await self.features(situation, now_s)))

@@ -5,6 +5,7 @@ Pure functions on arrays of item indexes; nothing here reads a store or a clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,22 +24,26 @@ Floats = NDArray[np.float64]
 
 SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
-    "both_3", "both_10", "day_10", "month_10", "alike",
+    "both_10", "day_10", "month_10", "root_10", "moment", "alike",
 )  # fmt: skip
-"""Co-visitation of the last item by channel, then of the last 3 and 10 items together; and what
-those hold who had several of the last 10 items too."""
+"""Co-visitation of the last item by channel, then of the last 10 items together: sums of shares,
+and of their roots, which count how many of the items agree; then of the items of the newest moment,
+one like the other; and what those hold who had several of the last 10 items too."""
 
 N_SIGNALS = len(SIGNALS)
 N_CHANNELS = len(layout.PAIR_CHANNELS)
 NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
 BLENDED = (SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1"))
 BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2])
-BOTH_3, BOTH_10, DAY_10, MONTH_10, ALIKE = range(N_CHANNELS, N_SIGNALS)
+BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE = range(N_CHANNELS, N_SIGNALS)
 LEAST = 1e-300
 """Divides nothing by nothing."""
 
 FADES = layout.FADE ** np.arange(layout.WINDOW)
 """Weight of the context's items, newest first."""
+
+MOMENT_S = 300.0
+"""Events so close to the user's newest are of one moment: their order says nothing."""
 
 CO_VISITED = 120
 """Best co-visited items kept as candidates."""
@@ -91,11 +96,11 @@ def table_of(items: Indexes) -> Indexes:
     return table
 
 
-@compiled(i8(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
+@compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
 def _share(
     words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
-) -> int:
-    """Fill in the shares of one list's records; gives how many there are."""
+) -> tuple[int, float]:
+    """Fill in the shares of one list's records; gives how many there are, and the sum of both."""
     # Elements, not rows: a view made for each record would take as long as its numbers.
     used = 0
     sums = np.full(N_CHANNELS + 1, 0.5)
@@ -114,7 +119,7 @@ def _share(
     for at in range(used):
         for channel in range(N_CHANNELS + 1):
             shares[at, channel] *= parts[channel]
-    return used
+    return used, sums[BOTH]
 
 
 class Neighbours(NamedTuple):
@@ -137,7 +142,7 @@ def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
     """A stored list at the time `clock_s`; O(records)."""
     words, logs, _ = _joined([raw])
     shares = np.empty((len(words), N_CHANNELS + 1))
-    used = _share(words, logs, _ages(clock_s), shares)
+    used, _ = _share(words, logs, _ages(clock_s), shares)
     return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
 
 
@@ -301,13 +306,14 @@ def alike(histories: Sequence[bytes | None], weights: Floats) -> Alike:
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1], i8[::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], f8[::1]
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1]
     )
 )
 def _summed(
     words: NDArray[np.uint32],
     logs: NDArray[np.float32],
     lengths: Indexes,
+    times: Floats,
     ages: Floats,
     alike_items: Indexes,
     alike_weights: Floats,
@@ -319,8 +325,9 @@ def _summed(
     table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used = _share(words[start:end], logs[start:end], ages, shares)
-        fade = FADES[distance]
+        used, total = _share(words[start:end], logs[start:end], ages, shares)
+        fade, root = FADES[distance], math.sqrt(total)
+        is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
             item = words[start + at, 0]
             slot = slot_of(table, items, item)
@@ -331,11 +338,13 @@ def _summed(
             if distance == 0:
                 for channel in range(N_CHANNELS):
                     signals[place, channel] = shares[at, channel]
-            if distance < 3:
-                signals[place, BOTH_3] += fade * shares[at, BOTH]
             signals[place, BOTH_10] += fade * shares[at, BOTH]
             signals[place, DAY_10] += fade * shares[at, DAY]
             signals[place, MONTH_10] += fade * shares[at, MONTH]
+            signals[place, ROOT_10] += fade * math.sqrt(shares[at, BOTH])
+            if is_of_moment:
+                # The count by the root of the sum, as in a cosine; its other half is a feature's.
+                signals[place, MOMENT] += root * shares[at, BOTH]
     for at in range(len(alike_items)):
         held = alike_items[at]
         if held == 0:
@@ -423,13 +432,15 @@ def _gathered(
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8, i8[::1], f8[::1], i8[::1], i8[::1], i8[::1]
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
+        i8[::1], i8[::1], i8[::1],
     )
-)
+)  # fmt: skip
 def _retrieved(
     words: NDArray[np.uint32],
     logs: NDArray[np.float32],
     lengths: Indexes,
+    times: Floats,
     clock_s: float,
     alike_items: Indexes,
     alike_weights: Floats,
@@ -439,7 +450,7 @@ def _retrieved(
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
     ages = (clock_s - layout.EPOCH) * layout.PAIR_RATES
-    items, signals, table = _summed(words, logs, lengths, ages, alike_items, alike_weights)
+    items, signals, table = _summed(words, logs, lengths, times, ages, alike_items, alike_weights)
     scores = blend(signals)
     greatest = LEAST
     for at in range(len(scores)):
@@ -451,9 +462,9 @@ def _retrieved(
     return _gathered(best, others, barred, items, signals, table)
 
 
-def co_visited(lists: Sequence[bytes], clock_s: float) -> Candidates:
+def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """Everything in the lists of a context's items, the newest item's first; O(records)."""
-    return Candidates(*_summed(*_joined(lists), _ages(clock_s), *NOBODY)[:2])
+    return Candidates(*_summed(*_joined(lists), context.times, _ages(clock_s), *NOBODY)[:2])
 
 
 def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:
@@ -490,12 +501,18 @@ def retrieve(
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
     own = context.items[:OWN]
-    return Candidates(*_retrieved(*_joined(lists), clock_s, *others, heads, own, barred))
+    return Candidates(
+        *_retrieved(*_joined(lists), context.times, clock_s, *others, heads, own, barred)
+    )
 
 
 def only(
-    items: Indexes, lists: Sequence[bytes], clock_s: float, others: Alike = NOBODY
+    items: Indexes,
+    context: Context,
+    lists: Sequence[bytes],
+    clock_s: float,
+    others: Alike = NOBODY,
 ) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
-    seen = _summed(*_joined(lists), _ages(clock_s), *others)
+    seen = _summed(*_joined(lists), context.times, _ages(clock_s), *others)
     return Candidates(*_gathered(NOTHING, items, NOTHING, *seen))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import layout
-from models.features import FEATURES, features_of
+from models.features import FEATURES, LIFTED, features_of
 from models.retrieval import SIGNALS, Candidates, blend, context_of, retrieve
 from models.sessions import History
 from tests.models.reference import NOW
@@ -45,7 +45,7 @@ def test_columns_are_what_they_are_called() -> None:
     context = context_of(
         History(4, 1.0, clicks.items, clicks.times, types), strong_types=np.arange(256) == 7
     )
-    clock_s = float(clicks.times[-1]) + 120
+    clock_s = float(clicks.times[-1]) + 180
     signals = np.zeros((4, len(SIGNALS)))
     signals[1], signals[2] = 4.0, 2.0
     stats = np.zeros(4, layout.STAT)
@@ -61,11 +61,11 @@ def test_columns_are_what_they_are_called() -> None:
     row = {name: matrix[:, n].tolist() for n, name in enumerate(FEATURES)}
 
     ln2, least = math.log(2), -12.0
-    for name in SIGNALS:
-        assert row[f"{name}_share"] == [0, 1, 0.5, 0]
-        assert row[f"{name}_log"] == pytest.approx(
-            [math.log(share + 0.003) for share in (0, 1, 0.5, 0)]
-        )
+    for n, name in enumerate(SIGNALS):
+        # Of 4 after two events and of 2 after none, by the root of the events and one.
+        shares = [0, 1, math.sqrt(3) / 2 if n in LIFTED else 0.5, 0]
+        assert row[f"{name}_share"] == pytest.approx(shares)
+        assert row[f"{name}_log"] == pytest.approx([math.log(share + 0.003) for share in shares])
     assert row["popular_hour"] == pytest.approx([0, -ln2, -3 * ln2, 0])
     assert row["popular_day"] == pytest.approx([0, 0, -2 * ln2, 0])
     assert row["popular_week"] == pytest.approx([-ln2, 0, least, 0])
@@ -81,9 +81,13 @@ def test_columns_are_what_they_are_called() -> None:
     assert row["is_before_last"] == [0, 0, 0, 1]
     assert row["own_count"] == pytest.approx([math.log1p(2), ln2, 0, ln2])
     assert row["own_recency"] == pytest.approx(
-        [1 / (1 + math.log1p(minutes)) for minutes in (2, 5)] + [0, 1 / (1 + math.log1p(3))]
+        [1 / (1 + math.log1p(minutes)) for minutes in (3, 6)] + [0, 1 / (1 + math.log1p(4))]
     )
     assert row["own_strong"] == [1, 1, 0, 0]
+    assert row["own_share"] == [2 / 4, 1 / 4, 0, 1 / 4]
+    assert row["own_now"] == [1, 0, 0, 1]
+    assert row["own_before"] == pytest.approx([0, ln2, 0, 0])
+    assert row["own_age"] == pytest.approx([math.log1p(3), math.log1p(6), 0, math.log1p(4)])
     assert row["base"] == row["base_long"] == pytest.approx([0, 1.7, 0.85, 0])
     assert row["base"] == pytest.approx(blend(signals).tolist())
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]

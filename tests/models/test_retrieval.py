@@ -17,6 +17,7 @@ from models.retrieval import (
     BEFORE,
     CO_VISITED,
     DAY,
+    MOMENT_S,
     MONTH,
     MOST_ALIKE,
     N_CHANNELS,
@@ -87,7 +88,7 @@ def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> No
     assert np.array_equal(again.signals, candidates.signals)
 
 
-def naive_signals(lists: Sequence[bytes]) -> dict[int, list[float]]:
+def naive_signals(context: Context, lists: Sequence[bytes]) -> dict[int, list[float]]:
     """Each co-visited item's signals, by their definitions."""
     signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
     for distance, raw in enumerate(lists):
@@ -96,17 +97,19 @@ def naive_signals(lists: Sequence[bytes]) -> dict[int, list[float]]:
         counts = np.exp2(rows["log2"] - (NOW - layout.EPOCH) * layout.PAIR_RATES)
         shares = counts / (counts.sum(axis=0) + 0.5)
         both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
+        lift = both / np.sqrt(both.sum() + 0.5)
         both /= both.sum() + 0.5
         fade = layout.FADE**distance
         for row, item in enumerate(rows["item"].tolist()):
             own = signals[item]
             if distance == 0:
                 own[:N_CHANNELS] = shares[row]
-            if distance < 3:
-                own[SIGNALS.index("both_3")] += fade * both[row]
             own[SIGNALS.index("both_10")] += fade * both[row]
             own[SIGNALS.index("day_10")] += fade * shares[row, DAY]
             own[SIGNALS.index("month_10")] += fade * shares[row, MONTH]
+            own[SIGNALS.index("root_10")] += fade * np.sqrt(both[row])
+            if context.times[0] - context.times[distance] <= MOMENT_S:
+                own[SIGNALS.index("moment")] += lift[row]
     return signals
 
 
@@ -116,12 +119,12 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
     """Every way to candidates gives an item the signals that a plain loop gives."""
     context = context_of(history(*events), CLICKS)
     lists = lists_of(context, seed, n_items)
-    naive = naive_signals(lists)
+    naive = naive_signals(context, lists)
     asked = np.arange(1, 2 * n_items, dtype=np.int64)
 
     found = {
-        "all": co_visited(lists, NOW),
-        "given": only(asked, lists, NOW),
+        "all": co_visited(context, lists, NOW),
+        "given": only(asked, context, lists, NOW),
         "best": retrieve(context, lists, asked, NOW),
     }
 
@@ -138,7 +141,7 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
     """The blend decides which co-visited items are kept; others in a list keep their signals."""
     context = context_of(history(*range(1, 11)), CLICKS)
     lists = lists_of(context, 5, 900)
-    everything = co_visited(lists, NOW)
+    everything = co_visited(context, lists, NOW)
     order = np.argsort(-blend(everything.signals))
 
     best, worst = order[:CO_VISITED], order[-20:]
@@ -161,7 +164,7 @@ def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: s
 
     items = set(found.items.tolist())
     assert not items & barred
-    seen = set(co_visited(lists, NOW).items.tolist()) - barred
+    seen = set(co_visited(context, lists, NOW).items.tolist()) - barred
     assert len(items & seen) >= min(CO_VISITED, len(seen))
 
 
