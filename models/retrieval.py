@@ -48,10 +48,8 @@ MOMENT_S = 300.0
 CO_VISITED = 120
 """Best co-visited items kept as candidates."""
 
-TOPS_TAKEN = {
-    "recent": 100, "day": 60, "week": 30, "month": 20, "all": 20, "hour": 20, "new": 20,
-}  # fmt: skip
-"""Candidates from each top list."""
+TOPS_TAKEN = {"recent": 100, "week": 30, "new": 20}
+"""Candidates from each top list. Those of other lists are among these, or are never right."""
 
 OWN = 50
 """Distinct own items, newest first, that are candidates again."""

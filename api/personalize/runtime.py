@@ -6,8 +6,9 @@ import math
 import random
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from api.personalize.columns import columns_of, values_of
 from api.personalize.context import Context
@@ -127,7 +128,9 @@ def _as_known(recommender: Recommender, wanted: Sequence[str]) -> Answer | None:
     among = frozenset(wanted)
     items = [item for item in known.items if item.item_id in among]
     others = sorted(among - {item.item_id for item in items})
-    return replace(known, items=[*items, *(Recommendation(name, 0.0) for name in others)])
+    return msgspec.structs.replace(
+        known, items=[*items, *(Recommendation(name, 0.0) for name in others)]
+    )
 
 
 async def _promoted(
