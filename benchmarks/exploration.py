@@ -1,0 +1,116 @@
+"""What giving new items a chance costs in hits, and what it gains in coverage.
+
+    python -m benchmarks.exploration FILE [--as sessions] [--limit 40000] [--max-queries 3000]
+
+One pass of the prequential protocol: every query is answered by the served order, and by it with
+several shares of new items to try, as the recommender places them. Nobody reacts to what is shown,
+so that this is all cost: what is learned of the new items does not come back as hits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.conditions import report
+from models.assortment import placed
+from models.catalogue import Catalogue
+from models.evaluation import Ranked, Rival, in_order, run, steps
+from models.evaluation import report as measured
+from models.local import Local
+from models.retrieval import Indexes
+from models.rivals import ORDERS, Live, Order
+from models.settings import Settings
+from models.trials import Trials
+from ops.embedded import start_redis
+from streams.recordings import interactions, read
+
+SHARES = (0.04, 0.1, 0.2)
+LISTED = 25
+MEASURES = ("hr_10", "hr_20", "mrr_20")
+
+
+class Exploring(Order):
+    """The served order, its first items with some to try among them."""
+
+    def __init__(self, live: Live, share: float) -> None:
+        super().__init__(live, ORDERS["user-personalization"])
+        self._n = int(share * LISTED)
+        self._rng = np.random.default_rng(7)
+        self._trials: tuple[Catalogue, Trials] | None = None
+
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+        """The list as it would be shown, best first."""
+        ranked = super().rank(user, at_s, barred)
+        situation, _ = self._live.ask(user, at_s, barred)
+        best = ranked.items[np.argsort(-ranked.scores, kind="stable")]
+        listed = best[:LISTED].tolist()
+        out = {*listed, *(situation.history.items - 1).tolist()}
+        order = self._live.local.ask(
+            lambda recommender, now_s: self._order(recommender.catalogue, now_s)
+        )
+        tried = list(
+            itertools.islice((item - 1 for item, _ in order if item - 1 not in out), self._n)
+        )
+        shown = placed(listed, tried, self._rng)
+        items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
+        return Ranked(items, -np.arange(len(items), dtype=np.float64))
+
+    async def _order(self, catalogue: Catalogue, now_s: float) -> list[tuple[int, str]]:
+        if self._trials is None or self._trials[0] is not catalogue:
+            self._trials = catalogue, Trials(catalogue, self._rng)
+        return await self._trials[1].order(now_s)
+
+
+def compared(
+    file: Path, kind: Literal["sessions", "users"], *, limit: int, max_queries: int
+) -> dict[str, dict[str, float]]:
+    """Hits and coverage without exploration, and with each share of it."""
+    events = in_order(interactions(read(file, now_s=time.time(), as_=kind))[0])[:limit]
+    planned = steps(events, kind, max_queries=max_queries)
+    n_items = len({event.item for event in events})
+    with tempfile.TemporaryDirectory() as folder:
+        server = start_redis(Path(folder))
+        try:
+            with Local(Settings(redis=server.url)) as local:
+                live = Live(local)
+                rivals: dict[str, Rival] = {
+                    f"share {share}": Exploring(live, share) for share in SHARES
+                }
+                without = Order(live, ORDERS["user-personalization"])
+                without.teaches = True
+                rivals["share 0"] = without
+                found = measured(
+                    run(planned, rivals, clock=time.perf_counter), len(events), n_items
+                )
+        finally:
+            server.stop()
+    return {
+        name: {measure: one[measure]["mean"] for measure in MEASURES}
+        | {"coverage": one["coverage"]}
+        for name, one in found.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--as", dest="kind", default="sessions", choices=("sessions", "users"))
+    parser.add_argument("--limit", type=int, default=40_000)
+    parser.add_argument("--max-queries", type=int, default=3000)
+    options = parser.parse_args()
+    results = compared(
+        options.file, options.kind, limit=options.limit, max_queries=options.max_queries
+    )
+    report("exploration", results, file=options.file.name, kind=options.kind, limit=options.limit)
+
+
+if __name__ == "__main__":
+    main()
