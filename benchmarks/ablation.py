@@ -3,8 +3,8 @@
     python -m benchmarks.ablation FILE [--as sessions] [--limit 20000] [--max-queries 2000]
 
 One pass of the prequential protocol; every query is answered by the learned order over all
-candidates, and again without those that come from one source only. Then the atomic step is timed
-with each kind of state left out of its script.
+candidates, and again without those that come from one source only, or from a few. Then the atomic
+step is timed with each kind of state left out of its script.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ from ops.embedded import start_redis
 from streams.recordings import interactions, read
 
 SOURCES = ("co-visited", "alike", *TOPS_TAKEN, "own")
+LEFT_OUT = (
+    *((source,) for source in SOURCES),
+    ("co-visited", "alike"),
+    tuple(TOPS_TAKEN),
+)
+"""Sources that are left out together: what one does not bring another often does."""
 
 SCRIPT_PARTS = {
     "pairs": ("if not repeated then", "if false then"),
@@ -59,15 +65,15 @@ def members(situation: Situation) -> dict[str, Indexes]:
 class Without(Order):
     """The learned order over what the other sources bring."""
 
-    def __init__(self, live: Live, source: str) -> None:
+    def __init__(self, live: Live, sources: tuple[str, ...]) -> None:
         super().__init__(live, lambda local, matrix: local.ranker.scores(matrix))
-        self._source = source
+        self._sources = sources
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
-        """The candidates that more than this source brings, in the learned order."""
+        """The candidates that others bring too, in the learned order."""
         situation, _ = self._live.ask(user, at_s, barred)
         ranked = super().rank(user, at_s, barred)
-        others = [found for name, found in members(situation).items() if name != self._source]
+        others = [found for name, found in members(situation).items() if name not in self._sources]
         kept = np.isin(ranked.items + 1, np.concatenate(others))
         return Ranked(ranked.items[kept], ranked.scores[kept])
 
@@ -123,7 +129,7 @@ def found_by(
             with Local(Settings(redis=server.url)) as local:
                 live = Live(local)
                 orders: dict[str, Order] = {
-                    f"without {source}": Without(live, source) for source in SOURCES
+                    f"without {', '.join(sources)}": Without(live, sources) for sources in LEFT_OUT
                 }
                 orders["all"] = Order(live, lambda local, matrix: local.ranker.scores(matrix))
                 orders["all"].teaches = True
