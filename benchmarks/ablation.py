@@ -24,11 +24,12 @@ from models import store as stored
 from models.evaluation import Kind, Ranked, Rival, in_order, run, steps
 from models.evaluation import report as measured
 from models.local import Local
-from models.recommender import Situation
-from models.retrieval import ALIKE, CO_VISITED, OWN, TOPS_TAKEN, Indexes, best_places, blend
+from models.retrieval import ALIKE, CO_VISITED, OWN, TOPS_TAKEN, best_places, blend
 from models.rivals import Live, Order
 from models.settings import Settings
+from models.situations import Situation
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.tables import Indexes
 from ops.embedded import start_redis
 from streams.recordings import interactions, read
 

@@ -24,9 +24,9 @@ from models.catalogue import Catalogue
 from models.evaluation import Ranked, Rival, in_order, run, steps
 from models.evaluation import report as measured
 from models.local import Local
-from models.retrieval import Indexes
 from models.rivals import ORDERS, Live, Order
 from models.settings import Settings
+from models.tables import Indexes
 from models.trials import Trials
 from ops.embedded import start_redis
 from streams.recordings import interactions, read

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.retrieval import Floats, Indexes
+from models.tables import Floats, Indexes
 
 T = TypeVar("T")
 

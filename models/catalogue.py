@@ -24,8 +24,9 @@ from models.metadata import PropertiesCache
 from models.objectives import STORED
 from models.ranking import OBJECTIVES, Objective, Ranker
 from models.records import Properties
-from models.retrieval import NOTHING, Floats, Indexes, heads_of
+from models.retrieval import heads_of
 from models.store import Store
+from models.tables import NOTHING, Floats, Indexes
 
 LOG = logging.getLogger(__name__)
 

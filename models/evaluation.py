@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from models.retrieval import Floats, Indexes
+from models.tables import Floats, Indexes
 
 Kind = Literal["sessions", "users", "baskets"]
 """What repeats mean: sessions return to items, users want new ones, baskets come all at once."""

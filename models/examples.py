@@ -9,7 +9,7 @@ import numpy as np
 
 from models.features import FEATURES, without_alike
 from models.ranking import Objective, Ranker
-from models.retrieval import Floats, Indexes
+from models.tables import Floats, Indexes
 
 NEGATIVES = 20
 """Candidates kept beside the chosen one, drawn by how likely they looked."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
+from models.context import Context
 from models.retrieval import (
     ALIKE,
     BLEND_WEIGHTS,
@@ -20,12 +21,8 @@ from models.retrieval import (
     N_SIGNALS,
     SIGNALS,
     Candidates,
-    Context,
-    Floats,
-    Indexes,
-    empty_table,
-    slot_of,
 )
+from models.tables import Floats, Indexes, empty_table, slot_of
 
 LN2 = math.log(2.0)
 

@@ -32,6 +32,9 @@ WINDOW = 10
 FADE = 0.8
 """A pair at distance d within the window counts FADE ** (d - 1)."""
 
+FADES = FADE ** np.arange(WINDOW)
+"""Weight of the context's items, newest first."""
+
 NEIGHBOURS = 160
 """Neighbours kept of an item; a new one then takes the place of one of the weakest."""
 

@@ -18,11 +18,12 @@ from models.events import event_hash
 from models.features import without_alike
 from models.objectives import counted, courses, teach
 from models.ranking import Objective, Ranker
-from models.recommender import UNLEARNED, Recommender, Situation
-from models.retrieval import Floats, Indexes
+from models.recommender import UNLEARNED, Recommender
 from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
+from models.situations import Situation
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.tables import Floats, Indexes
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Local:
         """
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
-            self._recommender.situation(
+            self._recommender.situations.of(
                 user,
                 None,
                 now_s=self._now_s,
@@ -96,7 +97,9 @@ class Local:
 
     def features(self, situation: Situation) -> Floats:
         """The feature matrix of a situation's candidates."""
-        return self._loop.run_until_complete(self._recommender.features(situation, self._now_s))
+        return self._loop.run_until_complete(
+            self._recommender.situations.features(situation, self._now_s)
+        )
 
     def names(self, situation: Situation) -> list[str | None]:
         """Item ids of a situation's candidates."""
@@ -201,8 +204,10 @@ class Local:
     ) -> None:
         recommender = self._recommender
         if situation is None:
-            situation = await recommender.situation(user, None, now_s=self._now_s, learning=True)
-        example = await recommender.example(
+            situation = await recommender.situations.of(
+                user, None, now_s=self._now_s, learning=True
+            )
+        example = await recommender.situations.example(
             situation,
             item,
             counted(

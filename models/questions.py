@@ -15,7 +15,7 @@ from models.metadata import of_categories, user_properties
 from models.recipes import Recipe
 from models.recommender import Recommender
 from models.records import Properties
-from models.retrieval import NOTHING
+from models.tables import NOTHING
 
 NEEDS: Mapping[Part, str] = {
     "interactions": "userId",
@@ -129,7 +129,7 @@ async def filtered(
     left = await let(items)
     if len(left) >= k:
         return left[:k]
-    history = await recommender.history(user_id, None, now_s=now_s)
+    history = await recommender.situations.history(user_id, None, now_s=now_s)
     last = await recommender.catalogue.names(history.items[-1:].tolist())
     known = {*items, *(last if item_id is None else [item_id])}
     named = await _named_by(recommender, found, values, now_s)
@@ -174,7 +174,7 @@ async def _interactions(
 ) -> dict[str, set[str]]:
     """Types of the user's events by item; see `models.filters.seen_types`."""
     overview = await recommender.catalogue.refresh(now_s)
-    history = await recommender.history(user_id, None, now_s=now_s)
+    history = await recommender.situations.history(user_id, None, now_s=now_s)
     is_item = history.items > 0
     items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
     names = await recommender.catalogue.names(items)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from models.features import BASE, FEATURES
-from models.retrieval import Floats
+from models.tables import Floats
 
 Objective = Literal["interactions", "purchases"]
 """What an order aims at: any interaction, or a purchase."""

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from models.context import Context
 from models.features import FEATURES
+from models.layout import FADES
 from models.ranking import Ranker
-from models.retrieval import BOTH, FADES, Context, Floats, Neighbours
+from models.retrieval import BOTH, Neighbours
+from models.tables import Floats
 
 MOST = 3
 """Reasons given of one item, at most."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -12,34 +11,23 @@ import numpy as np
 from models.answers import Answer, Level, Recommendation, in_turn
 from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
-from models.examples import Example, make_example
-from models.features import features_of
 from models.metadata import same_category
 from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
 from models.records import categories_of
 from models.retrieval import (
-    NO_CANDIDATES,
-    NOBODY,
-    NOTHING,
     TOPS_TAKEN,
-    Alike,
-    Candidates,
-    Context,
-    Floats,
-    Indexes,
-    alike,
     blend,
-    context_of,
     heads_of,
-    nearest,
     only,
     retrieve,
     unpack_neighbours,
 )
 from models.scores import best_first, likeliest, relative, softmax, trend_scores
-from models.sessions import History, merge_histories, unpack_history
+from models.sessions import History, unpack_history
+from models.situations import Situation, Situations
 from models.store import Store
+from models.tables import NOTHING, Floats, Indexes
 from models.trials import Trials
 
 LISTS = {
@@ -63,18 +51,6 @@ UNLEARNED = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""
 
 
-@dataclass
-class Situation:
-    """Everything one recommendation is computed from, read at one moment."""
-
-    history: History
-    context: Context
-    lists: list[bytes]
-    overview: Overview
-    others: Alike = NOBODY
-    candidates: Candidates = NO_CANDIDATES
-
-
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
@@ -83,6 +59,7 @@ class Recommender:
     ) -> None:
         self.store = store
         self.catalogue = catalogue or Catalogue(store)
+        self.situations = Situations(store, self.catalogue)
         self._rng = np.random.default_rng(seed)
         self._trials = Trials(self.catalogue, self._rng)
 
@@ -113,7 +90,7 @@ class Recommender:
         objective
             What the order aims at; one that has not learned enough yet ranks unlearned.
         """
-        situation = await self.situation(
+        situation = await self.situations.of(
             user_id,
             session_id,
             item_id,
@@ -131,7 +108,7 @@ class Recommender:
             return Answer(
                 items, "user-personalization", "retrieved", accepted_at, overview.accepted_at
             )
-        matrix = await self.features(situation, now_s)
+        matrix = await self.situations.features(situation, now_s)
         ranker, level = _served(overview, objective)
         items = await self._best(situation, ranker.scores(matrix), k, now_s)
         if reasons:
@@ -147,7 +124,9 @@ class Recommender:
         index = (await self.store.item_indexes([item_id]))[0]
         if not index:
             return await self.trending(k=k, now_s=now_s)
-        situation = await self._situation(unpack_history(None), overview, now_s, looking_at=index)
+        situation = await self.situations.around(
+            unpack_history(None), overview, now_s, looking_at=index
+        )
         alike = await self._same_category(situation, k, now_s)
         if alike:
             return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
@@ -246,8 +225,8 @@ class Recommender:
         Unknown items come last, with score 0; repeated ones count once.
         """
         overview = await self.catalogue.refresh(now_s)
-        history = await self.history(user_id, session_id, now_s=now_s)
-        situation = await self._situation(
+        history = await self.situations.history(user_id, session_id, now_s=now_s)
+        situation = await self.situations.around(
             history, overview, now_s, everything=overview.serving[objective] == "ranker"
         )
         wanted = list(dict.fromkeys(item_ids))
@@ -261,7 +240,7 @@ class Recommender:
             situation.others,
         )
         ranker, level = _served(overview, objective)
-        chances = softmax(ranker.scores(await self.features(situation, now_s)))
+        chances = softmax(ranker.scores(await self.situations.features(situation, now_s)))
         ranked = sorted(
             zip(chances.tolist(), (wanted[place] for place in known), strict=True),
             key=lambda pair: (-pair[0], pair[1]),
@@ -272,133 +251,6 @@ class Recommender:
         return Answer(
             items, "personalized-ranking", level, history.accepted_at, overview.accepted_at
         )
-
-    async def history(
-        self, user_id: str | None, session_id: str | None, *, now_s: float
-    ) -> History:
-        """A user's events, with those of a session that has not joined the user yet."""
-        keys = []
-        if user_id is None and session_id is not None:
-            user_id = await self.store.linked_user(session_id, now_s=now_s)
-        if user_id is not None:
-            keys += [f"history:u:{user_id}", f"history:s:{user_id}"]
-        if session_id is not None and session_id != user_id:
-            keys.append(f"history:s:{session_id}")
-        merged = unpack_history(None)
-        for raw in await self.store.redis.reads.get([self.store.key(key) for key in keys]):
-            if raw:
-                merged = merge_histories(merged, unpack_history(raw))
-        return merged
-
-    async def situation(
-        self,
-        user_id: str | None,
-        session_id: str | None,
-        item_id: str | None = None,
-        *,
-        now_s: float,
-        exclude_purchased: bool = False,
-        barred: Indexes | None = None,
-        more: History | None = None,
-        learning: bool = False,
-        objective: Objective = "interactions",
-    ) -> Situation:
-        """What is known at this moment of a user, and the candidates that follow from it.
-
-        `barred` items are none of them; that is the last one looked at, if not given. `more` events
-        of the user count that the store does not have. For `learning`, everything is looked at,
-        also what does not pay to look at in serving.
-        """
-        overview = await self.catalogue.refresh(now_s)
-        history = await self.history(user_id, session_id, now_s=now_s)
-        if more is not None:
-            history = merge_histories(history, more)
-        looking_at = 0
-        if item_id is not None:
-            looking_at = (await self.store.item_indexes([item_id]))[0]
-        everything = learning or overview.serving[objective] == "ranker"
-        situation = await self._situation(
-            history, overview, now_s, looking_at=looking_at, everything=everything
-        )
-        if barred is None:
-            barred = situation.context.recent[:1]
-        if exclude_purchased:
-            bought = history.items[overview.purchases[history.types]]
-            barred = np.concatenate([barred, bought])
-        situation.candidates = retrieve(
-            situation.context,
-            situation.lists,
-            overview.heads,
-            overview.clock_s,
-            barred,
-            situation.others,
-        )
-        return situation
-
-    async def _situation(
-        self,
-        history: History,
-        overview: Overview,
-        now_s: float,
-        *,
-        looking_at: int = 0,
-        everything: bool = False,
-    ) -> Situation:
-        context = self.context(history, overview, looking_at=looking_at)
-        recent = context.recent.tolist()
-        lists = await self.catalogue.neighbours(recent, now_s)
-        others = await self._alike(recent, history.owners) if everything else NOBODY
-        return Situation(history, context, lists, overview, others)
-
-    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
-        """What those hold who had several of these items; three reads."""
-        store, reads = self.store, self.store.redis.reads
-        takers = await reads.get([store.key(f"takers:{item}") for item in recent])
-        numbers, weights = nearest([raw or b"" for raw in takers], own)
-        names = await self.catalogue.owners(numbers.tolist())
-        keys = [store.key(f"history:{name}") for name in names]
-        return alike(await reads.get(keys), weights)
-
-    def context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
-        """The context of a history, with an item being looked at as its newest."""
-        if looking_at:
-            history = History(
-                history.count,
-                history.accepted_at,
-                np.append(history.items, looking_at),
-                np.append(history.times, int(overview.clock_s)),
-                np.append(history.types, np.uint8(0)),
-                history.owners,
-            )
-        return context_of(history, overview.strong)
-
-    async def features(self, situation: Situation, now_s: float) -> Floats:
-        """The feature matrix of a situation's candidates."""
-        overview = situation.overview
-        stats = await self.catalogue.stats(situation.candidates.items, now_s)
-        return features_of(
-            situation.candidates, situation.context, stats, overview.best, overview.clock_s
-        )
-
-    async def example(
-        self,
-        situation: Situation,
-        item_id: str,
-        rankers: Mapping[Objective, Ranker],
-        rng: np.random.Generator,
-        *,
-        now_s: float,
-    ) -> Example | None:
-        """The training example that a choice gives in a situation; None for one not predicted.
-
-        Not predicted are first events, for there is nothing to predict from, and repetitions.
-        """
-        recent = situation.context.recent
-        chosen = (await self.store.item_indexes([item_id]))[0]
-        if not len(recent) or recent[0] == chosen:
-            return None
-        matrix = await self.features(situation, now_s)
-        return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
 
     async def _best(
         self, situation: Situation, scores: Floats, k: int, now_s: float

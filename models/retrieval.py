@@ -11,16 +11,15 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numba import b1, f4, f8, i8, u1, u4
-from numba.types import Array, Tuple
+from numba import f4, f8, i8, u4
+from numba.types import Tuple
 from numpy.typing import NDArray
 
 from models import layout
+from models.alike import NOBODY, Alike
 from models.compiled import compiled
-from models.sessions import History
-
-Indexes = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from models.context import Context
+from models.tables import NOTHING, Floats, Indexes, empty_table, slot_of, table_of
 
 SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
@@ -39,9 +38,6 @@ BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE = range(N_CHANNELS, N_SIGNALS)
 LEAST = 1e-300
 """Divides nothing by nothing."""
 
-FADES = layout.FADE ** np.arange(layout.WINDOW)
-"""Weight of the context's items, newest first."""
-
 MOMENT_S = 300.0
 """Events so close to the user's newest are of one moment: their order says nothing."""
 
@@ -54,44 +50,8 @@ TOPS_TAKEN = {"recent": 100, "week": 30, "new": 20}
 OWN = 50
 """Distinct own items, newest first, that are candidates again."""
 
-NOTHING: Indexes = np.empty(0, np.int64)
-
-MOST_ALIKE = 50
-"""Owners of histories whose items count, at most: those with most of the context's items."""
-
-LENGTH_POWER = -0.5
-"""A history of n events counts with n to this power: long ones share items by chance."""
-
 FILLING = 1e-3
 """Weight of `alike` in the choice of candidates: it fills up where little was co-visited."""
-
-
-@compiled(i8(i8[::1], i8[::1], i8))
-def slot_of(table: Indexes, items: Indexes, item: int) -> int:
-    """Where a hash table of places in `items` holds the place of `item`, or -1 in its stead."""
-    mask = len(table) - 1
-    slot = ((item * 2654435761) >> 8) & mask
-    while table[slot] >= 0 and items[table[slot]] != item:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@compiled(i8[::1](i8))
-def empty_table(n: int) -> Indexes:
-    """A table for `n` items, at most half full."""
-    size = 4
-    while size < 2 * n:
-        size *= 2
-    return np.full(size, -1)
-
-
-@compiled(i8[::1](i8[::1]))
-def table_of(items: Indexes) -> Indexes:
-    """A table of these items, for `slot_of`; of equal ones it holds the last place."""
-    table = empty_table(len(items))
-    for place in range(len(items)):
-        table[slot_of(table, items, items[place])] = place
-    return table
 
 
 @compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
@@ -158,66 +118,6 @@ def _ages(clock_s: float) -> Floats:
     return ages
 
 
-class Context(msgspec.Struct, frozen=True, gc=False):
-    """What a recommendation starts from: a user's recent events, distilled.
-
-    Attributes
-    ----------
-    recent
-        ``(n,)`` distinct items, newest first, at most `layout.WINDOW`.
-    items, times, counts, strong, positions
-        Of every distinct item in the history, newest first: index, Unix seconds of the last event,
-        number of events, whether the last event weighed more than a click, events back (from 1).
-    length
-        Events in the history.
-    """
-
-    recent: Indexes
-    items: Indexes
-    times: Floats
-    counts: Floats
-    strong: Floats
-    positions: Floats
-    length: int
-
-
-TYPES = Array(u1, 1, "A", readonly=True)
-"""Types of events, as they stand in what was read."""
-
-
-@compiled(Tuple((i8[::1], f8[:, ::1], i8))(i8[::1], i8[::1], TYPES, b1[::1]))
-def _distilled(
-    items: Indexes, times: Indexes, types: NDArray[np.uint8], strong_types: NDArray[np.bool_]
-) -> tuple[Indexes, Floats, int]:
-    distinct, columns = np.empty(len(items), np.int64), np.empty((4, len(items)))
-    table, n, back = empty_table(len(items)), 0, 0
-    for at in range(len(items) - 1, -1, -1):
-        if items[at] == 0:
-            continue
-        back += 1
-        slot = slot_of(table, distinct, items[at])
-        if table[slot] < 0:
-            table[slot], distinct[n] = n, items[at]
-            columns[0, n], columns[1, n] = times[at], 0.0
-            columns[2, n], columns[3, n] = strong_types[types[at]], back
-            n += 1
-        columns[1, table[slot]] += 1.0
-    return distinct[:n].copy(), columns[:, :n].copy(), back
-
-
-def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
-    """The context that a history gives; O(events).
-
-    Parameters
-    ----------
-    strong_types
-        ``(256,)``, whether events of a type code weigh more than a click.
-    """
-    items, columns, length = _distilled(history.items, history.times, history.types, strong_types)
-    times, counts, strong, positions = columns
-    return Context(items[: layout.WINDOW], items, times, counts, strong, positions, length)
-
-
 class Candidates(msgspec.Struct, frozen=True, gc=False):
     """Items to choose from, with their co-visitation signals.
 
@@ -234,72 +134,6 @@ class Candidates(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_CANDIDATES = Candidates(NOTHING, np.empty((0, N_SIGNALS)))
-
-
-class Alike(NamedTuple):
-    """What is held by others with several of the context's items.
-
-    Attributes
-    ----------
-    items, weights
-        ``(n,)`` item of each of their events, and how much the event counts.
-    """
-
-    items: Indexes
-    weights: Floats
-
-
-NOBODY = Alike(NOTHING, np.empty(0))
-
-
-@compiled(Tuple((i8[::1], f8[::1]))(u4[::1], i8[::1], i8[::1]))
-def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tuple[Indexes, Floats]:
-    owners, weights = np.empty(len(numbers), np.int64), np.zeros(len(numbers))
-    last = np.full(len(numbers), -1)
-    table, n, end = empty_table(len(numbers)), 0, 0
-    mine = table_of(own)
-    for distance in range(len(lengths)):
-        start, end = end, end + lengths[distance]
-        for at in range(end - 1, max(start, end - layout.TAKERS) - 1, -1):
-            owner = numbers[at]
-            if mine[slot_of(mine, own, owner)] >= 0:
-                continue
-            slot = slot_of(table, owners, owner)
-            if table[slot] < 0:
-                table[slot], owners[n] = n, owner
-                n += 1
-            place = table[slot]
-            if last[place] < distance:
-                last[place] = distance
-                weights[place] += FADES[distance]
-    # Of equals the newest: they were met first.
-    best = np.argsort(-weights[:n], kind="mergesort")[:MOST_ALIKE]
-    return owners[best], weights[best]
-
-
-def nearest(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
-    """Numbers of the histories with most of a context's items, and their weights, best first.
-
-    Parameters
-    ----------
-    takers
-        What the store holds as owners of each of the context's items, the newest item's first.
-    own
-        Numbers of the user's own histories, which do not count.
-    """
-    numbers = np.frombuffer(bytearray().join(takers), np.uint32)
-    lengths = np.array([len(raw) // 4 for raw in takers], np.int64)
-    return _nearest(numbers, lengths, np.array(own, np.int64))
-
-
-def alike(histories: Sequence[bytes | None], weights: Floats) -> Alike:
-    """The events of the histories of `nearest`, as they are stored; absent ones hold nothing."""
-    head, size = layout.HEAD.itemsize, layout.ENTRY.itemsize
-    entries = bytearray().join([raw[head:] for raw in histories if raw])
-    lengths = np.array([(len(raw) - head) // size if raw else 0 for raw in histories], np.int64)
-    faded = weights * np.maximum(lengths, 1) ** LENGTH_POWER
-    items = np.frombuffer(entries, layout.ENTRY)["item"].astype(np.int64)
-    return Alike(items, np.repeat(faded, lengths))
 
 
 @compiled(
@@ -324,7 +158,7 @@ def _summed(
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
         used, total = _share(words[start:end], logs[start:end], ages, shares)
-        fade, root = FADES[distance], math.sqrt(total)
+        fade, root = layout.FADES[distance], math.sqrt(total)
         is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
             item = words[start + at, 0]
@@ -458,11 +292,6 @@ def _retrieved(
     best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
     others = np.concatenate((heads, own))
     return _gathered(best, others, barred, items, signals, table)
-
-
-def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
-    """Everything in the lists of a context's items, the newest item's first; O(records)."""
-    return Candidates(*_summed(*_joined(lists), context.times, _ages(clock_s), *NOBODY)[:2])
 
 
 def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:

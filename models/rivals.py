@@ -13,8 +13,9 @@ from models.evaluation import Interaction, Ranked, Rival
 from models.features import FEATURES
 from models.layout import FADE, WINDOW
 from models.local import Local
-from models.recommender import UNLEARNED, Situation
-from models.retrieval import Floats, Indexes
+from models.recommender import UNLEARNED
+from models.situations import Situation
+from models.tables import Floats, Indexes
 
 DAY_S = 86400.0
 

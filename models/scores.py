@@ -10,7 +10,8 @@ from numba.types import Tuple
 
 from models import layout
 from models.compiled import compiled
-from models.retrieval import LEAST, Floats, Indexes, best_places
+from models.retrieval import LEAST, best_places
+from models.tables import Floats, Indexes
 
 
 def relative(scores: Floats) -> Floats:

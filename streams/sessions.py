@@ -235,10 +235,10 @@ class Sessions(Steps[StoredMessage]):
         self, message: StoredMessage, item_id: str, now_s: float
     ) -> examples.Example | None:
         recommender = self.tenants.recommender(message.group or self.settings.group)
-        situation = await recommender.situation(
+        situation = await recommender.situations.of(
             message.user_id or None, message.session_id, now_s=now_s, learning=True
         )
-        return await recommender.example(
+        return await recommender.situations.example(
             situation,
             item_id,
             counted(situation.overview.rankers, is_purchase=message.events[0].is_purchase),

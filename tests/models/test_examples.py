@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
 from models.features import BASE, FEATURES
 from models.ranking import Objective, Ranker
-from models.retrieval import Floats
+from models.tables import Floats
 
 RANKERS: dict[Objective, Ranker] = {"interactions": Ranker()}
 RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(RIVALS, 1)}

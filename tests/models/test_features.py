@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import layout
+from models.context import context_of
 from models.features import FEATURES, LIFTED, features_of
-from models.retrieval import SIGNALS, Candidates, blend, context_of, retrieve
+from models.retrieval import SIGNALS, Candidates, blend, retrieve
 from models.sessions import History
 from tests.models.reference import NOW
 from tests.models.test_retrieval import CLICKS, HISTORIES, history, lists_of

@@ -10,7 +10,7 @@ import pytest
 
 from models.features import BASE, FEATURES
 from models.ranking import BASE_WEIGHT, LEARNING_RATE, Ranker
-from models.retrieval import Floats
+from models.tables import Floats
 
 POPULAR = FEATURES.index("popular_week")
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.context import Context
 from models.features import FEATURES
 from models.ranking import Ranker
 from models.reasons import MOST, causes_of, contributions
-from models.retrieval import BOTH, Context, Neighbours
+from models.retrieval import BOTH, Neighbours
 
 CONTEXT = Context(
     np.array([7, 8]), np.array([7, 8]), np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 2

@@ -220,10 +220,10 @@ async def test_a_session_is_served_before_and_after_login(shop: Shop) -> None:
     assert ids(await shop.recommend("ada", session_id="s1"))[0] == "stove"
 
     await shop.send("ada", "novel", session="s1")
-    history = await shop.recommender.history("ada", "s1", now_s=shop.now_s)
+    history = await shop.recommender.situations.history("ada", "s1", now_s=shop.now_s)
 
     assert await shop.store.item_ids(history.items.tolist()) == ["tent", "novel"]
-    by_session = await shop.recommender.history(None, "s1", now_s=shop.now_s)
+    by_session = await shop.recommender.situations.history(None, "s1", now_s=shop.now_s)
     assert by_session.items.tolist() == history.items.tolist()
     answer = await shop.recommend(session_id="s1", reasons=True)
     assert ids(answer) == ids(await shop.recommend("ada"))

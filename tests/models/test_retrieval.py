@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import layout
+from models import layout, retrieval
+from models.alike import MOST_ALIKE, NOBODY, alike, nearest
+from models.context import Context, context_of
 from models.retrieval import (
     AFTER,
     ALIKE,
@@ -19,27 +21,20 @@ from models.retrieval import (
     DAY,
     MOMENT_S,
     MONTH,
-    MOST_ALIKE,
     N_CHANNELS,
-    NOTHING,
     OWN,
     SIGNALS,
     TOPS_TAKEN,
-    Context,
-    alike,
+    Candidates,
     best_places,
     blend,
-    co_visited,
-    context_of,
-    empty_table,
     heads_of,
-    nearest,
     only,
     retrieve,
-    slot_of,
     unpack_neighbours,
 )
 from models.sessions import History, merge_histories, unpack_history
+from models.tables import NOTHING, empty_table, slot_of
 from tests.models.reference import NOW
 
 CLICKS = np.zeros(256, np.bool_)
@@ -53,6 +48,14 @@ def history(*items: int) -> History:
     n = len(items)
     times = np.arange(n, dtype=np.int64) * 60 + NOW
     return History(n, 1.0, np.array(items, np.int64), times, np.ones(n, np.uint8))
+
+
+def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
+    """Everything in the lists, the best and all others."""
+    summed = retrieval._summed(
+        *retrieval._joined(lists), context.times, retrieval._ages(clock_s), *NOBODY
+    )
+    return Candidates(*summed[:2])
 
 
 def lists_of(context: Context, seed: int, n_items: int) -> list[bytes]:
