@@ -143,7 +143,9 @@ async def on_schedule(
 ) -> None:
     """Call `start` with each due time, for ever; times that pass meanwhile are left out.
 
-    A failure that the project has a name for is logged, and the next time is waited for.
+    A failure that the project has a name for is logged, and the next time is waited for. Faust's
+    `crontab` is the same sleep around the same croniter, in an app that needs Kafka to start: a
+    batch run has no use for one.
 
     Parameters
     ----------
