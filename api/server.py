@@ -20,25 +20,23 @@ class Joined:
     """A transport that sends what is written in one step of the event loop together.
 
     uvicorn writes an answer's head before its body: two system calls and two packets, which cost
-    more than to make the answer. The second write, or the next step of the loop, sends both.
+    more than to make the answer. And answers to questions that came together leave together: to
+    wake a receiver once for all of them takes less than once for each.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held = b""
+        self._held: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the transport has
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send soon: with the next write, or in the next step of the loop."""
-        if self._held:
-            self._transport.write(self._held + data)
-            self._held = b""
-        else:
-            self._held = data
+        """Send in the next step of the loop, with whatever else is written in this one."""
+        if not self._held:
             self._loop.call_soon(self._flush)
+        self._held.append(data)
 
     def close(self) -> None:
         """Send what is held, and close."""
@@ -47,5 +45,5 @@ class Joined:
 
     def _flush(self) -> None:
         if self._held:
-            self._transport.write(self._held)
-            self._held = b""
+            held, self._held = self._held, []
+            self._transport.write(b"".join(held))
