@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# Matrices here are small: what BLAS would save in threads of its own, waking them costs.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 from pydantic import ValidationError
