@@ -40,6 +40,8 @@ FALLBACK = 50
 MAX_PAGES = 256
 """Pages of counts that are read behind the answers at once."""
 
+EMPTY_PAGE = bytes(layout.PAGE * layout.STAT.itemsize)
+
 STALE_PAGE_S = 5.0
 """Counts older than this are read again before they are used; younger ones while they are used."""
 
@@ -90,7 +92,8 @@ class Catalogue:
     """Cached reads of one group's items; `now_s` is the present in Unix seconds.
 
     It holds the `share`-th part of what a process keeps of a group that it serves alone.
-    A clock that is set back makes everything cached stale, never fresh for longer.
+    Requests overlap, so one may find what another that began after it has read. That is fresh; but
+    what seems to be read further in the future than it may be old is of a clock that was set back.
     """
 
     def __init__(self, store: Store, *, share: int = 1) -> None:
@@ -111,7 +114,7 @@ class Catalogue:
     async def refresh(self, now_s: float) -> Overview:
         """The overview, at most about two `cache_s` old while requests keep coming."""
         cache_s = self.store.settings.cache_s
-        age_s = _age(now_s, self.overview.read_at)
+        age_s = abs(now_s - self.overview.read_at)
         if age_s > cache_s and (self._overview_task is None or self._overview_task.done()):
             self._overview_task = _behind(self._read_overview(now_s))
         if age_s > 2 * cache_s and self._overview_task is not None:
@@ -176,12 +179,13 @@ class Catalogue:
 
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
         """The neighbours of each item as they are stored, at most `cache_s` old."""
-        lists, oldest = self._lists, now_s - self.store.settings.cache_s
+        lists, cache_s = self._lists, self.store.settings.cache_s
+        oldest, newest = now_s - cache_s, now_s + cache_s
         # Kept apart, for what is held now may make room for others' during the read.
         found, missing = [], []
         for place, item in enumerate(items):
             held = lists.get(item)
-            if held is not None and oldest <= held[0] <= now_s:
+            if held is not None and oldest <= held[0] <= newest:
                 found.append(held[1])
             else:
                 found.append(b"")
@@ -207,10 +211,9 @@ class Catalogue:
         if highest >= len(self._page_read_at):
             self._grow(highest + 1)
             oldest = -1e18
-        if now_s - oldest > STALE_PAGE_S or newest > now_s:
+        if now_s - oldest > STALE_PAGE_S or newest - now_s > STALE_PAGE_S:
             pages = np.unique(items // layout.PAGE)
-            read_at = self._page_read_at[pages]
-            stale = (now_s - read_at > STALE_PAGE_S) | (read_at > now_s)
+            stale = np.abs(now_s - self._page_read_at[pages]) > STALE_PAGE_S
             await self._read_pages(pages[stale], now_s)
         elif oldest < older_s and (self._page_task is None or self._page_task.done()):
             self._page_task = _behind(self._read_wanted(now_s))
@@ -225,10 +228,10 @@ class Catalogue:
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         key = self.store.key("stats:")
         raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
-        for page, raw in zip(pages.tolist(), raws, strict=True):
-            if raw:
-                at = page * layout.PAGE
-                self._stats[at : at + layout.PAGE] = np.frombuffer(raw, layout.STAT)
+        # As bytes: numpy copies records field by field.
+        stored = np.frombuffer(b"".join([raw or EMPTY_PAGE for raw in raws]), np.uint8)
+        held = self._stats.view(np.uint8).reshape(-1, len(EMPTY_PAGE))
+        held[pages] = stored.reshape(-1, len(EMPTY_PAGE))
         self._page_read_at[pages] = now_s
 
     def _grow(self, pages: int) -> None:
@@ -325,7 +328,3 @@ def _page_times(
             if read_at < older_s:
                 wanted[page] = True
     return highest, oldest, newest
-
-
-def _age(now_s: float, read_at: float) -> float:
-    return now_s - read_at if now_s >= read_at else float("inf")

@@ -252,7 +252,7 @@ class PropertiesCache:
         """The properties of each item index; in one round trip, or two when they have changed."""
         found = {index: held[1] for index in indexes if (held := self._held.get(index)) is not None}
         missing = [index for index in dict.fromkeys(indexes) if index not in found]
-        is_fresh = 0 <= now_s - self._checked_at <= self._store.settings.cache_s
+        is_fresh = abs(now_s - self._checked_at) <= self._store.settings.cache_s
         while missing or not is_fresh:
             version, raws = await self._read(missing)
             is_fresh, self._checked_at = True, now_s

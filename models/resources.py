@@ -132,7 +132,7 @@ class Resources:
         While Redis is away, what this process has read before is what it was then.
         """
         read_s, resource = self._recent.get(path, (0.0, None))
-        if resource is None or not 0 <= now_s - read_s < self.settings.cache_s:
+        if resource is None or abs(now_s - read_s) >= self.settings.cache_s:
             try:
                 resource = await self.get(path)
             except CONNECTION_ERRORS:
