@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models import layout
 from models.compiled import compiled
-from models.tables import NOTHING, Floats, Indexes, empty_table, slot_of, table_of
+from models.tables import NOTHING, Floats, Indexes, empty_table, put, slot_of, table_of
 
 MOST_ALIKE = 50
 """Owners of histories whose items count, at most: those with most of the context's items."""
@@ -52,11 +52,7 @@ def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tup
             owner = numbers[at]
             if mine[slot_of(mine, own, owner)] >= 0:
                 continue
-            slot = slot_of(table, owners, owner)
-            if table[slot] < 0:
-                table[slot], owners[n] = n, owner
-                n += 1
-            place = table[slot]
+            place, n = put(table, owners, n, owner)
             if last[place] < distance:
                 last[place] = distance
                 weights[place] += layout.FADES[distance]

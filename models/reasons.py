@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,9 +11,11 @@ import numpy as np
 from models.context import Context
 from models.features import FEATURES
 from models.layout import FADES
+from models.neighbours import BOTH, Neighbours
 from models.ranking import Ranker
-from models.retrieval import BOTH, Neighbours
 from models.tables import Floats
+
+NO_HOPS: Mapping[int, Neighbours] = {}
 
 MOST = 3
 """Reasons given of one item, at most."""
@@ -67,12 +69,36 @@ def contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
     }
 
 
+def _share(neighbours: Neighbours, item: int) -> float:
+    places = np.flatnonzero(neighbours.items == item)
+    return float(neighbours.shares[places[0], BOTH]) if len(places) else 0.0
+
+
+def _links(
+    item: int, context: Context, lists: Sequence[Neighbours], hops: Mapping[int, Neighbours]
+) -> list[tuple[float, int]]:
+    """How much each of the context's items is linked with the item; over a hop where none is."""
+    direct = [_share(neighbours, item) for neighbours in lists]
+    if not any(direct):
+        onward = {hop: _share(neighbours, item) for hop, neighbours in hops.items()}
+        direct = [
+            sum(share * _share(neighbours, hop) for hop, share in onward.items() if share)
+            for neighbours in lists
+        ]
+    return [
+        (float(FADES[distance]) * share, int(context.recent[distance]))
+        for distance, share in enumerate(direct)
+        if share
+    ]
+
+
 def causes_of(
     item: int,
     lifts: dict[str, float],
     context: Context,
     lists: Sequence[Neighbours],
     heads: Sequence[str],
+    hops: Mapping[int, Neighbours] = NO_HOPS,
 ) -> list[Cause]:
     """The reasons for one item, strongest first, at most `MOST`; their shares sum to 1 at most.
 
@@ -84,13 +110,10 @@ def causes_of(
         Neighbours of `context.recent`, in that order.
     heads
         Names of the top lists that the item heads, for one that nothing else speaks for.
+    hops
+        Neighbours of the items from which it was looked further.
     """
-    links: list[tuple[float, int]] = []
-    for distance, neighbours in enumerate(lists):
-        place = np.flatnonzero(neighbours.items == item)
-        if len(place):
-            weight = FADES[distance] * neighbours.shares[place[0], BOTH]
-            links.append((float(weight), int(context.recent[distance])))
+    links = _links(item, context, lists, hops)
     speaking = {source: lift for source, lift in lifts.items() if lift > 0}
     if not links:
         speaking.pop("event", None)

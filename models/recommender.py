@@ -12,6 +12,7 @@ from models.answers import Answer, Level, Recommendation, in_turn
 from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
 from models.metadata import same_category
+from models.neighbours import unpack_neighbours
 from models.ranking import Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
 from models.records import categories_of
@@ -21,7 +22,6 @@ from models.retrieval import (
     heads_of,
     only,
     retrieve,
-    unpack_neighbours,
 )
 from models.scores import best_first, likeliest, relative, softmax, trend_scores
 from models.sessions import History, unpack_history
@@ -132,7 +132,12 @@ class Recommender:
             return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
         heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
         situation.candidates = retrieve(
-            situation.context, situation.lists, heads, overview.clock_s, situation.context.recent
+            situation.context,
+            situation.lists,
+            heads,
+            overview.clock_s,
+            situation.context.recent,
+            hops=situation.hops,
         )
         scores = blend(situation.candidates.signals)
         items = await self._best(situation, scores, k, now_s)
@@ -238,6 +243,7 @@ class Recommender:
             situation.lists,
             overview.clock_s,
             situation.others,
+            situation.hops,
         )
         ranker, level = _served(overview, objective)
         chances = softmax(ranker.scores(await self.situations.features(situation, now_s)))
@@ -303,7 +309,11 @@ class Recommender:
     ) -> list[Recommendation]:
         """The same with reasons, out of what ranked them."""
         overview, candidates = situation.overview, situation.candidates.items
-        lists = [unpack_neighbours(raw, overview.clock_s) for raw in situation.lists]
+        lists, onward = (
+            [unpack_neighbours(raw, overview.clock_s) for raw in some]
+            for some in (situation.lists, situation.hops.lists)
+        )
+        hops = dict(zip(situation.hops.items.tolist(), onward, strict=True))
         lifts = contributions(matrix, ranker)
         indexes = await self.store.item_indexes([item.item_id for item in items])
         explained = []
@@ -313,7 +323,7 @@ class Recommender:
             heads = [
                 name for top, name in LISTS.items() if index in overview.tops.get(top, NOTHING)
             ]
-            causes = causes_of(index, lifted, situation.context, lists, heads)
+            causes = causes_of(index, lifted, situation.context, lists, heads, hops)
             reasons = [await self._reason(situation, cause) for cause in causes]
             explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
         return explained

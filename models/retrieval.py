@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,22 +18,22 @@ from models import layout
 from models.alike import NOBODY, Alike
 from models.compiled import compiled
 from models.context import Context
-from models.tables import NOTHING, Floats, Indexes, empty_table, slot_of, table_of
+from models.hops import NO_HOPS, Hops
+from models.neighbours import BOTH, DAY, MONTH, N_CHANNELS, ages, fill_shares, joined
+from models.tables import NOTHING, Floats, Indexes, empty_table, put, slot_of, table_of
 
 SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
-    "both_10", "day_10", "month_10", "root_10", "moment", "alike",
+    "both_10", "day_10", "month_10", "root_10", "moment", "alike", "hop",
 )  # fmt: skip
 """Co-visitation of the last item by channel, then of the last 10 items together: sums of shares,
 and of their roots, which count how many of the items agree; then of the items of the newest moment,
-one like the other; and what those hold who had several of the last 10 items too."""
+one like the other; what those hold who had several of the last 10 items too; and second hops."""
 
 N_SIGNALS = len(SIGNALS)
-N_CHANNELS = len(layout.PAIR_CHANNELS)
-NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
-BLENDED = (SIGNALS.index("both_10"), SIGNALS.index("next_1"), SIGNALS.index("day_1"))
-BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2])
-BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE = range(N_CHANNELS, N_SIGNALS)
+BLENDED = tuple(SIGNALS.index(name) for name in ("both_10", "next_1", "day_1", "hop"))
+BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2, 0.02])
+BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE, HOP = range(N_CHANNELS, N_SIGNALS)
 LEAST = 1e-300
 """Divides nothing by nothing."""
 
@@ -52,70 +51,6 @@ OWN = 50
 
 FILLING = 1e-3
 """Weight of `alike` in the choice of candidates: it fills up where little was co-visited."""
-
-
-@compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
-def _share(
-    words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
-) -> tuple[int, float]:
-    """Fill in the shares of one list's records; gives how many there are, and the sum of both."""
-    # Elements, not rows: a view made for each record would take as long as its numbers.
-    used = 0
-    sums = np.full(N_CHANNELS + 1, 0.5)
-    while used < len(words) and words[used, 0] > 0:
-        for channel in range(N_CHANNELS):
-            # A clock read before the list was may lag behind it; the bound keeps that finite.
-            log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
-            count = 2.0**log2 if log2 > -100.0 else 0.0
-            shares[used, channel] = count
-            sums[channel] += count
-        count = shares[used, AFTER] + 0.5 * shares[used, BEFORE]
-        shares[used, BOTH] = count
-        sums[BOTH] += count
-        used += 1
-    parts = 1.0 / sums
-    for at in range(used):
-        for channel in range(N_CHANNELS + 1):
-            shares[at, channel] *= parts[channel]
-    return used, sums[BOTH]
-
-
-class Neighbours(NamedTuple):
-    """What was seen together with one item.
-
-    Attributes
-    ----------
-    items
-        ``(n,)`` distinct item indexes.
-    shares
-        ``(n, 6)`` decayed counts of each channel, and in the last column of both directions, after
-        and half of before; each divided by its sum over the list plus a half.
-    """
-
-    items: Indexes
-    shares: Floats
-
-
-def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
-    """A stored list at the time `clock_s`; O(records)."""
-    words, logs, _ = _joined([raw])
-    shares = np.empty((len(words), N_CHANNELS + 1))
-    used, _ = _share(words, logs, _ages(clock_s), shares)
-    return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
-
-
-def _joined(
-    lists: Sequence[bytes],
-) -> tuple[NDArray[np.uint32], NDArray[np.float32], Indexes]:
-    """Records of all lists one after another, and the length of each."""
-    words = np.frombuffer(bytearray().join(lists), np.uint32).reshape(-1, 1 + N_CHANNELS)
-    lengths = np.array([len(raw) // layout.PAIR.itemsize for raw in lists], np.int64)
-    return words, words.view(np.float32), lengths
-
-
-def _ages(clock_s: float) -> Floats:
-    ages: Floats = (clock_s - layout.EPOCH) * layout.PAIR_RATES
-    return ages
 
 
 class Candidates(msgspec.Struct, frozen=True, gc=False):
@@ -138,35 +73,35 @@ NO_CANDIDATES = Candidates(NOTHING, np.empty((0, N_SIGNALS)))
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1], i8[::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1]
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1],
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1],
     )
-)
+)  # fmt: skip
 def _summed(
     words: NDArray[np.uint32],
     logs: NDArray[np.float32],
     lengths: Indexes,
     times: Floats,
-    ages: Floats,
+    lost: Floats,
     alike_items: Indexes,
     alike_weights: Floats,
+    hop_words: NDArray[np.uint32],
+    hop_logs: NDArray[np.float32],
+    hop_lengths: Indexes,
+    hop_weights: Floats,
 ) -> tuple[Indexes, Floats, Indexes]:
     """Every item in the lists, its signals, and a table of the items' places."""
-    size = len(words) + len(alike_items)
+    size = len(words) + len(alike_items) + len(hop_words)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    shares = np.empty((len(words), N_CHANNELS + 1))
+    shares = np.empty((max(len(words), len(hop_words)), N_CHANNELS + 1))
     table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, total = _share(words[start:end], logs[start:end], ages, shares)
+        used, total = fill_shares(words[start:end], logs[start:end], lost, shares)
         fade, root = layout.FADES[distance], math.sqrt(total)
         is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
-            item = words[start + at, 0]
-            slot = slot_of(table, items, item)
-            if table[slot] < 0:
-                table[slot], items[n] = n, item
-                n += 1
-            place = table[slot]
+            place, n = put(table, items, n, words[start + at, 0])
             if distance == 0:
                 for channel in range(N_CHANNELS):
                     signals[place, channel] = shares[at, channel]
@@ -178,20 +113,22 @@ def _summed(
                 # The count by the root of the sum, as in a cosine; its other half is a feature's.
                 signals[place, MOMENT] += root * shares[at, BOTH]
     for at in range(len(alike_items)):
-        held = alike_items[at]
-        if held == 0:
-            continue
-        slot = slot_of(table, items, held)
-        if table[slot] < 0:
-            table[slot], items[n] = n, held
-            n += 1
-        signals[table[slot], ALIKE] += alike_weights[at]
+        if alike_items[at] != 0:
+            place, n = put(table, items, n, alike_items[at])
+            signals[place, ALIKE] += alike_weights[at]
+    end = 0
+    for hop in range(len(hop_lengths)):
+        start, end = end, end + hop_lengths[hop]
+        used, _ = fill_shares(hop_words[start:end], hop_logs[start:end], lost, shares)
+        for at in range(used):
+            place, n = put(table, items, n, hop_words[start + at, 0])
+            signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
     return items[:n], signals[:n], table
 
 
 @compiled(f8[::1](f8[:, ::1]))
 def blend(signals: Floats) -> Floats:
-    """The score that needs no learning: co-visitation of the last ten, the next, and the day.
+    """The score that needs no learning: co-visitation of the last ten, the next, the day; and hops.
 
     Each signal counts relative to its greatest value among the candidates.
     """
@@ -265,7 +202,7 @@ def _gathered(
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
         u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
-        i8[::1], i8[::1], i8[::1],
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], i8[::1], i8[::1],
     )
 )  # fmt: skip
 def _retrieved(
@@ -276,13 +213,20 @@ def _retrieved(
     clock_s: float,
     alike_items: Indexes,
     alike_weights: Floats,
+    hop_words: NDArray[np.uint32],
+    hop_logs: NDArray[np.float32],
+    hop_lengths: Indexes,
+    hop_weights: Floats,
     heads: Indexes,
     own: Indexes,
     barred: Indexes,
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
-    ages = (clock_s - layout.EPOCH) * layout.PAIR_RATES
-    items, signals, table = _summed(words, logs, lengths, times, ages, alike_items, alike_weights)
+    lost = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    items, signals, table = _summed(
+        words, logs, lengths, times, lost, alike_items, alike_weights,
+        hop_words, hop_logs, hop_lengths, hop_weights,
+    )  # fmt: skip
     scores = blend(signals)
     greatest = LEAST
     for at in range(len(scores)):
@@ -306,6 +250,7 @@ def retrieve(
     clock_s: float,
     barred: Indexes = NOTHING,
     others: Alike = NOBODY,
+    hops: Hops = NO_HOPS,
 ) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
 
@@ -321,6 +266,8 @@ def retrieve(
         Items that are no candidates: they take no other's place.
     others
         As of `alike`.
+    hops
+        Where `strongest` says that it should be looked further.
 
     Returns
     -------
@@ -328,9 +275,13 @@ def retrieve(
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
     own = context.items[:OWN]
+    further, logs, lengths = joined(hops.lists)
     return Candidates(
-        *_retrieved(*_joined(lists), context.times, clock_s, *others, heads, own, barred)
-    )
+        *_retrieved(
+            *joined(lists), context.times, clock_s, others.items, others.weights,
+            further, logs, lengths, hops.weights, heads, own, barred,
+        )
+    )  # fmt: skip
 
 
 def only(
@@ -339,7 +290,11 @@ def only(
     lists: Sequence[bytes],
     clock_s: float,
     others: Alike = NOBODY,
+    hops: Hops = NO_HOPS,
 ) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
-    seen = _summed(*_joined(lists), context.times, _ages(clock_s), *others)
+    seen = _summed(
+        *joined(lists), context.times, ages(clock_s), others.items, others.weights,
+        *joined(hops.lists), hops.weights,
+    )  # fmt: skip
     return Candidates(*_gathered(NOTHING, items, NOTHING, *seen))

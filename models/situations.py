@@ -12,6 +12,7 @@ from models.catalogue import Catalogue, Overview
 from models.context import Context, context_of
 from models.examples import Example, make_example
 from models.features import features_of
+from models.hops import NO_HOPS, Hops, strongest
 from models.ranking import Objective, Ranker
 from models.retrieval import NO_CANDIDATES, Candidates, retrieve
 from models.sessions import History, merge_histories, unpack_history
@@ -28,6 +29,7 @@ class Situation:
     lists: list[bytes]
     overview: Overview
     others: Alike = NOBODY
+    hops: Hops = NO_HOPS
     candidates: Candidates = NO_CANDIDATES
 
 
@@ -97,6 +99,7 @@ class Situations:
             overview.clock_s,
             barred,
             situation.others,
+            situation.hops,
         )
         return situation
 
@@ -117,7 +120,11 @@ class Situations:
         recent = context.recent.tolist()
         lists = await self._catalogue.neighbours(recent, now_s)
         others = await self._alike(recent, history.owners) if everything else NOBODY
-        return Situation(history, context, lists, overview, others)
+        hops, (items, weights) = NO_HOPS, strongest(lists, overview.clock_s)
+        if len(items):
+            further = await self._catalogue.neighbours(items.tolist(), now_s)
+            hops = Hops(items, weights, further)
+        return Situation(history, context, lists, overview, others, hops)
 
     async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
         """What those hold who had several of these items; three reads."""

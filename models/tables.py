@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import i8
+from numba.types import UniTuple
 from numpy.typing import NDArray
 
 from models.compiled import compiled
@@ -40,3 +41,16 @@ def table_of(items: Indexes) -> Indexes:
     for place in range(len(items)):
         table[slot_of(table, items, items[place])] = place
     return table
+
+
+@compiled(UniTuple(i8, 2)(i8[::1], i8[::1], i8, i8))
+def put(table: Indexes, items: Indexes, n: int, item: int) -> tuple[int, int]:
+    """The place of an item among the first n, where it comes last if new; and how many are there.
+
+    `table` holds the places of these items; both have room for one more.
+    """
+    slot = slot_of(table, items, item)
+    if table[slot] < 0:
+        table[slot], items[n] = n, item
+        n += 1
+    return table[slot], n

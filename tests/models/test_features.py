@@ -89,7 +89,7 @@ def test_columns_are_what_they_are_called() -> None:
     assert row["own_now"] == [1, 0, 0, 1]
     assert row["own_before"] == pytest.approx([0, ln2, 0, 0])
     assert row["own_age"] == pytest.approx([math.log1p(3), math.log1p(6), 0, math.log1p(4)])
-    assert row["base"] == row["base_long"] == pytest.approx([0, 1.7, 0.85, 0])
+    assert row["base"] == row["base_long"] == pytest.approx([0, 1.72, 0.86, 0])
     assert row["base"] == pytest.approx(blend(signals).tolist())
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from models.context import Context
 from models.features import FEATURES
+from models.neighbours import BOTH, Neighbours
 from models.ranking import Ranker
 from models.reasons import MOST, causes_of, contributions
-from models.retrieval import BOTH, Neighbours
 
 CONTEXT = Context(
     np.array([7, 8]), np.array([7, 8]), np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 2
@@ -52,6 +52,17 @@ def test_events_share_what_they_brought() -> None:
         ("popular", 0),
     ]
     assert [cause.share for cause in causes] == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_a_hop_is_the_reason_where_nothing_leads_there_at_once() -> None:
+    """The event whose item was seen with the one in between; a direct link goes before that."""
+    lists, hops = [linked(3, 0.25), linked(4, 0.5)], {4: linked(1, 0.5), 5: linked(1, 0.9)}
+
+    (cause,) = causes_of(1, {"event": 2.0}, CONTEXT, lists, [], hops)
+    assert (cause.source, cause.item, cause.share) == ("event", 8, 1.0)
+
+    causes = causes_of(1, {"event": 2.0}, CONTEXT, [linked(1, 0.1), linked(4, 0.5)], [], hops)
+    assert [cause.item for cause in causes] == [7]
 
 
 def test_what_nothing_speaks_for_heads_a_list_or_is_known() -> None:

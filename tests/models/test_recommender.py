@@ -13,9 +13,9 @@ import redis.exceptions
 from models import catalogue
 from models.answers import Answer
 from models.features import BASE, FEATURES
+from models.neighbours import unpack_neighbours
 from models.ranking import Ranker
 from models.recommender import Recommender
-from models.retrieval import unpack_neighbours
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded import free_port
 from tests.models.reference import NOW, contents
@@ -62,6 +62,19 @@ async def shop(store: Store) -> Shop:
         await shop.send(f"camper{n}", "tent", "stove", "lamp")
         await shop.send(f"reader{n}", "novel", "pen", "ink")
     return shop
+
+
+async def test_a_rare_item_leads_on_over_a_hop(shop: Shop) -> None:
+    """What was only seen with something that was seen with the click is found, for that click."""
+    await shop.send("finder", "odd find", "stove")
+    await shop.send("ada", "odd find")
+
+    answer = await shop.recommend("ada", reasons=True)
+
+    assert ids(answer)[0] == "stove"
+    hop = next(item for item in answer.items if item.item_id == "lamp")
+    assert hop.score > next(item for item in answer.items if item.item_id == "ink").score
+    assert ("event", "odd find") in [(reason.source, reason.item_id) for reason in hop.reasons]
 
 
 async def test_the_last_click_decides(shop: Shop) -> None:

@@ -13,15 +13,21 @@ from hypothesis import strategies as st
 from models import layout, retrieval
 from models.alike import MOST_ALIKE, NOBODY, alike, nearest
 from models.context import Context, context_of
-from models.retrieval import (
+from models.hops import NO_HOPS
+from models.neighbours import (
     AFTER,
-    ALIKE,
     BEFORE,
-    CO_VISITED,
     DAY,
-    MOMENT_S,
     MONTH,
     N_CHANNELS,
+    ages,
+    joined,
+    unpack_neighbours,
+)
+from models.retrieval import (
+    ALIKE,
+    CO_VISITED,
+    MOMENT_S,
     OWN,
     SIGNALS,
     TOPS_TAKEN,
@@ -31,7 +37,6 @@ from models.retrieval import (
     heads_of,
     only,
     retrieve,
-    unpack_neighbours,
 )
 from models.sessions import History, merge_histories, unpack_history
 from models.tables import NOTHING, empty_table, slot_of
@@ -52,9 +57,11 @@ def history(*items: int) -> History:
 
 def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """Everything in the lists, the best and all others."""
+    none, nothing, nowhere = joined(NO_HOPS.lists)
     summed = retrieval._summed(
-        *retrieval._joined(lists), context.times, retrieval._ages(clock_s), *NOBODY
-    )
+        *joined(lists), context.times, ages(clock_s), NOBODY.items, NOBODY.weights,
+        none, nothing, nowhere, NO_HOPS.weights,
+    )  # fmt: skip
     return Candidates(*summed[:2])
 
 

@@ -1,0 +1,92 @@
+"""Neighbour lists: what was seen together with an item, out of their stored form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import f4, f8, i8, u4
+from numba.types import Tuple
+from numpy.typing import NDArray
+
+from models import layout
+from models.compiled import compiled
+from models.tables import NOTHING, Floats, Indexes
+
+N_CHANNELS = len(layout.PAIR_CHANNELS)
+NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
+
+
+@compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
+def fill_shares(
+    words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
+) -> tuple[int, float]:
+    """Fill in the shares of one list's records; gives how many there are, and the sum of both."""
+    # Elements, not rows: a view made for each record would take as long as its numbers.
+    used = 0
+    sums = np.full(N_CHANNELS + 1, 0.5)
+    while used < len(words) and words[used, 0] > 0:
+        for channel in range(N_CHANNELS):
+            # A clock read before the list was may lag behind it; the bound keeps that finite.
+            log2 = min(np.float64(logs[used, 1 + channel]) - ages[channel], 60.0)
+            count = 2.0**log2 if log2 > -100.0 else 0.0
+            shares[used, channel] = count
+            sums[channel] += count
+        count = shares[used, AFTER] + 0.5 * shares[used, BEFORE]
+        shares[used, BOTH] = count
+        sums[BOTH] += count
+        used += 1
+    parts = 1.0 / sums
+    for at in range(used):
+        for channel in range(N_CHANNELS + 1):
+            shares[at, channel] *= parts[channel]
+    return used, sums[BOTH]
+
+
+NO_RECORDS = (
+    np.empty((0, 1 + N_CHANNELS), np.uint32),
+    np.empty((0, 1 + N_CHANNELS), np.float32),
+    NOTHING,
+)
+
+
+class Neighbours(NamedTuple):
+    """What was seen together with one item.
+
+    Attributes
+    ----------
+    items
+        ``(n,)`` distinct item indexes.
+    shares
+        ``(n, 6)`` decayed counts of each channel, and in the last column of both directions, after
+        and half of before; each divided by its sum over the list plus a half.
+    """
+
+    items: Indexes
+    shares: Floats
+
+
+def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
+    """A stored list at the time `clock_s`; O(records)."""
+    words, logs, _ = joined([raw])
+    shares = np.empty((len(words), N_CHANNELS + 1))
+    used, _ = fill_shares(words, logs, ages(clock_s), shares)
+    return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
+
+
+def joined(
+    lists: Sequence[bytes],
+) -> tuple[NDArray[np.uint32], NDArray[np.float32], Indexes]:
+    """Records of all lists one after another, twice for each kind of number, and their lengths."""
+    if not lists:
+        return NO_RECORDS
+    words = np.frombuffer(bytearray().join(lists), np.uint32).reshape(-1, 1 + N_CHANNELS)
+    lengths = np.array([len(raw) // layout.PAIR.itemsize for raw in lists], np.int64)
+    return words, words.view(np.float32), lengths
+
+
+def ages(clock_s: float) -> Floats:
+    """``(5,)`` what the logarithms of the channels' counts have lost at a time."""
+    lost: Floats = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    return lost
