@@ -24,7 +24,7 @@ from models import store as stored
 from models.evaluation import Kind, Ranked, Rival, in_order, run, steps
 from models.evaluation import report as measured
 from models.local import Local
-from models.retrieval import ALIKE, CO_VISITED, OWN, TOPS_TAKEN, best_places, blend
+from models.retrieval import ALIKE, CO_VISITED, HOP, OWN, TOPS_TAKEN, best_places, blend
 from models.rivals import Live, Order
 from models.settings import Settings
 from models.situations import Situation
@@ -33,10 +33,10 @@ from models.tables import Indexes
 from ops.embedded import start_redis
 from streams.recordings import interactions, read
 
-SOURCES = ("co-visited", "alike", *TOPS_TAKEN, "own")
+SOURCES = ("co-visited", "hops", "alike", *TOPS_TAKEN, "own")
 LEFT_OUT = (
     *((source,) for source in SOURCES),
-    ("co-visited", "alike"),
+    ("co-visited", "hops", "alike"),
     tuple(TOPS_TAKEN),
 )
 """Sources that are left out together: what one does not bring another often does."""
@@ -56,6 +56,7 @@ def members(situation: Situation) -> dict[str, Indexes]:
     scores = np.where(signals[:, :ALIKE].any(axis=1), blend(signals), -np.inf)
     found = {
         "co-visited": candidates.items[best_places(scores, CO_VISITED, CO_VISITED)],
+        "hops": candidates.items[signals[:, HOP] > 0],
         "alike": candidates.items[signals[:, ALIKE] > 0],
         "own": situation.context.items[:OWN],
     }

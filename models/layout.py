@@ -35,7 +35,7 @@ FADE = 0.8
 FADES = FADE ** np.arange(WINDOW)
 """Weight of the context's items, newest first."""
 
-NEIGHBOURS = 160
+NEIGHBOURS = 200
 """Neighbours kept of an item; a new one then takes the place of one of the weakest."""
 
 TAKERS = 128
