@@ -9,12 +9,11 @@ import numpy as np
 
 from models.answers import Answer
 from models.errors import InvalidInput
-from models.expressions import fold
 from models.filters import Filter, Part, seen_types
 from models.metadata import of_categories, user_properties
 from models.recipes import Recipe
 from models.recommender import Recommender
-from models.records import Properties
+from models.records import Properties, fold
 from models.tables import NOTHING
 
 NEEDS: Mapping[Part, str] = {
