@@ -223,8 +223,10 @@ class Catalogue:
             for value in found[column]
         ]
         counts = await self._counts_of([name for pair in pairs for name in pair], now_s)
-        met = (Circumstance(counts[value], counts[column]) for column, value in pairs)
-        return Circumstances(tuple(one for one in met if len(one.here.items)))
+        both = [Circumstance(counts[value], counts[column]) for column, value in pairs]
+        # What was read of the column may be older than the first event that has it.
+        met = [one for one in both if len(one.here.items) and len(one.anywhere.items)]
+        return Circumstances(tuple(met))
 
     async def _counts_of(self, names: Sequence[str], now_s: float) -> dict[str, Counts]:
         held = self._counts

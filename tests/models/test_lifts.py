@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -258,6 +258,23 @@ async def test_what_is_kept_is_bounded(devices: Devices, monkeypatch: Any) -> No
         await devices.recommend(DEVICE=f"made-up-{n}")
         assert len(catalogue._counts) <= 5
     assert set(ids(await devices.recommend(DEVICE="phone"))[:3]) == {"lamp", "tent", "stove"}
+
+
+async def test_lists_of_different_age(make_store: Callable[..., Store]) -> None:
+    """A column that was read before its first event tells nothing yet."""
+    shop = Devices(make_store(cache_s=60))
+    await Tenants(shop.store.redis, shop.store.settings).name_columns(
+        shop.store.settings.group, ["DEVICE"]
+    )
+    await shop.recommend(DEVICE="watch")
+    await shop.send("p", "phone", "tent")
+    catalogue = shop.recommender.catalogue
+
+    at_once = await catalogue.circumstances({"DEVICE": "phone"}, NOW)
+    later = await catalogue.circumstances({"DEVICE": "phone"}, NOW + 61.0)
+
+    assert at_once == NO_CIRCUMSTANCES
+    assert len(later.known) == 1
 
 
 async def test_same_category_follows_circumstances(devices: Devices) -> None:
