@@ -1,10 +1,13 @@
 -- What events change in one dataset group: the only place where state is written on their behalf.
 -- The body of a function that step.lua calls, once a step for each group that has events in it.
 --
+-- Comes behind `local function open_circumstances(...)`, whose body is circumstances.lua.
+--
 -- Takes the group's prefix, "{group}:", and of the request of step.lua
 --   now      seconds; for expiry and freshness only, event times come with the events
 --   epoch    seconds; decay counts time from here, which keeps the logarithms small
---   limits   history, window, neighbours, takers, tops, items, types; session_ttl, user_ttl (seconds)
+--   limits   history, window, neighbours, takers, tops, items, types, counted, values; session_ttl,
+--            user_ttl (seconds)
 --   fade     fade[d] = log2 of a pair's weight at distance d
 --   rates    half-lives a second of the pair channels, then of the popularities
 --
@@ -430,6 +433,15 @@ end
 
 -- Events -------------------------------------------------------------------------------------
 
+local circumstances
+
+-- Opened by the first event that says something of them: others cost nothing.
+local function count_circumstances(item, time, weight, said)
+  if next(said) == nil then return end
+  circumstances = circumstances or open_circumstances(prefix, request, add, locate)
+  circumstances.count(item, time, weight, said)
+end
+
 local types, type_total = {}, nil
 
 -- One byte that stands for an event type; 0 once the table is full.
@@ -479,6 +491,7 @@ local function apply_event(history, event)
       count_pairs(item, window_before(history.entries, at, item), weight, time - EPOCH)
     end
     count_item(item, time, weight, purchase)
+    count_circumstances(item, time, weight, event[7])
   end
   trim(history)
   history.count = history.count + 1
@@ -531,6 +544,7 @@ local function write()
   end
   write_histories()
   write_takers()
+  if circumstances then circumstances.write() end
   write_counts()
 end
 

@@ -19,7 +19,9 @@ from numba.types import Tuple
 from numpy.typing import NDArray
 
 from models import layout
+from models.circumstances import circumstances_of
 from models.compiled import compiled
+from models.lifts import NO_CIRCUMSTANCES, Circumstance, Circumstances, Counts, unpack_counts
 from models.metadata import PropertiesCache
 from models.objectives import STORED
 from models.ranking import OBJECTIVES, Objective, Ranker
@@ -36,6 +38,9 @@ MAX_LISTS = 20_000
 MAX_NAMES = 1_000_000
 FALLBACK = 50
 """Items of the top lists whose names are read ahead."""
+
+MAX_COUNTS = 1000
+"""Circumstances kept in the process, about 16 KB each when full."""
 
 MAX_PAGES = 256
 """Pages of counts that are read behind the answers at once."""
@@ -103,6 +108,9 @@ class Catalogue:
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
         self.known_names: dict[int, str] = {}
         self._owners: dict[int, str] = {}
+        self._columns: tuple[float, frozenset[str]] = (-1e18, frozenset())
+        self._counts: dict[str, tuple[float, Counts]] = {}
+        self._max_counts = MAX_COUNTS // share
         self._properties = PropertiesCache(store, share=share)
         self._stats = np.zeros(layout.PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
@@ -199,6 +207,48 @@ class Catalogue:
             while len(lists) > self._max_lists:
                 lists.popitem(last=False)
         return found
+
+    async def circumstances(self, said: Mapping[str, str] | None, now_s: float) -> Circumstances:
+        """What is known of the circumstances that a request names, at most `cache_s` old.
+
+        Columns and values that the group has not met are passed over; where nothing is said,
+        nothing is read.
+        """
+        found = circumstances_of(said)
+        if not found:
+            return NO_CIRCUMSTANCES
+        await self.refresh(now_s)
+        if _age(now_s, self._columns[0]) > self.store.settings.cache_s:
+            columns = await self.store.redis.smembers(self.store.key("columns"))
+            self._columns = now_s, frozenset(column.decode() for column in columns)
+        pairs = [
+            (column, f"{column}={value}")
+            for column in sorted(self._columns[1] & found.keys())
+            for value in found[column]
+        ]
+        counts = await self._counts_of([name for pair in pairs for name in pair], now_s)
+        both = [Circumstance(counts[value], counts[column]) for column, value in pairs]
+        # What was read of the column may be older than the first event that has it.
+        met = [one for one in both if len(one.here.items) and len(one.anywhere.items)]
+        return Circumstances(tuple(met))
+
+    async def _counts_of(self, names: Sequence[str], now_s: float) -> dict[str, Counts]:
+        held = self._counts
+        found = {name: held[name][1] for name in names if self._is_held(name, now_s)}
+        missing = [name for name in dict.fromkeys(names) if name not in found]
+        if missing:
+            keys = [self.store.key(f"circumstance:{name}") for name in missing]
+            raws = await self.store.redis.reads.get(keys)
+            if len(held) + len(missing) > self._max_counts:
+                held.clear()
+            for name, raw in zip(missing, raws, strict=True):
+                found[name] = unpack_counts(raw, self.overview.clock_s)
+                held[name] = now_s, found[name]
+        return found
+
+    def _is_held(self, name: str, now_s: float) -> bool:
+        held = self._counts.get(name)
+        return held is not None and _age(now_s, held[0]) <= self.store.settings.cache_s
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
         """``(n,)`` counts and popularities of the items."""

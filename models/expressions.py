@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, NoReturn, cast
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from models.errors import InvalidInput
+from models.records import fold
 
 MAX_CHARACTERS = 2500
 MAX_PARAMETER_CHARACTERS = 50
@@ -181,15 +182,6 @@ class Expression:
     def parameters(self) -> frozenset[str]:
         """Names of all its parameters."""
         return frozenset(name for condition in self.conditions for name in condition.parameters)
-
-
-def fold(name: str) -> str:
-    """What all spellings of a field's name have in common.
-
-    >>> {fold(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
-    {'numratings'}
-    """
-    return name.replace("_", "").lower()
 
 
 @functools.lru_cache(maxsize=4096)

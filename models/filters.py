@@ -23,10 +23,10 @@ from models.expressions import (
     Condition,
     Expression,
     Target,
-    fold,
     parse_filter,
 )
 from models.matching import NOTHING, Bools, Candidates, Given, Properties, meets
+from models.records import fold
 
 MAX_FIELDS = 5
 """Different fields that a filter may ask for."""

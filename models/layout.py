@@ -48,6 +48,15 @@ POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "mon
 TOPS = 300
 """Items kept of each top list: the most popular by each half-life, of all time, recent, new."""
 
+COUNTED = 1000
+"""Items counted under one circumstance; a new one then takes the place of one of the weakest."""
+
+VALUES = 100
+"""Values of a contextual column that are counted apart."""
+
+CIRCUMSTANCE_HALF_LIFE_S = POPULARITY_HALF_LIVES_S["month"]
+"""Of what is counted under circumstances. A value unseen for so long makes room for a new one."""
+
 TYPES = 255
 LINK_SHARDS = 256
 PAGE = 64
@@ -64,6 +73,8 @@ STAT = np.dtype(
     ]
 )
 ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
+TOTAL = np.dtype("<f8")
+COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
 HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
 
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])

@@ -7,13 +7,14 @@ as in the stream and the API, without Kafka, and with Redis for state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import uvloop
 
+from models.circumstances import Said, circumstances_of
 from models.events import event_hash
 from models.features import without_alike
 from models.objectives import counted, courses, teach
@@ -23,7 +24,7 @@ from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
 from models.situations import Situation
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
-from models.tables import Floats, Indexes
+from models.tables import NOTHING, Floats, Indexes
 
 T = TypeVar("T")
 
@@ -77,11 +78,17 @@ class Local:
         self._loop.close()
 
     def situation(
-        self, user: str, *, at_s: float = 0.0, barred: Indexes | None = None
+        self,
+        user: str,
+        *,
+        at_s: float = 0.0,
+        barred: Indexes | None = None,
+        added: Indexes = NOTHING,
     ) -> Situation:
         """What is known of a user at a time, now if not given, and the candidates that follow.
 
-        `barred` items are none of them; that is the user's last one, if not given.
+        `barred` items are none of them; that is the user's last one, if not given. `added`
+        ones are, beside those that are found.
         """
         self._now_s = max(self._now_s, at_s)
         return self._loop.run_until_complete(
@@ -92,6 +99,7 @@ class Local:
                 barred=barred,
                 more=self._followed.get(user),
                 learning=True,
+                added=added,
             )
         )
 
@@ -113,14 +121,20 @@ class Local:
         k: int = 20,
         barred: Collection[str] | None = None,
         objective: Objective = "interactions",
+        circumstances: Mapping[str, str] | None = None,
     ) -> list[tuple[str, float]]:
-        """The best items for a user and their scores; without barred ones, or without the last."""
+        """The best items for a user and their scores; without barred ones, or without the last.
+
+        `circumstances` are the user's now; see `models.circumstances`.
+        """
         out: Indexes | None = None
         if barred is not None:
             known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
             out = np.array(known, np.int64)
-        situation = self.situation(user, barred=out)
+        met = self.ask(lambda recommender, s: recommender.catalogue.circumstances(circumstances, s))
+        situation = self.situation(user, barred=out, added=met.best)
         scores = self.scores(self.features(situation), objective)
+        scores = met.lifted(scores, situation.candidates.items)
         ranked = sorted(
             (-score, name)
             for name, score in zip(self.names(situation), scores.tolist(), strict=True)
@@ -153,6 +167,7 @@ class Local:
         *,
         at_s: float,
         situation: Situation | None = None,
+        circumstances: Mapping[str, str] | None = None,
     ) -> None:
         """Bring one event into effect: first as a choice to learn from, then in the state.
 
@@ -162,9 +177,12 @@ class Local:
             Time of the event, Unix seconds; it is the present, too.
         situation
             The user's, if it was asked for since the last event.
+        circumstances
+            Values of contextual columns; the group must have them, by `Tenants.name_columns`.
         """
         self._now_s = max(self._now_s, at_s)
-        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation))
+        said = circumstances_of(circumstances)
+        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation, said))
 
     def follow(self, user: str, item: str, *, at_s: float) -> None:
         """Take an event into this user's context only; nobody else learns from it.
@@ -181,7 +199,13 @@ class Local:
         )
 
     async def _learn(
-        self, user: str, item: str, event_type: str, at_s: float, situation: Situation | None
+        self,
+        user: str,
+        item: str,
+        event_type: str,
+        at_s: float,
+        situation: Situation | None,
+        said: Said,
     ) -> None:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
@@ -195,6 +219,7 @@ class Local:
             math.log2(self.settings.event_weights.get(kind, 1.0)),
             kind in self.settings.purchase_types,
             event_hash(str(number)),
+            said,
         )
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
         await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)

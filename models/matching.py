@@ -23,9 +23,9 @@ from models.expressions import (
     INTERACTIONS,
     ORDERINGS,
     Condition,
-    fold,
     number_in,
 )
+from models.records import fold
 
 Number = int | float
 Scalar = str | Number | None

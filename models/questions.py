@@ -9,12 +9,11 @@ import numpy as np
 
 from models.answers import Answer
 from models.errors import InvalidInput
-from models.expressions import fold
 from models.filters import Filter, Part, seen_types
 from models.metadata import of_categories, user_properties
 from models.recipes import Recipe
 from models.recommender import Recommender
-from models.records import Properties
+from models.records import Properties, fold
 from models.tables import NOTHING
 
 NEEDS: Mapping[Part, str] = {
@@ -55,10 +54,16 @@ async def answered(
     item_id: str | None,
     k: int,
     now_s: float,
+    circumstances: Mapping[str, str] | None = None,
 ) -> Answer:
-    """The answer to a recipe's question for items; someone unknown gets what is trending."""
+    """The answer to a recipe's question for items; someone unknown gets what is trending.
+
+    `circumstances` count in those for one user.
+    """
     if recipe.type == "USER_PERSONALIZATION":
-        return await recommender.recommend(user_id=user_id, item_id=item_id, k=k, now_s=now_s)
+        return await recommender.recommend(
+            user_id=user_id, item_id=item_id, k=k, now_s=now_s, circumstances=circumstances
+        )
     if recipe.type == "RELATED_ITEMS" and item_id is not None:
         return await recommender.similar(item_id, k=k, now_s=now_s)
     if recipe.name.endswith("trending-now"):
@@ -113,6 +118,7 @@ async def filtered(
     item_id: str | None,
     values: Mapping[str, str],
     now_s: float,
+    circumstances: Mapping[str, str] | None = None,
 ) -> list[str]:
     """At most k items that a filter lets through: of an answer's candidates, then of all others.
 
@@ -135,7 +141,9 @@ async def filtered(
     named = await _named_by(recommender, found, values, now_s)
     others = await let([name for name in named if name not in known])
     if user_id is not None and recipe.type == "USER_PERSONALIZATION":
-        ranked = await recommender.rank(others, user_id=user_id, now_s=now_s)
+        ranked = await recommender.rank(
+            others, user_id=user_id, now_s=now_s, circumstances=circumstances
+        )
         others = [item.item_id for item in ranked.items]
     return [*left, *others][:k]
 

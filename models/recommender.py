@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
+from models import layout
 from models.answers import Answer, Level, Recommendation, in_turn
 from models.assortment import Kind, capped, placed
 from models.catalogue import Catalogue, Overview
+from models.lifts import NO_CIRCUMSTANCES, Circumstances, moved, popularity
 from models.metadata import same_category
 from models.neighbours import unpack_neighbours
 from models.ranking import Objective, Ranker
@@ -74,6 +76,7 @@ class Recommender:
         exclude_purchased: bool = False,
         reasons: bool = False,
         objective: Objective = "interactions",
+        circumstances: Mapping[str, str] | None = None,
     ) -> Answer:
         """What this user is most likely to want next.
 
@@ -89,7 +92,10 @@ class Recommender:
             The present in Unix seconds, for the age of cached reads and of session links.
         objective
             What the order aims at; one that has not learned enough yet ranks unlearned.
+        circumstances
+            Values of contextual columns, by name, under which the user is now.
         """
+        met = await self.catalogue.circumstances(circumstances, now_s)
         situation = await self.situations.of(
             user_id,
             session_id,
@@ -97,12 +103,13 @@ class Recommender:
             now_s=now_s,
             exclude_purchased=exclude_purchased,
             objective=objective,
+            added=met.best,
         )
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
-            return await self.trending(k=k, now_s=now_s, history=history)
+            return await self._to_strangers(met, k, now_s, history=history)
         bought = history.items[overview.purchases[history.types]] if exclude_purchased else NOTHING
-        items = await self._same_category(situation, k, now_s, barred=bought)
+        items = await self._same_category(situation, k, now_s, barred=bought, met=met)
         if items:
             accepted_at = history.accepted_at
             return Answer(
@@ -110,7 +117,8 @@ class Recommender:
             )
         matrix = await self.situations.features(situation, now_s)
         ranker, level = _served(overview, objective)
-        items = await self._best(situation, ranker.scores(matrix), k, now_s)
+        scores = met.lifted(ranker.scores(matrix), situation.candidates.items)
+        items = await self._best(situation, scores, k, now_s)
         if reasons:
             items = await self._explained(situation, items, matrix, ranker)
         items = await self._with_new(situation, items, now_s)
@@ -167,15 +175,38 @@ class Recommender:
             recommendations, "trending-now", "trending", accepted_at, overview.accepted_at
         )
 
+    async def _to_strangers(
+        self, met: Circumstances, k: int, now_s: float, *, history: History | None = None
+    ) -> Answer:
+        """What is trending or, under known circumstances, what is popular under them."""
+        if not met.known:
+            return await self.trending(k=k, now_s=now_s, history=history)
+        overview = await self.catalogue.refresh(now_s)
+        # The same items as trend: what was popular long ago is popular here only where it is best.
+        tops = [overview.tops[name] for name in ("hour", "day", "week")]
+        items = np.unique(np.concatenate([*tops, met.best]))
+        stats = await self.catalogue.stats(items, now_s)
+        week = stats["log2"][:, list(layout.POPULARITY_HALF_LIVES_S).index("week")]
+        ranked = await self._named(*likeliest(items, popularity(items, week, met), k), k)
+        found = [Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked]
+        accepted_at = history.accepted_at if history else 0.0
+        return Answer(found, "popularity-count", "trending", accepted_at, overview.accepted_at)
+
     async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
         """The newest items with metadata: all that a shop has to show before its first event."""
         fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
         return in_turn(await self.catalogue.names(fresh), "fresh")
 
     async def _same_category(
-        self, situation: Situation, k: int, now_s: float, *, barred: Indexes = NOTHING
+        self,
+        situation: Situation,
+        k: int,
+        now_s: float,
+        *,
+        barred: Indexes = NOTHING,
+        met: Circumstances = NO_CIRCUMSTANCES,
     ) -> list[Recommendation]:
-        """Items of the same categories, the last one touched first, then what is trending.
+        """Items of the same categories, the last one touched first, then what strangers get.
 
         Empty where something was seen together with the context's items, or nothing is like them.
         """
@@ -185,10 +216,10 @@ class Recommender:
         found = [index for index in await same_category(self.store, recent) if index not in out]
         if not found:
             return []
-        alike = in_turn(await self.catalogue.names(found[:k]), "category")
+        alike = in_turn(await self.catalogue.names(moved(found, met)[:k]), "category")
         shown = {one.item_id for one in alike}
         shown.update(name for name in await self.catalogue.names([*recent, *out]) if name)
-        trending = await self.trending(k=k + len(shown), now_s=now_s)
+        trending = await self._to_strangers(met, k + len(shown), now_s)
         others = [one.item_id for one in trending.items if one.item_id not in shown]
         return [*alike, *in_turn(others, "trending", after=len(alike))][:k]
 
@@ -224,11 +255,14 @@ class Recommender:
         session_id: str | None = None,
         now_s: float,
         objective: Objective = "interactions",
+        circumstances: Mapping[str, str] | None = None,
     ) -> Answer:
         """The given items in the order this user is most likely to want them.
 
-        Unknown items come last, with score 0; repeated ones count once.
+        Unknown items come last, with score 0; repeated ones count once. `circumstances` as in
+        `recommend`.
         """
+        met = await self.catalogue.circumstances(circumstances, now_s)
         overview = await self.catalogue.refresh(now_s)
         history = await self.situations.history(user_id, session_id, now_s=now_s)
         situation = await self.situations.around(
@@ -246,16 +280,18 @@ class Recommender:
             situation.hops,
         )
         ranker, level = _served(overview, objective)
-        chances = softmax(ranker.scores(await self.situations.features(situation, now_s)))
+        scores = ranker.scores(await self.situations.features(situation, now_s))
+        items, has_history = situation.candidates.items, len(situation.context.recent) > 0
+        chances = softmax(met.lifted(scores, items, has_history=has_history))
         ranked = sorted(
             zip(chances.tolist(), (wanted[place] for place in known), strict=True),
             key=lambda pair: (-pair[0], pair[1]),
         )
-        items = [Recommendation(name, chance) for chance, name in ranked]
+        found = [Recommendation(name, chance) for chance, name in ranked]
         unknown = sorted(name for name, index in zip(wanted, indexes, strict=True) if not index)
-        items += [Recommendation(name, 0.0) for name in unknown]
+        found += [Recommendation(name, 0.0) for name in unknown]
         return Answer(
-            items, "personalized-ranking", level, history.accepted_at, overview.accepted_at
+            found, "personalized-ranking", level, history.accepted_at, overview.accepted_at
         )
 
     async def _best(

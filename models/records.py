@@ -182,6 +182,15 @@ def properties_text(kind: Kind, properties: Properties) -> bytes:
     return text
 
 
+def fold(name: str) -> str:
+    """What all spellings of a field's name have in common.
+
+    >>> {fold(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
+    {'numratings'}
+    """
+    return name.replace("_", "").lower()
+
+
 def created_at(properties: Properties) -> float | None:
     """When the item came into being, Unix seconds, if its properties tell.
 

@@ -15,6 +15,8 @@ DATASET_TYPES = ("INTERACTIONS", "ITEMS", "USERS")
 
 NUMBERS = frozenset({"float", "double", "int", "long"})
 TYPES = NUMBERS | {"string", "boolean", "null"}
+CATEGORICAL = frozenset({"string", "boolean", "int", "long"})
+"""Types of columns whose values are often the same."""
 
 MAX_METADATA: Mapping[str, int] = {"INTERACTIONS": 5, "ITEMS": 100, "USERS": 25}
 """Columns of each type of dataset that are neither required nor reserved, at most."""
@@ -132,6 +134,26 @@ def parse_schema(text: str) -> Schema:
             raise InvalidInput(f"schema.fields: {column.name} stands there twice")
         seen.add(column.name.upper())
     return Schema(columns)
+
+
+def contextual(schema: Schema) -> list[str]:
+    """The columns of an Interactions schema that say under which circumstances an event happened.
+
+    Those that are not Amazon's own, and that hold texts, whole numbers or truth values: other
+    numbers are measures, hardly ever the same twice.
+
+    >>> fields = [{"name": "USER_ID", "type": "string"}, {"name": "DEVICE", "type": "string"}]
+    >>> schema = {"type": "record", "name": "Interactions", "fields": fields}
+    >>> contextual(parse_schema(msgspec.json.encode(schema).decode()))
+    ['DEVICE']
+    """
+    asked = (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"])
+    own = {name for one in asked for name in one.names}
+    return [
+        column.name
+        for column in schema.columns
+        if column.name not in own and column.types & CATEGORICAL
+    ]
 
 
 def dataset_type_of(name: str) -> str:

@@ -17,7 +17,7 @@ from models.ranking import Objective, Ranker
 from models.retrieval import NO_CANDIDATES, Candidates, retrieve
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
-from models.tables import Floats, Indexes
+from models.tables import NOTHING, Floats, Indexes
 
 
 @dataclass
@@ -69,12 +69,13 @@ class Situations:
         more: History | None = None,
         learning: bool = False,
         objective: Objective = "interactions",
+        added: Indexes = NOTHING,
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
         `barred` items are none of them; that is the last one looked at, if not given. `more` events
-        of the user count that the store does not have. For `learning`, everything is looked at,
-        also what does not pay to look at in serving.
+        of the user count that the store does not have. `added` items are candidates, too. For
+        `learning`, everything is looked at, also what does not pay to look at in serving.
         """
         overview = await self._catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
@@ -95,7 +96,7 @@ class Situations:
         situation.candidates = retrieve(
             situation.context,
             situation.lists,
-            overview.heads,
+            np.concatenate([overview.heads, added]) if len(added) else overview.heads,
             overview.clock_s,
             barred,
             situation.others,

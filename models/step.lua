@@ -9,7 +9,8 @@
 --   parts    {field, expected, messages} of each partition, where a message is
 --            {offset, user or "", session, shard, accepted_at, events, group or "" for that of the
 --            settings} and an event is
---            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash}
+--            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash, lists of
+--            values by the columns that may be contextual}
 --
 -- Returns {status, watermark, offset, refused event numbers} of each part, then the counts.
 --   status "applied"   the part is in effect up to its watermark

@@ -13,6 +13,9 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:pairs:<index>       string  an item's neighbours
     {group}:takers:<index>      string  numbers of the histories the item came into last
     {group}:stats:<page>        string  counts and popularities of 64 items
+    {group}:columns             set     contextual columns of interactions (models.circumstances)
+    {group}:values:<column>     hash    its values that are counted -> time of the last event
+    {group}:circumstance:<c>    string  counts of items by <column> and by <column>=<value>
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
@@ -37,6 +40,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from models import layout
+from models.circumstances import NOWHERE, circumstances_of
 from models.errors import Unavailable
 from models.events import Event, event_hash
 from models.reads import Client
@@ -46,10 +50,13 @@ from models.settings import Settings
 GROUPS = "{recommender}:groups"
 """The groups that there are beside that of the settings; see `models.tenants`."""
 
-SCRIPT = "local function open_group(...)\n{apply}\nend\n{step}".format(
+SCRIPT = (
+    "local function open_circumstances(...)\n{circumstances}\nend\n"
+    "local function open_group(...)\n{apply}\nend\n{step}"
+).format(
     **{
         name: resources.files("models").joinpath(f"{name}.lua").read_text()
-        for name in ("apply", "step")
+        for name in ("circumstances", "apply", "step")
     }
 )
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -95,6 +102,7 @@ class StoredEvent(NamedTuple):
     log2_weight: float
     is_purchase: bool
     hash: int
+    circumstances: Mapping[str, Sequence[str]] = NOWHERE
 
 
 class StoredMessage(NamedTuple):
@@ -168,6 +176,8 @@ class Store:
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
+                "counted": layout.COUNTED,
+                "values": layout.VALUES,
                 "session_ttl": settings.session_ttl_s,
                 "user_ttl": settings.user_ttl_s,
             },
@@ -372,6 +382,7 @@ def stored_events(
                 math.log2(weights.get(kind, 1.0)),
                 kind in purchase_types,
                 event_hash(event.event_id or ""),
+                circumstances_of(event.properties),
             )
         )
     return stored

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import redis.asyncio
@@ -21,7 +21,7 @@ import redis.asyncio
 from models.catalogue import Catalogue
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.recommender import Recommender
-from models.records import GROUP
+from models.records import GROUP, fold
 from models.settings import Settings
 from models.store import GROUPS, Store, escaped
 
@@ -43,6 +43,12 @@ if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return false end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 if ARGV[4] ~= ARGV[2] then redis.call('SADD', KEYS[2], ARGV[2]) end
 return ARGV[2]
+"""
+
+_NAME_COLUMNS = """
+if KEYS[2] and redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then return end
+redis.call('DEL', KEYS[1])
+if #ARGV > 1 then redis.call('SADD', KEYS[1], unpack(ARGV, 2)) end
 """
 
 _DISSOLVE = """
@@ -155,6 +161,16 @@ class Tenants:
             _REGISTER, 2, TRACKERS, GROUPS, tracking_id, group, MAX_TRACKERS, own
         )
         return None if raw is None else bytes(raw).decode()
+
+    async def name_columns(self, group: str, columns: Collection[str]) -> None:
+        """From now on these are the group's contextual columns; see `models.circumstances`.
+
+        What was counted of others stays, without effect. Nothing is stored of a group that is gone.
+        """
+        is_own = group == self.settings.group
+        keys = [f"{{{group}}}:columns", *([] if is_own else [GROUPS])]
+        names = sorted({fold(column) for column in columns})
+        await self.redis.eval(_NAME_COLUMNS, len(keys), *keys, group, *names)
 
     async def remove(self, tracking_id: str) -> None:
         """Let the tracking id lead nowhere; one that does not exist is no error.

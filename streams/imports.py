@@ -24,7 +24,7 @@ from models.events import PutEvents, parse, tracking_id_of
 from models.records import Kind as RecordKind
 from models.records import Properties
 from models.rows import event_of, record_of, together
-from models.schemas import Schema, parse_schema
+from models.schemas import Schema, contextual, parse_schema
 from models.tokens import Kind, Receipt
 from streams import dead_letters
 from streams.dead_letters import FULL
@@ -111,6 +111,8 @@ async def import_dataset(work: Work) -> Outcome:
     )
     survey = await _surveyed(work, source)
     if source.dataset_type == "INTERACTIONS":
+        # Again, for who created the dataset may have been interrupted, or did not know of them yet.
+        await work.tenants.name_columns(work.group, contextual(source.schema))
         await _send_events(work, source)
     else:
         await _send_records(work, source, "items" if source.dataset_type == "ITEMS" else "users")

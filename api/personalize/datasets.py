@@ -11,7 +11,13 @@ from api.personalize.wire import Operation
 from models.errors import InvalidInput, ResourceInUse
 from models.resource import Resource, index_name
 from models.resources import Bound
-from models.schemas import check_columns, check_replacement, dataset_type_of, parse_schema
+from models.schemas import (
+    check_columns,
+    check_replacement,
+    contextual,
+    dataset_type_of,
+    parse_schema,
+)
 from models.statuses import ACTIVE
 
 
@@ -34,6 +40,7 @@ async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str,
     path = f"dataset/{name_of(group)}/{dataset_type}"
     dataset = new(context, path, request, group.path, schema.path, datasetType=dataset_type)
     await context.resources.create(dataset)
+    await _name_columns(context, path)
     return {"datasetArn": context.resources.arn(path)}
 
 
@@ -64,6 +71,7 @@ async def update_dataset(context: Context, request: dict[str, Any]) -> dict[str,
     await resources.change(
         dataset.path, updated, Bound(importing, 0, ResourceInUse("an import is under way"))
     )
+    await _name_columns(context, dataset.path)
     return {"datasetArn": resources.arn(dataset.path)}
 
 
@@ -73,7 +81,19 @@ async def delete_dataset(context: Context, request: dict[str, Any]) -> dict[str,
     training = index_name("solution-version", dataset.links[0], only="unfinished")
     error = ResourceInUse("a solution version of the dataset group is being created")
     await context.resources.remove(dataset.path, Bound(training, 0, error))
+    if dataset.data["datasetType"] == "INTERACTIONS":
+        group = await context.resources.get(dataset.links[0])
+        await context.tenants.name_columns(name_of(group), ())
     return {}
+
+
+async def _name_columns(context: Context, path: str) -> None:
+    """Let a group's contextual columns be those of its interactions, as they are stored now."""
+    dataset = await context.resources.get(path)
+    if dataset.data["datasetType"] == "INTERACTIONS":
+        group, schema = [await context.resources.get(link) for link in dataset.links]
+        columns = contextual(parse_schema(schema.data["schema"]))
+        await context.tenants.name_columns(name_of(group), columns)
 
 
 def _check(schema: Resource, dataset_type: str, group: Resource) -> None:

@@ -46,7 +46,13 @@ async def filled_up(
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     found = await _filter(context, asked, by["filterArn"])
     return await questions.filtered(
-        recommender, asked.target.recipe, found, items, k, **_known(context, asked, by)
+        recommender,
+        asked.target.recipe,
+        found,
+        items,
+        k,
+        **_known(context, asked, by),
+        circumstances=asked.circumstances,
     )
 
 

@@ -74,7 +74,12 @@ async def get_personalized_ranking(context: Context, request: dict[str, Any]) ->
     wanted = await let_through(context, asked, request, wanted)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     try:
-        answer = await recommender.rank(wanted, user_id=asked.user_id, now_s=services.clock())
+        answer = await recommender.rank(
+            wanted,
+            user_id=asked.user_id,
+            now_s=services.clock(),
+            circumstances=asked.circumstances,
+        )
     except CONNECTION_ERRORS:
         fallback = _as_known(recommender, wanted)
         if fallback is None:
@@ -112,6 +117,7 @@ async def _answer(context: Context, asked: Asked, k: int) -> Answer:
             item_id=asked.item_id,
             k=k,
             now_s=now_s,
+            circumstances=asked.circumstances,
         )
     except CONNECTION_ERRORS:
         fallback = recommender.from_cache(k=k)

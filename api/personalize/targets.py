@@ -100,11 +100,18 @@ async def resolve(context: Context, arn: str) -> Target:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks for, and of whom; an empty id is none."""
+    """What a request asks for, and of whom; an empty id is none.
+
+    Attributes
+    ----------
+    circumstances
+        What it says in contextual columns; empty where the recipe pays no heed to it.
+    """
 
     target: Target
     user_id: str | None
     item_id: str | None
+    circumstances: Mapping[str, str]
 
     @classmethod
     async def of(cls, context: Context, request: Mapping[str, Any], *types: RecipeType) -> Asked:
@@ -116,8 +123,14 @@ class Asked:
         kind = target.recipe.type
         if kind not in types:
             raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
-        asked = cls(target, request.get("userId") or None, request.get("itemId") or None)
-        if kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"} and asked.user_id is None:
+        is_personal = kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
+        asked = cls(
+            target,
+            request.get("userId") or None,
+            request.get("itemId") or None,
+            request.get("context", {}) if is_personal else {},
+        )
+        if is_personal and asked.user_id is None:
             raise InvalidInput(f"a recipe of type {kind} needs a userId")
         if kind == "RELATED_ITEMS" and asked.item_id is None:
             raise InvalidInput(f"a recipe of type {kind} needs an itemId")

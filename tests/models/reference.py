@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from models import layout
 from models.catalogue import Catalogue
+from models.lifts import unpack_counts
 from models.sessions import History, unpack_history
 from models.store import Part, Store, StoredEvent, StoredMessage, shard_of
 
@@ -47,6 +48,11 @@ class Reference:
     item_purchases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     takers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    columns: Collection[str] = ()
+    circumstances: dict[str, dict[str, list[tuple[float, int]]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    values: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     def apply(self, parts: Sequence[Part]) -> None:
         """Apply the messages beyond each partition's watermark, in order."""
@@ -120,6 +126,16 @@ class Reference:
             self._pairs(event.item_id, before, weight, event.time)
         self.items[event.item_id].append((weight, event.time))
         self.item_purchases[event.item_id] += event.is_purchase
+        self._circumstances(event, weight)
+
+    def _circumstances(self, event: StoredEvent, weight: float) -> None:
+        for column in event.circumstances.keys() & set(self.columns):
+            known = self.values[column]
+            self.circumstances[column][event.item_id].append((weight, event.time))
+            for value in event.circumstances[column]:
+                name = f"{column}={value}"
+                self.circumstances[name][event.item_id].append((weight, event.time))
+                known[value] = max(known.get(value, 0), event.time)
 
     def _pairs(self, item: str, before: list[str], weight: float, time: int) -> None:
         window: list[str] = []
@@ -157,6 +173,8 @@ async def contents(store: Store) -> dict[str, Any]:
             value = await redis.hgetall(key)
         elif kind == b"zset":
             value = await redis.zrange(key, 0, -1, withscores=True)
+        elif kind == b"set":
+            value = await redis.smembers(key)
         else:
             value = await redis.get(key)
         found[key.decode().removeprefix(store.prefix)] = value
@@ -193,6 +211,7 @@ async def assert_same(store: Store, reference: Reference) -> None:
     assert_same_pairs(stored, reference, list(map(str, names)))
     await assert_same_takers(store, reference, list(map(str, names)))
     await assert_same_popularity(store, reference, list(map(str, names)))
+    assert_same_circumstances(stored, reference, list(map(str, names)))
 
 
 def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[str]) -> None:
@@ -248,6 +267,30 @@ async def assert_same_popularity(store: Store, reference: Reference, names: list
         assert dict(ranked) == {b"%d" % n: score for n, score in enumerate(scores, 1)}
 
 
+def assert_same_circumstances(
+    stored: dict[str, Any], reference: Reference, names: list[str]
+) -> None:
+    """Counts under each circumstance, by item and in all, and when values were last met."""
+    half_life_s = layout.CIRCUMSTANCE_HALF_LIFE_S
+    found = {
+        key.removeprefix("circumstance:"): raw
+        for key, raw in stored.items()
+        if key.startswith("circumstance:")
+    }
+    assert found.keys() == reference.circumstances.keys()
+    for name, by_item in reference.circumstances.items():
+        counts = unpack_counts(found[name], NOW)
+        items = [names[item - 1] for item in counts.items.tolist()]
+        assert sorted(items) == sorted(by_item)
+        for item, events in zip(items, counts.events.tolist(), strict=True):
+            assert events == pytest.approx(decayed(by_item[item], NOW, half_life_s))
+        everything = [part for parts in by_item.values() for part in parts]
+        assert counts.total == pytest.approx(decayed(everything, NOW, half_life_s))
+    for column, known in reference.values.items():
+        expected = {value.encode(): b"%d" % time for value, time in known.items()}
+        assert stored.get(f"values:{column}", {}) == expected
+
+
 def click(item: str, number: int, time: int = NOW) -> StoredEvent:
     """A click with a hash of its own."""
     return StoredEvent(item, time, "click", 0.0, False, number + 1)
@@ -259,10 +302,15 @@ def message(offset: int, *events: StoredEvent, user: str = "", session: str = "s
 
 
 async def replay(
-    store: Store, drawn: list[tuple[str, str, list[StoredEvent]]], cuts: list[tuple[int, int]]
+    store: Store,
+    drawn: list[tuple[str, str, list[StoredEvent]]],
+    cuts: list[tuple[int, int]],
+    columns: Sequence[str] = (),
 ) -> None:
     """Apply a stream in batches of the sizes given, each with some of the last messages again."""
-    reference = Reference(store.settings.history_events)
+    reference = Reference(store.settings.history_events, columns=columns)
+    if columns:
+        await store.redis.sadd(store.key("columns"), *columns)
     logs: tuple[list[StoredMessage], ...] = ([], [])
     at, sizes = 0, itertools.cycle(cuts)
     while at < len(drawn):

@@ -32,6 +32,11 @@ EVENTS = st.builds(
     log2_weight=st.sampled_from([0.0, 1.0, math.log2(3)]),
     is_purchase=st.booleans(),
     hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**48 - 2**32),
+    circumstances=st.dictionaries(
+        st.sampled_from(["device", "hour", "colour"]),
+        st.lists(st.sampled_from(["phone", "5", "ü=|"]), max_size=2, unique=True),
+        max_size=3,
+    ),
 )
 MESSAGES = st.lists(
     st.tuples(
@@ -69,7 +74,7 @@ def test_step_means_what_the_reference_says(
         async with connect(redis_url) as client:
             store = Store(client, Settings(group="h", cache_s=0, history_events=limit))
             try:
-                await replay(store, drawn, cuts)
+                await replay(store, drawn, cuts, ["device", "hour"])
             finally:
                 await client.flushdb()
 

@@ -205,3 +205,29 @@ async def test_a_schema_of_the_largest_size(control: Control) -> None:
     described = await control("DescribeSchema", schemaArn=created["schemaArn"])
 
     assert described["schema"]["schema"] == padded
+
+
+async def test_contextual_columns_follow_the_schema(control: Control) -> None:
+    """They are known with the dataset, grow with its schema, and go with it."""
+
+    async def columns() -> set[bytes]:
+        found: set[bytes] = await control.context.tenants.redis.smembers("{g}:columns")
+        return found
+
+    group = await control.group()
+    own = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
+    dataset = await control.dataset(
+        group, *own, "DEVICE:categorical", "PRICE:float", "HOUR_OF_DAY:int"
+    )
+    assert await columns() == {b"device", b"hourofday"}
+    await control.dataset(group, "USER_ID", "CITY:categorical", kind="USERS")
+    assert await columns() == {b"device", b"hourofday"}
+
+    wider = await control.schema(
+        "wider", *own, "DEVICE:categorical", "PRICE:float", "HOUR_OF_DAY:int", "WEATHER:categorical"
+    )
+    await control("UpdateDataset", datasetArn=dataset, schemaArn=wider)
+    assert await columns() == {b"device", b"hourofday", b"weather"}
+
+    await control("DeleteDataset", datasetArn=dataset)
+    assert await columns() == set()

@@ -1,0 +1,170 @@
+"""`context` of GetRecommendations and GetPersonalizedRanking, as boto3 gives it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.personalize.calls import ACCOUNT, campaign, client
+from tests.personalize.control import INTERACTIONS, schema_text
+from tests.personalize.jobs import Service, csv_text
+
+PHONE, DESKTOP = {"DEVICE": "phone"}, {"DEVICE": "desktop"}
+EVERYTHING = ["lamp", "tent", "stove", "desk", "chair", "unheard-of"]
+
+
+@pytest.fixture(scope="module")
+def devices(jobs_service: Service) -> Iterator[Devices]:
+    """The service's own group with two contextual columns, and events on phones and desktops."""
+    one = Devices(jobs_service)
+    for n in range(6):
+        one.send(f"p{n}", "Phone", "lamp", "tent", "stove")
+        one.send(f"d{n}", "desktop", "lamp", "desk", "chair")
+    yield one
+    jobs_service.personalize.delete_dataset(datasetArn=one.dataset)
+
+
+class Devices:
+    """Sends events of devices, and asks under circumstances."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.group = service.stack.settings.group
+        self.dataset = service.dataset(
+            f"{ACCOUNT}:dataset-group/{self.group}",
+            "INTERACTIONS",
+            schema_text(*INTERACTIONS, "DEVICE:categorical", "HOUR_OF_DAY:int"),
+        )
+        self.sent = service.counts(self.group).get("events", 0)
+        self._events = client("personalize-events", f"{service.stack.url}/personalize")
+        self._numbers = itertools.count()
+
+    def send(self, user: str, device: str, *items: str) -> None:
+        """Events of a user on a device; they are in effect when this returns."""
+        events = [
+            {
+                "eventId": f"context-{next(self._numbers)}",
+                "eventType": "click",
+                "itemId": item,
+                "sentAt": time.time(),
+                "properties": json.dumps({"device": device, "colour": "red"}),
+            }
+            for item in items
+        ]
+        tracking_id = self.service.stack.settings.tracking_id
+        self._events.put_events(
+            trackingId=tracking_id, userId=user, sessionId=f"s-{user}", eventList=events
+        )
+        self.sent += len(items)
+        self.wait(lambda: self.service.counts(self.group).get("events", 0) >= self.sent)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds: caches are renewed within moments."""
+        self.service.stack.wait(condition, "events are in effect and known")
+
+    def recommended(self, user: str = "somebody new", **request: Any) -> list[str]:
+        """The items recommended to a user."""
+        arn = request.pop("campaignArn", campaign("default"))
+        answer = self.service.runtime.get_recommendations(campaignArn=arn, userId=user, **request)
+        return [item["itemId"] for item in answer["itemList"] if item.get("score", 1)]
+
+    def is_first(self, item: str, user: str, context: dict[str, str]) -> bool:
+        """Whether this is what is recommended most."""
+        return self.recommended(user, context=context)[:1] == [item]
+
+    def ranked(self, user: str = "somebody new", **request: Any) -> list[tuple[str, float]]:
+        """The items of the shop in a user's order, and their scores."""
+        answer = self.service.runtime.get_personalized_ranking(
+            campaignArn=campaign("ranking"), inputList=EVERYTHING, userId=user, **request
+        )
+        return [(item["itemId"], item["score"]) for item in answer["personalizedRanking"]]
+
+
+def test_context_decides_what_a_new_user_gets(devices: Devices) -> None:
+    """What is popular on the device comes first, and other devices' items last."""
+    devices.wait(lambda: set(devices.recommended(context=PHONE)[:3]) == {"lamp", "tent", "stove"})
+    devices.wait(lambda: set(devices.recommended(context=DESKTOP)[:3]) == {"lamp", "desk", "chair"})
+
+    answer = devices.service.runtime.get_recommendations(
+        campaignArn=campaign("default"), userId="somebody new", context=PHONE
+    )
+    assert sum(item["score"] for item in answer["itemList"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_context_counts_beside_history(devices: Devices) -> None:
+    """After a lamp, what follows lamps on the device; in rankings, too."""
+    devices.send("ada", "phone", "lamp")
+
+    for context, own, others in (
+        (PHONE, ("tent", "stove"), ("desk", "chair")),
+        (DESKTOP, ("desk", "chair"), ("tent", "stove")),
+    ):
+        devices.wait(partial(devices.is_first, own[0], "ada", context))
+        ranked = [item for item, _ in devices.ranked("ada", context=context)]
+        for items in (devices.recommended("ada", context=context), ranked):
+            for one, other in zip(own, others, strict=True):
+                assert items.index(one) < items.index(other)
+        assert ranked[-1] == "unheard-of"
+
+
+def test_rankings_of_new_users_follow_context(devices: Devices) -> None:
+    """Scores add up to one, the items of the device first."""
+    for context, others in ((PHONE, {"desk", "chair"}), (DESKTOP, {"tent", "stove"})):
+        ranked = devices.ranked(context=context)
+        assert {item for item, _ in ranked[3:5]} == others
+        assert sum(score for _, score in ranked) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("context", [{"DEVICE": "fridge"}, {"WEATHER": "rain"}, {"COLOUR": "red"}])
+def test_what_is_unknown_changes_nothing(devices: Devices, context: dict[str, str]) -> None:
+    """Values that were never met, and columns that the schema does not have."""
+    assert devices.recommended(context=context) == devices.recommended()
+    assert devices.ranked("p1", context=context) == devices.ranked("p1")
+
+
+@pytest.mark.parametrize("name", ["similar-items", "popularity", "trending"])
+def test_other_recipes_pay_no_heed(devices: Devices, name: str) -> None:
+    """Only recipes that personalise use context."""
+    request = {"campaignArn": campaign(name), "itemId": "lamp"}
+
+    assert devices.recommended(context=DESKTOP, **request) == devices.recommended(**request)
+
+
+def test_an_event_shifts_it_at_once(devices: Devices) -> None:
+    """What was just taken on a device is recommended there, and not elsewhere."""
+    assert "kettle" not in devices.recommended(context=PHONE)
+
+    for n in range(8):
+        devices.send(f"k{n}", "phone", "kettle")
+
+    devices.wait(lambda: "kettle" in devices.recommended(context=PHONE)[:3])
+    assert "kettle" not in devices.recommended(context=DESKTOP)[:3]
+
+
+def test_imported_columns_are_context_too(devices: Devices) -> None:
+    """Rows with a value in a contextual column count as events with such a property do."""
+    rows = [
+        {
+            "USER_ID": f"import-{n}",
+            "ITEM_ID": "radio" if n % 2 else "lamp",
+            "TIMESTAMP": int(time.time()) - 60,
+            "DEVICE": "tablet" if n % 2 else "",
+            "HOUR_OF_DAY": 7 if n % 2 else 19,
+        }
+        for n in range(30)
+    ]
+    columns = [*INTERACTIONS, "DEVICE", "HOUR_OF_DAY"]
+    where = devices.service.put("data", "context/rows.csv", csv_text(columns, rows))
+    said = devices.service.imported("context", devices.dataset, where)
+    devices.sent += len(rows)
+
+    assert (said["status"], said.get("failureReason")) == ("ACTIVE", None)
+    devices.wait(lambda: devices.recommended(context={"DEVICE": "tablet"})[:1] == ["radio"])
+    devices.wait(lambda: devices.recommended(context={"HOUR_OF_DAY": "7"})[:1] == ["radio"])
+    assert devices.recommended(context={"HOUR_OF_DAY": "19"})[:1] == ["lamp"]
