@@ -218,7 +218,7 @@ class Catalogue:
         if not found:
             return NO_CIRCUMSTANCES
         await self.refresh(now_s)
-        if _age(now_s, self._columns[0]) > self.store.settings.cache_s:
+        if abs(now_s - self._columns[0]) > self.store.settings.cache_s:
             columns = await self.store.redis.smembers(self.store.key("columns"))
             self._columns = now_s, frozenset(column.decode() for column in columns)
         pairs = [
@@ -248,7 +248,7 @@ class Catalogue:
 
     def _is_held(self, name: str, now_s: float) -> bool:
         held = self._counts.get(name)
-        return held is not None and _age(now_s, held[0]) <= self.store.settings.cache_s
+        return held is not None and abs(now_s - held[0]) <= self.store.settings.cache_s
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
         """``(n,)`` counts and popularities of the items."""
