@@ -26,6 +26,13 @@ properties.register_profile("untimed", deadline=None, suppress_health_check=[Hea
 properties.load_profile("untimed")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What has been imported stays: `_abandoned_sockets` need not look through it every time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_kafka() -> None:
     """Keep kafka-python's log records from holding on to sockets of refused connections."""
