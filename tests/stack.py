@@ -22,8 +22,8 @@ from models.settings import Settings
 from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
-from ops.embedded import free_port, start_broker, start_redis
-from tests.servers import ROOT, apache_kafka, debian_redis
+from ops.embedded import start_broker, start_redis
+from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
 PATIENCE_S = 90.0
@@ -52,8 +52,8 @@ class Servers:
 def embedded_servers(directory: Path) -> Iterator[Servers]:
     """The embedded broker and Redis."""
     broker = start_broker(directory)
-    running = {"redis": start_redis(directory)}
-    port = running["redis"].port
+    port = own_port()
+    running = {"redis": start_redis(directory, port=port)}
 
     def kill() -> None:
         running["redis"].process.kill()
@@ -244,7 +244,7 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
         group=name,
         topic_prefix=f"{name}.",
         data_dir=directory,
-        port=free_port(),
+        port=own_port(),
         **settings,
     )
     environment = {

@@ -16,9 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.embedded import free_port
 from tests.conftest import recorded
-from tests.servers import ROOT, wait_until
+from tests.servers import ROOT, own_port, wait_until
 from tests.stack import Stack
 
 BARE = {name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")}
@@ -90,7 +89,7 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
     """Commands whose configured servers do not answer name the address, and end."""
     recording = tmp_path / "events.csv"
     recording.write_text("user,item,type,ts\nu,i,click,1700000000\n")
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": nobody,
         "RECOMMENDER_REDIS": f"redis://{nobody}/0",
@@ -106,7 +105,7 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
     """A worker that starts before Kafka says what it waits for, once, and goes on waiting."""
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": nobody,
         "RECOMMENDER_REDIS": f"redis://{nobody}/0",

@@ -24,8 +24,8 @@ from models import layout
 from models.catalogue import Catalogue
 from models.sessions import unpack_history
 from models.store import Store
-from ops.embedded import free_port
 from streams.topics import Topics
+from tests.servers import own_port
 from tests.stack import Redis, Stack
 
 Rows = list[tuple[str, str, str, int]]
@@ -152,7 +152,7 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
     """Two workers share the partitions, one is killed; the same file again changes nothing."""
     one = stack()
     rows = recording(tmp_path / "events.csv", 3000)
-    ports = free_port(), free_port()
+    ports = own_port(), own_port()
     first, _ = (one.start("worker", RECOMMENDER_METRICS_PORT=str(port)) for port in ports)
     replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "150")
     one.wait(lambda: all(applied_by(port) > 0 for port in ports), "both work")

@@ -18,13 +18,14 @@ from models.jobs import Job, Jobs
 from models.resources import Resources
 from models.settings import Settings
 from models.store import connect
-from ops.embedded import free_port, start_redis
+from ops.embedded import start_redis
 from streams.declarations import read_declaration
 from streams.pieces import Piece, World
 from streams.provision import Pace, pieces_of, world_of
 from tests.buckets import s3_server, use_aws_environment
 from tests.personalize.calls import serving
 from tests.personalize.control import INTERACTIONS, LEASE_S, schema_text
+from tests.servers import own_port
 
 FAR_S = 4e9
 """A time by which every job may be claimed."""
@@ -166,7 +167,7 @@ def a_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     (tmp_path / "batch-users.jsonl").write_text('{"userId": "1"}\n')
     redis = start_redis(tmp_path / "redis")
     try:
-        settings = Settings(redis=redis.url, kafka="127.0.0.1:1", port=free_port(), cache_s=0)
+        settings = Settings(redis=redis.url, kafka="127.0.0.1:1", port=own_port(), cache_s=0)
         with s3_server() as moto, serving(settings) as url:
             # All of moto's servers in a process are one.
             urllib.request.urlopen(f"{moto}/moto-api/reset", data=b"").close()
