@@ -23,6 +23,7 @@ from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
 from ops.embedded import start_broker, start_redis
+from streams.status import Status, read_status
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
@@ -201,6 +202,10 @@ class Stack:
     def counts(self, *, group: str | None = None) -> dict[str, float]:
         """A group's counters."""
         return self.stored(lambda store: store.counts(), group=group)
+
+    def status(self) -> Status:
+        """What `recommender status` shows, without the time that a process takes to start."""
+        return asyncio.run(read_status(self.settings, now_s=time.time()))
 
     def tenant(self, name: str) -> str:
         """Another group beside the settings' one; its tracking id is its name."""
