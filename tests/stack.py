@@ -27,7 +27,7 @@ from streams.status import Status, read_status
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 @dataclass

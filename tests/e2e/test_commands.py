@@ -54,7 +54,7 @@ def test_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     said = tmp_path / "up.log"
-    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=90, what="up is running")
+    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=180, what="up is running")
     assert command("topics", cwd=tmp_path).stdout == "all topics exist\n"
     assert json.loads(command("status", "--json", cwd=tmp_path).stdout)["lag"] == 0
 
@@ -134,7 +134,7 @@ def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "topics"],
         cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT), "RECOMMENDER_PARTITIONS": "0"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "RECOMMENDER_PARTITIONS" in ended.stderr

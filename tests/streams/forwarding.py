@@ -36,7 +36,7 @@ HASTY = WORKER.replace(
 )
 """A forwarder to which a second is as long as a hundred are to others."""
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def wait_for(claim: Callable[[], Any], what: str) -> None:

@@ -83,7 +83,7 @@ def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, by
         partitions = [TopicPartition(topic, n) for n in range(settings.partitions)]
         consumer.assign(partitions)
         found = {}
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while not all(
             consumer.highwater(one) is not None
             and consumer.position(one) == consumer.highwater(one)
@@ -99,7 +99,7 @@ def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, by
         consumer.close()
 
 
-def eventually(is_so: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something to become true."""
     deadline_s = time.monotonic() + within_s
     while not is_so():
