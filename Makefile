@@ -12,6 +12,8 @@ PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
 UV = $(shell command -v uv 2>/dev/null)
+# In processes of their own, one more than there are cores; ARGS="-n 0" is one after the other.
+PARALLEL := -n auto --dist worksteal
 EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
 
 .DEFAULT_GOAL := help
@@ -43,13 +45,13 @@ demo: $(READY) ## Real events, learning and recommendations that change; ARGS="-
 	@$(BIN)/recommender demo $(ARGS)
 
 test: $(READY) ## The tests that need nothing installed; ARGS go to pytest.
-	$(BIN)/python -m pytest -m "not kafka and not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not kafka and not slow" $(ARGS)
 
 test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Maven, redis-server.
-	$(BIN)/python -m pytest -m kafka $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -n 2 -m kafka $(ARGS)
 
 test-slow: $(READY) ## The tests that take minutes.
-	$(BIN)/python -m pytest -m "slow and not kafka" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not kafka" $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, doctests, locks in step.
 	$(BIN)/ruff format --check

@@ -265,7 +265,8 @@ def evaluate(
 
     from models.evaluation import as_text, in_order, over_time, report, split_steps, steps
     from ops.plots import plot_over_time
-    from streams.recordings import interactions, read
+    from streams.interactions import interactions
+    from streams.recordings import read
 
     as_: Any = "sessions" if kind == "sessions" else "users"
     if options["frozen"] and test is None:

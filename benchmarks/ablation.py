@@ -31,7 +31,8 @@ from models.situations import Situation
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from models.tables import Indexes
 from ops.embedded import start_redis
-from streams.recordings import interactions, read
+from streams.interactions import interactions
+from streams.recordings import read
 
 SOURCES = ("co-visited", "hops", "alike", *TOPS_TAKEN, "own")
 LEFT_OUT = (

@@ -29,7 +29,8 @@ from models.settings import Settings
 from models.tables import Indexes
 from models.trials import Trials
 from ops.embedded import start_redis
-from streams.recordings import interactions, read
+from streams.interactions import interactions
+from streams.recordings import read
 
 SHARES = (0.04, 0.1, 0.2)
 LISTED = 25

@@ -237,8 +237,10 @@ def as_field(column: str) -> str:
     CannotPrepare
         When too little of it is left.
     """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
-    name = re.sub(r"[^A-Z0-9]+", "_", words.upper()).strip("_")[:63]
+    # A capital begins a word only beside small letters: A0A, a field already, is one word.
+    is_mixed = column != column.upper()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column) if is_mixed else column
+    name = re.sub(r"[^A-Z0-9]+", "_", words.upper()).strip("_")[:63].rstrip("_")
     if not _FIELD.fullmatch(name):
         raise CannotPrepare(f"{column!r} cannot be a field: name it with --map NAME={column}")
     return name

@@ -15,7 +15,7 @@ from models.errors import Unavailable
 from models.events import MAX_MESSAGE_BYTES
 from models.settings import Settings
 from streams.connection import connect
-from streams.status import end_offsets
+from streams.ends import end_offsets
 from streams.stretches import messages
 from streams.topics import Topics
 

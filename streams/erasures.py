@@ -13,8 +13,8 @@ from models.errors import InvalidInput, InvalidRecord
 from models.jobs import Jobs
 from models.records import Kind, checked, parse_record
 from models.schemas import Column, Schema
+from streams.ends import end_offsets
 from streams.rows import Row, read
-from streams.status import end_offsets
 from streams.stretches import messages
 from streams.topics import Topics
 from streams.work import Outcome, Work

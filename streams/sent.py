@@ -11,7 +11,7 @@ from models.events import parse, tracking_id_of
 from models.settings import Settings
 from models.store import Store
 from models.tokens import Kind, Receipt
-from streams.status import end_offsets
+from streams.ends import end_offsets
 from streams.stretches import messages
 from streams.topics import Topics, topic_ids
 

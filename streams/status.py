@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from models import ledger
 from models.errors import Unavailable
@@ -18,10 +13,8 @@ from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Store, connect
 from streams.backlog import waiting_since_s
-from streams.connection import connect as connect_kafka
+from streams.ends import end_offsets
 from streams.topics import Topics, topic_ids
-
-WAIT_S = 5.0
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
@@ -150,40 +143,6 @@ def _job(job: Resource) -> JobStatus:
 
 def _age_s(since_s: float | None, now_s: float) -> float:
     return round(max(0.0, now_s - since_s), 3) if since_s is not None else 0.0
-
-
-def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int], int]:
-    """The next offset to be written of each partition.
-
-    It comes from the high watermark of a fetch: the embedded broker's own answer to this question
-    is the start of its last batch.
-    """
-    consumer = connect_kafka(
-        KafkaConsumer, settings, auto_offset_reset="latest", enable_auto_commit=False
-    )
-    try:
-        waiting = {
-            TopicPartition(name, partition)
-            for name in names
-            for partition in consumer.partitions_for_topic(name) or ()
-        }
-        consumer.assign(sorted(waiting))
-        ends: dict[tuple[str, int], int] = {}
-        deadline = time.monotonic() + WAIT_S
-        while waiting and time.monotonic() < deadline:
-            consumer.poll(timeout_ms=100)
-            for tp in sorted(waiting):
-                end = consumer.highwater(tp)
-                if end is not None:
-                    ends[tp.topic, tp.partition] = end
-                    waiting.discard(tp)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
-    finally:
-        consumer.close()
-    if waiting:
-        raise Unavailable(f"Kafka at {settings.kafka} does not tell the end of {sorted(waiting)}")
-    return dict(sorted(ends.items()))
 
 
 def as_text(status: Status) -> str:

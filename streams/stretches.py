@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from models.errors import Unavailable
 from models.settings import Settings
 from streams.connection import connect
-from streams.status import end_offsets
+from streams.ends import end_offsets
 
 POLL_MS = 500
 MAX_SILENT_POLLS = 20

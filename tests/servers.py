@@ -6,6 +6,7 @@ with nothing changed but the ports, the addresses and the folders. Each listens 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -121,6 +122,13 @@ class Port:
         """Give the port back."""
         if self._held is not None:
             self._held.close()
+
+
+def own_port() -> int:
+    """A loopback port that nobody else is given, nor listens on, until the tests have ended."""
+    port = Port()
+    atexit.register(port.release)
+    return port.number
 
 
 @dataclass

@@ -22,11 +22,12 @@ from models.settings import Settings
 from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
-from ops.embedded import free_port, start_broker, start_redis
-from tests.servers import ROOT, apache_kafka, debian_redis
+from ops.embedded import start_broker, start_redis
+from streams.status import Status, read_status
+from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 @dataclass
@@ -52,8 +53,8 @@ class Servers:
 def embedded_servers(directory: Path) -> Iterator[Servers]:
     """The embedded broker and Redis."""
     broker = start_broker(directory)
-    running = {"redis": start_redis(directory)}
-    port = running["redis"].port
+    port = own_port()
+    running = {"redis": start_redis(directory, port=port)}
 
     def kill() -> None:
         running["redis"].process.kill()
@@ -202,6 +203,10 @@ class Stack:
         """A group's counters."""
         return self.stored(lambda store: store.counts(), group=group)
 
+    def status(self) -> Status:
+        """What `recommender status` shows, without the time that a process takes to start."""
+        return asyncio.run(read_status(self.settings, now_s=time.time()))
+
     def tenant(self, name: str) -> str:
         """Another group beside the settings' one; its tracking id is its name."""
         group = f"{self.settings.group}-{name}"
@@ -244,7 +249,7 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
         group=name,
         topic_prefix=f"{name}.",
         data_dir=directory,
-        port=free_port(),
+        port=own_port(),
         **settings,
     )
     environment = {

@@ -16,9 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.embedded import free_port
 from tests.conftest import recorded
-from tests.servers import ROOT, wait_until
+from tests.servers import ROOT, own_port, wait_until
 from tests.stack import Stack
 
 BARE = {name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")}
@@ -55,7 +54,7 @@ def test_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     said = tmp_path / "up.log"
-    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=90, what="up is running")
+    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=180, what="up is running")
     assert command("topics", cwd=tmp_path).stdout == "all topics exist\n"
     assert json.loads(command("status", "--json", cwd=tmp_path).stdout)["lag"] == 0
 
@@ -90,7 +89,7 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
     """Commands whose configured servers do not answer name the address, and end."""
     recording = tmp_path / "events.csv"
     recording.write_text("user,item,type,ts\nu,i,click,1700000000\n")
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": nobody,
         "RECOMMENDER_REDIS": f"redis://{nobody}/0",
@@ -106,7 +105,7 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
     """A worker that starts before Kafka says what it waits for, once, and goes on waiting."""
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": nobody,
         "RECOMMENDER_REDIS": f"redis://{nobody}/0",
@@ -135,7 +134,7 @@ def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "topics"],
         cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT), "RECOMMENDER_PARTITIONS": "0"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "RECOMMENDER_PARTITIONS" in ended.stderr

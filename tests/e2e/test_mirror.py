@@ -9,9 +9,9 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from models.ledger import tracker_counts
-from ops.embedded import free_port
-from streams.status import end_offsets
+from streams.ends import end_offsets
 from streams.topics import Topics
+from tests.servers import own_port
 from tests.stack import Stack
 from tests.streams.faulty_proxy import FaultyProxy, at_random
 
@@ -85,7 +85,7 @@ def test_another_instance_gets_every_event_once(stack: Callable[..., Stack]) -> 
         for put in sent_events(source)
         for event in put.event_list
     }
-    port = free_port()
+    port = own_port()
     with FaultyProxy(f"{other.url}/personalize") as proxy:
         proxy.fault = at_random(5, 0.33, "outage", "throttle", "reset", "lose", "cut", "malformed")
         source.start("forward", **forwarding(proxy), RECOMMENDER_METRICS_PORT=str(port))

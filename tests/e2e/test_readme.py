@@ -31,7 +31,7 @@ def up(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     said = tmp_path / "up.log"
-    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=90, what="up is running")
+    wait_until(lambda: "Ctrl-C stops" in said.read_text(), within_s=180, what="up is running")
     found = re.search(r"http://(\S+)", said.read_text())
     assert found
     yield found[1], environment
@@ -68,7 +68,7 @@ def test_console_session(up: tuple[str, dict[str, str]], tmp_path: Path) -> None
         if " -d " in command:
             assert prints_it(), printed
         else:
-            wait_until(prints_it, within_s=60, what=f"{command} prints what is expected")
+            wait_until(prints_it, within_s=120, what=f"{command} prints what is expected")
 
 
 def test_two_commands_do_all_set_up() -> None:

@@ -24,8 +24,9 @@ from models import layout
 from models.catalogue import Catalogue
 from models.sessions import unpack_history
 from models.store import Store
-from ops.embedded import free_port
+from streams.dead_letters import letters as dead_letters
 from streams.topics import Topics
+from tests.servers import own_port
 from tests.stack import Redis, Stack
 
 Rows = list[tuple[str, str, str, int]]
@@ -79,9 +80,9 @@ def assert_exact(stack: Stack, rows: Rows, *, group: str | None = None) -> None:
     window = stack.settings.history_events
     assert histories == {user: (len(e), sorted(e)[-window:]) for user, e in users.items()}
     assert counted == {item: (n, bought[item]) for item, n in items.items()}
-    status = json.loads(stack.run("status", "--json").stdout)
-    assert status["lag"] == 0
-    assert all(p["watermark"] == p["end"] - 1 for p in status["partitions"])
+    status = stack.status()
+    assert status.lag == 0
+    assert all(one.watermark == one.end - 1 for one in status.partitions)
 
 
 def wait_applied(stack: Stack, n: int, *, group: str | None = None) -> None:
@@ -152,7 +153,7 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
     """Two workers share the partitions, one is killed; the same file again changes nothing."""
     one = stack()
     rows = recording(tmp_path / "events.csv", 3000)
-    ports = free_port(), free_port()
+    ports = own_port(), own_port()
     first, _ = (one.start("worker", RECOMMENDER_METRICS_PORT=str(port)) for port in ports)
     replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "150")
     one.wait(lambda: all(applied_by(port) > 0 for port in ports), "both work")
@@ -164,7 +165,7 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
 
     before = learned(one)
     assert one.run("replay", str(tmp_path / "events.csv")).returncode == 0
-    one.wait(lambda: json.loads(one.run("status", "--json").stdout)["lag"] == 0, "nothing waits")
+    one.wait(lambda: one.status().lag == 0, "nothing waits")
 
     assert learned(one) == before
     counts = one.counts()
@@ -303,10 +304,7 @@ def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
     producer.close()
     assert "5 dead letters sent again" in one.run("dead-letters", "replay").stdout
     wait_applied(one, 5)
-    one.wait(
-        lambda: len(one.run("dead-letters", "list", "--json").stdout.splitlines()) == 4,
-        "four are back",
-    )
+    one.wait(lambda: len(list(dead_letters(one.settings))) == 4, "four are back")
 
 
 @pytest.mark.slow

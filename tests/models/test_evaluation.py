@@ -32,7 +32,8 @@ from models.evaluation import (
 from models.local import Local
 from models.rivals import BASELINES, ORDERS, orders
 from models.settings import Settings
-from streams.recordings import interactions, read
+from streams.interactions import interactions
+from streams.recordings import read
 from tests.conftest import recorded
 
 EVENTS = st.lists(

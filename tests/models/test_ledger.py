@@ -19,7 +19,8 @@ from models.ledger import (
     tracker_waiting,
 )
 from models.store import connect
-from ops.embedded import Server, free_port, start_redis
+from ops.embedded import Server, start_redis
+from tests.servers import own_port
 
 CALLS = {"shop": {"calls": 3, "retries": 2, "throttles": 1}}
 
@@ -125,7 +126,7 @@ async def test_the_keys_live_on_one_node_of_a_cluster(client: Client) -> None:
 
 async def test_a_redis_that_is_away_is_unavailable() -> None:
     """Every call says so with the one error that callers wait on."""
-    async with connect(f"redis://127.0.0.1:{free_port()}") as away:
+    async with connect(f"redis://127.0.0.1:{own_port()}") as away:
         with pytest.raises(Unavailable):
             await forward_counts(away, "shop")
         with pytest.raises(Unavailable):

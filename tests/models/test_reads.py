@@ -14,7 +14,8 @@ from hypothesis import strategies as some
 
 from models.reads import Client
 from models.store import connect
-from ops.embedded import free_port, start_redis
+from ops.embedded import start_redis
+from tests.servers import own_port
 
 TIMEOUT_S = 0.5
 
@@ -64,7 +65,7 @@ async def test_reads_at_the_same_moment_travel_together(client: Client) -> None:
 
 async def test_a_failed_read_fails_all_who_waited() -> None:
     """Everybody whose keys were in a read that failed learns of it, and the next one is tried."""
-    client = connect(f"redis://127.0.0.1:{free_port()}")
+    client = connect(f"redis://127.0.0.1:{own_port()}")
     reads = client.reads
     for _ in range(2):
         results = await asyncio.gather(reads.get(["a"]), reads.get(["b"]), return_exceptions=True)
@@ -116,7 +117,7 @@ async def test_a_server_that_hangs_and_goes_on(tmp_path: Path) -> None:
 
 async def test_a_server_that_comes_back(tmp_path: Path) -> None:
     """While the server is away every read says so; once it is back, the next one succeeds."""
-    server = start_redis(tmp_path)
+    server = start_redis(tmp_path, port=own_port())
     client = connect(server.url)
     await client.set("there", b"value")
     await client.reads.get(["there"])

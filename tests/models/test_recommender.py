@@ -17,8 +17,8 @@ from models.neighbours import unpack_neighbours
 from models.ranking import Ranker
 from models.recommender import Recommender
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
-from ops.embedded import free_port
 from tests.models.reference import NOW, contents
+from tests.servers import own_port
 
 
 class Shop:
@@ -364,7 +364,7 @@ async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
     """Of a store that went away the last trend remains; a store never read gives nothing."""
     assert Shop(shop.store).recommender.from_cache(k=3) is None
     await shop.recommend("ada")
-    here, shop.store.redis = shop.store.redis, connect(f"redis://127.0.0.1:{free_port()}")
+    here, shop.store.redis = shop.store.redis, connect(f"redis://127.0.0.1:{own_port()}")
 
     with pytest.raises(redis.exceptions.ConnectionError):
         await shop.recommend("ada")

@@ -21,8 +21,8 @@ from models.events import Event, event_hash
 from models.metadata import put_users
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of, stored_events
-from ops.embedded import free_port
 from tests.models.reference import NOW, click, contents, history_of, message, replay
+from tests.servers import own_port
 
 EVENTS = st.builds(
     StoredEvent,
@@ -424,7 +424,7 @@ async def test_dead_connection_is_replaced(store: Store) -> None:
 
 async def test_a_store_that_is_away_is_unavailable() -> None:
     """Asking an absent server says so with a typed error."""
-    away = Store(connect(f"redis://127.0.0.1:{free_port()}"), Settings())
+    away = Store(connect(f"redis://127.0.0.1:{own_port()}"), Settings())
     with pytest.raises(Unavailable):
         await away.ping()
     await away.redis.aclose()

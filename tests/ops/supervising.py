@@ -36,7 +36,7 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
-def wait_until(condition: Callable[[], bool], *, within_s: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
     """Return as soon as the condition holds; fail when it does not hold in time."""
     deadline_s = time.monotonic() + within_s
     while not condition():

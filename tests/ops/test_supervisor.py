@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from models.errors import CannotStart, Unavailable
-from ops.embedded import broker_answers, free_port, supervise_broker, supervise_redis
+from ops.embedded import broker_answers, supervise_broker, supervise_redis
 from ops.supervisor import Supervisor
 from tests.ops.supervising import (
     SLEEPER,
@@ -23,6 +23,7 @@ from tests.ops.supervising import (
     supervising,
     wait_until,
 )
+from tests.servers import own_port
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def test_the_caller_is_told_of_a_broker_that_is_back(tmp_path: Path) -> None:
     """`on_restart` is called when it answers, again after an error, and before it is said."""
     back: list[str] = []
     said: list[str] = []
-    port = free_port()
+    port = own_port()
 
     def on_restart(name: str) -> None:
         assert broker_answers(port)

@@ -65,7 +65,7 @@ def environment(url: str) -> dict[str, str]:
 def run(command: Sequence[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself, with an environment of its own."""
     return subprocess.run(
-        command, env=variables, capture_output=True, text=True, timeout=60, check=False,
+        command, env=variables, capture_output=True, text=True, timeout=120, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
 

@@ -10,9 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from models.store import Part, StoredEvent, StoredMessage, shard_of
-from ops.embedded import free_port, start_redis
+from ops.embedded import start_redis
 from tests.personalize.calls import client, serving
 from tests.personalize.control import Control, control_of
+from tests.servers import own_port
 
 NAMES = ("c", "r", "unasked")
 
@@ -55,7 +56,7 @@ async def test_what_was_read_goes_on(redis: Any) -> None:
     """A campaign that was asked before answers what trended; whatever else is needed is away."""
     control = control_of(redis.url)
     arns = await prepared(control)
-    settings = control.settings.model_copy(update={"port": free_port(), "cache_s": 0.0})
+    settings = control.settings.model_copy(update={"port": own_port(), "cache_s": 0.0})
     with serving(settings) as url:
         runtime = client("personalize-runtime", url)
         ranking = {"campaignArn": arns["r"], "userId": "u", "inputList": ["new", "i1", "i0"]}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from ops.embedded import free_port
 from tests.personalize.calls import CREDENTIALS, campaign, serving
 from tests.personalize.other_clients import command_line, environment, javascript, parsed, run
+from tests.servers import own_port
 from tests.stack import Stack
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def signed(running: Stack) -> Iterator[str]:
     secret = SecretStr(CREDENTIALS["aws_secret_access_key"])
     settings = running.settings.model_copy(
         update={
-            "port": free_port(),
+            "port": own_port(),
             "personalize_auth": "sigv4",
             "personalize_access_keys": {CREDENTIALS["aws_access_key_id"]: secret},
         }

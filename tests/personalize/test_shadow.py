@@ -17,9 +17,10 @@ from prometheus_client import REGISTRY
 from api.shadow import MOST_WAITING, THREADS, Shadow
 from models.local import Local
 from models.settings import Settings
-from ops.embedded import free_port, start_redis
+from ops.embedded import start_redis
 from tests.buckets import use_aws_environment
 from tests.personalize.calls import campaign, serving
+from tests.servers import own_port
 from tests.stack import PATIENCE_S
 
 SERIES = {
@@ -70,7 +71,7 @@ def shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     settings = Settings(
         redis=server.url,
         kafka="127.0.0.1:1",
-        port=free_port(),
+        port=own_port(),
         shadow_campaign_arn=campaign("default"),
         shadow_share=1.0,
     )
@@ -102,14 +103,14 @@ def test_an_absent_campaign_changes_no_answer(
     shadowed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where AWS cannot be reached, or knows no such campaign, only the count says so."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", f"http://127.0.0.1:{own_port()}")
     before = measured()
     with serving(shadowed) as url:
         assert ask(url, "user_id=eve&num_results=3")["recommendationId"]
         found = wait_until_asked(before, 1)
     assert (found["failed"], found["compared"]) == (1, 0)
 
-    update = {"shadow_campaign_arn": campaign("nobody"), "port": free_port()}
+    update = {"shadow_campaign_arn": campaign("nobody"), "port": own_port()}
     with serving(shadowed.model_copy(update=update)) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
         assert ask(url, "user_id=eve&num_results=3")["recommendationId"]

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from api.personalize.operations import OPERATIONS
 from api.personalize.shapes import described
-from ops.embedded import free_port
 from tests.personalize.calls import Answer, Caller, campaign, client, parsed, serving
 from tests.personalize.documents import Documents
+from tests.servers import own_port
 from tests.stack import Stack
 
 EVENT = {"eventType": "click", "itemId": "i", "sentAt": 1_700_000_000}
@@ -140,7 +140,7 @@ def test_bodies_that_are_no_objects_say_so(caller: Caller, body: bytes) -> None:
 def test_bodies_have_a_bound(running: Stack) -> None:
     """A body over the bound answers 413; one of the largest PutItems is under it."""
     settings = running.settings.model_copy(
-        update={"port": free_port(), "personalize_max_body_bytes": 10_000}
+        update={"port": own_port(), "personalize_max_body_bytes": 10_000}
     )
     with serving(settings) as url, Caller(url) as caller:
         answer = caller.send("POST", "/items", b"x" * 10_001)
@@ -204,9 +204,9 @@ def test_away_is_said_as_such(running: Stack) -> None:
     """Without Redis and Kafka the answers are those that AWS clients try again after."""
     settings = running.settings.model_copy(
         update={
-            "port": free_port(),
-            "redis": f"redis://127.0.0.1:{free_port()}",
-            "kafka": f"127.0.0.1:{free_port()}",
+            "port": own_port(),
+            "redis": f"redis://127.0.0.1:{own_port()}",
+            "kafka": f"127.0.0.1:{own_port()}",
             "publish_timeout_s": 0.5,
         }
     )

@@ -20,6 +20,7 @@ from models.settings import Settings
 from models.store import connect
 from ops.embedded import Server, start_redis
 from streams.topics import Topics, ensure_topics
+from tests.servers import own_port
 from tests.streams.personalize_stub import PersonalizeStub
 
 WORKER = """
@@ -35,7 +36,7 @@ HASTY = WORKER.replace(
 )
 """A forwarder to which a second is as long as a hundred are to others."""
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def wait_for(claim: Callable[[], Any], what: str) -> None:
@@ -124,7 +125,7 @@ class Bench:
 @contextlib.contextmanager
 def bench_on(broker: Server, folder: Path, name: str) -> Iterator[Bench]:
     """Topics and keys of a test's own; its forwarders are gone afterwards."""
-    server = start_redis(folder)
+    server = start_redis(folder, port=own_port())
     settings = Settings(
         kafka=broker.address,
         redis=server.url,

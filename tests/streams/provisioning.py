@@ -18,13 +18,14 @@ from models.jobs import Job, Jobs
 from models.resources import Resources
 from models.settings import Settings
 from models.store import connect
-from ops.embedded import free_port, start_redis
+from ops.embedded import start_redis
 from streams.declarations import read_declaration
 from streams.pieces import Piece, World
 from streams.provision import Pace, pieces_of, world_of
 from tests.buckets import s3_server, use_aws_environment
 from tests.personalize.calls import serving
 from tests.personalize.control import INTERACTIONS, LEASE_S, schema_text
+from tests.servers import own_port
 
 FAR_S = 4e9
 """A time by which every job may be claimed."""
@@ -159,15 +160,17 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def a_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def a_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Cloud]:
     """Servers of their own, the files, and an AWS environment that leads there."""
     (tmp_path / "interactions.schema.json").write_text(schema_text(*INTERACTIONS, "EVENT_TYPE"))
     (tmp_path / "interactions.csv").write_text(ROWS)
     (tmp_path / "batch-users.jsonl").write_text('{"userId": "1"}\n')
     redis = start_redis(tmp_path / "redis")
     try:
-        settings = Settings(redis=redis.url, kafka="127.0.0.1:1", port=free_port(), cache_s=0)
-        with s3_server() as moto, serving(settings) as url:
+        chosen = Settings(
+            redis=redis.url, kafka="127.0.0.1:1", port=own_port(), cache_s=0, **settings
+        )
+        with s3_server() as moto, serving(chosen) as url:
             # All of moto's servers in a process are one.
             urllib.request.urlopen(f"{moto}/moto-api/reset", data=b"").close()
             use_aws_environment(monkeypatch, tmp_path)
@@ -175,6 +178,6 @@ def a_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
             monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE", url)
             monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto)
             monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", moto)
-            yield Cloud(settings, url, tmp_path)
+            yield Cloud(chosen, url, tmp_path)
     finally:
         redis.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import CannotPrepare
@@ -107,6 +107,8 @@ def test_any_columns_give_a_choice_or_a_reason(kind: Kind, columns: list[str]) -
 
 
 @given(st.text(max_size=100))
+@example("A0a")
+@example("A" * 62 + "_B")
 def test_a_field_stays_as_it_is(column: str) -> None:
     """A name that was made a field's once is one."""
     try:

@@ -16,8 +16,9 @@ from models.events import Event, MetricAttribution, PutEvents, encode
 from models.ledger import Waiting, tracker_counts, tracker_waiting
 from models.store import connect
 from ops.embedded import Server, start_broker
+from streams.ends import end_offsets
 from streams.selection import in_sample
-from streams.status import end_offsets, read_status
+from streams.status import read_status
 from streams.topics import Topics
 from tests.streams.faulty_proxy import Fault, FaultyProxy, at_random, in_turn
 from tests.streams.forwarding import HASTY, Bench, bench_on, wait_for
@@ -110,7 +111,9 @@ async def test_no_fault_loses_or_doubles_an_event(
     """Each kind of trouble in every other call delays events and changes none."""
     proxy.fault = in_turn(*([fault, "pass"] * 12))
     told = send(bench, n_sessions=6, n_messages=6)
-    bench.start(AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="6")
+    bench.start(
+        script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="6"
+    )
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
     assert by_session(arrived(bench)) == by_session(told)
     assert (counts.forwarded, counts.refused, counts.retries) == (len(told), 0, 12)
@@ -128,12 +131,12 @@ async def test_a_storm_of_all_faults_loses_and_doubles_nothing(
     )
     told = send(bench, n_sessions=10, n_messages=8)
     first = bench.start(
-        AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="20"
+        script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="20"
     )
     await bench.until(lambda counts: counts.forwarded > 0, "some are forwarded")
     first.kill()
     first.wait()
-    bench.start(AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url)
+    bench.start(script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url)
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
     assert by_session(arrived(bench)) == by_session(told)
     assert (counts.forwarded, counts.refused) == (len(told), 0)
@@ -224,7 +227,7 @@ async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
     bench.stub.away = {"aws-shop"}
     produce("shop", 0)
     others = produce("outlet", 0)
-    first = bench.start(**environment)
+    first = bench.start(script=HASTY, **environment)
     wait_for(lambda: set(bench.stub.taken_ids()) == others, "the others arrive")
     produce("shop", 60)
     others |= produce("outlet", 60)
@@ -232,7 +235,7 @@ async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
     assert sum((await bench.positions()).values()) < 60
     first.kill()
     first.wait()
-    bench.start(**environment)
+    bench.start(script=HASTY, **environment)
     bench.stub.away = set()
     counts = await bench.until(lambda counts: counts.forwarded >= 240, "all are forwarded")
 

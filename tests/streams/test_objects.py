@@ -12,9 +12,9 @@ import boto3
 import pytest
 
 from models.errors import ObjectNotFound, ObjectRefused, Unavailable
-from ops.embedded import free_port
 from streams.objects import Object, Objects, join
 from tests.buckets import s3_server, use_aws_environment
+from tests.servers import own_port
 
 BUCKET = "shop-data"
 ROOT = f"s3://{BUCKET}"
@@ -246,7 +246,7 @@ def test_a_wrong_profile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nobody_at_the_endpoint_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection may pass later."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{own_port()}")
     with pytest.raises(Unavailable, match="does not answer"):
         list(Objects().find(f"{ROOT}/a"))
 

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from models.errors import CannotProvision, Unavailable
+from streams import account
 from streams.prepare import Options, prepare
 from streams.provision import as_text, destroy, plan, run
 from tests.streams.provisioning import FILE, Cloud, a_cloud
@@ -161,13 +162,16 @@ def test_another_of_the_same_name_is_refused(cloud: Cloud, old: str, new: str, k
     assert cloud.everything() == before
 
 
-def test_limits_are_tried_again_and_then_named(cloud: Cloud) -> None:
+def test_limits_are_tried_again_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quota that stays reached ends the run at its key, after bounded tries."""
-    many = "".join(
-        f"[solutions.s{n}]\nrecipe = 'aws-popularity-count'\n"
-        for n in range(cloud.settings.personalize_quotas["solutions"])
-    )
-    with pytest.raises(CannotProvision, match=r"^solutions\.s\d+: LimitExceededException"):
+    monkeypatch.setattr(account, "ATTEMPTS", 1)  # boto3 tries too, and sleeps in between
+    many = "".join(f"[solutions.s{n}]\nrecipe = 'aws-popularity-count'\n" for n in range(3))
+    with (
+        a_cloud(tmp_path, monkeypatch, personalize_quotas={"solutions": 4}) as cloud,
+        pytest.raises(CannotProvision, match=r"^solutions\.s2: LimitExceededException"),
+    ):
         provisioned(cloud, FILE.replace("[batch]", many + "[batch]"))
     assert [status for _, status in cloud.said].count("LimitExceeded, trying again") == 9
 

@@ -24,10 +24,11 @@ from kafka import KafkaConsumer, TopicPartition
 from models.errors import Unavailable, UnreadableRecording
 from models.events import PutEvents, parse
 from models.settings import Settings
-from ops.embedded import Server, free_port, start_broker
+from ops.embedded import Server, start_broker
 from streams import replay as module
 from streams.replay import ReplayReport, replay
 from streams.topics import Topics, ensure_topics
+from tests.servers import own_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -320,6 +321,6 @@ def test_an_unknown_format_is_told(settings: Settings, tmp_path: Path) -> None:
 
 def test_kafka_away_at_the_start(tmp_path: Path) -> None:
     """The error names the address."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
         replay(recording(tmp_path, 1), Settings(kafka=address, publish_timeout_s=0.3))

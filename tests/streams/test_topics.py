@@ -12,8 +12,9 @@ from kafka import KafkaAdminClient
 
 from models.errors import NotConfigured, TopicMismatch, Unavailable
 from models.settings import Settings
-from ops.embedded import free_port, start_broker
+from ops.embedded import start_broker
 from streams.topics import Topics, ensure_topics, topic_ids
+from tests.servers import own_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -127,7 +128,7 @@ def test_an_address_that_leads_nowhere_is_reported(kafka: str) -> None:
 
 def test_kafka_away_is_reported() -> None:
     """When nobody listens, the error names the address."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
         topic_ids(Settings(kafka=address, publish_timeout_s=0.3), ["any"])
 

@@ -19,10 +19,11 @@ from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
 from models.records import parse_record
 from models.settings import Settings
 from models.tokens import Published, parse_token
-from ops.embedded import Server, free_port, start_broker
+from ops.embedded import Server, start_broker
 from streams import tracker as module
 from streams.topics import Topics, ensure_topics
 from streams.tracker import Tracker
+from tests.servers import own_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -59,7 +60,7 @@ def settings(broker: str) -> Settings:
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Server]:
     """A broker for this test alone, which may stop it."""
-    server = start_broker(tmp_path)
+    server = start_broker(tmp_path, port=own_port())
     yield server
     server.process.send_signal(signal.SIGCONT)
     server.stop()
@@ -82,7 +83,7 @@ def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, by
         partitions = [TopicPartition(topic, n) for n in range(settings.partitions)]
         consumer.assign(partitions)
         found = {}
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while not all(
             consumer.highwater(one) is not None
             and consumer.position(one) == consumer.highwater(one)
@@ -98,7 +99,7 @@ def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, by
         consumer.close()
 
 
-def eventually(is_so: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something to become true."""
     deadline_s = time.monotonic() + within_s
     while not is_so():
@@ -249,7 +250,7 @@ async def test_it_can_be_awaited(settings: Settings) -> None:
 
 def test_kafka_away_at_the_start(tmp_path: Path) -> None:
     """Without Kafka there is no tracker, but an error that names the address."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
         Tracker(Settings(kafka=address, publish_timeout_s=0.3, data_dir=tmp_path))
 
