@@ -27,7 +27,14 @@ EVENTS = st.builds(
     log2_weight=st.sampled_from([0.0, 1.0]),
     is_purchase=st.booleans(),
     hash=st.integers(1, 60),
+    circumstances=st.dictionaries(
+        st.sampled_from(["device", "hour"]),
+        st.lists(st.sampled_from(["phone", "5"]), max_size=2, unique=True),
+    ),
 )
+COLUMNS = {"h": ["device"], "other": ["hour"]}
+"""The contextual columns of each group."""
+
 MESSAGES = st.lists(
     st.tuples(
         st.sampled_from(list(GROUPS)),
@@ -84,7 +91,9 @@ async def replay(
 ) -> None:
     """Apply a mixed stream on two partitions, and compare each group with its reference."""
     store = tenants.store("h")
-    references = {group: Reference() for group in GROUPS}
+    references = {group: Reference(columns=COLUMNS[name]) for group, name in GROUPS.items()}
+    for name, columns in COLUMNS.items():
+        await tenants.name_columns(name, columns)
     logs: tuple[list[StoredMessage], ...] = ([], [])
     at, sizes = 0, itertools.cycle(cuts)
     while at < len(drawn):
