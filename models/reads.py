@@ -1,8 +1,9 @@
-"""Reads of many keys by many tasks: what is wanted at the same moment travels in one command."""
+"""Reads of many keys by many tasks: what is wanted at the same moment travels together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,89 +13,181 @@ import redis.exceptions
 
 Values = list[bytes | None]
 
-REPEATED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-"""After these a command is sent once more, on a new connection."""
+TRIES = 2
+"""A command whose connection died is sent once more, on a new one."""
 
 # Its types say that a command is one word.
 _pack: Callable[[tuple[str, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class Reads:
-    """Gathers the keys that concurrent tasks want into one MGET at a time.
+    """Gathers the keys that tasks want in one step of the event loop into one MGET.
 
-    It has one connection of the client's pool to itself and speaks to it directly: of what the
-    client does for a command, packing in Python and guarding each step with a timer of its own
-    take longer than all the rest. What it does when a server is away is the client's way: a dead
-    connection is renewed, a command is repeated once, and each try may take `socket_timeout`.
+    It has one connection of the client's pool to itself, and speaks to it directly once it is made:
+    of what the client does for a command, tasks, streams and a timer for each step take longer than
+    all the rest. What it does when a server is away is the client's way: a dead connection is
+    renewed, a command is repeated once, and each try may take `socket_timeout`.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
         # Typed as Any, as the connection is: redis-py types them in part.
         self._pool: Any = pool
-        self._timeout_s: float | None = pool.connection_kwargs.get("socket_timeout")
+        self._timeout_s: float = pool.connection_kwargs.get("socket_timeout") or 5.0
         self._connection: Any = None
-        self._waiting: list[tuple[list[str], asyncio.Future[Values]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._wanted: list[tuple[list[str], asyncio.Future[Values]]] = []
+        self._held: list[_Command] = []
 
     def get(self, keys: list[str]) -> asyncio.Future[Values]:
         """The values of `keys`, absent ones as None.
 
         Raises, when awaited, what the client raises of a server that is away.
         """
-        future: asyncio.Future[Values] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Values] = loop.create_future()
         if not keys:
             future.set_result([])
             return future
-        self._waiting.append((keys, future))
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
+        if not self._wanted:
+            loop.call_soon(self._gather)
+        self._wanted.append((keys, future))
         return future
 
-    async def _run(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            try:
-                values = await self._mget([key for keys, _ in waiting for key in keys])
-            except BaseException as error:
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                continue
-            at = 0
-            for keys, future in waiting:
-                if not future.done():
-                    future.set_result(values[at : at + len(keys)])
-                at += len(keys)
+    def _gather(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        self._send(_Command(wanted))
 
-    async def _mget(self, keys: list[str]) -> Values:
-        command = _pack(("MGET", *keys))
-        try:
-            return await self._exchange(command)
-        except REPEATED:
-            return await self._exchange(command)
+    def _send(self, command: _Command) -> None:
+        if self._link is not None:
+            self._link.send(command)
+            return
+        self._held.append(command)
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
 
-    async def _exchange(self, command: bytes) -> Values:
-        if self._connection is None:
-            self._connection = self._pool.get_available_connection()
-            # The timer below is for all of it. The connection never goes back to the pool.
-            self._connection.socket_timeout = None
-        connection = self._connection
+    async def _connect(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                if not connection.is_connected:
-                    await self._pool.ensure_connection(connection)
-                await connection.send_packed_command(command, check_health=False)
-                values: Values = await connection.read_response(disable_decoding=True)
-                return values
-        except TimeoutError as error:
-            await connection.disconnect(error=error)
-            text = f"no answer within {self._timeout_s} s"
-            raise redis.exceptions.TimeoutError(text) from error
-        except REPEATED as error:
-            await connection.disconnect(error=error)
+                await self._renew()
+        except TimeoutError:
+            self._fail(redis.exceptions.TimeoutError(f"no connection within {self._timeout_s} s"))
+        except asyncio.CancelledError:
+            self._fail(redis.exceptions.ConnectionError("the client is ending"))
             raise
+        except Exception as error:  # noqa: BLE001  whoever waits learns of it
+            self._fail(error)
+        else:
+            self._link = _Link(self._connection, self._timeout_s, self._lost)
+            held, self._held = self._held, []
+            for command in held:
+                self._link.send(command)
+        finally:
+            self._connecting = None
+
+    async def _renew(self) -> None:
+        if self._connection is None:
+            self._connection = self._pool.get_available_connection()
+        await self._connection.disconnect(nowait=True)
+        await self._pool.ensure_connection(self._connection)
+
+    def _fail(self, error: Exception) -> None:
+        held, self._held = self._held, []
+        for command in held:
+            command.fail(error)
+
+    def _lost(self, commands: list[_Command], error: Exception) -> None:
+        self._link = None
+        for command in commands:
+            if command.tries < TRIES:
+                self._send(command)
+            else:
+                command.fail(error)
+
+
+class _Command:
+    """An MGET of what several tasks want."""
+
+    def __init__(self, wanted: list[tuple[list[str], asyncio.Future[Values]]]) -> None:
+        self.packed = _pack(("MGET", *(key for keys, _ in wanted for key in keys)))
+        self.tries = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self._wanted = wanted
+
+    def answer(self, values: Values) -> None:
+        """Give everybody their own."""
+        at = 0
+        for keys, future in self._wanted:
+            if not future.done():
+                future.set_result(values[at : at + len(keys)])
+            at += len(keys)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody."""
+        for _, future in self._wanted:
+            if not future.done():
+                future.set_exception(error)
+
+
+class _Link(asyncio.Protocol):
+    """A connection that the client has made, from then on without its streams.
+
+    redis-py has no public way to its transport, which asyncio lets change hands.
+
+    `on_lost` learns of the commands without an answer, and why.
+    """
+
+    def __init__(
+        self,
+        connection: Any,  # noqa: ANN401  as above
+        timeout_s: float,
+        on_lost: Callable[[list[_Command], Exception], None],
+    ) -> None:
+        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
+        self._streams: Any = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+        self._reader = hiredis.Reader(
+            replyError=connection._parser.parse_error  # noqa: SLF001
+        )
+        self._timeout_s = timeout_s
+        self._on_lost = on_lost
+        self._sent: deque[_Command] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._error: Exception = redis.exceptions.ConnectionError("the server closed a connection")
+
+    def send(self, command: _Command) -> None:
+        """Send a command; its answer comes after those of all before."""
+        command.tries += 1
+        command.timer = self._loop.call_later(self._timeout_s, self._give_up)
+        self._sent.append(command)
+        self._transport.write(command.packed)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on the answers that are complete."""
+        self._reader.feed(data)
+        while (answer := self._reader.gets()) is not False:
+            if isinstance(answer, hiredis.PushNotification):
+                continue
+            command = self._sent.popleft()
+            if command.timer is not None:
+                command.timer.cancel()
+            if isinstance(answer, Exception):
+                command.fail(answer)
+            else:
+                command.answer(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let who closed it know, and who had commands under way."""
+        self._streams.connection_lost(error)
+        for command in self._sent:
+            if command.timer is not None:
+                command.timer.cancel()
+        self._on_lost(list(self._sent), self._error)
+
+    def _give_up(self) -> None:
+        # A late answer must not be taken for another's: nothing more is read of this connection.
+        self._error = redis.exceptions.TimeoutError(f"no answer within {self._timeout_s} s")
+        self._transport.abort()
 
 
 class Client(redis.asyncio.Redis):

@@ -1,25 +1,54 @@
-"""An S3 for tests: moto's server in this process, and an AWS environment that knows no other."""
+"""An S3 for tests: moto's server, and an AWS environment that knows no other."""
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
+
+from tests.servers import own_port
+
+START_S = 180.0
+POLL_S = 0.05
 
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
-    """The address of a running server without buckets."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    """The address of a running server without buckets.
+
+    In a process of its own: all of moto's servers in one process are the same.
+    """
+    port = own_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        yield f"http://{host}:{port}"
+        deadline = time.monotonic() + START_S
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"moto does not answer: {process.poll()}")
+            time.sleep(POLL_S)
+        yield url
     finally:
-        server.stop()
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=START_S):
+            return True
+    except OSError:
+        return False
 
 
 def use_aws_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_everybody_gets_their_own(
 
 
 async def test_reads_at_the_same_moment_travel_together(client: Client) -> None:
-    """However many ask at once, and again while a command is under way, two commands are sent."""
+    """However many ask in one step of the loop, one command is sent."""
     await client.reads.get(["a"])
     before = (await client.info("commandstats"))["cmdstat_mget"]["calls"]
     first = [client.reads.get(["a"]) for _ in range(20)]
@@ -63,6 +63,18 @@ async def test_reads_at_the_same_moment_travel_together(client: Client) -> None:
     assert (await client.info("commandstats"))["cmdstat_mget"]["calls"] == before + 2
 
 
+async def test_answers_come_in_the_order_of_the_questions(client: Client) -> None:
+    """Commands that are sent while others are under way get their own answers."""
+    for n in range(50):
+        await client.set(str(n), str(n) * n)
+    futures = []
+    for n in range(50):
+        futures.append(client.reads.get([str(n)]))
+        await asyncio.sleep(0)
+
+    assert await asyncio.gather(*futures) == [[(str(n) * n).encode()] for n in range(50)]
+
+
 async def test_a_failed_read_fails_all_who_waited() -> None:
     """Everybody whose keys were in a read that failed learns of it, and the next one is tried."""
     client = connect(f"redis://127.0.0.1:{own_port()}")
@@ -71,6 +83,18 @@ async def test_a_failed_read_fails_all_who_waited() -> None:
         results = await asyncio.gather(reads.get(["a"]), reads.get(["b"]), return_exceptions=True)
         assert [type(result) for result in results] == [redis.exceptions.ConnectionError] * 2
     await client.aclose()
+
+
+async def test_an_error_is_an_error_for_all_who_waited(client: Client, redis_url: str) -> None:
+    """What the server says instead of values is raised as the client raises it."""
+    await client.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["-mget"])
+    limited = connect(redis_url.replace("redis://", "redis://limited:any@"))
+    reads = limited.reads
+    results = await asyncio.gather(reads.get(["a"]), reads.get(["b"]), return_exceptions=True)
+    await limited.aclose()
+    await client.acl_deluser("limited")
+
+    assert [type(result) for result in results] == [redis.exceptions.NoPermissionError] * 2
 
 
 async def test_who_gives_up_harms_no_one(client: Client) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,8 +170,6 @@ def a_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) ->
             redis=redis.url, kafka="127.0.0.1:1", port=own_port(), cache_s=0, **settings
         )
         with s3_server() as moto, serving(chosen) as url:
-            # All of moto's servers in a process are one.
-            urllib.request.urlopen(f"{moto}/moto-api/reset", data=b"").close()
             use_aws_environment(monkeypatch, tmp_path)
             monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE", url)
