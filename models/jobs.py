@@ -50,6 +50,15 @@ return 1
 """
 
 
+_LEAVE = """
+if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HINCRBY', KEYS[3], ARGV[1], -1)
+return 1
+"""
+
+
 @dataclass(frozen=True)
 class Job:
     """A claimed job: the resource as it was then, and the claim."""
@@ -106,6 +115,15 @@ class Jobs:
         if found is None:
             raise ClaimLost(f"{job.path} was claimed by another since")
         return Job(found, job.claim)
+
+    async def leave(self, job: Job, *, now_s: float) -> None:
+        """Give the job back: another may claim it at once, and the try does not count.
+
+        Raises `ClaimLost` as `renew` does.
+        """
+        keys = [PREFIX + name for name in ("queue", "claims", "tries")]
+        if not await self._redis.eval(_LEAVE, len(keys), *keys, *job.claim, now_s):
+            raise ClaimLost(f"{job.path} was claimed by another since")
 
     async def unfinished(self, most: int = 100) -> list[Resource]:
         """Jobs that have not ended, those that are claimed next first; `most` at most."""

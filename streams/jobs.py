@@ -194,7 +194,7 @@ class Runner:
     async def _leave(self, work: Work) -> None:
         """Let another go on with the job at once."""
         with contextlib.suppress(ClaimLost, *CONNECTION_ERRORS):
-            await Jobs(self.resources).renew(work.job, now_s=self.clock(), lease_s=0)
+            await Jobs(self.resources).leave(work.job, now_s=self.clock())
 
     def _tracker(self) -> Tracker:
         if not self._trackers:

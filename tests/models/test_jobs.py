@@ -29,7 +29,7 @@ RUNNERS = ("r1", "r2", "r3")
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["claim", "claim", "renew", "note", "succeed", "fail", "stop"]),
+        st.sampled_from(["claim", "claim", "renew", "note", "leave", "succeed", "fail", "stop"]),
         st.sampled_from(RUNNERS),
         st.sampled_from([0.0, 1.0, 1.0, LEASE_S / 2, LEASE_S, 3 * LEASE_S]),
     ),
@@ -69,6 +69,12 @@ class Naive:
         """It is not to be claimed again, nor does a claim on it count."""
         del self.claimable_s[path]
         self.holder.pop(path, None)
+
+    def leave(self, path: str, now_s: float) -> None:
+        """The job is given back untried."""
+        self.claimable_s[path] = now_s
+        self.tries[path] -= 1
+        del self.holder[path]
 
     def stop(self, path: str) -> None:
         """As StopSolutionVersionCreation does."""
@@ -146,6 +152,8 @@ async def follow(resources: Resources, steps: list[tuple[str, str, float]]) -> N
             assert await act(jobs, step, job, now_s) == counts
             if counts and step == "renew":
                 naive.claimable_s[job.path] = now_s + LEASE_S
+            elif counts and step == "leave":
+                naive.leave(job.path, now_s)
             elif counts and step in {"succeed", "fail"}:
                 ends = statuses.SUCCEEDED if step == "succeed" else statuses.FAILING
                 naive.end(job.path, ends)
@@ -159,6 +167,8 @@ async def act(jobs: Jobs, step: str, job: Job, now_s: float) -> bool:
     try:
         if step == "renew":
             await jobs.renew(job, now_s=now_s, lease_s=LEASE_S)
+        elif step == "leave":
+            await jobs.leave(job, now_s=now_s)
         elif step == "note":
             await jobs.note(job, now_s=now_s, rows=1)
         elif step == "succeed":
@@ -212,7 +222,7 @@ async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Re
     first = await claimed(jobs)
     second = await claimed(jobs, NOW + LEASE_S)
 
-    for step in ("renew", "note", "succeed", "fail"):
+    for step in ("renew", "note", "leave", "succeed", "fail"):
         assert not await act(jobs, step, first, NOW + LEASE_S)
     ended = await jobs.succeed(second, now_s=NOW + LEASE_S, data={"trainingHours": 0.1})
 
@@ -270,6 +280,15 @@ async def test_a_job_that_ends_its_runners_fails(resources: Resources) -> None:
     failed = await resources.get(JOBS[0])
     assert failed.status == statuses.CREATE_FAILED
     assert f"after {MAX_TRIES} tries" in failed.failure_reason
+
+
+async def test_runners_that_are_stopped_harm_no_job(resources: Resources) -> None:
+    """However often its runner is asked to end, as by a deployment, another goes on with a job."""
+    jobs = await asked_for(resources, JOBS[0])
+    for _ in range(2 * MAX_TRIES):
+        await jobs.leave(await claimed(jobs), now_s=NOW)
+
+    assert (await jobs.succeed(await claimed(jobs), now_s=NOW)).status == ACTIVE
 
 
 async def test_a_job_whose_path_is_taken_again_does_not_inherit_claims(
