@@ -32,7 +32,7 @@ class Reads:
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
         # Typed as Any, as the connection is: redis-py types them in part.
         self._pool: Any = pool
-        self._timeout_s: float = pool.connection_kwargs.get("socket_timeout") or 5.0
+        self._timeout_s: float = pool.connection_kwargs["socket_timeout"]
         self._connection: Any = None
         self._link: _Link | None = None
         self._connecting: asyncio.Task[None] | None = None
