@@ -12,8 +12,8 @@ PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
 UV = $(shell command -v uv 2>/dev/null)
-# In processes of their own, one more than there are cores; ARGS="-n 0" is one after the other.
-PARALLEL := -n auto --dist worksteal
+# Files in processes of their own, one more than there are cores; ARGS="-n 0" is one after the other.
+PARALLEL := -n auto --dist loadfile
 EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
 
 .DEFAULT_GOAL := help
