@@ -260,9 +260,12 @@ def kafka_jars() -> Path:
         )
         if maven.returncode != 0:
             unavailable(f"Maven could not fetch Apache Kafka:\n{maven.stdout[-4000:]}")
-        # A rename is atomic: another run sees all of the jars or none.
-        with contextlib.suppress(FileExistsError):
+        # A rename is atomic: another run sees all of the jars or none, and may have been first.
+        try:
             fetched.rename(jars)
+        except OSError:
+            if not jars.is_dir():
+                raise
     return jars
 
 
