@@ -6,7 +6,6 @@ import gc
 import itertools
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hypothesis import settings as properties
 from xdist.workermanage import NodeManager
 
 from streams.topics import ensure_topics
-from tests.servers import ROOT, unavailable
+from tests.servers import ROOT, collect_sockets, unavailable
 from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack
 
 KINDS = {"embedded": embedded_servers, "apache": apache_servers}
@@ -36,15 +35,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that share the running stack come first, and so all in one process of pytest-xdist.
-
-    A stack in each would take seconds to start, and a tenth of a core while nobody calls.
-    """
-    items.sort(key=lambda item: "running" not in getattr(item, "fixturenames", ()))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_kafka() -> None:
     """Keep kafka-python's log records from holding on to sockets of refused connections."""
@@ -55,9 +45,7 @@ def _quiet_kafka() -> None:
 def _abandoned_sockets() -> Iterator[None]:
     """kafka-python leaves sockets of refused connections to the garbage collector."""
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect_sockets()
     # What is left, modules above all, is looked through once: that takes a quarter of a second.
     gc.freeze()
 
