@@ -6,6 +6,7 @@ import gc
 import itertools
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import settings as properties
 from xdist.workermanage import NodeManager
 
 from streams.topics import ensure_topics
-from tests.servers import ROOT, collect_sockets, unavailable
+from tests.servers import ROOT, unavailable
 from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack
 
 KINDS = {"embedded": embedded_servers, "apache": apache_servers}
@@ -45,7 +46,9 @@ def _quiet_kafka() -> None:
 def _abandoned_sockets() -> Iterator[None]:
     """kafka-python leaves sockets of refused connections to the garbage collector."""
     yield
-    collect_sockets()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     # What is left, modules above all, is looked through once: that takes a quarter of a second.
     gc.freeze()
 

@@ -22,7 +22,6 @@ from api.personalize.shapes import described
 from cli import _kafka_for_api
 from models.settings import Settings
 from models.store import Store, connect
-from tests.servers import collect_sockets
 
 ACCOUNT = "arn:aws:personalize:us-east-1:000000000000"
 CREDENTIALS = {"aws_access_key_id": "an-id", "aws_secret_access_key": "a-secret"}
@@ -81,8 +80,6 @@ def serving(settings: Settings, **options: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-    # The next one looks for garbage when it starts.
-    collect_sockets()
 
 
 class Answer(NamedTuple):
