@@ -12,6 +12,7 @@ import redis.asyncio
 import redis.exceptions
 
 Values = list[bytes | None]
+Wanted = list[tuple[list[str], asyncio.Future[Values]]]
 
 TRIES = 2
 """A command whose connection died is sent once more, on a new one."""
@@ -36,7 +37,7 @@ class Reads:
         self._connection: Any = None
         self._link: _Link | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._wanted: list[tuple[list[str], asyncio.Future[Values]]] = []
+        self._wanted: Wanted = []
         self._held: list[_Command] = []
 
     def get(self, keys: list[str]) -> asyncio.Future[Values]:
@@ -108,10 +109,9 @@ class Reads:
 class _Command:
     """An MGET of what several tasks want."""
 
-    def __init__(self, wanted: list[tuple[list[str], asyncio.Future[Values]]]) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self.packed = _pack(("MGET", *(key for keys, _ in wanted for key in keys)))
         self.tries = 0
-        self.timer: asyncio.TimerHandle | None = None
         self._wanted = wanted
 
     def answer(self, values: Values) -> None:
@@ -151,15 +151,15 @@ class _Link(asyncio.Protocol):
         )
         self._timeout_s = timeout_s
         self._on_lost = on_lost
-        self._sent: deque[_Command] = deque()
+        self._sent: deque[tuple[_Command, asyncio.TimerHandle]] = deque()
         self._loop = asyncio.get_running_loop()
         self._error: Exception = redis.exceptions.ConnectionError("the server closed a connection")
 
     def send(self, command: _Command) -> None:
         """Send a command; its answer comes after those of all before."""
         command.tries += 1
-        command.timer = self._loop.call_later(self._timeout_s, self._give_up)
-        self._sent.append(command)
+        timer = self._loop.call_later(self._timeout_s, self._give_up)
+        self._sent.append((command, timer))
         self._transport.write(command.packed)
 
     def data_received(self, data: bytes) -> None:
@@ -168,9 +168,8 @@ class _Link(asyncio.Protocol):
         while (answer := self._reader.gets()) is not False:
             if isinstance(answer, hiredis.PushNotification):
                 continue
-            command = self._sent.popleft()
-            if command.timer is not None:
-                command.timer.cancel()
+            command, timer = self._sent.popleft()
+            timer.cancel()
             if isinstance(answer, Exception):
                 command.fail(answer)
             else:
@@ -179,10 +178,9 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Let who closed it know, and who had commands under way."""
         self._streams.connection_lost(error)
-        for command in self._sent:
-            if command.timer is not None:
-                command.timer.cancel()
-        self._on_lost(list(self._sent), self._error)
+        for _, timer in self._sent:
+            timer.cancel()
+        self._on_lost([command for command, _ in self._sent], self._error)
 
     def _give_up(self) -> None:
         # A late answer must not be taken for another's: nothing more is read of this connection.

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.servers import own_port
+from ops.processes import listens
+from tests.servers import own_port, wait_until
 
 START_S = 180.0
-POLL_S = 0.05
 
 
 @contextlib.contextmanager
@@ -32,23 +30,17 @@ def s3_server() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + START_S
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"moto does not answer: {process.poll()}")
-            time.sleep(POLL_S)
+        wait_until(
+            lambda: process.poll() is not None or listens(process.pid, port),
+            within_s=START_S,
+            what="moto listens",
+        )
+        if process.returncode is not None:
+            raise RuntimeError(f"moto ended with {process.returncode}")
         yield url
     finally:
         process.kill()
         process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=START_S):
-            return True
-    except OSError:
-        return False
 
 
 def use_aws_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
