@@ -15,7 +15,7 @@ from tests.personalize.calls import ACCOUNT, campaign, client
 from tests.personalize.control import INTERACTIONS, schema_text
 from tests.personalize.jobs import Service, csv_text
 
-PHONE, DESKTOP = {"DEVICE": "phone"}, {"DEVICE": "desktop"}
+PHONE, DESKTOP, CONSOLE = ({"DEVICE": device} for device in ("phone", "desktop", "console"))
 EVERYTHING = ["lamp", "tent", "stove", "desk", "chair", "unheard-of"]
 
 
@@ -138,12 +138,12 @@ def test_other_recipes_pay_no_heed(devices: Devices, name: str) -> None:
 
 def test_an_event_shifts_it_at_once(devices: Devices) -> None:
     """What was just taken on a device is recommended there, and not elsewhere."""
-    assert "kettle" not in devices.recommended(context=PHONE)
+    assert "kettle" not in devices.recommended(context=CONSOLE)
 
     for n in range(8):
-        devices.send(f"k{n}", "phone", "kettle")
+        devices.send(f"k{n}", "console", "kettle")
 
-    devices.wait(lambda: "kettle" in devices.recommended(context=PHONE)[:3])
+    devices.wait(lambda: devices.recommended(context=CONSOLE)[:1] == ["kettle"])
     assert "kettle" not in devices.recommended(context=DESKTOP)[:3]
 
 
