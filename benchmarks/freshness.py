@@ -1,9 +1,11 @@
 """From the acceptance of an event over HTTP to its effect in `/recommend`.
 
     python -m benchmarks.freshness [--kafka embedded|apache] [--rate 100] [--seconds 20] [--runs 5]
+        [--warm-up 40]
 
 Events are sent at the rate; after each fifth, `/recommend?after=` is asked at once, and the time
-from the answer of POST /events to the answer that holds the effect is taken.
+from the answer of POST /events to the answer that holds the effect is taken. What is sent in the
+seconds of the warm-up, in which a Java broker compiles itself, is not counted.
 """
 
 from __future__ import annotations
@@ -93,11 +95,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--warm-up", type=float, default=40)
     options = parser.parse_args()
     with servers(options.kafka) as found:
         settings = found.model_copy(update={"port": free_port()})
         ensure_topics(settings)
         with command("worker", settings), command("api", settings):
+            run(settings, options.rate, options.warm_up)
             runs = [run(settings, options.rate, options.seconds) for _ in range(options.runs)]
     quantiles = [
         [sorted(waits)[int(q * (len(waits) - 1))] for q in (0.5, 0.95, 0.99)] for waits in runs
@@ -114,6 +118,7 @@ def main() -> None:
         kafka=options.kafka,
         rate_per_s=options.rate,
         seconds=options.seconds,
+        warm_up_s=options.warm_up,
     )
 
 

@@ -43,6 +43,10 @@ on."""
 STEP_EVENTS = 200
 """Events in one atomic step, at most: a longer step would hold up reading requests."""
 
+GATHERED_S = 0.1
+"""For so long examples are gathered and then sent together: a broker that gets each of them alone
+has as much work with them as with the events."""
+
 EVENT_BYTES = 150
 """What an event takes in a message, about; only to guess the size of a step."""
 
@@ -86,6 +90,7 @@ class Sessions(Steps[StoredMessage]):
         )
         self._rng = np.random.default_rng()
         self._allowance = Allowance(self.settings.examples_per_s, clock())
+        self._gathered: dict[str, list[bytes]] | None = None
         self._offering: asyncio.Task[None] | None = None
 
     def _size(self, arrival: Arrival) -> int:
@@ -247,10 +252,19 @@ class Sessions(Steps[StoredMessage]):
         )
 
     def _offer(self, chosen: Mapping[str, Sequence[bytes]]) -> None:
-        """Send examples along, unless the last ones are still on their way: they are a sample."""
-        if chosen and (self._offering is None or self._offering.done()):
-            self._offering = asyncio.create_task(self._send(chosen))
+        """Gather examples for a moment and send them; they are a sample.
 
-    async def _send(self, chosen: Mapping[str, Sequence[bytes]]) -> None:
-        for group, made in chosen.items():
+        What comes while others are on their way is let go.
+        """
+        if chosen and (self._offering is None or self._offering.done()):
+            self._gathered = {}
+            self._offering = asyncio.create_task(self._send())
+        if self._gathered is not None:
+            for group, made in chosen.items():
+                self._gathered.setdefault(group, []).extend(made)
+
+    async def _send(self) -> None:
+        await asyncio.sleep(GATHERED_S)
+        gathered, self._gathered = self._gathered or {}, None
+        for group, made in gathered.items():
             await self._publish("examples", made, group.encode() or None)

@@ -74,8 +74,12 @@ class Worker:
     async def publish(self, kind: str, values: Sequence[bytes], key: bytes | None = None) -> None:
         """Produce to the topic of that kind; returns when Kafka has acknowledged all."""
         topic = getattr(self.topics, kind)
-        for value in values:
-            await retried(functools.partial(self._produce, topic, key, value), AWAY)
+        await asyncio.gather(
+            *(
+                retried(functools.partial(self._produce, topic, key, value), AWAY)
+                for value in values
+            )
+        )
 
     async def _produce(self, topic: str, key: bytes | None, value: bytes) -> None:
         await self.app.producer.send_and_wait(topic, key, value, None, None, None)

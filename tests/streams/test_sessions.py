@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -338,6 +339,43 @@ async def test_examples_are_sent_in_the_name_of_their_group(redis_url: str) -> N
     await sessions._offering
 
     assert sorted(sent, key=str) == [(None, 1), (b"books", 1)]
+    await tenants.close()
+    await tenants.redis.aclose()
+
+
+async def test_examples_of_a_moment_are_sent_together(redis_url: str) -> None:
+    """Few messages for the broker; and none wait for one that does not answer."""
+    sent: list[int] = []
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def publish(_: str, values: Sequence[bytes], __: bytes | None) -> None:
+        sent.append(len(values))
+        asked.set()
+        await answers.wait()
+
+    clock = itertools.count(NOW_S)
+    tenants = Tenants(connect(redis_url), Settings(cache_s=0))
+    await tenants.redis.flushdb()
+    sessions = Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock))
+    one = Worker(sessions)
+    await one.assign(FIRST)
+
+    async def read(items: str) -> None:
+        for item in items:
+            one.send(FIRST, item)
+            await one.read(FIRST)
+
+    await read("abcd")
+    await asked.wait()
+    assert sent == [3]
+    await read("abcd")
+    answers.set()
+    assert sessions._offering is not None
+    await sessions._offering
+    await read("a")
+    await sessions._offering
+
+    assert sent == [3, 1]
     await tenants.close()
     await tenants.redis.aclose()
 
