@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         0.01,
         ge=0,
         le=1,
-        description="How long a busy worker lets a batch fill; a lone event never waits.",
+        description="How long a busy worker lets a batch fill; a few events never wait.",
     )
     examples_per_s: float = Field(
         100.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from ops.embedded import start_redis
 from streams.dead_letters import DeadLetter
 from streams.progress import OVERDUE_AFTER, Arrival, Partition
 from streams.sessions import Sessions
+from streams.steps import Publish
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
 NOW_S = 1.8e9
@@ -316,6 +318,19 @@ async def test_what_kafka_lost_meanwhile_is_not_waited_for(worker: Worker) -> No
     assert await worker.in_effect() == (3, [4, -1])
 
 
+@contextlib.asynccontextmanager
+async def sampling(redis_url: str, publish: Publish) -> AsyncIterator[Worker]:
+    """A worker of one partition, on an empty store, whose clock moves a second at each look."""
+    clock = itertools.count(NOW_S)
+    tenants = Tenants(connect(redis_url), Settings(cache_s=0))
+    await tenants.redis.flushdb()
+    one = Worker(Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock)))
+    await one.assign(FIRST)
+    yield one
+    await tenants.close()
+    await tenants.redis.aclose()
+
+
 async def test_examples_are_sent_in_the_name_of_their_group(redis_url: str) -> None:
     """Choices of every group are sampled, each against its own group's candidates."""
     sent: list[tuple[bytes | None, int]] = []
@@ -324,60 +339,52 @@ async def test_examples_are_sent_in_the_name_of_their_group(redis_url: str) -> N
         assert kind == "examples"
         sent.append((key, len(values)))
 
-    clock = itertools.count(NOW_S)
-    tenants = Tenants(connect(redis_url), Settings(cache_s=0))
-    await tenants.redis.flushdb()
-    await tenants.register("t-books", "books")
-    sessions = Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock))
-    one = Worker(sessions)
-    await one.assign(FIRST)
-    for item in "ab":
-        one.send(FIRST, item)
-        one.send(FIRST, item, tracking_id="t-books")
-        await one.read(FIRST)
-    assert sessions._offering is not None
-    await sessions._offering
+    async with sampling(redis_url, publish) as one:
+        await one.sessions.tenants.register("t-books", "books")
+        for item in "ab":
+            one.send(FIRST, item)
+            one.send(FIRST, item, tracking_id="t-books")
+            await one.read(FIRST)
+        assert one.sessions._offering is not None
+        await one.sessions._offering
 
     assert sorted(sent, key=str) == [(None, 1), (b"books", 1)]
-    await tenants.close()
-    await tenants.redis.aclose()
 
 
-async def test_examples_of_a_moment_are_sent_together(redis_url: str) -> None:
+async def test_examples_of_a_moment_are_sent_together(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Few messages for the broker; and none wait for one that does not answer."""
     sent: list[int] = []
-    asked, answers = asyncio.Event(), asyncio.Event()
+    is_over, asked, answers = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def moment(_: float) -> None:
+        await is_over.wait()
 
     async def publish(_: str, values: Sequence[bytes], __: bytes | None) -> None:
         sent.append(len(values))
         asked.set()
         await answers.wait()
 
-    clock = itertools.count(NOW_S)
-    tenants = Tenants(connect(redis_url), Settings(cache_s=0))
-    await tenants.redis.flushdb()
-    sessions = Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock))
-    one = Worker(sessions)
-    await one.assign(FIRST)
-
-    async def read(items: str) -> None:
+    async def read(one: Worker, items: str) -> None:
         for item in items:
             one.send(FIRST, item)
             await one.read(FIRST)
 
-    await read("abcd")
-    await asked.wait()
-    assert sent == [3]
-    await read("abcd")
-    answers.set()
-    assert sessions._offering is not None
-    await sessions._offering
-    await read("a")
-    await sessions._offering
+    monkeypatch.setattr(asyncio, "sleep", moment)
+    async with sampling(redis_url, publish) as one:
+        await read(one, "abcd")
+        is_over.set()
+        await asked.wait()
+        assert sent == [3]
+        await read(one, "abcd")
+        answers.set()
+        assert one.sessions._offering is not None
+        await one.sessions._offering
+        await read(one, "a")
+        await one.sessions._offering
 
     assert sent == [3, 1]
-    await tenants.close()
-    await tenants.redis.aclose()
 
 
 async def test_whose_events_these_are_is_asked_until_redis_answers(worker: Worker) -> None:
