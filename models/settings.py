@@ -65,7 +65,8 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before every topic's name."
     )
-    partitions: int = Field(4, ge=1, le=1024, description="Partitions of each event topic.")
+    # More than workers need: the embedded broker looks through a whole partition at each fetch.
+    partitions: int = Field(16, ge=1, le=1024, description="Partitions of each event topic.")
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
     purchase_types: frozenset[str] = Field(
         frozenset({"purchase", "buy", "order", "transaction"}),
