@@ -13,6 +13,7 @@ import argparse
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,7 @@ class Exploring(Order):
         items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
         return Ranked(items, -np.arange(len(items), dtype=np.float64))
 
-    async def _order(self, catalogue: Catalogue, now_s: float) -> list[tuple[int, str]]:
+    async def _order(self, catalogue: Catalogue, now_s: float) -> Iterator[tuple[int, str]]:
         if self._trials is None or self._trials[0] is not catalogue:
             self._trials = catalogue, Trials(catalogue, self._rng)
         return await self._trials[1].order(now_s)

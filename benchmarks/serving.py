@@ -3,6 +3,8 @@
     python -m benchmarks.serving [--users 20000] [--items 50000] [--runs 5]
 
 Needs `wrk` (4.1 or later) on the PATH. One API process; wrk drives both from 16 connections.
+`alike_share` is of the learned order with histories that are alike, whose reads and sums the others
+are without: which order is served depends on what pays.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from urllib.error import URLError
 
+import redis
+
 from benchmarks.conditions import ROOT, command, median, report, servers, until
 from benchmarks.state import fill
+from models.settings import Settings
 from ops.embedded import free_port
 
 EMPTY = """
@@ -73,6 +79,13 @@ def answers(url: str) -> bool:
         return False
 
 
+def serve(settings: Settings, order: str) -> None:
+    """Have the API serve an order, as the guard would say it; see `models.prequential`."""
+    with redis.Redis.from_url(settings.redis) as client:
+        client.hset(f"{{{settings.group}}}:ranker", "interactions:serving", order)
+    time.sleep(2 * settings.cache_s)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rate", type=float, default=500)
     options = parser.parse_args()
-    shares, rates, empties, p50s, p99s, paced = [], [], [], [], [], []
+    shares, alike_shares, rates, empties, p50s, p99s, paced = [], [], [], [], [], [], []
     with servers() as found:
         settings = found.model_copy(update={"port": free_port()})
         asyncio.run(
@@ -105,6 +118,9 @@ def main() -> None:
                 for run in range(options.runs + 1):
                     empty_rate, _ = wrk(empty_url, options.seconds)
                     fast = SCRIPT.format(seed=run, users=options.users, delay_ms=0)
+                    serve(settings, "ranker")
+                    alike_rate, _ = wrk(url, options.seconds, fast)
+                    serve(settings, "ranker-alone")
                     rate, _ = wrk(url, options.seconds, fast)
                     delay_ms = round(1000 * CONNECTIONS / options.rate)
                     slow = SCRIPT.format(seed=run, users=options.users, delay_ms=delay_ms)
@@ -116,6 +132,7 @@ def main() -> None:
                     empties.append(empty_rate)
                     rates.append(rate)
                     shares.append(rate / empty_rate)
+                    alike_shares.append(alike_rate / empty_rate)
                     paced.append(reached)
                     p50s.append(float(quantiles[1]))
                     p99s.append(float(quantiles[2]))
@@ -128,6 +145,7 @@ def main() -> None:
             "empty_route_per_s": median(empties),
             "recommend_per_s": median(rates),
             "share": median(shares),
+            "alike_share": median(alike_shares),
             "paced_per_s": median(paced),
             "paced_p50_ms": median(p50s),
             "paced_p99_ms": median(p99s),

@@ -161,16 +161,6 @@ def best_places(scores: Floats, k: int, most: int) -> Indexes:
     return places[:n]
 
 
-@compiled(f8[::1](f8[::1], i8[::1], i8[::1]))
-def without(scores: Floats, items: Indexes, barred: Indexes) -> Floats:
-    """The scores, with minus infinity for barred items."""
-    left, table = scores.copy(), table_of(barred)
-    for place in range(len(items)):
-        if table[slot_of(table, barred, items[place])] >= 0:
-            left[place] = -np.inf
-    return left
-
-
 @compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1]))
 def _gathered(
     places: Indexes,
@@ -180,18 +170,24 @@ def _gathered(
     seen_signals: Floats,
     seen_table: Indexes,
 ) -> tuple[Indexes, Floats]:
-    """What stands at the places, then others; each once, with its signals, and none barred."""
+    """What stands at the places, then others; each once, with its signals, and no barred others."""
     size = len(places) + len(others)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     table, n, out = empty_table(size), 0, table_of(barred)
     for at in range(size):
-        item = seen[places[at]] if at < len(places) else others[at - len(places)]
+        if at < len(places):
+            place = places[at]
+            item = seen[place]
+        else:
+            item = others[at - len(places)]
+            if out[slot_of(out, barred, item)] >= 0:
+                continue
+            # It may be co-visited without being among the best, and keeps its signals.
+            place = seen_table[slot_of(seen_table, seen, item)]
         slot = slot_of(table, items, item)
-        if table[slot] >= 0 or out[slot_of(out, barred, item)] >= 0:
+        if table[slot] >= 0:
             continue
         table[slot], items[n] = n, item
-        # Others may be co-visited without being among the best: they keep their signals.
-        place = seen_table[slot_of(seen_table, seen, item)]
         if place >= 0:
             for signal in range(N_SIGNALS):
                 signals[n, signal] = seen_signals[place, signal]
@@ -233,7 +229,11 @@ def _retrieved(
         greatest = max(greatest, signals[at, ALIKE])
     for at in range(len(scores)):
         scores[at] += FILLING / greatest * signals[at, ALIKE]
-    best = best_places(without(scores, items, barred), CO_VISITED, CO_VISITED)
+    for item in barred:
+        place = table[slot_of(table, items, item)]
+        if place >= 0:
+            scores[place] = -np.inf
+    best = best_places(scores, CO_VISITED, CO_VISITED)
     others = np.concatenate((heads, own))
     return _gathered(best, others, barred, items, signals, table)
 

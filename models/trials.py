@@ -17,8 +17,6 @@ EVENTS, AGE_S = 20, 30 * layout.DAY_S
 ORDERS = 16
 """Orders drawn at a time."""
 
-Order = list[tuple[int, str]]
-
 
 class Trials:
     """Orders to try the new items in, drawn when what is known of them has been read anew.
@@ -30,27 +28,28 @@ class Trials:
         self._catalogue = catalogue
         self._rng = rng
         self._overview: Overview | None = None
-        self._orders: Iterator[Order] = itertools.repeat([])
+        self._named: list[tuple[int, str]] = []
+        self._orders: Iterator[list[int]] = itertools.repeat([])
 
-    async def order(self, now_s: float) -> Order:
+    async def order(self, now_s: float) -> Iterator[tuple[int, str]]:
         """Index and id of every item to try, the first to try first."""
         overview = self._catalogue.overview
         if overview is not self._overview:
             # Others go on with what was drawn before: not all shall draw the same again.
             self._overview = overview
-            self._orders = itertools.cycle(await self._drawn(overview, now_s))
-        return next(self._orders)
+            await self._draw(overview, now_s)
+        return map(self._named.__getitem__, next(self._orders))
 
-    async def _drawn(self, overview: Overview, now_s: float) -> list[Order]:
+    async def _draw(self, overview: Overview, now_s: float) -> None:
         new = overview.tops["new"]
         stats = await self._catalogue.stats(new, now_s)
         young = (overview.clock_s - stats["first"] < AGE_S) & (stats["events"] < EVENTS)
-        items, events = new[young].tolist(), stats["events"][young].astype(np.float64)
-        shown = np.array([overview.tried.get(item, 0) for item in items], np.float64)
+        items, events = new[young].tolist(), stats["events"][young].tolist()
         names = await self._catalogue.names(items)
-        named = list(zip(items, names, strict=True))
-        orders = (drawn(events, shown, len(items), self._rng).tolist() for _ in range(ORDERS))
-        return [
-            [(item, name) for item, name in map(named.__getitem__, order) if name is not None]
-            for order in orders
-        ]
+        met = zip(items, names, events, strict=True)
+        known = [(item, name, count) for item, name, count in met if name is not None]
+        counts = np.array([count for *_, count in known], np.float64)
+        shown = np.array([overview.tried.get(item, 0) for item, *_ in known], np.float64)
+        orders = [drawn(counts, shown, len(known), self._rng).tolist() for _ in range(ORDERS)]
+        self._named = [(item, name) for item, name, _ in known]
+        self._orders = itertools.cycle(orders)
