@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,21 @@ class Catalogue:
             await asyncio.shield(self._overview_task)
         return self.overview
 
+    async def knowing(self, types: NDArray[np.uint8], now_s: float) -> Overview:
+        """The overview, with the names of all these type codes: one may have come up after it."""
+        overview = await self.refresh(now_s)
+        if not overview.types.keys() >= set(types.tolist()) - {0}:
+            names = await self.store.event_types()
+            purchases, strong = self._kinds(names)
+            overview = replace(self.overview, types=names, purchases=purchases, strong=strong)
+            self.overview = overview
+        return overview
+
+    def _kinds(self, names: Mapping[int, str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """`Overview.purchases` and `Overview.strong` of the type codes with these names."""
+        settings = self.store.settings
+        return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
+
     async def _read_overview(self, now_s: float) -> None:
         store = self.store
         names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new", "fresh"]
@@ -159,6 +174,7 @@ class Catalogue:
         }
         self._ranker_states = states
         names_of = {int(code): name.decode() for name, code in types.items()}
+        purchases, strong = self._kinds(names_of)
         self.overview = Overview(
             clock_s=float(clock or 0),
             accepted_at=float(accepted_at or 0),
@@ -171,8 +187,8 @@ class Catalogue:
                 ]
             ),
             types=names_of,
-            purchases=_codes(names_of, store.settings.purchase_types),
-            strong=_codes(names_of, store.settings.strong_types),
+            purchases=purchases,
+            strong=strong,
             rankers=rankers,
             serving={
                 name: (serving or b"blend").decode()

@@ -181,14 +181,11 @@ async def _interactions(
     recommender: Recommender, user_id: str | None, now_s: float
 ) -> dict[str, set[str]]:
     """Types of the user's events by item; see `models.filters.seen_types`."""
-    overview = await recommender.catalogue.refresh(now_s)
     history = await recommender.situations.history(user_id, None, now_s=now_s)
+    types = (await recommender.catalogue.knowing(history.types, now_s)).types
     is_item = history.items > 0
     items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
     names = await recommender.catalogue.names(items)
-    types = overview.types
-    if any(code not in types for code in codes):
-        types = await recommender.store.event_types()
     return seen_types(
         (name, types[code])
         for name, code in zip(names, codes, strict=True)

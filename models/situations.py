@@ -81,6 +81,8 @@ class Situations:
         history = await self.history(user_id, session_id, now_s=now_s)
         if more is not None:
             history = merge_histories(history, more)
+        if exclude_purchased:
+            overview = await self._catalogue.knowing(history.types, now_s)
         looking_at = 0
         if item_id is not None:
             looking_at = (await self._store.item_indexes([item_id]))[0]

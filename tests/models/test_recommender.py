@@ -198,6 +198,20 @@ async def test_purchases_can_be_left_out(shop: Shop, kind: str) -> None:
     assert "stove" in ids(await shop.recommend("bob", exclude_purchased=True))
 
 
+async def test_the_very_first_purchase_can_be_left_out(make_store: Callable[..., Store]) -> None:
+    """A type of events that came up after what is held was read counts at once."""
+    shop = Shop(make_store(cache_s=60))
+    await shop.send("bob", "tent", "stove", "lamp")
+    await shop.recommend("bob")
+    read_at = shop.now_s
+    await shop.send("ada", "stove", kind="purchase")
+    await shop.send("ada", "tent")
+
+    shop.now_s = read_at
+    assert "lamp" in ids(await shop.recommend("ada", exclude_purchased=True))
+    assert "stove" not in ids(await shop.recommend("ada", exclude_purchased=True))
+
+
 async def test_similar_and_ranked(shop: Shop) -> None:
     """Similar items were seen together; a given list is ordered, unknown ones last at 0."""
     await shop.send("ada", "tent")
