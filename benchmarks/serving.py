@@ -15,15 +15,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from urllib.error import URLError
-
-import redis
 
 from benchmarks.conditions import ROOT, command, median, report, servers, until
 from benchmarks.state import fill
 from models.settings import Settings
+from models.store import Store, connect
 from ops.embedded import free_port
 
 EMPTY = """
@@ -79,11 +77,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def serve(settings: Settings, order: str) -> None:
+async def serve(settings: Settings, order: str) -> None:
     """Have the API serve an order, as the guard would say it; see `models.prequential`."""
-    with redis.Redis.from_url(settings.redis) as client:
-        client.hset(f"{{{settings.group}}}:ranker", "interactions:serving", order)
-    time.sleep(2 * settings.cache_s)
+    store = Store(connect(settings.redis), settings)
+    await store.redis.hset(store.key("ranker"), "interactions:serving", order)
+    await store.redis.aclose()
+    await asyncio.sleep(2 * settings.cache_s)
 
 
 def main() -> None:
@@ -118,9 +117,9 @@ def main() -> None:
                 for run in range(options.runs + 1):
                     empty_rate, _ = wrk(empty_url, options.seconds)
                     fast = SCRIPT.format(seed=run, users=options.users, delay_ms=0)
-                    serve(settings, "ranker")
+                    asyncio.run(serve(settings, "ranker"))
                     alike_rate, _ = wrk(url, options.seconds, fast)
-                    serve(settings, "ranker-alone")
+                    asyncio.run(serve(settings, "ranker-alone"))
                     rate, _ = wrk(url, options.seconds, fast)
                     delay_ms = round(1000 * CONNECTIONS / options.rate)
                     slow = SCRIPT.format(seed=run, users=options.users, delay_ms=delay_ms)

@@ -151,18 +151,15 @@ class _Link(asyncio.Protocol):
         )
         self._timeout_s = timeout_s
         self._on_lost = on_lost
-        self._sent: deque[tuple[_Command, float]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._sent: deque[tuple[_Command, asyncio.TimerHandle]] = deque()
         self._loop = asyncio.get_running_loop()
         self._error: Exception = redis.exceptions.ConnectionError("the server closed a connection")
 
     def send(self, command: _Command) -> None:
         """Send a command; its answer comes after those of all before."""
         command.tries += 1
-        until = self._loop.time() + self._timeout_s
-        self._sent.append((command, until))
-        if self._timer is None:
-            self._timer = self._loop.call_at(until, self._look)
+        timer = self._loop.call_later(self._timeout_s, self._give_up)
+        self._sent.append((command, timer))
         self._transport.write(command.packed)
 
     def data_received(self, data: bytes) -> None:
@@ -171,7 +168,8 @@ class _Link(asyncio.Protocol):
         while (answer := self._reader.gets()) is not False:
             if isinstance(answer, hiredis.PushNotification):
                 continue
-            command, _ = self._sent.popleft()
+            command, timer = self._sent.popleft()
+            timer.cancel()
             if isinstance(answer, Exception):
                 command.fail(answer)
             else:
@@ -180,22 +178,11 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Let who closed it know, and who had commands under way."""
         self._streams.connection_lost(error)
-        if self._timer is not None:
-            self._timer.cancel()
+        for _, timer in self._sent:
+            timer.cancel()
         self._on_lost([command for command, _ in self._sent], self._error)
 
-    def _look(self) -> None:
-        """Give the connection up if the oldest command has no answer, or look again when it is due.
-
-        One timer for all: to set and cancel one for each takes longer than to send it.
-        """
-        self._timer = None
-        if not self._sent:
-            return
-        _, until = self._sent[0]
-        if until > self._loop.time():
-            self._timer = self._loop.call_at(until, self._look)
-            return
+    def _give_up(self) -> None:
         # A late answer must not be taken for another's: nothing more is read of this connection.
         self._error = redis.exceptions.TimeoutError(f"no answer within {self._timeout_s} s")
         self._transport.abort()

@@ -28,7 +28,7 @@ class Trials:
         self._catalogue = catalogue
         self._rng = rng
         self._overview: Overview | None = None
-        self._named: list[tuple[int, str]] = []
+        self._named: list[tuple[int, str | None]] = []
         self._orders: Iterator[list[int]] = itertools.repeat([])
 
     async def order(self, now_s: float) -> Iterator[tuple[int, str]]:
@@ -38,18 +38,15 @@ class Trials:
             # Others go on with what was drawn before: not all shall draw the same again.
             self._overview = overview
             await self._draw(overview, now_s)
-        return map(self._named.__getitem__, next(self._orders))
+        order = map(self._named.__getitem__, next(self._orders))
+        return ((item, name) for item, name in order if name is not None)
 
     async def _draw(self, overview: Overview, now_s: float) -> None:
         new = overview.tops["new"]
         stats = await self._catalogue.stats(new, now_s)
         young = (overview.clock_s - stats["first"] < AGE_S) & (stats["events"] < EVENTS)
-        items, events = new[young].tolist(), stats["events"][young].tolist()
+        items, events = new[young].tolist(), stats["events"][young].astype(np.float64)
+        shown = np.array([overview.tried.get(item, 0) for item in items], np.float64)
         names = await self._catalogue.names(items)
-        met = zip(items, names, events, strict=True)
-        known = [(item, name, count) for item, name, count in met if name is not None]
-        counts = np.array([count for *_, count in known], np.float64)
-        shown = np.array([overview.tried.get(item, 0) for item, *_ in known], np.float64)
-        orders = [drawn(counts, shown, len(known), self._rng).tolist() for _ in range(ORDERS)]
-        self._named = [(item, name) for item, name, _ in known]
-        self._orders = itertools.cycle(orders)
+        orders = [drawn(events, shown, len(items), self._rng).tolist() for _ in range(ORDERS)]
+        self._named, self._orders = list(zip(items, names, strict=True)), itertools.cycle(orders)
