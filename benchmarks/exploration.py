@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Exploring(Order):
     def __init__(self, live: Live, share: float) -> None:
         super().__init__(live, ORDERS["user-personalization"])
         self._n = int(share * LISTED)
-        self._rng = np.random.default_rng(7)
+        self._chance, self._rng = random.Random(7), np.random.default_rng(7)
         self._trials: tuple[Catalogue, Trials] | None = None
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
@@ -60,7 +61,7 @@ class Exploring(Order):
         tried = list(
             itertools.islice((item - 1 for item, _ in order if item - 1 not in out), self._n)
         )
-        shown = placed(listed, tried, self._rng)
+        shown = placed(listed, tried, self._chance)
         items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
         return Ranked(items, -np.arange(len(items), dtype=np.float64))
 

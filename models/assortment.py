@@ -5,6 +5,7 @@ Pure functions on places, which count candidates from 0; nothing here reads a st
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
@@ -66,15 +67,13 @@ def drawn(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> In
     return np.argsort(-chances, kind="stable")[:n]
 
 
-def placed(listed: Sequence[T], tried: Sequence[T], rng: np.random.Generator) -> list[T]:
+def placed(listed: Sequence[T], tried: Sequence[T], chance: random.Random) -> list[T]:
     """The list with items to try at random places of its second half, as long as it was.
 
-    >>> placed([5, 6, 7, 8], [9], np.random.default_rng(7))[:2]
+    >>> placed([5, 6, 7, 8], [9], random.Random(7))[:2]
     [5, 6]
     """
     kept = list(listed[: len(listed) - len(tried)])
     for item in tried:
-        first = len(listed) // 2
-        # A float, for drawing an integer takes several times as long.
-        kept.insert(first + int(rng.random() * (len(kept) + 1 - first)), item)
+        kept.insert(chance.randint(len(listed) // 2, len(kept)), item)
     return kept

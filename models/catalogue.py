@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,7 +106,8 @@ class Catalogue:
         self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
-        self.known_names: dict[int, str] = {}
+        self._names: list[str | None] = []
+        self._n_names = 0
         self._owners: dict[int, str] = {}
         self._columns: tuple[float, frozenset[str]] = (-1e18, frozenset())
         self._counts: dict[str, tuple[float, Counts]] = {}
@@ -313,18 +314,34 @@ class Catalogue:
 
         Where some must be read, those of `others` are read along: they will be wanted next.
         """
-        if len(self.known_names) > self._max_names:
-            # A new one, for requests under way still count on the old.
-            self.known_names = {}
-        known = self.known_names
+        names, n_known = self._names, len(self._names)
         try:
-            return [known[item] for item in items]
-        except KeyError:
-            missing = [item for item in (*items, *others.tolist()) if item not in known]
-        for item, name in zip(missing, await self.store.item_ids(missing), strict=True):
-            if name is not None:
-                known[item] = name
-        return [known.get(item) for item in items]
+            found = [names[item] for item in items]
+        except IndexError:
+            found = [names[item] if item < n_known else None for item in items]
+        if None in found:
+            wanted = (*items, *others.tolist())
+            missing = [item for item in wanted if item >= n_known or names[item] is None]
+            read = dict(zip(missing, await self.store.item_ids(missing), strict=True))
+            found = [name or read[item] for item, name in zip(items, found, strict=True)]
+            self._keep(read)
+        return found
+
+    def known_names(self, items: Iterable[int]) -> list[str]:
+        """The names of those that are held; reads nothing."""
+        found = (self._names[item] for item in items if item < len(self._names))
+        return [name for name in found if name is not None]
+
+    def _keep(self, names: Mapping[int, str | None]) -> None:
+        # Indexes are given in turn, so that a list has no more gaps than there are names unasked for.
+        found = {item: name for item, name in names.items() if name is not None}
+        if self._n_names + len(found) > self._max_names:
+            self._names, self._n_names = [], 0
+        held = self._names
+        held.extend([None] * (max(found, default=0) + 1 - len(held)))
+        for item, name in found.items():
+            self._n_names += held[item] is None
+            held[item] = name
 
     async def owners(self, numbers: Sequence[int]) -> list[str]:
         """Whose histories these are; those that are gone become one that nobody has.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -62,8 +63,8 @@ class Recommender:
         self.store = store
         self.catalogue = catalogue or Catalogue(store)
         self.situations = Situations(store, self.catalogue)
-        self._rng = np.random.default_rng(seed)
-        self._trials = Trials(self.catalogue, self._rng)
+        self._chance = random.Random(seed)
+        self._trials = Trials(self.catalogue, np.random.default_rng(seed))
 
     async def recommend(
         self,
@@ -225,13 +226,11 @@ class Recommender:
 
     def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""
-        overview, names = self.catalogue.overview, self.catalogue.known_names
+        overview = self.catalogue.overview
         if overview.read_at < 0:
             return None
         heads = [overview.tops[name] for name in ("hour", "day", "week", "all")]
-        found = [
-            names[item] for item in dict.fromkeys(np.concatenate(heads).tolist()) if item in names
-        ]
+        found = self.catalogue.known_names(dict.fromkeys(np.concatenate(heads).tolist()))
         items = [Recommendation(name, 1.0 / place) for place, name in enumerate(found[:k], 1)]
         return Answer(items, "trending-now", "cached", 0.0, overview.accepted_at)
 
@@ -338,7 +337,7 @@ class Recommender:
                 if len(tried) == n:
                     break
         added = [Recommendation(name, 0.0, EXPLORED, is_exploration=True) for name in tried]
-        return placed(items, added, self._rng)
+        return placed(items, added, self._chance)
 
     async def _explained(
         self, situation: Situation, items: list[Recommendation], matrix: Floats, ranker: Ranker

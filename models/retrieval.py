@@ -132,13 +132,14 @@ def blend(signals: Floats) -> Floats:
 
     Each signal counts relative to its greatest value among the candidates.
     """
-    scores = np.zeros(len(signals))
-    for part in range(len(BLENDED)):
-        greatest = LEAST
-        for at in range(len(signals)):
-            greatest = max(greatest, signals[at, BLENDED[part]])
-        for at in range(len(signals)):
-            scores[at] += BLEND_WEIGHTS[part] / greatest * signals[at, BLENDED[part]]
+    greatest, scores = np.full(len(BLENDED), LEAST), np.zeros(len(signals))
+    for at in range(len(signals)):
+        for part in range(len(BLENDED)):
+            greatest[part] = max(greatest[part], signals[at, BLENDED[part]])
+    weights = BLEND_WEIGHTS / greatest
+    for at in range(len(signals)):
+        for part in range(len(BLENDED)):
+            scores[at] += weights[part] * signals[at, BLENDED[part]]
     return scores
 
 
@@ -224,11 +225,10 @@ def _retrieved(
         hop_words, hop_logs, hop_lengths, hop_weights,
     )  # fmt: skip
     scores = blend(signals)
-    greatest = LEAST
-    for at in range(len(scores)):
-        greatest = max(greatest, signals[at, ALIKE])
-    for at in range(len(scores)):
-        scores[at] += FILLING / greatest * signals[at, ALIKE]
+    if len(alike_items):
+        filling = FILLING / max(signals[:, ALIKE].max(), LEAST)
+        for at in range(len(scores)):
+            scores[at] += filling * signals[at, ALIKE]
     for item in barred:
         place = table[slot_of(table, items, item)]
         if place >= 0:

@@ -50,7 +50,9 @@ def put(table: Indexes, items: Indexes, n: int, item: int) -> tuple[int, int]:
     `table` holds the places of these items; both have room for one more.
     """
     slot = slot_of(table, items, item)
-    if table[slot] < 0:
-        table[slot], items[n] = n, item
-        n += 1
-    return table[slot], n
+    place = table[slot]
+    if place >= 0:
+        return place, n
+    # By a branch, so that the next item need not wait for what this one turned out to be.
+    table[slot], items[n] = n, item
+    return n, n + 1

@@ -45,7 +45,7 @@ def test_what_is_tried_stands_in_the_second_half(n: int, tried: int, seed: int) 
     tried = min(tried, n // 2)
     listed, new = list(range(n)), [100 + number for number in range(tried)]
 
-    result = placed(listed, new, np.random.default_rng(seed))
+    result = placed(listed, new, random.Random(seed))
 
     assert len(result) == n
     assert result[: n // 2] == listed[: n // 2]
