@@ -24,7 +24,7 @@ from models.compiled import compiled
 from models.lifts import NO_CIRCUMSTANCES, Circumstance, Circumstances, Counts, unpack_counts
 from models.metadata import PropertiesCache
 from models.objectives import STORED
-from models.ranking import OBJECTIVES, Objective, Ranker
+from models.ranking import OBJECTIVES, UNLEARNED, Objective, Ranker
 from models.records import Properties
 from models.retrieval import heads_of
 from models.store import Store
@@ -91,6 +91,10 @@ class Overview:
     )
     tried: dict[int, int] = field(default_factory=dict)
     read_at: float = -1e18
+
+    def order(self, objective: Objective) -> Ranker:
+        """The ranker whose order is to be served."""
+        return UNLEARNED if self.serving[objective] == "blend" else self.rankers[objective]
 
 
 class Catalogue:
@@ -333,7 +337,7 @@ class Catalogue:
         return [name for name in found if name is not None]
 
     def _keep(self, names: Mapping[int, str | None]) -> None:
-        # Indexes are given in turn, so that a list has no more gaps than there are names unasked for.
+        # Indexes are given in turn: a list has no more gaps than there are names unasked for.
         found = {item: name for item, name in names.items() if name is not None}
         if self._n_names + len(found) > self._max_names:
             self._names, self._n_names = [], 0

@@ -18,8 +18,8 @@ from models.circumstances import Said, circumstances_of
 from models.events import event_hash
 from models.features import without_alike
 from models.objectives import counted, courses, teach
-from models.ranking import Objective, Ranker
-from models.recommender import UNLEARNED, Recommender
+from models.ranking import UNLEARNED, Objective, Ranker
+from models.recommender import Recommender
 from models.sessions import NO_HISTORY, History, merge_histories
 from models.settings import Settings
 from models.situations import Situation

@@ -112,3 +112,7 @@ class Ranker:
             name: np.array(stored[name]) for name in ("weights", "squares", "mean", "variance")
         }
         return cls(**arrays, n_examples=stored["n_examples"])
+
+
+UNLEARNED = Ranker()
+"""Ranks by the blend: what is served until the learned ranker has proved better."""

@@ -16,7 +16,7 @@ from models.catalogue import Catalogue, Overview
 from models.lifts import NO_CIRCUMSTANCES, Circumstances, moved, popularity
 from models.metadata import same_category
 from models.neighbours import unpack_neighbours
-from models.ranking import Objective, Ranker
+from models.ranking import UNLEARNED, Objective, Ranker
 from models.reasons import Cause, Reason, causes_of, contributions
 from models.records import categories_of
 from models.retrieval import (
@@ -50,9 +50,6 @@ CATEGORIES_OF = 3
 EXPLORED = (Reason("exploration"),)
 """Why an item is there that was not ranked."""
 
-UNLEARNED = Ranker()
-"""Ranks by the blend: what is served until the learned ranker has proved better."""
-
 
 class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
@@ -63,6 +60,9 @@ class Recommender:
         self.store = store
         self.catalogue = catalogue or Catalogue(store)
         self.situations = Situations(store, self.catalogue)
+        settings = store.settings
+        self._shares = {"popular": settings.popular_share, "category": settings.category_share}
+        self._is_capped = min(self._shares.values()) < 1
         self._chance = random.Random(seed)
         self._trials = Trials(self.catalogue, np.random.default_rng(seed))
 
@@ -105,6 +105,7 @@ class Recommender:
             exclude_purchased=exclude_purchased,
             objective=objective,
             added=met.best,
+            k=None if reasons or self._is_capped else k,
         )
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
@@ -296,14 +297,13 @@ class Recommender:
     async def _best(
         self, situation: Situation, scores: Floats, k: int, now_s: float
     ) -> list[Recommendation]:
-        settings, items = self.store.settings, situation.candidates.items
-        shares = {"popular": settings.popular_share, "category": settings.category_share}
-        if min(shares.values()) == 1:
+        items = situation.candidates.items
+        if not self._is_capped:
             ranked = await self._named(*likeliest(items, scores, k), k, others=items)
         else:
             ranked = await self._named(*likeliest(items, scores, len(items)), len(items))
             kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
-            most = {what: math.ceil(share * k) for what, share in shares.items()}
+            most = {what: math.ceil(share * k) for what, share in self._shares.items()}
             ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
 
@@ -399,6 +399,5 @@ class Recommender:
 
 
 def _served(overview: Overview, objective: Objective) -> tuple[Ranker, Level]:
-    if overview.serving[objective] == "blend":
-        return UNLEARNED, "retrieved"
-    return overview.rankers[objective], "ranked"
+    ranker = overview.order(objective)
+    return ranker, "retrieved" if ranker is UNLEARNED else "ranked"

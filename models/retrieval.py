@@ -162,25 +162,37 @@ def best_places(scores: Floats, k: int, most: int) -> Indexes:
     return places[:n]
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1]))(i8[::1], i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1]))
+@compiled(
+    Tuple((i8[::1], f8[:, ::1]))(
+        i8[::1], i8[::1], i8, i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1],
+    )
+)  # fmt: skip
 def _gathered(
     places: Indexes,
-    others: Indexes,
+    heads: Indexes,
+    most_unseen: int,
+    known: Indexes,
     barred: Indexes,
     seen: Indexes,
     seen_signals: Floats,
     seen_table: Indexes,
 ) -> tuple[Indexes, Floats]:
-    """What stands at the places, then others; each once, with its signals, and no barred others."""
-    size = len(places) + len(others)
+    """What stands at the places, then heads, then the first of the known; each once.
+
+    With their signals, and without what is barred. Of heads that are neither seen nor known come
+    only the first `most_unseen`.
+    """
+    own = known[:OWN]
+    size = len(places) + len(heads) + len(own)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    table, n, out = empty_table(size), 0, table_of(barred)
+    table, n, out, mine = empty_table(size), 0, table_of(barred), table_of(known)
     for at in range(size):
         if at < len(places):
             place = places[at]
             item = seen[place]
         else:
-            item = others[at - len(places)]
+            at_head = at - len(places)
+            item = heads[at_head] if at_head < len(heads) else own[at_head - len(heads)]
             if out[slot_of(out, barred, item)] >= 0:
                 continue
             # It may be co-visited without being among the best, and keeps its signals.
@@ -188,6 +200,10 @@ def _gathered(
         slot = slot_of(table, items, item)
         if table[slot] >= 0:
             continue
+        if place < 0 and mine[slot_of(mine, known, item)] < 0:
+            if most_unseen == 0:
+                continue
+            most_unseen -= 1
         table[slot], items[n] = n, item
         if place >= 0:
             for signal in range(N_SIGNALS):
@@ -199,7 +215,7 @@ def _gathered(
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
         u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], i8[::1], i8[::1],
+        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
     )
 )  # fmt: skip
 def _retrieved(
@@ -215,7 +231,8 @@ def _retrieved(
     hop_lengths: Indexes,
     hop_weights: Floats,
     heads: Indexes,
-    own: Indexes,
+    most_unseen: int,
+    known: Indexes,
     barred: Indexes,
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
@@ -234,8 +251,7 @@ def _retrieved(
         if place >= 0:
             scores[place] = -np.inf
     best = best_places(scores, CO_VISITED, CO_VISITED)
-    others = np.concatenate((heads, own))
-    return _gathered(best, others, barred, items, signals, table)
+    return _gathered(best, heads, most_unseen, known, barred, items, signals, table)
 
 
 def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:
@@ -251,6 +267,7 @@ def retrieve(
     barred: Indexes = NOTHING,
     others: Alike = NOBODY,
     hops: Hops = NO_HOPS,
+    most_unseen: int | None = None,
 ) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
 
@@ -268,18 +285,20 @@ def retrieve(
         As of `alike`.
     hops
         Where `strongest` says that it should be looked further.
+    most_unseen
+        How many heads may come that are neither co-visited nor in the history; the first ones.
 
     Returns
     -------
     Candidates
         At most `CO_VISITED` + `OWN` items, beside the heads.
     """
-    own = context.items[:OWN]
     further, logs, lengths = joined(hops.lists)
+    most = len(heads) if most_unseen is None else most_unseen
     return Candidates(
         *_retrieved(
             *joined(lists), context.times, clock_s, others.items, others.weights,
-            further, logs, lengths, hops.weights, heads, own, barred,
+            further, logs, lengths, hops.weights, heads, most, context.items, barred,
         )
     )  # fmt: skip
 
@@ -297,4 +316,4 @@ def only(
         *joined(lists), context.times, ages(clock_s), others.items, others.weights,
         *joined(hops.lists), hops.weights,
     )  # fmt: skip
-    return Candidates(*_gathered(NOTHING, items, NOTHING, *seen))
+    return Candidates(*_gathered(NOTHING, items, len(items), NOTHING, NOTHING, *seen))

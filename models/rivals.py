@@ -13,7 +13,7 @@ from models.evaluation import Interaction, Ranked, Rival
 from models.features import FEATURES
 from models.layout import FADE, WINDOW
 from models.local import Local
-from models.recommender import UNLEARNED
+from models.ranking import UNLEARNED
 from models.situations import Situation
 from models.tables import Floats, Indexes
 

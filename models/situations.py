@@ -18,6 +18,7 @@ from models.retrieval import NO_CANDIDATES, Candidates, retrieve
 from models.sessions import History, merge_histories, unpack_history
 from models.store import Store
 from models.tables import NOTHING, Floats, Indexes
+from models.unseen import Unseen
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Situations:
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._unseen = Unseen(catalogue)
 
     async def history(
         self, user_id: str | None, session_id: str | None, *, now_s: float
@@ -70,12 +72,14 @@ class Situations:
         learning: bool = False,
         objective: Objective = "interactions",
         added: Indexes = NOTHING,
+        k: int | None = None,
     ) -> Situation:
         """What is known at this moment of a user, and the candidates that follow from it.
 
         `barred` items are none of them; that is the last one looked at, if not given. `more` events
         of the user count that the store does not have. `added` items are candidates, too. For
-        `learning`, everything is looked at, also what does not pay to look at in serving.
+        `learning`, everything is looked at, also what does not pay to look at in serving. Where
+        only the best `k` are wanted, heads that cannot be among them are left out.
         """
         overview = await self._catalogue.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
@@ -95,14 +99,18 @@ class Situations:
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])
+        heads = np.concatenate([overview.heads, added])
+        if k is not None and not len(added):
+            heads = await self._unseen.order(overview, objective, now_s)
         situation.candidates = retrieve(
             situation.context,
             situation.lists,
-            np.concatenate([overview.heads, added]) if len(added) else overview.heads,
+            heads,
             overview.clock_s,
             barred,
             situation.others,
             situation.hops,
+            len(heads) if k is None or len(added) else k,
         )
         return situation
 
