@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from models import layout
 from models.circumstances import circumstances_of
 from models.compiled import compiled
+from models.features import STATS
 from models.lifts import NO_CIRCUMSTANCES, Circumstance, Circumstances, Counts, unpack_counts
 from models.metadata import PropertiesCache
 from models.objectives import STORED
@@ -275,10 +276,8 @@ class Catalogue:
         """``(n,)`` counts and popularities of the items."""
         if not len(items):
             return np.zeros(0, layout.STAT)
-        older_s = now_s - self.store.settings.cache_s
-        highest, oldest, newest = _page_times(
-            self._page_read_at, items, older_s, self._pages_wanted
-        )
+        cache_s = self.store.settings.cache_s
+        stats, highest, oldest, newest = self._taken(items, now_s - cache_s)
         if highest >= len(self._page_read_at):
             self._grow(highest + 1)
             oldest = -1e18
@@ -286,10 +285,13 @@ class Catalogue:
             pages = np.unique(items // layout.PAGE)
             stale = np.abs(now_s - self._page_read_at[pages]) > STALE_PAGE_S
             await self._read_pages(pages[stale], now_s)
-        elif oldest < older_s and (self._page_task is None or self._page_task.done()):
+            stats, *_ = self._taken(items, now_s - cache_s)
+        elif now_s - oldest > cache_s and (self._page_task is None or self._page_task.done()):
             self._page_task = _behind(self._read_wanted(now_s))
-        stats: NDArray[np.void] = self._stats.take(items)
         return stats
+
+    def _taken(self, items: Indexes, older_s: float) -> tuple[NDArray[np.void], int, float, float]:
+        return _stats_of(self._stats, self._page_read_at, items, older_s, self._pages_wanted)
 
     async def _read_wanted(self, now_s: float) -> None:
         pages = np.flatnonzero(self._pages_wanted)[:MAX_PAGES]
@@ -397,21 +399,27 @@ def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool
     return table
 
 
-@compiled(Tuple((i8, f8, f8))(f8[::1], i8[::1], f8, b1[::1]))
-def _page_times(
-    page_read_at: Floats, items: Indexes, older_s: float, wanted: NDArray[np.bool_]
-) -> tuple[int, float, float]:
-    """The highest page of the items, and when the first and the last read of them was read.
+@compiled(Tuple((STATS, i8, f8, f8))(STATS, f8[::1], i8[::1], f8, b1[::1]))
+def _stats_of(
+    held: NDArray[np.void],
+    page_read_at: Floats,
+    items: Indexes,
+    older_s: float,
+    wanted: NDArray[np.bool_],
+) -> tuple[NDArray[np.void], int, float, float]:
+    """What is held of the items, their highest page, and when the first and the last was read.
 
     Pages that were read before `older_s` are marked as wanted.
     """
     highest, oldest, newest = 0, np.inf, -np.inf
-    for item in items:
-        page = item // layout.PAGE
+    stats = np.empty(len(items), held.dtype)
+    for at in range(len(items)):
+        page = items[at] // layout.PAGE
         highest = max(highest, page)
         if page < len(page_read_at):
+            stats[at] = held[items[at]]
             read_at = page_read_at[page]
             oldest, newest = min(oldest, read_at), max(newest, read_at)
             if read_at < older_s:
                 wanted[page] = True
-    return highest, oldest, newest
+    return stats, highest, oldest, newest

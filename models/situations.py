@@ -99,9 +99,12 @@ class Situations:
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])
-        heads = np.concatenate([overview.heads, added])
-        if k is not None and not len(added):
+        if k is None or len(added):
+            heads = np.concatenate([overview.heads, added])
+            most_unseen = len(heads)
+        else:
             heads = await self._unseen.order(overview, objective, now_s)
+            most_unseen = k
         situation.candidates = retrieve(
             situation.context,
             situation.lists,
@@ -110,7 +113,7 @@ class Situations:
             barred,
             situation.others,
             situation.hops,
-            len(heads) if k is None or len(added) else k,
+            most_unseen,
         )
         return situation
 
