@@ -248,6 +248,13 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
     help="Learn all of FILE first, then ask for every event of this file.",
 )
 @click.option("--frozen", is_flag=True, help="With --test: learn nothing from the test.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=7,
+    show_default=True,
+    help="Of the shuffle of events of one moment.",
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(
@@ -277,13 +284,13 @@ def evaluate(
         found, n_bad = interactions(rows, min_value=options["min_value"])
         if n_bad:
             _say(f"{path}: {n_bad} bad rows")
-        return in_order(found)[: options["limit"]]
+        return in_order(found, seed=options["seed"])[: options["limit"]]
 
     events = recorded(file)
     planned = (
         split_steps(events, recorded(test), frozen=options["frozen"])
         if test
-        else steps(events, kind, max_queries=options["max_queries"])
+        else steps(events, kind, max_queries=options["max_queries"], seed=options["seed"])
     )
     outcomes = _evaluated(planned, recipes, learn_every=options["learn_every"])
     n_items = len({step.event.item for step in planned})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import Counter
 
+from models.answers import Answer
 from models.store import RETRY_ERRORS, Store
 
 LOG = logging.getLogger(__name__)
@@ -24,25 +25,26 @@ class Impressions:
     """Writes served lists behind the answers, many in one round trip."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Store, dict[str, list[str]]] = {}
-        self._tried: dict[Store, list[str]] = {}
+        self._waiting: dict[Store, dict[str, tuple[Answer, Sequence[str] | None]]] = {}
         self._n_waiting = 0
         self._task: asyncio.Task[None] | None = None
 
     def log(
-        self, store: Store, recommendation_id: str, item_ids: list[str], tried: Sequence[str] = ()
+        self,
+        store: Store,
+        recommendation_id: str,
+        answer: Answer,
+        item_ids: Sequence[str] | None = None,
     ) -> None:
         """Remember to write a served list to its group's store; never blocks.
 
-        `tried` items stand in it for exploration.
+        `item_ids` are what was served, if not given all items of the answer.
         """
         if self._n_waiting >= MOST_WAITING:
             IMPRESSIONS.labels("dropped").inc()
             return
         self._n_waiting += 1
-        self._waiting.setdefault(store, {})[recommendation_id] = item_ids
-        if tried:
-            self._tried.setdefault(store, []).extend(tried)
+        self._waiting.setdefault(store, {})[recommendation_id] = answer, item_ids
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._flush())
 
@@ -50,10 +52,10 @@ class Impressions:
         while self._waiting:
             await asyncio.sleep(FLUSH_EVERY_S)
             waiting, self._waiting, self._n_waiting = self._waiting, {}, 0
-            tried, self._tried = self._tried, {}
-            for store, lists in waiting.items():
+            for store, served in waiting.items():
+                lists, tried = _written(served)
                 try:
-                    await store.log_served(lists, tried.get(store, ()))
+                    await store.log_served(lists, tried)
                 except RETRY_ERRORS as error:
                     IMPRESSIONS.labels("dropped").inc(len(lists))
                     LOG.warning("%d served lists were not logged: %s", len(lists), error)
@@ -65,3 +67,16 @@ class Impressions:
         if self._task is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+def _written(
+    served: Mapping[str, tuple[Answer, Sequence[str] | None]],
+) -> tuple[dict[str, Sequence[str]], list[str]]:
+    """Item ids by recommendationId, and those that stood in an answer for exploration."""
+    lists: dict[str, Sequence[str]] = {}
+    tried: list[str] = []
+    for recommendation_id, (answer, item_ids) in served.items():
+        all_items = [item.item_id for item in answer.items]
+        lists[recommendation_id] = all_items if item_ids is None else item_ids
+        tried += [item.item_id for item in answer.items if item.is_exploration]
+    return lists, tried

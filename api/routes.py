@@ -275,7 +275,6 @@ async def _reached(services: Services, asked: Waiting) -> bool | None:
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:
     recommendation_id = services.new_id()
-    item_ids = [item.item_id for item in answer.items]
-    services.serve(recommendation_id, answer, item_ids, services.store)
+    services.serve(recommendation_id, answer, services.store)
     now_s = services.clock()
     return encode(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))

@@ -74,9 +74,15 @@ class Services:
     shadow: Shadow | None = None
 
     def serve(
-        self, recommendation_id: str, answer: Answer, item_ids: list[str], store: Store
+        self,
+        recommendation_id: str,
+        answer: Answer,
+        store: Store,
+        item_ids: Sequence[str] | None = None,
     ) -> None:
-        """Note that a list is served out of a group's store: count it, and log it in there."""
-        tried = [item.item_id for item in answer.items if item.is_exploration]
-        self.impressions.log(store, recommendation_id, item_ids, tried)
+        """Note that a list is served out of a group's store: count it, and log it in there.
+
+        `item_ids` are what is served, if not given all items of the answer.
+        """
+        self.impressions.log(store, recommendation_id, answer, item_ids)
         _answers(answer.recipe, answer.level).inc()

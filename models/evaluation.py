@@ -85,9 +85,11 @@ def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interactio
     return ordered
 
 
-def steps(events: Sequence[Interaction], kind: Kind, *, max_queries: int) -> list[Step]:
+def steps(
+    events: Sequence[Interaction], kind: Kind, *, max_queries: int, seed: int = 7
+) -> list[Step]:
     """Which of the ordered events are asked about, by the protocol of the module."""
-    planned = _basket_steps(events) if kind == "baskets" else _choice_steps(events, kind)
+    planned = _basket_steps(events, seed=seed) if kind == "baskets" else _choice_steps(events, kind)
     eligible = [n for n, step in enumerate(planned) if step.query]
     every = max(1, math.ceil(len(eligible) / max_queries))
     asked = set(eligible[::every])
@@ -139,7 +141,7 @@ def _choice_steps(events: Sequence[Interaction], kind: Kind) -> list[Step]:
     return planned
 
 
-def _basket_steps(events: Sequence[Interaction], *, seed: int = 7) -> list[Step]:
+def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
     """One completion a basket of two lines or more, and the whole basket before its first line."""
     chance = random.Random(seed)
     warm = int(len(events) * WARM_UP)

@@ -328,11 +328,10 @@ class Recommender:
         n = int(self.store.settings.exploration_share * len(items))
         if not n:
             return items
-        known = {item.item_id for item in items}
-        own = situation.history.items.tolist()
+        listed, own = [item.item_id for item in items], situation.history.items.tolist()
         tried: list[str] = []
         for index, name in await self._trials.order(now_s):
-            if name not in known and index not in own:
+            if index not in own and name not in listed:
                 tried.append(name)
                 if len(tried) == n:
                     break

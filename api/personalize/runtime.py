@@ -55,7 +55,7 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
     for promotion in promotions:
         _promote(items, frozenset(promoted), promotion, asked.target)
     await _add_metadata(context, asked, columns, items)
-    services.serve(recommendation_id, answer, names, context.tenants.store(asked.target.group))
+    services.serve(recommendation_id, answer, context.tenants.store(asked.target.group), names)
     return {"itemList": items, "recommendationId": recommendation_id}
 
 
@@ -89,7 +89,7 @@ async def get_personalized_ranking(context: Context, request: dict[str, Any]) ->
     items = _items(names, answer, asked.target)
     await _add_metadata(context, asked, columns, items)
     recommendation_id = services.new_id()
-    services.serve(recommendation_id, answer, names, recommender.store)
+    services.serve(recommendation_id, answer, recommender.store)
     return {"personalizedRanking": items, "recommendationId": recommendation_id}
 
 

@@ -61,6 +61,26 @@ def test_order_is_by_time_and_says_nothing_else(events: list[Interaction]) -> No
     assert in_order(reversed(events)) == in_order(reversed(events))
 
 
+def test_the_seed_is_of_the_shuffle() -> None:
+    """Another seed gives another order to events of one moment, and other places in baskets."""
+    events = [Interaction("u", str(item), "click", 1.0) for item in range(20)]
+    baskets = [Interaction(f"u{n // 9}", str(n), "click", n // 9) for n in range(900)]
+
+    orders = {seed: in_order(events, seed=seed) for seed in (7, 8)}
+    asked = [
+        [
+            at
+            for at, step in enumerate(steps(baskets, "baskets", max_queries=100, seed=seed))
+            if step.query
+        ]
+        for seed in (7, 8)
+    ]
+
+    assert sorted(orders[7]) == sorted(orders[8])
+    assert orders[7] == in_order(events) != orders[8]
+    assert asked[0] != asked[1]
+
+
 @given(EVENTS, st.sampled_from(["sessions", "users", "baskets"]), st.integers(1, 20))
 def test_queries_are_fair(events: list[Interaction], kind: Kind, most: int) -> None:
     """Every event is taught; no query asks for what is barred, and not more than allowed."""
