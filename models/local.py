@@ -187,7 +187,7 @@ class Local:
     def follow(self, user: str, item: str, *, at_s: float) -> None:
         """Take an event into this user's context only; nobody else learns from it.
 
-        Kept in memory, the last 100 of each user; an item that is not known yet says nothing.
+        Kept in memory, the last `history_events` of each user; an item not known yet says nothing.
         """
         self._now_s = max(self._now_s, at_s)
         (index,) = self._loop.run_until_complete(self._store.item_indexes([item]))

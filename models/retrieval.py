@@ -46,7 +46,7 @@ CO_VISITED = 120
 TOPS_TAKEN = {"recent": 100, "week": 30, "new": 20}
 """Candidates from each top list. Those of other lists are among these, or are never right."""
 
-OWN = 50
+OWN = 150
 """Distinct own items, newest first, that are candidates again."""
 
 FILLING = 1e-3

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         300.0, ge=0, description="An event further in the future than this is refused."
     )
     history_events: int = Field(
-        100,
+        200,
         ge=10,
         le=1000,
         description="Events kept of each user or session; also the window "

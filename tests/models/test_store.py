@@ -190,7 +190,7 @@ async def test_everything_else_is_bounded(store: Store) -> None:
 
     assert len(history.items) == store.settings.history_events
     assert history.count == 2000
-    assert history.times.tolist() == list(range(NOW + 1900, NOW + 2000))
+    assert history.times.tolist() == list(range(NOW + 1800, NOW + 2000))
     for index in range(1, 701):
         raw = await store.redis.get(store.key(f"pairs:{index}"))
         items = [item for item in np.frombuffer(raw, layout.PAIR)["item"].tolist() if item]
