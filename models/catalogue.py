@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -320,23 +320,26 @@ class Catalogue:
 
         Where some must be read, those of `others` are read along: they will be wanted next.
         """
-        names, n_known = self._names, len(self._names)
-        try:
-            found = [names[item] for item in items]
-        except IndexError:
-            found = [names[item] if item < n_known else None for item in items]
+        found = self._held(items)
         if None in found:
             wanted = (*items, *others.tolist())
-            missing = [item for item in wanted if item >= n_known or names[item] is None]
+            known = zip(wanted, self._held(wanted), strict=True)
+            missing = [item for item, name in known if name is None]
             read = dict(zip(missing, await self.store.item_ids(missing), strict=True))
             found = [name or read[item] for item, name in zip(items, found, strict=True)]
             self._keep(read)
         return found
 
-    def known_names(self, items: Iterable[int]) -> list[str]:
+    def known_names(self, items: Collection[int]) -> list[str]:
         """The names of those that are held; reads nothing."""
-        found = (self._names[item] for item in items if item < len(self._names))
-        return [name for name in found if name is not None]
+        return [name for name in self._held(items) if name is not None]
+
+    def _held(self, items: Collection[int]) -> list[str | None]:
+        names = self._names
+        try:
+            return [names[item] for item in items]
+        except IndexError:
+            return [names[item] if item < len(names) else None for item in items]
 
     def _keep(self, names: Mapping[int, str | None]) -> None:
         # Indexes are given in turn: a list has no more gaps than there are names unasked for.

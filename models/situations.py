@@ -99,12 +99,11 @@ class Situations:
         if exclude_purchased:
             bought = history.items[overview.purchases[history.types]]
             barred = np.concatenate([barred, bought])
-        if k is None or len(added):
-            heads = np.concatenate([overview.heads, added])
-            most_unseen = len(heads)
-        else:
-            heads = await self._unseen.order(overview, objective, now_s)
-            most_unseen = k
+        heads, most_unseen = overview.heads, None
+        if len(added):
+            heads = np.concatenate([heads, added])
+        elif k is not None:
+            heads, most_unseen = await self._unseen.order(overview, objective, now_s), k
         situation.candidates = retrieve(
             situation.context,
             situation.lists,
