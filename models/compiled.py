@@ -24,12 +24,19 @@ if not numba.config.CACHE_DIR:
     numba.config.CACHE_DIR = str(Path(__file__).parent / "__pycache__" / f"numba-{_fingerprint()}")
 
 
-def compiled(signature: object) -> Callable[[F], F]:
+ANY_ORDER = {"reassoc", "contract", "nsz"}
+"""What LLVM may do where the order of sums does not matter; what is not finite stays so."""
+
+
+def compiled(signature: object, *, any_order: bool = False) -> Callable[[F], F]:
     """Compile a function of arrays and numbers for exactly the types of `signature`.
 
     That happens when its module is first loaded, seconds once: the machine code is kept beside the
     source or, where that folder is read-only, in the user's cache. Other types are an error and
-    never compiled in the middle of a request.
+    never compiled in the middle of a request. With `any_order` numbers are added in the order that
+    is fastest, the same at each call.
     """
-    decorate: Callable[[F], F] = numba.njit(signature, cache=True, error_model="numpy")
+    decorate: Callable[[F], F] = numba.njit(
+        signature, cache=True, error_model="numpy", fastmath=ANY_ORDER if any_order else False
+    )
     return decorate

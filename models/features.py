@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numba import f8, from_dtype, i8, u4, void
+from numba.types import UniTuple
 from numpy.typing import NDArray
 
 from models import layout
@@ -52,6 +53,8 @@ FEATURES: tuple[str, ...] = (
     "base_middle",
     "base_long",
     "base",
+    "length_step",
+    "gap_step",
 )
 """Features in the order of the matrix's columns.
 
@@ -61,7 +64,8 @@ item. own_age: log minutes. own_now: touched in this moment; own_before: own_cou
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. purchase_rate: logarithm of the share of purchases among the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
-length of the context.
+length of the context. *_step: of the request, the same for all its candidates, so that only the
+ranker's hidden layer makes something of them; see `steps_of`.
 """
 
 N_FEATURES = len(FEATURES)
@@ -69,6 +73,7 @@ POPULAR = FEATURES.index("popular_hour")
 TREND = FEATURES.index("trend")
 OWN = FEATURES.index("in_context")
 BASE = FEATURES.index("base")
+STEPS = FEATURES.index("length_step")
 
 LIFTED = (MOMENT, ALIKE)
 """Signals that say how much more than by chance: what is popular stands in every list."""
@@ -164,6 +169,23 @@ def _add_own(
         own[9] = own[3] * (1.0 - own[8])
 
 
+@compiled(UniTuple(f8, 2)(f8[::1], i8, f8))
+def _steps(times: Floats, length: int, clock_s: float) -> tuple[float, float]:
+    if length == 0:
+        return 0.0, 0.0
+    gap_s = max(clock_s - times[0], 0.0)
+    return round(math.log2(length)), round(0.5 * math.log2(1.0 + gap_s))
+
+
+def steps_of(context: Context, clock_s: float) -> tuple[float, float]:
+    """`length_step`: octaves of the context's length; `gap_step`: how long ago its newest event is.
+
+    The latter in steps of four times, from a second on. Few values: orders can be kept for each.
+    """
+    steps: tuple[float, float] = _steps(context.times, context.length, clock_s)
+    return steps
+
+
 def without_alike(matrix: Floats) -> Floats:
     """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
     left = matrix.copy()
@@ -193,6 +215,9 @@ def _features(
     """`features_of` as one piece of machine code."""
     matrix = _matrix(signals, stats, best, clock_s, length)
     _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s, length)
+    steps = _steps(times, length, clock_s)
+    for at in range(len(matrix)):
+        matrix[at, STEPS], matrix[at, STEPS + 1] = steps
     return matrix
 
 

@@ -1,15 +1,17 @@
-"""The online ranker: a linear model over named features, learned listwise by a River optimizer."""
+"""The online ranker: features and a hidden layer of them, learned listwise by River's AdaGrad."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
+from numba import f8
 
-from models.features import BASE, FEATURES
+from models.compiled import compiled
+from models.features import BASE, FEATURES, N_FEATURES
 from models.tables import Floats
 
 Objective = Literal["interactions", "purchases"]
@@ -24,20 +26,97 @@ BASE_WEIGHT = 1.0
 LEAST_RATE = 0.001
 """Running means and variances never forget slower than this."""
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
-START = np.zeros(len(FEATURES))
-START[BASE] = BASE_WEIGHT
+UNITS = 16
+"""Of the hidden layer. 8 gain two thirds as much, 32 a fifth more in twice the time."""
+
+N_PARAMETERS = N_FEATURES + N_FEATURES * UNITS + 2 * UNITS
+
+
+class Layers(NamedTuple):
+    """What a ranker learns, as views of one vector.
+
+    The score of standardised features `x` is
+    ``x @ weights + relu(x @ inward.T + shift) @ outward``.
+    """
+
+    weights: Floats
+    inward: Floats
+    shift: Floats
+    outward: Floats
+
+
+def layers(parameters: Floats) -> Layers:
+    """The parts of ``(N_PARAMETERS,)`` numbers, in place."""
+    ends = np.cumsum([N_FEATURES, N_FEATURES * UNITS, UNITS])
+    weights, inward, shift, outward = np.split(parameters, ends)
+    return Layers(weights, inward.reshape(UNITS, N_FEATURES), shift, outward)
+
+
+def _start() -> Floats:
+    """The blend: the hidden layer sees chance mixtures of features, and nothing comes out of it."""
+    start = np.zeros(N_PARAMETERS)
+    parts = layers(start)
+    parts.weights[BASE] = BASE_WEIGHT
+    chance = np.random.default_rng(1)
+    parts.inward[:] = chance.normal(size=parts.inward.shape) / np.sqrt(N_FEATURES)
+    return start
+
+
+START = _start()
+
+
+class Slopes(NamedTuple):
+    """Layers for features as they are, not standardised.
+
+    Attributes
+    ----------
+    slopes
+        ``(UNITS + 1, N_FEATURES)``, of each hidden unit and, last, of what goes by it.
+    shift, outward
+        ``(UNITS,)``.
+    """
+
+    slopes: Floats
+    shift: Floats
+    outward: Floats
+
+
+@compiled(f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], f8[::1]), any_order=True)
+def _scores(matrix: Floats, slopes: Floats, shift: Floats, outward: Floats) -> Floats:
+    # Not by BLAS, which is no faster here and gives equal rows different last digits.
+    scores = np.empty(len(matrix))
+    for at in range(len(matrix)):
+        score = 0.0
+        for column in range(N_FEATURES):
+            score += matrix[at, column] * slopes[UNITS, column]
+        for unit in range(0, UNITS, 4):
+            # Four at a time, so that no sum waits for itself.
+            first, second, third, fourth = shift[unit : unit + 4]
+            for column in range(N_FEATURES):
+                number = matrix[at, column]
+                first += number * slopes[unit, column]
+                second += number * slopes[unit + 1, column]
+                third += number * slopes[unit + 2, column]
+                fourth += number * slopes[unit + 3, column]
+            score += max(first, 0.0) * outward[unit]
+            score += max(second, 0.0) * outward[unit + 1]
+            score += max(third, 0.0) * outward[unit + 2]
+            score += max(fourth, 0.0) * outward[unit + 3]
+        scores[at] = score
+    return scores
 
 
 @dataclass
 class Ranker:
-    """Weights of standardised features, learned one choice at a time.
+    """Weights of standardised features and a hidden layer, learned one choice at a time.
 
     An example is the item a user chose among the candidates of that moment. The loss is the
     listwise softmax cross-entropy (Cao et al. 2007, "Learning to rank: from pairwise approach to
-    listwise approach"); River's AdaGrad makes the step. Scoring is one dot product and changes
-    nothing.
+    listwise approach"); River's AdaGrad makes the step. The hidden layer of rectified linear units
+    is for what one feature says depending on others, as popularity after a pause. Scoring is two
+    products and changes nothing.
 
     >>> ranker = Ranker()
     >>> rows = np.zeros((2, len(FEATURES))); rows[1, BASE] = 1.0
@@ -45,13 +124,13 @@ class Ranker:
     True
     """
 
-    weights: Floats = field(default_factory=START.copy)
-    squares: Floats = field(default_factory=lambda: np.zeros(len(FEATURES)))
-    mean: Floats = field(default_factory=lambda: np.zeros(len(FEATURES)))
-    variance: Floats = field(default_factory=lambda: np.ones(len(FEATURES)))
+    parameters: Floats = field(default_factory=START.copy)
+    squares: Floats = field(default_factory=lambda: np.zeros(N_PARAMETERS))
+    mean: Floats = field(default_factory=lambda: np.zeros(N_FEATURES))
+    variance: Floats = field(default_factory=lambda: np.ones(N_FEATURES))
     n_examples: int = 0
-    _slopes: tuple[Floats, Floats] | None = field(default=None, init=False, repr=False)
-    """The weights, and them by the features' spread, which every score takes."""
+    _slopes: tuple[Floats, Slopes] | None = field(default=None, init=False, repr=False)
+    """The parameters, and what they are for features as they are."""
 
     @functools.cached_property
     def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
@@ -63,11 +142,22 @@ class Ranker:
         optimizer.g2["w"] = self.squares
         return optimizer
 
+    @property
+    def slopes(self) -> Slopes:
+        """What scores take; made anew when something was learned."""
+        if self._slopes is None or self._slopes[0] is not self.parameters:
+            parts, spread = layers(self.parameters), np.sqrt(self.variance + 1e-6)
+            slopes = np.vstack([parts.inward, parts.weights]) / spread
+            shift = parts.shift - slopes[:UNITS] @ self.mean
+            self._slopes = self.parameters, Slopes(slopes, shift, parts.outward)
+        return self._slopes[1]
+
     def scores(self, matrix: Floats) -> Floats:
-        """A score for each row; only their order and differences mean something. Pure."""
-        if self._slopes is None or self._slopes[0] is not self.weights:
-            self._slopes = self.weights, self.weights / np.sqrt(self.variance + 1e-6)
-        scores: Floats = matrix @ self._slopes[1]
+        """A score for each row; only their order and differences mean something. Pure.
+
+        Equal rows have equal scores. About 8 µs at 165 candidates.
+        """
+        scores: Floats = _scores(matrix, *self.slopes)
         return scores
 
     def learn_one(self, rows: Floats, chosen: int) -> Ranker:
@@ -79,11 +169,9 @@ class Ranker:
         self.variance = self.variance + rate * (spread - self.variance)
         self.mean = self.mean + rate * (centre - self.mean)
         scaled = (rows - self.mean) / np.sqrt(self.variance + 1e-6)
-        scores = scaled @ self.weights
-        odds = np.exp(scores - scores.max())
-        gradient = (odds / odds.sum()) @ scaled - scaled[chosen]
-        self.weights = self._optimizer.step({"w": self.weights.copy()}, {"w": gradient})["w"]
-        self.squares = self._optimizer.g2["w"]
+        gradient = _gradient(layers(self.parameters), scaled, chosen)
+        step = self._optimizer.step({"w": self.parameters.copy()}, {"w": gradient})
+        self.parameters, self.squares = step["w"], self._optimizer.g2["w"]
         return self
 
     def state(self) -> bytes:
@@ -92,7 +180,7 @@ class Ranker:
             {
                 "version": STATE_VERSION,
                 "features": FEATURES,
-                "weights": self.weights.tolist(),
+                "parameters": self.parameters.tolist(),
                 "squares": self.squares.tolist(),
                 "mean": self.mean.tolist(),
                 "variance": self.variance.tolist(),
@@ -109,9 +197,23 @@ class Ranker:
         if stored["version"] != STATE_VERSION or tuple(stored["features"]) != FEATURES:
             return cls()
         arrays = {
-            name: np.array(stored[name]) for name in ("weights", "squares", "mean", "variance")
+            name: np.array(stored[name]) for name in ("parameters", "squares", "mean", "variance")
         }
         return cls(**arrays, n_examples=stored["n_examples"])
+
+
+def _gradient(parts: Layers, scaled: Floats, chosen: int) -> Floats:
+    """Of the loss by every parameter, in their order."""
+    sums = scaled @ parts.inward.T + parts.shift
+    lit = np.maximum(sums, 0.0)
+    scores = scaled @ parts.weights + lit @ parts.outward
+    odds = np.exp(scores - scores.max())
+    odds /= odds.sum()
+    odds[chosen] -= 1.0
+    inward = (sums > 0.0) * np.outer(odds, parts.outward)
+    return np.concatenate(
+        [odds @ scaled, (inward.T @ scaled).ravel(), inward.sum(axis=0), odds @ lit]
+    )
 
 
 UNLEARNED = Ranker()

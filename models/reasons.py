@@ -12,13 +12,16 @@ from models.context import Context
 from models.features import FEATURES
 from models.layout import FADES
 from models.neighbours import BOTH, Neighbours
-from models.ranking import Ranker
+from models.ranking import UNITS, Ranker
 from models.tables import Floats
 
 NO_HOPS: Mapping[int, Neighbours] = {}
 
 MOST = 3
 """Reasons given of one item, at most."""
+
+STILL = 1e-9
+"""A sum that moves by less has the slope it has in the end."""
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -59,11 +62,20 @@ SOURCES = np.array([_source(feature) for feature in FEATURES])
 
 
 def contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
-    """What each source adds to every candidate's score, against the mean of all; ``(n,)`` each.
+    """What each source adds to every candidate's score, against the mean candidate; ``(n,)`` each.
 
-    Together they are the score less its mean: they come from what ranked the items.
+    Integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") from
+    the mean candidate on: together they are the score less its own. On the way a hidden unit's sum
+    moves evenly, so that its mean slope is what it gives more in the end by what its sum is more.
     """
-    weighed = (matrix - matrix.mean(axis=0)) * (ranker.weights / np.sqrt(ranker.variance + 1e-6))
+    slopes, shift, outward = ranker.slopes
+    mean = matrix.mean(axis=0)
+    start, end = (rows @ slopes[:UNITS].T + shift for rows in (mean, matrix))
+    way = end - start
+    still = np.abs(way) < STILL
+    lit = np.maximum(end, 0.0) - np.maximum(start, 0.0)
+    opened = np.where(still, end > 0.0, lit / np.where(still, 1.0, way))
+    weighed = (matrix - mean) * ((opened * outward) @ slopes[:UNITS] + slopes[UNITS])
     return {
         str(source): weighed[:, source == SOURCES].sum(axis=1) for source in dict.fromkeys(SOURCES)
     }

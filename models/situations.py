@@ -11,7 +11,7 @@ from models.alike import NOBODY, Alike, alike, nearest
 from models.catalogue import Catalogue, Overview
 from models.context import Context, context_of
 from models.examples import Example, make_example
-from models.features import features_of
+from models.features import features_of, steps_of
 from models.hops import NO_HOPS, Hops, strongest
 from models.ranking import Objective, Ranker
 from models.retrieval import NO_CANDIDATES, Candidates, retrieve
@@ -103,7 +103,8 @@ class Situations:
         if len(added):
             heads = np.concatenate([heads, added])
         elif k is not None:
-            heads, most_unseen = await self._unseen.order(overview, objective, now_s), k
+            steps = steps_of(situation.context, overview.clock_s)
+            heads, most_unseen = await self._unseen.order(overview, objective, steps, now_s), k
         situation.candidates = retrieve(
             situation.context,
             situation.lists,

@@ -6,40 +6,62 @@ into an answer: they are put in order once, and not for each request.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from models.catalogue import Catalogue, Overview
 from models.context import context_of
-from models.features import features_of
-from models.ranking import Objective, Ranker
+from models.features import STEPS, features_of
+from models.ranking import Objective
 from models.retrieval import N_SIGNALS, Candidates
 from models.sessions import NO_HISTORY
-from models.tables import Indexes
+from models.tables import Floats, Indexes
+
+
+class Heads(NamedTuple):
+    """The heads of an overview, by their ids, and the features that a stranger would give them."""
+
+    overview: Overview
+    items: Indexes
+    matrix: Floats
 
 
 class Unseen:
-    """The heads in the order that is served, renewed when what is known of them was read anew."""
+    """The heads in the order that is served, renewed when what is known of them was read anew.
+
+    What a request says of all candidates (`steps_of`) takes few values: there is an order for each
+    of them that was met.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._orders: dict[Objective, tuple[Overview, Indexes]] = {}
+        self._heads: Heads | None = None
+        self._orders: dict[tuple[Objective, tuple[float, float]], Indexes] = {}
 
-    async def order(self, overview: Overview, objective: Objective, now_s: float) -> Indexes:
+    async def order(
+        self, overview: Overview, objective: Objective, steps: tuple[float, float], now_s: float
+    ) -> Indexes:
         """``(n,)`` distinct items, best first; of equal ones by their ids."""
-        held = self._orders.get(objective)
-        if held is not None and held[0] is overview:
-            return held[1]
-        order = await self._ranked(overview, overview.order(objective), now_s)
-        self._orders[objective] = overview, order
+        heads = self._heads
+        if heads is None or heads.overview is not overview:
+            heads = self._heads = await self._read(overview, now_s)
+            self._orders = {}
+        order = self._orders.get((objective, steps))
+        if order is None:
+            matrix = heads.matrix.copy()
+            matrix[:, STEPS:] = steps
+            scores = overview.order(objective).scores(matrix)
+            order = heads.items[np.argsort(-scores, kind="stable")]
+            self._orders[objective, steps] = order
         return order
 
-    async def _ranked(self, overview: Overview, ranker: Ranker, now_s: float) -> Indexes:
-        heads = np.unique(overview.heads)
-        stats = await self._catalogue.stats(heads, now_s)
-        nothing = Candidates(heads, np.zeros((len(heads), N_SIGNALS)))
+    async def _read(self, overview: Overview, now_s: float) -> Heads:
+        items = np.unique(overview.heads)
+        names = await self._catalogue.names(items.tolist())
+        items = items[sorted(range(len(items)), key=lambda at: names[at] or "")]
+        stats = await self._catalogue.stats(items, now_s)
+        nothing = Candidates(items, np.zeros((len(items), N_SIGNALS)))
         nobody = context_of(NO_HISTORY, overview.strong)
         matrix = features_of(nothing, nobody, stats, overview.best, overview.clock_s)
-        scores = ranker.scores(matrix).tolist()
-        names = await self._catalogue.names(heads.tolist())
-        ranked = sorted(range(len(heads)), key=lambda at: (-scores[at], names[at] or ""))
-        return heads[ranked]
+        return Heads(overview, items, matrix)

@@ -114,7 +114,7 @@ def test_damaged_examples_are_refused(data: st.DataObject) -> None:
         example = decode(bytes(raw))
         if example is not None and example.rows:
             ranker = Ranker().learn_one(example.matrix(), 0)
-            assert np.isfinite(ranker.weights).all()
+            assert np.isfinite(ranker.parameters).all()
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])

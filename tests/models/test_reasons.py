@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.context import Context
 from models.features import FEATURES
 from models.neighbours import BOTH, Neighbours
-from models.ranking import Ranker
+from models.ranking import N_PARAMETERS, Ranker
 from models.reasons import MOST, causes_of, contributions
 
 CONTEXT = Context(
@@ -27,17 +27,20 @@ def linked(item: int, share: float) -> Neighbours:
 
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1))
 def test_contributions_are_the_score(n: int, seed: int) -> None:
-    """All sources together make each candidate's score, less the mean of all."""
+    """All sources together make each candidate's score, less that of the mean candidate."""
     rng = np.random.default_rng(seed)
     ranker = Ranker(
-        weights=rng.normal(size=len(FEATURES)), variance=rng.random(len(FEATURES)) + 0.1
+        rng.normal(size=N_PARAMETERS),
+        mean=rng.normal(size=len(FEATURES)),
+        variance=rng.random(len(FEATURES)) + 0.1,
     )
     matrix = rng.normal(size=(n, len(FEATURES)))
+    matrix[0] = matrix[1:].mean(axis=0)
 
     total = sum(contributions(matrix, ranker).values())
 
-    scores = ranker.scores(matrix)
-    assert total == pytest.approx(scores - scores.mean())
+    mean = ranker.scores(matrix.mean(axis=0, keepdims=True))
+    assert total == pytest.approx(ranker.scores(matrix) - mean)
 
 
 def test_events_share_what_they_brought() -> None:

@@ -14,7 +14,7 @@ from models import catalogue
 from models.answers import Answer
 from models.features import BASE, FEATURES
 from models.neighbours import unpack_neighbours
-from models.ranking import Ranker
+from models.ranking import Ranker, layers
 from models.recommender import Recommender
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from tests.models.reference import NOW, contents
@@ -277,8 +277,8 @@ async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
     await shop.send("ada", "tent")
     before = ids(await shop.recommend("ada"))
     contrary = Ranker()
-    contrary.weights[BASE] = -2.0
-    contrary.weights[FEATURES.index("in_context")] = -1e-9
+    layers(contrary.parameters).weights[BASE] = -2.0
+    layers(contrary.parameters).weights[FEATURES.index("in_context")] = -1e-9
 
     async def learned(serving: str, expected: int) -> Answer:
         fields: dict[str, bytes | str] = {

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from models.features import FEATURES
-from models.ranking import Ranker
+from models.ranking import N_PARAMETERS, Ranker
 from models.store import Part, Store, StoredEvent, StoredMessage, shard_of
 from tests.models.test_recommender import Shop, ids
 
@@ -43,7 +42,7 @@ async def test_answers_are_those_of_all_candidates(
     """To ask for reasons looks at all heads; the same items come without, in the same order."""
     rng = np.random.default_rng(seed)
     shop = await filled(make_store(exploration_share=0), rng)
-    ranker = Ranker(weights=rng.normal(size=len(FEATURES)))
+    ranker = Ranker(rng.normal(size=N_PARAMETERS))
     await shop.store.redis.hset(
         shop.store.key("ranker"),
         mapping={"interactions:state": ranker.state(), "interactions:serving": serving},

@@ -11,7 +11,7 @@ import pytest
 from models.examples import encode, make_example
 from models.features import FEATURES
 from models.prequential import LEAD_AFTER, RECENT, WINDOW
-from models.ranking import Objective, Ranker
+from models.ranking import Objective, Ranker, layers
 from models.settings import Settings
 from models.store import Store, connect
 from models.tenants import Tenants
@@ -85,15 +85,18 @@ async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store)
     assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
     assert await shoppers.teach(learner, 1000) in LEARNED
 
-    learner.courses["interactions"].ranker.weights = (
-        -20 * learner.courses["interactions"].ranker.weights
-    )
+    spoiled = learner.courses["interactions"].ranker
+    # The hidden layer is dead, so that it cannot make up for the weights.
+    wrong, right = np.zeros_like(spoiled.parameters), layers(spoiled.parameters)
+    layers(wrong).weights[:] = -20 * right.weights
+    spoiled.parameters = wrong
     served = [await shoppers.teach(learner, 50) for _ in range(3 * WINDOW // 50)]
 
     fallen = served.index("blend")
     assert fallen * 50 <= 2 * RECENT
     assert served[-1] in LEARNED
-    assert learner.courses["interactions"].ranker.weights[TELLING] > 0
+    healed = learner.courses["interactions"].ranker
+    assert layers(healed.parameters).weights[TELLING] > 0
 
 
 async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
