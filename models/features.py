@@ -58,9 +58,12 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a signal of retrieval relative to the candidates' greatest, and its logarithm; those of
-`LIFTED` by the root of the item's count before. own_share: of the context's events, those of the
-item. own_age: log minutes. own_now: touched in this moment; own_before: own_count where it was not.
+share, log: a signal of retrieval relative to the greatest among candidates that are new to the
+user, and its logarithm; those of `LIFTED` by the root of the item's count before. Own items may
+have more: of x times as much the share is 1 + ln x. So what new ones have does not depend on
+whether own ones are barred.
+own_share: of the context's events, those of the item. own_age: log minutes. own_now: touched in
+this moment; own_before: own_count where it was not.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. purchase_rate: logarithm of the share of purchases among the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
@@ -97,44 +100,6 @@ def _popularity(log2: float, best: float) -> float:
     return max(min(LN2 * (log2 - best), 0.0), LEAST_POPULARITY)
 
 
-@compiled(f8[:, ::1](f8[:, ::1], STATS, f8[::1], f8, i8))
-def _matrix(
-    signals: Floats, stats: NDArray[np.void], best: Floats, clock_s: float, length: int
-) -> Floats:
-    """Everything but the own features."""
-    matrix = np.zeros((len(signals), N_FEATURES))
-    greatest, by_count = np.full(N_SIGNALS, LEAST), signals.copy()
-    for at in range(len(signals)):
-        part = 1.0 / math.sqrt(stats[at].events + 1.0)
-        for signal in LIFTED:
-            by_count[at, signal] *= part
-        for signal in range(N_SIGNALS):
-            greatest[signal] = max(greatest[signal], by_count[at, signal])
-    base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
-    for at in range(len(signals)):
-        # Elements, not rows: a view made for each candidate would take as long as its numbers.
-        stat = stats[at]
-        for signal in range(N_SIGNALS):
-            matrix[at, N_SIGNALS + signal] = LOG_LEAST_SHARE
-            if by_count[at, signal] > 0.0:
-                share = by_count[at, signal] / greatest[signal]
-                matrix[at, signal] = share
-                matrix[at, N_SIGNALS + signal] = math.log(share + LEAST_SHARE)
-        for half_life in range(4):
-            matrix[at, POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
-        matrix[at, POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
-        matrix[at, TREND] = matrix[at, POPULAR + 1] - matrix[at, POPULAR + 3]
-        matrix[at, TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
-        matrix[at, TREND + 2] = _log_seconds(stat.last, clock_s)
-        matrix[at, TREND + 3] = _log_seconds(stat.first, clock_s)
-        base = 0.0
-        for part in range(len(BLENDED)):
-            base += BLEND_WEIGHTS[part] * matrix[at, BLENDED[part]]
-        matrix[at, BASE] = base
-        matrix[at, base_of_length] = base
-    return matrix
-
-
 @compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, i8))
 def _add_own(
     matrix: Floats,
@@ -167,6 +132,62 @@ def _add_own(
         own[7] = math.log1p(minutes)
         own[8] = clock_s - times[place] <= MOMENT_S
         own[9] = own[3] * (1.0 - own[8])
+
+
+@compiled(f8[:, ::1](f8[:, ::1], STATS))
+def _by_count(signals: Floats, stats: NDArray[np.void]) -> Floats:
+    counted = signals.copy()
+    for at in range(len(signals)):
+        part = 1.0 / math.sqrt(stats[at].events + 1.0)
+        for signal in LIFTED:
+            counted[at, signal] *= part
+    return counted
+
+
+@compiled(f8[::1](f8[:, ::1], f8[:, ::1]))
+def _greatest(matrix: Floats, signals: Floats) -> Floats:
+    """Of each signal, among the new candidates; among own ones where no new one has any."""
+    of_new, of_own = np.full(N_SIGNALS, LEAST), np.full(N_SIGNALS, LEAST)
+    for at in range(len(signals)):
+        greatest = of_own if matrix[at, OWN] else of_new
+        for signal in range(N_SIGNALS):
+            greatest[signal] = max(greatest[signal], signals[at, signal])
+    return np.where(of_new > LEAST, of_new, of_own)
+
+
+@compiled(void(f8[:, ::1], f8[:, ::1], i8))
+def _add_shares(matrix: Floats, signals: Floats, length: int) -> None:
+    """The signals and the blend of them, into a matrix that has the own features."""
+    greatest = _greatest(matrix, signals)
+    base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
+    for at in range(len(signals)):
+        for signal in range(N_SIGNALS):
+            matrix[at, N_SIGNALS + signal] = LOG_LEAST_SHARE
+            if signals[at, signal] > 0.0:
+                share = signals[at, signal] / greatest[signal]
+                if share > 1.0:
+                    share = 1.0 + math.log(share)
+                matrix[at, signal] = share
+                matrix[at, N_SIGNALS + signal] = math.log(share + LEAST_SHARE)
+        base = 0.0
+        for part in range(len(BLENDED)):
+            base += BLEND_WEIGHTS[part] * matrix[at, BLENDED[part]]
+        matrix[at, BASE] = base
+        matrix[at, base_of_length] = base
+
+
+@compiled(void(f8[:, ::1], STATS, f8[::1], f8))
+def _add_popularity(matrix: Floats, stats: NDArray[np.void], best: Floats, clock_s: float) -> None:
+    for at in range(len(matrix)):
+        # Elements, not rows: a view made for each candidate would take as long as its numbers.
+        stat = stats[at]
+        for half_life in range(4):
+            matrix[at, POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
+        matrix[at, POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
+        matrix[at, TREND] = matrix[at, POPULAR + 1] - matrix[at, POPULAR + 3]
+        matrix[at, TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
+        matrix[at, TREND + 2] = _log_seconds(stat.last, clock_s)
+        matrix[at, TREND + 3] = _log_seconds(stat.first, clock_s)
 
 
 @compiled(UniTuple(f8, 2)(f8[::1], i8, f8))
@@ -213,8 +234,10 @@ def _features(
     positions: Floats,
 ) -> Floats:
     """`features_of` as one piece of machine code."""
-    matrix = _matrix(signals, stats, best, clock_s, length)
+    matrix = np.zeros((len(signals), N_FEATURES))
     _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s, length)
+    _add_shares(matrix, _by_count(signals, stats), length)
+    _add_popularity(matrix, stats, best, clock_s)
     steps = _steps(times, length, clock_s)
     for at in range(len(matrix)):
         matrix[at, STEPS], matrix[at, STEPS + 1] = steps

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models import layout
 from models.context import context_of
-from models.features import FEATURES, LIFTED, features_of
+from models.features import BASE, FEATURES, LIFTED, features_of, steps_of
 from models.retrieval import SIGNALS, Candidates, blend, retrieve
-from models.sessions import History
+from models.sessions import NO_HISTORY, History
+from models.tables import Floats
 from tests.models.reference import NOW
 from tests.models.test_retrieval import CLICKS, HISTORIES, history, lists_of
 
@@ -63,8 +65,9 @@ def test_columns_are_what_they_are_called() -> None:
 
     ln2, least = math.log(2), -12.0
     for n, name in enumerate(SIGNALS):
-        # Of 4 after two events and of 2 after none, by the root of the events and one.
-        shares = [0, 1, math.sqrt(3) / 2 if n in LIFTED else 0.5, 0]
+        # The new item has 2 after no events, an own one 4 after two: by the root of them and one.
+        times = 2 / math.sqrt(3) if n in LIFTED else 2
+        shares = [0, 1 + math.log(times), 1, 0]
         assert row[f"{name}_share"] == pytest.approx(shares)
         assert row[f"{name}_log"] == pytest.approx([math.log(share + 0.003) for share in shares])
     assert row["popular_hour"] == pytest.approx([0, -ln2, -3 * ln2, 0])
@@ -89,9 +92,50 @@ def test_columns_are_what_they_are_called() -> None:
     assert row["own_now"] == [1, 0, 0, 1]
     assert row["own_before"] == pytest.approx([0, ln2, 0, 0])
     assert row["own_age"] == pytest.approx([math.log1p(3), math.log1p(6), 0, math.log1p(4)])
-    assert row["base"] == row["base_long"] == pytest.approx([0, 1.72, 0.86, 0])
-    assert row["base"] == pytest.approx(blend(signals).tolist())
+    assert row["base"] == row["base_long"] == pytest.approx([0, 1.72 * (1 + ln2), 1.72, 0])
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]
+    assert row["length_step"] == [2, 2, 2, 2]
+    assert row["gap_step"] == [4, 4, 4, 4]
+    assert steps_of(context, clock_s) == (2, 4)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    st.integers(1, 30),
+)
+def test_new_items_have_the_same_features_whether_own_ones_are_barred(
+    seed: int, own: list[int], n: int
+) -> None:
+    """The ranker learns among all candidates, and is asked for items that are new to the user."""
+    rng = np.random.default_rng(seed)
+    context = context_of(history(*own), CLICKS)
+    items = np.append(rng.choice(np.arange(1, 41), n, replace=False), 41)
+    signals = rng.random((len(items), len(SIGNALS)))
+    stats = np.zeros(len(items), layout.STAT)
+    stats["events"] = rng.integers(0, 50, len(items))
+    new = ~np.isin(items, own)
+
+    def features(kept: NDArray[np.bool_]) -> Floats:
+        candidates = Candidates(items[kept], signals[kept])
+        return features_of(candidates, context, stats[kept], np.zeros(5), NOW)
+
+    assert features(np.ones(len(items), bool))[new] == pytest.approx(features(new))
+    strangers = context_of(NO_HISTORY, CLICKS)
+    matrix = features_of(Candidates(items, signals), strangers, stats, np.zeros(5), NOW)
+    assert matrix[:, BASE] == pytest.approx(blend(signals))
+
+
+def test_own_items_are_compared_where_nothing_is_new() -> None:
+    """Among own items alone the greatest of them is the measure."""
+    context = context_of(history(1, 2), CLICKS)
+    signals = np.full((2, len(SIGNALS)), [[4.0], [2.0]])
+
+    matrix = features_of(
+        Candidates(np.array([1, 2]), signals), context, np.zeros(2, layout.STAT), np.zeros(5), NOW
+    )
+
+    assert matrix[:, : len(SIGNALS)].tolist() == [[1.0] * len(SIGNALS), [0.5] * len(SIGNALS)]
 
 
 @pytest.mark.parametrize(
