@@ -24,6 +24,7 @@ from models.compiled import compiled
 from models.features import STATS
 from models.lifts import NO_CIRCUMSTANCES, Circumstance, Circumstances, Counts, unpack_counts
 from models.metadata import PropertiesCache
+from models.names import Names
 from models.objectives import STORED
 from models.ranking import OBJECTIVES, UNLEARNED, Objective, Ranker
 from models.records import Properties
@@ -37,6 +38,8 @@ MAX_LISTS = 20_000
 """Neighbour lists kept in the process, about 4 KB each when full."""
 
 MAX_NAMES = 1_000_000
+"""Names of items kept in the process, and as many of owners of histories."""
+
 FALLBACK = 50
 """Items of the top lists whose names are read ahead."""
 
@@ -108,11 +111,10 @@ class Catalogue:
 
     def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
-        self._max_lists, self._max_names = MAX_LISTS // share, MAX_NAMES // share
+        self._max_lists, self._max_owners = MAX_LISTS // share, MAX_NAMES // share
         self.overview = Overview()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
-        self._names: list[str | None] = []
-        self._n_names = 0
+        self.names = Names(store, most=MAX_NAMES // share)
         self._owners: dict[int, str] = {}
         self._columns: tuple[float, frozenset[str]] = (-1e18, frozenset())
         self._counts: dict[str, tuple[float, Counts]] = {}
@@ -204,8 +206,8 @@ class Catalogue:
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.
-        await self.names(self.overview.tops["day"][:FALLBACK].tolist())
-        await self.names(self.overview.tops["all"][:FALLBACK].tolist())
+        await self.names.of(self.overview.tops["day"][:FALLBACK].tolist())
+        await self.names.of(self.overview.tops["all"][:FALLBACK].tolist())
 
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
         """The neighbours of each item as they are stored, at most `cache_s` old."""
@@ -315,49 +317,12 @@ class Catalogue:
             self._pages_wanted = np.append(self._pages_wanted, np.zeros(added, np.bool_))
             self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
 
-    async def names(self, items: Sequence[int], others: Indexes = NOTHING) -> list[str | None]:
-        """Item ids; an index means the same item forever, so these never age.
-
-        Where some must be read, those of `others` are read along: they will be wanted next.
-        """
-        found = self._held(items)
-        if None in found:
-            wanted = (*items, *others.tolist())
-            known = zip(wanted, self._held(wanted), strict=True)
-            missing = [item for item, name in known if name is None]
-            read = dict(zip(missing, await self.store.item_ids(missing), strict=True))
-            found = [name or read[item] for item, name in zip(items, found, strict=True)]
-            self._keep(read)
-        return found
-
-    def known_names(self, items: Collection[int]) -> list[str]:
-        """The names of those that are held; reads nothing."""
-        return [name for name in self._held(items) if name is not None]
-
-    def _held(self, items: Collection[int]) -> list[str | None]:
-        names = self._names
-        try:
-            return [names[item] for item in items]
-        except IndexError:
-            return [names[item] if item < len(names) else None for item in items]
-
-    def _keep(self, names: Mapping[int, str | None]) -> None:
-        # Indexes are given in turn: a list has no more gaps than there are names unasked for.
-        found = {item: name for item, name in names.items() if name is not None}
-        if self._n_names + len(found) > self._max_names:
-            self._names, self._n_names = [], 0
-        held = self._names
-        held.extend([None] * (max(found, default=0) + 1 - len(held)))
-        for item, name in found.items():
-            self._n_names += held[item] is None
-            held[item] = name
-
     async def owners(self, numbers: Sequence[int]) -> list[str]:
         """Whose histories these are; those that are gone become one that nobody has.
 
         A number means the same owner forever, and is forgotten only with the history.
         """
-        if len(self._owners) > self._max_names:
+        if len(self._owners) > self._max_owners:
             self._owners = {}
         known = self._owners
         missing = [number for number in numbers if number not in known]

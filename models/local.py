@@ -112,7 +112,7 @@ class Local:
     def names(self, situation: Situation) -> list[str | None]:
         """Item ids of a situation's candidates."""
         items = situation.candidates.items.tolist()
-        return self._loop.run_until_complete(self._recommender.catalogue.names(items))
+        return self._loop.run_until_complete(self._recommender.catalogue.names.of(items))
 
     def recommend(
         self,

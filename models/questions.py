@@ -136,7 +136,7 @@ async def filtered(
     if len(left) >= k:
         return left[:k]
     history = await recommender.situations.history(user_id, None, now_s=now_s)
-    last = await recommender.catalogue.names(history.items[-1:].tolist())
+    last = await recommender.catalogue.names.of(history.items[-1:].tolist())
     known = {*items, *(last if item_id is None else [item_id])}
     named = await _named_by(recommender, found, values, now_s)
     others = await let([name for name in named if name not in known])
@@ -164,7 +164,7 @@ async def _named_by(
         if folded == field
     }
     listed = await of_categories(recommender.store, categories)
-    names = await catalogue.names(list(dict.fromkeys([*listed, *heads])))
+    names = await catalogue.names.of(list(dict.fromkeys([*listed, *heads])))
     return [name for name in names if name is not None]
 
 
@@ -185,7 +185,7 @@ async def _interactions(
     types = (await recommender.catalogue.knowing(history.types, now_s)).types
     is_item = history.items > 0
     items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
-    names = await recommender.catalogue.names(items)
+    names = await recommender.catalogue.names.of(items)
     return seen_types(
         (name, types[code])
         for name, code in zip(names, codes, strict=True)

@@ -197,7 +197,7 @@ class Recommender:
     async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
         """The newest items with metadata: all that a shop has to show before its first event."""
         fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
-        return in_turn(await self.catalogue.names(fresh), "fresh")
+        return in_turn(await self.catalogue.names.of(fresh), "fresh")
 
     async def _same_category(
         self,
@@ -218,9 +218,9 @@ class Recommender:
         found = [index for index in await same_category(self.store, recent) if index not in out]
         if not found:
             return []
-        alike = in_turn(await self.catalogue.names(moved(found, met)[:k]), "category")
+        alike = in_turn(await self.catalogue.names.of(moved(found, met)[:k]), "category")
         shown = {one.item_id for one in alike}
-        shown.update(name for name in await self.catalogue.names([*recent, *out]) if name)
+        shown.update(name for name in await self.catalogue.names.of([*recent, *out]) if name)
         trending = await self._to_strangers(met, k + len(shown), now_s)
         others = [one.item_id for one in trending.items if one.item_id not in shown]
         return [*alike, *in_turn(others, "trending", after=len(alike))][:k]
@@ -231,7 +231,7 @@ class Recommender:
         if overview.read_at < 0:
             return None
         heads = [overview.tops[name] for name in ("hour", "day", "week", "all")]
-        found = self.catalogue.known_names(dict.fromkeys(np.concatenate(heads).tolist()))
+        found = self.catalogue.names.known(dict.fromkeys(np.concatenate(heads).tolist()))
         items = [Recommendation(name, 1.0 / place) for place, name in enumerate(found[:k], 1)]
         return Answer(items, "trending-now", "cached", 0.0, overview.accepted_at)
 
@@ -373,7 +373,7 @@ class Recommender:
     ) -> list[tuple[int, str, float]]:
         """Of what `best_first` gives, the k best: index, id and score; ties by id."""
         indexes = items.tolist()
-        names = await self.catalogue.names(indexes, others)
+        names = await self.catalogue.names.of(indexes, others)
         found = zip(indexes, names, scores.tolist(), strict=True)
         named = [(index, name, score) for index, name, score in found if name is not None]
         if has_ties:
@@ -383,7 +383,7 @@ class Recommender:
     async def _reason(self, situation: Situation, cause: Cause) -> Reason:
         if not cause.item:
             return Reason(cause.source, share=cause.share)
-        (name,) = await self.catalogue.names([cause.item])
+        (name,) = await self.catalogue.names.of([cause.item])
         kind, at_s = self._last_event(situation, cause.item)
         return Reason("event", name, kind, at_s, cause.share)
 

@@ -47,6 +47,6 @@ class Trials:
         young = (overview.clock_s - stats["first"] < AGE_S) & (stats["events"] < EVENTS)
         items, events = new[young].tolist(), stats["events"][young].astype(np.float64)
         shown = np.array([overview.tried.get(item, 0) for item in items], np.float64)
-        names = await self._catalogue.names(items)
+        names = await self._catalogue.names.of(items)
         orders = [drawn(events, shown, len(items), self._rng).tolist() for _ in range(ORDERS)]
         self._named, self._orders = list(zip(items, names, strict=True)), itertools.cycle(orders)

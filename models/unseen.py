@@ -58,7 +58,7 @@ class Unseen:
 
     async def _read(self, overview: Overview, now_s: float) -> Heads:
         items = np.unique(overview.heads)
-        names = await self._catalogue.names(items.tolist())
+        names = await self._catalogue.names.of(items.tolist())
         items = items[sorted(range(len(items)), key=lambda at: names[at] or "")]
         stats = await self._catalogue.stats(items, now_s)
         nothing = Candidates(items, np.zeros((len(items), N_SIGNALS)))

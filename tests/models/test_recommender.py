@@ -391,7 +391,7 @@ async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
 
 
 async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., Store]) -> None:
-    """Lists and names that make room for others are still given to who already counted on them."""
+    """Lists that make room for others are still given to who already counted on them."""
     shop = Shop(make_store(cache_s=60))
     await shop.send("a", "tent", "stove", "lamp")
     known = shop.recommender.catalogue
@@ -408,10 +408,3 @@ async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., 
     counts = [len(unpack_neighbours(raw, shop.now_s).items) for raw in (*one, *two)]
     assert counts == [2, 2, 2, 2]
     assert len(known._lists) == catalogue.MAX_LISTS
-    assert await known.names([tent]) == ["tent"]
-    waiting = asyncio.create_task(known.names([tent, stove, 10**9]))
-    await asyncio.sleep(0)
-    known._keep(dict.fromkeys(range(1000, 1000 + catalogue.MAX_NAMES), "other"))
-    assert await known.names([tent, lamp]) == ["tent", "lamp"]
-    assert await waiting == ["tent", "stove", None]
-    assert known.known_names([tent, stove, lamp, 1000, 10**9]) == ["tent", "lamp"]
