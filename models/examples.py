@@ -26,7 +26,8 @@ class Example(msgspec.Struct, frozen=True):
     ----------
     ranks
         Of each objective that the choice counts for, the rank of the chosen item by each of
-        `RIVALS`, counted from 1, ties against it; 0: missed.
+        `RIVALS`, counted from 1, ties against it; 0: missed. None of them for a repetition: the
+        last item is barred from answers, so that a choice of it is learned but not measured.
     rows
         ``(n, len(FEATURES))`` half-precision features, the chosen item first; empty if missed.
     """
@@ -55,7 +56,9 @@ def decode(raw: bytes) -> Example | None:
     """
     example = msgspec.msgpack.decode(raw, type=Example)
     rivals = [set(ranks) for ranks in example.ranks.values()]
-    if example.n_features != len(FEATURES) or any(names != set(RIVALS) for names in rivals):
+    if example.n_features != len(FEATURES) or any(
+        names not in (set(RIVALS), set()) for names in rivals
+    ):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
@@ -70,24 +73,32 @@ def make_example(
     chosen: int,
     rankers: Mapping[Objective, Ranker],
     rng: np.random.Generator,
+    last: int = 0,
 ) -> Example:
     """The example that a choice gives; changes nothing but `rng`.
 
     Parameters
     ----------
     items, matrix
-        The candidates of that moment, without the barred ones, and their features.
+        The candidates of that moment and their features.
     chosen
         Index of the item the user took.
     rankers
         Of each objective that the choice counts for; the first draws the rows to learn from.
+    last
+        Index of the user's last item, which takes no rank: it is learned how likely it is to come
+        again, for those who do not bar it.
     """
     places = np.flatnonzero(items == chosen)
     if not len(places):
         missed = {objective: dict.fromkeys(RIVALS, 0) for objective in rankers}
         return Example(len(FEATURES), missed)
     place = int(places[0])
-    ranks = {name: _ranks(matrix, place, ranker) for name, ranker in rankers.items()}
+    ranks: dict[Objective, dict[str, int]] = {name: {} for name in rankers}
+    if chosen != last:
+        # The choice is put first, and those that take a rank behind it.
+        measured = matrix[np.append(place, np.flatnonzero((items != chosen) & (items != last)))]
+        ranks = {name: _ranks(measured, ranker) for name, ranker in rankers.items()}
     others = np.delete(np.arange(len(items)), place)
     if len(others) > NEGATIVES:
         # Gumbel's trick: a draw without replacement, by the odds softmax(score).
@@ -98,7 +109,8 @@ def make_example(
     return Example(len(FEATURES), ranks, rows.tobytes())
 
 
-def _ranks(matrix: Floats, place: int, ranker: Ranker) -> dict[str, int]:
+def _ranks(matrix: Floats, ranker: Ranker) -> dict[str, int]:
+    """Of the first row, by each rival."""
     orders = {
         "ranker": ranker.scores(matrix),
         "ranker-alone": ranker.scores(without_alike(matrix)),
@@ -107,4 +119,4 @@ def _ranks(matrix: Floats, place: int, ranker: Ranker) -> dict[str, int]:
         "popular": matrix[:, FEATURES.index("popular_week")],
         "recent": -matrix[:, FEATURES.index("since_last_touch")],
     }
-    return {name: int((scores >= scores[place]).sum()) for name, scores in orders.items()}
+    return {name: int((scores >= scores[0]).sum()) for name, scores in orders.items()}

@@ -176,7 +176,7 @@ class Local:
         at_s
             Time of the event, Unix seconds; it is the present, too.
         situation
-            The user's, if it was asked for since the last event.
+            The user's with nothing barred, if it was asked for since the last event.
         circumstances
             Values of contextual columns; the group must have them, by `Tenants.name_columns`.
         """
@@ -230,7 +230,7 @@ class Local:
         recommender = self._recommender
         if situation is None:
             situation = await recommender.situations.of(
-                user, None, now_s=self._now_s, learning=True
+                user, None, now_s=self._now_s, barred=NOTHING, learning=True
             )
         example = await recommender.situations.example(
             situation,

@@ -90,12 +90,13 @@ class Scoreboard:
 def taught(
     ranker: Ranker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
 ) -> Ranker:
-    """Measure a choice by its ranks, then learn it; gives the ranker to go on with.
+    """Measure a choice by its ranks, if it has any, then learn it; gives the ranker to go on with.
 
     That is a new one where this one has been behind the blend for a whole window: whatever spoiled
     it, to learn from the blend on is quicker than to unlearn with steps that grow ever smaller.
     """
-    scoreboard.update(ranks)
+    if ranks:
+        scoreboard.update(ranks)
     if scoreboard.behind > WINDOW:
         scoreboard.behind = 0
         ranker = Ranker()

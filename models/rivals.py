@@ -43,7 +43,7 @@ class Live:
         situation = None
         if self._asked and self._asked[0][0] == user:
             (_, barred), asked, _ = self._asked
-            if np.array_equal(np.frombuffer(barred, np.int64) + 1, asked.context.recent[:1]):
+            if not barred:
                 situation = asked
         self.local.learn(str(user), str(item), event.type, at_s=event.at_s, situation=situation)
         self._asked = None

@@ -179,13 +179,15 @@ class Situations:
         *,
         now_s: float,
     ) -> Example | None:
-        """The training example that a choice gives in a situation; None for one not predicted.
+        """The training example that a choice gives in a situation where nothing is barred.
 
-        Not predicted are first events, for there is nothing to predict from, and repetitions.
+        None for a first event, for there is nothing to predict it from.
         """
         recent = situation.context.recent
-        chosen = (await self._store.item_indexes([item_id]))[0]
-        if not len(recent) or recent[0] == chosen:
+        if not len(recent):
             return None
+        chosen = (await self._store.item_indexes([item_id]))[0]
         matrix = await self.features(situation, now_s)
-        return make_example(situation.candidates.items, matrix, chosen, rankers, rng)
+        return make_example(
+            situation.candidates.items, matrix, chosen, rankers, rng, last=int(recent[0])
+        )

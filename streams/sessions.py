@@ -27,6 +27,7 @@ from models.store import (
     shard_of,
     stored_events,
 )
+from models.tables import NOTHING
 from models.tenants import Tenants
 from streams.allowance import Allowance
 from streams.dead_letters import FULL
@@ -241,7 +242,11 @@ class Sessions(Steps[StoredMessage]):
     ) -> examples.Example | None:
         recommender = self.tenants.recommender(message.group or self.settings.group)
         situation = await recommender.situations.of(
-            message.user_id or None, message.session_id, now_s=now_s, learning=True
+            message.user_id or None,
+            message.session_id,
+            now_s=now_s,
+            barred=NOTHING,
+            learning=True,
         )
         return await recommender.situations.example(
             situation,

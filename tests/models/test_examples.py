@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
 from models.features import BASE, FEATURES
+from models.objectives import courses, teach
 from models.ranking import Objective, Ranker
 from models.tables import Floats
 
@@ -65,6 +66,26 @@ def test_examples_carry_every_rivals_rank() -> None:
     assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(RIVALS, 0)})
     assert missed.matrix().shape == (0, len(FEATURES))
     assert decode(encode(missed)) == missed
+
+
+def test_the_last_item_is_learned_but_takes_no_rank() -> None:
+    """It is barred from answers: none is measured against it, and a choice of it not at all."""
+    matrix, rng = np.zeros((3, len(FEATURES))), np.random.default_rng(1)
+    matrix[:, BASE] = [0.5, 0.9, 0.7]
+    items = np.array([1, 2, 3])
+
+    other = make_example(items, matrix, 1, RANKERS, rng, last=2)
+    assert other.ranks["interactions"]["ranker"] == 2
+    assert sorted(other.matrix()[:, BASE].tolist()) == pytest.approx([0.5, 0.7, 0.9], abs=1e-3)
+
+    again = make_example(items, matrix, 2, RANKERS, rng, last=2)
+    assert again.ranks == {"interactions": {}}
+    assert again.matrix()[0, BASE] == pytest.approx(0.9, abs=1e-3)
+    assert decode(encode(again)) == again
+    course = courses()
+    teach(course, again)
+    assert course["interactions"].ranker.n_examples == 1
+    assert course["interactions"].scoreboard.n == 0
 
 
 def test_making_an_example_changes_nothing() -> None:
