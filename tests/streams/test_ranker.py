@@ -60,8 +60,8 @@ class Shoppers:
         made = []
         for _ in range(n):
             matrix = self._rng.random((30, len(FEATURES)))
-            chosen = int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
-            items = np.arange(30)
+            chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
+            items = np.arange(1, 31)
             rankers: dict[Objective, Ranker] = {
                 "interactions": learner.courses["interactions"].ranker
             }
@@ -117,7 +117,7 @@ async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
 
 
 async def test_what_is_no_example_is_given_back(store: Store) -> None:
-    """Foreign bytes are spoiled, and neither they nor repetitions are learned."""
+    """Foreign bytes are spoiled, and neither they nor what was learned before is learned."""
     learner, shoppers = Learner(store), Shoppers()
     await learner.assigned("c/t/0")
     good = shoppers.choose(learner, 3)
