@@ -155,7 +155,9 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
     rows = recording(tmp_path / "events.csv", 3000)
     ports = own_port(), own_port()
     first, _ = (one.start("worker", RECOMMENDER_METRICS_PORT=str(port)) for port in ports)
-    replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "150")
+    one.wait(lambda: all(metrics(port) for port in ports), "both have started")
+    # Slow enough that the group has been balanced anew before it is over.
+    replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "60")
     one.wait(lambda: all(applied_by(port) > 0 for port in ports), "both work")
     first.kill()
     assert one.counts()["events"] < len(rows)
@@ -173,13 +175,19 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
     assert counts["duplicates"] == len(rows)
 
 
-def applied_by(port: int) -> float:
-    """Events that the worker with this metrics port brought into effect; 0 while it starts."""
+def metrics(port: int) -> str:
+    """What the worker with this metrics port measures; nothing while it starts."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-            text = answer.read().decode()
+            text: str = answer.read().decode()
     except OSError:
-        return 0
+        return ""
+    return text
+
+
+def applied_by(port: int) -> float:
+    """Events that the worker with this metrics port brought into effect; 0 while it starts."""
+    text = metrics(port)
     found = re.search(r'^recommender_events_total\{outcome="applied"\} (\S+)', text, re.MULTILINE)
     return float(found[1]) if found else 0
 
