@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from models.features import FEATURES, without_alike
 from models.ranking import Objective, Ranker
@@ -55,10 +56,8 @@ def decode(raw: bytes) -> Example | None:
         The bytes are no example.
     """
     example = msgspec.msgpack.decode(raw, type=Example)
-    rivals = [set(ranks) for ranks in example.ranks.values()]
-    if example.n_features != len(FEATURES) or any(
-        names not in (set(RIVALS), set()) for names in rivals
-    ):
+    rivals = [set(ranks) for ranks in example.ranks.values() if ranks]
+    if example.n_features != len(FEATURES) or any(names != set(RIVALS) for names in rivals):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
@@ -86,19 +85,19 @@ def make_example(
     rankers
         Of each objective that the choice counts for; the first draws the rows to learn from.
     last
-        Index of the user's last item, which takes no rank: it is learned how likely it is to come
-        again, for those who do not bar it.
+        Index of the user's last item, 0 for none. It takes no rank; it is learned how likely it is
+        to come again, for those who do not bar it.
     """
     places = np.flatnonzero(items == chosen)
     if not len(places):
         missed = {objective: dict.fromkeys(RIVALS, 0) for objective in rankers}
         return Example(len(FEATURES), missed)
     place = int(places[0])
-    ranks: dict[Objective, dict[str, int]] = {name: {} for name in rankers}
-    if chosen != last:
-        # The choice is put first, and those that take a rank behind it.
-        measured = matrix[np.append(place, np.flatnonzero((items != chosen) & (items != last)))]
-        ranks = {name: _ranks(measured, ranker) for name, ranker in rankers.items()}
+    ranked = items != last
+    ranks: dict[Objective, dict[str, int]] = {
+        name: _ranks(matrix, place, ranked, ranker) if ranked[place] else {}
+        for name, ranker in rankers.items()
+    }
     others = np.delete(np.arange(len(items)), place)
     if len(others) > NEGATIVES:
         # Gumbel's trick: a draw without replacement, by the odds softmax(score).
@@ -109,8 +108,8 @@ def make_example(
     return Example(len(FEATURES), ranks, rows.tobytes())
 
 
-def _ranks(matrix: Floats, ranker: Ranker) -> dict[str, int]:
-    """Of the first row, by each rival."""
+def _ranks(matrix: Floats, place: int, ranked: NDArray[np.bool_], ranker: Ranker) -> dict[str, int]:
+    """Of the row at the place by each rival, among those that take a rank."""
     orders = {
         "ranker": ranker.scores(matrix),
         "ranker-alone": ranker.scores(without_alike(matrix)),
@@ -119,4 +118,6 @@ def _ranks(matrix: Floats, ranker: Ranker) -> dict[str, int]:
         "popular": matrix[:, FEATURES.index("popular_week")],
         "recent": -matrix[:, FEATURES.index("since_last_touch")],
     }
-    return {name: int((scores >= scores[0]).sum()) for name, scores in orders.items()}
+    return {
+        name: int((ranked & (scores >= scores[place])).sum()) for name, scores in orders.items()
+    }

@@ -77,6 +77,7 @@ TREND = FEATURES.index("trend")
 OWN = FEATURES.index("in_context")
 BASE = FEATURES.index("base")
 STEPS = FEATURES.index("length_step")
+"""From here on: what all candidates of a request have."""
 
 LIFTED = (MOMENT, ALIKE)
 """Signals that say how much more than by chance: what is popular stands in every list."""

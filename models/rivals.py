@@ -41,10 +41,8 @@ class Live:
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Bring one event into effect; learn from it what the user chose among everything."""
         situation = None
-        if self._asked and self._asked[0][0] == user:
-            (_, barred), asked, _ = self._asked
-            if not barred:
-                situation = asked
+        if self._asked and self._asked[0] == (user, b""):
+            situation = self._asked[1]
         self.local.learn(str(user), str(item), event.type, at_s=event.at_s, situation=situation)
         self._asked = None
 

@@ -1,7 +1,7 @@
 """Heads of the top lists in the order of somebody who knows none of them, and of whom nobody knows.
 
-To such a user they rank among themselves as to every other, so that only the first of them can come
-into an answer: they are put in order once, and not for each request.
+To such a user they rank among themselves as to every other whose context is as long and as old, so
+that only the first of them can come into an answer: they are not put in order for each request.
 """
 
 from __future__ import annotations
