@@ -18,6 +18,7 @@ import msgspec
 from models.errors import ClaimLost, ResourceNotFound
 from models.resource import Resource
 from models.resources import PREFIX, Claim, Resources
+from models.scripts import Script, run_script
 from models.statuses import (
     ACTIVE,
     CREATE_PENDING,
@@ -33,7 +34,8 @@ MAX_TRIES = 5
 
 MAX_REASON_CHARACTERS = 2000
 
-_CLAIM = """
+_CLAIM = Script.of(
+    """
 local queue, claims, tries = KEYS[1], KEYS[2], KEYS[3]
 local path = redis.call('ZRANGEBYSCORE', queue, '-inf', ARGV[1], 'LIMIT', 0, 1)[1]
 if not path then return nil end
@@ -42,20 +44,25 @@ redis.call('ZADD', queue, ARGV[2], path)
 redis.call('HSET', claims, path, number)
 return {path, number, redis.call('HINCRBY', tries, path, 1)}
 """
+)
 
-_RENEW = """
+_RENEW = Script.of(
+    """
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 return 1
 """
+)
 
-_LEAVE = """
+_LEAVE = Script.of(
+    """
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HINCRBY', KEYS[3], ARGV[1], -1)
 return 1
 """
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Jobs:
         keys = [PREFIX + name for name in names]
         while True:
             until_s = now_s + lease_s
-            found = await self._redis.eval(_CLAIM, len(keys), *keys, now_s, until_s)
+            found = await run_script(self._redis, _CLAIM, keys, now_s, until_s)
             if found is None:
                 return None
             path, number, tries = found
@@ -107,9 +114,8 @@ class Jobs:
         ClaimLost
             Another has claimed it, or it is no more. A lease that ran out unnoticed is renewed.
         """
-        held = await self._redis.eval(
-            _RENEW, 2, f"{PREFIX}queue", f"{PREFIX}claims", *job.claim, now_s + lease_s
-        )
+        keys = [f"{PREFIX}queue", f"{PREFIX}claims"]
+        held = await run_script(self._redis, _RENEW, keys, *job.claim, now_s + lease_s)
         found = await self._resources.find(job.path) if held else None
         if found is None:
             raise ClaimLost(f"{job.path} was claimed by another since")
@@ -121,7 +127,7 @@ class Jobs:
         Raises `ClaimLost` as `renew` does.
         """
         keys = [PREFIX + name for name in ("queue", "claims", "tries")]
-        if not await self._redis.eval(_LEAVE, len(keys), *keys, *job.claim, now_s):
+        if not await run_script(self._redis, _LEAVE, keys, *job.claim, now_s):
             raise ClaimLost(f"{job.path} was claimed by another since")
 
     async def unfinished(self, most: int = 100) -> list[Resource]:

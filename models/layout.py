@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -79,3 +80,11 @@ HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
 
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
 POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])
+
+_WITNESS = struct.Struct("<ddd")
+
+
+def unpack_witness(raw: bytes) -> tuple[int, int, int]:
+    """Offset, time in milliseconds and checksum of a message, as step.lua keeps them."""
+    offset, timestamp_ms, checksum = _WITNESS.unpack(raw)
+    return int(offset), int(timestamp_ms), int(checksum)

@@ -20,12 +20,14 @@ import redis.asyncio
 import redis.exceptions
 
 from models.errors import Unavailable
+from models.scripts import Script, run_script
 
 Client = redis.asyncio.Redis
 
 MAX_TEXT_CHARS = 300
 
-_SAVE = """
+_SAVE = Script.of(
+    """
 local save = cjson.decode(ARGV[1])
 local function add(tracker, counts)
   for name, n in pairs(counts) do
@@ -51,6 +53,7 @@ for field, waiting in pairs(save.waiting) do
   else redis.call('HSET', KEYS[4], field, waiting) end
 end
 """
+)
 
 
 class Move(NamedTuple):
@@ -203,7 +206,7 @@ async def save_forward(
     }
     keys = [_key(group, name) for name in ("positions", "counts", "trackers", "waiting")]
     try:
-        await client.eval(_SAVE, len(keys), *keys, msgspec.json.encode(save))
+        await run_script(client, _SAVE, keys, msgspec.json.encode(save))
     except (redis.exceptions.RedisError, OSError) as error:
         raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
 

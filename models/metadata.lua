@@ -8,8 +8,8 @@
 --   limits   items, users: how many a group may hold; listed: length of a list
 --   parts    {field, expected, records} of each partition; without a field no watermark is kept.
 --            A record is {offset, group or "" for that of the settings, "items" or "users" or "",
---            id, at, created or 0, JSON text or "", categories}; one of neither kind moves the
---            watermark only, and one without a text removes what is known
+--            id, at, created or 0, JSON text or "", categories, time (ms), checksum}; one of neither
+--            kind moves the watermark only, and one without a text removes what is known
 --
 -- Returns {status, watermark, offset, {}} of each part.
 --   status "applied"   the part is in effect up to its watermark
@@ -150,7 +150,7 @@ local function apply_part(part)
   local before = -1
   if field ~= '' then before = tonumber(call('HGET', KEYS[1], field) or nil) or -1 end
   if before < expected then return {'lost', before, -1, {}} end
-  local watermark, status, stopped_at = before, 'applied', -1
+  local watermark, status, stopped_at, last = before, 'applied', -1, nil
   for _, record in ipairs(records) do
     if record[1] > watermark then
       local outcome = take_in(record)
@@ -158,11 +158,12 @@ local function apply_part(part)
         status, stopped_at = outcome, record[1]
         break
       end
-      watermark = record[1]
+      watermark, last = record[1], record
     end
   end
   if field ~= '' and watermark > before then
     call('HSET', KEYS[1], field, string.format('%.0f', watermark))
+    call('HSET', request.prefix .. 'witnesses', field, pack('<ddd', last[1], last[9], last[10]))
   end
   return {status, watermark, stopped_at, {}}
 end

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from redis.exceptions import NoScriptError
 
 from models import layout
 from models.errors import LimitExceeded
@@ -33,10 +31,10 @@ from models.records import (
     created_at,
     properties_text,
 )
+from models.scripts import Script, run_script
 from models.store import GROUPS, PartResult, Store
 
-SCRIPT = resources.files("models").joinpath("metadata.lua").read_text()
-SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+TAKE_IN = Script.of(resources.files("models").joinpath("metadata.lua").read_text())
 
 HEAD = struct.Struct("<ddd")
 
@@ -58,6 +56,8 @@ class Entry(NamedTuple):
     created: float = 0.0
     text: str = ""
     categories: Sequence[str] = ()
+    timestamp_ms: int = 0
+    checksum: int = 0
 
 
 class EntryPart(NamedTuple):
@@ -104,11 +104,7 @@ async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
     has_others = any(entry.group for part in parts for entry in part.entries)
     keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
     payload = msgspec.msgpack.encode(request)
-    try:
-        answer = await store.redis.evalsha(SCRIPT_SHA, len(keys), *keys, payload)
-    except NoScriptError:
-        answer = await store.redis.eval(SCRIPT, len(keys), *keys, payload)
-    return _results.decode(answer)
+    return _results.decode(await run_script(store.redis, TAKE_IN, keys, payload))
 
 
 async def put_items(

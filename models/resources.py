@@ -28,6 +28,7 @@ from models.errors import (
 )
 from models.kinds import KINDS
 from models.resource import Resource, index_name, indexes_of
+from models.scripts import Script, run_script
 from models.settings import Settings
 from models.statuses import UNFINISHED
 from models.store import CONNECTION_ERRORS
@@ -51,14 +52,16 @@ PAGE = 100
 NO_LONGER = -1.0
 """When a job may be claimed that has ended."""
 
-_COMMIT = resources.files("models").joinpath("commit.lua").read_text()
+_COMMIT = Script.of(resources.files("models").joinpath("commit.lua").read_text())
 
-_PAGE = """
+_PAGE = Script.of(
+    """
 local paths = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])
 local found = {}
 for n, path in ipairs(paths) do found[n] = redis.call('GET', ARGV[3] .. path) end
 return found
 """
+)
 
 Done = Literal["done", "claim", "expect", "alive", "bounds"]
 """What commit.lua says: that the change is done, or what did not hold."""
@@ -94,7 +97,6 @@ class Resources:
         self.redis: Any = client
         self.settings = settings
         self._recent: dict[str, tuple[float, Resource]] = {}
-        self._script = self.redis.register_script(_COMMIT)
 
     def arn(self, path: str) -> str:
         """The ARN of a path, in the region and account of the settings; recipes have none."""
@@ -153,7 +155,9 @@ class Resources:
     ) -> list[Resource]:
         """Resources of a kind, all or those that hang on one, by number, from above `after`."""
         index = f"{PREFIX}index:{index_name(kind, parent)}"
-        texts = await self.redis.eval(_PAGE, 1, index, f"({after}", limit, f"{PREFIX}document:")
+        texts = await run_script(
+            self.redis, _PAGE, [index], f"({after}", limit, f"{PREFIX}document:"
+        )
         return [msgspec.json.decode(text, type=Resource) for text in texts]
 
     async def count(self, index: str) -> int:
@@ -313,7 +317,7 @@ class Resources:
             "queue": queue,
         }
         packed = msgspec.msgpack.encode({name: one for name, one in request.items() if one})
-        verdict, at = await self._script(keys=[f"{PREFIX}sequence"], args=[packed])
+        verdict, at = await run_script(self.redis, _COMMIT, [f"{PREFIX}sequence"], packed)
         done: Done = verdict.decode()
         for path in (*(new.path for new, _ in put), *(one.path for one in remove)):
             self._recent.pop(path, None)

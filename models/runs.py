@@ -13,6 +13,7 @@ import redis.asyncio
 import redis.exceptions
 
 from models.errors import ClaimLost, Unavailable
+from models.scripts import Script, run_script
 
 Client: TypeAlias = redis.asyncio.Redis
 
@@ -21,16 +22,20 @@ MAX_RUNS = 100
 
 MAX_REASON_CHARACTERS = 500
 
-_RENEW = """
+_RENEW = Script.of(
+    """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+)
 
-_RELEASE = """
+_RELEASE = Script.of(
+    """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 redis.call('LPUSH', KEYS[2], ARGV[2])
 redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
 """
+)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -68,7 +73,7 @@ async def begin(client: Client, group: str, run_id: str, *, lease_s: float) -> b
 async def renew(client: Client, group: str, run_id: str, *, lease_s: float) -> None:
     """Hold the lease for `lease_s` from now on; raises `ClaimLost` where another may run."""
     try:
-        held = await client.eval(_RENEW, 1, _key(group, "lease"), run_id, int(lease_s * 1000))
+        held = await run_script(client, _RENEW, [_key(group, "lease")], run_id, int(lease_s * 1000))
     except (redis.exceptions.RedisError, OSError) as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     if not held:
@@ -80,7 +85,7 @@ async def end(client: Client, group: str, run: Run) -> None:
     keys = (_key(group, "lease"), _key(group, "runs"))
     bounded = msgspec.structs.replace(run, reason=run.reason[:MAX_REASON_CHARACTERS])
     try:
-        await client.eval(_RELEASE, 2, *keys, run.id, msgspec.json.encode(bounded), MAX_RUNS)
+        await run_script(client, _RELEASE, keys, run.id, msgspec.json.encode(bounded), MAX_RUNS)
     except (redis.exceptions.RedisError, OSError) as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
 

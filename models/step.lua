@@ -8,7 +8,7 @@
 --   prefix   "{group}:" of the group that stands in the settings
 --   parts    {field, expected, messages} of each partition, where a message is
 --            {offset, user or "", session, shard, accepted_at, events, group or "" for that of the
---            settings} and an event is
+--            settings, time (ms), checksum} and an event is
 --            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash, lists of
 --            values by the columns that may be contextual}
 --
@@ -22,7 +22,7 @@
 local request = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
-local groups, marks = {}, {}
+local groups, marks, witnesses = {}, {}, {}
 
 local function group_of(name)
   local group = groups[name]
@@ -84,6 +84,7 @@ local function apply_part(part)
         end
       end
       watermark = message[1]
+      witnesses[field] = message
     end
   end
   if watermark > before then marks[field] = watermark end
@@ -101,4 +102,8 @@ for _, group in pairs(groups) do
   end
 end
 write_marks(KEYS[1], marks)
+for field, message in pairs(witnesses) do
+  call('HSET', request.prefix .. 'witnesses', field,
+    struct.pack('<ddd', message[1], message[8], message[9]))
+end
 return cmsgpack.pack({answer, counts})

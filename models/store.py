@@ -3,6 +3,7 @@
 Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
 
     {group}:watermarks          hash    <incarnation>/<partition> -> last applied offset
+    {group}:witnesses           hash    the same field -> offset, time and checksum of that message
     {group}:counts              hash    events, purchases, users, ..., clock, accepted_at
     {group}:items, {group}:ids  hash    item id -> index, and back; indexes are never reused
     {group}:types               hash    event type -> code
@@ -26,7 +27,6 @@ and what models.metadata names.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,29 +37,30 @@ import msgspec
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
 
 from models import layout
 from models.circumstances import NOWHERE, circumstances_of
 from models.errors import Unavailable
 from models.events import Event, event_hash
 from models.reads import Client
+from models.scripts import Script, run_script
 from models.sessions import unpack_history
 from models.settings import Settings
 
 GROUPS = "{recommender}:groups"
 """The groups that there are beside that of the settings; see `models.tenants`."""
 
-SCRIPT = (
-    "local function open_circumstances(...)\n{circumstances}\nend\n"
-    "local function open_group(...)\n{apply}\nend\n{step}"
-).format(
-    **{
-        name: resources.files("models").joinpath(f"{name}.lua").read_text()
-        for name in ("circumstances", "apply", "step")
-    }
+STEP = Script.of(
+    (
+        "local function open_circumstances(...)\n{circumstances}\nend\n"
+        "local function open_group(...)\n{apply}\nend\n{step}"
+    ).format(
+        **{
+            name: resources.files("models").joinpath(f"{name}.lua").read_text()
+            for name in ("circumstances", "apply", "step")
+        }
+    )
 )
-SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 """What a server that is away, starting or stopping causes; trying again later may help."""
@@ -68,15 +69,24 @@ RETRY_ERRORS = (*CONNECTION_ERRORS, redis.exceptions.ResponseError)
 """The same, and what a server says that is full, read-only or failing over."""
 
 
-SAVE_RANKER = """
+SAVE_RANKER = Script.of("""
 local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
 if watermark ~= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], unpack(ARGV, 4))
 return 1
-"""
+""")
 
 
-LOG_SERVED = """
+LOWER = Script.of("""
+for number, key in ipairs(KEYS) do
+  local mark = tonumber(redis.call('HGET', key, ARGV[1]) or nil)
+  if mark and mark > tonumber(ARGV[2]) then redis.call('HSET', key, ARGV[1], ARGV[2]) end
+end
+return 1
+""")
+
+
+LOG_SERVED = Script.of("""
 local prefix, tried = KEYS[1], KEYS[2]
 for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
   redis.call('SET', prefix .. id, cmsgpack.pack(items), 'EX', ARGV[1])
@@ -87,7 +97,7 @@ for _, item in ipairs(cmsgpack.unpack(ARGV[3])) do
 end
 -- Most of so many are no longer new: what is known of the others is soon known again.
 if redis.call('HLEN', tried) > tonumber(ARGV[5]) then redis.call('DEL', tried) end
-"""
+""")
 
 MAX_TRIED = 2000
 """Items whose trials are counted, at most."""
@@ -112,6 +122,8 @@ class StoredMessage(NamedTuple):
     ----------
     group
         Whose they are; empty for the group of the store that applies them.
+    timestamp_ms, checksum
+        What identifies the message in its partition, kept of the last one applied.
     """
 
     offset: int
@@ -121,6 +133,8 @@ class StoredMessage(NamedTuple):
     accepted_at: float
     events: list[StoredEvent]
     group: str = ""
+    timestamp_ms: int = 0
+    checksum: int = 0
 
 
 class Part(NamedTuple):
@@ -214,11 +228,7 @@ class Store:
     async def _run(self, payload: bytes, *, has_others: bool) -> bytes:
         # Only where it must be: on a cluster all keys of a step are on one node.
         keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
-        try:
-            answer = await self.redis.evalsha(SCRIPT_SHA, len(keys), *keys, payload)
-        except NoScriptError:
-            answer = await self.redis.eval(SCRIPT, len(keys), *keys, payload)
-        return bytes(answer)
+        return bytes(await run_script(self.redis, STEP, keys, payload))
 
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
         """Last applied offset of each partition field; -1 where none was applied yet."""
@@ -226,6 +236,20 @@ class Store:
             return []
         stored = await self.redis.hmget(self.key("watermarks"), list(fields))
         return [int(offset) if offset is not None else -1 for offset in stored]
+
+    async def witnesses(self, fields: Sequence[str]) -> list[tuple[int, int, int] | None]:
+        """Offset, time (ms) and checksum of the last message applied of each partition field.
+
+        None where none was, or an earlier version applied it.
+        """
+        if not fields:
+            return []
+        stored = await self.redis.hmget(self.key("witnesses"), list(fields))
+        return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
+
+    async def lower_watermark(self, field: str, offset: int) -> None:
+        """Take the group's watermark of a partition back to an offset, if it lies beyond."""
+        await run_script(self.redis, LOWER, [self.key("watermarks")], field, offset)
 
     async def counts(self) -> dict[str, float]:
         """Counters of the group, its clock (newest event time) and freshness times."""
@@ -324,8 +348,9 @@ class Store:
             Names the partition the watermark belongs to, as in `watermarks`.
         """
         flat = [item for pair in fields.items() for item in pair]
-        saved = await self.redis.eval(
-            SAVE_RANKER, 1, self.key("ranker"), f"watermark:{field}", expected, offset, *flat
+        keys = [self.key("ranker")]
+        saved = await run_script(
+            self.redis, SAVE_RANKER, keys, f"watermark:{field}", expected, offset, *flat
         )
         return bool(saved)
 
@@ -342,11 +367,10 @@ class Store:
         `tried` items stand in them for exploration, and are counted.
         """
         # Every key starts with the group in braces, so all are on the node of KEYS[1].
-        await self.redis.eval(
+        await run_script(
+            self.redis,
             LOG_SERVED,
-            2,
-            self.key("served:"),
-            self.key("tried"),
+            [self.key("served:"), self.key("tried")],
             self.settings.impression_ttl_s,
             msgspec.msgpack.encode(lists),
             msgspec.msgpack.encode(tried),

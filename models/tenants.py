@@ -14,7 +14,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 import redis.asyncio
 
@@ -22,6 +22,7 @@ from models.catalogue import Catalogue
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.recommender import Recommender
 from models.records import GROUP, fold
+from models.scripts import Script, run_script
 from models.settings import Settings
 from models.store import GROUPS, Store, escaped
 
@@ -36,7 +37,8 @@ OPEN = 32
 SHARE = 8
 """A registered group's cache may hold one in so many of what that of the settings' group may."""
 
-_REGISTER = """
+_REGISTER = Script.of(
+    """
 local group = redis.call('HGET', KEYS[1], ARGV[1])
 if group then return group end
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return false end
@@ -44,20 +46,25 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 if ARGV[4] ~= ARGV[2] then redis.call('SADD', KEYS[2], ARGV[2]) end
 return ARGV[2]
 """
+)
 
-_NAME_COLUMNS = """
+_NAME_COLUMNS = Script.of(
+    """
 if KEYS[2] and redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then return end
 redis.call('DEL', KEYS[1])
 if #ARGV > 1 then redis.call('SADD', KEYS[1], unpack(ARGV, 2)) end
 """
+)
 
-_DISSOLVE = """
+_DISSOLVE = Script.of(
+    """
 redis.call('SREM', KEYS[2], ARGV[1])
 local trackers = redis.call('HGETALL', KEYS[1])
 for at = 1, #trackers, 2 do
   if trackers[at + 1] == ARGV[1] then redis.call('HDEL', KEYS[1], trackers[at]) end
 end
 """
+)
 
 
 class Tenants:
@@ -157,9 +164,8 @@ class Tenants:
         if tracking_id == self.settings.tracking_id:
             return self.settings.group
         own = self.settings.group
-        raw = await self.redis.eval(
-            _REGISTER, 2, TRACKERS, GROUPS, tracking_id, group, MAX_TRACKERS, own
-        )
+        keys = [TRACKERS, GROUPS]
+        raw = await run_script(self.redis, _REGISTER, keys, tracking_id, group, MAX_TRACKERS, own)
         return None if raw is None else bytes(raw).decode()
 
     async def name_columns(self, group: str, columns: Collection[str]) -> None:
@@ -170,7 +176,7 @@ class Tenants:
         is_own = group == self.settings.group
         keys = [f"{{{group}}}:columns", *([] if is_own else [GROUPS])]
         names = sorted({fold(column) for column in columns})
-        await self.redis.eval(_NAME_COLUMNS, len(keys), *keys, group, *names)
+        await run_script(self.redis, _NAME_COLUMNS, keys, group, *names)
 
     async def remove(self, tracking_id: str) -> None:
         """Let the tracking id lead nowhere; one that does not exist is no error.
@@ -193,7 +199,7 @@ class Tenants:
         if group == self.settings.group:
             raise ResourceInUse(f"group {group!r} stands in the settings")
         # First, so that no atomic step writes behind what removes.
-        await self.redis.eval(_DISSOLVE, 2, TRACKERS, GROUPS, group)
+        await run_script(self.redis, _DISSOLVE, [TRACKERS, GROUPS], group)
         self._known.clear()
         self._others.pop(group, None)
         found = []
@@ -204,6 +210,16 @@ class Tenants:
                 found = []
         if found:
             await self.redis.unlink(*found)
+
+    async def lower_watermarks(self, field: str, offset: int) -> Literal[True]:
+        """Take every group's watermark of a partition back to an offset, if it lies beyond.
+
+        Of the settings' group last: until then nothing tells that it was done.
+        """
+        for group in sorted(await self.groups() - {self.settings.group}):
+            await self.store(group).lower_watermark(field, offset)
+        await self._own.store.lower_watermark(field, offset)
+        return True
 
     def store(self, group: str) -> Store:
         """The group's state."""

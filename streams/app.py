@@ -2,6 +2,10 @@
 
 What differs from a stock Faust app, and why:
 
+* Every message says which read fetched it, what it follows in its partition, and whether the broker
+  was connected to anew before it: only so can an agent that went back tell what it asked for from
+  what was still on its way, and notice that a broker started again without its last messages.
+
 * Reading starts at the positions the store gives (its watermarks), not at Kafka's committed
   offsets: effects live in the store, so the store knows what has been applied.
 * Topics are read without Faust's acknowledgements: an exception inside an agent would
@@ -18,15 +22,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import faust
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 
 from models.settings import Settings
+from streams.assignment import Partition, Start, next_read
+
+LOG = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 10
 
@@ -37,21 +48,105 @@ With fewer, waiting would only make the next batch late, and so just as large.""
 EARLIEST = -2
 """Position meaning: from the oldest message the broker still has."""
 
-LoadPositions = Callable[[set[tuple[str, int]]], Awaitable[Mapping[tuple[str, int], int]]]
-"""Next offset to read of each (topic, partition), or `EARLIEST`; called on every assignment."""
+LoadPositions = Callable[[Mapping[Partition, Start]], Awaitable[Mapping[Partition, int]]]
+"""Next offset to read of each partition assigned, or `EARLIEST`.
+
+Called on every assignment with the oldest offset that each partition has, and the number of the
+read that begins.
+"""
+
+
+class _Fetched(NamedTuple):
+    """A record of aiokafka's with what `Arrival` says of it."""
+
+    record: Any
+    read: int
+    follows: int
+    connection: int
+
+
+class _Message(ConsumerMessage):  # type: ignore[misc]
+    __slots__ = ("connection", "follows", "read")
+
+
+@dataclass
+class _Read:
+    """One partition as its consumer's thread reads it."""
+
+    number: int
+    following: int
+    connection: Any = None
+    connections: int = 0
 
 
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reads: dict[TP, _Read] = {}
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  no public setting reaches it
         return consumer
 
+    def is_current(self, tp: TP, number: int) -> bool:
+        """Whether nothing was sought in a partition since this read of it began."""
+        read = self._reads.get(tp)
+        return read is not None and read.number == number
+
+    async def begin(self, starts: Mapping[TP, Start]) -> list[TP]:
+        """Seek, in the thread that fetches; gives the partitions that are still assigned."""
+        begun: list[TP] = await self.call_thread(self._begin, self._ensure_consumer(), starts)
+        return begun
+
+    async def _begin(self, consumer: Any, starts: Mapping[TP, Start]) -> list[TP]:
+        begun = []
+        for tp, start in starts.items():
+            try:
+                consumer.seek(tp, start.offset)
+            except IllegalStateError:
+                continue
+            before = self._reads.get(tp)
+            read = _Read(start.number, start.offset)
+            if before is not None:
+                read.connection, read.connections = before.connection, before.connections
+            self._reads[tp] = read
+            begun.append(tp)
+        return begun
+
+    async def offsets_for_times(self, times_ms: Mapping[TP, int]) -> Mapping[TP, Any]:
+        """The first offset and its time that is no older than this, of each partition."""
+        found: Mapping[TP, Any] = await self.call_thread(
+            self._ensure_consumer().offsets_for_times, times_ms
+        )
+        return found
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        # No step of the loop lies between the taking of records and this, nor within a seek.
+        fetched = await super()._fetch_records(consumer, *args, **kwargs)
+        return {tp: self._marked(consumer, tp, records) for tp, records in fetched.items()}
+
+    def _marked(self, consumer: Any, tp: TP, records: Sequence[Any]) -> list[_Fetched]:
+        read = self._reads.setdefault(tp, _Read(0, records[0].offset))
+        client = consumer._client  # noqa: SLF001  nothing public tells of a new connection
+        node = client.cluster.leader_for_partition(tp)
+        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
+        if connection is not None and connection is not read.connection:
+            read.connection = connection
+            read.connections += 1
+        marked = []
+        for record in records:
+            # Behind an offset that is gone, reading has begun again at the oldest message.
+            follows = min(read.following, record.offset) - 1
+            marked.append(_Fetched(record, read.number, follows, read.connections))
+            read.following = record.offset + 1
+        return marked
+
 
 class _NoReadOffsets(dict[TP, Any]):
     """Read offsets that Faust cannot compare with: it would drop what is read again after a seek.
 
-    The agents know what follows what; see `streams.sessions.Progress`.
+    The agents know what follows what; see `streams.assignment.Reading`.
     """
 
     def __getitem__(self, _: TP) -> None:
@@ -74,11 +169,66 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         if self.load_positions is None or not assigned:
             committed: Mapping[TP, int] = await super().seek_to_committed()
             return committed
-        loaded = await self.load_positions({(tp.topic, tp.partition) for tp in assigned})
         oldest = await self.earliest_offsets(*assigned)
-        positions = {tp: max(loaded[tp.topic, tp.partition], oldest[tp]) for tp in assigned}
-        await self.seek_wait(positions)
-        return positions
+        begin = {tp: Start(oldest[tp], next_read()) for tp in assigned}
+        loaded = await self.load_positions({(tp.topic, tp.partition): begin[tp] for tp in begin})
+        starts = {
+            tp: Start(max(loaded[tp.topic, tp.partition], oldest), number)
+            for tp, (oldest, number) in begin.items()
+        }
+        await self._thread.begin(starts)
+        return {tp: start.offset for tp, start in starts.items()}
+
+    async def begin(self, starts: Mapping[Partition, Start]) -> dict[Partition, int]:
+        """Begin new reads of partitions, none before its oldest message; gives where each begins.
+
+        Partitions that are no longer assigned are left out; raises `KafkaError`.
+        """
+        wanted = {TP(*partition): start for partition, start in starts.items()}
+        oldest = await self.earliest_offsets(*wanted)
+        placed = {
+            tp: Start(max(offset, oldest[tp]), number) for tp, (offset, number) in wanted.items()
+        }
+        begun = await self._thread.begin(placed)
+        return {(tp.topic, tp.partition): placed[tp].offset for tp in begun}
+
+    def is_current(self, message: _Message) -> bool:
+        """Whether nothing was sought in its partition since the message was fetched."""
+        return bool(self._thread.is_current(message.tp, message.read))
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
+        """The first offset whose message is no older than this; raises `KafkaError`."""
+        tp = TP(*partition)
+        found = (await self._thread.offsets_for_times({tp: timestamp_ms}))[tp]
+        return None if found is None else int(found.offset)
+
+    def _to_message(self, tp: TP, record: Any) -> _Message:
+        fetched, record = record, record.record
+        message = _Message(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp / 1000.0,
+            record.timestamp_type,
+            record.headers,
+            record.key,
+            record.value,
+            record.checksum,
+            record.serialized_key_size,
+            record.serialized_value_size,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        message.read, message.follows = fetched.read, fetched.follows
+        message.connection = fetched.connection
+        return message
+
+    def highwater(self, tp: TP) -> int | None:
+        try:
+            end: int | None = super().highwater(tp)
+        except (AssertionError, IllegalStateError):  # an assignment may end at any moment
+            return None
+        return end
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust would report topics without its own acknowledgements as stuck."""
@@ -204,14 +354,14 @@ def add_agent(
 ) -> None:
     """An agent that hands batches of Faust events of these topics to `handle`, in order.
 
-    An error that gets out of `handle` stops the whole app: Faust would start the agent again
-    behind the batch that failed.
+    What was fetched before the last seek in its partition is left out. An error that gets out of
+    `handle` stops the whole app: Faust would start the agent again behind the batch that failed.
     """
 
     async def consume(stream: Any) -> None:
         try:
             async for batch in batches(stream, limit, wait_s):
-                await handle(batch)
+                await handle([e for e in batch if app.consumer.is_current(e.message)])
         except Exception as error:  # noqa: BLE001  whatever it is, nothing may be skipped
             await app.crash(error)
 
@@ -226,27 +376,49 @@ def add_agent(
     app.agent(topic, name=name)(consume)
 
 
-async def commit(app: faust.App, offsets: Mapping[tuple[str, int], int]) -> None:
+async def commit(app: faust.App, offsets: Mapping[Partition, int]) -> None:
     """Tell Kafka how far the store is (next offset to read), for tools that show lag."""
-    assigned = app.consumer.assignment()
-    known = {TP(*tp): offset for tp, offset in offsets.items() if TP(*tp) in assigned}
-    if known:
-        await app.consumer._commit(known)  # noqa: SLF001  Faust's public commit counts acks
-
-
-def high_water(app: faust.App, partition: tuple[str, int]) -> int | None:
-    """The next offset to be written, as the last fetch told; None where this worker cannot know."""
     try:
-        end: int | None = app.consumer.highwater(TP(*partition))
-    except AssertionError:  # another thread may end the assignment at any moment
-        return None
-    return end
+        assigned = app.consumer.assignment()
+        known = {TP(*tp): offset for tp, offset in offsets.items() if TP(*tp) in assigned}
+        if known:
+            await app.consumer._commit(known)  # noqa: SLF001  Faust's public commit counts acks
+    except (IllegalStateError, KafkaError) as error:
+        # A rebalance may take partitions away at any moment, and where to go on is not read here.
+        LOG.debug("offsets were not committed: %r", error)
 
 
-async def rewind(app: faust.App, position: Mapping[tuple[str, int], int]) -> None:
-    """Read on from `position`; events already fetched beyond it still arrive first."""
-    for (topic, partition), offset in position.items():
-        await app.consumer.seek(TP(topic, partition), offset)
+class AppLog:
+    """Kafka's partitions as an app's consumer reads them: `streams.assignment.Log` in part."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+
+    async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+        """Begin new reads; gives the offset at which each begins."""
+        try:
+            begun: Mapping[Partition, int] = await self._app.consumer.begin(starts)
+        except (IllegalStateError, KafkaError) as error:
+            LOG.warning("Kafka is away, what is to be read again is asked for later: %r", error)
+            return {}
+        return begun
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
+        """The first offset whose message is no older than this; None if there is none."""
+        offset: int | None = await self._app.consumer.offset_at(partition, timestamp_ms)
+        return offset
+
+    def end(self, partition: Partition) -> int | None:
+        """The next offset to be written, as the last fetch told; None where it is not known."""
+        end: int | None = self._app.consumer.highwater(TP(*partition))
+        return end
+
+    async def reload(self) -> None:
+        """Load the positions of all assigned partitions again, as at their assignment."""
+        try:
+            await self._app.consumer.perform_seek()
+        except KafkaError as error:
+            LOG.warning("Kafka is away, positions are loaded again later: %r", error)
 
 
 def run(app: faust.App) -> None:

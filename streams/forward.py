@@ -32,6 +32,7 @@ from models.ledger import Client, Waiting, forward_positions, save_forward
 from models.settings import Settings
 from models.store import connect
 from streams.app import EARLIEST, add_agent, commit, create_app
+from streams.assignment import Start
 from streams.calls import (
     Call,
     Message,
@@ -357,8 +358,8 @@ def forward_app(settings: Settings) -> faust.App:
         except (KafkaError, ProducerSendError) as error:
             raise Unavailable(f"Kafka did not keep a dead letter: {error}") from error
 
-    async def load(assigned: set[Partition]) -> Mapping[Partition, int]:
-        return await forwarder.load_positions(assigned)
+    async def load(begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+        return await forwarder.load_positions(set(begin))
 
     app = create_app("forward", settings, load)
     forwarder = Forwarder(

@@ -11,9 +11,9 @@ from models.metadata import Entry, EntryPart, entry_of, take_in
 from models.records import Kind, parse_record
 from models.store import PartResult
 from models.tenants import Tenants
+from streams.assignment import Arrival, Assignment, Log
 from streams.dead_letters import FULL
-from streams.progress import Arrival
-from streams.steps import Publish, Rewind, Steps
+from streams.steps import Publish, Steps
 from streams.topics import Topics
 
 STEP_RECORDS = 100
@@ -31,12 +31,12 @@ class Metadata(Steps[Entry]):
     """Applies batches of metadata messages; one for each worker process."""
 
     def __init__(
-        self, tenants: Tenants, *, publish: Publish, rewind: Rewind, clock: Callable[[], float]
+        self, tenants: Tenants, *, publish: Publish, log: Log, clock: Callable[[], float]
     ) -> None:
         super().__init__(
             tenants,
             publish=publish,
-            rewind=rewind,
+            log=log,
             clock=clock,
             step_size=STEP_RECORDS,
             stage="metadata",
@@ -47,7 +47,7 @@ class Metadata(Steps[Entry]):
     def _size(self, arrival: Arrival) -> int:
         return 1 + len(arrival.value) // RECORD_BYTES
 
-    async def _message(self, arrival: Arrival) -> Entry:
+    async def _message(self, arrival: Arrival, assignment: Assignment) -> Entry:  # noqa: ARG002
         settings = self.settings
         try:
             record = parse_record(
@@ -57,17 +57,20 @@ class Metadata(Steps[Entry]):
                 now_s=self._clock(),
                 future_limit_s=settings.future_limit_s,
             )
-            return entry_of(
+            entry = entry_of(
                 arrival.offset, self._kinds[arrival.topic], record, own_group=settings.group
             )
         except InvalidRecord as error:
             group = arrival.key.partition(b"/")[0].decode(errors="replace")
             return await self._refused(arrival, "invalid", str(error), group[:63])
+        _, timestamp_ms, checksum = arrival.witness
+        return entry._replace(timestamp_ms=timestamp_ms, checksum=checksum)
 
     async def _refused(self, arrival: Arrival, reason: str, detail: str, group: str) -> Entry:
         await self._bury(arrival, reason, detail, arrival.value, group=group)
         RECORDS.labels("dead").inc()
-        return Entry(arrival.offset)
+        _, timestamp_ms, checksum = arrival.witness
+        return Entry(arrival.offset, timestamp_ms=timestamp_ms, checksum=checksum)
 
     async def _write(self, parts: Sequence[tuple[str, int, list[Entry]]]) -> list[PartResult]:
         return await take_in(self.store, [EntryPart(*part) for part in parts])

@@ -15,7 +15,7 @@ from models import examples
 from models.objectives import courses, teach
 from models.store import Store
 from models.tenants import OPEN, Tenants
-from streams.progress import Arrival
+from streams.assignment import Arrival
 from streams.steps import retried
 
 LOG = logging.getLogger(__name__)

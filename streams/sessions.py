@@ -30,9 +30,9 @@ from models.store import (
 from models.tables import NOTHING
 from models.tenants import Tenants
 from streams.allowance import Allowance
+from streams.assignment import Arrival, Assignment, Log, Partition
 from streams.dead_letters import FULL
-from streams.progress import Arrival, Partition
-from streams.steps import Publish, Rewind, Steps
+from streams.steps import Publish, Steps
 
 LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ STEP = Histogram("recommender_step_seconds", "Duration of one atomic step")
 
 def passed(arrival: Arrival) -> StoredMessage:
     """A message without events: it only moves the watermark."""
-    return StoredMessage(arrival.offset, "", "", 0, 0.0, [])
+    _, timestamp_ms, checksum = arrival.witness
+    return StoredMessage(arrival.offset, "", "", 0, 0.0, [], "", timestamp_ms, checksum)
 
 
 def pace(lag_s: float) -> float:
@@ -79,12 +80,12 @@ class Sessions(Steps[StoredMessage]):
     """Applies batches of event messages; one for each worker process."""
 
     def __init__(
-        self, tenants: Tenants, *, publish: Publish, rewind: Rewind, clock: Callable[[], float]
+        self, tenants: Tenants, *, publish: Publish, log: Log, clock: Callable[[], float]
     ) -> None:
         super().__init__(
             tenants,
             publish=publish,
-            rewind=rewind,
+            log=log,
             clock=clock,
             step_size=STEP_EVENTS,
             stage="sessions",
@@ -97,22 +98,24 @@ class Sessions(Steps[StoredMessage]):
     def _size(self, arrival: Arrival) -> int:
         return max(1, len(arrival.value) // EVENT_BYTES)
 
-    async def _message(self, arrival: Arrival) -> StoredMessage:
+    async def _message(self, arrival: Arrival, assignment: Assignment) -> StoredMessage:
         settings, now_s = self.settings, self._clock()
         try:
             message = events.parse(
                 arrival.value, now_s=now_s, future_limit_s=settings.future_limit_s
             )
         except InvalidEvent as error:
-            named = await self._group_of(events.tracking_id_of(arrival.value))
+            named = await self._group_of(events.tracking_id_of(arrival.value), assignment)
             return await self._invalid(arrival, str(error), named or "")
         group = ""
         if message.tracking_id not in (None, settings.tracking_id):
-            epoch, named = self.progress.epoch, await self._group_of(message.tracking_id)
+            named = await self._group_of(message.tracking_id, assignment)
             if named is None:
-                is_unknown = self.progress.epoch == epoch
+                # Of an assignment that has ended nothing is written: the message comes again.
+                is_unknown = not assignment.has_ended
                 return await self._unknown(arrival, message) if is_unknown else passed(arrival)
             group = "" if named == settings.group else named
+        _, timestamp_ms, checksum = arrival.witness
         return StoredMessage(
             arrival.offset,
             message.user_id or "",
@@ -126,14 +129,15 @@ class Sessions(Steps[StoredMessage]):
                 purchase_types=settings.purchase_types,
             ),
             group,
+            timestamp_ms,
+            checksum,
         )
 
-    async def _group_of(self, tracking_id: str | None) -> str | None:
-        """Whose events these are; None if nobody's, or if the partitions are others' now."""
+    async def _group_of(self, tracking_id: str | None, assignment: Assignment) -> str | None:
+        """Whose events these are; None if nobody's, or if the assignment has ended."""
         if tracking_id is None:
             return self.settings.group
-        epoch = self.progress.epoch
-        return await self._on_store(lambda: self.tenants.group_of(tracking_id), epoch)
+        return await self._on_store(lambda: self.tenants.group_of(tracking_id), assignment)
 
     async def _unknown(self, arrival: Arrival, message: events.PutEvents) -> StoredMessage:
         detail = f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`"
@@ -180,21 +184,22 @@ class Sessions(Steps[StoredMessage]):
 
     async def _written(
         self,
+        assignment: Assignment,
         waiting: dict[Partition, list[StoredMessage]],
         arrivals: Mapping[Partition, list[Arrival]],
     ) -> bool:
         """One step, with examples from the state before it."""
-        chosen = await self._examples(waiting)
-        is_done = await super()._written(waiting, arrivals)
+        chosen = await self._examples(assignment, waiting)
+        is_done = await super()._written(assignment, waiting, arrivals)
         if is_done:
             self._offer(chosen)
         return is_done
 
     async def _examples(
-        self, waiting: Mapping[Partition, list[StoredMessage]]
+        self, assignment: Assignment, waiting: Mapping[Partition, list[StoredMessage]]
     ) -> dict[str, list[bytes]]:
         """Examples of some of the choices about to be applied, by group."""
-        choices = self._choices(waiting)
+        choices = self._choices(assignment, waiting)
         if not choices:
             return {}
         now_s = self._clock()
@@ -210,14 +215,14 @@ class Sessions(Steps[StoredMessage]):
         return found
 
     def _choices(
-        self, waiting: Mapping[Partition, list[StoredMessage]]
+        self, assignment: Assignment, waiting: Mapping[Partition, list[StoredMessage]]
     ) -> list[tuple[StoredMessage, str]]:
         """Messages to sample: each owner's first of the step, as many as the rate allows."""
         owners: dict[tuple[str, str], tuple[StoredMessage, str]] = {}
         for partition, messages in waiting.items():
             for message in messages:
                 owner = (message.group, message.user_id or message.session_id)
-                if owner in owners or message.offset <= self.progress.applied[partition]:
+                if owner in owners or message.offset <= assignment.readings[partition].applied:
                     continue
                 if message.events and message.events[0].item_id:
                     owners[owner] = (message, message.events[0].item_id)

@@ -11,14 +11,23 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import Counter
 
 from models.store import RETRY_ERRORS, PartResult, Store
 from models.tenants import Tenants
+from streams.assignment import (
+    Arrival,
+    Assignment,
+    Log,
+    Partition,
+    Reading,
+    Start,
+    Witness,
+    next_read,
+)
 from streams.dead_letters import envelope
-from streams.progress import Arrival, Partition, Progress
 
 LOG = logging.getLogger(__name__)
 
@@ -26,6 +35,17 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 
 STORE_RETRIES = Counter("recommender_store_retries_total", "Steps tried again: Redis was away")
 REWINDS = Counter("recommender_rewinds_total", "Times the store had lost effects")
+TAILS_LOST = Counter(
+    "recommender_log_tails_lost_total", "Times Kafka had lost messages that were in effect"
+)
+
+LOOKS = 3
+"""Looks that find a partition's end at or before what is in effect, until it counts as lost: just
+after a change of leader, a broker may tell an end that is too low."""
+
+CLOCKS_S = 120
+"""By how much producers' clocks, and the time a message waits in a producer, may disagree: where a
+partition whose end was lost is taken up, messages of so long before are read again."""
 
 T = TypeVar("T")
 
@@ -51,6 +71,14 @@ class Message(Protocol):
     def offset(self) -> int:
         """Its place in its partition."""
 
+    @property
+    def timestamp_ms(self) -> int:
+        """When Kafka has it from."""
+
+    @property
+    def checksum(self) -> int:
+        """Of its bytes; see `Witness`."""
+
 
 M = TypeVar("M", bound=Message)
 
@@ -61,8 +89,36 @@ Publish = Callable[[str, Sequence[bytes], bytes | None], Coroutine[None, None, N
 It returns when Kafka has acknowledged all, trying again until then.
 """
 
-Rewind = Callable[[Mapping[Partition, int]], Awaitable[None]]
-"""Makes Kafka deliver partitions again, each from an offset."""
+
+class Assigned(NamedTuple):
+    """One partition as an agent is given it.
+
+    Attributes
+    ----------
+    field
+        Names the partition's watermark in the store.
+    watermark
+        The last offset in effect; -1 for none.
+    start
+        Where the first read of it begins.
+    witness
+        What identifies the message at the watermark, where the store knows it.
+    """
+
+    field: str
+    watermark: int
+    start: Start
+    witness: Witness | None = None
+
+
+def first_offset(watermark: int, witness: Witness | None) -> int:
+    """Where to read on behind a watermark: at the message itself, if it can be told from another.
+
+    >>> first_offset(7, None), first_offset(7, Witness(7, 0, 0)), first_offset(-1, None)
+    (8, 7, 0)
+    """
+    is_told = witness is not None and witness.offset == watermark
+    return watermark if is_told else watermark + 1
 
 
 class Steps(ABC, Generic[M]):
@@ -83,7 +139,7 @@ class Steps(ABC, Generic[M]):
         tenants: Tenants,
         *,
         publish: Publish,
-        rewind: Rewind,
+        log: Log,
         clock: Callable[[], float],
         step_size: int,
         stage: str,
@@ -91,9 +147,9 @@ class Steps(ABC, Generic[M]):
         self.tenants = tenants
         self.settings = tenants.settings
         self.store: Store = tenants.store(tenants.settings.group)
-        self.progress = Progress()
+        self.assignment = Assignment()
         self._publish = publish
-        self._rewind = rewind
+        self._log = log
         self._clock = clock
         self._step_size = step_size
         self._stage = stage
@@ -105,7 +161,7 @@ class Steps(ABC, Generic[M]):
         """What the message takes of a step, about."""
 
     @abstractmethod
-    async def _message(self, arrival: Arrival) -> M:
+    async def _message(self, arrival: Arrival, assignment: Assignment) -> M:
         """What the message says; nothing, once its dead letter is kept."""
 
     @abstractmethod
@@ -119,93 +175,108 @@ class Steps(ABC, Generic[M]):
     def _noted(self, messages: Sequence[M]) -> None:
         """Take note of messages that have come into effect."""
 
+    def assigned(self, partitions: Mapping[Partition, Assigned]) -> None:
+        """Begin a new assignment; the one before has ended, whatever waits in it."""
+        self.assignment.has_ended = True
+        readings = {}
+        for partition, (field, watermark, start, witness) in partitions.items():
+            reading = Reading(field, watermark, start.number, start.offset - 1)
+            if witness is not None and witness.offset == watermark:
+                reading.compared.append(witness)
+            readings[partition] = reading
+        self.assignment = Assignment(readings)
+
     async def apply(self, arrivals: Iterable[Arrival]) -> None:
-        """Bring messages into effect, in their order; returns when all are, or are dead letters."""
-        epoch = self.progress.epoch
-        async with self._stepping:
-            if self.progress.epoch == epoch:
-                await self._apply(arrivals)
+        """Bring messages into effect, in their order; returns when all are, or are dead letters.
 
-    async def go_back_where_lost(self) -> None:
-        """Read again what the store has lost, also of partitions where nothing new arrives.
-
-        To be called now and then: a step notices only what its own partitions have lost.
+        Those that another assignment or an earlier read fetched are left out: they come again.
         """
         async with self._stepping:
-            epoch, applied = self.progress.epoch, dict(self.progress.applied)
+            await self._apply(self.assignment, arrivals)
+
+    async def look_after(self) -> None:
+        """Read again what Redis has lost, and take up where Kafka has lost its end.
+
+        To be called about once a second: a step notices only what its own partitions have lost.
+        """
+        async with self._stepping:
+            assignment = self.assignment
+            readings = list(assignment.readings.items())
             try:
-                marks = await self.store.watermarks([self.progress.fields[tp] for tp in applied])
+                marks = await self.store.watermarks([reading.field for _, reading in readings])
             except RETRY_ERRORS as error:
                 LOG.warning("Redis is away, what it may have lost is asked later: %s", error)
                 return
-            overdue = self.progress.overdue()
-            for (partition, offset), watermark in zip(applied.items(), marks, strict=True):
-                if self.progress.epoch != epoch:
+            for (partition, reading), watermark in zip(readings, marks, strict=True):
+                if assignment.has_ended:
                     return
-                if watermark < offset:
-                    await self._go_back(partition, watermark)
-                elif partition in overdue:
-                    LOG.warning("%s/%d has lost what was to be read again", *partition)
-                    self.progress.rewound(partition, offset)
-                    await self._rewind({partition: offset + 1})
+                if watermark < reading.applied:
+                    self._go_back(reading, partition, watermark)
+                elif reading.is_sought:
+                    await self._look_at_end(assignment, partition)
+            await self._seek(assignment)
 
-    async def _apply(self, arrivals: Iterable[Arrival]) -> None:
-        epoch = self.progress.epoch
+    async def _apply(self, assignment: Assignment, arrivals: Iterable[Arrival]) -> None:
         waiting: dict[Partition, list[Arrival]] = {}
+        seen: set[Partition] = set()
         size = 0
         for arrival in arrivals:
             partition = (arrival.topic, arrival.partition)
-            if not self.progress.expects(partition, arrival.offset):
+            seen.add(partition)
+            if not assignment.takes(arrival):
                 continue
             waiting.setdefault(partition, []).append(arrival)
             size += self._size(arrival)
             if size >= self._step_size:
-                await self._step(waiting)
+                await self._step(assignment, waiting)
                 waiting, size = {}, 0
-            if self.progress.epoch != epoch:
-                return
         if waiting:
-            await self._step(waiting)
+            await self._step(assignment, waiting)
+        for partition in seen & assignment.readings.keys():
+            await self._mend(assignment, partition)
+        await self._seek(assignment)
 
-    async def _step(self, arrivals: Mapping[Partition, list[Arrival]]) -> None:
-        epoch = self.progress.epoch
+    async def _step(
+        self, assignment: Assignment, arrivals: Mapping[Partition, list[Arrival]]
+    ) -> None:
         waiting = {
-            partition: [await self._message(arrival) for arrival in group]
+            partition: [await self._message(arrival, assignment) for arrival in group]
             for partition, group in arrivals.items()
         }
-        if self.progress.epoch == epoch:
-            await self._written(waiting, arrivals)
+        await self._written(assignment, waiting, arrivals)
 
     async def _written(
-        self, waiting: dict[Partition, list[M]], arrivals: Mapping[Partition, list[Arrival]]
+        self,
+        assignment: Assignment,
+        waiting: dict[Partition, list[M]],
+        arrivals: Mapping[Partition, list[Arrival]],
     ) -> bool:
         """One atomic step, and more where the store refused a part of it.
 
-        False if the partitions were reassigned meanwhile, and so will be read again.
+        False if the assignment ended meanwhile: what is not in effect will be read again.
         """
-        epoch = self.progress.epoch
         while waiting:
             partitions = list(waiting)
-            parts = [
-                (self.progress.fields[tp], self.progress.applied[tp], waiting[tp])
-                for tp in partitions
-            ]
-            results = await self._on_store(functools.partial(self._write, parts), epoch)
+            parts = []
+            for tp in partitions:
+                reading = assignment.readings[tp]
+                parts.append((reading.field, reading.applied, waiting[tp]))
+            results = await self._on_store(functools.partial(self._write, parts), assignment)
             if results is None:
                 return False
             waiting = {}
             for tp, part, result in zip(partitions, parts, results, strict=True):
-                if self.progress.epoch != epoch:
-                    return False
-                rest = await self._settled(tp, part, result, arrivals[tp])
+                rest = await self._settled(assignment, tp, part, result, arrivals[tp])
                 if rest:
                     waiting[tp] = rest
-        return True
+        return not assignment.has_ended
 
-    async def _on_store(self, action: Callable[[], Awaitable[T]], epoch: int) -> T | None:
-        """The result of an action on Redis; None if partitions are reassigned before there is."""
+    async def _on_store(
+        self, action: Callable[[], Awaitable[T]], assignment: Assignment
+    ) -> T | None:
+        """The result of an action on Redis; None if the assignment ends before there is one."""
         delay_s = RETRY_FIRST_S
-        while self.progress.epoch == epoch:
+        while not assignment.has_ended:
             try:
                 return await action()
             except RETRY_ERRORS as error:
@@ -217,6 +288,7 @@ class Steps(ABC, Generic[M]):
 
     async def _settled(
         self,
+        assignment: Assignment,
         partition: Partition,
         part: tuple[str, int, list[M]],
         result: PartResult,
@@ -225,24 +297,103 @@ class Steps(ABC, Generic[M]):
         """Take note of a result; gives the messages still to be applied."""
         _, expected, messages = part
         if result.status == "lost":
-            await self._go_back(partition, result.watermark)
+            self._go_back(assignment.readings[partition], partition, result.watermark)
             return []
-        self.progress.applied[partition] = max(expected, result.watermark)
-        self._noted([m for m in messages if expected < m.offset <= result.watermark])
+        applied = [m for m in messages if expected < m.offset <= result.watermark]
+        assignment.readings[partition].note(
+            result.watermark, [Witness(m.offset, m.timestamp_ms, m.checksum) for m in applied]
+        )
+        self._noted(applied)
         if result.status == "applied":
             return []
         at = next(n for n, message in enumerate(messages) if message.offset == result.offset)
         arrival = next(a for a in arrivals if a.offset == result.offset)
         return [await self._rest(arrival, messages[at], result), *messages[at + 1 :]]
 
-    async def _go_back(self, partition: Partition, watermark: int) -> None:
+    def _go_back(self, reading: Reading, partition: Partition, watermark: int) -> None:
         """Read a partition again from where the store is."""
         REWINDS.inc()
         LOG.warning(
             "Redis has lost effects of %s/%d, reading again after %d", *partition, watermark
         )
-        self.progress.rewound(partition, watermark)
-        await self._rewind({partition: watermark + 1})
+        reading.begin(Start(watermark + 1, next_read()), watermark)
+
+    async def _mend(self, assignment: Assignment, partition: Partition) -> None:
+        """Read again where what arrived does not continue what is in effect."""
+        reading = assignment.readings[partition]
+        if reading.differs_at is not None:
+            await self._take_up(assignment, partition, reading.differs_at)
+        elif reading.is_doubtful:
+            reading.begin(Start(reading.compared[0].offset, next_read()), reading.applied)
+        elif reading.has_gap:
+            LOG.warning("messages of %s/%d were passed over on their way", *partition)
+            reading.begin(Start(reading.applied + 1, next_read()), reading.applied)
+
+    async def _seek(self, assignment: Assignment) -> None:
+        """Ask Kafka for the reads that have begun; where it does not answer, again later.
+
+        Messages that Kafka no longer has are passed over.
+        """
+        wanted = {
+            partition: Start(reading.passed + 1, reading.number)
+            for partition, reading in assignment.readings.items()
+            if not reading.is_sought
+        }
+        if not wanted or assignment.has_ended:
+            return
+        for partition, offset in (await self._log.seek(wanted)).items():
+            reading = assignment.readings[partition]
+            reading.passed, reading.is_sought = offset - 1, True
+
+    async def _look_at_end(self, assignment: Assignment, partition: Partition) -> None:
+        """Notice a partition that ends before what is in effect: Kafka has lost its last messages.
+
+        What it still has of the last ones applied is compared first, to find where it differs.
+        """
+        reading, end = assignment.readings[partition], self._log.end(partition)
+        if end is None or end > reading.applied:
+            reading.looks = 0
+            return
+        reading.looks += 1
+        if reading.looks < LOOKS:
+            return
+        if reading.looks == LOOKS and reading.compared and reading.compared[0].offset < end:
+            reading.begin(Start(reading.compared[0].offset, next_read()), reading.applied)
+            reading.looks = LOOKS
+        elif reading.passed >= end - 1 or reading.looks > 2 * LOOKS:
+            await self._take_up(assignment, partition, end)
+
+    async def _take_up(self, assignment: Assignment, partition: Partition, offset: int) -> None:
+        """Go on in a partition whose messages from `offset` on are no longer those in effect.
+
+        Where the first of them is not known, messages are read again from a while before the last
+        one that was; their eventIds keep them from counting twice.
+        """
+        reading = assignment.readings[partition]
+        lost = reading.applied
+        if assignment.has_ended:
+            return
+        if await self._log.is_renewed(partition, reading.field):
+            await self._log.reload()
+            return
+        held = [one for one in reading.compared if one.offset <= offset]
+        is_exact = any(one.offset < offset for one in held)
+        if not is_exact and reading.compared:
+            since_ms = max(0, reading.compared[0].timestamp_ms - 1000 * CLOCKS_S)
+            found = await self._log.offset_at(partition, since_ms)
+            offset = min(offset, offset if found is None else found)
+        TAILS_LOST.inc()
+        LOG.error(
+            "Kafka has lost messages of %s/%d that were in effect, up to offset %d: going on at %d",
+            *partition,
+            lost,
+            offset,
+        )
+        lowered = await self._on_store(
+            lambda: self.tenants.lower_watermarks(reading.field, offset - 1), assignment
+        )
+        if lowered is not None:
+            reading.begin(Start(offset, next_read()), offset - 1)
 
     async def _bury(
         self, arrival: Arrival, reason: str, detail: str, raw: bytes, *, group: str = ""

@@ -17,13 +17,13 @@ from models.errors import Unavailable
 from models.settings import Settings
 from models.store import RETRY_ERRORS, connect
 from models.tenants import Tenants
-from streams.app import EARLIEST, add_agent, commit, create_app, high_water, rewind
+from streams.app import AppLog, add_agent, commit, create_app
+from streams.assignment import Arrival, Partition, Start, Witness
 from streams.dead_letters import envelope
 from streams.metadata import Metadata
-from streams.progress import Arrival, Partition
 from streams.ranker import Learners, group_of
 from streams.sessions import Sessions
-from streams.steps import retried
+from streams.steps import Assigned, first_offset, retried
 from streams.topics import Topics, topic_ids
 
 COMMIT_EVERY_S = 1.0
@@ -42,34 +42,36 @@ class Worker:
         self.topics = Topics.of(settings)
         self.tenants = Tenants(connect(settings.redis), settings)
         self.app = create_app("worker", settings, self.load_positions)
-        self.sessions = Sessions(
-            self.tenants, publish=self.publish, rewind=self._rewind, clock=time.time
-        )
-        self.metadata = Metadata(
-            self.tenants, publish=self.publish, rewind=self._rewind, clock=time.time
-        )
+        self._log = WorkerLog(self.app, settings)
+        self.sessions = Sessions(self.tenants, publish=self.publish, log=self._log, clock=time.time)
+        self.metadata = Metadata(self.tenants, publish=self.publish, log=self._log, clock=time.time)
         self.learners = Learners(self.tenants)
 
-    async def load_positions(self, partitions: set[Partition]) -> Mapping[Partition, int]:
+    async def load_positions(self, begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
         """Where to read on: behind the store's watermarks."""
-        return await retried(lambda: self._positions(partitions), AWAY)
+        return await retried(lambda: self._positions(begin), AWAY)
 
-    async def _positions(self, partitions: set[Partition]) -> dict[Partition, int]:
-        names = sorted({topic for topic, _ in partitions})
+    async def _positions(self, begin: Mapping[Partition, Start]) -> dict[Partition, int]:
+        names = sorted({topic for topic, _ in begin})
         ids = await asyncio.to_thread(topic_ids, self.settings, names)
-        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in partitions}
-        kept = [tp for tp in partitions if tp[0] != self.topics.examples]
-        marks = await self.sessions.store.watermarks([fields[tp] for tp in kept])
-        watermarks = dict(zip(kept, marks, strict=True))
+        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in begin}
+        kept = [tp for tp in begin if tp[0] != self.topics.examples]
+        store, names = self.sessions.store, [fields[tp] for tp in kept]
+        marks, found = await store.watermarks(names), await store.witnesses(names)
+        assigned, positions = {}, {}
+        for tp, mark, witness in zip(kept, marks, found, strict=True):
+            told = None if witness is None else Witness(*witness)
+            oldest, number = begin[tp]
+            positions[tp] = max(oldest, first_offset(mark, told))
+            assigned[tp] = Assigned(fields[tp], mark, Start(positions[tp], number), told)
+        for tp in begin.keys() - set(kept):
+            positions[tp] = 1 + await self.learners.assigned(fields[tp])
+        # From here on nothing is awaited: what begins, begins for all agents at once.
         events = (self.topics.clicks, self.topics.purchases)
         for agent, is_its in ((self.sessions, True), (self.metadata, False)):
-            agent.progress.assigned(
-                {tp: (fields[tp], watermarks[tp]) for tp in kept if (tp[0] in events) is is_its}
-            )
+            agent.assigned({tp: one for tp, one in assigned.items() if (tp[0] in events) is is_its})
         LAG.clear()  # others tell it of the partitions that are theirs now
-        for tp in partitions - set(kept):
-            watermarks[tp] = await self.learners.assigned(fields[tp])
-        return {tp: mark + 1 if mark >= 0 else EARLIEST for tp, mark in watermarks.items()}
+        return positions
 
     async def publish(self, kind: str, values: Sequence[bytes], key: bytes | None = None) -> None:
         """Produce to the topic of that kind; returns when Kafka has acknowledged all."""
@@ -84,20 +86,17 @@ class Worker:
     async def _produce(self, topic: str, key: bytes | None, value: bytes) -> None:
         await self.app.producer.send_and_wait(topic, key, value, None, None, None)
 
-    async def _rewind(self, positions: Mapping[Partition, int]) -> None:
-        await rewind(self.app, positions)
-
     async def apply_events(self, batch: list[Any]) -> None:
         """Bring a batch of events into effect."""
-        await self.sessions.apply(_arrivals(self.app, batch))
+        await self.sessions.apply(_arrivals(batch))
 
     async def apply_records(self, batch: list[Any]) -> None:
         """Bring a batch of metadata into effect."""
-        await self.metadata.apply(_arrivals(self.app, batch))
+        await self.metadata.apply(_arrivals(batch))
 
     async def learn_examples(self, batch: list[Any]) -> None:
         """Learn a batch of training examples; what is none becomes a dead letter."""
-        for spoiled in await self.learners.learn(_arrivals(self.app, batch)):
+        for spoiled in await self.learners.learn(_arrivals(batch)):
             group = group_of(spoiled) or self.settings.group
             letter = envelope(
                 "ranker",
@@ -115,13 +114,13 @@ class Worker:
         await self.learners.save()
         applied: dict[Partition, int] = {}
         for agent in (self.sessions, self.metadata):
-            await agent.go_back_where_lost()
-            applied |= agent.progress.applied
+            await agent.look_after()
+            applied |= {tp: one.applied for tp, one in agent.assignment.readings.items()}
         offsets = {tp: offset + 1 for tp, offset in applied.items()}
         offsets[self.topics.examples, 0] = self.learners.saved + 1
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
         for partition, offset in applied.items():
-            end = high_water(self.app, partition)
+            end = self._log.end(partition)
             if end is not None:
                 LAG.labels(*partition).set(max(0, end - 1 - offset))
 
@@ -153,11 +152,42 @@ def worker_app(settings: Settings) -> faust.App:
     return app
 
 
-def _arrivals(app: faust.App, batch: Sequence[Any]) -> list[Arrival]:
-    """The batch's messages, without those of an assignment that has ended since."""
-    generation = app.consumer_generation_id
+class WorkerLog(AppLog):
+    """Kafka's partitions as a worker's agents need them: `streams.assignment.Log`."""
+
+    def __init__(self, app: faust.App, settings: Settings) -> None:
+        super().__init__(app)
+        self._settings = settings
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
+        """The first offset whose message is no older than this; waits while Kafka is away."""
+        find = functools.partial(super().offset_at, partition, timestamp_ms)
+        return await retried(find, AWAY)
+
+    async def is_renewed(self, partition: Partition, field: str) -> bool:
+        """Whether the topic was made anew since; waits while Kafka is away."""
+        topic, number = partition
+
+        async def renewed() -> bool:
+            ids = await asyncio.to_thread(topic_ids, self._settings, [topic])
+            return f"{ids[topic]}/{number}" != field
+
+        return await retried(renewed, AWAY)
+
+
+def _arrivals(batch: Sequence[Any]) -> list[Arrival]:
+    """The batch's messages; one without a value is a tombstone."""
     return [
-        Arrival(m.topic, m.partition, m.offset, m.value or b"", m.key or b"")  # or a tombstone
-        for event in batch
-        if (m := event.message).generation_id == generation
+        Arrival(
+            m.topic,
+            m.partition,
+            m.offset,
+            m.value or b"",
+            m.key or b"",
+            round(1000 * m.timestamp),
+            m.read,
+            m.follows,
+            m.connection,
+        )
+        for m in (event.message for event in batch)
     ]

@@ -132,7 +132,10 @@ async def test_message_without_events_moves_the_watermark(store: Store) -> None:
     """A message of which nothing was left to apply is done with, and leaves no owner."""
     await send(store, message(0, user="ada"))
 
-    assert await contents(store) == {"watermarks": {b"p/0": b"0"}}
+    kept = await contents(store)
+    assert kept.keys() == {"watermarks", "witnesses"}
+    assert kept["watermarks"] == {b"p/0": b"0"}
+    assert await store.witnesses(["p/0"]) == [(0, 0, 0)]
 
 
 async def test_full_catalogue_stops_before_the_message(make_store: Callable[..., Store]) -> None:

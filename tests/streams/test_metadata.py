@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,11 @@ from models.settings import Settings
 from models.store import connect
 from models.tenants import Tenants
 from ops.embedded import start_redis
+from streams.assignment import Partition, Start, Witness, next_read
 from streams.dead_letters import DeadLetter
 from streams.metadata import Metadata
-from streams.progress import Arrival, Partition
+from streams.steps import Assigned, first_offset
+from tests.streams.simulated_kafka import SimulatedKafka
 
 ITEMS, USERS = ("items", 0), ("users", 0)
 NOW_S = 1.79e9
@@ -37,38 +39,34 @@ class Worker:
     """An agent whose records a test hands over, as Kafka would from the position it asked for."""
 
     agent: Metadata
-    messages: dict[Partition, list[tuple[bytes, bytes]]] = field(
-        default_factory=lambda: {ITEMS: [], USERS: []}
-    )
-    positions: dict[Partition, int] = field(default_factory=dict)
+    kafka: SimulatedKafka
     letters: list[DeadLetter] = field(default_factory=list)
 
     async def assign(self) -> None:
         """Give it both partitions, to read on where the store is."""
-        marks = await self.agent.store.watermarks(["items/0", "users/0"])
-        fields = {ITEMS: ("items/0", marks[0]), USERS: ("users/0", marks[1])}
-        self.agent.progress.assigned(fields)
-        self.positions = {tp: mark + 1 for tp, (_, mark) in fields.items()}
+        fields = ["items/0", "users/0"]
+        marks = await self.agent.store.watermarks(fields)
+        found = await self.agent.store.witnesses(fields)
+        assigned = {}
+        for tp, name, mark, kept in zip((ITEMS, USERS), fields, marks, found, strict=True):
+            witness = None if kept is None else Witness(*kept)
+            start = Start(first_offset(mark, witness), next_read())
+            assigned[tp] = Assigned(name, mark, start, witness)
+        self.agent.assigned(assigned)
+        self.kafka.assign({tp: one.start for tp, one in assigned.items()})
 
     def send(
         self, topic: Partition, name: str, properties: Any, *, group: str = "shop", at: float = 1
     ) -> None:
         """Add a record; a removal without properties."""
-        log = self.messages[topic]
         member = "itemId" if topic == ITEMS else "userId"
         value = {"group": group, member: name, "properties": properties, "at": NOW_S - 100 + at}
         raw = b"" if properties is None else json.dumps(value).encode()
-        log.append((f"{group}/{name}".encode(), raw))
+        self.kafka.append(topic, raw, f"{group}/{name}".encode())
 
     async def read(self) -> None:
         """Hand over what lies beyond its positions, as one batch."""
-        batch = []
-        for tp, log in self.messages.items():
-            batch += [
-                Arrival(*tp, n, log[n][1], log[n][0]) for n in range(self.positions[tp], len(log))
-            ]
-            self.positions[tp] = len(log)
-        await self.agent.apply(batch)
+        await self.agent.apply(self.kafka.read(ITEMS, USERS))
 
     async def items(self, *names: str, group: str = "shop") -> list[Any]:
         """What is known of items."""
@@ -81,10 +79,8 @@ def worker_of(tenants: Tenants) -> Worker:
     async def publish(_: str, values: Sequence[bytes], __: bytes | None) -> None:
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
-    async def rewind(positions: Mapping[Partition, int]) -> None:
-        one.positions.update(positions)
-
-    one = Worker(Metadata(tenants, publish=publish, rewind=rewind, clock=lambda: NOW_S))
+    kafka = SimulatedKafka()
+    one = Worker(Metadata(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
     return one
 
 
@@ -123,7 +119,8 @@ async def test_bad_records_are_buried_in_the_name_of_their_group(worker: Worker)
         (b"\xff", b""),
         (b"", b"\xff\xfe"),
     ]
-    worker.messages[ITEMS] += bad
+    for key, value in bad:
+        worker.kafka.append(ITEMS, value, key)
     worker.send(ITEMS, "i", {"N": [1]}, group="books")
     worker.send(ITEMS, "i", {"N": 1}, group="nowhere")
     worker.send(ITEMS, "i", {"N": 1})
@@ -177,10 +174,10 @@ async def test_a_worker_goes_on_where_another_stopped(worker: Worker) -> None:
     counts = await worker.agent.store.counts()
 
     other = worker_of(worker.agent.tenants)
-    other.messages = worker.messages
+    other.kafka.partitions = worker.kafka.partitions
     await other.assign()
-    assert other.positions[ITEMS] == 250
-    other.positions[ITEMS] = 0
+    assert other.kafka.of(ITEMS).position == 249
+    other.kafka.of(ITEMS).position = 0
     await other.read()
 
     assert await worker.agent.store.counts() == counts
@@ -193,7 +190,7 @@ async def test_what_redis_lost_is_read_again(worker: Worker) -> None:
     worker.send(USERS, "ada", {"AGE": 36})
     await worker.read()
     await worker.agent.store.redis.flushdb()
-    await worker.agent.go_back_where_lost()
+    await worker.agent.look_after()
     worker.send(ITEMS, "b", {"N": 2})
     await worker.read()
 

@@ -17,7 +17,7 @@ from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import start_redis
 from streams import ranker
-from streams.progress import Arrival
+from streams.assignment import Arrival
 from streams.ranker import Learner, Learners
 
 TELLING = FEATURES.index("own_recency")

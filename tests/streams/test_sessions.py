@@ -16,10 +16,11 @@ from models.settings import Settings
 from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import start_redis
+from streams.assignment import Partition, Start, Witness, next_read
 from streams.dead_letters import DeadLetter
-from streams.progress import OVERDUE_AFTER, Arrival, Partition
 from streams.sessions import Sessions
-from streams.steps import Publish
+from streams.steps import Assigned, Publish, first_offset
+from tests.streams.simulated_kafka import SimulatedKafka
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
 NOW_S = 1.8e9
@@ -35,43 +36,42 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @dataclass
 class Worker:
-    """An agent whose messages a test hands over, as Kafka would from the position it asked for."""
+    """An agent on a simulated broker."""
 
     sessions: Sessions
-    messages: dict[Partition, list[bytes]] = field(default_factory=dict)
-    positions: dict[Partition, int] = field(default_factory=dict)
+    kafka: SimulatedKafka
     letters: list[DeadLetter] = field(default_factory=list)
     keys: set[bytes | None] = field(default_factory=set)
 
     async def assign(self, *partitions: Partition) -> None:
         """Give it these partitions, to read on where the store is."""
-        fields = {tp: f"{tp[0]}/{tp[1]}" for tp in partitions}
-        marks = await self.sessions.store.watermarks(list(fields.values()))
-        self.sessions.progress.assigned(
-            {tp: (fields[tp], mark) for tp, mark in zip(partitions, marks, strict=True)}
-        )
-        self.positions = {tp: mark + 1 for tp, mark in zip(partitions, marks, strict=True)}
+        store = self.sessions.store
+        fields = [f"{topic}/{number}" for topic, number in partitions]
+        marks, found = await store.watermarks(fields), await store.witnesses(fields)
+        assigned = {}
+        for tp, name, mark, kept in zip(partitions, fields, marks, found, strict=True):
+            witness = None if kept is None else Witness(*kept)
+            offset = max(self.kafka.of(tp).oldest, first_offset(mark, witness))
+            assigned[tp] = Assigned(name, mark, Start(offset, next_read()), witness)
+        self.sessions.assigned(assigned)
+        self.kafka.assign({tp: one.start for tp, one in assigned.items()})
 
     def send(self, partition: Partition, *items: str | bytes, tracking_id: str = "shop") -> None:
         """Add a click on each item to a partition; bytes as they are."""
-        log = self.messages.setdefault(partition, [])
         for item in items:
-            event = {"eventType": "click", "itemId": item, "sentAt": 1.7e9 + len(log)}
+            at_s = 1.7e9 + len(self.kafka.of(partition).records)
+            event = {"eventType": "click", "itemId": item, "sentAt": at_s}
             message = {
                 "trackingId": tracking_id,
                 "sessionId": f"s{partition[1]}",
                 "eventList": [event],
             }
-            log.append(item if isinstance(item, bytes) else json.dumps(message).encode())
+            raw = item if isinstance(item, bytes) else json.dumps(message).encode()
+            self.kafka.append(partition, raw)
 
     async def read(self, *partitions: Partition) -> None:
         """Hand over what lies beyond its position in these partitions, as one batch."""
-        batch = []
-        for tp in partitions:
-            log, position = self.messages[tp], self.positions[tp]
-            batch += [Arrival(*tp, n, log[n], b"key") for n in range(position, len(log)) if log[n]]
-            self.positions[tp] = len(log)
-        await self.sessions.apply(batch)
+        await self.sessions.apply(self.kafka.read(*partitions))
 
     async def in_effect(self, group: str = "shop") -> tuple[int, list[int]]:
         """Events of a group that are in effect, and the position in each partition."""
@@ -90,10 +90,8 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
         one.keys.add(key)
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
-    async def rewind(positions: Mapping[Partition, int]) -> None:
-        one.positions.update(positions)
-
-    one = Worker(Sessions(tenants, publish=publish, rewind=rewind, clock=lambda: NOW_S))
+    kafka = SimulatedKafka()
+    one = Worker(Sessions(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
     await one.assign(FIRST, SECOND)
     yield one
     await tenants.redis.aclose()
@@ -123,7 +121,7 @@ async def test_what_redis_lost_of_an_idle_partition_is_read_again(worker: Worker
     await restore(worker.sessions.store, kept)
     assert await worker.in_effect() == (2, [1, -1])
 
-    await worker.sessions.go_back_where_lost()
+    await worker.sessions.look_after()
     await worker.read(FIRST, SECOND)
 
     assert await worker.in_effect() == (5, [2, 1])
@@ -157,8 +155,8 @@ async def test_partitions_taken_away_in_mid_step(worker: Worker) -> None:
     await worker.read(FIRST)
 
     assert await worker.in_effect() == (0, [-1, -1])
-    assert list(sessions.progress.applied) == [SECOND]
-    await sessions.go_back_where_lost()
+    assert list(sessions.assignment.readings) == [SECOND]
+    await sessions.look_after()
 
     sessions._publish = keep
     await worker.assign(FIRST, SECOND)
@@ -182,8 +180,8 @@ async def test_partitions_taken_away_while_redis_works(worker: Worker) -> None:
     await worker.read(FIRST)
 
     assert await worker.in_effect() == (1, [0, -1])
-    assert list(worker.sessions.progress.applied) == [SECOND]
-    await worker.sessions.go_back_where_lost()
+    assert list(worker.sessions.assignment.readings) == [SECOND]
+    await worker.sessions.look_after()
 
 
 async def test_nothing_is_accepted_in_the_future(worker: Worker) -> None:
@@ -257,7 +255,7 @@ async def test_dead_letters_name_the_group(worker: Worker, redis_url: str) -> No
     worker.sessions = Sessions(
         tenants,
         publish=worker.sessions._publish,
-        rewind=worker.sessions._rewind,
+        log=worker.kafka,
         clock=lambda: NOW_S,
     )
     await worker.assign(FIRST)
@@ -298,24 +296,17 @@ async def test_what_redis_lost_of_a_group_is_read_again(worker: Worker) -> None:
     assert await worker.in_effect() == (2, [5, -1])
 
 
-async def test_what_kafka_lost_meanwhile_is_not_waited_for(worker: Worker) -> None:
-    """Where nothing is left of what was to be read again, reading goes on with what comes next."""
-    worker.send(FIRST, "a", "b")
+async def test_what_kafka_no_longer_has_is_not_waited_for(worker: Worker) -> None:
+    """Where the oldest of what was to be read again are gone, reading goes on with the others."""
+    worker.send(FIRST, "a", "b", "c")
     await worker.read(FIRST)
     await restore(worker.sessions.store, {})
-    await worker.sessions.go_back_where_lost()
-    worker.messages[FIRST] = [b"", b""]
-    worker.send(FIRST, "c", "d")
-    await worker.read(FIRST)
-    assert await worker.in_effect() == (0, [-1, -1])
-    for _ in range(OVERDUE_AFTER):
-        assert worker.positions[FIRST] == 4
-        await worker.sessions.go_back_where_lost()
-    assert worker.positions[FIRST] == 0
-    worker.send(FIRST, "e")
+    worker.kafka.of(FIRST).oldest = 2
+    await worker.sessions.look_after()
+    worker.send(FIRST, "d")
     await worker.read(FIRST)
 
-    assert await worker.in_effect() == (3, [4, -1])
+    assert await worker.in_effect() == (2, [3, -1])
 
 
 @contextlib.asynccontextmanager
@@ -324,7 +315,8 @@ async def sampling(redis_url: str, publish: Publish) -> AsyncIterator[Worker]:
     clock = itertools.count(NOW_S)
     tenants = Tenants(connect(redis_url), Settings(cache_s=0))
     await tenants.redis.flushdb()
-    one = Worker(Sessions(tenants, publish=publish, rewind=no_rewind, clock=lambda: next(clock)))
+    kafka = SimulatedKafka()
+    one = Worker(Sessions(tenants, publish=publish, log=kafka, clock=lambda: next(clock)), kafka)
     await one.assign(FIRST)
     yield one
     await tenants.close()
@@ -412,8 +404,3 @@ async def test_whose_events_these_are_is_asked_until_redis_answers(worker: Worke
     await worker.read(FIRST)
     assert (await worker.in_effect("books"))[0] == 1
     assert worker.letters == []
-
-
-async def no_rewind(positions: Mapping[Partition, int]) -> None:
-    """Nothing is read again."""
-    raise AssertionError(positions)

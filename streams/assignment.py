@@ -1,0 +1,185 @@
+"""What an agent knows of the partitions it was assigned: how far each has been read and applied.
+
+An assignment is a value. It begins when Kafka assigns partitions, every batch is applied under the
+assignment it was fetched for, and once it has ended nothing is noted in it that would reach its
+successor. Within an assignment each seek begins a new read, with a number of its own that every
+message fetched by it carries: what an earlier read fetched never passes for what a later one will.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import zlib
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+Partition = tuple[str, int]
+
+COMPARED = 500
+"""Applied messages of a partition whose checksums are kept, to notice where Kafka has others now.
+"""
+
+_numbers = itertools.count(1)
+
+
+class Witness(NamedTuple):
+    """What identifies a message at an offset: after Kafka lost its tail, another is there."""
+
+    offset: int
+    timestamp_ms: int
+    checksum: int
+
+
+class Arrival(NamedTuple):
+    """A Kafka message as it arrived.
+
+    Attributes
+    ----------
+    read
+        The number of the read that fetched it; see `Reading.number`.
+    follows
+        The offset behind which its read went on: between that and `offset` the log holds nothing.
+    connection
+        Grows when the broker was connected to anew between this message and the one before.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+    key: bytes = b""
+    timestamp_ms: int = 0
+    read: int = 0
+    follows: int = -1
+    connection: int = 0
+
+    @property
+    def witness(self) -> Witness:
+        """What identifies the message."""
+        return Witness(self.offset, self.timestamp_ms, zlib.crc32(self.value))
+
+
+class Log(Protocol):
+    """A worker's view of Kafka's partitions, as the agents need it."""
+
+    async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+        """Begin new reads; gives the offset at which each begins, for old messages may be gone.
+
+        A partition that this worker no longer has, or whose broker does not answer, is left out.
+        """
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
+        """The first offset whose message is no older than this; None if there is none."""
+
+    def end(self, partition: Partition) -> int | None:
+        """The next offset to be written, as the last fetch told; None where that is not known."""
+
+    async def is_renewed(self, partition: Partition, field: str) -> bool:
+        """Whether the topic was made anew, so that `field` names an earlier incarnation."""
+
+    async def reload(self) -> None:
+        """Begin a new assignment of the same partitions."""
+
+
+class Start(NamedTuple):
+    """Where a read begins, and its number."""
+
+    offset: int
+    number: int
+
+
+def next_read() -> int:
+    """The number of a read that is about to begin; no two in a process are equal."""
+    return next(_numbers)
+
+
+@dataclass
+class Reading:
+    """One partition of an assignment.
+
+    Attributes
+    ----------
+    field
+        Names the partition's watermark in the store.
+    applied
+        The offset whose effects the next message follows.
+    number
+        The read whose messages are taken; others were fetched before the last seek.
+    passed
+        The last offset that needs no more reading: the next message taken must follow it.
+    compared
+        The last applied messages, oldest first.
+    is_sought
+        Whether Kafka was told to begin the read.
+    """
+
+    field: str
+    applied: int
+    number: int
+    passed: int = -1
+    compared: deque[Witness] = dataclasses.field(default_factory=lambda: deque(maxlen=COMPARED))
+    is_sought: bool = True
+    connection: int | None = None
+    has_gap: bool = False
+    is_doubtful: bool = False
+    differs_at: int | None = None
+    looks: int = 0
+
+    def takes(self, arrival: Arrival) -> bool:
+        """Whether a message is the next one to apply.
+
+        Where it is not, and the partition has to be read again for it, `has_gap`, `is_doubtful` or
+        `differs_at` say why.
+        """
+        if arrival.read != self.number:
+            return False
+        if self.connection is None:
+            self.connection = arrival.connection
+        elif arrival.connection != self.connection:
+            # The broker may have started again without its last messages.
+            self.connection = arrival.connection
+            self.is_doubtful = bool(self.compared)
+        if self.is_doubtful or self.differs_at is not None:
+            return False
+        if arrival.follows > self.passed:
+            self.has_gap = True
+            return False
+        if arrival.offset <= self.applied and not self._is_known(arrival):
+            self.differs_at = arrival.offset
+            return False
+        self.passed = max(self.passed, arrival.offset)
+        return arrival.offset > self.applied
+
+    def note(self, watermark: int, witnesses: Iterable[Witness]) -> None:
+        """Messages have come into effect, up to the watermark."""
+        self.applied = max(self.applied, watermark)
+        self.compared.extend(witnesses)
+
+    def begin(self, start: Start, applied: int) -> None:
+        """A new read begins; what was fetched before is no longer taken."""
+        self.number, self.passed, self.applied = start.number, start.offset - 1, applied
+        self.is_sought = False
+        self.has_gap = self.is_doubtful = False
+        self.differs_at, self.looks = None, 0
+        while self.compared and self.compared[-1].offset > applied:
+            self.compared.pop()
+
+    def _is_known(self, arrival: Arrival) -> bool:
+        held = next((one for one in self.compared if one.offset == arrival.offset), None)
+        return held is None or held == arrival.witness
+
+
+@dataclass
+class Assignment:
+    """The partitions an agent has been given, from one rebalance to the next."""
+
+    readings: Mapping[Partition, Reading] = dataclasses.field(default_factory=dict)
+    has_ended: bool = False
+
+    def takes(self, arrival: Arrival) -> bool:
+        """Whether the message is the next one to apply of its partition."""
+        reading = self.readings.get((arrival.topic, arrival.partition))
+        return reading is not None and reading.takes(arrival)
