@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from models.evaluation import Interaction, Outcome, Step
     from models.events import PutEvents
     from models.records import Kind, Properties
+    from models.tokens import Kind as TokenKind
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -139,16 +140,8 @@ def api() -> None:
 def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     """Kafka as the API sees it; an API that starts before Kafka answers what it can meanwhile."""
     from api.services import Kafka
-    from streams.topics import Topics, topic_ids
     from streams.tracker import Tracker
 
-    topics = Topics.of(settings)
-    names = {
-        "clicks": topics.clicks,
-        "purchases": topics.purchases,
-        "items": topics.items,
-        "users": topics.users,
-    }
     trackers: list[Tracker] = []
     connecting = asyncio.Lock()
 
@@ -167,9 +160,8 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
         send = opened.put_items if kind == "items" else opened.put_users
         return (await asyncio.wrap_future(send(group, records))).token()
 
-    async def incarnations() -> dict[str, str]:
-        ids = await asyncio.to_thread(topic_ids, settings, list(names.values()))
-        return {kind: ids[name] for kind, name in names.items()}
+    async def incarnations() -> Mapping[TokenKind, str]:
+        return await asyncio.wrap_future((await tracker()).incarnations())
 
     async def missing() -> list[str]:
         try:

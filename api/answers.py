@@ -129,9 +129,13 @@ class ErrorShape(BaseModel):
     error: ErrorBody
 
 
+RETRY_AFTER_S = 1
+"""When a client may try again what is refused for now."""
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorShape, "description": "The request breaks a rule; the message says which."},
     413: {"model": ErrorShape, "description": "The body is too large."},
+    429: {"model": ErrorShape, "description": "Too many wait already; Retry-After says when."},
     503: {"model": ErrorShape, "description": "Kafka or Redis does not answer; try again."},
 }
 
@@ -145,8 +149,11 @@ def json_response(content: object, status: int = 200) -> Response:
 
 
 def error_response(status: int, kind: str, message: str) -> Response:
-    """The one shape of an error."""
-    return json_response({"error": {"type": kind, "message": message}}, status)
+    """The one shape of an error; of one that passes by itself, with when to come again."""
+    response = json_response({"error": {"type": kind, "message": message}}, status)
+    if status in {429, 503}:
+        response.headers["retry-after"] = str(RETRY_AFTER_S)
+    return response
 
 
 def recommendations(

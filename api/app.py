@@ -36,6 +36,7 @@ from models.errors import (
     InvalidRecord,
     InvalidRequest,
     InvalidToken,
+    TooManyWaiting,
     Unavailable,
 )
 from models.resources import Resources
@@ -62,7 +63,7 @@ def create_app(
         recommender=tenants.recommender(settings.group),
         tenants=tenants,
         kafka=kafka,
-        effects=Effects(store, kafka.incarnations),
+        effects=Effects(store, kafka.incarnations, most=settings.after_max_waiting),
         impressions=Impressions(),
         clock=clock,
         new_id=_ids().__next__,
@@ -82,6 +83,7 @@ def create_app(
         gc.freeze()
         yield
         gc.unfreeze()
+        await services.effects.close()
         await services.impressions.close()
         if services.shadow is not None:
             await services.shadow.close()
@@ -105,6 +107,7 @@ def create_app(
         (InvalidRecord, 400, "invalid_record"),
         (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
+        (TooManyWaiting, 429, "too_many_waiting"),
         (Unavailable, 503, "unavailable"),
         *((error, 503, "unavailable") for error in CONNECTION_ERRORS),
     ):

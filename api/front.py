@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.routes import HOT, Answering
 from api.traffic import count
+
+GONE = 499
+"""Status that is counted for a request whose client did not wait for the answer."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -38,7 +42,9 @@ class Front(FastAPI):
     ) -> None:
         started, status = time.perf_counter(), 500
         try:
-            body = await answering(self.state.services, scope["query_string"])
+            body = await answering(self.state.services, scope["query_string"], receive)
+        except ClientDisconnect:
+            status = GONE  # there is nobody to answer
         except Exception as error:  # noqa: BLE001  its handler decides, as behind FastAPI
             response: Response = await self._handler(error)(Request(scope), error)
             status = response.status_code

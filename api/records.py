@@ -111,8 +111,7 @@ async def item(
     """Its properties, and how often it was met."""
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], Waiting)
-    if asked.after is not None:
-        await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
+    await services.reached(asked, request.receive)
     found = await metadata.item(services.store, item_id)
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")

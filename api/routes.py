@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import Receive
 
 from api.answers import (
     AcceptedShape,
@@ -27,8 +28,8 @@ from models.store import CONNECTION_ERRORS
 
 router = APIRouter()
 
-Answering = Callable[[Services, bytes], Awaitable[bytes]]
-"""Makes the body of an answer, JSON, from a query string."""
+Answering = Callable[[Services, bytes, Receive], Awaitable[bytes]]
+"""Makes the body of an answer, JSON, from a query string; `Receive` tells when the client goes."""
 
 HOT: dict[str, Answering] = {}
 """By path, the routes that need nothing of a request but its query string; see `api.front`."""
@@ -44,7 +45,8 @@ def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering
 
     def register(answering: Answering) -> Answering:
         async def endpoint(request: Request) -> Response:
-            body = await answering(request.app.state.services, request.scope["query_string"])
+            services, raw = request.app.state.services, request.scope["query_string"]
+            body = await answering(services, raw, request.receive)
             return Response(body, media_type="application/json")
 
         router.add_api_route(
@@ -63,12 +65,12 @@ def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering
 
 
 @listing("/recommend", Recommending, "What next for this user?")
-async def recommend(services: Services, query_string: bytes) -> bytes:
+async def recommend(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
     asked = query(query_string, Recommending)
     reached: bool | None = None
     try:
-        reached = await _reached(services, asked)
+        reached = await services.reached(asked, receive)
         started_s = time.perf_counter()
         answer = await services.recommender.recommend(
             user_id=asked.user_id,
@@ -96,19 +98,19 @@ async def recommend(services: Services, query_string: bytes) -> bytes:
 
 
 @listing("/trending", Listing, "Growing fastest now")
-async def trending(services: Services, query_string: bytes) -> bytes:
+async def trending(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items whose rate of events grows most."""
     asked = query(query_string, Listing)
-    reached = await _reached(services, asked)
+    reached = await services.reached(asked, receive)
     answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
 @listing("/popular", Listing, "Most events of all time")
-async def popular(services: Services, query_string: bytes) -> bytes:
+async def popular(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items with the most events of all time."""
     asked = query(query_string, Listing)
-    reached = await _reached(services, asked)
+    reached = await services.reached(asked, receive)
     answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
@@ -125,7 +127,7 @@ async def similar(
     """Items seen together with this one; for an unknown item, what is trending."""
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], Listing)
-    reached = await _reached(services, asked)
+    reached = await services.reached(asked, request.receive)
     k, now_s = asked.num_results, services.clock()
     answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
     return Response(_answered(services, answer, reached), media_type="application/json")
@@ -176,7 +178,7 @@ async def rank(request: Request) -> Response:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(str(error)) from error
-    reached = await _reached(services, asked)
+    reached = await services.reached(asked, request.receive)
     answer = await services.recommender.rank(
         wanted.item_ids,
         user_id=wanted.user_id,
@@ -265,12 +267,6 @@ async def readyz(request: Request) -> Response:
 async def metrics() -> Response:
     """The process's metrics as text."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _reached(services: Services, asked: Waiting) -> bool | None:
-    if asked.after is None:
-        return None
-    return await services.effects.reached(asked.after, wait_s=services.settings.after_timeout_s)
 
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:

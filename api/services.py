@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter
+from starlette.types import Receive
 
 from api.effects import Effects, LoadIncarnations
 from api.impressions import Impressions
+from api.queries import Waiting
 from api.shadow import Shadow
 from models.answers import Answer
 from models.events import PutEvents
@@ -72,6 +74,13 @@ class Services:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     shadow: Shadow | None = None
+
+    async def reached(self, asked: Waiting, receive: Receive) -> bool | None:
+        """Whether the events of ?after= are in effect, waiting for it; None where not asked."""
+        if asked.after is None:
+            return None
+        wait_s = self.settings.after_timeout_s
+        return await self.effects.reached(asked.after, wait_s=wait_s, receive=receive)
 
     def serve(
         self,

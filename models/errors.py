@@ -5,6 +5,7 @@
   x InvalidRecord           metadata of an item or user that breaks a rule
   x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that was not given out by this service
+  x TooManyWaiting          as many requests wait for events to take effect as may
   x NotConfigured           a setting that this command needs is missing
   x Unavailable             Kafka or Redis cannot be reached in time
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
@@ -47,6 +48,10 @@ class InvalidRequest(RecommenderError):
 
 class InvalidToken(RecommenderError):
     """A read-your-writes token is malformed."""
+
+
+class TooManyWaiting(RecommenderError):
+    """As many requests wait for events to take effect as may; trying again later may help."""
 
 
 class NotConfigured(RecommenderError, ValueError):

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
     after_timeout_s: float = Field(
         2.0, ge=0, le=30, description="Longest wait of ?after= for an event to take effect."
     )
+    after_max_waiting: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="Requests of a process that may wait for ?after= at once; more get 429.",
+    )
     publish_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for Kafka to acknowledge an event."
     )

@@ -1,13 +1,16 @@
 """Read-your-writes tokens: where in Kafka a sender's events stand, as short URL-safe text.
 
-`c0-123.p2-45` says: partition 0 of the clicks topic, offset 123, and partition 2 of the purchases
-topic, offset 45; `i` and `u` are the topics of items and users. Whoever sends it back as `?after=`
-waits until those messages have taken effect.
+`c0-123-5f0c2a91.p2-45-77e1b0d4` says: partition 0 of the clicks topic, offset 123, and partition 2
+of the purchases topic, offset 45; `i` and `u` are the topics of items and users. What follows names
+the topic's incarnation: in one that was made anew, offsets begin again. Whoever sends the token
+back as `?after=` waits until those messages have taken effect. Tokens of earlier versions name no
+incarnation.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,31 +19,54 @@ from models.errors import InvalidToken
 Kind = Literal["clicks", "purchases", "items", "users"]
 """Which of the topics; the attribute of that name in `streams.topics.Topics`."""
 
-MAX_TOKEN_CHARACTERS = 320
+MAX_TOKEN_CHARACTERS = 420
 MAX_PARTS = 10
 MAX_PARTITION = 2**31 - 1
 MAX_OFFSET = 2**63 - 1
 
 _KINDS: dict[str, Kind] = {"c": "clicks", "p": "purchases", "i": "items", "u": "users"}
 _NUMBER = r"0|[1-9][0-9]*"
-_PART = re.compile(rf"([cpiu])({_NUMBER})-({_NUMBER})")
+_PART = re.compile(rf"([cpiu])({_NUMBER})-({_NUMBER})(?:-([0-9a-f]{{8}}))?")
 
 
 class Position(NamedTuple):
-    """One message of a topic, without the topic's name."""
+    """One message of a topic, without the topic's name.
+
+    Attributes
+    ----------
+    incarnation
+        As `short_incarnation` gives it; empty in a token that names none.
+    """
 
     kind: Kind
     partition: int
     offset: int
+    incarnation: str = ""
 
 
 class Published(NamedTuple):
-    """One message that Kafka has acknowledged; offset -1 where Kafka did not tell it."""
+    """One message that Kafka has acknowledged; offset -1 where Kafka did not tell it.
+
+    Attributes
+    ----------
+    incarnation
+        Of the topic: `<cluster id>/<topic id>`; empty where it is not known.
+    """
 
     topic: str
     partition: int
     offset: int
     kind: Kind
+    incarnation: str = ""
+
+
+def short_incarnation(incarnation: str) -> str:
+    """The part of a token that stands for a topic's incarnation, `<cluster id>/<topic id>`.
+
+    >>> short_incarnation("cluster/01a2293c-2b5a-7373-b2f8-cdad9433a4d5")
+    '3ec9dd7d'
+    """
+    return f"{zlib.crc32(incarnation.encode()):08x}"
 
 
 @dataclass(frozen=True)
@@ -58,13 +84,15 @@ class Receipt:
 
         It names the last message of each partition: those before it take effect first.
         """
-        last: dict[tuple[Kind, int], int] = {}
+        last: dict[tuple[Kind, int, str], int] = {}
         for one in self.published:
             if one.offset >= 0:
-                place = (one.kind, one.partition)
+                place = (one.kind, one.partition, one.incarnation)
                 last[place] = max(one.offset, last.get(place, -1))
         return ".".join(
-            f"{kind[0]}{partition}-{offset}" for (kind, partition), offset in last.items()
+            f"{kind[0]}{partition}-{offset}"
+            + (f"-{short_incarnation(incarnation)}" if incarnation else "")
+            for (kind, partition, incarnation), offset in last.items()
         )
 
 
@@ -78,8 +106,8 @@ def parse_token(text: str) -> list[Position]:
 
     Examples
     --------
-    >>> parse_token("c0-123.p2-45")[1]
-    Position(kind='purchases', partition=2, offset=45)
+    >>> parse_token("c0-123-5f0c2a91.p2-45-77e1b0d4")[1]
+    Position(kind='purchases', partition=2, offset=45, incarnation='77e1b0d4')
     """
     if len(text) > MAX_TOKEN_CHARACTERS:
         raise InvalidToken(f"a token has at most {MAX_TOKEN_CHARACTERS} characters")
@@ -92,8 +120,8 @@ def parse_token(text: str) -> list[Position]:
 def _position(part: str) -> Position:
     match = _PART.fullmatch(part)
     if match is None:
-        raise InvalidToken(f"not a part of a token: {part!r}; one looks like c0-123")
+        raise InvalidToken(f"not a part of a token: {part!r}; one looks like c0-123-5f0c2a91")
     partition, offset = int(match[2]), int(match[3])
     if partition > MAX_PARTITION or offset > MAX_OFFSET:
         raise InvalidToken(f"number too large in a token: {part!r}")
-    return Position(_KINDS[match[1]], partition, offset)
+    return Position(_KINDS[match[1]], partition, offset, match[4] or "")

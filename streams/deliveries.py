@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -25,10 +25,17 @@ class Message(NamedTuple):
 
 
 class Delivery:
-    """One call on its way: its messages, and the future to settle once."""
+    """One call on its way: its messages, and the future to settle once.
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    Parameters
+    ----------
+    incarnations
+        Of the topics, by kind, as they were known before the messages were sent.
+    """
+
+    def __init__(self, messages: Sequence[Message], incarnations: Mapping[Kind, str]) -> None:
         self.messages = messages
+        self.incarnations = {one.kind: incarnations[one.kind] for one in messages}
         self.deadline_s = math.inf
         self.published: dict[int, Published] = {}
         self.future: Future[Receipt] = Future()

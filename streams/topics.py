@@ -18,6 +18,7 @@ from kafka.errors import (
 
 from models.errors import TopicMismatch
 from models.settings import Settings
+from models.tokens import Kind
 from streams.connection import connect, missing_topics, unavailable
 
 
@@ -65,6 +66,16 @@ class Topics:
     def users(self) -> str:
         """User metadata upserts, compacted."""
         return f"{self.prefix}users"
+
+    @property
+    def of_tokens(self) -> dict[Kind, str]:
+        """The topics that a token may name, by kind."""
+        return {
+            "clicks": self.clicks,
+            "purchases": self.purchases,
+            "items": self.items,
+            "users": self.users,
+        }
 
 
 def ensure_topics(settings: Settings) -> list[str]:

@@ -35,6 +35,7 @@ from models.settings import Settings
 from models.tokens import Kind, Published, Receipt
 from streams.connection import start_producer, stop_producer, unavailable
 from streams.deliveries import Delivery, Message
+from streams.incarnations import Found, Incarnations
 from streams.topics import Topics
 
 MAX_UNACKNOWLEDGED_BYTES = 32 * 1024 * 1024
@@ -109,6 +110,11 @@ class Tracker:
         self._attention = threading.Event()
         self._closing = threading.Event()
         self._producer: KafkaProducer | None = self._start_producer(settings.publish_timeout_s)
+        try:
+            self._incarnations = Incarnations(settings, self._topics.of_tokens)
+        except Unavailable:
+            stop_producer(self._producer)
+            raise
         self._keeper = threading.Thread(target=self._keep, name="tracker-keeper", daemon=True)
         self._keeper.start()
 
@@ -206,7 +212,7 @@ class Tracker:
         return self._deliver(messages)
 
     def _deliver(self, messages: Sequence[Message]) -> Future[Receipt]:
-        delivery = Delivery(messages)
+        delivery = Delivery(messages, self._incarnations.known)
         if not messages:
             delivery.future.set_result(Receipt(()))
             return delivery.future
@@ -214,6 +220,13 @@ class Tracker:
         if producer is not None:
             self._send(producer, delivery)
         return delivery.future
+
+    def incarnations(self) -> Future[Found]:
+        """What Kafka says now of the topics: `<cluster id>/<topic id>` by kind.
+
+        Ends with `Unavailable` when Kafka does not answer in time or lacks one of them.
+        """
+        return self._incarnations.ask()
 
     def flush(self) -> None:
         """Wait until everything sent so far has been acknowledged or given up.
@@ -239,6 +252,7 @@ class Tracker:
             self._closing.set()
             producer, self._producer = self._producer, None
         self._attention.set()
+        self._incarnations.close()
         if producer is not None:
             stop_producer(producer)
         self._keeper.join()
@@ -314,11 +328,47 @@ class Tracker:
             delivery.published[n] = Published(
                 message.topic, metadata.partition, metadata.offset, message.kind
             )
-            is_due = len(delivery.published) == len(delivery.messages) and delivery.claim()
+            is_whole = len(delivery.published) == len(delivery.messages)
+        if is_whole:
+            self._verify(delivery)
+
+    def _verify(self, delivery: Delivery) -> None:
+        """Settle an acknowledged delivery once Kafka has said again which topics it has.
+
+        Incarnations never come back: the one that was there before and after a message was
+        written is the one that it was written to. Nothing less could tell: the topics may be made
+        anew at any moment, with the producer sending on.
+        """
+        asked = self._incarnations.ask(delivery.incarnations)
+        asked.add_done_callback(partial(self._verified, delivery))
+
+    def _verified(self, delivery: Delivery, asked: Future[Found]) -> None:
+        """Called by the thread of the incarnations."""
+        if asked.exception() is not None:
+            if self._closing.is_set():
+                self._refuse(delivery, KafkaError("not connected"))
+            elif not delivery.future.done():  # it is given up in time where Kafka stays away
+                self._verify(delivery)
+            return
+        found, before = asked.result(), delivery.incarnations
+        if any(found[kind] != before[kind] for kind in before):
+            self._refuse(delivery, KafkaError("its topics were made anew meanwhile"))
+            return
+        with self._changed:
+            is_due = delivery.claim()
         if is_due:
-            published = (delivery.published[k] for k in range(len(delivery.messages)))
+            published = (
+                delivery.published[n]._replace(incarnation=before[message.kind])
+                for n, message in enumerate(delivery.messages)
+            )
             delivery.future.set_result(Receipt(tuple(published)))
             self._forget(delivery, lost=0)
+
+    def _refuse(self, delivery: Delivery, error: Exception) -> None:
+        with self._changed:
+            is_due = delivery.claim()
+        if is_due:
+            self._fail(delivery, error)
 
     def _refused(
         self, producer: KafkaProducer, delivery: Delivery, n: int, error: Exception
@@ -404,8 +454,7 @@ class Tracker:
             stop_producer(started)
 
     def _start_producer(self, timeout_s: float) -> KafkaProducer:
-        topics = self._topics
-        names = (topics.clicks, topics.purchases, topics.items, topics.users)
+        names = self._topics.of_tokens.values()
         return start_producer(self._settings, names, linger_ms=self._linger_ms, timeout_s=timeout_s)
 
 

@@ -15,6 +15,7 @@ from api.services import Kafka
 from cli import main
 from models.settings import Settings
 from models.store import Store, connect
+from models.tokens import Kind
 from ops.settings import settings_table
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ def test_routes_and_errors_are_documented() -> None:
     async def nothing(*_: object) -> str:
         return ""
 
-    async def empty() -> dict[str, str]:
+    async def empty() -> dict[Kind, str]:
         return {}
 
     async def none() -> list[str]:

@@ -19,6 +19,7 @@ from models.tokens import (
     Published,
     Receipt,
     parse_token,
+    short_incarnation,
 )
 
 KINDS: st.SearchStrategy[Kind] = st.sampled_from(("clicks", "purchases", "items", "users"))
@@ -28,7 +29,13 @@ PUBLISHED = st.builds(
     partition=st.integers(0, MAX_PARTITION),
     offset=st.integers(0, MAX_OFFSET),
     kind=KINDS,
+    incarnation=st.sampled_from(("", "cluster/one", "cluster/other")),
 )
+
+
+def short(incarnation: str) -> str:
+    """What stands in a token for it, if anything."""
+    return short_incarnation(incarnation) if incarnation else ""
 
 
 @given(
@@ -39,10 +46,22 @@ PUBLISHED = st.builds(
 def test_a_token_names_the_receipts_positions(published: list[Published]) -> None:
     """A receipt's token is short, safe in a URL, and reads back as its positions."""
     token = Receipt(tuple(published)).token()
-    assert re.fullmatch(r"[cpiu0-9.-]{4,320}", token)
+    assert re.fullmatch(r"[cpiu0-9a-f.-]+", token)
+    assert len(token) <= MAX_TOKEN_CHARACTERS
     assert parse_token(token) == [
-        Position(one.kind, one.partition, one.offset) for one in published
+        Position(one.kind, one.partition, one.offset, short(one.incarnation)) for one in published
     ]
+
+
+def test_incarnations_of_one_topic_are_told_apart() -> None:
+    """Equal offsets of a topic and of the one made anew in its place are different positions."""
+    old, new = (
+        Receipt((Published("c", 0, 5, "clicks", f"cluster/{topic}"),)).token()
+        for topic in ("01a2293c-2b5a-7373-b2f8", "01a2293c-2f12-7303-acee")
+    )
+    assert old != new
+    assert parse_token(old) != parse_token(new)
+    assert parse_token("c0-5") == [Position("clicks", 0, 5)]
 
 
 def test_an_unknown_offset_is_left_out_of_the_token() -> None:
@@ -72,6 +91,10 @@ def test_the_last_of_a_partition_stands_for_all() -> None:
         "c0--1",
         "c00-1",
         "c0-01",
+        "c0-1-",
+        "c0-1-5f0c2a9",
+        "c0-1-5f0c2a911",
+        "c0-1-5F0C2A91",
         "c0-1 ",
         "c0-1\n",
         "c\u0660-1",
@@ -95,5 +118,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except InvalidToken:
         return
     if len({(p.kind, p.partition) for p in positions}) == len(positions):
-        published = tuple(Published("", p.partition, p.offset, p.kind) for p in positions)
-        assert Receipt(published).token() == text
+        parts = [
+            f"{p.kind[0]}{p.partition}-{p.offset}{f'-{p.incarnation}' * bool(p.incarnation)}"
+            for p in positions
+        ]
+        assert ".".join(parts) == text

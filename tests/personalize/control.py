@@ -143,7 +143,7 @@ def control_of(redis_url: str, **settings: Any) -> Control:
         recommender=tenants.recommender(made.group),
         tenants=tenants,
         kafka=Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing),
-        effects=Effects(store, nothing),
+        effects=Effects(store, nothing, most=10),
         impressions=Impressions(),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",

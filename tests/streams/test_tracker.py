@@ -18,7 +18,7 @@ from models.errors import InvalidEvent, InvalidRecord, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
 from models.records import parse_record
 from models.settings import Settings
-from models.tokens import Published, parse_token
+from models.tokens import Position, Published, parse_token, short_incarnation
 from ops.embedded import Server, start_broker
 from streams import tracker as module
 from streams.topics import Topics, ensure_topics
@@ -154,7 +154,8 @@ def test_purchases_are_split_off(settings: Settings) -> None:
         ["i1", "i3"],
     ]
     assert parse_token(receipt.token()) == [
-        (one.kind, one.partition, one.offset) for one in receipt.published
+        Position(one.kind, one.partition, one.offset, short_incarnation(one.incarnation))
+        for one in receipt.published
     ]
 
 
