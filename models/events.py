@@ -18,8 +18,13 @@ from models.errors import InvalidEvent
 MAX_MESSAGE_BYTES = 256 * 1024
 """Largest encoded message: ten events of the largest allowed members, with room for escapes."""
 
+UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+"""Units that times may be in, and how many of each a second has."""
+
 MILLISECONDS_FROM = 1e11
-"""A time above this is in milliseconds: as seconds it would lie after the year 5138."""
+MICROSECONDS_FROM = 1e14
+NANOSECONDS_FROM = 1e17
+"""A time above this is in that unit: in the one before it would lie after the year 5138."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Numbers may come as text, and "nan" and "inf" are numbers then: nothing later could encode them.
@@ -104,6 +109,28 @@ def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEven
     return msgspec.structs.replace(message, event_list=events)
 
 
+def unit_of(time: float) -> str:
+    """The unit that a time since the epoch is in, by its size: one rule for every way in.
+
+    >>> [unit_of(1.7 * 10**n) for n in (9, 12, 15, 18)]
+    ['seconds', 'milliseconds', 'microseconds', 'nanoseconds']
+    """
+    if time <= MILLISECONDS_FROM:
+        return "seconds"
+    if time <= MICROSECONDS_FROM:
+        return "milliseconds"
+    return "microseconds" if time <= NANOSECONDS_FROM else "nanoseconds"
+
+
+def in_seconds(time: float) -> float:
+    """A time since the epoch in seconds, whatever unit it is in.
+
+    >>> in_seconds(1_700_000_000_000_000), in_seconds(1_700_000_000)
+    (1700000000.0, 1700000000)
+    """
+    return time if time <= MILLISECONDS_FROM else time / UNITS[unit_of(time)]
+
+
 def tracking_id_of(raw: bytes) -> str | None:
     """The tracking id in a message that breaks the schema elsewhere, if it can be made out.
 
@@ -129,7 +156,7 @@ def event_hash(event_id: str) -> int:
 
 
 def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Event:
-    sent_at = event.sent_at / 1000 if event.sent_at > MILLISECONDS_FROM else event.sent_at
+    sent_at = in_seconds(event.sent_at)
     if not sent_at > 0:
         raise InvalidEvent(f"sentAt must be after 1970 - at `{path}.sentAt`")
     if sent_at > latest_s:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import InvalidRecord
-from models.events import MILLISECONDS_FROM, Finite, Id
+from models.events import Finite, Id, in_seconds
 
 Kind = Literal["items", "users"]
 """Which of the two topics; the attribute of that name in `streams.topics.Topics`."""
@@ -200,7 +200,7 @@ def created_at(properties: Properties) -> float | None:
     for name in CREATION:
         value = properties.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-            return value / 1000 if value > MILLISECONDS_FROM else float(value)
+            return float(in_seconds(value))
     return None
 
 

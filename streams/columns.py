@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -54,28 +54,45 @@ DATASETS: Mapping[Kind, Dataset] = {
     "users": Dataset("Users", ("USER_ID",), ("USER_ID",), (1, 25), keeps_others=True),
 }  # fmt: skip
 
-# What such columns are called elsewhere, the likeliest first; letters and digits only.
-_CALLED = {
+# What such columns are called elsewhere: groups of names, the likeliest group first and in a group
+# the likeliest name; letters and digits only. Names of one group with a slash after them mean
+# different things, so that two of them in one file are two readings.
+_CALLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "USER_ID": (
-        *("userid", "user", "customerid", "customer", "visitorid", "visitor", "memberid"),
-        *("accountid", "reviewerid", "profileid", "sessionid"),
+        ("userid", "user"),
+        ("customerid", "customer"),
+        ("visitorid", "visitor"),
+        ("memberid/", "accountid/", "reviewerid/", "profileid/"),
+        ("sessionid",),
     ),
     "ITEM_ID": (
-        *("itemid", "item", "productid", "product", "movieid", "movie", "videoid", "video"),
-        *("articleid", "article", "contentid", "bookid", "trackid", "songid", "sku", "asin"),
-        "stockcode",
+        ("itemid", "item"),
+        (
+            *("productid", "product", "movieid/", "movie/", "videoid/", "video/", "articleid/"),
+            *("article/", "contentid/", "bookid/", "trackid/", "songid/"),
+        ),
+        ("sku",),
+        ("asin",),
+        ("stockcode",),
     ),
     "TIMESTAMP": (
-        *("timestamp", "ts", "time", "eventtime", "datetime", "date", "unixreviewtime"),
-        *("sentat", "createdat", "occurredat", "invoicedate"),
+        ("timestamp/", "ts/", "time/", "eventtime/", "datetime/"),
+        ("date",),
+        ("unixreviewtime",),
+        ("sentat/", "createdat/", "occurredat/", "invoicedate/"),
     ),
-    "EVENT_TYPE": ("eventtype", "event", "type", "action"),
-    "EVENT_VALUE": ("eventvalue", "rating", "overall", "stars", "score"),
-    "IMPRESSION": ("impression",),
-    "RECOMMENDATION_ID": ("recommendationid",),
-    "EVENT_ATTRIBUTION_SOURCE": ("eventattributionsource",),
-    "CREATION_TIMESTAMP": ("creationtimestamp", "createdat", "creationdate", "releasedate"),
+    "EVENT_TYPE": (("eventtype",), ("event",), ("type",), ("action",)),
+    "EVENT_VALUE": (("eventvalue",), ("rating", "overall", "stars"), ("score",)),
+    "IMPRESSION": (("impression",),),
+    "RECOMMENDATION_ID": (("recommendationid",),),
+    "EVENT_ATTRIBUTION_SOURCE": (("eventattributionsource",),),
+    "CREATION_TIMESTAMP": (
+        ("creationtimestamp",),
+        ("createdat/", "creationdate/"),
+        ("releasedate",),
+    ),
 }
+
 MOVIELENS: Mapping[Kind, tuple[str, ...]] = {
     "interactions": ("userId", "movieId", "rating", "timestamp"),
     "items": ("movieId", "title", "genres"),
@@ -83,6 +100,7 @@ MOVIELENS: Mapping[Kind, tuple[str, ...]] = {
 }
 """The columns of the files ratings.dat, movies.dat and users.dat, which have no header."""
 
+_TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
@@ -129,7 +147,53 @@ class Told(NamedTuple):
     event_type: str = ""
 
 
-def choose(kind: Kind, columns: Sequence[str], told: Told) -> Choice:
+class Evidence(NamedTuple):
+    """What is known of an input beside its columns' names.
+
+    Attributes
+    ----------
+    fields, constants
+        What the format, or the values, say the fields are.
+    is_time
+        Whether the values of a column are times; `None` where nobody looked.
+    format
+        The name of the format, if it is a known one.
+    """
+
+    fields: Mapping[str, str] = {}
+    constants: Mapping[str, str] = {}
+    is_time: Callable[[str], bool] | None = None
+    format: str = ""
+
+
+NO_EVIDENCE = Evidence()
+
+
+def plain(column: str) -> str:
+    """A name without what differs between ways of writing it.
+
+    >>> plain("User-ID")
+    'userid'
+    """
+    return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
+def is_known(column: str, name: str = "") -> bool:
+    """Whether a column is called as those of a field are, or of any field.
+
+    >>> is_known("movieId"), is_known("movieId", "USER_ID")
+    (True, False)
+    """
+    fields = [name] if name else [*_CALLED]
+    word = plain(column)
+    return any(
+        word == each.rstrip("/") for field in fields for group in _CALLED[field] for each in group
+    )
+
+
+def choose(
+    kind: Kind, columns: Sequence[str], told: Told, evidence: Evidence = NO_EVIDENCE
+) -> Choice:
     """Decide for every column.
 
     >>> choose("interactions", ["customer", "sku", "ts", "note"], Told()).fields
@@ -138,12 +202,14 @@ def choose(kind: Kind, columns: Sequence[str], told: Told) -> Choice:
     Raises
     ------
     CannotPrepare
-        When a column or a required field is missing, or a name cannot be a field's.
+        When a column or a required field is missing, a name cannot be a field's, or two columns
+        may be the same field.
     """
     choosing = _Choosing(kind, columns)
     choosing.follow(told)
     kept = [_number(column, columns) for column in told.keep]
-    choosing.guess(kept)
+    choosing.take(evidence)
+    choosing.guess(kept, evidence.is_time)
     if DATASETS[kind].keeps_others and not kept:
         kept = list(range(len(columns)))
     for n in kept:
@@ -184,18 +250,58 @@ class _Choosing:
         if told.event_type:
             self._fields["EVENT_TYPE"] = told.event_type
 
-    def guess(self, spoken_for: Sequence[int]) -> None:
+    def take(self, evidence: Evidence) -> None:
+        """Do what the format says of fields that nobody spoke of."""
+        for name, column in evidence.fields.items():
+            if name in self._fields or column not in self._columns:
+                continue
+            n = self._columns.index(column)
+            if n not in self.fates:
+                self.use(name, n, evidence.format or "by its values")
+        for name, text in evidence.constants.items():
+            self._fields.setdefault(name, text)
+
+    def guess(self, spoken_for: Sequence[int], is_time: Callable[[str], bool] | None) -> None:
         """Look for the columns of fields that nobody spoke of."""
-        plain = [re.sub(r"[^a-z0-9]", "", column.lower()) for column in self._columns]
         for name in self._dataset.reserved:
-            is_own_id = name == self._dataset.required[0] and self._dataset.keeps_others
-            called = (*_CALLED[name], "id") if is_own_id else _CALLED[name]
-            found = [n for word in called for n, each in enumerate(plain) if each == word]
-            free = [n for n in found if n not in self.fates and n not in spoken_for]
             # A value says nothing without the type of event that it is the value of.
             is_idle = name == "EVENT_VALUE" and "EVENT_TYPE" not in self._fields
-            if free and name not in self._fields and not is_idle:
-                self.use(name, free[0], "guessed")
+            if name in self._fields or is_idle:
+                continue
+            is_own_id = name == self._dataset.required[0] and self._dataset.keeps_others
+            groups = (*_CALLED[name], ("id",)) if is_own_id else _CALLED[name]
+            for group in groups:
+                found = self._of_group(group, spoken_for)
+                if name in _TIMES and is_time is not None and len(found) > 1:
+                    found = [n for n in found if is_time(self._columns[n])] or found
+                if len(found) > 1:
+                    this, other = (self._columns[n] for n in found[:2])
+                    raise CannotPrepare(
+                        f"{name} may be {this} or {other}: name it with --map {name}={this} or"
+                        f" --map {name}={other}"
+                    )
+                if found:
+                    self.use(name, found[0], "guessed")
+                    break
+
+    def _of_group(self, group: Sequence[str], spoken_for: Sequence[int]) -> list[int]:
+        """The free columns that names of a group fit: one, unless they mean different things."""
+        found: list[int] = []
+        is_usual = False
+        for word in group:
+            for n, column in enumerate(self._columns):
+                if plain(column) != word.rstrip("/") or n in self.fates or n in spoken_for:
+                    continue
+                differs = word.endswith("/") or not is_usual
+                # movie beside movie_id is its title.
+                is_said = any(
+                    plain(self._columns[each]).removesuffix("id") == word.rstrip("/")
+                    for each in found
+                )
+                if differs and not is_said:
+                    found.append(n)
+                is_usual = is_usual or not word.endswith("/")
+        return found
 
     def checked(self) -> Choice:
         """The choice, once it is one that Amazon Personalize takes."""

@@ -1,0 +1,44 @@
+"""What a user says about an input; what is not said is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from streams.columns import Told
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an input is to be read.
+
+    Attributes
+    ----------
+    format
+        A name of `formats.NAMES`.
+    encoding
+        As Python calls it: utf-8, cp1252, …
+    separator
+        Between the fields of a line.
+    columns
+        The names of the columns, where the file does not name them.
+    records
+        The keys that lead to the list of records inside a JSON document.
+    each
+        The column that holds a list: each of its elements becomes a row of its own, with the other
+        columns of the record; keys of an element are `<each>.<key>`.
+    time_format
+        How times are written, as `strptime` has it, or seconds, milliseconds, microseconds,
+        nanoseconds.
+    told
+        Which column is which field.
+    """
+
+    format: str = ""
+    encoding: str = ""
+    separator: str = ""
+    columns: Sequence[str] = ()
+    records: Sequence[str] = ()
+    each: str = ""
+    time_format: str = ""
+    told: Told = field(default_factory=Told)

@@ -1,0 +1,213 @@
+r"""Lines of delimited text as fields.
+
+One record is one line, as Amazon Personalize has it, unless a quote that opens on a line closes
+properly within `MAX_RECORD_LINES` lines, and none of those lines is a record of its own: so a stray
+quote costs its own line only.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+from models.errors import InvalidRecord, UnreadableRecording
+from streams.reading.texts import MAX_LINE_CHARS, Line, is_text
+
+MAX_RECORD_LINES = 50
+"""A record may stand on so many lines, where its quotes say so."""
+
+NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "blank", "::": "::"}
+SAMPLE_LINES = 200
+
+NOT_TEXT = "not UTF-8 text"
+QUOTES = "quotes that do not fit"
+OPEN_QUOTE = "a quote that does not close"
+
+Fields = list[str] | InvalidRecord
+Split = Callable[[str], list[str] | None]
+
+
+class _Quoting(NamedTuple):
+    """What lines of fields with quotes look like under one separator."""
+
+    whole: re.Pattern[str]
+    open: re.Pattern[str]
+
+
+@lru_cache
+def _quoting(separator: str) -> _Quoting:
+    sep = re.escape(separator)
+    field = rf'(?:"(?:[^"]|"")*+"|[^"{sep}]*+)'
+    return _Quoting(
+        re.compile(rf"{field}(?:{sep}{field})*+", re.DOTALL),
+        re.compile(rf'(?:{field}{sep})*+"(?:[^"]|"")*+', re.DOTALL),
+    )
+
+
+def split(line: str, separator: str) -> list[str] | None:
+    r"""The fields of a line; `None` where its quotes do not fit.
+
+    Quotes that do not fit are text where fields are not separated by commas and the like: titles in
+    tab-separated files begin with them.
+
+    >>> split('a,"b, ""c"" d",e', ","), split('a,"b', ","), split('a\t"b" c', "\t")
+    (['a', 'b, "c" d', 'e'], None, ['a', '"b" c'])
+    """
+    if separator == " ":
+        return _blanks(line)
+    if '"' not in line or len(separator) > 1:
+        return line.split(separator)
+    if not _quoting(separator).whole.fullmatch(line):
+        return line.split(separator) if separator == "\t" else None
+    fields: list[str]
+    # Line ends inside quotes stay as they are.
+    (fields,) = csv.reader([line], delimiter=separator, strict=True)
+    return fields
+
+
+def _blanks(line: str) -> list[str] | None:
+    """Fields between any number of blanks, those with quotes around them whole."""
+    if '"' not in line:
+        return line.split()
+    try:
+        rows = list(csv.reader([line], delimiter=" ", skipinitialspace=True, strict=True))
+    except csv.Error:
+        return None
+    return [field for field in rows[0] if field]
+
+
+def records(
+    lines: Iterator[tuple[int, Line]], separator: str, width: int
+) -> Iterator[tuple[int, Fields]]:
+    """The records by the number of their first line, or what is wrong with them; blank ones not.
+
+    Parameters
+    ----------
+    width
+        How many fields a record has.
+    """
+    wrong_width = InvalidRecord(f"not {width} columns")
+    ahead: list[tuple[int, Line]] = []
+    while True:
+        number, line = ahead.pop(0) if ahead else next(lines, (0, ""))
+        if not number:
+            return
+        if isinstance(line, InvalidRecord):
+            yield number, line
+            continue
+        if not line or line.isspace():
+            continue
+        if not is_text(line):
+            yield number, InvalidRecord(NOT_TEXT)
+            continue
+        fields = split(line, separator)
+        if fields is not None and len(fields) == width:
+            yield number, fields
+            continue
+        if _is_open(line, separator):
+            joined = _joined(line, lines, ahead, separator, width)
+            yield number, joined or InvalidRecord(OPEN_QUOTE)
+            continue
+        yield number, InvalidRecord(QUOTES) if fields is None else wrong_width
+
+
+def _is_open(line: str, separator: str) -> bool:
+    """Whether a quote opens in a line, and does not close."""
+    if '"' not in line or len(separator) > 1 or separator == " ":
+        return False
+    return _quoting(separator).open.fullmatch(line) is not None
+
+
+def _joined(
+    first: str,
+    lines: Iterator[tuple[int, Line]],
+    ahead: list[tuple[int, Line]],
+    separator: str,
+    width: int,
+) -> list[str] | None:
+    """The record that begins with a line, out of it and those after it; `None` where none does.
+
+    Lines that were looked at and are of no use stay in `ahead`.
+    """
+    text = first
+    for n in range(MAX_RECORD_LINES - 1):
+        if n == len(ahead):
+            ahead.extend(islice(lines, 1))
+        line = ahead[n][1] if n < len(ahead) else None
+        if not isinstance(line, str) or not is_text(line) or _is_record(line, separator, width):
+            return None
+        text = f"{text}\n{line}"
+        if len(text) > MAX_LINE_CHARS:
+            return None
+        if '"' not in line or _is_open(text, separator):
+            continue
+        fields = split(text, separator)
+        if fields is None or len(fields) != width:
+            return None
+        del ahead[: n + 1]
+        return fields
+    return None
+
+
+def _is_record(line: str, separator: str, width: int) -> bool:
+    """Whether a line is as long as a record, whatever its quotes are."""
+    return width > 1 and (
+        line.count(separator) == width - 1 or len(split(line, separator) or ()) == width
+    )
+
+
+def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str]], int]) -> str:
+    """What separates the fields of lines, by the name of their file and what they have in common.
+
+    Parameters
+    ----------
+    known
+        How many of a first line's fields are names that are known.
+
+    Raises
+    ------
+    UnreadableRecording
+        Naming both separators where two fit.
+    """
+    by_name = "\t" if name.endswith((".tsv", ".tab")) else "," if name.endswith(".csv") else ""
+    scores: dict[str, tuple[float, ...]] = {}
+    for separator in NAMES:
+        widths = [len(split(line, separator) or ()) for line in sample]
+        usual = max(set(widths), key=widths.count) if widths else 0
+        if usual < 2 or (separator == " " and scores):
+            continue
+        share = widths.count(usual) / len(widths)
+        n_known = known(split(sample[0], separator) or ())
+        scores[separator] = (n_known, round(share, 1), separator == "::", separator == by_name)
+    if not scores:
+        return by_name or ","
+    best = max(scores.values())
+    found = [separator for separator, score in scores.items() if score == best]
+    if len(found) > 1:
+        named = " or ".join(NAMES[each] for each in found)
+        raise UnreadableRecording(f"fields may be separated by {named}: name it with --separator")
+    return found[0]
+
+
+def parsed_separator(told: str) -> str:
+    r"""The separator that a user names: itself, or by its name.
+
+    >>> parsed_separator("tab"), parsed_separator(";"), parsed_separator("\\t")
+    ('\t', ';', '\t')
+
+    Raises
+    ------
+    UnreadableRecording
+        When it is neither.
+    """
+    names = {name: separator for separator, name in NAMES.items()} | {"\\t": "\t"}
+    found = names.get(told, told)
+    if found not in NAMES and (len(found) != 1 or found.isalnum() or found == '"'):
+        raise UnreadableRecording(
+            f"--separator {told!r}: one character, or one of {', '.join(NAMES.values())}"
+        )
+    return found

@@ -1,0 +1,214 @@
+"""What is wrong with the fields of a row, and what they say: the same for every reader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models.errors import InvalidRecord
+from streams.reading.sheets import text_of
+from streams.reading.times import EARLIEST_S, Reading, number_of
+
+MAX_CHARS = {
+    "USER_ID": 256,
+    "ITEM_ID": 256,
+    "EVENT_TYPE": 256,
+    "IMPRESSION": 1000,
+    "RECOMMENDATION_ID": 40,
+    "EVENT_ATTRIBUTION_SOURCE": 1024,
+}
+IDS = frozenset({"USER_ID", "ITEM_ID"})
+TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
+VALUES = frozenset({"EVENT_VALUE"})
+NEEDED = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "EVENT_TYPE"})
+"""Fields that no row may leave empty."""
+
+NOTHING = frozenset({"NULL", "null", "\\N", "NaN", "nan", "None", "NaT", "<NA>"})
+"""Texts that stand for nothing: what SQL, Hive, Python and pandas write where there is no value."""
+
+MAX_SHOWN = 40
+
+# Half a character of UTF-16, as JSON can escape it, is no text either.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
+_TRUTHS = {"true": 1.0, "false": 0.0}
+
+Get = Callable[[Any], Any]
+"""The value of a field in a row."""
+
+
+class Flaw(InvalidRecord):
+    """What is wrong with one field of a row.
+
+    Attributes
+    ----------
+    reason
+        Without the value, so that rows with the same flaw are counted together.
+    """
+
+    def __init__(self, field: str, what: str, column: str = "", value: object = None) -> None:
+        self.reason = f"{field}: {what}"
+        where = f" in column {column}" if column and column != field else ""
+        shown = "" if value is None else f": {str(value)[:MAX_SHOWN]!r}"
+        super().__init__(f"{self.reason}{shown}{where}")
+
+
+class Source(NamedTuple):
+    """Where a field comes from: a column, by its name, or, without one, a text in every row."""
+
+    get: Get
+    column: str = ""
+
+
+class Checked(NamedTuple):
+    """What a good row says, by field, and how its time was written."""
+
+    values: dict[str, Any]
+    written: str
+
+
+def present(value: Any) -> str | None:  # noqa: ANN401  any value of a row
+    """A value as text; `None` where it is none."""
+    text = value if isinstance(value, str) else text_of(value)
+    if text is None or text in NOTHING or not text or text.isspace():
+        return None
+    return text
+
+
+def reason_of(error: InvalidRecord) -> str:
+    """Why a row is left out, in words that others may share with it."""
+    return error.reason if isinstance(error, Flaw) else str(error)
+
+
+class Checker:
+    """Checks rows.
+
+    Parameters
+    ----------
+    sources
+        Where each field comes from; those that are not Amazon's own are texts of any kind.
+    reading
+        How times are read.
+    latest_s
+        A time after this lies in the future.
+    optional
+        Fields that may be empty although they are needed otherwise.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        reading: Reading,
+        *,
+        latest_s: float,
+        optional: frozenset[str] = frozenset(),
+    ) -> None:
+        self._reading = reading
+        self._latest_s = latest_s
+        self._needed = NEEDED - optional
+        self._steps = [
+            (name, source.get, source.column, self._check_of(name))
+            for name, source in sources.items()
+        ]
+
+    def __call__(self, row: Any) -> Checked:  # noqa: ANN401  a list or a mapping
+        """What a row says.
+
+        Raises
+        ------
+        InvalidRecord
+            Naming the first field, in the order of the sources, that is wrong.
+        """
+        values: dict[str, Any] = {}
+        written = ""
+        for name, get, column, check in self._steps:
+            value = check(name, get(row), column)
+            if name in TIMES and value is not None:
+                value, how = value
+                written = written or how
+            values[name] = value
+        return Checked(values, written)
+
+    def _check_of(self, name: str) -> Callable[[str, Any, str], Any]:
+        if name in IDS:
+            return self._id
+        if name in TIMES:
+            return self._time
+        return self._value if name in VALUES else self._text
+
+    def _id(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
+        if isinstance(value, (list, dict)):
+            raise Flaw(name, "neither text nor a number", column)
+        text = present(value)
+        if text is None:
+            self._refuse_empty(name, column)
+            return None
+        if len(text) > MAX_CHARS[name]:
+            raise Flaw(name, f"more than {MAX_CHARS[name]} characters", column)
+        if not text.isprintable() and _CONTROL.search(text):
+            raise Flaw(name, "control characters", column, text)
+        return text
+
+    def _time(self, name: str, value: Any, column: str) -> tuple[float, str] | None:  # noqa: ANN401
+        text = present(value)
+        if text is None:
+            self._refuse_empty(name, column)
+            return None
+        moment = self._reading(text)
+        if moment is None:
+            raise Flaw(name, "not a time", column, text)
+        if moment.s < EARLIEST_S:
+            raise Flaw(name, "before 1990", column, text)
+        if moment.s > self._latest_s:
+            raise Flaw(name, "in the future", column, text)
+        return moment
+
+    def _value(self, name: str, value: Any, column: str) -> float | None:  # noqa: ANN401
+        text = present(value)
+        if text is None:
+            self._refuse_empty(name, column)
+            return None
+        number = number_of(text)
+        if number is None:
+            number = _TRUTHS.get(text.strip().lower())
+        if number is None:
+            raise Flaw(name, "not a number", column, text)
+        return number
+
+    def _text(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
+        text = present(value)
+        if text is not None and not (text.isprintable() and text[0] != " " != text[-1]):
+            text = _CONTROLS.sub(" ", text).strip(" ") or None
+        if text is None:
+            self._refuse_empty(name, column)
+            return None
+        if len(text) > MAX_CHARS.get(name, len(text)):
+            raise Flaw(name, f"more than {MAX_CHARS[name]} characters", column)
+        return text
+
+    def _refuse_empty(self, name: str, column: str) -> None:
+        if name in self._needed:
+            raise Flaw(name, "empty", column)
+
+
+def getter(path: str, columns: Sequence[str] | None) -> Get:
+    """What gives the value at a path: of a column, or, without columns, of keys of a record.
+
+    >>> getter("b", ["a", "b"])(["1", "2"]), getter("a.b", None)({"a": {"b": 3}})
+    ('2', 3)
+    """
+    if columns is not None:
+        n = columns.index(path)
+        return lambda row: row[n]
+    keys = path.split(".")
+
+    def get(row: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if path in row:
+            return row[path]
+        found: Any = row
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+    return get

@@ -1,0 +1,148 @@
+"""Guesses from evidence: whether a first line names columns, and what columns without names are.
+
+Evidence are names, types of values, and what ids begin with. Where two readings fit, both are named
+and the user decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from models.errors import CannotPrepare, UnreadableRecording
+from streams.columns import Kind, is_known, plain
+from streams.reading.fields import present
+from streams.reading.times import EARLIEST_S, Reading, number_of
+
+MOST = 0.9
+"""A column is of times or numbers when so many of its values are; the others may be bad rows."""
+
+LATEST_S = 4_102_444_800.0
+"""2100: what lies after it is a number of something else."""
+
+_STRONG = frozenset(
+    {
+        *("userid", "user", "customerid", "customer", "visitorid", "sessionid", "memberid"),
+        *("itemid", "item", "productid", "movieid", "articleid", "videoid", "sku", "asin"),
+        *("timestamp", "eventtime", "eventtype"),
+    }
+)
+"""Names that nobody gives to a user, an item or a category."""
+
+_PREFIX = re.compile(r"[^\W\d_]+")
+_OF_USERS = frozenset({"u", "user", "usr", "uid", "customer", "cust", "visitor", "member"})
+_OF_ITEMS = frozenset(
+    {"i", "item", "iid", "p", "prod", "product", "sku", "movie", "article", "book", "song", "video"}
+)
+
+
+class Traits(NamedTuple):
+    """What the values of a column have in common."""
+
+    is_numeric: bool
+    is_time: bool
+    prefix: str
+
+
+def traits(values: Sequence[Any], reading: Reading) -> Traits:
+    """What values have in common; of none, nothing."""
+    texts = [text for value in values if (text := present(value)) is not None]
+    if not texts:
+        return Traits(is_numeric=False, is_time=False, prefix="")
+    numbers = sum(number_of(text) is not None for text in texts)
+    times = sum(_is_time(text, reading) for text in texts)
+    prefixes = {found.group().lower() if (found := _PREFIX.match(text)) else "" for text in texts}
+    return Traits(
+        is_numeric=numbers >= MOST * len(texts),
+        is_time=times >= MOST * len(texts),
+        prefix=prefixes.pop() if len(prefixes) == 1 else "",
+    )
+
+
+def _is_time(text: str, reading: Reading) -> bool:
+    moment = reading(text)
+    return moment is not None and EARLIEST_S <= moment.s <= LATEST_S
+
+
+def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: Reading) -> bool:
+    """Whether the first line names the columns of those after it.
+
+    Names are known, or text above numbers or times. A first line with a number in it, and with
+    nothing that tells a name, is none.
+
+    Raises
+    ------
+    UnreadableRecording
+        When all is text, and a text of the first line is also one below it.
+    """
+    if any(plain(field) in _STRONG for field in first):
+        return True
+    below = [traits([row[n] for row in rest if n < len(row)], reading) for n in range(len(first))]
+    firsts = [traits([field], reading) for field in first]
+    for field, one, column in zip(first, firsts, below, strict=True):
+        is_named = (column.is_numeric and not one.is_numeric) or (
+            column.is_time and not one.is_time
+        )
+        if is_named and present(field) is not None:
+            return True
+    if any(one.is_numeric or one.is_time for one in firsts):
+        return False
+    if sum(map(is_known, first)) > 1:
+        return True
+    for n, field in enumerate(first):
+        if field and any(n < len(row) and row[n] == field for row in rest):
+            raise UnreadableRecording(
+                f"the first line, {', '.join(first)[:100]}, may name the columns or be data"
+                f" ({field!r} stands below it too): name the columns with --columns"
+            )
+    return True
+
+
+def roles(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], kind: Kind, reading: Reading
+) -> dict[str, str]:
+    """The column of each field, where columns have no names but their values tell.
+
+    Raises
+    ------
+    CannotPrepare
+        Naming the readings that fit.
+    """
+    found = {column: traits([row[n] for row in rows], reading) for n, column in enumerate(columns)}
+    if kind != "interactions":
+        raise _undecided(f"nothing tells which of {', '.join(columns)} is the id")
+    times = [column for column in columns if found[column].is_time]
+    if len(times) != 1:
+        named = " or ".join(times) or "none of them"
+        raise _undecided(f"{named} may be the time")
+    users = [column for column in columns if found[column].prefix in _OF_USERS]
+    items = [column for column in columns if found[column].prefix in _OF_ITEMS]
+    if len(users) != 1 or len(items) != 1:
+        others = [column for column in columns if column not in times]
+        one, other = (*others, "?", "?")[:2]
+        raise _undecided(
+            f"{one} may be the user and {other} the item, or {other} the user and {one} the item"
+        )
+    return {"USER_ID": users[0], "ITEM_ID": items[0], "TIMESTAMP": times[0]}
+
+
+def _undecided(why: str) -> CannotPrepare:
+    return CannotPrepare(
+        f"the file does not name its columns, and {why}: name them all in their order, as in"
+        " --columns USER_ID,ITEM_ID,TIMESTAMP, or each with --map USER_ID=column1"
+    )
+
+
+def looks_listed(value: object) -> bool:
+    """Whether a value is a list of objects, such as the items of an order."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def same(column: str, other: str) -> bool:
+    """Whether two names are the same but for case and what is between letters.
+
+    >>> same("userId", "USER_ID")
+    True
+    """
+    return plain(column) == plain(other)

@@ -1,0 +1,127 @@
+"""Parquet files and Excel sheets as rows of values."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import math
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+
+from models.errors import UnreadableRecording
+
+MEMORY_MB = 512
+ROWS_AT_ONCE = 2000
+_QUERY = "SELECT * FROM read_parquet(?, binary_as_string = true)"
+
+
+class Sheet(NamedTuple):
+    """A table of values: its columns, and its rows as they come."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[Sequence[Any]]
+
+
+@contextlib.contextmanager
+def parquet(path: Path, folder: Path) -> Iterator[Sheet]:
+    """A Parquet file; no more of it is in memory than a group of rows.
+
+    Raises
+    ------
+    UnreadableRecording
+        When it is damaged.
+    """
+    # In other names the engine would look for wildcards.
+    link = folder / f"recommender-{secrets.token_hex(8)}.parquet"
+    link.symlink_to(path.resolve())
+    connection = duckdb.connect(
+        config={
+            "allow_community_extensions": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "memory_limit": f"{MEMORY_MB}MB",
+            "temp_directory": str(folder),
+            "threads": 2,
+        }
+    )
+    try:
+        with _explained(link):
+            connection.execute("SET TimeZone = 'UTC'")
+            described = connection.execute(f"DESCRIBE {_QUERY}", [str(link)])
+            columns = tuple(str(column) for column, *_ in described.fetchall())
+            yield Sheet(columns, _fetched(connection, link))
+    finally:
+        connection.close()
+        link.unlink()
+
+
+def _fetched(connection: duckdb.DuckDBPyConnection, link: Path) -> Iterator[Sequence[Any]]:
+    with _explained(link):
+        rows = connection.execute(_QUERY, [str(link)])
+        while some := rows.fetchmany(ROWS_AT_ONCE):
+            yield from some
+
+
+@contextlib.contextmanager
+def _explained(link: Path) -> Iterator[None]:
+    """Errors of the engine without the name that it knows the file under."""
+    try:
+        yield
+    except duckdb.Error as error:
+        text = str(error).splitlines()[0].replace(f"'{link}'", "it").replace(str(link), "it")
+        raise UnreadableRecording(f"damaged: {text}") from error
+
+
+def excel(path: Path) -> Sheet:
+    """The first sheet of an Excel file, which is in memory as a whole; its first row names columns.
+
+    Raises
+    ------
+    UnreadableRecording
+        When it cannot be read, or the library for it is not installed.
+    """
+    try:
+        import python_calamine as calamine  # noqa: PLC0415  an extra
+    except ModuleNotFoundError as error:
+        raise UnreadableRecording(
+            "an Excel file: install streaming-recommender[xlsx], or save it as CSV"
+        ) from error
+    try:
+        sheet = calamine.CalamineWorkbook.from_path(path).get_sheet_by_index(0)
+    except (calamine.CalamineError, OSError) as error:
+        raise UnreadableRecording(f"damaged: {error}") from error
+    rows = iter(sheet.iter_rows())
+    first = next(rows, None)
+    if first is None:
+        raise UnreadableRecording("its first sheet is empty")
+    return Sheet(tuple(str(text_of(cell) or "").strip() for cell in first), rows)
+
+
+def text_of(value: Any) -> str | None:  # noqa: ANN401  any value of JSON, Parquet or Excel
+    """A value as text: lists as `a|b`, whole numbers without a fraction; `None` for nothing.
+
+    >>> text_of(12.0), text_of([1, "a"]), text_of(True), text_of(float("nan"))
+    ('12', '1|a', 'true', None)
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _of_float(value)
+    if isinstance(value, list):
+        return "|".join(text_of(each) or "" for each in value)
+    if isinstance(value, dict):
+        return json.dumps(value, default=text_of, ensure_ascii=False)
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+
+
+def _of_float(value: float) -> str | None:
+    if math.isnan(value):
+        return None
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

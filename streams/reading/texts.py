@@ -1,0 +1,169 @@
+"""Text of any encoding as lines or pieces; what is no text in it stays marked."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from models.errors import InvalidRecord, UnreadableRecording
+from streams.reading.containers import CHUNK_BYTES, DAMAGED
+
+MAX_LINE_CHARS = 1024 * 1024
+HEAD_BYTES = 1024 * 1024
+"""So much of a file is looked at to recognise its encoding and what is in it."""
+
+MARK = "\udcff"
+"""Stands where bytes are no text of the encoding, as lone surrogates do in general."""
+
+TOO_LONG = f"line of more than {MAX_LINE_CHARS} characters"
+
+_MARKED = re.compile("[\0\ud800-\udfff]")
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_NON_ASCII = re.compile(rb"[\x80-\xff]+")
+# A letter of cp1252 beside a letter of ASCII: a word, and not some bytes of no meaning.
+_WORD = re.compile(rb"[A-Za-z][\xc0-\xd6\xd8-\xf6\xf8-\xff]|[\xc0-\xd6\xd8-\xf6\xf8-\xff][A-Za-z]")
+
+codecs.register_error("mark", lambda error: (MARK, error.end))  # type: ignore[attr-defined]
+
+Line = str | InvalidRecord
+
+
+class Encoding(NamedTuple):
+    """How bytes become text, and why it is taken for that; empty for plain UTF-8."""
+
+    name: str
+    why: str = ""
+
+
+def encoding_of(head: bytes, told: str) -> Encoding:
+    """The encoding that a file's first bytes tell.
+
+    >>> encoding_of("für".encode("cp1252"), "").name, encoding_of("für".encode(), "").name
+    ('cp1252', 'utf-8')
+
+    Raises
+    ------
+    UnreadableRecording
+        When no encoding has the name that was told.
+    """
+    if told:
+        try:
+            # A mark at the beginning is skipped in any case.
+            return Encoding(codecs.lookup(told).name, f"{told}, as told")
+        except LookupError as error:
+            raise UnreadableRecording(f"no encoding {told!r}: name one such as cp1252") from error
+    for bom, name in _BOMS:
+        if head.startswith(bom):
+            return Encoding(name, "" if name == "utf-8" else f"{name}, by its byte order mark")
+    # Text of few alphabets has every other byte of it zero.
+    evens, odds = head[0:4096:2].count(0), head[1:4096:2].count(0)
+    half = max(1, len(head[:4096]) // 2)
+    if len(head) >= 4 and max(evens, odds) > 0.4 * half and min(evens, odds) < 0.05 * half:
+        name = "utf-16-le" if odds > evens else "utf-16-be"
+        return Encoding(name, f"{name}, by its zero bytes")
+    return _eight_bits(head)
+
+
+def _eight_bits(head: bytes) -> Encoding:
+    """UTF-8, unless all that is not ASCII are words in cp1252."""
+    n_words = 0
+    for found in _NON_ASCII.finditer(head):
+        if found.end() == len(head):
+            break
+        try:
+            found.group().decode()
+        except UnicodeDecodeError:
+            if not _WORD.search(head, max(0, found.start() - 1), found.end() + 1):
+                return Encoding("utf-8")
+            n_words += 1
+        else:
+            return Encoding("utf-8")
+    if not n_words:
+        return Encoding("utf-8")
+    return Encoding("cp1252", "cp1252, because it is no UTF-8: name another with --encoding")
+
+
+def pieces(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
+    """The text of a stream without its byte order mark.
+
+    Raises
+    ------
+    UnreadableRecording
+        When what the file is packed in is damaged; what comes before was given.
+    """
+    errors = "surrogateescape" if encoding.name == "utf-8" else "mark"
+    decoder = codecs.getincrementaldecoder(encoding.name)(errors)
+    is_first = True
+    n_bytes = 0
+    while True:
+        try:
+            chunk = stream.read(CHUNK_BYTES)
+        except DAMAGED as error:
+            raise UnreadableRecording(
+                f"damaged after {n_bytes} bytes of its content: {error}"
+            ) from error
+        n_bytes += len(chunk)
+        text = decoder.decode(chunk, final=not chunk)
+        if is_first and text:
+            text, is_first = text.removeprefix(_BOM), False
+        if text:
+            yield text
+        if not chunk:
+            return
+
+
+def lines(texts: Iterator[str], end: str) -> Iterator[tuple[int, Line]]:
+    """The lines of a text by number, the first being 1, or what is wrong with them.
+
+    No more is kept of a line than it may have.
+    """
+    held: list[str] = []
+    number, n_held = 1, 0
+    for text in texts:
+        *whole, last = text.split(end)
+        for part in whole:
+            if held:
+                held.append(part)
+                n_held += len(part)
+                yield number, _line("".join(held), n_held)
+            else:
+                yield number, _line(part, len(part))
+            held, n_held = [], 0
+            number += 1
+        n_held += len(last)
+        if n_held <= MAX_LINE_CHARS + 1:
+            held.append(last)
+        else:
+            held = [""]
+    if n_held:
+        yield number, _line("".join(held), n_held)
+
+
+def _line(text: str, n: int) -> Line:
+    if n > MAX_LINE_CHARS + 1:
+        return InvalidRecord(TOO_LONG)
+    text = text.removesuffix("\r")
+    return text if len(text) <= MAX_LINE_CHARS else InvalidRecord(TOO_LONG)
+
+
+def line_end(head: str) -> str:
+    r"""What ends the lines of a text: a line feed, or, where there is none, a carriage return.
+
+    >>> line_end("a\r\nb"), line_end("a\rb\r")
+    ('\n', '\r')
+    """
+    return "\r" if "\r" in head and "\n" not in head else "\n"
+
+
+def is_text(line: str) -> bool:
+    """Whether nothing in it was no text of its encoding."""
+    return (line.isascii() and "\0" not in line) or not _MARKED.search(line)
