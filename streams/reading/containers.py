@@ -164,7 +164,7 @@ def _unpacked(raw: Any, packed: str) -> Any:  # noqa: ANN401
     elif packed == "bzip2":
         stream = bz2.BZ2File(raw)
     elif packed == "xz":
-        stream = lzma.LZMAFile(raw)
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115  closed with the reader around it
     else:
         stream = _Zstandard(raw)
     return io.BufferedReader(stream, CHUNK_BYTES)
