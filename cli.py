@@ -17,9 +17,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from models.errors import RecommenderError, Unavailable
+from models.environment import variable
+from models.errors import CannotStart, RecommenderError, Unavailable
+from models.secrets import redact_output
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,14 +37,16 @@ class _Commands(click.Group):
     """Says what is wrong in one line, with exit code 1, where the project raised on purpose."""
 
     def invoke(self, ctx: click.Context) -> object:
+        redact_output()
         try:
             return super().invoke(ctx)
         except ValidationError as error:
             problems = "; ".join(
-                f"RECOMMENDER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
+                ": ".join([variable(str(e["loc"][0])), *map(str, e["loc"][1:]), e["msg"]])
+                for e in error.errors()
             )
             raise click.ClickException(problems) from error
-        except (RecommenderError, SettingsError) as error:
+        except RecommenderError as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -60,10 +63,28 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _located() -> Settings:
-    from ops.stack import located
+def _located(*, needs_redis: bool = True) -> Settings:
+    from models.running import located
 
-    return located(Settings())
+    return located(Settings(), needs_redis=needs_redis)
+
+
+def _reachable(*, needs_redis: bool = True) -> Settings:
+    """The settings of a command that ends by itself: its servers answer, or that is its error."""
+    settings = _located(needs_redis=needs_redis)
+    _check(settings, needs_redis=needs_redis)
+    return settings
+
+
+def _check(settings: Settings, *, needs_redis: bool = True) -> None:
+    """See that the servers which the settings name can be used; what they do not name is left."""
+    from models.reachable import check_redis
+    from streams.connection import check_kafka
+
+    if settings.kafka:
+        check_kafka(settings)
+    if settings.redis and needs_redis:
+        check_redis(settings)
 
 
 @main.command()
@@ -71,10 +92,12 @@ def _located() -> Settings:
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 def up(port: int | None, workers: int) -> None:
     """Run everything: embedded broker and Redis unless configured, workers, API."""
+    settings = Settings() if port is None else Settings(port=port)
+    _check(settings)
+
     from ops.stack import running
     from streams.topics import ensure_topics
 
-    settings = Settings() if port is None else Settings(port=port)
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(settings, say=_say, make_topics=ensure_topics, workers=workers) as stack,
@@ -86,43 +109,52 @@ def up(port: int | None, workers: int) -> None:
 @main.command()
 def worker() -> None:
     """Bring events into effect and learn the ranking."""
+    settings = _awaited(_served(_child()))
+
     from streams.app import run
     from streams.worker import worker_app
 
-    _child()
-    run(worker_app(_with_topics(_served(_located()))))
+    run(worker_app(settings))
 
 
 @main.command()
 def jobs() -> None:
     """Run imports, solution versions, batch jobs and deletions as they are asked for."""
+    settings = _awaited(_served(_child()))
+
     from streams.jobs import run
 
-    _child()
-    run(_with_topics(_served(_located())))
+    run(settings)
 
 
 @main.command()
 def forward() -> None:
     """Forward every event to Amazon Personalize."""
+    settings = _awaited(_served(_child()))
+
     from streams.app import run
     from streams.forward import forward_app
 
-    _child()
-    run(forward_app(_with_topics(_served(_located()))))
+    run(forward_app(settings))
 
 
 @main.command()
 def api() -> None:
     """Answer over HTTP."""
+    settings = _child()
+    _see_free(settings.host, settings.port, "RECOMMENDER_PORT")
+    try:
+        _check(settings)
+    except Unavailable as error:
+        # It answers what it can meanwhile; `/readyz` says when that is all.
+        _say(f"not ready yet: {error}")
+
     import uvicorn
 
     from api.app import create_app
     from api.server import OneWrite
     from models.store import Store, connect
 
-    _child()
-    settings = _located()
     with _kafka_for_api(settings) as kafka:
         app = create_app(settings, Store(connect(settings.redis), settings), kafka)
         uvicorn.run(
@@ -181,7 +213,7 @@ def topics() -> None:
     """Make the topics that do not exist yet."""
     from streams.topics import ensure_topics
 
-    made = ensure_topics(_located())
+    made = ensure_topics(_reachable(needs_redis=False))
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
 
 
@@ -198,7 +230,9 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
     from streams.replay import replay as send
 
     as_ = options.pop("as_")
-    report = send(file, _located(), format_=format_, as_=as_, rate=_rate(rate), **options)
+    report = send(
+        file, _reachable(needs_redis=False), format_=format_, as_=as_, rate=_rate(rate), **options
+    )
     for line, reason in report.bad_rows:
         _say(f"line {line}: {reason}")
     click.echo(
@@ -478,7 +512,7 @@ def batch(
 
     # Stopped either way, a run is remembered and lets the next begin.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    declaration, settings = read_declaration(file), _located()
+    declaration, settings = read_declaration(file), _reachable()
     pace = Pace(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
         say=lambda label, status: _say(f"{label}: {status}"),
@@ -513,8 +547,7 @@ def batch(
         for run in asyncio.run(past()):
             show(run)
     elif cron:
-        _child()
-        _served(settings)
+        _served(_child())
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(scheduled(cron))
     else:
@@ -550,7 +583,7 @@ def status(as_json: bool) -> None:
 
     from streams.status import as_text, read_status
 
-    read = asyncio.run(read_status(_located(), now_s=time.time()))
+    read = asyncio.run(read_status(_reachable(), now_s=time.time()))
     click.echo(msgspec.json.encode(read).decode() if as_json else as_text(read))
 
 
@@ -569,7 +602,7 @@ def list_dead_letters(again: bool, as_json: bool) -> None:
     from streams.dead_letters import letters
 
     n = 0
-    for letter, _ in letters(_located(), again=again):
+    for letter, _ in letters(_reachable(needs_redis=False), again=again):
         n += 1
         source = letter.source
         click.echo(
@@ -586,7 +619,7 @@ def replay_dead_letters() -> None:
     """Send them to where they came from again."""
     from streams.dead_letters import replay as send
 
-    click.echo(f"{send(_located())} dead letters sent again")
+    click.echo(f"{send(_reachable(needs_redis=False))} dead letters sent again")
 
 
 @main.command()
@@ -595,30 +628,32 @@ def replay_dead_letters() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The proof as one JSON object.")
 def demo(port: int | None, once: bool, as_json: bool) -> None:
     """Run everything with simulated shoppers, and show a click change an answer."""
-    import tempfile
-
+    from models.running import DEMO
     from ops import demo as shown
     from ops.stack import running
     from streams.topics import ensure_topics
 
-    with tempfile.TemporaryDirectory(prefix="recommender-demo-") as folder:
-        update: dict[str, Any] = {"data_dir": Path(folder), "cache_s": shown.DEMO_CACHE_S}
-        settings = Settings().model_copy(update=update | ({} if port is None else {"port": port}))
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            running(settings, say=_say, make_topics=ensure_topics) as stack,
-        ):
-            shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
+    settings = Settings() if port is None else Settings(port=port)
+    update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
+    settings = settings.model_copy(update=update)
+    _check(settings)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(settings, say=_say, make_topics=ensure_topics, is_fresh=True) as stack,
+    ):
+        shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
 
 
-def _child() -> None:
-    """What a long-running command does first: log plainly, and end with its supervisor."""
-    import logging
+def _child() -> Settings:
+    """What a long-running command does first: log plainly, end with its supervisor, read settings.
 
+    What cannot be right shows before anything large is loaded.
+    """
     from ops.processes import exit_with_parent
 
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_with_parent()
+    return _located()
 
 
 def _served(settings: Settings) -> Settings:
@@ -626,13 +661,23 @@ def _served(settings: Settings) -> Settings:
     if settings.metrics_port:
         from prometheus_client import start_http_server
 
+        _see_free(settings.host, settings.metrics_port, "RECOMMENDER_METRICS_PORT")
         start_http_server(settings.metrics_port, settings.host)
     return settings
 
 
-def _with_topics(settings: Settings) -> Settings:
-    """Wait until Kafka answers and has the event topics: a worker may start before either."""
-    from models.errors import Unavailable
+def _see_free(host: str, port: int, name: str) -> None:
+    from ops.ports import holder, is_free
+
+    if port and not is_free(port, host):
+        raise CannotStart(f"port {port} is taken by {holder(port)}: set {name} to another")
+
+
+def _awaited(settings: Settings) -> Settings:
+    """Wait until the servers answer and there are topics: a worker may start before all of them.
+
+    What waiting does not heal, such as a wrong password, is an error.
+    """
     from streams.topics import Topics, topic_ids
 
     topics, said = Topics.of(settings), ""
@@ -640,6 +685,7 @@ def _with_topics(settings: Settings) -> Settings:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     while True:
         try:
+            _check(settings)
             topic_ids(settings, [topics.clicks, topics.purchases])
         except Unavailable as error:
             if str(error) != said:

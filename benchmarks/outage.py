@@ -23,7 +23,7 @@ from benchmarks.conditions import command, median, report, servers, until
 from models.events import Event, PutEvents
 from models.settings import Settings
 from models.store import Store, connect
-from ops.embedded import free_port
+from ops.ports import free_port
 from streams.topics import ensure_topics
 from streams.tracker import Tracker
 from tests.streams.personalize_stub import Behaviour, PersonalizeStub

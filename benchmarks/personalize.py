@@ -24,7 +24,7 @@ from benchmarks.conditions import command, median, report, servers, until
 from benchmarks.serving import CONNECTIONS, answers, wrk
 from benchmarks.state import fill
 from models.settings import Settings
-from ops.embedded import free_port
+from ops.ports import free_port
 
 CAMPAIGN = "arn:aws:personalize:us-east-1:000000000000:campaign/default"
 KEY, SECRET = "a-key", "a-secret"

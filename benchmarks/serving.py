@@ -22,7 +22,7 @@ from benchmarks.conditions import ROOT, command, median, report, servers, until
 from benchmarks.state import fill
 from models.settings import Settings
 from models.store import Store, connect
-from ops.embedded import free_port
+from ops.ports import free_port
 
 EMPTY = """
 import sys, uvicorn

@@ -7,6 +7,7 @@
   x InvalidToken            a read-your-writes token that was not given out by this service
   x TooManyWaiting          as many requests wait for events to take effect as may
   x NotConfigured           a setting that this command needs is missing
+  x InvalidSetting          a setting has no such name or value, or its server refuses it
   x Unavailable             Kafka or Redis cannot be reached in time
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
@@ -29,9 +30,14 @@
 
 from __future__ import annotations
 
+from models.secrets import redacted
+
 
 class RecommenderError(Exception):
-    """The root of all errors below."""
+    """The root of all errors below; its text holds no secret."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InvalidEvent(RecommenderError):
@@ -56,6 +62,10 @@ class TooManyWaiting(RecommenderError):
 
 class NotConfigured(RecommenderError, ValueError):
     """A setting that this command needs is missing; the text names it."""
+
+
+class InvalidSetting(RecommenderError):
+    """A setting has no such name or value, or its server refuses it: waiting does not help."""
 
 
 class Unavailable(RecommenderError):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from models.environment import PREFIX, Environment
+from models.secrets import redacted
 
 QUOTAS = {
     "schemas": 500,
@@ -38,7 +43,7 @@ class Settings(BaseSettings):
 
     # An input that is wrong may still be a secret: errors do not repeat it.
     model_config = SettingsConfigDict(
-        env_prefix="RECOMMENDER_", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
     kafka: str = Field("", description="Kafka bootstrap servers, host:port[,…]; empty: embedded.")
@@ -70,7 +75,7 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
     purchase_types: frozenset[str] = Field(
         frozenset({"purchase", "buy", "order", "transaction"}),
-        description="Event types that count as purchases, in any case (JSON list).",
+        description="Event types that count as purchases, in any case.",
     )
     event_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         {
@@ -172,9 +177,7 @@ class Settings(BaseSettings):
         7200, ge=1, description="How long a served list is kept for attribution of clicks."
     )
     max_body_bytes: int = Field(65536, ge=1024, description="Largest HTTP request body.")
-    cors_origins: list[str] = Field(
-        [], description='Origins browsers may call from (JSON list; ["*"] for all).'
-    )
+    cors_origins: list[str] = Field([], description="Origins browsers may call from; *: all.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0: any free.")
     campaigns: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")], str] = (
@@ -186,8 +189,7 @@ class Settings(BaseSettings):
                 "trending": "aws-trending-now",
                 "ranking": "aws-personalized-ranking",
             },
-            description="Campaigns of the group that are always there, and the recipe of each "
-            "(JSON mapping).",
+            description="Campaigns of the group that are always there, and the recipe of each.",
         )
     )
     personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
@@ -197,7 +199,7 @@ class Settings(BaseSettings):
         "secret).",
     )
     personalize_access_keys: dict[str, SecretStr] = Field(
-        {}, description="Secret of each access key id that may call /personalize (JSON mapping)."
+        {}, description="Secret of each access key id that may call /personalize."
     )
     personalize_max_body_bytes: int = Field(
         4 * 1024 * 1024,
@@ -218,7 +220,7 @@ class Settings(BaseSettings):
         QUOTAS,
         description="Resources that there may be: of the service (schemas, dataset-groups), of a "
         "solution (solution-versions), of a resource (tags), of a dataset group (the others), and "
-        "jobs that are pending or in progress; what is not named keeps its default (JSON mapping).",
+        "jobs that are pending or in progress; what is not named keeps its default.",
     )
     job_lease_s: float = Field(
         15.0,
@@ -270,11 +272,11 @@ class Settings(BaseSettings):
     ] = Field(
         {},
         description="Amazon Personalize tracking id of each tracking id here whose events are "
-        "forwarded (JSON mapping).",
+        "forwarded.",
     )
     forward_event_types: frozenset[str] = Field(
         frozenset(),
-        description="Event types that are forwarded, in any case (JSON list); empty: all.",
+        description="Event types that are forwarded, in any case; empty: all.",
     )
     forward_sessions: float = Field(
         1.0,
@@ -284,8 +286,7 @@ class Settings(BaseSettings):
     )
     forward_without_properties: list[str] = Field(
         [],
-        description="Keys of `properties` that are not forwarded (JSON list); "
-        '["*"]: no properties at all.',
+        description="Keys of `properties` that are not forwarded; *: no properties at all.",
     )
     forward_calls_per_s: float = Field(
         1000.0,
@@ -298,6 +299,45 @@ class Settings(BaseSettings):
     forward_timeout_s: float = Field(
         10.0, gt=0, description="Longest wait for one PutEvents answer."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment."""
+        return init_settings, Environment(settings_cls)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redacted(value) if isinstance(value, str) else value
+
+    @field_validator("kafka")
+    @classmethod
+    def _only_servers(cls, servers: str) -> str:
+        if "@" in servers or "://" in servers:
+            raise ValueError("write host:port[,host:port], without a scheme, user or password")
+        return servers
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_url(cls, url: str) -> str:
+        # What a URL's parser says of a wrong one may repeat the password.
+        hint = "; in a user or password write / ? # @ as %2F %3F %23 %40"
+        try:
+            parts = urlsplit(url)
+            is_url = parts.port is None or parts.port > 0
+        except ValueError:
+            is_url = False
+        if url and not (is_url and parts.scheme in {"redis", "rediss", "unix"}):
+            raise ValueError(f"no redis://[user:password@]host:port/number, nor rediss://{hint}")
+        if url and parts.scheme != "unix" and not parts.hostname:
+            raise ValueError(f"names no host{hint}")
+        return url
 
     @field_validator("purchase_types", "forward_event_types")
     @classmethod

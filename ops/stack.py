@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
-from models.errors import NotConfigured
+from models.environment import SUPERVISOR_PID
+from models.errors import CannotStart
+from models.running import announced
 from models.settings import Settings
-from ops.embedded import free_port, supervise_broker, supervise_redis
-from ops.processes import SUPERVISOR_PID
+from ops.embedded import supervise_broker, supervise_redis
+from ops.ports import free_port, holder, is_free
 from ops.supervisor import Supervisor
 
 KAFKA_PORT, REDIS_PORT = 9092, 6379
@@ -24,14 +24,6 @@ KAFKA_PORT, REDIS_PORT = 9092, 6379
 
 READY_S = 180.0
 """Longest wait for the API: after a change of the source its inner loops are compiled anew."""
-
-
-class Servers(msgspec.Struct, frozen=True):
-    """Where a running stack's servers are."""
-
-    kafka: str
-    redis: str
-    api: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,31 +35,6 @@ class Stack:
     api_url: str
 
 
-def located(settings: Settings) -> Settings:
-    """The settings with the addresses of the servers filled in, from a running `up` if need be.
-
-    Raises
-    ------
-    NotConfigured
-        Neither is named, and no `recommender up` runs on this data folder.
-    """
-    if settings.kafka and settings.redis:
-        return settings
-    try:
-        servers = msgspec.json.decode(_note(settings.data_dir).read_bytes(), type=Servers)
-    except FileNotFoundError as error:
-        raise NotConfigured(
-            "no servers: start `recommender up` in this folder, or set RECOMMENDER_KAFKA and"
-            " RECOMMENDER_REDIS"
-        ) from error
-    return settings.model_copy(
-        update={
-            "kafka": settings.kafka or servers.kafka,
-            "redis": settings.redis or servers.redis,
-        }
-    )
-
-
 @contextlib.contextmanager
 def running(
     settings: Settings,
@@ -75,6 +42,7 @@ def running(
     say: Callable[[str], None],
     make_topics: Callable[[Settings], object],
     workers: int = 1,
+    is_fresh: bool = False,
 ) -> Iterator[Stack]:
     """Start what is not configured, then topics, workers, jobs and the API; stop all at the end.
 
@@ -82,18 +50,21 @@ def running(
     ----------
     make_topics
         Makes the topics; called again when the embedded broker had to be started again.
+    is_fresh
+        Begin without what an earlier embedded Redis of this folder has kept.
     """
 
     def on_restart(name: str) -> None:
         if name == "broker":
             make_topics(full)
 
+    port = _api_port(settings, say)
     with Supervisor(settings.data_dir, say=say, on_restart=on_restart) as supervisor:
+        if is_fresh:
+            shutil.rmtree(settings.data_dir / "redis", ignore_errors=True)
         kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
         redis = settings.redis or supervise_redis(supervisor, port=REDIS_PORT)
-        full = settings.model_copy(
-            update={"kafka": kafka, "redis": redis, "port": free_port(settings.port)}
-        )
+        full = settings.model_copy(update={"kafka": kafka, "redis": redis, "port": port})
         make_topics(full)
         environment = _environment(full)
         for number in range(workers):
@@ -109,12 +80,21 @@ def running(
             ready=lambda: _answers(f"{url}/readyz"),
             ready_s=READY_S,
         )
-        note = _note(settings.data_dir)
-        note.write_bytes(msgspec.json.encode(Servers(kafka, redis, url)))
-        try:
+        with announced(settings.data_dir, full, url):
             yield Stack(supervisor, full, url)
-        finally:
-            note.unlink(missing_ok=True)
+
+
+def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
+    """The port for the API; another is only taken where nobody has asked for this one."""
+    port = settings.port
+    if not port or is_free(port, settings.host):
+        return port or free_port()
+    taken = f"port {port} is taken by {holder(port)}"
+    if "port" in settings.model_fields_set:
+        raise CannotStart(f"{taken}: choose another with --port or RECOMMENDER_PORT")
+    other = free_port()
+    say(f"{taken}: the API listens on {other} instead")
+    return other
 
 
 def _command(name: str) -> list[str]:
@@ -140,7 +120,3 @@ def _answers(url: str) -> bool:
             return True
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
-
-
-def _note(data_dir: Path) -> Path:
-    return data_dir / "servers.json"

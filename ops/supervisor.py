@@ -14,10 +14,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart, RecommenderError
 from ops import leftovers
 from ops.processes import (
-    SUPERVISOR_PID,
     bound_log,
     end,
     how_it_ended,

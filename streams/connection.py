@@ -10,7 +10,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
-from models.errors import NotConfigured, Unavailable
+from models.errors import InvalidSetting, NotConfigured, Unavailable
+from models.reachable import kafka_trouble
 from models.settings import Settings
 
 Client = TypeVar("Client")
@@ -71,7 +72,26 @@ def connect(
         # A constructor that fails leaves its sockets and its thread to us.
         for client in started:
             client.close()
-        raise unavailable(settings, error) from error
+        trouble, _ = kafka_trouble(named)
+        raise unavailable(settings, trouble or error) from error
+
+
+def check_kafka(settings: Settings) -> None:
+    """Return when one of the servers that the settings name speaks Kafka.
+
+    Raises
+    ------
+    Unavailable
+        None of them does, but waiting may help.
+    InvalidSetting
+        What listens there is something else.
+    NotConfigured
+        When the settings name no server.
+    """
+    trouble, may_heal = kafka_trouble(servers(settings))
+    if trouble:
+        error = unavailable(settings, trouble)
+        raise error if may_heal else InvalidSetting(str(error))
 
 
 def servers(settings: Settings) -> list[str]:
@@ -86,8 +106,8 @@ def servers(settings: Settings) -> list[str]:
     return named
 
 
-def unavailable(settings: Settings, error: Exception) -> Unavailable:
-    """The error that a caller sees for a failure of kafka-python's."""
+def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
+    """The error that a caller sees for a failure of kafka-python's, or for another trouble."""
     reason = str(error) or type(error).__name__
     return Unavailable(
         f"Kafka at {settings.kafka} cannot be used ({reason}): "

@@ -31,6 +31,7 @@ from models.errors import InvalidEvent, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
 from models.records import Kind as RecordKind
 from models.records import Properties, Record, checked, encode_record
+from models.running import located
 from models.settings import Settings
 from models.tokens import Kind, Published, Receipt
 from streams.connection import start_producer, stop_producer, unavailable
@@ -66,7 +67,8 @@ class Tracker:
     Parameters
     ----------
     settings
-        `kafka` names the servers.
+        `kafka` names the servers. When not given: what the environment says and, where that names
+        no server, those of the `recommender up` or `demo` that runs in this folder.
     linger_ms
         How long a message may wait for others to share a request; more is faster in bulk.
     block_s
@@ -82,20 +84,22 @@ class Tracker:
 
     Examples
     --------
-    With a broker at that address::
+    In the folder of a running `recommender up`::
 
-        with Tracker(Settings(kafka="localhost:9092")) as tracker:
+        with Tracker() as tracker:
             tracker.track("u7", "s42", "i9", "click").result().token()  # 'c0-0'
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | None = None,
         *,
         linger_ms: int = 0,
         block_s: float | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
+        if settings is None:
+            settings = located(Settings(), needs_redis=False)
         self._settings = settings
         self._topics = Topics.of(settings)
         self._linger_ms = linger_ms

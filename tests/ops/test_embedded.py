@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from models.errors import CannotStart
-from ops import embedded
+from ops import embedded, ports
 from ops.embedded import start_broker, start_redis
 
 
@@ -88,8 +88,8 @@ def test_a_taken_port_gives_way_to_another() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert embedded.free_port(port) not in {0, port}
-    assert embedded.free_port(port) == port
+        assert ports.free_port(port) not in {0, port}
+    assert ports.free_port(port) == port
 
 
 def test_the_error_without_a_redis_server_names_the_ways_out(

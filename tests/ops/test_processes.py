@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart
 from ops import processes
 from tests.ops.supervising import DEAF, SLEEPER, is_alive, python, wait_until
@@ -89,7 +90,7 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     )
     parent = (
         "import os, subprocess, sys; "
-        f"os.environ[{processes.SUPERVISOR_PID!r}] = str(os.getpid()); "
+        f"os.environ[{SUPERVISOR_PID!r}] = str(os.getpid()); "
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
         "print(p.pid, flush=True); p.wait()"
     )
@@ -103,7 +104,7 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
 
 def test_a_process_without_a_supervisor_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`exit_with_parent` starts no watch in a process that was started by hand."""
-    monkeypatch.delenv(processes.SUPERVISOR_PID, raising=False)
+    monkeypatch.delenv(SUPERVISOR_PID, raising=False)
     before = threading.enumerate()
     processes.exit_with_parent()
     assert threading.enumerate() == before

@@ -1,0 +1,91 @@
+"""Settings out of environment variables: names checked, lists and mappings in two forms."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from typing import Any, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
+
+from models.errors import InvalidSetting
+
+PREFIX = "RECOMMENDER_"
+
+SUPERVISOR_PID = f"{PREFIX}SUPERVISOR_PID"
+"""Variable that tells a child who started it."""
+
+READY_FILE = f"{PREFIX}READY_FILE"
+"""Variable that tells a child which file to make once it is ready."""
+
+
+class Environment(EnvSettingsSource):
+    """`RECOMMENDER_*` variables.
+
+    A list is `a,b` or JSON, a mapping `a=1,b=2` or JSON. Errors name the variable, and never
+    repeat its value.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        """The settings that the environment names.
+
+        Raises
+        ------
+        InvalidSetting
+            When a variable has our prefix and no setting's name, or cannot be read.
+        """
+        known = {variable(name) for name in self.settings_cls.model_fields}
+        for name in sorted(os.environ):
+            upper = name.upper()
+            if upper.startswith(PREFIX) and upper not in known | {SUPERVISOR_PID, READY_FILE}:
+                there = [name.removeprefix(PREFIX) for name in known]
+                near = difflib.get_close_matches(upper.removeprefix(PREFIX), there, n=1)
+                hint = f"did you mean {PREFIX}{near[0]}?" if near else "the README lists them"
+                raise InvalidSetting(f"there is no setting {name}: {hint}")
+        return super().__call__()
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
+        """A list or mapping out of text; gives what pydantic then validates."""
+        is_mapping = get_origin(field.annotation) is dict
+        text = str(value).strip()
+        if text.startswith(("[", "{")):
+            return _decoded(variable(field_name), text, is_mapping=is_mapping)
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not is_mapping:
+            return parts
+        pairs = [part.partition("=") for part in parts]
+        for number, (name, equals, _) in enumerate(pairs, 1):
+            if not (name.strip() and equals):
+                raise InvalidSetting(
+                    f"{variable(field_name)}: entry {number} is not name=value; write"
+                    ' name=value,name=value or JSON, {"name": "value"}'
+                )
+        return {name.strip(): entry.strip() for name, _, entry in pairs}
+
+
+def variable(field_name: str) -> str:
+    """The variable of a setting.
+
+    >>> variable("data_dir")
+    'RECOMMENDER_DATA_DIR'
+    """
+    return f"{PREFIX}{field_name.upper()}"
+
+
+def _decoded(name: str, text: str, *, is_mapping: bool) -> Any:  # noqa: ANN401
+    form = '{"name": "value"} or name=value' if is_mapping else '["a", "b"] or a,b'
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        position = (
+            f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+        )
+        # Its text is left out: it may repeat the value, which may be a secret.
+        raise InvalidSetting(f"{name} is no JSON{position}; write {form}") from None
+    if isinstance(found, dict) is not is_mapping:
+        raise InvalidSetting(
+            f"{name} must be a {'mapping' if is_mapping else 'list'}: write {form}"
+        )
+    return found

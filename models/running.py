@@ -1,0 +1,93 @@
+"""Where the servers of a running `recommender up` or `demo` are, told to others in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from models.errors import NotConfigured
+from models.secrets import without_password
+from models.settings import Settings
+
+DEMO = "demo"
+"""Folder of the demo's own servers within the data folder."""
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """What `servers.json` of the data folder holds; never a password.
+
+    Attributes
+    ----------
+    needs_password
+        Whether Redis' URL had one, which whoever reads this must bring along.
+    """
+
+    kafka: str
+    redis: str
+    api: str = ""
+    needs_password: bool = False
+
+
+@contextlib.contextmanager
+def announced(data_dir: Path, settings: Settings, api_url: str) -> Iterator[None]:
+    """Tell other processes of this folder where the servers are, while this lasts."""
+    note = data_dir / "servers.json"
+    redis = without_password(settings.redis)
+    servers = Servers(settings.kafka, redis, api_url, needs_password=redis != settings.redis)
+    note.unlink(missing_ok=True)
+    note.touch(mode=0o600)
+    note.write_bytes(msgspec.json.encode(servers))
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def located(settings: Settings, *, needs_redis: bool = True) -> Settings:
+    """The settings with the addresses of the servers filled in, from a running `up` if need be.
+
+    Raises
+    ------
+    NotConfigured
+        A server is not named, and no `recommender up` or `demo` runs on this data folder; or
+        its Redis wants a password, which is stored nowhere.
+    """
+    lacks_redis = needs_redis and not settings.redis
+    if settings.kafka and not lacks_redis:
+        return settings
+    folders = (settings.data_dir, settings.data_dir / DEMO)
+    folder = next((folder for folder in folders if _is_running(folder)), None)
+    if folder is None:
+        raise NotConfigured(
+            "no servers: start `recommender up` in this folder, or set RECOMMENDER_KAFKA"
+            + (" and RECOMMENDER_REDIS" if needs_redis else "")
+        )
+    servers = msgspec.json.decode((folder / "servers.json").read_bytes(), type=Servers)
+    if lacks_redis and servers.needs_password:
+        raise NotConfigured(
+            f"Redis at {servers.redis} wants a password, which is stored nowhere: set "
+            "RECOMMENDER_REDIS here as for `recommender up`"
+        )
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka or servers.kafka,
+            "redis": settings.redis or servers.redis,
+        }
+    )
+
+
+def _is_running(folder: Path) -> bool:
+    """Whether a supervisor holds this folder and has told where its servers are."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / "servers.json").exists()
+    except OSError:
+        return False
+    # What a killed one has left behind leads nowhere.
+    return False

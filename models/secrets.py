@@ -1,0 +1,78 @@
+"""Secrets kept out of whatever is shown, logged or stored: one function, used at every way out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from types import TracebackType
+from urllib.parse import urlsplit, urlunsplit
+
+HIDDEN = "***"
+
+# Everything up to the last @ of a word: a password may hold any character that is not encoded.
+_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*:)(?:(?!://)[^\s'\"])*@")
+_BEFORE_HOST = re.compile(r"(?<![\w@/:])([^\s/@:,'\"]+:)(?!//)[^\s@,'\"]+(@[\w.\[\]-]+:\d)")
+_NAMED = re.compile(
+    r"([\w.-]*(?:password|passwd|passphrase|secret|secret[_-]?access[_-]?key|private[_-]?key|api[_-]?key)"
+    r"(?:['\"]\s*:|['\"]?\s*=)\s*['\"]?)[^\s'\"&,;)}]+",
+    re.IGNORECASE,
+)
+_IN_QUERY = re.compile(
+    r"([?&][\w.-]*(?:token|signature|credential|auth|key)[\w.-]*=)[^\s'\"&]+", re.IGNORECASE
+)
+
+
+def redacted(text: str) -> str:
+    """The text without passwords: of URLs, of `user:password@host:port`, of `password=…`.
+
+    Who is meant stays: the user's name, the host, the parameter's name.
+
+    >>> redacted("redis://app:p@ss/w0rd@cache:6379/0 does not answer")
+    'redis://app:***@cache:6379/0 does not answer'
+    >>> redacted("sasl_password='x' at app:x@kafka:9092, https://b/o?X-Amz-Signature=1f&v=2")
+    "sasl_password='***' at app:***@kafka:9092, https://b/o?X-Amz-Signature=***&v=2"
+    """
+    if "@" in text:
+        text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
+        text = _BEFORE_HOST.sub(rf"\1{HIDDEN}\2", text)
+    if "=" in text or ":" in text:
+        text = _NAMED.sub(rf"\1{HIDDEN}", text)
+        text = _IN_QUERY.sub(rf"\1{HIDDEN}", text)
+    return text
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be stored: with its user, without a password or a query.
+
+    >>> without_password("rediss://app:s3cret@cache:6380/1?password=x")
+    'rediss://app@cache:6380/1'
+    >>> without_password("redis://:s3cret@cache:6379/0")
+    'redis://cache:6379/0'
+    """
+    parts = urlsplit(url)
+    user_info, _, host = parts.netloc.rpartition("@")
+    user = user_info.partition(":")[0]
+    return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
+
+
+class _Redacted(logging.LogRecord):
+    """A record of a log whose text and traceback hold no secret, whatever formats them."""
+
+    def getMessage(self) -> str:  # noqa: N802  the name that logging has
+        """The text, with its arguments."""
+        if self.exc_info and self.exc_info[0] is not None and not self.exc_text:
+            lines = traceback.format_exception(*self.exc_info)
+            self.exc_text = redacted("".join(lines).rstrip("\n"))
+        return redacted(super().getMessage())
+
+
+def redact_output() -> None:
+    """Keep secrets out of every log record and uncaught traceback of this process."""
+    logging.setLogRecordFactory(_Redacted)
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
+
+    sys.excepthook = show

@@ -1,0 +1,138 @@
+"""Commands that cannot do their work say so in one sentence, without a secret, and end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.embedded import redis_binary, start_broker
+from tests.e2e.test_commands import BARE, children_of, command
+from tests.servers import ROOT, own_port, wait_until
+
+SECRET = "Pl4nted"
+PATIENCE_S = 60.0
+"""Time for a process to start on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a Redis that wants a password."""
+    port = own_port()
+    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with subprocess.Popen(
+        [*command, "--requirepass", "another"],
+        cwd=tmp_path_factory.mktemp("guarded"),
+        stdout=subprocess.DEVNULL,
+    ) as server:
+        yield f"127.0.0.1:{port}"
+        server.terminate()
+
+
+def _files(folder: Path) -> str:
+    return "".join(
+        path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()
+    )
+
+
+@pytest.mark.parametrize("arguments", [("up", "--port", "0"), ("worker",), ("status",)])
+def test_a_wrong_password_ends_every_command(
+    tmp_path: Path, broker: str, guarded: str, arguments: tuple[str, ...]
+) -> None:
+    """One sentence that names the server and the cause; the password stands nowhere."""
+    ended = command(
+        *arguments, cwd=tmp_path, RECOMMENDER_KAFKA=broker,
+        RECOMMENDER_REDIS=f"redis://app:{SECRET}@{guarded}/0", RECOMMENDER_PORT=str(own_port()),
+    )  # fmt: skip
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert f"redis://app:***@{guarded}/0 refuses the user or password" in line
+    assert SECRET not in ended.stdout + ended.stderr + _files(tmp_path)
+    assert children_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("up", "--port", "0"), ("topics",)])
+def test_a_kafka_that_is_away_ends_what_does_not_wait(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """With the address and the cause."""
+    nobody = f"127.0.0.1:{own_port()}"
+    ended = command(
+        *arguments, cwd=tmp_path, RECOMMENDER_KAFKA=nobody, RECOMMENDER_REDIS=f"redis://{nobody}/0"
+    )
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert f"Kafka at {nobody} cannot be used (nobody listens there)" in line
+
+
+@pytest.mark.parametrize("name", ["worker", "api"])
+def test_a_server_that_is_away_is_waited_for_and_told_at_once(
+    tmp_path: Path, broker: str, name: str
+) -> None:
+    """A process that goes on says what it waits for, without the password, and does not end."""
+    nobody = f"127.0.0.1:{own_port()}"
+    servers = {
+        "RECOMMENDER_KAFKA": broker,
+        "RECOMMENDER_REDIS": f"redis://app:{SECRET}@{nobody}/0",
+        "RECOMMENDER_PORT": str(own_port()),
+    }
+    with (tmp_path / "said").open("wb") as log, subprocess.Popen(
+        [sys.executable, "-m", "cli", name], cwd=tmp_path,
+        env=BARE | {"PYTHONPATH": str(ROOT)} | servers, stdin=subprocess.DEVNULL,
+        stdout=log, stderr=log,
+    ) as process:  # fmt: skip
+        try:
+            said = tmp_path / "said"
+            wait_until(
+                lambda: f"Redis at redis://app:***@{nobody}/0 cannot be used" in said.read_text(),
+                within_s=PATIENCE_S,
+                what="it says what is missing",
+            )
+            time.sleep(1)
+            assert process.poll() is None
+        finally:
+            process.terminate()
+    assert SECRET not in _files(tmp_path)
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_an_error(tmp_path: Path) -> None:
+    """It names the port and who holds it; nothing is left running."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        by_option = command("up", "--port", port, cwd=tmp_path)
+        by_variable = command("up", cwd=tmp_path, RECOMMENDER_PORT=port)
+        metrics = command(
+            "worker", cwd=tmp_path, RECOMMENDER_METRICS_PORT=port,
+            RECOMMENDER_KAFKA="localhost:1", RECOMMENDER_REDIS="redis://localhost:1",
+        )  # fmt: skip
+
+    for ended in (by_option, by_variable, metrics):
+        assert ended.returncode == 1
+        assert f"port {port} is taken by " in ended.stderr
+    assert "RECOMMENDER_METRICS_PORT" in metrics.stderr
+    assert children_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("status",)])
+def test_a_misspelt_variable_ends_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """With the nearest name there is."""
+    ended = command(*arguments, cwd=tmp_path, RECOMMENDER_REDIS_URL=f"redis://:{SECRET}@h:1")
+
+    assert ended.returncode == 1
+    assert "no setting RECOMMENDER_REDIS_URL: did you mean RECOMMENDER_REDIS?" in ended.stderr
+    assert SECRET not in ended.stderr
