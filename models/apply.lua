@@ -1,13 +1,14 @@
 -- What events change in one dataset group: the only place where state is written on their behalf.
 -- The body of a function that step.lua calls, once a step for each group that has events in it.
 --
--- Comes behind `local function open_circumstances(...)`, whose body is circumstances.lua.
+-- Comes behind `local function open_circumstances(...)` and `open_recent(...)`, whose bodies are
+-- circumstances.lua and recent.lua.
 --
 -- Takes the group's prefix, "{group}:", and of the request of step.lua
 --   now      seconds; for expiry and freshness only, event times come with the events
 --   epoch    seconds; decay counts time from here, which keeps the logarithms small
---   limits   history, window, neighbours, takers, tops, items, types, counted, values; session_ttl,
---            user_ttl (seconds)
+--   limits   history, forgotten, recent, window, neighbours, takers, tops, items, types, counted,
+--            values; session_ttl, user_ttl (seconds)
 --   fade     fade[d] = log2 of a pair's weight at distance d
 --   rates    half-lives a second of the pair channels, then of the popularities
 --
@@ -28,11 +29,12 @@ local LN2 = log(2)
 local NONE = -1e30
 local EPOCH = request.epoch
 
-local PAIR, STAT, ENTRY, HEAD, PAGE, OWNERS, MINUTE = 24, 48, 15, 16, 64, 128, 60
+local PAIR, STAT, ENTRY, ID, HEAD, PAGE, OWNERS, MINUTE = 24, 48, 15, 6, 16, 64, 128, 60
 local EMPTY_PAIR = rep('\0', PAIR)
 
 local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
 local clock, accepted = 0, 0
+local recent = open_recent(prefix, request)
 
 -- log2(2^a + 2^b)
 local function add(a, b)
@@ -327,9 +329,48 @@ local function history_of(owner, ttl)
   else
     history = {count = 0, number = 0, accepted = 0, entries = '', fresh = true}
   end
-  history.ttl = ttl
+  history.ttl, history.owner = ttl, owner
   histories[owner] = history
   return history
+end
+
+-- The ids of events that came and are kept no longer, the last of them. Only one that outgrew its
+-- limit has any: what is late is trimmed at once, and would count again each time it came.
+local function forgotten_ids(history)
+  if not history.forgotten then
+    local is_trimmed = history.count * ENTRY > #history.entries
+    history.forgotten = is_trimmed and call('GET', prefix .. 'forgotten:' .. history.owner) or ''
+  end
+  return history.forgotten
+end
+
+-- Ids in hand that follow those, each with its place; written back at the end of the call.
+local function forget(history, id)
+  forgotten_ids(history) -- as they were before
+  local forgot = history.forgot or {}
+  history.forgot = forgot
+  forgot[#forgot + 1] = id
+  forgot[id] = #forgot
+end
+
+local function all_forgotten(history)
+  local ids = forgotten_ids(history)
+  if history.forgot then ids = ids .. table.concat(history.forgot) end
+  return sub(ids, -limits.forgotten * ID)
+end
+
+-- Whether it is among the last of both: how a stream is cut into steps makes no difference.
+local function is_forgotten(history, id)
+  local ids, forgot = forgotten_ids(history), history.forgot
+  local n_forgot, place = forgot and #forgot or 0, forgot and forgot[id]
+  if place then return n_forgot - place < limits.forgotten end
+  local at = #ids > 0 and locate(ids, id, ID, 0)
+  return at and (#ids - at + 1) / ID + n_forgot <= limits.forgotten
+end
+
+-- Whether the event of this id is among the history's last ones, in whatever order they came.
+local function has_event(history, id)
+  return locate(history.entries, id, ENTRY, 9) or is_forgotten(history, id)
 end
 
 local function owner_page(number)
@@ -393,16 +434,21 @@ end
 
 local function trim(history)
   local excess = #history.entries - limits.history * ENTRY
-  if excess > 0 then history.entries = sub(history.entries, excess + 1) end
+  if excess <= 0 then return end
+  for at = 1, excess, ENTRY do forget(history, sub(history.entries, at + 9, at + 14)) end
+  history.entries = sub(history.entries, excess + 1)
 end
 
--- A session's anonymous events become the user's; none twice.
+-- A session's anonymous events become the user's, as if they came now; none twice.
 local function join(session, history)
   local anonymous = history_of(session, limits.session_ttl)
   if anonymous.fresh then return end
+  local ids = all_forgotten(anonymous)
+  for at = 1, #ids, ID do forget(history, sub(ids, at, at + ID - 1)) end
+  history.count = history.count + anonymous.count - #anonymous.entries / ENTRY
   for at = 1, #anonymous.entries, ENTRY do
     local entry = sub(anonymous.entries, at, at + ENTRY - 1)
-    if not locate(history.entries, sub(entry, 10), ENTRY, 9) then
+    if not has_event(history, sub(entry, 10)) then
       local item, time = unpack_('<II', entry)
       if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
       insert(history, entry, time)
@@ -412,8 +458,10 @@ local function join(session, history)
   trim(history)
   history.accepted = max(history.accepted, anonymous.accepted)
   call('HDEL', owner_page(anonymous.number))
-  histories[session] =
-    {gone = true, count = 0, number = 0, accepted = 0, entries = '', ttl = limits.session_ttl}
+  histories[session] = {
+    gone = true, fresh = true, owner = session, ttl = limits.session_ttl,
+    count = 0, number = 0, accepted = 0, entries = '', forgotten = '',
+  }
 end
 
 local function owner(user, session, shard)
@@ -474,17 +522,21 @@ local function window_before(entries, at, item)
   return window
 end
 
-local function apply_event(history, event)
+local function apply_event(history, event, is_user)
   local name, time, kind, weight, purchase = event[1], event[2], event[3], event[4], event[5]
   local hash = pack('<I6', event[6])
-  if locate(history.entries, hash, ENTRY, 9) then
+  if has_event(history, hash) then
     counts.duplicates = counts.duplicates + 1
     return
   end
-  local item = 0
+  local item, code = 0, type_code(kind)
   if name ~= '' then item = known_item(name) or new_item(name) end
+  if recent.is_repeated(item, time, event[8], code, event[6], is_user and history.number or 0) then
+    counts.duplicates = counts.duplicates + 1
+    return
+  end
   if item ~= 0 and not has_item(history, item) then remember_owner(item, history.number) end
-  local at = insert(history, pack('<IIB', item, time, type_code(kind)) .. hash, time)
+  local at = insert(history, pack('<IIB', item, time, code) .. hash, time)
   if item ~= 0 then
     local repeated = at > ENTRY and unpack_('<I', history.entries, at - ENTRY) == item
     if not repeated then
@@ -493,8 +545,8 @@ local function apply_event(history, event)
     count_item(item, time, weight, purchase)
     count_circumstances(item, time, weight, event[7])
   end
-  trim(history)
   history.count = history.count + 1
+  trim(history)
   counts.events = counts.events + 1
   if purchase then counts.purchases = counts.purchases + 1 end
   clock = max(clock, time)
@@ -507,7 +559,7 @@ local function apply_message(message)
     local what = is_user and 'users' or 'sessions'
     counts[what] = counts[what] + 1
   end
-  for _, event in ipairs(message[6]) do apply_event(history, event) end
+  for _, event in ipairs(message[6]) do apply_event(history, event, is_user) end
   history.accepted = max(history.accepted, message[5])
   history.changed = true
   accepted = max(accepted, message[5])
@@ -515,12 +567,17 @@ end
 
 local function write_histories()
   for name, history in pairs(histories) do
-    local key = prefix .. 'history:' .. name
-    if history.gone then
-      call('DEL', key)
-    elseif history.changed then
+    local key, forgotten = prefix .. 'history:' .. name, prefix .. 'forgotten:' .. name
+    if history.changed then
       local head = pack('<IId', history.count, history.number, history.accepted)
       call('SET', key, head .. history.entries, 'EX', history.ttl)
+      if history.forgot then
+        call('SET', forgotten, all_forgotten(history), 'EX', history.ttl)
+      elseif history.count * ENTRY > #history.entries then
+        call('EXPIRE', forgotten, history.ttl)
+      end
+    elseif history.gone then
+      call('DEL', key, forgotten)
     end
   end
 end

@@ -39,6 +39,10 @@ FADES = FADE ** np.arange(WINDOW)
 NEIGHBOURS = 200
 """Neighbours kept of an item; a new one then takes the place of one of the weakest."""
 
+FORGOTTEN = 2
+"""Ids kept of events that a history has trimmed, as a multiple of the events it holds: at a login
+a session's own ones and as many of its events may come at once."""
+
 TAKERS = 128
 """Newest owners of histories that an item remembers."""
 

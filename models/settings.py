@@ -96,8 +96,15 @@ class Settings(BaseSettings):
         200,
         ge=10,
         le=1000,
-        description="Events kept of each user or session; also the window "
-        "in which a repeated eventId is recognised.",
+        description="Events kept of each user or session; also how many of its last events, in "
+        "whatever order they came, are recognised when their eventId comes again.",
+    )
+    recent_events: int = Field(
+        100_000,
+        ge=1000,
+        le=10_000_000,
+        description="Newest events of a group among which one is recognised that comes again under "
+        "another session, of nobody or of the same user; 14 bytes each.",
     )
     session_ttl_s: int = Field(
         30 * 86400,

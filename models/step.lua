@@ -10,7 +10,7 @@
 --            {offset, user or "", session, shard, accepted_at, events, group or "" for that of the
 --            settings, time (ms), checksum} and an event is
 --            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash, lists of
---            values by the columns that may be contextual}
+--            values by the columns that may be contextual, millisecond of the time}
 --
 -- Returns {status, watermark, offset, refused event numbers} of each part, then the counts.
 --   status "applied"   the part is in effect up to its watermark

@@ -9,6 +9,8 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:types               hash    event type -> code
     {group}:history:u:<user>    string  head and entries, oldest first (models.layout)
     {group}:history:s:<session> string  the same, of a session without a user
+    {group}:forgotten:<owner>   string  ids of the last events that its history keeps no longer
+    {group}:recent              string  the group's newest events, whoever's (recent.lua)
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
     {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories
     {group}:pairs:<index>       string  an item's neighbours
@@ -53,11 +55,12 @@ GROUPS = "{recommender}:groups"
 STEP = Script.of(
     (
         "local function open_circumstances(...)\n{circumstances}\nend\n"
+        "local function open_recent(...)\n{recent}\nend\n"
         "local function open_group(...)\n{apply}\nend\n{step}"
     ).format(
         **{
             name: resources.files("models").joinpath(f"{name}.lua").read_text()
-            for name in ("circumstances", "apply", "step")
+            for name in ("circumstances", "recent", "apply", "step")
         }
     )
 )
@@ -113,6 +116,7 @@ class StoredEvent(NamedTuple):
     is_purchase: bool
     hash: int
     circumstances: Mapping[str, Sequence[str]] = NOWHERE
+    millisecond: int = 0
 
 
 class StoredMessage(NamedTuple):
@@ -184,6 +188,8 @@ class Store:
             "epoch": layout.EPOCH,
             "limits": {
                 "history": settings.history_events,
+                "forgotten": layout.FORGOTTEN * settings.history_events,
+                "recent": settings.recent_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
                 "takers": layout.TAKERS,
@@ -407,6 +413,7 @@ def stored_events(
                 kind in purchase_types,
                 event_hash(event.event_id or ""),
                 circumstances_of(event.properties),
+                int(event.sent_at * 1000) % 1000,
             )
         )
     return stored

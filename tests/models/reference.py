@@ -38,6 +38,10 @@ class Reference:
     limit: int = 100
     watermarks: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
     histories: dict[str, list[Seen]] = field(default_factory=dict)
+    forgotten: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    recent: dict[tuple[int, str, str, int, int], set[str]] = field(
+        default_factory=lambda: defaultdict(set)
+    )
     owner_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     accepted_at: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     links: dict[str, str] = field(default_factory=dict)
@@ -82,14 +86,16 @@ class Reference:
         return owner
 
     def _join(self, session: str, owner: str) -> None:
-        known = {seen[2] for seen in self.histories[owner]}
-        for seen in self.histories.pop(session, []):
+        joining = self.histories.pop(session, [])
+        self.forgotten[owner] += self.forgotten.pop(session, [])
+        self.owner_counts[owner] += self.owner_counts.pop(session, 0) - len(joining)
+        known = self._known(owner)
+        for seen in joining:
             if seen[2] not in known:
                 self._take(owner, seen[1])
                 self._insert(owner, seen)
                 self.owner_counts[owner] += 1
         self._trim(owner)
-        self.owner_counts.pop(session, None)
         joined_at = self.accepted_at.pop(session, 0.0)
         self.accepted_at[owner] = max(self.accepted_at[owner], joined_at)
 
@@ -106,10 +112,29 @@ class Reference:
         return at
 
     def _trim(self, owner: str) -> None:
-        del self.histories[owner][: -self.limit]
+        history = self.histories[owner]
+        self.forgotten[owner] += [seen[2] for seen in history[: -self.limit]]
+        del history[: -self.limit]
+
+    def _known(self, owner: str) -> set[int]:
+        """Events that are known as the owner's when they come again."""
+        last = self.forgotten[owner][-layout.FORGOTTEN * self.limit :]
+        return {seen[2] for seen in self.histories[owner]} | set(last)
+
+    def _is_repeated(self, owner: str, event: StoredEvent) -> bool:
+        """Whether it is there already, as the owner's, or without an owner on one side."""
+        if event.hash in self._known(owner):
+            return True
+        same = (event.hash, event.item_id, event.type, event.time, event.millisecond)
+        user = owner if owner.startswith("u:") else ""
+        others = self.recent[same]
+        if user in others or (others and not user) or "" in others:
+            return True
+        others.add(user)
+        return False
 
     def _event(self, owner: str, event: StoredEvent) -> None:
-        if any(seen[2] == event.hash for seen in self.histories[owner]):
+        if self._is_repeated(owner, event):
             self.counts["duplicates"] += 1
             return
         self._take(owner, event.item_id)

@@ -37,6 +37,7 @@ EVENTS = st.builds(
         st.lists(st.sampled_from(["phone", "5", "ü=|"]), max_size=2, unique=True),
         max_size=3,
     ),
+    millisecond=st.sampled_from([0, 0, 999]),
 )
 MESSAGES = st.lists(
     st.tuples(
