@@ -52,11 +52,18 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="streaming-recommender")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A recommender that learns from every event as it happens.
 
     Settings are RECOMMENDER_* environment variables; see the README.
     """
+    from ops.logs import DEFAULT, LEVELS, configure
+
+    # A level that there is not is an error of the command, with those of other settings.
+    asked = os.environ.get("RECOMMENDER_LOG_LEVEL", "").lower()
+    level = next((one for one in LEVELS if one == asked), DEFAULT)
+    configure(context.invoked_subcommand or "recommender", level)
 
 
 def _say(line: str) -> None:
@@ -162,7 +169,7 @@ def api() -> None:
             host=settings.host,
             port=settings.port,
             access_log=False,
-            log_level="warning",
+            log_config=None,
             timeout_graceful_shutdown=5,
             http=OneWrite,
         )
@@ -576,15 +583,19 @@ def _rate(text: str) -> float | None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(as_json: bool) -> None:
-    """Lag, watermarks, freshness, dead letters, quality."""
+@click.option("--partitions", is_flag=True, help="Also end, watermark and lag of each partition.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+def status(partitions: bool, as_json: bool) -> None:
+    """What is wrong, if anything; lag, freshness, dead letters, quality, memory."""
     import msgspec
 
-    from streams.status import as_text, read_status
+    from streams.status import read_status
+    from streams.status_text import as_text
 
     read = asyncio.run(read_status(_reachable(), now_s=time.time()))
-    click.echo(msgspec.json.encode(read).decode() if as_json else as_text(read))
+    click.echo(
+        msgspec.json.encode(read).decode() if as_json else as_text(read, partitions=partitions)
+    )
 
 
 @main.group("dead-letters")
@@ -596,21 +607,16 @@ def dead_letters() -> None:
 @click.option("--all", "again", is_flag=True, help="Also those that were replayed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_dead_letters(again: bool, as_json: bool) -> None:
-    """Show the dead letters that were not replayed."""
+    """Show the dead letters that were not replayed: time, origin, stage, reason and payload."""
     import msgspec
 
     from streams.dead_letters import letters
+    from streams.letter_text import as_line
 
     n = 0
     for letter, _ in letters(_reachable(needs_redis=False), again=again):
         n += 1
-        source = letter.source
-        click.echo(
-            msgspec.json.encode(letter).decode()
-            if as_json
-            else f"{source.topic}/{source.partition}/{source.offset}  {letter.stage}"
-            f"  {letter.reason}: {letter.detail}"
-        )
+        click.echo(msgspec.json.encode(letter).decode() if as_json else as_line(letter))
     _say(f"{n} dead letters")
 
 
@@ -645,13 +651,12 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
 
 
 def _child() -> Settings:
-    """What a long-running command does first: log plainly, end with its supervisor, read settings.
+    """What a long-running command does first: end with its supervisor, read settings.
 
     What cannot be right shows before anything large is loaded.
     """
     from ops.processes import exit_with_parent
 
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_with_parent()
     return _located()
 

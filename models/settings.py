@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
     )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning",
+        description="What goes to the log of every command and of the libraries in it: debug, "
+        "info, warning or error.",
+    )
     buckets_dir: str = Field(
         "",
         description="Folder that stands for S3, with a folder for each bucket; "
@@ -350,6 +355,11 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_names(cls, names: frozenset[str]) -> frozenset[str]:
         return frozenset(name.lower() for name in names)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_level(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
 
     @field_validator("event_weights")
     @classmethod

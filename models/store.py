@@ -149,6 +149,17 @@ class Part(NamedTuple):
     messages: list[StoredMessage]
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """Memory of a Redis server: bytes in use, the most there may be (0: no limit), and its policy.
+
+    With any other policy than `noeviction` a full server throws away what events have taught.
+    """
+
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    policy: str = "noeviction"
+
+
 class PartResult(NamedTuple):
     """What became of a part; see step.lua."""
 
@@ -383,6 +394,11 @@ class Store:
             self.key("items"),
             MAX_TRIED,
         )
+
+    async def memory(self) -> Memory:
+        """What the server says of its memory."""
+        told = await self.redis.info("memory")
+        return Memory(told["used_memory"], told["maxmemory"], told["maxmemory_policy"])
 
     async def ping(self) -> None:
         """Raise `Unavailable` unless the server answers."""

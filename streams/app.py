@@ -423,6 +423,7 @@ class AppLog:
 
 def run(app: faust.App) -> None:
     """Run the app until SIGINT or SIGTERM; returns when it has stopped."""
-    worker = faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False, quiet=True)
+    # The process has a log already: Faust would give it another format.
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None  # it writes escape codes, to a log as well
     worker.execute_from_commandline()

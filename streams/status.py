@@ -11,7 +11,7 @@ from models.objectives import courses
 from models.resource import Resource
 from models.resources import Resources
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store, connect
+from models.store import CONNECTION_ERRORS, Memory, Store, connect
 from streams.backlog import waiting_since_s
 from streams.ends import end_offsets
 from streams.topics import Topics, topic_ids
@@ -50,6 +50,8 @@ class Status(msgspec.Struct, frozen=True):
     ----------
     lag
         Messages that are not in effect yet.
+    oldest_unapplied_age_s
+        How long Kafka has had the oldest of them; 0 if there are none.
     newest_event_age_s
         Age of the newest event in effect, by its acceptance; None before the first.
     serving, examples, quality
@@ -62,10 +64,13 @@ class Status(msgspec.Struct, frozen=True):
         What it has done for each tracker, and the events in its hands that wait for an answer.
     jobs
         Those that have not ended, of every group; 100 at most.
+    redis
+        Memory of the Redis server.
     """
 
     group: str
     lag: int
+    oldest_unapplied_age_s: float
     newest_event_age_s: float | None
     counts: dict[str, int]
     dead_letters: int
@@ -76,6 +81,7 @@ class Status(msgspec.Struct, frozen=True):
     forward: dict[str, float | str]
     trackers: dict[str, dict[str, float | str]] = {}
     jobs: list[JobStatus] = []
+    redis: Memory = Memory()
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -100,6 +106,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         positions = await ledger.forward_positions(store.redis, settings.group)
         trackers = await ledger.tracker_status(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Resources(store.redis, settings)).unfinished()
+        memory = await store.memory()
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -115,12 +122,15 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     unread = {tp: offset for tp, offset in nexts.items() if offset < ends[tp]}
     is_forwarding = bool(positions or trackers)
     since_s = waiting_since_s(settings, unread if is_forwarding else {})
+    unapplied = {(p.topic, p.partition): p.watermark + 1 for p in partitions if p.lag}
+    unapplied_since_s = waiting_since_s(settings, unapplied)
     learned = courses(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "clock", "applied_at")
     return Status(
         group=settings.group,
         lag=sum(partition.lag for partition in partitions),
+        oldest_unapplied_age_s=_age_s(unapplied_since_s, now_s),
         newest_event_age_s=round(now_s - accepted_at, 3) if accepted_at else None,
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
         dead_letters=sum(end for tp, end in ends.items() if tp[0] == topics.dead_letters),
@@ -134,6 +144,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         else {},
         trackers=trackers,
         jobs=[_job(job) for job in jobs],
+        redis=memory,
     )
 
 
@@ -143,36 +154,3 @@ def _job(job: Resource) -> JobStatus:
 
 def _age_s(since_s: float | None, now_s: float) -> float:
     return round(max(0.0, now_s - since_s), 3) if since_s is not None else 0.0
-
-
-def as_text(status: Status) -> str:
-    """The status for a reader."""
-    age = status.newest_event_age_s
-    newest = "none yet" if age is None else f"{age:.3f} s ago"
-    state = f"lag {status.lag}, newest event {newest}, dead letters {status.dead_letters}"
-    lines = [
-        f"group {status.group}: {state}",
-        "counts: " + ", ".join(f"{name} {count}" for name, count in status.counts.items()),
-        f"{'topic':<32}{'partition':>9}{'end':>12}{'watermark':>12}{'lag':>8}",
-    ]
-    lines += [
-        f"{p.topic:<32}{p.partition:>9}{p.end:>12}{p.watermark:>12}{p.lag:>8}"
-        for p in status.partitions
-    ]
-    for name, serving in status.serving.items():
-        n_examples = status.examples[name]
-        lines.append(f"{name}: the {serving}'s order is served, after {n_examples} examples")
-        lines += [
-            f"  {rival:<12} MRR@20 {means['mrr']:.4f}  HR@20 {means['hr']:.4f}"
-            for rival, means in status.quality[name].items()
-        ]
-    if status.forward:
-        lines.append("forwarding: " + ", ".join(f"{k} {v}" for k, v in status.forward.items()))
-    lines += [
-        f"  tracker {tracker}: " + ", ".join(f"{k} {v}" for k, v in said.items())
-        for tracker, said in status.trackers.items()
-    ]
-    for job in status.jobs:
-        done = f", {job.what} {job.done}" if job.what else ""
-        lines.append(f"job {job.path}: {job.status}{done}{f' of {job.known}' * bool(job.known)}")
-    return "\n".join(lines)

@@ -1,0 +1,252 @@
+"""What is in effect against what Kafka holds, applied naively: event by event, item by item."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+
+from models import layout
+from models.catalogue import Catalogue
+from models.events import event_hash
+from models.store import Part, Store, StoredEvent, StoredMessage, shard_of
+from streams.topics import Topics
+from tests.models.reference import FLOAT32_LOG2, NOW, Reference, decayed, history_of
+from tests.stack import Stack
+
+MOST_SHOWN = 50
+WEIGHTS = {"click": 1.0, "purchase": 3.0}
+POSITIONS_S = 120.0
+
+Position = tuple[str, int, int]
+
+
+class Record(NamedTuple):
+    """One message in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+    @property
+    def position(self) -> Position:
+        """Where it is."""
+        return self[:3]
+
+
+class Seen(NamedTuple):
+    """What tells an event from others of its owner."""
+
+    owner: str
+    time: int
+    item: str
+
+
+@dataclass
+class Log:
+    """The event topics, read from their beginning."""
+
+    messages: dict[tuple[str, int], list[StoredMessage]]
+    positions: dict[str, list[Position]] = field(default_factory=lambda: defaultdict(list))
+    names: dict[Seen, str] = field(default_factory=dict)
+    undecodable: set[Position] = field(default_factory=set)
+
+
+@dataclass
+class Findings:
+    """What differs; all empty where nothing was lost and nothing doubled."""
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    unacknowledged_loss: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    def is_clean(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.lost or self.doubled or self.unacknowledged_loss or self.other)
+
+
+def read_topics(kafka: str, names: Sequence[str]) -> list[Record]:
+    """Every message of the topics up to their present ends, partition by partition in order."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka, enable_auto_commit=False, max_partition_fetch_bytes=4_000_000
+    )
+    try:
+        partitions = [
+            TopicPartition(name, number)
+            for name in names
+            for number in sorted(consumer.partitions_for_topic(name) or ())
+        ]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        consumer.seek_to_beginning(*partitions)
+        found: list[Record] = []
+        while any(consumer.position(tp) < end for tp, end in ends.items()):
+            for polled in consumer.poll(timeout_ms=500).values():
+                found += [Record(r.topic, r.partition, r.offset, r.value or b"") for r in polled]
+        return sorted(found)
+    finally:
+        consumer.close()
+
+
+def log_of(records: Iterable[Record]) -> Log:
+    """What the records say."""
+    log = Log(defaultdict(list))
+    for record in records:
+        try:
+            body = json.loads(record.value)
+            events = body["eventList"]
+            session, user = body["sessionId"], body.get("userId") or ""
+            is_ours = body.get("trackingId") in (None, "shop")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            events, is_ours = [], False
+        if not is_ours:
+            log.undecodable.add(record.position)
+            continue
+        stored = []
+        for event in events:
+            stored.append(_stored(event))
+            log.positions[event["eventId"]].append(record.position)
+            seen = Seen(user or session, int(event["sentAt"]), event["itemId"])
+            log.names[seen] = event["eventId"]
+        log.messages[record.topic, record.partition].append(
+            StoredMessage(record.offset, user, session, shard_of(session), 0.0, stored)
+        )
+    return log
+
+
+def _stored(event: dict[str, Any]) -> StoredEvent:
+    kind = event["eventType"]
+    return StoredEvent(
+        event["itemId"],
+        int(event["sentAt"]),
+        kind,
+        math.log2(WEIGHTS[kind]),
+        kind == "purchase",
+        event_hash(event["eventId"]),
+    )
+
+
+def reference_of(log: Log, limit: int) -> Reference:
+    """The state that the log leads to, one partition after the other."""
+    reference = Reference(limit)
+    for (topic, partition), messages in log.messages.items():
+        reference.apply([Part(f"{topic}/{partition}", -1, messages)])
+    return reference
+
+
+async def compare(store: Store, log: Log, acknowledged: set[str]) -> Findings:
+    """What in the store differs from the log, and what was acknowledged and is not in the log."""
+    reference = reference_of(log, store.settings.history_events)
+    findings = Findings()
+    findings.unacknowledged_loss = sorted(acknowledged - log.positions.keys())[:MOST_SHOWN]
+    names = sorted(reference.items)
+    indexes = await store.item_indexes(names)
+    name_of = dict(zip(indexes, names, strict=True))
+    await _compare_histories(store, log, reference, name_of, findings)
+    await _compare_items(store, reference, names, indexes, findings)
+    await _compare_pairs(store, reference, name_of, findings)
+    counts = await store.counts()
+    expected = {**reference.counts, "items": len(reference.items)}
+    for name, count in expected.items():
+        if counts.get(name, 0) != count:
+            findings.other.append(f"counter {name}: {counts.get(name, 0):g}, not {count}")
+    return findings
+
+
+async def _compare_histories(
+    store: Store, log: Log, reference: Reference, name_of: dict[int, str], findings: Findings
+) -> None:
+    for owner, seen in reference.histories.items():
+        found = await history_of(store, owner)
+        there = Counter(
+            (time, name_of.get(item, "?"))
+            for time, item in zip(found.times.tolist(), found.items.tolist(), strict=True)
+        )
+        wanted = Counter((time, item) for time, item, _ in seen)
+        findings.lost += _described(owner, wanted - there, log)
+        findings.doubled += _described(owner, there - wanted, log)
+        if found.count != reference.owner_counts[owner]:
+            expected = reference.owner_counts[owner]
+            findings.other.append(f"history {owner}: counted {found.count}, not {expected}")
+
+
+def _described(owner: str, events: Counter[tuple[int, str]], log: Log) -> list[str]:
+    """Each event with its id and where Kafka has it."""
+    described = []
+    for time, item in events:
+        user = owner.partition(":")[2]
+        for name in (user, user.removeprefix("u-")):
+            event_id = log.names.get(Seen(name, time, item))
+            if event_id is not None:
+                break
+        where = ", ".join("/".join(map(str, p)) for p in log.positions.get(event_id or "", []))
+        described.append(f"{event_id} of {owner}, item {item}, at {where or 'no place in Kafka'}")
+    return described
+
+
+async def _compare_items(
+    store: Store, reference: Reference, names: list[str], indexes: list[int], findings: Findings
+) -> None:
+    stats = await Catalogue(store).stats(np.array(indexes, np.int64), NOW)
+    for name, row in zip(names, stats, strict=True):
+        parts = reference.items[name]
+        times = [time for _, time in parts]
+        expected = (len(parts), reference.item_purchases[name], min(times), max(times))
+        found = tuple(row[["events", "purchases", "first", "last"]].tolist())
+        if found != expected:
+            findings.other.append(f"item {name}: events, purchases, first, last {found}, "
+                                  f"not {expected}")  # fmt: skip
+        half_lives_s = layout.POPULARITY_HALF_LIVES_S.values()
+        for log2, half_life_s in zip(row["log2"].tolist(), half_lives_s, strict=True):
+            now = float(max(times))
+            wanted = math.log2(decayed(parts, now, half_life_s))
+            popularity = log2 - (now - layout.EPOCH) / half_life_s
+            if abs(popularity - wanted) > 1e-6:
+                findings.other.append(f"item {name}: popularity 2^{popularity}, not 2^{wanted}")
+
+
+async def _compare_pairs(
+    store: Store, reference: Reference, name_of: dict[int, str], findings: Findings
+) -> None:
+    """Pairs of the items of ordered users: the others' depend on which partition came first."""
+    found: dict[tuple[str, str, str], float] = {}
+    for index, name in name_of.items():
+        if not name.startswith("a"):
+            continue
+        raw = await store.redis.get(store.key(f"pairs:{index}")) or b""
+        for record in np.frombuffer(raw, layout.PAIR):
+            for channel, log2 in zip(layout.PAIR_CHANNELS, record["log2"].tolist(), strict=True):
+                if record["item"] and log2 > -1e29:
+                    found[name, name_of.get(int(record["item"]), "?"), channel.name] = log2
+    half_lives_s = {channel.name: channel.half_life_s for channel in layout.PAIR_CHANNELS}
+    expected = {pair: parts for pair, parts in reference.pairs.items() if pair[0].startswith("a")}
+    for pair in sorted(found.keys() | expected.keys()):
+        parts = expected.get(pair, [])
+        half_life_s = half_lives_s[pair[2]]
+        wanted = math.log2(decayed(parts, NOW, half_life_s)) if parts else -math.inf
+        log2 = found.get(pair, -math.inf) - (NOW - layout.EPOCH) / half_life_s
+        if not math.isclose(log2, wanted, rel_tol=0, abs_tol=FLOAT32_LOG2 * max(1, len(parts))):
+            findings.other.append(f"pair {pair}: 2^{log2}, not 2^{wanted}")
+
+
+def audit(stack: Stack, kafka: str, acknowledged: set[str], poison: set[Position]) -> Findings:
+    """Compare all that can be compared; nothing may be under way."""
+    topics = Topics.of(stack.settings)
+    log = log_of(read_topics(kafka, [topics.clicks, topics.purchases]))
+    findings = stack.stored(lambda store: compare(store, log, acknowledged))
+    buried = set()
+    for record in read_topics(kafka, [topics.dead_letters]):
+        source = json.loads(record.value)["source"]
+        buried.add((source["topic"], source["partition"], source["offset"]))
+    findings.other += [f"no dead letter of {place}" for place in sorted(poison - buried)]
+    findings.other += [f"dead letter of {place}" for place in sorted(buried - log.undecodable)]
+    findings.other += [f"not sent: {place}" for place in sorted(log.undecodable - poison)]
+    return findings

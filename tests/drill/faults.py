@@ -1,0 +1,75 @@
+"""The registry of kinds of faults, and the order in which a drill goes through them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.drill.site import Site
+
+Act = Callable[[Site, random.Random], None]
+
+OVERLAP_SHARE = 0.3
+"""Share of the faults during which another one begins, where they touch different parts."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault.
+
+    Attributes
+    ----------
+    act
+        Brings it about, and ends it.
+    parts
+        What it touches: `worker`, `api`, `redis`, `kafka` or `network`; no two faults touch one
+        part at a time.
+    is_slow
+        Takes ten seconds or more; comes up less often.
+    """
+
+    name: str
+    act: Act
+    parts: frozenset[str]
+    is_slow: bool
+
+    @property
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return (self.act.__doc__ or "").splitlines()[0]
+
+
+FAULTS: dict[str, Fault] = {}
+"""Every kind, by name."""
+
+
+def fault(*parts: str, is_slow: bool = False) -> Callable[[Act], Act]:
+    """Register a function as a kind of fault."""
+
+    def register(act: Act) -> Act:
+        name = act.__name__.replace("_", "-")
+        FAULTS[name] = Fault(name, act, frozenset(parts), is_slow)
+        return act
+
+    return register
+
+
+def schedule(n: int, chance: random.Random, names: list[str]) -> Iterator[list[Fault]]:
+    """`n` faults in all, one or two at a time: every kind once, then again in another order."""
+    left: list[Fault] = []
+    is_first = True
+    while n > 0:
+        if not left:
+            kinds = [FAULTS[name] for name in names]
+            left = [kind for kind in kinds if is_first or not kind.is_slow or chance.random() < 0.5]
+            chance.shuffle(left)
+            is_first = False
+        together = [left.pop()]
+        if n > 1 and chance.random() < OVERLAP_SHARE:
+            others = [one for one in left if not one.parts & together[0].parts]
+            if others:
+                left.remove(others[-1])
+                together.append(others[-1])
+        n -= len(together)
+        yield together

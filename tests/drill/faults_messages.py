@@ -1,0 +1,66 @@
+"""Faults in what is sent: poison, repeats, late events, large batches."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from tests.drill.faults import fault
+from tests.drill.load import CODECS, Message
+from tests.drill.site import Site
+
+
+@fault()
+def poison(site: Site, chance: random.Random) -> None:
+    """Messages that cannot be decoded, are too large, have a huge key or belong to nobody."""
+    stranger = {
+        "trackingId": "nobody",
+        "sessionId": "s",
+        "eventList": [{"eventType": "click", "itemId": "x", "sentAt": 1_700_000_000}],
+    }
+    kinds: list[tuple[bytes | None, bytes | None]] = [
+        (b"s", b"\xff\xfe{"),
+        (b"k" * 900_000, b"not JSON"),
+        (b"s", None),
+        (None, b""),
+        (b"s", b'{"sessionId":"s"}'),
+        (b"s", b"x" * 900_000),
+        (b"s", json.dumps(stranger).encode()),
+        (b"s", b"[" * 50_000),
+    ]
+    producer = site.load.producer()
+    topics = site.stack.settings.topic_prefix + "events."
+    for key, value in chance.sample(kinds, 3):
+        topic = topics + chance.choice(("clicks", "purchases"))
+        kept = producer.send(topic, key=key, value=value).get(60)
+        site.poison.add((kept.topic, kept.partition, kept.offset))
+    producer.close()
+
+
+@fault()
+def repeated(site: Site, chance: random.Random) -> None:
+    """Events that were acknowledged are sent again, over HTTP and straight to Kafka."""
+    again = [site.load.sent.again(chance) for _ in range(30)]
+    _send(site, [message for message in again if message], chance)
+
+
+@fault()
+def late(site: Site, chance: random.Random) -> None:
+    """Many events arrive after newer ones."""
+    _send(site, [site.load.script.draw(late=True) for _ in range(30)], chance)
+
+
+@fault()
+def burst(site: Site, chance: random.Random) -> None:
+    """A burst of events in large compressed batches."""
+    _produce(site, [site.load.script.draw() for _ in range(300)], chance)
+
+
+def _send(site: Site, messages: list[Message], chance: random.Random) -> None:
+    for message in messages[::2]:
+        site.load.post(message, chance)
+    _produce(site, messages[1::2], chance)
+
+
+def _produce(site: Site, messages: list[Message], chance: random.Random) -> None:
+    site.load.deliver(messages, chance, codec=chance.choice(CODECS))

@@ -1,0 +1,47 @@
+"""One log: the same format and level for every process and library."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import ROOT
+
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) worker \S+: ."
+)
+
+SCRIPT = """
+import asyncio, logging
+import aiokafka, faust, kafka, uvicorn
+from ops.logs import configure
+configure("worker", "{level}")
+for name in ("aiokafka.cluster", "faust.app", "kafka.net", "uvicorn.error", "streams.steps"):
+    logger = logging.getLogger(name)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(logger, level)("at %s,\\nand \\x1b[2J", level)
+try:
+    raise ValueError("one\\ntwo")
+except ValueError:
+    logging.getLogger("api").exception("an error")
+"""
+
+
+@pytest.mark.parametrize(("level", "levels"), [("debug", 4), ("warning", 2)])
+def test_every_logger_has_one_format_and_level(level: str, levels: int) -> None:
+    """Records of libraries as of our own; what is in a message neither ends a line nor acts."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(level=level)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    begun = [line for line in lines if LINE.match(line)]
+    assert len([line for line in begun if "at " in line]) == 5 * levels
+    assert len([line for line in begun if line.endswith("an error")]) == 1
+    assert all(line.startswith("    ") for line in lines if line not in begun)
+    assert any(line.startswith("    ValueError: one") for line in lines)
+    assert "\x1b" not in done.stderr
+    assert done.stdout == ""
