@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from tests.drill.faults import fault
 from tests.drill.site import AOF, Site, frozen, pause
+
+
+STEP = re.compile(
+    rb"\*1\r\n\$5\r\nMULTI\r\n(?:(?!\*1\r\n\$4\r\nEXEC\r\n).)*?:watermarks\r\n"
+    rb"(?:(?!\*1\r\n\$4\r\nEXEC\r\n).)*",
+    re.DOTALL,
+)
+"""The commands of a step in the append-only file, up to the last."""
 
 
 @fault("redis")
@@ -57,7 +67,7 @@ def redis_older_twice(site: Site, chance: random.Random) -> None:
 def redis_older_while_balancing(site: Site, chance: random.Random) -> None:
     """Redis comes back with older data while partitions move from a killed worker."""
     worker = chance.choice(site.workers)
-    worker.down(9)
+    worker.down(signal.SIGKILL)
     if site.snapshots:
         site.restore(chance.choice(site.snapshots))
     worker.up()
@@ -79,10 +89,9 @@ def _tear(site: Site, chance: random.Random, *, within_step: bool) -> None:
     site.redis.kill()
     path = _newest_file(site.redis.directory / AOF)
     written = path.read_bytes()
-    begins = written.rfind(b"*1\r\n$5\r\nMULTI\r\n")
-    if within_step and begins >= 0:
-        ends = written.find(b"*1\r\n$4\r\nEXEC\r\n", begins)
-        keep = chance.randrange(begins, ends if ends > 0 else len(written))
+    steps = list(STEP.finditer(written))
+    if within_step and steps:
+        keep = chance.randrange(*chance.choice(steps[-3:]).span())
     else:
         keep = max(0, len(written) - chance.randrange(1, 3000))
     with path.open("r+b") as file:
@@ -104,7 +113,7 @@ def _newest_file(folder: Path) -> Path:
 @fault("redis")
 def redis_full(site: Site, chance: random.Random) -> None:
     """Redis has no memory left for a while and refuses to write."""
-    before = site.client.config_get("maxmemory")["maxmemory"]
+    before: Any = site.client.config_get("maxmemory")["maxmemory"]
     site.client.config_set("maxmemory", "1mb")
     pause(chance, 0.5, 4)
     site.client.config_set("maxmemory", before)
@@ -122,7 +131,7 @@ def redis_read_only(site: Site, chance: random.Random) -> None:
 def redis_clients_killed(site: Site, chance: random.Random) -> None:
     """An operator breaks off every connection to Redis, several times."""
     for _ in range(chance.randrange(1, 6)):
-        site.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        site.client.client_kill_filter(_type="normal", skipme=True)
         pause(chance, 0, 0.3)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import redis
+from redis import Redis as Client
 
 from streams.topics import Topics, ensure_topics
 from tests.drill.load import Load
@@ -56,7 +56,7 @@ class Process:
             self.running = self.start()
 
     def down(self, by: signal.Signals) -> None:
-        """End it; by SIGTERM it must end well."""
+        """End it; told to by SIGTERM it must do so in time and without an error."""
         with self.lock:
             process, self.running = self.running, None
             if process is None:
@@ -69,7 +69,8 @@ class Process:
             if code is None:
                 process.kill()
                 process.wait()
-            if code is None or (by is signal.SIGTERM and code != 0):
+            # While it starts, and where it ends by raising what it was told again, that is -SIGTERM.
+            if code is None or (by is signal.SIGTERM and code not in {0, -signal.SIGTERM}):
                 self.ended.append(-signal.SIGKILL if code is None else code)
 
     @contextlib.contextmanager
@@ -105,9 +106,9 @@ class Site:
     guests: list[Process] = field(default_factory=list)
 
     @property
-    def client(self) -> redis.Redis:
+    def client(self) -> Client:
         """A client of Redis itself, past the proxies."""
-        return redis.Redis.from_url(self.redis.address, socket_timeout=10)
+        return Client.from_url(self.redis.address, socket_timeout=10)
 
     def up(self) -> None:
         """Start again what has ended by itself, and take note."""
