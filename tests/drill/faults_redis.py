@@ -14,7 +14,6 @@ import redis
 from tests.drill.faults import fault
 from tests.drill.site import AOF, Site, frozen, pause
 
-
 STEP = re.compile(
     rb"\*1\r\n\$5\r\nMULTI\r\n(?:(?!\*1\r\n\$4\r\nEXEC\r\n).)*?:watermarks\r\n"
     rb"(?:(?!\*1\r\n\$4\r\nEXEC\r\n).)*",

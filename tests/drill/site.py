@@ -69,7 +69,7 @@ class Process:
             if code is None:
                 process.kill()
                 process.wait()
-            # While it starts, and where it ends by raising what it was told again, that is -SIGTERM.
+            # Told while it starts, or raising what it was told at its end, it ends by SIGTERM.
             if code is None or (by is signal.SIGTERM and code not in {0, -signal.SIGTERM}):
                 self.ended.append(-signal.SIGKILL if code is None else code)
 

@@ -195,7 +195,9 @@ def test_bad_rows_are_in_the_report(settings: Settings, tmp_path: Path) -> None:
     told: list[ReplayReport] = []
     report = replay(path, settings, on_progress=told.append)
     assert (report.rows, report.events, report.n_bad_rows) == (40, 10, 30)
-    assert report.bad_rows == [(n, "TIMESTAMP: not a time: 'never' in column ts") for n in range(12, 32)]
+    assert report.bad_rows == [
+        (n, "TIMESTAMP: not a time: 'never' in column ts") for n in range(12, 32)
+    ]
     assert told[-1] is report
 
 
