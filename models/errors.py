@@ -9,6 +9,7 @@
   x NotConfigured           a setting that this command needs is missing
   x InvalidSetting          a setting has no such name or value, or its server refuses it
   x Unavailable             Kafka or Redis cannot be reached in time
+  x Unreadable              messages that Kafka has cannot be decoded
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
   x ClaimLost               a job was claimed by another since, or is no more
@@ -70,6 +71,30 @@ class InvalidSetting(RecommenderError):
 
 class Unavailable(RecommenderError):
     """A server this request needs did not answer in time; trying again later may help."""
+
+
+class Unreadable(RecommenderError):
+    """Messages that Kafka has cannot be decoded: a damaged batch, or a codec not known here.
+
+    Attributes
+    ----------
+    topic, partition, first, last
+        Where they are; `last` is their batch's last offset.
+    reason
+        Why, in a line.
+
+    Examples
+    --------
+    >>> print(Unreadable("events.clicks", 3, 7, 9, "its checksum is wrong"))
+    events.clicks/3 cannot be read at offsets 7 to 9: its checksum is wrong
+    """
+
+    def __init__(self, topic: str, partition: int, first: int, last: int, reason: str) -> None:
+        offsets = f"offsets {first} to {last}" if last > first else f"offset {first}"
+        super().__init__(f"{topic}/{partition} cannot be read at {offsets}: {reason}")
+        self.topic, self.partition = topic, partition
+        self.first, self.last = first, last
+        self.reason = reason
 
 
 class CannotStart(RecommenderError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from models.errors import Unavailable
+from models.errors import Unavailable, Unreadable
 from models.settings import Settings
 from streams.connection import connect
 
@@ -18,7 +18,8 @@ WAIT_S = 5.0
 def waiting_since_s(settings: Settings, positions: Mapping[tuple[str, int], int]) -> float | None:
     """When Kafka got the oldest of the messages at these next offsets of partitions, in seconds.
 
-    `None` if there are no partitions. Where the message itself is gone, the next counts.
+    `None` if there are no partitions. Where the message itself is gone, or cannot be read, the next
+    counts.
 
     Raises
     ------
@@ -37,7 +38,14 @@ def waiting_since_s(settings: Settings, positions: Mapping[tuple[str, int], int]
             partition, offset = next(iter(left.items()))
             consumer.assign([partition])
             consumer.seek(partition, offset)
-            for record in consumer.poll(timeout_ms=500).get(partition, ())[:1]:
+            try:
+                polled = consumer.poll(timeout_ms=500)
+            except Unreadable as error:
+                left[partition] = error.last + 1
+                if left[partition] >= consumer.highwater(partition):
+                    del left[partition]
+                continue
+            for record in polled.get(partition, ())[:1]:
                 since_s.append(record.timestamp / 1000)
                 del left[partition]
     except KafkaError as error:
@@ -46,4 +54,4 @@ def waiting_since_s(settings: Settings, positions: Mapping[tuple[str, int], int]
         consumer.close()
     if left:
         raise Unavailable(f"Kafka at {settings.kafka} does not give the messages at {left}")
-    return min(since_s)
+    return min(since_s, default=None)

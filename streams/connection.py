@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
 from models.errors import InvalidSetting, NotConfigured, Unavailable
 from models.reachable import kafka_trouble
 from models.settings import Settings
+from streams.decoding import name_unreadable
 
 Client = TypeVar("Client")
 
@@ -61,7 +62,7 @@ def connect(
         return client
 
     try:
-        return make(
+        client = make(
             bootstrap_servers=named,
             bootstrap_timeout_ms=timeout_ms,
             reconnect_backoff_max_ms=RECONNECT_MAX_MS,
@@ -70,10 +71,13 @@ def connect(
         )
     except (KafkaError, ValueError, OSError) as error:
         # A constructor that fails leaves its sockets and its thread to us.
-        for client in started:
-            client.close()
+        for failed in started:
+            failed.close()
         trouble, _ = kafka_trouble(named)
         raise unavailable(settings, trouble or error) from error
+    if isinstance(client, KafkaConsumer):
+        name_unreadable(client)
+    return client
 
 
 def check_kafka(settings: Settings) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from models.errors import Unavailable
+from models.errors import Unavailable, Unreadable
 from models.settings import Settings
 from streams.connection import connect
 
@@ -34,12 +35,15 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
         ends: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + WAIT_S
         while waiting and time.monotonic() < deadline:
-            consumer.poll(timeout_ms=100)
+            # A partition tells its end also where its last messages cannot be read.
+            with contextlib.suppress(Unreadable):
+                consumer.poll(timeout_ms=100)
             for tp in sorted(waiting):
                 end = consumer.highwater(tp)
                 if end is not None:
                     ends[tp.topic, tp.partition] = end
                     waiting.discard(tp)
+                    consumer.pause(tp)
     except KafkaError as error:
         raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
     finally:
