@@ -622,10 +622,20 @@ def list_dead_letters(again: bool, as_json: bool) -> None:
 
 @dead_letters.command("replay")
 def replay_dead_letters() -> None:
-    """Send them to where they came from again."""
-    from streams.dead_letters import replay as send
+    """Send them to where they came from again.
 
-    click.echo(f"{send(_reachable(needs_redis=False))} dead letters sent again")
+    Of a message that was too long for its letter, the whole is read from where it came from. What
+    Kafka no longer has, or refuses, stays a dead letter, and the exit code is 1.
+    """
+    from streams.resending import resend
+
+    done = resend(_reachable(needs_redis=False))
+    for letter, reason in done.kept:
+        source = letter.source
+        _say(f"{source.topic}/{source.partition}/{source.offset}  not sent: {reason}")
+    click.echo(f"{done.sent} dead letters sent again")
+    if done.kept:
+        sys.exit(1)
 
 
 @main.command()

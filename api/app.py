@@ -36,6 +36,7 @@ from models.errors import (
     InvalidRecord,
     InvalidRequest,
     InvalidToken,
+    MessageRefused,
     TooManyWaiting,
     Unavailable,
 )
@@ -108,6 +109,7 @@ def create_app(
         (InvalidRequest, 400, "invalid_request"),
         (InvalidToken, 400, "invalid_token"),
         (TooManyWaiting, 429, "too_many_waiting"),
+        (MessageRefused, 400, "refused"),
         (Unavailable, 503, "unavailable"),
         *((error, 503, "unavailable") for error in CONNECTION_ERRORS),
     ):

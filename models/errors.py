@@ -10,6 +10,7 @@
   x InvalidSetting          a setting has no such name or value, or its server refuses it
   x Unavailable             Kafka or Redis cannot be reached in time
   x Unreadable              messages that Kafka has cannot be decoded
+  x MessageRefused          Kafka takes other messages, but never this one
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
   x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
   x ClaimLost               a job was claimed by another since, or is no more
@@ -95,6 +96,10 @@ class Unreadable(RecommenderError):
         self.topic, self.partition = topic, partition
         self.first, self.last = first, last
         self.reason = reason
+
+
+class MessageRefused(RecommenderError):
+    """Kafka refuses one message for good, as too large or no valid record; others pass."""
 
 
 class CannotStart(RecommenderError):

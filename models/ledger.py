@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import redis.asyncio
-import redis.exceptions
 
 from models.errors import Unavailable
+from models.redis_errors import AWAY_ERRORS
 from models.scripts import Script, run_script
 
 Client = redis.asyncio.Redis
@@ -207,7 +207,7 @@ async def save_forward(
     keys = [_key(group, name) for name in ("positions", "counts", "trackers", "waiting")]
     try:
         await run_script(client, _SAVE, keys, msgspec.json.encode(save))
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
 
 
@@ -234,7 +234,7 @@ def _key(group: str, name: str) -> str:
 async def _read(client: Client, key: str) -> dict[str, str]:
     try:
         stored: Mapping[Any, Any] = await client.hgetall(key)
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     return {_text(name): _text(value) for name, value in stored.items()}
 

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 import redis.asyncio
-import redis.exceptions
 
 from models.errors import ClaimLost, Unavailable
+from models.redis_errors import AWAY_ERRORS
 from models.scripts import Script, run_script
 
 Client: TypeAlias = redis.asyncio.Redis
@@ -66,7 +66,7 @@ async def begin(client: Client, group: str, run_id: str, *, lease_s: float) -> b
     key = _key(group, "lease")
     try:
         return bool(await client.set(key, run_id, nx=True, px=int(lease_s * 1000)))
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
@@ -74,7 +74,7 @@ async def renew(client: Client, group: str, run_id: str, *, lease_s: float) -> N
     """Hold the lease for `lease_s` from now on; raises `ClaimLost` where another may run."""
     try:
         held = await run_script(client, _RENEW, [_key(group, "lease")], run_id, int(lease_s * 1000))
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     if not held:
         raise ClaimLost(f"run {run_id} of {group} was away for too long: another may run")
@@ -86,7 +86,7 @@ async def end(client: Client, group: str, run: Run) -> None:
     bounded = msgspec.structs.replace(run, reason=run.reason[:MAX_REASON_CHARACTERS])
     try:
         await run_script(client, _RELEASE, keys, run.id, msgspec.json.encode(bounded), MAX_RUNS)
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
@@ -94,7 +94,7 @@ async def history(client: Client, group: str, *, n: int = MAX_RUNS) -> list[Run]
     """The newest runs, the latest first; raises `Unavailable` if Redis does not answer."""
     try:
         stored = await client.lrange(_key(group, "runs"), 0, n - 1)
-    except (redis.exceptions.RedisError, OSError) as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     return [msgspec.json.decode(one, type=Run) for one in stored]
 

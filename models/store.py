@@ -45,6 +45,7 @@ from models.circumstances import NOWHERE, circumstances_of
 from models.errors import Unavailable
 from models.events import Event, event_hash
 from models.reads import Client
+from models.redis_errors import AWAY_ERRORS, Parser
 from models.scripts import Script, run_script
 from models.sessions import unpack_history
 from models.settings import Settings
@@ -65,11 +66,8 @@ STEP = Script.of(
     )
 )
 
-CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-"""What a server that is away, starting or stopping causes; trying again later may help."""
-
-RETRY_ERRORS = (*CONNECTION_ERRORS, redis.exceptions.ResponseError)
-"""The same, and what a server says that is full, read-only or failing over."""
+CONNECTION_ERRORS = RETRY_ERRORS = AWAY_ERRORS
+"""What a server that is away causes, or one that cannot serve now; trying again later may help."""
 
 
 SAVE_RANKER = Script.of("""
@@ -176,7 +174,11 @@ def connect(url: str, *, timeout_s: float = 5.0) -> Client:
     every command of this project may be repeated. More patience is the callers' to have.
     """
     client = Client.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1),
+        parser_class=Parser,
     )
     return cast(Client, client)
 

@@ -54,9 +54,9 @@ class Batches:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something could not be decoded, in a bounded line.
+    r"""Why something could not be decoded, in a bounded line.
 
-    >>> reason_of(ValueError("first line\\nsecond line"))
+    >>> reason_of(ValueError("first line\nsecond line"))
     'ValueError: first line'
     """
     said = (str(error).splitlines() or [""])[0]

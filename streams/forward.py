@@ -23,8 +23,6 @@ from typing import Any, TypeVar
 
 import faust
 import prometheus_client
-from aiokafka.errors import KafkaError
-from faust.exceptions import ProducerSendError
 
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse
@@ -47,9 +45,10 @@ from streams.calls import (
     waiting,
 )
 from streams.daemons import in_thread
-from streams.dead_letters import envelope
+from streams.dead_letters import envelope, letter_key
 from streams.pace import Pace, backoff_s
 from streams.personalize import Answer, CallFailed, Tracker
+from streams.producing import keep_letter
 from streams.selection import selected
 from streams.topics import Topics, topic_ids
 
@@ -113,7 +112,7 @@ class Forwarder:
         client: Client,
         *,
         put: Callable[[dict[str, Any]], None],
-        dead_letter: Callable[[bytes, bytes], Awaitable[None]],
+        dead_letter: Callable[[bytes | None, bytes], Awaitable[None]],
         commit: Callable[[Mapping[Partition, int]], Awaitable[None]],
         crash: Callable[[BaseException], Awaitable[None]],
     ) -> None:
@@ -239,9 +238,9 @@ class Forwarder:
     async def _bury(self, refused: Pending, detail: str) -> None:
         message = refused.message
         source = message.topic, message.partition, message.offset
-        letter = envelope("forward", "refused", detail, source, alone(refused), now_s=time.time())
-        key = refused.put.session_id.encode()
-        await self._until_done(lambda: self._dead_letter(key, letter))
+        raw, key = alone(refused), refused.put.session_id.encode()
+        letter = envelope("forward", "refused", detail, source, raw, key=key, now_s=time.time())
+        await self._until_done(lambda: self._dead_letter(letter_key(key), letter))
 
     async def _refusal(self, call: Call) -> str | None:
         """Try until AWS takes the call, which gives `None`, or refuses it, which gives why."""
@@ -352,11 +351,8 @@ def forward_app(settings: Settings) -> faust.App:
     topics = Topics.of(settings)
     client = connect(settings.redis)
 
-    async def dead_letter(key: bytes, letter: bytes) -> None:
-        try:
-            await app.producer.send_and_wait(topics.dead_letters, key, letter, None, None, None)
-        except (KafkaError, ProducerSendError) as error:
-            raise Unavailable(f"Kafka did not keep a dead letter: {error}") from error
+    async def dead_letter(key: bytes | None, letter: bytes) -> None:
+        await keep_letter(app, topics.dead_letters, key, letter)
 
     async def load(begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
         return await forwarder.load_positions(set(begin))

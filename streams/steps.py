@@ -27,7 +27,7 @@ from streams.assignment import (
     Witness,
     next_read,
 )
-from streams.dead_letters import envelope
+from streams.dead_letters import envelope, letter_key
 
 LOG = logging.getLogger(__name__)
 
@@ -400,7 +400,13 @@ class Steps(ABC, Generic[M]):
     ) -> None:
         """Keep a dead letter; only then may the watermark pass it."""
         letter = envelope(
-            self._stage, reason, detail, arrival[:3], raw, now_s=self._clock(), group=group
+            self._stage,
+            reason,
+            detail,
+            arrival[:3],
+            raw,
+            key=arrival.key,
+            now_s=self._clock(),
+            group=group,
         )
-        # With its key it will go to the same partition again.
-        await self._publish("dead_letters", [letter], arrival.key or None)
+        await self._publish("dead_letters", [letter], letter_key(arrival.key))

@@ -48,6 +48,11 @@ class Topics:
         return f"{self.prefix}events.purchases"
 
     @property
+    def read(self) -> tuple[str, ...]:
+        """Those that a worker brings into effect or learns from."""
+        return (self.clicks, self.purchases, self.items, self.users, self.examples)
+
+    @property
     def dead_letters(self) -> str:
         """What could not be decoded, validated or applied."""
         return f"{self.prefix}events.dead-letters"

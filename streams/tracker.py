@@ -21,7 +21,6 @@ from kafka import KafkaProducer
 from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
-    MessageSizeTooLargeError,
     RetriableError,
     TopicAuthorizationFailedError,
 )
@@ -36,6 +35,7 @@ from models.settings import Settings
 from models.tokens import Kind, Published, Receipt
 from streams.connection import start_producer, stop_producer, unavailable
 from streams.deliveries import Delivery, Message
+from streams.failures import REFUSALS, meaning
 from streams.incarnations import Found, Incarnations
 from streams.topics import Topics
 
@@ -46,8 +46,8 @@ OVERDUE_S = 1.0
 """How long after its delivery timeout kafka-python may still report on a message."""
 
 ONE_MESSAGE_ERRORS = (
+    *REFUSALS,
     KafkaTimeoutError,
-    MessageSizeTooLargeError,
     RetriableError,
     TopicAuthorizationFailedError,
 )
@@ -62,7 +62,8 @@ class Tracker:
     Every sending call returns a `concurrent.futures.Future` of a `Receipt`. It is done when Kafka
     has acknowledged all of the call's events, or has `Unavailable` as its exception: by
     `settings.publish_timeout_s` and little more. After a failure an event may still arrive; sending
-    it again with the same eventId takes effect once. From asyncio: `asyncio.wrap_future`.
+    it again with the same eventId takes effect once. `MessageRefused` instead says that Kafka never
+    will, for a topic takes only shorter messages. From asyncio: `asyncio.wrap_future`.
 
     Parameters
     ----------
@@ -388,7 +389,8 @@ class Tracker:
             self._attention.set()
 
     def _fail(self, delivery: Delivery, error: Exception) -> None:
-        failure = unavailable(self._settings, error)
+        refused = meaning(error) if isinstance(error, REFUSALS) else None
+        failure = refused or unavailable(self._settings, error)
         failure.__cause__ = error
         delivery.future.set_exception(failure)
         self._forget(delivery, lost=1)

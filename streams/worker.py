@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
-from aiokafka.errors import KafkaError
-from faust.exceptions import ProducerSendError
 from prometheus_client import Gauge
 
 from models.errors import Unavailable
@@ -19,8 +17,9 @@ from models.store import RETRY_ERRORS, connect
 from models.tenants import Tenants
 from streams.app import AppLog, add_agent, commit, create_app
 from streams.assignment import Arrival, Partition, Start, Witness
-from streams.dead_letters import envelope
+from streams.dead_letters import envelope, letter_key
 from streams.metadata import Metadata
+from streams.producing import keep_letter, offer
 from streams.ranker import Learners, group_of
 from streams.sessions import Sessions
 from streams.steps import Assigned, first_offset, retried
@@ -30,7 +29,7 @@ COMMIT_EVERY_S = 1.0
 
 LAG = Gauge("recommender_lag_messages", "Messages not in effect yet", ["topic", "partition"])
 
-AWAY = (*RETRY_ERRORS, KafkaError, ProducerSendError, Unavailable)
+AWAY = (*RETRY_ERRORS, Unavailable)
 """What a server that is away causes, Redis or Kafka."""
 
 
@@ -76,15 +75,13 @@ class Worker:
     async def publish(self, kind: str, values: Sequence[bytes], key: bytes | None = None) -> None:
         """Produce to the topic of that kind; returns when Kafka has acknowledged all."""
         topic = getattr(self.topics, kind)
+        send = offer if kind == "examples" else keep_letter
         await asyncio.gather(
             *(
-                retried(functools.partial(self._produce, topic, key, value), AWAY)
+                retried(functools.partial(send, self.app, topic, key, value), AWAY)
                 for value in values
             )
         )
-
-    async def _produce(self, topic: str, key: bytes | None, value: bytes) -> None:
-        await self.app.producer.send_and_wait(topic, key, value, None, None, None)
 
     async def apply_events(self, batch: list[Any]) -> None:
         """Bring a batch of events into effect."""
@@ -104,10 +101,11 @@ class Worker:
                 "no training example",
                 spoiled[:3],
                 spoiled.value,
+                key=spoiled.key,
                 now_s=time.time(),
                 group=group,
             )
-            await self.publish("dead_letters", [letter], spoiled.key or None)
+            await self.publish("dead_letters", [letter], letter_key(spoiled.key))
 
     async def report_progress(self) -> None:
         """Save what was learned, and tell Kafka and the metrics how far this worker is."""

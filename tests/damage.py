@@ -16,13 +16,13 @@ CODECS = ("gzip", "snappy", "lz4", "zstd")
 
 @contextmanager
 def _as_junk(codec: str) -> Iterator[None]:
-    with mock.patch.object(default_records, f"{codec}_encode", lambda _: b"\x00 junk \xff"):
+    with mock.patch.object(default_records, f"{codec}_encode", return_value=b"\x00 junk \xff"):
         yield
 
 
 @contextmanager
 def _with_a_wrong_checksum() -> Iterator[None]:
-    with mock.patch.object(default_records, "calc_crc32c", lambda _: 1):
+    with mock.patch.object(default_records, "calc_crc32c", return_value=1):
         yield
 
 
@@ -47,7 +47,7 @@ def damaged(settings: Settings, topic: str, partition: int, *, kind: str, messag
             producer.send(topic, key=b"key", value=b"never read %d" % n, partition=partition)
             for n in range(messages)
         ]
-        offsets = [one.get(30).offset for one in sent]
+        offsets: list[int] = [one.get(30).offset for one in sent]
         producer.close()
     assert offsets == list(range(offsets[0], offsets[0] + messages)), offsets
     return offsets[0]

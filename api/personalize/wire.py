@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from api.personalize.auth import Check, Refused
 from api.personalize.context import Context
 from api.personalize.shapes import Described, described
-from models.errors import InvalidInput, ServiceError, Unavailable
+from models.errors import InvalidInput, MessageRefused, ServiceError, Unavailable
 from models.store import CONNECTION_ERRORS
 
 LOG = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ class Wire:
         except ServiceError as error:
             status = operation.statuses.get(error.code, 400)
             raise Problem(status, error.code, str(error)) from error
+        except MessageRefused as error:
+            raise Problem(400, "InvalidInputException", str(error)) from error
         except (Unavailable, *CONNECTION_ERRORS) as error:
             LOG.warning("%s: unavailable: %s", operation.name, error)
             raise Problem(503, "ServiceUnavailableException", str(error)) from error
