@@ -17,7 +17,7 @@ PARALLEL := -n auto --dist loadfile
 EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-kafka test-slow check lock bench clean
+.PHONY: help $(VENV) demo test test-kafka test-slow drill check lock bench clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Mave
 
 test-slow: $(READY) ## The tests that take minutes.
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not kafka" $(ARGS)
+
+drill: $(READY) ## Two hundred faults on Apache Kafka and Redis under load; ARGS="--seed 8".
+	$(BIN)/python -m tests.drill $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, doctests, locks in step.
 	$(BIN)/ruff format --check

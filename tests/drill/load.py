@@ -26,6 +26,9 @@ from streams.topics import Topics
 POSTERS = 3
 ORDERED_USERS, FREE_USERS = 240, 160
 ORDERED_ITEMS, FREE_ITEMS = 40, 120
+BUSY_SHARE, BUSY_USERS = 0.1, 2
+"""Some do far more than a history holds, and what it no longer holds is sent again, too."""
+
 LATE_SHARE, REPEATED_SHARE = 0.05, 0.05
 MOST_LATE = 2000
 """Events that are sent before a late one though they are newer, at most."""
@@ -80,7 +83,8 @@ class Script:
             if is_ordered:
                 name = session = f"ordered{chance.randrange(ORDERED_USERS)}"
             else:
-                name = f"free{chance.randrange(FREE_USERS)}"
+                is_busy = chance.random() < BUSY_SHARE
+                name = f"free{chance.randrange(BUSY_USERS if is_busy else FREE_USERS)}"
                 session = f"{name}-{chance.randrange(5)}"
             events = [
                 self._event(
