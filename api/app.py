@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import forwarding, records, routes
-from api.answers import ERRORS, error_response
+from api.answers import error_response
 from api.effects import Effects
 from api.front import Front
 from api.impressions import Impressions
@@ -28,6 +28,7 @@ from api.personalize.operations import OPERATIONS
 from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
+from api.reference_page import serve_reference
 from api.services import Kafka, Services
 from api.shadow import Shadow
 from api.traffic import count
@@ -96,12 +97,16 @@ def create_app(
         summary="Recommendations that know the last click.",
         version=metadata.version("streaming-recommender"),
         lifespan=lifespan,
-        responses=ERRORS,
+        # Their pages load scripts from elsewhere; `serve_reference` has one that does not.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     app.include_router(routes.router)
     app.include_router(records.router)
     app.include_router(forwarding.router)
+    serve_reference(app)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),

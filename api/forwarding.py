@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers import ForwardingShape, json_response
+from api.answers import Forwarding, Tracker, json_response
+from api.reference import describes
 from api.services import Services
 from models.ledger import tracker_status
 
 router = APIRouter()
 
 
-@router.get("/forwarding", response_model=ForwardingShape, summary="What became of events at AWS")
+@router.get("/forwarding", **describes(Forwarding, "What became of events at AWS"))
 async def forwarding(request: Request) -> Response:
     """Each tracker whose events are forwarded, as `recommender status` has it; often there is none.
 
@@ -22,13 +23,13 @@ async def forwarding(request: Request) -> Response:
         services.store.redis, services.settings.group, now_s=services.clock()
     )
     trackers = [
-        {
-            "trackingId": tracker,
-            "forwarded": one["forwarded"],
-            "refused": one["refused"],
-            "waiting": one["waiting"],
-            "oldestWaitingAgeS": one["oldest_waiting_age_s"],
-        }
+        Tracker(
+            tracker,
+            int(one["forwarded"]),
+            int(one["refused"]),
+            int(one["waiting"]),
+            float(one["oldest_waiting_age_s"]),
+        )
         for tracker, one in told.items()
     ]
-    return json_response({"trackers": trackers})
+    return json_response(Forwarding(trackers))

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from api.reference import document
 from api.routes import HOT, Answering
 from api.traffic import count
 
@@ -36,6 +37,12 @@ class Front(FastAPI):
             await super().__call__(scope, receive, send)
         else:
             await self._answer(answering, scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the schemas of what routes take and answer."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(super().openapi())
+        return self.openapi_schema
 
     async def _answer(
         self, answering: Answering, scope: Scope, receive: Receive, send: Send

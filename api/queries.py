@@ -5,7 +5,7 @@ FastAPI's own parameters would do the same for a third of a recommendation's who
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -74,14 +74,3 @@ def _pairs(text: str) -> dict[str, str]:
         return dict(parse_qsl(text, keep_blank_values=True))
     parts = (part.partition("=") for part in text.split("&") if part)
     return {name: value for name, _, value in parts}
-
-
-def documented(kind: type[Waiting]) -> dict[str, Any]:
-    """The parameters of `kind` for the API reference."""
-    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]
-    parameters = []
-    for name, member in schema["properties"].items():
-        text = member.pop("description", None)
-        parameter = {"name": name, "in": "query", "required": False, "schema": member}
-        parameters.append(parameter | ({"description": text} if text else {}))
-    return {"parameters": parameters}

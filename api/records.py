@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Path, Request, Response
+from msgspec import Meta
 
-from api.answers import AcceptedRecordsShape, ErrorShape, ItemShape, json_response
-from api.queries import Waiting, documented, query
+from api.answers import AcceptedRecords, Item, json_response
+from api.queries import Waiting, query
+from api.reference import ASKS_SERVERS, describes
 from api.services import Services
 from models import metadata
 from models.errors import InvalidRecord
@@ -19,6 +21,17 @@ MAX_RECORDS = 10
 MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
 """As many records as there may be in one body, of the greatest length, every letter escaped."""
 
+PROPERTIES = (
+    "Texts, numbers and truth values; | stands between several words. "
+    "At most {} characters as JSON."
+)
+ItemProperties = Annotated[
+    dict[str, Value], Meta(description=PROPERTIES.format(MAX_CHARACTERS["items"]))
+]
+UserProperties = Annotated[
+    dict[str, Value], Meta(description=PROPERTIES.format(MAX_CHARACTERS["users"]))
+]
+
 router = APIRouter()
 
 
@@ -26,14 +39,14 @@ class ItemRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     """What is known of one item."""
 
     item_id: Id
-    properties: dict[str, Value]
+    properties: ItemProperties
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What is known of one user."""
 
     user_id: Id
-    properties: dict[str, Value]
+    properties: UserProperties
 
 
 class PutItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,36 +61,15 @@ class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: Annotated[list[UserRecord], msgspec.Meta(min_length=1, max_length=MAX_RECORDS)]
 
 
-def _body(kind: Kind, member: str) -> dict[str, Any]:
-    """The request body of a route for the API reference."""
-    record = {
-        "type": "object",
-        "required": [member, "properties"],
-        "properties": {
-            member: {"type": "string", "minLength": 1, "maxLength": 256},
-            "properties": {
-                "type": "object",
-                "description": "Texts, numbers and truth values; | stands between several words. "
-                f"At most {MAX_CHARACTERS[kind]} characters as JSON.",
-            },
-        },
-    }
-    schema = {
-        "type": "object",
-        "required": [kind],
-        "properties": {
-            kind: {"type": "array", "items": record, "minItems": 1, "maxItems": MAX_RECORDS}
-        },
-    }
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 @router.put(
     "/items",
-    status_code=202,
-    response_model=AcceptedRecordsShape,
-    summary="Say what is known of 1 to 10 items",
-    openapi_extra=_body("items", "itemId"),
+    **describes(
+        AcceptedRecords,
+        "Say what is known of 1 to 10 items",
+        status=202,
+        body=PutItems,
+        example={"items": [{"itemId": "i9", "properties": {"GENRES": "horror|space"}}]},
+    ),
 )
 async def put_items(request: Request) -> Response:
     """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
@@ -87,10 +79,13 @@ async def put_items(request: Request) -> Response:
 
 @router.put(
     "/users",
-    status_code=202,
-    response_model=AcceptedRecordsShape,
-    summary="Say what is known of 1 to 10 users",
-    openapi_extra=_body("users", "userId"),
+    **describes(
+        AcceptedRecords,
+        "Say what is known of 1 to 10 users",
+        status=202,
+        body=PutUsers,
+        example={"users": [{"userId": "u9", "properties": {"AGE": 36}}]},
+    ),
 )
 async def put_users(request: Request) -> Response:
     """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
@@ -100,10 +95,12 @@ async def put_users(request: Request) -> Response:
 
 @router.get(
     "/items/{item_id}",
-    response_model=ItemShape,
-    summary="What is known of an item",
-    openapi_extra=documented(Waiting),
-    responses={404: {"model": ErrorShape, "description": "No record or event has named it."}},
+    **describes(
+        Item,
+        "What is known of an item",
+        query=Waiting,
+        errors=ASKS_SERVERS | {404: "No record or event has named it."},
+    ),
 )
 async def item(
     request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
@@ -116,16 +113,16 @@ async def item(
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")
     return json_response(
-        {
-            "itemId": found.item_id,
-            "properties": found.properties,
-            "createdAt": found.created_at or None,
-            "updatedAt": found.updated_at or None,
-            "events": found.events,
-            "purchases": found.purchases,
-            "firstEventAt": found.first_event_at or None,
-            "lastEventAt": found.last_event_at or None,
-        }
+        Item(
+            found.item_id,
+            None if found.properties is None else dict(found.properties),
+            found.created_at or None,
+            found.updated_at or None,
+            found.events,
+            found.purchases,
+            found.first_event_at or None,
+            found.last_event_at or None,
+        )
     )
 
 
@@ -147,4 +144,4 @@ async def _put(request: Request, kind: Kind, records: list[tuple[str, Properties
         except InvalidRecord as error:
             raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
     after = await services.kafka.put(kind, services.settings.group, records)
-    return json_response({"accepted": len(records), "after": after}, 202)
+    return json_response(AcceptedRecords(len(records), after), 202)

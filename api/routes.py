@@ -8,18 +8,22 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive
 
 from api.answers import (
-    AcceptedShape,
-    ErasedShape,
-    RecommendationsShape,
+    Accepted,
+    Erased,
+    Health,
+    Readiness,
+    Recommendations,
     encode,
     json_response,
     recommendations,
 )
-from api.queries import Listing, Recommending, Waiting, documented, query
+from api.queries import Listing, Recommending, Waiting, query
+from api.reference import ANY_ERROR, ASKS_SERVERS, TAKES, describes
 from api.services import Services
 from models import events
 from models.answers import Answer
@@ -36,9 +40,6 @@ HOT: dict[str, Answering] = {}
 
 MAX_RANKED = 500
 
-_schemas, _components = msgspec.json.schema_components([events.PutEvents])
-EVENTS_SCHEMA = _components["PutEvents"] | {"$defs": _components}
-
 
 def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering], Answering]:
     """Registers the route of a question for a list, as one of the `HOT` too."""
@@ -52,11 +53,9 @@ def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering
         router.add_api_route(
             path,
             endpoint,
-            response_model=RecommendationsShape,
-            summary=summary,
             description=answering.__doc__,
             name=answering.__name__,
-            openapi_extra=documented(kind),
+            **describes(Recommendations, summary, query=kind),
         )
         HOT[path] = answering
         return answering
@@ -115,12 +114,7 @@ async def popular(services: Services, query_string: bytes, receive: Receive) -> 
     return _answered(services, answer, reached)
 
 
-@router.get(
-    "/similar/{item_id}",
-    response_model=RecommendationsShape,
-    summary="Seen together",
-    openapi_extra=documented(Listing),
-)
+@router.get("/similar/{item_id}", **describes(Recommendations, "Seen together", query=Listing))
 async def similar(
     request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
@@ -143,32 +137,13 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
 @router.post(
     "/rank",
-    response_model=RecommendationsShape,
-    summary="Put given items in order for a user",
-    openapi_extra=documented(Waiting)
-    | {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["itemIds"],
-                        "properties": {
-                            "itemIds": {
-                                "type": "array",
-                                "items": {"type": "string", "minLength": 1, "maxLength": 256},
-                                "minItems": 1,
-                                "maxItems": MAX_RANKED,
-                            },
-                            "userId": {"type": "string", "minLength": 1, "maxLength": 256},
-                            "sessionId": {"type": "string", "minLength": 1, "maxLength": 256},
-                        },
-                    }
-                }
-            },
-        }
-    },
+    **describes(
+        Recommendations,
+        "Put given items in order for a user",
+        query=Waiting,
+        body=RankRequest,
+        example={"itemIds": ["i9", "i3"], "userId": "u7"},
+    ),
 )
 async def rank(request: Request) -> Response:
     """The given items, the one this user is most likely to want first; unknown ones last."""
@@ -190,26 +165,17 @@ async def rank(request: Request) -> Response:
 
 @router.post(
     "/events",
-    status_code=202,
-    response_model=AcceptedShape,
-    summary="Send 1 to 10 events of one session",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": msgspec.json.schema(events.PutEvents) | {"$defs": {}},
-                    "example": {
-                        "sessionId": "s42",
-                        "userId": "u7",
-                        "eventList": [
-                            {"eventType": "click", "itemId": "i9", "sentAt": 1795381719.1}
-                        ],
-                    },
-                }
-            },
-        }
-    },
+    **describes(
+        Accepted,
+        "Send 1 to 10 events of one session",
+        status=202,
+        body=events.PutEvents,
+        example={
+            "sessionId": "s42",
+            "userId": "u7",
+            "eventList": [{"eventType": "click", "itemId": "i9", "sentAt": 1795381719.1}],
+        },
+    ),
 )
 async def put_events(request: Request) -> Response:
     """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
@@ -222,11 +188,11 @@ async def put_events(request: Request) -> Response:
     if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
         raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
     after = await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
-    event_ids = [event.event_id for event in message.event_list]
-    return json_response({"accepted": len(event_ids), "eventIds": event_ids, "after": after}, 202)
+    event_ids = [event.event_id for event in message.event_list if event.event_id is not None]
+    return json_response(Accepted(len(event_ids), event_ids, after), 202)
 
 
-@router.delete("/users/{user_id}", response_model=ErasedShape, summary="Erase a user")
+@router.delete("/users/{user_id}", **describes(Erased, "Erase a user", errors=TAKES | ASKS_SERVERS))
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
@@ -241,16 +207,24 @@ async def erase(
     # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
     await services.kafka.put("users", services.settings.group, [(user_id, None)])
     removed = await store.erase_user(user_id)
-    return json_response({"userId": user_id, **removed, "records": len(recorded)})
+    return json_response(Erased(user_id, **(removed | {"records": len(recorded)})))
 
 
-@router.get("/healthz", summary="Is the process alive?")
-async def healthz() -> dict[str, str]:
+@router.get("/healthz", **describes(Health, "Is the process alive?", errors={}))
+async def healthz() -> Response:
     """Says so."""
-    return {"status": "ok"}
+    return json_response(Health())
 
 
-@router.get("/readyz", summary="Can it do its work?")
+@router.get(
+    "/readyz",
+    **describes(
+        Readiness,
+        "Can it do its work?",
+        errors={},
+        other={503: (Readiness, "Something is missing.")},
+    ),
+)
 async def readyz(request: Request) -> Response:
     """503 with the names of what is missing: kafka, topics, redis."""
     services: Services = request.app.state.services
@@ -259,11 +233,16 @@ async def readyz(request: Request) -> Response:
         await services.store.ping()
     except Unavailable:
         missing.append("redis")
-    status = {"status": "ok" if not missing else "missing", "missing": missing}
-    return json_response(status, 503 if missing else 200)
+    answer = Readiness("missing" if missing else "ok", missing)
+    return json_response(answer, 503 if missing else 200)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=ANY_ERROR,
+    summary="Prometheus metrics",
+)
 async def metrics() -> Response:
     """The process's metrics as text."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -35,7 +35,8 @@ class MetricAttribution(msgspec.Struct, frozen=True, rename="camel"):
     """Where an event came from, for attribution."""
 
     event_attribution_source: Annotated[
-        str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*\Z")
+        # The end said so that Python and ECMAScript, whose patterns JSON Schema has, agree on it.
+        str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*(?![\s\S])")
     ]
 
 
@@ -43,14 +44,27 @@ class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One thing a user did; times in seconds since the epoch."""
 
     event_type: Id
-    sent_at: float
-    event_id: Id | None = None
+    sent_at: Annotated[float, Meta(description="Unix time, in seconds or milliseconds.")]
+    event_id: Annotated[
+        Id | None, Meta(description="The same id is the same event; made of the rest if absent.")
+    ] = None
     item_id: Id | None = None
-    event_value: Finite | None = None
-    impression: Annotated[list[Id], Meta(min_length=1, max_length=25)] | None = None
-    recommendation_id: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    event_value: Annotated[
+        Finite | None, Meta(description="A number of the event, such as a rating or a price.")
+    ] = None
+    impression: Annotated[
+        Annotated[list[Id], Meta(min_length=1, max_length=25)] | None,
+        Meta(description="Items that were shown."),
+    ] = None
+    recommendation_id: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=40)] | None,
+        Meta(description="Of the answer that showed the item."),
+    ] = None
     metric_attribution: MetricAttribution | None = None
-    properties: str | dict[str, Any] | None = None
+    properties: Annotated[
+        str | dict[str, Any] | None,
+        Meta(description="A JSON object, or the text of one, of 1 to 1024 characters."),
+    ] = None
 
 
 class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -24,6 +24,7 @@ from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
 from ops.embedded import start_broker, start_redis
 from streams.status import Status, read_status
+from tests.reference import check_answer
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
@@ -143,19 +144,26 @@ class Stack:
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and JSON of one request; 0 and the error where nobody answers."""
+        """Status and JSON of one request; 0 and the error where nobody answers.
+
+        An answer that the API reference does not describe fails the test.
+        """
         data = body if isinstance(body, bytes) else json.dumps(body).encode() if body else None
         request = urllib.request.Request(
             self.url + path, data=data, method=method, headers=headers or {}
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                content = answer.read()
-                return answer.status, json.loads(content) if content[:1] in b"{[" else content
+                status, content = answer.status, answer.read()
+                media_type = answer.headers["content-type"] or ""
         except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
+            with error:
+                status, content = error.code, error.read()
+                media_type = error.headers["content-type"] or ""
         except OSError as error:
             return 0, str(error)
+        check_answer(method, path, sent=body, status=status, media_type=media_type, content=content)
+        return status, json.loads(content) if content[:1] in b"{[" else content
 
     def click(
         self,

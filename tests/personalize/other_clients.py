@@ -36,15 +36,20 @@ def command_line() -> list[str]:
 
 def javascript() -> dict[str, str]:
     """Where Node.js finds the AWS SDK for JavaScript, as its environment says it."""
+    packages = [f"@aws-sdk/client-{name}@{SDK_VERSION}" for name in SERVICES]
+    return {"NODE_PATH": f"{npm(f'aws-sdk-js-{SDK_VERSION}', packages)}/node_modules"}
+
+
+def npm(name: str, packages: Sequence[str]) -> Path:
+    """A folder of that name with packages of npm."""
     require("node", "npm")
-    folder = ROOT / ".cache" / f"aws-sdk-js-{SDK_VERSION}"
+    folder = ROOT / ".cache" / name
     if not folder.is_dir():
         with _new(folder) as made:
-            packages = [f"@aws-sdk/client-{name}@{SDK_VERSION}" for name in SERVICES]
             quiet = ("--no-audit", "--no-fund", "--loglevel=error")
             _fetch(["npm", "install", "--prefix", made, *quiet, *packages])
             Path(made).rename(folder)
-    return {"NODE_PATH": f"{folder}/node_modules"}
+    return folder
 
 
 def environment(url: str) -> dict[str, str]:

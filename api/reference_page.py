@@ -1,0 +1,66 @@
+"""The page of the API reference, `/docs`: Swagger UI, served from here and asking nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter, FastAPI, Response
+from starlette.staticfiles import StaticFiles
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>streaming-recommender: API reference</title>
+<link rel="icon" href="docs/assets/favicon-32x32.png">
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<div id="reference"></div>
+<noscript>This page needs JavaScript; <a href="openapi.json">openapi.json</a> does not.</noscript>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</html>
+"""
+
+# Without `validatorUrl` Swagger UI shows a badge of a validator on the internet.
+START = """\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#reference",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+  validatorUrl: "none",
+});
+"""
+
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+def serve_reference(app: FastAPI) -> None:
+    """Adds the page, and what it loads, to an application."""
+    app.include_router(router)
+    # The package holds the files of Swagger UI's own distribution and is otherwise not used.
+    assets = StaticFiles(packages=[("fastapi_swagger", "resources")])
+    app.mount("/docs/assets", assets, name="assets")
+
+
+@router.get("/docs")
+async def page() -> Response:
+    """The page; what it loads is named relative to it, for a proxy may put it elsewhere."""
+    return Response(PAGE, media_type="text/html", headers=HEADERS)
+
+
+@router.get("/docs/start.js")
+async def start() -> Response:
+    """Shows the reference: a script of its own, for the page's policy forbids those inside it."""
+    return Response(START, media_type="text/javascript", headers=HEADERS)

@@ -1,0 +1,190 @@
+"""The API reference says what is really taken and answered.
+
+`Stack.ask` holds every answer of every end-to-end test against it; here each operation is asked for
+at the limits that it describes, and beyond them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi.routing import APIRoute
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from api.routes import HOT
+from tests.reference import application, document, operations, resolved
+from tests.stack import Stack
+
+Schema = dict[str, Any]
+
+MADE_ELSEWHERE = {"after", "trackingId"}
+"""What has to be known to the service, and so cannot be made of its schema."""
+
+
+def test_document_is_valid() -> None:
+    """The document is valid OpenAPI 3.1, and whatever it refers to is in it."""
+    validate(document(), cls=OpenAPIV31SpecValidator)
+
+    referred = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document())))
+    shown = {f"#/components/schemas/{name}" for name in document()["components"]["schemas"]}
+    assert referred == shown
+
+
+def test_document_is_served(running: Stack) -> None:
+    """What is served is what the tests hold answers against."""
+    status, served = running.ask("GET", "/openapi.json")
+
+    assert (status, served) == (200, document())
+
+
+def test_every_route_is_described() -> None:
+    """Each route of the native API, and each of those that are answered before FastAPI."""
+    described = {(method, path) for method, path, _ in operations()}
+    routes = [one for one in application().routes if isinstance(one, APIRoute)]
+
+    for route in routes:
+        is_page = route.path == "/" or route.path.startswith("/docs")
+        methods = set(route.methods or ()) - {"HEAD"}
+        assert is_page or {(method, route.path) for method in methods} <= described
+    assert {("GET", path) for path in HOT} <= described
+    assert {"400", "default"} <= set(document()["paths"]["/recommend"]["get"]["responses"])
+
+
+def test_every_operation_answers_as_described(running: Stack) -> None:
+    """Each operation is asked for with the least that it takes, and succeeds."""
+    running.click("lamp", user="ada")
+    for method, path, operation in operations():
+        status, _ = running.ask(method, address(path, operation), example(operation))
+        assert status < 300, (method, path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation"),
+    [pytest.param(*one, id=" ".join(one[:2])) for one in operations()],
+)
+def test_limits_are_those_described(
+    running: Stack, method: str, path: str, operation: dict[str, Any]
+) -> None:
+    """What lies at a described limit is taken, and what lies beyond it is refused with 400."""
+    body = example(operation)
+    for parameter in operation.get("parameters", ()):
+        name, schema = parameter["name"], parameter["schema"]
+        for value, is_taken in () if name in MADE_ELSEWHERE else at_limits(schema):
+            # Without its last part a path is another.
+            if value or parameter["in"] == "query":
+                asked = address(path, operation, **{name: value})
+                status, answer = running.ask(method, asked, body)
+                assert status in ({200, 202, 404} if is_taken else {400}), (name, value, answer)
+    for changed, is_taken in variants(body_schema(operation), body) if body else ():
+        status, answer = running.ask(method, address(path, operation), changed)
+        assert status in ({200, 202} if is_taken else {400}), (str(changed)[:300], answer)
+
+
+def test_unknown_parameters_are_refused(running: Stack) -> None:
+    """An operation that has parameters takes no others."""
+    for method, path, operation in operations():
+        if any(one["in"] == "query" for one in operation.get("parameters", ())):
+            asked = address(path, operation)
+            status, _ = running.ask(method, f"{asked}?colour=red", example(operation))
+            assert status == 400, path
+
+
+def address(path: str, operation: dict[str, Any], **values: object) -> str:
+    """The path with its parameters, and those given in its query string."""
+    places = {one["name"]: one["in"] for one in operation.get("parameters", ())}
+    for name, place in places.items():
+        if place == "path":
+            path = path.replace(f"{{{name}}}", quote(str(values.get(name, "lamp")), safe=""))
+    asked = [f"{name}={quote(str(v))}" for name, v in values.items() if places[name] == "query"]
+    return "?".join([path, *asked])
+
+
+def body_schema(operation: dict[str, Any]) -> Schema:
+    """The schema of an operation's body."""
+    content = operation["requestBody"]["content"]["application/json"]
+    return resolved(content["schema"])
+
+
+def example(operation: dict[str, Any]) -> Any:
+    """The example of an operation's body, with times of today; None without a body."""
+    if "requestBody" not in operation:
+        return None
+    shown = copy.deepcopy(operation["requestBody"]["content"]["application/json"]["example"])
+    for event in shown.get("eventList", ()):
+        event["sentAt"] = time.time()
+    return shown
+
+
+def at_limits(schema: Schema) -> Iterator[tuple[Any, bool]]:
+    """Values at the limits of a schema, and beyond them."""
+    if "minLength" in schema:
+        yield from (("x" * schema["minLength"], True), ("x" * (schema["minLength"] - 1), False))
+    if "maxLength" in schema:
+        yield from (("x" * schema["maxLength"], True), ("x" * (schema["maxLength"] + 1), False))
+    if "enum" in schema:
+        yield from ((value, True) for value in schema["enum"])
+        yield "neither", False
+    if schema.get("type") == "integer":
+        yield from ((schema["minimum"], True), (schema["minimum"] - 1, False))
+        yield from ((schema["maximum"], True), (schema["maximum"] + 1, False))
+        yield "many", False
+    if schema.get("type") == "boolean":
+        yield from (("true", True), ("false", True), ("perhaps", False))
+
+
+def variants(schema: Schema, instance: Any) -> Iterator[tuple[Any, bool]]:
+    """A JSON value of a schema changed in one place, and whether it still is of the schema."""
+    schema = resolved(schema)
+    if "properties" in schema:
+        yield from _objects(schema, instance)
+    elif schema.get("type") == "array":
+        yield from _lists(schema, instance)
+    elif schema.get("type") == "string":
+        yield from (*at_limits(schema), (["a list"], False))
+        if "pattern" in schema:
+            yield from (("grün", False), ("line\n", False))
+
+
+def _objects(schema: Schema, instance: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
+    for name in schema.get("required", ()):
+        yield {key: value for key, value in instance.items() if key != name}, False
+    if schema.get("additionalProperties") is False:
+        yield instance | {"another": 1}, False
+    for name, member in schema["properties"].items():
+        if name in MADE_ELSEWHERE:
+            continue
+        given = instance.get(name, least(member))
+        for changed, is_taken in itertools.chain([(given, True)], variants(member, given)):
+            yield instance | {name: changed}, is_taken
+
+
+def _lists(schema: Schema, instance: list[Any]) -> Iterator[tuple[Any, bool]]:
+    for bound, beyond in (("minItems", -1), ("maxItems", 1)):
+        for n, is_taken in ((schema[bound], True), (schema[bound] + beyond, False)):
+            yield [copy.deepcopy(instance[0]) for _ in range(n)], is_taken
+    for changed, is_taken in variants(schema["items"], instance[0]):
+        yield [changed, *instance[1:]], is_taken
+
+
+def least(schema: Schema) -> Any:
+    """The least value of a schema."""
+    schema = resolved(schema)
+    made: dict[str, Callable[[], Any]] = {
+        "object": lambda: {
+            name: least(schema["properties"][name]) for name in schema.get("required", ())
+        },
+        "array": lambda: [least(schema["items"])] * schema.get("minItems", 0),
+        "string": lambda: "x" * schema.get("minLength", 1),
+        "number": lambda: 1.0,
+        "integer": lambda: schema.get("minimum", 1),
+        "boolean": lambda: True,
+    }
+    return {} if "anyOf" in schema else made[schema["type"]]()
