@@ -15,6 +15,7 @@ from api.front import Front
 from api.services import Kafka
 from models.settings import Settings
 from models.store import Store, connect
+from models.tokens import Kind
 
 
 @cache
@@ -24,7 +25,7 @@ def application() -> Front:
     async def nothing(*_: object) -> str:
         raise AssertionError
 
-    async def empty() -> dict[str, str]:
+    async def empty() -> dict[Kind, str]:
         return {}
 
     async def none() -> list[str]:
