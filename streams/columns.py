@@ -101,6 +101,7 @@ MOVIELENS: Mapping[Kind, tuple[str, ...]] = {
 """The columns of the files ratings.dat, movies.dat and users.dat, which have no header."""
 
 _TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
+_TYPED = re.compile(r":(?:token|float)(?:_seq)?\Z")
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
@@ -170,12 +171,12 @@ NO_EVIDENCE = Evidence()
 
 
 def plain(column: str) -> str:
-    """A name without what differs between ways of writing it.
+    """A name without what differs between ways of writing it, and without RecBole's type of it.
 
-    >>> plain("User-ID")
-    'userid'
+    >>> plain("User-ID"), plain("item_id:token")
+    ('userid', 'itemid')
     """
-    return re.sub(r"[^a-z0-9]", "", column.lower())
+    return re.sub(r"[^a-z0-9]", "", _TYPED.sub("", column.lower()))
 
 
 def is_known(column: str, name: str = "") -> bool:
@@ -345,6 +346,7 @@ def as_field(column: str) -> str:
     """
     # A capital begins a word only beside small letters: A0A, a field already, is one word.
     is_mixed = column != column.upper()
+    column = _TYPED.sub("", column)
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column) if is_mixed else column
     name = re.sub(r"[^A-Z0-9]+", "_", words.upper()).strip("_")[:63].rstrip("_")
     if not _FIELD.fullmatch(name):

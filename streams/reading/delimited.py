@@ -177,8 +177,9 @@ def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str
     scores: dict[str, tuple[float, ...]] = {}
     for separator in NAMES:
         widths = [len(split(line, separator) or ()) for line in sample]
-        usual = max(set(widths), key=widths.count) if widths else 0
-        if usual < 2 or (separator == " " and scores):
+        # Lines of a record that goes on over several have no width of their own.
+        usual = max((width for width in set(widths) if width > 1), key=widths.count, default=0)
+        if not usual or (separator == " " and scores):
             continue
         share = widths.count(usual) / len(widths)
         n_known = known(split(sample[0], separator) or ())

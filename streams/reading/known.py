@@ -7,6 +7,8 @@ from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.formats import SHAPES, Format, Sample
+from streams.reading.research import RESEARCH
+from streams.reading.shops import SHOPS
 
 _RATINGS = {
     "USER_ID": "userId",
@@ -172,6 +174,8 @@ FORMATS: tuple[Format, ...] = (
         has_header=False,
         has_users=False,
     ),
+    *RESEARCH,
+    *SHOPS,
 )
 
 NAMES = (*SHAPES, *(each.name for each in FORMATS))
