@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 import faust
+import msgspec
 from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 from prometheus_client import Counter
 
 from models.errors import MessageRefused
-from streams.dead_letters import without_payload
+from streams.dead_letters import DeadLetter, without_payload
 from streams.failures import meaning
 
 LOG = logging.getLogger(__name__)
@@ -38,12 +39,18 @@ async def produce(app: faust.App, topic: str, key: bytes | None, value: bytes) -
 
 
 async def keep_letter(app: faust.App, topic: str, key: bytes | None, letter: bytes) -> None:
-    """Produce a dead letter; without its payload where the topic takes only shorter messages."""
+    """Produce a dead letter, and log it once Kafka has it.
+
+    It goes without its payload where the topic takes only shorter messages.
+    """
     try:
         await produce(app, topic, key, letter)
     except MessageRefused as error:
         LOG.warning("a dead letter is kept without its payload: %s", error)
         await produce(app, topic, None, without_payload(letter, key))
+    kept = msgspec.json.decode(letter, type=DeadLetter)
+    source = f"{kept.source.topic}/{kept.source.partition}/{kept.source.offset}"
+    LOG.warning("dead letter of %s by %s, %s: %s", source, kept.stage, kept.reason, kept.detail)
 
 
 async def offer(app: faust.App, topic: str, key: bytes | None, value: bytes) -> None:

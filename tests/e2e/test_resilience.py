@@ -301,6 +301,15 @@ def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
         "invalid",
     ]
     assert {letter["source"]["topic"] for letter in letters} == {topic}
+    lines = one.run("dead-letters", "list").stdout.splitlines()
+    assert len(lines) == 5
+    assert all(re.match(rf"\d{{4}}-\S+Z  {topic}/\d+/\d+  sessions  \w", line) for line in lines)
+    assert all(line.isprintable() and len(line) < 1000 for line in lines)
+    assert any(r"\xff{" in line for line in lines)
+    for letter in letters:
+        source = letter["source"]
+        place = f"dead letter of {topic}/{source['partition']}/{source['offset']} by sessions"
+        assert one.log().count(place) == 1
     assert "5 dead letters" in listed.stderr
     worker.terminate()
     assert worker.wait(20) == 0
