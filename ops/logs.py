@@ -12,6 +12,10 @@ Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 DEFAULT: Level = "warning"
 
+CHATTY = ("kafka.net", "kafka.cluster")
+"""Loggers of kafka-python that call each failed attempt at a connection an error, several times and
+with tracebacks, while it goes on trying. That a server is away is said by whoever needs it."""
+
 
 class Line(logging.Formatter):
     r"""A record as a line: UTC time in ISO 8601, level, component, logger and message.
@@ -46,7 +50,13 @@ class Line(logging.Formatter):
 
 
 def configure(component: str, level: Level) -> None:
-    """Send the records of every logger to standard error, from this level on."""
+    """Send the records of every logger to standard error, from this level on.
+
+    Those of `CHATTY` are left out unless the level is `info` or `debug`.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(Line(component))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in CHATTY:
+        is_wanted = level in {"debug", "info"}
+        logging.getLogger(name).setLevel(logging.NOTSET if is_wanted else logging.CRITICAL)

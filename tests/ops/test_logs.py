@@ -19,10 +19,11 @@ import asyncio, logging
 import aiokafka, faust, kafka, uvicorn
 from ops.logs import configure
 configure("worker", "{level}")
-for name in ("aiokafka.cluster", "faust.app", "kafka.net", "uvicorn.error", "streams.steps"):
+for name in ("aiokafka.cluster", "faust.app", "kafka.consumer", "uvicorn.error", "streams.steps"):
     logger = logging.getLogger(name)
     for level in ("debug", "info", "warning", "error"):
         getattr(logger, level)("at %s,\\nand \\x1b[2J", level)
+logging.getLogger("kafka.net.transport").error("Abort")
 try:
     raise ValueError("one\\ntwo")
 except ValueError:
@@ -44,4 +45,6 @@ def test_every_logger_has_one_format_and_level(level: str, levels: int) -> None:
     assert all(line.startswith("    ") for line in lines if line not in begun)
     assert any(line.startswith("    ValueError: one") for line in lines)
     assert "\x1b" not in done.stderr
+    # Each failed attempt at a connection would be a page of errors.
+    assert ("kafka.net.transport" in done.stderr) is (level == "debug")
     assert done.stdout == ""
