@@ -94,6 +94,19 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         read = self._reads.get(tp)
         return read is not None and read.number == number
 
+    def connections(self, tp: TP) -> int | None:
+        """How often the partition's leader was connected to; None where nothing was read of it."""
+        read = self._reads.get(tp)
+        if read is None or self._consumer is None:
+            return None
+        client = self._consumer._client  # noqa: SLF001  nothing public tells of a new connection
+        node = client.cluster.leader_for_partition(tp)
+        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
+        if connection is not None and connection is not read.connection:
+            read.connection = connection
+            read.connections += 1
+        return read.connections
+
     async def begin(self, starts: Mapping[TP, Start]) -> list[TP]:
         """Seek, in the thread that fetches; gives the partitions that are still assigned."""
         begun: list[TP] = await self.call_thread(self._begin, self._ensure_consumer(), starts)
@@ -124,21 +137,16 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
         # No step of the loop lies between the taking of records and this, nor within a seek.
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        return {tp: self._marked(consumer, tp, records) for tp, records in fetched.items()}
+        return {tp: self._marked(tp, records) for tp, records in fetched.items()}
 
-    def _marked(self, consumer: Any, tp: TP, records: Sequence[Any]) -> list[_Fetched]:
+    def _marked(self, tp: TP, records: Sequence[Any]) -> list[_Fetched]:
         read = self._reads.setdefault(tp, _Read(0, records[0].offset))
-        client = consumer._client  # noqa: SLF001  nothing public tells of a new connection
-        node = client.cluster.leader_for_partition(tp)
-        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
-        if connection is not None and connection is not read.connection:
-            read.connection = connection
-            read.connections += 1
+        connections = self.connections(tp) or 0
         marked = []
         for record in records:
             # Behind an offset that is gone, reading has begun again at the oldest message.
             follows = min(read.following, record.offset) - 1
-            marked.append(_Fetched(record, read.number, follows, read.connections))
+            marked.append(_Fetched(record, read.number, follows, connections))
             read.following = record.offset + 1
         return marked
 
@@ -191,6 +199,11 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         }
         begun = await self._thread.begin(placed)
         return {(tp.topic, tp.partition): placed[tp].offset for tp in begun}
+
+    def connections(self, partition: Partition) -> int | None:
+        """How often the partition's broker was connected to; None where that is not known."""
+        known: int | None = self._thread.connections(TP(*partition))
+        return known
 
     def is_current(self, message: _Message) -> bool:
         """Whether nothing was sought in its partition since the message was fetched."""
@@ -412,6 +425,11 @@ class AppLog:
         """The next offset to be written, as the last fetch told; None where it is not known."""
         end: int | None = self._app.consumer.highwater(TP(*partition))
         return end
+
+    def connection(self, partition: Partition) -> int | None:
+        """Grows when the partition's broker is connected to anew; None where that is not known."""
+        known: int | None = self._app.consumer.connections(partition)
+        return known
 
     async def reload(self) -> None:
         """Load the positions of all assigned partitions again, as at their assignment."""

@@ -77,6 +77,9 @@ class Log(Protocol):
     def end(self, partition: Partition) -> int | None:
         """The next offset to be written, as the last fetch told; None where that is not known."""
 
+    def connection(self, partition: Partition) -> int | None:
+        """Grows when the partition's broker is connected to anew; None where that is not known."""
+
     async def is_renewed(self, partition: Partition, field: str) -> bool:
         """Whether the topic was made anew, so that `field` names an earlier incarnation."""
 
@@ -136,12 +139,7 @@ class Reading:
         """
         if arrival.read != self.number:
             return False
-        if self.connection is None:
-            self.connection = arrival.connection
-        elif arrival.connection != self.connection:
-            # The broker may have started again without its last messages.
-            self.connection = arrival.connection
-            self.is_doubtful = bool(self.compared)
+        self.look_at(arrival.connection)
         if self.is_doubtful or self.differs_at is not None:
             return False
         if arrival.follows > self.passed:
@@ -152,6 +150,17 @@ class Reading:
             return False
         self.passed = max(self.passed, arrival.offset)
         return arrival.offset > self.applied
+
+    def look_at(self, connection: int | None) -> None:
+        """Doubt what was applied, where its broker was connected to anew.
+
+        It may have started again without its last messages, and have others at their offsets.
+        """
+        if connection is None:
+            return
+        if self.connection not in (None, connection):
+            self.is_doubtful = bool(self.compared)
+        self.connection = connection
 
     def note(self, watermark: int, witnesses: Iterable[Witness]) -> None:
         """Messages have come into effect, up to the watermark."""

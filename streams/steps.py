@@ -213,6 +213,8 @@ class Steps(ABC, Generic[M]):
                 if watermark < reading.applied:
                     self._go_back(reading, partition, watermark)
                 elif reading.is_sought:
+                    reading.look_at(self._log.connection(partition))
+                    await self._mend(assignment, partition)
                     await self._look_at_end(assignment, partition)
             await self._seek(assignment)
 

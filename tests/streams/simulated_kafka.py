@@ -40,7 +40,7 @@ class SimulatedKafka:
     def __init__(self) -> None:
         self.partitions: dict[Partition, Simulated] = {}
         self.assigned: set[Partition] = set()
-        self.connection = 1
+        self.connections = 1
         self.is_away = False
         self.reloads = 0
         self.renewed: set[Partition] = set()
@@ -84,7 +84,7 @@ class SimulatedKafka:
                         record.timestamp_ms,
                         one.number,
                         following - 1,
-                        self.connection,
+                        self.connections,
                     )
                 )
                 following = one.position + 1
@@ -106,7 +106,7 @@ class SimulatedKafka:
         """Start the broker again, without the last messages of a partition."""
         records = self.of(partition).records
         del records[max(0, len(records) - n) :]
-        self.connection += 1
+        self.connections += 1
 
     async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
         """Begin new reads."""
@@ -128,6 +128,10 @@ class SimulatedKafka:
     def end(self, partition: Partition) -> int | None:
         """The next offset to be written."""
         return None if self.is_away else len(self.of(partition).records)
+
+    def connection(self, partition: Partition) -> int | None:  # noqa: ARG002
+        """Grows when the broker started again."""
+        return None if self.is_away else self.connections
 
     async def is_renewed(self, partition: Partition, field: str) -> bool:  # noqa: ARG002
         """Whether the topic was made anew."""

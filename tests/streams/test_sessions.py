@@ -19,7 +19,7 @@ from ops.embedded import start_redis
 from streams.assignment import Partition, Start, Witness, next_read
 from streams.dead_letters import DeadLetter
 from streams.sessions import Sessions
-from streams.steps import Assigned, Publish, first_offset
+from streams.steps import LOOKS, Assigned, Publish, first_offset
 from tests.streams.simulated_kafka import SimulatedKafka
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
@@ -404,3 +404,117 @@ async def test_whose_events_these_are_is_asked_until_redis_answers(worker: Worke
     await worker.read(FIRST)
     assert (await worker.in_effect("books"))[0] == 1
     assert worker.letters == []
+
+
+async def test_two_losses_within_one_reading_again(worker: Worker) -> None:
+    """What the first going back fetched does not pass for what the second asked for."""
+    store, kafka = worker.sessions.store, worker.kafka
+    worker.send(FIRST, *(f"a{n}" for n in range(11)))
+    await worker.read(FIRST)
+    at_10 = await snapshot(store)
+    worker.send(FIRST, *(f"b{n}" for n in range(10)))
+    await worker.read(FIRST)
+    at_20 = await snapshot(store)
+    worker.send(FIRST, *(f"c{n}" for n in range(20)))
+    await worker.read(FIRST)
+
+    await restore(store, at_20)
+    await worker.sessions.look_after()
+    kafka.fetch(FIRST)
+    await restore(store, at_10)
+    await worker.sessions.look_after()
+    await worker.sessions.apply(kafka.deliver(FIRST))
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (41, [40, -1])
+
+
+async def test_a_batch_never_meets_an_assignment_that_is_not_its_own(worker: Worker) -> None:
+    """Redis loses effects and partitions are assigned anew while a batch waits for something."""
+    sessions, store = worker.sessions, worker.sessions.store
+    worker.send(FIRST, *"abc")
+    await worker.read(FIRST)
+    kept = await snapshot(store)
+    worker.send(FIRST, *"def")
+    await worker.read(FIRST)
+    written = sessions._examples
+
+    for partitions in ((SECOND,), (FIRST, SECOND)):
+
+        async def struck(
+            *_: object, partitions: Sequence[Partition] = partitions
+        ) -> dict[str, list[bytes]]:
+            sessions._examples = written  # type: ignore[method-assign]
+            await restore(store, kept)
+            await worker.assign(*partitions)
+            return {}
+
+        sessions._examples = struck  # type: ignore[assignment]
+        worker.send(FIRST, "g")
+        await worker.read(FIRST)
+        assert await worker.in_effect() == (3, [2, -1])
+        await worker.assign(FIRST, SECOND)
+
+    await worker.read(FIRST)
+    assert await worker.in_effect() == (8, [7, -1])
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("lost", [2, 3, 4])
+async def test_kafka_lost_its_last_messages(worker: Worker, is_running: bool, lost: int) -> None:
+    """New messages at the offsets of lost ones take effect, in a running worker or a new one."""
+    worker.send(FIRST, *(f"old{n}" for n in range(9)))
+    await worker.read(FIRST)
+    worker.kafka.lose_tail(FIRST, lost)
+    worker.send(FIRST, "new0", "new1", "new2")
+    if not is_running:
+        await worker.assign(FIRST, SECOND)
+    for _ in range(3 * LOOKS):
+        await worker.read(FIRST)
+        await worker.sessions.look_after()
+
+    assert await worker.in_effect() == (12, [11 - lost, -1])
+    known = await worker.sessions.store.item_indexes(["new0", "new1", "new2"])
+    assert 0 not in known
+
+
+async def test_kafka_lost_its_last_messages_and_nothing_is_new(worker: Worker) -> None:
+    """What comes after a loss that nothing had covered takes effect, and the tail is told once."""
+    worker.send(FIRST, *"abcdef")
+    await worker.read(FIRST)
+    worker.kafka.lose_tail(FIRST, 3)
+    for _ in range(3 * LOOKS):
+        await worker.sessions.look_after()
+        await worker.read(FIRST)
+    assert await worker.in_effect() == (6, [2, -1])
+    worker.send(FIRST, "x")
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (7, [3, -1])
+
+
+async def test_a_topic_made_anew_is_not_taken_for_the_old_one(worker: Worker) -> None:
+    """Its positions are loaded again; nothing of it counts under the old watermark."""
+    worker.send(FIRST, *"abc")
+    await worker.read(FIRST)
+    worker.kafka.lose_tail(FIRST, 3)
+    worker.kafka.renewed.add(FIRST)
+    worker.send(FIRST, *"xyz")
+    for _ in range(3):
+        await worker.sessions.look_after()
+        await worker.read(FIRST)
+
+    assert worker.kafka.reloads > 0
+    assert await worker.in_effect() == (3, [2, -1])
+
+
+async def test_a_message_passed_over_on_its_way_is_read_again(worker: Worker) -> None:
+    """Where a fetched message never arrives, the next one is not taken for its successor."""
+    worker.send(FIRST, *"abcd")
+    worker.kafka.fetch(FIRST)
+    first, _, *others = worker.kafka.deliver(FIRST)
+    await worker.sessions.apply([first, *others])
+    assert await worker.in_effect() == (1, [0, -1])
+    await worker.read(FIRST)
+
+    assert await worker.in_effect() == (4, [3, -1])
