@@ -15,7 +15,8 @@ import pytest
 from models.scripts import close_torn_file
 from models.settings import Settings
 from models.store import Part, Store, connect
-from ops.embedded import free_port, redis_binary
+from ops.embedded import redis_binary
+from ops.ports import free_port
 from tests.models.reference import NOW, click, message
 
 

@@ -268,7 +268,10 @@ class Faults(RuleBasedStateMachine):
         async def take() -> None:
             redis: Any = connect(self.server.url)
             keys = await redis.keys()
-            self.snapshots.append({key: await redis.dump(key) for key in keys})
+            pipe = redis.pipeline(transaction=False)
+            for key in keys:
+                pipe.dump(key)
+            self.snapshots.append(dict(zip(keys, await pipe.execute(), strict=True)))
             del self.snapshots[:-8]
             await redis.aclose()
 
@@ -278,9 +281,11 @@ class Faults(RuleBasedStateMachine):
         if len(self.snapshots) <= back:
             return
         redis = connect(self.server.url)
-        await redis.flushall()
+        pipe = redis.pipeline(transaction=False)
+        pipe.flushall()
         for key, value in self.snapshots[-1 - back].items():
-            await redis.restore(key, 0, value)
+            pipe.restore(key, 0, value)
+        await pipe.execute()
         await redis.aclose()
 
     @rule(back=st.integers(0, 3))
@@ -436,8 +441,8 @@ async def _events_by_item(store: Store) -> dict[str, int]:
 
 
 BOUNDS = settings(
-    max_examples=int(os.environ.get("STORM_EXAMPLES", "12")),
-    stateful_step_count=40,
+    max_examples=int(os.environ.get("STORM_EXAMPLES", "6")),  # a run with 200 takes minutes
+    stateful_step_count=30,
     phases=(Phase.generate,) if "STORM_UNSHRUNK" in os.environ else tuple(Phase),
     deadline=None,
     suppress_health_check=list(HealthCheck),
