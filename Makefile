@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RUNS := $(VENV)/.runs
 EVENTS ?= ../shared/data/serenade-toy/events.csv.gz
 SOURCES := api cli.py models ops streams
 
@@ -24,24 +25,29 @@ help: ## This list.
 
 .venv: $(READY) ## The environment, of exactly the locked versions.
 
-$(READY): pyproject.toml uv.lock requirements.lock
+# What the demo runs, without what tests and checks need; a full environment is used as it is.
+FOR_DEMO = $(if $(wildcard $(READY)),$(READY),$(RUNS))
+
+$(READY) $(RUNS): pyproject.toml uv.lock requirements.lock requirements-run.lock
 	@if [ -z "$(PYTHON)" ] && [ -z "$(UV)" ]; then \
 		echo "No Python 3.11, 3.12 or 3.13 found: install one, or uv, which brings its own." >&2; \
 		exit 1; fi
+	@echo "installing $(if $(filter $@,$(RUNS)),what it runs,everything) into $(VENV), once: about a minute"
 ifneq ($(UV),)
-	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --frozen --quiet $(addprefix --python ,$(PYTHON))
+	@UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --frozen --quiet $(addprefix --python ,$(PYTHON)) \
+		$(if $(filter $@,$(RUNS)),--no-dev)
 else
 	@$(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
-		--require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--require-hashes -r requirements$(if $(filter $@,$(RUNS)),-run).lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 endif
 	@# Inner loops become machine code now, once, and not in every process that starts first.
-	$(BIN)/python -c "import models.recommender"
+	@$(BIN)/python -c "from models.code_cache import compile_once; compile_once(print)"
 	@touch $@
 
-demo: $(READY) ## Real events, learning and recommendations that change; ARGS="--once --json".
+demo: $(FOR_DEMO) ## Real events, learning and recommendations that change; ARGS="--once --json".
 	@$(BIN)/recommender demo $(ARGS)
 
 test: $(READY) ## The tests that need nothing installed; ARGS go to pytest.
@@ -64,13 +70,15 @@ check: $(READY) ## Format, lint, types, import contracts, doctests, locks in ste
 	$(BIN)/python -m pytest -q $(SOURCES)
 ifneq ($(UV),)
 	$(EXPORT) | diff -u requirements.lock -
+	$(EXPORT) --no-dev | diff -u requirements-run.lock -
 else
 	@echo "uv not found: whether the locks are in step was not checked."
 endif
 
-lock: ## Both locks, after a change of the dependencies in pyproject.toml; needs uv.
+lock: ## All locks, after a change of the dependencies in pyproject.toml; needs uv.
 	uv lock
 	$(EXPORT) --output-file requirements.lock
+	$(EXPORT) --no-dev --output-file requirements-run.lock
 
 bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory

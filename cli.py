@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import click
 from pydantic import ValidationError
 
-from models.environment import variable
+from models.code_cache import compile_once
+from models.environment import READY_FILE, variable
 from models.errors import CannotStart, RecommenderError, Unavailable
 from models.secrets import redact_output
 from models.settings import Settings
@@ -101,13 +102,16 @@ def up(port: int | None, workers: int) -> None:
     """Run everything: embedded broker and Redis unless configured, workers, API."""
     settings = Settings() if port is None else Settings(port=port)
     _check(settings)
+    compile_once(_say)
 
     from ops.stack import running
     from streams.topics import ensure_topics
 
     with (
         contextlib.suppress(KeyboardInterrupt),
-        running(settings, say=_say, make_topics=ensure_topics, workers=workers) as stack,
+        running(
+            settings, say=_say, make_topics=ensure_topics, lag=_lag_reader(), workers=workers
+        ) as stack,
     ):
         _say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
         stack.supervisor.run()
@@ -117,27 +121,30 @@ def up(port: int | None, workers: int) -> None:
 def worker() -> None:
     """Bring events into effect and learn the ranking."""
     settings = _awaited(_served(_child()))
+    compile_once(_say)
 
     from streams.app import run
     from streams.worker import worker_app
 
-    run(worker_app(settings))
+    run(worker_app(settings, ready=_tell_ready))
 
 
 @main.command()
 def jobs() -> None:
     """Run imports, solution versions, batch jobs and deletions as they are asked for."""
     settings = _awaited(_served(_child()))
+    compile_once(_say)
 
     from streams.jobs import run
 
-    run(settings)
+    run(settings, ready=_tell_ready)
 
 
 @main.command()
 def forward() -> None:
     """Forward every event to Amazon Personalize."""
     settings = _awaited(_served(_child()))
+    compile_once(_say)
 
     from streams.app import run
     from streams.forward import forward_app
@@ -155,6 +162,7 @@ def api() -> None:
     except Unavailable as error:
         # It answers what it can meanwhile; `/readyz` says when that is all.
         _say(f"not ready yet: {error}")
+    compile_once(_say)
 
     import uvicorn
 
@@ -301,6 +309,7 @@ def evaluate(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Measure recommendations on a recorded FILE: predicted first, learned after."""
+    compile_once(_say)
     import json
 
     from models.evaluation import as_text, in_order, over_time, report, split_steps, steps
@@ -653,22 +662,43 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
     settings = settings.model_copy(update=update)
     _check(settings)
+    compile_once(_say)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        running(settings, say=_say, make_topics=ensure_topics, is_fresh=True) as stack,
+        running(
+            settings, say=_say, make_topics=ensure_topics, lag=_lag_reader(), is_fresh=True
+        ) as stack,
     ):
         shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
 
 
 def _child() -> Settings:
-    """What a long-running command does first: end with its supervisor, read settings.
+    """What a long-running command does first: read settings.
 
     What cannot be right shows before anything large is loaded.
     """
-    from ops.processes import exit_with_parent
-
-    exit_with_parent()
     return _located()
+
+
+def _lag_reader() -> Callable[[Settings], int]:
+    """What tells how many messages are not in effect yet; loaded now, for use at the end."""
+    from streams.status import read_status
+
+    def lag(settings: Settings) -> int:
+        try:
+            return asyncio.run(read_status(settings, now_s=time.time())).lag
+        except Unavailable as error:
+            _say(str(error))
+            return 0
+
+    return lag
+
+
+def _tell_ready() -> None:
+    """Tell the supervisor, where there is one, that this process does its work now."""
+    file = os.environ.pop(READY_FILE, None)
+    if file:
+        Path(file).touch()
 
 
 def _served(settings: Settings) -> Settings:

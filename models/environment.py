@@ -14,9 +14,6 @@ from models.errors import InvalidSetting
 
 PREFIX = "RECOMMENDER_"
 
-SUPERVISOR_PID = f"{PREFIX}SUPERVISOR_PID"
-"""Variable that tells a child who started it."""
-
 READY_FILE = f"{PREFIX}READY_FILE"
 """Variable that tells a child which file to make once it is ready."""
 
@@ -39,7 +36,7 @@ class Environment(EnvSettingsSource):
         known = {variable(name) for name in self.settings_cls.model_fields}
         for name in sorted(os.environ):
             upper = name.upper()
-            if upper.startswith(PREFIX) and upper not in known | {SUPERVISOR_PID, READY_FILE}:
+            if upper.startswith(PREFIX) and upper not in known | {READY_FILE}:
                 there = [name.removeprefix(PREFIX) for name in known]
                 near = difflib.get_close_matches(upper.removeprefix(PREFIX), there, n=1)
                 hint = f"did you mean {PREFIX}{near[0]}?" if near else "the README lists them"

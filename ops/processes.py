@@ -1,8 +1,8 @@
 """One child process: starting and ending it with all that it starts, its log, its parent.
 
 Three nets keep processes from being left behind, each for what the one before cannot catch:
-`supervisor.Supervisor` ends its children, in order; `exit_with_parent` ends a Python child
-whose supervisor was killed; `leftovers.sweep` ends the rest at the next start.
+`supervisor.Supervisor` ends its children, in order; `watch` ends a child whose parent was killed;
+`leftovers.sweep` ends the rest at the next start.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart
 from models.secrets import redacted
 from ops import leftovers
@@ -28,6 +26,16 @@ GRACE_S = 10.0
 
 MAX_LOG_BYTES = 16 * 1024 * 1024
 TAIL_BYTES, TAIL_LINES = 8192, 15
+
+_WAIT_AND_END = """
+read -r ended && exit
+kill -s "$2" -- "-$1"
+n=0
+while kill -s 0 -- "-$1" && [ "$n" -lt "$3" ]; do sleep 1; n=$((n + 1)); done
+kill -s KILL -- "-$1"
+"""
+_WATCH = ("/bin/sh", "-c", _WAIT_AND_END, "watch")
+_watchers: dict[subprocess.Popen[bytes], subprocess.Popen[bytes]] = {}
 
 # A gated child waits in `read`: when its supervisor dies, the pipe closes and it just ends.
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "gate")
@@ -123,6 +131,7 @@ def end(
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     leftovers.end(family, patience_s=0.0)
+    _unwatch(process)
 
 
 def listens(pid: int, port: int) -> bool:
@@ -139,25 +148,31 @@ def listens(pid: int, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
-def exit_with_parent() -> None:
-    """Make this process end when the supervisor that started it is gone.
+def watch(process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal.SIGTERM) -> None:
+    """Make a process that `spawn` gave end with this one, however this one ends.
 
-    Polls once a second in a daemon thread, which works on Linux and macOS alike; asks with
-    SIGTERM, and kills after `GRACE_S`. Does nothing in a process that no supervisor started.
+    A shell waits at a pipe that nobody but this process can write to: when this process is gone,
+    even by kill -9, the pipe closes, and the shell ends the other with all of its session.
     """
-    # Taken out, so that a process started from here does not take our parent for its own.
-    supervisor = os.environ.pop(SUPERVISOR_PID, None)
-    if supervisor is None:
-        return
+    number = ask_with.name.removeprefix("SIG")
+    _watchers[process] = subprocess.Popen(
+        [*_WATCH, str(process.pid), number, f"{GRACE_S:g}"],
+        bufsize=0,
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
-    def watch() -> None:
-        while str(os.getppid()) == supervisor:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_S)
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
+def _unwatch(process: subprocess.Popen[bytes]) -> None:
+    watcher = _watchers.pop(process, None)
+    if watcher is not None and watcher.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            watcher.stdin.write(b"ended\n")
+        watcher.stdin.close()
+        watcher.wait()
 
 
 def how_it_ended(code: int) -> str:

@@ -6,12 +6,12 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart
 from models.running import announced
 from models.settings import Settings
@@ -22,8 +22,8 @@ from ops.supervisor import Supervisor
 KAFKA_PORT, REDIS_PORT = 9092, 6379
 """Preferred by the embedded servers; others are taken where these are in use."""
 
-READY_S = 180.0
-"""Longest wait for the API: after a change of the source its inner loops are compiled anew."""
+READY_S = 300.0
+"""Longest wait for a process of ours to be ready: half a busy core takes a minute to load it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def running(
     *,
     say: Callable[[str], None],
     make_topics: Callable[[Settings], object],
+    lag: Callable[[Settings], int],
     workers: int = 1,
     is_fresh: bool = False,
 ) -> Iterator[Stack]:
@@ -50,9 +51,19 @@ def running(
     ----------
     make_topics
         Makes the topics; called again when the embedded broker had to be started again.
+    lag
+        Tells how many messages are not in effect yet.
     is_fresh
         Begin without what an earlier embedded Redis of this folder has kept.
     """
+
+    def drain(hurries: Callable[[], bool]) -> None:
+        # Nothing new comes in any more, and what is not in effect goes with the broker's memory.
+        deadline_s = time.monotonic() + settings.drain_s
+        while (left := lag(full)) and not hurries() and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        if left:
+            say(f"{left} accepted messages have not taken effect and are lost with the broker")
 
     def on_restart(name: str) -> None:
         if name == "broker":
@@ -60,6 +71,11 @@ def running(
 
     port = _api_port(settings, say)
     with Supervisor(settings.data_dir, say=say, on_restart=on_restart) as supervisor:
+        if not settings.kafka and (settings.data_dir / "servers.json").exists() and not is_fresh:
+            say(
+                "the last run was killed: messages that it had accepted and not yet brought into"
+                " effect were lost with the memory of its broker"
+            )
         if is_fresh:
             shutil.rmtree(settings.data_dir / "redis", ignore_errors=True)
         kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
@@ -69,8 +85,22 @@ def running(
         environment = _environment(full)
         for number in range(workers):
             name = "worker" if workers == 1 else f"worker-{number + 1}"
-            supervisor.start(name, _command("worker"), environment)
-        supervisor.start("jobs", _command("jobs"), environment)
+            supervisor.start(
+                name,
+                _command("worker"),
+                environment | _metrics(full, number),
+                ready_s=READY_S,
+                tells_ready=True,
+                waits=False,
+            )
+        supervisor.start(
+            "jobs",
+            _command("jobs"),
+            environment | _metrics(full, workers),
+            ready_s=READY_S,
+            tells_ready=True,
+            waits=False,
+        )
         url = f"http://{'127.0.0.1' if full.host == '0.0.0.0' else full.host}:{full.port}"  # noqa: S104
         supervisor.start(
             "api",
@@ -79,7 +109,10 @@ def running(
             port=full.port,
             ready=lambda: _answers(f"{url}/readyz"),
             ready_s=READY_S,
+            waits=False,
+            after_stop=drain if not settings.kafka else lambda _hurries: None,
         )
+        supervisor.settle()
         with announced(settings.data_dir, full, url):
             yield Stack(supervisor, full, url)
 
@@ -104,7 +137,6 @@ def _command(name: str) -> list[str]:
 def _environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
-        SUPERVISOR_PID: str(os.getpid()),
         "RECOMMENDER_KAFKA": settings.kafka,
         "RECOMMENDER_REDIS": settings.redis,
         "RECOMMENDER_HOST": settings.host,
@@ -112,6 +144,12 @@ def _environment(settings: Settings) -> dict[str, str]:
         "RECOMMENDER_CACHE_S": str(settings.cache_s),
         "RECOMMENDER_DATA_DIR": str(settings.data_dir.resolve()),
     }
+
+
+def _metrics(settings: Settings, number: int) -> dict[str, str]:
+    """A port of its own for each child's metrics, where there is one for the first."""
+    port = settings.metrics_port
+    return {"RECOMMENDER_METRICS_PORT": str(port + number if port else 0)}
 
 
 def _answers(url: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from models.environment import SUPERVISOR_PID
+from models.environment import READY_FILE
 from models.errors import CannotStart, RecommenderError
 from ops import leftovers
 from ops.processes import (
@@ -26,6 +26,7 @@ from ops.processes import (
     log_tail,
     open_gate,
     spawn,
+    watch,
 )
 
 READY_S = 30.0
@@ -50,6 +51,9 @@ class _Child:
     restart: bool
     restart_note: str
     stop_signal: signal.Signals
+    ready_file: Path
+    tells_ready: bool
+    after_stop: Callable[[Callable[[], bool]], None]
     process: subprocess.Popen[bytes] | None = None
     record: leftovers.Record | None = None
     is_ready: bool = False
@@ -58,9 +62,11 @@ class _Child:
     delay_s: float = FIRST_DELAY_S
 
     def answers(self) -> bool:
-        if self.ready is None and self.port is None:
+        if self.ready is None and self.port is None and not self.tells_ready:
             return True
         if self.process is None or self.process.poll() is not None:
+            return False
+        if self.tells_ready and not self.ready_file.exists():
             return False
         if self.ready is not None and not self.ready():
             return False
@@ -141,6 +147,9 @@ class Supervisor:
         restart: bool = True,
         restart_note: str = "",
         stop_signal: signal.Signals = signal.SIGTERM,
+        tells_ready: bool = False,
+        waits: bool = True,
+        after_stop: Callable[[Callable[[], bool]], None] = lambda _hurries: None,
     ) -> None:
         """Start a child and wait until it is ready.
 
@@ -164,6 +173,13 @@ class Supervisor:
             Said with every restart: what the death has cost.
         stop_signal
             What the child ends on by itself.
+        tells_ready
+            The child makes the file that `READY_FILE` names once it is ready, and not before.
+        waits
+            Wait until it is ready here; otherwise `settle` does.
+        after_stop
+            Called when `stop` has ended the child and all that were started after it, with
+            what tells whether somebody is in a hurry.
 
         Raises
         ------
@@ -181,19 +197,37 @@ class Supervisor:
             restart=restart,
             restart_note=restart_note,
             stop_signal=stop_signal,
+            ready_file=self.data_dir / f"{name}.ready",
+            tells_ready=tells_ready,
+            after_stop=after_stop,
         )
         with self._lock, self._signals_counted():
             child.log.unlink(missing_ok=True)
             self._children.append(child)
             try:
                 self._launch(child)
-                self._await_ready(child)
+                if waits:
+                    self._await_ready(child)
             except CannotStart:
                 self._end(child)
                 self._children.remove(child)
                 raise
-            if child.is_ready:
-                self._say(f"{name}: ready{_where(child)}")
+        self._see_if_asked(name)
+
+    def settle(self) -> None:
+        """Wait until every child is ready that was started without waiting.
+
+        Raises
+        ------
+        CannotStart
+            As `start` does.
+        """
+        with self._lock, self._signals_counted():
+            for child in self._children:
+                self._await_ready(child)
+        self._see_if_asked("the rest")
+
+    def _see_if_asked(self, name: str) -> None:
         if self._n_signals and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
         if self._stopping.is_set():
@@ -230,12 +264,16 @@ class Supervisor:
     def _stop_one(self, child: _Child) -> None:
         if child.process is not None:
             end(child.process, ask_with=child.stop_signal, at_once=self._hurries)
+            child.ready_file.unlink(missing_ok=True)
             self._say(f"{child.name}: stopped")
+            child.after_stop(self._hurries)
 
     def _launch(self, child: _Child) -> None:
         inherited = os.environ if child.env is None else child.env
-        env = {**inherited, SUPERVISOR_PID: str(os.getpid())}
+        child.ready_file.unlink(missing_ok=True)
+        env = {**inherited, READY_FILE: str(child.ready_file)}
         process = spawn(child.argv, env, child.log, gated=True)
+        watch(process, ask_with=child.stop_signal)
         child.process, child.is_ready = process, False
         child.started_s, child.due_s = time.monotonic(), 0.0
         child.record = leftovers.record(child.name, process.pid)
@@ -246,6 +284,7 @@ class Supervisor:
         while not child.is_ready and not self._is_asked_to_stop():
             if child.answers():
                 child.is_ready = True
+                self._say(f"{child.name}: ready{_where(child)}")
                 break
             if child.process is not None and child.process.poll() is not None:
                 how = how_it_ended(child.process.returncode)

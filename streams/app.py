@@ -176,6 +176,7 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         assigned = set(self.assignment())
         if self.load_positions is None or not assigned:
             committed: Mapping[TP, int] = await super().seek_to_committed()
+            self.app.on_positions()
             return committed
         oldest = await self.earliest_offsets(*assigned)
         begin = {tp: Start(oldest[tp], next_read()) for tp in assigned}
@@ -185,6 +186,7 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
             for tp, (oldest, number) in begin.items()
         }
         await self._thread.begin(starts)
+        self.app.on_positions()
         return {tp: start.offset for tp, start in starts.items()}
 
     async def begin(self, starts: Mapping[Partition, Start]) -> dict[Partition, int]:
@@ -265,6 +267,10 @@ class _Tables(TableManager):  # type: ignore[misc]
 
 class _App(faust.App):  # type: ignore[misc]
     load_positions: LoadPositions | None = None
+
+    @staticmethod
+    def on_positions() -> None:
+        """Called whenever it is known where the assigned partitions are read on; nothing."""
 
     def _create_directories(self) -> None:
         """Nothing: Faust would make folders for tables, and there are none."""

@@ -70,11 +70,12 @@ class Runner:
     clock: Callable[[], float] = time.time
     _trackers: list[Tracker] = field(default_factory=list)
 
-    async def run(self) -> None:
-        """Run jobs for ever."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Run jobs for ever; `ready` is called once Redis has answered."""
         while True:
             try:
                 job = await self._claim()
+                ready()
             except CONNECTION_ERRORS as error:
                 log.warning("trying again: %s", error)
                 job = None
@@ -202,25 +203,25 @@ class Runner:
         return self._trackers[0]
 
 
-async def serve(settings: Settings) -> None:
-    """Run jobs until cancelled."""
+async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
+    """Run jobs until cancelled; `ready` is called once Redis has answered."""
     client = connect(settings.redis)
     runner = Runner(
         Resources(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
     )
     try:
-        await runner.run()
+        await runner.run(ready)
     finally:
         await asyncio.to_thread(runner.close)
         await runner.tenants.close()
         await client.aclose()
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     """Run jobs until SIGINT or SIGTERM; a job under way is left to others."""
 
     async def until_asked() -> None:
-        task = asyncio.create_task(serve(settings))
+        task = asyncio.create_task(serve(settings, ready))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):

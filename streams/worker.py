@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import faust
@@ -128,12 +128,15 @@ class Worker:
         await self.tenants.redis.aclose()
 
 
-def worker_app(settings: Settings) -> faust.App:
+def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -> faust.App:
     """A Faust app that brings events and metadata into effect and learns; starts nothing.
 
-    It may be killed at any point: the store says where to go on.
+    It may be killed at any point: the store says where to go on. `ready` is called each time it
+    has been given partitions, if any, and Redis has told where to read them on.
     """
     worker = Worker(settings)
+    if ready is not None:
+        worker.app.on_positions = ready
     app, topics, limit = worker.app, worker.topics, settings.batch_events
     add_agent(
         app,

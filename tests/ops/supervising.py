@@ -82,6 +82,14 @@ class Supervising:
                 return said
         raise AssertionError(f"ended without saying {word!r}: {said}")
 
+    def kill(self) -> None:
+        """Kill it with -9, and before it what would then end its children."""
+        for child in psutil.Process(self.process.pid).children():
+            if "watch" in child.cmdline():
+                child.kill()
+        self.process.kill()
+        self.process.wait()
+
     def everyone(self) -> list[int]:
         """Its children and all that they started, once the family is complete."""
         children = recorded(self.data_dir)

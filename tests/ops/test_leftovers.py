@@ -21,8 +21,7 @@ def test_a_sweep_ends_all_that_a_killed_supervisor_left(tmp_path: Path) -> None:
     with supervising(tmp_path, "servers") as killed:
         killed.read_until("running")
         left = killed.everyone()
-        killed.process.kill()
-        killed.process.wait()
+        killed.kill()
         assert [is_alive(pid) for pid in left] == [True] * 4
         lines = leftovers.sweep(tmp_path)
         assert [line.split(":")[0] for line in lines] == ["broker", "redis", "family"]
@@ -35,8 +34,7 @@ def test_the_next_supervisor_sweeps_before_it_starts(tmp_path: Path) -> None:
     with supervising(tmp_path, "servers") as killed:
         killed.read_until("running")
         left = killed.everyone()
-        killed.process.kill()
-        killed.process.wait()
+        killed.kill()
         with supervising(tmp_path, "servers") as second:
             assert second.read_until("running").count("left by an earlier run") == 3
             assert not any(is_alive(pid) for pid in left)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
-from models.environment import SUPERVISOR_PID
 from models.errors import CannotStart
 from ops import processes
 from tests.ops.supervising import DEAF, SLEEPER, is_alive, python, wait_until
@@ -82,29 +80,32 @@ def test_a_log_is_bounded_while_its_writer_goes_on(tmp_path: Path) -> None:
     assert log.read_bytes().endswith(b"xend\nafter\n")
 
 
-def test_a_child_ends_when_its_parent_is_killed() -> None:
-    """`exit_with_parent` sends the child SIGTERM once its supervisor is gone."""
-    child = (
-        "from ops.processes import exit_with_parent; import signal, time; "
-        "exit_with_parent(); print('watching', flush=True); time.sleep(600)"
+@pytest.mark.parametrize("ending", ["input()", "pass"])
+def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path, ending: str) -> None:
+    """After kill -9, and when a script ends without `stop`."""
+    script = (
+        "from pathlib import Path; from ops.embedded import start_broker, start_redis; "
+        f"folder = Path({str(tmp_path)!r}); "
+        "print(start_broker(folder).process.pid, start_redis(folder).process.pid, flush=True); "
     )
-    parent = (
-        "import os, subprocess, sys; "
-        f"os.environ[{SUPERVISOR_PID!r}] = str(os.getpid()); "
-        f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
-        "print(p.pid, flush=True); p.wait()"
-    )
-    with subprocess.Popen(python(parent), stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout is not None
-        said = {killed.stdout.readline().strip(), killed.stdout.readline().strip()}
-        (pid,) = said - {"watching"}
-        killed.kill()
-    wait_until(lambda: not is_alive(int(pid)))
+    with subprocess.Popen(
+        python(script + ending), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        if ending == "input()":
+            assert all(is_alive(pid) for pid in pids)
+            parent.kill()
+        parent.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def test_a_process_without_a_supervisor_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`exit_with_parent` starts no watch in a process that was started by hand."""
-    monkeypatch.delenv(SUPERVISOR_PID, raising=False)
-    before = threading.enumerate()
-    processes.exit_with_parent()
-    assert threading.enumerate() == before
+def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
+    """Stopping ends the watcher too, and it ends nobody."""
+    process = processes.spawn(python(SLEEPER), None, tmp_path / "log")
+    processes.watch(process)
+    watcher = processes._watchers[process]
+    processes.end(process)
+    assert watcher.returncode == 0
+    assert process not in processes._watchers
