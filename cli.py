@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from models.events import PutEvents
     from models.records import Kind, Properties
     from models.tokens import Kind as TokenKind
+    from streams.reading.asked import Asked
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -232,24 +233,68 @@ def topics() -> None:
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
 
 
+def reading_options(command: Any) -> Any:  # noqa: ANN401
+    """The options of all commands that read files of people's own: docs/formats.md."""
+    options = [
+        click.option("--format", "format_", default="", help="Its format: docs/formats.md."),
+        click.option("--columns", default="", help="Names of columns without a header: a,b,c."),
+        click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="A field's"
+                     " column, as in USER_ID=who."),
+        click.option("--event-type", default="", help="The type of every event; a column: --map."),
+        click.option("--separator", default="", help="Between fields: comma, tab, semicolon, …"),
+        click.option("--encoding", default="", help="Such as cp1252; UTF-8 and UTF-16 are seen."),
+        click.option("--time-format", default="", help='"%d/%m/%Y %H:%M", or milliseconds, ….'),
+        click.option("--records", default="", help="Where JSON has its list, as in data.rows."),
+        click.option("--each", default="", help="A list in a record: a row for each of it."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _asked(options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()) -> Asked:
+    """What `reading_options` say; they are taken out of the options."""
+    from streams.columns import Told
+    from streams.reading.asked import Asked
+
+    columns, records = options.pop("columns"), options.pop("records")
+    fields = dict(map(_pair, options.pop("maps")))
+    return Asked(
+        format=options.pop("format_"),
+        columns=[name.strip() for name in columns.split(",")] if columns else (),
+        records=records.split(".") if records else (),
+        told=Told(fields, keep, drop, options.pop("event_type")),
+        **{name: options.pop(name) for name in ("separator", "encoding", "time_format", "each")},
+    )
+
+
 @main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--format", "format_", help="The file's format; guessed where not given.")
+@click.argument("source", metavar="FILE")
+@reading_options
 @click.option("--as", "as_", type=click.Choice(["users", "sessions"]), default="users")
 @click.option("--rate", default="max", show_default=True, help="Events a second, or max.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), help="Times the recorded pace.")
 @click.option("--events-per-message", type=click.IntRange(1, 10), default=1, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where the last replay of this file ended.")
-def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None:  # noqa: ANN401
-    """Send a recorded FILE to the event topics."""
+def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
+    """Send recorded events to the event topics.
+
+    FILE is a file, a folder, a pattern such as "logs/*.csv", or s3://bucket/key.
+    """
+    from streams.recordings import Recording
     from streams.replay import replay as send
 
-    as_ = options.pop("as_")
-    report = send(
-        file, _reachable(needs_redis=False), format_=format_, as_=as_, rate=_rate(rate), **options
-    )
-    for line, reason in report.bad_rows:
-        _say(f"line {line}: {reason}")
+    recordings: list[Recording] = []
+
+    def show(recording: Recording) -> None:
+        _say(recording.said)
+        recordings.append(recording)
+
+    asked = _asked(options)
+    settings = _reachable(needs_redis=False)
+    report = send(source, settings, asked=asked, rate=_rate(rate), on_recognised=show, **options)
+    for place, reason in report.bad_rows:
+        _say(f"{recordings[0].found.where(place)}: {reason}")
     click.echo(
         f"{report.rows} rows, {report.events} events in {report.messages} messages,"
         f" {report.n_bad_rows} bad rows, {report.seconds:.1f} s"
@@ -259,8 +304,8 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
 
 
 @main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--format", "format_", help="The file's format; guessed where not given.")
+@click.argument("source", metavar="FILE")
+@reading_options
 @click.option(
     "--as",
     "kind",
@@ -285,7 +330,6 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
 )
 @click.option(
     "--test",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Learn all of FILE first, then ask for every event of this file.",
 )
 @click.option("--frozen", is_flag=True, help="With --test: learn nothing from the test.")
@@ -299,11 +343,10 @@ def replay(file: Path, format_: str | None, rate: str, **options: Any) -> None: 
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(
-    file: Path,
-    format_: str | None,
+    source: str,
     kind: Any,  # noqa: ANN401
     recipes: str | None,
-    test: Path | None,
+    test: str | None,
     plot: Path | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401
@@ -314,21 +357,31 @@ def evaluate(
 
     from models.evaluation import as_text, in_order, over_time, report, split_steps, steps
     from ops.plots import plot_over_time
-    from streams.interactions import interactions
-    from streams.recordings import read
+    from streams.interactions import MAX_SHOWN, interactions
+    from streams.objects import Objects
+    from streams.recordings import Recording, none_good
 
     as_: Any = "sessions" if kind == "sessions" else "users"
     if options["frozen"] and test is None:
         raise click.BadParameter("only with --test", param_hint="--frozen")
 
-    def recorded(path: Path) -> list[Interaction]:
-        rows = read(path, now_s=time.time(), format_=format_, as_=as_)
-        found, n_bad = interactions(rows, min_value=options["min_value"])
-        if n_bad:
-            _say(f"{path}: {n_bad} bad rows")
+    asked = _asked(options)
+    objects = Objects(Settings().buckets_dir)
+
+    def recorded(source: str) -> list[Interaction]:
+        recording = Recording(source, asked, objects)
+        _say(recording.said)
+        rows = recording.events(now_s=time.time(), as_=as_)
+        found, bad = interactions(rows, min_value=options["min_value"])
+        if not found:
+            raise none_good(recording, bad)
+        for place, reason in bad[:MAX_SHOWN]:
+            _say(f"{recording.found.where(place)}: {reason}")
+        if bad:
+            _say(f"{source}: {len(bad)} bad rows")
         return in_order(found, seed=options["seed"])[: options["limit"]]
 
-    events = recorded(file)
+    events = recorded(source)
     planned = (
         split_steps(events, recorded(test), frozen=options["frozen"])
         if test
@@ -341,7 +394,7 @@ def evaluate(
     if plot:
         plot_over_time({name: over_time(outcome) for name, outcome in outcomes.items()}, plot)
     if as_json:
-        conditions = {"file": file.name, "test": test.name if test else None, "as": kind, **options}
+        conditions = {"file": source, "test": test, "as": kind, **options}
         counts = {"events": len(planned), "items": n_items, "queries": n_queries}
         click.echo(json.dumps(conditions | counts | {"rivals": compared}, indent=1))
     else:
@@ -391,22 +444,14 @@ def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) ->
     default="interactions",
     show_default=True,
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["csv", "json", "jsonl", "movielens", "parquet", "tsv"]),
-    help="The source's format; guessed where not given.",
-)
-@click.option("--records", help="Where the list of records is in JSON, as in data.rows.")
-@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Name a field's column.")
+@reading_options
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
 @click.option("--where", default="", metavar="CONDITION", help='Only such rows: "rating >= 3.5".')
-@click.option("--event-type", default="", help="The type of every event; a column: --map.")
 @click.option("--scale-values", is_flag=True, help="Move EVENT_VALUE to 0 to 1.")
 @click.option("--strict/--relaxed", default=True, help="Refuse too few interactions, or note it.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-def prepare(source: str, target: str | None, maps: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: ANN401
     """Make what Amazon Personalize imports of SOURCE, and put it into the folder TARGET.
 
     SOURCE is a file or a folder, TARGET a folder: s3://bucket/key, or a path. Without TARGET, the
@@ -417,21 +462,15 @@ def prepare(source: str, target: str | None, maps: tuple[str, ...], **options: A
     import msgspec
     from tqdm import tqdm
 
-    from streams.columns import Told
     from streams.findings import as_text
     from streams.prepare import Options
     from streams.prepare import prepare as make
 
     # Stopped either way, it takes its temporary files along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    told = Told(
-        dict(map(_pair, maps)), *(options.pop(name) for name in ("keep", "drop", "event_type"))
-    )
     wanted = Options(
         kind=options["kind"],
-        format=options["format_"],
-        records=options["records"].split(".") if options["records"] else (),
-        told=told,
+        asked=_asked(options, options["keep"], options["drop"]),
         where=options["where"],
         is_strict=options["strict"],
         scales_values=options["scale_values"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.errors import InvalidInput, InvalidRecord
@@ -35,57 +34,55 @@ _OF_EVENTS = frozenset(
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True)
-class Rows:
-    """How the rows under one header are read."""
+def columns_of(schema: Schema, header: Sequence[str]) -> dict[str, str]:
+    """What a header calls each column of a schema, names being the same in any case.
 
-    columns: tuple[tuple[int, Column], ...]
-    width: int
+    Those that it lacks are left out, and those that the schema lacks.
 
-    @classmethod
-    def of(cls, schema: Schema, header: Sequence[str]) -> Rows:
-        """The columns of a schema where a header has them, in any order; others are passed over.
+    Raises
+    ------
+    InvalidInput
+        The header names a column twice.
 
-        Names are the same in any case.
+    Examples
+    --------
+    >>> columns_of(Schema((Column("USER_ID", frozenset({"string"})),)), ["AGE", "user_id"])
+    {'USER_ID': 'user_id'}
+    """
+    called: dict[str, list[str]] = {}
+    for name in header:
+        called.setdefault(name.strip().upper(), []).append(name)
+    found = {column.name: called.get(column.name.upper(), []) for column in schema.columns}
+    for name, columns in found.items():
+        if len(columns) > 1:
+            raise InvalidInput(f"Input CSV has several columns for {name}:[{', '.join(columns)}]")
+    return {name: columns[0] for name, columns in found.items() if columns}
 
-        Raises
-        ------
-        InvalidInput
-            The header lacks a column that the schema has, or names it twice.
 
-        Examples
-        --------
-        >>> from models.schemas import parse_schema
-        >>> field = '{"name": "USER_ID", "type": "string"}'
-        >>> schema = parse_schema('{"type": "record", "name": "Users", "fields": [%s]}' % field)
-        >>> Rows.of(schema, ["AGE", "user_id"]).values(["36", "ada"])
-        {'USER_ID': 'ada'}
-        """
-        places: dict[str, list[int]] = {}
-        for n, name in enumerate(header):
-            places.setdefault(name.strip().upper(), []).append(n)
-        found = [(places.get(column.name.upper(), []), column) for column in schema.columns]
-        missing = [column.name for at, column in found if not at]
-        if missing:
-            raise InvalidInput(f"Input CSV is missing the following columns:[{', '.join(missing)}]")
-        for at, column in found:
-            if len(at) > 1:
-                named = ", ".join(header[n].strip() for n in at)
-                raise InvalidInput(f"Input CSV has several columns for {column.name}:[{named}]")
-        return cls(tuple((at[0], column) for at, column in found), len(header))
+def lacking(names: Sequence[str]) -> InvalidInput:
+    """The error that lacking columns are, in Amazon's words."""
+    return InvalidInput(f"Input CSV is missing the following columns:[{', '.join(names)}]")
 
-    def values(self, fields: Sequence[str]) -> dict[str, Any]:
-        """What a row says, by column; what is empty is left out.
 
-        Raises
-        ------
-        InvalidRecord
-            Naming the column that has no value, or one of another type.
-        """
-        if len(fields) != self.width:
-            raise InvalidRecord(f"{len(fields)} columns instead of {self.width}")
-        found = {column.name: _value(column, fields[place]) for place, column in self.columns}
-        return {name: value for name, value in found.items() if value is not None}
+def typed(column: Column, text: str | None) -> str | int | float | bool | None:
+    """The value that a text is in a column.
+
+    Raises
+    ------
+    InvalidRecord
+        Naming the column, where it is of another type, or empty and may not be.
+    """
+    if text is None:
+        if not column.is_nullable:
+            raise InvalidRecord(f"{column.name}: empty")
+        return None
+    for kind in sorted(column.types - {"null"}):
+        value = _CONVERTERS[kind](text)
+        if value is not None:
+            return value
+    raise InvalidRecord(
+        f"{column.name}: not of type {' or '.join(sorted(column.types))}: {text[:MAX_SHOWN]!r}"
+    )
 
 
 def event_of(
@@ -161,22 +158,6 @@ def together(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
     for user, own in of_users.items():
         for start in range(0, len(own), most):
             yield PutEvents(user, own[start : start + most], user_id=user)
-
-
-def _value(column: Column, text: str) -> str | int | float | bool | None:
-    if not text:
-        if not column.is_nullable:
-            raise InvalidRecord(f"{column.name} is empty")
-        return None
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InvalidRecord(f"{column.name} is not UTF-8")
-    for kind in sorted(column.types - {"null"}):
-        value = _CONVERTERS[kind](text)
-        if value is not None:
-            return value
-    raise InvalidRecord(
-        f"{column.name} is {text[:MAX_SHOWN]!r}, not of type {' or '.join(sorted(column.types))}"
-    )
 
 
 def _whole(text: str) -> int | None:

@@ -93,12 +93,8 @@ _CALLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 
-MOVIELENS: Mapping[Kind, tuple[str, ...]] = {
-    "interactions": ("userId", "movieId", "rating", "timestamp"),
-    "items": ("movieId", "title", "genres"),
-    "users": ("userId", "gender", "age", "occupation", "zipCode"),
-}
-"""The columns of the files ratings.dat, movies.dat and users.dat, which have no header."""
+MAX_SHOWN = 50
+"""Columns that an error names."""
 
 _TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
 _TYPED = re.compile(r":(?:token|float)(?:_seq)?\Z")
@@ -159,12 +155,15 @@ class Evidence(NamedTuple):
         Whether the values of a column are times; `None` where nobody looked.
     format
         The name of the format, if it is a known one.
+    each
+        The column whose list became rows: columns inside it are known by their own names.
     """
 
     fields: Mapping[str, str] = {}
     constants: Mapping[str, str] = {}
     is_time: Callable[[str], bool] | None = None
     format: str = ""
+    each: str = ""
 
 
 NO_EVIDENCE = Evidence()
@@ -177,6 +176,20 @@ def plain(column: str) -> str:
     ('userid', 'itemid')
     """
     return re.sub(r"[^a-z0-9]", "", _TYPED.sub("", column.lower()))
+
+
+def short_names(columns: Sequence[str], each: str) -> list[str]:
+    """What columns inside a list are called there, unless the record has that name itself.
+
+    >>> short_names(["time", "items.sku", "items.time"], "items")
+    ['time', 'sku', 'items.time']
+    """
+    own = {plain(column) for column in columns}
+    short = [column.removeprefix(f"{each}.") if each else column for column in columns]
+    return [
+        name if name == column or plain(name) not in own else column
+        for name, column in zip(short, columns, strict=True)
+    ]
 
 
 def is_known(column: str, name: str = "") -> bool:
@@ -210,7 +223,7 @@ def choose(
     choosing.follow(told)
     kept = [_number(column, columns) for column in told.keep]
     choosing.take(evidence)
-    choosing.guess(kept, evidence.is_time)
+    choosing.guess(kept, evidence)
     if DATASETS[kind].keeps_others and not kept:
         kept = list(range(len(columns)))
     for n in kept:
@@ -262,8 +275,10 @@ class _Choosing:
         for name, text in evidence.constants.items():
             self._fields.setdefault(name, text)
 
-    def guess(self, spoken_for: Sequence[int], is_time: Callable[[str], bool] | None) -> None:
+    def guess(self, spoken_for: Sequence[int], evidence: Evidence) -> None:
         """Look for the columns of fields that nobody spoke of."""
+        is_time = evidence.is_time
+        names = short_names(self._columns, evidence.each)
         for name in self._dataset.reserved:
             # A value says nothing without the type of event that it is the value of.
             is_idle = name == "EVENT_VALUE" and "EVENT_TYPE" not in self._fields
@@ -272,7 +287,7 @@ class _Choosing:
             is_own_id = name == self._dataset.required[0] and self._dataset.keeps_others
             groups = (*_CALLED[name], ("id",)) if is_own_id else _CALLED[name]
             for group in groups:
-                found = self._of_group(group, spoken_for)
+                found = self._of_group(group, spoken_for, names)
                 if name in _TIMES and is_time is not None and len(found) > 1:
                     found = [n for n in found if is_time(self._columns[n])] or found
                 if len(found) > 1:
@@ -285,19 +300,20 @@ class _Choosing:
                     self.use(name, found[0], "guessed")
                     break
 
-    def _of_group(self, group: Sequence[str], spoken_for: Sequence[int]) -> list[int]:
+    def _of_group(
+        self, group: Sequence[str], spoken_for: Sequence[int], names: Sequence[str]
+    ) -> list[int]:
         """The free columns that names of a group fit: one, unless they mean different things."""
         found: list[int] = []
         is_usual = False
         for word in group:
-            for n, column in enumerate(self._columns):
-                if plain(column) != word.rstrip("/") or n in self.fates or n in spoken_for:
+            for n, name in enumerate(names):
+                if plain(name) != word.rstrip("/") or n in self.fates or n in spoken_for:
                     continue
                 differs = word.endswith("/") or not is_usual
                 # movie beside movie_id is its title.
                 is_said = any(
-                    plain(self._columns[each]).removesuffix("id") == word.rstrip("/")
-                    for each in found
+                    plain(names[each]).removesuffix("id") == word.rstrip("/") for each in found
                 )
                 if differs and not is_said:
                     found.append(n)
@@ -310,7 +326,7 @@ class _Choosing:
         for name in dataset.required:
             if name not in self._fields:
                 raise CannotPrepare(
-                    f"no column looks like {name} among {', '.join(self._columns)}: name it with"
+                    f"no column looks like {name} among {_shown(self._columns)}: name it with"
                     f" --map {name}=COLUMN"
                 )
         reserved = [name for name in dataset.reserved if name in self._fields]
@@ -349,9 +365,16 @@ def as_field(column: str) -> str:
     column = _TYPED.sub("", column)
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column) if is_mixed else column
     name = re.sub(r"[^A-Z0-9]+", "_", words.upper()).strip("_")[:63].rstrip("_")
+    if name[:1].isdigit():
+        name = f"COLUMN_{name}"[:63].rstrip("_")
     if not _FIELD.fullmatch(name):
         raise CannotPrepare(f"{column!r} cannot be a field: name it with --map NAME={column}")
     return name
+
+
+def _shown(columns: Sequence[str]) -> str:
+    more = ", …" if len(columns) > MAX_SHOWN else ""
+    return ", ".join(columns[:MAX_SHOWN]) + more
 
 
 def _number(column: str, columns: Sequence[str]) -> int:
@@ -360,5 +383,5 @@ def _number(column: str, columns: Sequence[str]) -> int:
         return columns.index(column)
     alike = [n for n, each in enumerate(columns) if each.lower() == column.lower()]
     if len(alike) != 1:
-        raise CannotPrepare(f"no column {column!r}: there are {', '.join(columns)}")
+        raise CannotPrepare(f"no column {column!r}: there are {_shown(columns)}")
     return alike[0]

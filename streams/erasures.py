@@ -14,7 +14,7 @@ from models.jobs import Jobs
 from models.records import Kind, checked, parse_record
 from models.schemas import Column, Schema
 from streams.ends import end_offsets
-from streams.rows import Row, read
+from streams.rows import Row, Rows
 from streams.stretches import messages
 from streams.topics import Topics
 from streams.work import Outcome, Work
@@ -43,7 +43,8 @@ async def delete_users(work: Work) -> Outcome:
     location = work.job.resource.data["dataSource"]["dataLocation"]
     store = work.tenants.store(work.group)
     row, deleted = work.noted.get("row", 0), work.noted.get("deleted", 0)
-    named = itertools.islice(work.until_stopped(read(work.objects, location, NAMED)), row, None)
+    rows = await work.in_thread(lambda: Rows(work.objects, location, NAMED, "users", latest_s=0))
+    named = itertools.islice(work.until_stopped(rows.read()), row, None)
     while users := await work.in_thread(_users, named):
         # Counted first: a worker may remove the records before this job does.
         recorded = await store.users_with_records(users)
@@ -71,12 +72,12 @@ def _users(rows: Iterator[Row]) -> list[str]:
     users = []
     for row in itertools.islice(rows, CHUNK_USERS):
         if isinstance(row.values, InvalidRecord):
-            raise InvalidInput(f"{row.url} line {row.line}: {row.values}")
+            raise InvalidInput(f"{row.where}: {row.values}")
         user = str(row.values["USER_ID"])
         try:
             checked("users", user, {})
         except InvalidRecord as error:
-            raise InvalidInput(f"{row.url} line {row.line}: {error}") from error
+            raise InvalidInput(f"{row.where}: {error}") from error
         users.append(user)
     return users
 

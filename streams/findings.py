@@ -9,8 +9,7 @@ import msgspec
 
 from streams.columns import Choice, Kind
 from streams.engine import Engine
-from streams.formats import Format
-from streams.tables import Table
+from streams.reading.reader import Recognised
 from streams.verdicts import FILTERED, reasons
 
 MIN_INTERACTIONS = 1000
@@ -62,12 +61,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    recognised
+        What the source was recognised as and why, and how it is written.
     filtered
         Good rows that the condition left out; they are not in `dropped`.
     constants
         Fields that have the same text in every row.
     times
-        How many of the kept rows had their time in seconds, milliseconds, or as ISO 8601.
+        How many of the kept rows had their time in each way of writing it.
     problems
         Import rules that the kept rows break as a whole; with any, nothing is written.
     notes
@@ -78,7 +79,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     dataset: Kind
-    format: Format
+    recognised: list[str]
+    format: str
     files: int
     rows: int
     filtered: int
@@ -92,9 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     written: list[str] = []
 
 
-def find(
-    engine: Engine, source: str, table: Table, choice: Choice, kind: Kind, *, is_strict: bool
-) -> Report:
+def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) -> Report:
     """The report on what is in the engine's table `judged`; nothing is written yet.
 
     Also leaves the table `owners`: each user of the kept rows under `id`, with the number of rows.
@@ -102,9 +102,9 @@ def find(
     verdicts = dict(reasons(engine, N_FIRST))
     filtered, _ = verdicts.pop(FILTERED, (0, []))
     kept = _totals(engine, choice)
-    broken = _broken(kept, choice) if kind == "interactions" else []
+    broken = _broken(kept, choice) if found.kind == "interactions" else []
     dropped = [
-        Dropped(reason, n, [_where(table, place) for place in first])
+        Dropped(reason, n, [found.where(place) for place in first])
         for reason, (n, first) in verdicts.items()
     ]
     times = engine.run(
@@ -112,10 +112,11 @@ def find(
         " GROUP BY kind ORDER BY kind"
     )
     return Report(
-        source=source,
-        dataset=kind,
-        format=table.format,
-        files=len(table.files),
+        source=found.source,
+        dataset=found.kind,
+        recognised=list(found.said),
+        format=found.name,
+        files=len(found.files),
         rows=kept.rows + filtered + sum(each.rows for each in dropped),
         filtered=filtered,
         dropped=dropped,
@@ -126,12 +127,6 @@ def find(
         problems=([] if kept.rows else ["no row is left"]) + (broken if is_strict else []),
         notes=[] if is_strict else broken,
     )
-
-
-def _where(table: Table, place: int) -> str:
-    file, number = table.position(place)
-    where = f"{table.unit} {number}"
-    return where if len(table.files) == 1 else f"{file.rsplit('/', 1)[-1]} {where}"
 
 
 def _totals(engine: Engine, choice: Choice) -> Totals:
@@ -177,7 +172,8 @@ def _broken(kept: Totals, choice: Choice) -> list[str]:
 def as_text(report: Report) -> str:
     """The report for a reader."""
     files = f", {report.files} files" if report.files > 1 else ""
-    lines = [f"{report.source}: {report.dataset} from {report.format}{files}"]
+    lines = [f"{report.source}: {report.dataset} from {report.recognised[0]}{files}"]
+    lines += [f"  {said}" for said in report.recognised[1:]]
     wide = max(len(each.column) for each in report.columns)
     lines += [
         f"  {each.column:<{wide}}  {f'-> {each.field} ({each.why})' if each.field else each.why}"

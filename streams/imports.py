@@ -27,8 +27,9 @@ from models.rows import event_of, record_of, together
 from models.schemas import Schema, contextual, parse_schema
 from models.tokens import Kind, Receipt
 from streams import dead_letters
+from streams.columns import Kind as RowKind
 from streams.dead_letters import FULL
-from streams.rows import Row, read
+from streams.rows import Row, Rows
 from streams.sent import Ends, ends_after, ends_now, event_ids_since, in_effect
 from streams.topics import Topics
 from streams.work import Outcome, Work
@@ -39,6 +40,9 @@ CHUNK_ROWS = 2000
 TELL_EVERY = 500
 """Rows checked between two words on how far an import is."""
 
+LOG_EVERY = 50_000
+"""Rows between two lines of the log."""
+
 EVENTS_A_MESSAGE = 10
 MAX_SHOWN = 10
 
@@ -48,6 +52,12 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "USERS": ("users",),
 }
 """The topics that the rows of each type of dataset go to."""
+
+_KINDS_OF_ROWS: dict[str, RowKind] = {
+    "INTERACTIONS": "interactions",
+    "ITEMS": "items",
+    "USERS": "users",
+}
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +78,7 @@ class Survey:
         if isinstance(said, Exception):
             self.bad += 1
             if len(self.first) < MAX_SHOWN:
-                self.first.append(f"{row.url} line {row.line}: {said}")
+                self.first.append(f"{row.where}: {said}")
 
     @property
     def remark(self) -> str:
@@ -145,10 +155,21 @@ async def _surveyed(work: Work, source: _Source) -> Survey:
 
 def _survey(work: Work, source: _Source) -> Survey:
     survey = Survey()
-    for row, said in _said(work, source):
+    rows = _rows(work, source)
+    log.info("%s: %s", work.job.path, "; ".join(rows.found.said))
+    done = 0
+
+    def on_bytes(n: int) -> None:
+        nonlocal done
+        done += n
+
+    for row, said in _said(work, source, rows, on_bytes):
         survey.add(row, said)
         if survey.rows % TELL_EVERY == 0:
-            work.tell("rows checked", survey.rows)
+            what = f"rows checked ({done / 1e6:.1f} of {rows.n_bytes / 1e6:.1f} MB)"
+            work.tell(what, survey.rows)
+            if survey.rows % LOG_EVERY == 0:
+                log.info("%s: %d %s, %d bad", work.job.path, survey.rows, what, survey.bad)
     return survey
 
 
@@ -196,6 +217,8 @@ async def _send(
     while (chunk := await work.in_thread(next, chunks, None)) is not None:
         ends = ends_after(ends, await work.in_thread(send, chunk))
         work.tell("rows sent", chunk.row, rows)
+        if chunk.row % LOG_EVERY < CHUNK_ROWS:
+            log.info("%s: %d of %d rows sent", work.job.path, chunk.row, rows)
         await work.note(row=chunk.row, ends=ends)
 
 
@@ -207,7 +230,7 @@ def _receipts(futures: Sequence[Future[Receipt]]) -> list[Receipt]:
 
 def _chunks(work: Work, source: _Source, *, after: int) -> Iterator[Chunk]:
     """The good rows beyond the first so many, in chunks."""
-    rows = itertools.islice(_said(work, source), after, None)
+    rows = itertools.islice(_said(work, source, _rows(work, source)), after, None)
     row = after
     while some := list(itertools.islice(rows, CHUNK_ROWS)):
         row += len(some)
@@ -239,10 +262,18 @@ def _imported(work: Work, source: _Source, letter: dead_letters.DeadLetter) -> i
     return letter.source.topic == (topics.users if source.dataset_type == "USERS" else topics.items)
 
 
-def _said(work: Work, source: _Source) -> Iterator[tuple[Row, Good | Exception]]:
+def _rows(work: Work, source: _Source) -> Rows:
+    latest_s = work.clock() + work.settings.future_limit_s
+    kind = _KINDS_OF_ROWS[source.dataset_type]
+    return Rows(work.objects, source.location, source.schema, kind, latest_s=latest_s)
+
+
+def _said(
+    work: Work, source: _Source, rows: Rows, on_bytes: Callable[[int], None] = lambda _: None
+) -> Iterator[tuple[Row, Good | Exception]]:
     """Every row, and what is to be sent of it or what is wrong with it."""
     now_s, settings = work.clock(), work.settings
-    for row in work.until_stopped(read(work.objects, source.location, source.schema)):
+    for row in work.until_stopped(rows.read(on_bytes)):
         if isinstance(row.values, InvalidRecord):
             yield row, row.values
             continue

@@ -8,20 +8,22 @@ from models.errors import InvalidEvent
 from models.evaluation import Interaction
 from streams.recordings import Row
 
+MAX_SHOWN = 3
+
 
 def interactions(
     rows: Iterable[Row], *, min_value: float | None = None
-) -> tuple[list[Interaction], int]:
-    """Who did what to which item when, out of what `read` gives, and how many rows were bad.
+) -> tuple[list[Interaction], list[tuple[int, str]]]:
+    """Who did what to which item when, out of what `read` gives, and the places of bad rows.
 
     Events without an item are left out, and with `min_value` those of a smaller eventValue or of
     none, such as low ratings.
     """
     found: list[Interaction] = []
-    n_bad = 0
-    for _, row in rows:
+    bad: list[tuple[int, str]] = []
+    for place, row in rows:
         if isinstance(row, InvalidEvent):
-            n_bad += 1
+            bad.append((place, str(row) if len(bad) < MAX_SHOWN else ""))
             continue
         owner = row.user_id or row.session_id
         found += [
@@ -29,4 +31,4 @@ def interactions(
             for event in row.event_list
             if event.item_id and (min_value is None or (event.event_value or 0.0) >= min_value)
         ]
-    return found, n_bad
+    return found, bad

@@ -1,6 +1,6 @@
 """Data of any origin as Amazon Personalize imports it, checked before anything is uploaded.
 
-Reads JSON, CSV, TSV, MovieLens files and Parquet, local or in S3, of any size; writes the CSV of a
+Reads every format of `streams.reading`, local or in S3, of any size; writes the CSV of a
 dataset, its Avro schema, and the users for batch inference as JSON Lines. The same input gives the
 same bytes.
 """
@@ -8,21 +8,21 @@ same bytes.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from models.settings import Settings
-from streams.columns import MOVIELENS, Choice, Kind, Told, choose
+from streams.columns import Choice, Kind
 from streams.conditions import parse
 from streams.engine import Engine, Progress, identifier, literal
 from streams.findings import Report, find
-from streams.formats import Format, numbered
-from streams.inputs import Wanted, stage
 from streams.objects import Objects, join
+from streams.reading.asked import Asked
+from streams.reading.reader import recognise
 from streams.schemas import Field, as_json, fields_of
+from streams.staging import stage, with_all_columns
 from streams.verdicts import judge, supersede
 
 
@@ -32,10 +32,8 @@ class Options:
 
     Attributes
     ----------
-    format
-        `None`: guessed.
-    records
-        In JSON, the keys that lead to the list of records.
+    asked
+        How the source is to be read, and which column is which field.
     where
         Only rows for which this expression over the columns is true; empty: all.
     is_strict
@@ -45,9 +43,7 @@ class Options:
     """
 
     kind: Kind = "interactions"
-    format: Format | None = None
-    records: Sequence[str] = ()
-    told: Told = field(default_factory=Told)
+    asked: Asked = field(default_factory=Asked)
     where: str = ""
     is_strict: bool = True
     scales_values: bool = False
@@ -87,15 +83,20 @@ def prepare(
         folder, output = Path(name), Path(name, "output")
         output.mkdir()
         with Engine(folder, memory_mb=settings.prepare_memory_mb, progress=progress) as engine:
-            table = stage(engine, objects, source, _wanted(options), progress)
+            found = recognise(objects, source, options.asked, options.kind, folder=folder)
+            found = with_all_columns(
+                objects, found, has_condition=bool(options.where), folder=folder
+            )
+            choice = found.choose()
+            condition = parse(engine, options.where, found.columns) if options.where else None
+            latest_s = now_s + settings.future_limit_s
+            stage(engine, objects, found, choice, condition, latest_s=latest_s, progress=progress)
             # From here on, what the user wrote is part of what the engine runs.
             engine.lock(output)
-            choice = choose(options.kind, table.columns, options.told)
-            condition = parse(engine, options.where, table.columns) if options.where else None
-            judge(engine, table, choice, condition, latest_s=now_s + settings.future_limit_s)
+            judge(engine, found.columns, choice, condition)
             if options.kind != "interactions":
                 supersede(engine)
-            report = find(engine, source, table, choice, options.kind, is_strict=options.is_strict)
+            report = find(engine, found, choice, is_strict=options.is_strict)
             if target is None or report.problems:
                 return report
             files = _write(engine, output, choice, options)
@@ -103,15 +104,6 @@ def prepare(
             progress("writing", n / len(files))
             objects.upload(file, join(target, file.name))
     return msgspec.structs.replace(report, written=[join(target, file.name) for file in files])
-
-
-def _wanted(options: Options) -> Wanted:
-    def names(n: int) -> Sequence[str]:
-        known = MOVIELENS[options.kind]
-        return known if n == len(known) else numbered(n)
-
-    paths = (*options.told.fields.values(), *options.told.keep)
-    return Wanted(options.format, options.records, names, paths)
 
 
 def _write(engine: Engine, output: Path, choice: Choice, options: Options) -> list[Path]:

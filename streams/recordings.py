@@ -9,13 +9,13 @@ repeated word for word is one event.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from models.errors import InvalidEvent, InvalidRecord
+from models.errors import InvalidEvent, InvalidRecord, UnreadableRecording
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from streams.columns import Choice
 from streams.objects import Objects
@@ -91,7 +91,7 @@ class Recording:
         )
         extra = {name: found.get(path) for name, path in (format_.extra if format_ else {}).items()}
         has_user = as_ == "users" and (format_ is None or format_.has_users)
-        needed = [found.columns[n] for n in self.choice.fields.values() if isinstance(n, int)]
+        needed = found.needed(self.choice)
         for place, values in rows(self._objects, found, needed=needed, after=after):
             try:
                 if isinstance(values, InvalidRecord):
@@ -150,6 +150,14 @@ def _event(checked: Checked, extra: Mapping[str, Any], *, has_user: bool) -> Put
     return PutEvents(
         str(extra.get("SESSION_ID") or user), [event], user_id=user if is_known else None
     )
+
+
+def none_good(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
+    """The error that a source without a good row is, with the first reasons."""
+    if not first:
+        return UnreadableRecording(f"{recording.found.source}: it has no row that can be used")
+    shown = "; ".join(f"{recording.found.where(place)}: {reason}" for place, reason in first[:3])
+    return UnreadableRecording(f"{recording.found.source}: no row is good: {shown}")
 
 
 def grouped(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,9 @@ from models.errors import InvalidEvent, UnreadableRecording
 from models.events import PutEvents
 from models.settings import Settings
 from models.tokens import Receipt
-from streams.recordings import Owner, Row, grouped, read
+from streams.objects import Object, Objects
+from streams.reading.asked import Asked
+from streams.recordings import Owner, Recording, Row, grouped, none_good
 from streams.topics import Topics, topic_ids
 from streams.tracker import Tracker
 
@@ -64,26 +67,27 @@ class ReplayReport:
 
 
 def replay(
-    path: Path,
+    source: Path | str,
     settings: Settings,
     *,
-    format_: str | None = None,
+    asked: Asked | None = None,
     as_: Owner = "users",
     rate: float | None = None,
     speed: float | None = None,
     events_per_message: int = 1,
     resume: bool = False,
+    on_recognised: Callable[[Recording], None] | None = None,
     on_progress: Callable[[ReplayReport], None] | None = None,
     progress_bar: bool = True,
 ) -> ReplayReport:
-    """What came of sending a recorded file to the event topics.
+    """What came of sending recorded events to the event topics.
 
     Ctrl-C ends it early but in order: what is under way is waited for and noted first.
 
     Parameters
     ----------
-    format_, as_
-        As `streams.recordings.read` takes them.
+    source, asked, as_
+        As `streams.recordings` takes them.
     rate
         Events a second, at most; as many as Kafka takes when not given.
     speed
@@ -91,8 +95,10 @@ def replay(
     events_per_message
         How many neighbouring rows of one session may share a message, 1 to 10.
     resume
-        Go on where an earlier replay of the same file to the same topics ended, if it did not
+        Go on where an earlier replay of the same files to the same topics ended, if it did not
         finish.
+    on_recognised
+        Told what the source was recognised as, before anything is sent.
     on_progress
         Told about every second how far it is, and at the end.
     progress_bar
@@ -103,19 +109,18 @@ def replay(
     Unavailable
         When Kafka fails on the way, after noting how far it came.
     UnreadableRecording
-        When the file's format is unknown.
+        When the source is in no known format, is damaged, or has no good row.
     """
     pace = _Pace(rate, speed)
-    note = _Note.of(path, settings, as_)
+    objects = Objects(settings.buckets_dir)
+    recording = Recording(str(source), asked or Asked(), objects)
+    if on_recognised is not None:
+        on_recognised(recording)
+    note = _Note.of(recording, settings, as_)
     start = note.load() if resume else 0
     report = ReplayReport(resumed_after_line=start, line=start)
-    rows = read(
-        path,
-        now_s=time.time(),
-        format_=format_,
-        as_=as_,
-        future_limit_s=settings.future_limit_s,
-        after_line=start,
+    rows = recording.events(
+        now_s=time.time(), as_=as_, future_limit_s=settings.future_limit_s, after=start
     )
     with (
         closing(rows),
@@ -139,6 +144,8 @@ def replay(
             sending.settle(0)
         finally:
             sending.end()
+    if report.is_finished and report.n_bad_rows == report.rows and not start:
+        raise none_good(recording, report.bad_rows)
     return report
 
 
@@ -235,14 +242,16 @@ class _Note:
     path: Path
 
     @classmethod
-    def of(cls, recording: Path, settings: Settings, as_: Owner) -> _Note:
-        """The note of this very file, unchanged, sent to these very topics."""
+    def of(cls, recording: Recording, settings: Settings, as_: Owner) -> _Note:
+        """The note of these very files, unchanged, read like this, sent to these very topics."""
         topics = Topics.of(settings)
-        stat = recording.stat()
+        found = recording.found
         ids = topic_ids(settings, [topics.clicks, topics.purchases])
-        whole = (str(recording.resolve()), stat.st_size, stat.st_mtime_ns, as_, sorted(ids.items()))
+        files = [_identity(each) for each in found.files]
+        whole = (files, found.name, found.asked, as_, sorted(ids.items()))
         digest = hashlib.blake2b(repr(whole).encode(), digest_size=12).hexdigest()
-        return cls(settings.data_dir / "replay" / f"{recording.name[:80]}.{digest}")
+        name = re.sub(r"[^\w.-]", "_", found.source.rstrip("/").rpartition("/")[2])[:80]
+        return cls(settings.data_dir / "replay" / f"{name}.{digest}")
 
     def load(self) -> int:
         """The line to go on after; 0 when there is no note."""
@@ -265,6 +274,14 @@ class _Note:
     def remove(self) -> None:
         """There is nothing left to go on with."""
         self.path.unlink(missing_ok=True)
+
+
+def _identity(file: Object) -> tuple[object, ...]:
+    """What tells a file from another, and from itself before a change."""
+    if file.url.startswith("s3://"):
+        return (file.url, file.size)
+    path = Path(file.url).resolve()
+    return (str(path), file.size, path.stat().st_mtime_ns)
 
 
 def _good(rows: Iterable[Row], report: ReplayReport) -> Iterator[tuple[int, PutEvents]]:

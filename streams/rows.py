@@ -1,80 +1,115 @@
-"""Rows of CSV objects, one at a time: a dataset of any size passes through bounded memory."""
+"""Rows of a dataset by its schema, one at a time: what an import or a deletion reads.
+
+Files are of any format that `streams.reading` knows. A column is the one of that name, in any case;
+where one lacks, what its format or its other names say.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from models.errors import InvalidInput, InvalidRecord
-from models.rows import Rows
-from models.schemas import Schema
+from models.errors import CannotPrepare, InvalidRecord
+from models.rows import columns_of, lacking, typed
+from models.schemas import Column, Schema
+from streams.columns import DATASETS, Kind, short_names
 from streams.objects import Objects
+from streams.reading.asked import Asked
+from streams.reading.fields import TIMES, Checker, Source, present
+from streams.reading.reader import Recognised, recognise, rows
 
-MAX_LINE_BYTES = 1024 * 1024
-
-_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
+"""Fields that are checked alike by every reader."""
 
 
 class Row(NamedTuple):
-    """One row: the object and the line where it ends, and what it says or what is wrong with it."""
+    """One row: the object and the line where it begins, and what it says or what is wrong."""
 
-    url: str
-    line: int
+    where: str
     values: dict[str, Any] | InvalidRecord
 
 
-def read(objects: Objects, location: str, schema: Schema) -> Iterator[Row]:
-    """The rows of an object, or of all objects in a folder; blank lines are none.
+class Rows:
+    """The rows of an object, of the objects of a folder, or of those that a pattern fits.
+
+    Parameters
+    ----------
+    latest_s
+        A time after this lies in the future.
 
     Raises
     ------
     InvalidInput
-        An object lacks columns of the schema, is no CSV, or has a line of more than 1 MiB.
+        The first object lacks columns of the schema.
+    UnreadableRecording
+        It is no data, damaged, or two readings fit.
     ObjectNotFound, ObjectRefused, Unavailable
         As `streams.objects` says.
     """
-    for each in objects.find(location):
-        with objects.open(each.url) as stream:
-            yield from _rows(each.url, stream, schema)
 
+    def __init__(
+        self, objects: Objects, location: str, schema: Schema, kind: Kind, *, latest_s: float
+    ) -> None:
+        self.found = recognise(objects, location, Asked(), kind)
+        self.n_bytes = sum(file.size for file in self.found.files)
+        self._objects = objects
+        self._schema = schema
+        self._sources = _sources(self.found, schema)
+        plain = {name: self._sources[name] for name in self._sources if name in _PLAIN}
+        nullable = frozenset(column.name for column in schema.columns if column.is_nullable)
+        self._check = Checker(plain, self.found.reading, latest_s=latest_s, optional=nullable)
 
-def _rows(url: str, stream: BinaryIO, schema: Schema) -> Iterator[Row]:
-    reader = csv.reader(_lines(url, stream), strict=True)
-    rows: Rows | None = None
-    while True:
+    def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Row]:
+        """All rows, in their order; blank lines are none."""
+        found = self.found
+        needed = [each.column for each in self._sources.values() if each.column in found.columns]
+        for place, values in rows(self._objects, found, needed=needed, on_bytes=on_bytes):
+            yield Row(found.where_in_full(place), self._said(values))
+
+    def _said(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
+        if isinstance(row, InvalidRecord):
+            return row
         try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            if rows is None:
-                raise InvalidInput(f"{url}: the header is no CSV: {error}") from error
-            yield Row(url, reader.line_num, InvalidRecord(f"not a row of CSV: {error}"))
-            continue
-        if fields is None:
-            break
-        if not fields:
-            continue
-        if rows is None:
-            rows = Rows.of(schema, fields)
-            continue
-        yield Row(url, reader.line_num, _said(rows, fields))
-    if rows is None:
-        raise InvalidInput(f"{url} is empty: it must begin with a header")
+            checked = self._check(row).values
+            said = {
+                column.name: _value(column, checked[column.name])
+                if column.name in checked
+                else typed(column, present(self._sources[column.name].get(row)))
+                for column in self._schema.columns
+            }
+        except InvalidRecord as error:
+            return error
+        return {name: value for name, value in said.items() if value is not None}
 
 
-def _said(rows: Rows, fields: list[str]) -> dict[str, Any] | InvalidRecord:
+def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
+    """Where each column of the schema comes from."""
+    short = dict(zip(short_names(found.columns, found.each), found.columns, strict=True))
+    called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
+    sources = {name: Source(found.get(column), column) for name, column in called.items()}
+    missing = [column for column in schema.columns if column.name not in called]
+    if not missing:
+        return sources
     try:
-        return rows.values(fields)
-    except InvalidRecord as error:
-        return error
+        others = found.sources(found.choose())
+    except CannotPrepare:
+        others = {}
+    for column in missing:
+        if column.name in others:
+            sources[column.name] = others[column.name]
+        elif found.is_mapping and column.is_nullable:
+            # A key that no record has yet.
+            sources[column.name] = Source(found.get(column.name), column.name)
+        else:
+            raise lacking([column.name for column in missing])
+    return sources
 
 
-def _lines(url: str, stream: BinaryIO) -> Iterator[str]:
-    number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise InvalidInput(f"{url}: line {number} has more than {MAX_LINE_BYTES} bytes")
-        # What is not UTF-8 makes a bad value of its column, and nothing of the lines around it.
-        text = line.decode(errors="surrogateescape")
-        yield text.removeprefix(_BOM) if number == 1 else text
+def _value(column: Column, value: Any) -> Any:  # noqa: ANN401  what the checks gave
+    if column.name in TIMES and value is not None:
+        # Whole seconds, as the type of the column says.
+        return math.floor(value)
+    if value is None and not column.is_nullable:
+        raise InvalidRecord(f"{column.name}: empty")
+    return value

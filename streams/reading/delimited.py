@@ -176,13 +176,12 @@ def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str
     by_name = "\t" if name.endswith((".tsv", ".tab")) else "," if name.endswith(".csv") else ""
     scores: dict[str, tuple[float, ...]] = {}
     for separator in NAMES:
-        widths = [len(split(line, separator) or ()) for line in sample]
-        # Lines of a record that goes on over several have no width of their own.
-        usual = max((width for width in set(widths) if width > 1), key=widths.count, default=0)
-        if not usual or (separator == " " and scores):
+        first = split(sample[0], separator) or ()
+        if len(first) < 2 or (separator == " " and scores):
             continue
-        share = widths.count(usual) / len(widths)
-        n_known = known(split(sample[0], separator) or ())
+        widths = [len(split(line, separator) or ()) for line in sample]
+        share = widths.count(len(first)) / len(widths)
+        n_known = known(first)
         scores[separator] = (n_known, round(share, 1), separator == "::", separator == by_name)
     if not scores:
         return by_name or ","

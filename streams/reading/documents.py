@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.documents import list_at
+from streams.reading.lists import list_at
 from streams.reading.texts import Line, is_text
 
-MAX_RECORD_CHARS = 8 * 1024 * 1024
+MAX_RECORD_CHARS = 1024 * 1024
 """A record of a JSON list may not be longer."""
 
 NOT_TEXT = "not UTF-8 text"

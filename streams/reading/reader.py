@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
-from streams.columns import Choice, Evidence, Kind, choose, is_known
+from streams.columns import Choice, Evidence, Kind, choose, is_known, plain
 from streams.objects import Object, Objects
 from streams.reading import delimited, documents, known, sheets
 from streams.reading.asked import Asked
@@ -136,7 +136,8 @@ class Recognised:
         constants = dict(self.format.constants) if self.format else {}
         if not self.is_named and self.format is None and not self._is_told(told.fields):
             usual = roles(self.columns, self.sample, self.kind, self.reading)
-        evidence = Evidence(usual, constants, self._times, self.format.name if self.format else "")
+        name = self.format.name if self.format else ""
+        evidence = Evidence(usual, constants, self._times, name, self.each)
         return choose(self.kind, self.columns, told, evidence)
 
     def _is_told(self, fields: Mapping[str, str]) -> bool:
@@ -146,6 +147,10 @@ class Recognised:
         """Whether the values of a column that are known so far are times."""
         get = self.get(column)
         return traits([get(row) for row in self.sample], self.reading).is_time
+
+    def needed(self, choice: Choice) -> list[str]:
+        """The columns that a choice uses."""
+        return [self.columns[n] for n in choice.fields.values() if isinstance(n, int)]
 
     def sources(self, choice: Choice) -> dict[str, Source]:
         """Where each field of a choice comes from."""
@@ -210,9 +215,9 @@ def recognise(
             if not isinstance(row.values, InvalidRecord)
         )  # fmt: skip
         if is_mapping:
-            columns = _keys(rows, each, format_, asked)
+            columns = keys_of(rows, each, format_, asked)
         _check(columns)
-    what = f"{format_.name} ({format_.title}), {why}" if format_ else f"{file.shape} by its columns"
+    what = f"{format_.name} ({format_.title}), {why}" if format_ else file.shape
     said = (what, *file.said, *((f"one row for each of {each}",) if each else ()), *selection.said)
     return Recognised(source, selection.files, file.shape, tuple(columns), is_mapping, format_,
                       each, rows, is_named, reading, asked, kind, said)  # fmt: skip
@@ -270,14 +275,18 @@ def _same_columns(file: _File, found: Recognised, needed: Sequence[str]) -> Call
         own = tuple(named)
     if found.is_mapping:
         return lambda one: _as_mapping(one, own)
-    missing = [column for column in needed if column not in own]
+    if own == found.columns:
+        return lambda one: one
+    # Names are the same in any case, and whatever stands between their letters.
+    alike = {plain(column): n for n, column in enumerate(own)}
+    places = {column: own.index(column) if column in own else alike.get(plain(column), -1)
+              for column in found.columns}  # fmt: skip
+    missing = [column for column in needed if places[column] < 0]
     if missing:
         raise UnreadableRecording(
             f"no column {', '.join(missing)} among {', '.join(own)}, unlike the first file"
         )
-    if own == found.columns:
-        return lambda one: one
-    at = [own.index(column) if column in own else -1 for column in found.columns]
+    at = list(places.values())
     return lambda one: (
         one if isinstance(one, InvalidRecord) else [one[n] if n >= 0 else "" for n in at]
     )
@@ -316,8 +325,8 @@ def _as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  an
     return dict(zip(columns, record, strict=False))
 
 
-def _keys(
-    rows: Sequence[Mapping[str, Any]], each: str, format_: Format | None, asked: Asked
+def keys_of(
+    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, asked: Asked
 ) -> tuple[str, ...]:
     """The columns of rows that are mappings, in the order of their appearance."""
     keys: dict[str, None] = {}

@@ -32,6 +32,8 @@ _NON_ASCII = re.compile(rb"[\x80-\xff]+")
 # A letter of cp1252 beside a letter of ASCII: a word, and not some bytes of no meaning.
 _WORD = re.compile(rb"[A-Za-z][\xc0-\xd6\xd8-\xf6\xf8-\xff]|[\xc0-\xd6\xd8-\xf6\xf8-\xff][A-Za-z]")
 
+_NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+
 codecs.register_error("mark", lambda error: (MARK, error.end))  # type: ignore[attr-defined]
 
 Line = str | InvalidRecord
@@ -70,7 +72,8 @@ def encoding_of(head: bytes, told: str) -> Encoding:
     if len(head) >= 4 and max(evens, odds) > 0.4 * half and min(evens, odds) < 0.05 * half:
         name = "utf-16-le" if odds > evens else "utf-16-be"
         return Encoding(name, f"{name}, by its zero bytes")
-    return _eight_bits(head)
+    # JSON has no other encoding.
+    return Encoding("utf-8") if head.lstrip()[:1] in {b"[", b"{"} else _eight_bits(head)
 
 
 def _eight_bits(head: bytes) -> Encoding:
@@ -82,7 +85,8 @@ def _eight_bits(head: bytes) -> Encoding:
         try:
             found.group().decode()
         except UnicodeDecodeError:
-            if not _WORD.search(head, max(0, found.start() - 1), found.end() + 1):
+            is_word = _WORD.search(head, max(0, found.start() - 1), found.end() + 1)
+            if not is_word or _NO_CP1252.search(found.group()):
                 return Encoding("utf-8")
             n_words += 1
         else:

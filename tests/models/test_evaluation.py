@@ -257,8 +257,8 @@ def test_item_neighbours_are_trained_again_and_again() -> None:
 
 def test_quality_on_real_sessions(local: Local) -> None:
     """Floors far under what is measured: they catch what is broken, not what is noise."""
-    found, n_bad = interactions(read(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
-    assert (len(found), n_bad) == (116_285, 0)
+    found, bad = interactions(read(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
+    assert (len(found), bad) == (116_285, [])
     planned = steps(in_order(found)[:8000], "sessions", max_queries=1500)
     rivals = orders(local, list(ORDERS)) | {"co-visitation": BASELINES["co-visitation"]()}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import PutEvents
-from models.rows import Rows, event_of, record_of, together
+from models.rows import columns_of, event_of, lacking, record_of, together, typed
 from models.schemas import Schema, parse_schema
 
 NOW_S = 1.8e9
@@ -39,56 +39,41 @@ INTERACTIONS = schema(USER_ID="string", ITEM_ID="string", TIMESTAMP="long")
 )
 def test_values_have_the_types_of_the_schema(kind: object, text: str, value: object) -> None:
     """Text becomes what its column says; what is empty and may be is left out."""
-    said = Rows.of(schema(ONE=kind), ["ONE"]).values([text])
-
-    assert said == ({} if value is None else {"ONE": value})
+    assert typed(schema(ONE=kind).columns[0], text or None) == value
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "why"),
     [
-        ("long", "1.5", r"ONE is '1.5', not of type long"),
+        ("long", "1.5", r"ONE: not of type long: '1.5'"),
         ("long", "1_000", r"not of type long"),
         ("long", "9" * 30, r"not of type long"),
         ("double", "nan", r"not of type double"),
         ("boolean", "yes", r"not of type boolean"),
-        ("string", "", r"ONE is empty"),
-        ("string", "\udcff", r"ONE is not UTF-8"),
+        ("string", "", r"ONE: empty"),
     ],
 )
 def test_bad_values_name_their_column(kind: object, text: str, why: str) -> None:
     """Each says which column, and what stands there."""
     with pytest.raises(InvalidRecord, match=why):
-        Rows.of(schema(ONE=kind), ["ONE"]).values([text])
+        typed(schema(ONE=kind).columns[0], text or None)
 
 
 def test_missing_columns_have_amazons_words() -> None:
     """All that lack are named."""
-    with pytest.raises(
-        InvalidInput,
-        match=r"^Input CSV is missing the following columns:\[USER_ID, TIMESTAMP\]$",
-    ):
-        Rows.of(INTERACTIONS, ["USERID", "ITEM_ID"])
+    assert str(lacking(["USER_ID", "TIMESTAMP"])) == (
+        "Input CSV is missing the following columns:[USER_ID, TIMESTAMP]"
+    )
 
 
 def test_columns_are_named_in_any_case() -> None:
     """Unless two of them are one column of the schema; those that are none may repeat."""
-    header = ["more", " item_id", "User_Id", "timestamp", "MORE"]
-    said = Rows.of(INTERACTIONS, header).values(["", "i", "u", "7", ""])
-
-    assert said == {"USER_ID": "u", "ITEM_ID": "i", "TIMESTAMP": 7}
+    header = ["more", " item_id", "User_Id", "MORE"]
+    assert columns_of(INTERACTIONS, header) == {"ITEM_ID": " item_id", "USER_ID": "User_Id"}
     with pytest.raises(
         InvalidInput, match=r"^Input CSV has several columns for USER_ID:\[user_id, USER_ID\]$"
     ):
-        Rows.of(INTERACTIONS, ["user_id", "ITEM_ID", "TIMESTAMP", "USER_ID"])
-
-
-def test_a_row_of_another_width_is_bad() -> None:
-    """Too short and too long alike."""
-    rows = Rows.of(INTERACTIONS, ["TIMESTAMP", "USER_ID", "ITEM_ID"])
-    for fields in (["1", "u"], ["1", "u", "i", "x"]):
-        with pytest.raises(InvalidRecord, match=f"{len(fields)} columns instead of 3"):
-            rows.values(fields)
+        columns_of(INTERACTIONS, ["user_id", "ITEM_ID", "TIMESTAMP", "USER_ID"])
 
 
 def test_a_row_is_an_event_with_all_it_says() -> None:

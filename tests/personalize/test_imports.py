@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.personalize.control import INTERACTIONS, schema_text
 from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings, service
@@ -60,31 +63,46 @@ def test_bad_rows_are_told_of(jobs_service: Service) -> None:
     )
     assert too_many["status"] == "CREATE FAILED"
     assert "750 of 1500 rows are bad" in too_many["failureReason"]
-    assert "too far in the future" in too_many["failureReason"]
+    assert "TIMESTAMP: in the future" in too_many["failureReason"]
     assert before == {}
     assert nothing["status"] == "CREATE FAILED"
     assert "no object at s3://data/nowhere/" in nothing["failureReason"]
     assert some["status"] == "ACTIVE"
     assert some["failureReason"].startswith(
-        "2 of 500 rows were left out: s3://data/bad/few.csv line 5: ITEM_ID is empty; "
+        "2 of 500 rows were left out: s3://data/bad/few.csv line 5: ITEM_ID: empty; "
     )
-    assert "line 9: TIMESTAMP is 'yesterday', not of type long" in some["failureReason"]
+    assert "line 9: TIMESTAMP: not a time: 'yesterday'" in some["failureReason"]
     assert one.counts("bad")["events"] == 498
 
 
-def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) -> None:
-    """Another goes on where it was, though late rows are older than all that is kept of a user."""
-    one = jobs_service
-    dataset = one.dataset(new_group(one, "killed"), "INTERACTIONS", schema_text(*INTERACTIONS))
+@pytest.mark.parametrize("packed", ["csv", "jsonl-gz"])
+def test_a_killed_runner_leaves_every_row_in_effect_once(
+    jobs_service: Service, packed: str
+) -> None:
+    """Another goes on where it was, though late rows are older than all that is kept of a user.
+
+    Packed files are read again up to that row.
+    """
+    one, name = jobs_service, f"killed-{packed}"
+    dataset = one.dataset(new_group(one, name), "INTERACTIONS", schema_text(*INTERACTIONS))
     # Of few users, newest first: what is kept of them cannot tell that an old row was there.
     rows = [
         {"USER_ID": f"u{n % 7}", "ITEM_ID": f"m{n % 50}", "TIMESTAMP": START_S - n}
         for n in range(12_000)
     ]
-    where = one.put("data", "killed.csv", csv_text(INTERACTIONS, rows))
-    job = one.import_job("killed", dataset, where)
+    where = one.put("data", f"{name}.csv", csv_text(INTERACTIONS, rows))
+    if packed == "jsonl-gz":
+        # Two rows stand in each record.
+        texts = [json.dumps({"rows": pair}) for pair in zip(rows[::2], rows[1::2], strict=True)]
+        where = f"s3://data/{name}/"
+        for n in range(2):
+            half = "\n".join(texts[n * 3000 : (n + 1) * 3000]).encode()
+            one.s3.put_object(
+                Bucket="data", Key=f"{name}/part-{n}.jsonl.gz", Body=gzip.compress(half)
+            )
+    job = one.import_job(name, dataset, where)
     one.stack.wait(
-        lambda: one.counts("killed").get("events", 0) > 2500, "2500 rows are in effect", PATIENCE_S
+        lambda: one.counts(name).get("events", 0) > 2500, "2500 rows are in effect", PATIENCE_S
     )
     runner = one.stack.processes[-1]
     runner.send_signal(signal.SIGKILL)
@@ -96,12 +114,12 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(jobs_service: Service) 
     ended = one.ended(one.import_of(job))
 
     assert under_way == "CREATE IN_PROGRESS"
-    assert (told["path"], told["status"]) == ("dataset-import-job/killed", under_way)
+    assert (told["path"], told["status"]) == (f"dataset-import-job/{name}", under_way)
     assert (told["what"], told["known"]) == ("rows sent", len(rows))
     assert 2000 <= told["done"] <= len(rows)
-    assert f"killed: {under_way}, rows sent {told['done']} of {len(rows)}" in text
+    assert f"{name}: {under_way}, rows sent {told['done']} of {len(rows)}" in text
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
-    assert one.counts("killed")["events"] == len(rows)
+    assert one.counts(name)["events"] == len(rows)
 
 
 def test_rows_beyond_the_limits_are_told_of(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,9 @@ from models.settings import Settings
 from streams.columns import Told
 from streams.findings import Report
 from streams.prepare import Options, prepare
+from streams.reading.asked import Asked
+
+_READING = {field.name for field in dataclasses.fields(Asked)} - {"told"}
 
 NOW_S = 1_700_000_000.0
 
@@ -68,13 +72,14 @@ class Preparing:
     def __call__(
         self, source: str | bytes | Path, name: str = "input.csv", **options: Any
     ) -> Prepared:
-        """Prepare it, with options of `Options` and of `Told`."""
+        """Prepare it, with options of `Options`, `Asked` and `Told`."""
         if not isinstance(source, Path):
             path = self._folder / name
             path.write_bytes(source.encode() if isinstance(source, str) else source)
             source = path
         told = Told(**{key: options.pop(key) for key in Told._fields if key in options})
-        wanted = Options(told=told, is_strict=False, **options)
+        reading = {key: options.pop(key) for key in _READING if key in options}
+        wanted = Options(asked=Asked(told=told, **reading), is_strict=False, **options)
         target = self._folder / "output"
         report = prepare(str(source), str(target), Settings(), wanted, now_s=NOW_S)
         return Prepared(report, target)

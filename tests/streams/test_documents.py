@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import UnreadableRecording
-from streams.documents import MAX_TEXT_CHARS, list_at
+from streams.reading.lists import MAX_TEXT_CHARS, list_at
 
 leaves = (
     st.none()

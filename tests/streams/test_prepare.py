@@ -18,11 +18,11 @@ from models.errors import CannotPrepare, InvalidRecord
 from models.rows import event_of, record_of
 from models.schemas import check_columns, parse_schema
 from models.settings import Settings
-from streams import rows
 from streams.columns import Kind
 from streams.findings import Report
 from streams.objects import Objects
 from streams.prepare import Options, prepare
+from streams.rows import Rows
 from tests.buckets import s3_server, use_aws_environment
 from tests.conftest import recorded
 from tests.streams.preparing import CSV, LIST, NOW_S, Preparing
@@ -219,7 +219,8 @@ def test_what_is_written_is_imported_here(run: Preparing) -> None:
         dataset_type: Any = kind.upper()
         columns = parse_schema(schema)
         check_columns(columns, dataset_type, None)
-        read = list(rows.read(Objects(""), str(prepared.folder / f"{kind}.csv"), columns))
+        where = str(prepared.folder / f"{kind}.csv")
+        read = list(Rows(Objects(""), where, columns, kind, latest_s=NOW_S).read())
         assert len(read) == prepared.report.kept.rows == text.count("\n") - 1
         for row in read:
             assert not isinstance(row.values, InvalidRecord)

@@ -26,6 +26,9 @@ from models.events import PutEvents, parse
 from models.settings import Settings
 from ops.embedded import Server, start_broker
 from streams import replay as module
+from streams.objects import Objects
+from streams.reading.asked import Asked
+from streams.recordings import Recording
 from streams.replay import ReplayReport, replay
 from streams.topics import Topics, ensure_topics
 from tests.servers import own_port
@@ -92,6 +95,11 @@ def recording(folder: Path, n: int) -> Path:
     rows = (f"u{k % 50},i{k},click,{FIRST_S + k}\n" for k in range(n))
     path.write_text("user,item,type,ts\n" + "".join(rows))
     return path
+
+
+def read_as(path: Path) -> Recording:
+    """The recording in a file."""
+    return Recording(str(path), Asked(), Objects())
 
 
 def sent(settings: Settings, topic: str) -> list[PutEvents]:
@@ -260,21 +268,21 @@ def test_a_note_belongs_to_the_file_and_the_topics(settings: Settings, tmp_path:
     path = recording(tmp_path, 10)
     folder = settings.data_dir / "replay"
     replay(path, settings)
-    note = module._Note.of(path, settings, "users")
+    note = module._Note.of(read_as(path), settings, "users")
     assert note.path.parent == folder
-    assert note == module._Note.of(path, settings, "users")
-    assert note != module._Note.of(path, settings, "sessions")
+    assert note == module._Note.of(read_as(path), settings, "users")
+    assert note != module._Note.of(read_as(path), settings, "sessions")
     other = settings.model_copy(update={"topic_prefix": f"{uuid.uuid4().hex}."})
     ensure_topics(other)
-    assert note != module._Note.of(path, other, "users")
-    path.write_text(path.read_text() + "u,i,click,1\n")
-    assert note != module._Note.of(path, settings, "users")
+    assert note != module._Note.of(read_as(path), other, "users")
+    path.write_text(path.read_text() + "u,i,click,1600000000\n")
+    assert note != module._Note.of(read_as(path), settings, "users")
 
 
 def test_a_damaged_note_is_told(settings: Settings, tmp_path: Path) -> None:
     """Rather than guess where to go on, the error names the file to delete."""
     path = recording(tmp_path, 10)
-    note = module._Note.of(path, settings, "users")
+    note = module._Note.of(read_as(path), settings, "users")
     note.save(3)
     note.path.write_text("three")
     with pytest.raises(UnreadableRecording, match=str(note.path)):

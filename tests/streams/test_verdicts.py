@@ -36,7 +36,7 @@ def test_every_reason_to_drop_a_row_is_told(run: Preparing) -> None:
         "u\x01,i,1600000000": "USER_ID: control characters",
         "u,i,": "TIMESTAMP: empty",
         "u,i,yesterday": "TIMESTAMP: not a time",
-        "u,i,nan": "TIMESTAMP: not a time",
+        "u,i,nan": "TIMESTAMP: empty",
         "u,i,2020-13-01": "TIMESTAMP: not a time",
         "u,i,1_600_000_000": "TIMESTAMP: not a time",
         "u,i,12345": "TIMESTAMP: before 1990",
@@ -45,7 +45,7 @@ def test_every_reason_to_drop_a_row_is_told(run: Preparing) -> None:
         "u,i,1e300": "TIMESTAMP: in the future",
         "u,i": "not 3 columns",
         "u,i,1600000000,x": "not 3 columns",
-        '"u,i,1600000000': "quotes that do not fit",
+        '"u,i,1600000000': "a quote that does not close",
         'u,i"i,1600000000': "quotes that do not fit",
         "u,i,1600000000\x00": "not UTF-8 text",
         f"u,i,{'1' * 1_100_000}": "line of more than 1048576 characters",
@@ -62,8 +62,8 @@ def test_every_reason_to_drop_a_row_is_told(run: Preparing) -> None:
     assert prepared.dropped == expected
     assert len(prepared.rows) == len(bad) + 1
     assert prepared.report.rows == 2 * len(bad) + 1
-    latin = "user,item,ts\nu,i,1600000000\nf\xfcr,i,1600000000\n".encode("latin-1")
-    assert run(latin).dropped == {"not UTF-8 text": ["line 3"]}
+    mixed = "user,item,ts\nü,i,1600000000\n".encode() + b"f\xfcr,i,1600000000\n"
+    assert run(mixed).dropped == {"not UTF-8 text": ["line 3"]}
 
 
 def test_only_the_first_rows_of_a_reason_are_named(run: Preparing) -> None:
