@@ -1,0 +1,56 @@
+"""What `recommender up` does around its children, without starting all of them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from models.errors import CannotStart, NotConfigured
+from models.running import announced, located
+from models.settings import Settings
+from ops.leftovers import exclusive
+from ops.stack import _api_port, _metrics
+
+
+def test_a_port_is_only_replaced_where_nobody_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default one may be; the choice is told."""
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=rf"port {port} is taken by \S+"):
+            _api_port(Settings(port=port), said.append)
+        monkeypatch.setattr(Settings.model_fields["port"], "default", port)
+        Settings.model_rebuild(force=True)
+        try:
+            other = _api_port(Settings(), said.append)
+        finally:
+            monkeypatch.undo()
+            Settings.model_rebuild(force=True)
+    assert other != port
+    assert said == [said[0]]
+    assert f"listens on {other} instead" in said[0]
+
+
+def test_children_have_metrics_on_ports_of_their_own() -> None:
+    """None has one where no port is configured."""
+    assert _metrics(Settings(metrics_port=9100), 2) == {"RECOMMENDER_METRICS_PORT": "9102"}
+    assert _metrics(Settings(), 2) == {"RECOMMENDER_METRICS_PORT": "0"}
+
+
+def test_servers_are_found_while_they_run_and_without_their_password(tmp_path: Path) -> None:
+    """A note that a killed supervisor left leads nowhere; a password is stored nowhere."""
+    settings = Settings(data_dir=tmp_path)
+    full = Settings(kafka="k:9092", redis="redis://u:Pl4nted@h:1/0", data_dir=tmp_path)
+    with exclusive(tmp_path), announced(tmp_path, full, "http://a"):
+        note = tmp_path / "servers.json"
+        assert note.stat().st_mode & 0o077 == 0
+        assert "Pl4nted" not in note.read_text()
+        assert located(settings, needs_redis=False).kafka == "k:9092"
+        with pytest.raises(NotConfigured, match="wants a password"):
+            located(settings)
+        kept = note.read_bytes()
+    note.write_bytes(kept)
+    with pytest.raises(NotConfigured, match="no servers"):
+        located(settings, needs_redis=False)
