@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,10 @@ import pytest
 from models.errors import InvalidEvent
 from models.events import PutEvents
 from streams.reading.asked import Asked
+from streams.reading.known import FORMATS
 from streams.reading.shops import SNOWPLOW_COLUMNS
 from streams.recordings import read
+from tests.servers import ROOT
 
 NOW_S = 1_800_000_000.0
 
@@ -425,3 +428,13 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
     good, bad = said(tmp_path / "orders.jsonl", asked)
 
     assert (sorted(map(told, good)), bad) == (expected("orders"), [])
+
+
+def test_every_format_is_documented() -> None:
+    """The table has a row for each format that is known, and none for another."""
+    text = (ROOT / "docs" / "formats.md").read_text().partition("## Formats that are known")[2]
+    firsts = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+
+    assert {name for first in firsts for name in re.findall(r"`([a-z0-9-]+)`", first)} == {
+        each.name for each in FORMATS
+    }
