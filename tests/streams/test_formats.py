@@ -432,7 +432,7 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
 
 def test_every_format_is_documented() -> None:
     """The table has a row for each format that is known, and none for another."""
-    text = (ROOT / "docs" / "formats.md").read_text().partition("## Formats that are known")[2]
+    text = (ROOT / "docs" / "formats.md").read_text().partition("## What their columns mean")[2]
     firsts = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
 
     assert {name for first in firsts for name in re.findall(r"`([a-z0-9-]+)`", first)} == {
