@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,6 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
-    from models.events import PutEvents
-    from models.records import Kind, Properties
-    from models.tokens import Kind as TokenKind
     from streams.reading.asked import Asked
 
 WAIT_FOR_KAFKA_S = 2.0
@@ -168,60 +165,27 @@ def api() -> None:
     import uvicorn
 
     from api.app import create_app
-    from api.server import OneWrite
+    from api.connections import allow_connections
+    from api.server import server_options
     from models.store import Store, connect
 
+    allow_connections(settings.max_connections)
     with _kafka_for_api(settings) as kafka:
         app = create_app(settings, Store(connect(settings.redis), settings), kafka)
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=5,
-            http=OneWrite,
-        )
+        uvicorn.run(app, **server_options(settings))
 
 
 @contextlib.contextmanager
 def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     """Kafka as the API sees it; an API that starts before Kafka answers what it can meanwhile."""
     from api.services import Kafka
-    from streams.tracker import Tracker
+    from streams.publishing import Publisher
 
-    trackers: list[Tracker] = []
-    connecting = asyncio.Lock()
-
-    async def tracker() -> Tracker:
-        async with connecting:
-            if not trackers:
-                trackers.append(await asyncio.to_thread(Tracker, settings, block_s=0))
-        return trackers[0]
-
-    async def publish(message: PutEvents) -> str:
-        receipt = await asyncio.wrap_future((await tracker()).put_events(message))
-        return receipt.token()
-
-    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
-        opened = await tracker()
-        send = opened.put_items if kind == "items" else opened.put_users
-        return (await asyncio.wrap_future(send(group, records))).token()
-
-    async def incarnations() -> Mapping[TokenKind, str]:
-        return await asyncio.wrap_future((await tracker()).incarnations())
-
-    async def missing() -> list[str]:
-        try:
-            await tracker()
-            await incarnations()
-        except Unavailable as error:
-            return [f"kafka: {error}"]
-        return []
-
-    yield Kafka(publish, put, incarnations, missing)
-    for opened in trackers:
-        opened.close()
+    publisher = Publisher(settings)
+    try:
+        yield Kafka(publisher.publish, publisher.put, publisher.incarnations, publisher.missing)
+    finally:
+        publisher.close()
 
 
 @main.command()

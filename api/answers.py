@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -159,9 +160,12 @@ def json_response(content: object, status: int = 200) -> Response:
     return Response(encode(content), status, media_type="application/json")
 
 
-def error_response(status: int, kind: str, message: str) -> Response:
+def error_response(
+    status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """The one shape of an error; of one that passes by itself, with when to come again."""
     response = json_response(Error(ErrorBody(kind, message)), status)
+    response.headers.update(headers or {})
     if status in {429, 503}:
         response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response

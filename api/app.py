@@ -15,13 +15,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import forwarding, records, routes
 from api.answers import error_response
+from api.edge import Edge
 from api.effects import Effects
-from api.front import Front
+from api.front import Front, allowed, is_below
+from api.gates import Budget, Gate
 from api.impressions import Impressions
+from api.origins import Origins
 from api.personalize.auth import check_of
 from api.personalize.context import Context
 from api.personalize.operations import OPERATIONS
@@ -29,15 +33,16 @@ from api.personalize.shapes import described
 from api.personalize.targets import check_campaigns
 from api.personalize.wire import PREFIX, Wire
 from api.reference_page import serve_reference
-from api.services import Kafka, Services
+from api.services import Kafka, Looking, Services, gated
 from api.shadow import Shadow
-from api.traffic import count
+from api.traffic import CLIENT_CLOSED
 from models.errors import (
     InvalidEvent,
     InvalidRecord,
     InvalidRequest,
     InvalidToken,
     MessageRefused,
+    Overloaded,
     TooManyWaiting,
     Unavailable,
 )
@@ -47,9 +52,6 @@ from models.store import CONNECTION_ERRORS, Store
 from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
-
-DRAINED = 16
-"""Times the largest body that is read of one too large, before the connection is cut."""
 
 PAGE = files("api").joinpath("page.html").read_bytes()
 
@@ -64,7 +66,9 @@ def create_app(
         store=store,
         recommender=tenants.recommender(settings.group),
         tenants=tenants,
-        kafka=kafka,
+        kafka=gated(kafka, Gate(settings.max_publishing, "events", "Kafka")),
+        answering=Gate(settings.max_answering, "answers", "Redis"),
+        readiness=Looking(kafka, store),
         effects=Effects(store, kafka.incarnations, most=settings.after_max_waiting),
         impressions=Impressions(),
         clock=clock,
@@ -103,6 +107,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
+    app.state.origins = Origins(settings)
     app.include_router(routes.router)
     app.include_router(records.router)
     app.include_router(forwarding.router)
@@ -115,12 +120,14 @@ def create_app(
         (InvalidToken, 400, "invalid_token"),
         (TooManyWaiting, 429, "too_many_waiting"),
         (MessageRefused, 400, "refused"),
+        (Overloaded, 429, "overloaded"),
         (Unavailable, 503, "unavailable"),
         *((error, 503, "unavailable") for error in CONNECTION_ERRORS),
     ):
         app.add_exception_handler(error, _handler(status, kind))
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _internal_error)
     if settings.cors_origins:
         app.add_middleware(
@@ -128,6 +135,7 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["content-type"],
+            expose_headers=["retry-after"],
         )
         # AWS clients send headers of their own, and read one that only the wire has.
         personalize = CORSMiddleware(
@@ -135,13 +143,15 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["POST"],
             allow_headers=["*"],
-            expose_headers=["x-amzn-errortype", "x-amzn-requestid"],
+            expose_headers=["retry-after", "x-amzn-errortype", "x-amzn-requestid"],
         )
+    budget, timeout_s = Budget(settings.max_bodies_bytes), settings.body_timeout_s
     most = settings.max_body_bytes
     longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
-    app.add_middleware(Edge, max_body_bytes=most, longer=longer)
+    app.add_middleware(Edge, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer)
     most = settings.personalize_max_body_bytes
-    app.add_middleware(Beside, path=PREFIX, other=Edge(personalize, max_body_bytes=most))
+    beside = Edge(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
+    app.add_middleware(Beside, path=PREFIX, other=beside)
     return app
 
 
@@ -180,11 +190,24 @@ async def _invalid_request(_: Request, error: Exception) -> Response:
     return error_response(400, "invalid_request", text)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    kind = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "http_error")
-    detail = error.detail if isinstance(error, HTTPException) else ""
-    return error_response(status, kind, str(detail))
+KINDS = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large"}
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    headers = dict(error.headers or {})
+    if status == 405:
+        headers["allow"] = allowed(request.app, request.scope)
+    kind = "overloaded" if status == 503 else KINDS.get(status, "http_error")
+    return error_response(status, kind, str(error.detail), headers)
+
+
+async def _client_gone(request: Request, _: Exception) -> Response:
+    """Nobody reads it: for the count."""
+    LOG.debug("%s %s: the client went away", request.method, request.url.path)
+    return Response(status_code=CLIENT_CLOSED)
 
 
 async def _internal_error(_: Request, error: Exception) -> Response:
@@ -202,51 +225,5 @@ class Beside:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        asked = scope.get("path", "")
-        is_there = asked == self._path or asked.startswith(f"{self._path}/")
+        is_there = is_below(scope.get("path", ""), self._path)
         await (self._other if is_there else self._app)(scope, receive, send)
-
-
-class Edge:
-    """Bounds request bodies, and counts and times every request by its route.
-
-    Paths among `longer` have bounds of their own.
-    """
-
-    def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, longer: Mapping[str, int] | None = None
-    ) -> None:
-        self._app = app
-        self._max_body_bytes = max_body_bytes
-        self._longer = longer or {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, received, status = time.perf_counter(), 0, 500
-        most = self._longer.get(scope["path"], self._max_body_bytes)
-
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received <= most:
-                return message
-            # Reading on for a while lets the sender finish, and so hear what is wrong.
-            while message.get("more_body") and received <= DRAINED * most:
-                message = await receive()
-                received += len(message.get("body", b""))
-            raise HTTPException(413, f"a body may have {most} bytes")
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, bounded, noted)
-        finally:
-            count(getattr(scope.get("route"), "path", "none"), status, started=started)

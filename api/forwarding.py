@@ -19,9 +19,10 @@ async def forwarding(request: Request) -> Response:
     Errors of AWS are for operators only: they stand in `recommender status`.
     """
     services: Services = request.app.state.services
-    told = await tracker_status(
-        services.store.redis, services.settings.group, now_s=services.clock()
-    )
+    with services.answering:
+        told = await tracker_status(
+            services.store.redis, services.settings.group, now_s=services.clock()
+        )
     trackers = [
         Tracker(
             tracker,

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
 
+from api.answers import error_response
+from api.origins import Origins
+from api.personalize.wire import PREFIX, refused
 from api.reference import document
+from api.refusals import REFUSED, Refusal
 from api.routes import HOT, Answering
 from api.traffic import count
 
-GONE = 499
-"""Status that is counted for a request whose client did not wait for the answer."""
+METHODS = ("DELETE", "GET", "POST", "PUT")
 
 JSON = (b"content-type", b"application/json")
 
@@ -25,15 +28,30 @@ class Front(FastAPI):
 
     FastAPI's and Starlette's layers take as long as half a recommendation, and such a route has
     use for none of them: it reads no body, and its query string is checked by its own schema. What
-    a browser of another origin asks goes through them, for they know what it may be told.
+    a browser of another origin asks goes through them, for they know what it may be told; who may
+    not ask at all is refused before either.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
-        answering = None
-        if scope["type"] == "http" and scope["method"] == "GET":
-            answering = HOT.get(scope["path"])
-        if answering is None or b"origin" in dict(scope["headers"]):
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        method = scope["method"]
+        origins: Origins = self.state.origins
+        refusal = origins.refusal(method, headers)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send)
+            return
+        if method == "HEAD":
+            # What GET would answer, without the body.
+            scope, send, method = {**scope, "method": "GET"}, _headed(send), "GET"
+        elif method == "OPTIONS" and not self._is_preflight(headers):
+            await self._tell_methods(scope, receive, send)
+            return
+        answering = HOT.get(scope["path"]) if method == "GET" else None
+        if answering is None or b"origin" in headers:
             await super().__call__(scope, receive, send)
         else:
             await self._answer(answering, scope, receive, send)
@@ -50,8 +68,6 @@ class Front(FastAPI):
         started, status = time.perf_counter(), 500
         try:
             body = await answering(self.state.services, scope["query_string"], receive)
-        except ClientDisconnect:
-            status = GONE  # there is nobody to answer
         except Exception as error:  # noqa: BLE001  its handler decides, as behind FastAPI
             response: Response = await self._handler(error)(Request(scope), error)
             status = response.status_code
@@ -71,3 +87,60 @@ class Front(FastAPI):
             for kind in type(error).__mro__
             if kind in self.exception_handlers
         )
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        REFUSED.labels(refusal.kind.partition("_")[0]).inc()
+        is_aws = is_below(scope["path"], PREFIX)
+        response = refused(refusal) if is_aws else error_response(*refusal)
+        await response(scope, receive, send)
+        count("none", refusal.status, started=started)
+
+    def _is_preflight(self, headers: dict[bytes, bytes]) -> bool:
+        settings = self.state.services.settings
+        return bool(settings.cors_origins) and b"access-control-request-method" in headers
+
+    async def _tell_methods(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        methods = allowed(self, scope)
+        if methods:
+            response = Response(status_code=204, headers={"allow": methods})
+        else:
+            response = error_response(404, "not_found", "Not Found")
+        await response(scope, receive, send)
+        count("none", response.status_code, started=started)
+
+
+def allowed(app: FastAPI, scope: Scope) -> str:
+    """The methods that a path takes, as the header Allow has them; empty for no path."""
+    if scope["path"] == "*":
+        return ", ".join(sorted((*METHODS, "HEAD", "OPTIONS")))
+    if is_below(scope["path"], PREFIX):
+        return "OPTIONS, POST"
+    methods = {
+        method
+        for method in METHODS
+        for route in app.router.routes
+        if route.matches({**scope, "method": method})[0] is Match.FULL
+    }
+    if not methods:
+        return ""
+    return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path is the prefix, or begins with it.
+
+    >>> is_below("/personalize/events", "/personalize"), is_below("/personal", "/personalize")
+    (True, False)
+    """
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+def _headed(send: Send) -> Send:
+    async def headed(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return headed

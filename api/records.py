@@ -109,7 +109,8 @@ async def item(
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], Waiting)
     await services.reached(asked, request.receive)
-    found = await metadata.item(services.store, item_id)
+    with services.answering:
+        found = await metadata.item(services.store, item_id)
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")
     return json_response(

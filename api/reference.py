@@ -21,7 +21,10 @@ TEMPLATE = "#/components/schemas/{name}"
 TAKES = {400: "The request breaks a rule; the message says which."}
 READS_A_BODY = {413: "The body is too large."}
 WAITS = {429: "Too many wait already; Retry-After says when."}
-ASKS_SERVERS = {503: "Kafka or Redis does not answer; try again."}
+ASKS_SERVERS = {
+    429: "Too much is under way already; Retry-After says when.",
+    503: "Kafka or Redis does not answer; try again.",
+}
 _STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
 """By name, what routes take and answer; each registers its own as it is defined."""
 

@@ -27,7 +27,7 @@ from api.reference import ANY_ERROR, ASKS_SERVERS, TAKES, describes
 from api.services import Services
 from models import events
 from models.answers import Answer
-from models.errors import InvalidEvent, InvalidRequest, Unavailable
+from models.errors import InvalidEvent, InvalidRequest, Overloaded, Unavailable
 from models.store import CONNECTION_ERRORS
 
 router = APIRouter()
@@ -71,16 +71,17 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
     try:
         reached = await services.reached(asked, receive)
         started_s = time.perf_counter()
-        answer = await services.recommender.recommend(
-            user_id=asked.user_id,
-            session_id=asked.session_id,
-            item_id=asked.item_id,
-            k=asked.num_results,
-            now_s=services.clock(),
-            exclude_purchased=asked.exclude_purchased,
-            reasons=asked.reasons,
-            objective=asked.objective,
-        )
+        with services.answering:
+            answer = await services.recommender.recommend(
+                user_id=asked.user_id,
+                session_id=asked.session_id,
+                item_id=asked.item_id,
+                k=asked.num_results,
+                now_s=services.clock(),
+                exclude_purchased=asked.exclude_purchased,
+                reasons=asked.reasons,
+                objective=asked.objective,
+            )
         if services.shadow is not None and asked.user_id is not None:
             services.shadow.compare(
                 asked.user_id,
@@ -88,7 +89,9 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
                 k=asked.num_results,
                 took_s=time.perf_counter() - started_s,
             )
-    except CONNECTION_ERRORS:
+    except Overloaded:
+        raise
+    except (Unavailable, *CONNECTION_ERRORS):
         fallback = services.recommender.from_cache(k=asked.num_results)
         if fallback is None:
             raise
@@ -101,7 +104,8 @@ async def trending(services: Services, query_string: bytes, receive: Receive) ->
     """Items whose rate of events grows most."""
     asked = query(query_string, Listing)
     reached = await services.reached(asked, receive)
-    answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
+    with services.answering:
+        answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
@@ -110,7 +114,8 @@ async def popular(services: Services, query_string: bytes, receive: Receive) -> 
     """Items with the most events of all time."""
     asked = query(query_string, Listing)
     reached = await services.reached(asked, receive)
-    answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
+    with services.answering:
+        answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
@@ -123,7 +128,8 @@ async def similar(
     asked = query(request.scope["query_string"], Listing)
     reached = await services.reached(asked, request.receive)
     k, now_s = asked.num_results, services.clock()
-    answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
+    with services.answering:
+        answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
     return Response(_answered(services, answer, reached), media_type="application/json")
 
 
@@ -154,12 +160,13 @@ async def rank(request: Request) -> Response:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(str(error)) from error
     reached = await services.reached(asked, request.receive)
-    answer = await services.recommender.rank(
-        wanted.item_ids,
-        user_id=wanted.user_id,
-        session_id=wanted.session_id,
-        now_s=services.clock(),
-    )
+    with services.answering:
+        answer = await services.recommender.rank(
+            wanted.item_ids,
+            user_id=wanted.user_id,
+            session_id=wanted.session_id,
+            now_s=services.clock(),
+        )
     return Response(_answered(services, answer, reached), media_type="application/json")
 
 
@@ -228,11 +235,7 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """503 with the names of what is missing: kafka, topics, redis."""
     services: Services = request.app.state.services
-    missing = await services.kafka.missing()
-    try:
-        await services.store.ping()
-    except Unavailable:
-        missing.append("redis")
+    missing = await services.readiness.missing()
     answer = Readiness("missing" if missing else "ok", missing)
     return json_response(answer, 503 if missing else 200)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import Counter
 from starlette.types import Receive
 
 from api.effects import Effects, LoadIncarnations
+from api.gates import Gate
 from api.impressions import Impressions
 from api.queries import Waiting
 from api.shadow import Shadow
 from models.answers import Answer
+from models.errors import Unavailable
 from models.events import PutEvents
 from models.recommender import Recommender
 from models.records import Kind, Properties
@@ -54,12 +57,51 @@ class Kafka:
     missing: Callable[[], Awaitable[list[str]]]
 
 
+class Looking:
+    """Looks whether Kafka and Redis can be used: once for all who ask at the same time."""
+
+    def __init__(self, kafka: Kafka, store: Store) -> None:
+        self._kafka = kafka
+        self._store = store
+        self._looking: asyncio.Task[list[str]] | None = None
+
+    async def missing(self) -> list[str]:
+        """What is not as it must be, in words."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> list[str]:
+        missing = list(await self._kafka.missing())
+        try:
+            await self._store.ping()
+        except Unavailable:
+            missing.append("redis")
+        return missing
+
+
+def gated(kafka: Kafka, gate: Gate) -> Kafka:
+    """Kafka for no more requests at once than the gate lets in."""
+
+    async def publish(message: PutEvents) -> str:
+        with gate:
+            return await kafka.publish(message)
+
+    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
+        with gate:
+            return await kafka.put(kind, group, records)
+
+    return replace(kafka, publish=publish, put=put)
+
+
 @dataclass(frozen=True)
 class Services:
     """What the routes work with; store and recommender are those of the settings' group.
 
     Attributes
     ----------
+    answering
+        Bounds the requests that wait for Redis.
     shadow
         What answers are compared with; None where they are not.
     """
@@ -69,6 +111,8 @@ class Services:
     recommender: Recommender
     tenants: Tenants
     kafka: Kafka
+    answering: Gate
+    readiness: Looking
     effects: Effects
     impressions: Impressions
     clock: Callable[[], float]

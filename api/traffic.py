@@ -7,6 +7,9 @@ import time
 
 from prometheus_client import Counter, Histogram
 
+CLIENT_CLOSED = 499
+"""Status that is counted for a request whose client went away; nobody ever sees it."""
+
 REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
 LATENCY = Histogram(
     "recommender_request_seconds",

@@ -8,7 +8,8 @@
   x TooManyWaiting          as many requests wait for events to take effect as may
   x NotConfigured           a setting that this command needs is missing
   x InvalidSetting          a setting has no such name or value, or its server refuses it
-  x Unavailable             Kafka or Redis cannot be reached in time
+  + Unavailable             Kafka or Redis cannot be reached in time
+    x Overloaded            too much is under way already
   x Unreadable              messages that Kafka has cannot be decoded
   x MessageRefused          Kafka takes other messages, but never this one
   x TopicMismatch           a topic is not, or cannot be made, as the settings say
@@ -72,6 +73,10 @@ class InvalidSetting(RecommenderError):
 
 class Unavailable(RecommenderError):
     """A server this request needs did not answer in time; trying again later may help."""
+
+
+class Overloaded(Unavailable):
+    """As much is under way as may be: nothing was done; trying again after a second may help."""
 
 
 class Unreadable(RecommenderError):

@@ -26,7 +26,7 @@ from kafka.errors import (
 )
 from kafka.producer.future import RecordMetadata
 
-from models.errors import InvalidEvent, Unavailable
+from models.errors import InvalidEvent, Overloaded, RecommenderError, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
 from models.records import Kind as RecordKind
 from models.records import Properties, Record, checked, encode_record
@@ -38,9 +38,6 @@ from streams.deliveries import Delivery, Message
 from streams.failures import REFUSALS, meaning
 from streams.incarnations import Found, Incarnations
 from streams.topics import Topics
-
-MAX_UNACKNOWLEDGED_BYTES = 32 * 1024 * 1024
-"""Most that waits for Kafka; kafka-python itself sets no bound."""
 
 OVERDUE_S = 1.0
 """How long after its delivery timeout kafka-python may still report on a message."""
@@ -73,8 +70,9 @@ class Tracker:
     linger_ms
         How long a message may wait for others to share a request; more is faster in bulk.
     block_s
-        How long a call may wait while `MAX_UNACKNOWLEDGED_BYTES` are under way before it gives
-        up with `Unavailable`; `settings.publish_timeout_s` when not given. Say 0 on an event loop.
+        How long a call may wait while `settings.publish_buffer_bytes` are under way before it
+        gives up with `Overloaded`; `settings.publish_timeout_s` when not given. Say 0 on an event
+        loop.
     now_s
         The clock that stamps `acceptedAt` and a missing `sentAt`.
 
@@ -297,9 +295,11 @@ class Tracker:
     def _admit(self, delivery: Delivery) -> KafkaProducer | None:
         """The producer to send with, once there is room; without either the delivery has failed."""
         size = sum(message.size for message in delivery.messages)
+        most = self._settings.publish_buffer_bytes
         with self._changed:
             has_room = self._changed.wait_for(
-                lambda: self._producer is None or self._bytes + size <= MAX_UNACKNOWLEDGED_BYTES,
+                # kafka-python itself sets no bound.
+                lambda: self._producer is None or not self._bytes or self._bytes + size <= most,
                 timeout=self._block_s,
             )
             if has_room and self._producer is not None:
@@ -310,8 +310,11 @@ class Tracker:
                 self._bytes += size
                 return self._producer
             is_gone = self._producer is None
-        reason = "not connected" if is_gone else "too much waits for it"
-        self._fail(delivery, KafkaError(reason))
+        if is_gone:
+            self._fail(delivery, unavailable(self._settings, KafkaError("not connected")))
+        else:
+            text = f"{most} bytes wait for Kafka at {self._settings.kafka}: try again in a second"
+            self._fail(delivery, Overloaded(text))
         return None
 
     def _send(self, producer: KafkaProducer, delivery: Delivery) -> None:
@@ -373,7 +376,7 @@ class Tracker:
         with self._changed:
             is_due = delivery.claim()
         if is_due:
-            self._fail(delivery, error)
+            self._fail(delivery, self._failure(error))
 
     def _refused(
         self, producer: KafkaProducer, delivery: Delivery, n: int, error: Exception
@@ -384,14 +387,17 @@ class Tracker:
             is_due = delivery.claim()
             is_broken = producer is self._producer and not isinstance(error, ONE_MESSAGE_ERRORS)
         if is_due:
-            self._fail(delivery, error)
+            self._fail(delivery, self._failure(error))
         if is_broken:
             self._attention.set()
 
-    def _fail(self, delivery: Delivery, error: Exception) -> None:
+    def _failure(self, error: Exception) -> RecommenderError:
         refused = meaning(error) if isinstance(error, REFUSALS) else None
         failure = refused or unavailable(self._settings, error)
         failure.__cause__ = error
+        return failure
+
+    def _fail(self, delivery: Delivery, failure: RecommenderError) -> None:
         delivery.future.set_exception(failure)
         self._forget(delivery, lost=1)
 
@@ -436,7 +442,7 @@ class Tracker:
                 if delivery.claim():
                     overdue.append(delivery)
         for delivery in overdue:
-            self._fail(delivery, KafkaTimeoutError("no answer in time"))
+            self._fail(delivery, self._failure(KafkaTimeoutError("no answer in time")))
         return bool(overdue)
 
     def _replace_producer(self) -> None:

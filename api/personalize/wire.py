@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.answers import RETRY_AFTER_S
 from api.personalize.auth import Check, Refused
 from api.personalize.context import Context
 from api.personalize.shapes import Described, described
-from models.errors import InvalidInput, MessageRefused, ServiceError, Unavailable
+from api.refusals import Refusal
+from api.traffic import CLIENT_CLOSED
+from models.errors import InvalidInput, MessageRefused, Overloaded, ServiceError, Unavailable
 from models.store import CONNECTION_ERRORS
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +40,19 @@ Operation = Callable[[Context, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 It raises `ServiceError` for what is the caller's fault, and `Unavailable` for what is not.
 """
+
+CODES = {
+    403: "AccessDeniedException",
+    408: "RequestTimeoutException",
+    413: "RequestEntityTooLargeException",
+    429: "ThrottlingException",
+    CLIENT_CLOSED: "RequestTimeoutException",
+    503: "ServiceUnavailableException",
+}
+"""What AWS clients know as the names of errors that no operation has as its own."""
+
+SENDING = frozenset(("PutEvents", "PutItems", "PutUsers"))
+"""Operations that wait for Kafka, which has a bound of its own; see `api.services.gated`."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -88,6 +105,8 @@ class Wire:
             status = problem.status
             headers.append((b"x-amzn-errortype", problem.code.encode()))
             content = _encode({"__type": problem.code, "message": problem.message})
+            if status in (429, 503):
+                headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         headers.append((b"content-length", str(len(content)).encode()))
         headers.append((b"x-amzn-requestid", str(uuid.uuid4()).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -99,8 +118,7 @@ class Wire:
             body = await _body(receive)
             self.check(scope, body, self.context.services.clock())
         except HTTPException as error:
-            code = "RequestEntityTooLargeException"
-            raise Problem(error.status_code, code, error.detail) from error
+            raise Problem(error.status_code, CODES[error.status_code], error.detail) from error
         except Refused as refused:
             raise Problem(refused.status, refused.code, str(refused)) from refused
         operation = _asked_for(scope, target)
@@ -113,9 +131,11 @@ class Wire:
             raise Problem(status, error.code, str(error)) from error
         except MessageRefused as error:
             raise Problem(400, "InvalidInputException", str(error)) from error
+        except Overloaded as error:
+            raise Problem(429, CODES[429], str(error)) from error
         except (Unavailable, *CONNECTION_ERRORS) as error:
             LOG.warning("%s: unavailable: %s", operation.name, error)
-            raise Problem(503, "ServiceUnavailableException", str(error)) from error
+            raise Problem(503, CODES[503], str(error)) from error
         except Exception as error:
             LOG.exception("%s: unexpected error", operation.name)
             text = "an unexpected error; the log has it"
@@ -127,7 +147,10 @@ class Wire:
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
-        return await run(self.context, checked)
+        if operation.name in SENDING:
+            return await run(self.context, checked)
+        with self.context.services.answering:
+            return await run(self.context, checked)
 
 
 @cache
@@ -154,6 +177,17 @@ def _asked_for(scope: Scope, target: bytes | None) -> Described:
     return found
 
 
+def refused(refusal: Refusal) -> Response:
+    """The answer to a request that is refused before it is looked at, as AWS clients read it."""
+    code = CODES[refusal.status]
+    return Response(
+        _encode({"__type": code, "message": refusal.message}),
+        refusal.status,
+        {"x-amzn-errortype": code, "x-amzn-requestid": str(uuid.uuid4())},
+        "application/json",
+    )
+
+
 async def _body(receive: Receive) -> bytes:
     message = await receive()
     parts = [message.get("body", b"")]
@@ -161,7 +195,7 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         parts.append(message.get("body", b""))
     if message["type"] == "http.disconnect":
-        raise Problem(400, "RequestTimeoutException", "the body ended early")
+        raise Problem(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
     return b"".join(parts)
 
 

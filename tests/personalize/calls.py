@@ -19,6 +19,7 @@ from botocore.parsers import create_parser
 
 from api.app import create_app
 from api.personalize.shapes import described
+from api.server import server_options
 from cli import _kafka_for_api
 from models.settings import Settings
 from models.store import Store, connect
@@ -66,7 +67,7 @@ def serving(settings: Settings, **options: Any) -> Iterator[str]:
     """Address of an API in this process, on a port of its own."""
     with _kafka_for_api(settings) as kafka:
         app = create_app(settings, Store(connect(settings.redis), settings), kafka, **options)
-        config = uvicorn.Config(app, port=settings.port, access_log=False, log_level="warning")
+        config = uvicorn.Config(app, **server_options(settings))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()

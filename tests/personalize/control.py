@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.effects import Effects
+from api.gates import Gate
 from api.impressions import Impressions
 from api.personalize.context import Context
 from api.personalize.control import OPERATIONS
 from api.personalize.shapes import described
-from api.services import Kafka, Services
+from api.services import Kafka, Looking, Services
 from models.jobs import Job, Jobs
 from models.resources import Resources
 from models.settings import Settings
@@ -137,12 +138,15 @@ def control_of(redis_url: str, **settings: Any) -> Control:
     async def nothing(*_: Any) -> Any:
         raise AssertionError("the control plane sends no events")
 
+    kafka = Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
     services = Services(
         settings=made,
         store=store,
         recommender=tenants.recommender(made.group),
         tenants=tenants,
-        kafka=Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing),
+        kafka=kafka,
+        answering=Gate(made.max_answering, "answers", "Redis"),
+        readiness=Looking(kafka, store),
         effects=Effects(store, nothing, most=10),
         impressions=Impressions(),
         clock=lambda: control.now_s,

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from models.errors import InvalidEvent, InvalidRecord, Unavailable
+from models.errors import InvalidEvent, InvalidRecord, Overloaded, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
 from models.records import parse_record
 from models.settings import Settings
 from models.tokens import Position, Published, parse_token, short_incarnation
 from ops.embedded import Server, start_broker
-from streams import tracker as module
 from streams.topics import Topics, ensure_topics
 from streams.tracker import Tracker
 from tests.servers import own_port
@@ -262,12 +261,11 @@ def test_missing_topics_at_the_start(broker: str) -> None:
         Tracker(Settings(kafka=broker, topic_prefix="nothing.", publish_timeout_s=0.5))
 
 
-def test_a_full_buffer_does_not_hold_up_an_event_loop(
-    mortal: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_buffer_does_not_hold_up_an_event_loop(mortal: Server) -> None:
     """While Kafka hangs, what exceeds the bound fails at once and the bound holds."""
-    monkeypatch.setattr(module, "MAX_UNACKNOWLEDGED_BYTES", 1000)
-    settings = Settings(kafka=mortal.address, partitions=1, publish_timeout_s=2)
+    settings = Settings(
+        kafka=mortal.address, partitions=1, publish_timeout_s=2, publish_buffer_bytes=1000
+    )
     ensure_topics(settings)
     tracker = Tracker(settings, block_s=0)
     mortal.process.send_signal(signal.SIGSTOP)
@@ -275,7 +273,7 @@ def test_a_full_buffer_does_not_hold_up_an_event_loop(
     refused = [future for future in futures if future.done()]
     assert 0 < len(refused) < 20
     for future in refused:
-        with pytest.raises(Unavailable, match="too much waits"):
+        with pytest.raises(Overloaded, match="1000 bytes wait for Kafka"):
             future.result()
     mortal.process.send_signal(signal.SIGCONT)
     tracker.close()

@@ -1,0 +1,188 @@
+"""The API in this process on a real port, with an embedded Redis and a Kafka played by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httptools
+import uvicorn
+
+from api.app import create_app
+from api.server import server_options
+from api.services import Kafka
+from models.settings import Settings
+from models.store import Store, connect
+from ops.embedded import start_redis
+from tests.servers import own_port
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer as it came over a socket."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """A socket to the API, for what no HTTP client would send."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._received = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send as much as the server takes before it ends the connection."""
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(data)
+
+    def reply(self, *, to: str = "GET") -> Reply:
+        """The next answer; fails where the connection ends before it is complete."""
+        parsed = _Answer()
+        parser = httptools.HttpResponseParser(parsed)
+        head, _, rest = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        parser.feed_data(head + b"\r\n\r\n")
+        length = 0 if to == "HEAD" else int(parsed.headers.get("content-length", "0"))
+        while len(rest) < length:
+            rest += self._more()
+        self._received = rest[length:]
+        return Reply(parser.get_status_code(), parsed.headers, rest[:length])
+
+    def rest(self) -> bytes:
+        """All that comes until the connection ends, however it ends."""
+        received, self._received = self._received, b""
+        with contextlib.suppress(ConnectionError):
+            while data := self.socket.recv(65536):
+                received += data
+        return received
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._received:
+            self._received += self._more()
+        return self._received
+
+    def _more(self) -> bytes:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError(f"the connection ended after {self._received[:200]!r}")
+        return data
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode().lower()] = value.decode()
+
+
+@dataclass(frozen=True)
+class Api:
+    """A running API."""
+
+    port: int
+
+    def client(self) -> Client:
+        """A new connection."""
+        return Client(self.port)
+
+    def ask(self, request: bytes | str, *, method: str = "GET") -> Reply:
+        """The answer to a request on a connection of its own."""
+        with self.client() as client:
+            client.send(request.encode() if isinstance(request, str) else request)
+            return client.reply(to=method)
+
+    def get(self, path: str, *headers: str, method: str = "GET") -> Reply:
+        """The answer to a request without a body; `Host: localhost` unless there is another."""
+        return self.ask(request(path, *headers, method=method), method=method)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a counter or gauge; 0 where there is none yet."""
+        shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        series = f"{name}{{{shown}}} " if labels else f"{name} "
+        for line in self.get("/metrics").body.decode().splitlines():
+            if line.startswith(series):
+                return float(line.removeprefix(series))
+        return 0.0
+
+
+def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:
+    """A request; `Host: localhost` unless a header says another."""
+    lines = [f"{method} {path} HTTP/1.1"]
+    if not any(header.lower().startswith("host:") for header in headers):
+        lines.append("Host: localhost")
+    lines += headers
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def api(directory: Path, *, kafka: Kafka | None = None, **settings: Any) -> Iterator[Api]:
+    """The API on a port of its own."""
+    redis = start_redis(directory)
+    try:
+        with served(Settings(redis=redis.url, port=own_port(), **settings), kafka) as one:
+            yield one
+    finally:
+        redis.stop()
+
+
+@contextlib.contextmanager
+def served(settings: Settings, kafka: Kafka | None = None) -> Iterator[Api]:
+    """The API as the settings say, of which Redis must run."""
+    app = create_app(settings, Store(connect(settings.redis), settings), kafka or willing())
+    server = uvicorn.Server(uvicorn.Config(app, **server_options(settings)))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive(), "the API has started")
+        yield Api(settings.port)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def willing(**overridden: Any) -> Kafka:
+    """A Kafka that takes everything at once."""
+
+    async def taken(*_: object) -> str:
+        return "c0-0"
+
+    async def incarnations() -> dict[str, str]:
+        return {"clicks": "a", "purchases": "b", "items": "c", "users": "d"}
+
+    async def missing() -> list[str]:
+        return []
+
+    made: dict[str, Any] = {
+        "publish": taken,
+        "put": taken,
+        "incarnations": incarnations,
+        "missing": missing,
+    }
+    return Kafka(**(made | overridden))
