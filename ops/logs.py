@@ -12,9 +12,11 @@ Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 DEFAULT: Level = "warning"
 
-CHATTY = ("kafka.net", "kafka.cluster")
-"""Loggers of kafka-python that call each failed attempt at a connection an error, several times and
-with tracebacks, while it goes on trying. That a server is away is said by whoever needs it."""
+CHATTY = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
+"""Libraries that say dozens of times a second that a server is away, some with tracebacks."""
+
+QUIET_S = 10.0
+"""For so long a place in a chatty library is not heard again."""
 
 
 class Line(logging.Formatter):
@@ -43,20 +45,50 @@ class Line(logging.Formatter):
         record.message = escaped(record.message.rstrip())
         return super().formatMessage(record)
 
-    def formatException(self, ei: object) -> str:  # noqa: N802  logging's own name
-        """The traceback."""
-        lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
-        return "\n".join(f"    {escaped(line)}" for line in lines)
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and those of a traceback below it."""
+        line, *traceback = super().format(record).split("\n")
+        return "\n".join([line, *(f"    {escaped(each)}" for each in traceback)])
+
+
+class Sparse(logging.Filter):
+    """Lets each place in a chatty library speak once in a while, and counts what it says meanwhile.
+
+    >>> said = [logging.LogRecord("kafka.net", 40, "a.py", 7, "lost", (), None) for _ in range(3)]
+    >>> for n, record in enumerate(said):
+    ...     record.created = 6.0 * n
+    >>> sparse = Sparse()
+    >>> [sparse.filter(record) for record in said], said[2].getMessage()
+    ([True, False, True], 'lost (1 more like it before)')
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: dict[tuple[str, str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        if record.name.partition(".")[0] not in CHATTY:
+            return True
+        place = record.name, record.pathname, record.lineno
+        heard_s, n_left_out = self._heard.get(place, (-QUIET_S, 0))
+        if record.created < heard_s + QUIET_S:
+            self._heard[place] = heard_s, n_left_out + 1
+            return False
+        self._heard[place] = record.created, 0
+        if n_left_out:
+            record.msg = f"{record.getMessage()} ({n_left_out} more like it before)"
+            record.args = ()
+        return True
 
 
 def configure(component: str, level: Level) -> None:
     """Send the records of every logger to standard error, from this level on.
 
-    Those of `CHATTY` are left out unless the level is `info` or `debug`.
+    Unless it is `debug`, what libraries repeat is left out.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(Line(component))
+    if level != "debug":
+        handler.addFilter(Sparse())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in CHATTY:
-        is_wanted = level in {"debug", "info"}
-        logging.getLogger(name).setLevel(logging.NOTSET if is_wanted else logging.CRITICAL)
