@@ -210,7 +210,7 @@ class Load:
     def post(self, message: Message, chance: random.Random) -> None:
         """Send a message to the API until it is accepted."""
         body = json.dumps(message.body)
-        while True:
+        while not self._stopped.is_set():
             status, answer = _posted(self._port, body)
             with self.sent.lock:
                 self.sent.answers[str(status)] += 1
@@ -235,7 +235,7 @@ class Load:
     def deliver(self, messages: list[Message], chance: random.Random, *, codec: str | None) -> None:
         """Send messages straight to Kafka until it has acknowledged each."""
         waiting = messages
-        while waiting:
+        while waiting and not self._stopped.is_set():
             producer = None
             try:
                 producer = self.producer(codec)
