@@ -610,6 +610,25 @@ def status(partitions: bool, as_json: bool) -> None:
     )
 
 
+@main.command()
+@click.argument("topic")
+@click.argument("partition", type=click.IntRange(0))
+@click.argument("offset", type=click.IntRange(0))
+@click.option("--yes", is_flag=True, help="Do it; without it, nothing is skipped.")
+def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
+    """Go past messages that nobody can decode, where a partition stands still at them.
+
+    `recommender status` names TOPIC, PARTITION and OFFSET. A dead letter with the position takes
+    their place. A message that can be decoded is never skipped.
+    """
+    from streams.skip import skip as go_past
+
+    if not yes:
+        raise click.UsageError("what is skipped takes no effect: say --yes to skip it")
+    done = asyncio.run(go_past(_reachable(), topic, partition, offset))
+    click.echo(f"{done.what}: skipped by the {' and the '.join(done.readers)}")
+
+
 @main.group("dead-letters")
 def dead_letters() -> None:
     """What could not be processed."""

@@ -131,6 +131,13 @@ class Readiness(Answered, frozen=True):
     missing: Annotated[
         list[str], Meta(description="What is not as it must be, in words: kafka, topics, redis.")
     ]
+    unreadable: Annotated[
+        list[str],
+        Meta(
+            description="Where a partition stands still, because what comes next in it cannot be"
+            " decoded; all others go on."
+        ),
+    ]
 
 
 class ErrorBody(Answered, frozen=True):

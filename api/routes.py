@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -29,6 +30,7 @@ from models import events
 from models.answers import Answer
 from models.errors import InvalidEvent, InvalidRequest, Overloaded, Unavailable
 from models.store import CONNECTION_ERRORS
+from models.unreadable import Stuck, told
 
 router = APIRouter()
 
@@ -233,10 +235,19 @@ async def healthz() -> Response:
     ),
 )
 async def readyz(request: Request) -> Response:
-    """503 with the names of what is missing: kafka, topics, redis."""
+    """503 with the names of what is missing: kafka, topics, redis.
+
+    `unreadable` names the partitions whose next message cannot be decoded: all others go on, so
+    they are no reason for 503.
+    """
     services: Services = request.app.state.services
     missing = await services.readiness.missing()
-    answer = Readiness("missing" if missing else "ok", missing)
+    stuck: list[Stuck] = []
+    # Where Redis is away, it is among what is missing.
+    with contextlib.suppress(*CONNECTION_ERRORS):
+        store = services.store
+        stuck = await told(store.redis, store.settings.group, now_s=services.clock())
+    answer = Readiness("missing" if missing else "ok", missing, [str(one) for one in stuck])
     return json_response(answer, 503 if missing else 200)
 
 

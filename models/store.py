@@ -87,6 +87,13 @@ return 1
 """)
 
 
+RAISE = Script.of("""
+local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
+if mark < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+return 1
+""")
+
+
 LOG_SERVED = Script.of("""
 local prefix, tried = KEYS[1], KEYS[2]
 for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
@@ -265,6 +272,10 @@ class Store:
             return []
         stored = await self.redis.hmget(self.key("witnesses"), list(fields))
         return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
+
+    async def raise_watermark(self, field: str, offset: int) -> None:
+        """Take the group's watermark of a partition on to an offset, if it lies before."""
+        await run_script(self.redis, RAISE, [self.key("watermarks")], field, offset)
 
     async def lower_watermark(self, field: str, offset: int) -> None:
         """Take the group's watermark of a partition back to an offset, if it lies beyond."""

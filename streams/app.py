@@ -20,6 +20,7 @@ What differs from a stock Faust app, and why:
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +29,17 @@ from typing import Any, NamedTuple
 import faust
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from models.errors import Unreadable
 from models.settings import Settings
 from streams.assignment import Partition, Start, next_read
+from streams.decoding import Fetched
 
 LOG = logging.getLogger(__name__)
 
@@ -83,11 +87,34 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reads: dict[TP, _Read] = {}
+        self._unreadable: dict[TP, Unreadable] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  no public setting reaches it
         return consumer
+
+    def unreadable(self) -> list[Unreadable]:
+        """What cannot be decoded in partitions that are assigned, each stopped there."""
+        assigned = self.assignment()
+        return [error for tp, error in list(self._unreadable.items()) if tp in assigned]
+
+    def _stop_at(self, consumer: Any, error: Unreadable) -> None:
+        LOG.error("a partition stops: %s", error)
+        self._unreadable[TP(error.topic, error.partition)] = error
+        consumer.pause(TopicPartition(error.topic, error.partition))
+
+    def _keep_apart(self, consumer: Any) -> None:
+        """Have a partition that cannot be decoded stop alone."""
+        fetcher = consumer._fetcher  # noqa: SLF001  no public way
+        if not isinstance(fetcher._records, Fetched):  # noqa: SLF001
+
+            def position(tp: Any) -> int:
+                assignment = consumer._subscription.subscription.assignment  # noqa: SLF001
+                return int(assignment.state_value(tp).position)
+
+            stop = functools.partial(self._stop_at, consumer)
+            fetcher._records = Fetched(fetcher._records, position, stop)  # noqa: SLF001
 
     def is_current(self, tp: TP, number: int) -> bool:
         """Whether nothing was sought in a partition since this read of it began."""
@@ -124,6 +151,8 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if before is not None:
                 read.connection, read.connections = before.connection, before.connections
             self._reads[tp] = read
+            if self._unreadable.pop(tp, None) is not None:
+                consumer.resume(TopicPartition(*tp))
             begun.append(tp)
         return begun
 
@@ -135,6 +164,8 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return found
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not consumer._closed:  # noqa: SLF001
+            self._keep_apart(consumer)
         # No step of the loop lies between the taking of records and this, nor within a seek.
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
         return {tp: self._marked(tp, records) for tp, records in fetched.items()}
@@ -206,6 +237,11 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         """How often the partition's broker was connected to; None where that is not known."""
         known: int | None = self._thread.connections(TP(*partition))
         return known
+
+    def unreadable(self) -> list[Unreadable]:
+        """What cannot be decoded in partitions that are assigned, each stopped there."""
+        found: list[Unreadable] = self._thread.unreadable()
+        return found
 
     def is_current(self, message: _Message) -> bool:
         """Whether nothing was sought in its partition since the message was fetched."""
@@ -436,6 +472,14 @@ class AppLog:
         """Grows when the partition's broker is connected to anew; None where that is not known."""
         known: int | None = self._app.consumer.connections(partition)
         return known
+
+    def unreadable(self) -> list[Unreadable]:
+        """What cannot be decoded, each in a partition that stops there alone."""
+        try:
+            found: list[Unreadable] = self._app.consumer.unreadable()
+        except (AssertionError, IllegalStateError):  # an assignment may end at any moment
+            return []
+        return found
 
     async def reload(self) -> None:
         """Load the positions of all assigned partitions again, as at their assignment."""

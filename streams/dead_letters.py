@@ -32,6 +32,9 @@ MAX_PAYLOAD_BYTES = MAX_RECORD_BYTES
 MAX_KEY_BYTES = 2048
 """Longer than the key of any valid message."""
 
+LATEST_S = 253_402_300_799.0
+"""The end of the year 9999: whoever produces a message gives it any time."""
+
 MAX_DETAIL_CHARS = 500
 MAX_GROUP_CHARS = 63
 
@@ -90,7 +93,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     reason: str
     detail: str
     source: Source
-    at: float
+    at: Annotated[float, Meta(ge=0, le=LATEST_S)]
     payload: str
     group: str = ""
     truncated: Truncated | None = None
@@ -128,7 +131,7 @@ def envelope(
         reason,
         _printable(detail, MAX_DETAIL_CHARS),
         Source(*source),
-        now_s,
+        min(max(now_s, 0.0), LATEST_S),
         base64.b64encode(raw[:MAX_PAYLOAD_BYTES]).decode(),
         _printable(group, MAX_GROUP_CHARS),
         truncated if is_long or is_keyless else None,

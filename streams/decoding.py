@@ -6,18 +6,17 @@ round for ever when it is asked again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
 
 from models.errors import Unreadable
 
 MAX_REASON_CHARS = 200
-
-SECOND_FORMAT = 2
-"""From this version on, the head of a batch tells its last offset without being decoded."""
 
 
 class Batches:
@@ -46,10 +45,9 @@ class Batches:
     def failure(self, topic: str, partition: int, offset: int, error: BaseException) -> Unreadable:
         """The error that says where decoding failed, reading on at `offset`."""
         first, last = offset, offset
-        batch = self._current
-        if batch is not None and getattr(batch, "magic", SECOND_FORMAT) >= SECOND_FORMAT:
-            first = max(offset, batch.base_offset)
-            last = max(first, batch.next_offset - 1)
+        if hasattr(self._current, "next_offset"):
+            first = max(offset, self._current.base_offset)
+            last = max(first, self._current.next_offset - 1)
         return Unreadable(topic, partition, first, last, reason_of(error))
 
 
@@ -81,3 +79,70 @@ def name_unreadable(consumer: KafkaConsumer) -> None:
     It does so again each time it is polled; who wants to go on seeks behind it.
     """
     consumer._fetcher.PartitionRecords = _PartitionRecords  # noqa: SLF001  no public way
+
+
+class _Decoded:
+    """The messages of a partition's fetch, as aiokafka's `PartitionRecords` gives them.
+
+    They end where decoding fails, with the position there, and `stop` is told.
+    """
+
+    def __init__(self, records: Any, stop: Callable[[Unreadable], None]) -> None:  # noqa: ANN401
+        self._records = records
+        self._batches = records._records = Batches(records._records)  # noqa: SLF001  not begun yet
+        self._stop = stop
+
+    @property
+    def next_fetch_offset(self) -> int:
+        """Where to read on."""
+        return int(self._records.next_fetch_offset)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401
+        try:
+            return next(self._records)
+        except StopIteration:
+            raise
+        except Exception as error:
+            tp, at = self._records._tp, self.next_fetch_offset  # noqa: SLF001
+            self._stop(self._batches.failure(tp.topic, tp.partition, at, error))
+            raise StopIteration from error
+
+
+class Fetched(OrderedDict[Any, Any]):
+    """What an aiokafka consumer has fetched: a partition that cannot be decoded stops alone.
+
+    It takes the place of a fetcher's own dictionary. There an error of one partition would reach
+    whoever reads from any, and take along what was decoded before it.
+
+    Parameters
+    ----------
+    results
+        What the fetcher has fetched so far.
+    position
+        Where a partition is read on.
+    stop
+        Told of what cannot be decoded, and sees to it that its partition is not fetched again.
+    """
+
+    def __init__(
+        self,
+        results: Mapping[Any, Any],
+        position: Callable[[Any], int],
+        stop: Callable[[Unreadable], None],
+    ) -> None:
+        super().__init__()
+        self._position, self._stop = position, stop
+        for tp, result in results.items():
+            self[tp] = result
+
+    def __setitem__(self, tp: Any, result: Any) -> None:  # noqa: ANN401
+        if isinstance(result, FetchError):
+            at, error = self._position(tp), result._error  # noqa: SLF001
+            self._stop(Unreadable(tp.topic, tp.partition, at, at, reason_of(error)))
+            return
+        if isinstance(result, FetchResult) and not isinstance(result._partition_records, _Decoded):  # noqa: SLF001
+            result._partition_records = _Decoded(result._partition_records, self._stop)  # noqa: SLF001
+        super().__setitem__(tp, result)

@@ -29,8 +29,8 @@ from models.events import parse
 from models.ledger import Client, Waiting, forward_positions, save_forward
 from models.settings import Settings
 from models.store import connect
-from streams.app import EARLIEST, add_agent, commit, create_app
-from streams.assignment import Start
+from streams.app import EARLIEST, AppLog, add_agent, commit, create_app
+from streams.assignment import Start, next_read
 from streams.calls import (
     Call,
     Message,
@@ -50,9 +50,11 @@ from streams.pace import Pace, backoff_s
 from streams.personalize import Answer, CallFailed, Tracker
 from streams.producing import keep_letter
 from streams.selection import selected
+from streams.standstill import Standstill
 from streams.topics import Topics, topic_ids
 
 SAVE_EVERY_S = 1.0
+LOOK_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
 
 HELD_BYTES = 4 * 1024 * 1024
@@ -175,6 +177,11 @@ class Forwarder:
         while self._held_bytes > HELD_BYTES:
             self._saved.clear()
             await self._saved.wait()
+
+    async def next_offset(self, partition: Partition) -> int:
+        """The next offset to forward, as the ledger has it; raises `Unavailable`."""
+        stored = await forward_positions(self._client, self._settings.group)
+        return stored.get(self._field(partition), 0)
 
     def close(self) -> None:
         """Leave what is under way."""
@@ -379,6 +386,25 @@ def forward_app(settings: Settings) -> faust.App:
         limit=settings.batch_events,
         wait_s=settings.batch_wait_s,
     )
+
+    standstill, log = Standstill(client, settings.group, "forwarder"), AppLog(app)
+
+    async def look_at_unreadable() -> None:
+        """Tell where a partition stands still; go on where an operator has gone past it."""
+        found = log.unreadable()
+        due = await standstill.look(found, now_s=time.time())
+        for error in found:
+            partition = error.topic, error.partition
+            try:
+                position = await forwarder.next_offset(partition)
+            except Unavailable as away:
+                logger.warning("where to go on is asked later: %s", away)
+                return
+            if position > error.first or error in due:
+                start = max(position, error.first)
+                await log.seek({partition: Start(start, next_read())})
+
+    app.timer(LOOK_EVERY_S)(look_at_unreadable)
 
     async def close(*_: object, **__: object) -> None:
         forwarder.close()

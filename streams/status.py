@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from models import ledger
+from models import ledger, unreadable
 from models.errors import Unavailable
 from models.jobs import Jobs
 from models.objectives import courses
@@ -66,6 +66,8 @@ class Status(msgspec.Struct, frozen=True):
         Those that have not ended, of every group; 100 at most.
     redis
         Memory of the Redis server.
+    unreadable
+        Partitions that stand still, because what comes next in them cannot be decoded.
     """
 
     group: str
@@ -82,6 +84,7 @@ class Status(msgspec.Struct, frozen=True):
     trackers: dict[str, dict[str, float | str]] = {}
     jobs: list[JobStatus] = []
     redis: Memory = Memory()
+    unreadable: list[unreadable.Stuck] = []
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -105,6 +108,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         forward = await ledger.forward_counts(store.redis, settings.group)
         positions = await ledger.forward_positions(store.redis, settings.group)
         trackers = await ledger.tracker_status(store.redis, settings.group, now_s=now_s)
+        stuck = await unreadable.told(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Resources(store.redis, settings)).unfinished()
         memory = await store.memory()
     except CONNECTION_ERRORS as error:
@@ -145,6 +149,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         trackers=trackers,
         jobs=[_job(job) for job in jobs],
         redis=memory,
+        unreadable=stuck,
     )
 
 

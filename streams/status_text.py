@@ -34,6 +34,8 @@ def as_text(status: Status, *, partitions: bool = False) -> str:
 def problems(status: Status) -> Iterator[str]:
     """What an operator should look at, worst first; nothing where all is well."""
     memory = status.redis
+    for stuck in status.unreadable:
+        yield f"{stuck} (see `recommender skip --help`)"
     if status.oldest_unapplied_age_s > STUCK_AFTER_S:
         yield (
             f"events wait for {status.oldest_unapplied_age_s:.0f} s: see that a worker runs, and"

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import Counter
@@ -212,11 +212,20 @@ class Steps(ABC, Generic[M]):
                     return
                 if watermark < reading.applied:
                     self._go_back(reading, partition, watermark)
+                elif watermark > reading.applied:
+                    # An operator has gone past what cannot be read.
+                    reading.begin(Start(watermark + 1, next_read()), watermark)
                 elif reading.is_sought:
                     reading.look_at(self._log.connection(partition))
                     await self._mend(assignment, partition)
                     await self._look_at_end(assignment, partition)
             await self._seek(assignment)
+
+    def read_anew(self, partitions: Collection[Partition]) -> None:
+        """Read partitions again that stand still, from what is in effect; `look_after` asks."""
+        for partition, reading in self.assignment.readings.items():
+            if partition in partitions:
+                reading.begin(Start(reading.applied + 1, next_read()), reading.applied)
 
     async def _apply(self, assignment: Assignment, arrivals: Iterable[Arrival]) -> None:
         waiting: dict[Partition, list[Arrival]] = {}

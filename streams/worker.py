@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from models.errors import Unavailable
@@ -16,12 +17,14 @@ from models.settings import Settings
 from models.store import RETRY_ERRORS, connect
 from models.tenants import Tenants
 from streams.app import AppLog, add_agent, commit, create_app
-from streams.assignment import Arrival, Partition, Start, Witness
-from streams.dead_letters import envelope, letter_key
+from streams.assignment import Arrival, Partition, Start, Witness, next_read
+from streams.dead_letters import envelope, letter_key, of_unreadable
+from streams.failures import meaning
 from streams.metadata import Metadata
 from streams.producing import keep_letter, offer
 from streams.ranker import Learners, group_of
 from streams.sessions import Sessions
+from streams.standstill import Standstill
 from streams.steps import Assigned, first_offset, retried
 from streams.topics import Topics, topic_ids
 
@@ -45,6 +48,7 @@ class Worker:
         self.sessions = Sessions(self.tenants, publish=self.publish, log=self._log, clock=time.time)
         self.metadata = Metadata(self.tenants, publish=self.publish, log=self._log, clock=time.time)
         self.learners = Learners(self.tenants)
+        self._standstill = Standstill(self.tenants.redis, settings.group, "worker")
 
     async def load_positions(self, begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
         """Where to read on: behind the store's watermarks."""
@@ -109,6 +113,7 @@ class Worker:
 
     async def report_progress(self) -> None:
         """Save what was learned, and tell Kafka and the metrics how far this worker is."""
+        await self._look_at_unreadable()
         await self.learners.save()
         applied: dict[Partition, int] = {}
         for agent in (self.sessions, self.metadata):
@@ -121,6 +126,23 @@ class Worker:
             end = self._log.end(partition)
             if end is not None:
                 LAG.labels(*partition).set(max(0, end - 1 - offset))
+
+    async def _look_at_unreadable(self) -> None:
+        """Tell where a partition stands still, and read anew where that may help."""
+        found = []
+        for error in self._log.unreadable():
+            if error.topic == self.topics.examples:
+                # Examples are a sample: what cannot be read of them is no reason to stop learning.
+                letter = of_unreadable(error, now_s=time.time())
+                await self.publish("dead_letters", [letter])
+                start = Start(error.last + 1, next_read())
+                await self._log.seek({(error.topic, error.partition): start})
+            else:
+                found.append(error)
+        due = await self._standstill.look(found, now_s=time.time())
+        places = {(error.topic, error.partition) for error in due}
+        for agent in (self.sessions, self.metadata):
+            agent.read_anew(places)
 
     async def close(self, *_: object, **__: object) -> None:
         """Let go of Redis."""
@@ -162,7 +184,17 @@ class WorkerLog(AppLog):
 
     async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
         """The first offset whose message is no older than this; waits while Kafka is away."""
-        find = functools.partial(super().offset_at, partition, timestamp_ms)
+        ask = functools.partial(super().offset_at, partition, timestamp_ms)
+
+        async def find() -> int | None:
+            try:
+                return await ask()
+            except KafkaError as error:
+                explained = meaning(error)
+                if explained is None:
+                    raise
+                raise explained from error
+
         return await retried(find, AWAY)
 
     async def is_renewed(self, partition: Partition, field: str) -> bool:
