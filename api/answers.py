@@ -89,13 +89,16 @@ class Item(Answered, frozen=True):
 
 
 class Erased(Answered, frozen=True):
-    """What was removed of a user."""
+    """What there was of a user that is erased; what was still on its way is not counted."""
 
     user_id: str
     events: int
     sessions: int
     links: int
     records: Annotated[int, Meta(description="1 if there was metadata.")]
+    after: Annotated[
+        str, Meta(description="Token for ?after=: wait until the erasure is in effect.")
+    ]
 
 
 class Tracker(Answered, frozen=True):

@@ -28,7 +28,7 @@ from api.reference import ANY_ERROR, ASKS_SERVERS, TAKES, describes
 from api.services import Services
 from models import events
 from models.answers import Answer
-from models.errors import InvalidEvent, InvalidRequest, Overloaded, Unavailable
+from models.errors import InvalidEvent, InvalidRequest, Overloaded, TooManyWaiting, Unavailable
 from models.store import CONNECTION_ERRORS
 from models.unreadable import Stuck, told
 
@@ -201,22 +201,34 @@ async def put_events(request: Request) -> Response:
     return json_response(Accepted(len(event_ids), event_ids, after), 202)
 
 
-@router.delete("/users/{user_id}", **describes(Erased, "Erase a user", errors=TAKES | ASKS_SERVERS))
+@router.delete(
+    "/users/{user_id}",
+    **describes(
+        Erased,
+        "Erase a user",
+        errors=TAKES | ASKS_SERVERS,
+        other={202: (Erased, "In Kafka, and soon in effect.")},
+    ),
+)
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Removes the user's history, sessions, links and metadata, and says how much that was.
+    """Removes history, sessions, links and metadata, and says how much of that there was.
 
-    With 503 it may be asked for again; while Kafka is away nothing is removed.
+    Answers once Kafka has acknowledged the erasure: 200 when it is in effect within
+    `RECOMMENDER_AFTER_TIMEOUT_S`, else 202. What was sent before and comes later takes no effect.
+    With 503 nothing was promised: ask again.
     """
     services: Services = request.app.state.services
-    store = services.store
-    # Counted first: a worker may remove the record before this call does.
-    recorded = await store.users_with_records([user_id])
-    # Kafka keeps the newest record of everybody: without this one, a user would come back with it.
-    await services.kafka.put("users", services.settings.group, [(user_id, None)])
-    removed = await store.erase_user(user_id)
-    return json_response(Erased(user_id, **(removed | {"records": len(recorded)})))
+    now_s = services.clock()
+    held = await services.store.held_of(user_id, now_s=now_s)
+    after = await services.kafka.publish(events.Erasure(services.settings.group, user_id, now_s))
+    try:
+        is_done = await services.effects.reached(after, wait_s=services.settings.after_timeout_s)
+    except (TooManyWaiting, Unavailable, *CONNECTION_ERRORS):
+        # Whether it is in effect is not known; that it will be is.
+        is_done = False
+    return json_response(Erased(user_id, **held, after=after), 200 if is_done else 202)
 
 
 @router.get("/healthz", **describes(Health, "Is the process alive?", errors={}))

@@ -17,7 +17,7 @@ from api.queries import Waiting
 from api.shadow import Shadow
 from models.answers import Answer
 from models.errors import Unavailable
-from models.events import PutEvents
+from models.events import Erasure, PutEvents
 from models.recommender import Recommender
 from models.records import Kind, Properties
 from models.settings import Settings
@@ -51,7 +51,7 @@ class Kafka:
         What is not as it must be, in words; empty when all is well.
     """
 
-    publish: Callable[[PutEvents], Awaitable[str]]
+    publish: Callable[[PutEvents | Erasure], Awaitable[str]]
     put: Callable[[Kind, str, Sequence[tuple[str, Properties | None]]], Awaitable[str]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
@@ -83,7 +83,7 @@ class Looking:
 def gated(kafka: Kafka, gate: Gate) -> Kafka:
     """Kafka for no more requests at once than the gate lets in."""
 
-    async def publish(message: PutEvents) -> str:
+    async def publish(message: PutEvents | Erasure) -> str:
         with gate:
             return await kafka.publish(message)
 

@@ -8,7 +8,7 @@
 --   now      seconds; for expiry and freshness only, event times come with the events
 --   epoch    seconds; decay counts time from here, which keeps the logarithms small
 --   limits   history, forgotten, recent, window, neighbours, takers, tops, items, types, counted,
---            values; session_ttl, user_ttl (seconds)
+--            values, user_sessions, tombstones; session_ttl, user_ttl, tombstone_ttl (seconds)
 --   fade     fade[d] = log2 of a pair's weight at distance d
 --   rates    half-lives a second of the pair channels, then of the popularities
 --
@@ -30,9 +30,10 @@ local NONE = -1e30
 local EPOCH = request.epoch
 
 local PAIR, STAT, ENTRY, ID, HEAD, PAGE, OWNERS, MINUTE = 24, 48, 15, 6, 16, 64, 128, 60
+local FIRST_SESSION = 2 ^ 31
 local EMPTY_PAIR = rep('\0', PAIR)
 
-local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
+local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0, erased = 0}
 local clock, accepted = 0, 0
 local recent = open_recent(prefix, request)
 
@@ -79,14 +80,14 @@ local function new_item(name)
   return index
 end
 
--- Numbers of the message's events whose items would go beyond the limit.
-local function refused_events(events)
+-- Numbers of the message's events whose items would go beyond the limit; of the erased ones none does.
+local function refused_events(events, erased)
   local refused, fresh = {}, {}
   item_total = item_total or call('HLEN', prefix .. 'items')
   local room = limits.items - item_total
   for number, event in ipairs(events) do
     local name = event[1]
-    if name ~= '' and not known_item(name) and not fresh[name] then
+    if name ~= '' and not erased[number] and not known_item(name) and not fresh[name] then
       if room > 0 then
         room = room - 1
         fresh[name] = true
@@ -377,16 +378,31 @@ local function owner_page(number)
   return prefix .. 'owners:' .. floor(number / OWNERS), number % OWNERS
 end
 
+local function new_number(owner)
+  if sub(owner, 1, 2) == 'u:' then return call('HINCRBY', prefix .. 'counts', 'owner_index', 1) end
+  -- Pages of their own, which expire with the last of these sessions and not with some user.
+  return FIRST_SESSION + call('HINCRBY', prefix .. 'counts', 'session_index', 1)
+end
+
 -- The history of an owner, with a number by which items remember it.
 local function numbered(owner, ttl)
   local history = history_of(owner, ttl)
-  if history.number == 0 then
-    history.number = call('HINCRBY', prefix .. 'counts', 'owner_index', 1)
+  local is_new = history.number == 0
+  if is_new then history.number = new_number(owner) end
+  -- Each owner keeps its page, twice in its lifetime: it must not expire before the history.
+  if is_new or floor(2 * history.accepted / ttl) ~= floor(2 * now / ttl) then
     local page, place = owner_page(history.number)
     call('HSET', page, place, owner)
-    call('EXPIRE', page, limits.user_ttl)
+    call('EXPIRE', page, 2 * ttl)
   end
   return history
+end
+
+local function empty_history(owner, ttl)
+  return {
+    gone = true, fresh = true, owner = owner, ttl = ttl,
+    count = 0, number = 0, accepted = 0, entries = '', forgotten = '',
+  }
 end
 
 local function link(session, shard, generation, user)
@@ -458,10 +474,47 @@ local function join(session, history)
   trim(history)
   history.accepted = max(history.accepted, anonymous.accepted)
   call('HDEL', owner_page(anonymous.number))
-  histories[session] = {
-    gone = true, fresh = true, owner = session, ttl = limits.session_ttl,
-    count = 0, number = 0, accepted = 0, entries = '', forgotten = '',
-  }
+  histories[session] = empty_history(session, limits.session_ttl)
+end
+
+-- Sessions that are linked to a user stand beside the user's name, oldest first, so that all that is
+-- the user's can be found from there.
+
+local function sessions_of(history)
+  local page, place = owner_page(history.number)
+  local raw, found, at = call('HGET', page, place .. 's') or '', {}, 1
+  while at <= #raw do
+    local shard, size = unpack_('<BH', raw, at)
+    found[#found + 1] = {name = sub(raw, at + 3, at + 2 + size), shard = shard}
+    at = at + 3 + size
+  end
+  return found, page, place .. 's'
+end
+
+-- Takes the session's link away, if it is the user's.
+local function unlink(session, shard, user)
+  local generation = floor(now / limits.session_ttl)
+  if linked_user(session, shard, generation) ~= user then return false end
+  for n = generation - 1, generation do
+    call('HDEL', prefix .. 'links:' .. n .. ':' .. shard, session)
+  end
+  links[session] = false
+  return true
+end
+
+local function keep_session(history, user, session, shard)
+  local found, page, field = sessions_of(history)
+  local kept = {}
+  for n, one in ipairs(found) do
+    if one.name ~= session then
+      if #found - n + 1 < limits.user_sessions then
+        kept[#kept + 1] = pack('<BH', one.shard, #one.name) .. one.name
+      else
+        unlink(one.name, one.shard, user)
+      end
+    end
+  end
+  call('HSET', page, field, table.concat(kept) .. pack('<BH', shard, #session) .. session)
 end
 
 local function owner(user, session, shard)
@@ -475,8 +528,98 @@ local function owner(user, session, shard)
   if user ~= session and linked_user(session, shard, generation) ~= user then
     join(anonymous, history)
     link(session, shard, generation, user)
+    keep_session(history, user, session, shard)
   end
   return history, true
+end
+
+-- Erasures -----------------------------------------------------------------------------------
+
+-- A tombstone says up to when, in milliseconds, everything of an owner has been erased; it names the
+-- owner by a digest only. Messages that came before, and are read after, thus bring nobody back.
+local tombstones, digests, newest = prefix .. 'erased', {}, nil
+
+local function digest(name)
+  return sub(redis.sha1hex(name), 1, 24)
+end
+
+local function bury(name, until_ms)
+  local key = digest(name)
+  call('ZADD', tombstones, 'GT', string.format('%.0f', until_ms), key)
+  digests[key], newest = nil, nil
+end
+
+local function trim_tombstones()
+  call('ZREMRANGEBYSCORE', tombstones, '-inf', string.format('%.0f', (now - limits.tombstone_ttl) * 1000))
+  local excess = call('ZCARD', tombstones) - limits.tombstones
+  if excess > 0 then call('ZREMRANGEBYRANK', tombstones, 0, excess - 1) end
+  call('EXPIRE', tombstones, limits.tombstone_ttl)
+end
+
+local function erased_until(name)
+  local key = digest(name)
+  if digests[key] == nil then digests[key] = tonumber(call('ZSCORE', tombstones, key) or nil) or -1 end
+  return digests[key]
+end
+
+-- Numbers of the message's events that were sent or accepted before their owner was erased.
+local function erased_events(message)
+  local erased, accepted_ms = {}, floor(message[5] * 1000)
+  newest = newest or tonumber(call('ZRANGE', tombstones, -1, -1, 'WITHSCORES')[2] or nil) or -1
+  local bound
+  for number, event in ipairs(message[6]) do
+    local time_ms = min(event[2] * 1000 + event[8], accepted_ms)
+    if time_ms <= newest then
+      if not bound and message[2] ~= '' then
+        bound = erased_until('u:' .. message[2])
+      elseif not bound then
+        local session = message[3]
+        local user = linked_user(session, message[4], floor(now / limits.session_ttl))
+        bound = max(erased_until('s:' .. session), user and erased_until('u:' .. user) or -1)
+      end
+      if time_ms <= bound then erased[number] = true end
+    end
+  end
+  return erased
+end
+
+-- What was sent after the erasure stays, though it may have been applied before.
+local function erase_history(owner, ttl, until_ms)
+  local before = history_of(owner, ttl)
+  if before.number == 0 then return end
+  local page, place = owner_page(before.number)
+  call('HDEL', page, place, place .. 's')
+  local after, kept, seen = empty_history(owner, ttl), {}, {}
+  histories[owner] = after
+  for at = 1, #before.entries, ENTRY do
+    local _, time = unpack_('<II', before.entries, at)
+    if time * 1000 > until_ms then kept[#kept + 1] = sub(before.entries, at, at + ENTRY - 1) end
+  end
+  if #kept == 0 then return end
+  after.entries, after.count, after.accepted = table.concat(kept), #kept, before.accepted
+  after.fresh, after.changed = nil, true
+  numbered(owner, ttl)
+  for at = 1, #after.entries, ENTRY do
+    local item = unpack_('<I', after.entries, at)
+    if item ~= 0 and not seen[item] then remember_owner(item, after.number) end
+    seen[item] = true
+  end
+end
+
+-- Removes all that is the user's; what is counted of items holds nothing personal and stays.
+local function erase(user, until_ms)
+  local history = history_of('u:' .. user, limits.user_ttl)
+  for _, session in ipairs(history.number > 0 and sessions_of(history) or {}) do
+    if unlink(session.name, session.shard, user) then
+      bury('s:' .. session.name, until_ms)
+      erase_history('s:' .. session.name, limits.session_ttl, until_ms)
+    end
+  end
+  for _, owner in ipairs({'u:' .. user, 's:' .. user}) do
+    bury(owner, until_ms)
+    erase_history(owner, sub(owner, 1, 1) == 'u' and limits.user_ttl or limits.session_ttl, until_ms)
+  end
+  trim_tombstones()
 end
 
 -- Events -------------------------------------------------------------------------------------
@@ -552,14 +695,20 @@ local function apply_event(history, event, is_user)
   clock = max(clock, time)
 end
 
-local function apply_message(message)
+local function apply_message(message, erased)
+  local n_erased = 0
+  for _ in pairs(erased) do n_erased = n_erased + 1 end
+  counts.erased = counts.erased + n_erased
+  if n_erased == #message[6] then return end
   local history, is_user = owner(message[2], message[3], message[4])
   if history.fresh then
     history.fresh = nil
     local what = is_user and 'users' or 'sessions'
     counts[what] = counts[what] + 1
   end
-  for _, event in ipairs(message[6]) do apply_event(history, event, is_user) end
+  for number, event in ipairs(message[6]) do
+    if not erased[number] then apply_event(history, event, is_user) end
+  end
   history.accepted = max(history.accepted, message[5])
   history.changed = true
   accepted = max(accepted, message[5])
@@ -568,6 +717,7 @@ end
 local function write_histories()
   for name, history in pairs(histories) do
     local key, forgotten = prefix .. 'history:' .. name, prefix .. 'forgotten:' .. name
+    if history.gone then call('DEL', key, forgotten) end
     if history.changed then
       local head = pack('<IId', history.count, history.number, history.accepted)
       call('SET', key, head .. history.entries, 'EX', history.ttl)
@@ -576,8 +726,6 @@ local function write_histories()
       elseif history.count * ENTRY > #history.entries then
         call('EXPIRE', forgotten, history.ttl)
       end
-    elseif history.gone then
-      call('DEL', key, forgotten)
     end
   end
 end
@@ -605,4 +753,7 @@ local function write()
   write_counts()
 end
 
-return {refused_events = refused_events, apply_message = apply_message, write = write, counts = counts}
+return {
+  erase = erase, erased_events = erased_events, refused_events = refused_events,
+  apply_message = apply_message, write = write, counts = counts,
+}

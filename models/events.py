@@ -77,11 +77,33 @@ class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     accepted_at: Finite | None = None
 
 
+class Erasure(msgspec.Struct, frozen=True, rename="camel"):
+    """A user is erased from a dataset group: all that was sent or accepted until then.
+
+    Attributes
+    ----------
+    erase
+        The group; the member by which these messages differ from events, among which they travel.
+    accepted_at
+        When, in seconds since the epoch.
+    """
+
+    erase: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,63}\Z")]
+    user_id: Id
+    accepted_at: Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+
+
+class _Marked(msgspec.Struct, frozen=True):
+    erase: msgspec.Raw = msgspec.Raw()
+
+
 class _Tracked(msgspec.Struct, frozen=True, rename="camel"):
     tracking_id: Id | None = None
 
 
 _decoder = msgspec.json.Decoder(PutEvents, strict=False)
+_erasure_decoder = msgspec.json.Decoder(Erasure)
+_marked_decoder = msgspec.json.Decoder(_Marked)
 _tracked_decoder = msgspec.json.Decoder(_Tracked)
 _encoder = msgspec.json.Encoder()
 
@@ -145,6 +167,34 @@ def in_seconds(time: float) -> float:
     return time if time <= MILLISECONDS_FROM else time / UNITS[unit_of(time)]
 
 
+def parse_erasure(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> Erasure | None:
+    """The erasure in a message; None if it is none.
+
+    Raises
+    ------
+    InvalidEvent
+        It is one, and breaks a rule; as `parse`.
+
+    Examples
+    --------
+    >>> raw = b'{"erase":"shop","userId":"u7","acceptedAt":1700000000.5}'
+    >>> parse_erasure(raw, now_s=1.8e9).user_id
+    'u7'
+    """
+    # Only few messages have the word in them: all others cost no second decoding.
+    if b'"erase"' not in raw or len(raw) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        if not bytes(_marked_decoder.decode(raw).erase):
+            return None
+        found = _erasure_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(str(error)) from error
+    if found.accepted_at > now_s + future_limit_s:
+        raise InvalidEvent("acceptedAt lies too far in the future - at `$.acceptedAt`")
+    return found
+
+
 def tracking_id_of(raw: bytes) -> str | None:
     """The tracking id in a message that breaks the schema elsewhere, if it can be made out.
 
@@ -159,7 +209,7 @@ def tracking_id_of(raw: bytes) -> str | None:
         return None
 
 
-def encode(message: PutEvents) -> bytes:
+def encode(message: PutEvents | Erasure) -> bytes:
     """The message as JSON text, absent members left out; `parse` gives it back unchanged."""
     return _encoder.encode(message)
 

@@ -82,7 +82,8 @@ class ForwardCounts:
     forwarded, refused
         Events that AWS took, and events that it refused (they are in the dead letters).
     withheld
-        Events that the settings keep back: by type, or because their session is not in the sample.
+        Events that the settings keep back, by type or because their session is not in the sample,
+        and those whose user has been erased since.
     skipped
         Messages that could not be read, or whose tracker is not forwarded.
     calls, retries, throttles

@@ -120,6 +120,35 @@ class Settings(BaseSettings):
     user_ttl_s: int = Field(
         400 * 86400, ge=60, description="A user's history expires after this long without an event."
     )
+    user_sessions: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="Sessions that are linked to a user at once; the oldest link goes first.",
+    )
+    tombstone_ttl_s: int = Field(
+        60 * 86400,
+        ge=60,
+        description="For so long an erased user's earlier events are dropped when they come again; "
+        "never less than a session lives or Kafka keeps events and dead letters.",
+    )
+    max_tombstones: int = Field(
+        1_000_000,
+        ge=1000,
+        description="Erased users and sessions a group remembers, at most; about 100 bytes each, "
+        "the oldest go first.",
+    )
+    event_retention_s: int = Field(
+        7 * 86400,
+        ge=60,
+        description="For so long the topics of events and examples keep messages; "
+        "set when `recommender topics` makes them.",
+    )
+    dead_letter_retention_s: int = Field(
+        7 * 86400,
+        ge=60,
+        description="For so long the topic of dead letters keeps them; set likewise.",
+    )
     max_items: int = Field(
         1_000_000,
         ge=1,
@@ -443,6 +472,16 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"no such quotas: {', '.join(unknown)}; there are {', '.join(QUOTAS)}")
         return {**QUOTAS, **quotas}
+
+    @property
+    def kept_tombstones_s(self) -> int:
+        """How long tombstones are kept: what may still come again is older than they."""
+        return max(
+            self.tombstone_ttl_s,
+            self.session_ttl_s,
+            self.event_retention_s,
+            self.dead_letter_retention_s,
+        )
 
     @property
     def forwarded_trackers(self) -> dict[str, str]:

@@ -8,7 +8,8 @@
 --   prefix   "{group}:" of the group that stands in the settings
 --   parts    {field, expected, messages} of each partition, where a message is
 --            {offset, user or "", session, shard, accepted_at, events, group or "" for that of the
---            settings, time (ms), checksum} and an event is
+--            settings, time (ms), checksum, time up to which the user is erased (seconds; 0: not)}
+--            and an event is
 --            {item or "", time (whole seconds), type, log2 weight, is purchase, 48-bit hash, lists of
 --            values by the columns that may be contextual, millisecond of the time}
 --
@@ -60,12 +61,19 @@ end
 
 -- Brings a message into effect; or says why not, by a status and the numbers of refused events.
 local function apply_message(field, message)
-  local group = group_of(message[7])
+  local group, erased_at = group_of(message[7]), message[10]
+  -- Of a group that is gone, everybody has been erased.
+  if not group and erased_at > 0 then return nil end
   if not group then return 'gone', {} end
   if is_repeated(group, field, message[1]) then return nil end
-  local refused = group.refused_events(message[6])
-  if #refused > 0 then return 'full', refused end
-  group.apply_message(message)
+  if erased_at > 0 then
+    group.erase(message[2], math.floor(erased_at * 1000))
+  else
+    local erased = group.erased_events(message)
+    local refused = group.refused_events(message[6], erased)
+    if #refused > 0 then return 'full', refused end
+    group.apply_message(message, erased)
+  end
   if group.marks then group.marks[field] = message[1] end
 end
 
@@ -76,7 +84,7 @@ local function apply_part(part)
   local watermark, stopped_at, status, refused = before, -1, nil, nil
   for _, message in ipairs(messages) do
     if message[1] > watermark then
-      if #message[6] > 0 then
+      if #message[6] > 0 or message[10] > 0 then
         status, refused = apply_message(field, message)
         if status then
           stopped_at = message[1]
@@ -92,7 +100,7 @@ local function apply_part(part)
 end
 
 local answer = {}
-local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0}
+local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0, erased = 0}
 for number, part in ipairs(request.parts) do answer[number] = apply_part(part) end
 for _, group in pairs(groups) do
   if group then

@@ -12,7 +12,9 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:forgotten:<owner>   string  ids of the last events that its history keeps no longer
     {group}:recent              string  the group's newest events, whoever's (recent.lua)
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
-    {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories
+    {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories,
+                                        and <number>s -> sessions linked to that user
+    {group}:erased              zset    digest of an erased owner -> until when, milliseconds
     {group}:pairs:<index>       string  an item's neighbours
     {group}:takers:<index>      string  numbers of the histories the item came into last
     {group}:stats:<page>        string  counts and popularities of 64 items
@@ -29,7 +31,9 @@ and what models.metadata names.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -65,6 +69,9 @@ STEP = Script.of(
         }
     )
 )
+
+SESSION_HEAD = struct.Struct("<BH")
+"""Of a session in the list of those that are linked to a user: its shard, and its name's size."""
 
 CONNECTION_ERRORS = RETRY_ERRORS = AWAY_ERRORS
 """What a server that is away causes, or one that cannot serve now; trying again later may help."""
@@ -133,6 +140,8 @@ class StoredMessage(NamedTuple):
         Whose they are; empty for the group of the store that applies them.
     timestamp_ms, checksum
         What identifies the message in its partition, kept of the last one applied.
+    erased_at
+        When the user was erased, in seconds; 0 for a message of events.
     """
 
     offset: int
@@ -144,6 +153,7 @@ class StoredMessage(NamedTuple):
     group: str = ""
     timestamp_ms: int = 0
     checksum: int = 0
+    erased_at: float = 0.0
 
 
 class Part(NamedTuple):
@@ -218,6 +228,9 @@ class Store:
                 "types": layout.TYPES,
                 "counted": layout.COUNTED,
                 "values": layout.VALUES,
+                "user_sessions": settings.user_sessions,
+                "tombstones": settings.max_tombstones,
+                "tombstone_ttl": settings.kept_tombstones_s,
                 "session_ttl": settings.session_ttl_s,
                 "user_ttl": settings.user_ttl_s,
             },
@@ -334,36 +347,51 @@ class Store:
         held = await pipe.execute()
         return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
 
-    async def erase_user(self, user_id: str) -> dict[str, int]:
-        """Remove a user's history, metadata, links and the histories of linked sessions.
+    async def held_of(self, user_id: str, *, now_s: float) -> dict[str, int]:
+        """What there is of a user: events, histories (the user's and of sessions), links, records.
 
-        Counts of items and pairs hold nothing personal and stay. O(sessions).
-
-        Returns
-        -------
-        dict[str, int]
-            How many events, sessions, links and records were removed.
+        What an erasure removes, as far as it is in effect now.
         """
-        removed = {"events": 0, "sessions": 0, "links": 0, "records": 0}
-        keys = [self.key(f"history:u:{user_id}"), self.key(f"history:s:{user_id}")]
-        raw_user = user_id.encode()
-        async for shard in self.redis.scan_iter(
-            match=escaped(self.key("links:")) + "*", count=1000
-        ):
-            links = await self.redis.hgetall(shard)
-            sessions = [session for session, user in links.items() if user == raw_user]
-            if sessions:
-                removed["links"] += int(await self.redis.hdel(shard, *sessions))
-                keys += [self.key(f"history:s:{session.decode()}") for session in sessions]
-        for raw in await self.redis.mget(keys):
-            history = unpack_history(raw)
-            removed["events"] += len(history.items)
-            for owner in history.owners:
-                page, place = divmod(owner, layout.OWNERS)
-                await self.redis.hdel(self.key(f"owners:{page}"), place)
-        removed["sessions"] = int(await self.redis.delete(*keys))
-        removed["records"] = int(await self.redis.hdel(self.key("users"), user_id))
-        return removed
+        own = [f"u:{user_id}", f"s:{user_id}"]
+        sessions = [
+            name
+            for name in await self._sessions_of(f"u:{user_id}")
+            if await self.linked_user(name, now_s=now_s) == user_id
+        ]
+        owners = [*own, *(f"s:{name}" for name in sessions if name != user_id)]
+        raws = await self.redis.mget([self.key(f"history:{owner}") for owner in owners])
+        return {
+            "events": sum(len(unpack_history(raw).items) for raw in raws),
+            "sessions": sum(raw is not None for raw in raws),
+            "links": len(sessions),
+            "records": len(await self.users_with_records([user_id])),
+        }
+
+    async def _sessions_of(self, owner: str) -> list[str]:
+        """Sessions that were linked to the owner of a history, as apply.lua keeps them."""
+        history = unpack_history(await self.redis.get(self.key(f"history:{owner}")))
+        found: list[str] = []
+        for number in history.owners:
+            page, place = divmod(number, layout.OWNERS)
+            raw, at = await self.redis.hget(self.key(f"owners:{page}"), f"{place}s") or b"", 0
+            while at < len(raw):
+                _, size = SESSION_HEAD.unpack_from(raw, at)
+                at += SESSION_HEAD.size + size
+                found.append(raw[at - size : at].decode())
+        return found
+
+    async def erased_until(self, owners: Sequence[str]) -> list[float]:
+        """Up to when all of these owners was erased, in seconds; 0 where nothing was.
+
+        Owners are "u:<user>" or "s:<session>".
+        """
+        if not owners:
+            return []
+        digests = [
+            hashlib.sha1(owner.encode(), usedforsecurity=False).hexdigest()[:24] for owner in owners
+        ]
+        scores = await self.redis.zmscore(self.key("erased"), digests)
+        return [0.0 if score is None else score / 1000 for score in scores]
 
     async def save_ranker(
         self, fields: Mapping[str, bytes | str], *, field: str, expected: int, offset: int

@@ -31,7 +31,8 @@ NAMED = Schema((Column("USER_ID", frozenset({"string"})),))
 async def delete_users(work: Work) -> Outcome:
     """Erase every user that the rows of a file name from the group.
 
-    Erasing again is harmless: who goes on with a deletion begins at its last noted row.
+    As `DELETE /users/{id}` does: Kafka has the erasures when the job is done, and workers bring
+    them into effect. Erasing again is harmless: who goes on begins at the last noted row.
 
     Raises
     ------
@@ -46,13 +47,11 @@ async def delete_users(work: Work) -> Outcome:
     rows = await work.in_thread(lambda: Rows(work.objects, location, NAMED, "users", latest_s=0))
     named = itertools.islice(work.until_stopped(rows.read()), row, None)
     while users := await work.in_thread(_users, named):
-        # Counted first: a worker may remove the records before this job does.
-        recorded = await store.users_with_records(users)
-        await work.in_thread(_remove, work, "users", users)
-        for user in users:
-            removed = await store.erase_user(user)
-            deleted += any(removed.values()) or user in recorded
-            recorded.discard(user)
+        # Counted first, for a worker erases them behind this job.
+        for user in dict.fromkeys(users):
+            held = await store.held_of(user, now_s=work.clock())
+            deleted += any(held.values())
+        await work.in_thread(_erase, work, users)
         row += len(users)
         work.tell("rows erased", row)
         await work.note(row=row, deleted=deleted)
@@ -80,6 +79,11 @@ def _users(rows: Iterator[Row]) -> list[str]:
             raise InvalidInput(f"{row.where}: {error}") from error
         users.append(user)
     return users
+
+
+def _erase(work: Work, users: list[str]) -> None:
+    """Put the erasures into the log; returns once Kafka has acknowledged them."""
+    work.tracker().erase(work.group, users).result()
 
 
 def _remove(work: Work, kind: Kind, names: list[str]) -> None:

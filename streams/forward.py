@@ -28,7 +28,8 @@ from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse
 from models.ledger import Client, Waiting, forward_positions, save_forward
 from models.settings import Settings
-from models.store import connect
+from models.store import RETRY_ERRORS, connect
+from models.tenants import Tenants
 from streams.app import EARLIEST, AppLog, add_agent, commit, create_app
 from streams.assignment import Start, next_read
 from streams.calls import (
@@ -121,6 +122,7 @@ class Forwarder:
         self._incarnations: dict[str, str] = {}
         self._settings = settings
         self._client = client
+        self._tenants = Tenants(client, settings)
         self._put = put
         self._dead_letter = dead_letter
         self._commit = commit
@@ -232,8 +234,9 @@ class Forwarder:
         """Return when every event of the call is taken or, alone, refused."""
         parts = [call]
         while parts:
-            part = parts.pop()
-            detail = await self._refusal(part)
+            part, detail = await self._answered_call(parts.pop())
+            if not part:
+                continue
             if detail is None:
                 self._settle(part, "forwarded")
             elif len(part) > 1:
@@ -249,25 +252,58 @@ class Forwarder:
         letter = envelope("forward", "refused", detail, source, raw, key=key, now_s=time.time())
         await self._until_done(lambda: self._dead_letter(letter_key(key), letter))
 
-    async def _refusal(self, call: Call) -> str | None:
-        """Try until AWS takes the call, which gives `None`, or refuses it, which gives why."""
+    async def _kept(self, call: Call) -> Call:
+        """The events of a call without those whose user was erased after they were sent."""
+        put = call[0].put
+        group = await self._on_redis(lambda: self._tenants.group_of(call[0].message.tracker))
+        if group is None:
+            return call
+        store = self._tenants.store(group)
+        owner = f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"
+        (until_s,) = await self._on_redis(lambda: store.erased_until([owner]))
+        erased = [
+            one
+            for one in call
+            if min(one.event.sent_at, one.put.accepted_at or one.event.sent_at) <= until_s
+        ]
+        if erased:
+            self._settle(erased, "withheld")
+        return [one for one in call if one not in erased]
+
+    async def _on_redis(self, read: Callable[[], Awaitable[T]]) -> T:
+        async def step() -> T:
+            try:
+                return await read()
+            except RETRY_ERRORS as error:
+                raise Unavailable(f"Redis does not answer: {error}") from error
+
+        return await self._until_done(step)
+
+    async def _answered_call(self, call: Call) -> tuple[Call, str | None]:
+        """Try until AWS takes a call, which gives it and None, or refuses it, which gives why.
+
+        Events of a user who is erased meanwhile are left out; there may be none in the end.
+        """
         tracker = call[0].message.tracker
         tracking_id = self._trackers[tracker]
-        request = parameters(call, tracking_id, self._settings.forward_without_properties)
         for attempt in itertools.count():
             await asyncio.sleep(self._paces[tracking_id].reserve(time.monotonic()))
+            call = await self._kept(call)
+            if not call:
+                return call, None
+            request = parameters(call, tracking_id, self._settings.forward_without_properties)
             self._calls[tracker]["calls"] += 1
             try:
-                await in_thread(lambda: self._put(request))
+                await in_thread(partial(self._put, request))
             except CallFailed as error:
                 failure = error
             else:
                 CALLS.labels(tracker, "ok").inc()
                 self._notes[tracker]["last_success_at"] = time.time()
-                return None
+                return call, None
             self._note(tracker, failure)
             if failure.answer is Answer.REFUSED:
-                return failure.text
+                return call, failure.text
             self._complain(failure.text)
             await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from models.errors import Unavailable
-from models.events import PutEvents
+from models.events import Erasure, PutEvents
 from models.records import Kind, Properties
 from models.settings import Settings
 from streams.incarnations import Found
@@ -32,16 +32,20 @@ class Publisher:
         self._failure: Unavailable | None = None
         self._failed_s = 0.0
 
-    async def publish(self, message: PutEvents) -> str:
-        """The token of a message that Kafka has acknowledged.
+    async def publish(self, message: PutEvents | Erasure) -> str:
+        """The token of events, or of a user's erasure, that Kafka has acknowledged.
 
         Raises
         ------
         Unavailable
             Kafka did not acknowledge it in time; `Overloaded` if too much waits for that already.
         """
-        receipt = await asyncio.wrap_future((await self._opened()).put_events(message))
-        return receipt.token()
+        opened = await self._opened()
+        if isinstance(message, Erasure):
+            sent = opened.erase(message.erase, [message.user_id])
+        else:
+            sent = opened.put_events(message)
+        return (await asyncio.wrap_future(sent)).token()
 
     async def put(
         self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]

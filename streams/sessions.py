@@ -101,6 +101,11 @@ class Sessions(Steps[StoredMessage]):
     async def _message(self, arrival: Arrival, assignment: Assignment) -> StoredMessage:
         settings, now_s = self.settings, self._clock()
         try:
+            erasure = events.parse_erasure(
+                arrival.value, now_s=now_s, future_limit_s=settings.future_limit_s
+            )
+            if erasure is not None:
+                return self._erasure(arrival, erasure)
             message = events.parse(
                 arrival.value, now_s=now_s, future_limit_s=settings.future_limit_s
             )
@@ -133,6 +138,14 @@ class Sessions(Steps[StoredMessage]):
             checksum,
         )
 
+    def _erasure(self, arrival: Arrival, erasure: events.Erasure) -> StoredMessage:
+        return passed(arrival)._replace(
+            user_id=erasure.user_id,
+            accepted_at=erasure.accepted_at,
+            group="" if erasure.erase == self.settings.group else erasure.erase,
+            erased_at=erasure.accepted_at,
+        )
+
     async def _group_of(self, tracking_id: str | None, assignment: Assignment) -> str | None:
         """Whose events these are; None if nobody's, or if the assignment has ended."""
         if tracking_id is None:
@@ -157,6 +170,7 @@ class Sessions(Steps[StoredMessage]):
             )
         APPLIED.labels("applied").inc(counts["events"])
         APPLIED.labels("duplicate").inc(counts["duplicates"])
+        APPLIED.labels("erased").inc(counts["erased"])
         return results
 
     def _noted(self, messages: Sequence[StoredMessage]) -> None:

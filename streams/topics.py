@@ -127,16 +127,30 @@ def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
 def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
     """What to ask Kafka for, by name."""
     replicas = {"replication_factor": settings.replication_factor}
-    plain = {"num_partitions": settings.partitions, **replicas}
-    compacted = {**plain, "configs": {"cleanup.policy": "compact"}}
+    numbered = {"num_partitions": settings.partitions, **replicas}
+    events = _kept_for(settings.event_retention_s)
+    plain = {**numbered, "configs": events}
+    compacted = {**numbered, "configs": {"cleanup.policy": "compact"}}
     return {
         topics.clicks: plain,
         topics.purchases: plain,
-        topics.dead_letters: plain,
-        topics.examples: {"num_partitions": 1, **replicas},
+        topics.dead_letters: {
+            **numbered,
+            "configs": _kept_for(settings.dead_letter_retention_s),
+        },
+        topics.examples: {"num_partitions": 1, **replicas, "configs": events},
         topics.items: compacted,
         topics.users: compacted,
     }
+
+
+def _kept_for(retention_s: int) -> dict[str, str]:
+    """Configuration of a topic that keeps messages for so long, and of its segments.
+
+    Kafka removes whole segments, never the one that is written: a busy one is ended in time.
+    """
+    segment_s = max(60, min(86400, retention_s // 7))
+    return {"retention.ms": str(1000 * retention_s), "segment.ms": str(1000 * segment_s)}
 
 
 @contextmanager

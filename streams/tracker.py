@@ -27,7 +27,7 @@ from kafka.errors import (
 from kafka.producer.future import RecordMetadata
 
 from models.errors import InvalidEvent, Overloaded, RecommenderError, Unavailable
-from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
+from models.events import MAX_MESSAGE_BYTES, Erasure, Event, PutEvents, encode, parse
 from models.records import Kind as RecordKind
 from models.records import Properties, Record, checked, encode_record
 from models.running import located
@@ -201,6 +201,27 @@ class Tracker:
     ) -> Future[Receipt]:
         """The future receipt of what is known of users from now on; as `put_items`."""
         return self._put_records("users", group, records)
+
+    def erase(self, group: str, user_ids: Iterable[str]) -> Future[Receipt]:
+        """The future receipt of the erasure of users from a group; see `Tracker` for how it ends.
+
+        What was sent or accepted until now goes, and is dropped where it comes later; so does what
+        is known of them. Erasing again, or somebody unknown, is harmless.
+
+        Raises
+        ------
+        InvalidRecord
+            At once, naming the user that breaks a rule; then nobody is erased.
+        """
+        at, messages = self._now_s(), []
+        for user_id in user_ids:
+            checked("users", user_id, {})
+            # Kafka keeps the newest record of everybody: without this one, it would come back.
+            key, _ = encode_record("users", Record(group, user_id, None, at))
+            messages.append(Message("users", self._topics.users, key, None))
+            value = encode(Erasure(group, user_id, at))
+            messages.append(Message("clicks", self._topics.clicks, user_id.encode(), value))
+        return self._deliver(messages)
 
     def _put_records(
         self, kind: RecordKind, group: str, records: Iterable[tuple[str, Properties | None]]

@@ -44,6 +44,9 @@ class Reference:
     )
     owner_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     accepted_at: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    newest_accepted_at: float = 0.0
+    tombstones: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
+    erasures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     links: dict[str, str] = field(default_factory=dict)
     pairs: dict[tuple[str, str, str], list[tuple[float, int]]] = field(
         default_factory=lambda: defaultdict(list)
@@ -64,14 +67,55 @@ class Reference:
             for message in part.messages:
                 if message.offset > self.watermarks[part.field]:
                     self.watermarks[part.field] = message.offset
-                    if message.events:
+                    if message.erased_at:
+                        self._erase(message.user_id, math.floor(message.erased_at * 1000))
+                    elif message.events:
                         self._message(message)
 
     def _message(self, message: StoredMessage) -> None:
+        events = [event for event in message.events if not self._is_erased(message, event)]
+        self.counts["erased"] += len(message.events) - len(events)
+        if not events:
+            return
         owner = self._owner(message)
-        for event in message.events:
+        for event in events:
             self._event(owner, event)
         self.accepted_at[owner] = max(self.accepted_at[owner], message.accepted_at)
+        self.newest_accepted_at = max(self.newest_accepted_at, message.accepted_at)
+
+    def _is_erased(self, message: StoredMessage, event: StoredEvent) -> bool:
+        linked = self.links.get(message.session_id)
+        owners = [f"u:{message.user_id}"]
+        if not message.user_id:
+            owners = [f"s:{message.session_id}", *([f"u:{linked}"] if linked else [])]
+        sent_ms = event.time * 1000 + event.millisecond
+        time_ms = min(sent_ms, math.floor(message.accepted_at * 1000))
+        return time_ms <= max(self.tombstones[owner] for owner in owners)
+
+    def _erase(self, user: str, until_ms: int) -> None:
+        linked = [session for session, other in self.links.items() if other == user]
+        for session in linked:
+            del self.links[session]
+        for owner in {f"u:{user}", f"s:{user}", *(f"s:{session}" for session in linked)}:
+            self.tombstones[owner] = max(self.tombstones[owner], until_ms)
+            if owner in self.histories:
+                self._erase_history(owner, until_ms)
+
+    def _erase_history(self, owner: str, until_ms: int) -> None:
+        self.erasures[owner] += 1
+        self.forgotten.pop(owner, None)
+        del self.owner_counts[owner]
+        accepted_at = self.accepted_at.pop(owner)
+        for owners in self.takers.values():
+            owners[:] = [other for other in owners if other != owner]
+        after = [seen for seen in self.histories.pop(owner) if seen[0] * 1000 > until_ms]
+        if after:
+            self.histories[owner] = []
+            for seen in after:
+                self._take(owner, seen[1])
+                self.histories[owner].append(seen)
+            self.owner_counts[owner] = len(after)
+            self.accepted_at[owner] = accepted_at
 
     def _owner(self, message: StoredMessage) -> str:
         session = message.session_id
@@ -87,6 +131,8 @@ class Reference:
 
     def _join(self, session: str, owner: str) -> None:
         joining = self.histories.pop(session, [])
+        for owners in self.takers.values():
+            owners[:] = [other for other in owners if other != session]
         self.forgotten[owner] += self.forgotten.pop(session, [])
         self.owner_counts[owner] += self.owner_counts.pop(session, 0) - len(joining)
         known = self._known(owner)
@@ -126,7 +172,8 @@ class Reference:
         if event.hash in self._known(owner):
             return True
         same = (event.hash, event.item_id, event.type, event.time, event.millisecond)
-        user = owner if owner.startswith("u:") else ""
+        # Who comes back after an erasure is somebody else.
+        user = f"{owner}#{self.erasures[owner]}" if owner.startswith("u:") else ""
         others = self.recent[same]
         if user in others or (others and not user) or "" in others:
             return True
@@ -211,7 +258,7 @@ async def assert_same(store: Store, reference: Reference) -> None:
     counts = await store.counts()
     expected = {"items": len(reference.items), **reference.counts}
     assert {name: counts.get(name, 0) for name in expected} == expected
-    assert counts.get("accepted_at", 0) == max(reference.accepted_at.values(), default=0)
+    assert counts.get("accepted_at", 0) == reference.newest_accepted_at
     names = await store.item_ids(range(1, len(reference.items) + 1))
     assert sorted(names, key=str) == sorted(reference.items)
     assert await store.item_indexes(list(map(str, names))) == list(range(1, len(names) + 1))
@@ -326,13 +373,21 @@ def message(offset: int, *events: StoredEvent, user: str = "", session: str = "s
     return StoredMessage(offset, user, session, shard_of(session), 1.0 + offset, list(events))
 
 
+def erasure(offset: int, user: str, at_s: float) -> StoredMessage:
+    """The erasure of a user."""
+    return StoredMessage(offset, user, "", 0, at_s, [], erased_at=at_s)
+
+
 async def replay(
     store: Store,
-    drawn: list[tuple[str, str, list[StoredEvent]]],
+    drawn: list[tuple[str, str, list[StoredEvent] | float]],
     cuts: list[tuple[int, int]],
     columns: Sequence[str] = (),
 ) -> None:
-    """Apply a stream in batches of the sizes given, each with some of the last messages again."""
+    """Apply a stream in batches of the sizes given, each with some of the last messages again.
+
+    Where a time stands for the events, the user is erased then.
+    """
     reference = Reference(store.settings.history_events, columns=columns)
     if columns:
         await store.redis.sadd(store.key("columns"), *columns)
@@ -343,9 +398,12 @@ async def replay(
         starts = [len(log) for log in logs]
         for user, session, events in drawn[at : at + size]:
             log = logs[shard_of(session) % 2]
+            if isinstance(events, float):
+                log.append(erasure(len(log), user, events))
+                continue
             one = message(len(log), *events, user=user, session=session)
             # Clocks of those who accept differ: the newest is not the last.
-            log.append(one._replace(accepted_at=1.0 + 7 * len(log) % 5))
+            log.append(one._replace(accepted_at=NOW - 2.0 + 7 * len(log) % 5))
         parts = []
         for number, (log, start) in enumerate(zip(logs, starts, strict=True)):
             parts.append(Part(f"p/{number}", start - 1, log[max(0, start - again) :]))

@@ -21,7 +21,7 @@ from models.events import Event, event_hash
 from models.metadata import put_users
 from models.settings import Settings
 from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of, stored_events
-from tests.models.reference import NOW, click, contents, history_of, message, replay
+from tests.models.reference import NOW, click, contents, erasure, history_of, message, replay
 from tests.servers import own_port
 
 EVENTS = st.builds(
@@ -44,6 +44,11 @@ MESSAGES = st.lists(
         st.sampled_from(["", "", "u1", "u2"]),
         st.sampled_from(["s1", "s4", "s5", "u1"]),
         st.lists(EVENTS, min_size=1, max_size=4),
+    )
+    | st.tuples(
+        st.sampled_from(["u1", "u2"]),
+        st.sampled_from(["s1", "s4"]),
+        st.sampled_from([NOW - 86400.0, NOW - 1.0, NOW + 0.5, NOW + 1.0]),
     ),
     max_size=25,
 )
@@ -65,7 +70,7 @@ async def send(store: Store, *messages: StoredMessage, batch: int = 100) -> dict
 @given(MESSAGES, CUTS, st.sampled_from([10, 100]))
 def test_step_means_what_the_reference_says(
     redis_url: str,
-    drawn: list[tuple[str, str, list[StoredEvent]]],
+    drawn: list[tuple[str, str, list[StoredEvent] | float]],
     cuts: list[tuple[int, int]],
     limit: int,
 ) -> None:
@@ -85,8 +90,10 @@ def test_step_means_what_the_reference_says(
 async def test_long_histories_mean_the_same(make_store: Callable[..., Store]) -> None:
     """The same of a stream that fills histories many times over, with repeats and late events."""
     chance = random.Random(5)
-    drawn = []
+    drawn: list[tuple[str, str, list[StoredEvent] | float]] = []
     for n in range(300):
+        if n % 60 == 50:
+            drawn.append((f"u{n % 2 + 1}", "s1", NOW - 300.0 + n))
         user, session = chance.choice([("", "s1"), ("", "s4"), ("u1", "s5"), ("u2", "s1")])
         time = NOW - 300 + n - chance.choice([0, 0, 40])
         items = chance.choices(["", *"abcdefghijklmnopq"], k=chance.randint(1, 3))
@@ -339,8 +346,10 @@ async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
     assert await store.item_ids(await store.item_indexes([name])) == [name]
     assert await store.linked_user(name + "s", now_s=NOW) == name
     await put_users(store, [(name, {})], NOW)
-    removed = {"events": 1, "sessions": 1, "links": 1, "records": 1}
-    assert await store.erase_user(name) == removed
+    held = {"events": 1, "sessions": 1, "links": 1, "records": 1}
+    assert await store.held_of(name, now_s=NOW) == held
+    await send(store, erasure(1, name, NOW))
+    assert await store.held_of(name, now_s=NOW) == {**dict.fromkeys(held, 0), "records": 1}
 
 
 async def test_erasing_a_user(store: Store) -> None:
@@ -356,17 +365,81 @@ async def test_erasing_a_user(store: Store) -> None:
     before = await contents(store)
     assert await store.linked_user("s1", now_s=NOW) == "ada"
 
-    removed = await store.erase_user("ada")
+    held = await store.held_of("ada", now_s=NOW)
+    await send(store, erasure(5, "ada", NOW))
 
-    assert removed == {"events": 4, "sessions": 2, "links": 2, "records": 0}
+    assert held == {"events": 4, "sessions": 2, "links": 2, "records": 0}
     assert await store.linked_user("s1", now_s=NOW) is None
     assert await store.linked_user("s3", now_s=NOW) == "bob"
     after = await contents(store)
     assert "ada" not in str(after)
     assert [key for key in before if after.get(key) != before[key]] == [
-        key for key in before if "ada" in key + str(before[key])
+        key
+        for key in before
+        if "ada" in key + str(before[key]) or key in ("watermarks", "witnesses")
     ]
-    assert await store.erase_user("ada") == {"events": 0, "sessions": 0, "links": 0, "records": 0}
+    assert not any((await store.held_of("ada", now_s=NOW)).values())
+
+
+async def test_who_was_erased_does_not_come_back(make_store: Callable[..., Store]) -> None:
+    """What was sent or accepted before is dropped, of linked sessions too; later events count."""
+    store = make_store(session_ttl_s=1000)
+    late, again = click("a", 0), click("b", 1)
+    await send(store, message(0, late, user="ada", session="s1"), message(1, again, session="s1"))
+    await send(store, erasure(2, "ada", NOW + 0.5), erasure(3, "ada", NOW + 0.5))
+    came = [
+        message(4, late, user="ada", session="s1"),
+        message(5, again, session="s1"),
+        message(6, again, session="s1")._replace(accepted_at=NOW + 9.0),
+        message(7, click("c", 2, NOW + 5), user="ada", session="new"),
+        message(8, late._replace(time=NOW + 5), user="bob", session="s1"),
+        message(9, click("d", 3, NOW + 5), user="ada")._replace(accepted_at=NOW + 9.0),
+    ]
+    counts = await send(store, *came)
+
+    assert (counts["erased"], counts["events"]) == (4, 2)
+    history = await history_of(store, "u:ada")
+    assert await store.item_ids(history.items.tolist()) == ["d"]
+    assert not await store.redis.exists(store.key("history:s:s1"))
+    assert await store.erased_until(["u:ada", "s:s1", "u:bob"]) == [NOW + 0.5, NOW + 0.5, 0.0]
+    assert "ada" not in str(await store.redis.zrange(store.key("erased"), 0, -1))
+
+
+async def test_an_erasure_that_comes_late_leaves_what_is_newer(store: Store) -> None:
+    """Other partitions may be ahead of the erasure's own: what was sent after it stays."""
+    events = [click("a", 0, NOW - 9), click("b", 1, NOW + 9)]
+    await send(store, message(0, *events, user="ada"), erasure(1, "ada", NOW))
+    history = await history_of(store, "u:ada")
+
+    assert await store.item_ids(history.items.tolist()) == ["b"]
+    assert history.count == 1
+    assert await store.owners(history.owners) == ["u:ada"]
+
+
+async def test_tombstones_are_bounded(make_store: Callable[..., Store]) -> None:
+    """By number and by age, so that they never outgrow what they are for."""
+    store = make_store(max_tombstones=1000)
+    await send(store, *(erasure(n, f"u{n}", NOW - 1000.0 + n) for n in range(600)))
+    assert await store.redis.zcard(store.key("erased")) == 1000
+
+    old = NOW - store.settings.kept_tombstones_s - 1.0
+    await send(store, erasure(600, "old", old))
+    assert await store.erased_until(["u:u599", "u:u0", "u:old"]) == [NOW - 401.0, 0.0, 0.0]
+    ttl = await store.redis.ttl(store.key("erased"))
+    assert 0 < ttl <= store.settings.kept_tombstones_s
+
+
+async def test_links_of_a_user_are_bounded(make_store: Callable[..., Store]) -> None:
+    """The oldest goes for a new one, so that an erasure finds them all."""
+    store = make_store(user_sessions=3)
+    sessions = [f"s{n}" for n in range(5)]
+    await send(
+        store, *(message(n, click("a", n), user="ada", session=s) for n, s in enumerate(sessions))
+    )
+
+    linked = [await store.linked_user(session, now_s=NOW) for session in sessions]
+    assert linked == [None, None, "ada", "ada", "ada"]
+    assert (await store.held_of("ada", now_s=NOW))["links"] == 3
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:

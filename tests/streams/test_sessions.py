@@ -518,3 +518,56 @@ async def test_a_message_passed_over_on_its_way_is_read_again(worker: Worker) ->
     await worker.read(FIRST)
 
     assert await worker.in_effect() == (4, [3, -1])
+
+
+async def test_an_erasure_is_applied_again_with_all_else(worker: Worker) -> None:
+    """Redis loses it, or everything: the user is gone again, whatever partition is read first."""
+    store = worker.sessions.store
+    event = {"eventType": "click", "itemId": "a", "sentAt": NOW_S - 100, "eventId": "e1"}
+    sent = {"sessionId": "s1", "userId": "ada", "eventList": [event], "acceptedAt": NOW_S - 100}
+    erased = {"erase": "shop", "userId": "ada", "acceptedAt": NOW_S - 99}
+    worker.kafka.append(FIRST, json.dumps(sent).encode())
+    await worker.read(FIRST)
+    before = await snapshot(store)
+    assert (await store.held_of("ada", now_s=NOW_S))["events"] == 1
+    worker.kafka.append(SECOND, json.dumps(erased).encode())
+    # A client's retry, and what waited: neither takes effect.
+    worker.kafka.append(FIRST, json.dumps(sent).encode())
+    await worker.read(SECOND, FIRST)
+
+    for kept in (before, {}):
+        assert await store.held_of("ada", now_s=NOW_S) == {
+            "events": 0,
+            "sessions": 0,
+            "links": 0,
+            "records": 0,
+        }
+        assert "ada" not in str(await store.redis.keys())
+        await restore(store, kept)
+        await worker.sessions.look_after()
+        await worker.read(FIRST, SECOND)
+    assert not worker.letters
+    assert not any((await store.held_of("ada", now_s=NOW_S)).values())
+
+    again = {**sent, "eventList": [{**event, "sentAt": NOW_S - 98}], "acceptedAt": NOW_S - 98}
+    worker.kafka.append(FIRST, json.dumps(again).encode())
+    await worker.read(FIRST)
+    assert (await store.held_of("ada", now_s=NOW_S))["events"] == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"erase": "no group!", "userId": "ada", "acceptedAt": 1.7e9},
+        {"erase": "shop", "acceptedAt": 1.7e9},
+        {"erase": "shop", "userId": "ada"},
+        {"erase": "shop", "userId": "ada", "acceptedAt": NOW_S + 1000},
+    ],
+)
+async def test_a_broken_erasure_is_a_dead_letter(worker: Worker, broken: dict[str, object]) -> None:
+    """What it would erase, and up to when, must be certain."""
+    worker.send(FIRST, json.dumps(broken).encode(), "a")
+    await worker.read(FIRST)
+
+    assert [letter.reason for letter in worker.letters] == ["invalid"]
+    assert await worker.in_effect() == (1, [1, -1])
