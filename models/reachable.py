@@ -95,7 +95,11 @@ def kafka_trouble(servers: list[str]) -> tuple[str, bool]:
     """
     reasons: dict[str, bool] = {}
     for server in servers:
-        host, port = host_and_port(server, KAFKA_PORT)
+        try:
+            host, port = host_and_port(server, KAFKA_PORT)
+        except ValueError:
+            reasons[f"{server}: not host:port"] = False
+            continue
         found = _in_time(functools.partial(_listener, host, port, _API_VERSIONS), "no answer")
         if found == "Kafka":
             return "", True

@@ -475,7 +475,7 @@ def test_events_as_the_step_takes_them() -> None:
     )
 
     assert stored == [
-        StoredEvent("i", 1, "Purchase", 2.0, True, event_hash("e")),
+        StoredEvent("i", 1, "Purchase", 2.0, True, event_hash("e"), millisecond=900),
         StoredEvent("", 2, "view", 0.0, False, event_hash("f")),
     ]
 
