@@ -112,13 +112,14 @@ def up(port: int | None, workers: int) -> None:
         ) as stack,
     ):
         _say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
+        _memory_checked(stack.settings)
         stack.supervisor.run()
 
 
 @main.command()
 def worker() -> None:
     """Bring events into effect and learn the ranking."""
-    settings = _awaited(_served(_child()))
+    settings = _memory_checked(_awaited(_served(_child())))
     compile_once(_say)
 
     from streams.app import run
@@ -160,6 +161,7 @@ def api() -> None:
     except Unavailable as error:
         # It answers what it can meanwhile; `/readyz` says when that is all.
         _say(f"not ready yet: {error}")
+    _memory_checked(settings)
     compile_once(_say)
 
     import uvicorn
@@ -721,6 +723,24 @@ def _tell_ready() -> None:
     file = os.environ.pop(READY_FILE, None)
     if file:
         Path(file).touch()
+
+
+def _memory_checked(settings: Settings) -> Settings:
+    """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
+    from models.memory import risks, shortages
+    from models.store import RETRY_ERRORS, Store, connect
+
+    async def told() -> list[str]:
+        async with connect(settings.redis) as client:
+            memory = await Store(client, settings).memory()
+        return [*shortages(memory), *risks(memory)]
+
+    try:
+        for text in asyncio.run(told()):
+            _say(f"WARNING: {text}")
+    except RETRY_ERRORS as error:
+        logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)
+    return settings
 
 
 def _served(settings: Settings) -> Settings:

@@ -141,6 +141,9 @@ class Readiness(Answered, frozen=True):
             " decoded; all others go on."
         ),
     ]
+    warnings: Annotated[
+        list[str], Meta(description="What an operator should see to, though all works for now.")
+    ]
 
 
 class ErrorBody(Answered, frozen=True):

@@ -70,7 +70,7 @@ def create_app(
         answering=Gate(settings.max_answering, "answers", "Redis"),
         readiness=Looking(kafka, store),
         effects=Effects(store, kafka.incarnations, most=settings.after_max_waiting),
-        impressions=Impressions(),
+        impressions=Impressions(clock),
         clock=clock,
         new_id=_ids().__next__,
         shadow=Shadow(settings) if settings.shadow_campaign_arn else None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter
 
 from models.answers import Answer
+from models.served import log_served
 from models.store import RETRY_ERRORS, Store
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ IMPRESSIONS = Counter("recommender_impressions_total", "Served lists by outcome"
 class Impressions:
     """Writes served lists behind the answers, many in one round trip."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._is_failing = False
         self._waiting: dict[Store, dict[str, tuple[Answer, Sequence[str] | None]]] = {}
         self._n_waiting = 0
         self._task: asyncio.Task[None] | None = None
@@ -54,13 +57,17 @@ class Impressions:
             waiting, self._waiting, self._n_waiting = self._waiting, {}, 0
             for store, served in waiting.items():
                 lists, tried = _written(served)
+                kept = 0
                 try:
-                    await store.log_served(lists, tried)
+                    kept = await log_served(store, lists, tried, now_s=self._clock())
                 except RETRY_ERRORS as error:
-                    IMPRESSIONS.labels("dropped").inc(len(lists))
-                    LOG.warning("%d served lists were not logged: %s", len(lists), error)
+                    if not self._is_failing:  # once, not for every answer
+                        LOG.warning("served lists are not kept: %s", error)
+                    self._is_failing = True
                 else:
-                    IMPRESSIONS.labels("logged").inc(len(lists))
+                    self._is_failing = False
+                IMPRESSIONS.labels("logged").inc(kept)
+                IMPRESSIONS.labels("dropped").inc(len(lists) - kept)
 
     async def close(self) -> None:
         """Write what waits."""

@@ -247,19 +247,21 @@ async def healthz() -> Response:
     ),
 )
 async def readyz(request: Request) -> Response:
-    """503 with the names of what is missing: kafka, topics, redis.
+    """503 with the names of what is missing: kafka, topics, redis, or room in it.
 
     `unreadable` names the partitions whose next message cannot be decoded: all others go on, so
-    they are no reason for 503.
+    they are no reason for 503. `warnings` are what an operator should see to, though all works.
     """
     services: Services = request.app.state.services
-    missing = await services.readiness.missing()
+    missing, warnings = await services.readiness.look()
     stuck: list[Stuck] = []
     # Where Redis is away, it is among what is missing.
     with contextlib.suppress(*CONNECTION_ERRORS):
         store = services.store
         stuck = await told(store.redis, store.settings.group, now_s=services.clock())
-    answer = Readiness("missing" if missing else "ok", missing, [str(one) for one in stuck])
+    answer = Readiness(
+        "missing" if missing else "ok", missing, [str(one) for one in stuck], warnings
+    )
     return json_response(answer, 503 if missing else 200)
 
 

@@ -18,10 +18,11 @@ from api.shadow import Shadow
 from models.answers import Answer
 from models.errors import Unavailable
 from models.events import Erasure, PutEvents
+from models.memory import risks, shortages
 from models.recommender import Recommender
 from models.records import Kind, Properties
 from models.settings import Settings
-from models.store import Store
+from models.store import CONNECTION_ERRORS, Store
 from models.tenants import Tenants
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
@@ -63,21 +64,22 @@ class Looking:
     def __init__(self, kafka: Kafka, store: Store) -> None:
         self._kafka = kafka
         self._store = store
-        self._looking: asyncio.Task[list[str]] | None = None
+        self._looking: asyncio.Task[tuple[list[str], list[str]]] | None = None
 
-    async def missing(self) -> list[str]:
-        """What is not as it must be, in words."""
+    async def look(self) -> tuple[list[str], list[str]]:
+        """What is not as it must be, and what an operator should see to, in words."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         return await asyncio.shield(self._looking)
 
-    async def _look(self) -> list[str]:
+    async def _look(self) -> tuple[list[str], list[str]]:
         missing = list(await self._kafka.missing())
         try:
             await self._store.ping()
-        except Unavailable:
-            missing.append("redis")
-        return missing
+            memory = await self._store.memory()
+        except (Unavailable, *CONNECTION_ERRORS):
+            return [*missing, "redis"], []
+        return [*missing, *(f"redis: {text}" for text in shortages(memory))], risks(memory)
 
 
 def gated(kafka: Kafka, gate: Gate) -> Kafka:

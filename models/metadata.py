@@ -31,7 +31,7 @@ from models.records import (
     created_at,
     properties_text,
 )
-from models.scripts import Script, run_script
+from models.scripts import Script
 from models.store import GROUPS, PartResult, Store
 
 TAKE_IN = Script.of(resources.files("models").joinpath("metadata.lua").read_text())
@@ -104,7 +104,7 @@ async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
     has_others = any(entry.group for part in parts for entry in part.entries)
     keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
     payload = msgspec.msgpack.encode(request)
-    return _results.decode(await run_script(store.redis, TAKE_IN, keys, payload))
+    return _results.decode(await store.step(TAKE_IN, keys, payload))
 
 
 async def put_items(

@@ -215,7 +215,16 @@ class Settings(BaseSettings):
         10.0, gt=0, le=120, description="Longest wait for Kafka to acknowledge an event."
     )
     impression_ttl_s: int = Field(
-        7200, ge=1, description="How long a served list is kept for attribution of clicks."
+        7200,
+        ge=1,
+        description="How long a served list is kept for attribution of clicks, within the budget.",
+    )
+    impression_budget_mb: int = Field(
+        64,
+        ge=0,
+        le=1_000_000,
+        description="Memory of Redis that a group's served lists may take; the oldest go first. "
+        "0: none are kept.",
     )
     publish_buffer_bytes: int = Field(
         32 * 1024 * 1024,

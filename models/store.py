@@ -24,7 +24,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
-    {group}:served:<id>         string  a served list, for attribution
+    {group}:served[:<number>]   hash    lists that were served, for attribution (models.served)
 
 and what models.metadata names.
 """
@@ -99,23 +99,6 @@ local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
 if mark < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 return 1
 """)
-
-
-LOG_SERVED = Script.of("""
-local prefix, tried = KEYS[1], KEYS[2]
-for id, items in pairs(cmsgpack.unpack(ARGV[2])) do
-  redis.call('SET', prefix .. id, cmsgpack.pack(items), 'EX', ARGV[1])
-end
-for _, item in ipairs(cmsgpack.unpack(ARGV[3])) do
-  local index = redis.call('HGET', ARGV[4], item)
-  if index then redis.call('HINCRBY', tried, index, 1) end
-end
--- Most of so many are no longer new: what is known of the others is soon known again.
-if redis.call('HLEN', tried) > tonumber(ARGV[5]) then redis.call('DEL', tried) end
-""")
-
-MAX_TRIED = 2000
-"""Items whose trials are counted, at most."""
 
 
 class StoredEvent(NamedTuple):
@@ -267,7 +250,20 @@ class Store:
     async def _run(self, payload: bytes, *, has_others: bool) -> bytes:
         # Only where it must be: on a cluster all keys of a step are on one node.
         keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
-        return bytes(await run_script(self.redis, STEP, keys, payload))
+        return bytes(await self.step(STEP, keys, payload))
+
+    async def step(self, script: Script, keys: Sequence[str], payload: bytes) -> Any:  # noqa: ANN401
+        """What a script answers that brings messages into effect.
+
+        A server that is full refuses it. What is kept for attribution then makes room for the next
+        attempt.
+        """
+        try:
+            return await run_script(self.redis, script, keys, payload)
+        except redis.exceptions.ResponseError as error:
+            if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
+                await self.make_room()
+            raise
 
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
         """Last applied offset of each partition field; -1 where none was applied yet."""
@@ -417,24 +413,18 @@ class Store:
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def log_served(
-        self, lists: Mapping[str, Sequence[str]], tried: Sequence[str] = ()
-    ) -> None:
-        """Keep served lists by their recommendationId, for `impression_ttl_s`.
-
-        `tried` items stand in them for exploration, and are counted.
-        """
-        # Every key starts with the group in braces, so all are on the node of KEYS[1].
-        await run_script(
-            self.redis,
-            LOG_SERVED,
-            [self.key("served:"), self.key("tried")],
-            self.settings.impression_ttl_s,
-            msgspec.msgpack.encode(lists),
-            msgspec.msgpack.encode(tried),
-            self.key("items"),
-            MAX_TRIED,
-        )
+    async def make_room(self) -> None:
+        """Drop what is kept for attribution: it goes before anything that was learned."""
+        groups = [
+            self.settings.group,
+            *(name.decode() for name in await self.redis.smembers(GROUPS)),
+        ]
+        for group in groups:
+            book = f"{{{group}}}:served"
+            numbers = await self.redis.hkeys(book)
+            if numbers:
+                await self.redis.unlink(*(f"{book}:{number.decode()}" for number in numbers))
+                await self.redis.unlink(book)
 
     async def memory(self) -> Memory:
         """What the server says of its memory."""

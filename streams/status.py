@@ -7,6 +7,7 @@ import msgspec
 from models import ledger, unreadable
 from models.errors import Unavailable
 from models.jobs import Jobs
+from models.memory import Family, read_families
 from models.objectives import courses
 from models.resource import Resource
 from models.resources import Resources
@@ -68,6 +69,8 @@ class Status(msgspec.Struct, frozen=True):
         Memory of the Redis server.
     unreadable
         Partitions that stand still, because what comes next in them cannot be decoded.
+    families
+        What is in it, of all groups, by family of keys; an estimate.
     """
 
     group: str
@@ -85,6 +88,7 @@ class Status(msgspec.Struct, frozen=True):
     jobs: list[JobStatus] = []
     redis: Memory = Memory()
     unreadable: list[unreadable.Stuck] = []
+    families: dict[str, Family] = {}
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -111,6 +115,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         stuck = await unreadable.told(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Resources(store.redis, settings)).unfinished()
         memory = await store.memory()
+        families = await read_families(store)
     except CONNECTION_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -150,6 +155,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         jobs=[_job(job) for job in jobs],
         redis=memory,
         unreadable=stuck,
+        families=families,
     )
 
 

@@ -12,6 +12,7 @@ STUCK_AFTER_S = 30.0
 FORWARD_LATE_S = 300.0
 FULL_SHARE = 0.9
 MEGABYTE = 1_000_000
+SHOWN_FAMILIES = 4
 
 
 def as_text(status: Status, *, partitions: bool = False) -> str:
@@ -95,7 +96,12 @@ def _quality(status: Status) -> Iterator[tuple[str, str]]:
 def _redis(status: Status) -> str:
     memory = status.redis
     limit = f"of {memory.limit_bytes / MEGABYTE:.0f}" if memory.limit_bytes else "used, no limit"
-    return f"{memory.used_bytes / MEGABYTE:.0f} MB {limit}, {memory.policy}"
+    largest = [
+        f"{name} {family.bytes / MEGABYTE:.0f}"
+        for name, family in list(status.families.items())[:SHOWN_FAMILIES]
+    ]
+    shares = f"; about: {', '.join(largest)}" if largest else ""
+    return f"{memory.used_bytes / MEGABYTE:.0f} MB {limit}, {memory.policy}{shares}"
 
 
 def _forwarding(status: Status) -> str:

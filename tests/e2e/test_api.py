@@ -78,7 +78,10 @@ def test_ranking_a_given_list(running: Stack) -> None:
 def test_health_and_metrics(running: Stack) -> None:
     """The operator's routes answer."""
     assert running.ask("GET", "/healthz")[0] == 200
-    assert running.ask("GET", "/readyz") == (200, {"status": "ok", "missing": [], "unreadable": []})
+    assert running.ask("GET", "/readyz") == (
+        200,
+        {"status": "ok", "missing": [], "unreadable": [], "warnings": []},
+    )
     status, text = running.ask("GET", "/metrics")
     assert status == 200
     assert b"recommender_requests_total" in text

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -450,17 +449,6 @@ async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
     assert await store.load_ranker() == {"state": b"1", "watermark:x/0": b"5"}
     assert await store.save_ranker({"state": b"3"}, field="x/0", expected=5, offset=7)
     assert (await store.load_ranker())["state"] == b"3"
-
-
-async def test_served_lists_are_kept_for_a_while(store: Store) -> None:
-    """A served list is found by its id until attribution ends."""
-    lists = {"r1": ["a", "é"], "r2": []}
-    await store.log_served(lists)
-
-    for name, items in lists.items():
-        key = store.key(f"served:{name}")
-        assert msgspec.msgpack.decode(await store.redis.get(key)) == items
-        assert 0 < await store.redis.ttl(key) <= store.settings.impression_ttl_s
 
 
 def test_events_as_the_step_takes_them() -> None:

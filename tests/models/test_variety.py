@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from models.metadata import put_items
 from models.recommender import Recommender
+from models.served import log_served, served
 from models.store import Store
 from tests.models.reference import NOW
 from tests.models.test_recommender import Shop, ids
@@ -49,7 +48,7 @@ async def test_what_was_tried_in_vain_makes_room(make_store: Callable[..., Store
     await shop.send("ada", "tent")
     failed = [f"new{n}" for n in range(9)]
     for _ in range(200):
-        await shop.store.log_served({"r": failed}, failed)
+        await log_served(shop.store, {"r": failed}, failed, now_s=shop.now_s)
 
     shown = []
     for _ in range(40):
@@ -86,8 +85,8 @@ async def test_served_lists_and_trials_are_kept(store: Store) -> None:
     shop = Shop(store)
     await shop.send("ada", "tent")
 
-    await store.log_served({"r1": ["tent", "lamp"]}, ["tent", "tent", "unheard-of"])
+    lists = {"r1": ["tent", "lamp"]}
+    await log_served(store, lists, ["tent", "tent", "unheard-of"], now_s=shop.now_s)
 
     assert await store.redis.hgetall(store.key("tried")) == {b"1": b"2"}
-    raw = await store.redis.get(store.key("served:r1"))
-    assert msgspec.msgpack.decode(raw) == ["tent", "lamp"]
+    assert await served(store, "r1") == ["tent", ""]

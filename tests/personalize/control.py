@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,7 +149,7 @@ def control_of(redis_url: str, **settings: Any) -> Control:
         answering=Gate(made.max_answering, "answers", "Redis"),
         readiness=Looking(kafka, store),
         effects=Effects(store, nothing, most=10),
-        impressions=Impressions(),
+        impressions=Impressions(time.time),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",
     )

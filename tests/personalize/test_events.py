@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from models.served import served as served_list
 from models.store import Store
 from tests.personalize.calls import Caller, campaign
 from tests.stack import Stack
@@ -133,7 +134,7 @@ def test_impressions_are_kept(running: Stack, clients: Clients) -> None:
     )
 
     async def is_kept(store: Store) -> bool:
-        return bool(await store.redis.exists(store.key(f"served:{recommendation_id}")))
+        return await served_list(store, recommendation_id) == [one["itemId"] for one in served]
 
     running.wait(lambda: running.stored(is_kept), "the served list is kept")
     assert len(served) <= 3
