@@ -253,14 +253,20 @@ class Forwarder:
         await self._until_done(lambda: self._dead_letter(letter_key(key), letter))
 
     async def _kept(self, call: Call) -> Call:
-        """The events of a call without those whose user was erased after they were sent."""
+        """The events of a call without those whose user was erased after they were sent.
+
+        An outage of Redis delays nothing: then all of them are sent, as they were accepted.
+        """
         put = call[0].put
-        group = await self._on_redis(lambda: self._tenants.group_of(call[0].message.tracker))
-        if group is None:
-            return call
-        store = self._tenants.store(group)
         owner = f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"
-        (until_s,) = await self._on_redis(lambda: store.erased_until([owner]))
+        try:
+            group = await self._tenants.group_of(call[0].message.tracker)
+            if group is None:
+                return call
+            (until_s,) = await self._tenants.store(group).erased_until([owner])
+        except RETRY_ERRORS as error:
+            self._complain(f"Redis does not answer, nobody knows who was erased: {error}")
+            return call
         erased = [
             one
             for one in call
@@ -269,15 +275,6 @@ class Forwarder:
         if erased:
             self._settle(erased, "withheld")
         return [one for one in call if one not in erased]
-
-    async def _on_redis(self, read: Callable[[], Awaitable[T]]) -> T:
-        async def step() -> T:
-            try:
-                return await read()
-            except RETRY_ERRORS as error:
-                raise Unavailable(f"Redis does not answer: {error}") from error
-
-        return await self._until_done(step)
 
     async def _answered_call(self, call: Call) -> tuple[Call, str | None]:
         """Try until AWS takes a call, which gives it and None, or refuses it, which gives why.
