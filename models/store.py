@@ -57,6 +57,9 @@ from models.settings import Settings
 GROUPS = "{recommender}:groups"
 """The groups that there are beside that of the settings; see `models.tenants`."""
 
+TRACKERS = "{recommender}:trackers"
+"""The group of each registered tracking id."""
+
 STEP = Script.of(
     (
         "local function open_circumstances(...)\n{circumstances}\nend\n"
@@ -181,6 +184,12 @@ def connect(url: str, *, timeout_s: float = 5.0) -> Client:
         parser_class=Parser,
     )
     return cast(Client, client)
+
+
+async def registered_group(client: Any, tracking_id: str) -> str | None:  # noqa: ANN401
+    """The group that a tracking id was registered for; None if it was not."""
+    raw = await client.hget(TRACKERS, tracking_id)
+    return None if raw is None else bytes(raw).decode()
 
 
 def shard_of(session_id: str) -> int:

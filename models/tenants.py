@@ -24,9 +24,8 @@ from models.recommender import Recommender
 from models.records import GROUP, fold
 from models.scripts import Script, run_script
 from models.settings import Settings
-from models.store import GROUPS, Store, escaped
+from models.store import GROUPS, TRACKERS, Store, escaped, registered_group
 
-TRACKERS = "{recommender}:trackers"
 RESERVED = "recommender"
 """A group of this name would have these very keys."""
 
@@ -106,13 +105,12 @@ class Tenants:
         known = self._known.get(tracking_id)
         if known is not None and now_s - known[0] <= self.settings.cache_s:
             return known[1]
-        raw = await self.redis.hget(TRACKERS, tracking_id)
-        if raw is None:
+        group = await registered_group(self.redis, tracking_id)
+        if group is None:
             self._known.pop(tracking_id, None)
             return None
         if len(self._known) >= MAX_TRACKERS:
             self._known.clear()
-        group = bytes(raw).decode()
         self._known[tracking_id] = (now_s, group)
         return group
 

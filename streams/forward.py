@@ -28,8 +28,7 @@ from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse
 from models.ledger import Client, Waiting, forward_positions, save_forward
 from models.settings import Settings
-from models.store import RETRY_ERRORS, connect
-from models.tenants import Tenants
+from models.store import RETRY_ERRORS, Store, connect, registered_group
 from streams.app import EARLIEST, AppLog, add_agent, commit, create_app
 from streams.assignment import Start, next_read
 from streams.calls import (
@@ -122,7 +121,6 @@ class Forwarder:
         self._incarnations: dict[str, str] = {}
         self._settings = settings
         self._client = client
-        self._tenants = Tenants(client, settings)
         self._put = put
         self._dead_letter = dead_letter
         self._commit = commit
@@ -260,10 +258,11 @@ class Forwarder:
         put = call[0].put
         owner = f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"
         try:
-            group = await self._tenants.group_of(call[0].message.tracker)
+            group = await self._group_of(call[0].message.tracker)
             if group is None:
                 return call
-            (until_s,) = await self._tenants.store(group).erased_until([owner])
+            store = Store(self._client, self._settings.model_copy(update={"group": group}))
+            (until_s,) = await store.erased_until([owner])
         except RETRY_ERRORS as error:
             self._complain(f"Redis does not answer, nobody knows who was erased: {error}")
             return call
@@ -275,6 +274,11 @@ class Forwarder:
         if erased:
             self._settle(erased, "withheld")
         return [one for one in call if one not in erased]
+
+    async def _group_of(self, tracker: str) -> str | None:
+        if tracker == self._settings.tracking_id:
+            return self._settings.group
+        return await registered_group(self._client, tracker)
 
     async def _answered_call(self, call: Call) -> tuple[Call, str | None]:
         """Try until AWS takes a call, which gives it and None, or refuses it, which gives why.
