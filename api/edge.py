@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.gates import Budget
 from api.refusals import REFUSED
 from api.traffic import count
+
+DRAINED = 16
+"""Times the largest body that is read of one too large, before the connection is cut."""
 
 FREE_BYTES = 64 * 1024
 """What a body may have without asking the budget; the bound on connections bounds the sum."""
@@ -54,7 +59,7 @@ class Edge:
             return
         started, status = time.perf_counter(), 500
         most = self._longer.get(scope["path"], self._max_body_bytes)
-        body = _Body(receive, most, self._timeout_s, self._budget, _announced(scope))
+        body = _Body(receive, most, self._timeout_s, self._budget, scope)
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -73,13 +78,14 @@ class _Body:
     """A request's body on its way in; raises `HTTPException` for one that breaks a bound."""
 
     def __init__(
-        self, receive: Receive, most: int, timeout_s: float, budget: Budget, announced: int
+        self, receive: Receive, most: int, timeout_s: float, budget: Budget, scope: Scope
     ) -> None:
         self._receive = receive
         self._most = most
         self._timeout_s = timeout_s
         self._budget = budget
-        self._announced = announced
+        self._announced = _announced(scope)
+        self._asks = any(name == b"expect" for name, _ in scope["headers"])
         self._received = 0
         self._taken = 0
         self._deadline_s: float | None = None
@@ -89,10 +95,10 @@ class _Body:
         """The next message; once the body is complete, that the client has gone."""
         if self._is_complete:
             return await self._receive()
-        if self._announced > self._most:
-            self._too_large()
         if self._deadline_s is None:
             self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        if self._announced > self._most:
+            await self._refuse()
         try:
             async with asyncio.timeout_at(self._deadline_s):
                 message = await self._receive()
@@ -102,7 +108,7 @@ class _Body:
             raise HTTPException(408, text, {"connection": "close"}) from None
         self._received += len(message.get("body", b""))
         if self._received > self._most:
-            self._too_large()
+            await self._refuse()
         more = max(0, self._received - FREE_BYTES) - self._taken
         if more > 0:
             if not self._budget.take(more):
@@ -116,7 +122,16 @@ class _Body:
         self._budget.give_back(self._taken)
         self._taken = 0
 
-    def _too_large(self) -> None:
+    async def _refuse(self) -> NoReturn:
+        """Read on for a while, keeping nothing: a sender hears the answer once it has finished."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._deadline_s):
+                # One that asked whether it may send waits for the answer, and has sent nothing.
+                more = not self._asks and self._announced <= DRAINED * self._most
+                while more and self._received <= DRAINED * self._most:
+                    message = await self._receive()
+                    self._received += len(message.get("body", b""))
+                    more = message.get("more_body", False)
         raise HTTPException(413, f"a body may have {self._most} bytes")
 
 

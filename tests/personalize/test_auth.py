@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from api.personalize.auth import SKEW_S, Refused, check_of
 from models.settings import Settings
 from tests.personalize.calls import Caller, campaign, client, serving
+from tests.servers import own_port
 from tests.stack import Servers, Stack, new_stack
 
 KEYS: dict[str, Any] = {"an-id": "a-secret", "other-id": "other secret/+é"}
@@ -130,8 +131,8 @@ def tampered_body(request: AWSPreparedRequest) -> None:
 
 
 def tampered_host(request: AWSPreparedRequest) -> None:
-    """Be another host."""
-    request.headers["Host"] = "personalize.example"
+    """Be another host, of those that are answered."""
+    request.headers["Host"] = "personalize.localhost"
 
 
 def tampered_query(request: AWSPreparedRequest) -> None:
@@ -222,7 +223,8 @@ def test_nothing_but_a_signature_gets_in(header: bytes, date: bytes, query: byte
 @pytest.mark.parametrize("mode", ["sigv4", "access-key"])
 def test_modes_that_need_keys_do_not_start_without(mode: str, running: Stack) -> None:
     """The command says in one line which setting is missing, and ends."""
-    ended = running.run("api", RECOMMENDER_PERSONALIZE_AUTH=mode)
+    free = str(own_port())
+    ended = running.run("api", RECOMMENDER_PERSONALIZE_AUTH=mode, RECOMMENDER_PORT=free)
 
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1

@@ -151,8 +151,12 @@ def test_what_was_bought_is_excluded_from_the_next_answer(shop: Shop) -> None:
         "userId": "filly-buys",
         "sessionId": "filly-buys",
         "eventList": [
-            {"eventType": kind, "itemId": item, "sentAt": time.time()}
-            for kind, item in (("click", "film-0"), ("login", None), ("Purchase", "film-4"))
+            {"eventType": kind, "sentAt": time.time(), **item}
+            for kind, item in (
+                ("click", {"itemId": "film-0"}),
+                ("login", {}),
+                ("Purchase", {"itemId": "film-4"}),
+            )
         ],
     }
     _, answer = shop.running.ask("POST", "/events", message)
