@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import faust
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 from aiokafka.structs import TopicPartition
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -44,6 +44,9 @@ from streams.decoding import Fetched
 LOG = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 10
+
+RECONNECT_S = 0.5
+"""How long a client that found no broker at its start waits before it tries again."""
 
 MANY = 16
 """Messages in a batch from which on it pays to wait for more: they cost about as much as the step.
@@ -116,6 +119,9 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             stop = functools.partial(self._stop_at, consumer)
             fetcher._records = Fetched(fetcher._records, position, stop)  # noqa: SLF001
 
+    async def on_start(self) -> None:
+        await _connected(self, super().on_start)
+
     def is_current(self, tp: TP, number: int) -> bool:
         """Whether nothing was sought in a partition since this read of it began."""
         read = self._reads.get(tp)
@@ -180,6 +186,23 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             marked.append(_Fetched(record, read.number, follows, connections))
             read.following = record.offset + 1
         return marked
+
+
+class _Producer(driver.Producer):  # type: ignore[misc]
+    async def on_start(self) -> None:
+        await _connected(self, super().on_start)
+
+
+async def _connected(service: Any, start: Callable[[], Awaitable[None]]) -> None:
+    """Start a client of Kafka, again where no broker answers: one may just be starting itself."""
+    while not service.should_stop:
+        try:
+            await start()
+        except KafkaConnectionError as error:
+            LOG.warning("Kafka is away, connecting again: %s", error)
+            await asyncio.sleep(RECONNECT_S)
+        else:
+            return
 
 
 class _NoReadOffsets(dict[TP, Any]):
@@ -313,6 +336,7 @@ class _App(faust.App):  # type: ignore[misc]
 
     def _new_transport(self) -> Any:
         transport = super()._new_transport()
+        transport.Producer = _Producer
         transport.Consumer = (
             type(
                 "PositionedConsumer",
