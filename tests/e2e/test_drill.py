@@ -12,7 +12,8 @@ from tests.drill.storm import Plan, run
 
 # A producer whose broker was killed leaves the pair of sockets by which kafka-python wakes it.
 @pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <socket.socket fd=\d+, family=1, type=1, proto=0>"
+    r"ignore:unclosed <socket.socket fd=\d+, family=1, type=1, proto=0>:ResourceWarning",
+    r"ignore:Exception ignored in. <socket.socket fd=\d+, family=1, type=1, proto=0>",
 )
 @pytest.mark.kafka
 def test_a_small_drill_loses_and_doubles_nothing(tmp_path: Path) -> None:
