@@ -19,6 +19,9 @@ RIVALS = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
 """Whose ranks every example carries: the learned order, the same without those alike, and the plain
 ones it has to beat."""
 
+INVALID = (msgspec.MsgspecError, ValueError)
+"""What `decode` raises for bytes that are no example."""
+
 
 class Example(msgspec.Struct, frozen=True):
     """One choice.
@@ -64,6 +67,15 @@ def decode(raw: bytes) -> Example | None:
     if not np.isfinite(example.matrix()).all():
         raise ValueError("a feature is not finite")
     return example
+
+
+def is_example(raw: bytes) -> bool:
+    """Whether `decode` takes the bytes."""
+    try:
+        decode(raw)
+    except INVALID:
+        return False
+    return True
 
 
 def make_example(

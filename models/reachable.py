@@ -25,8 +25,8 @@ from models.settings import Settings
 
 T = TypeVar("T")
 
-ASK_S = 1.5
-"""Longest wait for one answer of a server."""
+ASK_S = 1.2
+"""Longest wait for one answer of a server; up to three are waited for within a step."""
 
 STEP_S = 5.0
 """Longest step of a check, resolving a name included; there are two at most."""

@@ -7,7 +7,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import msgspec
 import river.optim  # noqa: F401  loads for a second: not when the first example comes
 from prometheus_client import Counter, Gauge
 
@@ -57,7 +56,7 @@ class Learner:
                 continue
             try:
                 example = examples.decode(arrival.value)
-            except (msgspec.MsgspecError, ValueError):
+            except examples.INVALID:
                 spoiled.append(arrival)
                 LEARNED.labels("invalid").inc()
             else:
@@ -147,7 +146,11 @@ class Learners:
             for group, some in by_group.items():
                 learner = await self._learner(group)
                 if learner is None:
-                    LEARNED.labels("homeless").inc(len(some))
+                    # The group of an example is gone; what is none may name any group.
+                    invalid = [one for one in some if not examples.is_example(one.value)]
+                    LEARNED.labels("invalid").inc(len(invalid))
+                    LEARNED.labels("homeless").inc(len(some) - len(invalid))
+                    spoiled += invalid
                 else:
                     spoiled += learner.learn(some)
             self._own.watermark = max(self._own.watermark, arrivals[-1].offset)

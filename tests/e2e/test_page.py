@@ -154,7 +154,7 @@ def test_demo_once(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as started:  # fmt: skip
         try:
-            output, said = started.communicate(timeout=120)
+            output, said = started.communicate(timeout=600)
         finally:
             started.terminate()
 

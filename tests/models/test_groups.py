@@ -27,6 +27,7 @@ EVENTS = st.builds(
     log2_weight=st.sampled_from([0.0, 1.0]),
     is_purchase=st.booleans(),
     hash=st.integers(1, 60),
+    millisecond=st.integers(0, 999),
     circumstances=st.dictionaries(
         st.sampled_from(["device", "hour"]),
         st.lists(st.sampled_from(["phone", "5"]), max_size=2, unique=True),
