@@ -17,6 +17,9 @@ UV = $(shell command -v uv 2>/dev/null)
 PARALLEL := -n auto --dist loadfile
 EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
 
+# Demo and tests start many processes: without bytecode each compiles the same sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help $(VENV) demo test test-kafka test-slow drill check lock bench clean
 

@@ -28,6 +28,9 @@ T = TypeVar("T")
 ASK_S = 1.2
 """Longest wait for one answer of a server; up to three are waited for within a step."""
 
+PING_S = 4.0
+"""Longest wait for Redis to answer a PING: one that is busy is not one that is away."""
+
 STEP_S = 5.0
 """Longest step of a check, resolving a name included; there are two at most."""
 
@@ -127,7 +130,7 @@ def host_and_port(server: str, default: int) -> tuple[str, int]:
 def _ping(url: str) -> Exception | None:
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=ASK_S, socket_connect_timeout=ASK_S, retry=Retry(NoBackoff(), 0)
+            url, socket_timeout=PING_S, socket_connect_timeout=PING_S, retry=Retry(NoBackoff(), 0)
         ) as client:
             client.ping()
     except (redis.RedisError, OSError) as error:
