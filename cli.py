@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -694,6 +695,10 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
         ) as stack,
     ):
         shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
+    # Its shoppers are made up: only where it failed do its logs stay.
+    shutil.rmtree(settings.data_dir)
+    with contextlib.suppress(OSError):
+        settings.data_dir.parent.rmdir()
 
 
 def _child() -> Settings:

@@ -79,9 +79,12 @@ def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
         one.stop_all()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
-    """A stack with a worker and an API that tests share: each uses users of its own."""
+    """A stack with a worker and an API that a module's tests share: each uses users of its own.
+
+    Started anew for each module it costs less than it would by asking Kafka until the last test.
+    """
     number = next(_numbers)
     one = new_stack(
         servers,

@@ -56,8 +56,8 @@ def control(make_control: Callable[..., Control]) -> Control:
     return make_control()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def jobs_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a runner of jobs and an S3 that tests share: each uses groups of its own."""
+    """A service with a runner of jobs and an S3 that a module's tests share, each with own groups."""
     with service(tmp_path_factory.mktemp("jobs")) as running:
         yield running
