@@ -144,7 +144,7 @@ def test_page_shows_what_became_of_forwarded_events(
 
 
 def test_demo_once(tmp_path: Path) -> None:
-    """`demo --once --json` prints the proof as one JSON object and leaves neither process nor file."""
+    """`demo --once --json` prints the proof as JSON, and leaves neither process nor file."""
     bare = {
         name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")
     }

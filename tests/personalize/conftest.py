@@ -58,6 +58,6 @@ def control(make_control: Callable[..., Control]) -> Control:
 
 @pytest.fixture(scope="module")
 def jobs_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a runner of jobs and an S3 that a module's tests share, each with own groups."""
+    """A service with a runner of jobs and an S3, shared by the tests of a module."""
     with service(tmp_path_factory.mktemp("jobs")) as running:
         yield running
