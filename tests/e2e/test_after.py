@@ -242,7 +242,7 @@ def test_clients_that_go_free_their_places(stack: Callable[..., Stack]) -> None:
         clients = []
         for head in heads:
             client = socket.create_connection(("127.0.0.1", one.settings.port))
-            client.sendall(head + b"Host: shop\r\n\r\n" + body * head.startswith(b"POST"))
+            client.sendall(head + b"Host: localhost\r\n\r\n" + body * head.startswith(b"POST"))
             clients.append(client)
         one.wait(lambda: waiting_on(one) == 4, "all wait")
         with pytest.raises(urllib.error.HTTPError) as refused:
