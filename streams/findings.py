@@ -9,7 +9,7 @@ import msgspec
 
 from streams.columns import Choice, Kind
 from streams.engine import Engine
-from streams.reading.reader import Recognised
+from streams.reading.recognition import Recognised
 from streams.verdicts import FILTERED, reasons
 
 MIN_INTERACTIONS = 1000

@@ -14,22 +14,19 @@ import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
-from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import PutEvents, parse, tracking_id_of
 from models.records import Kind as RecordKind
-from models.records import Properties
-from models.rows import event_of, record_of, together
-from models.schemas import Schema, contextual, parse_schema
+from models.rows import together
+from models.schemas import contextual, parse_schema
 from models.tokens import Kind, Receipt
 from streams import dead_letters
-from streams.columns import Kind as RowKind
 from streams.dead_letters import FULL
-from streams.rows import Row, Rows
+from streams.import_rows import Good, Source, Survey, opened, said
+from streams.rows import Row
 from streams.sent import Ends, ends_after, ends_now, event_ids_since, in_effect
 from streams.topics import Topics
 from streams.work import Outcome, Work
@@ -44,7 +41,6 @@ LOG_EVERY = 50_000
 """Rows between two lines of the log."""
 
 EVENTS_A_MESSAGE = 10
-MAX_SHOWN = 10
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "INTERACTIONS": ("clicks", "purchases"),
@@ -53,39 +49,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 """The topics that the rows of each type of dataset go to."""
 
-_KINDS_OF_ROWS: dict[str, RowKind] = {
-    "INTERACTIONS": "interactions",
-    "ITEMS": "items",
-    "USERS": "users",
-}
-
 log = logging.getLogger(__name__)
-
-Good = PutEvents | tuple[str, Properties]
-
-
-@dataclass
-class Survey:
-    """What a first reading found: rows, and the first bad ones with their places."""
-
-    rows: int = 0
-    bad: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, row: Row, said: Good | Exception) -> None:
-        """Count a row."""
-        self.rows += 1
-        if isinstance(said, Exception):
-            self.bad += 1
-            if len(self.first) < MAX_SHOWN:
-                self.first.append(f"{row.where}: {said}")
-
-    @property
-    def remark(self) -> str:
-        """What was left out, for people; empty if nothing was."""
-        if not self.bad:
-            return ""
-        return f"{self.bad} of {self.rows} rows were left out: " + "; ".join(self.first)
 
 
 class Chunk(NamedTuple):
@@ -93,14 +57,6 @@ class Chunk(NamedTuple):
 
     row: int
     good: list[Good]
-
-
-class _Source(NamedTuple):
-    """Where the rows are, and what they are rows of."""
-
-    location: str
-    schema: Schema
-    dataset_type: str
 
 
 async def import_dataset(work: Work) -> Outcome:
@@ -114,7 +70,7 @@ async def import_dataset(work: Work) -> Outcome:
     job = work.job.resource
     dataset = await work.resources.get(job.links[0])
     schema = await work.resources.get(dataset.links[1])
-    source = _Source(
+    source = Source(
         job.data["dataSource"]["dataLocation"],
         parse_schema(schema.data["schema"]),
         dataset.data["datasetType"],
@@ -132,18 +88,11 @@ async def import_dataset(work: Work) -> Outcome:
     return Outcome(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
 
 
-async def _surveyed(work: Work, source: _Source) -> Survey:
+async def _surveyed(work: Work, source: Source) -> Survey:
     if "survey" in work.noted:
         return msgspec.convert(work.noted["survey"], Survey)
     survey = await work.in_thread(_survey, work, source)
-    share = work.settings.import_bad_share
-    if not survey.rows:
-        raise InvalidInput(f"{source.location} has no rows")
-    if survey.bad == survey.rows or survey.bad > share * survey.rows:
-        raise InvalidInput(
-            f"{survey.bad} of {survey.rows} rows are bad, more than the share of {share:g} that "
-            f"RECOMMENDER_IMPORT_BAD_SHARE allows; nothing was imported: " + "; ".join(survey.first)
-        )
+    survey.check(source.location, work.settings.import_bad_share)
     ends = await work.in_thread(ends_now, work.settings, KINDS[source.dataset_type])
     more: dict[str, Any] = {"letters": await work.in_thread(dead_letters.ends, work.settings)}
     if source.dataset_type == "INTERACTIONS":
@@ -153,9 +102,9 @@ async def _surveyed(work: Work, source: _Source) -> Survey:
     return survey
 
 
-def _survey(work: Work, source: _Source) -> Survey:
+def _survey(work: Work, source: Source) -> Survey:
     survey = Survey()
-    rows = _rows(work, source)
+    rows = opened(work.objects, source, work.settings, now_s=work.clock())
     log.info("%s: %s", work.job.path, "; ".join(rows.found.said))
     done = 0
 
@@ -163,8 +112,8 @@ def _survey(work: Work, source: _Source) -> Survey:
         nonlocal done
         done += n
 
-    for row, said in _said(work, source, rows, on_bytes):
-        survey.add(row, said)
+    for row, one in _said(work, source, rows.read(on_bytes)):
+        survey.add(row, one)
         if survey.rows % TELL_EVERY == 0:
             what = f"rows checked ({done / 1e6:.1f} of {rows.n_bytes / 1e6:.1f} MB)"
             work.tell(what, survey.rows)
@@ -173,7 +122,7 @@ def _survey(work: Work, source: _Source) -> Survey:
     return survey
 
 
-async def _send_events(work: Work, source: _Source) -> None:
+async def _send_events(work: Work, source: Source) -> None:
     settings, tracking_id = work.settings, work.noted["tracking_id"]
     await work.tenants.register(tracking_id, work.group)
     ends: Ends = work.noted["ends"]
@@ -195,7 +144,7 @@ async def _send_events(work: Work, source: _Source) -> None:
     await _send(work, source, ends, send)
 
 
-async def _send_records(work: Work, source: _Source, kind: RecordKind) -> None:
+async def _send_records(work: Work, source: Source, kind: RecordKind) -> None:
     group = work.group
 
     def send(chunk: Chunk) -> list[Receipt]:
@@ -209,7 +158,7 @@ async def _send_records(work: Work, source: _Source, kind: RecordKind) -> None:
 
 
 async def _send(
-    work: Work, source: _Source, ends: Ends, send: Callable[[Chunk], list[Receipt]]
+    work: Work, source: Source, ends: Ends, send: Callable[[Chunk], list[Receipt]]
 ) -> None:
     rows = work.noted["survey"]["rows"]
     work.tell("rows sent", work.noted["row"], rows)
@@ -228,16 +177,17 @@ def _receipts(futures: Sequence[Future[Receipt]]) -> list[Receipt]:
     return [future.result() for future in futures]
 
 
-def _chunks(work: Work, source: _Source, *, after: int) -> Iterator[Chunk]:
+def _chunks(work: Work, source: Source, *, after: int) -> Iterator[Chunk]:
     """The good rows beyond the first so many, in chunks."""
-    rows = itertools.islice(_said(work, source, _rows(work, source)), after, None)
+    found = opened(work.objects, source, work.settings, now_s=work.clock())
+    rows = itertools.islice(_said(work, source, found.read()), after, None)
     row = after
     while some := list(itertools.islice(rows, CHUNK_ROWS)):
         row += len(some)
-        yield Chunk(row, [said for _, said in some if not isinstance(said, Exception)])
+        yield Chunk(row, [one for _, one in some if not isinstance(one, Exception)])
 
 
-def _beyond(work: Work, source: _Source) -> str:
+def _beyond(work: Work, source: Source) -> str:
     """What went beyond the limits of the group, for people; empty if nothing did."""
     kind = "users" if source.dataset_type == "USERS" else "items"
     counts: dict[dead_letters.Source, int] = {}
@@ -251,7 +201,7 @@ def _beyond(work: Work, source: _Source) -> str:
     return f"{count} {what} went beyond {limit} and are dead letters" if count else ""
 
 
-def _imported(work: Work, source: _Source, letter: dead_letters.DeadLetter) -> int:
+def _imported(work: Work, source: Source, letter: dead_letters.DeadLetter) -> int:
     """How many rows of the import a dead letter holds; of metadata, whoever sent it."""
     if source.dataset_type == "INTERACTIONS":
         raw = letter.raw()
@@ -262,27 +212,8 @@ def _imported(work: Work, source: _Source, letter: dead_letters.DeadLetter) -> i
     return letter.source.topic == (topics.users if source.dataset_type == "USERS" else topics.items)
 
 
-def _rows(work: Work, source: _Source) -> Rows:
-    latest_s = work.clock() + work.settings.future_limit_s
-    kind = _KINDS_OF_ROWS[source.dataset_type]
-    return Rows(work.objects, source.location, source.schema, kind, latest_s=latest_s)
-
-
 def _said(
-    work: Work, source: _Source, rows: Rows, on_bytes: Callable[[int], None] = lambda _: None
+    work: Work, source: Source, rows: Iterator[Row]
 ) -> Iterator[tuple[Row, Good | Exception]]:
-    """Every row, and what is to be sent of it or what is wrong with it."""
-    now_s, settings = work.clock(), work.settings
-    for row in work.until_stopped(rows.read(on_bytes)):
-        if isinstance(row.values, InvalidRecord):
-            yield row, row.values
-            continue
-        try:
-            if source.dataset_type == "INTERACTIONS":
-                limit_s = settings.future_limit_s
-                yield row, event_of(row.values, now_s=now_s, future_limit_s=limit_s)
-            else:
-                kind: RecordKind = "items" if source.dataset_type == "ITEMS" else "users"
-                yield row, record_of(kind, row.values)
-        except (InvalidEvent, InvalidRecord) as error:
-            yield row, error
+    """Every row and what it says, until the work is to end."""
+    return said(work.until_stopped(rows), source, work.settings, now_s=work.clock())

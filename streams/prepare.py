@@ -20,7 +20,7 @@ from streams.engine import Engine, Progress, identifier, literal
 from streams.findings import Report, find
 from streams.objects import Objects, join
 from streams.reading.asked import Asked
-from streams.reading.reader import recognise
+from streams.reading.recognition import recognise
 from streams.schemas import Field, as_json, fields_of
 from streams.staging import stage, with_all_columns
 from streams.verdicts import judge, supersede

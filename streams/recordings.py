@@ -21,7 +21,8 @@ from streams.columns import Choice
 from streams.objects import Objects
 from streams.reading.asked import Asked
 from streams.reading.fields import Checked, Checker
-from streams.reading.reader import Recognised, recognise, rows
+from streams.reading.reader import rows
+from streams.reading.recognition import Recognised, recognise
 
 Owner = Literal["users", "sessions"]
 """Whether the user of a row is somebody we know or an anonymous session."""

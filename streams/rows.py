@@ -1,7 +1,7 @@
 """Rows of a dataset by its schema, one at a time: what an import or a deletion reads.
 
-Files are of any format that `streams.reading` knows. A column is the one of that name, in any case;
-where one lacks, what its format or its other names say.
+Files are of any format that `streams.reading` knows. A column is what a known format says; else the
+one of that name, in any case, and where one lacks, what its other names say.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from streams.columns import DATASETS, Kind, short_names
 from streams.objects import Objects
 from streams.reading.asked import Asked
 from streams.reading.fields import TIMES, Checker, Source, present
-from streams.reading.reader import Recognised, recognise, rows
+from streams.reading.reader import rows
+from streams.reading.recognition import Recognised, recognise
 
 _PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
 """Fields that are checked alike by every reader."""
@@ -84,26 +85,29 @@ class Rows:
 
 
 def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
-    """Where each column of the schema comes from."""
+    """Where each column of the schema comes from.
+
+    Of a known format, from where the format says: its `user_id` may be empty of whoever has not
+    logged in. Else it is the column of that name, and where one lacks, what other names say.
+    """
     short = dict(zip(short_names(found.columns, found.each), found.columns, strict=True))
     called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
     sources = {name: Source(found.get(column), column) for name, column in called.items()}
-    missing = [column for column in schema.columns if column.name not in called]
-    if not missing:
+    wanted = {column.name for column in schema.columns}
+    if found.format is None and wanted <= sources.keys():
         return sources
     try:
         others = found.sources(found.choose())
     except CannotPrepare:
         others = {}
-    for column in missing:
-        if column.name in others:
-            sources[column.name] = others[column.name]
-        elif found.is_mapping and column.is_nullable:
-            # A key that no record has yet.
-            sources[column.name] = Source(found.get(column.name), column.name)
-        else:
-            raise lacking([column.name for column in missing])
-    return sources
+    sources = sources | others if found.format else others | sources
+    missing = [column for column in schema.columns if column.name not in sources]
+    lacks = [each.name for each in missing if not (found.is_mapping and each.is_nullable)]
+    if lacks:
+        raise lacking(lacks)
+    # A key that no record has yet.
+    sources |= {each.name: Source(found.get(each.name), each.name) for each in missing}
+    return {column.name: sources[column.name] for column in schema.columns}
 
 
 def _value(column: Column, value: Any) -> Any:  # noqa: ANN401  what the checks gave

@@ -20,7 +20,10 @@ from streams.conditions import Condition
 from streams.engine import Engine, Progress
 from streams.objects import Objects
 from streams.reading.fields import TIMES, VALUES, Checker, present, reason_of
-from streams.reading.reader import SAMPLE_ROWS, Recognised, keys_of, rows
+from streams.reading.files import SAMPLE_ROWS
+from streams.reading.reader import rows
+from streams.reading.recognition import Recognised
+from streams.reading.reshaping import keys_of
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """More than the longest staged row has."""

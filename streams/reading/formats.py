@@ -132,17 +132,17 @@ def recognised(
     Raises
     ------
     UnreadableRecording
-        Where two formats fit.
+        Where two formats fit, or one of another kind of dataset.
     """
     if told:
-        found = [(each, "as told") for each in formats if each.name == told]
+        fitting = [(each, "as told") for each in formats if each.name == told]
     else:
-        found = [
-            (each, why)
-            for each in formats
-            if each.dataset == kind and (why := each.evidence(sample))
-        ]
+        fitting = [(each, why) for each in formats if (why := each.evidence(sample))]
+    found = [(each, why) for each, why in fitting if each.dataset == kind]
     if len(found) > 1:
         named = " or ".join(f"{each.name} ({each.title})" for each, _ in found)
         raise UnreadableRecording(f"may be {named}: name it with --format")
+    if fitting and not found:
+        other, _ = fitting[0]
+        raise UnreadableRecording(f"{other.name} ({other.title}): {other.dataset}, and not {kind}")
     return found[0] if found else None

@@ -9,16 +9,7 @@ from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.formats import SHAPES, Format, Sample
 from streams.reading.research import RESEARCH
 from streams.reading.shops import SHOPS
-
-_RATINGS = {
-    "USER_ID": "userId",
-    "ITEM_ID": "movieId",
-    "TIMESTAMP": "timestamp",
-    "EVENT_VALUE": "rating",
-}
-_RATING = {"EVENT_TYPE": "rating"}
-_RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
-_VISITS = {"USER_ID": "session", "ITEM_ID": "item", "TIMESTAMP": "timestamp"}
+from streams.reading.tables import TABLES
 
 
 def _put_events(sample: Sample) -> str:
@@ -27,9 +18,8 @@ def _put_events(sample: Sample) -> str:
 
 
 def _message(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    events, user, session = (record.get(key) for key in ("eventList", "userId", "sessionId"))
-    if not isinstance(events, list) or not events:
-        raise InvalidRecord("eventList: not a list of events")
+    user, session = record.get("userId"), record.get("sessionId")
+    _check_list(record, "eventList")
     if not session:
         raise InvalidRecord("sessionId: empty")
     yield {**record, "owner": user or session, "anonymous": not user}
@@ -40,12 +30,17 @@ def _otto(sample: Sample) -> str:
 
 
 def _session(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(record.get("events"), list):
-        raise InvalidRecord("events: not a list of events")
+    _check_list(record, "events")
     yield record
 
 
-FORMATS: tuple[Format, ...] = (
+def _check_list(record: Mapping[str, Any], key: str) -> None:
+    """Raise `InvalidRecord` unless there is something in a record's list of events."""
+    if not isinstance(record.get(key), list) or not record[key]:
+        raise InvalidRecord(f"{key}: no list of events")
+
+
+_EVENTS = (
     Format(
         "put-events",
         "PutEvents messages, one a line",
@@ -71,53 +66,6 @@ FORMATS: tuple[Format, ...] = (
         optional=frozenset({"ITEM_ID"}),
     ),
     Format(
-        "movielens-data",
-        "MovieLens u.data",
-        columns=_RATING_COLUMNS,
-        fields=_RATINGS,
-        constants=_RATING,
-        file_names=("u.data",),
-        separator="\t",
-        has_header=False,
-    ),
-    Format(
-        "movielens-csv",
-        "MovieLens ratings.csv",
-        columns=_RATING_COLUMNS,
-        fields=_RATINGS,
-        constants=_RATING,
-    ),
-    Format(
-        "movielens-dat",
-        "MovieLens ratings.dat",
-        columns=_RATING_COLUMNS,
-        fields=_RATINGS,
-        constants=_RATING,
-        file_names=("ratings.dat",),
-        separator="::",
-        has_header=False,
-    ),
-    Format(
-        "movielens-movies",
-        "MovieLens movies.dat",
-        columns=("movieId", "title", "genres"),
-        fields={"ITEM_ID": "movieId"},
-        file_names=("movies.dat",),
-        separator="::",
-        has_header=False,
-        dataset="items",
-    ),
-    Format(
-        "movielens-users",
-        "MovieLens users.dat",
-        columns=("userId", "gender", "age", "occupation", "zipCode"),
-        fields={"USER_ID": "userId"},
-        file_names=("users.dat",),
-        separator="::",
-        has_header=False,
-        dataset="users",
-    ),
-    Format(
         "otto",
         "OTTO sessions, one a line",
         fields={
@@ -132,51 +80,9 @@ FORMATS: tuple[Format, ...] = (
         fits=_otto,
         has_users=False,
     ),
-    Format(
-        "retailrocket",
-        "RetailRocket events.csv",
-        columns=("timestamp", "visitorid", "event", "itemid", "transactionid"),
-        fields={
-            "USER_ID": "visitorid",
-            "ITEM_ID": "itemid",
-            "TIMESTAMP": "timestamp",
-            "EVENT_TYPE": "event",
-        },
-        types={name: name for name in ("view", "addtocart", "transaction")},
-    ),
-    Format(
-        "session-rec",
-        "session-rec's prepared sets",
-        columns=("SessionId", "ItemId", "Time"),
-        fields={"USER_ID": "SessionId", "ITEM_ID": "ItemId", "TIMESTAMP": "Time"},
-        constants={"EVENT_TYPE": "click"},
-        has_users=False,
-    ),
-    Format(
-        "yoochoose-clicks",
-        "YooChoose yoochoose-clicks.dat",
-        columns=("session", "timestamp", "item", "category"),
-        fields=_VISITS,
-        constants={"EVENT_TYPE": "click"},
-        file_names=("-clicks.dat",),
-        separator=",",
-        has_header=False,
-        has_users=False,
-    ),
-    Format(
-        "yoochoose-buys",
-        "YooChoose yoochoose-buys.dat",
-        columns=("session", "timestamp", "item", "price", "quantity"),
-        fields=_VISITS,
-        constants={"EVENT_TYPE": "purchase"},
-        file_names=("-buys.dat",),
-        separator=",",
-        has_header=False,
-        has_users=False,
-    ),
-    *RESEARCH,
-    *SHOPS,
 )
+
+FORMATS: tuple[Format, ...] = (*_EVENTS, *TABLES, *RESEARCH, *SHOPS)
 
 NAMES = (*SHAPES, *(each.name for each in FORMATS))
 """What `--format` takes."""
@@ -186,3 +92,8 @@ def check_name(name: str) -> None:
     """Raise `UnreadableRecording` unless a format has this name, or it is empty."""
     if name and name not in NAMES:
         raise UnreadableRecording(f"no format {name!r}: there are {', '.join(NAMES)}")
+
+
+def of_name(name: str) -> Format | None:
+    """The format of a name; `None` if it is none of these."""
+    return next((each for each in FORMATS if each.name == name), None)

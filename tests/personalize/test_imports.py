@@ -12,6 +12,7 @@ import pytest
 
 from tests.personalize.control import INTERACTIONS, schema_text
 from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings, service
+from tests.streams.written import WRITTEN
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
@@ -37,6 +38,25 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
     assert counts["events"] == len(rows)
     assert second["status"] == "ACTIVE"
     assert one.counts("once")["events"] == len(rows)
+
+
+@pytest.mark.parametrize("name", ["put-events", "ga4", "ga4-parquet", "snowplow-tsv"])
+def test_other_formats_take_effect(jobs_service: Service, name: str) -> None:
+    """By what the format says of its columns, though one may be called as a column of the schema.
+
+    All formats, at every entrance: tests/streams/test_formats.py.
+    """
+    one, written = jobs_service, WRITTEN[name]
+    group = f"format-{name}"
+    schema = schema_text(*INTERACTIONS, "EVENT_TYPE")
+    dataset = one.dataset(new_group(one, group), "INTERACTIONS", schema)
+    one.s3.put_object(Bucket="data", Key=f"{group}/{written.file}", Body=written.content())
+    said = one.imported(group, dataset, f"s3://data/{group}/{written.file}")
+    counts = one.counts(group)
+
+    assert (said["status"], said.get("failureReason")) == ("ACTIVE", None)
+    assert counts["events"] == len(written.rows())
+    assert counts["users"] == len({user for user, *_ in written.rows()})
 
 
 def test_bad_rows_are_told_of(jobs_service: Service) -> None:

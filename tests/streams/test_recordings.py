@@ -204,7 +204,7 @@ def test_users_can_be_read_as_sessions(tmp_path: Path, name: str) -> None:
         ("u.data", b"1 2 3 881250949", "not 4 columns"),
         ("a-clicks.dat", b"1,yesterday,2,0", "not a time"),
         ("a-clicks.dat", b"1,0001-01-01T00:00:00+14:00,2,0", "before 1990"),
-        ("a.jsonl", b"{}", "eventList: not a list"),
+        ("a.jsonl", b"{}", "eventList: no list of events"),
         ("a.jsonl", b'{"x":' * 40_000, "not JSON"),
     ],
 )

@@ -1,0 +1,251 @@
+"""A file opened: what its bytes are, how records stand in it, and what it calls its columns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
+from streams.columns import is_known
+from streams.objects import Objects
+from streams.reading import delimited, documents, known, sheets
+from streams.reading.asked import Asked
+from streams.reading.containers import DAMAGED, Content, opened
+from streams.reading.formats import SHAPES, Shape
+from streams.reading.guesses import has_header
+from streams.reading.texts import HEAD_BYTES, encoding_of, line_end, lines, pieces
+from streams.reading.times import Reading
+
+SAMPLE_ROWS = 1000
+MAX_COLUMNS = 1000
+
+_BY_NAME: Mapping[str, Shape] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".tab": "tsv",
+    ".tsv": "tsv",
+}
+
+
+class File(NamedTuple):
+    """An open file: its records, what it calls its columns, and how it was read."""
+
+    name: str
+    shape: Shape
+    columns: tuple[str, ...]
+    records: Iterator[tuple[int, Any]]
+    sample: tuple[Any, ...]
+    separator: str = ""
+    is_named: bool = True
+    said: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def open_file(
+    objects: Objects,
+    url: str,
+    asked: Asked,
+    reading: Reading,
+    folder: Path | None,
+    on_bytes: Callable[[int], None],
+) -> Iterator[File]:
+    """A file, its beginning recognised; errors name it."""
+    place = folder or Path(tempfile.gettempdir())
+    try:
+        with opened(objects, url, place, on_bytes) as content:
+            if content.kind == "parquet" and content.path is not None:
+                with sheets.parquet(content.path, place) as sheet:
+                    yield _of_sheet("parquet", sheet, content)
+            elif content.kind == "xlsx" and content.path is not None:
+                yield _of_sheet("xlsx", sheets.excel(content.path), content)
+            else:
+                yield _of_text(content, asked, reading)
+    except RecommenderError as error:
+        if url in str(error):
+            raise
+        raise type(error)(f"{url}: {error}") from error
+
+
+def check_columns(columns: Sequence[str]) -> None:
+    """Raise `UnreadableRecording` unless these are names by which columns can be told apart."""
+    if len(columns) > MAX_COLUMNS:
+        raise UnreadableRecording(f"{len(columns)} columns: at most {MAX_COLUMNS} can be read")
+    for column in columns:
+        if not column or not column.isprintable():
+            raise UnreadableRecording(f"no name for a column: {column!r}")
+        if columns.count(column) > 1:
+            raise UnreadableRecording(f"two columns are called {column!r}")
+
+
+def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Content) -> File:
+    check_columns(sheet.columns)
+    columns = sheet.columns
+    start = 2 if shape == "xlsx" else 1
+    records = (
+        (number, dict(zip(columns, row, strict=False)))
+        for number, row in enumerate(sheet.rows, start)
+    )
+    sample = list(islice(records, SAMPLE_ROWS))
+    values = tuple(row for _, row in sample)
+    return File(content.name, shape, columns, chain(sample, records), values, said=_packed(content))
+
+
+def _packed(content: Content) -> tuple[str, ...]:
+    return (f"packed in {content.packed}",) if content.packed else ()
+
+
+def _of_text(content: Content, asked: Asked, reading: Reading) -> File:
+    head_bytes = _peeked(content)
+    encoding = encoding_of(head_bytes, asked.encoding)
+    texts = pieces(content.stream, encoding)
+    head = "".join(_until(texts, HEAD_BYTES))
+    texts = chain([head], texts)
+    shape, separator = _shape(content.name, head, asked)
+    said = (*_packed(content), *((encoding.why,) if encoding.why else ()))
+    if shape in {"json", "jsonl"}:
+        numbered = (
+            documents.of_document(texts, head, asked.records)
+            if shape == "json"
+            else documents.of_lines(lines(texts, line_end(head)), asked.records)
+        )
+        sample = list(islice(numbered, SAMPLE_ROWS))
+        good = tuple(one for _, one in sample if isinstance(one, dict))
+        columns = tuple(dict.fromkeys(key for one in good for key in one))
+        return File(content.name, shape, columns, chain(sample, numbered), good, said=said)
+    numbered_lines = lines(texts, line_end(head))
+    return _delimited(content, head, numbered_lines, separator, asked, reading, said)
+
+
+def _peeked(content: Content) -> bytes:
+    try:
+        return bytes(content.stream.peek(HEAD_BYTES))
+    except DAMAGED as error:
+        raise UnreadableRecording(f"damaged: {error}") from error
+
+
+def _until(texts: Iterator[str], n: int) -> Iterator[str]:
+    held = 0
+    for text in texts:
+        yield text
+        held += len(text)
+        if held >= n:
+            return
+
+
+def _shape(name: str, head: str, asked: Asked) -> tuple[Shape, str]:
+    """How records stand in a text, and what separates their fields, if that is known already."""
+    format_ = known.of_name(asked.format)
+    separator = delimited.parsed_separator(asked.separator) if asked.separator else ""
+    if format_ and format_.separator and not separator:
+        separator = format_.separator
+    if asked.format in SHAPES:
+        shape: Shape = asked.format
+        if shape in {"parquet", "xlsx"}:
+            raise UnreadableRecording(f"text, and not {shape}")
+        return shape, separator or ("\t" if shape == "tsv" else "")
+    start = head.lstrip()[:1]
+    by_name = next((shape for end, shape in _BY_NAME.items() if name.endswith(end)), None)
+    if by_name in {"csv", "tsv"} or separator:
+        return by_name if by_name == "tsv" else "csv", separator
+    if by_name == "jsonl":
+        return "jsonl", ""
+    if start == "[":
+        return "json", ""
+    if start == "{":
+        return ("jsonl" if _is_lines(head) else "json"), ""
+    return "csv", separator
+
+
+def _is_lines(head: str) -> bool:
+    """Whether the first line is an object and more follow, rather than a document of its own."""
+    first, _, rest = head.lstrip().partition("\n")
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return bool(rest.strip())
+
+
+def _delimited(
+    content: Content,
+    head: str,
+    numbered: Iterator[tuple[int, Any]],
+    separator: str,
+    asked: Asked,
+    reading: Reading,
+    said: tuple[str, ...],
+) -> File:
+    sample = _first_lines(head)
+    if not separator:
+        by_evidence = delimited.separator_of(
+            content.name, sample, lambda fields: sum(map(is_known, fields))
+        )
+        separator = by_evidence
+    first = delimited.split(sample[0], separator)
+    if first is None:
+        raise UnreadableRecording("the first line is no header: its quotes do not fit")
+    is_told = asked.format or asked.columns or asked.separator or is_known(first[0])
+    if len(first) == 1 and not content.name.endswith((".csv", ".tsv", ".tab")) and not is_told:
+        raise UnreadableRecording(f"the format is not known: name one of {', '.join(known.NAMES)}")
+    first = [field.strip() for field in first]
+    records = delimited.records(numbered, separator, len(first))
+    start = list(islice(records, SAMPLE_ROWS))
+    good = [fields for _, fields in start if not isinstance(fields, InvalidRecord)]
+    is_header, is_named = _named(first, good, asked, reading)
+    columns = tuple(first) if is_header else tuple(f"column{n + 1}" for n in range(len(first)))
+    if asked.columns:
+        if len(asked.columns) != len(first):
+            raise UnreadableRecording(
+                f"{len(first)} columns, and --columns names {len(asked.columns)}"
+            )
+        columns = tuple(asked.columns)
+    check_columns(columns)
+    if is_header and start and start[0][0] == 1:
+        del start[0]
+        good = good[1:]
+    if separator not in {",", "\t"}:
+        said = (*said, f"separated by {delimited.NAMES.get(separator, separator)}")
+    if not is_header:
+        said = (*said, "no header")
+    shape: Shape = "tsv" if separator == "\t" else "csv"
+    return File(content.name, shape, columns, chain(start, records), tuple(good), separator,
+                 is_named, said)  # fmt: skip
+
+
+def _first_lines(head: str) -> list[str]:
+    """Some lines to look at, the first of which may be a header."""
+    if not head.strip():
+        raise UnreadableRecording("nothing in it")
+    first, *others = head.split(line_end(head))
+    if not first.strip():
+        raise UnreadableRecording("the first line is empty")
+    if len(first) > 2 * MAX_COLUMNS * 64:
+        raise UnreadableRecording("the first line is too long for a header")
+    more = [line.removesuffix("\r") for line in others[: delimited.SAMPLE_LINES] if line.strip()]
+    # The last may be cut off.
+    return [first.removesuffix("\r"), *(more[:-1] if len(head) >= HEAD_BYTES else more)]
+
+
+def _named(
+    first: Sequence[str], good: Sequence[Sequence[str]], asked: Asked, reading: Reading
+) -> tuple[bool, bool]:
+    """Whether the first line is a header, and whether columns have names."""
+    if asked.columns:
+        return [one.lower() for one in first] == [one.lower() for one in asked.columns], True
+    format_ = known.of_name(asked.format)
+    if format_ and format_.columns:
+        if not format_.has_header:
+            return False, False
+        if tuple(first) != format_.columns and not format_.is_any_order:
+            raise UnreadableRecording(
+                f"it does not begin with the header {','.join(format_.columns)}"
+            )
+        return True, True
+    is_header = has_header(first, good[1:] if good else [], reading)
+    return is_header, is_header

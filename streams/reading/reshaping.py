@@ -1,0 +1,70 @@
+"""Rows out of records: what a format makes of a record, and the elements of a list inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models.errors import InvalidRecord
+from streams.reading.asked import Asked
+from streams.reading.fields import getter
+from streams.reading.formats import Format
+
+
+class Row(NamedTuple):
+    """Where a row stands, and its values by the columns of the source, or what is wrong with it."""
+
+    place: int
+    values: Any
+
+
+def reshaped(
+    records: Iterable[tuple[int, Any]], format_: Format | None, each: str
+) -> Iterator[Row]:
+    """Rows out of records."""
+    make = format_.rows if format_ else None
+    if make is None and not each:
+        for number, record in records:
+            yield Row(number, record)
+        return
+    for number, record in records:
+        if isinstance(record, InvalidRecord):
+            yield Row(number, record)
+            continue
+        try:
+            made = list(make(record)) if make else [record]
+        except InvalidRecord as error:
+            yield Row(number, error)
+            continue
+        for one in made:
+            elements = getter(each, None)(one) if each else None
+            if not isinstance(elements, list) or not elements:
+                yield Row(number, {**one, each: None} if each else one)
+                continue
+            for element in elements:
+                yield Row(number, {**one, each: element})
+
+
+def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any record
+    """A record by column; one that is bad, or a mapping already, stays what it is."""
+    if isinstance(record, (dict, InvalidRecord)):
+        return record
+    return dict(zip(columns, record, strict=False))
+
+
+def keys_of(
+    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, asked: Asked
+) -> tuple[str, ...]:
+    """The columns of rows that are mappings, in the order of their appearance."""
+    keys: dict[str, None] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key == each and isinstance(value, dict):
+                keys |= dict.fromkeys(f"{each}.{inner}" for inner in value)
+            else:
+                keys[key] = None
+    named = [*asked.told.fields.values(), *asked.told.keep]
+    if format_:
+        named += [*format_.fields.values(), *format_.extra.values()]
+    inside = [path for path in named if "." in path]
+    return tuple(dict.fromkeys((*keys, *inside)))
