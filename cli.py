@@ -76,19 +76,19 @@ def _located(*, needs_redis: bool = True) -> Settings:
     return located(Settings(), needs_redis=needs_redis)
 
 
-def _reachable(*, needs_redis: bool = True) -> Settings:
+def _reachable(*, needs_kafka: bool = True, needs_redis: bool = True) -> Settings:
     """The settings of a command that ends by itself: its servers answer, or that is its error."""
     settings = _located(needs_redis=needs_redis)
-    _check(settings, needs_redis=needs_redis)
+    _check(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
     return settings
 
 
-def _check(settings: Settings, *, needs_redis: bool = True) -> None:
+def _check(settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True) -> None:
     """See that the servers which the settings name can be used; what they do not name is left."""
     from models.reachable import check_redis
     from streams.connection import check_kafka
 
-    if settings.kafka:
+    if settings.kafka and needs_kafka:
         check_kafka(settings)
     if settings.redis and needs_redis:
         check_redis(settings)
@@ -534,7 +534,8 @@ def batch(
 
     # Stopped either way, a run is remembered and lets the next begin.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    declaration, settings = read_declaration(file), _reachable()
+    # Where Kafka is away, the run fails in the step that needs it, and the history says so.
+    declaration, settings = read_declaration(file), _reachable(needs_kafka=False)
     pace = Pace(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
         say=lambda label, status: _say(f"{label}: {status}"),
