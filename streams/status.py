@@ -135,7 +135,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     unapplied_since_s = waiting_since_s(settings, unapplied)
     learned = courses(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
-    hidden = ("item_index", "owner_index", "clock", "applied_at")
+    hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
     return Status(
         group=settings.group,
         lag=sum(partition.lag for partition in partitions),
