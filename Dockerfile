@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --frozen --no-dev --no-editable
 # Inner loops become machine code for this machine's processor here, not at every start. Elsewhere
 # than the root, so that what is imported is the installed package.
-RUN cd / && /opt/recommender/bin/python -c "from models.code_cache import compile_once; compile_once(print)"
+RUN cd / && "$UV_PROJECT_ENVIRONMENT/bin/python" -c "from models.code_cache import compile_once; compile_once(print)"
 
 FROM python:3.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin recommender

@@ -82,7 +82,12 @@ def install_image(directory: Path) -> None:
             else:
                 shutil.copy(ROOT / source, build / destination)
     given = dockerfile()[0].environment()
-    here = {"UV_PROJECT_ENVIRONMENT": str(directory / "image"), "UV_PYTHON": sys.executable}
+    # Its folder can be written to here: only what is used becomes bytecode, when it is.
+    here = {
+        "UV_PROJECT_ENVIRONMENT": str(directory / "image"),
+        "UV_PYTHON": sys.executable,
+        "UV_COMPILE_BYTECODE": "0",
+    }
     for command in dockerfile()[0].all("RUN"):
         plain = re.sub(r"--mount=\S+\s+", "", command)
         subprocess.run(
@@ -90,7 +95,7 @@ def install_image(directory: Path) -> None:
             cwd=build,
             env=os.environ | given | here,
             stdin=subprocess.DEVNULL,
-            timeout=240,
+            timeout=800,
             check=True,
         )
 

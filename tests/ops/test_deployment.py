@@ -194,16 +194,21 @@ def test_dashboard_asks_for_series_that_exist(
     services: dict[str, Server], prometheus: Server
 ) -> None:
     """Every query of the dashboard is valid, and every series in it is served by a process."""
-    served = set()
-    for server in services.values():
-        metrics = httpx.get(f"{server.address}/metrics").raise_for_status().text
-        served |= set(re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))
     asked = set()
     for query in dashboard_queries():
         answer = httpx.get(f"{prometheus.address}/api/v1/query", params={"query": query})
         assert answer.status_code == 200, answer.text
         asked |= set(re.findall(r"\b(?:recommender|process)_\w+", query))
-    assert {name.removesuffix("_bucket") for name in asked} - served == set()
+
+    def missing() -> set[str]:
+        served = set()
+        for server in services.values():
+            metrics = httpx.get(f"{server.address}/metrics").raise_for_status().text
+            served |= set(re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))
+        return {name.removesuffix("_bucket") for name in asked} - served
+
+    # A process answers before it has loaded all that it measures.
+    wait_until(lambda: not missing(), within_s=120, what="every series")
 
 
 @pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
