@@ -159,7 +159,8 @@ class Reading:
         if connection is None:
             return
         if self.connection not in (None, connection):
-            self.is_doubtful = bool(self.compared)
+            # What was taken and is not in effect yet is compared once it is.
+            self.is_doubtful = bool(self.compared) or self.passed > self.applied
         self.connection = connection
 
     def note(self, watermark: int, witnesses: Iterable[Witness]) -> None:

@@ -335,7 +335,8 @@ class Steps(ABC, Generic[M]):
         if reading.differs_at is not None:
             await self._take_up(assignment, partition, reading.differs_at)
         elif reading.is_doubtful:
-            reading.begin(Start(reading.compared[0].offset, next_read()), reading.applied)
+            oldest = reading.compared[0].offset if reading.compared else reading.applied + 1
+            reading.begin(Start(oldest, next_read()), reading.applied)
         elif reading.has_gap:
             LOG.warning("messages of %s/%d were passed over on their way", *partition)
             reading.begin(Start(reading.applied + 1, next_read()), reading.applied)

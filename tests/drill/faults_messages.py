@@ -1,4 +1,4 @@
-"""Faults in what is sent: poison, repeats, late events, large batches."""
+"""Faults in what is sent: poison, repeats, late events, large batches, transactions, erasures."""
 
 from __future__ import annotations
 
@@ -54,6 +54,49 @@ def late(site: Site, chance: random.Random) -> None:
 def burst(site: Site, chance: random.Random) -> None:
     """A burst of events in large compressed batches."""
     _produce(site, [site.load.script.draw() for _ in range(300)], chance)
+
+
+@fault()
+def erased(site: Site, chance: random.Random) -> None:
+    """Users are erased while their events arrive, and what was sent before is sent again."""
+    for _ in range(2):
+        user = f"gone{chance.randrange(10**9)}"
+        messages = [site.load.script.of_user(user) for _ in range(8)]
+        _send(site, messages, chance)
+        site.load.erase(user)
+        _send(site, messages, chance)
+        site.erased.add(user)
+
+
+@fault("kafka")
+def transactions(site: Site, chance: random.Random) -> None:
+    """Producers commit, abort and leave open transactions, and send all of it again."""
+    for end in ("commit", "abort", "leave"):
+        messages = [site.load.script.draw() for _ in range(10)]
+        _produce_within(site, messages, chance, end)
+        _produce(site, messages, chance)
+
+
+def _produce_within(site: Site, messages: list[Message], chance: random.Random, end: str) -> None:
+    producer = site.load.producer(
+        chance.choice(CODECS),
+        transactional_id=f"drill-{chance.randrange(10**9)}",
+        transaction_timeout_ms=9_000,
+    )
+    topics = site.stack.settings.topic_prefix + "events."
+    try:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for message in messages:
+            value = json.dumps(message.body).encode()
+            producer.send(topics + message.topic_kind, key=message.session.encode(), value=value)
+        producer.flush(30)
+        if end == "commit":
+            producer.commit_transaction()
+        elif end == "abort":
+            producer.abort_transaction()
+    finally:
+        producer.close(timeout=1)
 
 
 def _send(site: Site, messages: list[Message], chance: random.Random) -> None:

@@ -103,6 +103,14 @@ class Script:
             kind = "purchases" if is_purchase else "clicks"
             return Message(kind, session, body, tuple(event["eventId"] for event in events))
 
+    def of_user(self, user: str) -> Message:
+        """A message of somebody whom nothing else is drawn of, on an item of its own."""
+        with self._lock:
+            event = self._event(f"g{self._number}", "click", late=False)
+            session = f"{user}-{self._chance.randrange(5)}"
+            body = {"sessionId": session, "userId": user, "eventList": [event]}
+            return Message("clicks", session, body, (event["eventId"],))
+
     def _event(self, item: str, kind: str, *, late: bool) -> dict[str, Any]:
         self._number += 1
         number = self._number
@@ -211,7 +219,7 @@ class Load:
         """Send a message to the API until it is accepted."""
         body = json.dumps(message.body)
         while not self._stopped.is_set():
-            status, answer = _posted(self._port, body)
+            status, answer = _answered(self._port, "POST", "/events", body)
             with self.sent.lock:
                 self.sent.answers[str(status)] += 1
             if status == 202:
@@ -220,6 +228,19 @@ class Load:
             if 400 <= status < 500 and status != 429:
                 with self.sent.lock:
                     self.sent.refused.append(f"{status} {answer} {body}"[:500])
+                return
+            time.sleep(AGAIN_AFTER_S)
+
+    def erase(self, user: str) -> None:
+        """Ask the API to erase a user until it says that Kafka has it."""
+        while not self._stopped.is_set():
+            status, answer = _answered(self._port, "DELETE", f"/users/{user}", None)
+            with self.sent.lock:
+                self.sent.answers[str(status)] += 1
+                if 400 <= status < 500 and status != 429:
+                    self.sent.refused.append(f"{status} {answer} DELETE {user}"[:500])
+                    return
+            if status in {200, 202}:
                 return
             time.sleep(AGAIN_AFTER_S)
 
@@ -250,9 +271,10 @@ class Load:
             self.sent.answers[type(error).__name__] += 1
         time.sleep(AGAIN_AFTER_S)
 
-    def producer(self, codec: str | None = None) -> KafkaProducer:
+    def producer(self, codec: str | None = None, **more: Any) -> KafkaProducer:
         """A producer of a client that is not this project's."""
         return KafkaProducer(
+            **more,
             bootstrap_servers=self._kafka,
             acks="all",
             compression_type=codec,
@@ -287,11 +309,11 @@ class Load:
         return left
 
 
-def _posted(port: int, body: str) -> tuple[int, str]:
+def _answered(port: int, method: str, path: str, body: str | None) -> tuple[int, str]:
     """Status and text of the answer; 0 and the reason where none came."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HTTP_TIMEOUT_S)
     try:
-        connection.request("POST", "/events", body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:

@@ -103,6 +103,7 @@ class Site:
     environments: list[dict[str, str]]
     snapshots: list[Path] = field(default_factory=list)
     poison: set[tuple[str, int, int]] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
     guests: list[Process] = field(default_factory=list)
 
     @property

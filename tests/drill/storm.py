@@ -129,7 +129,9 @@ def _audited(one: Site) -> Findings:
             wait_until(lambda: _is_settled(one), within_s=SETTLED_WITHIN_S, what="no lag")
         except TimeoutError as error:
             return Findings(other=[f"{error}: {_behind(one)}"])
-        return audit(one.stack, one.kafka.address, one.load.sent.acknowledged, one.poison)
+        return audit(
+            one.stack, one.kafka.address, one.load.sent.acknowledged, one.poison, one.erased
+        )
 
 
 def _is_settled(one: Site) -> bool:
@@ -152,11 +154,26 @@ def _behind(one: Site) -> dict[str, tuple[int, int]]:
     ids = topic_ids(one.stack.settings, list(names))
     fields = [f"{ids[tp.topic]}/{tp.partition}" for tp in partitions]
     marks = one.stack.stored(lambda store: store.watermarks(fields))
+    behind = {tp: mark for tp, mark in zip(partitions, marks, strict=True) if mark < ends[tp] - 1}
     return {
         f"{tp.topic}/{tp.partition}": (mark, ends[tp])
-        for tp, mark in zip(partitions, marks, strict=True)
-        if mark < ends[tp] - 1
+        for tp, mark in behind.items()
+        if _has_message(one.kafka.address, tp, mark + 1, ends[tp])
     }
+
+
+def _has_message(kafka: str, place: TopicPartition, start: int, end: int) -> bool:
+    """Whether there is a message: the ends of transactions take offsets, too."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    try:
+        consumer.assign([place])
+        consumer.seek(place, start)
+        while consumer.position(place) < end:
+            if consumer.poll(timeout_ms=500):
+                return True
+    finally:
+        consumer.close()
+    return False
 
 
 def _shortened(findings: Findings) -> dict[str, list[str]]:
