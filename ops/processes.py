@@ -7,6 +7,7 @@ Three nets keep processes from being left behind, each for what the one before c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -154,6 +155,7 @@ def watch(process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal
     A shell waits at a pipe that nobody but this process can write to: when this process is gone,
     even by kill -9, the pipe closes, and the shell ends the other with all of its session.
     """
+    _unwatch_ended()
     number = ask_with.name.removeprefix("SIG")
     _watchers[process] = subprocess.Popen(
         [*_WATCH, str(process.pid), number, f"{GRACE_S:g}"],
@@ -173,6 +175,13 @@ def _unwatch(process: subprocess.Popen[bytes]) -> None:
             watcher.stdin.write(b"ended\n")
         watcher.stdin.close()
         watcher.wait()
+
+
+@atexit.register
+def _unwatch_ended() -> None:
+    """Let go of watchers of processes that others have ended."""
+    for process in [one for one in _watchers if one.poll() is not None]:
+        _unwatch(process)
 
 
 def how_it_ended(code: int) -> str:

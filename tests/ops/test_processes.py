@@ -109,3 +109,16 @@ def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
     processes.end(process)
     assert watcher.returncode == 0
     assert process not in processes._watchers
+
+
+def test_a_server_that_others_ended_leaves_no_watcher(tmp_path: Path) -> None:
+    """The next one to be watched finds it gone, and ends its watcher."""
+    killed, next_one = (processes.spawn(python(SLEEPER), None, tmp_path / n) for n in "ab")
+    processes.watch(killed)
+    watcher = processes._watchers[killed]
+    killed.kill()
+    killed.wait()
+    processes.watch(next_one)
+    processes.end(next_one)
+    assert watcher.returncode == 0
+    assert killed not in processes._watchers
