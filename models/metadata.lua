@@ -6,14 +6,14 @@
 -- ARGV[1]  MessagePack of
 --   prefix   "{group}:" of the group that stands in the settings
 --   limits   items, users: how many a group may hold; listed: length of a list
---   parts    {field, expected, records} of each partition; without a field no watermark is kept.
---            A record is {offset, group or "" for that of the settings, "items" or "users" or "",
+--   parts    {field, expected, records, checksum of the message at `expected`, -1 if unknown} of
+--            each partition; without a field no watermark is kept. A record is {offset, group or "" for that of the settings, "items" or "users" or "",
 --            id, at, created or 0, JSON text or "", categories, time (ms), checksum}; one of neither
 --            kind moves the watermark only, and one without a text removes what is known
 --
 -- Returns {status, watermark, offset, {}} of each part.
 --   status "applied"   the part is in effect up to its watermark
---          "lost"      the watermark is behind what the worker applied: go back and read again
+--          "lost"      the store is not where the worker left it: read on from where it is
 --          "full"      the record at `offset` is of one more item or user than there may be
 --          "gone"      the record at `offset` is of a group that does not exist, and no removal
 --                      nothing of it, nor of what follows in the part, is in effect
@@ -145,11 +145,22 @@ local function take_in(record)
   return status
 end
 
+-- Whether the message at the watermark is the worker's: an earlier state of the store may be of
+-- messages in whose place Kafka has others now.
+local function is_same(field, mark, checksum)
+  local raw = checksum >= 0 and call('HGET', request.prefix .. 'witnesses', field)
+  if not raw then return true end
+  local offset, _, known = unpack_('<ddd', raw)
+  return offset ~= mark or known == checksum
+end
+
 local function apply_part(part)
   local field, expected, records = part[1], part[2], part[3]
   local before = -1
   if field ~= '' then before = tonumber(call('HGET', KEYS[1], field) or nil) or -1 end
-  if before < expected then return {'lost', before, -1, {}} end
+  if before ~= expected or not is_same(field, before, part[4]) then
+    return {'lost', before, -1, {}}
+  end
   local watermark, status, stopped_at, last = before, 'applied', -1, nil
   for _, record in ipairs(records) do
     if record[1] > watermark then

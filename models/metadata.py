@@ -61,11 +61,18 @@ class Entry(NamedTuple):
 
 
 class EntryPart(NamedTuple):
-    """Entries of one partition in offset order, and the watermark they follow."""
+    """Entries of one partition in offset order, and the watermark they follow.
+
+    Attributes
+    ----------
+    checksum
+        Of the message at the watermark; -1 if it is not known.
+    """
 
     field: str
     expected: int
     entries: Sequence[Entry]
+    checksum: int = -1
 
 
 def entry_of(offset: int, kind: Kind, record: Record, *, own_group: str) -> Entry:

@@ -6,7 +6,8 @@
 -- KEYS[2]  {recommender}:groups, where messages of other groups are among them
 -- ARGV[1]  MessagePack of what apply.lua takes, and
 --   prefix   "{group}:" of the group that stands in the settings
---   parts    {field, expected, messages} of each partition, where a message is
+--   parts    {field, expected, messages, checksum of the message at `expected`, -1 if unknown} of
+--            each partition, where a message is
 --            {offset, user or "", session, shard, accepted_at, events, group or "" for that of the
 --            settings, time (ms), checksum, time up to which the user is erased (seconds; 0: not)}
 --            and an event is
@@ -15,7 +16,7 @@
 --
 -- Returns {status, watermark, offset, refused event numbers} of each part, then the counts.
 --   status "applied"   the part is in effect up to its watermark
---          "lost"      the watermark is behind what the worker applied: go back and read again
+--          "lost"      the store is not where the worker left it: read on from where it is
 --          "full"      the message at `offset` names new items beyond the limit
 --          "gone"      the message at `offset` is of a group that does not exist
 --                      nothing of it, nor of what follows in the part, is in effect
@@ -77,10 +78,21 @@ local function apply_message(field, message)
   if group.marks then group.marks[field] = message[1] end
 end
 
+-- Whether the message at the watermark is the worker's: an earlier state of the store may be of
+-- messages in whose place Kafka has others now.
+local function is_same(field, mark, checksum)
+  local raw = checksum >= 0 and call('HGET', request.prefix .. 'witnesses', field)
+  if not raw then return true end
+  local offset, _, known = struct.unpack('<ddd', raw)
+  return offset ~= mark or known == checksum
+end
+
 local function apply_part(part)
   local field, expected, messages = part[1], part[2], part[3]
   local before = mark_of(KEYS[1], field)
-  if before < expected then return {'lost', before, -1, {}} end
+  if before ~= expected or not is_same(field, before, part[4]) then
+    return {'lost', before, -1, {}}
+  end
   local watermark, stopped_at, status, refused = before, -1, nil, nil
   for _, message in ipairs(messages) do
     if message[1] > watermark then

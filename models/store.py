@@ -143,11 +143,18 @@ class StoredMessage(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Messages of one partition in offset order, and the watermark they follow."""
+    """Messages of one partition in offset order, and the watermark they follow.
+
+    Attributes
+    ----------
+    checksum
+        Of the message at the watermark; -1 if it is not known.
+    """
 
     field: str
     expected: int
     messages: list[StoredMessage]
+    checksum: int = -1
 
 
 class Memory(msgspec.Struct, frozen=True):

@@ -117,6 +117,10 @@ class Reading:
         The last applied messages, oldest first.
     is_sought
         Whether Kafka was told to begin the read.
+    is_doubtful
+        Whether a new read has to compare what was applied.
+    is_compared
+        Whether what was applied has been compared since the broker was connected to.
     """
 
     field: str
@@ -128,6 +132,7 @@ class Reading:
     connection: int | None = None
     has_gap: bool = False
     is_doubtful: bool = False
+    is_compared: bool = True
     differs_at: int | None = None
     looks: int = 0
 
@@ -149,6 +154,7 @@ class Reading:
             self.differs_at = arrival.offset
             return False
         self.passed = max(self.passed, arrival.offset)
+        self.is_compared = self.is_compared or self.passed >= self.applied
         return arrival.offset > self.applied
 
     def look_at(self, connection: int | None) -> None:
@@ -161,6 +167,7 @@ class Reading:
         if self.connection not in (None, connection):
             # What was taken and is not in effect yet is compared once it is.
             self.is_doubtful = bool(self.compared) or self.passed > self.applied
+            self.is_compared = self.is_compared and not self.is_doubtful
         self.connection = connection
 
     def note(self, watermark: int, witnesses: Iterable[Witness]) -> None:
@@ -169,13 +176,44 @@ class Reading:
         self.compared.extend(witnesses)
 
     def begin(self, start: Start, applied: int) -> None:
-        """A new read begins; what was fetched before is no longer taken."""
-        self.number, self.passed, self.applied = start.number, start.offset - 1, applied
+        """A new read begins; what was fetched before is no longer taken.
+
+        Whatever it is for, it begins early enough to compare what was not compared yet.
+        """
+        while self.compared and self.compared[-1].offset > applied:
+            self.compared.pop()
+        self.is_compared = self.is_compared or not self.compared
+        first = start.offset if self.is_compared else min(start.offset, self.compared[0].offset)
+        self.number, self.passed, self.applied = start.number, first - 1, applied
         self.is_sought = False
         self.has_gap = self.is_doubtful = False
         self.differs_at, self.looks = None, 0
-        while self.compared and self.compared[-1].offset > applied:
-            self.compared.pop()
+
+    @property
+    def checksum(self) -> int:
+        """Of the message at the watermark; -1 where it is not known."""
+        last = self.compared[-1] if self.compared else None
+        return last.checksum if last is not None and last.offset == self.applied else -1
+
+    def is_at(self, watermark: int, witness: Witness | None) -> bool:
+        """Whether the store is where this reading left it."""
+        if watermark != self.applied:
+            return False
+        is_told = witness is not None and witness.offset == watermark and self.checksum >= 0
+        return not is_told or witness == self.compared[-1]
+
+    def go_on_from(self, watermark: int, witness: Witness | None) -> None:
+        """A new read begins where the store is, maybe at other messages than were applied."""
+        if witness is None or witness.offset != watermark:
+            # An operator has gone past what cannot be read: nothing goes back before it.
+            if watermark > self.applied:
+                self.compared.clear()
+            self.begin(Start(watermark + 1, next_read()), watermark)
+            return
+        if witness not in self.compared:
+            self.compared.clear()
+            self.compared.append(witness)
+        self.begin(Start(watermark, next_read()), watermark)
 
     def _is_known(self, arrival: Arrival) -> bool:
         held = next((one for one in self.compared if one.offset == arrival.offset), None)

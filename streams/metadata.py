@@ -72,7 +72,7 @@ class Metadata(Steps[Entry]):
         _, timestamp_ms, checksum = arrival.witness
         return Entry(arrival.offset, timestamp_ms=timestamp_ms, checksum=checksum)
 
-    async def _write(self, parts: Sequence[tuple[str, int, list[Entry]]]) -> list[PartResult]:
+    async def _write(self, parts: Sequence[tuple[str, int, list[Entry], int]]) -> list[PartResult]:
         return await take_in(self.store, [EntryPart(*part) for part in parts])
 
     def _noted(self, messages: Sequence[Entry]) -> None:

@@ -162,7 +162,7 @@ class Sessions(Steps[StoredMessage]):
         return passed(arrival)
 
     async def _write(
-        self, parts: Sequence[tuple[str, int, list[StoredMessage]]]
+        self, parts: Sequence[tuple[str, int, list[StoredMessage], int]]
     ) -> list[PartResult]:
         with STEP.time():
             results, counts = await self.store.apply(

@@ -165,8 +165,8 @@ class Steps(ABC, Generic[M]):
         """What the message says; nothing, once its dead letter is kept."""
 
     @abstractmethod
-    async def _write(self, parts: Sequence[tuple[str, int, list[M]]]) -> list[PartResult]:
-        """What became of watermark field, expected watermark and messages of each partition."""
+    async def _write(self, parts: Sequence[tuple[str, int, list[M], int]]) -> list[PartResult]:
+        """What became of each partition's part, as `models.store.Part` has it."""
 
     @abstractmethod
     async def _rest(self, arrival: Arrival, message: M, result: PartResult) -> M:
@@ -201,20 +201,17 @@ class Steps(ABC, Generic[M]):
         """
         async with self._stepping:
             assignment = self.assignment
-            readings = list(assignment.readings.items())
             try:
-                marks = await self.store.watermarks([reading.field for _, reading in readings])
+                places = await self._places(assignment.readings)
             except RETRY_ERRORS as error:
                 LOG.warning("Redis is away, what it may have lost is asked later: %s", error)
                 return
-            for (partition, reading), watermark in zip(readings, marks, strict=True):
+            for partition, place in places.items():
                 if assignment.has_ended:
                     return
-                if watermark < reading.applied:
-                    self._go_back(reading, partition, watermark)
-                elif watermark > reading.applied:
-                    # An operator has gone past what cannot be read.
-                    reading.begin(Start(watermark + 1, next_read()), watermark)
+                reading = assignment.readings[partition]
+                if not reading.is_at(*place):
+                    self._go_on_from_store(reading, partition, *place)
                 elif reading.is_sought:
                     reading.look_at(self._log.connection(partition))
                     await self._mend(assignment, partition)
@@ -271,7 +268,7 @@ class Steps(ABC, Generic[M]):
             parts = []
             for tp in partitions:
                 reading = assignment.readings[tp]
-                parts.append((reading.field, reading.applied, waiting[tp]))
+                parts.append((reading.field, reading.applied, waiting[tp], reading.checksum))
             results = await self._on_store(functools.partial(self._write, parts), assignment)
             if results is None:
                 return False
@@ -301,17 +298,20 @@ class Steps(ABC, Generic[M]):
         self,
         assignment: Assignment,
         partition: Partition,
-        part: tuple[str, int, list[M]],
+        part: tuple[str, int, list[M], int],
         result: PartResult,
         arrivals: Sequence[Arrival],
     ) -> list[M]:
         """Take note of a result; gives the messages still to be applied."""
-        _, expected, messages = part
+        _, expected, messages, _ = part
+        reading = assignment.readings[partition]
         if result.status == "lost":
-            self._go_back(assignment.readings[partition], partition, result.watermark)
+            places = await self._on_store(lambda: self._places({partition: reading}), assignment)
+            if places is not None:
+                self._go_on_from_store(reading, partition, *places[partition])
             return []
         applied = [m for m in messages if expected < m.offset <= result.watermark]
-        assignment.readings[partition].note(
+        reading.note(
             result.watermark, [Witness(m.offset, m.timestamp_ms, m.checksum) for m in applied]
         )
         self._noted(applied)
@@ -321,13 +321,33 @@ class Steps(ABC, Generic[M]):
         arrival = next(a for a in arrivals if a.offset == result.offset)
         return [await self._rest(arrival, messages[at], result), *messages[at + 1 :]]
 
-    def _go_back(self, reading: Reading, partition: Partition, watermark: int) -> None:
-        """Read a partition again from where the store is."""
+    async def _places(
+        self, readings: Mapping[Partition, Reading]
+    ) -> dict[Partition, tuple[int, Witness | None]]:
+        """Where the store is in each partition: its watermark, and what identifies the message."""
+        fields = [reading.field for reading in readings.values()]
+        marks, found = await self.store.watermarks(fields), await self.store.witnesses(fields)
+        return {
+            partition: (mark, None if witness is None else Witness(*witness))
+            for partition, mark, witness in zip(readings, marks, found, strict=True)
+        }
+
+    def _go_on_from_store(
+        self, reading: Reading, partition: Partition, watermark: int, witness: Witness | None
+    ) -> None:
+        """Read a partition on from where the store is: it is not where this worker left it."""
         REWINDS.inc()
-        LOG.warning(
-            "Redis has lost effects of %s/%d, reading again after %d", *partition, watermark
-        )
-        reading.begin(Start(watermark + 1, next_read()), watermark)
+        if watermark < reading.applied:
+            LOG.warning(
+                "Redis has lost effects of %s/%d, reading again after %d", *partition, watermark
+            )
+        else:
+            LOG.warning(
+                "Redis is at another message of %s/%d than this worker, reading on after %d",
+                *partition,
+                watermark,
+            )
+        reading.go_on_from(watermark, witness)
 
     async def _mend(self, assignment: Assignment, partition: Partition) -> None:
         """Read again where what arrived does not continue what is in effect."""

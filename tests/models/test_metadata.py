@@ -139,14 +139,15 @@ async def test_watermarks_move_with_the_effects(store: Store) -> None:
         entry_of(1, "items", Record(group, "a", None, NOW), own_group=group),
         Entry(2),
     ]
-    for _ in range(2):
+    for status in ("applied", "lost"):
         results = await take_in(store, [EntryPart("m/0", -1, entries)])
-        assert results == [("applied", 2, -1, [])]
+        assert results == [(status, 2, -1, [])]
     assert await item_properties(store, ["a"]) == [None]
     assert (await store.counts())["item_updates"] == 2
 
     assert await take_in(store, [EntryPart("m/0", 7, [Entry(8)])]) == [("lost", 2, -1, [])]
-    assert await take_in(store, [EntryPart("m/0", 2, [])]) == [("applied", 2, -1, [])]
+    assert await take_in(store, [EntryPart("m/0", 2, [], 9)]) == [("lost", 2, -1, [])]
+    assert await take_in(store, [EntryPart("m/0", 2, [], 0)]) == [("applied", 2, -1, [])]
 
 
 async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
@@ -222,7 +223,7 @@ async def test_events_move_items_up_in_their_categories(
         store = make_store()
         await put_items(store, [(name, {"GENRE": "x"}) for name in names], NOW - 9)
         for at in range(0, 400, size):
-            part = Part("p/0", -1, [message(at, *events[at : at + size])])
+            part = Part("p/0", at - size if at else -1, [message(at, *events[at : at + size])])
             assert (await store.apply([part], now_s=NOW))[1]["events"]
         lists.append(await listed(store, "category:GENRE=x"))
 

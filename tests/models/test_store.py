@@ -120,17 +120,21 @@ async def test_lost_effects_are_noticed(store: Store) -> None:
     assert await store.item_indexes(["a", "b", "c"]) == [1, 0, 2]
 
 
-async def test_watermarks_only_rise(store: Store) -> None:
-    """A worker that is behind another one adds only what is new, whatever the offsets' size."""
+async def test_a_step_follows_the_message_that_it_names(store: Store) -> None:
+    """Wherever else the store is, nothing changes; offsets may be of any size."""
     last = 2**53 - 1
-    await store.apply([Part("p/0", -1, [message(5, click("a", 0))])], now_s=NOW)
-    behind = Part("p/0", 2, [message(4, click("b", 1)), message(last, click("c", 2))])
+    first = message(5, click("a", 0))._replace(checksum=7)
+    await store.apply([Part("p/0", -1, [first])], now_s=NOW)
+    new = [message(last, click("c", 2))]
+    for part in (Part("p/0", 2, new), Part("p/0", 6, new), Part("p/0", 5, new, 8)):
+        results, counts = await store.apply([part], now_s=NOW)
+        assert (results, any(counts.values())) == ([("lost", 5, -1, [])], False)
 
-    results, _ = await store.apply([behind], now_s=NOW)
+    results, _ = await store.apply([Part("p/0", 5, new, 7)], now_s=NOW)
 
     assert results[0].watermark == last
     assert await store.watermarks(["p/0", "p/1"]) == [last, -1]
-    assert await store.item_indexes(["a", "b", "c"]) == [1, 0, 2]
+    assert await store.item_indexes(["a", "c"]) == [1, 2]
     assert (await store.apply([Part("p/0", last, [])], now_s=NOW))[0][0].watermark == last
     assert await store.watermarks([]) == []
 
