@@ -19,7 +19,7 @@ RIVALS = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
 """Whose ranks every example carries: the learned order, the same without those alike, and the plain
 ones it has to beat."""
 
-INVALID = (msgspec.MsgspecError, ValueError)
+INVALID = (msgspec.MsgspecError, ValueError, RecursionError)
 """What `decode` raises for bytes that are no example."""
 
 
@@ -55,8 +55,8 @@ def decode(raw: bytes) -> Example | None:
 
     Raises
     ------
-    ValueError
-        The bytes are no example.
+    ValueError, RecursionError
+        The bytes are no example; see `INVALID`.
     """
     example = msgspec.msgpack.decode(raw, type=Example)
     rivals = [set(ranks) for ranks in example.ranks.values() if ranks]
