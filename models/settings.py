@@ -149,6 +149,13 @@ class Settings(BaseSettings):
         ge=60,
         description="For so long the topic of dead letters keeps them; set likewise.",
     )
+    max_unpacked_bytes: int = Field(
+        64 * 2**20,
+        ge=2**20,
+        le=2**31,
+        description="Size to which a compressed batch of messages may unpack; a larger one counts "
+        "as one that nobody can read, and stops its partition.",
+    )
     max_items: int = Field(
         1_000_000,
         ge=1,

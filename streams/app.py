@@ -40,6 +40,7 @@ from models.errors import Unreadable
 from models.settings import Settings
 from streams.assignment import Partition, Start, next_read
 from streams.decoding import Fetched
+from streams.unpacking import bound_unpacking
 
 LOG = logging.getLogger(__name__)
 
@@ -361,6 +362,7 @@ def create_app(name: str, settings: Settings, load_positions: LoadPositions | No
     load_positions
         Where to read on; `None` leaves it to Kafka's committed offsets.
     """
+    bound_unpacking(settings)
     app = _App(
         f"{settings.group}-{name}",
         broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],

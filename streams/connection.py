@@ -14,6 +14,7 @@ from models.errors import InvalidSetting, NotConfigured, Unavailable
 from models.reachable import kafka_trouble
 from models.settings import Settings
 from streams.decoding import name_unreadable
+from streams.unpacking import bound_unpacking
 
 Client = TypeVar("Client")
 
@@ -77,6 +78,7 @@ def connect(
         raise unavailable(settings, trouble or error) from error
     if isinstance(client, KafkaConsumer):
         name_unreadable(client)
+        bound_unpacking(settings)
     return client
 
 

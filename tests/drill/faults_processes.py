@@ -6,6 +6,7 @@ import random
 import signal
 
 from kafka import KafkaAdminClient
+from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 
 from tests.drill.faults import fault
@@ -72,7 +73,7 @@ def members_removed(site: Site, chance: random.Random) -> None:
             member["member_id"] for member in admin.describe_groups([group])[group]["members"]
         ]
         if members:
-            admin.remove_group_members(group, [chance.choice(members)])
+            admin.remove_group_members(group, [MemberToRemove(member_id=chance.choice(members))])
     except KafkaError:
         # The group is being balanced anew at this moment: that is a fault of the same kind.
         pause(chance, 0, 0.1)

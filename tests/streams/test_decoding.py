@@ -15,7 +15,7 @@ from models.settings import Settings
 from ops.embedded import start_broker
 from streams.decoding import Fetched
 from streams.topics import Topics, ensure_topics
-from tests.damage import KINDS, damaged
+from tests.damage import BOMBS, KINDS, damaged
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ async def test_a_partition_stops_alone(broker: str, consumer: Any, kind: str) ->
     while not told:
         await consumer.getmany(timeout_ms=100)
     assert [(e.topic, e.partition, e.first, e.last) for e in told] == [(topic, 0, bad, bad + 2)]
+    assert told[0].reason.startswith("UnpacksTooLarge") is (kind in BOMBS)
     assert await consumer.position(place) == bad
     consumer.seek(place, bad + 3)
     consumer.resume(place)
