@@ -59,9 +59,10 @@ class Gate:
                 raise Unavailable(f"{self._server} does not answer: try again later")
             waiting = f"as many requests as may wait for {self._server}"
             raise Overloaded(f"{waiting}: try again in a second")
-        if not self._n:
-            self._moved_s = self._clock()
         self._n += 1
+        if self._n == self._most:
+            # From now on it is full: how long one has been inside before says nothing.
+            self._moved_s = self._clock()
 
     def __exit__(self, *_: object) -> None:
         self._n -= 1
