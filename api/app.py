@@ -26,6 +26,7 @@ from api.front import Front, allowed, is_below
 from api.gates import Budget, Gate
 from api.impressions import Impressions
 from api.origins import Origins
+from api.outages import OUTAGES
 from api.personalize.auth import check_of
 from api.personalize.context import Context
 from api.personalize.operations import OPERATIONS
@@ -178,7 +179,7 @@ PAGE_HEADERS: Mapping[str, str] = {
 def _handler(status: int, kind: str) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handle(_: Request, error: Exception) -> Response:
         if status >= 500:
-            LOG.warning("%s: %s", kind, error)
+            OUTAGES.note(f"{kind}: {error}")
         return error_response(status, kind, str(error))
 
     return handle

@@ -22,6 +22,10 @@ _NAMED = re.compile(
 _IN_QUERY = re.compile(
     r"([?&][\w.-]*(?:token|signature|credential|auth|key)[\w.-]*=)[^\s'\"&]+", re.IGNORECASE
 )
+# botocore logs the headers of a request, as `name:value` and as a mapping to bytes.
+_SESSION = re.compile(
+    r"([\w-]*(?:security|session)[_-]?token['\"]?\s*[:=]\s*b?['\"]?)[^\s'\"&,;)}]+", re.IGNORECASE
+)
 
 
 def redacted(text: str) -> str:
@@ -40,6 +44,7 @@ def redacted(text: str) -> str:
     if "=" in text or ":" in text:
         text = _NAMED.sub(rf"\1{HIDDEN}", text)
         text = _IN_QUERY.sub(rf"\1{HIDDEN}", text)
+        text = _SESSION.sub(rf"\1{HIDDEN}", text)
     return text
 
 

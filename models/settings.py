@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -439,9 +438,12 @@ class Settings(BaseSettings):
         """Arguments first, then the environment."""
         return init_settings, Environment(settings_cls)
 
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, redacted(value) if isinstance(value, str) else value
+    def __repr__(self) -> str:
+        # As a whole, for a list or a mapping may hold one as well.
+        return redacted(super().__repr__())
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
     @field_validator("kafka")
     @classmethod

@@ -18,7 +18,7 @@ from msgspec import Meta
 from models.errors import Unavailable, Unreadable
 from models.records import MAX_RECORD_BYTES
 from models.settings import Settings
-from streams.connection import connect
+from streams.connection import connect, unavailable
 from streams.ends import end_offsets
 from streams.stretches import messages
 from streams.topics import Topics
@@ -208,6 +208,29 @@ def since(settings: Settings, ends: Mapping[str, int]) -> Iterator[DeadLetter]:
     topic = Topics.of(settings).dead_letters
     starts = {(topic, int(partition)): end for partition, end in ends.items()}
     return map(_letter, messages(settings, starts))
+
+
+def waiting_letters(settings: Settings, ends: Mapping[tuple[str, int], int]) -> int:
+    """How many letters were not replayed, of those that Kafka still has; blocking.
+
+    Parameters
+    ----------
+    ends
+        Where partitions end; of other topics, they are passed over.
+    """
+    topic = Topics.of(settings).dead_letters
+    own = {TopicPartition(*tp): end for tp, end in ends.items() if tp[0] == topic and end}
+    if not own:
+        return 0
+    consumer = letter_consumer(settings)
+    try:
+        first = consumer.beginning_offsets(list(own))
+        done = {tp: max(first[tp], consumer.committed(tp) or 0) for tp in own}
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    finally:
+        consumer.close()
+    return sum(max(0, end - done[tp]) for tp, end in own.items())
 
 
 def letter_consumer(settings: Settings) -> KafkaConsumer:

@@ -14,6 +14,7 @@ from models.resources import Resources
 from models.settings import Settings
 from models.store import CONNECTION_ERRORS, Memory, Store, connect
 from streams.backlog import waiting_since_s
+from streams.dead_letters import waiting_letters
 from streams.ends import end_offsets
 from streams.topics import Topics, topic_ids
 
@@ -142,7 +143,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         oldest_unapplied_age_s=_age_s(unapplied_since_s, now_s),
         newest_event_age_s=round(now_s - accepted_at, 3) if accepted_at else None,
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
-        dead_letters=sum(end for tp, end in ends.items() if tp[0] == topics.dead_letters),
+        dead_letters=waiting_letters(settings, ends),
         partitions=partitions,
         serving={name: course.serving for name, course in learned.items()},
         examples={name: course.scoreboard.n for name, course in learned.items()},

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.answers import RETRY_AFTER_S
+from api.outages import OUTAGES
 from api.personalize.auth import Check, Refused
 from api.personalize.context import Context
 from api.personalize.shapes import Described, described
@@ -134,7 +135,7 @@ class Wire:
         except Overloaded as error:
             raise Problem(429, CODES[429], str(error)) from error
         except (Unavailable, *CONNECTION_ERRORS) as error:
-            LOG.warning("%s: unavailable: %s", operation.name, error)
+            OUTAGES.note(f"unavailable: {error}")
             raise Problem(503, CODES[503], str(error)) from error
         except Exception as error:
             LOG.exception("%s: unexpected error", operation.name)

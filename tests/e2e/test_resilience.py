@@ -322,6 +322,7 @@ def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
     assert "5 dead letters sent again" in one.run("dead-letters", "replay").stdout
     wait_applied(one, 5)
     one.wait(lambda: len(list(dead_letters(one.settings))) == 4, "four are back")
+    assert one.status().dead_letters == 4
 
 
 @pytest.mark.slow

@@ -28,6 +28,9 @@ SECRET = "Pl4nted"
         f"{{'sasl_plain_password': '{SECRET}', 'ssl_password': \"{SECRET}\"}}",
         f'{{"password": "{SECRET}"}} RECOMMENDER_X_SECRET={SECRET}',
         f"aws_secret_access_key={SECRET}, api_key='{SECRET}'",
+        f"host:h\nx-amz-security-token:{SECRET}\n\ncontent-type",
+        f"{{'X-Amz-Security-Token': b'{SECRET}', 'Content-Length': b'2'}}",
+        f"aws_session_token={SECRET}",
     ],
 )
 def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:

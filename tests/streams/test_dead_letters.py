@@ -25,6 +25,7 @@ from streams.dead_letters import (
     letter_key,
     letters,
     of_unreadable,
+    waiting_letters,
     without_payload,
 )
 from streams.ends import end_offsets
@@ -145,6 +146,25 @@ def test_the_whole_message_is_sent_again(settings: Settings, name: str) -> None:
     assert (done.sent, done.kept) == (1, [])
     assert arrived(settings, topics.clicks, offset) == [(key or None, value)]
     assert list(letters(settings)) == []
+
+
+def test_letters_that_were_replayed_wait_no_more(settings: Settings) -> None:
+    """What the status counts goes back to none, and counts what comes later."""
+    topics = Topics.of(settings)
+
+    def waiting() -> int:
+        return waiting_letters(settings, end_offsets(settings, [topics.dead_letters]))
+
+    (offset,) = produce(settings, topics.clicks, (b"k", b"v"))
+    before = waiting()
+    for _ in range(2):
+        produce(settings, topics.dead_letters, letter_of(settings, offset, b"k", b"v"))
+    added = waiting() - before
+    resend(settings)
+    done = waiting()
+    produce(settings, topics.dead_letters, letter_of(settings, offset, b"k", b"v"))
+
+    assert (before, added, done, waiting()) == (0, 2, 0, 1)
 
 
 def test_what_is_gone_is_never_sent_in_part(settings: Settings) -> None:
