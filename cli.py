@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from api.services import Kafka
     from models.evaluation import Interaction, Outcome, Step
+    from ops.stack import Messages
     from streams.reading.asked import Asked
 
 WAIT_FOR_KAFKA_S = 2.0
@@ -109,7 +110,7 @@ def up(port: int | None, workers: int) -> None:
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(
-            settings, say=_say, make_topics=ensure_topics, lag=_lag_reader(), workers=workers
+            settings, say=_say, make_topics=ensure_topics, messages=_messages(), workers=workers
         ) as stack,
     ):
         _say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
@@ -692,7 +693,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(
-            settings, say=_say, make_topics=ensure_topics, lag=_lag_reader(), is_fresh=True
+            settings, say=_say, make_topics=ensure_topics, messages=_messages(), is_fresh=True
         ) as stack,
     ):
         shown.show(stack, once=once, as_json=as_json, say=_say, write=click.echo)
@@ -710,9 +711,13 @@ def _child() -> Settings:
     return _located()
 
 
-def _lag_reader() -> Callable[[Settings], int]:
-    """What tells how many messages are not in effect yet; loaded now, for use at the end."""
+def _messages() -> Messages:
+    """What counts messages that are not in effect; loaded now, for use at the end."""
+    from ops.stack import Messages
+    from streams import acknowledged
     from streams.status import read_status
+
+    told: dict[str, int] = {}
 
     def lag(settings: Settings) -> int:
         try:
@@ -721,7 +726,17 @@ def _lag_reader() -> Callable[[Settings], int]:
             _say(str(error))
             return 0
 
-    return lag
+    def lost(settings: Settings) -> int | None:
+        try:
+            found = asyncio.run(acknowledged.lost(settings))
+        except Unavailable as error:
+            _say(str(error))
+            return None
+        n_new = sum(n for field, n in found.items() if field not in told)
+        told.update(found)
+        return n_new
+
+    return Messages(lag, acknowledged.begin, lost)
 
 
 def _tell_ready() -> None:

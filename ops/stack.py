@@ -35,13 +35,33 @@ class Stack:
     api_url: str
 
 
+@dataclass(frozen=True)
+class Messages:
+    """Counts accepted messages that are not in effect.
+
+    Attributes
+    ----------
+    lag
+        Those that Kafka has.
+    begin
+        Begins to note what the embedded broker of these settings acknowledges.
+    lost
+        Those that such a broker took along since then, or since it was asked last; `None` where
+        nobody knows.
+    """
+
+    lag: Callable[[Settings], int]
+    begin: Callable[[Settings], None]
+    lost: Callable[[Settings], int | None]
+
+
 @contextlib.contextmanager
 def running(
     settings: Settings,
     *,
     say: Callable[[str], None],
     make_topics: Callable[[Settings], object],
-    lag: Callable[[Settings], int],
+    messages: Messages,
     workers: int = 1,
     is_fresh: bool = False,
 ) -> Iterator[Stack]:
@@ -51,8 +71,8 @@ def running(
     ----------
     make_topics
         Makes the topics; called again when the embedded broker had to be started again.
-    lag
-        Tells how many messages are not in effect yet.
+    messages
+        Counts those that are accepted and not in effect.
     is_fresh
         Begin without what an earlier embedded Redis of this folder has kept.
     """
@@ -60,27 +80,28 @@ def running(
     def drain(hurries: Callable[[], bool]) -> None:
         # Nothing new comes in any more, and what is not in effect goes with the broker's memory.
         deadline_s = time.monotonic() + settings.drain_s
-        while (left := lag(full)) and not hurries() and time.monotonic() < deadline_s:
+        while (left := messages.lag(full)) and not hurries() and time.monotonic() < deadline_s:
             time.sleep(0.1)
         if left:
             say(f"{left} accepted messages have not taken effect and are lost with the broker")
 
     def on_restart(name: str) -> None:
         if name == "broker":
+            say(_taken_along("the broker ended", messages.lost(full)))
             make_topics(full)
 
     port = _api_port(settings, say)
     with Supervisor(settings.data_dir, say=say, on_restart=on_restart) as supervisor:
-        if not settings.kafka and (settings.data_dir / "servers.json").exists() and not is_fresh:
-            say(
-                "the last run was killed: messages that it had accepted and not yet brought into"
-                " effect were lost with the memory of its broker"
-            )
+        was_killed = (settings.data_dir / "servers.json").exists() and not is_fresh
         if is_fresh:
             shutil.rmtree(settings.data_dir / "redis", ignore_errors=True)
         kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
         redis = settings.redis or supervise_redis(supervisor, port=REDIS_PORT)
         full = settings.model_copy(update={"kafka": kafka, "redis": redis, "port": port})
+        if not settings.kafka:
+            if was_killed:
+                say(_taken_along("the last run was killed", messages.lost(full)))
+            messages.begin(full)
         make_topics(full)
         environment = _environment(full)
         for number in range(workers):
@@ -158,3 +179,14 @@ def _answers(url: str) -> bool:
             return True
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
+
+
+def _taken_along(what: str, n_lost: int | None) -> str:
+    """What is said of a broker that ended without a drain."""
+    if n_lost == 0:
+        return f"{what}: all that it had accepted had taken effect"
+    messages = "messages" if n_lost is None else f"{n_lost} messages"
+    return (
+        f"{what}: {messages} that it had accepted and not yet brought into effect were lost with"
+        " the memory of its broker"
+    )

@@ -33,6 +33,7 @@ from models.records import Properties, Record, checked, encode_record
 from models.running import located
 from models.settings import Settings
 from models.tokens import Kind, Published, Receipt
+from streams.acknowledged import Acknowledged
 from streams.connection import start_producer, stop_producer, unavailable
 from streams.deliveries import Delivery, Message
 from streams.failures import REFUSALS, meaning
@@ -118,6 +119,7 @@ class Tracker:
         except Unavailable:
             stop_producer(self._producer)
             raise
+        self._acknowledged_ends = Acknowledged.of(settings)
         self._keeper = threading.Thread(target=self._keep, name="tracker-keeper", daemon=True)
         self._keeper.start()
 
@@ -280,6 +282,8 @@ class Tracker:
         if producer is not None:
             stop_producer(producer)
         self._keeper.join()
+        if self._acknowledged_ends is not None:
+            self._acknowledged_ends.close()
 
     def __enter__(self) -> Self:
         return self
@@ -390,7 +394,10 @@ class Tracker:
                 delivery.published[n]._replace(incarnation=before[message.kind])
                 for n, message in enumerate(delivery.messages)
             )
-            delivery.future.set_result(Receipt(tuple(published)))
+            receipt = Receipt(tuple(published))
+            if self._acknowledged_ends is not None:
+                self._acknowledged_ends.note(receipt)
+            delivery.future.set_result(receipt)
             self._forget(delivery, lost=0)
 
     def _refuse(self, delivery: Delivery, error: Exception) -> None:
