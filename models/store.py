@@ -35,7 +35,7 @@ import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal, NamedTuple, cast
 
@@ -75,6 +75,9 @@ STEP = Script.of(
 
 SESSION_HEAD = struct.Struct("<BH")
 """Of a session in the list of those that are linked to a user: its shard, and its name's size."""
+
+MOST_PARTITIONS = 5_000
+"""Partitions whose places a group keeps, 100 bytes each, until it looks which topics are gone."""
 
 CONNECTION_ERRORS = RETRY_ERRORS = AWAY_ERRORS
 """What a server that is away causes, or one that cannot serve now; trying again later may help."""
@@ -305,6 +308,24 @@ class Store:
     async def lower_watermark(self, field: str, offset: int) -> None:
         """Take the group's watermark of a partition back to an offset, if it lies beyond."""
         await run_script(self.redis, LOWER, [self.key("watermarks")], field, offset)
+
+    async def forget_partitions(
+        self, incarnations: Collection[str], *, most: int = MOST_PARTITIONS
+    ) -> None:
+        """Where the places of more partitions are kept, keep those of these topics alone.
+
+        A topic that is made anew is another incarnation, whose places nobody asks for again.
+        """
+        for key in (self.key("watermarks"), self.key("witnesses")):
+            if await self.redis.hlen(key) <= most:
+                continue
+            gone = [
+                field
+                for field in await self.redis.hkeys(key)
+                if field.decode().rpartition("/")[0] not in incarnations
+            ]
+            for at in range(0, len(gone), 1000):
+                await self.redis.hdel(key, *gone[at : at + 1000])
 
     async def counts(self) -> dict[str, float]:
         """Counters of the group, its clock (newest event time) and freshness times."""

@@ -219,6 +219,11 @@ class Tenants:
         await self._own.store.lower_watermark(field, offset)
         return True
 
+    async def forget_partitions(self, incarnations: Collection[str]) -> None:
+        """Have every group keep the places in partitions of these topics, if it has too many."""
+        for group in await self.groups() | {self.settings.group}:
+            await self.store(group).forget_partitions(incarnations)
+
     def store(self, group: str) -> Store:
         """The group's state."""
         return self.recommender(group).store

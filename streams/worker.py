@@ -55,8 +55,8 @@ class Worker:
         return await retried(lambda: self._positions(begin), AWAY)
 
     async def _positions(self, begin: Mapping[Partition, Start]) -> dict[Partition, int]:
-        names = sorted({topic for topic, _ in begin})
-        ids = await asyncio.to_thread(topic_ids, self.settings, names)
+        ids = await asyncio.to_thread(topic_ids, self.settings, self.topics.read)
+        await self.tenants.forget_partitions(set(ids.values()))
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in begin}
         kept = [tp for tp in begin if tp[0] != self.topics.examples]
         store, names = self.sessions.store, [fields[tp] for tp in kept]

@@ -88,3 +88,22 @@ async def test_a_full_server_is_told(alone: Store) -> None:
     await alone.redis.config_set("maxmemory", 1_000_000_000)
     assert shortages(await alone.memory()) == []
     assert risks(await alone.memory()) == []
+
+
+async def test_places_in_topics_that_are_gone_are_bounded(alone: Store) -> None:
+    """Topics made anew again and again leave nothing for ever; those that there are stay."""
+    for n in range(30):
+        one = message(n, click("a", n))._replace(checksum=n)
+        await alone.apply(
+            [Part(f"c/old{n}/0", -1, [one]), Part("c/new/1", n - 1, [one])], now_s=NOW
+        )
+    kept = ["c/new/1", "c/old29/0"]
+    assert await alone.watermarks(kept) == [29, 29]
+
+    await alone.forget_partitions({"c/new"}, most=31)
+    assert await alone.watermarks(kept) == [29, 29]
+    await alone.forget_partitions({"c/new"}, most=30)
+    assert await alone.watermarks(kept) == [29, -1]
+    assert await alone.witnesses(kept) == [(29, one.timestamp_ms, 29), None]
+    for key in ("watermarks", "witnesses"):
+        assert await alone.redis.hlen(alone.key(key)) == 1
