@@ -749,7 +749,8 @@ def _tell_ready() -> None:
 def _memory_checked(settings: Settings) -> Settings:
     """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
     from models.memory import risks, shortages
-    from models.store import RETRY_ERRORS, Store, connect
+    from models.redis_errors import AWAY_ERRORS
+    from models.store import Store, connect
 
     async def told() -> list[str]:
         async with connect(settings.redis) as client:
@@ -759,7 +760,7 @@ def _memory_checked(settings: Settings) -> Settings:
     try:
         for text in asyncio.run(told()):
             _say(f"WARNING: {text}")
-    except RETRY_ERRORS as error:
+    except AWAY_ERRORS as error:
         logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)
     return settings
 

@@ -47,9 +47,10 @@ from models.errors import (
     TooManyWaiting,
     Unavailable,
 )
+from models.redis_errors import AWAY_ERRORS
 from models.resources import Resources
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store
+from models.store import Store
 from models.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def create_app(
         (MessageRefused, 400, "refused"),
         (Overloaded, 429, "overloaded"),
         (Unavailable, 503, "unavailable"),
-        *((error, 503, "unavailable") for error in CONNECTION_ERRORS),
+        *((error, 503, "unavailable") for error in AWAY_ERRORS),
     ):
         app.add_exception_handler(error, _handler(status, kind))
     app.add_exception_handler(RequestValidationError, _invalid_request)

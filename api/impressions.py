@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import Counter
 
 from models.answers import Answer
+from models.redis_errors import AWAY_ERRORS
 from models.served import log_served
-from models.store import RETRY_ERRORS, Store
+from models.store import Store
 
 LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Impressions:
                 kept = 0
                 try:
                     kept = await log_served(store, lists, tried, now_s=self._clock())
-                except RETRY_ERRORS as error:
+                except AWAY_ERRORS as error:
                     if not self._is_failing:  # once, not for every answer
                         LOG.warning("served lists are not kept: %s", error)
                     self._is_failing = True

@@ -29,7 +29,7 @@ from api.services import Services
 from models import events
 from models.answers import Answer
 from models.errors import InvalidEvent, InvalidRequest, Overloaded, TooManyWaiting, Unavailable
-from models.store import CONNECTION_ERRORS
+from models.redis_errors import AWAY_ERRORS
 from models.unreadable import Stuck, told
 
 router = APIRouter()
@@ -93,7 +93,7 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
             )
     except Overloaded:
         raise
-    except (Unavailable, *CONNECTION_ERRORS):
+    except (Unavailable, *AWAY_ERRORS):
         fallback = services.recommender.from_cache(k=asked.num_results)
         if fallback is None:
             raise
@@ -225,7 +225,7 @@ async def erase(
     after = await services.kafka.publish(events.Erasure(services.settings.group, user_id, now_s))
     try:
         is_done = await services.effects.reached(after, wait_s=services.settings.after_timeout_s)
-    except (TooManyWaiting, Unavailable, *CONNECTION_ERRORS):
+    except (TooManyWaiting, Unavailable, *AWAY_ERRORS):
         # Whether it is in effect is not known; that it will be is.
         is_done = False
     return json_response(Erased(user_id, **held, after=after), 200 if is_done else 202)
@@ -256,7 +256,7 @@ async def readyz(request: Request) -> Response:
     missing, warnings = await services.readiness.look()
     stuck: list[Stuck] = []
     # Where Redis is away, it is among what is missing.
-    with contextlib.suppress(*CONNECTION_ERRORS):
+    with contextlib.suppress(*AWAY_ERRORS):
         store = services.store
         stuck = await told(store.redis, store.settings.group, now_s=services.clock())
     answer = Readiness(

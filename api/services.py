@@ -21,8 +21,9 @@ from models.events import Erasure, PutEvents
 from models.memory import risks, shortages
 from models.recommender import Recommender
 from models.records import Kind, Properties
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store
+from models.store import Store
 from models.tenants import Tenants
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
@@ -77,7 +78,7 @@ class Looking:
         try:
             await self._store.ping()
             memory = await self._store.memory()
-        except (Unavailable, *CONNECTION_ERRORS):
+        except (Unavailable, *AWAY_ERRORS):
             return [*missing, "redis"], []
         return [*missing, *(f"redis: {text}" for text in shortages(memory))], risks(memory)
 

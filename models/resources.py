@@ -27,11 +27,11 @@ from models.errors import (
     ServiceError,
 )
 from models.kinds import KINDS
+from models.redis_errors import AWAY_ERRORS
 from models.resource import Resource, index_name, indexes_of
 from models.scripts import Script, run_script
 from models.settings import Settings
 from models.statuses import UNFINISHED
-from models.store import CONNECTION_ERRORS
 
 PREFIX = "{recommender}:resources:"
 
@@ -89,7 +89,7 @@ class Claim(NamedTuple):
 class Resources:
     """The resources of the service, on any number of processes at once.
 
-    Every method raises one of `models.store.CONNECTION_ERRORS` when Redis is away; what it was to
+    Every method raises one of `models.store.AWAY_ERRORS` when Redis is away; what it was to
     change has then happened as a whole or not at all.
     """
 
@@ -137,7 +137,7 @@ class Resources:
         if resource is None or abs(now_s - read_s) >= self.settings.cache_s:
             try:
                 resource = await self.get(path)
-            except CONNECTION_ERRORS:
+            except AWAY_ERRORS:
                 if resource is None:
                     raise
             # After a failure, too: not every request is to wait for a server that is away.

@@ -79,9 +79,6 @@ SESSION_HEAD = struct.Struct("<BH")
 MOST_PARTITIONS = 5_000
 """Partitions whose places a group keeps, 100 bytes each, until it looks which topics are gone."""
 
-CONNECTION_ERRORS = RETRY_ERRORS = AWAY_ERRORS
-"""What a server that is away causes, or one that cannot serve now; trying again later may help."""
-
 
 SAVE_RANKER = Script.of("""
 local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
@@ -472,7 +469,7 @@ class Store:
         """Raise `Unavailable` unless the server answers."""
         try:
             await self.redis.ping()
-        except CONNECTION_ERRORS as error:
+        except AWAY_ERRORS as error:
             raise Unavailable(f"Redis does not answer: {error}") from error
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Self
 
 from models.errors import Unavailable
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store, connect
+from models.store import Store, connect
 from models.tokens import Receipt
 
 FOLDER = "acknowledged"
@@ -110,7 +111,7 @@ async def lost(settings: Settings) -> dict[str, int]:
     store = Store(connect(settings.redis), settings)
     try:
         marks = await store.watermarks([*ends])
-    except CONNECTION_ERRORS as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
         await store.redis.aclose()

@@ -27,8 +27,9 @@ import prometheus_client
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse
 from models.ledger import Client, Waiting, forward_positions, save_forward
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import RETRY_ERRORS, Store, connect, registered_group
+from models.store import Store, connect, registered_group
 from streams.app import EARLIEST, AppLog, add_agent, commit, create_app
 from streams.assignment import Start, next_read
 from streams.calls import (
@@ -263,7 +264,7 @@ class Forwarder:
                 return call
             store = Store(self._client, self._settings.model_copy(update={"group": group}))
             (until_s,) = await store.erased_until([owner])
-        except RETRY_ERRORS as error:
+        except AWAY_ERRORS as error:
             self._complain(f"Redis does not answer, nobody knows who was erased: {error}")
             return call
         erased = [

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 from models.errors import ClaimLost, RecommenderError, Unavailable
 from models.jobs import Job, Jobs
+from models.redis_errors import AWAY_ERRORS
 from models.resources import Resources
 from models.settings import Settings
 from models.statuses import CREATE_STOPPING
-from models.store import CONNECTION_ERRORS, connect
+from models.store import connect
 from models.tenants import Tenants
 from streams.batches import infer, segment
 from streams.erasures import delete_group, delete_users
@@ -55,7 +56,7 @@ HANDLERS: Mapping[str, Handler] = {
 }
 """What runs each kind of job; one that gives no outcome has ended its job itself."""
 
-AWAY = (Unavailable, *CONNECTION_ERRORS)
+AWAY = (Unavailable, *AWAY_ERRORS)
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Runner:
             try:
                 job = await self._claim()
                 ready()
-            except CONNECTION_ERRORS as error:
+            except AWAY_ERRORS as error:
                 log.warning("trying again: %s", error)
                 job = None
             if job is None:
@@ -186,7 +187,7 @@ class Runner:
                     continue
                 log.warning("%s", error)
                 return
-            except CONNECTION_ERRORS as error:
+            except AWAY_ERRORS as error:
                 log.warning("%s cannot be held: %s", work.job.path, error)
                 continue
             if job.resource.status == CREATE_STOPPING:
@@ -194,7 +195,7 @@ class Runner:
 
     async def _leave(self, work: Work) -> None:
         """Let another go on with the job at once."""
-        with contextlib.suppress(ClaimLost, *CONNECTION_ERRORS):
+        with contextlib.suppress(ClaimLost, *AWAY_ERRORS):
             await Jobs(self.resources).leave(work.job, now_s=self.clock())
 
     def _tracker(self) -> Tracker:

@@ -19,14 +19,8 @@ from prometheus_client import Counter, Histogram
 from models import events, examples
 from models.errors import InvalidEvent
 from models.objectives import counted
-from models.store import (
-    RETRY_ERRORS,
-    Part,
-    PartResult,
-    StoredMessage,
-    shard_of,
-    stored_events,
-)
+from models.redis_errors import AWAY_ERRORS
+from models.store import Part, PartResult, StoredMessage, shard_of, stored_events
 from models.tables import NOTHING
 from models.tenants import Tenants
 from streams.allowance import Allowance
@@ -219,7 +213,7 @@ class Sessions(Steps[StoredMessage]):
         now_s = self._clock()
         try:
             made = await asyncio.gather(*(self._example(*choice, now_s) for choice in choices))
-        except RETRY_ERRORS as error:
+        except AWAY_ERRORS as error:
             LOG.warning("no examples from this step, Redis is away: %s", error)
             return {}
         found: dict[str, list[bytes]] = defaultdict(list)

@@ -12,8 +12,9 @@ from kafka.errors import KafkaError
 from models import unreadable
 from models.errors import InvalidRequest, Unavailable, Unreadable
 from models.ledger import Move, forward_positions, save_forward
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store, connect
+from models.store import Store, connect
 from models.unreadable import Reader
 from streams import connection
 from streams.dead_letters import of_unreadable
@@ -75,7 +76,7 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
             await save_forward(store.redis, settings.group, moves=moves)
         over = [unreadable.of(reader, what, now_s=time.time()) for reader in there]
         await unreadable.tell(store.redis, settings.group, (), over)
-    except CONNECTION_ERRORS as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     finally:
         await store.redis.aclose()

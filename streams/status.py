@@ -9,10 +9,11 @@ from models.errors import Unavailable
 from models.jobs import Jobs
 from models.memory import Family, read_families
 from models.objectives import courses
+from models.redis_errors import AWAY_ERRORS
 from models.resource import Resource
 from models.resources import Resources
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Memory, Store, connect
+from models.store import Memory, Store, connect
 from streams.backlog import waiting_since_s
 from streams.dead_letters import waiting_letters
 from streams.ends import end_offsets
@@ -117,7 +118,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         jobs = await Jobs(Resources(store.redis, settings)).unfinished()
         memory = await store.memory()
         families = await read_families(store)
-    except CONNECTION_ERRORS as error:
+    except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
         await store.redis.aclose()

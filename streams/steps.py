@@ -15,7 +15,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import Counter
 
-from models.store import RETRY_ERRORS, PartResult, Store
+from models.redis_errors import AWAY_ERRORS
+from models.store import PartResult, Store
 from models.tenants import Tenants
 from streams.assignment import (
     Arrival,
@@ -51,7 +52,7 @@ T = TypeVar("T")
 
 
 async def retried(
-    action: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...] = RETRY_ERRORS
+    action: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...] = AWAY_ERRORS
 ) -> T:
     """The result of an action on Redis or Kafka, tried again until there is one."""
     delay_s = RETRY_FIRST_S
@@ -203,7 +204,7 @@ class Steps(ABC, Generic[M]):
             assignment = self.assignment
             try:
                 places = await self._places(assignment.readings)
-            except RETRY_ERRORS as error:
+            except AWAY_ERRORS as error:
                 LOG.warning("Redis is away, what it may have lost is asked later: %s", error)
                 return
             for partition, place in places.items():
@@ -287,7 +288,7 @@ class Steps(ABC, Generic[M]):
         while not assignment.has_ended:
             try:
                 return await action()
-            except RETRY_ERRORS as error:
+            except AWAY_ERRORS as error:
                 STORE_RETRIES.inc()
                 LOG.warning("Redis is away, trying again: %s", error)
                 await asyncio.sleep(delay_s)

@@ -13,8 +13,9 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from models.errors import Unavailable
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import RETRY_ERRORS, connect
+from models.store import connect
 from models.tenants import Tenants
 from streams.app import AppLog, add_agent, commit, create_app
 from streams.assignment import Arrival, Partition, Start, Witness, next_read
@@ -32,7 +33,7 @@ COMMIT_EVERY_S = 1.0
 
 LAG = Gauge("recommender_lag_messages", "Messages not in effect yet", ["topic", "partition"])
 
-AWAY = (*RETRY_ERRORS, Unavailable)
+AWAY = (*AWAY_ERRORS, Unavailable)
 """What a server that is away causes, Redis or Kafka."""
 
 

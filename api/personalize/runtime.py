@@ -19,7 +19,7 @@ from models.answers import MAX_RESULTS, Answer, Recommendation
 from models.errors import InvalidInput
 from models.questions import FOUND, answered, scores_of
 from models.recommender import Recommender
-from models.store import CONNECTION_ERRORS
+from models.redis_errors import AWAY_ERRORS
 
 DEFAULT_RESULTS = 25
 MAX_RANKED = 500
@@ -80,7 +80,7 @@ async def get_personalized_ranking(context: Context, request: dict[str, Any]) ->
             now_s=services.clock(),
             circumstances=asked.circumstances,
         )
-    except CONNECTION_ERRORS:
+    except AWAY_ERRORS:
         fallback = _as_known(recommender, wanted)
         if fallback is None:
             raise
@@ -119,7 +119,7 @@ async def _answer(context: Context, asked: Asked, k: int) -> Answer:
             now_s=now_s,
             circumstances=asked.circumstances,
         )
-    except CONNECTION_ERRORS:
+    except AWAY_ERRORS:
         fallback = recommender.from_cache(k=k)
         if fallback is None:
             raise

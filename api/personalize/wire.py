@@ -26,7 +26,7 @@ from api.personalize.shapes import Described, described
 from api.refusals import Refusal
 from api.traffic import CLIENT_CLOSED
 from models.errors import InvalidInput, MessageRefused, Overloaded, ServiceError, Unavailable
-from models.store import CONNECTION_ERRORS
+from models.redis_errors import AWAY_ERRORS
 
 LOG = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Wire:
             raise Problem(400, "InvalidInputException", str(error)) from error
         except Overloaded as error:
             raise Problem(429, CODES[429], str(error)) from error
-        except (Unavailable, *CONNECTION_ERRORS) as error:
+        except (Unavailable, *AWAY_ERRORS) as error:
             OUTAGES.note(f"unavailable: {error}")
             raise Problem(503, CODES[503], str(error)) from error
         except Exception as error:

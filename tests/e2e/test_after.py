@@ -18,8 +18,9 @@ from starlette.types import Message
 
 from api.effects import Effects
 from models.errors import TooManyWaiting, Unavailable
+from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import CONNECTION_ERRORS, Store, connect
+from models.store import Store, connect
 from models.tokens import Kind, Published, Receipt
 from ops.embedded import start_broker, start_redis
 from streams.topics import ensure_topics
@@ -208,7 +209,7 @@ async def test_redis_away_is_told_to_all_who_wait(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         server.stop()
         for told in await asyncio.gather(*waiting, return_exceptions=True):
-            assert isinstance(told, CONNECTION_ERRORS)
+            assert isinstance(told, AWAY_ERRORS)
         server = start_redis(tmp_path, port=server.port)
         await topics.apply(one, 1)
         assert await effects.reached(topics.token(1), wait_s=30)
