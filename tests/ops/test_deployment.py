@@ -161,8 +161,13 @@ def test_event_changes_the_answer(services: dict[str, Server]) -> None:
     body = {"trackingId": "shop", "userId": "u1", "sessionId": "s1", "eventList": [event]}
     accepted = httpx.post(f"{api}/events", json=body).raise_for_status().json()
     query = {"user_id": "u1", "after": accepted["after"]}
-    answer = httpx.get(f"{api}/recommend", params=query).raise_for_status().json()
-    assert answer["freshness"]["afterReached"] is True
+
+    def is_reached() -> bool:
+        answer = httpx.get(f"{api}/recommend", params=query).raise_for_status().json()
+        return answer["freshness"]["afterReached"] is True
+
+    # The worker's metrics answer before Kafka has given it partitions.
+    wait_until(is_reached, within_s=120, what="the event is in effect")
 
 
 @pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
