@@ -1,0 +1,187 @@
+"""Who is erased stays erased, and is counted once: over stops, an older Redis and rebalances."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.catalogue import Catalogue
+from models.store import Store
+from tests.e2e.test_resilience import applied_by, restore
+from tests.servers import own_port
+from tests.stack import Stack
+
+NOTHING = {"events": 0, "sessions": 0, "links": 0, "records": 0}
+
+
+def visit(user: str, n_events: int) -> list[dict[str, Any]]:
+    """What a client sends of a user, with or without the name, and may send again as it is."""
+    began_s = time.time() - 60
+    return [
+        {
+            "sessionId": f"{user}-{n % 2}",
+            "eventList": [
+                {
+                    "eventType": "click",
+                    "itemId": f"i-{user}",
+                    "eventId": f"{user}/{n}",
+                    "sentAt": began_s + n,
+                }
+            ],
+            # A visitor who logs in with the third event.
+            **({"userId": user} if n >= 2 else {}),
+        }
+        for n in range(n_events)
+    ]
+
+
+def send(stack: Stack, messages: Sequence[dict[str, Any]]) -> str:
+    """Send messages; gives the last token."""
+    answers = [stack.ask("POST", "/events", message) for message in messages]
+    assert {status for status, _ in answers} == {202}, answers
+    return str(answers[-1][1]["after"])
+
+
+def held(stack: Stack, user: str) -> dict[str, int]:
+    """What there is of a user."""
+    return stack.stored(lambda store: store.held_of(user, now_s=time.time()))
+
+
+def counted(stack: Stack, *users: str) -> list[int]:
+    """How many events are counted of each user's item."""
+
+    async def read(store: Store) -> list[int]:
+        indexes = await store.item_indexes([f"i-{user}" for user in users])
+        stats = await Catalogue(store).stats(np.array(indexes, np.int64), time.time())
+        return [int(one["events"]) for one in stats]
+
+    return stack.stored(read)
+
+
+def settled(stack: Stack) -> None:
+    """Wait until all that is in Kafka is in effect."""
+    stack.wait(lambda: stack.status().lag == 0, "nothing waits")
+
+
+def gone(stack: Stack, user: str) -> None:
+    """Nothing is left of a user, under no name of a key."""
+    assert held(stack, user) == NOTHING
+
+    async def keys(store: Store) -> list[bytes]:
+        found: list[bytes] = await store.redis.keys(store.key(f"*{user}*"))
+        return found
+
+    assert stack.stored(keys) == []
+
+
+def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
+    """What was in effect goes, and what waits behind and before it takes none."""
+    one = stack(after_timeout_s=1)
+    worker = one.start("worker")
+    one.start("api")
+    one.wait_ready()
+    sent = visit("ada", 8)
+    send(one, sent[:5])
+    send(one, visit("bob", 4))
+    settled(one)
+    assert held(one, "ada")["events"] == 5
+    worker.terminate()
+    assert worker.wait(30) == 0
+    send(one, sent[5:])
+    status, answer = one.ask("DELETE", "/users/ada")
+    assert (status, answer["events"]) == (202, 5)
+    send(one, sent)
+
+    one.start("worker")
+    settled(one)
+    gone(one, "ada")
+    send(one, sent)
+    settled(one)
+    gone(one, "ada")
+    # Where partitions are read in another order, what waited may have counted before it went.
+    n_counted = counted(one, "ada", "bob")
+    assert (5 <= n_counted[0] <= 8, n_counted[1]) == (True, 4)
+    assert one.counts()["events"] == sum(n_counted) + 1
+    again = visit("ada", 9)[-1]
+    again["eventList"][0]["sentAt"] = time.time()
+    send(one, [again])
+    settled(one)
+    assert held(one, "ada")["events"] == 1
+    assert counted(one, "ada", "bob") == [n_counted[0] + 1, 4]
+
+
+def test_erased_before_redis_came_back_older(stack: Callable[..., Stack], tmp_path: Path) -> None:
+    """It is applied again with all else that was lost, also when that happens twice."""
+    one = stack(after_timeout_s=30)
+    one.start("worker")
+    one.start("api")
+    one.wait_ready()
+    sent = visit("ada", 6)
+    send(one, sent)
+    settled(one)
+    synced_at = time.monotonic() + 2  # the append-only file is synced each second
+    one.wait(lambda: time.monotonic() > synced_at, "it is on disk")
+    older = tmp_path / "older"
+    shutil.copytree(one.servers.redis.data, older)
+    assert one.ask("DELETE", "/users/ada")[0] == 200
+    send(one, visit("bob", 4))
+    settled(one)
+    gone(one, "ada")
+
+    for _ in range(2):
+        restore(one.servers.redis, older)
+        one.wait(lambda: one.ask("POST", "/events", sent[-1])[0] == 202, "a retry is accepted")
+        one.wait(lambda: held(one, "bob")["events"] == 4, "what was lost is back")
+        send(one, sent)
+        settled(one)
+        gone(one, "ada")
+        assert counted(one, "ada", "bob") == [6, 4]
+        assert one.counts()["events"] == 11
+    assert one.log().count("Redis has lost effects") >= 1
+
+
+def test_erased_while_another_worker_joins(stack: Callable[..., Stack]) -> None:
+    """Users go before, during and after the rebalance; what comes again of them never counts."""
+    one = stack(after_timeout_s=30)
+    ports = own_port(), own_port()
+    first = one.start("worker", RECOMMENDER_METRICS_PORT=str(ports[0]))
+    one.start("api")
+    one.wait_ready()
+    users = [f"ada{n}-" for n in range(60)]
+    visits = {user: visit(user, 4) for user in users}
+    for messages in visits.values():
+        send(one, messages)
+    settled(one)
+    one.start("worker", RECOMMENDER_METRICS_PORT=str(ports[1]))
+    numbers = itertools.count()
+    others, erased, n_after = 0, 0, 0
+    while n_after < 5:
+        user = users[erased]
+        status, _ = one.ask("DELETE", f"/users/{user}")
+        assert status in {200, 202}
+        send(one, visits[user])
+        erased += 1
+        # Until both work, and a few more.
+        pause_until = time.monotonic() + 0.5
+        while time.monotonic() < pause_until:
+            send(one, visit(f"bob{next(numbers)}", 1))
+            others += 1
+        n_after += applied_by(ports[1]) > 0
+        assert erased < len(users)
+    first.terminate()
+    assert first.wait(60) == 0
+    for user in users[:erased]:
+        send(one, visits[user])
+    settled(one)
+
+    for user in users[:erased]:
+        gone(one, user)
+    assert held(one, users[erased])["events"] == 4
+    assert set(counted(one, *users)) == {4}
+    assert one.counts()["events"] == 4 * len(users) + others + 1
