@@ -56,6 +56,13 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         (mark,) = await store.watermarks([field])
         positions = await forward_positions(store.redis, settings.group)
         nexts: dict[Reader, int] = {"worker": mark + 1}
+        # One that has come past nothing yet has no position.
+        told = await unreadable.told(store.redis, settings.group, now_s=time.time())
+        nexts |= {
+            one.reader: one.first
+            for one in told
+            if (one.reader, one.topic, one.partition) == ("forwarder", topic, partition)
+        }
         if field in positions:
             nexts["forwarder"] = positions[field]
         what = await asyncio.to_thread(_found, settings, TopicPartition(topic, partition), offset)

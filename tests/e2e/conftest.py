@@ -1,15 +1,18 @@
-"""A real browser for the tests of pages."""
+"""A real browser for the tests of pages, and servers that take broken batches."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from streams.topics import ensure_topics
 from tests.servers import unavailable
+from tests.stack import Servers, Stack, embedded_servers, new_stack
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -33,3 +36,29 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
     started = Chrome(options=options, service=ChromeService(driver))
     yield started
     started.quit()
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers that take what Apache Kafka refuses."""
+    with embedded_servers(tmp_path_factory.mktemp("embedded")) as started:
+        yield started
+
+
+@pytest.fixture
+def embedded_stack(
+    embedded: Servers, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Stack]]:
+    """Makes a stack on them; ends its processes after the test."""
+    made: list[Stack] = []
+
+    def make(**settings: Any) -> Stack:
+        name = "u" + "".join(c for c in request.node.name if c.isalnum())[-40:]
+        one = new_stack(embedded, name, tmp_path, **settings)
+        ensure_topics(one.settings)
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.stop_all()

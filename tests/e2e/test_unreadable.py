@@ -6,8 +6,7 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,36 +16,10 @@ from models.settings import Settings
 from streams.dead_letters import Truncated
 from streams.dead_letters import letters as dead_letters
 from streams.stretches import messages
-from streams.topics import Topics, ensure_topics
+from streams.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.servers import own_port
-from tests.stack import Servers, Stack, embedded_servers, new_stack
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Servers that take what Apache Kafka refuses."""
-    with embedded_servers(tmp_path_factory.mktemp("embedded")) as started:
-        yield started
-
-
-@pytest.fixture
-def embedded_stack(
-    embedded: Servers, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., Stack]]:
-    """Makes a stack on them; ends its processes after the test."""
-    made: list[Stack] = []
-
-    def make(**settings: Any) -> Stack:
-        name = "u" + "".join(c for c in request.node.name if c.isalnum())[-40:]
-        one = new_stack(embedded, name, tmp_path, **settings)
-        ensure_topics(one.settings)
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        one.stop_all()
+from tests.stack import Stack
 
 
 def click(item: str, session: str = "s") -> bytes:

@@ -39,6 +39,17 @@ HASTY = WORKER.replace(
 PATIENCE_S = 180.0
 
 
+def environment(stub: PersonalizeStub) -> dict[str, str]:
+    """What a forwarder to an AWS needs beside its servers."""
+    return {
+        "RECOMMENDER_FORWARD_TRACKING_ID": "real-tracker",
+        "RECOMMENDER_FORWARD_TIMEOUT_S": "0.5",
+        "AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": stub.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+
+
 def wait_for(claim: Callable[[], Any], what: str) -> None:
     """Return once the claim holds; fails when patience ends."""
     deadline_s = time.monotonic() + PATIENCE_S
@@ -68,11 +79,7 @@ class Bench:
             "RECOMMENDER_TOPIC_PREFIX": self.settings.topic_prefix,
             "RECOMMENDER_PARTITIONS": str(self.settings.partitions),
             "RECOMMENDER_SESSION_TIMEOUT_S": "2",
-            "RECOMMENDER_FORWARD_TRACKING_ID": "real-tracker",
-            "RECOMMENDER_FORWARD_TIMEOUT_S": "0.5",
-            "AWS_ENDPOINT_URL_PERSONALIZE_EVENTS": self.stub.url,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
+            **environment(self.stub),
             **overrides,
         }
         with (self.folder / "forward.log").open("ab") as log:

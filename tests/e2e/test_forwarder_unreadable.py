@@ -1,0 +1,99 @@
+"""The forwarder and what it may find in Kafka: every codec, and batches that nobody can decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from streams.dead_letters import letters as dead_letters
+from streams.topics import Topics
+from tests.damage import CODECS, damaged
+from tests.e2e.test_unreadable import applied, click, produce, unreadable
+from tests.stack import Stack
+from tests.streams.forwarding import environment
+from tests.streams.personalize_stub import PersonalizeStub
+
+
+@pytest.fixture
+def aws() -> Iterator[PersonalizeStub]:
+    """An Amazon Personalize."""
+    with PersonalizeStub() as stub:
+        yield stub
+
+
+def items(aws: PersonalizeStub) -> set[str]:
+    """The items of which it has events."""
+    return {taken.event["itemId"] for taken in list(aws.taken)}
+
+
+def test_the_forwarder_reads_every_codec(stack: Callable[..., Stack], aws: PersonalizeStub) -> None:
+    """Each codec in a partition with the others, in batches that have shrunk."""
+    one = stack(partitions=2)
+    clicks = Topics.of(one.settings).clicks
+    sent = set()
+    for codec in CODECS:
+        names = [f"{codec}{n}" + "x" * 60 for n in range(20)]
+        produce(one.settings, clicks, *map(click, names), compression_type=codec)
+        sent |= set(names)
+    one.start("forward", **environment(aws))
+    one.wait(lambda: items(aws) == sent, "all are forwarded")
+    one.wait(lambda: one.status().forward["waiting"] == 0, "nothing waits")
+
+
+@pytest.mark.parametrize(("kind", "is_first"), [("checksum", False), ("zstd", True)])
+def test_a_batch_that_nobody_can_decode_stops_its_partition_of_the_forwarder_alone(
+    embedded_stack: Callable[..., Stack], aws: PersonalizeStub, kind: str, is_first: bool
+) -> None:
+    """It is named as what the forwarder stands at, and an operator's word goes past it.
+
+    Also where the forwarder has passed nothing in the partition yet.
+    """
+    one = embedded_stack(partitions=2)
+    clicks = Topics.of(one.settings).clicks
+    sent = {"beside"} if is_first else {"before", "beside"}
+    if not is_first:
+        produce(one.settings, clicks, click("before"))
+    bad = damaged(one.settings, clicks, 0, kind=kind, messages=2)
+    produce(one.settings, clicks, click("behind"))
+    produce(one.settings, clicks, click("beside"), partition=1)
+    forwarder = one.start("forward", **environment(aws))
+    stuck = ("forwarder", clicks, 0, bad, bad + 1)
+    one.wait(lambda: unreadable(one) == [stuck] and items(aws) == sent, "it stands still there")
+    produce(one.settings, clicks, click("later"), partition=1)
+    one.wait(lambda: items(aws) == sent | {"later"}, "the other partition goes on")
+    said = one.run("status").stdout
+    assert f"the forwarder stands still: {clicks}/0 cannot be read at offsets {bad} to " in said
+
+    # A worker comes to it, too: one word for both.
+    one.start("worker")
+    one.wait(lambda: len(unreadable(one)) == 2, "both stand still")
+    done = one.run("skip", clicks, "0", str(bad + 1), "--yes")
+    assert done.returncode == 0, done.stderr
+    one.wait(lambda: items(aws) == sent | {"later", "behind"}, "the forwarder goes on")
+    applied(one, 4 - is_first)
+    one.wait(lambda: unreadable(one) == [], "nothing stands still")
+    one.wait(lambda: one.status().forward["waiting"] == 0, "nothing waits")
+    assert [letter.source.offset for letter, _ in dead_letters(one.settings)] == [bad]
+    assert forwarder.poll() is None
+    assert "Traceback" not in one.log()
+
+
+def test_the_forwarder_alone_is_sent_past_what_it_cannot_decode(
+    embedded_stack: Callable[..., Stack], aws: PersonalizeStub
+) -> None:
+    """A worker that was not there yet comes to it by itself, and starts nowhere else."""
+    one = embedded_stack(partitions=1)
+    clicks = Topics.of(one.settings).clicks
+    produce(one.settings, clicks, click("before"))
+    bad = damaged(one.settings, clicks, 0, kind="zstd")
+    produce(one.settings, clicks, click("behind"))
+    one.start("forward", **environment(aws))
+    one.wait(lambda: bool(unreadable(one)), "it stands still")
+    done = one.run("skip", clicks, "0", str(bad), "--yes")
+    assert "skipped by the forwarder\n" in done.stdout, done.stderr
+    one.wait(lambda: items(aws) == {"before", "behind"}, "it goes on")
+
+    one.start("worker")
+    one.wait(lambda: unreadable(one) == [("worker", clicks, 0, bad, bad)], "the worker stops")
+    assert one.counts()["events"] == 1
