@@ -791,7 +791,9 @@ def _awaited(settings: Settings) -> Settings:
 
     topics, said = Topics.of(settings), ""
     # Its client logs every refused connection; the line below has the reason once.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    client = logging.getLogger("kafka")
+    level = client.level
+    client.setLevel(logging.CRITICAL)
     while True:
         try:
             _check(settings)
@@ -802,7 +804,7 @@ def _awaited(settings: Settings) -> Settings:
                 _say(f"waiting: {said}")
             time.sleep(WAIT_FOR_KAFKA_S)
         else:
-            logging.getLogger("kafka").setLevel(logging.NOTSET)
+            client.setLevel(level)
             return settings
 
 

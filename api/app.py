@@ -208,7 +208,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _client_gone(request: Request, _: Exception) -> Response:
     """Nobody reads it: for the count."""
-    LOG.debug("%s %s: the client went away", request.method, request.url.path)
+    # The route, not the path: in that may be who is erased.
+    path = getattr(request.scope.get("route"), "path", "")
+    LOG.debug("%s %s: the client went away", request.method, path)
     return Response(status_code=CLIENT_CLOSED)
 
 

@@ -15,6 +15,10 @@ DEFAULT: Level = "warning"
 CHATTY = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
 """Libraries that say dozens of times a second that a server is away, some with tracebacks."""
 
+VERBATIM = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")
+"""Libraries that at the level debug log what they send and receive, and so whose events these are:
+a user who is erased would stay in the log."""
+
 QUIET_S = 10.0
 """For so long a place in a chatty library is not heard again."""
 
@@ -85,10 +89,12 @@ class Sparse(logging.Filter):
 def configure(component: str, level: Level) -> None:
     """Send the records of every logger to standard error, from this level on.
 
-    Unless it is `debug`, what libraries repeat is left out.
+    Unless it is `debug`, what libraries repeat is left out. What they send is never logged.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(Line(component))
     if level != "debug":
         handler.addFilter(Sparse())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for library in VERBATIM:
+        logging.getLogger(library).setLevel("INFO" if level == "debug" else "NOTSET")

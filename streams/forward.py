@@ -25,11 +25,10 @@ import faust
 import prometheus_client
 
 from models.errors import InvalidEvent, NotConfigured, Unavailable
-from models.events import parse
+from models.events import parse, parse_erasure
 from models.ledger import Client, Waiting, forward_positions, save_forward
-from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import Store, connect, registered_group
+from models.store import connect
 from streams.app import EARLIEST, AppLog, add_agent, commit, create_app
 from streams.assignment import Start, next_read
 from streams.calls import (
@@ -47,6 +46,7 @@ from streams.calls import (
 )
 from streams.daemons import in_thread
 from streams.dead_letters import envelope, letter_key
+from streams.erased import Erasures, is_before
 from streams.pace import Pace, backoff_s
 from streams.personalize import Answer, CallFailed, Tracker
 from streams.producing import keep_letter
@@ -107,6 +107,8 @@ class Forwarder:
         Told the positions that the ledger holds.
     crash
         Told of an error after which nothing may go on.
+    erasures
+        Who was erased; if not given, as the store alone has it.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Forwarder:
         dead_letter: Callable[[bytes | None, bytes], Awaitable[None]],
         commit: Callable[[Mapping[Partition, int]], Awaitable[None]],
         crash: Callable[[BaseException], Awaitable[None]],
+        erasures: Erasures | None = None,
     ) -> None:
         self._incarnations: dict[str, str] = {}
         self._settings = settings
@@ -126,6 +129,7 @@ class Forwarder:
         self._dead_letter = dead_letter
         self._commit = commit
         self._crash = crash
+        self._erasures = erasures or Erasures(settings, client)
         self._queues: dict[Partition, deque[Message]] = defaultdict(deque)
         self._lines: dict[str, deque[Message]] = defaultdict(deque)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -254,32 +258,15 @@ class Forwarder:
     async def _kept(self, call: Call) -> Call:
         """The events of a call without those whose user was erased after they were sent.
 
-        An outage of Redis delays nothing: then all of them are sent, as they were accepted.
+        An outage of Redis delays nothing: then those erasures hold that were read from the log.
         """
-        put = call[0].put
-        owner = f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"
-        try:
-            group = await self._group_of(call[0].message.tracker)
-            if group is None:
-                return call
-            store = Store(self._client, self._settings.model_copy(update={"group": group}))
-            (until_s,) = await store.erased_until([owner])
-        except AWAY_ERRORS as error:
-            self._complain(f"Redis does not answer, nobody knows who was erased: {error}")
-            return call
-        erased = [
-            one
-            for one in call
-            if min(one.event.sent_at, one.put.accepted_at or one.event.sent_at) <= until_s
-        ]
+        until_ms, away = await self._erasures.until_ms(call[0].put, now_s=time.time())
+        if away is not None:
+            self._complain(f"Redis does not answer, it may not be known who was erased: {away}")
+        erased = [one for one in call if is_before(one.event, one.put, until_ms)]
         if erased:
             self._settle(erased, "withheld")
         return [one for one in call if one not in erased]
-
-    async def _group_of(self, tracker: str) -> str | None:
-        if tracker == self._settings.tracking_id:
-            return self._settings.group
-        return await registered_group(self._client, tracker)
 
     async def _answered_call(self, call: Call) -> tuple[Call, str | None]:
         """Try until AWS takes a call, which gives it and None, or refuses it, which gives why.
@@ -402,7 +389,7 @@ def forward_app(settings: Settings) -> faust.App:
     async def load(begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
         return await forwarder.load_positions(set(begin))
 
-    app = create_app("forward", settings, load)
+    app, erasures = create_app("forward", settings, load), Erasures(settings, client)
     forwarder = Forwarder(
         settings,
         client,
@@ -410,11 +397,12 @@ def forward_app(settings: Settings) -> faust.App:
         dead_letter=dead_letter,
         commit=lambda positions: commit(app, positions),
         crash=app.crash,
+        erasures=erasures,
     )
 
     async def forward(batch: list[faust.EventT]) -> None:
         now_s = time.time()
-        await forwarder.forward([_read(event, settings, now_s) for event in batch])
+        await forwarder.forward([_read(event, settings, erasures, now_s) for event in batch])
 
     add_agent(
         app,
@@ -452,14 +440,18 @@ def forward_app(settings: Settings) -> faust.App:
     return app
 
 
-def _read(event: faust.EventT, settings: Settings, now_s: float) -> Message:
+def _read(event: faust.EventT, settings: Settings, erasures: Erasures, now_s: float) -> Message:
     """The message in a Faust event, and which of its events are to be forwarded."""
-    source = event.message
+    source, raw = event.message, event.value or b""
     try:
-        put = parse(event.value or b"", now_s=now_s, future_limit_s=settings.future_limit_s)
+        erasure = parse_erasure(raw, now_s=now_s, future_limit_s=settings.future_limit_s)
+        if erasure is not None:
+            erasures.note(erasure)
+            return Message(source.topic, source.partition, source.offset, None)
+        put = parse(raw, now_s=now_s, future_limit_s=settings.future_limit_s)
     except InvalidEvent:
         # The dead letters have it from the worker that applies events.
         return Message(source.topic, source.partition, source.offset, None)
     known, events = selected(put, settings)
-    at_s, size = source.timestamp or now_s, len(event.value or b"") + OVERHEAD_BYTES
+    at_s, size = source.timestamp or now_s, len(raw) + OVERHEAD_BYTES
     return Message(source.topic, source.partition, source.offset, known, events, at_s, size)

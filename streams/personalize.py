@@ -6,7 +6,9 @@ import contextlib
 import re
 import threading
 import time
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
@@ -105,10 +107,16 @@ def answer_of(error: Exception) -> Answer:
     return Answer.FAILED
 
 
-def describe(error: Exception) -> str:
+def describe(error: Exception, names: Mapping[str, str] = MappingProxyType({})) -> str:
     """The error as one line for people, bounded, without secrets.
 
     A denial is only named: its text may quote the signed request, token included.
+
+    Parameters
+    ----------
+    names
+        What stands for a name, by the name: AWS may quote whom the events are of, and the text is
+        kept in logs and the ledger, where no erasure reaches.
     """
     name = _code(error) if isinstance(error, boto.ClientError) else type(error).__name__
     if answer_of(error) is Answer.DENIED:
@@ -116,8 +124,22 @@ def describe(error: Exception) -> str:
     text: object = error
     if isinstance(error, boto.ClientError):
         text = error.response.get("Error", {}).get("Message", "")
-    line = re.sub(r"//[^/@\s]*@", "//", " ".join(f"{name}: {text}".split()))
+    line = re.sub(r"//[^/@\s]*@", "//", " ".join(f"{name}: {_without(str(text), names)}".split()))
     return line[:MAX_DETAIL_CHARS].encode(errors="replace").decode()
+
+
+def _without(text: str, names: Mapping[str, str]) -> str:
+    """The text with something else for each name, where it is not a part of a longer word."""
+    for each in sorted(filter(None, names), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", names[each], text)
+    return text
+
+
+def _names(request: Mapping[str, Any]) -> dict[str, str]:
+    """Whom the events of a request are of."""
+    return {
+        str(request[field]): f"<{field}>" for field in ("sessionId", "userId") if field in request
+    }
 
 
 def _code(error: boto.ClientError) -> str:
@@ -166,7 +188,7 @@ class Tracker:
             answer = answer_of(error)
             if answer is Answer.DENIED:
                 self._renew_if_old()
-            raise CallFailed(answer, describe(error)) from error
+            raise CallFailed(answer, describe(error, _names(request))) from error
 
     def _renew_if_old(self) -> None:
         """Look for credentials afresh: a client never sees a file that was rewritten."""

@@ -34,16 +34,19 @@ except ValueError:
 """
 
 
-@pytest.mark.parametrize(("level", "levels"), [("debug", 4), ("warning", 2)])
-def test_every_logger_has_one_format_and_level(level: str, levels: int) -> None:
-    """Records of libraries as of our own; what is in a message neither ends a line nor acts."""
+@pytest.mark.parametrize(("level", "n_records"), [("debug", 17), ("warning", 10)])
+def test_every_logger_has_one_format_and_level(level: str, n_records: int) -> None:
+    """Records of libraries as of our own; what is in a message neither ends a line nor acts.
+
+    At `debug`, three of the libraries would log what they send: they speak from `info` on.
+    """
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(level=level)],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     lines = done.stderr.splitlines()
     begun = [line for line in lines if LINE.match(line)]
-    assert len([line for line in begun if "at " in line]) == 5 * levels
+    assert len([line for line in begun if "at " in line]) == n_records
     assert len([line for line in begun if line.endswith("an error")]) == 1
     assert all(line.startswith("    ") for line in lines if line not in begun)
     assert any(line.startswith("    ValueError: one") for line in lines)

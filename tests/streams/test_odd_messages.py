@@ -27,6 +27,7 @@ from streams import forward
 from streams.assignment import Arrival, Start, next_read
 from streams.calls import pending, plan
 from streams.dead_letters import DeadLetter, Source, envelope
+from streams.erased import Erasures
 from streams.metadata import Metadata
 from streams.ranker import Learners
 from streams.sessions import Sessions
@@ -200,8 +201,10 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
 @EXAMPLES
 def test_forwarding(odd: list[Odd]) -> None:
     """Of the forwarder: each message is one that it passes over, or has calls to make."""
+    # Noting an erasure asks Redis nothing.
+    erasures = Erasures(SETTINGS, connect("redis://127.0.0.1:1"))
     read = [
-        forward._read(as_faust(n, one), SETTINGS, NOW_S)
+        forward._read(as_faust(n, one), SETTINGS, erasures, NOW_S)
         for n, one in enumerate([*odd, Odd(good_event(0), b"good", 0)])
     ]
     for message, one in zip(read, odd, strict=False):

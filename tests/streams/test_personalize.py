@@ -86,6 +86,17 @@ def test_an_invalid_event_is_refused_with_the_reason(stub: PersonalizeStub) -> N
     assert caught.value.answer is Answer.REFUSED
 
 
+def test_what_aws_quotes_names_nobody(stub: PersonalizeStub) -> None:
+    """The text is kept where no erasure reaches; a word that has an id in it stays as it is."""
+    stub.refuse = lambda _: "user 'ada' of s.1: no adapter, ada-7 is ada"
+    with pytest.raises(CallFailed) as caught:
+        tracker().put({**REQUEST, "sessionId": "s.1", "userId": "ada-7"})
+    assert caught.value.text.endswith("user 'ada' of <sessionId>: no adapter, <userId> is ada")
+    with pytest.raises(CallFailed) as caught:
+        tracker().put({**REQUEST, "sessionId": "x", "userId": "ada"})
+    assert "user '<userId>' of s.1: no adapter" in caught.value.text
+
+
 def test_nobody_at_the_address_is_a_failure(
     stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
