@@ -18,7 +18,7 @@ from xdist.workermanage import NodeManager
 
 from streams.topics import ensure_topics
 from tests.servers import ROOT, unavailable
-from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack
+from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack, stacks
 
 KINDS = {"embedded": embedded_servers, "apache": apache_servers}
 _numbers = itertools.count()
@@ -65,18 +65,8 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[S
 @pytest.fixture
 def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks with topics of their own; ends their processes after the test."""
-    made: list[Stack] = []
-
-    def make(**settings: Any) -> Stack:
-        number = next(_numbers)
-        one = new_stack(servers, f"t{number}", tmp_path / str(number), **settings)
-        ensure_topics(one.settings)
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        one.stop_all()
+    with stacks(servers, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -24,11 +25,13 @@ from models.tenants import Tenants
 from ops.embedded import Server as EmbeddedServer
 from ops.embedded import start_broker, start_redis
 from streams.status import Status, read_status
+from streams.topics import ensure_topics
 from tests.reference import check_answer
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
 PATIENCE_S = 180.0
+_numbers = itertools.count()
 
 
 @dataclass
@@ -243,6 +246,25 @@ class Stack:
             lambda: bool(self.recommend(f"after={after}")["freshness"]["afterReached"]),
             "a first event is in effect",
         )
+
+
+@contextlib.contextmanager
+def stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes stacks with topics of their own; ends their processes afterwards."""
+    made: list[Stack] = []
+
+    def make(**settings: Any) -> Stack:
+        number = next(_numbers)
+        one = new_stack(servers, f"t{number}", directory / str(number), **settings)
+        ensure_topics(one.settings)
+        made.append(one)
+        return one
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.stop_all()
 
 
 def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> Stack:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from streams.topics import ensure_topics
 from tests.servers import unavailable
-from tests.stack import Servers, Stack, embedded_servers, new_stack
+from tests.stack import Servers, Stack, embedded_servers, stacks
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -46,19 +44,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def embedded_stack(
-    embedded: Servers, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., Stack]]:
-    """Makes a stack on them; ends its processes after the test."""
-    made: list[Stack] = []
-
-    def make(**settings: Any) -> Stack:
-        name = "u" + "".join(c for c in request.node.name if c.isalnum())[-40:]
-        one = new_stack(embedded, name, tmp_path, **settings)
-        ensure_topics(one.settings)
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        one.stop_all()
+def embedded_stack(embedded: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes stacks on them with topics of their own; ends their processes after the test."""
+    with stacks(embedded, tmp_path) as make:
+        yield make

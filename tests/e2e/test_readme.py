@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +68,10 @@ def test_console_session(up: tuple[str, dict[str, str]], tmp_path: Path) -> None
         if " -d " in command:
             assert prints_it(), printed
         else:
-            deadline = time.monotonic() + 180
-            while not prints_it():
-                assert time.monotonic() < deadline, f"{command} prints\n{printed}"
-                time.sleep(0.1)
+            try:
+                wait_until(prints_it, within_s=180, what=f"{command} prints what is expected")
+            except TimeoutError:
+                pytest.fail(f"{command} prints\n{printed}")
 
 
 def test_two_commands_do_all_set_up() -> None:
