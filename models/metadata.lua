@@ -1,5 +1,6 @@
 -- Takes in metadata of items and users: each record takes the place of an older one of its id.
 -- One call is one atomic step. Repeating it, and any order of records, leads to the same state.
+-- Comes behind witness.lua.
 --
 -- KEYS[1]  {group}:watermarks of the group that stands in the settings
 -- KEYS[2]  {recommender}:groups, where records of other groups are among them
@@ -7,9 +8,10 @@
 --   prefix   "{group}:" of the group that stands in the settings
 --   limits   items, users: how many a group may hold; listed: length of a list
 --   parts    {field, expected, records, checksum of the message at `expected`, -1 if unknown} of
---            each partition; without a field no watermark is kept. A record is {offset, group or "" for that of the settings, "items" or "users" or "",
---            id, at, created or 0, JSON text or "", categories, time (ms), checksum}; one of neither
---            kind moves the watermark only, and one without a text removes what is known
+--            each partition; without a field no watermark is kept. A record is {offset, group or ""
+--            for that of the settings, "items" or "users" or "", id, at, created or 0, JSON text or
+--            "", categories, time (ms), checksum}; one of neither kind moves the watermark only, and
+--            one without a text removes what is known
 --
 -- Returns {status, watermark, offset, {}} of each part.
 --   status "applied"   the part is in effect up to its watermark
@@ -145,20 +147,11 @@ local function take_in(record)
   return status
 end
 
--- Whether the message at the watermark is the worker's: an earlier state of the store may be of
--- messages in whose place Kafka has others now.
-local function is_same(field, mark, checksum)
-  local raw = checksum >= 0 and call('HGET', request.prefix .. 'witnesses', field)
-  if not raw then return true end
-  local offset, _, known = unpack_('<ddd', raw)
-  return offset ~= mark or known == checksum
-end
-
 local function apply_part(part)
   local field, expected, records = part[1], part[2], part[3]
   local before = -1
   if field ~= '' then before = tonumber(call('HGET', KEYS[1], field) or nil) or -1 end
-  if before ~= expected or not is_same(field, before, part[4]) then
+  if not is_where_left(request.prefix, field, before, expected, part[4]) then
     return {'lost', before, -1, {}}
   end
   local watermark, status, stopped_at, last = before, 'applied', -1, nil

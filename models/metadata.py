@@ -34,7 +34,12 @@ from models.records import (
 from models.scripts import Script
 from models.store import GROUPS, PartResult, Store
 
-TAKE_IN = Script.of(resources.files("models").joinpath("metadata.lua").read_text())
+TAKE_IN = Script.of(
+    "".join(
+        resources.files("models").joinpath(f"{name}.lua").read_text()
+        for name in ("witness", "metadata")
+    )
+)
 
 HEAD = struct.Struct("<ddd")
 

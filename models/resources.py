@@ -89,7 +89,7 @@ class Claim(NamedTuple):
 class Resources:
     """The resources of the service, on any number of processes at once.
 
-    Every method raises one of `models.store.AWAY_ERRORS` when Redis is away; what it was to
+    Every method raises one of `models.redis_errors.AWAY_ERRORS` when Redis is away; what it was to
     change has then happened as a whole or not at all.
     """
 

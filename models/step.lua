@@ -1,5 +1,5 @@
 -- Applies messages, exactly once each: one call is one atomic step, of any number of dataset groups.
--- Comes behind `local function open_group(...)`, whose body is apply.lua.
+-- Comes behind `local function open_group(...)`, whose body is apply.lua, and behind witness.lua.
 --
 -- KEYS[1]  {group}:watermarks of the group that stands in the settings, which also routes the call in
 --          a cluster. They say up to where messages are in effect, whosever they are.
@@ -78,19 +78,10 @@ local function apply_message(field, message)
   if group.marks then group.marks[field] = message[1] end
 end
 
--- Whether the message at the watermark is the worker's: an earlier state of the store may be of
--- messages in whose place Kafka has others now.
-local function is_same(field, mark, checksum)
-  local raw = checksum >= 0 and call('HGET', request.prefix .. 'witnesses', field)
-  if not raw then return true end
-  local offset, _, known = struct.unpack('<ddd', raw)
-  return offset ~= mark or known == checksum
-end
-
 local function apply_part(part)
   local field, expected, messages = part[1], part[2], part[3]
   local before = mark_of(KEYS[1], field)
-  if before ~= expected or not is_same(field, before, part[4]) then
+  if not is_where_left(request.prefix, field, before, expected, part[4]) then
     return {'lost', before, -1, {}}
   end
   local watermark, stopped_at, status, refused = before, -1, nil, nil

@@ -64,11 +64,11 @@ STEP = Script.of(
     (
         "local function open_circumstances(...)\n{circumstances}\nend\n"
         "local function open_recent(...)\n{recent}\nend\n"
-        "local function open_group(...)\n{apply}\nend\n{step}"
+        "local function open_group(...)\n{apply}\nend\n{witness}{step}"
     ).format(
         **{
             name: resources.files("models").joinpath(f"{name}.lua").read_text()
-            for name in ("circumstances", "recent", "apply", "step")
+            for name in ("circumstances", "recent", "apply", "witness", "step")
         }
     )
 )
@@ -308,11 +308,13 @@ class Store:
 
     async def forget_partitions(
         self, incarnations: Collection[str], *, most: int = MOST_PARTITIONS
-    ) -> None:
+    ) -> bool:
         """Where the places of more partitions are kept, keep those of these topics alone.
 
         A topic that is made anew is another incarnation, whose places nobody asks for again.
+        Returns whether there were more.
         """
+        had_more = False
         for key in (self.key("watermarks"), self.key("witnesses")):
             if await self.redis.hlen(key) <= most:
                 continue
@@ -323,6 +325,8 @@ class Store:
             ]
             for at in range(0, len(gone), 1000):
                 await self.redis.hdel(key, *gone[at : at + 1000])
+            had_more = True
+        return had_more
 
     async def counts(self) -> dict[str, float]:
         """Counters of the group, its clock (newest event time) and freshness times."""

@@ -220,9 +220,14 @@ class Tenants:
         return True
 
     async def forget_partitions(self, incarnations: Collection[str]) -> None:
-        """Have every group keep the places in partitions of these topics, if it has too many."""
-        for group in await self.groups() | {self.settings.group}:
-            await self.store(group).forget_partitions(incarnations)
+        """Have every group keep the places in partitions of these topics, if it has too many.
+
+        No group has more than that of the settings, which has those of all: it alone is asked each
+        time.
+        """
+        if await self._own.store.forget_partitions(incarnations):
+            for group in await self.groups() - {self.settings.group}:
+                await self.store(group).forget_partitions(incarnations)
 
     def store(self, group: str) -> Store:
         """The group's state."""

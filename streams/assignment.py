@@ -94,6 +94,15 @@ class Start(NamedTuple):
     number: int
 
 
+def first_offset(watermark: int, witness: Witness | None) -> int:
+    """Where to read on behind a watermark: at the message itself, if it can be told from another.
+
+    >>> first_offset(7, None), first_offset(7, Witness(7, 0, 0)), first_offset(-1, None)
+    (8, 7, 0)
+    """
+    return watermark + 1 if witness is None else watermark
+
+
 def next_read() -> int:
     """The number of a read that is about to begin; no two in a process are equal."""
     return next(_numbers)
@@ -196,24 +205,21 @@ class Reading:
         return last.checksum if last is not None and last.offset == self.applied else -1
 
     def is_at(self, watermark: int, witness: Witness | None) -> bool:
-        """Whether the store is where this reading left it."""
+        """Whether the store is where this reading left it; see `streams.steps.places`."""
         if watermark != self.applied:
             return False
-        is_told = witness is not None and witness.offset == watermark and self.checksum >= 0
-        return not is_told or witness == self.compared[-1]
+        return witness is None or self.checksum < 0 or witness == self.compared[-1]
 
     def go_on_from(self, watermark: int, witness: Witness | None) -> None:
         """A new read begins where the store is, maybe at other messages than were applied."""
-        if witness is None or witness.offset != watermark:
+        if witness is None:
             # An operator has gone past what cannot be read: nothing goes back before it.
             if watermark > self.applied:
                 self.compared.clear()
-            self.begin(Start(watermark + 1, next_read()), watermark)
-            return
-        if witness not in self.compared:
+        elif witness not in self.compared:
             self.compared.clear()
             self.compared.append(witness)
-        self.begin(Start(watermark, next_read()), watermark)
+        self.begin(Start(first_offset(watermark, witness), next_read()), watermark)
 
     def _is_known(self, arrival: Arrival) -> bool:
         held = next((one for one in self.compared if one.offset == arrival.offset), None)

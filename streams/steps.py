@@ -112,14 +112,16 @@ class Assigned(NamedTuple):
     witness: Witness | None = None
 
 
-def first_offset(watermark: int, witness: Witness | None) -> int:
-    """Where to read on behind a watermark: at the message itself, if it can be told from another.
+async def places(store: Store, fields: Sequence[str]) -> list[tuple[int, Witness | None]]:
+    """Where the store is in partitions: the watermark of each, and what identifies its message.
 
-    >>> first_offset(7, None), first_offset(7, Witness(7, 0, 0)), first_offset(-1, None)
-    (8, 7, 0)
+    None where that is not known: an operator has gone past it, or nothing was applied yet.
     """
-    is_told = witness is not None and witness.offset == watermark
-    return watermark if is_told else watermark + 1
+    marks, found = await store.watermarks(fields), await store.witnesses(fields)
+    return [
+        (mark, Witness(*told) if told is not None and told[0] == mark else None)
+        for mark, told in zip(marks, found, strict=True)
+    ]
 
 
 class Steps(ABC, Generic[M]):
@@ -182,7 +184,7 @@ class Steps(ABC, Generic[M]):
         readings = {}
         for partition, (field, watermark, start, witness) in partitions.items():
             reading = Reading(field, watermark, start.number, start.offset - 1)
-            if witness is not None and witness.offset == watermark:
+            if witness is not None:
                 reading.compared.append(witness)
             readings[partition] = reading
         self.assignment = Assignment(readings)
@@ -203,14 +205,15 @@ class Steps(ABC, Generic[M]):
         async with self._stepping:
             assignment = self.assignment
             try:
-                places = await self._places(assignment.readings)
+                found = await places(
+                    self.store, [reading.field for reading in assignment.readings.values()]
+                )
             except AWAY_ERRORS as error:
                 LOG.warning("Redis is away, what it may have lost is asked later: %s", error)
                 return
-            for partition, place in places.items():
+            for (partition, reading), place in zip(assignment.readings.items(), found, strict=True):
                 if assignment.has_ended:
                     return
-                reading = assignment.readings[partition]
                 if not reading.is_at(*place):
                     self._go_on_from_store(reading, partition, *place)
                 elif reading.is_sought:
@@ -307,9 +310,9 @@ class Steps(ABC, Generic[M]):
         _, expected, messages, _ = part
         reading = assignment.readings[partition]
         if result.status == "lost":
-            places = await self._on_store(lambda: self._places({partition: reading}), assignment)
-            if places is not None:
-                self._go_on_from_store(reading, partition, *places[partition])
+            found = await self._on_store(lambda: places(self.store, [reading.field]), assignment)
+            if found is not None:
+                self._go_on_from_store(reading, partition, *found[0])
             return []
         applied = [m for m in messages if expected < m.offset <= result.watermark]
         reading.note(
@@ -321,17 +324,6 @@ class Steps(ABC, Generic[M]):
         at = next(n for n, message in enumerate(messages) if message.offset == result.offset)
         arrival = next(a for a in arrivals if a.offset == result.offset)
         return [await self._rest(arrival, messages[at], result), *messages[at + 1 :]]
-
-    async def _places(
-        self, readings: Mapping[Partition, Reading]
-    ) -> dict[Partition, tuple[int, Witness | None]]:
-        """Where the store is in each partition: its watermark, and what identifies the message."""
-        fields = [reading.field for reading in readings.values()]
-        marks, found = await self.store.watermarks(fields), await self.store.witnesses(fields)
-        return {
-            partition: (mark, None if witness is None else Witness(*witness))
-            for partition, mark, witness in zip(readings, marks, found, strict=True)
-        }
 
     def _go_on_from_store(
         self, reading: Reading, partition: Partition, watermark: int, witness: Witness | None

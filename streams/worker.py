@@ -18,7 +18,7 @@ from models.settings import Settings
 from models.store import connect
 from models.tenants import Tenants
 from streams.app import AppLog, add_agent, commit, create_app
-from streams.assignment import Arrival, Partition, Start, Witness, next_read
+from streams.assignment import Arrival, Partition, Start, first_offset, next_read
 from streams.dead_letters import envelope, letter_key, of_unreadable
 from streams.failures import meaning
 from streams.metadata import Metadata
@@ -26,7 +26,7 @@ from streams.producing import keep_letter, offer
 from streams.ranker import Learners, group_of
 from streams.sessions import Sessions
 from streams.standstill import Standstill
-from streams.steps import Assigned, first_offset, retried
+from streams.steps import Assigned, places, retried
 from streams.topics import Topics, topic_ids
 
 COMMIT_EVERY_S = 1.0
@@ -60,14 +60,12 @@ class Worker:
         await self.tenants.forget_partitions(set(ids.values()))
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in begin}
         kept = [tp for tp in begin if tp[0] != self.topics.examples]
-        store, names = self.sessions.store, [fields[tp] for tp in kept]
-        marks, found = await store.watermarks(names), await store.witnesses(names)
+        found = await places(self.sessions.store, [fields[tp] for tp in kept])
         assigned, positions = {}, {}
-        for tp, mark, witness in zip(kept, marks, found, strict=True):
-            told = None if witness is None else Witness(*witness)
+        for tp, (mark, witness) in zip(kept, found, strict=True):
             oldest, number = begin[tp]
-            positions[tp] = max(oldest, first_offset(mark, told))
-            assigned[tp] = Assigned(fields[tp], mark, Start(positions[tp], number), told)
+            positions[tp] = max(oldest, first_offset(mark, witness))
+            assigned[tp] = Assigned(fields[tp], mark, Start(positions[tp], number), witness)
         for tp in begin.keys() - set(kept):
             positions[tp] = 1 + await self.learners.assigned(fields[tp])
         # From here on nothing is awaited: what begins, begins for all agents at once.

@@ -13,10 +13,10 @@ from models.reads import Client
 from models.settings import Settings
 from models.store import Store
 from models.tenants import Tenants
-from streams.assignment import Partition, Start, Witness, next_read
+from streams.assignment import Partition, Start, first_offset, next_read
 from streams.dead_letters import DeadLetter
 from streams.sessions import Sessions
-from streams.steps import Assigned, first_offset
+from streams.steps import Assigned, places
 from tests.streams.simulated_kafka import SimulatedKafka
 
 NOW_S = 1_790_000_000
@@ -67,10 +67,9 @@ class Worker:
         """Begin where the store is, as a worker does at an assignment."""
         store = self.sessions.store
         fields = [f"{topic}/{number}" for topic, number in partitions]
-        marks, found = await store.watermarks(fields), await store.witnesses(fields)
+        found = await places(store, fields)
         assigned = {}
-        for partition, name, mark, kept in zip(partitions, fields, marks, found, strict=True):
-            witness = None if kept is None else Witness(*kept)
+        for partition, name, (mark, witness) in zip(partitions, fields, found, strict=True):
             start = Start(first_offset(mark, witness), next_read())
             assigned[partition] = Assigned(name, mark, start, witness)
         self.sessions.assigned(assigned)

@@ -16,10 +16,10 @@ from models.settings import Settings
 from models.store import connect
 from models.tenants import Tenants
 from ops.embedded import start_redis
-from streams.assignment import Partition, Start, Witness, next_read
+from streams.assignment import Partition, Start, first_offset, next_read
 from streams.dead_letters import DeadLetter
 from streams.metadata import Metadata
-from streams.steps import Assigned, first_offset
+from streams.steps import Assigned, places
 from tests.streams.simulated_kafka import SimulatedKafka
 
 ITEMS, USERS = ("items", 0), ("users", 0)
@@ -45,11 +45,9 @@ class Worker:
     async def assign(self) -> None:
         """Give it both partitions, to read on where the store is."""
         fields = ["items/0", "users/0"]
-        marks = await self.agent.store.watermarks(fields)
-        found = await self.agent.store.witnesses(fields)
+        found = await places(self.agent.store, fields)
         assigned = {}
-        for tp, name, mark, kept in zip((ITEMS, USERS), fields, marks, found, strict=True):
-            witness = None if kept is None else Witness(*kept)
+        for tp, name, (mark, witness) in zip((ITEMS, USERS), fields, found, strict=True):
             start = Start(first_offset(mark, witness), next_read())
             assigned[tp] = Assigned(name, mark, start, witness)
         self.agent.assigned(assigned)

@@ -16,10 +16,10 @@ from models.settings import Settings
 from models.store import Store, connect
 from models.tenants import Tenants
 from ops.embedded import start_redis
-from streams.assignment import Partition, Start, Witness, next_read
+from streams.assignment import Partition, Start, first_offset, next_read
 from streams.dead_letters import DeadLetter
 from streams.sessions import Sessions
-from streams.steps import LOOKS, Assigned, Publish, first_offset
+from streams.steps import LOOKS, Assigned, Publish, places
 from tests.streams.simulated_kafka import SimulatedKafka
 
 FIRST, SECOND = ("clicks", 0), ("clicks", 1)
@@ -47,10 +47,9 @@ class Worker:
         """Give it these partitions, to read on where the store is."""
         store = self.sessions.store
         fields = [f"{topic}/{number}" for topic, number in partitions]
-        marks, found = await store.watermarks(fields), await store.witnesses(fields)
+        found = await places(store, fields)
         assigned = {}
-        for tp, name, mark, kept in zip(partitions, fields, marks, found, strict=True):
-            witness = None if kept is None else Witness(*kept)
+        for tp, name, (mark, witness) in zip(partitions, fields, found, strict=True):
             offset = max(self.kafka.of(tp).oldest, first_offset(mark, witness))
             assigned[tp] = Assigned(name, mark, Start(offset, next_read()), witness)
         self.sessions.assigned(assigned)
