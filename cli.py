@@ -26,8 +26,8 @@ from models.secrets import redact_output
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from api.services import Kafka
-    from models.evaluation import Interaction, Outcome, Step
+    from api.dependencies import Kafka
+    from models.evaluation.protocol import Interaction, Outcome, Step
     from ops.stack import Messages
     from streams.reading.asked import Asked
 
@@ -72,7 +72,7 @@ def _say(line: str) -> None:
 
 
 def _located(*, needs_redis: bool = True) -> Settings:
-    from models.running import located
+    from models.running_servers import located
 
     return located(Settings(), needs_redis=needs_redis)
 
@@ -86,8 +86,8 @@ def _reachable(*, needs_kafka: bool = True, needs_redis: bool = True) -> Setting
 
 def _check(settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True) -> None:
     """See that the servers which the settings name can be used; what they do not name is left."""
-    from models.reachable import check_redis
-    from streams.connection import check_kafka
+    from models.server_checks import check_redis
+    from streams.kafka.connection import check_kafka
 
     if settings.kafka and needs_kafka:
         check_kafka(settings)
@@ -105,7 +105,7 @@ def up(port: int | None, workers: int) -> None:
     compile_once(_say)
 
     from ops.stack import running
-    from streams.topics import ensure_topics
+    from streams.kafka.topics import ensure_topics
 
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -124,8 +124,8 @@ def worker() -> None:
     settings = _memory_checked(_awaited(_served(_child())))
     compile_once(_say)
 
-    from streams.app import run
-    from streams.worker import worker_app
+    from streams.agents.worker import worker_app
+    from streams.kafka.faust_app import run
 
     run(worker_app(settings, ready=_tell_ready))
 
@@ -136,7 +136,7 @@ def jobs() -> None:
     settings = _awaited(_served(_child()))
     compile_once(_say)
 
-    from streams.jobs import run
+    from streams.jobs.runner import run
 
     run(settings, ready=_tell_ready)
 
@@ -147,8 +147,8 @@ def forward() -> None:
     settings = _awaited(_served(_child()))
     compile_once(_say)
 
-    from streams.app import run
-    from streams.forward import forward_app
+    from streams.forwarding.forwarder import forward_app
+    from streams.kafka.faust_app import run
 
     run(forward_app(settings))
 
@@ -169,9 +169,9 @@ def api() -> None:
     import uvicorn
 
     from api.app import create_app
-    from api.connections import allow_connections
-    from api.server import server_options
-    from models.store import Store, connect
+    from api.server.connections import allow_connections
+    from api.server.uvicorn_protocol import server_options
+    from models.state.store import Store, connect
 
     allow_connections(settings.max_connections)
     with _kafka_for_api(settings) as kafka:
@@ -182,8 +182,8 @@ def api() -> None:
 @contextlib.contextmanager
 def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
     """Kafka as the API sees it; an API that starts before Kafka answers what it can meanwhile."""
-    from api.services import Kafka
-    from streams.publishing import Publisher
+    from api.dependencies import Kafka
+    from streams.kafka.publisher import Publisher
 
     publisher = Publisher(settings)
     try:
@@ -195,7 +195,7 @@ def _kafka_for_api(settings: Settings) -> Iterator[Kafka]:
 @main.command()
 def topics() -> None:
     """Make the topics that do not exist yet."""
-    from streams.topics import ensure_topics
+    from streams.kafka.topics import ensure_topics
 
     made = ensure_topics(_reachable(needs_redis=False))
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
@@ -222,8 +222,8 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401
 
 def _asked(options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()) -> Asked:
     """What `reading_options` say; they are taken out of the options."""
-    from streams.columns import Told
     from streams.reading.asked import Asked
+    from streams.reading.column_mapping import Told
 
     columns, records = options.pop("columns"), options.pop("records")
     fields = dict(map(_pair, options.pop("maps")))
@@ -249,8 +249,8 @@ def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
 
     FILE is a file, a folder, a pattern such as "logs/*.csv", or s3://bucket/key.
     """
-    from streams.recordings import Recording
-    from streams.replay import replay as send
+    from streams.recordings.recorded_events import Recording
+    from streams.recordings.replay import replay as send
 
     recordings: list[Recording] = []
 
@@ -323,11 +323,11 @@ def evaluate(
     compile_once(_say)
     import json
 
-    from models.evaluation import as_text, in_order, over_time, report, split_steps, steps
+    from models.evaluation.protocol import as_text, in_order, over_time, report, split_steps, steps
     from ops.plots import plot_over_time
-    from streams.interactions import MAX_SHOWN, interactions
-    from streams.objects import Objects
-    from streams.recordings import Recording, none_good
+    from streams.object_store import Objects
+    from streams.recordings.interactions import MAX_SHOWN, interactions
+    from streams.recordings.recorded_events import Recording, none_good
 
     as_: Any = "sessions" if kind == "sessions" else "users"
     if options["frozen"] and test is None:
@@ -375,10 +375,10 @@ def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) ->
 
     from tqdm import tqdm
 
-    from models.evaluation import run
-    from models.local import Local
-    from models.rivals import BASELINES, ORDERS, SLOW, orders
-    from ops.embedded import start_redis
+    from models.evaluation.baselines import BASELINES, ORDERS, SLOW, orders
+    from models.evaluation.protocol import run
+    from models.serving.local import Local
+    from ops.embedded_servers import start_redis
 
     everybody = [*ORDERS, *(name for name in BASELINES if name not in SLOW)]
     names = recipes.split(",") if recipes else everybody
@@ -430,9 +430,9 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     import msgspec
     from tqdm import tqdm
 
-    from streams.findings import as_text
-    from streams.prepare import Options
-    from streams.prepare import prepare as make
+    from streams.preparation.prepare import Options
+    from streams.preparation.prepare import prepare as make
+    from streams.preparation.report import as_text
 
     # Stopped either way, it takes its temporary files along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -482,9 +482,9 @@ def provision(
     """
     import msgspec
 
-    from streams import provision as made
-    from streams.declarations import read_declaration
-    from streams.policies import policies as documents
+    from streams.provisioning import apply as made
+    from streams.provisioning.declaration import read_declaration
+    from streams.provisioning.iam_policies import policies as documents
 
     declaration, settings = read_declaration(file), Settings()
     if policies:
@@ -527,11 +527,11 @@ def batch(
 
     import msgspec
 
-    from models import runs
-    from models.store import connect
-    from streams import batch_runs
-    from streams.declarations import read_declaration
-    from streams.provision import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
+    from models.personalize import pipeline_runs
+    from models.state.store import connect
+    from streams.provisioning import batch_pipeline
+    from streams.provisioning.apply import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
+    from streams.provisioning.declaration import read_declaration
 
     # Stopped either way, a run is remembered and lets the next begin.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -542,15 +542,19 @@ def batch(
         say=lambda label, status: _say(f"{label}: {status}"),
     )
 
-    def show(run: runs.Run) -> None:
+    def show(run: pipeline_runs.Run) -> None:
         text = f"{run.id}  {run.outcome}  {run.step}  {run.reason or run.output}"
         click.echo(msgspec.json.encode(run).decode() if as_json else text)
 
-    async def once(now_s: float) -> runs.Run | None:
+    async def once(now_s: float) -> pipeline_runs.Run | None:
         world = world_of(declaration, settings)
         async with connect(settings.redis) as client:
-            run = await batch_runs.run_once(
-                world, pieces_of(world, settings), client, pace, run_id=batch_runs.run_id_of(now_s)
+            run = await batch_pipeline.run_once(
+                world,
+                pieces_of(world, settings),
+                client,
+                pace,
+                run_id=batch_pipeline.run_id_of(now_s),
             )
         if run is None:
             _say("another run is under way")
@@ -560,12 +564,12 @@ def batch(
 
     async def scheduled(cron: str) -> None:
         async with connect(settings.redis) as client:
-            await batch_runs.recall(client, declaration.group)
-        await batch_runs.on_schedule(cron, once)
+            await batch_pipeline.recall(client, declaration.group)
+        await batch_pipeline.on_schedule(cron, once)
 
-    async def past() -> list[runs.Run]:
+    async def past() -> list[pipeline_runs.Run]:
         async with connect(settings.redis) as client:
-            return await runs.history(client, declaration.group)
+            return await pipeline_runs.history(client, declaration.group)
 
     if history:
         for run in asyncio.run(past()):
@@ -606,8 +610,8 @@ def status(partitions: bool, as_json: bool) -> None:
     """What is wrong, if anything; lag, freshness, dead letters, quality, memory."""
     import msgspec
 
-    from streams.status import read_status
-    from streams.status_text import as_text
+    from streams.operations.status import read_status
+    from streams.operations.status_text import as_text
 
     read = asyncio.run(read_status(_reachable(), now_s=time.time()))
     click.echo(
@@ -626,7 +630,7 @@ def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
     `recommender status` names TOPIC, PARTITION and OFFSET. A dead letter with the position takes
     their place. A message that can be decoded is never skipped.
     """
-    from streams.skip import skip as go_past
+    from streams.operations.skip import skip as go_past
 
     if not yes:
         raise click.UsageError("what is skipped takes no effect: say --yes to skip it")
@@ -646,8 +650,8 @@ def list_dead_letters(again: bool, as_json: bool) -> None:
     """Show the dead letters that were not replayed: time, origin, stage, reason and payload."""
     import msgspec
 
-    from streams.dead_letters import letters
-    from streams.letter_text import as_line
+    from streams.kafka.dead_letters import letters
+    from streams.operations.letter_text import as_line
 
     n = 0
     for letter, _ in letters(_reachable(needs_redis=False), again=again):
@@ -663,7 +667,7 @@ def replay_dead_letters() -> None:
     Of a message that was too long for its letter, the whole is read from where it came from. What
     Kafka no longer has, or refuses, stays a dead letter, and the exit code is 1.
     """
-    from streams.resending import resend
+    from streams.operations.resending import resend
 
     done = resend(_reachable(needs_redis=False))
     for letter, reason in done.kept:
@@ -680,10 +684,10 @@ def replay_dead_letters() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The proof as one JSON object.")
 def demo(port: int | None, once: bool, as_json: bool) -> None:
     """Run everything with simulated shoppers, and show a click change an answer."""
-    from models.running import DEMO
+    from models.running_servers import DEMO
     from ops import demo as shown
     from ops.stack import running
-    from streams.topics import ensure_topics
+    from streams.kafka.topics import ensure_topics
 
     settings = Settings() if port is None else Settings(port=port)
     update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
@@ -714,8 +718,8 @@ def _child() -> Settings:
 def _messages() -> Messages:
     """What counts messages that are not in effect; loaded now, for use at the end."""
     from ops.stack import Messages
-    from streams import acknowledged
-    from streams.status import read_status
+    from streams.kafka import acknowledged
+    from streams.operations.status import read_status
 
     told: dict[str, int] = {}
 
@@ -748,9 +752,9 @@ def _tell_ready() -> None:
 
 def _memory_checked(settings: Settings) -> Settings:
     """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
-    from models.memory import risks, shortages
-    from models.redis_errors import AWAY_ERRORS
-    from models.store import Store, connect
+    from models.state.memory import risks, shortages
+    from models.state.redis_errors import AWAY_ERRORS
+    from models.state.store import Store, connect
 
     async def told() -> list[str]:
         async with connect(settings.redis) as client:
@@ -787,7 +791,7 @@ def _awaited(settings: Settings) -> Settings:
 
     What waiting does not heal, such as a wrong password, is an error.
     """
-    from streams.topics import Topics, topic_ids
+    from streams.kafka.topics import Topics, topic_ids
 
     topics, said = Topics.of(settings), ""
     # Its client logs every refused connection; the line below has the reason once.

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata
+from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
@@ -18,25 +18,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import forwarding, records, routes
-from api.answers import error_response
-from api.edge import Edge
-from api.effects import Effects
-from api.front import Front, allowed, is_below
-from api.gates import Budget, Gate
+from api.dependencies import Kafka, Looking, Services, gated
+from api.docs_page import serve_reference
+from api.fast_path import Front, allowed, is_below
 from api.impressions import Impressions
-from api.origins import Origins
 from api.outages import OUTAGES
 from api.personalize.auth import check_of
 from api.personalize.context import Context
+from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
-from api.personalize.shapes import described
-from api.personalize.targets import check_campaigns
-from api.personalize.wire import PREFIX, Wire
-from api.reference_page import serve_reference
-from api.services import Kafka, Looking, Services, gated
-from api.shadow import Shadow
-from api.traffic import CLIENT_CLOSED
+from api.personalize.protocol import PREFIX, Wire
+from api.personalize.service_model import described
+from api.read_your_writes import Effects
+from api.routes import forwarding, metadata, recommendations
+from api.schemas import error_response
+from api.server.admission import Budget, Gate
+from api.server.body_limits import Edge
+from api.server.origins import Origins
+from api.server.request_metrics import CLIENT_CLOSED
+from api.shadow_comparison import Shadow
 from models.errors import (
     InvalidEvent,
     InvalidRecord,
@@ -47,11 +47,11 @@ from models.errors import (
     TooManyWaiting,
     Unavailable,
 )
-from models.redis_errors import AWAY_ERRORS
-from models.resources import Resources
+from models.personalize.registry import Resources
+from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.store import Store
-from models.tenants import Tenants
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.store import Store
 
 LOG = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def create_app(
     app = Front(
         title="streaming-recommender",
         summary="Recommendations that know the last click.",
-        version=metadata.version("streaming-recommender"),
+        version=version("streaming-recommender"),
         lifespan=lifespan,
         # Their pages load scripts from elsewhere; `serve_reference` has one that does not.
         docs_url=None,
@@ -110,8 +110,8 @@ def create_app(
     )
     app.state.services = services
     app.state.origins = Origins(settings)
-    app.include_router(routes.router)
-    app.include_router(records.router)
+    app.include_router(recommendations.router)
+    app.include_router(metadata.router)
     app.include_router(forwarding.router)
     serve_reference(app)
     app.get("/", include_in_schema=False)(page)
@@ -149,7 +149,7 @@ def create_app(
         )
     budget, timeout_s = Budget(settings.max_bodies_bytes), settings.body_timeout_s
     most = settings.max_body_bytes
-    longer = dict.fromkeys(("/items", "/users"), max(most, records.MAX_BODY_BYTES))
+    longer = dict.fromkeys(("/items", "/users"), max(most, metadata.MAX_BODY_BYTES))
     app.add_middleware(Edge, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer)
     most = settings.personalize_max_body_bytes
     beside = Edge(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter
 
-from models.answers import Answer
-from models.redis_errors import AWAY_ERRORS
-from models.served import log_served
-from models.store import Store
+from models.serving.answers import Answer
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.served_lists import log_served
+from models.state.store import Store
 
 LOG = logging.getLogger(__name__)
 

@@ -20,20 +20,20 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.conditions import median, report
-from models import store as stored
-from models.evaluation import Kind, Ranked, Rival, in_order, run, steps
-from models.evaluation import report as measured
-from models.local import Local
-from models.retrieval import ALIKE, CO_VISITED, HOP, OWN, TOPS_TAKEN, best_places, blend
-from models.rivals import Live, Order
-from models.scripts import Script
+from models.arrays import Indexes
+from models.evaluation.baselines import Live, Order
+from models.evaluation.protocol import Kind, Ranked, Rival, in_order, run, steps
+from models.evaluation.protocol import report as measured
+from models.retrieval.candidates import ALIKE, CO_VISITED, HOP, OWN, TOPS_TAKEN, best_places, blend
+from models.serving.local import Local
+from models.serving.snapshots import Situation
 from models.settings import Settings
-from models.situations import Situation
-from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
-from models.tables import Indexes
-from ops.embedded import start_redis
-from streams.interactions import interactions
-from streams.recordings import read
+from models.state import store as stored
+from models.state.scripts import Script
+from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from ops.embedded_servers import start_redis
+from streams.recordings.interactions import interactions
+from streams.recordings.recorded_events import read
 
 SOURCES = ("co-visited", "hops", "alike", *TOPS_TAKEN, "own")
 LEFT_OUT = (

@@ -23,14 +23,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.conditions import median, report
-from models.answers import Answer
 from models.events import Event
-from models.local import Local
-from models.recommender import Recommender
+from models.serving.answers import Answer
+from models.serving.local import Local
+from models.serving.recommender import Recommender
+from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of, stored_events
-from models.tenants import Tenants
-from ops.embedded import start_redis
+from models.state.store import (
+    Part,
+    Store,
+    StoredEvent,
+    StoredMessage,
+    connect,
+    shard_of,
+    stored_events,
+)
+from ops.embedded_servers import start_redis
 
 USERS, ITEMS, TASTES = 1500, 1000, 20
 DEVICES = ("phone", "desktop", "tablet")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.settings import Settings
-from ops.embedded import start_broker, start_redis
+from ops.embedded_servers import start_broker, start_redis
 from tests.servers import apache_kafka, debian_redis
 
 ROOT = Path(__file__).parent.parent

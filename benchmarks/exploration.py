@@ -21,18 +21,18 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.conditions import report
-from models.assortment import placed
-from models.catalogue import Catalogue
-from models.evaluation import Ranked, Rival, in_order, run, steps
-from models.evaluation import report as measured
-from models.local import Local
-from models.rivals import ORDERS, Live, Order
+from models.arrays import Indexes
+from models.evaluation.baselines import ORDERS, Live, Order
+from models.evaluation.protocol import Ranked, Rival, in_order, run, steps
+from models.evaluation.protocol import report as measured
+from models.ranking.diversity import placed
+from models.serving.cache import Catalogue
+from models.serving.exploration import Trials
+from models.serving.local import Local
 from models.settings import Settings
-from models.tables import Indexes
-from models.trials import Trials
-from ops.embedded import start_redis
-from streams.interactions import interactions
-from streams.recordings import read
+from ops.embedded_servers import start_redis
+from streams.recordings.interactions import interactions
+from streams.recordings.recorded_events import read
 
 SHARES = (0.04, 0.1, 0.2)
 LISTED = 25

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.conditions import median, report
-from models.filters import parse
+from models.filters.filter import parse
 
 CANDIDATES, HISTORY, ROUNDS, CALLS = 300, 80, 9, 100
 

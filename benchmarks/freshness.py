@@ -21,7 +21,7 @@ import aiohttp
 from benchmarks.conditions import command, median, report, servers
 from models.settings import Settings
 from ops.ports import free_port
-from streams.topics import ensure_topics
+from streams.kafka.topics import ensure_topics
 
 PROBE_EVERY = 5
 

@@ -22,15 +22,15 @@ from pathlib import Path
 from benchmarks.conditions import ROOT, command, median, report, servers
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.store import Store, connect
-from streams.recordings import read
-from streams.topics import ensure_topics
-from streams.tracker import Tracker
+from models.state.store import Store, connect
+from streams.kafka.topics import ensure_topics
+from streams.kafka.tracker import Tracker
+from streams.recordings.recorded_events import read
 
 EMPTY = """
 import sys, time
 from models.settings import Settings
-from streams.app import create_app, run
+from streams.kafka.faust_app import create_app, run
 import asyncio
 settings = Settings()
 app = create_app("empty-" + sys.argv[2], settings, None)

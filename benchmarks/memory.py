@@ -10,9 +10,9 @@ import random
 
 from benchmarks.conditions import report, servers
 from benchmarks.state import START_S, STEP, fill
-from models import layout
 from models.settings import Settings
-from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state import layout
+from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
 USERS, EVENTS, ITEMS = 20_000, 20, 1000
 

@@ -22,11 +22,11 @@ from benchmarks import freshness
 from benchmarks.conditions import command, median, report, servers, until
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.store import Store, connect
+from models.state.store import Store, connect
 from ops.ports import free_port
-from streams.topics import ensure_topics
-from streams.tracker import Tracker
-from tests.streams.personalize_stub import Behaviour, PersonalizeStub
+from streams.kafka.topics import ensure_topics
+from streams.kafka.tracker import Tracker
+from tests.streams.forwarding.personalize_stub import Behaviour, PersonalizeStub
 
 AWS: tuple[Behaviour, ...] = ("unavailable", "hang")
 EVENTS_A_MESSAGE = 10

@@ -21,7 +21,7 @@ from urllib.error import URLError
 from benchmarks.conditions import ROOT, command, median, report, servers, until
 from benchmarks.state import fill
 from models.settings import Settings
-from models.store import Store, connect
+from models.state.store import Store, connect
 from ops.ports import free_port
 
 EMPTY = """
@@ -78,7 +78,7 @@ def answers(url: str) -> bool:
 
 
 async def serve(settings: Settings, order: str) -> None:
-    """Have the API serve an order, as the guard would say it; see `models.prequential`."""
+    """Have the API serve an order, as the guard would say it; see `models.ranking.prequential`."""
     store = Store(connect(settings.redis), settings)
     await store.redis.hset(store.key("ranker"), "interactions:serving", order)
     await store.redis.aclose()

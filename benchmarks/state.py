@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from models.settings import Settings
-from models.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
 STEP = 200
 START_S = 1_790_000_000

@@ -26,13 +26,16 @@ SOURCES = Path(__file__).parent
 BESIDE = SOURCES / "__pycache__" / "machine-code"
 """Where it is kept if this folder can be written to."""
 
+COMPILER = "models.machine_code"
+"""The module whose decorator compiles: who imports it has inner loops."""
+
 VARIABLE = "NUMBA_CACHE_DIR"
 """Variable that names another folder."""
 
 
 def folder_of(module: str) -> Path:
-    """The folder for the code of a module of this package, as `models.scores`."""
-    return root() / f"{module.rpartition('.')[2]}-{_fingerprint(module.rpartition('.')[2])}"
+    """The folder for the code of a module of this package, as `models.ranking.top_k`."""
+    return root() / f"{module.rpartition('.')[2]}-{_fingerprint(module)}"
 
 
 @functools.cache
@@ -73,7 +76,7 @@ def compile_once(say: Callable[[str], None]) -> None:
     CannotStart
         When that fails, with the end of what it said.
     """
-    names = sorted(path.stem for path in SOURCES.glob("*.py") if _is_compiled(path.stem))
+    names = sorted(filter(_is_compiled, map(_name, SOURCES.rglob("*.py"))))
     digest = hashlib.sha256("".join(_fingerprint(name) for name in names).encode()).hexdigest()
     version = f"{sys.implementation.cache_tag}-{digest[:16]}"
     done = root() / f"complete-{version}"
@@ -81,7 +84,7 @@ def compile_once(say: Callable[[str], None]) -> None:
         return
     say("compiling inner loops, once: about half a minute")
     ended = subprocess.run(
-        [sys.executable, "-c", "import models.recommender"],
+        [sys.executable, "-c", "import models.serving.recommender"],
         capture_output=True,
         text=True,
         check=False,
@@ -99,29 +102,38 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _name(path: Path) -> str:
+    return ".".join((SOURCES.name, *path.relative_to(SOURCES).with_suffix("").parts))
+
+
+def _path(name: str) -> Path:
+    return SOURCES.joinpath(*name.split(".")[1:]).with_suffix(".py")
+
+
 @functools.cache
 def _imports(name: str) -> dict[str, frozenset[str]]:
-    """What a module of this package imports of others of it, by their names."""
-    path = SOURCES / f"{name}.py"
+    """Modules of this package that a module of it imports, with the names it takes from each."""
     found: dict[str, frozenset[str]] = {}
-    for node in ast.walk(ast.parse(path.read_bytes())) if path.exists() else ():
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [alias.name for alias in node.names]
-            if node.module == SOURCES.name:
-                found |= {module: frozenset({module.upper()}) for module in names}
-            elif node.module.startswith(f"{SOURCES.name}."):
-                found[node.module.rpartition(".")[2]] = frozenset(names)
+    for node in ast.walk(ast.parse(_path(name).read_bytes())):
+        if isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            for alias in node.names if f"{origin}.".startswith(f"{SOURCES.name}.") else ():
+                module = f"{origin}.{alias.name}"
+                if _path(module).exists():  # a whole module: any of its constants may be used
+                    found[module] = frozenset({"*"})
+                else:
+                    found[origin] = found.get(origin, frozenset()) | {alias.name}
     return found
 
 
 def _is_compiled(name: str) -> bool:
-    return "compiled" in _imports(name)
+    return COMPILER in _imports(name)
 
 
 @functools.cache
 def _fingerprint(name: str) -> str:
     """What tells the code of a module from any other: the sources that it is made of."""
-    used, ahead = set[str](), [name]
+    used, ahead = {COMPILER}, [name]
     while ahead:
         module = ahead.pop()
         if module not in used:
@@ -129,8 +141,7 @@ def _fingerprint(name: str) -> str:
             ahead += [
                 other
                 for other, names in _imports(module).items()
-                if _is_compiled(other) or any(each.isupper() for each in names)
+                if _is_compiled(other) or any(each.upper() == each for each in names)
             ]
-    paths = sorted(SOURCES / f"{module}.py" for module in used | {"compiled"})
-    content = b"\0".join(path.read_bytes() for path in paths if path.exists())
+    content = b"\0".join(_path(module).read_bytes() for module in sorted(used))
     return hashlib.sha256(content).hexdigest()[:16]

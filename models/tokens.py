@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from models.errors import InvalidToken
 
 Kind = Literal["clicks", "purchases", "items", "users"]
-"""Which of the topics; the attribute of that name in `streams.topics.Topics`."""
+"""Which of the topics; the attribute of that name in `streams.kafka.topics.Topics`."""
 
 MAX_TOKEN_CHARACTERS = 420
 MAX_PARTS = 10

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Unavailable
-from ops.shoppers import Client, shop, warm_up
+from ops.simulated_shoppers import Client, shop, warm_up
 from ops.stack import Stack
 
 EVENTS = 300

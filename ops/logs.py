@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Literal, get_args
 
-from models.escapes import escaped
+from models.printable import escaped
 
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -31,10 +31,10 @@ class Line(logging.Formatter):
 
     Examples
     --------
-    >>> record = logging.LogRecord("streams.steps", 30, "", 0, "Redis\nis %s", ("away",), None)
+    >>> record = logging.LogRecord("streams.agents", 30, "", 0, "Redis\nis %s", ("away",), None)
     >>> record.created, record.msecs = 1795381719.123, 123.0
     >>> Line("worker").format(record)
-    '2026-11-22T21:08:39.123Z WARNING worker streams.steps: Redis\\nis away'
+    '2026-11-22T21:08:39.123Z WARNING worker streams.agents: Redis\\nis away'
     """
 
     converter = staticmethod(time.gmtime)

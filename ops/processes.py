@@ -20,7 +20,7 @@ import psutil
 
 from models.errors import CannotStart
 from models.secrets import redacted
-from ops import leftovers
+from ops import orphans
 
 GRACE_S = 10.0
 """How long a child may take to end after it was asked to; then it is killed."""
@@ -131,7 +131,7 @@ def end(
     # What it started is in its group; macOS answers EPERM for a group of dead members.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    leftovers.end(family, patience_s=0.0)
+    orphans.end(family, patience_s=0.0)
     _unwatch(process)
 
 

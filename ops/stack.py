@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from models.errors import CannotStart
-from models.running import announced
+from models.running_servers import announced
 from models.settings import Settings
-from ops.embedded import supervise_broker, supervise_redis
+from ops.embedded_servers import supervise_broker, supervise_redis
 from ops.ports import free_port, holder, is_free
 from ops.supervisor import Supervisor
 

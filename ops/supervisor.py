@@ -16,7 +16,7 @@ from typing import Self
 
 from models.environment import READY_FILE
 from models.errors import CannotStart, RecommenderError
-from ops import leftovers
+from ops import orphans
 from ops.processes import (
     bound_log,
     end,
@@ -55,7 +55,7 @@ class _Child:
     tells_ready: bool
     after_stop: Callable[[Callable[[], bool]], None]
     process: subprocess.Popen[bytes] | None = None
-    record: leftovers.Record | None = None
+    record: orphans.Record | None = None
     is_ready: bool = False
     started_s: float = 0.0
     due_s: float = 0.0
@@ -118,8 +118,8 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
-            resources.enter_context(leftovers.exclusive(self.data_dir))
-            for line in leftovers.sweep_held(self.data_dir):
+            resources.enter_context(orphans.exclusive(self.data_dir))
+            for line in orphans.sweep_held(self.data_dir):
                 self._say(line)
             if threading.current_thread() is threading.main_thread():
                 self._take_signals(resources)
@@ -259,7 +259,7 @@ class Supervisor:
                 for child in self._children:
                     ends.callback(self._stop_one, child)
                 ends.callback(self._say, "stopping; another Ctrl-C kills at once")
-            leftovers.write_ledger(self.data_dir, [])
+            orphans.write_ledger(self.data_dir, [])
 
     def _stop_one(self, child: _Child) -> None:
         if child.process is not None:
@@ -276,7 +276,7 @@ class Supervisor:
         watch(process, ask_with=child.stop_signal)
         child.process, child.is_ready = process, False
         child.started_s, child.due_s = time.monotonic(), 0.0
-        child.record = leftovers.record(child.name, process.pid)
+        child.record = orphans.record(child.name, process.pid)
         self._write_ledger()
         open_gate(process)
 
@@ -303,7 +303,7 @@ class Supervisor:
 
     def _write_ledger(self) -> None:
         records = (child.record for child in self._children)
-        leftovers.write_ledger(self.data_dir, [entry for entry in records if entry is not None])
+        orphans.write_ledger(self.data_dir, [entry for entry in records if entry is not None])
 
     def _tend(self, child: _Child) -> None:
         now_s = time.monotonic()

@@ -15,11 +15,11 @@ import httptools
 import uvicorn
 
 from api.app import create_app
-from api.server import server_options
-from api.services import Kafka
+from api.dependencies import Kafka
+from api.server.uvicorn_protocol import server_options
 from models.settings import Settings
-from models.store import Store, connect
-from ops.embedded import start_redis
+from models.state.store import Store, connect
+from ops.embedded_servers import start_redis
 from tests.servers import own_port
 
 PATIENCE_S = 60.0

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as properties
 from xdist.workermanage import NodeManager
 
-from streams.topics import ensure_topics
+from streams.kafka.topics import ensure_topics
 from tests.servers import ROOT, unavailable
 from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack, stacks
 

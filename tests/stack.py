@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.store import Store, connect
-from models.tenants import Tenants
-from ops.embedded import Server as EmbeddedServer
-from ops.embedded import start_broker, start_redis
-from streams.status import Status, read_status
-from streams.topics import ensure_topics
-from tests.reference import check_answer
+from models.state.store import Store, connect
+from ops.embedded_servers import Server as EmbeddedServer
+from ops.embedded_servers import start_broker, start_redis
+from streams.kafka.topics import ensure_topics
+from streams.operations.status import Status, read_status
+from tests.openapi_document import check_answer
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")

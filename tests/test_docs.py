@@ -11,12 +11,12 @@ import click
 import pytest
 
 from api.app import create_app
-from api.services import Kafka
+from api.dependencies import Kafka
 from cli import main
 from models.settings import Settings
-from models.store import Store, connect
+from models.state.store import Store, connect
 from models.tokens import Kind
-from ops.settings import settings_table
+from ops.settings_table import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

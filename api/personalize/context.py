@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.resources import Resources
-from models.tenants import Tenants
+from models.personalize.registry import Resources
+from models.serving.tenants import Tenants
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Context:
     resources, tenants
         Resources by ARN, and dataset groups by name and tracking id.
     services
-        The `api.services.Services` of the whole API.
+        The `api.dependencies.Services` of the whole API.
     """
 
     resources: Resources

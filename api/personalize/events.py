@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from api.dependencies import Services
 from api.personalize.context import Context
-from api.services import Services
 from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
-from models.kinds import path_of
-from models.records import Kind, checked
-from models.statuses import ACTIVE
+from models.metadata_records import Kind, checked
+from models.personalize.resource_types import path_of
+from models.personalize.statuses import ACTIVE
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

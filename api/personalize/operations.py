@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.personalize import control, events, runtime
-from api.personalize.shapes import SERVICES, described
-from api.personalize.wire import Operation
+from api.personalize import events, runtime
+from api.personalize.control import operations
+from api.personalize.protocol import Operation
+from api.personalize.service_model import SERVICES, described
 
 OPERATIONS: Mapping[str, Operation] = {
     "PutEvents": events.put_events,
@@ -17,7 +18,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "PutUsers": events.put_users,
     "GetRecommendations": runtime.get_recommendations,
     "GetPersonalizedRanking": runtime.get_personalized_ranking,
-    **control.OPERATIONS,
+    **operations.OPERATIONS,
 }
 
 

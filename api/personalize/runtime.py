@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from api.personalize.columns import columns_of, values_of
+from api.dependencies import Services
 from api.personalize.context import Context
-from api.personalize.filtering import filled_up, let_through
-from api.personalize.targets import Asked, Target
-from api.services import Services
-from models.answers import MAX_RESULTS, Answer, Recommendation
+from api.personalize.inference_request import Asked, Target
+from api.personalize.metadata_columns import columns_of, values_of
+from api.personalize.runtime_filters import filled_up, let_through
 from models.errors import InvalidInput
-from models.questions import FOUND, answered, scores_of
-from models.recommender import Recommender
-from models.redis_errors import AWAY_ERRORS
+from models.personalize.recipe_answers import FOUND, answered, scores_of
+from models.serving.answers import MAX_RESULTS, Answer, Recommendation
+from models.serving.recommender import Recommender
+from models.state.redis_errors import AWAY_ERRORS
 
 DEFAULT_RESULTS = 25
 MAX_RANKED = 500
@@ -29,7 +29,7 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
     """What the campaign or recommender recommends; someone unknown gets what is trending.
 
     Filters and promotions choose among all candidates, before the list is cut to its length; a
-    filter that leaves too few of them looks further, as `models.questions.filtered` does.
+    filter that leaves too few of them looks further, as `recipe_answers.filtered` does.
     """
     services: Services = context.services
     asked = await Asked.of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streams.columns import Told
+from streams.reading.column_mapping import Told
 
 
 @dataclass(frozen=True)

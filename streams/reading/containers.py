@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import zstandard
 
 from models.errors import UnreadableRecording
-from streams.objects import Objects
+from streams.object_store import Objects
 
 CHUNK_BYTES = 256 * 1024
 HEAD_BYTES = 512

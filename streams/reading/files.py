@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
-from streams.columns import is_known
-from streams.objects import Objects
+from streams.object_store import Objects
 from streams.reading import delimited, documents, known, sheets
 from streams.reading.asked import Asked
+from streams.reading.column_mapping import is_known
 from streams.reading.containers import DAMAGED, Content, opened
 from streams.reading.formats import SHAPES, Shape
 from streams.reading.guesses import has_header

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from models.errors import UnreadableRecording
-from streams.columns import Kind
+from streams.reading.column_mapping import Kind
 from streams.reading.fields import getter
 
 Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]

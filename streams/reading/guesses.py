@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.errors import CannotPrepare, UnreadableRecording
-from streams.columns import Kind, is_known, plain
+from streams.reading.column_mapping import Kind, is_known, plain
 from streams.reading.fields import present
 from streams.reading.times import EARLIEST_S, Reading, number_of
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.columns import plain
-from streams.objects import Objects
+from streams.object_store import Objects
+from streams.reading.column_mapping import plain
 from streams.reading.files import File, open_file
 from streams.reading.recognition import ROWS_A_FILE, Recognised
 from streams.reading.reshaping import Row, as_mapping, reshaped

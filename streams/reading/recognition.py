@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.columns import Choice, Evidence, Kind, choose, is_known
-from streams.objects import Object, Objects
+from streams.object_store import Object, Objects
 from streams.reading import known
 from streams.reading.asked import Asked
+from streams.reading.column_mapping import Choice, Evidence, Kind, choose, is_known
 from streams.reading.fields import Flaw, Source, getter
 from streams.reading.files import File, check_columns, open_file
 from streams.reading.formats import SHAPES, Format, Sample, Shape, recognised
 from streams.reading.guesses import looks_listed, roles, traits
 from streams.reading.reshaping import as_mapping, keys_of, reshaped
-from streams.reading.selection import select
+from streams.reading.source_files import select
 from streams.reading.times import Reading, reading_of
 
 ROWS_A_FILE = 2**40
@@ -143,7 +143,7 @@ def recognise(
     UnreadableRecording
         When it is nothing that is known, or two readings fit.
     ObjectNotFound, ObjectRefused, Unavailable
-        As `streams.objects` says.
+        As `streams.object_store` says.
     """
     known.check_name(asked.format)
     reading = reading_of(asked.time_format)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 
-from models import layout
-from models.catalogue import Catalogue
 from models.events import event_hash
-from models.store import Part, Store, StoredEvent, StoredMessage, shard_of
-from streams.topics import Topics
-from tests.models.reference import FLOAT32_LOG2, NOW, Reference, decayed, history_of
+from models.serving.cache import Catalogue
+from models.state import layout
+from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
+from streams.kafka.topics import Topics
+from tests.models.state.reference import FLOAT32_LOG2, NOW, Reference, decayed, history_of
 from tests.stack import Stack
 
 MOST_SHOWN = 50

@@ -21,7 +21,7 @@ from kafka import KafkaProducer
 from kafka.codec import has_lz4, has_snappy, has_zstd
 from kafka.errors import KafkaError
 
-from streams.topics import Topics
+from streams.kafka.topics import Topics
 
 POSTERS = 3
 ORDERED_USERS, FREE_USERS = 240, 160

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from redis import Redis as Client
 
-from streams.topics import Topics, ensure_topics
+from streams.kafka.topics import Topics, ensure_topics
 from tests.drill.load import Load
 from tests.drill.proxy import TcpProxy
 from tests.servers import ROOT, Server, apache_kafka, debian_redis, own_port
@@ -221,7 +221,7 @@ def site(directory: Path, *, seed: int, per_s: float) -> Iterator[Site]:
         )
         closing.callback(stack.stop_all)
         # Compiled once, and not by every process at the same time.
-        compiled = [sys.executable, "-c", "import models.recommender"]
+        compiled = [sys.executable, "-c", "import models.serving.recommender"]
         subprocess.run(compiled, cwd=ROOT, check=True, timeout=900)
         for process in (*one.workers, one.api):
             process.up()

@@ -14,7 +14,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from streams.topics import Topics, topic_ids
+from streams.kafka.topics import Topics, topic_ids
 from tests.drill import faults_kafka, faults_messages, faults_processes, faults_redis
 from tests.drill.audit import MOST_SHOWN, Findings, audit
 from tests.drill.faults import FAULTS, Fault, schedule

@@ -16,14 +16,14 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from api.effects import Effects
+from api.read_your_writes import Effects
 from models.errors import TooManyWaiting, Unavailable
-from models.redis_errors import AWAY_ERRORS
 from models.settings import Settings
-from models.store import Store, connect
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.store import Store, connect
 from models.tokens import Kind, Published, Receipt
-from ops.embedded import start_broker, start_redis
-from streams.topics import ensure_topics
+from ops.embedded_servers import start_broker, start_redis
+from streams.kafka.topics import ensure_topics
 from tests.servers import own_port
 from tests.stack import Redis, Servers, Stack, new_stack
 

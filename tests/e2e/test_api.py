@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from models.metadata import put_users
-from ops.embedded import start_broker
-from streams.topics import ensure_topics
+from models.state.metadata import put_users
+from ops.embedded_servers import start_broker
+from streams.kafka.topics import ensure_topics
 from tests.stack import Servers, Stack, new_stack
 
 

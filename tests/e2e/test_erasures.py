@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.catalogue import Catalogue
-from models.store import Store
+from models.serving.cache import Catalogue
+from models.state.store import Store
 from tests.e2e.test_resilience import applied_by, restore
 from tests.servers import own_port
 from tests.stack import Stack

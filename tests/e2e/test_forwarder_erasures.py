@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.ledger import tracker_waiting
-from models.store import Store
-from streams.dead_letters import letters as dead_letters
-from streams.tracker import Tracker
+from models.state.forwarding_ledger import tracker_waiting
+from models.state.store import Store
+from streams.kafka.dead_letters import letters as dead_letters
+from streams.kafka.tracker import Tracker
 from tests.stack import Stack
-from tests.streams.forwarding import environment
-from tests.streams.personalize_stub import PersonalizeStub
+from tests.streams.forwarding.forwarding_fixtures import environment
+from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 USER = "ada-4f1d7c"
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from streams.dead_letters import letters as dead_letters
-from streams.topics import Topics
+from streams.kafka.dead_letters import letters as dead_letters
+from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.e2e.test_unreadable import applied, click, produce, unreadable
 from tests.stack import Stack
-from tests.streams.forwarding import environment
-from tests.streams.personalize_stub import PersonalizeStub
+from tests.streams.forwarding.forwarding_fixtures import environment
+from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 
 @pytest.fixture

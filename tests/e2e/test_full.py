@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ops.embedded import start_redis
-from streams.topics import ensure_topics
+from ops.embedded_servers import start_redis
+from streams.kafka.topics import ensure_topics
 from tests.servers import debian_redis
 from tests.stack import Redis, Servers, Stack, new_stack
 

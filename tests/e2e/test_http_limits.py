@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as properties
 from hypothesis import strategies as some
 
-from api import connections
+from api.server import connections
 from tests.api_server import Api, Client, api, request, until
 
 MEBIBYTE = 1024 * 1024

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from api.gates import STUCK_S, Gate
+from api.server.admission import STUCK_S, Gate
 from models.errors import Overloaded, Unavailable
-from ops.embedded import Server, start_broker, start_redis
-from streams.topics import ensure_topics
+from ops.embedded_servers import Server, start_broker, start_redis
+from streams.kafka.topics import ensure_topics
 from tests.stack import Redis, Servers, Stack, new_stack
 
 MEBIBYTE = 1024 * 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.topics import ensure_topics
+from streams.kafka.topics import ensure_topics
 from tests.servers import apache_kafka, debian_redis
 from tests.stack import Redis, Servers, Stack, new_stack
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from models.metadata import item_properties, user_properties
-from models.store import Store
-from streams.topics import Topics
-from streams.tracker import Tracker
+from models.state.metadata import item_properties, user_properties
+from models.state.store import Store
+from streams.kafka.topics import Topics
+from streams.kafka.tracker import Tracker
 from tests.stack import Stack
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
-from models.ledger import tracker_counts
-from streams.ends import end_offsets
-from streams.topics import Topics
+from models.state.forwarding_ledger import tracker_counts
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.topics import Topics
 from tests.servers import own_port
 from tests.stack import Stack
-from tests.streams.faulty_proxy import FaultyProxy, at_random
+from tests.streams.agents.faulty_proxy import FaultyProxy, at_random
 
 NOW_S = 1_800_000_000.0
 

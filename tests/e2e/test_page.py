@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.servers import ROOT
 from tests.stack import Stack
-from tests.streams.personalize_stub import PersonalizeStub
+from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 
 def texts(browser: Chrome, selector: str) -> list[str]:

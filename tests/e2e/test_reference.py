@@ -19,8 +19,8 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from api.routes import HOT
-from tests.reference import application, document, operations, resolved
+from api.routes.recommendations import HOT
+from tests.openapi_document import application, document, operations, resolved
 from tests.stack import Stack
 
 Schema = dict[str, Any]

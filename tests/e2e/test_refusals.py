@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.embedded import redis_binary, start_broker
+from ops.embedded_servers import redis_binary, start_broker
 from tests.e2e.test_commands import BARE, children_of, command
 from tests.servers import ROOT, own_port, wait_until
 

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from models import layout
-from models.catalogue import Catalogue
-from models.sessions import unpack_history
-from models.store import Store
-from streams.dead_letters import letters as dead_letters
-from streams.topics import Topics
+from models.serving.cache import Catalogue
+from models.state import layout
+from models.state.histories import unpack_history
+from models.state.store import Store
+from streams.kafka.dead_letters import letters as dead_letters
+from streams.kafka.topics import Topics
 from tests.servers import own_port
 from tests.stack import Redis, Stack
 

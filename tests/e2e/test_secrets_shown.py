@@ -16,11 +16,11 @@ import pytest
 
 from models.errors import RecommenderError
 from models.settings import Settings
-from ops.embedded import redis_binary
+from ops.embedded_servers import redis_binary
 from ops.processes import listens
 from tests.e2e.test_commands import BARE, command
 from tests.servers import ROOT, own_port, wait_until
-from tests.streams.personalize_stub import PersonalizeStub
+from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 SECRET = "Pl4nted"
 START_S = 240.0

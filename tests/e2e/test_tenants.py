@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from models.recommender import Recommender
-from models.store import Store
+from models.serving.recommender import Recommender
+from models.state.store import Store
 from tests.stack import Stack
 
 

@@ -13,10 +13,10 @@ import pytest
 from kafka import KafkaProducer
 
 from models.settings import Settings
-from streams.dead_letters import Truncated
-from streams.dead_letters import letters as dead_letters
-from streams.stretches import messages
-from streams.topics import Topics
+from streams.kafka.dead_letters import Truncated
+from streams.kafka.dead_letters import letters as dead_letters
+from streams.kafka.offset_ranges import messages
+from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.servers import own_port
 from tests.stack import Stack

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
-from models.store import Store, connect
-from ops.embedded import start_redis
+from models.state.store import Store, connect
+from ops.embedded_servers import start_redis
 
 _groups = itertools.count()
 

@@ -20,15 +20,16 @@ from tests.servers import ROOT
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The sources of a small package of the same name."""
     folder = tmp_path / "models"
-    folder.mkdir()
     for name, source in {
-        "compiled": "",
-        "layout": "WINDOW = 200\n",
+        "machine_code": "",
         "errors": "class Wrong(Exception): ...\n",
-        "tables": "from models.compiled import compiled\n",
-        "scores": "from models import layout\nfrom models.compiled import compiled\n"
-        "from models.errors import Wrong\nfrom models.tables import put\n",
+        "arrays": "from models.machine_code import compiled\n",
+        "state/layout": "WINDOW = 200\n",
+        "ranking/top_k": "from models.state import layout\n"
+        "from models.machine_code import compiled\n"
+        "from models.errors import Wrong\nfrom models.arrays import put\n",
     }.items():
+        (folder / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.py").write_text(source)
     monkeypatch.setattr(code_cache, "SOURCES", folder)
     monkeypatch.setattr(code_cache, "BESIDE", folder / "__pycache__" / "machine-code")
@@ -45,18 +46,24 @@ def _forget() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "is_new"),
-    [("scores", True), ("tables", True), ("layout", True), ("compiled", True), ("errors", False)],
+    [
+        ("ranking/top_k", True),
+        ("arrays", True),
+        ("state/layout", True),
+        ("machine_code", True),
+        ("errors", False),
+    ],
 )
 def test_code_is_new_when_what_it_is_made_of_has_changed(
     package: Path, changed: str, is_new: bool
 ) -> None:
     """Constants and functions of other modules are compiled in; classes are not."""
-    before = code_cache.folder_of("models.scores")
+    before = code_cache.folder_of("models.ranking.top_k")
     with (package / f"{changed}.py").open("a") as file:
         file.write("# changed\n")
     _forget()
 
-    assert (code_cache.folder_of("models.scores") != before) is is_new
+    assert (code_cache.folder_of("models.ranking.top_k") != before) is is_new
 
 
 @pytest.mark.usefixtures("package")

@@ -29,7 +29,7 @@ from tests.servers import (
     running,
     wait_until,
 )
-from tests.streams.personalize_stub import PersonalizeStub
+from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 pytestmark = pytest.mark.kafka
 

@@ -19,7 +19,7 @@ import asyncio, logging
 import aiokafka, faust, kafka, uvicorn
 from ops.logs import configure
 configure("worker", "{level}")
-for name in ("aiokafka.cluster", "faust.app", "kafka.net", "uvicorn.error", "streams.steps"):
+for name in ("aiokafka.cluster", "faust.app", "kafka.net", "uvicorn.error", "streams.agents"):
     logger = logging.getLogger(name)
     logger.debug("at %s,\\nand \\x1b[2J", name)
     logger.info("at %s,\\nand \\x1b[2J", name)

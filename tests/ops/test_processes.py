@@ -10,7 +10,7 @@ import pytest
 
 from models.errors import CannotStart
 from ops import processes
-from tests.ops.supervising import DEAF, SLEEPER, is_alive, python, wait_until
+from tests.ops.supervisor_fixtures import DEAF, SLEEPER, is_alive, python, wait_until
 
 ESCAPED = (
     "import subprocess, sys; "
@@ -84,7 +84,7 @@ def test_a_log_is_bounded_while_its_writer_goes_on(tmp_path: Path) -> None:
 def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path, ending: str) -> None:
     """After kill -9, and when a script ends without `stop`."""
     script = (
-        "from pathlib import Path; from ops.embedded import start_broker, start_redis; "
+        "from pathlib import Path; from ops.embedded_servers import start_broker, start_redis; "
         f"folder = Path({str(tmp_path)!r}); "
         "print(start_broker(folder).process.pid, start_redis(folder).process.pid, flush=True); "
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.errors import CannotStart, NotConfigured
-from models.running import announced, located
+from models.running_servers import announced, located
 from models.settings import Settings
-from ops.leftovers import exclusive
+from ops.orphans import exclusive
 from ops.stack import _api_port, _metrics
 
 

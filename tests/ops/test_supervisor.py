@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from models.errors import CannotStart, Unavailable
-from ops.embedded import broker_answers, supervise_broker, supervise_redis
+from ops.embedded_servers import broker_answers, supervise_broker, supervise_redis
 from ops.supervisor import Supervisor
-from tests.ops.supervising import (
+from tests.ops.supervisor_fixtures import (
     SLEEPER,
     is_alive,
     python,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ops.embedded import start_redis
-from tests.personalize.calls import client
-from tests.personalize.control import Control, control_of
-from tests.personalize.jobs import Service, service
+from ops.embedded_servers import start_redis
+from tests.personalize.calls_fixtures import client
+from tests.personalize.control_fixtures import Control, control_of
+from tests.personalize.jobs_fixtures import Service, service
 from tests.stack import Stack
 
 

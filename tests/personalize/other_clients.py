@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.personalize.calls import CREDENTIALS
+from tests.personalize.calls_fixtures import CREDENTIALS
 from tests.servers import ROOT, require, unavailable
 
 CLI_VERSION = "1.46.3"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from api.personalize.auth import SKEW_S, Refused, check_of
 from models.settings import Settings
-from tests.personalize.calls import Caller, campaign, client, serving
+from tests.personalize.calls_fixtures import Caller, campaign, client, serving
 from tests.servers import own_port
 from tests.stack import Servers, Stack, new_stack
 

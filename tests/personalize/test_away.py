@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from models.store import Part, StoredEvent, StoredMessage, shard_of
-from ops.embedded import start_redis
-from tests.personalize.calls import client, serving
-from tests.personalize.control import Control, control_of
+from models.state.store import Part, StoredEvent, StoredMessage, shard_of
+from ops.embedded_servers import start_redis
+from tests.personalize.calls_fixtures import client, serving
+from tests.personalize.control_fixtures import Control, control_of
 from tests.servers import own_port
 
 NAMES = ("c", "r", "unasked")

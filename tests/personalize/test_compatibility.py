@@ -8,7 +8,7 @@ import pytest
 
 from api.personalize.auth import check_of
 from api.personalize.operations import OPERATIONS, operations_table
-from api.personalize.shapes import described
+from api.personalize.service_model import described
 from models.settings import Settings
 from tests.servers import ROOT
 from tests.stack import Stack

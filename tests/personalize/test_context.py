@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.personalize.calls import ACCOUNT, campaign, client
-from tests.personalize.control import INTERACTIONS, schema_text
-from tests.personalize.jobs import Service, csv_text
+from tests.personalize.calls_fixtures import ACCOUNT, campaign, client
+from tests.personalize.control_fixtures import INTERACTIONS, schema_text
+from tests.personalize.jobs_fixtures import Service, csv_text
 
 PHONE, DESKTOP, CONSOLE = ({"DEVICE": device} for device in ("phone", "desktop", "console"))
 EVERYTHING = ["lamp", "tent", "stove", "desk", "chair", "unheard-of"]

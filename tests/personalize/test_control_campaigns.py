@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.personalize.targets import resolve
+from api.personalize.inference_request import resolve
 from models.errors import (
     InvalidInput,
     LimitExceeded,
@@ -15,8 +15,8 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from models.recipes import RECIPES
-from tests.personalize.control import NOW, Control, recipe_arn
+from models.personalize.recipes import RECIPES
+from tests.personalize.control_fixtures import NOW, Control, recipe_arn
 
 EXPLORATION = {"explorationWeight": "0.3", "explorationItemAgeCutOff": "30"}
 SYNCED = {"syncWithLatestSolutionVersion": True}

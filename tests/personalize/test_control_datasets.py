@@ -14,7 +14,7 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from tests.personalize.control import INTERACTIONS, NOW, ROLE, Control, schema_text
+from tests.personalize.control_fixtures import INTERACTIONS, NOW, ROLE, Control, schema_text
 
 
 async def test_a_schema_is_given_back_to_the_letter(control: Control) -> None:

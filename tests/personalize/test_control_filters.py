@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceNotFound
-from tests.personalize.control import NOW, ROLE, Control
+from tests.personalize.control_fixtures import NOW, ROLE, Control
 
 BOUGHT = 'EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("Purchase")'
 

@@ -14,8 +14,8 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from models.resources import PREFIX
-from tests.personalize.control import NOW, Control
+from models.personalize.registry import PREFIX
+from tests.personalize.control_fixtures import NOW, Control
 
 SHOP = "arn:aws:personalize:us-east-1:000000000000:dataset-group/shop"
 

@@ -14,7 +14,7 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from tests.personalize.control import NOW, ROLE, Control
+from tests.personalize.control_fixtures import NOW, ROLE, Control
 
 SOURCE = {"dataLocation": "s3://bucket/rows.csv"}
 INPUT = {"s3DataSource": {"path": "s3://bucket/in.json"}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.personalize.control import OPERATIONS
+from api.personalize.control.operations import OPERATIONS
 from models.errors import (
     InvalidInput,
     InvalidNextToken,
@@ -17,8 +17,8 @@ from models.errors import (
     TooManyTagKeys,
     TooManyTags,
 )
-from models.recipes import RECIPES
-from tests.personalize.control import INTERACTIONS, NOW, ROLE, Control, recipe_arn
+from models.personalize.recipes import RECIPES
+from tests.personalize.control_fixtures import INTERACTIONS, NOW, ROLE, Control, recipe_arn
 
 OF_ONE = {
     "ListTagsForResource": "resourceArn",

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from api.personalize.control import OPERATIONS
+from api.personalize.control.operations import OPERATIONS
 from models.errors import ServiceError
-from models.kinds import KINDS
-from models.resource import indexes_of
-from models.resources import PREFIX, Resources
-from models.statuses import UNFINISHED
-from tests.personalize.control import INTERACTIONS, ROLE, Control, recipe_arn, schema_text
-from tests.personalize.documents import ARN, Documents
+from models.personalize.registry import PREFIX, Resources
+from models.personalize.resource import indexes_of
+from models.personalize.resource_types import KINDS
+from models.personalize.statuses import UNFINISHED
+from tests.personalize.control_fixtures import INTERACTIONS, ROLE, Control, recipe_arn, schema_text
+from tests.personalize.resource_fixtures import ARN, Documents
 
 NAMES = ["a", "b"]
 GROUPS = [f"{ARN}dataset-group/{name}" for name in (*NAMES, "shop")]

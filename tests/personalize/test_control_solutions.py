@@ -14,8 +14,8 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from models.recipes import RECIPES
-from tests.personalize.control import NOW, Control, recipe_arn
+from models.personalize.recipes import RECIPES
+from tests.personalize.control_fixtures import NOW, Control, recipe_arn
 
 CONFIG = {
     "eventValueThreshold": "3.5",

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from models.jobs import Job, Jobs
-from models.resources import Resources
+from models.personalize.job_queue import Job, Jobs
+from models.personalize.registry import Resources
 from models.settings import Settings
-from models.store import connect
-from streams.topics import ensure_topics
-from tests.personalize.calls import client, serving
-from tests.personalize.control import INTERACTIONS, LEASE_S, ROLE, schema_text
+from models.state.store import connect
+from streams.kafka.topics import ensure_topics
+from tests.personalize.calls_fixtures import client, serving
+from tests.personalize.control_fixtures import INTERACTIONS, LEASE_S, ROLE, schema_text
 from tests.stack import PATIENCE_S, embedded_servers, new_stack
 
 METRICS = {"coverage": 0.27, "mean_reciprocal_rank_at_25": 0.04, "precision_at_5": 0.01}

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from models.events import parse_erasure
-from models.metadata import put_items, put_users
 from models.settings import Settings
-from models.store import Part, StoredMessage
-from ops.embedded import Server, start_broker
-from streams.jobs import Runner
-from streams.stretches import messages
-from streams.topics import Topics, ensure_topics
-from streams.tracker import Tracker
-from tests.personalize.control import Control
+from models.state.metadata import put_items, put_users
+from models.state.store import Part, StoredMessage
+from ops.embedded_servers import Server, start_broker
+from streams.jobs.runner import Runner
+from streams.kafka.offset_ranges import messages
+from streams.kafka.topics import Topics, ensure_topics
+from streams.kafka.tracker import Tracker
+from tests.personalize.control_fixtures import Control
 from tests.personalize.test_runner import deletion, events, run_next, runner_of
 
 _numbers = itertools.count()

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from models.served import served as served_list
-from models.store import Store
-from tests.personalize.calls import Caller, campaign
+from models.state.served_lists import served as served_list
+from models.state.store import Store
+from tests.personalize.calls_fixtures import Caller, campaign
 from tests.stack import Stack
 
 Clients = Callable[[str], Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.personalize.calls import ACCOUNT, Caller, campaign, client
+from tests.personalize.calls_fixtures import ACCOUNT, Caller, campaign, client
 from tests.stack import Stack
 
 Clients = Callable[[str], Any]

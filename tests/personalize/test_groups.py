@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.personalize.calls import ACCOUNT, campaign
-from tests.personalize.control import schema_text
+from tests.personalize.calls_fixtures import ACCOUNT, campaign
+from tests.personalize.control_fixtures import schema_text
 from tests.stack import Stack
 
 Clients = Callable[[str], Any]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.personalize.control import INTERACTIONS, schema_text
-from tests.personalize.jobs import PATIENCE_S, START_S, Service, csv_text, ratings, service
-from tests.streams.written import WRITTEN
+from tests.personalize.control_fixtures import INTERACTIONS, schema_text
+from tests.personalize.jobs_fixtures import PATIENCE_S, START_S, Service, csv_text, ratings, service
+from tests.streams.reading.format_samples_fixtures import WRITTEN
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
@@ -44,7 +44,7 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
 def test_other_formats_take_effect(jobs_service: Service, name: str) -> None:
     """By what the format says of its columns, though one may be called as a column of the schema.
 
-    All formats, at every entrance: tests/streams/test_formats.py.
+    All formats, at every entrance: tests/streams/reading/test_formats.py.
     """
     one, written = jobs_service, WRITTEN[name]
     group = f"format-{name}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.personalize.calls import CREDENTIALS, campaign, serving
+from tests.personalize.calls_fixtures import CREDENTIALS, campaign, serving
 from tests.personalize.other_clients import command_line, environment, javascript, parsed, run
 from tests.servers import own_port
 from tests.stack import Stack

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from api.personalize.operations import OPERATIONS
-from api.personalize.shapes import described
+from api.personalize.service_model import described
 from benchmarks.state import fill
 from models.settings import Settings
-from streams.topics import ensure_topics
-from tests.personalize.calls import Answer, Caller, campaign, check_answer, parsed, serving
-from tests.personalize.documents import ARN, Documents
+from streams.kafka.topics import ensure_topics
+from tests.personalize.calls_fixtures import Answer, Caller, campaign, check_answer, parsed, serving
+from tests.personalize.resource_fixtures import ARN, Documents
 from tests.stack import embedded_servers, new_stack
 
 AMOUNTS = [pytest.param(40), pytest.param(1000, marks=pytest.mark.slow)]

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from models import scratch
-from models.metadata import put_items
-from models.store import Part, StoredEvent, StoredMessage, shard_of
-from streams import jobs
-from streams.jobs import Runner
-from streams.objects import Objects
-from streams.work import Outcome, Work
-from tests.personalize.control import ROLE, Control
+from models.personalize import scratch_groups
+from models.state.metadata import put_items
+from models.state.store import Part, StoredEvent, StoredMessage, shard_of
+from streams.jobs import runner as jobs_runner
+from streams.jobs.job import Outcome, Work
+from streams.jobs.runner import Runner
+from streams.object_store import Objects
+from tests.personalize.control_fixtures import ROLE, Control
 
 START_S = 1_700_000_000
 
@@ -95,7 +95,9 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
     """Its metrics are there, and the scratch group is not, even one that was left behind."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
-    await control.context.tenants.redis.hset(scratch.SCRATCH, "scratch.gone", "solution/x/gone")
+    await control.context.tenants.redis.hset(
+        scratch_groups.SCRATCH, "scratch.gone", "solution/x/gone"
+    )
     await control.context.tenants.redis.set("{scratch.gone}:items", "left")
     for n, recipe in enumerate(
         ("aws-user-personalization-v2", "aws-similar-items", "aws-popularity-count")
@@ -110,7 +112,7 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
         assert (metrics["mean_reciprocal_rank_at_25"] > 0) is (n < 2)
         assert 0 < metrics["coverage"] <= 1
     assert await control.context.tenants.redis.keys("{scratch.*") == []
-    assert await control.context.tenants.redis.exists(scratch.SCRATCH) == 0
+    assert await control.context.tenants.redis.exists(scratch_groups.SCRATCH) == 0
 
 
 async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ async def test_how_far_a_job_is_can_be_seen(
         await work.in_thread(telling, work)
         return Outcome()
 
-    monkeypatch.setattr(jobs, "HANDLERS", {"data-deletion-job": busy})
+    monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     control = make_control(job_lease_s=1.0)
     described = await deletion(control, await control.group())
     job = await control.claimed()
@@ -279,7 +281,7 @@ async def test_a_runner_that_ends_leaves_its_job(
         await work.in_thread(for_ever, work)
         return Outcome()
 
-    monkeypatch.setattr(jobs, "HANDLERS", {"data-deletion-job": busy})
+    monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     await deletion(control, await control.group())
     job = await control.claimed()
     task = asyncio.create_task(runner_of(control, tmp_path).run_one(job))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.personalize.runtime import mixed
-from tests.personalize.calls import ACCOUNT, Caller, campaign
+from tests.personalize.calls_fixtures import ACCOUNT, Caller, campaign
 from tests.stack import Stack
 
 Clients = Callable[[str], Any]

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from tests.personalize.control import INTERACTIONS, ROLE, recipe_arn, schema_text
-from tests.personalize.jobs import GENRES, POLL_S, Service, csv_text, ratings
+from tests.personalize.control_fixtures import INTERACTIONS, ROLE, recipe_arn, schema_text
+from tests.personalize.jobs_fixtures import GENRES, POLL_S, Service, csv_text, ratings
 
 METRICS = {
     "coverage",

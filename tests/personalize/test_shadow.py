@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from api.shadow import MOST_WAITING, THREADS, Shadow
-from models.local import Local
+from api.shadow_comparison import MOST_WAITING, THREADS, Shadow
+from models.serving.local import Local
 from models.settings import Settings
-from ops.embedded import start_redis
+from ops.embedded_servers import start_redis
 from tests.buckets import use_aws_environment
-from tests.personalize.calls import campaign, serving
+from tests.personalize.calls_fixtures import campaign, serving
 from tests.servers import own_port
 from tests.stack import PATIENCE_S
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.personalize.shapes import LINEAR, Broken, described
+from api.personalize.service_model import LINEAR, Broken, described
 from models.errors import InvalidInput
-from tests.personalize.documents import Documents
+from tests.personalize.resource_fixtures import Documents
 
 EVENT: dict[str, Any] = {"eventType": "click", "sentAt": 1}
 EVENTS: dict[str, Any] = {"trackingId": "t", "sessionId": "s", "eventList": [EVENT]}

@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from api.personalize.operations import OPERATIONS
-from api.personalize.shapes import described
-from tests.personalize.calls import Answer, Caller, campaign, client, parsed, serving
-from tests.personalize.documents import Documents
+from api.personalize.service_model import described
+from tests.personalize.calls_fixtures import Answer, Caller, campaign, client, parsed, serving
+from tests.personalize.resource_fixtures import Documents
 from tests.servers import own_port
 from tests.stack import Stack
 

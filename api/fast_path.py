@@ -1,0 +1,146 @@
+"""FastAPI, and in front of it the routes that are asked most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
+
+from api.openapi import document
+from api.personalize.protocol import PREFIX, refused
+from api.routes.recommendations import HOT, Answering
+from api.schemas import error_response
+from api.server.origins import Origins
+from api.server.refusals import REFUSED, Refusal
+from api.server.request_metrics import count
+
+METHODS = ("DELETE", "GET", "POST", "PUT")
+
+JSON = (b"content-type", b"application/json")
+
+
+class Front(FastAPI):
+    """The application; answers `HOT` routes itself, and hands all else to FastAPI.
+
+    FastAPI's and Starlette's layers take as long as half a recommendation, and such a route has
+    use for none of them: it reads no body, and its query string is checked by its own schema. What
+    a browser of another origin asks goes through them, for they know what it may be told; who may
+    not ask at all is refused before either.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the application's start and end."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        method = scope["method"]
+        origins: Origins = self.state.origins
+        refusal = origins.refusal(method, headers)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send)
+            return
+        if method == "HEAD":
+            # What GET would answer, without the body.
+            scope, send, method = {**scope, "method": "GET"}, _headed(send), "GET"
+        elif method == "OPTIONS" and not self._is_preflight(headers):
+            await self._tell_methods(scope, receive, send)
+            return
+        answering = HOT.get(scope["path"]) if method == "GET" else None
+        if answering is None or b"origin" in headers:
+            await super().__call__(scope, receive, send)
+        else:
+            await self._answer(answering, scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the schemas of what routes take and answer."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(super().openapi())
+        return self.openapi_schema
+
+    async def _answer(
+        self, answering: Answering, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        started, status = time.perf_counter(), 500
+        try:
+            body = await answering(self.state.services, scope["query_string"], receive)
+        except Exception as error:  # noqa: BLE001  its handler decides, as behind FastAPI
+            response: Response = await self._handler(error)(Request(scope), error)
+            status = response.status_code
+            await response(scope, receive, send)
+        else:
+            status = 200
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": "http.response.start", "status": 200, "headers": [JSON, length]})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            count(scope["path"], status, started=started)
+
+    def _handler(self, error: Exception) -> Callable[[Request, Exception], Any]:
+        """What was registered for the error's class, or the nearest that it derives from."""
+        return next(
+            self.exception_handlers[kind]
+            for kind in type(error).__mro__
+            if kind in self.exception_handlers
+        )
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        REFUSED.labels(refusal.kind.partition("_")[0]).inc()
+        is_aws = is_below(scope["path"], PREFIX)
+        response = refused(refusal) if is_aws else error_response(*refusal)
+        await response(scope, receive, send)
+        count("none", refusal.status, started=started)
+
+    def _is_preflight(self, headers: dict[bytes, bytes]) -> bool:
+        settings = self.state.services.settings
+        return bool(settings.cors_origins) and b"access-control-request-method" in headers
+
+    async def _tell_methods(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        methods = allowed(self, scope)
+        if methods:
+            response = Response(status_code=204, headers={"allow": methods})
+        else:
+            response = error_response(404, "not_found", "Not Found")
+        await response(scope, receive, send)
+        count("none", response.status_code, started=started)
+
+
+def allowed(app: FastAPI, scope: Scope) -> str:
+    """The methods that a path takes, as the header Allow has them; empty for no path."""
+    if scope["path"] == "*":
+        return ", ".join(sorted((*METHODS, "HEAD", "OPTIONS")))
+    if is_below(scope["path"], PREFIX):
+        return "OPTIONS, POST"
+    methods = {
+        method
+        for method in METHODS
+        for route in app.router.routes
+        if route.matches({**scope, "method": method})[0] is Match.FULL
+    }
+    if not methods:
+        return ""
+    return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path is the prefix, or begins with it.
+
+    >>> is_below("/personalize/events", "/personalize"), is_below("/personal", "/personalize")
+    (True, False)
+    """
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+def _headed(send: Send) -> Send:
+    async def headed(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return headed

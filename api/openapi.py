@@ -1,0 +1,141 @@
+"""The OpenAPI document: each route says the structs that it takes and answers, and they are shown.
+
+The structs are those that decode requests and encode answers, so the document cannot say anything
+else. `describes` notes them, and `document` puts them into what FastAPI knows of the routes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from api.query_params import Waiting
+from api.schemas import Error
+
+JSON = "application/json"
+TEMPLATE = "#/components/schemas/{name}"
+
+TAKES = {400: "The request breaks a rule; the message says which."}
+READS_A_BODY = {413: "The body is too large."}
+WAITS = {429: "Too many wait already; Retry-After says when."}
+ASKS_SERVERS = {
+    429: "Too much is under way already; Retry-After says when.",
+    503: "Kafka or Redis does not answer; try again.",
+}
+_STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
+"""By name, what routes take and answer; each registers its own as it is defined."""
+
+
+def describes(
+    answer: type[msgspec.Struct],
+    summary: str,
+    *,
+    status: int = 200,
+    query: type[Waiting] | None = None,
+    body: type[msgspec.Struct] | None = None,
+    example: Mapping[str, Any] | None = None,
+    errors: Mapping[int, str] = ASKS_SERVERS,
+    other: Mapping[int, tuple[type[msgspec.Struct], str]] | None = None,
+) -> dict[str, Any]:
+    """What a route's decorator is told, so that the document describes it.
+
+    Parameters
+    ----------
+    answer
+        What its answers are encoded from.
+    query, body
+        What its query string and its body are decoded to.
+    example
+        A body to begin with.
+    errors
+        By status, why it may answer with an error of the one shape; what follows from `query` and
+        `body` comes by itself.
+    other
+        By status, other structs that it answers, and when.
+    """
+    errors = {
+        **(TAKES | READS_A_BODY if body else {}),
+        **(TAKES | WAITS if query else {}),
+        **errors,
+    }
+    responses: dict[int | str, dict[str, Any]] = {
+        status: _response(answer, _first_line(answer)),
+        **{code: _error(code, text) for code, text in sorted(errors.items())},
+        **{code: _response(*shown) for code, shown in (other or {}).items()},
+        **ANY_ERROR,
+    }
+    extra: dict[str, Any] = {}
+    if query is not None:
+        extra["parameters"] = _parameters(query)
+    if body is not None:
+        content = {"schema": _reference(body)} | ({"example": example} if example else {})
+        extra["requestBody"] = {"required": True, "content": {JSON: content}}
+    return {
+        "summary": summary,
+        "status_code": status,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+def document(known: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with the schemas of all structs that routes named."""
+    _, schemas = msgspec.json.schema_components(_STRUCTS.values(), ref_template=TEMPLATE)
+    shown = {name: _plain(schema) for name, schema in sorted(schemas.items())}
+    # Through JSON, for a default may be a tuple, which a reader of the document calls no array.
+    return known | {"components": {"schemas": msgspec.json.decode(msgspec.json.encode(shown))}}
+
+
+def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
+    _STRUCTS[struct.__name__] = struct
+    return {"$ref": TEMPLATE.format(name=struct.__name__)}
+
+
+def _response(struct: type[msgspec.Struct], text: str) -> dict[str, Any]:
+    return {"description": text, "content": {JSON: {"schema": _reference(struct)}}}
+
+
+def _error(status: int, text: str) -> dict[str, Any]:
+    passes = status in {429, 503}
+    headers = {"retry-after": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return _response(Error, text) | ({"headers": headers} if passes else {})
+
+
+def _first_line(struct: type[msgspec.Struct]) -> str:
+    return inspect.cleandoc(struct.__doc__ or "").partition("\n")[0]
+
+
+ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": _response(Error, "Any other error.")}
+
+
+def _parameters(query: type[Waiting]) -> list[dict[str, Any]]:
+    schema = msgspec.json.schema(query)["$defs"][query.__name__]
+    parameters = []
+    for name, member in _plain(schema)["properties"].items():
+        text = {"description": member.pop("description")} if "description" in member else {}
+        required = name in schema.get("required", ())
+        parameter = {"name": name, "in": "query", "required": required, "schema": member}
+        parameters.append(parameter | text)
+    return parameters
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A struct's schema; what may be left out is not shown as null, which nobody has to send."""
+    required = schema.get("required", ())
+    properties = {
+        name: member if name in required else _without_null(member)
+        for name, member in schema.get("properties", {}).items()
+    }
+    text = inspect.cleandoc(schema.get("description", ""))
+    return schema | {"properties": properties} | ({"description": text} if text else {})
+
+
+def _without_null(member: dict[str, Any]) -> dict[str, Any]:
+    if member.get("default", ...) is not None:
+        return member
+    rest = {name: value for name, value in member.items() if name not in {"default", "anyOf"}}
+    kinds = [kind for kind in member.get("anyOf", ()) if kind != {"type": "null"}]
+    return rest | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})

@@ -1,0 +1,98 @@
+"""Batch jobs: recommendations for, or users for, each line of a file in S3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.config_checks import check_config
+from api.personalize.control.crud import describing, found, listing, new, pending
+from api.personalize.control.solution_versions import trained
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput
+from models.personalize.recipes import recipe_of
+from models.personalize.resource import Resource
+from models.personalize.statuses import CREATE_PENDING
+from models.serving.answers import MAX_RESULTS
+
+DEFAULT_ITEMS = 25
+DEFAULT_USERS = 50
+MAX_USERS = 5_000_000
+TRENDING = "aws-trending-now"
+BATCH = "BATCH_INFERENCE"
+
+
+async def create_batch_inference_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that recommends items for each line of its input."""
+    if request.get("batchInferenceJobMode", BATCH) != BATCH:
+        raise InvalidInput("batchInferenceJobMode THEME_GENERATION is not supported")
+    check_config(request.get("batchInferenceJobConfig", {}))
+    version = await trained(context, request["solutionVersionArn"])
+    recipe = recipe_of(version.data["recipeArn"])
+    if recipe.type == "USER_SEGMENTATION":
+        raise InvalidInput(f"{recipe.arn} segments users: create a batch segment job")
+    if recipe.name == TRENDING:
+        raise InvalidInput(f"{recipe.arn} has no batch recommendations")
+    job = await _job(
+        context,
+        "batch-inference-job",
+        request,
+        version,
+        numResults=_length(request, DEFAULT_ITEMS, MAX_RESULTS),
+        batchInferenceJobMode=BATCH,
+    )
+    return {"batchInferenceJobArn": job}
+
+
+async def create_batch_segment_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that finds the users who want what each line of its input names."""
+    version = await trained(context, request["solutionVersionArn"])
+    recipe = recipe_of(version.data["recipeArn"])
+    if recipe.type != "USER_SEGMENTATION":
+        raise InvalidInput(f"{recipe.arn} recommends items: create a batch inference job")
+    results = _length(request, DEFAULT_USERS, MAX_USERS)
+    job = await _job(context, "batch-segment-job", request, version, numResults=results)
+    return {"batchSegmentJobArn": job}
+
+
+async def _job(
+    context: Context,
+    kind: str,
+    request: dict[str, Any],
+    version: Resource,
+    **more: Any,  # noqa: ANN401  any JSON
+) -> str:
+    """Create a batch job of a version; gives its ARN."""
+    group = version.links[-1]
+    links = [version.path, *version.links]
+    if "filterArn" in request:
+        chosen = await found(context, request["filterArn"], "filter")
+        if chosen.links != (group,):
+            raise InvalidInput(f"{request['filterArn']} is of another dataset group")
+        links.append(chosen.path)
+    source = request["jobInput"]["s3DataSource"]["path"]
+    if source == request["jobOutput"]["s3DataDestination"]["path"]:
+        raise InvalidInput("jobOutput must be another place than jobInput")
+    path = f"{kind}/{request['jobName']}"
+    more["solutionVersionArn"] = context.resources.arn(version.path)
+    job = new(context, path, request, *links, status=CREATE_PENDING, **more)
+    await context.resources.create(job, pending(context, kind))
+    return context.resources.arn(path)
+
+
+def _length(request: dict[str, Any], usual: int, most: int) -> int:
+    """How many results a line is to have; 0 is what is usual."""
+    length: int = request.get("numResults") or usual
+    if not 1 <= length <= most:
+        raise InvalidInput(f"numResults must be from 1 to {most}, not {length}")
+    return length
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateBatchInferenceJob": create_batch_inference_job,
+    "DescribeBatchInferenceJob": describing("batch-inference-job"),
+    "ListBatchInferenceJobs": listing("batch-inference-job"),
+    "CreateBatchSegmentJob": create_batch_segment_job,
+    "DescribeBatchSegmentJob": describing("batch-segment-job"),
+    "ListBatchSegmentJobs": listing("batch-segment-job"),
+}

@@ -1,0 +1,64 @@
+"""What the settings name: a dataset group with its event tracker, and campaigns, always there."""
+
+from __future__ import annotations
+
+import hashlib
+
+from api.personalize.context import Context
+from models.errors import ResourceAlreadyExists
+from models.personalize.resource import Resource
+from models.personalize.statuses import ACTIVE
+from models.settings import Settings
+
+
+def group_path(settings: Settings) -> str:
+    """The path of the group."""
+    return f"dataset-group/{settings.group}"
+
+
+def tracker_path(name: str) -> str:
+    """The path of the event tracker of a name.
+
+    >>> tracker_path("shop")
+    'event-tracker/c67504ea'
+    """
+    return f"event-tracker/{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+async def ensure(context: Context) -> None:
+    """See that the group and its tracker are among the resources, as the settings have them."""
+    resources, settings = context.resources, context.resources.settings
+    now_s = context.services.clock()
+    group, tracker = group_path(settings), tracker_path(settings.group)
+    if await resources.find(group) is None:
+        await _create(context, Resource(group, ACTIVE, now_s, now_s, {"name": settings.group}))
+    found = await resources.find(tracker)
+    if found is None:
+        data = {
+            "name": settings.group,
+            "accountId": settings.personalize_account,
+            "trackingId": settings.tracking_id,
+            "datasetGroupArn": resources.arn(group),
+        }
+        await _create(context, Resource(tracker, ACTIVE, now_s, now_s, data, (group,)))
+    elif found.data["trackingId"] != settings.tracking_id:
+        await resources.change(
+            tracker, lambda old: old.with_data(now_s=now_s, trackingId=settings.tracking_id)
+        )
+
+
+async def _create(context: Context, resource: Resource) -> None:
+    try:
+        await context.resources.create(resource)
+    except ResourceAlreadyExists:
+        return  # another process was first, with the same settings
+
+
+def campaign(context: Context, path: str) -> Resource | None:
+    """The campaign of the settings at a path, or None."""
+    name = path.removeprefix("campaign/")
+    if name == path or name not in context.resources.settings.campaigns:
+        return None
+    config = {"enableMetadataWithRecommendations": True}
+    data = {"name": name, "minProvisionedTPS": 1, "campaignConfig": config}
+    return Resource(path, ACTIVE, 0.0, 0.0, data)

@@ -1,0 +1,117 @@
+"""Campaigns: names under which a solution's recommendations are asked for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from api.personalize.context import Context
+from api.personalize.control import builtin_resources
+from api.personalize.control.config_checks import check_config
+from api.personalize.control.crud import describing, found, listing, new, quota
+from api.personalize.control.solution_versions import trained
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse
+from models.personalize.registry import LATEST
+from models.personalize.resource import Resource
+from models.personalize.resource_types import path_of
+from models.personalize.statuses import ACTIVE
+
+UPDATED = ("minProvisionedTPS", "campaignConfig")
+"""Members that an update may leave as they are."""
+
+
+class Deployed(NamedTuple):
+    """What a campaign stands for: a version, or always the newest of a solution."""
+
+    arn: str
+    links: tuple[str, ...]
+
+
+async def create_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A name for a solution version that is ACTIVE."""
+    path = f"campaign/{request['name']}"
+    if builtin_resources.campaign(context, path) is not None:
+        raise ResourceAlreadyExists(f"{path} is one of RECOMMENDER_CAMPAIGNS")
+    config = request.get("campaignConfig", {})
+    check_config(config)
+    deployed = await _deployed(context, request["solutionVersionArn"], config)
+    campaign = new(
+        context,
+        path,
+        request,
+        *deployed.links,
+        solutionVersionArn=deployed.arn,
+        minProvisionedTPS=request.get("minProvisionedTPS", 1),
+    )
+    await context.resources.create(campaign, quota(context, "campaign", deployed.links[-1]))
+    return {"campaignArn": context.resources.arn(path)}
+
+
+async def update_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Another version or configuration, from the next request on."""
+    campaign = await found(context, request["campaignArn"], "campaign")
+    _refuse_configured(context, campaign)
+    changes = {name: member for name, member in request.items() if name != "campaignArn"}
+    if not changes:
+        raise InvalidInput("there is nothing to update")
+    now_s = context.services.clock()
+    config = changes.get("campaignConfig", campaign.data.get("campaignConfig", {}))
+    check_config(config)
+    arn = changes.get("solutionVersionArn", campaign.data["solutionVersionArn"])
+    deployed = await _deployed(context, arn, config)
+    changes["solutionVersionArn"] = deployed.arn
+
+    def updated(old: Resource) -> Resource:
+        shown = {name: old.data[name] for name in UPDATED if name in old.data}
+        times = {"creationDateTime": now_s, "lastUpdatedDateTime": now_s}
+        update = {**shown, **changes, "status": ACTIVE, **times}
+        return old.hanging_on(*deployed.links).with_data(
+            now_s=now_s, latestCampaignUpdate=update, **changes
+        )
+
+    await context.resources.change(campaign.path, updated)
+    return {"campaignArn": context.resources.arn(campaign.path)}
+
+
+async def delete_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Nobody can ask by this name any more; the solution stays."""
+    campaign = await found(context, request["campaignArn"], "campaign")
+    _refuse_configured(context, campaign)
+    await context.resources.remove(campaign.path)
+    return {}
+
+
+async def _deployed(context: Context, arn: str, config: dict[str, Any]) -> Deployed:
+    """What an ARN stands for in a campaign with a configuration."""
+    is_latest = arn.endswith(LATEST)
+    is_synced = config.get("syncWithLatestSolutionVersion", False)
+    if is_synced and not is_latest:
+        raise InvalidInput(f"syncWithLatestSolutionVersion needs an ARN that ends in {LATEST}")
+    version = await trained(context, arn)
+    solution, group = version.links
+    if is_synced:
+        return Deployed(context.resources.arn(f"{solution}{LATEST}"), (solution, group))
+    return Deployed(context.resources.arn(version.path), (version.path, solution, group))
+
+
+async def _current_version(context: Context, campaign: Resource) -> dict[str, Any]:
+    """The version that a campaign uses now, where it is always the newest."""
+    arn = campaign.data.get("solutionVersionArn", "")
+    if not arn.endswith(LATEST):
+        return {}
+    version = await context.resources.get(path_of(arn))
+    return {"solutionVersionArn": context.resources.arn(version.path)}
+
+
+def _refuse_configured(context: Context, campaign: Resource) -> None:
+    if builtin_resources.campaign(context, campaign.path) is not None:
+        raise ResourceInUse(f"{campaign.path} is one of RECOMMENDER_CAMPAIGNS")
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateCampaign": create_campaign,
+    "DescribeCampaign": describing("campaign", _current_version),
+    "ListCampaigns": listing("campaign"),
+    "UpdateCampaign": update_campaign,
+    "DeleteCampaign": delete_campaign,
+}

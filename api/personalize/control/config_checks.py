@@ -1,0 +1,55 @@
+"""Configurations of campaigns, recommenders and batch jobs: what their shapes do not check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from models.errors import InvalidInput
+from models.personalize.dataset_schemas import dataset_type_of
+
+EXPLORATION: Mapping[str, float] = {"explorationWeight": 1.0, "explorationItemAgeCutOff": 1e6}
+"""What exploration is configured by, each a number from 0 to this, as text."""
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for a member that makes no sense, naming it."""
+    for name, text in config.get("itemExplorationConfig", {}).items():
+        if name not in EXPLORATION:
+            known = " and ".join(EXPLORATION)
+            raise InvalidInput(f"itemExplorationConfig: there is no {name[:60]!r}, only {known}")
+        if not 0 <= number_of(text, f"itemExplorationConfig.{name}") <= EXPLORATION[name]:
+            raise InvalidInput(
+                f"itemExplorationConfig.{name} must be from 0 to {EXPLORATION[name]:g}"
+            )
+    check_columns_config(config)
+
+
+def check_columns_config(config: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` where columns are named of what is no type of dataset."""
+    for columns in config.get("trainingDataConfig", {}).values():
+        for dataset_type in columns:
+            dataset_type_of(dataset_type)
+
+
+def number_of(text: str, where: str) -> float:
+    """The number that a text is.
+
+    Raises
+    ------
+    InvalidInput
+        It is none, or none that can be compared.
+
+    Examples
+    --------
+    >>> number_of("3.5", "eventValueThreshold")
+    3.5
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidInput(f"{where} must be a number, not {text[:60]!r}")
+    return number

@@ -1,0 +1,206 @@
+"""Resources as operations find, describe, list and delete them: the same for every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from botocore.model import ListShape, StructureShape
+
+from api.personalize.context import Context
+from api.personalize.control import builtin_resources
+from api.personalize.control.pagination import LENGTH, position_of, token_of
+from api.personalize.protocol import Operation
+from api.personalize.service_model import described
+from models.errors import InvalidInput, LimitExceeded, TooManyTags
+from models.personalize.registry import Bound
+from models.personalize.resource import Resource, index_name
+from models.personalize.resource_types import KINDS, kind_of, path_of
+from models.personalize.statuses import ACTIVE
+
+Members = Callable[[Context, Resource], Awaitable[dict[str, Any]]]
+
+FOREIGN = frozenset({"roleArn", "kmsKeyArn"})
+"""ARNs that are not of this service."""
+
+CONFIGURED = frozenset({"dataset-group", "event-tracker"})
+
+
+async def found(context: Context, arn: str, kind: str) -> Resource:
+    """The resource of a kind that has an ARN.
+
+    Raises
+    ------
+    InvalidInput, ResourceNotFound
+        It is the ARN of something else, or of nothing.
+    """
+    path = path_of(arn)
+    if kind_of(path) is not KINDS[kind]:
+        raise InvalidInput(f"{arn} is not the ARN of a {kind}")
+    if kind in CONFIGURED:
+        await builtin_resources.ensure(context)
+    return builtin_resources.campaign(context, path) or await context.resources.get(path)
+
+
+def new(
+    context: Context,
+    path: str,
+    request: Mapping[str, Any],
+    *links: str,
+    status: str = ACTIVE,
+    **more: Any,  # noqa: ANN401  any JSON
+) -> Resource:
+    """A resource as a request asks for it, not stored yet.
+
+    Parameters
+    ----------
+    more
+        Members that the request does not have, or has otherwise.
+
+    Raises
+    ------
+    InvalidInput, TooManyTags
+        The request's ARNs are none; its tags may not be.
+    """
+    now_s = context.services.clock()
+    given = {name: member for name, member in request.items() if name != "tags"}
+    data = {name: _canonical(context, name, member) for name, member in (given | more).items()}
+    tags = tags_of(context, request.get("tags", ()))
+    return Resource(path, status, now_s, now_s, data, links, tags)
+
+
+def tags_of(context: Context, tags: list[dict[str, str]] | tuple[()]) -> dict[str, str]:
+    """Tags as they are stored; raises `InvalidInput` or `TooManyTags` for what may not be."""
+    found = {tag["tagKey"]: tag["tagValue"] for tag in tags}
+    if len(found) < len(tags):
+        raise InvalidInput("tags: a key stands there twice")
+    reserved = next((key for key in found if key.lower().startswith("aws:")), None)
+    if reserved is not None:
+        raise InvalidInput(f"tags: {reserved!r} is a key of Amazon's own")
+    check_tags(context, found)
+    return found
+
+
+def check_tags(context: Context, tags: Mapping[str, str]) -> None:
+    """Raise `TooManyTags` for more than a resource may have."""
+    most = context.resources.settings.personalize_quotas["tags"]
+    if len(tags) > most:
+        raise TooManyTags(f"a resource may have {most} tags, not {len(tags)}")
+
+
+def quota(context: Context, kind: str, parent: str = "", *, extra: int = 0) -> Bound:
+    """The bound of how many of a kind there may be, before one more is created."""
+    plural = KINDS[kind].plural
+    most = context.resources.settings.personalize_quotas[plural]
+    where = f" of {context.resources.arn(parent)}" if parent else ""
+    error = LimitExceeded(f"there may be {most} {plural}{where}; RECOMMENDER_PERSONALIZE_QUOTAS")
+    return Bound(index_name(kind, parent), most + extra - 1, error)
+
+
+def pending(context: Context, kind: str, parent: str = "") -> Bound:
+    """The bound of how many jobs of a kind may be unfinished, before one more is created."""
+    most = context.resources.settings.personalize_quotas[f"pending-{KINDS[kind].plural}"]
+    error = LimitExceeded(f"More than {most} resources with PENDING or IN_PROGRESS status")
+    return Bound(index_name(kind, parent, only="unfinished"), most - 1, error)
+
+
+def describing(kind: str, more: Members | None = None) -> Operation:
+    """The operation that describes a resource of a kind.
+
+    Parameters
+    ----------
+    more
+        Members that are not stored with it.
+    """
+    noun, arn_member = KINDS[kind].noun, KINDS[kind].arn_member
+
+    async def describe(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+        resource = await found(context, request[arn_member], kind)
+        members = context.resources.described(resource)
+        if more is not None:
+            members |= await more(context, resource)
+        return {
+            name: shown(shape, members) for name, shape in answer_members(f"Describe{noun}").items()
+        }
+
+    return describe
+
+
+def listing(kind: str, *, must_exist: bool = False) -> Operation:
+    """The operation that lists resources of a kind, a page at a time.
+
+    Parameters
+    ----------
+    must_exist
+        Whether what they are to hang on must be there, or nothing is listed.
+    """
+    operation = f"List{KINDS[kind].noun}s"
+
+    async def list_all(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+        if kind in CONFIGURED:
+            await builtin_resources.ensure(context)
+        parent = _parent(request)
+        if must_exist and parent:
+            await context.resources.get(parent)
+        name, shape = _listed(operation)
+        token_for = f"{kind} {parent}"
+        after = position_of(token_for, request.get("nextToken"))
+        length = request.get("maxResults", LENGTH)
+        page = await context.resources.page(kind, parent, after=after, limit=length + 1)
+        shown_ones = [shown(shape, context.resources.described(one)) for one in page[:length]]
+        answer: dict[str, Any] = {name: shown_ones}
+        if len(page) > length:
+            answer["nextToken"] = token_of(token_for, page[length - 1].number)
+        return answer
+
+    return list_all
+
+
+def deleting(kind: str) -> Operation:
+    """The operation that deletes a resource of a kind, at once."""
+    arn_member = KINDS[kind].arn_member
+
+    async def delete(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+        resource = await found(context, request[arn_member], kind)
+        await context.resources.remove(resource.path)
+        return {}
+
+    return delete
+
+
+def shown(shape: StructureShape, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Those members that a shape has."""
+    return {name: members[name] for name in shape.members if name in members}
+
+
+def answer_members(operation: str) -> Mapping[str, Any]:
+    """The members of an operation's answer, with their shapes."""
+    shape = described()[operation].model.output_shape
+    return {} if shape is None else shape.members
+
+
+def _parent(request: Mapping[str, Any]) -> str:
+    """The path of what listed resources are to hang on; empty: anything."""
+    for kind in KINDS.values():
+        arn = request.get(kind.arn_member)
+        if arn is not None:
+            path = path_of(arn)
+            if kind_of(path) is not kind:
+                raise InvalidInput(f"{arn} is not the ARN of a {kind.name}")
+            return path
+    return ""
+
+
+def _listed(operation: str) -> tuple[str, StructureShape]:
+    """The member of an answer that is the list, and the shape of what it lists."""
+    for name, shape in answer_members(operation).items():
+        if isinstance(shape, ListShape) and isinstance(shape.member, StructureShape):
+            return name, shape.member
+    raise LookupError(operation)
+
+
+def _canonical(context: Context, name: str, member: Any) -> Any:  # noqa: ANN401  any JSON
+    """A member of a request; an ARN as this service gives it out."""
+    if name.endswith("Arn") and name not in FOREIGN:
+        return context.resources.arn(path_of(member))
+    return member

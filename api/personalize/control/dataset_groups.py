@@ -1,0 +1,98 @@
+"""Dataset groups, which are tenants, and the event trackers that lead events to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control import builtin_resources
+from api.personalize.control.crud import describing, found, listing, new, quota
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse, ServiceError
+from models.personalize.registry import Bound
+from models.personalize.resource import Resource, index_name
+from models.personalize.statuses import DELETE_PENDING
+from models.serving.tenants import RESERVED
+
+
+async def create_dataset_group(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A tenant of its own, with nothing in it."""
+    await builtin_resources.ensure(context)
+    name = request["name"]
+    if name == RESERVED:
+        raise InvalidInput(f"no dataset group may have the name {name!r}")
+    if "roleArn" in request and "kmsKeyArn" not in request:
+        raise InvalidInput("a roleArn is for a kmsKeyArn, which is missing")
+    group = new(context, f"dataset-group/{name}", request)
+    # The one of the settings comes on top.
+    await context.resources.create(group, quota(context, "dataset-group", extra=1))
+    await context.tenants.create(name)
+    arn = context.resources.arn(group.path)
+    return {"datasetGroupArn": arn} | {
+        name: member for name, member in request.items() if name == "domain"
+    }
+
+
+async def delete_dataset_group(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Nothing can be created in the group any more; a job erases what is in it, and the group."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    now_s = context.services.clock()
+    await context.resources.change(
+        group.path,
+        lambda old: old.moved(DELETE_PENDING, now_s=now_s),
+        *context.resources.holding(group),
+        claimable_s=now_s,
+    )
+    return {}
+
+
+async def create_event_tracker(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A tracking id; events that carry it are the group's from now on."""
+    resources = context.resources
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    tracking_id = context.services.new_id()
+    tracker = new(
+        context,
+        builtin_resources.tracker_path(request["name"]),
+        request,
+        group.path,
+        trackingId=tracking_id,
+        accountId=resources.settings.personalize_account,
+    )
+    has_one = ResourceAlreadyExists(f"{resources.arn(group.path)} has an event tracker already")
+    # Registered first: of a tracker that was created and leads nowhere, nobody would hear.
+    await context.tenants.register(tracking_id, name_of(group))
+    try:
+        await resources.create(tracker, Bound(index_name("event-tracker", group.path), 0, has_one))
+    except ServiceError:
+        await context.tenants.remove(tracking_id)
+        raise
+    return {"eventTrackerArn": resources.arn(tracker.path), "trackingId": tracking_id}
+
+
+async def delete_event_tracker(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Events with its tracking id are refused from now on; those that took effect stay."""
+    tracker = await found(context, request["eventTrackerArn"], "event-tracker")
+    tracking_id = tracker.data["trackingId"]
+    if tracking_id == context.resources.settings.tracking_id:
+        raise ResourceInUse("this event tracker is the one of RECOMMENDER_TRACKING_ID")
+    await context.tenants.remove(tracking_id)
+    await context.resources.remove(tracker.path)
+    return {}
+
+
+def name_of(group: Resource) -> str:
+    """The name of a dataset group, as `models.serving.tenants` knows it."""
+    return group.path.removeprefix("dataset-group/")
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateDatasetGroup": create_dataset_group,
+    "DescribeDatasetGroup": describing("dataset-group"),
+    "ListDatasetGroups": listing("dataset-group"),
+    "DeleteDatasetGroup": delete_dataset_group,
+    "CreateEventTracker": create_event_tracker,
+    "DescribeEventTracker": describing("event-tracker"),
+    "ListEventTrackers": listing("event-tracker"),
+    "DeleteEventTracker": delete_event_tracker,
+}

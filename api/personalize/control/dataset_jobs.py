@@ -1,0 +1,79 @@
+"""Data in and out of datasets, and out for good: jobs of import, export and deletion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.crud import describing, found, listing, new, pending
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceInUse
+from models.personalize.registry import Bound
+from models.personalize.resource import index_name
+from models.personalize.statuses import CREATE_PENDING, PENDING
+
+
+async def create_dataset_import_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that reads rows of a dataset out of S3; one at a time for each dataset."""
+    dataset = await found(context, request["datasetArn"], "dataset")
+    _location(request)
+    job = new(
+        context,
+        f"dataset-import-job/{request['jobName']}",
+        request,
+        dataset.path,
+        dataset.links[0],
+        status=CREATE_PENDING,
+        importMode=request.get("importMode", "FULL"),
+    )
+    under_way = index_name("dataset-import-job", dataset.path, only="unfinished")
+    error = ResourceInUse(f"another import into {request['datasetArn']} is under way")
+    await context.resources.create(
+        job, Bound(under_way, 0, error), pending(context, "dataset-import-job")
+    )
+    return {"datasetImportJobArn": context.resources.arn(job.path)}
+
+
+async def create_dataset_export_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that writes a dataset's rows to S3."""
+    dataset = await found(context, request["datasetArn"], "dataset")
+    job = new(
+        context,
+        f"dataset-export-job/{request['jobName']}",
+        request,
+        dataset.path,
+        dataset.links[0],
+        status=CREATE_PENDING,
+        ingestionMode=request.get("ingestionMode", "PUT"),
+    )
+    await context.resources.create(job, pending(context, "dataset-export-job"))
+    return {"datasetExportJobArn": context.resources.arn(job.path)}
+
+
+async def create_data_deletion_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that erases the users that a file in S3 names from a dataset group."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    _location(request)
+    path = f"data-deletion-job/{request['jobName']}"
+    job = new(context, path, request, group.path, status=PENDING)
+    await context.resources.create(job, pending(context, "data-deletion-job", group.path))
+    return {"dataDeletionJobArn": context.resources.arn(path)}
+
+
+def _location(request: dict[str, Any]) -> None:
+    """Raise `InvalidInput` for a source that names no place, which its shape allows."""
+    if "dataLocation" not in request["dataSource"]:
+        raise InvalidInput("dataSource.dataLocation is missing")
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateDatasetImportJob": create_dataset_import_job,
+    "DescribeDatasetImportJob": describing("dataset-import-job"),
+    "ListDatasetImportJobs": listing("dataset-import-job"),
+    "CreateDatasetExportJob": create_dataset_export_job,
+    "DescribeDatasetExportJob": describing("dataset-export-job"),
+    "ListDatasetExportJobs": listing("dataset-export-job"),
+    "CreateDataDeletionJob": create_data_deletion_job,
+    "DescribeDataDeletionJob": describing("data-deletion-job"),
+    "ListDataDeletionJobs": listing("data-deletion-job"),
+}

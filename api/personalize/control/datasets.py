@@ -1,0 +1,118 @@
+"""Schemas and datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.crud import deleting, describing, found, listing, new, quota
+from api.personalize.control.dataset_groups import name_of
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceInUse
+from models.personalize.dataset_schemas import (
+    check_columns,
+    check_replacement,
+    contextual,
+    dataset_type_of,
+    parse_schema,
+)
+from models.personalize.registry import Bound
+from models.personalize.resource import Resource, index_name
+from models.personalize.statuses import ACTIVE
+
+
+async def create_schema(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A schema that is one; whether it fits a type of dataset shows when one is created."""
+    parse_schema(request["schema"])
+    schema = new(context, f"schema/{request['name']}", request)
+    await context.resources.create(schema, quota(context, "schema"))
+    return {"schemaArn": context.resources.arn(schema.path)}
+
+
+async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """An empty dataset of a group; there is one of each type at most."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    schema = await found(context, request["schemaArn"], "schema")
+    dataset_type = dataset_type_of(request["datasetType"])
+    _check(schema, dataset_type, group)
+    # Again, for whoever created the group may have been interrupted.
+    await context.tenants.create(name_of(group))
+    path = f"dataset/{name_of(group)}/{dataset_type}"
+    dataset = new(context, path, request, group.path, schema.path, datasetType=dataset_type)
+    await context.resources.create(dataset)
+    await _name_columns(context, path)
+    return {"datasetArn": context.resources.arn(path)}
+
+
+async def update_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Another schema for a dataset, if what was imported under the old one still fits."""
+    resources, now_s = context.resources, context.services.clock()
+    dataset = await found(context, request["datasetArn"], "dataset")
+    schema = await found(context, request["schemaArn"], "schema")
+    group, old_schema = [await resources.get(link) for link in dataset.links]
+    _check(schema, dataset.data["datasetType"], group)
+    check_replacement(parse_schema(old_schema.data["schema"]), parse_schema(schema.data["schema"]))
+    schema_arn = resources.arn(schema.path)
+    update = {
+        "schemaArn": schema_arn,
+        "status": ACTIVE,
+        "creationDateTime": now_s,
+        "lastUpdatedDateTime": now_s,
+    }
+
+    def updated(old: Resource) -> Resource:
+        if old.links != dataset.links:
+            raise ResourceInUse("the dataset's schema is being changed by another")
+        return old.hanging_on(group.path, schema.path).with_data(
+            now_s=now_s, schemaArn=schema_arn, latestDatasetUpdate=update
+        )
+
+    importing = index_name("dataset-import-job", dataset.path, only="unfinished")
+    await resources.change(
+        dataset.path, updated, Bound(importing, 0, ResourceInUse("an import is under way"))
+    )
+    await _name_columns(context, dataset.path)
+    return {"datasetArn": resources.arn(dataset.path)}
+
+
+async def delete_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The dataset and its ended jobs go; what it brought stays until the group is deleted."""
+    dataset = await found(context, request["datasetArn"], "dataset")
+    training = index_name("solution-version", dataset.links[0], only="unfinished")
+    error = ResourceInUse("a solution version of the dataset group is being created")
+    await context.resources.remove(dataset.path, Bound(training, 0, error))
+    if dataset.data["datasetType"] == "INTERACTIONS":
+        group = await context.resources.get(dataset.links[0])
+        await context.tenants.name_columns(name_of(group), ())
+    return {}
+
+
+async def _name_columns(context: Context, path: str) -> None:
+    """Let a group's contextual columns be those of its interactions, as they are stored now."""
+    dataset = await context.resources.get(path)
+    if dataset.data["datasetType"] == "INTERACTIONS":
+        group, schema = [await context.resources.get(link) for link in dataset.links]
+        columns = contextual(parse_schema(schema.data["schema"]))
+        await context.tenants.name_columns(name_of(group), columns)
+
+
+def _check(schema: Resource, dataset_type: str, group: Resource) -> None:
+    """Raise `InvalidInput` for a schema that does not fit a type of dataset in a group."""
+    domain, of_schema = group.data.get("domain"), schema.data.get("domain")
+    if domain != of_schema:
+        theirs, its = domain or "none", of_schema or "none"
+        raise InvalidInput(f"the schema is of domain {its}, the dataset group of {theirs}")
+    check_columns(parse_schema(schema.data["schema"]), dataset_type, domain)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateSchema": create_schema,
+    "DescribeSchema": describing("schema"),
+    "ListSchemas": listing("schema"),
+    "DeleteSchema": deleting("schema"),
+    "CreateDataset": create_dataset,
+    "DescribeDataset": describing("dataset"),
+    "ListDatasets": listing("dataset"),
+    "UpdateDataset": update_dataset,
+    "DeleteDataset": delete_dataset,
+}

@@ -1,0 +1,90 @@
+"""Metric attributions: what is to be counted of events, by what recommended the items."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.crud import deleting, describing, found, listing, new, quota
+from api.personalize.control.pagination import page_of
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceAlreadyExists
+from models.personalize.resource import Resource
+
+MAX_METRICS = 10
+
+_EXPRESSION = re.compile(
+    r"SAMPLECOUNT\(\s*\)|SUM\(\s*Items\.[A-Za-z_][A-Za-z0-9_]*\s*\)", re.IGNORECASE
+)
+
+Metrics = list[dict[str, str]]
+
+
+async def create_metric_attribution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """What is to be counted in a dataset group."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    metrics = _checked([], request["metrics"])
+    path = f"metric-attribution/{request['name']}"
+    attribution = new(context, path, request, group.path, metrics=metrics)
+    await context.resources.create(attribution, quota(context, "metric-attribution", group.path))
+    return {"metricAttributionArn": context.resources.arn(path)}
+
+
+async def update_metric_attribution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Metrics are removed by name, then others added; or what is counted goes elsewhere."""
+    if "metricAttributionArn" not in request:
+        raise InvalidInput("metricAttributionArn is missing")
+    attribution = await found(context, request["metricAttributionArn"], "metric-attribution")
+    now_s = context.services.clock()
+    removed = frozenset(request.get("removeMetrics", ()))
+
+    def updated(old: Resource) -> Resource:
+        kept = [metric for metric in old.data["metrics"] if metric["metricName"] not in removed]
+        return old.with_data(
+            now_s=now_s,
+            metrics=_checked(kept, request.get("addMetrics", [])),
+            metricsOutputConfig=request.get("metricsOutputConfig"),
+        )
+
+    await context.resources.change(attribution.path, updated)
+    return {"metricAttributionArn": context.resources.arn(attribution.path)}
+
+
+async def list_metric_attribution_metrics(
+    context: Context, request: dict[str, Any]
+) -> dict[str, Any]:
+    """What a metric attribution counts."""
+    if "metricAttributionArn" not in request:
+        raise InvalidInput("metricAttributionArn is missing")
+    attribution = await found(context, request["metricAttributionArn"], "metric-attribution")
+    page, more = page_of(attribution.data["metrics"], attribution.path, request)
+    return {"metrics": list(page), **more}
+
+
+def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
+    """Metrics with others added; raises what Personalize has for those that may not be."""
+    names = {metric["metricName"] for metric in metrics}
+    for metric in added:
+        name = metric["metricName"]
+        if name in names:
+            raise ResourceAlreadyExists(f"the metric {name} already exists")
+        if not _EXPRESSION.fullmatch(metric["expression"].strip()):
+            raise InvalidInput(
+                f"the expression of {name} must be SUM(Items.<column>) or SAMPLECOUNT()"
+            )
+        names.add(name)
+    if len(names) > MAX_METRICS:
+        raise InvalidInput(f"a metric attribution has {MAX_METRICS} metrics at most")
+    return [*metrics, *added]
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateMetricAttribution": create_metric_attribution,
+    "DescribeMetricAttribution": describing("metric-attribution"),
+    "ListMetricAttributions": listing("metric-attribution"),
+    "ListMetricAttributionMetrics": list_metric_attribution_metrics,
+    "UpdateMetricAttribution": update_metric_attribution,
+    "DeleteMetricAttribution": deleting("metric-attribution"),
+}

@@ -1,0 +1,99 @@
+"""Recipes, and the algorithms and feature transformations that are theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.pagination import page_of
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceNotFound
+from models.personalize.recipes import ARN, RECIPES, Recipe, recipe_of
+from models.personalize.resource_types import path_of
+from models.personalize.statuses import ACTIVE
+
+SINCE_S = 1_560_124_800.0
+"""Since when every recipe is there: June 2019, when the first of them came."""
+
+
+async def list_recipes(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """All recipes, or those of a domain."""
+    domain = request.get("domain")
+    recipes = [recipe for recipe in RECIPES.values() if domain in {None, recipe.domain}]
+    page, more = page_of(recipes, f"recipes {domain}", request)
+    return {"recipes": [_summary(recipe) for recipe in page], **more}
+
+
+async def describe_recipe(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with its type and what it recommends."""
+    recipe = recipe_of(request["recipeArn"])
+    description = recipe.description
+    if recipe.event_type:
+        description += f" Above all by {recipe.event_type} events."
+    members = {
+        **_summary(recipe),
+        "recipeType": recipe.type,
+        "description": description,
+        "algorithmArn": f"{ARN}algorithm/{recipe.name}",
+        "featureTransformationArn": f"{ARN}feature-transformation/{recipe.name}",
+    }
+    members.pop("domain", None)
+    return {"recipe": members}
+
+
+async def describe_algorithm(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The name of a recipe's algorithm; it has no parameters of its own to tune."""
+    arn = request["algorithmArn"]
+    return {
+        "algorithm": {
+            "name": _of_recipe(arn, "algorithm").name,
+            "algorithmArn": arn,
+            "defaultHyperParameters": {},
+            "creationDateTime": SINCE_S,
+            "lastUpdatedDateTime": SINCE_S,
+        }
+    }
+
+
+async def describe_feature_transformation(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The name of a recipe's feature transformation; it takes no parameters."""
+    arn = request["featureTransformationArn"]
+    return {
+        "featureTransformation": {
+            "name": _of_recipe(arn, "feature-transformation").name,
+            "featureTransformationArn": arn,
+            "defaultParameters": {},
+            "status": ACTIVE,
+            "creationDateTime": SINCE_S,
+            "lastUpdatedDateTime": SINCE_S,
+        }
+    }
+
+
+def _summary(recipe: Recipe) -> dict[str, Any]:
+    members = {
+        "name": recipe.name,
+        "recipeArn": recipe.arn,
+        "status": ACTIVE,
+        "creationDateTime": SINCE_S,
+        "lastUpdatedDateTime": SINCE_S,
+    }
+    return members if recipe.domain is None else {**members, "domain": recipe.domain}
+
+
+def _of_recipe(arn: str, kind: str) -> Recipe:
+    """The recipe that something of this kind with an ARN belongs to."""
+    found, _, name = path_of(arn).partition("/")
+    if found != kind:
+        raise InvalidInput(f"{arn} is not the ARN of a {kind}")
+    if name not in RECIPES:
+        raise ResourceNotFound(f"{arn} does not exist")
+    return RECIPES[name]
+
+
+OPERATIONS: dict[str, Operation] = {
+    "ListRecipes": list_recipes,
+    "DescribeRecipe": describe_recipe,
+    "DescribeAlgorithm": describe_algorithm,
+    "DescribeFeatureTransformation": describe_feature_transformation,
+}

@@ -1,0 +1,96 @@
+"""Recommenders: use cases of a domain, which need no solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.config_checks import check_config
+from api.personalize.control.crud import deleting, describing, found, listing, new, quota
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput
+from models.personalize.recipes import recipe_of
+from models.personalize.resource import Resource
+from models.personalize.statuses import (
+    ACTIVE,
+    INACTIVE,
+    START_IN_PROGRESS,
+    START_PENDING,
+    STOP_IN_PROGRESS,
+    STOP_PENDING,
+)
+
+
+async def create_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A recommender of a group of a domain, by a recipe of that domain."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    recipe, domain = recipe_of(request["recipeArn"]), group.data.get("domain")
+    if recipe.domain is None:
+        raise InvalidInput(f"{recipe.arn} is for solutions; recommenders use recipes of a domain")
+    if recipe.domain != domain:
+        raise InvalidInput(
+            f"{recipe.arn} is of the domain {recipe.domain}, the group of {domain or 'none'}"
+        )
+    config = request.get("recommenderConfig", {})
+    check_config(config)
+    recommender = new(
+        context,
+        f"recommender/{request['name']}",
+        request,
+        group.path,
+        recommenderConfig={"minRecommendationRequestsPerSecond": 1, **config},
+    )
+    await context.resources.create(recommender, quota(context, "recommender", group.path))
+    return {"recommenderArn": context.resources.arn(recommender.path)}
+
+
+async def update_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Another configuration, from the next request on."""
+    now_s, config = context.services.clock(), request["recommenderConfig"]
+    check_config(config)
+
+    def updated(old: Resource) -> Resource:
+        merged = {**old.data["recommenderConfig"], **config}
+        update = {
+            "recommenderConfig": merged,
+            "status": old.status,
+            "creationDateTime": now_s,
+            "lastUpdatedDateTime": now_s,
+        }
+        return old.with_data(now_s=now_s, recommenderConfig=merged, latestRecommenderUpdate=update)
+
+    return await _changed(context, request, updated)
+
+
+async def start_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A recommender that was stopped answers again."""
+    now_s = context.services.clock()
+    ways = (START_PENDING, START_IN_PROGRESS, ACTIVE)
+    return await _changed(context, request, lambda old: old.moved(*ways, now_s=now_s))
+
+
+async def stop_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A recommender answers no more until it is started."""
+    now_s = context.services.clock()
+    ways = (STOP_PENDING, STOP_IN_PROGRESS, INACTIVE)
+    return await _changed(context, request, lambda old: old.moved(*ways, now_s=now_s))
+
+
+async def _changed(
+    context: Context, request: dict[str, Any], edit: Callable[[Resource], Resource]
+) -> dict[str, Any]:
+    recommender = await found(context, request["recommenderArn"], "recommender")
+    await context.resources.change(recommender.path, edit)
+    return {"recommenderArn": context.resources.arn(recommender.path)}
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateRecommender": create_recommender,
+    "DescribeRecommender": describing("recommender"),
+    "ListRecommenders": listing("recommender"),
+    "UpdateRecommender": update_recommender,
+    "StartRecommender": start_recommender,
+    "StopRecommender": stop_recommender,
+    "DeleteRecommender": deleting("recommender"),
+}

@@ -1,0 +1,123 @@
+"""Versions of solutions: each is a job of training, and what it measured."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.crud import describing, found, listing, new, pending, quota
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, ResourceInUse, ResourceNotFound
+from models.personalize.job_queue import Jobs
+from models.personalize.registry import LATEST
+from models.personalize.resource import Resource
+from models.personalize.resource_types import path_of
+from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
+
+UPDATABLE = ("user-personalization", "hrnn-coldstart")
+"""Recipes that can be trained on what is new only."""
+
+COPIED = (
+    "performHPO",
+    "performAutoML",
+    "performIncrementalUpdate",
+    "recipeArn",
+    "eventType",
+    "datasetGroupArn",
+    "solutionConfig",
+)
+"""Members of a solution that a version keeps as they were when it was created."""
+
+
+async def create_solution_version(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that trains and measures what the solution says."""
+    solution = await found(context, request["solutionArn"], "solution")
+    mode = request.get("trainingMode", "FULL")
+    await _check_mode(context, solution, mode)
+    name = request.get("name")
+    # A name says which version is meant, so that a second of that name is one too many.
+    unique = f"{solution.path}/{name}" if name else context.services.new_id()
+    digest = hashlib.blake2b(unique.encode(), digest_size=4).hexdigest()
+    version = new(
+        context,
+        f"{solution.path}/{digest}",
+        request,
+        solution.path,
+        solution.links[0],
+        status=CREATE_PENDING,
+        trainingMode=mode,
+        trainingType="MANUAL",
+        **{member: solution.data[member] for member in COPIED if member in solution.data},
+    )
+    await context.resources.create(
+        version,
+        quota(context, "solution-version", solution.path),
+        pending(context, "solution-version"),
+    )
+    return {"solutionVersionArn": context.resources.arn(version.path)}
+
+
+async def stop_solution_version_creation(
+    context: Context, request: dict[str, Any]
+) -> dict[str, Any]:
+    """Training ends at once where it has not begun, or as soon as who trains notices."""
+    version = await found(context, request["solutionVersionArn"], "solution-version")
+    await Jobs(context.resources).stop(version.path, now_s=context.services.clock())
+    return {}
+
+
+async def get_solution_metrics(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """What training measured."""
+    version = await trained(context, request["solutionVersionArn"])
+    return {
+        "solutionVersionArn": context.resources.arn(version.path),
+        "metrics": version.hidden.get("metrics", {}),
+    }
+
+
+async def trained(context: Context, arn: str) -> Resource:
+    """The version that an ARN means, or the newest that is ACTIVE of `<solution>/$LATEST`.
+
+    Raises
+    ------
+    ResourceInUse
+        It is not ACTIVE yet; trying again later may help.
+    InvalidInput
+        It will never be.
+    """
+    path = path_of(arn)
+    solution, is_latest, _ = path.partition(LATEST)
+    if is_latest:
+        await found(context, context.resources.arn(solution), "solution")
+        try:
+            return await context.resources.get(path)
+        except ResourceNotFound as error:
+            text = f"{context.resources.arn(solution)} has no version that is ACTIVE"
+            raise ResourceInUse(text) from error
+    version = await found(context, arn, "solution-version")
+    if version.status in UNFINISHED:
+        raise ResourceInUse(f"{arn} is {version.status}, not ACTIVE")
+    if version.status != ACTIVE:
+        raise InvalidInput(f"{arn} is {version.status}: {version.failure_reason}")
+    return version
+
+
+async def _check_mode(context: Context, solution: Resource, mode: str) -> None:
+    if mode == "AUTOTRAIN":
+        raise InvalidInput("AUTOTRAIN is the mode of versions that are created by a schedule")
+    if mode == "FULL":
+        return
+    recipe = solution.data.get("recipeArn", "")
+    if not any(name in recipe for name in UPDATABLE):
+        raise InvalidInput(f"trainingMode UPDATE is for recipes of {' and '.join(UPDATABLE)}")
+    await trained(context, context.resources.arn(f"{solution.path}{LATEST}"))
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateSolutionVersion": create_solution_version,
+    "DescribeSolutionVersion": describing("solution-version"),
+    "ListSolutionVersions": listing("solution-version", must_exist=True),
+    "StopSolutionVersionCreation": stop_solution_version_creation,
+    "GetSolutionMetrics": get_solution_metrics,
+}

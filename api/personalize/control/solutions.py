@@ -1,0 +1,138 @@
+"""Solutions: a recipe and how it is to be trained; their versions are in `versions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.personalize.context import Context
+from api.personalize.control.config_checks import check_columns_config, number_of
+from api.personalize.control.crud import (
+    answer_members,
+    deleting,
+    describing,
+    found,
+    listing,
+    new,
+    quota,
+    shown,
+)
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput
+from models.personalize.recipes import recipe_of
+from models.personalize.resource import Resource, index_name
+from models.personalize.statuses import ACTIVE
+
+SERVED = frozenset(
+    {
+        "USER_PERSONALIZATION",
+        "RELATED_ITEMS",
+        "POPULAR_ITEMS",
+        "PERSONALIZED_RANKING",
+        "USER_SEGMENTATION",
+    }
+)
+"""Types of recipes that solutions may have."""
+
+
+async def create_solution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A recipe, or the choice among several by what they measure, and how to train it."""
+    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    is_chosen = request.get("performAutoML", False)
+    if is_chosen == ("recipeArn" in request):
+        raise InvalidInput("give either a recipeArn or performAutoML")
+    if not is_chosen:
+        _check_recipe(request["recipeArn"])
+    _check_config(request.get("solutionConfig", {}))
+    solution = new(
+        context,
+        f"solution/{request['name']}",
+        request,
+        group.path,
+        performAutoML=is_chosen,
+        performHPO=request.get("performHPO", is_chosen),
+        performAutoTraining=request.get("performAutoTraining", True),
+        performIncrementalUpdate=request.get("performIncrementalUpdate", False),
+    )
+    await context.resources.create(solution, quota(context, "solution", group.path))
+    return {"solutionArn": context.resources.arn(solution.path)}
+
+
+async def update_solution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Another schedule of training, or other events to train on."""
+    solution = await found(context, request["solutionArn"], "solution")
+    now_s = context.services.clock()
+    switches: dict[str, Any] = {
+        name: request[name]
+        for name in ("performAutoTraining", "performIncrementalUpdate")
+        if name in request
+    }
+    config = request.get("solutionUpdateConfig", {})
+    if not switches and not config:
+        raise InvalidInput("there is nothing to update")
+    _check_config(config)
+    update: dict[str, Any] = {
+        **switches,
+        "solutionUpdateConfig": config,
+        "status": ACTIVE,
+        "creationDateTime": now_s,
+        "lastUpdatedDateTime": now_s,
+    }
+
+    def updated(old: Resource) -> Resource:
+        merged = {**old.data.get("solutionConfig", {}), **config}
+        return old.with_data(
+            now_s=now_s, solutionConfig=merged, latestSolutionUpdate=update, **switches
+        )
+
+    await context.resources.change(solution.path, updated)
+    return {"solutionArn": context.resources.arn(solution.path)}
+
+
+async def _of_versions(context: Context, solution: Resource) -> dict[str, Any]:
+    """What a solution's versions say of it: which is the latest, and which recipe was chosen."""
+    resources = context.resources
+    members: dict[str, Any] = {}
+    latest = await resources.newest(index_name("solution-version", solution.path))
+    if latest is not None:
+        shape = answer_members("DescribeSolution")["solution"].members["latestSolutionVersion"]
+        members["latestSolutionVersion"] = shown(shape, resources.described(latest))
+    if solution.data["performAutoML"]:
+        trained = await resources.newest(
+            index_name("solution-version", solution.path, only="active")
+        )
+        if trained is not None and "recipeArn" in trained.data:
+            members["autoMLResult"] = {"bestRecipeArn": trained.data["recipeArn"]}
+    return members
+
+
+def _check_recipe(arn: str) -> None:
+    recipe = recipe_of(arn)
+    if recipe.domain is not None:
+        raise InvalidInput(f"{arn} is for recommenders of the domain {recipe.domain}")
+    if recipe.type not in SERVED:
+        raise InvalidInput(f"{arn} is not supported: it is of type {recipe.type}")
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for what the shape of a configuration allows and makes no sense."""
+    if "eventValueThreshold" in config:
+        number_of(config["eventValueThreshold"], "solutionConfig.eventValueThreshold")
+    for arn in config.get("autoMLConfig", {}).get("recipeList", ()):
+        _check_recipe(arn)
+        if recipe_of(arn).type != "USER_PERSONALIZATION":
+            raise InvalidInput(f"{arn} is not of type USER_PERSONALIZATION")
+    resources = config.get("hpoConfig", {}).get("hpoResourceConfig", {})
+    for name, text in resources.items():
+        if number_of(text, f"hpoResourceConfig.{name}") < 1:
+            raise InvalidInput(f"hpoResourceConfig.{name} must be 1 or more")
+    check_columns_config(config)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateSolution": create_solution,
+    "DescribeSolution": describing("solution", _of_versions),
+    "ListSolutions": listing("solution"),
+    "UpdateSolution": update_solution,
+    "DeleteSolution": deleting("solution"),
+}

@@ -1,0 +1,69 @@
+"""Tags of resources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from api.personalize.context import Context
+from api.personalize.control.crud import check_tags, found, tags_of
+from api.personalize.protocol import Operation
+from models.errors import InvalidInput, TooManyTagKeys
+from models.personalize.resource import Resource
+from models.personalize.resource_types import kind_of, path_of
+
+UNTAGGED = frozenset({"schema", "metric-attribution"})
+"""Kinds that cannot be created with tags, and have none."""
+
+
+async def tag_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The tags are added; one whose key is there already takes its place."""
+    resource = await _tagged(context, request["resourceArn"])
+    added = tags_of(context, request["tags"])
+
+    def tagged(old: Resource) -> Resource:
+        tags = {**old.tags, **added}
+        check_tags(context, tags)
+        return msgspec.structs.replace(old, tags=tags)
+
+    await context.resources.change(resource.path, tagged)
+    return {}
+
+
+async def untag_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The tags of these keys are gone, if they were there."""
+    resource = await _tagged(context, request["resourceArn"])
+    keys = frozenset(request["tagKeys"])
+    most = context.resources.settings.personalize_quotas["tags"]
+    if len(keys) > most:
+        raise TooManyTagKeys(f"a resource has {most} tags at most; these are {len(keys)} keys")
+
+    def untagged(old: Resource) -> Resource:
+        tags = {key: tag for key, tag in old.tags.items() if key not in keys}
+        return msgspec.structs.replace(old, tags=tags)
+
+    await context.resources.change(resource.path, untagged)
+    return {}
+
+
+async def list_tags_for_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """All tags of a resource, by their keys."""
+    resource = await _tagged(context, request["resourceArn"])
+    return {
+        "tags": [{"tagKey": key, "tagValue": tag} for key, tag in sorted(resource.tags.items())]
+    }
+
+
+async def _tagged(context: Context, arn: str) -> Resource:
+    kind = kind_of(path_of(arn))
+    if kind is None or kind.name in UNTAGGED:
+        raise InvalidInput(f"{arn} is not the ARN of what can have tags")
+    return await found(context, arn, kind.name)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "TagResource": tag_resource,
+    "UntagResource": untag_resource,
+    "ListTagsForResource": list_tags_for_resource,
+}

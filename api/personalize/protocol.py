@@ -1,0 +1,210 @@
+"""The wire: requests of AWS clients in, answers and modelled errors out.
+
+Three services at one address. `personalize-events` and `personalize-runtime` speak rest-json, and
+are told apart by their paths; `personalize` speaks JSON 1.1, and names its operation in a header.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.outages import OUTAGES
+from api.personalize.auth import Check, Refused
+from api.personalize.context import Context
+from api.personalize.service_model import Described, described
+from api.schemas import RETRY_AFTER_S
+from api.server.refusals import Refusal
+from api.server.request_metrics import CLIENT_CLOSED
+from models.errors import InvalidInput, MessageRefused, Overloaded, ServiceError, Unavailable
+from models.state.redis_errors import AWAY_ERRORS
+
+LOG = logging.getLogger(__name__)
+
+PREFIX = "/personalize"
+"""Where the three services are; no path with more behind it is theirs."""
+
+TARGET = "AmazonPersonalize."
+REST, JSON_1_1 = b"application/json", b"application/x-amz-json-1.1"
+
+Operation = Callable[[Context, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Takes its input as its shape has it, times in seconds, and gives its output in the same way.
+
+It raises `ServiceError` for what is the caller's fault, and `Unavailable` for what is not.
+"""
+
+CODES = {
+    403: "AccessDeniedException",
+    408: "RequestTimeoutException",
+    413: "RequestEntityTooLargeException",
+    429: "ThrottlingException",
+    CLIENT_CLOSED: "RequestTimeoutException",
+    503: "ServiceUnavailableException",
+}
+"""What AWS clients know as the names of errors that no operation has as its own."""
+
+SENDING = frozenset(("PutEvents", "PutItems", "PutUsers"))
+"""Operations that wait for Kafka, which has a bound of its own; see `api.dependencies.gated`."""
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Problem(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class Matched(NamedTuple):
+    """What a request asks for, named as the routes of the application are."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The Amazon Personalize API as an ASGI application; what is around it bounds the bodies.
+
+    Parameters
+    ----------
+    context
+        What every operation works with.
+    check
+        Who may call.
+    operations
+        What is implemented, by name.
+    """
+
+    context: Context
+    check: Check
+    operations: Mapping[str, Operation]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; whatever happens, the answer is one that AWS clients understand."""
+        target: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"x-amz-target":
+                target = value
+        status, headers = 200, [(b"content-type", JSON_1_1 if target is not None else REST)]
+        try:
+            content = await self._answer(scope, receive, target)
+        except Problem as problem:
+            status = problem.status
+            headers.append((b"x-amzn-errortype", problem.code.encode()))
+            content = _encode({"__type": problem.code, "message": problem.message})
+            if status in (429, 503):
+                headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+        headers.append((b"content-length", str(len(content)).encode()))
+        headers.append((b"x-amzn-requestid", str(uuid.uuid4()).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, scope: Scope, receive: Receive, target: bytes | None) -> bytes:
+        """The body of the answer; raises `Problem` for one that is an error."""
+        try:
+            body = await _body(receive)
+            self.check(scope, body, self.context.services.clock())
+        except HTTPException as error:
+            raise Problem(error.status_code, CODES[error.status_code], error.detail) from error
+        except Refused as refused:
+            raise Problem(refused.status, refused.code, str(refused)) from refused
+        operation = _asked_for(scope, target)
+        scope["route"] = Matched(f"{PREFIX} {operation.name}")
+        document = _document(body)
+        try:
+            answer = await self._run(operation, document)
+        except ServiceError as error:
+            status = operation.statuses.get(error.code, 400)
+            raise Problem(status, error.code, str(error)) from error
+        except MessageRefused as error:
+            raise Problem(400, "InvalidInputException", str(error)) from error
+        except Overloaded as error:
+            raise Problem(429, CODES[429], str(error)) from error
+        except (Unavailable, *AWAY_ERRORS) as error:
+            OUTAGES.note(f"unavailable: {error}")
+            raise Problem(503, CODES[503], str(error)) from error
+        except Exception as error:
+            LOG.exception("%s: unexpected error", operation.name)
+            text = "an unexpected error; the log has it"
+            raise Problem(500, "InternalFailure", text) from error
+        return _encode(answer) if operation.model.output_shape is not None else b""
+
+    async def _run(self, operation: Described, document: object) -> dict[str, Any]:
+        checked = operation.checked(document)
+        run = self.operations.get(operation.name)
+        if run is None:
+            raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
+        if operation.name in SENDING:
+            return await run(self.context, checked)
+        with self.context.services.answering:
+            return await run(self.context, checked)
+
+
+@cache
+def _by_path() -> Mapping[str, Described]:
+    return {one.path: one for one in described().values() if one.path}
+
+
+@cache
+def _by_target() -> Mapping[bytes, Described]:
+    return {f"{TARGET}{name}".encode(): one for name, one in described().items() if not one.path}
+
+
+def _asked_for(scope: Scope, target: bytes | None) -> Described:
+    """The operation that a request asks for, by its header or by its path."""
+    # Some clients add their path to an address that ends with a slash: two in a row are one.
+    path = "/" + scope["path"].removeprefix(PREFIX).lstrip("/")
+    if target is None:
+        found, status = _by_path().get(path), 404
+    else:
+        found, status = _by_target().get(target) if path == "/" else None, 400
+    if found is None or scope["method"] != "POST":
+        text = "no such operation; the Amazon Personalize API is here, for AWS clients"
+        raise Problem(status, "UnknownOperationException", text)
+    return found
+
+
+def refused(refusal: Refusal) -> Response:
+    """The answer to a request that is refused before it is looked at, as AWS clients read it."""
+    code = CODES[refusal.status]
+    return Response(
+        _encode({"__type": code, "message": refusal.message}),
+        refusal.status,
+        {"x-amzn-errortype": code, "x-amzn-requestid": str(uuid.uuid4())},
+        "application/json",
+    )
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    parts = [message.get("body", b"")]
+    while message.get("more_body"):
+        message = await receive()
+        parts.append(message.get("body", b""))
+    if message["type"] == "http.disconnect":
+        raise Problem(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
+    return b"".join(parts)
+
+
+def _document(body: bytes) -> object:
+    """The body as JSON; an empty one is an empty object."""
+    if not body:
+        return {}
+    try:
+        return _decode(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "SerializationException", f"the body is not JSON: {error}") from error

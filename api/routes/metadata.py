@@ -1,0 +1,148 @@
+"""Metadata over HTTP: what is known of items and users, in and out."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+from msgspec import Meta
+
+from api.dependencies import Services
+from api.openapi import ASKS_SERVERS, describes
+from api.query_params import Waiting, query
+from api.schemas import AcceptedRecords, Item, json_response
+from models.errors import InvalidRecord
+from models.events import Id
+from models.metadata_records import MAX_CHARACTERS, Kind, Properties, Value, checked
+from models.state import metadata
+
+MAX_RECORDS = 10
+MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
+"""As many records as there may be in one body, of the greatest length, every letter escaped."""
+
+PROPERTIES = (
+    "Texts, numbers and truth values; | stands between several words. "
+    "At most {} characters as JSON."
+)
+ItemProperties = Annotated[
+    dict[str, Value], Meta(description=PROPERTIES.format(MAX_CHARACTERS["items"]))
+]
+UserProperties = Annotated[
+    dict[str, Value], Meta(description=PROPERTIES.format(MAX_CHARACTERS["users"]))
+]
+
+router = APIRouter()
+
+
+class ItemRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What is known of one item."""
+
+    item_id: Id
+    properties: ItemProperties
+
+
+class UserRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What is known of one user."""
+
+    user_id: Id
+    properties: UserProperties
+
+
+class PutItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One to ten items."""
+
+    items: Annotated[list[ItemRecord], msgspec.Meta(min_length=1, max_length=MAX_RECORDS)]
+
+
+class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One to ten users."""
+
+    users: Annotated[list[UserRecord], msgspec.Meta(min_length=1, max_length=MAX_RECORDS)]
+
+
+@router.put(
+    "/items",
+    **describes(
+        AcceptedRecords,
+        "Say what is known of 1 to 10 items",
+        status=202,
+        body=PutItems,
+        example={"items": [{"itemId": "i9", "properties": {"GENRES": "horror|space"}}]},
+    ),
+)
+async def put_items(request: Request) -> Response:
+    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    body = await _decoded(request, PutItems)
+    return await _put(request, "items", [(one.item_id, one.properties) for one in body.items])
+
+
+@router.put(
+    "/users",
+    **describes(
+        AcceptedRecords,
+        "Say what is known of 1 to 10 users",
+        status=202,
+        body=PutUsers,
+        example={"users": [{"userId": "u9", "properties": {"AGE": 36}}]},
+    ),
+)
+async def put_users(request: Request) -> Response:
+    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    body = await _decoded(request, PutUsers)
+    return await _put(request, "users", [(one.user_id, one.properties) for one in body.users])
+
+
+@router.get(
+    "/items/{item_id}",
+    **describes(
+        Item,
+        "What is known of an item",
+        query=Waiting,
+        errors=ASKS_SERVERS | {404: "No record or event has named it."},
+    ),
+)
+async def item(
+    request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
+) -> Response:
+    """Its properties, and how often it was met."""
+    services: Services = request.app.state.services
+    asked = query(request.scope["query_string"], Waiting)
+    await services.reached(asked, request.receive)
+    with services.answering:
+        found = await metadata.item(services.store, item_id)
+    if found is None:
+        raise HTTPException(404, f"nothing is known of item {item_id!r}")
+    return json_response(
+        Item(
+            found.item_id,
+            None if found.properties is None else dict(found.properties),
+            found.created_at or None,
+            found.updated_at or None,
+            found.events,
+            found.purchases,
+            found.first_event_at or None,
+            found.last_event_at or None,
+        )
+    )
+
+
+Body = TypeVar("Body", PutItems, PutUsers)
+
+
+async def _decoded(request: Request, kind: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRecord(str(error)) from error
+
+
+async def _put(request: Request, kind: Kind, records: list[tuple[str, Properties]]) -> Response:
+    services: Services = request.app.state.services
+    for n, (name, properties) in enumerate(records):
+        try:
+            checked(kind, name, properties)
+        except InvalidRecord as error:
+            raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
+    after = await services.kafka.put(kind, services.settings.group, records)
+    return json_response(AcceptedRecords(len(records), after), 202)

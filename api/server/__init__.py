@@ -1,0 +1,1 @@
+"""The HTTP server: its protocol, and the limits on connections, requests and what is under way."""

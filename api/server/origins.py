@@ -1,0 +1,118 @@
+"""Whom a request was meant for, and which web page sent it.
+
+A browser lets any web page send requests to this machine. Of those that another site's page sends,
+it names the page's origin, or says that the request crosses sites; of a name that was made to point
+here after the page was loaded (DNS rebinding), it sends that name as the Host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from functools import lru_cache
+
+from api.server.refusals import Refusal
+from models.settings import Settings
+
+SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+OTHER_SITES = (b"cross-site", b"same-site")
+"""What Sec-Fetch-Site says of a page that does not come from here."""
+
+PORTS = {"http": 80, "https": 443}
+REMEMBERED = 1024
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5}))?", re.ASCII)
+
+
+class Origins:
+    """The hosts and origins that may be named, by the settings.
+
+    An IP address is always allowed as Host: no name was needed to come here, so none can have been
+    made to lead here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        own = [settings.host, socket.gethostname(), "localhost"]
+        names = [name.lower().rstrip(".") for name in (*own, *settings.allowed_hosts)]
+        self._names = frozenset(name for name in names if "*" not in name)
+        self._endings = (
+            ".localhost",
+            *(name.removeprefix("*") for name in names if name.startswith("*.")),
+        )
+        self._is_any_host = "*" in names
+        self._origins = frozenset(origin.lower().encode() for origin in settings.cors_origins)
+        self._is_any_origin = b"*" in self._origins
+        self._allows_host = lru_cache(REMEMBERED)(self._check_host)
+
+    def refusal(self, method: str, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        """Why a request is not answered; None where it is."""
+        host = headers.get(b"host")
+        if host is not None and not self._allows_host(host):
+            name = host.decode("latin-1")
+            text = (
+                f"this service is not known as {name!r}: RECOMMENDER_ALLOWED_HOSTS lists its names"
+            )
+            return Refusal(403, "host_not_allowed", text)
+        origin = headers.get(b"origin")
+        if origin is not None:
+            is_foreign = not self._allows_origin(origin, host)
+        else:
+            # Following a link is what a person does, and shows nothing to the page with the link.
+            is_foreign = (
+                headers.get(b"sec-fetch-site") in OTHER_SITES
+                and not self._is_any_origin
+                and not (method in SAFE and headers.get(b"sec-fetch-mode") == b"navigate")
+            )
+        if not is_foreign:
+            return None
+        whose = "of another site" if origin is None else f"of {origin.decode('latin-1')!r}"
+        text = f"pages {whose} may not send this: RECOMMENDER_CORS_ORIGINS lists who may"
+        return Refusal(403, "origin_not_allowed", text)
+
+    def _check_host(self, host: bytes) -> bool:
+        found = authority(host, 0)
+        if found is None:
+            return False
+        if self._is_any_host:
+            return True
+        name = found[0]
+        return name in self._names or name.endswith(self._endings) or _is_address(name)
+
+    def _allows_origin(self, origin: bytes, host: bytes | None) -> bool:
+        origin = origin.lower()
+        if self._is_any_origin or origin in self._origins:
+            return True
+        scheme, _, rest = origin.partition(b"://")
+        port = PORTS.get(scheme.decode("latin-1"))
+        # By host and port alone: behind a proxy that speaks TLS the scheme differs.
+        return (
+            port is not None
+            and host is not None
+            and (asked := authority(rest, port)) is not None
+            and asked == authority(host, port)
+        )
+
+
+def authority(text: bytes, port: int) -> tuple[str, int] | None:
+    """Host name and port of a Host header or of an origin's end; None if it is neither.
+
+    >>> authority(b"Shop.Example.:8080", 80)
+    ('shop.example', 8080)
+    >>> authority(b"[::1]", 80)
+    ('[::1]', 80)
+    >>> authority(b"user@shop.example", 80)
+    """
+    matched = _AUTHORITY.fullmatch(text.decode("latin-1").lower())
+    if matched is None:
+        return None
+    return matched[1].rstrip("."), int(matched[2] or port)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

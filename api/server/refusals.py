@@ -1,0 +1,55 @@
+"""What is refused for its size, its slowness or its number: the answer, and the count of such."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from api.schemas import RETRY_AFTER_S, encode
+
+REFUSED = Counter(
+    "recommender_refused_total",
+    "Requests and connections that were refused",
+    ["reason"],
+)
+
+REASONS = (
+    "events",
+    "answers",
+    "bodies",
+    "connections",
+    "head",
+    "malformed",
+    "host",
+    "origin",
+    "slow",
+    "unread",
+)
+for _reason in REASONS:
+    REFUSED.labels(_reason)
+
+
+class Refusal(NamedTuple):
+    """An answer to a request that the application never sees."""
+
+    status: int
+    kind: str
+    message: str
+
+    @property
+    def body(self) -> bytes:
+        """The one shape of an error."""
+        return encode({"error": {"type": self.kind, "message": self.message}})
+
+    def encoded(self) -> bytes:
+        """The whole HTTP answer, after which the connection ends."""
+        body = self.body
+        retry = f"retry-after: {RETRY_AFTER_S}\r\n" if self.status == 503 else ""
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"{retry}connection: close\r\n\r\n"
+        )
+        return head.encode() + body

@@ -1,0 +1,413 @@
+"""The HTTP server: uvicorn with bounds on what a client may send, hold open and leave unread.
+
+uvicorn keeps whatever a client sends of a header until it is complete, and waits for ever for the
+rest of a head or a body. Neither it nor another ASGI server has all the bounds that are needed here
+(docs/decisions/0014-http-limits.md), so this protocol adds them to uvicorn's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import Any
+
+import httptools
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.server.connections import Connections
+from api.server.refusals import REFUSED, Refusal
+from models.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+STEP_BYTES = 2048
+"""Parsed at a time: a bound is noticed, and a pipeline stopped, this many bytes late at most."""
+
+DRAINED_BYTES = 16 * 1024 * 1024
+"""Bytes of a body that are read and dropped after its request has been answered, at most."""
+
+LINGER_BYTES = 256 * 1024
+"""Bytes that are dropped after a refusal, at most: who still sends would not hear it otherwise."""
+
+LINGER_S = 2.0
+"""How long a client may take to end a connection that has ended here."""
+
+
+REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves within the bounds of the settings."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "access_log": False,
+        "log_config": None,
+        "timeout_graceful_shutdown": 5,
+        "timeout_keep_alive": settings.keep_alive_s,
+        "http": partial(BoundedProtocol, Connections(settings)),
+        "ws": "none",
+    }
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on a `Joined` transport, with bounds.
+
+    Where a client breaks one it is told once, in a proper answer that comes after those of its
+    earlier requests; then nothing more of it is parsed, and the connection ends.
+    """
+
+    def __init__(self, pool: Connections, **options: Any) -> None:  # noqa: ANN401  uvicorn's
+        super().__init__(**options)
+        self._pool = pool
+        self._settings = pool.settings
+        # Of the message that is being read.
+        self._is_in_head = self._is_in_body = False
+        self._step_bytes = 0
+        self._framing_bytes = 0
+        self._body_bytes = 0
+        self._field_bytes = 0
+        self._n_fields = 0
+        self._has_host = False
+        # Of the connection.
+        self._since_s = self.loop.time()
+        self._paused_s = 0.0
+        self._ending_s: float | None = None
+        self._is_deaf = False
+        self._refusal: Refusal | None = None
+        self._held = b""
+        self._dropped_bytes = 0
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401  asyncio types it in part
+        """Begin to serve a connection."""
+        joined: Any = Joined(transport, self.loop)
+        super().connection_made(joined)
+        self.flow = _Flow(joined, self)
+        self._pool.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the requests under way know that nobody waits for them."""
+        self._pool.closed(self)
+        super().connection_lost(exc)
+        self._held = b""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the latest request only, which may still wait behind this one.
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what a client has sent, or drop it once the client has been refused."""
+        if self._is_deaf:
+            self._drop(len(data), LINGER_BYTES)
+        elif self._held:
+            self._hold(self._held + data)
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if len(data) <= STEP_BYTES:
+            self._parse(data)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), STEP_BYTES):
+            if self.pipeline:
+                self._hold(data[at:])
+                return
+            if not self._parse(view[at : at + STEP_BYTES]):
+                self._drop(len(data) - at, LINGER_BYTES)
+                return
+
+    def _hold(self, data: bytes) -> None:
+        """Keep pipelined requests until those before them are answered."""
+        self._held = data
+        self.flow.pause_reading()
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that was read has not been parsed."""
+        return bool(self._held)
+
+    def _parse(self, data: bytes | memoryview) -> bool:
+        """Whether there is more to parse after this."""
+        self._step_bytes = len(data)
+        self._framing_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Only HTTP/1.1 is spoken here, so what comes next in another protocol is not read.
+            self._is_deaf = True
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+            return False
+        except httptools.HttpParserError as error:
+            LOG.debug("not HTTP: %s", error)
+            self._refuse(self._refusal or Refusal(400, "invalid_request", "this is not HTTP/1.1"))
+            return False
+        most = self._settings.max_head_bytes + 2 * STEP_BYTES
+        if self._framing_bytes > most + self._body_bytes:
+            self._refuse(
+                Refusal(400, "invalid_request", "more bytes frame the body than are in it")
+                if self._is_in_body
+                else self._too_large()
+            )
+            return False
+        return not self._is_deaf
+
+    def on_message_begin(self) -> None:
+        """A first byte of a request is there."""
+        super().on_message_begin()
+        self._is_in_head, self._is_in_body = True, False
+        self._framing_bytes = self._step_bytes
+        self._body_bytes = self._field_bytes = self._n_fields = 0
+        self._has_host = False
+        self._dropped_bytes = 0
+        self._since_s = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the target is there."""
+        super().on_url(url)
+        self._field_bytes += len(url)
+        if len(self.url) > self._settings.max_target_bytes:
+            most = self._settings.max_target_bytes
+            self._give_up(
+                Refusal(414, "target_too_long", f"a path and query may have {most} bytes")
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is there, or a trailer, which nobody here has a use for."""
+        self._n_fields += 1
+        self._field_bytes += len(name) + len(value) + 4
+        if (
+            self._n_fields > self._settings.max_headers
+            or self._field_bytes > self._settings.max_head_bytes
+        ):
+            self._give_up(self._too_large())
+        if self._is_in_body:
+            return
+        super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            if self._has_host:
+                self._give_up(Refusal(400, "invalid_request", "there is more than one Host"))
+            self._has_host = True
+
+    def on_headers_complete(self) -> None:
+        """A request begins: what it is, is known."""
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._give_up(Refusal(505, "invalid_request", "HTTP/1.1 is spoken here"))
+        if not self._has_host and version == "1.1":
+            self._give_up(Refusal(400, "invalid_request", "there is no Host"))
+        super().on_headers_complete()
+        self._is_in_head, self._is_in_body = False, True
+        self._pool.busy(self)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body is there."""
+        self._body_bytes += len(body)
+        self._framing_bytes -= len(body)
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._drop(len(body), DRAINED_BYTES)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        super().on_message_complete()
+        self._is_in_body = False
+        self._since_s = self.loop.time()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """A request has been answered: go on with the next."""
+        super().on_response_complete()
+        self._since_s = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self._held and not self.pipeline:
+            held, self._held = self._held, b""
+            self._feed(held)
+            if not self.pipeline:
+                self.flow.resume_reading()
+        if self._is_busy:
+            return
+        self._pool.idle(self)
+        if self._refusal is not None:
+            self._answer_refusal()
+        elif self._is_in_body and self.expect_100_continue and not self._body_bytes:
+            self._end()  # whether the body comes all the same is the client's choice
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._paused_s = self.loop.time()
+        super().pause_writing()
+
+    def make_room(self) -> None:
+        """Close; no request is under way."""
+        if self._is_in_head:
+            self.abort()
+        else:
+            self.transport.close()
+
+    def turn_away(self) -> None:
+        """Answer whatever is asked with 503."""
+        self.app = _no_room
+
+    def abort(self) -> None:
+        """End at once."""
+        self._is_deaf = True
+        self.transport.abort()
+
+    def check(self, now_s: float) -> None:
+        """End what has taken too long."""
+        if self.flow.write_paused:
+            if now_s - self._paused_s > self._settings.write_timeout_s:
+                REFUSED.labels("unread").inc()
+                self.abort()
+        elif self._ending_s is not None or self.transport.is_closing():
+            self._ending_s = self._ending_s or now_s
+            is_sending = self.transport.get_write_buffer_size() > 0
+            most_s = self._settings.write_timeout_s if is_sending else LINGER_S
+            if now_s - self._ending_s > most_s:
+                self.abort()
+        elif not self._is_busy:
+            # Of what is under way, the application limits the time.
+            self._check_silence(now_s - self._since_s)
+
+    def _check_silence(self, waited_s: float) -> None:
+        settings = self._settings
+        if self._is_in_head:
+            if waited_s > settings.head_timeout_s:
+                text = f"the head did not arrive within {settings.head_timeout_s:g} s"
+                self._refuse(Refusal(408, "timeout", text))
+        elif self._is_in_body:
+            # It is answered already, and dropped.
+            if waited_s > settings.body_timeout_s:
+                self._end()
+        elif waited_s > (settings.keep_alive_s if self.cycle else settings.head_timeout_s):
+            self.transport.close()
+
+    def _too_large(self) -> Refusal:
+        bytes_, fields = self._settings.max_head_bytes, self._settings.max_headers
+        text = f"a head may have {bytes_} bytes and {fields} headers"
+        return Refusal(431, "headers_too_large", text)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        """Stop the parser, in one of its callbacks."""
+        self._refusal = refusal
+        raise ValueError(refusal.message)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Parse no more, and answer when it is this request's turn."""
+        REFUSED.labels(REASONS_BY_STATUS.get(refusal.status, "malformed")).inc()
+        self._refusal, self._is_deaf, self._held = refusal, True, b""
+        running = self._running
+        if self._is_in_body and self.pipeline:
+            self.pipeline.popleft()  # the newest: it will not get the rest of its body
+        elif self._is_in_body and running is not None and not running.response_complete:
+            if running.response_started:
+                self.abort()
+                return
+            # Its own answer is this one.
+            running.disconnected = running.response_complete = True
+            running.message_event.set()
+        if not self._is_busy:
+            self._answer_refusal()
+
+    def _answer_refusal(self) -> None:
+        if self._refusal is not None and not self.transport.is_closing():
+            self.transport.write(self._refusal.encoded())
+            self._end()
+
+    def _end(self) -> None:
+        """Say that nothing more comes, and wait for the client to end too; see `check`."""
+        self._is_deaf = True
+        self._unset_keepalive_if_required()
+        if self._ending_s is None:
+            self._ending_s = self.loop.time()
+            self.flow.resume_reading()
+            with contextlib.suppress(OSError):  # the client was faster
+                self.transport.write_eof()
+
+    def _drop(self, n_bytes: int, most: int) -> None:
+        self._dropped_bytes += n_bytes
+        if self._dropped_bytes > most:
+            self.abort()
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which reads on after each answer: here only once all that was read is parsed."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        """Read, unless pipelined requests wait."""
+        if not self._protocol.holds:
+            super().resume_reading()
+
+
+async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
+    """The application of connections beyond the bound."""
+    if scope["type"] == "http":
+        refusal = Refusal(503, "overloaded", "as many connections as may be are open: try again")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(refusal.body)),
+            (b"retry-after", b"1"),
+            (b"connection", b"close"),
+        ]
+        start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": refusal.body})
+
+
+class Joined:
+    """A transport that sends what is written in one step of the event loop together.
+
+    uvicorn writes an answer's head before its body: two system calls and two packets, which cost
+    more than to make the answer. And answers to questions that came together leave together: to
+    wake a receiver once for all of them takes less than once for each.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the transport has
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send in the next step of the loop, with whatever else is written in this one."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def write_eof(self) -> None:
+        """Send what is held, and that nothing more comes."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, []
+            self._transport.write(b"".join(held))

@@ -1,0 +1,167 @@
+"""Shadow comparison: for a sample of answers, what an Amazon Personalize campaign would have said.
+
+Behind the answers, on threads of its own: a caller waits for none of it, and what does not fit
+into the bounded queue is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import boto3.session
+import botocore.exceptions as boto
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from prometheus_client import Counter, Histogram
+
+from models.evaluation.rank_agreement import overlap, rank_correlation
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_personalize_runtime import PersonalizeRuntimeClient
+
+LOG = logging.getLogger(__name__)
+
+K = 25
+"""Length of the lists that are compared, at most."""
+
+THREADS = 4
+MOST_WAITING = 100
+TIMEOUT_S = 2.0
+COMPLAIN_EVERY_S = 60.0
+DEFAULT_REGION = "us-east-1"
+
+REQUESTS = Counter(
+    "recommender_shadow_requests_total", "Answers of the sample by outcome", ["outcome"]
+)
+OVERLAP = Histogram(
+    "recommender_shadow_overlap_share",
+    "Share of the first 25 items that the AWS campaign gave too",
+    buckets=[n / 10 for n in range(11)],
+)
+CORRELATION = Histogram(
+    "recommender_shadow_rank_correlation",
+    "Spearman's rank correlation of the items that both gave",
+    buckets=[n / 5 for n in range(-5, 6)],
+)
+SECONDS = Histogram(
+    "recommender_shadow_seconds",
+    "Duration of the same question here and at AWS",
+    ["side"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
+)
+_OUTCOMES = {name: REQUESTS.labels(name) for name in ("compared", "failed", "dropped")}
+
+
+class Shadow:
+    """Asks a campaign about a share of answers; address and credentials are boto3's usual.
+
+    Parameters
+    ----------
+    settings
+        The campaign, and the share of answers.
+    chance
+        A number from 0 to 1, less than the share for an answer that is compared.
+    """
+
+    def __init__(self, settings: Settings, *, chance: Callable[[], float] = random.random) -> None:
+        self._arn = settings.shadow_campaign_arn
+        self._share = settings.shadow_share
+        self._chance = chance
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="shadow")
+        self._connecting = threading.Lock()
+        self._n_waiting = 0
+        self._complained_s = -COMPLAIN_EVERY_S
+        self._counting = threading.Lock()
+
+    def compare(self, user_id: str, item_ids: Sequence[str], *, k: int, took_s: float) -> None:
+        """Perhaps compare an answer, later; never blocks.
+
+        Parameters
+        ----------
+        k
+            Items that were asked for.
+        took_s
+            How long the answer took here.
+        """
+        if self._chance() >= self._share:
+            return
+        with self._counting:
+            is_full = self._n_waiting >= MOST_WAITING
+            self._n_waiting += not is_full
+        if is_full:
+            _OUTCOMES["dropped"].inc()
+            return
+        asked = self._threads.submit(self._compare, user_id, list(item_ids[:K]), min(k, K), took_s)
+        asked.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        """Drop what waits, and let what is under way end."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    def _compare(self, user_id: str, ours: list[str], k: int, took_s: float) -> None:
+        started_s = time.perf_counter()
+        answer = self._client.get_recommendations(
+            campaignArn=self._arn, userId=user_id, numResults=k
+        )
+        SECONDS.labels("aws").observe(time.perf_counter() - started_s)
+        SECONDS.labels("own").observe(took_s)
+        theirs = list(dict.fromkeys(item["itemId"] for item in answer["itemList"]))
+        OVERLAP.observe(overlap(ours, theirs, k=k))
+        correlation = rank_correlation(ours, theirs)
+        if correlation is not None:
+            CORRELATION.observe(correlation)
+
+    def _done(self, asked: Future[None]) -> None:
+        with self._counting:
+            self._n_waiting -= 1
+        if asked.cancelled():
+            _OUTCOMES["dropped"].inc()
+        elif (error := asked.exception()) is None:
+            _OUTCOMES["compared"].inc()
+        else:
+            _OUTCOMES["failed"].inc()
+            self._complain(error)
+
+    def _complain(self, error: BaseException) -> None:
+        """Log that a comparison failed, now and then; the text of AWS may quote the request."""
+        now_s = time.monotonic()
+        with self._counting:
+            if now_s - self._complained_s < COMPLAIN_EVERY_S:
+                return
+            self._complained_s = now_s
+        name = type(error).__name__
+        if isinstance(error, boto.ClientError):
+            name = str(error.response.get("Error", {}).get("Code", name))[:100]
+        is_expected = isinstance(error, (boto.ClientError, boto.BotoCoreError, ResponseParserError))
+        LOG.warning(
+            "the AWS campaign was not asked: %s", name, exc_info=None if is_expected else error
+        )
+
+    @property
+    def _client(self) -> PersonalizeRuntimeClient:
+        """The client, made by the first thread that needs it: that takes a while."""
+        with self._connecting:
+            return self._made
+
+    @cached_property
+    def _made(self) -> PersonalizeRuntimeClient:
+        session = boto3.session.Session()
+        return session.client(
+            "personalize-runtime",
+            region_name=session.region_name or DEFAULT_REGION,
+            config=Config(
+                connect_timeout=TIMEOUT_S,
+                read_timeout=TIMEOUT_S,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                max_pool_connections=THREADS,
+            ),
+        )

@@ -1,0 +1,1 @@
+"""Prequential evaluation: the protocol, and the models that are compared."""

@@ -1,0 +1,380 @@
+"""How good recommendations are, on recorded events: predicted first, learned after.
+
+The protocol: events in time order, exact repeats dropped, those of one moment shuffled, for their
+order says nothing. The first tenth only teaches. Then an event is a query if its user has a past
+and its item is not the last one again; every k-th is asked, the same ones of every rival. All items
+seen so far are ranked, equals count against the rival, and a target never seen is a miss.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from models.arrays import Floats, Indexes
+
+Kind = Literal["sessions", "users", "baskets"]
+"""What repeats mean: sessions return to items, users want new ones, baskets come all at once."""
+
+WARM_UP = 0.1
+CUTS = (10, 20, 100)
+TOP = 20
+
+
+class Interaction(NamedTuple):
+    """One recorded event; `at_s` in Unix seconds."""
+
+    user: str
+    item: str
+    type: str
+    at_s: float
+
+
+class Query(NamedTuple):
+    """A question about what a user takes next.
+
+    Attributes
+    ----------
+    targets
+        The right answers; one, except where a whole basket is asked for.
+    barred
+        Items that are no answers, the user's last one among them.
+    """
+
+    targets: tuple[str, ...]
+    barred: frozenset[str]
+
+
+class Step(NamedTuple):
+    """An event to learn, and what is asked just before.
+
+    A frozen one is not learned: only the context of its user grows.
+    """
+
+    event: Interaction
+    query: Query | None = None
+    basket: Query | None = None
+    is_frozen: bool = False
+
+
+def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
+    """Events by time without exact repeats; those of one moment shuffled, each user's together.
+
+    >>> late, early = Interaction("u", "b", "click", 2), Interaction("u", "a", "click", 1)
+    >>> in_order([late, early, late]) == [early, late]
+    True
+    """
+    chance = random.Random(seed)
+    distinct = sorted(dict.fromkeys(events), key=lambda event: event.at_s)
+    ordered: list[Interaction] = []
+    for _, moment in itertools.groupby(distinct, key=lambda event: event.at_s):
+        users: dict[str, list[Interaction]] = {}
+        for event in moment:
+            users.setdefault(event.user, []).append(event)
+        order = list(users)
+        chance.shuffle(order)
+        for user in order:
+            chance.shuffle(users[user])
+            ordered += users[user]
+    return ordered
+
+
+def steps(
+    events: Sequence[Interaction], kind: Kind, *, max_queries: int, seed: int = 7
+) -> list[Step]:
+    """Which of the ordered events are asked about, by the protocol of the module."""
+    planned = _basket_steps(events, seed=seed) if kind == "baskets" else _choice_steps(events, kind)
+    eligible = [n for n, step in enumerate(planned) if step.query]
+    every = max(1, math.ceil(len(eligible) / max_queries))
+    asked = set(eligible[::every])
+    baskets = [n for n, step in enumerate(planned) if step.basket]
+    asked_baskets = set(baskets[:: max(1, math.ceil(len(baskets) / max_queries))])
+    return [
+        Step(
+            step.event,
+            step.query if n in asked else None,
+            step.basket if n in asked_baskets else None,
+        )
+        for n, step in enumerate(planned)
+    ]
+
+
+def split_steps(
+    train: Sequence[Interaction], test: Sequence[Interaction], *, frozen: bool
+) -> list[Step]:
+    """A given split: training teaches, every later event of a user in the test is asked for.
+
+    Nothing is barred, as in evaluations of session recommenders. Unless it is frozen, each event of
+    the test is learned once it has been asked for.
+    """
+    planned = [Step(event) for event in train]
+    known: set[str] = set()
+    for event in test:
+        query = Query((event.item,), frozenset()) if event.user in known else None
+        planned.append(Step(event, query, is_frozen=frozen))
+        known.add(event.user)
+    return planned
+
+
+def _choice_steps(events: Sequence[Interaction], kind: Kind) -> list[Step]:
+    warm = int(len(events) * WARM_UP)
+    last: dict[str, str] = {}
+    seen: dict[str, set[str]] = {}
+    planned = []
+    for number, event in enumerate(events):
+        past = seen.setdefault(event.user, set())
+        query = None
+        if number >= warm and past and event.item != last[event.user]:
+            if kind == "sessions":
+                query = Query((event.item,), frozenset([last[event.user]]))
+            elif event.item not in past:
+                query = Query((event.item,), frozenset(past))
+        planned.append(Step(event, query))
+        last[event.user] = event.item
+        past.add(event.item)
+    return planned
+
+
+def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
+    """One completion a basket of two lines or more, and the whole basket before its first line."""
+    chance = random.Random(seed)
+    warm = int(len(events) * WARM_UP)
+    known: set[str] = set()
+    planned: list[Step] = []
+    for (user, _), lines in itertools.groupby(events, key=lambda event: (event.user, event.at_s)):
+        basket = list(dict.fromkeys(lines))
+        items = [event.item for event in basket]
+        asked = chance.randrange(1, len(basket)) if len(basket) > 1 else 0
+        for at, event in enumerate(basket):
+            counts = len(planned) >= warm
+            query = whole = None
+            if counts and at and at == asked and event.item not in items[:at]:
+                query = Query((event.item,), frozenset(items[:at]))
+            if counts and at == 0 and user in known:
+                whole = Query(tuple(dict.fromkeys(items)), frozenset())
+            planned.append(Step(event, query, whole))
+        known.add(user)
+    return planned
+
+
+class Ranked(NamedTuple):
+    """Items with scores, the better the higher, in no order; others are out of the question."""
+
+    items: Indexes
+    scores: Floats
+
+
+class Rival(Protocol):
+    """Something that ranks; users and items are numbered from 0 by their first event."""
+
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+        """Everything it would show this user now; barred items may be left out already."""
+
+    def learn(self, user: int, item: int, event: Interaction) -> None:
+        """Learn one event."""
+
+    def follow(self, user: int, item: int, event: Interaction) -> None:
+        """Take one event into the user's context, and learn nothing else from it."""
+
+
+@dataclass
+class Outcome:
+    """What one rival did with the queries.
+
+    Attributes
+    ----------
+    ranks
+        Of each query's target, counted from 1; 0 where it was out of the question.
+    recalls
+        Of each whole basket, the share of the best 20 that was right.
+    shown
+        Items that were among anybody's best 20.
+    """
+
+    ranks: list[int] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    shown: set[int] = field(default_factory=set)
+    novelty_bits: float = 0.0
+    query_s: float = 0.0
+    learn_s: float = 0.0
+
+
+def rank_of(ranked: Ranked, target: int, barred: Indexes) -> int:
+    """Rank of the target among what is not barred, counted from 1; equals count against it.
+
+    >>> rank_of(Ranked(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
+    2
+    """
+    place = np.flatnonzero(ranked.items == target)
+    if not len(place) or not ranked.scores[place[0]] > -np.inf:
+        return 0
+    better = ranked.items[ranked.scores >= ranked.scores[place[0]]]
+    return int(len(better) - np.isin(better, barred).sum())
+
+
+def best_of(ranked: Ranked, k: int, barred: Indexes) -> Indexes:
+    """The k best items that are not barred, best first; equals by number."""
+    open_ = ~np.isin(ranked.items, barred) & (ranked.scores > -np.inf)
+    items, scores = ranked.items[open_], ranked.scores[open_]
+    return items[np.lexsort((items, -scores))[:k]]
+
+
+def measures(ranks: Sequence[int]) -> dict[str, Floats]:
+    """Each query's hits, reciprocal rank and gain, one number a query.
+
+    >>> {name: float(values[0]) for name, values in measures([2]).items()}["mrr_20"]
+    0.5
+    """
+    rank = np.array(ranks, np.float64)
+    found = rank > 0
+    measured = {f"hr_{k}": (found & (rank <= k)).astype(np.float64) for k in CUTS}
+    top = found & (rank <= TOP)
+    measured[f"mrr_{TOP}"] = np.where(top, 1.0 / np.maximum(rank, 1.0), 0.0)
+    measured[f"ndcg_{TOP}"] = np.where(top, 1.0 / np.log2(rank + 1.0 + ~found), 0.0)
+    return measured
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (normal approximation)."""
+    if len(values) < 2:
+        return float(values.mean()) if len(values) else 0.0, math.inf
+    return float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def run(
+    planned: Sequence[Step],
+    rivals: dict[str, Rival],
+    *,
+    clock: Callable[[], float],
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Outcome]:
+    """Ask and teach every rival the steps in order.
+
+    Parameters
+    ----------
+    clock
+        Seconds, for the time that asking and learning take.
+    progress
+        Called after each step.
+    """
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    seen = np.zeros(1024)
+    outcomes = {name: Outcome() for name in rivals}
+    for number, step in enumerate(planned):
+        user = users.setdefault(step.event.user, len(users))
+        for query in (step.query, step.basket):
+            if query is None:
+                continue
+            targets = [items.get(target, -1) for target in query.targets]
+            barred = np.array([items[item] for item in query.barred if item in items], np.int64)
+            shares = (seen[: len(items)] + 1.0) / (number + len(items))
+            for name, rival in rivals.items():
+                _ask(
+                    outcomes[name], rival, user, step.event.at_s, targets, barred, shares, clock,
+                    whole=query is step.basket,
+                )  # fmt: skip
+        item = items.setdefault(step.event.item, len(items))
+        if item >= len(seen):
+            seen = np.append(seen, np.zeros(len(seen)))
+        seen[item] += 1
+        for name, rival in rivals.items():
+            start = clock()
+            (rival.follow if step.is_frozen else rival.learn)(user, item, step.event)
+            outcomes[name].learn_s += clock() - start
+        progress()
+    return outcomes
+
+
+def _ask(
+    outcome: Outcome,
+    rival: Rival,
+    user: int,
+    at_s: float,
+    targets: Sequence[int],
+    barred: Indexes,
+    shares: Floats,
+    clock: Callable[[], float],
+    *,
+    whole: bool,
+) -> None:
+    start = clock()
+    ranked = rival.rank(user, at_s, barred)
+    outcome.query_s += clock() - start
+    best = best_of(ranked, TOP, barred)
+    if whole:
+        hits = np.isin(best, targets).sum()
+        outcome.recalls.append(float(hits) / min(TOP, len(targets)))
+        return
+    outcome.ranks.append(rank_of(ranked, targets[0], barred))
+    outcome.shown.update(best.tolist())
+    if len(best):
+        outcome.novelty_bits -= float(np.log2(shares[best]).mean())
+
+
+def report(outcomes: Mapping[str, Outcome], n_events: int, n_items: int) -> dict[str, Any]:
+    """The outcomes as plain numbers; the first rival is the one that all are compared with.
+
+    Returns
+    -------
+    dict
+        Of each rival: every measure with half the width of its 95 % interval, its difference from
+        the first rival's on the same queries, coverage (share of all items among the best 20 of
+        some query), novelty (mean bits of surprise of the items shown), and microseconds.
+    """
+    compared: dict[str, Any] = {}
+    reference = measures(next(iter(outcomes.values())).ranks)
+    for name, outcome in outcomes.items():
+        n_queries = max(1, len(outcome.ranks))
+        found: dict[str, Any] = {}
+        for measure, values in measures(outcome.ranks).items():
+            mean, half = interval(values)
+            difference, half_difference = interval(values - reference[measure])
+            found[measure] = {
+                "mean": round(mean, 4),
+                "ci95": round(half, 4),
+                "difference": round(difference, 4),
+                "difference_ci95": round(half_difference, 4),
+            }
+        if outcome.recalls:
+            mean, half = interval(np.array(outcome.recalls))
+            found["next_basket_recall_20"] = {"mean": round(mean, 4), "ci95": round(half, 4)}
+        compared[name] = found | {
+            "coverage": round(len(outcome.shown) / max(1, n_items), 4),
+            "novelty_bits": round(outcome.novelty_bits / n_queries, 2),
+            "query_us": round(1e6 * outcome.query_s / (n_queries + len(outcome.recalls))),
+            "learn_us": round(1e6 * outcome.learn_s / max(1, n_events)),
+        }
+    return compared
+
+
+def as_text(compared: Mapping[str, Any]) -> str:
+    """A report as a table for a reader."""
+    columns = [*(f"hr_{k}" for k in CUTS), f"mrr_{TOP}", f"ndcg_{TOP}"]
+    lines = [
+        f"{'':<22}" + "".join(f"{column:>9}" for column in columns) + f"{'±':>8}"
+        f"{'basket':>8}{'coverage':>10}{'novelty':>9}{'µs/query':>10}{'µs/learn':>10}"
+    ]
+    for name, found in compared.items():
+        recall = found.get("next_basket_recall_20")
+        lines.append(
+            f"{name:<22}"
+            + "".join(f"{found[column]['mean']:>9.4f}" for column in columns)
+            + f"{found[f'mrr_{TOP}']['ci95']:>8.4f}"
+            + (f"{recall['mean']:>8.4f}" if recall else f"{'':>8}")
+            + f"{found['coverage']:>10.3f}{found['novelty_bits']:>9.1f}"
+            f"{found['query_us']:>10}{found['learn_us']:>10}"
+        )
+    return "\n".join(lines)
+
+
+def over_time(outcome: Outcome, parts: int = 20) -> list[float]:
+    """MRR@20 in each of so many equal parts of the queries, in their order."""
+    reciprocal = measures(outcome.ranks)[f"mrr_{TOP}"]
+    return [float(part.mean()) for part in np.array_split(reciprocal, parts) if len(part)]

@@ -1,0 +1,58 @@
+"""Queries for items by their attributes, which segments of users are asked for with.
+
+`ITEMS.genres = "Comedy" AND ITEMS.genres = "Action"`: only `=` and AND, otherwise as in filters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.filters.grammar import Condition, parse_attributes
+from models.filters.matching import NOTHING, Bools, Candidates, Properties
+
+
+@dataclass(frozen=True)
+class AttributeQuery:
+    """What items must have, all of it; `str` of it is its text in a standard form."""
+
+    conditions: tuple[Condition, ...]
+
+    def __str__(self) -> str:
+        """As the language writes it; parsing that gives an equal query."""
+        return " AND ".join(map(str, self.conditions))
+
+    def matching(self, ids: Sequence[str], properties: Sequence[Properties | None]) -> Bools:
+        """Which of the items have it all; ``(n,)``, in their order.
+
+        Parameters
+        ----------
+        ids, properties
+            The items, as `models.filters.filter.Filter.allowed` takes them.
+        """
+        items = Candidates(ids, properties)
+        matching = np.ones(len(ids), np.bool_)
+        for condition in self.conditions:
+            matching &= items.meeting(condition, NOTHING, NOTHING)
+        return matching
+
+
+@functools.lru_cache(maxsize=128)
+def parse(query: str) -> AttributeQuery:
+    """The query that a text describes.
+
+    Raises
+    ------
+    InvalidInput
+        Naming line and column, counted from 1, what stands there, and what should.
+
+    Examples
+    --------
+    >>> query = parse('ITEMS.genres = "Comedy" AND ITEMS.genres = "Action"')
+    >>> query.matching(["i1", "i2"], [{"GENRES": "Action|Comedy"}, {"GENRES": "Comedy"}])
+    array([ True, False])
+    """
+    return AttributeQuery(parse_attributes(query))

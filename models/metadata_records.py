@@ -1,0 +1,222 @@
+"""Metadata of items and users: what a record may be, and what it says of an item.
+
+A record is a whole: one that is newer, by `at`, takes the place of the older. On the topics `items`
+and `users` it is a JSON text with the key `<group>/<id>`; a message without a value removes it.
+
+    {"group": "shop", "itemId": "i9", "at": 1790000000.5,
+     "properties": {"GENRES": "horror|space", "PRICE": 9.5}}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import InvalidRecord
+from models.events import Finite, Id, in_seconds
+
+Kind = Literal["items", "users"]
+"""Which of the two topics; the attribute of that name in `streams.kafka.topics.Topics`."""
+
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Value: TypeAlias = str | bool | Whole | Finite | None
+"""Several words may stand in one text, with `|` between them."""
+
+Properties: TypeAlias = Mapping[str, Value]
+
+GROUP = r"[A-Za-z0-9_-]{1,63}"
+"""What a group may be called."""
+
+MAX_CHARACTERS: Mapping[Kind, int] = {"items": 32_000, "users": 24_000}
+"""Of a record's properties as JSON text."""
+
+MAX_RECORD_BYTES = 512 * 1024
+"""Largest message: the longest properties and two ids, every letter escaped."""
+
+MAX_CATEGORIES = 5
+MAX_CATEGORY_CHARACTERS = 64
+
+CREATION = ("CREATION_TIMESTAMP", "creationTimestamp")
+PREFERRED = ("categor", "genre")
+"""Beginnings of the names of columns that surely hold categories."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Record(NamedTuple):
+    """What is known of one item or user since a time; without properties it is to be removed."""
+
+    group: str
+    id: str
+    properties: Properties | None
+    at: float
+
+
+GroupName = Annotated[str, Meta(pattern=rf"^{GROUP}\Z")]
+
+
+class _ItemMessage(msgspec.Struct, frozen=True, rename="camel"):
+    group: GroupName
+    item_id: Id
+    properties: dict[str, Value]
+    at: float
+
+
+class _UserMessage(msgspec.Struct, frozen=True, rename="camel"):
+    group: GroupName
+    user_id: Id
+    properties: dict[str, Value]
+    at: float
+
+
+_item_decoder = msgspec.json.Decoder(_ItemMessage)
+_user_decoder = msgspec.json.Decoder(_UserMessage)
+
+
+def parse_record(
+    kind: Kind, key: bytes, raw: bytes, *, now_s: float, future_limit_s: float = 300.0
+) -> Record:
+    """A valid record out of a message of the topic of this kind.
+
+    Raises
+    ------
+    InvalidRecord
+        Naming the member that breaks the schema, and how. So does a record from further in the
+        future than `future_limit_s`: no later one could take its place.
+
+    Examples
+    --------
+    >>> raw = b'{"group":"shop","itemId":"i","properties":{"GENRE":"a|b"},"at":1700000000}'
+    >>> parse_record("items", b"shop/i", raw, now_s=1.8e9).properties
+    {'GENRE': 'a|b'}
+    >>> parse_record("items", b"shop/i", b"", now_s=1.8e9)
+    Record(group='shop', id='i', properties=None, at=1800000000.0)
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise InvalidRecord(f"message of {len(raw)} bytes is over the limit of {MAX_RECORD_BYTES}")
+    if not raw:
+        return _removal(key, now_s)
+    try:
+        if kind == "items":
+            item = _item_decoder.decode(raw)
+            record = Record(item.group, item.item_id, item.properties, item.at)
+        else:
+            user = _user_decoder.decode(raw)
+            record = Record(user.group, user.user_id, user.properties, user.at)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRecord(str(error)) from error
+    if not 0 < record.at <= now_s + future_limit_s:
+        raise InvalidRecord("must be after 1970 and not in the future - at `$.at`")
+    properties_text(kind, record.properties or {})
+    return record
+
+
+def _removal(key: bytes, now_s: float) -> Record:
+    try:
+        group, _, name = key.decode().partition("/")
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"the key of a removal: {error}") from error
+    if not re.fullmatch(GROUP, group) or not 1 <= len(name) <= 256:
+        raise InvalidRecord("the key of a removal is <group>/<id>")
+    return Record(group, name, None, now_s)
+
+
+def encode_record(kind: Kind, record: Record) -> tuple[bytes, bytes]:
+    """Key and value of the record's message; the value of a removal is empty.
+
+    Raises
+    ------
+    InvalidRecord
+        No group has this name.
+
+    Examples
+    --------
+    >>> encode_record("users", Record("shop", "ada", {"AGE": 36}, 1.5))
+    (b'shop/ada', b'{"group":"shop","userId":"ada","properties":{"AGE":36},"at":1.5}')
+    """
+    if not re.fullmatch(GROUP, record.group):
+        raise InvalidRecord(f"not a group's name: {record.group!r}")
+    key = f"{record.group}/{record.id}".encode()
+    if record.properties is None:
+        return key, b""
+    make = _ItemMessage if kind == "items" else _UserMessage
+    return key, _encode(make(record.group, record.id, dict(record.properties), record.at))
+
+
+def checked(kind: Kind, name: str, properties: Mapping[str, Any]) -> Properties:
+    """The properties, if a record of this id may have them.
+
+    Raises
+    ------
+    InvalidRecord
+        The id has not 1 to 256 characters, a value is neither text nor number nor truth value, or
+        there are more than `MAX_CHARACTERS`.
+    """
+    if not 1 <= len(name) <= 256 or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise InvalidRecord(f"an id has 1 to 256 characters: {name[:300]!a}")
+    try:
+        valid: Properties = msgspec.convert(dict(properties), dict[str, Value])
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidRecord(f"properties of {name!r}: {error}") from error
+    properties_text(kind, valid)
+    return valid
+
+
+def properties_text(kind: Kind, properties: Properties) -> bytes:
+    """The properties as JSON text; raises `InvalidRecord` if it is too long."""
+    try:
+        text = _encode(properties)
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(f"properties: {error}") from error
+    # An upper bound first: characters are counted only where it matters.
+    if len(text) > MAX_CHARACTERS[kind]:
+        length = len(text.decode())
+        if length > MAX_CHARACTERS[kind]:
+            raise InvalidRecord(
+                f"properties of {length} characters are over the limit of {MAX_CHARACTERS[kind]}"
+            )
+    return text
+
+
+def fold(name: str) -> str:
+    """What all spellings of a field's name have in common.
+
+    >>> {fold(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
+    {'numratings'}
+    """
+    return name.replace("_", "").lower()
+
+
+def created_at(properties: Properties) -> float | None:
+    """When the item came into being, Unix seconds, if its properties tell.
+
+    >>> created_at({"CREATION_TIMESTAMP": 1_700_000_000_500})
+    1700000000.5
+    """
+    for name in CREATION:
+        value = properties.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+            return float(in_seconds(value))
+    return None
+
+
+def categories_of(properties: Properties) -> list[str]:
+    """The categories that an item is listed under, `<column>=<value>`, each once.
+
+    Any short text may be one; columns that are named for it come first, and only so many are kept.
+
+    >>> categories_of({"TITLE": "Alien", "GENRES": "horror|space", "YEAR": 1979})
+    ['GENRES=horror', 'GENRES=space', 'TITLE=Alien']
+    """
+    found = dict.fromkeys(
+        f"{column}={value}"
+        for column in sorted(properties, key=lambda name: not name.lower().startswith(PREFERRED))
+        if isinstance(text := properties[column], str) and len(column) <= MAX_CATEGORY_CHARACTERS
+        for word in text.split("|")
+        if 1 <= len(value := word.strip()) <= MAX_CATEGORY_CHARACTERS
+    )
+    return list(found)[:MAX_CATEGORIES]

@@ -1,0 +1,1 @@
+"""What Amazon Personalize has beside recommendations: resources, recipes, datasets and jobs."""

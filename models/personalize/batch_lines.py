@@ -1,0 +1,235 @@
+"""Lines of batch jobs in Amazon Personalize's formats: questions out of them, and their answers.
+
+A job goes on after a bad line: reading gives a `Rejected` for it, and its answer says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import InvalidInput
+from models.filters import attribute_queries
+from models.filters.attribute_queries import AttributeQuery
+
+RecipeKind = Literal[
+    "USER_PERSONALIZATION", "POPULAR_ITEMS", "PERSONALIZED_RANKING", "RELATED_ITEMS"
+]
+SegmentBy = Literal["items", "attributes"]
+"""What a recipe makes segments by: aws-item-affinity, or aws-item-attribute-affinity."""
+
+MAX_LINE_BYTES = 1024 * 1024
+MAX_SEGMENTS: Mapping[SegmentBy, int] = {"items": 500, "attributes": 10}
+"""Questions that a segment job may ask."""
+
+MAX_ECHO_CHARACTERS = 1000
+"""How much of a line that is not JSON its answer repeats."""
+
+_NEEDS: Mapping[RecipeKind | SegmentBy, tuple[str, ...]] = {
+    "USER_PERSONALIZATION": ("user_id",),
+    "POPULAR_ITEMS": ("user_id",),
+    "PERSONALIZED_RANKING": ("user_id", "item_list"),
+    "RELATED_ITEMS": ("item_id",),
+    "items": ("item_id",),
+    "attributes": ("item_attributes",),
+}
+
+# An id that a data pipeline wrote as a number is the same id.
+_Id = (
+    Annotated[str, Meta(min_length=1, max_length=256)]
+    | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+)
+_Name = Annotated[str, Meta(max_length=50)]
+_Value = Annotated[str, Meta(max_length=1000)]
+
+
+class InferenceRequest(NamedTuple):
+    """A question for items; what it does not say is empty.
+
+    Attributes
+    ----------
+    input
+        The line itself, JSON.
+    """
+
+    input: bytes
+    user_id: str
+    item_id: str
+    item_ids: tuple[str, ...]
+    filter_values: dict[str, str]
+
+
+class SegmentRequest(NamedTuple):
+    """A question for users: of an item, or else of items by their attributes.
+
+    Attributes
+    ----------
+    input
+        The line itself, JSON.
+    item_attributes
+        The query as it was written.
+    """
+
+    input: bytes
+    item_id: str
+    item_attributes: str
+    query: AttributeQuery | None
+    filter_values: dict[str, str]
+
+
+class Rejected(NamedTuple):
+    """A line that is no question: itself, or its beginning as a JSON text, and what is wrong."""
+
+    input: bytes
+    error: str
+
+
+class _Line(msgspec.Struct, rename="camel"):
+    user_id: _Id | None = None
+    item_id: _Id | None = None
+    item_list: Annotated[list[_Id], Meta(min_length=1, max_length=500)] | None = None
+    item_attributes: str | None = None
+    filter_values: Annotated[dict[_Name, _Value], Meta(max_length=25)] = {}
+
+
+Question = TypeVar("Question")
+
+_decoder = msgspec.json.Decoder(_Line)
+_encode = msgspec.json.Encoder().encode
+
+
+def inference_requests(
+    lines: Iterable[bytes], kind: RecipeKind
+) -> Iterator[InferenceRequest | Rejected]:
+    """The questions of a batch inference job in their order; blank lines are none.
+
+    >>> good, bad = inference_requests([b'{"userId": "46"}', b'{"itemId": "7"}'], "POPULAR_ITEMS")
+    >>> good.user_id, bad.error
+    ('46', 'userId is missing')
+    """
+    return _requests(lines, partial(_inference, kind))
+
+
+def segment_requests(lines: Iterable[bytes], by: SegmentBy) -> Iterator[SegmentRequest | Rejected]:
+    r"""The questions of a batch segment job in their order; blank lines are none.
+
+    Raises
+    ------
+    InvalidInput
+        At the first question beyond what a job may ask.
+
+    Examples
+    --------
+    >>> line = b'{"itemAttributes": "ITEMS.genre = \\"Comedy\\""}'
+    >>> next(segment_requests([line], "attributes")).item_attributes
+    'ITEMS.genre = "Comedy"'
+    """
+    for n, request in enumerate(_requests(lines, partial(_segment, by))):
+        if n == MAX_SEGMENTS[by]:
+            raise InvalidInput(f"a segment job by {by} may ask {n} questions, there are more")
+        yield request
+
+
+def inference_answer(
+    request: InferenceRequest, items: Sequence[str], scores: Sequence[float] | None = None
+) -> bytes:
+    """The line that answers a question for items, without its end.
+
+    Parameters
+    ----------
+    scores
+        Of the items, in their order; None with recipes that give none.
+    """
+    output = {"recommendedItems": items} | ({} if scores is None else {"scores": scores})
+    return _encode({"input": msgspec.Raw(request.input), "output": output, "error": None})
+
+
+def segment_answer(request: SegmentRequest, users: Sequence[str]) -> bytes:
+    """The line that answers a question for users, without its end."""
+    output = {"recommendedUsers": users}
+    if request.query is not None:
+        return _encode({"itemAttributes": request.item_attributes, "output": output})
+    return _encode({"input": msgspec.Raw(request.input), "output": output})
+
+
+def refusal(line: bytes, error: str) -> bytes:
+    """The line that says why the question in `line`, JSON, has no answer; without its end."""
+    return _encode({"input": msgspec.Raw(line), "output": None, "error": error})
+
+
+def output_key(key: str, input_prefix: str, output_prefix: str) -> str:
+    """Where the answers to the questions at `key` go.
+
+    Below the output, files stand as they do below the folder of the input, so that those of equal
+    names stay apart.
+
+    >>> output_key("jobs/in/de/users.json", "jobs/in/", "jobs/out")
+    'jobs/out/de/users.json.out'
+    >>> output_key("in/users.json", "in/users.json", "out/")
+    'out/users.json.out'
+    """
+    folder = input_prefix[: input_prefix.rfind("/") + 1]
+    return f"{output_prefix.rstrip('/')}/{key.removeprefix(folder)}.out".removeprefix("/")
+
+
+def _requests(
+    lines: Iterable[bytes], ask: Callable[[bytes, _Line], Question]
+) -> Iterator[Question | Rejected]:
+    return (_request(line.strip(), ask) for line in lines if line.strip())
+
+
+def _request(line: bytes, ask: Callable[[bytes, _Line], Question]) -> Question | Rejected:
+    if len(line) > MAX_LINE_BYTES:
+        return Rejected(_beginning(line), f"the line has more than {MAX_LINE_BYTES} bytes")
+    try:
+        # As text: what the decoder passes over must be UTF-8 too, for the answer repeats it.
+        return ask(line, _decoder.decode(line.decode()))
+    except (msgspec.ValidationError, InvalidInput) as error:
+        return Rejected(_echo(line), str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected(_beginning(line), str(error))
+
+
+def _inference(kind: RecipeKind, line: bytes, said: _Line) -> InferenceRequest:
+    _check(kind, said)
+    return InferenceRequest(
+        line,
+        "" if said.user_id is None else str(said.user_id),
+        "" if said.item_id is None else str(said.item_id),
+        tuple(map(str, said.item_list or ())),
+        said.filter_values,
+    )
+
+
+def _segment(by: SegmentBy, line: bytes, said: _Line) -> SegmentRequest:
+    _check(by, said)
+    if by == "items":
+        return SegmentRequest(line, str(said.item_id), "", None, said.filter_values)
+    text = said.item_attributes or ""
+    return SegmentRequest(line, "", text, attribute_queries.parse(text), said.filter_values)
+
+
+def _check(asked: RecipeKind | SegmentBy, said: _Line) -> None:
+    for name in _NEEDS[asked]:
+        if getattr(said, name) is None:
+            member = _Line.__struct_encode_fields__[_Line.__struct_fields__.index(name)]
+            raise InvalidInput(f"{member} is missing")
+
+
+def _echo(line: bytes) -> bytes:
+    """The line, if it is JSON to its end."""
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return _beginning(line)
+    return line
+
+
+def _beginning(line: bytes) -> bytes:
+    """The beginning of what is not JSON, as a JSON text."""
+    text = line[: 4 * MAX_ECHO_CHARACTERS].decode(errors="replace")
+    return _encode(text[:MAX_ECHO_CHARACTERS])

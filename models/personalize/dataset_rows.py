@@ -1,0 +1,198 @@
+"""Rows of a dataset as an import reads them: by the dataset's schema, to events and records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from models.errors import InvalidInput, InvalidRecord
+from models.events import Event, MetricAttribution, PutEvents, encode, parse
+from models.metadata_records import Kind, Properties, checked
+from models.personalize.dataset_schemas import Column, Schema
+
+DatasetType = Literal["INTERACTIONS", "ITEMS", "USERS"]
+
+EVENT_TYPE = "interaction"
+"""The type of an event whose dataset has no column for it."""
+
+MAX_IMPRESSION = 25
+MAX_SHOWN = 40
+
+_OF_EVENTS = frozenset(
+    {
+        "USER_ID",
+        "ITEM_ID",
+        "TIMESTAMP",
+        "EVENT_TYPE",
+        "EVENT_VALUE",
+        "IMPRESSION",
+        "RECOMMENDATION_ID",
+        "EVENT_ATTRIBUTION_SOURCE",
+    }
+)
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def columns_of(schema: Schema, header: Sequence[str]) -> dict[str, str]:
+    """What a header calls each column of a schema, names being the same in any case.
+
+    Those that it lacks are left out, and those that the schema lacks.
+
+    Raises
+    ------
+    InvalidInput
+        The header names a column twice.
+
+    Examples
+    --------
+    >>> columns_of(Schema((Column("USER_ID", frozenset({"string"})),)), ["AGE", "user_id"])
+    {'USER_ID': 'user_id'}
+    """
+    called: dict[str, list[str]] = {}
+    for name in header:
+        called.setdefault(name.strip().upper(), []).append(name)
+    found = {column.name: called.get(column.name.upper(), []) for column in schema.columns}
+    for name, columns in found.items():
+        if len(columns) > 1:
+            raise InvalidInput(f"Input CSV has several columns for {name}:[{', '.join(columns)}]")
+    return {name: columns[0] for name, columns in found.items() if columns}
+
+
+def lacking(names: Sequence[str]) -> InvalidInput:
+    """The error that lacking columns are, in Amazon's words."""
+    return InvalidInput(f"Input CSV is missing the following columns:[{', '.join(names)}]")
+
+
+def typed(column: Column, text: str | None) -> str | int | float | bool | None:
+    """The value that a text is in a column.
+
+    Raises
+    ------
+    InvalidRecord
+        Naming the column, where it is of another type, or empty and may not be.
+    """
+    if text is None:
+        if not column.is_nullable:
+            raise InvalidRecord(f"{column.name}: empty")
+        return None
+    for kind in sorted(column.types - {"null"}):
+        value = _CONVERTERS[kind](text)
+        if value is not None:
+            return value
+    raise InvalidRecord(
+        f"{column.name}: not of type {' or '.join(sorted(column.types))}: {text[:MAX_SHOWN]!r}"
+    )
+
+
+def event_of(
+    values: Mapping[str, Any],
+    *,
+    now_s: float,
+    future_limit_s: float,
+    default_type: str = EVENT_TYPE,
+) -> PutEvents:
+    """The valid message of one event that a row of interactions says.
+
+    Its eventId follows from the row: the same row again is the same event. Columns that are not
+    Amazon's own become the event's properties.
+
+    Raises
+    ------
+    InvalidEvent
+        Naming the member that breaks the schema.
+
+    Examples
+    --------
+    >>> row = {"USER_ID": "u", "ITEM_ID": "i", "TIMESTAMP": 1_700_000_000, "HOUR": 5}
+    >>> event_of(row, now_s=1.8e9, future_limit_s=0).event_list[0].properties
+    {'HOUR': 5}
+    """
+    user = values["USER_ID"]
+    source = values.get("EVENT_ATTRIBUTION_SOURCE")
+    shown = [item for item in values.get("IMPRESSION", "").split("|") if item]
+    rest = {name: value for name, value in values.items() if name not in _OF_EVENTS}
+    event = Event(
+        values.get("EVENT_TYPE", default_type),
+        values["TIMESTAMP"],
+        item_id=values["ITEM_ID"],
+        event_value=values.get("EVENT_VALUE"),
+        impression=shown[:MAX_IMPRESSION] or None,
+        recommendation_id=values.get("RECOMMENDATION_ID"),
+        metric_attribution=None if source is None else MetricAttribution(source),
+        properties=rest or None,
+    )
+    raw = encode(PutEvents(user, [event], user_id=user))
+    return parse(raw, now_s=now_s, future_limit_s=future_limit_s)
+
+
+def record_of(kind: Kind, values: Mapping[str, Any]) -> tuple[str, Properties]:
+    """The id and the properties that a row of items or users says.
+
+    Raises
+    ------
+    InvalidRecord
+        Naming what breaks a rule.
+
+    Examples
+    --------
+    >>> record_of("users", {"USER_ID": "ada", "AGE": 36})
+    ('ada', {'AGE': 36})
+    """
+    key = "ITEM_ID" if kind == "items" else "USER_ID"
+    name = values[key]
+    rest = {column: value for column, value in values.items() if column != key}
+    return name, checked(kind, name, rest)
+
+
+def together(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
+    """Single events as messages of up to so many of one user, each user's in their order.
+
+    >>> one = [PutEvents(user, [Event("view", 1.0)], user_id=user) for user in "aba"]
+    >>> [(message.user_id, len(message.event_list)) for message in together(one, 10)]
+    [('a', 2), ('b', 1)]
+    """
+    of_users: dict[str, list[Event]] = {}
+    for message in events:
+        of_users.setdefault(message.session_id, []).extend(message.event_list)
+    for user, own in of_users.items():
+        for start in range(0, len(own), most):
+            yield PutEvents(user, own[start : start + most], user_id=user)
+
+
+def _whole(text: str) -> int | None:
+    try:
+        number = int(text)
+    except ValueError:
+        return _whole_float(text)
+    return number if "_" not in text and -(2**63) <= number < 2**63 else None
+
+
+def _whole_float(text: str) -> int | None:
+    """Spreadsheets and data frames write whole numbers as `881250949.0`."""
+    number = _number(text)
+    return (
+        int(number) if number is not None and number.is_integer() and abs(number) < 2**53 else None
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if "_" not in text and math.isfinite(number) else None
+
+
+def _truth(text: str) -> bool | None:
+    return _TRUTHS.get(text.lower())
+
+
+_CONVERTERS: Mapping[str, Callable[[str], str | int | float | bool | None]] = {
+    "boolean": _truth,
+    "double": _number,
+    "float": _number,
+    "int": _whole,
+    "long": _whole,
+    "string": str,
+}

@@ -1,0 +1,125 @@
+"""Kinds of resources of the Amazon Personalize API: what each hangs on, and what may delete it.
+
+A resource is known by its path, the last part of its ARN: `campaign/spring`,
+`dataset/shop/ITEMS`, and `solution/clicks/0123abcd` for a version of the solution `clicks`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from models.errors import InvalidInput
+from models.personalize import statuses
+from models.personalize.statuses import Ways
+
+MAX_ARN_CHARACTERS = 256
+
+_ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
+
+
+class Kind(NamedTuple):
+    """One kind of resource.
+
+    Attributes
+    ----------
+    parts
+        Parts of a path: 2, or 3 of what is named within something else.
+    ways
+        The statuses that may follow each status.
+    held_by
+        Kinds of which none may hang on a resource that is deleted.
+    takes
+        Kinds that are deleted with what they hang on, once finished.
+    is_job
+        It takes time: created pending, and ended by who claims it.
+    is_forgotten
+        No operation deletes one: only the newest of those that have ended are kept.
+    """
+
+    name: str
+    parts: int = 2
+    ways: Ways = statuses.COMMON
+    held_by: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    is_job: bool = False
+    is_forgotten: bool = False
+
+    @property
+    def noun(self) -> str:
+        """The name as the API's operations have it: `DatasetImportJob`."""
+        return self.name.title().replace("-", "")
+
+    @property
+    def arn_member(self) -> str:
+        """The member that holds its ARN: `datasetImportJobArn`."""
+        return f"{self.noun[0].lower()}{self.noun[1:]}Arn"
+
+    @property
+    def plural(self) -> str:
+        """What its quota is called by."""
+        return f"{self.name}s"
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("schema", held_by=("dataset",)),
+        Kind(
+            "dataset-group",
+            held_by=("dataset", "event-tracker", "solution", "recommender"),
+            takes=("filter", "metric-attribution", "data-deletion-job"),
+        ),
+        Kind("dataset", parts=3, takes=("dataset-import-job", "dataset-export-job")),
+        Kind("dataset-import-job", is_job=True, is_forgotten=True),
+        Kind("dataset-export-job", is_job=True, is_forgotten=True),
+        Kind("data-deletion-job", is_job=True, is_forgotten=True, ways=statuses.DELETION_JOB),
+        Kind("event-tracker"),
+        Kind(
+            "solution",
+            held_by=("campaign",),
+            takes=("solution-version", "batch-inference-job", "batch-segment-job"),
+        ),
+        Kind("solution-version", parts=3, is_job=True, ways=statuses.VERSION),
+        Kind("campaign"),
+        Kind("recommender", ways=statuses.RECOMMENDER),
+        Kind("filter"),
+        Kind("batch-inference-job", is_job=True, is_forgotten=True),
+        Kind("batch-segment-job", is_job=True, is_forgotten=True),
+        Kind("metric-attribution"),
+    )
+}
+
+
+def kind_of(path: str) -> Kind | None:
+    """The kind of what is at a path; None where nothing can be.
+
+    >>> kind_of("solution/clicks/0123abcd").name
+    'solution-version'
+    >>> kind_of("solution/clicks/0123abcd/more") is None
+    True
+    """
+    first, *rest = path.split("/")
+    name = "solution-version" if first == "solution" and len(rest) == 2 else first
+    kind = KINDS.get(name)
+    is_whole = kind is not None and first != "solution-version" and kind.parts == len(rest) + 1
+    return kind if is_whole else None
+
+
+def path_of(arn: str) -> str:
+    """The path that an ARN ends in; its partition, region and account are anybody's.
+
+    Raises
+    ------
+    InvalidInput
+        For what is not the ARN of a resource of this service.
+
+    Examples
+    --------
+    >>> path_of("arn:aws:personalize:us-east-1:000000000000:campaign/spring")
+    'campaign/spring'
+    """
+    match = _ARN.fullmatch(arn) if len(arn) <= MAX_ARN_CHARACTERS else None
+    if match is None:
+        raise InvalidInput(f"{arn[:MAX_ARN_CHARACTERS]!r} is not an ARN of Amazon Personalize")
+    return match[1]

@@ -1,0 +1,1 @@
+"""Ranking of candidates: features, the online ranker, its training and its explanations."""

@@ -1,0 +1,55 @@
+"""Circumstances: what events and requests say in contextual columns, such as DEVICE.
+
+Amazon Personalize calls it `context`; a `Context` here is a user's recent events. The store counts
+items under each circumstance (context_counts.lua), and `models.ranking.context_lift` says what that
+tells of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from models.metadata_records import fold
+
+Said = Mapping[str, Sequence[str]]
+"""Values by the folded names of columns."""
+
+NOWHERE: Said = {}
+"""What is said where nothing is."""
+
+MAX_VALUE_CHARACTERS = 100
+MAX_WORDS = 5
+"""Values of one column that an event or a request may have, with `|` between them."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+def circumstances_of(properties: str | Mapping[str, Any] | None) -> Said:
+    """What the properties of an event, or the context of a request, say of circumstances.
+
+    Short texts, whole numbers and truth values, in any case; others are measures or prose, hardly
+    ever the same twice. Which columns are contextual, the group's schema says.
+
+    >>> circumstances_of('{"DEVICE": "Phone|App ", "hourOfDay": 5, "price": 9.5}')
+    {'device': ['phone', 'app'], 'hourofday': ['5']}
+    >>> circumstances_of({"HOUR_OF_DAY": "5"})
+    {'hourofday': ['5']}
+    """
+    if not properties:
+        return NOWHERE
+    found: dict[str, list[str]] = {}
+    for name, value in (_decode(properties) if isinstance(properties, str) else properties).items():
+        words = [word.strip().casefold() for word in _text(value).split("|")]
+        short = [word for word in words if 1 <= len(word) <= MAX_VALUE_CHARACTERS]
+        if short:
+            found[fold(name)] = list(dict.fromkeys(short))[:MAX_WORDS]
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str | bool | int):
+        return str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else ""

@@ -1,0 +1,244 @@
+"""The forwarder's ledger in Redis: how far each partition is answered for, and what became of it.
+
+Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
+
+    {group}:forward:positions   hash    <incarnation>/<partition> -> next offset to forward
+    {group}:forward:counts      hash    the fields of `ForwardCounts`
+    {group}:forward:trackers    hash    the same of each tracker: <tracking id>/<field>
+    {group}:forward:waiting     hash    <incarnation>/<partition> -> what a forwarder has read of it
+                                        and is not answered for: {<tracking id>: [events, since]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import redis.asyncio
+
+from models.errors import Unavailable
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.scripts import Script, run_script
+
+Client = redis.asyncio.Redis
+
+MAX_TEXT_CHARS = 300
+
+_SAVE = Script.of(
+    """
+local save = cjson.decode(ARGV[1])
+local function add(tracker, counts)
+  for name, n in pairs(counts) do
+    redis.call('HINCRBY', KEYS[2], name, n)
+    if tracker ~= '' then redis.call('HINCRBY', KEYS[3], tracker .. '/' .. name, n) end
+  end
+end
+for field, move in pairs(save.moves) do
+  if tonumber(move.offset) > tonumber(redis.call('HGET', KEYS[1], field) or '-1') then
+    redis.call('HSET', KEYS[1], field, move.offset)
+    for tracker, outcomes in pairs(move.outcomes) do add(tracker, outcomes) end
+  end
+end
+for tracker, calls in pairs(save.calls) do add(tracker, calls) end
+for tracker, notes in pairs(save.notes) do
+  for name, text in pairs(notes) do
+    redis.call('HSET', KEYS[2], name, text)
+    redis.call('HSET', KEYS[3], tracker .. '/' .. name, text)
+  end
+end
+for field, waiting in pairs(save.waiting) do
+  if waiting == '' then redis.call('HDEL', KEYS[4], field)
+  else redis.call('HSET', KEYS[4], field, waiting) end
+end
+"""
+)
+
+
+class Move(NamedTuple):
+    """A partition's next offset to forward, and what became of the events passed on the way.
+
+    The outcomes are by tracking id; under "" are those of messages without one.
+    """
+
+    offset: int
+    outcomes: Mapping[str, Mapping[str, int]]
+
+
+class Waiting(NamedTuple):
+    """Events that were read from Kafka and are not answered for, and since when (seconds)."""
+
+    events: int
+    since_s: float
+
+
+@dataclass(frozen=True)
+class ForwardCounts:
+    """What the forwarders of a group, or they for one tracker, have done so far.
+
+    Attributes
+    ----------
+    forwarded, refused
+        Events that AWS took, and events that it refused (they are in the dead letters).
+    withheld
+        Events that the settings keep back, by type or because their session is not in the sample,
+        and those whose user has been erased since.
+    skipped
+        Messages that could not be read, or whose tracker is not forwarded.
+    calls, retries, throttles
+        PutEvents calls, those of them to be repeated, and those of these that AWS throttled.
+    last_error, last_error_at, last_success_at
+        The last failed call and the last good one; times in seconds, 0 if there was none.
+    """
+
+    forwarded: int = 0
+    refused: int = 0
+    withheld: int = 0
+    skipped: int = 0
+    calls: int = 0
+    retries: int = 0
+    throttles: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    last_success_at: float = 0.0
+
+
+_WAITING = dict[str, tuple[int, float]]
+
+
+async def forward_counts(client: Client, group: str) -> ForwardCounts:
+    """The counters as last saved; raises `Unavailable` if Redis does not answer."""
+    return msgspec.convert(await _read(client, _key(group, "counts")), ForwardCounts, strict=False)
+
+
+async def tracker_counts(client: Client, group: str) -> dict[str, ForwardCounts]:
+    """The counters of each tracker by its tracking id; raises `Unavailable` as above."""
+    fields: dict[str, dict[str, str]] = {}
+    for field, value in (await _read(client, _key(group, "trackers"))).items():
+        tracker, _, name = field.rpartition("/")
+        fields.setdefault(tracker, {})[name] = value
+    return {
+        tracker: msgspec.convert(values, ForwardCounts, strict=False)
+        for tracker, values in sorted(fields.items())
+    }
+
+
+async def tracker_waiting(client: Client, group: str) -> dict[str, Waiting]:
+    """What waits in the hands of forwarders, by tracking id; raises `Unavailable` as above."""
+    found: dict[str, Waiting] = {}
+    for text in (await _read(client, _key(group, "waiting"))).values():
+        for tracker, (events, since_s) in msgspec.json.decode(text, type=_WAITING).items():
+            before = found.get(tracker, Waiting(0, since_s))
+            found[tracker] = Waiting(before.events + events, min(before.since_s, since_s))
+    return found
+
+
+async def tracker_status(
+    client: Client, group: str, *, now_s: float
+) -> dict[str, dict[str, float | str]]:
+    """What operators are told of each tracker; raises `Unavailable` as above.
+
+    The fields of `ForwardCounts`, the events that are `waiting` in the hands of forwarders, and
+    `oldest_waiting_age_s`, 0 without any.
+    """
+    counts = await tracker_counts(client, group)
+    held = await tracker_waiting(client, group)
+    told: dict[str, dict[str, float | str]] = {}
+    for tracker, one in counts.items():
+        events, since_s = held.get(tracker, (0, now_s))
+        age_s = round(max(0.0, now_s - since_s), 3)
+        told[tracker] = asdict(one) | {"waiting": events, "oldest_waiting_age_s": age_s}
+    return told
+
+
+async def forward_positions(client: Client, group: str) -> dict[str, int]:
+    """Next offset to forward of each `<incarnation>/<partition>`; absent where none was answered.
+
+    Raises `Unavailable` if Redis does not answer.
+    """
+    stored = await _read(client, _key(group, "positions"))
+    return {field: int(offset) for field, offset in stored.items()}
+
+
+async def save_forward(
+    client: Client,
+    group: str,
+    *,
+    moves: Mapping[str, Move] = {},
+    calls: Mapping[str, Mapping[str, int]] = {},
+    notes: Mapping[str, Mapping[str, str | float]] = {},
+    waiting: Mapping[str, Mapping[str, Waiting]] = {},
+) -> None:
+    """Move positions forward and count, in one atomic step.
+
+    A position never moves back, and outcomes count only where a position moves: neither a
+    repeated save nor a worker that has lost its partitions counts anything twice.
+
+    Parameters
+    ----------
+    moves
+        By `<incarnation>/<partition>`; outcomes are `forwarded`, `refused`, `withheld`, `skipped`.
+    calls
+        By tracking id, added whether a position moves or not: `calls`, `retries`, `throttles`.
+    notes
+        By tracking id, set as they are: `last_error`, `last_error_at`, `last_success_at`.
+    waiting
+        By `<incarnation>/<partition>`, and then by tracking id, in the place of what was said
+        of the partition before.
+
+    Raises
+    ------
+    Unavailable
+        The step may or may not have happened; repeating it is harmless.
+    """
+    # As text, because Lua would write a large number as 1e+15.
+    save = {
+        "moves": {
+            field: {"offset": str(move.offset), "outcomes": _each(move.outcomes)}
+            for field, move in moves.items()
+        },
+        "calls": _each(calls),
+        "notes": _each(notes),
+        "waiting": {
+            field: msgspec.json.encode(by_tracker).decode() if by_tracker else ""
+            for field, by_tracker in waiting.items()
+        },
+    }
+    keys = [_key(group, name) for name in ("positions", "counts", "trackers", "waiting")]
+    try:
+        await run_script(client, _SAVE, keys, msgspec.json.encode(save))
+    except AWAY_ERRORS as error:
+        raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
+
+
+def waiting(positions: Mapping[str, int], ends: Mapping[str, int]) -> int:
+    """Messages not yet answered for, given the end of each `<incarnation>/<partition>` in Kafka.
+
+    >>> waiting({"c/t/0": 7}, {"c/t/0": 10, "c/t/1": 2})
+    5
+    """
+    return sum(max(0, end - positions.get(field, 0)) for field, end in ends.items())
+
+
+def _each(values: Mapping[str, Mapping[str, str | float]]) -> dict[str, dict[str, str]]:
+    return {
+        tracker: {name: str(value)[:MAX_TEXT_CHARS] for name, value in named.items()}
+        for tracker, named in values.items()
+    }
+
+
+def _key(group: str, name: str) -> str:
+    return f"{{{group}}}:forward:{name}"
+
+
+async def _read(client: Client, key: str) -> dict[str, str]:
+    try:
+        stored: Mapping[Any, Any] = await client.hgetall(key)
+    except AWAY_ERRORS as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error
+    return {_text(name): _text(value) for name, value in stored.items()}
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw

@@ -1,0 +1,75 @@
+"""Histories: what a user, or a session without a user, did lately."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.state import layout
+
+
+class History(msgspec.Struct, frozen=True, gc=False):
+    """What a user or session did lately, oldest first.
+
+    Attributes
+    ----------
+    count
+        Events ever applied, also those no longer kept.
+    accepted_at
+        When the newest applied event was accepted; 0 if there is none.
+    items, times, types
+        ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
+    owners
+        Numbers by which items remember whose this is.
+    """
+
+    count: int
+    accepted_at: float
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
+    types: NDArray[np.uint8]
+    owners: tuple[int, ...] = ()
+
+
+HEAD = struct.Struct("<IId")
+"""`layout.HEAD`, for one at a time."""
+
+NO_EVENTS = np.empty(0, np.int64)
+NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
+
+
+def unpack_history(raw: bytes | None) -> History:
+    """The history out of its stored form; absent is empty."""
+    if not raw:
+        return NO_HISTORY
+    count, owner, accepted_at = HEAD.unpack_from(raw)
+    entries = np.frombuffer(raw, layout.ENTRY, offset=HEAD.size)
+    return History(
+        count,
+        accepted_at,
+        entries["item"].astype(np.int64),
+        entries["time"].astype(np.int64),
+        entries["type"],
+        (owner,),
+    )
+
+
+def merge_histories(one: History, other: History) -> History:
+    """Both in one, by time; for a session whose user is known but has not joined it yet."""
+    if not len(other.items):
+        return one
+    if not len(one.items):
+        return other
+    times = np.concatenate([one.times, other.times])
+    order = np.argsort(times, kind="stable")
+    return History(
+        one.count + other.count,
+        max(one.accepted_at, other.accepted_at),
+        np.concatenate([one.items, other.items])[order],
+        times[order],
+        np.concatenate([one.types, other.types])[order],
+        one.owners + other.owners,
+    )

@@ -1,0 +1,99 @@
+"""The interactions that a dataset group holds, read out of its histories."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from models.evaluation.protocol import Interaction
+from models.state.histories import History, unpack_history
+from models.state.store import Store, escaped
+
+BATCH = 500
+
+
+@dataclass
+class Sample:
+    """Interactions of whole users, and what there is of them in all.
+
+    Attributes
+    ----------
+    n_users, n_repeating, n_interactions
+        Of the whole group: users, those with two interactions or more, and interactions ever.
+    n_items
+        Different items in interactions and metadata.
+    """
+
+    interactions: list[Interaction] = field(default_factory=list)
+    n_users: int = 0
+    n_repeating: int = 0
+    n_interactions: int = 0
+    n_items: int = 0
+
+
+async def histories(store: Store) -> AsyncIterator[tuple[str, list[Interaction], History]]:
+    """Every user's and session's kept interactions, oldest first; O(keys of all groups).
+
+    Those without an item are left out. Read while events come in, a history is as it was then.
+    """
+    types = await store.event_types()
+    start = store.key("history:")
+    keys: list[bytes] = []
+    seen: set[bytes] = set()
+    async for key in store.redis.scan_iter(match=escaped(start) + "*", count=1000):
+        if key not in seen:
+            seen.add(key)
+            keys.append(key)
+        if len(keys) == BATCH:
+            for one in await _read(store, keys, len(start), types):
+                yield one
+            keys = []
+    for one in await _read(store, keys, len(start), types):
+        yield one
+
+
+async def sample(store: Store, *, most: int, event_type: str = "") -> Sample:
+    """Interactions of as many users as have `most` together, and counts of all.
+
+    Parameters
+    ----------
+    event_type
+        Only interactions of this type, in any case; empty: all.
+    """
+    found = Sample(n_items=int(await store.redis.hlen(store.key("items"))))
+    wanted = event_type.lower()
+    async for _, own, history in histories(store):
+        if wanted:
+            kept = [one for one in own if one.type.lower() == wanted]
+            found.n_interactions += len(kept)
+        else:
+            kept = own
+            found.n_interactions += history.count
+        found.n_users += bool(kept)
+        found.n_repeating += len(kept) > 1
+        if kept and len(found.interactions) + len(kept) <= most:
+            found.interactions += kept
+    return found
+
+
+async def _read(
+    store: Store, keys: list[bytes], skip: int, types: dict[int, str]
+) -> list[tuple[str, list[Interaction], History]]:
+    if not keys:
+        return []
+    owned = [unpack_history(raw) for raw in await store.redis.mget(keys)]
+    indexes = sorted({index for one in owned for index in one.items.tolist() if index})
+    names = dict(zip(indexes, await store.item_ids(indexes), strict=True))
+    found = []
+    for key, history in zip(keys, owned, strict=True):
+        owner = key[skip:].decode()
+        events = zip(
+            history.items.tolist(), history.times.tolist(), history.types.tolist(), strict=True
+        )
+        own = [
+            Interaction(owner, name, types.get(code, ""), at)
+            for index, at, code in events
+            if index and (name := names[index]) is not None
+        ]
+        found.append((owner, own, history))
+    return found

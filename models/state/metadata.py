@@ -1,0 +1,296 @@
+"""Metadata of items and users in Redis: the atomic step that takes records in, and the reads.
+
+{group}:properties          hash    item index -> time, first time, creation; JSON text
+{group}:users               hash    user id -> the same, of users
+{group}:categories          hash    item index -> the categories it is listed under
+{group}:category:<c>=<v>    zset    items of a category, by creation or last event (minutes)
+{group}:top:fresh           zset    items with metadata, by creation
+{group}:counts              hash    item_updates, user_updates: records taken in
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from models.errors import LimitExceeded
+from models.metadata_records import (
+    Kind,
+    Properties,
+    Record,
+    categories_of,
+    checked,
+    created_at,
+    properties_text,
+)
+from models.state import layout
+from models.state.scripts import Script
+from models.state.store import GROUPS, PartResult, Store
+
+TAKE_IN = Script.of(
+    "".join(
+        resources.files(__package__).joinpath(f"{name}.lua").read_text()
+        for name in ("witness", "apply_metadata")
+    )
+)
+
+HEAD = struct.Struct("<ddd")
+
+MAX_CACHED = 50_000
+MAX_CACHED_BYTES = 32 * 1024 * 1024
+"""Records that a process keeps of one group, and the length of their texts together."""
+
+_results = msgspec.msgpack.Decoder(list[PartResult])
+
+
+class Entry(NamedTuple):
+    """A record as the atomic step takes it; see apply_metadata.lua. No kind: passed over."""
+
+    offset: int
+    group: str = ""
+    kind: str = ""
+    id: str = ""
+    at: float = 0.0
+    created: float = 0.0
+    text: str = ""
+    categories: Sequence[str] = ()
+    timestamp_ms: int = 0
+    checksum: int = 0
+
+
+class EntryPart(NamedTuple):
+    """Entries of one partition in offset order, and the watermark they follow.
+
+    Attributes
+    ----------
+    checksum
+        Of the message at the watermark; -1 if it is not known.
+    """
+
+    field: str
+    expected: int
+    entries: Sequence[Entry]
+    checksum: int = -1
+
+
+def entry_of(offset: int, kind: Kind, record: Record, *, own_group: str) -> Entry:
+    """The record as the atomic step takes it; raises `InvalidRecord` if it is too long."""
+    group = "" if record.group == own_group else record.group
+    properties = record.properties
+    if properties is None:
+        return Entry(offset, group, kind, record.id, record.at)
+    text = properties_text(kind, properties).decode()
+    if kind == "users":
+        return Entry(offset, group, kind, record.id, record.at, 0.0, text)
+    # Nothing comes into being after it is known: it would head the list of fresh items for ever.
+    created = min(created_at(properties) or 0.0, record.at)
+    categories = categories_of(properties)
+    return Entry(offset, group, kind, record.id, record.at, created, text, categories)
+
+
+async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
+    """Take records in, in one atomic step; of the store's group and any other.
+
+    Raises
+    ------
+    redis.exceptions.ConnectionError, redis.exceptions.TimeoutError
+        The step may or may not have happened; repeating it is harmless.
+    """
+    settings = store.settings
+    request = {
+        "prefix": store.prefix,
+        "limits": {
+            "items": settings.max_items,
+            "users": settings.max_users,
+            "listed": layout.TOPS,
+        },
+        "parts": parts,
+    }
+    has_others = any(entry.group for part in parts for entry in part.entries)
+    keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
+    payload = msgspec.msgpack.encode(request)
+    return _results.decode(await store.step(TAKE_IN, keys, payload))
+
+
+async def put_items(
+    store: Store, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
+) -> None:
+    """Take in what is known of items from now on: each record whole, in place of an older one.
+
+    Raises
+    ------
+    InvalidRecord
+        A record breaks a rule; then none is in effect.
+    LimitExceeded
+        There are `max_items` items; then the records before the first one too many are in effect.
+    """
+    await _put(store, "items", records, now_s)
+
+
+async def put_users(
+    store: Store, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
+) -> None:
+    """Take in what is known of users from now on, as `put_items` does; up to `max_users`."""
+    await _put(store, "users", records, now_s)
+
+
+async def _put(
+    store: Store, kind: Kind, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
+) -> None:
+    group = store.settings.group
+    entries = [
+        entry_of(
+            n, kind, Record(group, name, checked(kind, name, properties), now_s), own_group=group
+        )
+        for n, (name, properties) in enumerate(records)
+    ]
+    (result,) = await take_in(store, [EntryPart("", -1, entries)])
+    if result.status == "full":
+        raise LimitExceeded(f"the group holds as many {kind} as it may")
+
+
+async def item_properties(store: Store, item_ids: Sequence[str]) -> list[Properties | None]:
+    """What is known of each item; None where nothing is."""
+    indexes = await store.item_indexes(item_ids)
+    if not indexes:
+        return []
+    raws = await store.redis.hmget(store.key("properties"), [str(index) for index in indexes])
+    return [_properties(raw) for raw in raws]
+
+
+async def user_properties(store: Store, user_id: str) -> Properties | None:
+    """What is known of a user; None if nothing is."""
+    return _properties(await store.redis.hget(store.key("users"), user_id))
+
+
+def _properties(raw: bytes | None) -> Properties | None:
+    if raw is None:
+        return None
+    found: Properties = msgspec.json.decode(memoryview(raw)[HEAD.size :])
+    return found
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is known of one item, and how often it was met; times in Unix seconds, 0: never."""
+
+    item_id: str
+    properties: Properties | None
+    updated_at: float
+    created_at: float
+    events: int
+    purchases: int
+    first_event_at: int
+    last_event_at: int
+
+
+async def item(store: Store, item_id: str) -> Item | None:
+    """Properties and counts of an item; None if neither a record nor an event has named it."""
+    (index,) = await store.item_indexes([item_id])
+    if not index:
+        return None
+    page, place = divmod(index, layout.PAGE)
+    at = place * layout.STAT.itemsize
+    pipe = store.redis.pipeline(transaction=False)
+    pipe.hget(store.key("properties"), str(index))
+    pipe.getrange(store.key(f"stats:{page}"), at, at + layout.STAT.itemsize - 1)
+    raw, counted = await pipe.execute()
+    stat = np.frombuffer(counted.ljust(layout.STAT.itemsize, b"\0"), layout.STAT)[0]
+    updated_at, first_at, created = HEAD.unpack_from(raw) if raw else (0.0, 0.0, 0.0)
+    return Item(
+        item_id,
+        _properties(raw),
+        updated_at,
+        created or first_at,
+        int(stat["events"]),
+        int(stat["purchases"]),
+        int(stat["first"]),
+        int(stat["last"]),
+    )
+
+
+async def same_category(store: Store, indexes: Sequence[int]) -> list[int]:
+    """Other items that share a category with one of these, the last one touched first.
+
+    Two round trips.
+    """
+    if not len(indexes):
+        return []
+    raws = await store.redis.hmget(store.key("categories"), [str(index) for index in indexes])
+    names = {name for raw in raws if raw for name in msgspec.msgpack.decode(raw, type=list[str])}
+    return [index for index in await of_categories(store, names) if index not in set(indexes)]
+
+
+async def of_categories(store: Store, names: Collection[str]) -> list[int]:
+    """The items last touched of each category, `<column>=<value>`, and of all these the last first.
+
+    At most `layout.TOPS` of a category; one round trip.
+    """
+    if not names:
+        return []
+    pipe = store.redis.pipeline(transaction=False)
+    for name in names:
+        pipe.zrange(store.key(f"category:{name}"), 0, layout.TOPS - 1, desc=True, withscores=True)
+    touched = {int(member): at for listed in await pipe.execute() for member, at in listed}
+    return sorted(touched, key=lambda index: (-touched[index], index))
+
+
+class PropertiesCache:
+    """Items' properties in the process, at most `cache_s` old; bounded in number and size.
+
+    What is held stays in use for as long as no record of the group is taken in.
+    """
+
+    def __init__(self, store: Store, *, share: int = 1) -> None:
+        self._store = store
+        self._max_held, self._max_size = MAX_CACHED // share, MAX_CACHED_BYTES // share
+        self._held: OrderedDict[int, tuple[int, Properties | None]] = OrderedDict()
+        self._size = 0
+        self._version: bytes | None = None
+        self._checked_at = -1e18
+
+    async def get(self, indexes: Sequence[int], now_s: float) -> list[Properties | None]:
+        """The properties of each item index; in one round trip, or two when they have changed."""
+        found = {index: held[1] for index in indexes if (held := self._held.get(index)) is not None}
+        missing = [index for index in dict.fromkeys(indexes) if index not in found]
+        is_fresh = abs(now_s - self._checked_at) <= self._store.settings.cache_s
+        while missing or not is_fresh:
+            version, raws = await self._read(missing)
+            is_fresh, self._checked_at = True, now_s
+            if version != self._version:
+                self._held.clear()
+                self._size, self._version = 0, version
+                if found:
+                    missing, found = list(dict.fromkeys(indexes)), {}
+                    continue
+            for index, raw in zip(missing, raws, strict=True):
+                found[index] = self._keep(index, raw)
+            break
+        return [found[index] for index in indexes]
+
+    async def _read(self, indexes: Sequence[int]) -> tuple[bytes | None, list[bytes | None]]:
+        """The version, and records that are at least as new."""
+        pipe = self._store.redis.pipeline(transaction=False)
+        pipe.hget(self._store.key("counts"), "item_updates")
+        if indexes:
+            pipe.hmget(self._store.key("properties"), [str(index) for index in indexes])
+        version, *raws = await pipe.execute()
+        return version, raws[0] if raws else []
+
+    def _keep(self, index: int, raw: bytes | None) -> Properties | None:
+        properties = _properties(raw)
+        size = len(raw or b"")
+        before = self._held.pop(index, None)
+        self._size += size - (before[0] if before else 0)
+        self._held[index] = (size, properties)
+        while len(self._held) > self._max_held or self._size > self._max_size:
+            _, (oldest, _) = self._held.popitem(last=False)
+            self._size -= oldest
+        return properties

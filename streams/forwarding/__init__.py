@@ -1,0 +1,1 @@
+"""The forwarder: events on their way to Amazon Personalize."""

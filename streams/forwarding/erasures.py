@@ -1,0 +1,87 @@
+"""Who was erased, as the forwarder has to know it: from the store, and from the log it reads.
+
+A worker brings an erasure into effect and leaves a tombstone in the store. Where none is at work,
+or Redis is away, the erasures that the forwarder itself has read still hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+
+from models.events import Erasure, Event, PutEvents
+from models.settings import Settings
+from models.state.forwarding_ledger import Client
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.store import Store, registered_group
+
+MAX_READ = 100_000
+"""Erasures from the log that are remembered; the oldest go first. About 100 bytes each."""
+
+
+class Erasures:
+    """Up to when users were erased; one for each forwarder.
+
+    Parameters
+    ----------
+    client
+        Redis, where the tombstones are.
+    """
+
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self._settings, self._client = settings, client
+        self._read: OrderedDict[bytes, int] = OrderedDict()
+        self._groups: dict[str, str] = {settings.tracking_id: settings.group}
+
+    def note(self, erasure: Erasure) -> None:
+        """Remember an erasure that was read from the log."""
+        # As apply_group.lua has it: a session of the same name is the user's.
+        for owner in (f"u:{erasure.user_id}", f"s:{erasure.user_id}"):
+            key = _digest(erasure.erase, owner)
+            self._read[key] = max(_floor_ms(erasure.accepted_at), self._read.pop(key, 0))
+        while len(self._read) > MAX_READ:
+            self._read.popitem(last=False)
+
+    async def until_ms(self, put: PutEvents, *, now_s: float) -> tuple[int, Exception | None]:
+        """Up to when everything of a message's owner was erased; 0 where nothing was.
+
+        Beside it is the error where Redis did not answer: then only what was read is in it.
+        """
+        tracker = put.tracking_id or self._settings.tracking_id
+        owners = [f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"]
+        found, error = 0, None
+        try:
+            group = await self._group_of(tracker)
+            if group is None:
+                return 0, None
+            store = Store(self._client, self._settings.model_copy(update={"group": group}))
+            if not put.user_id:
+                user = await store.linked_user(put.session_id, now_s=now_s)
+                owners += [f"u:{user}"] if user else []
+            found = max(_floor_ms(until_s) for until_s in await store.erased_until(owners))
+        except AWAY_ERRORS as away:
+            group, error = self._groups.get(tracker, ""), away
+        return max(found, *(self._read.get(_digest(group, one), 0) for one in owners)), error
+
+    async def _group_of(self, tracker: str) -> str | None:
+        if tracker == self._settings.tracking_id:
+            return self._settings.group
+        group = await registered_group(self._client, tracker)
+        if group is not None:
+            self._groups[tracker] = group
+        return group
+
+
+def is_before(event: Event, put: PutEvents, until_ms: int) -> bool:
+    """Whether an event precedes its owner's erasure, by the rule of apply_group.lua."""
+    return _floor_ms(min(event.sent_at, put.accepted_at or event.sent_at)) <= until_ms
+
+
+def _floor_ms(at_s: float) -> int:
+    return math.floor(at_s * 1000)
+
+
+def _digest(group: str, owner: str) -> bytes:
+    text = f"{group}/{owner}".encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=12).digest()

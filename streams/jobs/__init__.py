@@ -1,0 +1,1 @@
+"""The runner of Personalize jobs: imports, exports, deletions, training and batch inference."""

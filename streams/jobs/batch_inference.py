@@ -1,0 +1,210 @@
+"""Batch inference and segment jobs: each line of the input answered, in the input's order.
+
+A file's answers appear whole. Who goes on with a job begins at its first file without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from models.errors import InvalidInput
+from models.filters.filter import Filter, parse
+from models.personalize.batch_lines import (
+    MAX_LINE_BYTES,
+    InferenceRequest,
+    Rejected,
+    SegmentBy,
+    SegmentRequest,
+    inference_answer,
+    inference_requests,
+    output_key,
+    refusal,
+    segment_answer,
+    segment_requests,
+)
+from models.personalize.recipe_answers import answered, filtered, is_scored, let_through, scores_of
+from models.personalize.recipes import Recipe, recipe_of
+from models.personalize.resource_types import path_of
+from models.personalize.user_segments import among, users_of_item, users_of_items
+from models.serving.answers import MAX_RESULTS
+from models.serving.recommender import Recommender
+from streams.jobs.job import Outcome, Work
+
+CHUNK_LINES = 64
+"""Lines answered at once."""
+
+_S3 = "s3://"
+
+Question = InferenceRequest | SegmentRequest
+Answering = Callable[[Any], Awaitable[bytes]]
+Reading = Callable[[Iterator[bytes]], Iterator[Question | Rejected]]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What every line of a job is answered by."""
+
+    recommender: Recommender
+    recipe: Recipe
+    found: Filter | None
+    length: int
+    clock: Callable[[], float]
+
+    async def items(self, asked: InferenceRequest) -> bytes:
+        """The line that answers a question for items."""
+        user, item = asked.user_id or None, asked.item_id or None
+        now_s = self.clock()
+        known: dict[str, Any] = {
+            "user_id": user,
+            "item_id": item,
+            "values": asked.filter_values,
+            "now_s": now_s,
+        }
+        names: Sequence[str]
+        if self.recipe.type == "PERSONALIZED_RANKING":
+            names = list(dict.fromkeys(asked.item_ids))
+            if self.found is not None:
+                names = await let_through(self.recommender, self.found, names, **known)
+            answer = await self.recommender.rank(names, user_id=user, now_s=now_s)
+            names = [one.item_id for one in answer.items]
+        else:
+            answer = await answered(
+                self.recommender,
+                self.recipe,
+                user_id=user,
+                item_id=item,
+                k=self.length if self.found is None else MAX_RESULTS,
+                now_s=now_s,
+            )
+            names = [one.item_id for one in answer.items]
+            if self.found is not None:
+                names = await filtered(
+                    self.recommender, self.recipe, self.found, names, self.length, **known
+                )
+        if not is_scored(self.recipe):
+            return inference_answer(asked, names)
+        scores = scores_of(answer)
+        return inference_answer(asked, names, [scores.get(name, 0.0) for name in names])
+
+    async def users(self, asked: SegmentRequest) -> bytes:
+        """The line that answers a question for users."""
+        if asked.query is None:
+            users = await users_of_item(self.recommender, asked.item_id, now_s=self.clock())
+        else:
+            users = await users_of_items(self.recommender, asked.query)
+        if self.found is not None:
+            users = await among(self.recommender.store, self.found, users, asked.filter_values)
+        return segment_answer(asked, users[: self.length])
+
+
+async def infer(work: Work) -> Outcome:
+    """Recommend items for each line of the input."""
+    batch = await _batch(work, "ItemID")
+    kind: Any = batch.recipe.type
+
+    def reading(lines: Iterator[bytes]) -> Iterator[InferenceRequest | Rejected]:
+        return inference_requests(lines, kind)
+
+    return await _run(work, reading, batch.items)
+
+
+async def segment(work: Work) -> Outcome:
+    """Find the users that each line of the input asks for."""
+    batch = await _batch(work, "UserID")
+    by: SegmentBy = "attributes" if "attribute" in batch.recipe.name else "items"
+
+    def reading(lines: Iterator[bytes]) -> Iterator[SegmentRequest | Rejected]:
+        return segment_requests(lines, by)
+
+    return await _run(work, reading, batch.users)
+
+
+async def _batch(work: Work, target: str) -> _Batch:
+    data = work.job.resource.data
+    version = await work.resources.get(work.job.resource.links[0])
+    found = None
+    if "filterArn" in data:
+        stored = await work.resources.get(path_of(data["filterArn"]))
+        found = parse(stored.data["filterExpression"])
+        if found.target != target:
+            raise InvalidInput(f"{data['filterArn']} chooses by {found.target}, not by {target}")
+    recipe = recipe_of(version.data["recipeArn"])
+    recommender = work.tenants.recommender(work.group)
+    return _Batch(recommender, recipe, found, data["numResults"], work.clock)
+
+
+async def _run(work: Work, reading: Reading, answering: Answering) -> Outcome:
+    data = work.job.resource.data
+    source = data["jobInput"]["s3DataSource"]["path"]
+    target = data["jobOutput"]["s3DataDestination"]["path"]
+    # Answers that lie among the questions are none of them.
+    folder = f"{target.rstrip('/')}/"
+    files = (each for each in work.objects.find(source) if not each.url.startswith(folder))
+    number, lines, refused = (work.noted.get(name, 0) for name in ("files", "lines", "refused"))
+    left = itertools.islice(files, number, None)
+    while (each := await work.in_thread(next, left, None)) is not None:
+        url = _output(each.url, source, target)
+        counts = await work.in_thread(_answer_file, work, each.url, url, reading, answering)
+        number, lines, refused = number + 1, lines + counts[0], refused + counts[1]
+        await work.note(files=number, lines=lines, refused=refused)
+    remark = f"{refused} of {lines} lines have no answer; the error of each says why"
+    return Outcome(remark=remark if refused else "")
+
+
+def _answer_file(
+    work: Work, source: str, target: str, reading: Reading, answering: Answering
+) -> tuple[int, int]:
+    """Answer the lines of a file; gives how many there were, and how many have no answer."""
+    n_lines = n_refused = 0
+
+    async def answers(asked: Sequence[Question | Rejected]) -> list[tuple[bytes, bool]]:
+        return await asyncio.gather(*(_answer(one, answering) for one in asked))
+
+    before = work.noted.get("lines", 0)
+    with work.objects.open(source) as stream, work.objects.writing(target) as written:
+        questions = work.until_stopped(reading(_lines(stream)))
+        while asked := list(itertools.islice(questions, CHUNK_LINES)):
+            for line, is_answered in work.wait(answers(asked)):
+                n_lines += 1
+                n_refused += not is_answered
+                written.write(line + b"\n")
+            work.tell("lines answered", before + n_lines)
+    return n_lines, n_refused
+
+
+async def _answer(asked: Question | Rejected, answering: Answering) -> tuple[bytes, bool]:
+    """The line that answers, and whether it does; or says why there is no answer."""
+    if isinstance(asked, Rejected):
+        return refusal(asked.input, asked.error), False
+    try:
+        return await answering(asked), True
+    except InvalidInput as error:
+        return refusal(asked.input, str(error)), False
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long, so much that it is seen to be."""
+    while line := stream.readline(MAX_LINE_BYTES + 2):
+        yield line
+        rest = line
+        while len(line) > MAX_LINE_BYTES and rest and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES)
+
+
+def _output(url: str, source: str, target: str) -> str:
+    """Where the answers to the questions in an object go.
+
+    >>> _output("s3://in/jobs/users.json", "s3://in/jobs/", "s3://out/answers/")
+    's3://out/answers/users.json.out'
+    """
+    (_, key), (_, prefix), (bucket, folder) = map(_key, (url, source, target))
+    return f"{_S3}{bucket}/{output_key(key, prefix, folder)}"
+
+
+def _key(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix(_S3).partition("/")
+    return bucket, key

@@ -1,0 +1,119 @@
+"""Rows of a dataset by its schema, one at a time: what an import or a deletion reads.
+
+Files are of any format that `streams.reading` knows. A column is what a known format says; else the
+one of that name, in any case, and where one lacks, what its other names say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from models.errors import CannotPrepare, InvalidRecord
+from models.personalize.dataset_rows import columns_of, lacking, typed
+from models.personalize.dataset_schemas import Column, Schema
+from streams.object_store import Objects
+from streams.reading.asked import Asked
+from streams.reading.column_mapping import DATASETS, Kind, short_names
+from streams.reading.fields import TIMES, Checker, Source, present
+from streams.reading.reader import rows
+from streams.reading.recognition import Recognised, recognise
+
+_PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
+"""Fields that are checked alike by every reader."""
+
+
+class Row(NamedTuple):
+    """One row: the object and the line where it begins, and what it says or what is wrong."""
+
+    where: str
+    values: dict[str, Any] | InvalidRecord
+
+
+class Rows:
+    """The rows of an object, of the objects of a folder, or of those that a pattern fits.
+
+    Parameters
+    ----------
+    latest_s
+        A time after this lies in the future.
+
+    Raises
+    ------
+    InvalidInput
+        The first object lacks columns of the schema.
+    UnreadableRecording
+        It is no data, damaged, or two readings fit.
+    ObjectNotFound, ObjectRefused, Unavailable
+        As `streams.object_store` says.
+    """
+
+    def __init__(
+        self, objects: Objects, location: str, schema: Schema, kind: Kind, *, latest_s: float
+    ) -> None:
+        self.found = recognise(objects, location, Asked(), kind)
+        self.n_bytes = sum(file.size for file in self.found.files)
+        self._objects = objects
+        self._schema = schema
+        self._sources = _sources(self.found, schema)
+        plain = {name: self._sources[name] for name in self._sources if name in _PLAIN}
+        nullable = frozenset(column.name for column in schema.columns if column.is_nullable)
+        self._check = Checker(plain, self.found.reading, latest_s=latest_s, optional=nullable)
+
+    def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Row]:
+        """All rows, in their order; blank lines are none."""
+        found = self.found
+        needed = [each.column for each in self._sources.values() if each.column in found.columns]
+        for place, values in rows(self._objects, found, needed=needed, on_bytes=on_bytes):
+            yield Row(found.where_in_full(place), self._said(values))
+
+    def _said(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
+        if isinstance(row, InvalidRecord):
+            return row
+        try:
+            checked = self._check(row).values
+            said = {
+                column.name: _value(column, checked[column.name])
+                if column.name in checked
+                else typed(column, present(self._sources[column.name].get(row)))
+                for column in self._schema.columns
+            }
+        except InvalidRecord as error:
+            return error
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
+    """Where each column of the schema comes from.
+
+    Of a known format, from where the format says: its `user_id` may be empty of whoever has not
+    logged in. Else it is the column of that name, and where one lacks, what other names say.
+    """
+    short = dict(zip(short_names(found.columns, found.each), found.columns, strict=True))
+    called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
+    sources = {name: Source(found.get(column), column) for name, column in called.items()}
+    wanted = {column.name for column in schema.columns}
+    if found.format is None and wanted <= sources.keys():
+        return sources
+    try:
+        others = found.sources(found.choose())
+    except CannotPrepare:
+        others = {}
+    sources = sources | others if found.format else others | sources
+    missing = [column for column in schema.columns if column.name not in sources]
+    lacks = [each.name for each in missing if not (found.is_mapping and each.is_nullable)]
+    if lacks:
+        raise lacking(lacks)
+    # A key that no record has yet.
+    sources |= {each.name: Source(found.get(each.name), each.name) for each in missing}
+    return {column.name: sources[column.name] for column in schema.columns}
+
+
+def _value(column: Column, value: Any) -> Any:  # noqa: ANN401  what the checks gave
+    if column.name in TIMES and value is not None:
+        # Whole seconds, as the type of the column says.
+        return math.floor(value)
+    if value is None and not column.is_nullable:
+        raise InvalidRecord(f"{column.name}: empty")
+    return value

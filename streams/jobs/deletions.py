@@ -1,0 +1,120 @@
+"""Data that goes for good: the users that a file names, and whole dataset groups.
+
+Kafka keeps the newest metadata record of everybody. A removal of each takes its place, so that who
+was erased does not come back when the topic is read again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from models.errors import InvalidInput, InvalidRecord
+from models.metadata_records import Kind, checked, parse_record
+from models.personalize.dataset_schemas import Column, Schema
+from models.personalize.job_queue import Jobs
+from streams.jobs.dataset_files import Row, Rows
+from streams.jobs.job import Outcome, Work
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.offset_ranges import messages
+from streams.kafka.topics import Topics
+
+CHUNK_USERS = 500
+"""Users whose records are removed in one call, at most."""
+
+KINDS: tuple[Kind, ...] = ("items", "users")
+
+NAMED = Schema((Column("USER_ID", frozenset({"string"})),))
+"""What the file of a deletion must have."""
+
+
+async def delete_users(work: Work) -> Outcome:
+    """Erase every user that the rows of a file name from the group.
+
+    As `DELETE /users/{id}` does: Kafka has the erasures when the job is done, and workers bring
+    them into effect. Erasing again is harmless: who goes on begins at the last noted row.
+
+    Raises
+    ------
+    InvalidInput
+        A row names nobody; the users of earlier chunks of rows are erased.
+    Unavailable
+        Kafka or S3 does not answer; as before.
+    """
+    location = work.job.resource.data["dataSource"]["dataLocation"]
+    store = work.tenants.store(work.group)
+    row, deleted = work.noted.get("row", 0), work.noted.get("deleted", 0)
+    rows = await work.in_thread(lambda: Rows(work.objects, location, NAMED, "users", latest_s=0))
+    named = itertools.islice(work.until_stopped(rows.read()), row, None)
+    while users := await work.in_thread(_users, named):
+        # Counted first, for a worker erases them behind this job.
+        for user in dict.fromkeys(users):
+            held = await store.held_of(user, now_s=work.clock())
+            deleted += any(held.values())
+        await work.in_thread(_erase, work, users)
+        row += len(users)
+        work.tell("rows erased", row)
+        await work.note(row=row, deleted=deleted)
+    return Outcome(data={"numDeleted": deleted})
+
+
+async def delete_group(work: Work) -> None:
+    """Erase all that is stored of a dataset group, its records in Kafka, and the group."""
+    # First, so that no record comes into effect, or is taken from anybody, after the look at Kafka.
+    await work.tenants.erase(work.group)
+    await work.in_thread(_remove_all, work)
+    work.is_ending = True
+    await Jobs(work.resources).remove(work.job)
+
+
+def _users(rows: Iterator[Row]) -> list[str]:
+    users = []
+    for row in itertools.islice(rows, CHUNK_USERS):
+        if isinstance(row.values, InvalidRecord):
+            raise InvalidInput(f"{row.where}: {row.values}")
+        user = str(row.values["USER_ID"])
+        try:
+            checked("users", user, {})
+        except InvalidRecord as error:
+            raise InvalidInput(f"{row.where}: {error}") from error
+        users.append(user)
+    return users
+
+
+def _erase(work: Work, users: list[str]) -> None:
+    """Put the erasures into the log; returns once Kafka has acknowledged them."""
+    work.tracker().erase(work.group, users).result()
+
+
+def _remove(work: Work, kind: Kind, names: list[str]) -> None:
+    """Take the place of these records in Kafka; returns once it has acknowledged."""
+    tracker = work.tracker()
+    put = tracker.put_items if kind == "items" else tracker.put_users
+    put(work.group, [(name, None) for name in names]).result()
+
+
+def _remove_all(work: Work) -> None:
+    """Take the place of every record of the group in Kafka.
+
+    What counts is what Kafka has: Redis does not know of records that are still to take effect, or
+    that went beyond what a group may hold.
+    """
+    for kind in KINDS:
+        names = iter(_kept(work, kind))
+        while some := list(itertools.islice(names, CHUNK_USERS)):
+            _remove(work, kind, some)
+
+
+def _kept(work: Work, kind: Kind) -> list[str]:
+    """The ids of the group's records of a kind whose newest message in Kafka is no removal."""
+    ends = end_offsets(work.settings, [getattr(Topics.of(work.settings), kind)])
+    newest: dict[str, bool] = {}
+    for message in work.until_stopped(messages(work.settings, dict.fromkeys(ends, 0))):
+        try:
+            named = parse_record(kind, message.key or b"", b"", now_s=0)
+        except InvalidRecord:
+            # Nobody's: it has never taken effect.
+            continue
+        if named.group == work.group:
+            newest[named.id] = bool(message.value)
+    return [name for name, is_kept in newest.items() if is_kept]

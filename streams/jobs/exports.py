@@ -1,0 +1,80 @@
+"""Dataset export jobs: what a group holds of a dataset, as CSV under the dataset's schema.
+
+Interactions are those that the histories keep, with user, item, time and type; columns that are not
+kept are empty. Bulk and streamed data are one here: every ingestion mode exports all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from models.personalize.dataset_schemas import parse_schema
+from models.state.interactions import histories
+from models.state.metadata import HEAD
+from models.state.store import Store
+from streams.jobs.job import Outcome, Work
+from streams.object_store import join
+
+CHUNK_ROWS = 1000
+
+
+async def export_dataset(work: Work) -> Outcome:
+    """Write a dataset to `<path>/<job>/<type>.csv`."""
+    job = work.job.resource
+    dataset = await work.resources.get(job.links[0])
+    schema = await work.resources.get(dataset.links[1])
+    kind = dataset.data["datasetType"]
+    columns = [column.name for column in parse_schema(schema.data["schema"]).columns]
+    folder = job.data["jobOutput"]["s3DataDestination"]["path"]
+    url = join(join(folder, job.path.partition("/")[2]), f"{kind.lower()}.csv")
+    rows = _rows(work.tenants.store(work.group), kind)
+    count = await work.in_thread(_write, work, url, columns, rows)
+    return Outcome(hidden={"rows": count})
+
+
+def _write(work: Work, url: str, columns: list[str], rows: AsyncIterator[Mapping[str, Any]]) -> int:
+    count = 0
+    with work.objects.writing(url) as stream:
+        text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for some in work.until_stopped(iter(lambda: work.wait(_some(rows)), [])):
+            writer.writerows(some)
+            count += len(some)
+            work.tell("rows written", count)
+        text.detach()
+    return count
+
+
+async def _some(rows: AsyncIterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    async for row in rows:
+        found.append(row)
+        if len(found) == CHUNK_ROWS:
+            break
+    return found
+
+
+async def _rows(store: Store, kind: str) -> AsyncIterator[Mapping[str, Any]]:
+    if kind == "INTERACTIONS":
+        async for owner, own, _ in histories(store):
+            for one in own:
+                yield {
+                    "USER_ID": owner.partition(":")[2],
+                    "ITEM_ID": one.item,
+                    "TIMESTAMP": int(one.at_s),
+                    "EVENT_TYPE": one.type,
+                }
+        return
+    key, column = ("properties", "ITEM_ID") if kind == "ITEMS" else ("users", "USER_ID")
+    async for field, raw in store.redis.hscan_iter(store.key(key), count=CHUNK_ROWS):
+        name: str | None = field.decode()
+        if kind == "ITEMS":
+            (name,) = await store.item_ids([int(field)])
+        if name is not None:
+            yield {column: name, **msgspec.json.decode(memoryview(raw)[HEAD.size :])}

@@ -1,0 +1,98 @@
+"""What an interrupted sender has sent already, and when all of it has taken effect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models.errors import InvalidEvent
+from models.events import parse, tracking_id_of
+from models.settings import Settings
+from models.state.store import Store
+from models.tokens import Kind, Receipt
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.offset_ranges import messages
+from streams.kafka.topics import Topics, topic_ids
+
+WAIT_S = 0.05
+"""How often the watermarks are looked at while a sender waits."""
+
+Ends = dict[str, int]
+"""The offset after the last message, by kind and partition: `clicks/0`."""
+
+
+def ends_now(settings: Settings, kinds: Iterable[Kind]) -> Ends:
+    """Where the topics of these kinds end; blocking."""
+    topics = Topics.of(settings)
+    kind_of = {getattr(topics, kind): kind for kind in kinds}
+    found = end_offsets(settings, list(kind_of))
+    return {f"{kind_of[topic]}/{partition}": end for (topic, partition), end in found.items()}
+
+
+def ends_after(ends: Mapping[str, int], receipts: Iterable[Receipt]) -> Ends:
+    """The ends once these were acknowledged.
+
+    >>> from models.tokens import Published
+    >>> ends_after({"clicks/0": 5}, [Receipt((Published("events.clicks", 0, 7, "clicks"),))])
+    {'clicks/0': 8}
+    """
+    found = dict(ends)
+    for receipt in receipts:
+        for one in receipt.published:
+            place = f"{one.kind}/{one.partition}"
+            found[place] = max(found.get(place, 0), one.offset + 1)
+    return found
+
+
+def event_ids_since(settings: Settings, ends: Mapping[str, int], tracking_id: str) -> set[str]:
+    """Ids of the events with a tracking id that were sent since the topics ended there; blocking.
+
+    Raises
+    ------
+    Unavailable
+        Kafka does not answer.
+    """
+    topics = Topics.of(settings)
+    starts = {}
+    for place, end in ends.items():
+        kind, _, partition = place.partition("/")
+        starts[getattr(topics, kind), int(partition)] = end
+    found: set[str] = set()
+    for record in messages(settings, starts):
+        found |= _event_ids(record, tracking_id)
+    return found
+
+
+def _event_ids(record: Any, tracking_id: str) -> set[str]:  # noqa: ANN401  kafka-python is not typed
+    raw = record.value or b""
+    if tracking_id_of(raw) != tracking_id:
+        return set()
+    try:
+        message = parse(raw, now_s=record.timestamp / 1000)
+    except InvalidEvent:
+        # Somebody else's: what this service sends is valid.
+        return set()
+    return {event.event_id for event in message.event_list if event.event_id}
+
+
+async def in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -> None:
+    """Wait until everything before these ends has taken effect, as long as that takes.
+
+    Parameters
+    ----------
+    store
+        Of the settings' group, whose watermarks tell it of every group.
+    """
+    topics = Topics.of(settings)
+    kinds = sorted({place.partition("/")[0] for place in ends})
+    ids = await asyncio.to_thread(topic_ids, settings, [getattr(topics, kind) for kind in kinds])
+    fields = {}
+    for place, end in ends.items():
+        kind, _, partition = place.partition("/")
+        fields[f"{ids[getattr(topics, kind)]}/{partition}"] = end - 1
+    while True:
+        marks = await store.watermarks(list(fields))
+        if all(mark >= last for mark, last in zip(marks, fields.values(), strict=True)):
+            return
+        await asyncio.sleep(WAIT_S)

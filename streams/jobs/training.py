@@ -1,0 +1,101 @@
+"""Solution versions: a recipe measured on what its dataset group has seen.
+
+Nothing else is to be trained: answers come from a model that has learned every event already.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from models.errors import InvalidInput
+from models.evaluation.protocol import Interaction
+from models.personalize import scratch_groups
+from models.personalize.held_out import EXAMPLES_OF, measured
+from models.personalize.recipes import ARN, Recipe, recipe_of
+from models.serving.local import Local
+from models.settings import Settings
+from models.state.interactions import Sample, sample
+from streams.jobs.job import Outcome, Work
+
+CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")
+"""Recipes that performAutoML compares unless the solution names others."""
+
+BY = "mean_reciprocal_rank_at_25"
+
+
+async def train(work: Work) -> Outcome:
+    """Measure the recipe of a version; of several, the best is its recipe from then on.
+
+    Raises
+    ------
+    InvalidInput
+        The group has too few interactions or users.
+    """
+    version = work.job.resource.data
+    settings = work.settings
+    await scratch_groups.sweep(work.tenants, work.resources)
+    found = await sample(
+        work.tenants.store(work.group),
+        most=settings.training_max_interactions,
+        event_type=version.get("eventType", ""),
+    )
+    _check(found, settings)
+    recipes = _recipes(version)
+    group = await scratch_groups.begin(work.tenants, work.job.path)
+    try:
+        metrics = await work.in_thread(_measure, work, group, recipes, found)
+    finally:
+        await scratch_groups.end(work.tenants, work.job.path)
+    best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(BY, 0.0))
+    measured_ones = {"measured": metrics} if len(recipes) > 1 else {}
+    return Outcome(
+        data={"recipeArn": best.arn},
+        hidden={"metrics": metrics.get(best.name, {}), **measured_ones},
+    )
+
+
+def _check(found: Sample, settings: Settings) -> None:
+    if found.n_repeating < settings.training_min_users:
+        raise InvalidInput(
+            f"Dataset has fewer than {settings.training_min_users} users with at least 2 "
+            "interactions each."
+        )
+    if found.n_interactions < settings.training_min_interactions:
+        raise InvalidInput(
+            f"Dataset has fewer than {settings.training_min_interactions} interactions."
+        )
+
+
+def _recipes(version: Mapping[str, Any]) -> list[Recipe]:
+    """The version's recipe, or those to choose among."""
+    if "recipeArn" in version:
+        return [recipe_of(version["recipeArn"])]
+    listed = version.get("solutionConfig", {}).get("autoMLConfig", {}).get("recipeList")
+    return [recipe_of(arn) for arn in listed or (f"{ARN}recipe/{name}" for name in CHOSEN_AMONG)]
+
+
+def _measure(
+    work: Work, group: str, recipes: Sequence[Recipe], found: Sample
+) -> dict[str, dict[str, float]]:
+    """What each recipe that recommends items measures, by its name; blocking."""
+    asked = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
+    if not asked:
+        return {}
+    settings = work.settings.model_copy(update={"group": group})
+    done = itertools.count(1)
+
+    def watched(events: Iterable[Interaction]) -> Iterator[Interaction]:
+        for event in work.until_stopped(events):
+            work.tell("interactions measured", next(done), len(found.interactions))
+            yield event
+
+    with Local(settings, examples_of=EXAMPLES_OF) as local:
+        return measured(
+            local,
+            asked,
+            found.interactions,
+            n_items=found.n_items,
+            watched=watched,
+        )

@@ -1,0 +1,1 @@
+"""Kafka: connections, topics, producers, offsets, dead letters, and the Faust app."""

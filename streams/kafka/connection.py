@@ -1,0 +1,184 @@
+"""Connections to Kafka that fail in bounded time, with an error that says what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
+
+from models.errors import InvalidSetting, NotConfigured, Unavailable
+from models.server_checks import kafka_trouble
+from models.settings import Settings
+from streams.kafka.decoding import name_unreadable
+from streams.kafka.unpacking import bound_unpacking
+
+Client = TypeVar("Client")
+
+RECONNECT_MAX_MS = 1000
+"""Longest pause between attempts to reach a server again; kafka-python's is half a minute."""
+
+BATCH_BYTES = 64 * 1024
+
+
+def connect(
+    make: Callable[..., Client],
+    settings: Settings,
+    *,
+    timeout_s: float | None = None,
+    **config: object,
+) -> Client:
+    """A connected kafka-python client, which never creates a topic by asking for it.
+
+    Parameters
+    ----------
+    make
+        `KafkaProducer`, `KafkaConsumer` or `KafkaAdminClient`.
+    settings
+        `kafka` names the servers.
+    timeout_s
+        Longest wait for the first answer; `settings.publish_timeout_s` when not given.
+    **config
+        What else `make` takes.
+
+    Raises
+    ------
+    Unavailable
+        Naming the servers, when none of them answers in time.
+    NotConfigured
+        When the settings name no server.
+    """
+    named = servers(settings)
+    timeout_ms = round(1000 * (settings.publish_timeout_s if timeout_s is None else timeout_s))
+    started: list[KafkaNetClient] = []
+
+    def start(**options: object) -> KafkaNetClient:
+        client = KafkaNetClient(**{**options, "socket_connection_setup_timeout_ms": timeout_ms})
+        # kafka-python 3.0 does not hand its `allow_auto_create_topics` on to where it is read.
+        client.cluster.config["allow_auto_create_topics"] = False
+        started.append(client)
+        return client
+
+    try:
+        client = make(
+            bootstrap_servers=named,
+            bootstrap_timeout_ms=timeout_ms,
+            reconnect_backoff_max_ms=RECONNECT_MAX_MS,
+            kafka_client=start,
+            **config,
+        )
+    except (KafkaError, ValueError, OSError) as error:
+        # A constructor that fails leaves its sockets and its thread to us.
+        for failed in started:
+            failed.close()
+        trouble, _ = kafka_trouble(named)
+        raise unavailable(settings, trouble or error) from error
+    if isinstance(client, KafkaConsumer):
+        name_unreadable(client)
+        bound_unpacking(settings)
+    return client
+
+
+def check_kafka(settings: Settings) -> None:
+    """Return when one of the servers that the settings name speaks Kafka.
+
+    Raises
+    ------
+    Unavailable
+        None of them does, but waiting may help.
+    InvalidSetting
+        What listens there is something else.
+    NotConfigured
+        When the settings name no server.
+    """
+    trouble, may_heal = kafka_trouble(servers(settings))
+    if trouble:
+        error = unavailable(settings, trouble)
+        raise error if may_heal else InvalidSetting(str(error))
+
+
+def servers(settings: Settings) -> list[str]:
+    """The bootstrap servers that the settings name.
+
+    >>> servers(Settings(kafka="a:9092, b:9092"))
+    ['a:9092', 'b:9092']
+    """
+    named = [server.strip() for server in settings.kafka.split(",") if server.strip()]
+    if not named:
+        raise NotConfigured("no Kafka server is named: set RECOMMENDER_KAFKA to host:port")
+    return named
+
+
+def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
+    """The error that a caller sees for a failure of kafka-python's, or for another trouble."""
+    reason = str(error) or type(error).__name__
+    return Unavailable(
+        f"Kafka at {settings.kafka} cannot be used ({reason}): "
+        "see that it runs and that RECOMMENDER_KAFKA names it as host:port, then try again"
+    )
+
+
+def missing_topics(settings: Settings, names: Iterable[str]) -> Unavailable:
+    """The error for somebody who needs topics that are not there."""
+    return Unavailable(
+        f"Kafka at {settings.kafka} has no topic {', '.join(names)}: run `recommender topics` first"
+    )
+
+
+def start_producer(
+    settings: Settings, topics: Iterable[str], *, linger_ms: int, timeout_s: float
+) -> KafkaProducer:
+    """A connected, idempotent producer that knows these topics and waits for all replicas.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer within `timeout_s`, or lacks one of the topics.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    delivery_ms = max(round(1000 * settings.publish_timeout_s), linger_ms + 100)
+    producer = connect(
+        KafkaProducer,
+        settings,
+        timeout_s=timeout_s,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=linger_ms,
+        batch_size=BATCH_BYTES,
+        delivery_timeout_ms=delivery_ms,
+        # Half of it, so that one lost request leaves time for another.
+        request_timeout_ms=(delivery_ms - linger_ms) // 2,
+        # A send blocks only for a topic that has vanished: the others are asked for here.
+        max_block_ms=round(1000 * min(1.0, timeout_s)),
+    )
+    try:
+        for topic in topics:
+            _wait_for_topic(producer, topic, deadline_s)
+    except KafkaError as error:
+        stop_producer(producer)
+        raise missing_topics(settings, [topic]) from error
+    return producer
+
+
+def stop_producer(producer: KafkaProducer) -> None:
+    """Disconnect; what is unsent after a second fails."""
+    try:
+        producer.close(timeout=1)
+    except KafkaError:
+        # kafka-python gives up here without stopping its thread.
+        producer._sender.force_close()  # noqa: SLF001
+        producer._sender.join(1)  # noqa: SLF001
+
+
+def _wait_for_topic(producer: KafkaProducer, topic: str, deadline_s: float) -> None:
+    while True:
+        try:
+            producer.partitions_for(topic)
+        except KafkaTimeoutError:
+            if time.monotonic() >= deadline_s:
+                raise
+        else:
+            return

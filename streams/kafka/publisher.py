@@ -1,0 +1,96 @@
+"""The tracker as an event loop uses it: opened behind the first call, and shared by all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from models.errors import Unavailable
+from models.events import Erasure, PutEvents
+from models.metadata_records import Kind, Properties
+from models.settings import Settings
+from streams.kafka.topic_incarnations import Found
+from streams.kafka.tracker import Tracker
+
+FRESH_S = 5.0
+"""How long the reason of a failed attempt to connect is given to others."""
+
+
+class Publisher:
+    """Sends to Kafka for the tasks of one event loop, whether or not Kafka is there at the start.
+
+    There is one attempt to connect at a time, for all calls. The first calls wait for its outcome;
+    for `FRESH_S` after it has failed, calls fail at once for the same reason, and the next attempt
+    goes on behind them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tracker: Tracker | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._failure: Unavailable | None = None
+        self._failed_s = 0.0
+
+    async def publish(self, message: PutEvents | Erasure) -> str:
+        """The token of events, or of a user's erasure, that Kafka has acknowledged.
+
+        Raises
+        ------
+        Unavailable
+            Kafka did not acknowledge it in time; `Overloaded` if too much waits for that already.
+        """
+        opened = await self._opened()
+        if isinstance(message, Erasure):
+            sent = opened.erase(message.erase, [message.user_id])
+        else:
+            sent = opened.put_events(message)
+        return (await asyncio.wrap_future(sent)).token()
+
+    async def put(
+        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]
+    ) -> str:
+        """The token of records that Kafka has acknowledged; raises as `publish` does."""
+        opened = await self._opened()
+        send = opened.put_items if kind == "items" else opened.put_users
+        return (await asyncio.wrap_future(send(group, records))).token()
+
+    async def incarnations(self) -> Found:
+        """The incarnation of each topic, by kind."""
+        return await asyncio.wrap_future((await self._opened()).incarnations())
+
+    async def missing(self) -> list[str]:
+        """Why nothing can be sent, in words; empty when all is well."""
+        try:
+            await self._opened()
+            await self.incarnations()
+        except Unavailable as error:
+            return [f"kafka: {error}"]
+        return []
+
+    def close(self) -> None:
+        """Wait for what is under way, and disconnect; the event loop has ended."""
+        if self._tracker is not None:
+            self._tracker.close()
+
+    async def _opened(self) -> Tracker:
+        if self._tracker is None:
+            failure = self._failure if time.monotonic() - self._failed_s < FRESH_S else None
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._open())
+            if failure is not None:
+                raise failure
+            # Whoever waits may go away, and the attempt goes on for the others.
+            await asyncio.shield(self._opening)
+        tracker, failure = self._tracker, self._failure
+        if tracker is None:
+            raise failure or Unavailable("Kafka is not connected: try again")
+        return tracker
+
+    async def _open(self) -> None:
+        try:
+            self._tracker = await asyncio.to_thread(Tracker, self._settings, block_s=0)
+        except Unavailable as error:
+            self._failure, self._failed_s = error, time.monotonic()
+        finally:
+            self._opening = None

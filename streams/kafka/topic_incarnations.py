@@ -1,0 +1,139 @@
+"""The incarnations of the topics as Kafka has them now.
+
+A topic that is made anew has another id, and offsets that begin again. Whoever names an offset to
+others must know which incarnation it is of. A producer's answer does not say, and its own view of
+the topics may be old: only Kafka's answer to a question asked later tells.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from models.errors import Unavailable
+from models.settings import Settings
+from models.tokens import Kind
+from streams.kafka.connection import connect, missing_topics, unavailable
+
+RECHECK_S = 1.0
+"""How old the answer is at most while nobody asks."""
+
+PAUSE = 4.0
+"""Pause between two questions, in times of what the last took: at most a fifth of a core."""
+
+RETRY_S = 0.25
+"""Pause after a question that Kafka did not answer."""
+
+TIMEOUT_S = 2.0
+"""Longest wait for one answer."""
+
+Found = Mapping[Kind, str]
+
+
+class Incarnations:
+    """One thread and one connection that ask Kafka, once for all who want to know meanwhile.
+
+    Parameters
+    ----------
+    topics
+        The name of each topic, by kind.
+
+    Raises
+    ------
+    Unavailable
+        From the constructor, when Kafka does not answer in time or lacks one of the topics.
+    """
+
+    def __init__(self, settings: Settings, topics: Mapping[Kind, str]) -> None:
+        self._settings = settings
+        self._topics = dict(topics)
+        self._timeout_s = min(TIMEOUT_S, settings.publish_timeout_s)
+        self._admin = connect(
+            KafkaAdminClient, settings, request_timeout_ms=round(1000 * self._timeout_s)
+        )
+        self._cluster = ""
+        self._known: dict[Kind, str] = {}
+        try:
+            self._look(self._topics)
+        except Unavailable:
+            self._admin.close()
+            raise
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._wanted: set[Kind] = set()
+        self._next = _future()
+        self._thread = threading.Thread(target=self._run, name="topic-incarnations", daemon=True)
+        self._thread.start()
+
+    @property
+    def known(self) -> Found:
+        """The newest answer: `<cluster id>/<topic id>` by kind."""
+        return self._known
+
+    def ask(self, kinds: Iterable[Kind] | None = None) -> Future[Found]:
+        """The answer to a question that is asked from now on; of these kinds, or of all.
+
+        Ends with `Unavailable` where Kafka does not answer in time.
+        """
+        with self._changed:
+            self._wanted.update(self._topics if kinds is None else kinds)
+            self._changed.notify()
+            return self._next
+
+    def close(self) -> None:
+        """Disconnect; who still waits for an answer gets `Unavailable`."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
+        self._thread.join(2 * self._timeout_s)
+        self._admin.close()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._wanted or self._closing.is_set(), timeout=RECHECK_S
+                )
+                if self._closing.is_set():
+                    break
+                wanted, self._wanted = self._wanted or set(self._topics), set()
+                asked, self._next = self._next, _future()
+            started_s = time.monotonic()
+            try:
+                self._look(wanted)
+            except Unavailable as error:
+                asked.set_exception(error)
+                self._closing.wait(RETRY_S)
+            else:
+                asked.set_result(self._known)
+                self._closing.wait(PAUSE * (time.monotonic() - started_s))
+        self._next.set_exception(unavailable(self._settings, KafkaError("not connected")))
+
+    def _look(self, kinds: Iterable[Kind]) -> None:
+        names = {self._topics[kind]: kind for kind in kinds}
+        try:
+            ids = {
+                names[topic["name"]]: topic["topic_id"]
+                for topic in self._admin.describe_topics(list(names))
+            }
+            missing = [name for name, kind in names.items() if ids.get(kind) is None]
+            if missing:
+                raise missing_topics(self._settings, missing)
+            if any(self._known.get(kind) != f"{self._cluster}/{of}" for kind, of in ids.items()):
+                self._cluster = self._admin.describe_cluster()["cluster_id"]
+        except (KafkaError, OSError) as error:
+            raise unavailable(self._settings, error) from error
+        # Replaced, not changed: others read it without the lock.
+        self._known = self._known | {kind: f"{self._cluster}/{of}" for kind, of in ids.items()}
+
+
+def _future() -> Future[Found]:
+    """A future that no one of those who wait for it can cancel for the others."""
+    future: Future[Found] = Future()
+    future.set_running_or_notify_cancel()
+    return future

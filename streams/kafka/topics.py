@@ -1,0 +1,204 @@
+"""The topics, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import (
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from models.errors import TopicMismatch
+from models.settings import Settings
+from models.tokens import Kind
+from streams.kafka.connection import connect, missing_topics, unavailable
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics' names under one prefix.
+
+    >>> Topics("eu.").clicks
+    'eu.events.clicks'
+    """
+
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Topics:
+        """The names that these settings give."""
+        return cls(settings.topic_prefix)
+
+    @property
+    def clicks(self) -> str:
+        """Every event that is not a purchase, keyed by session."""
+        return f"{self.prefix}events.clicks"
+
+    @property
+    def purchases(self) -> str:
+        """Purchases, keyed by session; which types count is a setting."""
+        return f"{self.prefix}events.purchases"
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Those that a worker brings into effect or learns from."""
+        return (self.clicks, self.purchases, self.items, self.users, self.examples)
+
+    @property
+    def dead_letters(self) -> str:
+        """What could not be decoded, validated or applied."""
+        return f"{self.prefix}events.dead-letters"
+
+    @property
+    def examples(self) -> str:
+        """Training examples for the ranker; one partition, one learner."""
+        return f"{self.prefix}ranking.examples"
+
+    @property
+    def items(self) -> str:
+        """Item metadata upserts, compacted."""
+        return f"{self.prefix}items"
+
+    @property
+    def users(self) -> str:
+        """User metadata upserts, compacted."""
+        return f"{self.prefix}users"
+
+    @property
+    def of_tokens(self) -> dict[Kind, str]:
+        """The topics that a token may name, by kind."""
+        return {
+            "clicks": self.clicks,
+            "purchases": self.purchases,
+            "items": self.items,
+            "users": self.users,
+        }
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing; the names of those created, none when all were there.
+
+    Safe to run at any time and by several processes at once.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer in time.
+    TopicMismatch
+        When an event topic has another number of partitions than the settings, which would put
+        a session's clicks and purchases on different workers; or when Kafka refuses to create one.
+    """
+    topics = Topics.of(settings)
+    wanted = _wanted(topics, settings)
+    with _admin(settings) as admin:
+        there = _partitions(admin, wanted)
+        _check(there, topics, settings)
+        created = _create(admin, {name: wanted[name] for name in wanted if name not in there})
+        # Another process may have been first, with other settings.
+        _check(_partitions(admin, wanted), topics, settings)
+    return created
+
+
+def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """The incarnation of each topic, `<cluster id>/<topic id>`: new when a topic is made anew.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer in time, or has no such topic.
+    """
+    with _admin(settings) as admin:
+        cluster = admin.describe_cluster()["cluster_id"]
+        described = {topic["name"]: topic for topic in admin.describe_topics(list(names))}
+    missing = sorted(name for name, topic in described.items() if topic["topic_id"] is None)
+    if missing:
+        raise missing_topics(settings, missing)
+    return {name: f"{cluster}/{described[name]['topic_id']}" for name in names}
+
+
+def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
+    """What to ask Kafka for, by name."""
+    replicas = {"replication_factor": settings.replication_factor}
+    numbered = {"num_partitions": settings.partitions, **replicas}
+    events = _kept_for(settings.event_retention_s)
+    plain = {**numbered, "configs": events}
+    compacted = {**numbered, "configs": {"cleanup.policy": "compact"}}
+    return {
+        topics.clicks: plain,
+        topics.purchases: plain,
+        topics.dead_letters: {
+            **numbered,
+            "configs": _kept_for(settings.dead_letter_retention_s),
+        },
+        topics.examples: {"num_partitions": 1, **replicas, "configs": events},
+        topics.items: compacted,
+        topics.users: compacted,
+    }
+
+
+def _kept_for(retention_s: int) -> dict[str, str]:
+    """Configuration of a topic that keeps messages for so long, and of its segments.
+
+    Kafka removes whole segments, never the one that is written: a busy one is ended in time.
+    """
+    segment_s = max(60, min(86400, retention_s // 7))
+    return {"retention.ms": str(1000 * retention_s), "segment.ms": str(1000 * segment_s)}
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    timeout_ms = round(1000 * settings.publish_timeout_s)
+    admin = connect(KafkaAdminClient, settings, request_timeout_ms=timeout_ms)
+    try:
+        yield admin
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    finally:
+        admin.close()
+
+
+def _partitions(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    """The number of partitions of each of these topics that exists."""
+    counts: dict[str, int] = {}
+    for topic in admin.describe_topics(list(names)):
+        error = for_code(topic["error_code"])
+        if topic["partitions"]:
+            counts[topic["name"]] = len(topic["partitions"])
+        elif error not in {NoError, UnknownTopicOrPartitionError}:
+            raise error(topic["name"])
+    return counts
+
+
+def _check(there: dict[str, int], topics: Topics, settings: Settings) -> None:
+    for name in (topics.clicks, topics.purchases):
+        found = there.get(name, settings.partitions)
+        if found != settings.partitions:
+            raise TopicMismatch(
+                f"topic {name} has {found} partitions but RECOMMENDER_PARTITIONS says "
+                f"{settings.partitions}: set RECOMMENDER_PARTITIONS={found}, or use another "
+                "RECOMMENDER_TOPIC_PREFIX"
+            )
+
+
+def _create(admin: KafkaAdminClient, missing: dict[str, dict[str, Any]]) -> list[str]:
+    """Create these topics and wait until they can be used; the names that were new."""
+    if not missing:
+        return []
+    created = []
+    for answer in admin.create_topics(missing, raise_errors=False)["topics"]:
+        error = for_code(answer["error_code"])
+        if error is NoError:
+            created.append(answer["name"])
+        elif error is not TopicAlreadyExistsError:
+            reason = answer["error_message"] or error.__name__
+            raise TopicMismatch(f"Kafka refuses to create topic {answer['name']}: {reason}")
+    admin.wait_for_topics(list(missing))
+    return created

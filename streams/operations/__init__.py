@@ -1,0 +1,1 @@
+"""What operators ask for: status, dead letters sent again, and ways past unreadable batches."""

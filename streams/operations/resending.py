@@ -1,0 +1,204 @@
+"""Dead letters on their way back to where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from models.errors import MessageRefused, RecommenderError, Unavailable, Unreadable
+from models.settings import Settings
+from streams.kafka.connection import connect, unavailable
+from streams.kafka.dead_letters import DeadLetter, letter_consumer, read_letters
+from streams.kafka.produce_errors import meaning
+from streams.kafka.topics import Topics
+
+POLL_MS = 500
+MAX_SILENT_POLLS = 10
+
+UNDER_WAY = 100
+"""Letters that are sent and not acknowledged, at most: each may be long."""
+
+MAX_REQUEST_BYTES = 100 * 1024 * 1024
+"""What is sent again was taken by Kafka once, if only compressed: it is Kafka's to refuse."""
+
+
+class Original(NamedTuple):
+    """Key and value of a message, as they were produced."""
+
+    key: bytes | None
+    value: bytes | None
+
+
+class _Sent(NamedTuple):
+    """A letter, its record, and the futures of what was sent for it."""
+
+    letter: DeadLetter
+    record: Any
+    futures: list[Any]
+
+
+class Missing(RecommenderError):
+    """The message of a dead letter that was cut can no longer be had."""
+
+
+@dataclass
+class Resent:
+    """What became of dead letters: how many were sent, and which could not be, and why."""
+
+    sent: int = 0
+    kept: list[tuple[DeadLetter, str]] = field(default_factory=list)
+
+
+def resend(settings: Settings) -> Resent:
+    """Send the dead letters not replayed yet to where they came from again.
+
+    What fails again comes back as a new dead letter; what is none is passed over. Of a letter that
+    was cut, the whole message is read at its source; where that cannot be, or Kafka refuses the
+    message, the letter is put behind the others, and counts as not replayed. Each is marked as
+    replayed only after Kafka has acknowledged it, so an interrupted replay may repeat some:
+    harmless, for a repeated event takes effect once.
+
+    Raises
+    ------
+    Unavailable
+        Kafka does not answer.
+    """
+    done = Resent()
+    consumer = letter_consumer(settings)
+    try:
+        producer = connect(
+            KafkaProducer,
+            settings,
+            acks="all",
+            enable_idempotence=True,
+            compression_type="zstd",
+            max_request_size=MAX_REQUEST_BYTES,
+        )
+        try:
+            offsets = _resend_all(settings, consumer, producer, done)
+        finally:
+            producer.close()
+        if offsets:
+            consumer.commit({tp: OffsetAndMetadata(at, "", -1) for tp, at in offsets.items()})
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    finally:
+        consumer.close()
+    return done
+
+
+def _resend_all(
+    settings: Settings, consumer: KafkaConsumer, producer: KafkaProducer, done: Resent
+) -> dict[TopicPartition, int]:
+    """Send every letter; gives the offsets that are done with."""
+    offsets: dict[TopicPartition, int] = {}
+    sent: list[_Sent] = []
+    for letter, record in read_letters(consumer, settings, again=False):
+        if record is None:
+            done.kept.append((letter, letter.detail))
+            continue
+        offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        if letter.source.topic == record.topic:
+            continue
+        try:
+            futures = [
+                _send(settings, producer, letter.source.topic, original)
+                for original in _originals(settings, letter, record.key)
+            ]
+        except (Missing, MessageRefused) as error:
+            _keep(settings, producer, record)
+            done.kept.append((letter, str(error)))
+        else:
+            sent.append(_Sent(letter, record, futures))
+        if len(sent) >= UNDER_WAY:
+            _settle(settings, producer, sent, done)
+    _settle(settings, producer, sent, done)
+    return offsets
+
+
+def _settle(settings: Settings, producer: KafkaProducer, sent: list[_Sent], done: Resent) -> None:
+    """Wait for what was sent, and forget it."""
+    for letter, record, futures in sent:
+        try:
+            for future in futures:
+                _acknowledged(settings, future)
+        except MessageRefused as error:
+            _keep(settings, producer, record)
+            done.kept.append((letter, str(error)))
+        else:
+            done.sent += 1
+    sent.clear()
+
+
+def _send(settings: Settings, producer: KafkaProducer, topic: str, message: Original) -> Any:  # noqa: ANN401
+    try:
+        return producer.send(topic, key=message.key, value=message.value)
+    except KafkaError as error:
+        raise meaning(error) or unavailable(settings, error) from error
+
+
+def _acknowledged(settings: Settings, future: Any) -> None:  # noqa: ANN401
+    try:
+        future.get(timeout=settings.publish_timeout_s)
+    except KafkaError as error:
+        raise meaning(error) or unavailable(settings, error) from error
+
+
+def _keep(settings: Settings, producer: KafkaProducer, record: Any) -> None:  # noqa: ANN401
+    """Put a letter behind the others as it is."""
+    _acknowledged(settings, producer.send(record.topic, key=record.key, value=record.value))
+
+
+def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> list[Original]:
+    """The messages that a letter stands for, read at its source where it was cut."""
+    if letter.source.topic not in Topics.of(settings).read:
+        raise Missing(f"{letter.source.topic} is none of the topics that are read here")
+    lacking = letter.truncated
+    if lacking is None:
+        # An empty value and none mean the same to every reader here, but not to a compacted topic.
+        return [Original(key, letter.raw() or None)]
+    first = letter.source.offset
+    last = first if lacking.last is None else lacking.last
+    found = list(_read(settings, letter.source.topic, letter.source.partition, first, last))
+    if not found:
+        raise Missing("Kafka no longer has the message, of which the letter holds only a part")
+    if lacking.last is not None:
+        return found
+    (whole,) = found
+    fits = (
+        (lacking.key is None or len(whole.key or b"") == lacking.key)
+        and (lacking.payload is None or len(whole.value or b"") == lacking.payload)
+        and (lacking.payload is None or (whole.value or b"").startswith(letter.raw()))
+    )
+    if not fits:
+        raise Missing("another message is where it was, and the letter holds only a part of it")
+    return [Original(whole.key, whole.value if lacking.payload is not None else letter.raw())]
+
+
+def _read(
+    settings: Settings, topic: str, partition: int, first: int, last: int
+) -> Iterator[Original]:
+    """The messages that Kafka has at these offsets; raises `Missing` if they cannot be read."""
+    place = TopicPartition(topic, partition)
+    consumer = connect(KafkaConsumer, settings, auto_offset_reset="none", enable_auto_commit=False)
+    try:
+        consumer.assign([place])
+        consumer.seek(place, first)
+        for _ in range(MAX_SILENT_POLLS):
+            for record in consumer.poll(timeout_ms=POLL_MS).get(place, ()):
+                if record.offset <= last:
+                    yield Original(record.key, record.value)
+            if consumer.position(place) > last:
+                return
+        raise Missing(f"Kafka does not give {topic}/{partition} at offset {first}")
+    except Unreadable as error:
+        raise Missing(str(error)) from error
+    except KafkaError as error:
+        raise Missing(f"Kafka does not give the message that was cut: {error}") from error
+    finally:
+        consumer.close()

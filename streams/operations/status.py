@@ -1,0 +1,169 @@
+"""How the stream is doing: lag of each partition, freshness, counts, dead letters, forwarding."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.errors import Unavailable
+from models.personalize.job_queue import Jobs
+from models.personalize.registry import Resources
+from models.personalize.resource import Resource
+from models.ranking.objectives import courses
+from models.settings import Settings
+from models.state import forwarding_ledger, stuck_readers
+from models.state.memory import Family, read_families
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.store import Memory, Store, connect
+from streams.kafka.dead_letters import waiting_letters
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.lag import waiting_since_s
+from streams.kafka.topics import Topics, topic_ids
+
+
+class PartitionStatus(msgspec.Struct, frozen=True):
+    """One partition of a topic: the next offset to write, and the last one in effect."""
+
+    topic: str
+    partition: int
+    end: int
+    watermark: int
+    lag: int
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """A job that has not ended, and how far it is in its present step.
+
+    Attributes
+    ----------
+    what, done, known
+        What is done, such as `rows sent`, and so many of how many; 0: not known.
+    """
+
+    path: str
+    status: str
+    what: str
+    done: int
+    known: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything `recommender status` shows.
+
+    Attributes
+    ----------
+    lag
+        Messages that are not in effect yet.
+    oldest_unapplied_age_s
+        How long Kafka has had the oldest of them; 0 if there are none.
+    newest_event_age_s
+        Age of the newest event in effect, by its acceptance; None before the first.
+    serving, examples, quality
+        Of each objective: the order served, examples learned from, and running HR@20, MRR@20 and
+        NDCG@20 of the learned order and its rivals.
+    forward
+        What the forwarder has done, messages still waiting for it, and how long the oldest has;
+        empty if it never ran.
+    trackers
+        What it has done for each tracker, and the events in its hands that wait for an answer.
+    jobs
+        Those that have not ended, of every group; 100 at most.
+    redis
+        Memory of the Redis server.
+    unreadable
+        Partitions that stand still, because what comes next in them cannot be decoded.
+    families
+        What is in it, of all groups, by family of keys; an estimate.
+    """
+
+    group: str
+    lag: int
+    oldest_unapplied_age_s: float
+    newest_event_age_s: float | None
+    counts: dict[str, int]
+    dead_letters: int
+    partitions: list[PartitionStatus]
+    serving: dict[str, str]
+    examples: dict[str, int]
+    quality: dict[str, dict[str, dict[str, float]]]
+    forward: dict[str, float | str]
+    trackers: dict[str, dict[str, float | str]] = {}
+    jobs: list[JobStatus] = []
+    redis: Memory = Memory()
+    unreadable: list[stuck_readers.Stuck] = []
+    families: dict[str, Family] = {}
+
+
+async def read_status(settings: Settings, *, now_s: float) -> Status:
+    """The status, read from Kafka and Redis.
+
+    Raises
+    ------
+    Unavailable
+        One of them does not answer.
+    """
+    topics = Topics.of(settings)
+    events = (topics.clicks, topics.purchases)
+    ids = topic_ids(settings, [*events, topics.items, topics.users])
+    ends = end_offsets(settings, [*ids, topics.dead_letters])
+    store = Store(connect(settings.redis), settings)
+    try:
+        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in ends if tp[0] in ids}
+        marks = await store.watermarks(list(fields.values()))
+        counts = await store.counts()
+        ranker = await store.load_ranker()
+        forward = await forwarding_ledger.forward_counts(store.redis, settings.group)
+        positions = await forwarding_ledger.forward_positions(store.redis, settings.group)
+        trackers = await forwarding_ledger.tracker_status(store.redis, settings.group, now_s=now_s)
+        stuck = await stuck_readers.told(store.redis, settings.group, now_s=now_s)
+        jobs = await Jobs(Resources(store.redis, settings)).unfinished()
+        memory = await store.memory()
+        families = await read_families(store)
+    except AWAY_ERRORS as error:
+        raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
+    finally:
+        await store.redis.aclose()
+    partitions = [
+        PartitionStatus(*tp, ends[tp], mark, max(0, ends[tp] - 1 - mark))
+        for tp, mark in zip(fields, marks, strict=True)
+    ]
+    waiting = forwarding_ledger.waiting(
+        positions, {field: ends[tp] for tp, field in fields.items() if tp[0] in events}
+    )
+    nexts = {tp: positions.get(field, 0) for tp, field in fields.items() if tp[0] in events}
+    unread = {tp: offset for tp, offset in nexts.items() if offset < ends[tp]}
+    is_forwarding = bool(positions or trackers)
+    since_s = waiting_since_s(settings, unread if is_forwarding else {})
+    unapplied = {(p.topic, p.partition): p.watermark + 1 for p in partitions if p.lag}
+    unapplied_since_s = waiting_since_s(settings, unapplied)
+    learned = courses(ranker)
+    accepted_at = counts.pop("accepted_at", 0.0)
+    hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
+    return Status(
+        group=settings.group,
+        lag=sum(partition.lag for partition in partitions),
+        oldest_unapplied_age_s=_age_s(unapplied_since_s, now_s),
+        newest_event_age_s=round(now_s - accepted_at, 3) if accepted_at else None,
+        counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
+        dead_letters=waiting_letters(settings, ends),
+        partitions=partitions,
+        serving={name: course.serving for name, course in learned.items()},
+        examples={name: course.scoreboard.n for name, course in learned.items()},
+        quality={name: course.scoreboard.means for name, course in learned.items()},
+        forward=msgspec.to_builtins(forward)
+        | {"waiting": waiting, "oldest_waiting_age_s": _age_s(since_s, now_s)}
+        if is_forwarding
+        else {},
+        trackers=trackers,
+        jobs=[_job(job) for job in jobs],
+        redis=memory,
+        unreadable=stuck,
+        families=families,
+    )
+
+
+def _job(job: Resource) -> JobStatus:
+    return JobStatus(job.path, job.status, *job.hidden.get("progress", ("", 0, 0)))
+
+
+def _age_s(since_s: float | None, now_s: float) -> float:
+    return round(max(0.0, now_s - since_s), 3) if since_s is not None else 0.0

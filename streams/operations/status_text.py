@@ -1,0 +1,133 @@
+"""The status for a reader: ten lines, what is wrong first; partitions only on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from streams.operations.status import Status
+
+STUCK_AFTER_S = 30.0
+"""Older than this, a message that is not in effect yet says that no worker gets to it."""
+
+FORWARD_LATE_S = 300.0
+FULL_SHARE = 0.9
+MEGABYTE = 1_000_000
+SHOWN_FAMILIES = 4
+
+
+def as_text(status: Status, *, partitions: bool = False) -> str:
+    """Ten lines, and one for each partition if `partitions`."""
+    found = list(problems(status))
+    lines = [
+        f"group {status.group}: " + ("; ".join(found) if found else "nothing is wrong"),
+        _line("lag", _lag(status)),
+        _line("freshness", _freshness(status)),
+        _line("dead letters", _dead_letters(status)),
+        _line("in effect", _named(status.counts)),
+        *(_line(f"ranked {name}", text) for name, text in _quality(status)),
+        _line("redis", _redis(status)),
+        _line("forwarding", _forwarding(status)),
+        _line("jobs", _jobs(status)),
+    ]
+    return "\n".join(lines + (_partitions(status) if partitions else []))
+
+
+def problems(status: Status) -> Iterator[str]:
+    """What an operator should look at, worst first; nothing where all is well."""
+    memory = status.redis
+    for stuck in status.unreadable:
+        yield f"{stuck} (see `recommender skip --help`)"
+    if status.oldest_unapplied_age_s > STUCK_AFTER_S:
+        yield (
+            f"events wait for {status.oldest_unapplied_age_s:.0f} s: see that a worker runs, and"
+            " its log"
+        )
+    if memory.policy != "noeviction":
+        yield f"Redis evicts ({memory.policy}): set maxmemory-policy noeviction"
+    if memory.limit_bytes and memory.used_bytes > FULL_SHARE * memory.limit_bytes:
+        yield f"Redis is {memory.used_bytes / memory.limit_bytes:.0%} full: raise maxmemory"
+    waiting_s = float(status.forward.get("oldest_waiting_age_s", 0))
+    if waiting_s > FORWARD_LATE_S:
+        yield f"events wait for {waiting_s:.0f} s to be forwarded"
+    if status.dead_letters:
+        yield f"{status.dead_letters} dead letters: see `recommender dead-letters list`"
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name + ':':<18}{text}"
+
+
+def _named(numbers: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items()) or "nothing yet"
+
+
+def _lag(status: Status) -> str:
+    behind = [partition for partition in status.partitions if partition.lag]
+    if not behind:
+        return "0"
+    most = max(behind, key=lambda partition: partition.lag)
+    return (
+        f"{status.lag} messages in {len(behind)} of {len(status.partitions)} partitions, the oldest"
+        f" {status.oldest_unapplied_age_s:.1f} s old; most in {most.topic}/{most.partition}:"
+        f" {most.lag}"
+    )
+
+
+def _freshness(status: Status) -> str:
+    age_s = status.newest_event_age_s
+    return "no event yet" if age_s is None else f"newest event in effect {age_s:.3f} s ago"
+
+
+def _dead_letters(status: Status) -> str:
+    return f"{status.dead_letters}" if status.dead_letters else "none"
+
+
+def _quality(status: Status) -> Iterator[tuple[str, str]]:
+    for name, serving in status.serving.items():
+        means = status.quality[name]
+        compared = ", ".join(f"{rival} {each['mrr']:.4f}" for rival, each in means.items())
+        yield (
+            name,
+            f"the {serving}'s order is served, after {status.examples[name]} examples"
+            + (f"; MRR@20 {compared}" if compared else ""),
+        )
+
+
+def _redis(status: Status) -> str:
+    memory = status.redis
+    limit = f"of {memory.limit_bytes / MEGABYTE:.0f}" if memory.limit_bytes else "used, no limit"
+    largest = [
+        f"{name} {family.bytes / MEGABYTE:.0f}"
+        for name, family in list(status.families.items())[:SHOWN_FAMILIES]
+    ]
+    shares = f"; about: {', '.join(largest)}" if largest else ""
+    return f"{memory.used_bytes / MEGABYTE:.0f} MB {limit}, {memory.policy}{shares}"
+
+
+def _forwarding(status: Status) -> str:
+    if not status.forward:
+        return "off"
+    trackers = f"{len(status.trackers)} trackers, " if len(status.trackers) > 1 else ""
+    return trackers + _named(status.forward)
+
+
+def _jobs(status: Status) -> str:
+    if not status.jobs:
+        return "none under way"
+    first, *others = status.jobs
+    done = f", {first.what} {first.done}" if first.what else ""
+    known = f" of {first.known}" if first.known else ""
+    more = f"; {len(others)} more" if others else ""
+    return f"{first.path}: {first.status}{done}{known}{more}"
+
+
+def _partitions(status: Status) -> list[str]:
+    width = max([len("topic"), *(len(partition.topic) for partition in status.partitions)])
+    head = f"{'topic':<{width}}{'partition':>11}{'end':>12}{'watermark':>12}{'lag':>8}"
+    return [
+        head,
+        *(
+            f"{p.topic:<{width}}{p.partition:>11}{p.end:>12}{p.watermark:>12}{p.lag:>8}"
+            for p in status.partitions
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""Preparation of data sets for Amazon Personalize, from files of any kind."""

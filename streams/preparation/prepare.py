@@ -1,0 +1,147 @@
+"""Data of any origin as Amazon Personalize imports it, checked before anything is uploaded.
+
+Reads every format of `streams.reading`, local or in S3, of any size; writes the CSV of a
+dataset, its Avro schema, and the users for batch inference as JSON Lines. The same input gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from models.settings import Settings
+from streams.object_store import Objects, join
+from streams.preparation.avro_schema import Field, as_json, fields_of
+from streams.preparation.duckdb_engine import Engine, Progress, identifier, literal
+from streams.preparation.report import Report, find
+from streams.preparation.row_checks import judge, supersede
+from streams.preparation.staging import stage, with_all_columns
+from streams.preparation.where_clause import parse
+from streams.reading.asked import Asked
+from streams.reading.column_mapping import Choice, Kind
+from streams.reading.recognition import recognise
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for.
+
+    Attributes
+    ----------
+    asked
+        How the source is to be read, and which column is which field.
+    where
+        Only rows for which this expression over the columns is true; empty: all.
+    is_strict
+        Whether too few interactions are a problem, and not only worth a note.
+    scales_values
+        Whether EVENT_VALUE is moved to 0 to 1, the least being 0 and the greatest 1.
+    """
+
+    kind: Kind = "interactions"
+    asked: Asked = field(default_factory=Asked)
+    where: str = ""
+    is_strict: bool = True
+    scales_values: bool = False
+
+
+def prepare(
+    source: str,
+    target: str | None,
+    settings: Settings,
+    options: Options,
+    *,
+    now_s: float,
+    progress: Progress = lambda _doing, _share: None,
+) -> Report:
+    """Read a source, check it, and write the files of a dataset into a folder.
+
+    Parameters
+    ----------
+    source
+        An object or a folder of objects: s3://bucket/key, or a path.
+    target
+        The folder: s3://bucket/prefix, or a path. `None`: only check.
+    now_s
+        The present; a time after this by more than the future limit is a bad one.
+
+    Raises
+    ------
+    CannotPrepare
+        When an option does not fit the data, or memory or disk do not suffice.
+    UnreadableRecording
+        When the source is in no known format, or damaged.
+    ObjectNotFound, ObjectRefused, Unavailable
+        When the source cannot be read or the target not be written.
+    """
+    objects = Objects(settings.buckets_dir)
+    with tempfile.TemporaryDirectory(prefix="recommender-prepare-") as name:
+        folder, output = Path(name), Path(name, "output")
+        output.mkdir()
+        with Engine(folder, memory_mb=settings.prepare_memory_mb, progress=progress) as engine:
+            found = recognise(objects, source, options.asked, options.kind, folder=folder)
+            found = with_all_columns(
+                objects, found, has_condition=bool(options.where), folder=folder
+            )
+            choice = found.choose()
+            condition = parse(engine, options.where, found.columns) if options.where else None
+            latest_s = now_s + settings.future_limit_s
+            stage(engine, objects, found, choice, condition, latest_s=latest_s, progress=progress)
+            # From here on, what the user wrote is part of what the engine runs.
+            engine.lock(output)
+            judge(engine, found.columns, choice, condition)
+            if options.kind != "interactions":
+                supersede(engine)
+            report = find(engine, found, choice, is_strict=options.is_strict)
+            if target is None or report.problems:
+                return report
+            files = _write(engine, output, choice, options)
+        for n, file in enumerate(files):
+            progress("writing", n / len(files))
+            objects.upload(file, join(target, file.name))
+    return msgspec.structs.replace(report, written=[join(target, file.name) for file in files])
+
+
+def _write(engine: Engine, output: Path, choice: Choice, options: Options) -> list[Path]:
+    """The dataset's files in a folder of this machine, the one that others explain last."""
+    fields = fields_of(engine, options.kind, choice)
+    schema = output / f"{options.kind}.schema.json"
+    schema.write_text(as_json(options.kind, fields))
+    files = [schema]
+    if "USER_ID" in choice.fields:
+        files.append(output / "batch-users.jsonl")
+        users = 'SELECT id AS "userId" FROM owners ORDER BY id'
+        engine.run(f"COPY ({users}) TO {literal(str(files[-1]))} (FORMAT json)", doing="writing")
+    files.append(output / f"{options.kind}.csv")
+    scale = _scale(engine, choice) if options.scales_values else ""
+    values = ", ".join(f"{_value(n, field, scale)} AS {identifier(field.name)}"
+                       for n, field in enumerate(fields))  # fmt: skip
+    engine.run(
+        f"COPY (SELECT {values} FROM judged WHERE verdict IS NULL) TO {literal(str(files[-1]))}"
+        " (FORMAT csv, HEADER, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '')",
+        doing="writing",
+    )
+    return files
+
+
+def _value(n: int, field: Field, scale: str) -> str:
+    if field.name == "EVENT_VALUE" and scale:
+        return scale
+    return f"lower(trim(f{n}))" if field.type == "boolean" else f"f{n}"
+
+
+def _scale(engine: Engine, choice: Choice) -> str:
+    """EVENT_VALUE between its least and its greatest as SQL; empty where there is no difference."""
+    if "EVENT_VALUE" not in choice.fields:
+        return ""
+    value = f"f{list(choice.fields).index('EVENT_VALUE')}"
+    [(least, greatest)] = engine.run(
+        f"SELECT min({value}), max({value}) FROM judged WHERE verdict IS NULL"
+    )
+    if least is None or least == greatest:
+        return ""
+    return f"round(({value} - {least!r}) / ({greatest!r} - {least!r}), 6)"

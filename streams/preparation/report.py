@@ -1,0 +1,213 @@
+"""What `prepare` found in its input, against the rules of an import, and as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from streams.preparation.duckdb_engine import Engine
+from streams.preparation.row_checks import FILTERED, reasons
+from streams.reading.column_mapping import Choice, Kind
+from streams.reading.recognition import Recognised
+
+MIN_INTERACTIONS = 1000
+MIN_RETURNING_USERS = 25
+"""Amazon Personalize trains on no fewer interactions, of no fewer users with at least two each."""
+
+MAX_TYPES_AND_OPTIONAL = 10
+"""Types of events and optional columns that it takes together."""
+
+N_FIRST, N_SHOWN = 20, 5
+"""So many rows of each reason are named, and shown to a reader."""
+
+_NOT_OPTIONAL = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "IMPRESSION", "RECOMMENDATION_ID"})
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """Rows that were left out for one reason, and where the first of them are."""
+
+    reason: str
+    rows: int
+    first: list[str]
+
+
+class ColumnFate(msgspec.Struct, frozen=True):
+    """What became of a column; `field` is None for one that was left out."""
+
+    column: str
+    field: str | None
+    why: str
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Numbers of the kept rows; times in seconds, None without any.
+
+    `returning_users` are those with at least two rows.
+    """
+
+    rows: int
+    users: int
+    returning_users: int
+    items: int
+    event_types: int
+    first_s: int | None
+    last_s: int | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a preparation.
+
+    Attributes
+    ----------
+    recognised
+        What the source was recognised as and why, and how it is written.
+    filtered
+        Good rows that the condition left out; they are not in `dropped`.
+    constants
+        Fields that have the same text in every row.
+    times
+        How many of the kept rows had their time in each way of writing it.
+    problems
+        Import rules that the kept rows break as a whole; with any, nothing is written.
+    notes
+        Such rules that were relaxed.
+    written
+        URLs of what was written.
+    """
+
+    source: str
+    dataset: Kind
+    recognised: list[str]
+    format: str
+    files: int
+    rows: int
+    filtered: int
+    dropped: list[Dropped]
+    columns: list[ColumnFate]
+    constants: dict[str, str]
+    times: dict[str, int]
+    kept: Totals
+    problems: list[str]
+    notes: list[str]
+    written: list[str] = []
+
+
+def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) -> Report:
+    """The report on what is in the engine's table `judged`; nothing is written yet.
+
+    Also leaves the table `owners`: each user of the kept rows under `id`, with the number of rows.
+    """
+    verdicts = dict(reasons(engine, N_FIRST))
+    filtered, _ = verdicts.pop(FILTERED, (0, []))
+    kept = _totals(engine, choice)
+    broken = _broken(kept, choice) if found.kind == "interactions" else []
+    dropped = [
+        Dropped(reason, n, [found.where(place) for place in first])
+        for reason, (n, first) in verdicts.items()
+    ]
+    times = engine.run(
+        "SELECT kind, count(*) FROM judged WHERE verdict IS NULL AND kind IS NOT NULL"
+        " GROUP BY kind ORDER BY kind"
+    )
+    return Report(
+        source=found.source,
+        dataset=found.kind,
+        recognised=list(found.said),
+        format=found.name,
+        files=len(found.files),
+        rows=kept.rows + filtered + sum(each.rows for each in dropped),
+        filtered=filtered,
+        dropped=dropped,
+        columns=[ColumnFate(*use) for use in choice.uses],
+        constants={name: text for name, text in choice.fields.items() if isinstance(text, str)},
+        times=dict(times),
+        kept=kept,
+        problems=([] if kept.rows else ["no row is left"]) + (broken if is_strict else []),
+        notes=[] if is_strict else broken,
+    )
+
+
+def _totals(engine: Engine, choice: Choice) -> Totals:
+    def field(name: str) -> str:
+        return f"f{list(choice.fields).index(name)}" if name in choice.fields else "NULL"
+
+    engine.run(
+        f"CREATE TABLE owners AS SELECT {field('USER_ID')} AS id, count(*) AS n FROM judged"
+        " WHERE verdict IS NULL GROUP BY 1",
+        doing="counting",
+    )
+    [(users, returning)] = engine.run("SELECT count(id), count(id) FILTER (n >= 2) FROM owners")
+    [(rows, *others)] = engine.run(
+        f"""
+        SELECT count(*), count(DISTINCT {field("ITEM_ID")}), count(DISTINCT {field("EVENT_TYPE")}),
+          min({field("TIMESTAMP")}), max({field("TIMESTAMP")})
+        FROM judged WHERE verdict IS NULL
+        """,
+        doing="counting",
+    )
+    return Totals(rows, users, returning, *others)
+
+
+def _broken(kept: Totals, choice: Choice) -> list[str]:
+    """The rules that a dataset of interactions breaks as a whole."""
+    found = []
+    if kept.rows < MIN_INTERACTIONS:
+        found.append(f"{kept.rows} interactions, and {MIN_INTERACTIONS} are the least")
+    if kept.returning_users < MIN_RETURNING_USERS:
+        found.append(
+            f"{kept.returning_users} users with two or more interactions, and"
+            f" {MIN_RETURNING_USERS} are the least"
+        )
+    n_optional = len(choice.fields.keys() - _NOT_OPTIONAL)
+    if kept.event_types + n_optional > MAX_TYPES_AND_OPTIONAL:
+        found.append(
+            f"{kept.event_types} types of events and {n_optional} optional columns, and"
+            f" {MAX_TYPES_AND_OPTIONAL} together are the most"
+        )
+    return found
+
+
+def as_text(report: Report) -> str:
+    """The report for a reader."""
+    files = f", {report.files} files" if report.files > 1 else ""
+    lines = [f"{report.source}: {report.dataset} from {report.recognised[0]}{files}"]
+    lines += [f"  {said}" for said in report.recognised[1:]]
+    wide = max(len(each.column) for each in report.columns)
+    lines += [
+        f"  {each.column:<{wide}}  {f'-> {each.field} ({each.why})' if each.field else each.why}"
+        for each in report.columns
+    ]
+    lines += [f"  {text!r} -> {field} in every row" for field, text in report.constants.items()]
+    dropped = sum(each.rows for each in report.dropped)
+    lines.append(
+        f"{report.rows} rows read, {report.kept.rows} kept, {dropped} dropped"
+        + (f", {report.filtered} {FILTERED}" if report.filtered else "")
+    )
+    lines += [
+        f"  {each.rows:>10}  {each.reason}  ({', '.join(each.first[:N_SHOWN])}"
+        f"{', …' if each.rows > N_SHOWN else ''})"
+        for each in report.dropped
+    ]
+    lines.append(_kept(report))
+    lines += [f"problem: {problem}" for problem in report.problems]
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"wrote {url}" for url in report.written]
+    return "\n".join(lines)
+
+
+def _kept(report: Report) -> str:
+    kept = report.kept
+    said: Mapping[str, object] = {
+        "users": kept.users,
+        "items": kept.items,
+        "types of events": kept.event_types,
+    }
+    parts = [f"{n} {what}" for what, n in said.items() if n]
+    if kept.first_s is not None and kept.last_s is not None:
+        days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in
+                (kept.first_s, kept.last_s)]  # fmt: skip
+        parts.append(f"{days[0]} to {days[1]}")
+    parts += [f"{n} times in {how}" for how, n in report.times.items()]
+    return f"kept: {', '.join(parts) or 'nothing'}"

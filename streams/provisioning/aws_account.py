@@ -1,0 +1,125 @@
+"""An AWS account as provisioning sees it: clients by the standard AWS environment, and errors.
+
+`AWS_ENDPOINT_URL_PERSONALIZE`, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL_IAM` lead to other
+servers, this project's own API among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import boto3.session
+import botocore.exceptions as boto
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from models.errors import CannotProvision, Unavailable
+from streams.aws_personalize import DEFAULT_REGION, Answer, answer_of, describe
+
+if TYPE_CHECKING:
+    from mypy_boto3_personalize import PersonalizeClient
+    from mypy_boto3_s3 import S3Client
+
+TIMEOUT_S = 20.0
+ATTEMPTS = 5
+MAX_LISTED = 10_000
+"""Resources of one kind that are looked through for a name, at most."""
+
+
+class Account:
+    """Clients, each made when first used; throttled and failed calls are repeated by boto3."""
+
+    def __init__(self) -> None:
+        self._config = Config(
+            connect_timeout=TIMEOUT_S,
+            read_timeout=TIMEOUT_S,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        )
+
+    @cached_property
+    def personalize(self) -> PersonalizeClient:
+        """The control plane of Amazon Personalize."""
+        return cast("PersonalizeClient", self._client("personalize"))
+
+    @cached_property
+    def s3(self) -> S3Client:
+        """Amazon S3."""
+        return cast("S3Client", self._client("s3"))
+
+    @cached_property
+    def iam(self) -> Any:  # noqa: ANN401  boto3's stubs of it are not installed
+        """AWS IAM."""
+        return self._client("iam")
+
+    @property
+    def region(self) -> str:
+        """Where resources are made."""
+        return str(self.s3.meta.region_name)
+
+    def listed(self, operation: str, members: str, **request: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        """The summaries that a List operation of Amazon Personalize gives, page by page.
+
+        Raises
+        ------
+        CannotProvision
+            There are more than are looked through.
+        """
+        pages = cast("Any", self.personalize).get_paginator(operation).paginate(**request)
+        n = 0
+        for page in pages:
+            for summary in page[members]:
+                n += 1
+                if n > MAX_LISTED:
+                    raise CannotProvision(f"{operation}: more than {MAX_LISTED} {members}")
+                yield summary
+
+    def _client(self, service: str) -> object:
+        try:
+            session = boto3.session.Session()
+            region = session.region_name or DEFAULT_REGION
+            made: object = session.client(
+                service,  # type: ignore[call-overload]
+                region_name=region,
+                config=self._config,
+            )
+        except (boto.BotoCoreError, ValueError) as error:
+            raise CannotProvision(f"boto3 cannot be set up for {service}: {error}") from error
+        return made
+
+
+def code_of(error: boto.ClientError) -> str:
+    """The name of an error answer: `ResourceInUse`, `NoSuchBucket`, `404`."""
+    return str(error.response.get("Error", {}).get("Code", "")).removesuffix("Exception")
+
+
+@contextlib.contextmanager
+def explained(key: str) -> Iterator[None]:
+    """Errors of boto3 as this project's, with the key of the file that led to them.
+
+    Raises
+    ------
+    CannotProvision
+        AWS refuses.
+    Unavailable
+        AWS does not answer.
+    """
+    try:
+        yield
+    except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
+        text = f"{key}: {describe(error)}"
+        if answer_of(error) in {Answer.FAILED, Answer.THROTTLED} and code_of_any(error) not in {
+            "ResourceNotFound",
+            "ResourceInUse",
+            "ResourceAlreadyExists",
+            "LimitExceeded",
+        }:
+            raise Unavailable(text) from error
+        raise CannotProvision(text) from error
+
+
+def code_of_any(error: Exception) -> str:
+    """As `code_of`; empty for what is no answer."""
+    return code_of(error) if isinstance(error, boto.ClientError) else ""

@@ -1,0 +1,295 @@
+"""The batch pipeline: import new data, train a new version, infer for many users, into S3.
+
+Once, or on a schedule. One run of a group at a time, held by a lease in Redis; what each run did
+is kept there too. A step that finds its resource in use waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import prometheus_client
+from croniter import croniter
+
+from models.errors import CannotProvision, RecommenderError, Unavailable
+from models.personalize import pipeline_runs
+from models.personalize.pipeline_runs import Client, Run
+from streams.provisioning.apply import Pace, await_ready, found, make, persist, until_ready
+from streams.provisioning.bucket_and_role import upload_batch_input
+from streams.provisioning.declaration import Batch
+from streams.provisioning.personalize_resources import start_import, start_version
+from streams.provisioning.resource import Found, Piece, World, as_found
+
+LOG = logging.getLogger(__name__)
+
+LEASE_S = 120.0
+RENEW_EVERY_S = 30.0
+LOOK_EVERY_S = 30.0
+"""Longest sleep before a due time is looked at again: the clock may be set meanwhile."""
+
+RUNS = prometheus_client.Counter(
+    "recommender_batch_runs_total", "Runs of the batch pipeline by outcome", ["outcome"]
+)
+SECONDS = prometheus_client.Histogram(
+    "recommender_batch_run_seconds",
+    "Duration of runs of the batch pipeline",
+    buckets=(10, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, math.inf),
+)
+LAST_SUCCESS = prometheus_client.Gauge(
+    "recommender_batch_last_success_timestamp_seconds",
+    "When the newest run of the batch pipeline that succeeded has ended",
+)
+for _outcome in ("succeeded", "failed", "interrupted", "skipped"):
+    RUNS.labels(_outcome)  # an alert on growth needs the zero before the first
+
+
+@dataclass
+class Progress:
+    """How far a run is: the step begun last, and what was made, by step."""
+
+    step: str = ""
+    arns: dict[str, str] = field(default_factory=dict)
+
+
+class _Stopped(Exception):
+    """The run is to end."""
+
+
+async def run_once(
+    world: World,
+    pieces: list[Piece],
+    client: Client,
+    pace: Pace,
+    *,
+    run_id: str,
+    clock: Callable[[], float] = time.time,
+) -> Run | None:
+    """Run the pipeline; gives what is remembered of it, None where another run is under way.
+
+    A failure is an outcome, not an error.
+
+    Parameters
+    ----------
+    run_id
+        Names the jobs of this run: letters, digits, hyphens.
+
+    Raises
+    ------
+    CannotProvision
+        The file has no `[batch]`.
+    Unavailable
+        Redis does not answer: nothing has begun, or nothing is remembered.
+    """
+    group, batch = world.declaration.group, world.declaration.batch
+    if batch is None:
+        raise CannotProvision("batch: missing")
+    if not await pipeline_runs.begin(client, group, run_id, lease_s=LEASE_S):
+        RUNS.labels("skipped").inc()
+        return None
+    began_s, progress, stopping = clock(), Progress(), threading.Event()
+    outcome: Literal["succeeded", "failed", "interrupted"] = "interrupted"
+    reason = "stopped"
+    work = asyncio.create_task(
+        asyncio.to_thread(
+            _infer, world, pieces, batch, _stoppable(pace, stopping), run_id, progress
+        )
+    )
+    try:
+        await _held(work, client, group, run_id)
+        outcome, reason = "succeeded", ""
+    except RecommenderError as error:
+        outcome, reason = "failed", str(error)
+    except Exception as error:
+        outcome, reason = "failed", type(error).__name__
+        raise
+    finally:
+        stopping.set()
+        # Its end is of no interest any more; asking for it keeps asyncio from complaining.
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        run = Run(
+            id=run_id, began_s=began_s, ended_s=clock(), outcome=outcome, step=progress.step,
+            reason=reason, output=batch.output, arns=progress.arns,
+        )  # fmt: skip
+        RUNS.labels(outcome).inc()
+        SECONDS.observe(run.ended_s - began_s)
+        if outcome == "succeeded":
+            LAST_SUCCESS.set(run.ended_s)
+        await pipeline_runs.end(client, group, run)
+    return run
+
+
+async def recall(client: Client, group: str) -> None:
+    """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
+    past = await pipeline_runs.history(client, group)
+    ends = [run.ended_s for run in past if run.outcome == "succeeded"]
+    if ends:
+        LAST_SUCCESS.set(ends[0])
+
+
+async def on_schedule(
+    cron: str,
+    start: Callable[[float], Awaitable[object]],
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Call `start` with each due time, for ever; times that pass meanwhile are left out.
+
+    A failure that the project has a name for is logged, and the next time is waited for. Faust's
+    `crontab` is the same sleep around the same croniter, in an app that needs Kafka to start: a
+    batch run has no use for one.
+
+    Parameters
+    ----------
+    cron
+        Minute, hour, day, month, day of the week; in UTC.
+
+    Raises
+    ------
+    CannotProvision
+        The expression is none.
+    """
+    if len(cron.split()) != 5 or not croniter.is_valid(cron):
+        raise CannotProvision(f"--cron: {cron[:100]!r} is not five fields as in '0 3 * * *'")
+    while True:
+        now = dt.datetime.fromtimestamp(clock(), dt.UTC)
+        due_s = float(croniter(cron, now).get_next(float))
+        while (left_s := due_s - clock()) > 0:
+            await sleep(min(left_s, LOOK_EVERY_S))
+        try:
+            await start(due_s)
+        except RecommenderError as error:
+            RUNS.labels("failed").inc()
+            LOG.warning("run %s did not begin, or is not remembered: %s", run_id_of(due_s), error)
+
+
+def run_id_of(now_s: float) -> str:
+    """The id of a run that begins now.
+
+    >>> run_id_of(0)
+    '19700101T000000'
+    """
+    return f"{dt.datetime.fromtimestamp(now_s, dt.UTC):%Y%m%dT%H%M%S}"
+
+
+async def _held(work: asyncio.Task[None], client: Client, group: str, run_id: str) -> None:
+    """Wait for the work, and hold the lease meanwhile."""
+    while True:
+        done, _ = await asyncio.wait({work}, timeout=RENEW_EVERY_S)
+        if done:
+            return work.result()
+        try:
+            await pipeline_runs.renew(client, group, run_id, lease_s=LEASE_S)
+        except Unavailable as error:
+            # The lease may outlive the trouble; if not, the next renewal says so.
+            LOG.warning("the lease of run %s was not renewed: %s", run_id, error)
+
+
+def _stoppable(pace: Pace, stopping: threading.Event) -> Pace:
+    """The same pace, whose pauses end soon after the run is to."""
+
+    def pause(wait_s: float) -> None:
+        while wait_s > 0:
+            if stopping.is_set():
+                raise _Stopped
+            pace.pause(min(wait_s, 1.0))
+            wait_s -= 1.0
+
+    return replace(pace, pause=pause)
+
+
+def _infer(
+    world: World, pieces: list[Piece], batch: Batch, pace: Pace, run_id: str, progress: Progress
+) -> None:
+    """The pipeline, step by step."""
+    progress.step = "look"
+    for piece in pieces:
+        found(world, piece)
+    needed = [f"datasets.{kind}" for kind in world.declaration.datasets]
+    needed += [f"solutions.{batch.solution}"]
+    needed += [f"filters.{batch.filter}"] if batch.filter else []
+    for key in needed:
+        if world.arn(key) is None:
+            raise CannotProvision(f"{key}: is not there; run `recommender provision` first")
+    progress.step = "import"
+    for kind, dataset in world.declaration.datasets.items():
+        if dataset.source is not None:
+            progress.arns[f"import.{kind}"] = _import(world, pieces, kind, pace, run_id)
+    progress.step = "train"
+    progress.arns["version"] = version = _train(world, batch.solution, pace)
+    progress.step = "infer"
+    progress.arns["inference"] = _recommend(world, batch, version, pace, run_id)
+
+
+def _import(world: World, pieces: list[Piece], kind: str, pace: Pace, run_id: str) -> str:
+    """Bring a dataset's newest rows in; gives the ARN of the job that did."""
+    key = f"datasets.{kind}"
+    source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
+    if not source.startswith("s3://"):
+        # A file is known by its content: what was imported before is not imported again.
+        for piece in pieces:
+            if piece.key in {f"{key}.source", f"{key}.import"}:
+                there = found(world, piece)
+                if there is None or there.is_failed:
+                    make(world, piece, there, pace)
+                await_ready(world, piece, pace)
+        return world.needed(f"{key}.import")
+    name = f"{world.declaration.group[:30]}-{kind}-{run_id}"
+    personalize = world.account.personalize
+    arn = persist(lambda: start_import(world, kind, name), key, f"import of {kind}", pace)
+
+    def look() -> Found:
+        answer: Any = personalize.describe_dataset_import_job(datasetImportJobArn=arn)
+        return as_found(answer["datasetImportJob"], "datasetImportJobArn")
+
+    return until_ready(look, f"{key}.source", f"import of {kind}", pace).arn
+
+
+def _train(world: World, solution: str, pace: Pace) -> str:
+    """Train a version of a solution; gives its ARN."""
+    key, label = f"solutions.{solution}", f"version of {solution}"
+    arn = persist(lambda: start_version(world, solution), key, label, pace)
+    personalize = world.account.personalize
+
+    def look() -> Found:
+        answer: Any = personalize.describe_solution_version(solutionVersionArn=arn)
+        return as_found(answer["solutionVersion"], "solutionVersionArn")
+
+    return until_ready(look, key, label, pace).arn
+
+
+def _recommend(world: World, batch: Batch, version: str, pace: Pace, run_id: str) -> str:
+    """Infer for the whole input; gives the ARN of the job."""
+    personalize, request = world.account.personalize, _job(world, batch, version, run_id)
+    key, label = "batch", f"inference {request['jobName']}"
+    arn = persist(
+        lambda: personalize.create_batch_inference_job(**request)["batchInferenceJobArn"],
+        key, label, pace,
+    )  # fmt: skip
+
+    def look() -> Found:
+        answer: Any = personalize.describe_batch_inference_job(batchInferenceJobArn=arn)
+        return as_found(answer["batchInferenceJob"], "batchInferenceJobArn")
+
+    return until_ready(look, key, label, pace).arn
+
+
+def _job(world: World, batch: Batch, version: str, run_id: str) -> dict[str, Any]:
+    source = upload_batch_input(world, batch.input)
+    return {
+        "jobName": f"{world.declaration.group[:40]}-{run_id}",
+        "solutionVersionArn": version,
+        "jobInput": {"s3DataSource": {"path": source}},
+        "jobOutput": {"s3DataDestination": {"path": f"{batch.output}{run_id}/"}},
+        "numResults": batch.num_results,
+        "roleArn": world.role(),
+        **({"filterArn": world.needed(f"filters.{batch.filter}")} if batch.filter else {}),
+    }

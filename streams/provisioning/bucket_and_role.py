@@ -1,0 +1,260 @@
+"""What lies outside Amazon Personalize: the bucket and its policy, uploads, the role."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions as boto
+
+from models.errors import CannotProvision, ObjectNotFound
+from streams.provisioning.aws_account import code_of
+from streams.provisioning.declaration import Declaration
+from streams.provisioning.iam_policies import (
+    DATASETS,
+    INPUTS,
+    SID,
+    bucket_policy,
+    role_policy,
+    trust_policy,
+)
+from streams.provisioning.resource import Found, Kept, Piece, World, digest
+
+POLICY = "personalize"
+"""Name of the role's inline policy."""
+
+_ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchBucketPolicy", "NoSuchEntity", "NotFound"})
+
+
+def storage_pieces(declaration: Declaration, buckets_dir: str) -> list[Piece]:
+    """Bucket, its policy, uploads and the role; a folder that stands for S3 needs no policy."""
+    pieces = []
+    if declaration.bucket is not None:
+        name = declaration.bucket.name
+        if buckets_dir:
+            pieces.append(_folder(Path(buckets_dir) / name))
+        else:
+            make_bucket = Piece("bucket", f"bucket {name}", _bucket, _make_bucket, _remove_bucket)
+            policy = Piece("bucket.policy", "its policy", _policy, _make_policy, _remove_policy)
+            pieces += [make_bucket, policy]
+        pieces += [_upload(kind, dataset.source, DATASETS, f"datasets.{kind}.source")
+                   for kind, dataset in declaration.datasets.items()
+                   if dataset.source and not dataset.source.startswith("s3://")]  # fmt: skip
+    role = declaration.role
+    if role is not None and role.name is not None and not buckets_dir:
+        pieces.append(Piece("role", f"role {role.name}", _role, _make_role, _remove_role))
+    return pieces
+
+
+def upload_batch_input(world: World, source: str) -> str:
+    """The URL of a batch's input, uploaded unless it is there."""
+    if source.startswith("s3://"):
+        return source
+    piece = _upload("input", source, INPUTS, "batch.input")
+    if piece.find(world) is None:
+        piece.make(world, None)
+    return world.uploads["batch.input"]
+
+
+def source_url(world: World, kind: str) -> str:
+    """Where the rows of a dataset lie, or will once uploaded."""
+    source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
+    return source if source.startswith("s3://") else world.uploads[f"datasets.{kind}.source"]
+
+
+def source_digest(world: World, kind: str) -> str:
+    """Tells versions of a dataset's rows apart: by content, or by size where they lie in S3."""
+    url = source_url(world, kind)
+    if url == world.uploads.get(f"datasets.{kind}.source"):
+        return digest(world.declaration.group, url)
+    sizes = (f"{found.url} {found.size}" for found in world.objects.find(url))
+    return digest(world.declaration.group, *sizes)
+
+
+def _upload(kind: str, source: str, folder: str, key: str) -> Piece:
+    """A file in the bucket, under a name that tells its content."""
+
+    def url(world: World) -> str:
+        if key not in world.uploads:
+            bucket = world.declaration.bucket
+            if bucket is None:
+                raise CannotProvision(f"{key}: needs a bucket")
+            try:
+                with Path(source).open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+            except OSError as error:
+                raise CannotProvision(f"{key}: {error}") from error
+            name = f"{world.declaration.group}-{kind}-{content}{Path(source).suffix}"
+            world.uploads[key] = f"s3://{bucket.name}/{folder}{name}"
+        return world.uploads[key]
+
+    def find(world: World) -> Found | None:
+        at = url(world)
+        try:
+            world.objects.size(at)
+        except ObjectNotFound:
+            return None
+        return Found(at)
+
+    def make(world: World, _: Found | None) -> None:
+        world.objects.upload(Path(source), url(world))
+
+    return Piece(key, f"upload of {Path(source).name}", find, make, _remove_upload)
+
+
+def _folder(path: Path) -> Piece:
+    """A folder that stands for a bucket."""
+
+    def remove(_: World, __: Found) -> None:
+        if any(below.is_file() for below in path.rglob("*")):
+            raise Kept("it holds files that were not uploaded from this file")
+        shutil.rmtree(path)
+
+    return Piece(
+        "bucket",
+        f"folder {path}",
+        lambda _: Found(str(path)) if path.is_dir() else None,
+        lambda _, __: path.mkdir(parents=True),
+        remove,
+    )
+
+
+def _remove_upload(world: World, found: Found) -> None:
+    world.objects.remove(found.arn)
+
+
+def _name(world: World) -> str:
+    bucket = world.declaration.bucket
+    if bucket is None:
+        raise CannotProvision("bucket: missing")
+    return bucket.name
+
+
+def _bucket(world: World) -> Found | None:
+    try:
+        world.account.s3.head_bucket(Bucket=_name(world))
+    except boto.ClientError as error:
+        if code_of(error) in _ABSENT:
+            return None
+        raise
+    return Found(f"arn:aws:s3:::{_name(world)}")
+
+
+def _make_bucket(world: World, _: Found | None) -> None:
+    region = world.account.region
+    # The first region is the one that may not be named.
+    place: Any = (
+        {} if region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )  # fmt: skip
+    world.account.s3.create_bucket(Bucket=_name(world), **place)
+    world.account.s3.put_public_access_block(
+        Bucket=_name(world),
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+
+
+def _remove_bucket(world: World, _: Found) -> None:
+    try:
+        world.account.s3.delete_bucket(Bucket=_name(world))
+    except boto.ClientError as error:
+        if code_of(error) == "BucketNotEmpty":
+            raise Kept("it holds objects that were not uploaded from this file") from error
+        raise
+
+
+def _statements(world: World) -> list[dict[str, Any]]:
+    """The bucket's present policy."""
+    try:
+        answer = world.account.s3.get_bucket_policy(Bucket=_name(world))
+    except boto.ClientError as error:
+        if code_of(error) in _ABSENT:
+            return []
+        raise
+    found: list[dict[str, Any]] = json.loads(answer["Policy"])["Statement"]
+    return found
+
+
+def _is_ours(statement: dict[str, Any]) -> bool:
+    return str(statement.get("Sid", "")).startswith(SID)
+
+
+def _policy(world: World) -> Found | None:
+    ours = [statement for statement in _statements(world) if _is_ours(statement)]
+    if not ours:
+        return None
+    is_same = ours == bucket_policy(world.declaration)["Statement"]
+    return Found(f"arn:aws:s3:::{_name(world)}", "ACTIVE" if is_same else "STALE")
+
+
+def _make_policy(world: World, _: Found | None) -> None:
+    _put(world, bucket_policy(world.declaration)["Statement"])
+
+
+def _remove_policy(world: World, _: Found) -> None:
+    _put(world, [])
+
+
+def _put(world: World, ours: list[dict[str, Any]]) -> None:
+    """Replace this project's statements; those of others stay."""
+    statements = [each for each in _statements(world) if not _is_ours(each)] + ours
+    if statements:
+        policy = bucket_policy(world.declaration) | {"Statement": statements}
+        world.account.s3.put_bucket_policy(Bucket=_name(world), Policy=json.dumps(policy))
+    else:
+        world.account.s3.delete_bucket_policy(Bucket=_name(world))
+
+
+def _role_name(world: World) -> str:
+    role = world.declaration.role
+    if role is None or role.name is None:
+        raise CannotProvision("role.name: missing")
+    return role.name
+
+
+def _role(world: World) -> Found | None:
+    iam, name = world.account.iam, _role_name(world)
+    try:
+        role = iam.get_role(RoleName=name)["Role"]
+    except boto.ClientError as error:
+        if code_of(error) in _ABSENT:
+            return None
+        raise
+    try:
+        there = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
+    except boto.ClientError as error:
+        if code_of(error) not in _ABSENT:
+            raise
+        there = None
+    asked = (trust_policy(world.declaration), role_policy(world.declaration))
+    is_same = (role["AssumeRolePolicyDocument"], there) == asked
+    return Found(role["Arn"], "ACTIVE" if is_same else "STALE")
+
+
+def _make_role(world: World, found: Found | None) -> None:
+    iam, name = world.account.iam, _role_name(world)
+    trust = json.dumps(trust_policy(world.declaration))
+    if found is None:
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+    else:
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
+    permissions = json.dumps(role_policy(world.declaration))
+    iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=permissions)
+
+
+def _remove_role(world: World, _: Found) -> None:
+    iam, name = world.account.iam, _role_name(world)
+    try:
+        iam.delete_role_policy(RoleName=name, PolicyName=POLICY)
+    except boto.ClientError as error:
+        if code_of(error) not in _ABSENT:
+            raise
+    iam.delete_role(RoleName=name)

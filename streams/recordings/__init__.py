@@ -1,0 +1,1 @@
+"""Recorded events: read for evaluation, and replayed into Kafka."""

@@ -1,0 +1,34 @@
+"""Recorded events as the evaluation takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from models.errors import InvalidEvent
+from models.evaluation.protocol import Interaction
+from streams.recordings.recorded_events import Row
+
+MAX_SHOWN = 3
+
+
+def interactions(
+    rows: Iterable[Row], *, min_value: float | None = None
+) -> tuple[list[Interaction], list[tuple[int, str]]]:
+    """Who did what to which item when, out of what `read` gives, and the places of bad rows.
+
+    Events without an item are left out, and with `min_value` those of a smaller eventValue or of
+    none, such as low ratings.
+    """
+    found: list[Interaction] = []
+    bad: list[tuple[int, str]] = []
+    for place, row in rows:
+        if isinstance(row, InvalidEvent):
+            bad.append((place, str(row) if len(bad) < MAX_SHOWN else ""))
+            continue
+        owner = row.user_id or row.session_id
+        found += [
+            Interaction(owner, event.item_id, event.event_type, event.sent_at)
+            for event in row.event_list
+            if event.item_id and (min_value is None or (event.event_value or 0.0) >= min_value)
+        ]
+    return found, bad

@@ -1,0 +1,196 @@
+"""Recorded interactions as events: what `replay` sends and `evaluate` measures.
+
+Files of every format that `streams.reading` knows. Each row is given with its place as a valid
+`PutEvents` or as what is wrong with it; a bad row never ends the reading. Rows without an eventId
+get one made of their content, so that reading a file twice gives the same events, and a row that is
+repeated word for word is one event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from models.errors import InvalidEvent, InvalidRecord, UnreadableRecording
+from models.events import Event, MetricAttribution, PutEvents, encode, parse
+from streams.object_store import Objects
+from streams.reading.asked import Asked
+from streams.reading.column_mapping import Choice
+from streams.reading.fields import Checked, Checker
+from streams.reading.reader import rows
+from streams.reading.recognition import Recognised, recognise
+
+Owner = Literal["users", "sessions"]
+"""Whether the user of a row is somebody we know or an anonymous session."""
+
+Row = tuple[int, PutEvents | InvalidEvent]
+"""A place, that of a file's first line being 1, and one event there, or what is wrong with it."""
+
+EVENT_TYPE = "interaction"
+"""The type of events of which nothing says one."""
+
+MAX_EVENTS = 10
+MAX_IMPRESSION = 25
+
+_PATH = re.compile(r" - at `\$\.?(?:eventList\[0\]\.?)?([^`]*)`")
+
+
+class Recording:
+    """A source of events, recognised.
+
+    Parameters
+    ----------
+    source
+        A file, a folder, a pattern, or s3://bucket/key.
+    asked
+        What the user says about it.
+
+    Raises
+    ------
+    UnreadableRecording, CannotPrepare
+        When it is nothing that is known, or two readings fit.
+    """
+
+    def __init__(self, source: str, asked: Asked, objects: Objects) -> None:
+        self.found: Recognised = recognise(objects, source, asked)
+        self.choice: Choice = self.found.choose()
+        self._objects = objects
+
+    @property
+    def said(self) -> str:
+        """What was recognised and why, in a line for people."""
+        columns = self.found.columns
+        fields = ", ".join(
+            f"{name} is {said!r}" if isinstance(said, str) else f"{name} from {columns[said]}"
+            for name, said in self.choice.fields.items()
+        )
+        return f"{self.found.source}: {'; '.join(self.found.said)}; {fields}"
+
+    def events(
+        self, *, now_s: float, as_: Owner = "users", future_limit_s: float = 300.0, after: int = 0
+    ) -> Generator[Row]:
+        """The events of all rows beyond a place.
+
+        Parameters
+        ----------
+        now_s
+            The present, in seconds since the epoch.
+        as_
+            `"users"`: the user of a row is also its session; `"sessions"`: only a session.
+        """
+        found = self.found
+        format_ = found.format
+        check = Checker(
+            found.sources(self.choice),
+            found.reading,
+            latest_s=now_s + future_limit_s,
+            optional=format_.optional if format_ else frozenset(),
+        )
+        extra = {name: found.get(path) for name, path in (format_.extra if format_ else {}).items()}
+        has_user = as_ == "users" and (format_ is None or format_.has_users)
+        needed = found.needed(self.choice)
+        for place, values in rows(self._objects, found, needed=needed, after=after):
+            try:
+                if isinstance(values, InvalidRecord):
+                    raise values
+                said = _event(check(values), {name: get(values) for name, get in extra.items()},
+                              has_user=has_user)  # fmt: skip
+                yield place, parse(encode(said), now_s=now_s, future_limit_s=future_limit_s)
+            except (InvalidRecord, UnicodeEncodeError) as error:
+                yield place, InvalidEvent(str(error))
+            except InvalidEvent as error:
+                yield place, InvalidEvent(_PATH.sub(r" in \1", str(error)))
+
+
+def read(
+    path: Path | str,
+    *,
+    now_s: float,
+    format_: str | None = None,
+    as_: Owner = "users",
+    future_limit_s: float = 300.0,
+    after_line: int = 0,
+    asked: Asked | None = None,
+    on_recognised: Callable[[str], object] = lambda _: None,
+) -> Generator[Row]:
+    """The events of a source, as `Recording.events` gives them.
+
+    Parameters
+    ----------
+    on_recognised
+        Told what was recognised and why, in a line for people.
+    """
+    recording = Recording(str(path), asked or Asked(format=format_ or ""), Objects())
+    on_recognised(recording.said)
+    yield from recording.events(
+        now_s=now_s, as_=as_, future_limit_s=future_limit_s, after=after_line
+    )
+
+
+def _event(checked: Checked, extra: Mapping[str, Any], *, has_user: bool) -> PutEvents:
+    values = checked.values
+    user = values["USER_ID"]
+    source = values.get("EVENT_ATTRIBUTION_SOURCE")
+    shown = [item for item in (values.get("IMPRESSION") or "").split("|") if item]
+    event = Event(
+        values.get("EVENT_TYPE") or EVENT_TYPE,
+        values["TIMESTAMP"],
+        event_id=extra.get("EVENT_ID"),
+        item_id=values.get("ITEM_ID"),
+        event_value=values.get("EVENT_VALUE"),
+        impression=shown[:MAX_IMPRESSION] or None,
+        recommendation_id=values.get("RECOMMENDATION_ID"),
+        metric_attribution=None if source is None else MetricAttribution(source),
+        properties=extra.get("PROPERTIES"),
+    )
+    is_known = has_user and not extra.get("ANONYMOUS")
+    return PutEvents(
+        str(extra.get("SESSION_ID") or user), [event], user_id=user if is_known else None
+    )
+
+
+def none_good(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
+    """The error that a source without a good row is, with the first reasons."""
+    if not first:
+        return UnreadableRecording(f"{recording.found.source}: it has no row that can be used")
+    shown = "; ".join(f"{recording.found.where(place)}: {reason}" for place, reason in first[:3])
+    return UnreadableRecording(f"{recording.found.source}: no row is good: {shown}")
+
+
+def grouped(
+    rows: Iterable[tuple[int, PutEvents]], events_per_message: int
+) -> Iterator[tuple[PutEvents, int]]:
+    """Rows of one session that follow each other as one message, and the line this completes.
+
+    Once a message and those before it are done, all lines up to and including that line are: a
+    message is held back until the row after it is known.
+
+    >>> from models.events import Event, PutEvents
+    >>> rows = [(n, PutEvents("s", [Event("click", 1.0, item_id=str(n))])) for n in (2, 3, 5)]
+    >>> [(len(message.event_list), line) for message, line in grouped(rows, 2)]
+    [(2, 4), (1, 5)]
+    """
+    if not 1 <= events_per_message <= MAX_EVENTS:
+        raise ValueError(f"events_per_message must be 1 to {MAX_EVENTS}")
+    held: PutEvents | None = None
+    line = 0
+    for line, message in rows:
+        together = _together(held, message, events_per_message) if held is not None else message
+        if held is not None and together is None:
+            yield held, line - 1
+        held = together or message
+    if held is not None:
+        yield held, line
+
+
+def _together(first: PutEvents, second: PutEvents, limit: int) -> PutEvents | None:
+    """Both as one message, when they are of one session and short enough."""
+    if len(first.event_list) + len(second.event_list) > limit:
+        return None
+    together = msgspec.structs.replace(first, event_list=[*first.event_list, *second.event_list])
+    is_same = msgspec.structs.replace(second, event_list=together.event_list) == together
+    return together if is_same else None

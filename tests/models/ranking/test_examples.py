@@ -1,0 +1,164 @@
+"""Training examples: the choice first, distinct rivals, and bytes that nobody trusts."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.arrays import Floats
+from models.ranking.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
+from models.ranking.features import BASE, FEATURES
+from models.ranking.objectives import courses, teach
+from models.ranking.ranker import Objective, Ranker
+
+RANKERS: dict[Objective, Ranker] = {"interactions": Ranker()}
+RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(RIVALS, 1)}
+
+
+def matrix_of(n: int, seed: int = 6) -> Floats:
+    """Random features of n candidates."""
+    return np.random.default_rng(seed).random((n, len(FEATURES)))
+
+
+def made(n: int, chosen: int, seed: int = 0) -> Example:
+    """An example of n candidates, which are the items 1 to n."""
+    rng = np.random.default_rng(seed)
+    return make_example(np.arange(1, n + 1), matrix_of(n), chosen, RANKERS, rng)
+
+
+@pytest.mark.parametrize("n", [1, 2, NEGATIVES + 1, NEGATIVES + 2, 300])
+def test_examples_carry_the_choice_first(n: int) -> None:
+    """An example holds the chosen row and distinct others, as many as there are, to a limit."""
+    matrix, chosen = matrix_of(n), 1 + n // 2
+
+    example = decode(encode(made(n, chosen)))
+
+    assert example == made(n, chosen)
+    rows = example.matrix()
+    assert rows.shape == (min(n, 1 + NEGATIVES), len(FEATURES))
+    assert rows[0] == pytest.approx(matrix[chosen - 1], abs=1e-3)
+    known = {row.tobytes() for row in matrix.astype(np.float16).astype(np.float64)}
+    assert len({row.tobytes() for row in rows} & known) == len(rows)
+
+
+def test_examples_carry_every_rivals_rank() -> None:
+    """A rank counts from 1, with ties against the choice; who missed the choice has rank 0."""
+    matrix = matrix_of(5)
+    matrix[:, BASE] = [0.3, 0.9, 0.3, 0.1, 0.3]
+    matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
+
+    ranks = [
+        make_example(np.arange(1, 6), matrix, chosen, RANKERS, np.random.default_rng(1)).ranks[
+            "interactions"
+        ]
+        for chosen in range(1, 6)
+    ]
+
+    assert [one["blend"] for one in ranks] == [4, 1, 4, 5, 4]
+    assert [one["ranker"] for one in ranks] == [4, 1, 4, 5, 4]
+    assert [one["recent"] for one in ranks] == [1, 2, 3, 4, 5]
+    missed = made(100, chosen=999)
+    assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(RIVALS, 0)})
+    assert missed.matrix().shape == (0, len(FEATURES))
+    assert decode(encode(missed)) == missed
+
+
+def test_the_last_item_is_learned_but_takes_no_rank() -> None:
+    """It is barred from answers: none is measured against it, and a choice of it not at all."""
+    matrix, rng = np.zeros((3, len(FEATURES))), np.random.default_rng(1)
+    matrix[:, BASE] = [0.5, 0.9, 0.7]
+    items = np.array([1, 2, 3])
+
+    other = make_example(items, matrix, 1, RANKERS, rng, last=2)
+    assert other.ranks["interactions"]["ranker"] == 2
+    assert sorted(other.matrix()[:, BASE].tolist()) == pytest.approx([0.5, 0.7, 0.9], abs=1e-3)
+
+    again = make_example(items, matrix, 2, RANKERS, rng, last=2)
+    assert again.ranks == {"interactions": {}}
+    assert again.matrix()[0, BASE] == pytest.approx(0.9, abs=1e-3)
+    assert decode(encode(again)) == again
+    course = courses()
+    teach(course, again)
+    assert course["interactions"].ranker.n_examples == 1
+    assert course["interactions"].scoreboard.n == 0
+
+
+def test_making_an_example_changes_nothing() -> None:
+    """Neither ranker nor features change, and equal seeds give equal examples."""
+    matrix, ranker = matrix_of(100), Ranker()
+    state, before = ranker.state(), matrix.copy()
+
+    make_example(np.arange(1, 101), matrix, 42, {"interactions": ranker}, np.random.default_rng(1))
+
+    assert ranker.state() == state
+    assert np.array_equal(matrix, before)
+    assert made(100, 42, seed=1) == made(100, 42, seed=1)
+    assert made(100, 42, seed=1) != made(100, 42, seed=2)
+
+
+def test_likely_candidates_are_drawn_more_often() -> None:
+    """The harder it was to tell a candidate from the choice, the likelier it is kept."""
+    matrix = np.zeros((101, len(FEATURES)))
+    matrix[:, BASE] = np.arange(101) / 10
+    rng, drawn = np.random.default_rng(3), np.zeros(101)
+    for _ in range(50):
+        example = make_example(np.arange(1, 102), matrix, 1, RANKERS, rng)
+        kept = np.rint(example.matrix()[1:, BASE] * 10).astype(np.int64)
+        np.add.at(drawn, kept, 1)
+
+    assert drawn.sum() == 50 * NEGATIVES
+    assert drawn[81:].sum() > 5 * drawn[1:21].sum()
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused(raw: bytes) -> None:
+    """Bytes are an example, an outdated one, or an error of two kinds."""
+    with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        decode(raw)
+
+
+@given(st.data())
+def test_damaged_examples_are_refused(data: st.DataObject) -> None:
+    """An example with bytes cut or changed is refused, or is one that can be learned."""
+    raw = bytearray(encode(made(30, 3)))
+    if data.draw(st.booleans()):
+        del raw[data.draw(st.integers(0, len(raw) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 3))):
+        if raw:
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        example = decode(bytes(raw))
+        if example is not None and example.rows:
+            ranker = Ranker().learn_one(example.matrix(), 0)
+            assert np.isfinite(ranker.parameters).all()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_no_number_is_refused(poison: float) -> None:
+    """One such row would spoil the ranker's weights for good."""
+    rows = np.zeros((2, len(FEATURES)), np.float16)
+    rows[1, 5] = poison
+    with pytest.raises(ValueError, match="finite"):
+        decode(encode(Example(len(FEATURES), RANKS, rows.tobytes())))
+
+
+def test_rows_cut_short_are_refused() -> None:
+    """Rows that are no whole number of rows are no example."""
+    with pytest.raises(ValueError, match="cut short"):
+        decode(encode(Example(len(FEATURES), RANKS, b"\0\0")))
+
+
+@pytest.mark.parametrize(
+    ("n_features", "rivals"),
+    [(len(FEATURES) + 1, RIVALS), (0, RIVALS), (len(FEATURES), RIVALS[1:]), (len(FEATURES), "xyz")],
+)
+def test_examples_of_another_version_are_passed_over(
+    n_features: int, rivals: tuple[str, ...]
+) -> None:
+    """What was made with other features or other rivals can be neither learned nor compared."""
+    assert decode(encode(Example(n_features, {"interactions": dict.fromkeys(rivals, 1)}))) is None

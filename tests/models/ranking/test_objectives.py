@@ -1,0 +1,59 @@
+"""Two objectives on one stream: what is looked at next, and what is bought."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from models.ranking.examples import RIVALS, Example
+from models.ranking.features import FEATURES
+from models.ranking.objectives import courses, teach
+from models.ranking.ranker import OBJECTIVES
+from models.serving.local import Local
+from models.settings import Settings
+from ops.embedded_servers import start_redis
+
+
+def test_a_purchase_teaches_both_and_a_click_one() -> None:
+    """Each objective counts what it says something about, and comes back as it was stored."""
+    learned = courses()
+    ranks = dict.fromkeys(RIVALS, 1)
+
+    teach(learned, Example(len(FEATURES), {"interactions": ranks}))
+    teach(learned, Example(len(FEATURES), {"interactions": ranks, "purchases": ranks}))
+
+    assert [learned[name].scoreboard.n for name in OBJECTIVES] == [2, 1]
+    stored: dict[str, bytes] = {}
+    for name in OBJECTIVES:
+        for key, value in learned[name].fields(name).items():
+            stored[key] = value if isinstance(value, bytes) else value.encode()
+    again = courses(stored)
+    for name in OBJECTIVES:
+        assert again[name].scoreboard == learned[name].scoreboard
+        assert again[name].ranker.state() == learned[name].ranker.state()
+
+
+def test_what_is_bought_differs_from_what_is_looked_at(tmp_path: Path) -> None:
+    """Shoppers look at phones and buy a case: each objective puts its own kind first."""
+    chance = random.Random(7)
+    server = start_redis(tmp_path)
+    try:
+        with Local(Settings(redis=server.url, cache_s=0)) as shop:
+            at_s = 1_790_000_000.0
+            for visit in range(700):
+                phones = chance.sample(range(12), 5)
+                for phone in phones:
+                    at_s += 10
+                    shop.learn(f"u{visit}", f"phone{phone}", "click", at_s=at_s)
+                at_s += 10
+                shop.learn(f"u{visit}", f"case{chance.randrange(6)}", "purchase", at_s=at_s)
+            shop.learn("ada", "phone1", "click", at_s=at_s + 10)
+
+            looked_at = [name for name, _ in shop.recommend("ada", k=5)]
+            bought = [name for name, _ in shop.recommend("ada", k=5, objective="purchases")]
+    finally:
+        server.stop()
+
+    assert shop.courses["purchases"].serving != "blend"
+    assert all(name.startswith("phone") for name in looked_at)
+    assert all(name.startswith("case") for name in bought)

@@ -1,0 +1,80 @@
+"""The measures against their formulas, and the guard that decides what is served.
+
+The functions look at one choice each, so of Amazon Personalize's worked example only the
+reciprocal rank and the gains apply; precision, which needs several relevant items in one list,
+has no counterpart yet.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.ranking.prequential import LEAD_AFTER, WINDOW, K, Scoreboard, measures_of
+
+RANKS = st.integers(0, 2 * K)
+
+
+@given(RANKS)
+def test_measures_are_the_formulas(rank: int) -> None:
+    """Measured on the list itself, where the one relevant item stands at its rank."""
+    relevant = [place == rank for place in range(1, K + 1)]
+
+    measures = measures_of(rank)
+
+    assert measures["hr"] == sum(relevant)
+    assert measures["mrr"] == max(hit / place for place, hit in enumerate(relevant, 1))
+    gains = [hit / math.log2(place + 1) for place, hit in enumerate(relevant, 1)]
+    assert measures["ndcg"] == pytest.approx(sum(gains))
+
+
+def test_worked_example_of_the_measures() -> None:
+    """Hits at ranks 2 and 5: reciprocal rank of the first, and discounted gains."""
+    assert measures_of(2)["mrr"] == 0.5
+    gains = measures_of(2)["ndcg"] + measures_of(5)["ndcg"]
+    ideal = measures_of(1)["ndcg"] + measures_of(2)["ndcg"]
+    assert gains / ideal == pytest.approx(0.6241, abs=2e-4)
+
+
+@given(st.lists(st.tuples(RANKS, RANKS), min_size=1, max_size=60))
+def test_scoreboard_is_the_mean(ranks: list[tuple[int, int]]) -> None:
+    """Up to its window, the scoreboard is the plain mean of each measure of each rival."""
+    board = Scoreboard()
+    for ranker, blend in ranks:
+        board.update({"ranker": ranker, "blend": blend})
+
+    assert board.n == len(ranks)
+    for rival, own in zip(("ranker", "blend"), zip(*ranks, strict=True), strict=True):
+        for measure, value in board.means[rival].items():
+            expected = sum(measures_of(rank)[measure] for rank in own) / len(own)
+            assert value == pytest.approx(expected)
+    assert msgspec.json.decode(msgspec.json.encode(board), type=Scoreboard) == board
+
+
+def test_scoreboard_forgets_what_is_long_past() -> None:
+    """Beyond its window, what came before fades with each further choice."""
+    board = Scoreboard()
+    for _ in range(WINDOW):
+        board.update({"ranker": 0})
+    for _ in range(WINDOW):
+        board.update({"ranker": 1})
+
+    assert board.means["ranker"]["hr"] == pytest.approx(1 - (1 - 1 / WINDOW) ** WINDOW)
+
+
+def test_learned_order_serves_only_while_it_leads() -> None:
+    """The guard: the blend serves at first and whenever the ranker falls behind it."""
+    board = Scoreboard()
+    for n in range(LEAD_AFTER):
+        assert board.serving() == "blend", n
+        board.update({"ranker": 2, "blend": 2})
+    assert board.serving() == "ranker"
+    board.update({"ranker": 3, "blend": 2})
+    assert board.serving() == "blend"
+    for _ in range(10):
+        board.update({"ranker": 1, "blend": 2})
+    assert board.serving() == "ranker"

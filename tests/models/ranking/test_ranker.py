@@ -1,0 +1,199 @@
+"""The online ranker: starts as the blend, learns what is chosen, keeps all it knows."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.arrays import Floats
+from models.ranking.features import BASE, FEATURES
+from models.ranking.ranker import BASE_WEIGHT, LEARNING_RATE, N_PARAMETERS, START, Ranker, layers
+
+POPULAR = FEATURES.index("popular_week")
+
+
+def choices(n: int, seed: int) -> list[tuple[Floats, int]]:
+    """Choices that follow the popularity of the week and nothing else."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(n):
+        rows = rng.random((30, len(FEATURES)))
+        wanted = rows[:, POPULAR] * 8 + rng.gumbel(size=30) * 0.3
+        made.append((rows, int(wanted.argmax())))
+    return made
+
+
+def taught(n: int, seed: int = 4) -> Ranker:
+    """A ranker that has learned n choices."""
+    ranker = Ranker()
+    for rows, chosen in choices(n, seed):
+        ranker.learn_one(rows, chosen)
+    return ranker
+
+
+def mean_rank(ranker: Ranker) -> float:
+    """Mean reciprocal rank over fresh choices."""
+    total = 0.0
+    for rows, chosen in choices(200, seed=2):
+        scores = ranker.scores(rows)
+        total += 1 / int((scores >= scores[chosen]).sum())
+    return total / 200
+
+
+def test_ranker_learns_what_is_chosen() -> None:
+    """What users follow gains weight, and the order gets better."""
+    ranker = taught(600, seed=1)
+
+    assert mean_rank(ranker) > mean_rank(Ranker()) + 0.3
+    assert int(np.argmax(layers(ranker.parameters).weights)) == POPULAR
+
+
+def test_fresh_ranker_orders_as_the_blend_does() -> None:
+    """Before it has learned, the ranker is the blend, equal rows and all."""
+    rows = np.random.default_rng(3).random((50, len(FEATURES)))
+    rows[10:20, BASE] = rows[0, BASE]
+
+    scores = Ranker().scores(rows)
+
+    assert np.array_equal(np.argsort(scores), np.argsort(rows[:, BASE]))
+    assert len(set(scores[10:20].tolist())) == 1
+
+
+def test_state_round_trip_is_exact() -> None:
+    """A ranker out of its state scores and learns on exactly as the one it came from."""
+    ranker = taught(20)
+    copy = Ranker.from_state(ranker.state())
+    rows, chosen = choices(1, seed=5)[0]
+    assert np.array_equal(ranker.scores(rows), copy.scores(rows))
+
+    ranker.learn_one(rows, chosen)
+    copy.learn_one(rows, chosen)
+
+    assert copy.state() == ranker.state()
+    assert copy.n_examples == 21
+
+
+def test_state_is_plain_numbers() -> None:
+    """The state is JSON of finite numbers, and names the features."""
+    stored = msgspec.json.decode(taught(20).state())
+
+    assert stored["features"] == list(FEATURES)
+    sizes = {"parameters": N_PARAMETERS, "squares": N_PARAMETERS}
+    for name, size in (sizes | {"mean": len(FEATURES), "variance": len(FEATURES)}).items():
+        assert len(stored[name]) == size
+        assert all(math.isfinite(number) for number in stored[name])
+
+
+@pytest.mark.parametrize("change", [{"features": ["other"]}, {"version": 0}])
+def test_state_of_other_features_starts_afresh(change: dict[str, object]) -> None:
+    """What was learned of other features says nothing of today's."""
+    other = msgspec.json.encode(msgspec.json.decode(taught(5).state()) | change)
+
+    for state in (other, b"", None):
+        assert Ranker.from_state(state).state() == Ranker().state()
+
+
+def test_scoring_is_pure() -> None:
+    """Scoring changes neither the ranker nor the rows, and learning leaves the rows alone."""
+    ranker = taught(20)
+    rows, chosen = choices(1, seed=6)[0]
+    state, before = ranker.state(), rows.copy()
+
+    assert np.array_equal(ranker.scores(rows), ranker.scores(rows))
+    assert ranker.state() == state
+    ranker.learn_one(rows, chosen)
+    assert np.array_equal(rows, before)
+
+
+def test_learning_leaves_other_rankers_alone() -> None:
+    """Rankers share nothing: not even what every one of them starts with."""
+    fresh = Ranker().state()
+
+    taught(5)
+
+    assert Ranker().state() == fresh
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_first_step_is_the_softmax_gradient(seed: int | None) -> None:
+    """The first step is AdaGrad's along the gradient of the listwise loss, on standard features.
+
+    From the start, where nothing comes out of the hidden layer, and from anywhere.
+    """
+    rows, chosen = choices(1, seed=7)[0]
+    deviation = np.sqrt(rows.var(axis=0) + rows.mean(axis=0) ** 2 + 1e-6)
+    scaled = (rows - rows.mean(axis=0)) / deviation
+
+    def loss(parameters: Floats) -> float:
+        parts = layers(parameters)
+        hidden = np.maximum(scaled @ parts.inward.T + parts.shift, 0.0)
+        scores = scaled @ parts.weights + hidden @ parts.outward
+        return float(np.log(np.exp(scores).sum()) - scores[chosen])
+
+    start = START if seed is None else np.random.default_rng(seed).normal(size=N_PARAMETERS)
+    gradient = np.array(
+        [(loss(start + step) - loss(start - step)) / 2e-6 for step in 1e-6 * np.eye(N_PARAMETERS)]
+    )
+
+    ranker = Ranker(start.copy()).learn_one(rows, chosen)
+
+    assert ranker.squares == pytest.approx(gradient**2, rel=1e-4, abs=1e-9)
+    moved = ranker.parameters - start
+    clear = np.abs(gradient) > 1e-3
+    assert clear.sum() > len(FEATURES) / 2
+    # River divides by the root of the squares and 1e-8.
+    step = LEARNING_RATE * gradient / np.sqrt(gradient**2 + 1e-8)
+    assert moved[clear] == pytest.approx(-step[clear], rel=1e-3)
+    assert layers(START).weights[BASE] == BASE_WEIGHT
+
+
+def test_equal_rows_have_equal_scores() -> None:
+    """Wherever they stand among the candidates: equals are put in order by their ids."""
+    rng = np.random.default_rng(9)
+    ranker = Ranker(rng.normal(size=N_PARAMETERS))
+    for n in range(1, 70):
+        matrix = np.repeat(rng.normal(size=(1, len(FEATURES))), n, axis=0)
+        assert len(set(ranker.scores(matrix).tolist())) == 1, n
+
+
+def test_what_a_feature_says_may_depend_on_another() -> None:
+    """The most popular is chosen or, after a pause, the least: no single weight is right."""
+    rng = np.random.default_rng(11)
+
+    def choice(ranker: Ranker) -> float:
+        rows = rng.random((20, len(FEATURES)))
+        rows[:, -1] = pause = float(rng.integers(2))
+        chosen = int((rows[:, POPULAR] * (1 - 2 * pause)).argmax())
+        scores = ranker.scores(rows)
+        ranker.learn_one(rows, chosen)
+        return 1 / int((scores >= scores[chosen]).sum())
+
+    ranker = Ranker()
+    ranks = [choice(ranker) for _ in range(3000)]
+
+    assert np.mean(ranks[-500:]) > 0.6
+    assert np.mean(ranks[-500:]) > np.mean(ranks[:100]) + 0.3
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.zeros((1, len(FEATURES))),
+        np.ones((5, len(FEATURES))),
+        np.full((5, len(FEATURES)), 65504.0) * np.array([[1], [-1], [0], [1], [1]]),
+    ],
+)
+def test_nothing_makes_weights_run_away(rows: Floats) -> None:
+    """A single row, equal rows and the largest numbers an example can hold leave finite weights."""
+    ranker = taught(3)
+    for _ in range(20):
+        ranker.learn_one(rows, 0)
+
+    heavy = Ranker(np.full(N_PARAMETERS, 1e4)).learn_one(rows, 0)
+
+    for one in (ranker, heavy):
+        assert np.isfinite(one.parameters).all()
+        assert np.isfinite(one.scores(rows)).all()

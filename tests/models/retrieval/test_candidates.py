@@ -1,0 +1,358 @@
+"""Retrieval: pure, bounded, and what the neighbour lists say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.arrays import NOTHING, empty_table, slot_of
+from models.retrieval import candidates as candidates_module
+from models.retrieval.candidates import (
+    ALIKE,
+    CO_VISITED,
+    MOMENT_S,
+    OWN,
+    SIGNALS,
+    TOPS_TAKEN,
+    Candidates,
+    best_places,
+    blend,
+    heads_of,
+    only,
+    retrieve,
+)
+from models.retrieval.covisitation import (
+    AFTER,
+    BEFORE,
+    DAY,
+    MONTH,
+    N_CHANNELS,
+    ages,
+    joined,
+    raise_two,
+    unpack_neighbours,
+)
+from models.retrieval.profile import Context, context_of
+from models.retrieval.second_hop import NO_HOPS
+from models.retrieval.user_neighbours import MOST_ALIKE, NOBODY, alike, nearest
+from models.state import layout
+from models.state.histories import History, merge_histories, unpack_history
+from tests.models.state.reference import NOW
+
+CLICKS = np.zeros(256, np.bool_)
+"""No event type weighs more than a click."""
+
+HISTORIES = st.lists(st.integers(0, 400), max_size=100)
+
+
+def history(*items: int) -> History:
+    """A history of clicks a minute apart."""
+    n = len(items)
+    times = np.arange(n, dtype=np.int64) * 60 + NOW
+    return History(n, 1.0, np.array(items, np.int64), times, np.ones(n, np.uint8))
+
+
+def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
+    """Everything in the lists, the best and all others."""
+    none, nothing, nowhere = joined(NO_HOPS.lists)
+    summed = candidates_module._summed(
+        *joined(lists), context.times, ages(clock_s), NOBODY.items, NOBODY.weights,
+        none, nothing, nowhere, NO_HOPS.weights,
+    )  # fmt: skip
+    return Candidates(*summed[:2])
+
+
+def lists_of(context: Context, seed: int, n_items: int) -> list[bytes]:
+    """Random stored lists of the context's items, some of them empty, with room behind."""
+    rng = np.random.default_rng(seed)
+    lists = []
+    for _ in context.recent:
+        size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS - 3)
+        rows = np.zeros(size + 3, layout.PAIR)
+        rows["item"][:size] = rng.choice(np.arange(1, n_items), size, replace=False)
+        ages = (NOW - layout.EPOCH) * layout.PAIR_RATES
+        rows["log2"][:size] = rng.normal(0.0, 3.0, (size, N_CHANNELS)) + ages
+        rows["log2"][:size][rng.random((size, N_CHANNELS)) < 0.3] = -1e30
+        lists.append(rows.tobytes() if size else b"")
+    return lists
+
+
+@given(HISTORIES, st.integers(0, 99))
+def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
+    """No candidate twice, none unknown, and never more than the sources add up to."""
+    context = context_of(history(*events), CLICKS)
+    heads = heads_of({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
+    lists = lists_of(context, seed, 900)
+
+    candidates = retrieve(context, lists, heads, NOW)
+
+    items = candidates.items.tolist()
+    assert len(set(items)) == len(items) <= CO_VISITED + OWN + sum(TOPS_TAKEN.values())
+    assert min(items) > 0
+    assert (candidates.signals >= 0).all()
+    again = retrieve(context, lists, heads, NOW)
+    assert np.array_equal(again.items, candidates.items)
+    assert np.array_equal(again.signals, candidates.signals)
+
+
+def naive_signals(context: Context, lists: Sequence[bytes]) -> dict[int, list[float]]:
+    """Each co-visited item's signals, by their definitions."""
+    signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
+    for distance, raw in enumerate(lists):
+        rows = np.frombuffer(raw, layout.PAIR)
+        rows = rows[rows["item"] > 0]
+        counts = np.exp2(rows["log2"] - (NOW - layout.EPOCH) * layout.PAIR_RATES)
+        shares = counts / (counts.sum(axis=0) + 0.5)
+        both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
+        lift = both / np.sqrt(both.sum() + 0.5)
+        both /= both.sum() + 0.5
+        fade = layout.FADE**distance
+        for row, item in enumerate(rows["item"].tolist()):
+            own = signals[item]
+            if distance == 0:
+                own[:N_CHANNELS] = shares[row]
+            own[SIGNALS.index("both_10")] += fade * both[row]
+            own[SIGNALS.index("day_10")] += fade * shares[row, DAY]
+            own[SIGNALS.index("month_10")] += fade * shares[row, MONTH]
+            own[SIGNALS.index("root_10")] += fade * np.sqrt(both[row])
+            if context.times[0] - context.times[distance] <= MOMENT_S:
+                own[SIGNALS.index("moment")] += lift[row]
+    return signals
+
+
+@settings(max_examples=30)
+@given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
+def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
+    """Every way to candidates gives an item the signals that a plain loop gives."""
+    context = context_of(history(*events), CLICKS)
+    lists = lists_of(context, seed, n_items)
+    naive = naive_signals(context, lists)
+    asked = np.arange(1, 2 * n_items, dtype=np.int64)
+
+    found = {
+        "all": co_visited(context, lists, NOW),
+        "given": only(asked, context, lists, NOW),
+        "best": retrieve(context, lists, asked, NOW),
+    }
+
+    assert set(found["all"].items.tolist()) == naive.keys()
+    assert found["given"].items.tolist() == asked.tolist()
+    assert set(asked.tolist()) <= set(found["best"].items.tolist())
+    for name, candidates in found.items():
+        for item, signals in zip(candidates.items.tolist(), candidates.signals, strict=True):
+            expected = naive[item] if item in naive else [0.0] * len(SIGNALS)
+            assert np.allclose(signals, expected, rtol=1e-6, atol=0), (name, item)
+
+
+def test_the_best_of_the_co_visited_are_kept() -> None:
+    """The blend decides which co-visited items are kept; others in a list keep their signals."""
+    context = context_of(history(*range(1, 11)), CLICKS)
+    lists = lists_of(context, 5, 900)
+    everything = co_visited(context, lists, NOW)
+    order = np.argsort(-blend(everything.signals))
+
+    best, worst = order[:CO_VISITED], order[-20:]
+    found = retrieve(context, lists, everything.items[worst], NOW)
+    signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
+
+    expected = everything.items[[*best, *worst]].tolist()
+    assert signals.keys() == {*expected, *range(1, 11)}
+    for item, own in zip(everything.items.tolist(), everything.signals.tolist(), strict=True):
+        assert signals.get(item, own) == own
+
+
+@given(HISTORIES, st.integers(0, 99), st.sets(st.integers(1, 900), max_size=300))
+def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: set[int]) -> None:
+    """They are no candidates; as many others are as there are."""
+    context = context_of(history(*events), CLICKS)
+    lists = lists_of(context, seed, 900)
+
+    found = retrieve(context, lists, np.arange(1, 50), NOW, np.array(sorted(barred), np.int64))
+
+    items = set(found.items.tolist())
+    assert not items & barred
+    seen = set(co_visited(context, lists, NOW).items.tolist()) - barred
+    assert len(items & seen) >= min(CO_VISITED, len(seen))
+
+
+def test_blend_is_relative_to_the_greatest() -> None:
+    """Three signals count, each as a share of its greatest; nothing gives nothing."""
+    signals = np.zeros((3, len(SIGNALS)))
+    signals[:, SIGNALS.index("both_10")] = [2.0, 4.0, 0.0]
+    signals[:, SIGNALS.index("day_1")] = [0.0, 0.0, 1e-9]
+    signals[:, SIGNALS.index("month_1")] = 7.0
+
+    assert blend(signals).tolist() == pytest.approx([0.5, 1.0, 0.2])
+    assert blend(np.zeros((2, len(SIGNALS)))).tolist() == [0.0, 0.0]
+    assert blend(np.zeros((0, len(SIGNALS)))).tolist() == []
+
+
+@given(st.lists(st.integers(1, 2**32 - 1), max_size=300, unique=True))
+def test_a_table_finds_what_is_in_it(items: list[int]) -> None:
+    """Every item is found at its place, and nothing else is; also where all hash alike."""
+    for known in (items, [item * 2**24 for item in items]):
+        array, table = np.array(known, np.int64), empty_table(len(known))
+        for place, item in enumerate(known):
+            table[slot_of(table, array, item)] = place
+
+        found = [int(table[slot_of(table, array, item)]) for item in known]
+
+        assert found == list(range(len(known)))
+        assert table[slot_of(table, array, -1)] == -1
+
+
+SCORES = st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), max_size=60)
+
+
+@given(SCORES, st.integers(1, 40), st.integers(0, 20))
+def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int) -> None:
+    """As many as there are of the best, equals of the last included while there is room."""
+    places = best_places(np.array(scores), k, k + more)
+
+    found = [scores[place] for place in places]
+    finite = sorted((score for score in scores if score > -np.inf), reverse=True)
+    with_equals = [score for score in finite if k > len(finite) or score >= finite[k - 1]]
+    assert len(set(places.tolist())) == len(places)
+    assert sorted(found, reverse=True) == with_equals[: k + more]
+
+
+@given(HISTORIES)
+def test_context_is_the_history_distilled(events: list[int]) -> None:
+    """Distinct known items, newest first, with counts, times and distance."""
+    context = context_of(history(*events), CLICKS)
+    known = [item for item in reversed(events) if item]
+
+    assert context.items.tolist() == list(dict.fromkeys(known))
+    assert context.recent.tolist() == context.items.tolist()[: layout.WINDOW]
+    assert context.counts.tolist() == [known.count(item) for item in context.items]
+    assert context.positions.tolist() == [known.index(item) + 1 for item in context.items]
+    last = {item: NOW + 60.0 * n for n, item in enumerate(events)}
+    assert context.times.tolist() == [last[item] for item in context.items]
+    assert context.length == len(known)
+
+
+def test_strong_is_the_last_event() -> None:
+    """An item is strong if its newest event is of a strong type."""
+    two = History(
+        3,
+        1.0,
+        np.array([1, 2, 1], np.int64),
+        np.array([1, 2, 3], np.int64),
+        np.array([1, 9, 9], np.uint8),
+    )
+
+    assert context_of(two, np.arange(256) == 9).strong.tolist() == [1, 1]
+    assert context_of(two, np.arange(256) == 1).strong.tolist() == [0, 0]
+
+
+def packed(*records: tuple[int, float], room: int = 0) -> bytes:
+    """A stored list whose channels all say the same, with empty room behind."""
+    rows = np.zeros(len(records) + room, layout.PAIR)
+    for row, (item, log2) in zip(rows, records, strict=False):
+        row["item"], row["log2"] = item, log2
+    return rows.tobytes()
+
+
+def test_lists_are_unpacked_as_shares() -> None:
+    """Each count is divided by the list's sum and a half; what never was counts nothing."""
+    clock_s = layout.EPOCH + 86400.0
+    ages = clock_s - layout.EPOCH
+    raw = packed((3, 2.0), (300, -1e30), room=5)
+
+    neighbours, none = unpack_neighbours(raw, clock_s), unpack_neighbours(b"", clock_s)
+
+    assert (neighbours.items.tolist(), none.items.tolist()) == ([3, 300], [])
+    counts = [2.0 ** (2.0 - ages / channel.half_life_s) for channel in layout.PAIR_CHANNELS]
+    shares = [count / (count + 0.5) for count in counts]
+    both = counts[1] + 0.5 * counts[2]
+    both /= both + 0.5
+    assert neighbours.shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
+    assert neighbours.shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
+
+
+@given(st.lists(st.floats(-140, 70, width=32), max_size=50))
+def test_two_is_raised_as_by_numpy(logs: list[float]) -> None:
+    """To seven digits, within the range that counts can have; below it there is nothing."""
+    powers = np.array(logs, np.float32)
+    raise_two(powers)
+
+    expected = np.exp2(np.minimum(np.array(logs, np.float64), 60))
+    assert np.allclose(powers, expected, rtol=2e-7, atol=2.0**-126)
+
+
+def test_nothing_is_two_raised_to_very_little() -> None:
+    """What never was has no count at all, not a small one."""
+    powers = np.array([-np.inf, -1e30, -127.1], np.float32)
+    raise_two(powers)
+    assert powers.tolist() == [0.0, 0.0, 0.0]
+
+
+@given(st.floats(0, 2**32), st.lists(st.floats(-(2.0**99), 1e5, width=32), min_size=1, max_size=20))
+def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> None:
+    """A clock far behind or ahead of the list gives shares that are numbers and sum to one."""
+    raw = packed(*enumerate(logs, 1))
+
+    neighbours = unpack_neighbours(raw, clock_s)
+
+    assert np.isfinite(neighbours.shares).all()
+    assert (neighbours.shares >= 0).all()
+    assert (neighbours.shares[:, :N_CHANNELS].sum(axis=0) <= 1 + 1e-9).all()
+
+
+def test_histories_merge_by_time() -> None:
+    """Two histories in one, oldest first; an empty one adds nothing."""
+    one, other, none = history(1, 2), history(3, 4), unpack_history(None)
+    other.times[:] = [NOW - 1, NOW + 30]
+
+    merged = merge_histories(one, other)
+
+    assert merged.items.tolist() == [3, 1, 4, 2]
+    assert (merged.count, merged.accepted_at) == (4, 1.0)
+    assert merge_histories(one, none) is one
+    assert merge_histories(none, one) is one
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 30), max_size=40), min_size=1, max_size=10),
+    st.sets(st.integers(1, 30), max_size=3),
+)
+def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own: set[int]) -> None:
+    """Each item counts once for an owner, the newer the more; own histories never do."""
+    expected: dict[int, float] = defaultdict(float)
+    for distance, ring in enumerate(rings):
+        for owner in set(ring) - own:
+            expected[owner] += layout.FADE**distance
+
+    stored = [np.array(ring, np.uint32).tobytes() for ring in rings]
+    owners, weights = nearest(stored, sorted(own))
+
+    assert dict(zip(owners.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected)
+    assert weights.tolist() == sorted(weights.tolist(), reverse=True)
+
+
+def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
+    """Of many who had the item, the last to take it count, and no more of a ring than it holds."""
+    ring = np.arange(1, 2 * layout.TAKERS + 1, dtype=np.uint32)
+
+    owners, _ = nearest([ring.tobytes()], ())
+
+    assert owners.tolist() == ring[::-1][:MOST_ALIKE].tolist()
+
+
+def test_what_those_alike_hold_becomes_a_signal() -> None:
+    """Items of their histories are candidates; long histories count less an event."""
+    rows = np.zeros(4, layout.ENTRY)
+    rows["item"] = [5, 5, 6, 0]
+    long = bytes(layout.HEAD.itemsize) + rows.tobytes()
+    short = bytes(layout.HEAD.itemsize) + rows[2:3].tobytes()
+
+    held = alike([long, None, short], np.array([1.0, 9.0, 0.5]))
+    found = retrieve(context_of(history(1), CLICKS), [b""], NOTHING, NOW, NOTHING, held)
+
+    signals = dict(zip(found.items.tolist(), found.signals[:, ALIKE].tolist(), strict=True))
+    assert signals == pytest.approx({5: 1.0, 6: 1.0, 1: 0.0})

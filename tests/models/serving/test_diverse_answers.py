@@ -1,0 +1,92 @@
+"""Answers as settings shape them: new items get a chance, and no kind takes too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models.serving.recommender import Recommender
+from models.state.metadata import put_items
+from models.state.served_lists import log_served, served
+from models.state.store import Store
+from tests.models.serving.test_recommender import Shop, ids
+from tests.models.state.reference import NOW
+
+
+async def filled(shop: Shop) -> Shop:
+    """A shop where 30 items are known well, seen together, and 10 were seen once, by one user."""
+    for n in range(25):
+        await shop.send(f"old{n}", "tent", *(f"thing{(n + step) % 30}" for step in range(6)))
+    for n in range(10):
+        await shop.send(f"first{n}", f"new{n}")
+    return shop
+
+
+async def test_new_items_stand_in_the_second_half(make_store: Callable[..., Store]) -> None:
+    """As many as the share says, marked, where the first half stays as it would be without."""
+    shop = await filled(Shop(make_store(exploration_share=0.2)))
+    plain = Recommender(make_store(exploration_share=0))
+    plain.store.prefix = shop.store.prefix
+    await shop.send("ada", "tent")
+
+    answer = await shop.recommend("ada", k=20, reasons=True)
+    without = await plain.recommend(user_id="ada", k=20, now_s=shop.now_s)
+
+    tried = [place for place, item in enumerate(answer.items) if item.is_exploration]
+    assert 1 <= len(tried) <= 4
+    assert min(tried) >= 10
+    assert len(answer.items) == len(set(ids(answer))) == 20
+    assert ids(answer)[:10] == ids(without)[:10]
+    assert {reason.source for place in tried for reason in answer.items[place].reasons} == {
+        "exploration"
+    }
+    assert not any(item.is_exploration for item in without.items)
+
+
+async def test_what_was_tried_in_vain_makes_room(make_store: Callable[..., Store]) -> None:
+    """Trials are counted with the lists; an item shown often without effect is tried less."""
+    shop = await filled(Shop(make_store(exploration_share=0.05)))
+    await shop.send("ada", "tent")
+    failed = [f"new{n}" for n in range(9)]
+    for _ in range(200):
+        await log_served(shop.store, {"r": failed}, failed, now_s=shop.now_s)
+
+    shown = []
+    for _ in range(40):
+        answer = await shop.recommend("ada", k=20)
+        shown += [item.item_id for item in answer.items if item.is_exploration]
+
+    assert set(shown) - {"tent"}
+    assert sum(name in failed for name in shown) < len(shown) / 4
+
+
+async def test_caps_on_popular_items_and_categories(make_store: Callable[..., Store]) -> None:
+    """While there is something else, no more of a kind than its share of the answer."""
+    store = make_store(exploration_share=0, category_share=0.25, category_property="Kind")
+    shop = await filled(Shop(store))
+    kinds = {f"thing{n}": "red" if n % 3 else "blue" for n in range(30)}
+    await put_items(store, [(name, {"KIND": kind}) for name, kind in kinds.items()], now_s=NOW)
+    await shop.send("ada", "tent")
+
+    answer = await shop.recommend("ada", k=12)
+
+    reds = [name for name in ids(answer)[:12] if kinds.get(name) == "red"]
+    assert len(answer.items) == 12
+    assert len(reds) <= 3
+    assert {kinds.get(name) for name in ids(answer)} >= {"red", "blue"}
+
+    few = make_store(exploration_share=0, popular_share=0.1)
+    few.prefix = store.prefix
+    rest = await Recommender(few).recommend(user_id="ada", k=5, now_s=shop.now_s)
+    assert len(rest.items) == 5
+
+
+async def test_served_lists_and_trials_are_kept(store: Store) -> None:
+    """A list can be read by its id; items nobody knows are not counted."""
+    shop = Shop(store)
+    await shop.send("ada", "tent")
+
+    lists = {"r1": ["tent", "lamp"]}
+    await log_served(store, lists, ["tent", "tent", "unheard-of"], now_s=shop.now_s)
+
+    assert await store.redis.hgetall(store.key("tried")) == {b"1": b"2"}
+    assert await served(store, "r1") == ["tent", ""]

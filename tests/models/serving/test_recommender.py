@@ -1,0 +1,410 @@
+"""The recommender on a real store: what changes an answer, and how it explains itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis.exceptions
+
+from models.ranking.features import BASE, FEATURES
+from models.ranking.ranker import Ranker, layers
+from models.retrieval.covisitation import unpack_neighbours
+from models.serving import cache
+from models.serving.answers import Answer
+from models.serving.recommender import Recommender
+from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from tests.models.state.reference import NOW, contents
+from tests.servers import own_port
+
+
+class Shop:
+    """A store that events are sent to, and the recommender on it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.recommender = Recommender(store)
+        self.offset = -1
+        self.now_s = NOW * 1.0
+
+    async def send(self, user: str, *items: str, kind: str = "click", session: str = "") -> None:
+        """Events of one user, or of a session without one, a minute apart."""
+        for item in items:
+            self.offset += 1
+            self.now_s += 60
+            purchase = kind.lower() == "purchase"
+            event = StoredEvent(item, int(self.now_s), kind, 0.0, purchase, self.offset + 1)
+            session_id = session or user
+            message = StoredMessage(
+                self.offset, user, session_id, shard_of(session_id), self.now_s, [event]
+            )
+            await self.store.apply([Part("p/0", self.offset - 1, [message])], now_s=self.now_s)
+
+    async def recommend(self, user: str | None = None, **options: Any) -> Answer:
+        """What to recommend now."""
+        self.now_s += 1
+        return await self.recommender.recommend(user_id=user, now_s=self.now_s, **options)
+
+
+def ids(answer: Answer) -> list[str]:
+    """The item ids of an answer."""
+    return [item.item_id for item in answer.items]
+
+
+@pytest.fixture
+async def shop(store: Store) -> Shop:
+    """A shop of campers and readers."""
+    shop = Shop(store)
+    for n in range(4):
+        await shop.send(f"camper{n}", "tent", "stove", "lamp")
+        await shop.send(f"reader{n}", "novel", "pen", "ink")
+    return shop
+
+
+async def test_a_rare_item_leads_on_over_a_hop(shop: Shop) -> None:
+    """What was only seen with something that was seen with the click is found, for that click."""
+    await shop.send("finder", "odd find", "stove")
+    await shop.send("ada", "odd find")
+
+    answer = await shop.recommend("ada", reasons=True)
+
+    assert ids(answer)[0] == "stove"
+    hop = next(item for item in answer.items if item.item_id == "lamp")
+    assert hop.score > next(item for item in answer.items if item.item_id == "ink").score
+    assert ("event", "odd find") in [(reason.source, reason.item_id) for reason in hop.reasons]
+
+
+async def test_the_last_click_decides(shop: Shop) -> None:
+    """A click moves what followed it to the top, with the click as the reason."""
+    assert (await shop.recommend("ada")).recipe == "trending-now"
+
+    await shop.send("ada", "tent")
+    answer = await shop.recommend("ada", reasons=True)
+
+    assert ids(answer)[0] == "stove"
+    assert (answer.recipe, answer.level) == ("user-personalization", "retrieved")
+    reason = answer.items[0].reasons[0]
+    assert (reason.source, reason.item_id, reason.event_type) == ("event", "tent", "click")
+    assert reason.occurred_at == int(shop.now_s) - 1
+    assert reason.share == 1.0
+    await shop.send("ada", "novel")
+    assert ids(await shop.recommend("ada"))[0] == "pen"
+
+
+async def test_strangers_get_what_is_trending(shop: Shop) -> None:
+    """Unknown users and sessions get the trend; an empty shop has nothing to say."""
+    trending = ids(await shop.recommender.trending(now_s=shop.now_s))
+    assert sorted(trending) == ["ink", "lamp", "novel", "pen", "stove", "tent"]
+
+    for who in ({"user": "nobody"}, {"session_id": "none"}, {}, {"item_id": "unheard-of"}):
+        answer = await shop.recommend(**who, reasons=True)
+        assert (ids(answer), answer.level) == (trending, "trending")
+        assert answer.user_accepted_at == 0.0
+        assert answer.items[0].reasons[0].source == "trending"
+
+
+async def test_a_quiet_shop_has_a_trend(shop: Shop) -> None:
+    """Where every rate falls, the trend is still an order by rate, not by name."""
+    shop.now_s += 6 * 3600
+    await shop.send("late", "zither")
+    shop.now_s += 1800
+    await shop.send("later", "ink")
+
+    answer = await shop.recommender.trending(now_s=shop.now_s)
+
+    assert ids(answer)[:2] == ["ink", "zither"]
+    assert len({item.score for item in answer.items}) == len(answer.items)
+
+
+async def test_an_empty_shop_has_nothing_to_say(store: Store) -> None:
+    """Before the first event every recipe answers, with nothing."""
+    shop = Shop(store)
+    recommender, now_s = shop.recommender, shop.now_s
+    answers = [
+        await shop.recommend("ada", item_id="tent", reasons=True, exclude_purchased=True),
+        await recommender.similar("tent", now_s=now_s),
+        await recommender.trending(now_s=now_s),
+        await recommender.popular(now_s=now_s),
+        await recommender.rank([], user_id="ada", now_s=now_s),
+    ]
+
+    assert [answer.items for answer in answers] == [[]] * 5
+    assert {answer.newest_accepted_at for answer in answers} == {0.0}
+    ranked = await recommender.rank(["b", "a"], now_s=now_s)
+    assert [(item.item_id, item.score) for item in ranked.items] == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("k", [1, 3, 500])
+async def test_answers_are_ordered_and_bounded(shop: Shop, k: int) -> None:
+    """Scores are in [0, 1] and fall, ties by id; no item twice; never more than asked for."""
+    await shop.send("ada", "tent")
+    recommender, now_s = shop.recommender, shop.now_s
+    answers = [
+        await shop.recommend("ada", k=k, item_id="pen"),
+        await shop.recommend("stranger", k=k),
+        await recommender.similar("pen", k=k, now_s=now_s),
+        await recommender.trending(k=k, now_s=now_s),
+        await recommender.popular(k=k, now_s=now_s),
+        await recommender.rank(["pen", "tent", "pen", "x"], user_id="ada", now_s=now_s),
+    ]
+
+    for answer in answers:
+        keys = [(-item.score, item.item_id) for item in answer.items]
+        assert keys == sorted(keys)
+        assert all(0 <= item.score <= 1 for item in answer.items)
+        assert len(set(ids(answer))) == len(answer.items)
+        assert 1 <= len(answer.items) <= max(k, 3)
+    assert all(len(answer.items) <= k for answer in answers[:-1])
+
+
+async def test_the_item_looked_at_is_context(shop: Shop) -> None:
+    """The item looked at counts as the newest event, and is not recommended itself."""
+    await shop.send("ada", "tent")
+
+    answer = await shop.recommend("ada", item_id="novel", reasons=True)
+
+    assert ids(answer)[0] == "pen"
+    assert "novel" not in ids(answer)
+    assert answer.items[0].reasons[0].event_type == "view"
+    assert answer.items[0].reasons[0].occurred_at is None
+    assert ids(await shop.recommend("ada", item_id="unheard-of"))[0] == "stove"
+    assert ids(await shop.recommend(item_id="novel"))[0] == "pen"
+
+
+async def test_equal_scores_are_in_order_of_ids(store: Store) -> None:
+    """Items that nothing tells apart come by id, and the id decides who is left out."""
+    shop = Shop(store)
+    for item in ("d", "b", "c", "a"):
+        await shop.send("", item, session="one")
+        shop.now_s -= 60
+
+    for k in (1, 2, 4, 9):
+        answer = await shop.recommender.popular(k=k, now_s=shop.now_s)
+        assert ids(answer) == ["a", "b", "c", "d"][:k]
+
+
+@pytest.mark.parametrize("kind", ["purchase", "Purchase"])
+async def test_purchases_can_be_left_out(shop: Shop, kind: str) -> None:
+    """What the user bought is left out where that is asked, trending included."""
+    await shop.send("ada", "stove", kind=kind)
+    await shop.send("ada", "tent")
+    assert "stove" in ids(await shop.recommend("ada"))
+    assert "stove" not in ids(await shop.recommend("ada", exclude_purchased=True))
+
+    await shop.send("bob", "", kind=kind)
+    assert "stove" in ids(await shop.recommend("bob", exclude_purchased=True))
+
+
+async def test_the_very_first_purchase_can_be_left_out(make_store: Callable[..., Store]) -> None:
+    """A type of events that came up after what is held was read counts at once."""
+    shop = Shop(make_store(cache_s=60))
+    await shop.send("bob", "tent", "stove", "lamp")
+    await shop.recommend("bob")
+    read_at = shop.now_s
+    await shop.send("ada", "stove", kind="purchase")
+    await shop.send("ada", "tent")
+
+    shop.now_s = read_at
+    assert "lamp" in ids(await shop.recommend("ada", exclude_purchased=True))
+    assert "stove" not in ids(await shop.recommend("ada", exclude_purchased=True))
+
+
+async def test_similar_and_ranked(shop: Shop) -> None:
+    """Similar items were seen together; a given list is ordered, unknown ones last at 0."""
+    await shop.send("ada", "tent")
+    recommender, now_s = shop.recommender, shop.now_s
+
+    similar = await recommender.similar("pen", k=2, now_s=now_s)
+    ranked = await recommender.rank(["zz", "ink", "stove", "ink", "aa"], user_id="ada", now_s=now_s)
+
+    assert (set(ids(similar)), similar.recipe) == ({"novel", "ink"}, "similar-items")
+    assert (await recommender.similar("unheard-of", now_s=now_s)).recipe == "trending-now"
+    assert ids(ranked) == ["stove", "ink", "aa", "zz"]
+    assert [item.score for item in ranked.items][2:] == [0, 0]
+    assert sum(item.score for item in ranked.items) == pytest.approx(1)
+
+
+async def test_popular_counts_events(shop: Shop) -> None:
+    """Popular items come by the number of their events, shown as shares of the greatest."""
+    await shop.send("", "ink", "pen", "ink", session="x")
+
+    answer = await shop.recommender.popular(k=3, now_s=shop.now_s + 1)
+
+    assert [(item.item_id, item.score) for item in answer.items] == [
+        ("ink", 1.0), ("pen", 5 / 6), ("lamp", 4 / 6),
+    ]  # fmt: skip
+    assert answer.items[0].reasons[0].source == "popular"
+
+
+async def test_a_session_is_served_before_and_after_login(shop: Shop) -> None:
+    """A session without user has its own history; at login it becomes the user's, once."""
+    await shop.send("", "tent", session="s1")
+    assert ids(await shop.recommend(session_id="s1"))[0] == "stove"
+    assert (await shop.recommend("ada")).level == "trending"
+    assert ids(await shop.recommend("ada", session_id="s1"))[0] == "stove"
+
+    await shop.send("ada", "novel", session="s1")
+    history = await shop.recommender.situations.history("ada", "s1", now_s=shop.now_s)
+
+    assert await shop.store.item_ids(history.items.tolist()) == ["tent", "novel"]
+    by_session = await shop.recommender.situations.history(None, "s1", now_s=shop.now_s)
+    assert by_session.items.tolist() == history.items.tolist()
+    answer = await shop.recommend(session_id="s1", reasons=True)
+    assert ids(answer) == ids(await shop.recommend("ada"))
+    causes = {r.item_id for item in answer.items for r in item.reasons if r.source == "event"}
+    assert causes == {"tent", "novel"}
+
+
+async def test_reasons_without_events_name_a_list(shop: Shop) -> None:
+    """What was seen with nothing of the user's is explained by the list it heads."""
+    await shop.send("loner", "kite")
+
+    answer = await shop.recommend("loner", reasons=True)
+
+    assert {reason.source for item in answer.items for reason in item.reasons} == {"trending"}
+    await shop.send("loner", "tent")
+    for item in (await shop.recommend("loner", reasons=True)).items:
+        shares = [reason.share for reason in item.reasons if reason.share is not None]
+        assert shares == sorted(shares, reverse=True)
+        assert not shares or sum(shares) == pytest.approx(1)
+
+
+async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
+    """What the learner saved decides the order as soon as it says so, within the cache's age."""
+    await shop.send("ada", "tent")
+    before = ids(await shop.recommend("ada"))
+    contrary = Ranker()
+    layers(contrary.parameters).weights[BASE] = -2.0
+    layers(contrary.parameters).weights[FEATURES.index("in_context")] = -1e-9
+
+    async def learned(serving: str, expected: int) -> Answer:
+        fields: dict[str, bytes | str] = {
+            "interactions:state": contrary.state(),
+            "interactions:serving": serving,
+        }
+        assert await shop.store.save_ranker(
+            fields, field="x/0", expected=expected, offset=expected + 1
+        )
+        return await shop.recommend("ada")
+
+    unchanged = await learned("blend", -1)
+    turned = await learned("ranker", 0)
+
+    assert (ids(unchanged), unchanged.level) == (before, "retrieved")
+    assert turned.level == "ranked"
+    assert ids(turned)[-1] == before[0]
+
+
+async def test_asking_changes_nothing(shop: Shop) -> None:
+    """No recipe writes a key or changes a value, and two processes answer alike."""
+    await shop.send("ada", "tent", "pen")
+    before = await contents(shop.store)
+    other = Shop(shop.store)
+    other.now_s = shop.now_s
+
+    for one in (shop, other):
+        await one.recommend("ada", session_id="s", item_id="unheard-of", reasons=True)
+        await one.recommender.similar("pen", now_s=one.now_s)
+        await one.recommender.rank(["pen", "new"], user_id="ada", now_s=one.now_s)
+
+    assert await contents(shop.store) == before
+    assert await shop.recommend("ada", reasons=True) == await other.recommend("ada", reasons=True)
+
+
+async def test_better_than_popularity(store: Store) -> None:
+    """On a stream with structure, the next item is found far oftener than among the popular."""
+    shop, chance = Shop(store), random.Random(7)
+    hits = popular_hits = asked = 0
+    for number in range(300):
+        start = chance.randrange(40)
+        items = [f"i{(start + step) % 40}" for step in range(3)]
+        if number > 150:
+            await shop.send("", *items[:2], session=f"s{number}")
+            answer = await shop.recommend(session_id=f"s{number}", k=5)
+            popular = await shop.recommender.popular(k=5, now_s=shop.now_s)
+            hits += items[2] in ids(answer)
+            popular_hits += items[2] in ids(popular)
+            asked += 1
+            await shop.send("", items[2], session=f"s{number}")
+        else:
+            await shop.send("", *items, session=f"s{number}")
+
+    assert hits > 0.9 * asked
+    assert hits > 3 * popular_hits
+
+
+async def test_many_requests_at_once(shop: Shop) -> None:
+    """Requests under way at the same moment get each their own answer."""
+    alone = [await shop.recommend(f"reader{n}") for n in range(4)]
+    alone += [await shop.recommend(f"camper{n}") for n in range(4)]
+    shop.now_s += 1
+
+    together = await asyncio.gather(
+        *(
+            shop.recommender.recommend(user_id=f"{kind}{n}", now_s=shop.now_s)
+            for kind in ("reader", "camper")
+            for n in range(4)
+        )
+    )
+
+    assert list(map(ids, together)) == list(map(ids, alone))
+
+
+async def test_shared_reads_age_and_own_events_do_not(make_store: Callable[..., Store]) -> None:
+    """What all share may be `cache_s` old, or older than now; one's own history never is."""
+    shop = Shop(make_store(cache_s=10))
+    await shop.send("a", "tent", "stove")
+    start_s = shop.now_s
+    recommender = shop.recommender
+    assert ids(await recommender.recommend(user_id="a", now_s=start_s)) == ["tent"]
+
+    await shop.send("b", "tent", "lamp")
+    await shop.send("a", "tent")
+
+    def at(now_s: float) -> Any:
+        return recommender.recommend(user_id="a", now_s=now_s)
+
+    assert ids(await at(start_s + 9)) == ["stove"]
+    assert sorted(ids(await at(start_s + 30))) == ["lamp", "stove"]
+    await shop.send("c", "tent", "kite")
+    assert sorted(ids(await at(start_s - 1000))) == ["kite", "lamp", "stove"]
+    await recommender.catalogue.close()
+
+
+async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
+    """Of a store that went away the last trend remains; a store never read gives nothing."""
+    assert Shop(shop.store).recommender.from_cache(k=3) is None
+    await shop.recommend("ada")
+    here, shop.store.redis = shop.store.redis, connect(f"redis://127.0.0.1:{own_port()}")
+
+    with pytest.raises(redis.exceptions.ConnectionError):
+        await shop.recommend("ada")
+    answer = shop.recommender.from_cache(k=3)
+
+    shop.store.redis = here
+    assert answer is not None
+    assert (answer.level, len(answer.items)) == ("cached", 3)
+    assert [item.score for item in answer.items] == [1, 1 / 2, 1 / 3]
+
+
+async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., Store]) -> None:
+    """Lists that make room for others are still given to who already counted on them."""
+    shop = Shop(make_store(cache_s=60))
+    await shop.send("a", "tent", "stove", "lamp")
+    known = shop.recommender.catalogue
+    await known.refresh(shop.now_s)
+    tent, stove, lamp = await shop.store.item_indexes(["tent", "stove", "lamp"])
+    await known.neighbours([tent], shop.now_s)
+    others = range(1000, 1000 + cache.MAX_LISTS - 1)
+    known._lists.update(dict.fromkeys(others, (shop.now_s, b"")))
+
+    one, two = await asyncio.gather(
+        known.neighbours([stove, lamp], shop.now_s), known.neighbours([tent, lamp], shop.now_s)
+    )
+
+    counts = [len(unpack_neighbours(raw, shop.now_s).items) for raw in (*one, *two)]
+    assert counts == [2, 2, 2, 2]
+    assert len(known._lists) == cache.MAX_LISTS

@@ -1,0 +1,177 @@
+"""Whose a tracking id is, and what becomes of groups, on a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
+from models.serving import tenants as module
+from models.serving.tenants import RESERVED, Tenants
+from models.settings import Settings
+from models.state.metadata import put_items
+from models.state.store import Part, connect
+from tests.models.state.reference import NOW, click, contents, message
+
+
+class Clock:
+    """Seconds that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        """The present."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock at 0."""
+    return Clock()
+
+
+@pytest.fixture
+async def tenants(redis_url: str, clock: Clock) -> AsyncIterator[Tenants]:
+    """The tenants of an empty Redis; `shop` stands in the settings."""
+    one = Tenants(connect(redis_url), Settings(tracking_id="t-shop", cache_s=1), clock=clock)
+    await one.redis.flushdb()
+    yield one
+    await one.close()
+    await one.redis.flushdb()
+    await one.redis.aclose()
+
+
+async def test_a_tracking_id_leads_to_its_group(tenants: Tenants) -> None:
+    """The settings' group is always there, a registered one at once, nobody's is None."""
+    assert await tenants.group_of("t-shop") == "shop"
+    assert await tenants.group_of("t-books") is None
+    assert await tenants.groups() == {"shop"}
+
+    await tenants.register("t-books", "books")
+    await tenants.register("t-books", "books")
+
+    assert await tenants.group_of("t-books") == "books"
+    assert await tenants.groups() == {"shop", "books"}
+
+
+async def test_what_was_removed_is_known_for_a_moment_only(
+    tenants: Tenants, redis_url: str, clock: Clock
+) -> None:
+    """A process that removes an id knows at once; another one after `cache_s`."""
+    other = Tenants(connect(redis_url), tenants.settings, clock=clock)
+    await tenants.register("t-books", "books")
+    assert await other.group_of("t-books") == "books"
+
+    await tenants.remove("t-books")
+    await tenants.remove("t-books")
+
+    assert await tenants.group_of("t-books") is None
+    assert await other.group_of("t-books") == "books"
+    clock.now_s = 1.5
+    assert await other.group_of("t-books") is None
+    await tenants.register("t-books", "papers")
+    assert await other.group_of("t-books") == "papers"
+    await tenants.remove("t-books")
+    other.forget()
+    assert await other.group_of("t-books") is None
+    await other.redis.aclose()
+
+
+async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
+    """It is there once it is created, and stays when its tracking id goes."""
+    await tenants.create("books")
+    await tenants.create("shop")
+    assert await tenants.groups() == {"shop", "books"}
+    await tenants.register("one", "books")
+
+    await tenants.remove("one")
+
+    assert await tenants.group_of("one") is None
+    assert await tenants.groups() == {"shop", "books"}
+
+
+@pytest.mark.parametrize(
+    ("tracking_id", "group"),
+    [
+        ("", "books"),
+        ("x" * 257, "books"),
+        ("t", ""),
+        ("t", "a b"),
+        ("t", "x" * 64),
+        ("t", RESERVED),
+    ],
+)
+async def test_names_that_cannot_be(tenants: Tenants, tracking_id: str, group: str) -> None:
+    """What would not be a key of its own is refused."""
+    with pytest.raises(InvalidInput):
+        await tenants.register(tracking_id, group)
+    assert await tenants.group_of(tracking_id) is None
+    assert await tenants.groups() == {"shop"}
+
+
+async def test_an_id_is_one_groups_own(tenants: Tenants) -> None:
+    """Neither a registered id nor that of the settings can be taken by another group."""
+    await tenants.register("t-books", "books")
+    for tracking_id in ("t-books", "t-shop"):
+        with pytest.raises(ResourceAlreadyExists):
+            await tenants.register(tracking_id, "papers")
+    await tenants.register("t-shop", "shop")
+    await tenants.register("t-shop-2", "shop")
+
+    assert await tenants.group_of("t-books") == "books"
+    assert await tenants.group_of("t-shop") == await tenants.group_of("t-shop-2") == "shop"
+    assert await tenants.groups() == {"shop", "books"}
+
+
+async def test_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than there may be is refused; those there are can be registered again."""
+    monkeypatch.setattr(module, "MAX_TRACKERS", 2)
+    await tenants.register("one", "a")
+    await tenants.register("two", "b")
+    with pytest.raises(LimitExceeded):
+        await tenants.register("three", "c")
+    await tenants.register("two", "b")
+    for tracking_id in ("one", "two", "t-shop"):
+        assert await tenants.group_of(tracking_id)
+    await tenants.remove("one")
+    await tenants.register("three", "c")
+    assert await tenants.group_of("three") == "c"
+    assert len(tenants._known) <= 2
+
+
+async def test_open_groups_are_bounded(tenants: Tenants) -> None:
+    """A process keeps the recommenders used last, and that of the settings."""
+    own, first = tenants.recommender("shop"), tenants.recommender("g0")
+    assert tenants.recommender("g0") is first
+    for number in range(module.OPEN):
+        tenants.recommender(f"g{number + 1}")
+
+    assert tenants.recommender("shop") is own
+    assert tenants.recommender("g0") is not first
+    assert len(tenants._others) == module.OPEN
+    assert tenants.store("g0").prefix == "{g0}:"
+
+
+async def test_an_erased_group_leaves_nothing(tenants: Tenants) -> None:
+    """All of a group's keys and tracking ids go, no other's; the settings' group stays."""
+    await tenants.register("t-books", "books")
+    await tenants.register("t-book", "book")
+    for group in ("books", "book"):
+        store = tenants.store(group)
+        part = Part("p/0", -1, [message(0, click("a", 0), user="ada")])
+        await store.apply([part], now_s=NOW)
+        await put_items(store, [(f"i{n}", {"GENRE": f"g{n}"}) for n in range(1200)], NOW)
+    with pytest.raises(ResourceInUse):
+        await tenants.erase("shop")
+    kept = await contents(tenants.store("book"))
+
+    await tenants.erase("books")
+
+    assert await contents(tenants.store("books")) == {}
+    assert await contents(tenants.store("book")) == kept
+    assert await tenants.group_of("t-books") is None
+    assert await tenants.group_of("t-book") == "book"
+    assert await tenants.groups() == {"shop", "book"}
+    await tenants.erase("books")

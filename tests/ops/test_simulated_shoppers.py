@@ -1,0 +1,257 @@
+"""Simulated shoppers and the proof, against an HTTP server that only notes and answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from models.errors import Unavailable
+from ops.demo import Proof, as_text, proof
+from ops.simulated_shoppers import CATALOGUE, Shopper, events_of_session, shop, warm_up
+
+NOW_S = 1_795_381_719.0
+CATEGORY = {item: category for category, items in CATALOGUE.items() for item in items}
+
+
+class Shop(ThreadingHTTPServer):
+    """Answers as the API does: a user's events are in effect with its n-th question after them.
+
+    Attributes
+    ----------
+    delay
+        Questions of a user that still get the old list after an event.
+    """
+
+    daemon_threads = True
+    delay = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.messages: list[dict[str, Any]] = []
+        self.afters: list[str] = []
+        self.clients: set[Any] = set()
+        self.asked_since: dict[str, int] = {}
+        self.enough = threading.Event()
+        self.wanted = 0
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def accept(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What POST /events answers; two partitions take turns."""
+        self.messages.append(message)
+        if message.get("userId"):
+            self.asked_since.setdefault(message["userId"], 0)
+        if self.wanted and len(self.messages) >= self.wanted:
+            self.enough.set()
+        n = len(self.messages)
+        return {"accepted": len(message["eventList"]), "eventIds": [], "after": f"c{n % 2}-{n}"}
+
+    def answer(self, query: str) -> dict[str, Any]:
+        """What GET /recommend answers."""
+        self.afters += re.findall(r"after=([^&]+)", query)
+        user = re.search(r"user_id=([^&]+)", query)
+        items, event_at = ["capo", "bike-lock", "yoga-mat"], None
+        if user and user[1] in self.asked_since:
+            self.asked_since[user[1]] += 1
+            if self.asked_since[user[1]] > self.delay:
+                items, event_at = ["guitar-tuner", "yoga-mat"], NOW_S
+        reason = {"source": "event", "itemId": "capo", "eventType": "click"}
+        return {
+            "recommendationId": "r1",
+            "items": [{"itemId": item, "reasons": [reason]} for item in items],
+            "freshness": {"afterReached": True, "userEventAt": event_at},
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Shop
+    disable_nagle_algorithm: ClassVar[bool] = True
+
+    def do_GET(self) -> None:
+        self._send(200, self.server.answer(self.path))
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._send(202, self.server.accept(message))
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests are quiet."""
+
+    def _send(self, status: int, content: object) -> None:
+        self.server.clients.add(self.client_address)
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def api() -> Iterator[Shop]:
+    """A running shop."""
+    with Shop() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def warmed(api: Shop, *, seed: int) -> list[dict[str, Any]]:
+    """The messages of a warm-up."""
+    api.messages.clear()
+    warm_up(api.url, events=100, seed=seed, now_s=NOW_S, say=print)
+    return list(api.messages)
+
+
+def visited(api: Shop, *, seed: int, messages: int) -> list[dict[str, Any]]:
+    """The first messages of live shopping."""
+    api.messages.clear()
+    api.asked_since.clear()
+    api.enough.clear()
+    api.wanted = messages
+    shop(api.url, rate_per_s=10_000, seed=seed, stop=api.enough, clock=lambda: NOW_S)
+    return api.messages[:messages]
+
+
+def test_catalogue_is_small_and_readable() -> None:
+    """Eight categories of slugs, each item in one of them."""
+    assert len(CATALOGUE) == 8
+    assert 55 <= sum(map(len, CATALOGUE.values())) == len(CATEGORY) <= 70
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", item) for item in CATEGORY)
+
+
+def test_taste_stays_with_the_name() -> None:
+    """Whoever comes again has the taste of the last time; others have others."""
+    first, again = Shopper("ann", random.Random(1)), Shopper("ann", random.Random(2))
+
+    assert first.taste == again.taste
+    assert first.taste != Shopper("bob", random.Random(1)).taste
+
+
+def test_sessions_have_structure() -> None:
+    """One item follows another of its category far more often than the eighth of pure chance."""
+    chance = random.Random(3)
+    pairs = [
+        (CATEGORY[a["itemId"]], CATEGORY[b["itemId"]])
+        for number in range(200)
+        for session in [events_of_session(Shopper(f"s{number}", chance), start_s=0)]
+        for a, b in itertools.pairwise(session)
+    ]
+
+    assert sum(a == b for a, b in pairs) / len(pairs) > 0.6
+
+
+def test_picks_by_position_and_taste() -> None:
+    """The first place is picked more often than the eighth; what is unknown never is."""
+    shopper = Shopper("ann", random.Random(4))
+    favourite = max(shopper.taste, key=shopper.taste.__getitem__)
+    shelf = list(CATALOGUE[favourite])
+    picks = [shopper.picks(shelf) for _ in range(500)]
+
+    assert picks.count(shelf[0]) > 2 * picks.count(shelf[-1])
+    assert {shopper.picks(["not-of-this-shop"]) for _ in range(50)} == {None}
+
+
+def test_warm_up_is_the_same_for_a_seed(api: Shop) -> None:
+    """One seed gives one warm-up, another seed another."""
+    first = warmed(api, seed=1)
+
+    assert warmed(api, seed=1) == first
+    assert warmed(api, seed=2) != first
+
+
+def test_warm_up_sends_sessions_of_the_last_hour(api: Shop) -> None:
+    """Each message is one session of 1 to 10 events that happened within the hour before."""
+    messages = warmed(api, seed=1)
+    events = [event for message in messages for event in message["eventList"]]
+
+    assert len(events) >= 100
+    assert all(1 <= len(message["eventList"]) <= 10 for message in messages)
+    assert len({message["sessionId"] for message in messages}) == len(messages)
+    assert all(NOW_S - 3600 <= event["sentAt"] <= NOW_S for event in events)
+    assert {event["eventType"] for event in events} == {"click", "purchase"}
+
+
+def test_warm_up_waits_for_every_partition(api: Shop) -> None:
+    """The newest token of each partition is waited for, over one connection."""
+    n = len(warmed(api, seed=1))
+
+    assert sorted(api.afters) == sorted([f"c{n % 2}-{n}", f"c{(n - 1) % 2}-{n - 1}"])
+    assert len(api.clients) == 1
+
+
+def test_shoppers_log_in_during_a_visit(api: Shop) -> None:
+    """Some are anonymous first and known later in the same session; a seed repeats them all."""
+    messages = visited(api, seed=5, messages=200)
+    known: dict[str, list[bool]] = {}
+    for message in messages:
+        known.setdefault(message["sessionId"], []).append("userId" in message)
+
+    assert any(not visit[0] and visit[-1] for visit in known.values())
+    assert all(visit == sorted(visit) for visit in known.values())
+    assert visited(api, seed=5, messages=200) == messages
+
+
+def test_shoppers_react_to_the_list(api: Shop) -> None:
+    """Some events name the answer that they follow, and take an item of its list."""
+    events = [m["eventList"][0] for m in visited(api, seed=6, messages=200)]
+    followed = [event for event in events if "recommendationId" in event]
+
+    assert 0 < len(followed) < len(events)
+    assert {event["itemId"] for event in followed} <= {
+        "capo", "bike-lock", "yoga-mat", "guitar-tuner",
+    }  # fmt: skip
+
+
+def test_no_api_is_unavailable() -> None:
+    """Where nobody listens, the error says so by its type."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="does not answer"):
+            warm_up(url, events=1, seed=1, now_s=NOW_S, say=print)
+
+
+def test_proof_waits_for_the_change(api: Shop) -> None:
+    """The list after is the first that shows the user's click, with its reasons."""
+    api.delay = 3
+
+    shown = proof(api.url)
+
+    assert shown.before == ["capo", "bike-lock", "yoga-mat"]
+    assert shown.click == "capo"
+    assert shown.after == ["guitar-tuner", "yoga-mat"]
+    assert shown.changed
+    assert shown.accepted_to_visible_ms > 0
+    assert [reason["itemId"] for reason in shown.reasons] == ["capo"]
+    assert api.asked_since[shown.user_id] == 4
+
+
+def test_text_has_both_lists_side_by_side() -> None:
+    """Lists of different lengths stand beside each other, with the milliseconds and the cause."""
+    reasons: list[dict[str, Any]] = [
+        {"source": "event", "itemId": "capo"},
+        {"source": "trending", "itemId": None},
+    ]
+    shown = Proof("u", ["capo", "tent"], "capo", ["tuner"], 12.5, True, reasons)
+
+    assert as_text(shown).splitlines() == [
+        "before the click        after the click on capo, 12.5 ms after it was accepted",
+        "  1 capo                  1 tuner",
+        "  2 tent",
+        "tuner is there because of capo",
+    ]

@@ -1,0 +1,157 @@
+"""The control plane in this process: operations driven directly, on a real Redis server."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.dependencies import Kafka, Looking, Services
+from api.impressions import Impressions
+from api.personalize.context import Context
+from api.personalize.control.operations import OPERATIONS
+from api.personalize.service_model import described
+from api.read_your_writes import Effects
+from api.server.admission import Gate
+from models.personalize.job_queue import Job, Jobs
+from models.personalize.registry import Resources
+from models.serving.tenants import Tenants
+from models.settings import Settings
+from models.state.store import Store, connect
+
+NOW = 1_795_000_000.0
+ROLE = "arn:aws:iam::000000000000:role/reader"
+LEASE_S = 60.0
+
+INTERACTIONS = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
+
+
+@dataclass
+class Control:
+    """Calls operations as the wire does: input checked before, output checked after.
+
+    Attributes
+    ----------
+    now_s
+        The present; a second later after each call.
+    """
+
+    context: Context
+    settings: Settings
+    now_s: float = NOW
+    jobs: Jobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.context.resources)
+
+    async def __call__(self, operation: str, **request: Any) -> dict[str, Any]:
+        """What the operation answers."""
+        self.now_s += 1
+        checked = described()[operation].checked(request)
+        answer = await OPERATIONS[operation](self.context, checked)
+        described()[operation].answered(json.loads(json.dumps(answer)))
+        return answer
+
+    def arn(self, path: str) -> str:
+        """The ARN of a path."""
+        return self.context.resources.arn(path)
+
+    async def group(self, name: str = "g", **request: Any) -> str:
+        """The ARN of a new dataset group."""
+        answer = await self("CreateDatasetGroup", name=name, **request)
+        return str(answer["datasetGroupArn"])
+
+    async def schema(self, name: str, *columns: str, **request: Any) -> str:
+        """The ARN of a new schema; of the columns, all text but TIMESTAMP."""
+        text = schema_text(*columns)
+        answer = await self("CreateSchema", name=name, schema=text, **request)
+        return str(answer["schemaArn"])
+
+    async def dataset(self, group: str, *columns: str, kind: str = "INTERACTIONS") -> str:
+        """The ARN of a new dataset, with a schema of its own."""
+        name = f"{group.rpartition('/')[2]}-{kind}"
+        schema = await self.schema(name, *(columns or INTERACTIONS))
+        answer = await self(
+            "CreateDataset", name=name, schemaArn=schema, datasetGroupArn=group, datasetType=kind
+        )
+        return str(answer["datasetArn"])
+
+    async def solution(
+        self, group: str, name: str = "s", recipe: str = "aws-user-personalization-v2", **more: Any
+    ) -> str:
+        """The ARN of a new solution."""
+        answer = await self(
+            "CreateSolution", name=name, datasetGroupArn=group, recipeArn=recipe_arn(recipe), **more
+        )
+        return str(answer["solutionArn"])
+
+    async def version(self, solution: str, **results: Any) -> str:
+        """The ARN of a new version that is ACTIVE."""
+        answer = await self("CreateSolutionVersion", solutionArn=solution)
+        job = await self.claimed()
+        assert self.arn(job.path) == answer["solutionVersionArn"]
+        await self.jobs.succeed(job, now_s=self.now_s, **results)
+        return str(answer["solutionVersionArn"])
+
+    async def claimed(self) -> Job:
+        """The job that waits longest, which must be there."""
+        job = await self.jobs.claim(now_s=self.now_s, lease_s=LEASE_S)
+        assert job is not None
+        return job
+
+
+def recipe_arn(name: str) -> str:
+    """The ARN of a recipe."""
+    return f"arn:aws:personalize:::recipe/{name}"
+
+
+def schema_text(*columns: str, **more: Any) -> str:
+    """An Avro schema of these columns: `NAME`, `NAME:type`, or `NAME:categorical`."""
+    return json.dumps(
+        {
+            "type": "record",
+            "name": "Interactions",
+            "namespace": "com.amazonaws.personalize.schema",
+            "fields": [_field(column) for column in columns],
+            "version": "1.0",
+            **more,
+        }
+    )
+
+
+def _field(column: str) -> dict[str, Any]:
+    name, _, kind = column.partition(":")
+    if kind in {"categorical", "textual"}:
+        return {"name": name, "type": ["null", "string"], kind: True}
+    usual = "long" if name.endswith("TIMESTAMP") else "string"
+    return {"name": name, "type": kind.split("|") if "|" in kind else kind or usual}
+
+
+def control_of(redis_url: str, **settings: Any) -> Control:
+    """A control plane on a server, that of a service with a group `shop`."""
+    made = Settings(redis=redis_url, **({"cache_s": 0} | settings))
+    store = Store(connect(redis_url), made)
+    tenants = Tenants(store.redis, made)
+    numbers = itertools.count()
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("the control plane sends no events")
+
+    kafka = Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
+    services = Services(
+        settings=made,
+        store=store,
+        recommender=tenants.recommender(made.group),
+        tenants=tenants,
+        kafka=kafka,
+        answering=Gate(made.max_answering, "answers", "Redis"),
+        readiness=Looking(kafka, store),
+        effects=Effects(store, nothing, most=10),
+        impressions=Impressions(time.time),
+        clock=lambda: control.now_s,
+        new_id=lambda: f"{next(numbers):032x}",
+    )
+    control = Control(Context(Resources(store.redis, made), tenants, services), made)
+    return control

@@ -1,0 +1,254 @@
+"""The ranker's learner on a real Redis: what it keeps, and the guard that watches it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+
+from models.ranking.examples import encode, make_example
+from models.ranking.features import FEATURES
+from models.ranking.prequential import LEAD_AFTER, RECENT, WINDOW
+from models.ranking.ranker import Objective, Ranker, layers
+from models.serving.tenants import Tenants
+from models.settings import Settings
+from models.state.store import Store, connect
+from ops.embedded_servers import start_redis
+from streams.agents import ranker
+from streams.agents.ranker import Learner, Learners
+from streams.kafka.assignment import Arrival
+
+TELLING = FEATURES.index("own_recency")
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an embedded Redis."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    """An empty store."""
+    one = Store(connect(redis_url), Settings())
+    await one.redis.flushdb()
+    yield one
+    await one.redis.aclose()
+
+
+LEARNED = ("ranker", "ranker-alone")
+
+
+def order_of(learner: Learner) -> Ranker:
+    """What was learned of all choices."""
+    return learner.courses["interactions"].ranker
+
+
+class Shoppers:
+    """Who mostly choose by one feature, which the blend does not look at."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(7)
+        self._offset = -1
+
+    def choose(self, learner: Learner, n: int, *, group: str = "") -> list[Arrival]:
+        """Examples of so many choices, each ranked by the learner as it was at the beginning."""
+        made = []
+        for _ in range(n):
+            matrix = self._rng.random((30, len(FEATURES)))
+            chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
+            items = np.arange(1, 31)
+            rankers: dict[Objective, Ranker] = {
+                "interactions": learner.courses["interactions"].ranker
+            }
+            example = make_example(items, matrix, chosen, rankers, self._rng)
+            self._offset += 1
+            made.append(Arrival("examples", 0, self._offset, encode(example), group.encode()))
+        return made
+
+    async def teach(self, learner: Learner, n: int) -> str:
+        """Let the learner learn so many, some at a time, and save; gives what is to be served."""
+        for _ in range(n // 50):
+            assert learner.learn(self.choose(learner, 50)) == []
+        await learner.save()
+        return (await learner.store.load_ranker())["interactions:serving"].decode()
+
+
+async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
+    """The guard drill: it takes over from the blend, is poisoned, is replaced, and leads again."""
+    learner, shoppers = Learner(store), Shoppers()
+    await learner.assigned("c/t/0")
+    assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
+    assert await shoppers.teach(learner, 1000) in LEARNED
+
+    spoiled = learner.courses["interactions"].ranker
+    # The hidden layer is dead, so that it cannot make up for the weights.
+    wrong, right = np.zeros_like(spoiled.parameters), layers(spoiled.parameters)
+    layers(wrong).weights[:] = -20 * right.weights
+    spoiled.parameters = wrong
+    served = [await shoppers.teach(learner, 50) for _ in range(3 * WINDOW // 50)]
+
+    fallen = served.index("blend")
+    assert fallen * 50 <= 2 * RECENT
+    assert served[-1] in LEARNED
+    healed = learner.courses["interactions"].ranker
+    assert layers(healed.parameters).weights[TELLING] > 0
+
+
+async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
+    """State, measures and watermark are taken up; one that was overtaken does not overwrite."""
+    first, second, shoppers = Learner(store), Learner(store), Shoppers()
+    await first.assigned("c/t/0")
+    await shoppers.teach(first, 500)
+    assert await second.assigned("c/t/0") == 499
+    assert order_of(second).state() == order_of(first).state()
+    assert second.courses["interactions"].scoreboard == first.courses["interactions"].scoreboard
+
+    await shoppers.teach(second, 100)
+    first.learn(shoppers.choose(first, 1))
+    await first.save()
+
+    assert first.watermark == second.watermark == 599
+    assert order_of(first).state() == order_of(second).state()
+
+
+async def test_what_is_no_example_is_given_back(store: Store) -> None:
+    """Foreign bytes are spoiled, and neither they nor what was learned before is learned."""
+    learner, shoppers = Learner(store), Shoppers()
+    await learner.assigned("c/t/0")
+    good = shoppers.choose(learner, 3)
+    bad = Arrival("examples", 0, 3, b"\xc1no")
+
+    assert learner.learn([*good, bad]) == [bad]
+    assert learner.learn([*good, bad]) == []
+    assert (learner.watermark, learner.courses["interactions"].scoreboard.n) == (3, 3)
+
+
+@pytest.fixture
+async def tenants(store: Store) -> Tenants:
+    """The tenants of an empty store: `shop` of the settings, `books` and `tools`."""
+    one = Tenants(store.redis, store.settings)
+    await one.create("books")
+    await one.create("tools")
+    return one
+
+
+async def state_of(tenants: Tenants, group: str) -> dict[str, bytes]:
+    """What is saved of a group's ranker."""
+    return await tenants.store(group).load_ranker()
+
+
+async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
+    """Mixed examples leave every group's ranker as its own examples alone would have."""
+    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    mixed = [
+        arrival
+        for group in ("", "books", "", "shop", "books", "nowhere")
+        for arrival in shoppers.choose(made, 40, group=group)
+    ]
+    learners = Learners(tenants)
+    assert await learners.assigned("c/t/0") == -1
+    for at in range(0, len(mixed), 30):
+        assert await learners.learn(mixed[at : at + 30]) == []
+        await learners.save()
+
+    assert learners.saved == 239
+    for group, names in {"shop": (b"", b"shop"), "books": (b"books",)}.items():
+        alone = Learner(tenants.store(group))
+        assert alone.learn([one for one in mixed if one.key in names]) == []
+        kept = await state_of(tenants, group)
+        assert kept["interactions:state"] == order_of(alone).state()
+    assert await tenants.redis.keys("{nowhere}:*") == await tenants.redis.keys("{tools}:*") == []
+
+
+async def test_a_crash_while_saving_repeats_nothing(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups saved before the crash skip what is read again, the others learn it then."""
+    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    mixed = [
+        arrival
+        for group in ("books", "", "tools")
+        for arrival in shoppers.choose(made, 20, group=group)
+    ]
+    learners = Learners(tenants)
+    await learners.assigned("c/t/0")
+    await learners.learn(mixed)
+
+    async def crash(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tenants.store("tools"), "save_ranker", crash)
+    with pytest.raises(KeyboardInterrupt):
+        await learners.save()
+    monkeypatch.undo()
+    assert (await state_of(tenants, "books")).keys() >= {"interactions:state"}
+    assert await state_of(tenants, "shop") == await state_of(tenants, "tools") == {}
+
+    again = Learners(tenants)
+    assert await again.assigned("c/t/0") == -1
+    await again.learn(mixed)
+    await again.save()
+
+    for group, key in {"shop": b"", "books": b"books", "tools": b"tools"}.items():
+        alone = Learner(tenants.store(group))
+        alone.learn([one for one in mixed if one.key == key])
+        assert (await state_of(tenants, group))["interactions:state"] == alone.courses[
+            "interactions"
+        ].ranker.state()
+
+
+async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that makes room is saved, and goes on where it was when its group comes again."""
+    monkeypatch.setattr(ranker, "OPEN", 1)
+    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    learners, alone = Learners(tenants), Learner(tenants.store("books"))
+    await learners.assigned("c/t/0")
+    for group in ("books", "tools", "books"):
+        arrivals = shoppers.choose(made, 20, group=group)
+        await learners.learn(arrivals)
+        if group == "books":
+            alone.learn(arrivals)
+        assert list(learners._others) == [group]
+    await learners.save()
+
+    assert (await state_of(tenants, "books"))["interactions:state"] == alone.courses[
+        "interactions"
+    ].ranker.state()
+
+
+async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
+    """What was learned of a group that is gone is let go of; the place moves on."""
+    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    learners = Learners(tenants)
+    await learners.assigned("c/t/0")
+    await learners.learn(shoppers.choose(made, 20, group="books"))
+    await Tenants(tenants.redis, tenants.settings).erase("books")
+
+    await learners.save()
+    await learners.learn(shoppers.choose(made, 20, group="books"))
+    await learners.save()
+
+    assert await tenants.redis.keys("{books}:*") == []
+    assert learners.saved == 39
+
+
+async def test_examples_of_an_assignment_that_ended_are_not_learned(tenants: Tenants) -> None:
+    """A batch that waited while the partition came anew is read again from there."""
+    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    learners = Learners(tenants)
+    await learners.assigned("c/t/0")
+    batch = shoppers.choose(made, 5)
+    await learners._busy.acquire()
+    assigning = asyncio.create_task(learners.assigned("c/t/0"))
+    learning = asyncio.create_task(learners.learn(batch))
+    await asyncio.sleep(0)
+    learners._busy.release()
+    await asyncio.gather(assigning, learning)
+    await learners.save()
+
+    assert learners.saved == -1

@@ -1,0 +1,185 @@
+"""The forwarder as a process, on a real broker and Redis, against an AWS in good and bad moods."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import NotConfigured
+from models.events import Event, PutEvents, encode, parse
+from models.settings import Settings
+from models.state.store import connect
+from ops.embedded_servers import Server, start_broker, start_redis
+from streams.forwarding import forwarder
+from streams.forwarding.forwarder import Forwarder, forward_app
+from streams.forwarding.put_events_calls import Message
+from streams.forwarding.rate_limit import BURST_S, LAST_BACKOFF_S, Pace, backoff_s
+from streams.kafka.dead_letters import letters
+from streams.kafka.topics import Topics
+from tests.streams.forwarding.forwarding_fixtures import PATIENCE_S, Bench, bench_on, wait_for
+from tests.streams.forwarding.personalize_stub import Behaviour
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_a_backoff_is_bounded(attempt: int, chance: float) -> None:
+    """However long an outage lasts, the next attempt is at most `LAST_BACKOFF_S` away."""
+    assert 0 <= backoff_s(attempt, chance) <= LAST_BACKOFF_S
+
+
+@given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=50))
+def test_calls_are_paced(per_s: float, pauses_s: list[float]) -> None:
+    """In any stretch of time there are at most as many calls as allowed, and one burst."""
+    pace, now_s = Pace(per_s), 1000.0
+    starts_s = []
+    for pause_s in pauses_s:
+        now_s += pause_s
+        starts_s.append(now_s + pace.reserve(now_s))
+    for first, start_s in enumerate(starts_s):
+        for last in range(first, len(starts_s)):
+            allowed = (starts_s[last] - start_s + BURST_S) * per_s + 1
+            assert last - first + 1 <= allowed + 1e-6
+
+
+def test_without_a_tracking_id_nothing_is_forwarded() -> None:
+    """Forwarding is off by default, and the error names the setting."""
+    with pytest.raises(NotConfigured, match="RECOMMENDER_FORWARD_TRACKING_ID"):
+        forward_app(Settings(kafka="127.0.0.1:1", redis="redis://127.0.0.1:1"))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A broker that this module's tests share, each with topics of its own."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Topics and keys of the test's own."""
+    with bench_on(broker, tmp_path, request.node.name) as made:
+        yield made
+
+
+async def test_every_event_arrives_in_order_through_all_kinds_of_trouble(bench: Bench) -> None:
+    """Throttles, failures, hangs, resets and lost answers delay events and lose none."""
+    for behaviour in get_args(Behaviour) * 2:
+        bench.stub.script.extend([behaviour, "answer"])
+    bench.send(n_sessions=12, n_messages=15)
+    bench.start()
+    counts = await bench.until(lambda counts: counts.forwarded == 180, "all are forwarded")
+    assert bench.stub.taken_by_session() == bench.sent
+    assert {taken.user_id for taken in bench.stub.taken} == {f"u-s{n}" for n in range(12)}
+    assert {body["trackingId"] for body in bench.stub.requests} == {"real-tracker"}
+    assert (counts.retries, counts.throttles, counts.refused) == (16, 4, 0)
+    assert counts.calls == len(bench.stub.requests)
+    assert sum((await bench.positions()).values()) == 180
+
+
+async def test_one_bad_event_goes_to_the_dead_letters_alone(bench: Bench) -> None:
+    """Nine of ten are forwarded, the tenth is kept with AWS's reason, the unreadable is skipped."""
+    bench.stub.refuse = lambda event: "no such item" if event["eventId"] == "s0/6" else None
+    foreign = PutEvents("s1", [Event("click", 1.7e9, event_id="x")], tracking_id="other")
+    bench.produce(("s0", b"\xff no JSON"), ("s0", encode(foreign)))
+    bench.send(n_sessions=1, n_messages=1, n_events=10)
+    bench.start()
+    counts = await bench.until(lambda counts: counts.forwarded + counts.refused == 10, "answered")
+    assert (counts.forwarded, counts.refused, counts.skipped) == (9, 1, 2)
+    ids = bench.sent["s0"]
+    assert bench.stub.taken_by_session() == {"s0": [i for i in ids if i != "s0/6"]}
+    assert sum((await bench.positions()).values()) == 3
+    [(letter, record)] = letters(bench.settings, again=True)
+    assert letter.detail == "InvalidInputException: no such item"
+    assert (letter.stage, letter.reason, letter.source.offset) == ("forward", "refused", 2)
+    assert [event.event_id for event in parse(letter.raw(), now_s=1.8e9).event_list] == ["s0/6"]
+    assert record.key == b"s0"
+
+
+async def test_a_killed_forwarder_loses_and_doubles_nothing(bench: Bench) -> None:
+    """After kill -9 in the middle, a new process goes on; each event counts once."""
+    bench.send(n_sessions=20, n_messages=10)
+    first = bench.start(RECOMMENDER_FORWARD_CALLS_PER_S="30", RECOMMENDER_BATCH_EVENTS="20")
+    await bench.until(lambda counts: counts.forwarded >= 20, "some are forwarded")
+    first.kill()
+    first.wait()
+    stopped_at = (await bench.counts()).forwarded
+    assert 0 < stopped_at < 200
+    bench.start()
+    counts = await bench.until(lambda counts: counts.forwarded >= 200, "all are forwarded")
+    assert bench.stub.taken_by_session() == bench.sent
+    assert counts.forwarded == 200
+
+
+async def test_an_outage_holds_the_position_and_does_not_hold_up_a_stop(bench: Bench) -> None:
+    """While AWS is down the ledger says so and nothing moves; a hanging call is left behind."""
+    bench.stub.behaviour = "fail"
+    bench.send(n_sessions=3, n_messages=2)
+    worker = bench.start(RECOMMENDER_FORWARD_TIMEOUT_S="300")
+    counts = await bench.until(lambda counts: counts.retries >= 4, "calls are tried again")
+    assert counts.last_error.startswith("InternalServerException")
+    assert counts.last_success_at == 0.0
+    assert await bench.positions() == {}
+    bench.stub.behaviour = "hang"
+    wait_for(lambda: bench.stub.n_hanging, "a call hangs")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(PATIENCE_S) == 0
+    assert await bench.positions() == {}
+    bench.stub.behaviour = "answer"
+    bench.start()
+    await bench.until(lambda counts: counts.forwarded == 6, "all are forwarded")
+    assert bench.stub.taken_by_session() == bench.sent
+
+
+async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too much in its hands a forwarder takes no more until AWS has answered."""
+    monkeypatch.setattr(forwarder, "HELD_BYTES", 1000)
+    called, answers = threading.Event(), threading.Event()
+
+    def put(_: dict[str, Any]) -> None:
+        called.set()
+        answers.wait()
+
+    async def keep(*_: object) -> None:
+        """Nothing: only the ledger is looked at."""
+
+    settings = bench.settings.model_copy(update={"forward_tracking_id": "real-tracker"})
+    clicks = Topics.of(settings).clicks
+    async with connect(settings.redis) as client:
+        one = Forwarder(settings, client, put=put, dead_letter=keep, commit=keep, crash=keep)
+        await one.load_positions({(clicks, 0)})
+        events = [Event("click", 1.7e9, event_id=f"e{n}", item_id="i") for n in range(4)]
+        puts = [PutEvents("s", [event], tracking_id="shop") for event in events]
+        messages = [
+            Message(clicks, 0, n, put, put.event_list, size=400) for n, put in enumerate(puts)
+        ]
+        await one.forward(messages[:2])
+        await asyncio.to_thread(called.wait)
+        over = asyncio.create_task(one.forward(messages[2:]))
+        await asyncio.sleep(0)
+        assert not over.done()
+        answers.set()
+        await over
+        one.close()
+
+
+async def test_a_redis_that_is_away_delays_and_skips_nothing(bench: Bench) -> None:
+    """What AWS took while Redis was away is in the ledger once Redis is back."""
+    bench.start()
+    bench.send(n_sessions=2, n_messages=5)
+    await bench.until(lambda counts: counts.forwarded == 10, "the first are forwarded")
+    bench.redis.stop()
+    bench.send(n_sessions=4, n_messages=5)
+    wait_for(lambda: len(bench.stub.taken_ids()) > 10, "AWS has some of the others")
+    bench.redis = start_redis(bench.folder, port=bench.redis.port)
+    counts = await bench.until(lambda counts: counts.forwarded >= 30, "all are forwarded")
+    assert counts.forwarded == 30
+    assert sum((await bench.positions()).values()) == 30
+    assert bench.stub.taken_by_session() == bench.sent

@@ -1,0 +1,228 @@
+"""Dead letters: they always fit, say what they lack, and find their way back whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from models.errors import Unreadable
+from models.settings import Settings
+from ops.embedded_servers import start_broker
+from streams.kafka.connection import connect
+from streams.kafka.dead_letters import (
+    MAX_KEY_BYTES,
+    MAX_PAYLOAD_BYTES,
+    DeadLetter,
+    Truncated,
+    envelope,
+    letter_key,
+    letters,
+    of_unreadable,
+    waiting_letters,
+    without_payload,
+)
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.topics import Topics, ensure_topics
+from streams.operations.resending import resend
+from tests.damage import KINDS, damaged
+
+NOW_S = 1.8e9
+KAFKAS_LIMIT = 1_048_576
+FAUSTS_LIMIT = 1_000_000
+
+anything = st.text(st.characters(exclude_categories=()), max_size=2000)
+"""Texts of any characters, lone surrogates and control characters among them."""
+
+
+@given(
+    st.binary(max_size=3000),
+    st.integers(0, 1_100_000),
+    st.integers(0, 1_100_000),
+    anything,
+    anything,
+)
+def test_a_letter_always_fits(
+    begin: bytes, key_bytes: int, value_bytes: int, detail: str, group: str
+) -> None:
+    """Whatever the message and what is said of it, key and letter are within Kafka's limit."""
+    key, value = begin.ljust(key_bytes, b"\xff"), begin.ljust(value_bytes, b"\xff")
+    source = ("t" * 249, 2**31 - 1, 2**63 - 1)
+    raw = envelope("sessions", "invalid", detail, source, value, now_s=NOW_S, key=key, group=group)
+    assert len(raw) + len(letter_key(key) or b"") < FAUSTS_LIMIT < KAFKAS_LIMIT
+    letter = msgspec.json.decode(raw, type=DeadLetter)
+    assert value.startswith(letter.raw())
+    is_whole = len(key) <= MAX_KEY_BYTES and len(value) <= MAX_PAYLOAD_BYTES
+    assert (letter.truncated is None) is is_whole
+    if letter.truncated:
+        assert letter.truncated.key in (None, len(key))
+        assert letter.truncated.payload in (None, len(value))
+    small = without_payload(raw, letter_key(key))
+    assert len(small) < 5000
+    lacking = msgspec.json.decode(small, type=DeadLetter).truncated
+    assert lacking is not None
+    assert lacking.payload == len(value)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker that this module's tests share."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def settings(broker: str, request: pytest.FixtureRequest) -> Settings:
+    """Topics of the test's own."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
+    made = Settings(kafka=broker, topic_prefix=f"{name}.", group=name, partitions=2)
+    ensure_topics(made)
+    return made
+
+
+def produce(
+    settings: Settings, topic: str, *messages: tuple[bytes | None, bytes], **options: Any
+) -> list[int]:
+    """Put messages into partition 0 of a topic; gives their offsets."""
+    producer = KafkaProducer(bootstrap_servers=settings.kafka, max_request_size=2**25, **options)
+    sent = [producer.send(topic, key=key, value=value, partition=0) for key, value in messages]
+    offsets = [one.get(30).offset for one in sent]
+    producer.close()
+    return offsets
+
+
+def arrived(settings: Settings, topic: str, since: int) -> list[tuple[bytes | None, bytes | None]]:
+    """Key and value of what came to a topic, in either partition, behind an offset of the first."""
+    consumer = connect(KafkaConsumer, settings, auto_offset_reset="earliest")
+    ends = end_offsets(settings, [topic])
+    consumer.assign([TopicPartition(*tp) for tp in ends])
+    consumer.seek(TopicPartition(topic, 0), since + 1)
+    found = []
+    deadline_s = time.monotonic() + 30
+    while any(consumer.position(TopicPartition(*tp)) < end for tp, end in ends.items()):
+        assert time.monotonic() < deadline_s
+        for records in consumer.poll(timeout_ms=100).values():
+            found += [(record.key, record.value) for record in records]
+    consumer.close()
+    return found
+
+
+def letter_of(
+    settings: Settings, offset: int, key: bytes, value: bytes
+) -> tuple[bytes | None, bytes]:
+    """Key and value of a dead letter for a message of the clicks topic."""
+    source = (Topics.of(settings).clicks, 0, offset)
+    return letter_key(key), envelope("sessions", "no", "d", source, value, key=key, now_s=NOW_S)
+
+
+LONG = 600_000
+MESSAGES = {
+    "short": (b"k", b"v"),
+    "without a key": (b"", b"v"),
+    "long key": (b"k" * LONG, b"v"),
+    "long value": (b"k", b"v" * LONG),
+    "both": (b"k" * LONG, b"v" * LONG),
+    "far beyond what a batch may have": (b"k" * 10_000_000, b"v" * LONG),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_the_whole_message_is_sent_again(settings: Settings, name: str) -> None:
+    """Also of a letter that was cut: the rest is read where the message came from."""
+    topics = Topics.of(settings)
+    key, value = MESSAGES[name]
+    (offset,) = produce(settings, topics.clicks, (key or None, value), compression_type="zstd")
+    produce(settings, topics.dead_letters, letter_of(settings, offset, key, value))
+
+    done = resend(settings)
+
+    assert (done.sent, done.kept) == (1, [])
+    assert arrived(settings, topics.clicks, offset) == [(key or None, value)]
+    assert list(letters(settings)) == []
+
+
+def test_letters_that_were_replayed_wait_no_more(settings: Settings) -> None:
+    """What the status counts goes back to none, and counts what comes later."""
+    topics = Topics.of(settings)
+
+    def waiting() -> int:
+        return waiting_letters(settings, end_offsets(settings, [topics.dead_letters]))
+
+    (offset,) = produce(settings, topics.clicks, (b"k", b"v"))
+    before = waiting()
+    for _ in range(2):
+        produce(settings, topics.dead_letters, letter_of(settings, offset, b"k", b"v"))
+    added = waiting() - before
+    resend(settings)
+    done = waiting()
+    produce(settings, topics.dead_letters, letter_of(settings, offset, b"k", b"v"))
+
+    assert (before, added, done, waiting()) == (0, 2, 0, 1)
+
+
+def test_what_is_gone_is_never_sent_in_part(settings: Settings) -> None:
+    """A cut letter whose source has another message now, or none, stays, and says why."""
+    topics = Topics.of(settings)
+    (offset,) = produce(settings, topics.clicks, (b"k", b"another"))
+    for at in (offset, offset + 5):
+        produce(settings, topics.dead_letters, letter_of(settings, at, b"k", b"v" * LONG))
+
+    done = resend(settings)
+
+    assert done.sent == 0
+    reasons = [reason for _, reason in done.kept]
+    assert "another message is where it was" in reasons[0]
+    assert "Kafka" in reasons[1]
+    assert arrived(settings, topics.clicks, offset) == []
+    assert [letter.source.offset for letter, _ in letters(settings)] == [offset, offset + 5]
+
+
+def test_a_letter_for_a_foreign_topic_goes_nowhere(settings: Settings) -> None:
+    """What claims to come from a topic that is not read here is not produced there."""
+    letter = envelope("sessions", "no", "d", ("their.topic", 0, 0), b"v", now_s=NOW_S)
+    produce(settings, Topics.of(settings).dead_letters, (None, letter))
+    done = resend(settings)
+    assert done.sent == 0
+    assert "none of the topics" in done.kept[0][1]
+
+
+def test_what_nobody_could_read_is_sent_once_somebody_can(settings: Settings) -> None:
+    """A letter for a batch without payload stands for all its messages, if they can be read now."""
+    topics = Topics.of(settings)
+    messages = [(b"k", b"%d" % n) for n in range(3)]
+    offsets = produce(settings, topics.clicks, *messages)
+    error = Unreadable(topics.clicks, 0, offsets[0], offsets[-1], "a codec of the future")
+    produce(settings, topics.dead_letters, (None, of_unreadable(error, now_s=NOW_S)))
+    assert [letter.truncated for letter, _ in letters(settings)] == [Truncated(last=offsets[-1])]
+
+    assert resend(settings).sent == 1
+
+    assert arrived(settings, topics.clicks, offsets[-1]) == messages
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_batch_is_named_and_passed(settings: Settings, kind: str) -> None:
+    """Letters behind one that cannot be decoded are listed and sent; a source like it is told."""
+    topics = Topics.of(settings)
+    bad = damaged(settings, topics.clicks, 0, kind=kind, messages=3)
+    error = Unreadable(topics.clicks, 0, bad, bad + 2, "damaged")
+    produce(settings, topics.dead_letters, (None, of_unreadable(error, now_s=NOW_S)))
+    damaged(settings, topics.dead_letters, 0, kind=kind, messages=2)
+    (offset,) = produce(settings, topics.clicks, (b"k", b"v"))
+    produce(settings, topics.dead_letters, letter_of(settings, offset, b"k", b"v"))
+
+    listed = [letter for letter, _ in letters(settings)]
+    done = resend(settings)
+
+    assert [letter.reason for letter in listed] == ["unreadable", "unreadable", "no"]
+    assert (listed[1].source.topic, listed[1].truncated) == (topics.dead_letters, Truncated(last=2))
+    assert done.sent == 1
+    assert all("cannot be read at offset" in reason for _, reason in done.kept)
+    assert arrived(settings, topics.clicks, offset) == [(b"k", b"v")]

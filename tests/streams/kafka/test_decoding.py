@@ -1,0 +1,80 @@
+"""What aiokafka fetched and cannot decode: what stands before it is handed out all the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from kafka import KafkaProducer
+
+from models.errors import Unreadable
+from models.settings import Settings
+from ops.embedded_servers import start_broker
+from streams.kafka.decoding import Fetched
+from streams.kafka.topics import Topics, ensure_topics
+from tests.damage import BOMBS, KINDS, damaged
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker that this module's tests share."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+async def consumer(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer as the worker's, without Faust."""
+    made = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_partition_stops_alone(broker: str, consumer: Any, kind: str) -> None:
+    """What stands before it and in other partitions arrives; a seek behind it goes on."""
+    settings = Settings(kafka=broker, topic_prefix=f"{kind}.", partitions=2)
+    ensure_topics(settings)
+    topic = Topics.of(settings).clicks
+    place, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    producer = KafkaProducer(bootstrap_servers=broker)
+    for value in (b"1", b"2"):
+        producer.send(topic, value, partition=0).get(30)
+    bad = damaged(settings, topic, 0, kind=kind, messages=3)
+    producer.send(topic, b"behind", partition=0).get(30)
+    producer.send(topic, b"beside", partition=1).get(30)
+    producer.close()
+    told: list[Unreadable] = []
+    consumer.assign([place, other])
+    fetcher = consumer._fetcher
+
+    def stop(error: Unreadable) -> None:
+        told.append(error)
+        consumer.pause(place)
+
+    def position(tp: TopicPartition) -> int:
+        return int(consumer._subscription.subscription.assignment.state_value(tp).position)
+
+    fetcher._records = Fetched(fetcher._records, position, stop)
+
+    async def read(n_values: int) -> set[bytes]:
+        found: set[bytes] = set()
+        while len(found) < n_values:
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                found |= {record.value for record in records}
+        return found
+
+    assert await read(3) == {b"1", b"2", b"beside"}
+    while not told:
+        await consumer.getmany(timeout_ms=100)
+    assert [(e.topic, e.partition, e.first, e.last) for e in told] == [(topic, 0, bad, bad + 2)]
+    assert told[0].reason.startswith("UnpacksTooLarge") is (kind in BOMBS)
+    assert await consumer.position(place) == bad
+    consumer.seek(place, bad + 3)
+    consumer.resume(place)
+    assert await read(1) == {b"behind"}

@@ -1,0 +1,141 @@
+"""Topics on a real broker: made once, as the settings say, and told apart by incarnation."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaAdminClient
+
+from models.errors import NotConfigured, TopicMismatch, Unavailable
+from models.settings import Settings
+from ops.embedded_servers import start_broker
+from streams.kafka.topics import Topics, ensure_topics, topic_ids
+from tests.servers import own_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Refused connections, whose sockets kafka-python leaves to the garbage collector, are gone.
+
+    Its log is silenced because a record keeps the error, and so the socket, past the test's end.
+    """
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker that this module's tests share, each with a prefix of its own."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server.address
+    server.stop()
+
+
+def described(address: str, names: list[str]) -> dict[str, int]:
+    """The number of partitions of each topic, as the broker tells it."""
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    try:
+        return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(names)}
+    finally:
+        admin.close()
+
+
+def test_topics_are_created_as_the_settings_say(broker: str) -> None:
+    """Each topic gets the settings' partitions, and the examples a single one."""
+    settings = Settings(kafka=broker, topic_prefix="made.", partitions=3)
+    topics = Topics.of(settings)
+    created = ensure_topics(settings)
+    expected = {
+        topics.clicks: 3,
+        topics.purchases: 3,
+        topics.dead_letters: 3,
+        topics.examples: 1,
+        topics.items: 3,
+        topics.users: 3,
+    }
+    assert sorted(created) == sorted(expected)
+    assert described(broker, list(expected)) == expected
+
+
+def test_creating_again_creates_nothing(broker: str) -> None:
+    """The second run finds all there, and only a missing topic is made by a third."""
+    settings = Settings(kafka=broker, topic_prefix="twice.", partitions=2)
+    ensure_topics(settings)
+    assert ensure_topics(settings) == []
+    admin = KafkaAdminClient(bootstrap_servers=broker)
+    try:
+        admin.delete_topics([Topics.of(settings).items])
+    finally:
+        admin.close()
+    assert ensure_topics(settings) == [Topics.of(settings).items]
+
+
+def test_other_partitions_of_an_event_topic_are_refused(broker: str) -> None:
+    """Clicks and purchases of a session must meet in one worker, so their counts must agree."""
+    ensure_topics(Settings(kafka=broker, topic_prefix="other.", partitions=2))
+    with pytest.raises(TopicMismatch, match=r"other\.events\.clicks has 2 partitions .* says 4"):
+        ensure_topics(Settings(kafka=broker, topic_prefix="other.", partitions=4))
+
+
+def test_a_topic_made_anew_has_another_id(broker: str) -> None:
+    """The id stays while the topic does, and changes when it is deleted and created again."""
+    settings = Settings(kafka=broker, topic_prefix="again.", partitions=1)
+    ensure_topics(settings)
+    clicks, purchases = Topics.of(settings).clicks, Topics.of(settings).purchases
+    first = topic_ids(settings, [clicks, purchases])
+    assert first == topic_ids(settings, [clicks, purchases])
+    assert first[clicks] != first[purchases]
+    assert all(incarnation.startswith("tansu_cluster/") for incarnation in first.values())
+    admin = KafkaAdminClient(bootstrap_servers=broker)
+    try:
+        admin.delete_topics([clicks])
+    finally:
+        admin.close()
+    ensure_topics(settings)
+    second = topic_ids(settings, [clicks, purchases])
+    assert second[clicks] != first[clicks]
+    assert second[purchases] == first[purchases]
+
+
+def test_asking_for_a_missing_topic_does_not_make_it(broker: str) -> None:
+    """A topic that is not there is reported, with the command that makes it."""
+    settings = Settings(kafka=broker, topic_prefix="missing.", publish_timeout_s=2)
+    with pytest.raises(Unavailable, match="run `recommender topics`"):
+        topic_ids(settings, ["missing.events.clicks"])
+    assert described(broker, ["missing.events.clicks"]) == {"missing.events.clicks": 0}
+
+
+@pytest.mark.parametrize("kafka", ["", " , "])
+def test_no_address_is_reported(kafka: str) -> None:
+    """Without a server's name the error says which variable is missing."""
+    with pytest.raises(NotConfigured, match="RECOMMENDER_KAFKA"):
+        ensure_topics(Settings(kafka=kafka))
+
+
+@pytest.mark.parametrize("kafka", ["127.0.0.1:notaport", "no.such.host.invalid:9092"])
+def test_an_address_that_leads_nowhere_is_reported(kafka: str) -> None:
+    """A wrong RECOMMENDER_KAFKA gives an error that names the variable."""
+    with pytest.raises(Unavailable, match="RECOMMENDER_KAFKA"):
+        ensure_topics(Settings(kafka=kafka, publish_timeout_s=0.3))
+
+
+def test_kafka_away_is_reported() -> None:
+    """When nobody listens, the error names the address."""
+    address = f"127.0.0.1:{own_port()}"
+    with pytest.raises(Unavailable, match=address):
+        topic_ids(Settings(kafka=address, publish_timeout_s=0.3), ["any"])
+
+
+def test_a_server_that_never_answers_is_reported() -> None:
+    """A server that accepts and stays silent is given up on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=address):
+            ensure_topics(Settings(kafka=address, publish_timeout_s=0.3))

@@ -1,0 +1,239 @@
+"""Provisioning by real boto3 against this project's own API, and moto's S3 and IAM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from models.errors import CannotProvision, Unavailable
+from streams.preparation.prepare import Options, prepare
+from streams.provisioning import aws_account
+from streams.provisioning.apply import as_text, destroy, plan, run
+from tests.streams.provisioning.provisioning_fixtures import FILE, Cloud, a_cloud
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """An empty cloud."""
+    with a_cloud(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def provisioned(cloud: Cloud, text: str = FILE) -> dict[str, str]:
+    """Run it, as a new process does."""
+    return run(*cloud.world(text), cloud.pace())
+
+
+def test_everything_is_made_once(cloud: Cloud) -> None:
+    """The plan makes all of it, the run does, and a second run finds nothing to do."""
+    world, pieces = cloud.world()
+    assert {one.action for one in plan(world, pieces)} == {"make"}
+    assert cloud.everything()["groups"] == []
+
+    known = provisioned(cloud)
+    made = cloud.everything()
+    cloud.said.clear()
+
+    assert {one.action for one in plan(*cloud.world())} == {"exists"}
+    assert as_text(plan(*cloud.world())).endswith("nothing to do")
+    assert provisioned(cloud) == known
+    assert cloud.everything() == made
+    assert {status for _, status in cloud.said} == {"ACTIVE"}
+    assert known["campaigns.home"].endswith(":campaign/home")
+    assert known["trackingId"]
+    assert sorted(made["solutions"]) == ["best", "recommended"]
+    assert len(made["imports"]) == 1
+    assert len(made["objects"]) == 1
+
+
+def test_an_interrupted_run_goes_on(cloud: Cloud) -> None:
+    """Interrupted after each step in turn, runs end with what one run makes."""
+    n_runs = 0
+    while True:
+        n_runs += 1
+        world, pieces = cloud.world()
+        pace = cloud.pace()
+        n_made = 0
+
+        def say(_: str, status: str) -> None:
+            nonlocal n_made
+            n_made += status == "making"
+            if n_made == 2:
+                raise KeyboardInterrupt
+
+        try:
+            run(world, pieces, type(pace)(say=say, pause=pace.pause))
+        except KeyboardInterrupt:
+            continue
+        break
+    made = cloud.everything()
+
+    assert n_runs > 10
+    assert len(made["versions"]) == 2
+    assert len(made["imports"]) == 1
+    assert made["campaigns"] == ["home"]
+
+
+def test_a_destroyed_file_leaves_nothing(cloud: Cloud) -> None:
+    """Everything that was made is gone, at every service; a second time, nothing is to do."""
+    before = cloud.everything()
+    provisioned(cloud)
+
+    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert cloud.everything() == before
+    cloud.said.clear()
+    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert cloud.said == []
+
+
+def test_objects_of_others_stay(cloud: Cloud) -> None:
+    """A bucket with other objects is kept, with the reason."""
+    provisioned(cloud)
+    boto3.client("s3").put_object(Bucket="movies-data", Key="results/1.json", Body=b"{}")
+
+    kept = destroy(*cloud.world(), cloud.pace())
+
+    assert kept == {"bucket": "it holds objects that were not uploaded from this file"}
+    assert cloud.everything()["objects"] == ["results/1.json"]
+
+
+def test_new_rows_are_imported_trained_and_served(cloud: Cloud) -> None:
+    """A changed source leads to a new import, new versions, and the campaign on the newest."""
+    first = provisioned(cloud)
+    path = cloud.folder / "interactions.csv"
+    path.write_text(path.read_text() + "8,51,1700002000\n")
+
+    actions = {one.key: one.action for one in plan(*cloud.world())}
+    second = provisioned(cloud)
+
+    assert actions["datasets.interactions.import"] == "make"
+    assert actions["datasets.interactions"] == "exists"
+    assert second["solutions.recommended.version"] != first["solutions.recommended.version"]
+    served = boto3.client("personalize").describe_campaign(campaignArn=second["campaigns.home"])
+    assert served["campaign"]["solutionVersionArn"] == second["solutions.recommended.version"]
+    assert {one.action for one in plan(*cloud.world())} == {"exists"}
+
+
+@pytest.mark.parametrize("kind", ["dataset-import-job", "solution-version"])
+def test_what_failed_is_made_again(cloud: Cloud, kind: str) -> None:
+    """A failed job stops the run by its key and reason; the next run makes another."""
+    cloud.failing[kind] = "the rows are too few"
+    with pytest.raises(CannotProvision, match=r"^(datasets|solutions)\..*the rows are too few"):
+        provisioned(cloud)
+
+    assert provisioned(cloud)["campaigns.home"]
+    assert {one.action for one in plan(*cloud.world())} == {"exists"}
+
+
+def test_what_takes_too_long_is_left_under_way(cloud: Cloud) -> None:
+    """The wait for a step is bounded; the next run waits for what was begun."""
+    world, pieces = cloud.world()
+    pace = cloud.pace()
+    times = iter(range(0, 10_000_000, 100))
+    slow = type(pace)(timeout_s=1000, pause=lambda _: None, clock=lambda: float(next(times)))
+    with pytest.raises(Unavailable, match=r"datasets\.interactions\.import: still CREATE"):
+        run(world, pieces, slow)
+
+    actions = {one.key: one.action for one in plan(*cloud.world())}
+    assert actions["datasets.interactions.import"] == "wait"
+    provisioned(cloud)
+    assert len(cloud.everything()["imports"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"aws-user-personalization-v2"', '"aws-popularity-count"', "solutions.recommended.recipe"),
+        ('IN ("*")', 'IN ("buy")', "filters.not-seen.expression"),
+        ("movies-tracker", "other-tracker", "tracker.name"),
+    ],
+)
+def test_another_of_the_same_name_is_refused(cloud: Cloud, old: str, new: str, key: str) -> None:
+    """What is there and differs from the file is an error at its key, and stays as it is."""
+    provisioned(cloud)
+    before = cloud.everything()
+
+    with pytest.raises(CannotProvision, match=f"^{key}"):
+        provisioned(cloud, FILE.replace(old, new))
+    assert cloud.everything() == before
+
+
+def test_limits_are_tried_again_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota that stays reached ends the run at its key, after bounded tries."""
+    monkeypatch.setattr(aws_account, "ATTEMPTS", 1)  # boto3 tries too, and sleeps in between
+    many = "".join(f"[solutions.s{n}]\nrecipe = 'aws-popularity-count'\n" for n in range(3))
+    with (
+        a_cloud(tmp_path, monkeypatch, personalize_quotas={"solutions": 4}) as cloud,
+        pytest.raises(CannotProvision, match=r"^solutions\.s2: LimitExceededException"),
+    ):
+        provisioned(cloud, FILE.replace("[batch]", many + "[batch]"))
+    assert [status for _, status in cloud.said].count("LimitExceeded, trying again") == 9
+
+
+def test_the_glue_case(cloud: Cloud) -> None:
+    """A JSON array with extra columns, prepared, becomes what is imported, trained and served."""
+    rows = [
+        {"userId": n % 40 + 1, "itemId": n % 90, "timestamp": 1_700_000_000 + n, "note": "x" * 9}
+        for n in range(1200)
+    ]
+    (cloud.folder / "rows.json").write_text(json.dumps(rows))
+    out = cloud.folder / "out"
+    report = prepare(
+        str(cloud.folder / "rows.json"), str(out), cloud.settings, Options(), now_s=1.8e9
+    )
+    assert report.problems == []
+    text = FILE.replace('"interactions.', '"out/interactions.')
+    text = text[: text.index("[filters.not-seen]")]  # these events have no type
+    known = provisioned(cloud, text)
+
+    (key,) = cloud.everything()["objects"]
+    stored = boto3.client("s3").get_object(Bucket="movies-data", Key=key)["Body"].read()
+    assert stored == (out / "interactions.csv").read_bytes()
+    assert stored.startswith(b"USER_ID,ITEM_ID,TIMESTAMP")
+    assert stored.count(b"\n") == 1201
+    runtime = boto3.client("personalize-runtime", endpoint_url=cloud.url)
+    answer = runtime.get_recommendations(campaignArn=known["campaigns.home"], userId="1")
+    assert answer["recommendationId"]
+
+
+def test_a_folder_stands_for_s3(cloud: Cloud) -> None:
+    """With a buckets folder all is made without S3 and IAM, and removed again."""
+    before, buckets = cloud.everything(), cloud.folder / "buckets"
+    cloud.settings = cloud.settings.model_copy(update={"buckets_dir": str(buckets)})
+
+    assert provisioned(cloud)["campaigns.home"]
+    (upload,) = (buckets / "movies-data" / "datasets").iterdir()
+    assert upload.read_bytes() == (cloud.folder / "interactions.csv").read_bytes()
+    assert (cloud.everything()["buckets"], cloud.everything()["roles"]) == ([], [])
+    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert not (buckets / "movies-data").exists()
+    assert cloud.everything() == before
+
+
+def test_statements_of_others_stay(cloud: Cloud) -> None:
+    """In a bucket that has a policy, only this project's statements come and go."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="movies-data")
+    theirs = {
+        "Sid": "Theirs",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObjectAcl",
+        "Resource": "arn:aws:s3:::movies-data/*",
+    }
+    policy = {"Version": "2012-10-17", "Statement": [theirs]}
+    s3.put_bucket_policy(Bucket="movies-data", Policy=json.dumps(policy))
+    provisioned(cloud)
+    merged = json.loads(s3.get_bucket_policy(Bucket="movies-data")["Policy"])["Statement"]
+
+    assert merged[0] == theirs
+    assert {one["Principal"]["Service"] for one in merged[1:]} == {"personalize.amazonaws.com"}
+    world, pieces = cloud.world()
+    destroy(world, [piece for piece in pieces if piece.key != "bucket"], cloud.pace())
+    assert json.loads(s3.get_bucket_policy(Bucket="movies-data")["Policy"]) == policy

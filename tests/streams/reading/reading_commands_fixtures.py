@@ -1,0 +1,158 @@
+"""The four entrances for files of people's own: what they take, and what they say.
+
+`replay`, `evaluate` and `prepare` are the commands, in this process: of a replay what it sent is
+read in Kafka, and an evaluation is stopped once it has read. An import is its reading half; the
+tests of jobs do the whole of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+from unittest import mock
+
+from click.testing import CliRunner, Result
+
+from cli import main
+from models.errors import RecommenderError
+from models.evaluation.protocol import Interaction
+from models.events import PutEvents, parse
+from models.personalize.dataset_schemas import parse_schema
+from models.settings import Settings
+from streams.jobs.import_rows import Source, Survey, opened, said
+from streams.kafka.end_offsets import end_offsets
+from streams.kafka.offset_ranges import messages
+from streams.kafka.topics import Topics
+from streams.object_store import Objects
+from tests.personalize.control_fixtures import INTERACTIONS, schema_text
+
+NAMES = ("replay", "evaluate", "prepare", "import")
+
+_PLACE = re.compile(r"((?:line|record) \d+): ((?:(?!; /)[^\n])*)")
+
+Rows = list[tuple[str, str, str, float]]
+"""User, type, item and time of events, sorted."""
+
+
+class File(NamedTuple):
+    """A small file, and what an import's schema has beside the columns that must be."""
+
+    name: str
+    content: bytes
+    columns: tuple[str, ...] = ()
+
+
+class Taken(NamedTuple):
+    """What came of a file.
+
+    Attributes
+    ----------
+    bad
+        Where rows stand that were left out, and why.
+    error
+        Why nothing was taken; empty if something was.
+    """
+
+    rows: Rows
+    bad: dict[str, str]
+    error: str = ""
+
+
+class _Enough(Exception):
+    """An evaluation has read."""
+
+
+class Entrances:
+    """The entrances beside one broker, and files for them."""
+
+    def __init__(self, settings: Settings, folder: Path, files: Mapping[str, File]) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._files = files
+        self._paths: dict[str, Path] = {}
+        for key, file in files.items():
+            self._paths[key] = folder / key / file.name
+            self._paths[key].parent.mkdir()
+            self._paths[key].write_bytes(file.content)
+
+    def take(self, entrance: str, key: str) -> Taken:
+        """What becomes of a file at an entrance."""
+        taken: Mapping[str, Callable[[str], Taken]] = {
+            "replay": self._replay,
+            "evaluate": self._evaluate,
+            "prepare": self._prepare,
+            "import": self._import,
+        }
+        return taken[entrance](key)
+
+    def _replay(self, key: str) -> Taken:
+        settings = self._settings
+        ends = end_offsets(settings, [Topics.of(settings).clicks, Topics.of(settings).purchases])
+        done = self._run("replay", str(self._paths[key]))
+        rows = []
+        for message in messages(settings, ends):
+            sent = parse(message.value, now_s=2e9)
+            for event in sent.event_list:
+                owner = sent.user_id or sent.session_id
+                rows.append((owner, event.event_type, str(event.item_id), event.sent_at))
+        return _said(done, rows)
+
+    def _evaluate(self, key: str) -> Taken:
+        found: Rows = []
+
+        def noted(events: Iterable[Interaction], **_: object) -> NoReturn:
+            found.extend((one.user, one.type, one.item, one.at_s) for one in events)
+            raise _Enough
+
+        with mock.patch("models.evaluation.protocol.in_order", noted):
+            done = self._run("evaluate", str(self._paths[key]), "--as", "users")
+        return _said(done, found)
+
+    def _prepare(self, key: str) -> Taken:
+        target = self._folder / f"{key}-prepared"
+        done = self._run("prepare", str(self._paths[key]), str(target), "--relaxed")
+        if done.exit_code:
+            return _said(done, [])
+        rows = []
+        with (target / "interactions.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                kind = row.get("EVENT_TYPE", "interaction")
+                rows.append((row["USER_ID"], kind, row["ITEM_ID"], float(row["TIMESTAMP"])))
+        dropped = re.findall(r"^ +1  (.*?)  \((.*)\)$", done.output, re.MULTILINE)
+        return Taken(sorted(rows), {place: reason for reason, place in dropped})
+
+    def _import(self, key: str) -> Taken:
+        columns = (*INTERACTIONS, *self._files[key].columns)
+        schema = parse_schema(schema_text(*columns))
+        source = Source(str(self._paths[key]), schema, "INTERACTIONS")
+        settings, now_s, survey = self._settings, time.time(), Survey()
+        rows: Rows = []
+        try:
+            read = opened(Objects(), source, settings, now_s=now_s).read()
+            for row, one in said(read, source, settings, now_s=now_s):
+                survey.add(row, one)
+                for event in one.event_list if isinstance(one, PutEvents) else ():
+                    user, item = str(one.user_id), str(event.item_id)  # type: ignore[union-attr]
+                    rows.append((user, event.event_type, item, event.sent_at))
+            survey.check(source.location, settings.import_bad_share)
+        except RecommenderError as error:
+            return Taken([], {}, str(error))
+        return Taken(sorted(rows), dict(_PLACE.findall(survey.remark)))
+
+    def _run(self, *arguments: str) -> Result:
+        named = {
+            "RECOMMENDER_KAFKA": self._settings.kafka,
+            "RECOMMENDER_DATA_DIR": str(self._folder),
+            "RECOMMENDER_PARTITIONS": "1",
+        }
+        return CliRunner().invoke(main, arguments, env=named)
+
+
+def _said(done: Result, rows: Rows) -> Taken:
+    """What a command said."""
+    error = "" if isinstance(done.exception, _Enough) or not done.exit_code else done.output
+    return Taken(sorted(rows), {} if error else dict(_PLACE.findall(done.output)), error)

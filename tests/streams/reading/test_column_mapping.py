@@ -1,0 +1,118 @@
+"""Which column becomes which field: guesses, orders, and what cannot be."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from models.errors import CannotPrepare
+from streams.reading.column_mapping import DATASETS, Kind, Told, as_field, choose
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "fields"),
+    [
+        (
+            "interactions",
+            ["USER_ID", "ITEM_ID", "TIMESTAMP", "EVENT_TYPE", "EVENT_VALUE", "IMPRESSION"],
+            {"USER_ID": 0, "ITEM_ID": 1, "TIMESTAMP": 2, "EVENT_TYPE": 3, "EVENT_VALUE": 4,
+             "IMPRESSION": 5},
+        ),
+        ("interactions", ["date", "asin", "reviewerID"], {"USER_ID": 2, "ITEM_ID": 1,
+                                                          "TIMESTAMP": 0}),
+        ("interactions", ["ts", "Customer ID", "visitor", "sku", "item-id"],
+         {"USER_ID": 1, "ITEM_ID": 4, "TIMESTAMP": 0}),
+        ("items", ["price", "id", "created_at"], {"ITEM_ID": 1, "CREATION_TIMESTAMP": 2,
+                                                  "PRICE": 0}),
+        ("users", ["id", "user", "age"], {"USER_ID": 1, "ID": 0, "AGE": 2}),
+    ],
+)  # fmt: skip
+def test_guesses(kind: Kind, columns: list[str], fields: dict[str, int]) -> None:
+    """Columns are known by what they are called, the likeliest name first."""
+    choice = choose(kind, columns, Told())
+    assert choice.fields == fields
+    assert [use.column for use in choice.uses] == columns
+
+
+def test_a_value_is_only_guessed_beside_a_type() -> None:
+    """A rating without a type of event stays out, and gets in with one."""
+    columns = ["user", "item", "ts", "rating"]
+    assert "EVENT_VALUE" not in choose("interactions", columns, Told()).fields
+    assert choose("interactions", columns, Told(event_type="rate")).fields == {
+        "USER_ID": 0, "ITEM_ID": 1, "TIMESTAMP": 2, "EVENT_TYPE": "rate", "EVENT_VALUE": 3,
+    }  # fmt: skip
+
+
+def test_orders_come_before_guesses() -> None:
+    """What is told is done; dropped and kept columns are no longer guessed."""
+    columns = ["user", "customer", "item", "ts", "rating", "note", "Price"]
+    told = Told({"USER_ID": "CUSTOMER", "REMARK": "note"}, keep=["price"], drop=["rating"],
+                event_type="buy")  # fmt: skip
+    choice = choose("interactions", columns, told)
+    assert choice.fields == {
+        "USER_ID": 1, "ITEM_ID": 2, "TIMESTAMP": 3, "EVENT_TYPE": "buy", "REMARK": 5, "PRICE": 6,
+    }  # fmt: skip
+    assert {use.column: use.why for use in choice.uses} == {
+        "user": "not asked for", "customer": "as told", "item": "guessed", "ts": "guessed",
+        "rating": "dropped", "note": "as told", "Price": "kept",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "told", "reason"),
+    [
+        ("interactions", ["a", "b", "c"], Told(), "looks like USER_ID among a, b, c"),
+        ("interactions", ["user", "item"], Told(), "--map TIMESTAMP=COLUMN"),
+        ("interactions", ["user", "item", "ts"], Told({"x": "user"}), "'x' cannot be a field"),
+        ("interactions", ["user", "item", "ts"], Told({"USER_ID": "who"}), "no column 'who'"),
+        ("interactions", ["user", "item", "ts"], Told(drop=["who"]), "no column 'who'"),
+        ("interactions", ["user", "item", "ts"], Told(drop=["user"]), "looks like USER_ID"),
+        ("interactions", ["user", "item", "ts", "type"],
+         Told({"EVENT_TYPE": "type"}, event_type="buy"), "leave --event-type out"),
+        ("interactions", ["user", "item", "ts", *"abcdef"], Told(keep=[*"abcdef"]), "0 to 5"),
+        ("interactions", ["user", "item", "ts", "a b", "a-b"], Told(keep=["a b", "a-b"]),
+         "would both be A_B"),
+        ("interactions", ["user", "item", "ts", "é"], Told(keep=["é"]), "--map NAME=é"),
+        ("items", ["item"], Told(), "1 to 100"),
+        ("users", ["user", *(f"c{n}" for n in range(26))], Told(), "1 to 25"),
+        ("users", ["user", "A", "a"], Told(keep=["A", "a"]), "would both be A"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said(kind: Kind, columns: list[str], told: Told, reason: str) -> None:
+    """The error names the column and the way out."""
+    with pytest.raises(CannotPrepare, match=re.escape(reason)):
+        choose(kind, columns, told)
+
+
+@given(
+    st.sampled_from(["interactions", "items", "users"]),
+    st.lists(st.text("abUIts_id 1é", min_size=1, max_size=6), unique=True, max_size=8),
+)
+def test_any_columns_give_a_choice_or_a_reason(kind: Kind, columns: list[str]) -> None:
+    """A choice has what is required, in order, every column once, and only names that may be."""
+    try:
+        choice = choose(kind, columns, Told())
+    except CannotPrepare:
+        return
+    used = list(choice.fields.values())
+    assert len(set(used)) == len(used)
+    assert set(DATASETS[kind].required) <= choice.fields.keys()
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in choice.fields)
+    assert [use.field for use in choice.uses if use.field] == sorted(
+        choice.fields, key=lambda name: int(choice.fields[name])
+    )
+
+
+@given(st.text(max_size=100))
+@example("A0a")
+@example("A" * 62 + "_B")
+def test_a_field_stays_as_it_is(column: str) -> None:
+    """A name that was made a field's once is one."""
+    try:
+        name = as_field(column)
+    except CannotPrepare:
+        return
+    assert as_field(name) == name

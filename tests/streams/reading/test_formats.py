@@ -1,0 +1,242 @@
+"""Formats that people have: each is read as the same events at every entrance, or refused alike."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import InvalidEvent
+from models.events import PutEvents
+from models.settings import Settings
+from ops.embedded_servers import start_broker
+from streams.kafka.topics import ensure_topics
+from streams.reading.asked import Asked
+from streams.reading.known import FORMATS
+from streams.recordings.recorded_events import read
+from tests.servers import ROOT
+from tests.streams.reading.format_samples_fixtures import (
+    ORDERS,
+    VISITS,
+    WRITTEN,
+    Written,
+    ga4_records,
+    json_lines,
+    mind,
+)
+from tests.streams.reading.reading_commands_fixtures import NAMES, Entrances, File
+
+NOW_S = 1_800_000_000.0
+TABLES = {"movielens-movies": "items", "movielens-users": "users"}
+"""Formats of other datasets than interactions."""
+
+SMALL = {
+    "movielens-movies": File("movies.dat", b"1::Toy Story (1995)::Animation|Comedy\n"),
+    "movielens-users": File("users.dat", b"1::F::1::10::48067\n"),
+}
+HEAD = b"user_id,item_id,timestamp\n"
+GOOD = "".join(f"u{n},i{n},{1_600_000_000 + n}\n" for n in range(4))
+BAD = {
+    "fields": (
+        ",i,1600000000\nu,NaN,1600000000\nu,i,soon\n",
+        ("USER_ID: empty", "ITEM_ID: empty", "TIMESTAMP: not a time"),
+    ),
+    "limits": (
+        f"{'x' * 257},i,1600000000\nu,i,12\nu,i,4102444800\n",
+        (
+            "USER_ID: more than 256 characters",
+            "TIMESTAMP: before 1990",
+            "TIMESTAMP: in the future",
+        ),
+    ),
+    "lines": (
+        '"u,i,1600000000\nu,i\nu,\x01,1600000000\n',
+        ("a quote that does not close", "not 3 columns", "ITEM_ID: control characters"),
+    ),
+}
+UNREADABLE = {
+    "damaged": (
+        File("a.csv", gzip.compress(HEAD + random.Random(7).randbytes(9999).hex().encode())[:-9]),
+        "damaged: ",
+    ),
+    "avro": (File("a.csv", b"Obj\x01" + bytes(64)), "is an Avro file: convert it to"),
+    "nothing": (File("a.csv", b"\n\n"), "nothing in it"),
+    "lists": (
+        File(
+            "a.jsonl",
+            b'{"user": "u", "time": 1600000000, "a": [{"item": "i"}], "b": [{"sku": "k"}]}\n',
+        ),
+        "items may be those of a or b: name the list with --each",
+    ),
+    "no-good-row": (File("a.csv", HEAD + b"u,i,soon\n"), "line 2: TIMESTAMP: not a time"),
+}
+
+
+def of_schema(written: Written) -> tuple[str, ...]:
+    """Columns of a schema beside those that must be: of events that say their type, also that."""
+    return () if {one.kind for one in written.events} == {"interaction"} else ("EVENT_TYPE",)
+
+
+@pytest.fixture(scope="module")
+def entrances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrances]:
+    """The entrances beside one broker."""
+    files = {
+        **{name: File(one.file, one.content(), of_schema(one)) for name, one in WRITTEN.items()},
+        **SMALL,
+        **{name: File("a.csv", HEAD + (text + GOOD).encode()) for name, (text, _) in BAD.items()},
+        **{name: file for name, (file, _) in UNREADABLE.items()},
+    }
+    folder = tmp_path_factory.mktemp("entrances")
+    broker = start_broker(folder)
+    try:
+        settings = Settings(
+            kafka=broker.address, data_dir=folder, partitions=1, import_bad_share=0.5
+        )
+        ensure_topics(settings)
+        yield Entrances(settings, folder, files)
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_entrance_takes_every_format(entrances: Entrances, name: str, entrance: str) -> None:
+    """Each item is an event of its own, with the user and the time of what it stands in."""
+    taken = entrances.take(entrance, name)
+
+    assert (taken.error, taken.rows) == ("", WRITTEN[name].rows())
+    assert taken.bad == dict(WRITTEN[name].bad)
+
+
+@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("name", SMALL)
+def test_other_datasets_are_refused_as_such(entrances: Entrances, name: str, entrance: str) -> None:
+    """A file of items or users has no events, and the sentence says what it has."""
+    taken = entrances.take(entrance, name)
+
+    said = f"{name} (MovieLens {SMALL[name].name}): {TABLES[name]}, and not interactions"
+    assert said in taken.error
+
+
+@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_have_the_same_reasons(entrances: Entrances, name: str, entrance: str) -> None:
+    """And the same lines, whoever reads."""
+    taken = entrances.take(entrance, name)
+
+    assert [row[0] for row in taken.rows] == ["u0", "u1", "u2", "u3"]
+    assert sorted(taken.bad) == ["line 2", "line 3", "line 4"]
+    for (_, why), reason in zip(sorted(taken.bad.items()), BAD[name][1], strict=True):
+        assert why.startswith(reason)
+
+
+@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_said_in_the_same_words(
+    entrances: Entrances, name: str, entrance: str
+) -> None:
+    """Of every entrance it is an error, never an empty success."""
+    taken = entrances.take(entrance, name)
+
+    assert taken.rows == []
+    if (name, entrance) == ("no-good-row", "prepare"):
+        # Its report counts reasons, and has the lines after them.
+        assert "1  TIMESTAMP: not a time  (line 2)" in taken.error
+    else:
+        assert UNREADABLE[name][1] in taken.error
+
+
+def said(path: Path, asked: Asked | None = None) -> tuple[list[PutEvents], list[str]]:
+    """The events of a file, as `replay` and `evaluate` read them, and what is wrong with others."""
+    rows = [row for _, row in read(path, now_s=NOW_S, asked=asked)]
+    good = [row for row in rows if isinstance(row, PutEvents)]
+    return good, [str(row) for row in rows if isinstance(row, InvalidEvent)]
+
+
+def told(message: PutEvents) -> tuple[str, str, str, float]:
+    """User, type, item and time of a message of one event."""
+    (event,) = message.event_list
+    assert message.user_id is not None
+    assert event.item_id is not None
+    return message.user_id, event.event_type, event.item_id, event.sent_at
+
+
+def test_sessions_of_ga4_are_kept(tmp_path: Path) -> None:
+    """Also of Parquet: its nested lists are those of JSON."""
+    for name in ("ga4", "ga4-parquet"):
+        path = tmp_path / WRITTEN[name].file
+        path.write_bytes(WRITTEN[name].content())
+        good, _ = said(path)
+        assert {message.session_id for message in good} == {f"{one.user}.17" for one in VISITS}
+
+
+def test_mind_says_what_was_shown(tmp_path: Path) -> None:
+    """The list around a click is its impression, however long; without a click there is none."""
+    many = " ".join(f"N{n}-{int(n in {150, 400})}" for n in range(100, 500))
+    (tmp_path / "behaviors.tsv").write_text(
+        mind() + f"4\tu4\t11/14/2023 10:20:00 PM\t\t{many}\n5\tu5\t11/14/2023 10:20:00 PM\t\tN1-0\n"
+    )
+
+    good, bad = said(tmp_path / "behaviors.tsv")
+
+    assert good[0].event_list[0].impression == ["N7", "N1", "N6"]
+    for message in good[-2:]:
+        event = message.event_list[0]
+        assert event.impression is not None
+        assert len(event.impression) == 25
+        assert event.item_id in event.impression
+    assert bad == ["impressions: nothing was clicked"]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"event_name": "page_view"}, "no item in it"),
+        ({"event_name": "view_item_list", "items": [{"item_id": "a"}]}, "none of them chosen"),
+        ({"event_name": "refund", "items": [{"item_id": "a"}]}, "taken back"),
+        ({"event_name": "purchase", "items": [{"item_id": "(not set)"}]}, "no item in it"),
+    ],
+)
+def test_what_is_no_event_of_an_item_is_said(
+    tmp_path: Path, record: dict[str, Any], reason: str
+) -> None:
+    """Page views, lists merely shown and returns never pass for interest in an item."""
+    whole = {"event_timestamp": "1700000000000000", "user_pseudo_id": "0.17", "items": []} | record
+    (tmp_path / "events.jsonl").write_text(json_lines([whole, *ga4_records()]))
+
+    good, bad = said(tmp_path / "events.jsonl")
+
+    assert sorted(map(told, good)) == WRITTEN["ga4"].rows()
+    assert len(bad) == 1
+    assert reason in bad[0]
+
+
+def test_any_list_becomes_rows(tmp_path: Path) -> None:
+    """A list that no format knows, named with `each`, has a row for each element."""
+    orders = [
+        {"customer": one.user, "when": one.at_s, "basket": [{"thing": item} for item in one.items]}
+        for one in ORDERS
+    ]
+    (tmp_path / "orders.json").write_text(json.dumps(orders))
+    columns = {"USER_ID": "customer", "ITEM_ID": "basket.thing", "TIMESTAMP": "when"}
+    asked = Asked(each="basket")
+    asked = Asked(each="basket", told=asked.told._replace(fields=columns, event_type="purchase"))
+
+    good, bad = said(tmp_path / "orders.json", asked)
+
+    assert (sorted(map(told, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
+
+
+def test_every_format_is_documented_and_tried() -> None:
+    """The one table has a row for each format that is known, and each has a small file here."""
+    text = (ROOT / "docs" / "formats.md").read_text()
+    rows = re.findall(r"^\| `([a-z0-9][a-z0-9-]*)` \|", text, re.MULTILINE)
+
+    assert sorted(rows) == sorted(each.name for each in FORMATS)
+    assert {*rows} <= {*WRITTEN, *SMALL}
