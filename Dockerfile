@@ -11,8 +11,9 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --frozen --no-dev --no-install-project
-COPY README.md LICENSE cli.py ./
+COPY README.md LICENSE ./
 COPY api api
+COPY cli cli
 COPY models models
 COPY ops ops
 COPY streams streams

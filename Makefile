@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUNS := $(VENV)/.runs
 EVENTS ?= ../shared/data/serenade-toy/events.csv.gz
-SOURCES := api cli.py models ops streams
+SOURCES := api cli models ops streams
 
 # The first Python of a version that River and Faust have wheels for, and that really runs: a name
 # on the PATH may be a shim for a version that is not installed.

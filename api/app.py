@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.dependencies import Kafka, Looking, Services, gated
+from api.dependencies import EventPublisher, GatedPublisher, Looking, Services
 from api.docs_page import serve_reference
 from api.fast_path import Front, allowed, is_below
 from api.impressions import Impressions
@@ -59,7 +59,11 @@ PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(
-    settings: Settings, store: Store, kafka: Kafka, *, clock: Callable[[], float] = time.time
+    settings: Settings,
+    store: Store,
+    publisher: EventPublisher,
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The application; connects to nothing before its first request."""
     tenants = Tenants(store.redis, settings)
@@ -68,10 +72,10 @@ def create_app(
         store=store,
         recommender=tenants.recommender(settings.group),
         tenants=tenants,
-        kafka=gated(kafka, Gate(settings.max_publishing, "events", "Kafka")),
+        publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
         answering=Gate(settings.max_answering, "answers", "Redis"),
-        readiness=Looking(kafka, store),
-        effects=Effects(store, kafka.incarnations, most=settings.after_max_waiting),
+        readiness=Looking(publisher, store),
+        effects=Effects(store, publisher.incarnations, most=settings.after_max_waiting),
         impressions=Impressions(clock),
         clock=clock,
         new_id=_ids().__next__,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import Counter
 from starlette.types import Receive
 
 from api.impressions import Impressions
 from api.query_params import Waiting
-from api.read_your_writes import Effects, LoadIncarnations
+from api.read_your_writes import Effects
 from api.server.admission import Gate
 from api.shadow_comparison import Shadow
 from models.errors import Unavailable
@@ -25,6 +26,7 @@ from models.settings import Settings
 from models.state.memory import risks, shortages
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
+from models.tokens import TopicKind
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
 
@@ -35,35 +37,59 @@ def _answers(recipe: str, level: str) -> Counter:
     return ANSWERS.labels(recipe, level)
 
 
-@dataclass(frozen=True)
-class Kafka:
-    """What the API needs of Kafka, without knowing it.
+class EventPublisher(Protocol):
+    """What the API needs of Kafka; `streams.kafka.publisher` implements it."""
 
-    Attributes
-    ----------
-    publish
-        Sends a valid message; gives its token once Kafka has acknowledged, or raises `Unavailable`.
-    put
-        Sends metadata, by kind (``items`` or ``users``), group, and id and properties of each
-        record, None to remove it; gives its token once Kafka has acknowledged all of it, or raises
-        `Unavailable`.
-    incarnations
-        The incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``.
-    missing
-        What is not as it must be, in words; empty when all is well.
-    """
+    def publish(self, message: PutEvents | Erasure, /) -> Awaitable[str]:
+        """Send a valid message, and give its token once Kafka has acknowledged it.
 
-    publish: Callable[[PutEvents | Erasure], Awaitable[str]]
-    put: Callable[[Kind, str, Sequence[tuple[str, Properties | None]]], Awaitable[str]]
-    incarnations: LoadIncarnations
-    missing: Callable[[], Awaitable[list[str]]]
+        Raises
+        ------
+        Unavailable
+            Kafka did not acknowledge it in time; `Overloaded` if too much waits for that already.
+        """
+
+    def put(
+        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]], /
+    ) -> Awaitable[str]:
+        """Send metadata, and give its token once Kafka has acknowledged all of it.
+
+        Of each record the id and properties, None to remove it; raises as `publish` does.
+        """
+
+    def incarnations(self) -> Awaitable[Mapping[TopicKind, str]]:
+        """Give the incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``."""
+
+    def missing(self) -> Awaitable[list[str]]:
+        """Tell why nothing can be sent, in words; empty when all is well."""
+
+
+class GatedPublisher:
+    """A publisher for no more requests at once than a gate lets in."""
+
+    def __init__(self, publisher: EventPublisher, gate: Gate) -> None:
+        self._publisher, self._gate = publisher, gate
+        self.incarnations = publisher.incarnations
+        self.missing = publisher.missing
+
+    async def publish(self, message: PutEvents | Erasure, /) -> str:
+        """Publish, or raise `Overloaded` at once."""
+        with self._gate:
+            return await self._publisher.publish(message)
+
+    async def put(
+        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]], /
+    ) -> str:
+        """Put, or raise `Overloaded` at once."""
+        with self._gate:
+            return await self._publisher.put(kind, group, records)
 
 
 class Looking:
     """Looks whether Kafka and Redis can be used: once for all who ask at the same time."""
 
-    def __init__(self, kafka: Kafka, store: Store) -> None:
-        self._kafka = kafka
+    def __init__(self, publisher: EventPublisher, store: Store) -> None:
+        self._publisher = publisher
         self._store = store
         self._looking: asyncio.Task[tuple[list[str], list[str]]] | None = None
 
@@ -74,27 +100,13 @@ class Looking:
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> tuple[list[str], list[str]]:
-        missing = list(await self._kafka.missing())
+        missing = list(await self._publisher.missing())
         try:
             await self._store.ping()
             memory = await self._store.memory()
         except (Unavailable, *AWAY_ERRORS):
             return [*missing, "redis"], []
         return [*missing, *(f"redis: {text}" for text in shortages(memory))], risks(memory)
-
-
-def gated(kafka: Kafka, gate: Gate) -> Kafka:
-    """Kafka for no more requests at once than the gate lets in."""
-
-    async def publish(message: PutEvents | Erasure) -> str:
-        with gate:
-            return await kafka.publish(message)
-
-    async def put(kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]) -> str:
-        with gate:
-            return await kafka.put(kind, group, records)
-
-    return replace(kafka, publish=publish, put=put)
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class Services:
     store: Store
     recommender: Recommender
     tenants: Tenants
-    kafka: Kafka
+    publisher: EventPublisher
     answering: Gate
     readiness: Looking
     effects: Effects

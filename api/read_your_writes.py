@@ -17,7 +17,7 @@ from starlette.types import Receive
 
 from models.errors import TooManyWaiting, Unavailable
 from models.state.store import Store
-from models.tokens import Kind, Position, parse_token, short_incarnation
+from models.tokens import Position, TopicKind, parse_token, short_incarnation
 
 POLL_S = 0.002
 """Shortest pause between two looks at the watermarks."""
@@ -42,7 +42,7 @@ PATIENCE_S = 0.5
 
 WAITING = Gauge("recommender_after_waiting", "Requests that wait for events to take effect")
 
-LoadIncarnations = Callable[[], Awaitable[Mapping[Kind, str]]]
+LoadIncarnations = Callable[[], Awaitable[Mapping[TopicKind, str]]]
 """The incarnation of each topic, by kind: clicks, purchases, items and users."""
 
 
@@ -177,8 +177,8 @@ class _Topics:
 
     def __init__(self, load: LoadIncarnations) -> None:
         self._load = load
-        self._known: Mapping[Kind, str] = {}
-        self._short: Mapping[Kind, str] = {}
+        self._known: Mapping[TopicKind, str] = {}
+        self._short: Mapping[TopicKind, str] = {}
         self._known_s = float("-inf")
         self._tried_s = float("-inf")
         self.asking: asyncio.Task[None] | None = None

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from models.errors import InvalidToken
 
-Kind = Literal["clicks", "purchases", "items", "users"]
+TopicKind = Literal["clicks", "purchases", "items", "users"]
 """Which of the topics; the attribute of that name in `streams.kafka.topics.Topics`."""
 
 MAX_TOKEN_CHARACTERS = 420
@@ -24,7 +24,7 @@ MAX_PARTS = 10
 MAX_PARTITION = 2**31 - 1
 MAX_OFFSET = 2**63 - 1
 
-_KINDS: dict[str, Kind] = {"c": "clicks", "p": "purchases", "i": "items", "u": "users"}
+_KINDS: dict[str, TopicKind] = {"c": "clicks", "p": "purchases", "i": "items", "u": "users"}
 _NUMBER = r"0|[1-9][0-9]*"
 _PART = re.compile(rf"([cpiu])({_NUMBER})-({_NUMBER})(?:-([0-9a-f]{{8}}))?")
 
@@ -38,7 +38,7 @@ class Position(NamedTuple):
         As `short_incarnation` gives it; empty in a token that names none.
     """
 
-    kind: Kind
+    kind: TopicKind
     partition: int
     offset: int
     incarnation: str = ""
@@ -56,7 +56,7 @@ class Published(NamedTuple):
     topic: str
     partition: int
     offset: int
-    kind: Kind
+    kind: TopicKind
     incarnation: str = ""
 
 
@@ -84,7 +84,7 @@ class Receipt:
 
         It names the last message of each partition: those before it take effect first.
         """
-        last: dict[tuple[Kind, int, str], int] = {}
+        last: dict[tuple[TopicKind, int, str], int] = {}
         for one in self.published:
             if one.offset >= 0:
                 place = (one.kind, one.partition, one.incarnation)

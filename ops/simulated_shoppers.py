@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from models.errors import Unavailable
-from models.tokens import Kind, parse_token
+from models.tokens import TopicKind, parse_token
 
 TIMEOUT_S = 10.0
 EFFECT_S = 60.0
@@ -164,7 +164,7 @@ def warm_up(
     """Send sessions of the last hour, and wait until all are in effect; gives how many events."""
     chance = random.Random(seed)
     sent, number = 0, 0
-    newest: dict[tuple[Kind, int], str] = {}
+    newest: dict[tuple[TopicKind, int], str] = {}
     with Client(api_url) as client:
         while sent < events:
             number += 1

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,8 @@ import httptools
 import uvicorn
 
 from api.app import create_app
-from api.dependencies import Kafka
+from api.dependencies import EventPublisher
+from api.read_your_writes import LoadIncarnations
 from api.server.uvicorn_protocol import server_options
 from models.settings import Settings
 from models.state.store import Store, connect
@@ -23,6 +24,16 @@ from ops.embedded_servers import start_redis
 from tests.servers import own_port
 
 PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class PlayedPublisher:
+    """A publisher of which a test says what each method does."""
+
+    publish: Callable[..., Awaitable[str]]
+    put: Callable[..., Awaitable[str]]
+    incarnations: LoadIncarnations
+    missing: Callable[[], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def api(directory: Path, *, kafka: Kafka | None = None, **settings: Any) -> Iterator[Api]:
+def api(directory: Path, *, kafka: EventPublisher | None = None, **settings: Any) -> Iterator[Api]:
     """The API on a port of its own."""
     redis = start_redis(directory)
     try:
@@ -153,7 +164,7 @@ def api(directory: Path, *, kafka: Kafka | None = None, **settings: Any) -> Iter
 
 
 @contextlib.contextmanager
-def served(settings: Settings, kafka: Kafka | None = None) -> Iterator[Api]:
+def served(settings: Settings, kafka: EventPublisher | None = None) -> Iterator[Api]:
     """The API as the settings say, of which Redis must run."""
     app = create_app(settings, Store(connect(settings.redis), settings), kafka or willing())
     server = uvicorn.Server(uvicorn.Config(app, **server_options(settings)))
@@ -167,7 +178,7 @@ def served(settings: Settings, kafka: Kafka | None = None) -> Iterator[Api]:
         thread.join()
 
 
-def willing(**overridden: Any) -> Kafka:
+def willing(**overridden: Any) -> EventPublisher:
     """A Kafka that takes everything at once."""
 
     async def taken(*_: object) -> str:
@@ -185,4 +196,4 @@ def willing(**overridden: Any) -> Kafka:
         "incarnations": incarnations,
         "missing": missing,
     }
-    return Kafka(**(made | overridden))
+    return PlayedPublisher(**(made | overridden))

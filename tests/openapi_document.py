@@ -11,11 +11,11 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from api.app import create_app
-from api.dependencies import Kafka
 from api.fast_path import Front
 from models.settings import Settings
 from models.state.store import Store, connect
-from models.tokens import Kind
+from models.tokens import TopicKind
+from tests.api_server import PlayedPublisher
 
 
 @cache
@@ -25,7 +25,7 @@ def application() -> Front:
     async def nothing(*_: object) -> str:
         raise AssertionError
 
-    async def empty() -> dict[Kind, str]:
+    async def empty() -> dict[TopicKind, str]:
         return {}
 
     async def none() -> list[str]:
@@ -33,7 +33,7 @@ def application() -> Front:
 
     settings = Settings(redis="redis://127.0.0.1:1")
     store = Store(connect(settings.redis), settings)
-    made = create_app(settings, store, Kafka(nothing, nothing, empty, none))
+    made = create_app(settings, store, PlayedPublisher(nothing, nothing, empty, none))
     assert isinstance(made, Front)
     return made
 

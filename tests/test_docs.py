@@ -11,12 +11,12 @@ import click
 import pytest
 
 from api.app import create_app
-from api.dependencies import Kafka
 from cli import main
 from models.settings import Settings
 from models.state.store import Store, connect
-from models.tokens import Kind
+from models.tokens import TopicKind
 from ops.settings_table import settings_table
+from tests.api_server import PlayedPublisher
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,7 +44,7 @@ def test_routes_and_errors_are_documented() -> None:
     async def nothing(*_: object) -> str:
         return ""
 
-    async def empty() -> dict[Kind, str]:
+    async def empty() -> dict[TopicKind, str]:
         return {}
 
     async def none() -> list[str]:
@@ -52,12 +52,12 @@ def test_routes_and_errors_are_documented() -> None:
 
     settings = Settings()
     store = Store(connect("redis://localhost"), settings)
-    app = create_app(settings, store, Kafka(nothing, nothing, empty, none))
+    app = create_app(settings, store, PlayedPublisher(nothing, nothing, empty, none))
     for path, methods in app.openapi()["paths"].items():
         assert path in README or path.split("/{")[0] in README
         for method in methods.values():
             assert "default" in method["responses"]
-    source = "".join(path.read_text() for path in (ROOT / "api").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "api").rglob("*.py"))
     for kind in set(re.findall(r'[45]\d{2}, "([a-z_]+)"', source)):
         assert f"`{kind}`" in README
 

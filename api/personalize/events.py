@@ -27,7 +27,7 @@ async def put_events(context: Context, request: dict[str, Any]) -> dict[str, Any
         raise InvalidInput(f"no event tracker has the tracking id {request['trackingId']!r}")
     try:
         message = events.parse(_encode(request), now_s=now_s, future_limit_s=limit_s)
-        await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
+        await services.publisher.publish(msgspec.structs.replace(message, accepted_at=now_s))
     except InvalidEvent as error:
         raise InvalidInput(str(error)) from error
     return {}
@@ -58,7 +58,7 @@ async def _put(
             put.append((record[id_name], dict(checked(kind, record[id_name], properties))))
         except InvalidRecord as error:
             raise InvalidInput(f"{error} - at {path}") from error
-    await context.services.kafka.put(kind, group, put)
+    await context.services.publisher.put(kind, group, put)
 
 
 async def _group_of(context: Context, kind: Kind, arn: str) -> str:

@@ -144,5 +144,5 @@ async def _put(request: Request, kind: Kind, records: list[tuple[str, Properties
             checked(kind, name, properties)
         except InvalidRecord as error:
             raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
-    after = await services.kafka.put(kind, services.settings.group, records)
+    after = await services.publisher.put(kind, services.settings.group, records)
     return json_response(AcceptedRecords(len(records), after), 202)

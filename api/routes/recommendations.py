@@ -196,7 +196,7 @@ async def put_events(request: Request) -> Response:
     tracking_id = message.tracking_id
     if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
         raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
-    after = await services.kafka.publish(msgspec.structs.replace(message, accepted_at=now_s))
+    after = await services.publisher.publish(msgspec.structs.replace(message, accepted_at=now_s))
     event_ids = [event.event_id for event in message.event_list if event.event_id is not None]
     return json_response(Accepted(len(event_ids), event_ids, after), 202)
 
@@ -222,7 +222,9 @@ async def erase(
     services: Services = request.app.state.services
     now_s = services.clock()
     held = await services.store.held_of(user_id, now_s=now_s)
-    after = await services.kafka.publish(events.Erasure(services.settings.group, user_id, now_s))
+    after = await services.publisher.publish(
+        events.Erasure(services.settings.group, user_id, now_s)
+    )
     try:
         is_done = await services.effects.reached(after, wait_s=services.settings.after_timeout_s)
     except (TooManyWaiting, Unavailable, *AWAY_ERRORS):

@@ -22,7 +22,7 @@ from models.events import PutEvents, parse, tracking_id_of
 from models.metadata_records import Kind as RecordKind
 from models.personalize.dataset_rows import together
 from models.personalize.dataset_schemas import contextual, parse_schema
-from models.tokens import Kind, Receipt
+from models.tokens import Receipt, TopicKind
 from streams.jobs.dataset_files import Row
 from streams.jobs.import_rows import Good, Source, Survey, opened, said
 from streams.jobs.job import Outcome, Work
@@ -42,7 +42,7 @@ LOG_EVERY = 50_000
 
 EVENTS_A_MESSAGE = 10
 
-KINDS: dict[str, tuple[Kind, ...]] = {
+KINDS: dict[str, tuple[TopicKind, ...]] = {
     "INTERACTIONS": ("clicks", "purchases"),
     "ITEMS": ("items",),
     "USERS": ("users",),

@@ -10,7 +10,7 @@ from models.errors import InvalidEvent
 from models.events import parse, tracking_id_of
 from models.settings import Settings
 from models.state.store import Store
-from models.tokens import Kind, Receipt
+from models.tokens import Receipt, TopicKind
 from streams.kafka.end_offsets import end_offsets
 from streams.kafka.offset_ranges import messages
 from streams.kafka.topics import Topics, topic_ids
@@ -22,7 +22,7 @@ Ends = dict[str, int]
 """The offset after the last message, by kind and partition: `clicks/0`."""
 
 
-def ends_now(settings: Settings, kinds: Iterable[Kind]) -> Ends:
+def ends_now(settings: Settings, kinds: Iterable[TopicKind]) -> Ends:
     """Where the topics of these kinds end; blocking."""
     topics = Topics.of(settings)
     kind_of = {getattr(topics, kind): kind for kind in kinds}

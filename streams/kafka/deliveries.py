@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from models.tokens import Kind, Published, Receipt
+from models.tokens import Published, Receipt, TopicKind
 
 
 class Message(NamedTuple):
     """One Kafka message to be; without a value, the removal of what has its key."""
 
-    kind: Kind
+    kind: TopicKind
     topic: str
     key: bytes
     value: bytes | None
@@ -33,7 +33,7 @@ class Delivery:
         Of the topics, by kind, as they were known before the messages were sent.
     """
 
-    def __init__(self, messages: Sequence[Message], incarnations: Mapping[Kind, str]) -> None:
+    def __init__(self, messages: Sequence[Message], incarnations: Mapping[TopicKind, str]) -> None:
         self.messages = messages
         self.incarnations = {one.kind: incarnations[one.kind] for one in messages}
         self.deadline_s = math.inf

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 
 from models.errors import Unavailable
 from models.settings import Settings
-from models.tokens import Kind
+from models.tokens import TopicKind
 from streams.kafka.connection import connect, missing_topics, unavailable
 
 RECHECK_S = 1.0
@@ -32,7 +32,7 @@ RETRY_S = 0.25
 TIMEOUT_S = 2.0
 """Longest wait for one answer."""
 
-Found = Mapping[Kind, str]
+Found = Mapping[TopicKind, str]
 
 
 class Incarnations:
@@ -49,7 +49,7 @@ class Incarnations:
         From the constructor, when Kafka does not answer in time or lacks one of the topics.
     """
 
-    def __init__(self, settings: Settings, topics: Mapping[Kind, str]) -> None:
+    def __init__(self, settings: Settings, topics: Mapping[TopicKind, str]) -> None:
         self._settings = settings
         self._topics = dict(topics)
         self._timeout_s = min(TIMEOUT_S, settings.publish_timeout_s)
@@ -57,7 +57,7 @@ class Incarnations:
             KafkaAdminClient, settings, request_timeout_ms=round(1000 * self._timeout_s)
         )
         self._cluster = ""
-        self._known: dict[Kind, str] = {}
+        self._known: dict[TopicKind, str] = {}
         try:
             self._look(self._topics)
         except Unavailable:
@@ -65,7 +65,7 @@ class Incarnations:
             raise
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._wanted: set[Kind] = set()
+        self._wanted: set[TopicKind] = set()
         self._next = _future()
         self._thread = threading.Thread(target=self._run, name="topic-incarnations", daemon=True)
         self._thread.start()
@@ -75,7 +75,7 @@ class Incarnations:
         """The newest answer: `<cluster id>/<topic id>` by kind."""
         return self._known
 
-    def ask(self, kinds: Iterable[Kind] | None = None) -> Future[Found]:
+    def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[Found]:
         """The answer to a question that is asked from now on; of these kinds, or of all.
 
         Ends with `Unavailable` where Kafka does not answer in time.
@@ -114,7 +114,7 @@ class Incarnations:
                 self._closing.wait(PAUSE * (time.monotonic() - started_s))
         self._next.set_exception(unavailable(self._settings, KafkaError("not connected")))
 
-    def _look(self, kinds: Iterable[Kind]) -> None:
+    def _look(self, kinds: Iterable[TopicKind]) -> None:
         names = {self._topics[kind]: kind for kind in kinds}
         try:
             ids = {

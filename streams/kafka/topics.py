@@ -18,7 +18,7 @@ from kafka.errors import (
 
 from models.errors import TopicMismatch
 from models.settings import Settings
-from models.tokens import Kind
+from models.tokens import TopicKind
 from streams.kafka.connection import connect, missing_topics, unavailable
 
 
@@ -73,7 +73,7 @@ class Topics:
         return f"{self.prefix}users"
 
     @property
-    def of_tokens(self) -> dict[Kind, str]:
+    def of_tokens(self) -> dict[TopicKind, str]:
         """The topics that a token may name, by kind."""
         return {
             "clicks": self.clicks,

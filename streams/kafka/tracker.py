@@ -32,7 +32,7 @@ from models.metadata_records import Kind as RecordKind
 from models.metadata_records import Properties, Record, checked, encode_record
 from models.running_servers import located
 from models.settings import Settings
-from models.tokens import Kind, Published, Receipt
+from models.tokens import Published, Receipt, TopicKind
 from streams.kafka.acknowledged import Acknowledged
 from streams.kafka.connection import start_producer, stop_producer, unavailable
 from streams.kafka.deliveries import Delivery, Message
@@ -302,7 +302,7 @@ class Tracker:
 
     def _split(self, message: PutEvents) -> list[Message]:
         """The message's events by topic, in order, encoded."""
-        by_kind: dict[Kind, list[Event]] = {}
+        by_kind: dict[TopicKind, list[Event]] = {}
         for event in message.event_list:
             is_purchase = event.event_type.lower() in self._settings.purchase_types
             by_kind.setdefault("purchases" if is_purchase else "clicks", []).append(event)

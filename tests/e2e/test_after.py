@@ -21,13 +21,13 @@ from models.errors import TooManyWaiting, Unavailable
 from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store, connect
-from models.tokens import Kind, Published, Receipt
+from models.tokens import Published, Receipt, TopicKind
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics
 from tests.servers import own_port
 from tests.stack import Redis, Servers, Stack, new_stack
 
-KINDS: tuple[Kind, ...] = ("clicks", "purchases", "items", "users")
+KINDS: tuple[TopicKind, ...] = ("clicks", "purchases", "items", "users")
 NEVER = 10**9
 _groups = itertools.count()
 
@@ -56,7 +56,7 @@ class Topics:
         self.is_away = False
         self.asked = 0
 
-    async def load(self) -> Mapping[Kind, str]:
+    async def load(self) -> Mapping[TopicKind, str]:
         """What Kafka says."""
         self.asked += 1
         if self.is_away:

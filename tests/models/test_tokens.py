@@ -14,15 +14,15 @@ from models.tokens import (
     MAX_PARTITION,
     MAX_PARTS,
     MAX_TOKEN_CHARACTERS,
-    Kind,
     Position,
     Published,
     Receipt,
+    TopicKind,
     parse_token,
     short_incarnation,
 )
 
-KINDS: st.SearchStrategy[Kind] = st.sampled_from(("clicks", "purchases", "items", "users"))
+KINDS: st.SearchStrategy[TopicKind] = st.sampled_from(("clicks", "purchases", "items", "users"))
 PUBLISHED = st.builds(
     Published,
     topic=st.just("any"),

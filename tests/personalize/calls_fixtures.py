@@ -20,9 +20,9 @@ from botocore.parsers import create_parser
 from api.app import create_app
 from api.personalize.service_model import described
 from api.server.uvicorn_protocol import server_options
-from cli import _kafka_for_api
 from models.settings import Settings
 from models.state.store import Store, connect
+from streams.kafka.publisher import Publisher
 
 ACCOUNT = "arn:aws:personalize:us-east-1:000000000000"
 CREDENTIALS = {"aws_access_key_id": "an-id", "aws_secret_access_key": "a-secret"}
@@ -65,8 +65,8 @@ def check_answer(operation: str, body: bytes) -> None:
 @contextlib.contextmanager
 def serving(settings: Settings, **options: Any) -> Iterator[str]:
     """Address of an API in this process, on a port of its own."""
-    with _kafka_for_api(settings) as kafka:
-        app = create_app(settings, Store(connect(settings.redis), settings), kafka, **options)
+    with contextlib.closing(Publisher(settings)) as publisher:
+        app = create_app(settings, Store(connect(settings.redis), settings), publisher, **options)
         config = uvicorn.Config(app, **server_options(settings))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.dependencies import Kafka, Looking, Services
+from api.dependencies import Looking, Services
 from api.impressions import Impressions
 from api.personalize.context import Context
 from api.personalize.control.operations import OPERATIONS
@@ -20,6 +20,7 @@ from models.personalize.registry import Resources
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.store import Store, connect
+from tests.api_server import PlayedPublisher
 
 NOW = 1_795_000_000.0
 ROLE = "arn:aws:iam::000000000000:role/reader"
@@ -139,15 +140,15 @@ def control_of(redis_url: str, **settings: Any) -> Control:
     async def nothing(*_: Any) -> Any:
         raise AssertionError("the control plane sends no events")
 
-    kafka = Kafka(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
+    publisher = PlayedPublisher(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
     services = Services(
         settings=made,
         store=store,
         recommender=tenants.recommender(made.group),
         tenants=tenants,
-        kafka=kafka,
+        publisher=publisher,
         answering=Gate(made.max_answering, "answers", "Redis"),
-        readiness=Looking(kafka, store),
+        readiness=Looking(publisher, store),
         effects=Effects(store, nothing, most=10),
         impressions=Impressions(time.time),
         clock=lambda: control.now_s,

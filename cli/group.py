@@ -1,0 +1,51 @@
+"""The group that every command joins, and how all of them speak and fail."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from pydantic import ValidationError
+
+from models.environment import variable
+from models.errors import RecommenderError
+from models.secrets import redact_output
+
+
+class Commands(click.Group):
+    """Commands whose expected errors are one line on stderr, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was asked for; no secret gets into what it prints."""
+        redact_output()
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            problems = "; ".join(
+                ": ".join([variable(str(e["loc"][0])), *map(str, e["loc"][1:]), e["msg"]])
+                for e in error.errors()
+            )
+            raise click.ClickException(problems) from error
+        except RecommenderError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streaming-recommender")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """A recommender that learns from every event as it happens.
+
+    Settings are RECOMMENDER_* environment variables; see the README.
+    """
+    from ops.logs import DEFAULT, LEVELS, configure
+
+    # A level that there is not is an error of the command, with those of other settings.
+    asked = os.environ.get("RECOMMENDER_LOG_LEVEL", "").lower()
+    level = next((one for one in LEVELS if one == asked), DEFAULT)
+    configure(context.invoked_subcommand or "recommender", level)
+
+
+def say(line: str) -> None:
+    """Print a line about the work to stderr, where it does not mix with results."""
+    click.echo(line, err=True)

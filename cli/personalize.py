@@ -1,0 +1,199 @@
+"""Commands for Amazon Personalize: prepare data, provision resources, run batches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.group import main, say
+from cli.reading_options import asked_of, reading_options
+from cli.servers import located_settings, reachable_settings, serve_metrics
+from models.settings import Settings
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target", required=False)
+@click.option(
+    "--dataset",
+    "kind",
+    type=click.Choice(["interactions", "items", "users"]),
+    default="interactions",
+    show_default=True,
+)
+@reading_options
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
+@click.option("--where", default="", metavar="CONDITION", help='Only such rows: "rating >= 3.5".')
+@click.option("--scale-values", is_flag=True, help="Move EVENT_VALUE to 0 to 1.")
+@click.option("--strict/--relaxed", default=True, help="Refuse too few interactions, or note it.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: ANN401
+    """Make what Amazon Personalize imports of SOURCE, and put it into the folder TARGET.
+
+    SOURCE is a file or a folder, TARGET a folder: s3://bucket/key, or a path. Without TARGET, the
+    source is only checked. Exit code 3: it breaks rules of an import, and nothing was written.
+    """
+    import signal
+
+    import msgspec
+    from tqdm import tqdm
+
+    from streams.preparation.prepare import Options
+    from streams.preparation.prepare import prepare as make
+    from streams.preparation.report import as_text
+
+    # Stopped either way, it takes its temporary files along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    wanted = Options(
+        kind=options["kind"],
+        asked=asked_of(options, options["keep"], options["drop"]),
+        where=options["where"],
+        is_strict=options["strict"],
+        scales_values=options["scale_values"],
+    )
+    shown = "{desc} {percentage:3.0f} %|{bar}| {elapsed}"
+    with tqdm(total=100, disable=None, leave=False, bar_format=shown) as bar:
+
+        def progress(doing: str, share: float) -> None:
+            bar.set_description_str(doing, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        try:
+            report = make(source, target, Settings(), wanted, now_s=time.time(), progress=progress)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    click.echo(msgspec.json.encode(report).decode() if options["as_json"] else as_text(report))
+    if report.problems:
+        sys.exit(3)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--plan", "only_plan", is_flag=True, help="Only show what exists and what is to do.")
+@click.option("--policies", is_flag=True, help="Only print the IAM policy documents.")
+@click.option("--destroy", is_flag=True, help="Remove everything that FILE names.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def provision(
+    file: Path,
+    only_plan: bool,
+    policies: bool,
+    destroy: bool,
+    yes: bool,
+    timeout_s: float | None,
+    as_json: bool,
+) -> None:
+    """Make everything at Amazon Personalize that FILE declares, and wait until it is ready.
+
+    What is there stays; an interrupted run goes on where it stopped.
+    """
+    import msgspec
+
+    from streams.provisioning import apply as made
+    from streams.provisioning.declaration import read_declaration
+    from streams.provisioning.iam_policies import policies as documents
+
+    declaration, settings = read_declaration(file), Settings()
+    if policies:
+        click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
+        return
+    world = made.world_of(declaration, settings)
+    pieces = made.pieces_of(world, settings)
+    planned = made.plan(world, pieces)
+    if only_plan and as_json:
+        click.echo(msgspec.json.encode(planned).decode())
+        return
+    click.echo(made.as_text(planned, is_removed=destroy), err=not only_plan)
+    if only_plan:
+        return
+    if not yes:
+        click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
+    pace = made.Pace(
+        timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
+        say=lambda label, status: say(f"{label}: {status}"),
+    )
+    try:
+        done = (made.destroy if destroy else made.run)(world, pieces, pace)
+    except KeyboardInterrupt:
+        say("interrupted: run the same command again to go on")
+        sys.exit(130)
+    click.echo(msgspec.json.encode(done).decode() if as_json else made.as_lines(done))
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--cron", help='Go on, and run whenever it is time, in UTC: "0 3 * * *".')
+@click.option("--history", is_flag=True, help="Only show the runs so far.")
+@click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def batch(
+    file: Path, cron: str | None, history: bool, timeout_s: float | None, as_json: bool
+) -> None:
+    """Import new data, train a version and infer for many users, as [batch] of FILE says."""
+    import signal
+
+    import msgspec
+
+    from models.personalize import pipeline_runs
+    from models.state.store import connect
+    from streams.provisioning import batch_pipeline
+    from streams.provisioning.apply import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
+    from streams.provisioning.declaration import read_declaration
+
+    # Stopped either way, a run is remembered and lets the next begin.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Where Kafka is away, the run fails in the step that needs it, and the history says so.
+    declaration, settings = read_declaration(file), reachable_settings(needs_kafka=False)
+    pace = Pace(
+        timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
+        say=lambda label, status: say(f"{label}: {status}"),
+    )
+
+    def show(run: pipeline_runs.Run) -> None:
+        text = f"{run.id}  {run.outcome}  {run.step}  {run.reason or run.output}"
+        click.echo(msgspec.json.encode(run).decode() if as_json else text)
+
+    async def once(now_s: float) -> pipeline_runs.Run | None:
+        world = world_of(declaration, settings)
+        async with connect(settings.redis) as client:
+            run = await batch_pipeline.run_once(
+                world,
+                pieces_of(world, settings),
+                client,
+                pace,
+                run_id=batch_pipeline.run_id_of(now_s),
+            )
+        if run is None:
+            say("another run is under way")
+        else:
+            show(run)
+        return run
+
+    async def scheduled(cron: str) -> None:
+        async with connect(settings.redis) as client:
+            await batch_pipeline.recall(client, declaration.group)
+        await batch_pipeline.on_schedule(cron, once)
+
+    async def past() -> list[pipeline_runs.Run]:
+        async with connect(settings.redis) as client:
+            return await pipeline_runs.history(client, declaration.group)
+
+    if history:
+        for run in asyncio.run(past()):
+            show(run)
+    elif cron:
+        serve_metrics(located_settings())
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(scheduled(cron))
+    else:
+        done = asyncio.run(once(time.time()))
+        if done is None or done.outcome != "succeeded":
+            sys.exit(1)

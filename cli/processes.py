@@ -1,0 +1,189 @@
+"""Commands that run the service: everything together, or one process of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from models.code_cache import compile_once
+from models.errors import Unavailable
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from ops.stack import Messages
+
+from cli.group import main, say
+from cli.servers import (
+    check_port_is_free,
+    check_servers,
+    located_settings,
+    reachable_settings,
+    report_ready,
+    serve_metrics,
+    wait_for_servers,
+    warn_of_memory,
+)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
+def up(port: int | None, workers: int) -> None:
+    """Run everything: embedded broker and Redis unless configured, workers, API."""
+    settings = Settings() if port is None else Settings(port=port)
+    check_servers(settings)
+    compile_once(say)
+
+    from ops.stack import running
+    from streams.kafka.topics import ensure_topics
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(
+            settings,
+            say=say,
+            make_topics=ensure_topics,
+            messages=messages_of_broker(),
+            workers=workers,
+        ) as stack,
+    ):
+        say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
+        warn_of_memory(stack.settings)
+        stack.supervisor.run()
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@click.option("--once", is_flag=True, help="Show the proof, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="The proof as one JSON object.")
+def demo(port: int | None, once: bool, as_json: bool) -> None:
+    """Run everything with simulated shoppers, and show a click change an answer."""
+    from models.running_servers import DEMO
+    from ops import demo as shown
+    from ops.stack import running
+    from streams.kafka.topics import ensure_topics
+
+    settings = Settings() if port is None else Settings(port=port)
+    update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
+    settings = settings.model_copy(update=update)
+    check_servers(settings)
+    compile_once(say)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(
+            settings,
+            say=say,
+            make_topics=ensure_topics,
+            messages=messages_of_broker(),
+            is_fresh=True,
+        ) as stack,
+    ):
+        shown.show(stack, once=once, as_json=as_json, say=say, write=click.echo)
+    # Its shoppers are made up: only where it failed do its logs stay.
+    shutil.rmtree(settings.data_dir)
+    with contextlib.suppress(OSError):
+        settings.data_dir.parent.rmdir()
+
+
+@main.command()
+def api() -> None:
+    """Answer over HTTP."""
+    settings = located_settings()
+    check_port_is_free(settings.host, settings.port, "RECOMMENDER_PORT")
+    try:
+        check_servers(settings)
+    except Unavailable as error:
+        # It answers what it can meanwhile; `/readyz` says when that is all.
+        say(f"not ready yet: {error}")
+    warn_of_memory(settings)
+    compile_once(say)
+
+    import uvicorn
+
+    from api.app import create_app
+    from api.server.connections import allow_connections
+    from api.server.uvicorn_protocol import server_options
+    from models.state.store import Store, connect
+    from streams.kafka.publisher import Publisher
+
+    allow_connections(settings.max_connections)
+    with contextlib.closing(Publisher(settings)) as publisher:
+        app = create_app(settings, Store(connect(settings.redis), settings), publisher)
+        uvicorn.run(app, **server_options(settings))
+
+
+@main.command()
+def worker() -> None:
+    """Bring events into effect and learn the ranking."""
+    settings = warn_of_memory(wait_for_servers(serve_metrics(located_settings())))
+    compile_once(say)
+
+    from streams.agents.worker import worker_app
+    from streams.kafka.faust_app import run
+
+    run(worker_app(settings, ready=report_ready))
+
+
+@main.command()
+def jobs() -> None:
+    """Run imports, solution versions, batch jobs and deletions as they are asked for."""
+    settings = wait_for_servers(serve_metrics(located_settings()))
+    compile_once(say)
+
+    from streams.jobs.runner import run
+
+    run(settings, ready=report_ready)
+
+
+@main.command()
+def forward() -> None:
+    """Forward every event to Amazon Personalize."""
+    settings = wait_for_servers(serve_metrics(located_settings()))
+    compile_once(say)
+
+    from streams.forwarding.forwarder import forward_app
+    from streams.kafka.faust_app import run
+
+    run(forward_app(settings))
+
+
+@main.command()
+def topics() -> None:
+    """Make the topics that do not exist yet."""
+    from streams.kafka.topics import ensure_topics
+
+    made = ensure_topics(reachable_settings(needs_redis=False))
+    click.echo(f"made {', '.join(made)}" if made else "all topics exist")
+
+
+def messages_of_broker() -> Messages:
+    """What counts messages that are not in effect; loaded now, for use at the end."""
+    from ops.stack import Messages
+    from streams.kafka import acknowledged
+    from streams.operations.status import read_status
+
+    told: dict[str, int] = {}
+
+    def lag(settings: Settings) -> int:
+        try:
+            return asyncio.run(read_status(settings, now_s=time.time())).lag
+        except Unavailable as error:
+            say(str(error))
+            return 0
+
+    def lost(settings: Settings) -> int | None:
+        try:
+            found = asyncio.run(acknowledged.lost(settings))
+        except Unavailable as error:
+            say(str(error))
+            return None
+        n_new = sum(n for field, n in found.items() if field not in told)
+        told.update(found)
+        return n_new
+
+    return Messages(lag, acknowledged.begin, lost)

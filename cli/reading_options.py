@@ -1,0 +1,53 @@
+"""The options of all commands that read files: docs/formats.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from streams.reading.asked import Asked
+
+
+def reading_options(command: Any) -> Any:  # noqa: ANN401
+    """The options of all commands that read files of people's own: docs/formats.md."""
+    options = [
+        click.option("--format", "format_", default="", help="Its format: docs/formats.md."),
+        click.option("--columns", default="", help="Names of columns without a header: a,b,c."),
+        click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="A field's"
+                     " column, as in USER_ID=who."),
+        click.option("--event-type", default="", help="The type of every event; a column: --map."),
+        click.option("--separator", default="", help="Between fields: comma, tab, semicolon, …"),
+        click.option("--encoding", default="", help="Such as cp1252; UTF-8 and UTF-16 are seen."),
+        click.option("--time-format", default="", help='"%d/%m/%Y %H:%M", or milliseconds, ….'),
+        click.option("--records", default="", help="Where JSON has its list, as in data.rows."),
+        click.option("--each", default="", help="A list in a record: a row for each of it."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def asked_of(options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()) -> Asked:
+    """What `reading_options` say; they are taken out of the options."""
+    from streams.reading.asked import Asked
+    from streams.reading.column_mapping import Told
+
+    columns, records = options.pop("columns"), options.pop("records")
+    fields = dict(map(_field_and_column, options.pop("maps")))
+    return Asked(
+        format=options.pop("format_"),
+        columns=[name.strip() for name in columns.split(",")] if columns else (),
+        records=records.split(".") if records else (),
+        told=Told(fields, keep, drop, options.pop("event_type")),
+        **{name: options.pop(name) for name in ("separator", "encoding", "time_format", "each")},
+    )
+
+
+def _field_and_column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text}: not FIELD=COLUMN", param_hint="--map")
+    return name, column

@@ -1,0 +1,198 @@
+"""Commands on recorded events: replay them, or evaluate recommendations on them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.code_cache import compile_once
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from models.evaluation.protocol import Interaction, Outcome, Step
+
+from cli.group import main, say
+from cli.reading_options import asked_of, reading_options
+from cli.servers import reachable_settings
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@reading_options
+@click.option("--as", "as_", type=click.Choice(["users", "sessions"]), default="users")
+@click.option("--rate", default="max", show_default=True, help="Events a second, or max.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Times the recorded pace.")
+@click.option("--events-per-message", type=click.IntRange(1, 10), default=1, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on where the last replay of this file ended.")
+def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
+    """Send recorded events to the event topics.
+
+    FILE is a file, a folder, a pattern such as "logs/*.csv", or s3://bucket/key.
+    """
+    from streams.recordings.recorded_events import Recording
+    from streams.recordings.replay import replay as send
+
+    recordings: list[Recording] = []
+
+    def show(recording: Recording) -> None:
+        say(recording.said)
+        recordings.append(recording)
+
+    asked = asked_of(options)
+    settings = reachable_settings(needs_redis=False)
+    report = send(source, settings, asked=asked, rate=_rate(rate), on_recognised=show, **options)
+    for place, reason in report.bad_rows:
+        say(f"{recordings[0].found.where(place)}: {reason}")
+    click.echo(
+        f"{report.rows} rows, {report.events} events in {report.messages} messages,"
+        f" {report.n_bad_rows} bad rows, {report.seconds:.1f} s"
+    )
+    if not report.is_finished:
+        sys.exit(130)
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@reading_options
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["sessions", "users", "baskets"]),
+    default="sessions",
+    show_default=True,
+    help="What repeats mean: wanted again, known already, or bought together.",
+)
+@click.option(
+    "--recipes",
+    help="Rivals to compare, separated by commas; the first is the reference.",
+)
+@click.option("--max-queries", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many events.")
+@click.option("--min-value", type=float, help="Only events with at least this eventValue.")
+@click.option(
+    "--learn-every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Learn the ranking from each n-th event.",
+)
+@click.option(
+    "--test",
+    help="Learn all of FILE first, then ask for every event of this file.",
+)
+@click.option("--frozen", is_flag=True, help="With --test: learn nothing from the test.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=7,
+    show_default=True,
+    help="Of the shuffle of events of one moment.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def evaluate(
+    source: str,
+    kind: Any,  # noqa: ANN401
+    recipes: str | None,
+    test: str | None,
+    plot: Path | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Measure recommendations on a recorded FILE: predicted first, learned after."""
+    compile_once(say)
+    import json
+
+    from models.evaluation.protocol import as_text, in_order, over_time, report, split_steps, steps
+    from ops.plots import plot_over_time
+    from streams.object_store import Objects
+    from streams.recordings.interactions import MAX_SHOWN, interactions
+    from streams.recordings.recorded_events import Recording, none_good
+
+    as_: Any = "sessions" if kind == "sessions" else "users"
+    if options["frozen"] and test is None:
+        raise click.BadParameter("only with --test", param_hint="--frozen")
+
+    asked = asked_of(options)
+    objects = Objects(Settings().buckets_dir)
+
+    def recorded(source: str) -> list[Interaction]:
+        recording = Recording(source, asked, objects)
+        say(recording.said)
+        rows = recording.events(now_s=time.time(), as_=as_)
+        found, bad = interactions(rows, min_value=options["min_value"])
+        if not found:
+            raise none_good(recording, bad)
+        for place, reason in bad[:MAX_SHOWN]:
+            say(f"{recording.found.where(place)}: {reason}")
+        if bad:
+            say(f"{source}: {len(bad)} bad rows")
+        return in_order(found, seed=options["seed"])[: options["limit"]]
+
+    events = recorded(source)
+    planned = (
+        split_steps(events, recorded(test), frozen=options["frozen"])
+        if test
+        else steps(events, kind, max_queries=options["max_queries"], seed=options["seed"])
+    )
+    outcomes = _evaluated(planned, recipes, learn_every=options["learn_every"])
+    n_items = len({step.event.item for step in planned})
+    n_queries = len(next(iter(outcomes.values())).ranks)
+    compared = report(outcomes, len(planned), n_items)
+    if plot:
+        plot_over_time({name: over_time(outcome) for name, outcome in outcomes.items()}, plot)
+    if as_json:
+        conditions = {"file": source, "test": test, "as": kind, **options}
+        counts = {"events": len(planned), "items": n_items, "queries": n_queries}
+        click.echo(json.dumps(conditions | counts | {"rivals": compared}, indent=1))
+    else:
+        click.echo(f"{len(planned)} events, {n_items} items, {n_queries} queries")
+        click.echo(as_text(compared))
+
+
+def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) -> dict[str, Outcome]:
+    import tempfile
+
+    from tqdm import tqdm
+
+    from models.evaluation.baselines import BASELINES, ORDERS, SLOW, orders
+    from models.evaluation.protocol import run
+    from models.serving.local import Local
+    from ops.embedded_servers import start_redis
+
+    everybody = [*ORDERS, *(name for name in BASELINES if name not in SLOW)]
+    names = recipes.split(",") if recipes else everybody
+    unknown = [name for name in names if name not in {**ORDERS, **BASELINES}]
+    if unknown:
+        known = ", ".join([*ORDERS, *BASELINES])
+        raise click.BadParameter(f"{', '.join(unknown)}: not among {known}", param_hint="--recipes")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=len(planned), unit=" events", disable=None) as bar,
+    ):
+        server = start_redis(Path(folder))
+        try:
+            settings = Settings(redis=server.url)
+            with Local(settings, examples_of=learn_every) as local:
+                made = orders(local, [name for name in names if name in ORDERS])
+                made |= {name: BASELINES[name]() for name in names if name in BASELINES}
+                rivals = {name: made[name] for name in names}
+                return run(planned, rivals, clock=time.perf_counter, progress=bar.update)
+        finally:
+            server.stop()
+
+
+def _rate(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not rate > 0:
+        raise click.BadParameter("a positive number, or max", param_hint="--rate")
+    return rate

@@ -1,0 +1,113 @@
+"""Settings of a command, and whether the servers that they name can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+
+from cli.group import say
+from models.environment import READY_FILE
+from models.errors import CannotStart, Unavailable
+from models.settings import Settings
+
+WAIT_FOR_KAFKA_S = 2.0
+
+
+def located_settings(*, needs_redis: bool = True) -> Settings:
+    """The settings, with servers that they leave open taken from a running `up` or `demo`."""
+    from models.running_servers import located
+
+    return located(Settings(), needs_redis=needs_redis)
+
+
+def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) -> Settings:
+    """The settings of a command that ends by itself: its servers answer, or that is its error."""
+    settings = located_settings(needs_redis=needs_redis)
+    check_servers(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
+    return settings
+
+
+def check_servers(
+    settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True
+) -> None:
+    """See that the servers which the settings name can be used; what they do not name is left."""
+    from models.server_checks import check_redis
+    from streams.kafka.connection import check_kafka
+
+    if settings.kafka and needs_kafka:
+        check_kafka(settings)
+    if settings.redis and needs_redis:
+        check_redis(settings)
+
+
+def wait_for_servers(settings: Settings) -> Settings:
+    """Wait until the servers answer and there are topics: a worker may start before all of them.
+
+    What waiting does not heal, such as a wrong password, is an error.
+    """
+    from streams.kafka.topics import Topics, topic_ids
+
+    topics, said = Topics.of(settings), ""
+    # Its client logs every refused connection; the line below has the reason once.
+    client = logging.getLogger("kafka")
+    level = client.level
+    client.setLevel(logging.CRITICAL)
+    while True:
+        try:
+            check_servers(settings)
+            topic_ids(settings, [topics.clicks, topics.purchases])
+        except Unavailable as error:
+            if str(error) != said:
+                said = str(error)
+                say(f"waiting: {said}")
+            time.sleep(WAIT_FOR_KAFKA_S)
+        else:
+            client.setLevel(level)
+            return settings
+
+
+def warn_of_memory(settings: Settings) -> Settings:
+    """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
+    from models.state.memory import risks, shortages
+    from models.state.redis_errors import AWAY_ERRORS
+    from models.state.store import Store, connect
+
+    async def told() -> list[str]:
+        async with connect(settings.redis) as client:
+            memory = await Store(client, settings).memory()
+        return [*shortages(memory), *risks(memory)]
+
+    try:
+        for text in asyncio.run(told()):
+            say(f"WARNING: {text}")
+    except AWAY_ERRORS as error:
+        logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)
+    return settings
+
+
+def serve_metrics(settings: Settings) -> Settings:
+    """Serve this process's metrics where a port is configured."""
+    if settings.metrics_port:
+        from prometheus_client import start_http_server
+
+        check_port_is_free(settings.host, settings.metrics_port, "RECOMMENDER_METRICS_PORT")
+        start_http_server(settings.metrics_port, settings.host)
+    return settings
+
+
+def check_port_is_free(host: str, port: int, name: str) -> None:
+    """Raise `CannotStart` where a port is taken; `name` is the setting to change."""
+    from ops.ports import holder, is_free
+
+    if port and not is_free(port, host):
+        raise CannotStart(f"port {port} is taken by {holder(port)}: set {name} to another")
+
+
+def report_ready() -> None:
+    """Tell the supervisor, where there is one, that this process does its work now."""
+    file = os.environ.pop(READY_FILE, None)
+    if file:
+        Path(file).touch()
