@@ -13,7 +13,8 @@ from models.code_cache import compile_once
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from models.evaluation.protocol import Interaction, Outcome, Step
+    from models.evaluation.protocol import Outcome, Step
+    from models.state.interactions import Interaction
 
 from cli.group import main, say
 from cli.reading_options import asked_of, reading_options

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from api.personalize import events, runtime
-from api.personalize.control import operations
+from api.personalize.control import (
+    batch_jobs,
+    campaigns,
+    dataset_groups,
+    dataset_jobs,
+    datasets,
+    filters,
+    metric_attributions,
+    recipes,
+    recommenders,
+    solution_versions,
+    solutions,
+    tags,
+)
 from api.personalize.protocol import Operation
 from api.personalize.service_model import SERVICES, described
 
@@ -18,7 +31,18 @@ OPERATIONS: Mapping[str, Operation] = {
     "PutUsers": events.put_users,
     "GetRecommendations": runtime.get_recommendations,
     "GetPersonalizedRanking": runtime.get_personalized_ranking,
-    **operations.OPERATIONS,
+    **dataset_groups.OPERATIONS,
+    **datasets.OPERATIONS,
+    **dataset_jobs.OPERATIONS,
+    **recipes.OPERATIONS,
+    **solutions.OPERATIONS,
+    **solution_versions.OPERATIONS,
+    **campaigns.OPERATIONS,
+    **recommenders.OPERATIONS,
+    **filters.OPERATIONS,
+    **batch_jobs.OPERATIONS,
+    **metric_attributions.OPERATIONS,
+    **tags.OPERATIONS,
 }
 
 

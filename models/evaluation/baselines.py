@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Floats, Indexes
-from models.evaluation.protocol import Interaction, Ranked, Rival
+from models.evaluation.protocol import Ranked, Rival
 from models.ranking.features import FEATURES
 from models.ranking.ranker import UNLEARNED
 from models.serving.local import Local
 from models.serving.snapshots import Situation
+from models.state.interactions import Interaction
 from models.state.layout import FADE, WINDOW
 
 DAY_S = 86400.0

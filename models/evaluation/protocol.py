@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from models.arrays import Floats, Indexes
+from models.state.interactions import Interaction
 
 Kind = Literal["sessions", "users", "baskets"]
 """What repeats mean: sessions return to items, users want new ones, baskets come all at once."""
@@ -25,15 +26,6 @@ Kind = Literal["sessions", "users", "baskets"]
 WARM_UP = 0.1
 CUTS = (10, 20, 100)
 TOP = 20
-
-
-class Interaction(NamedTuple):
-    """One recorded event; `at_s` in Unix seconds."""
-
-    user: str
-    item: str
-    type: str
-    at_s: float
 
 
 class Query(NamedTuple):

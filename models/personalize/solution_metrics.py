@@ -1,15 +1,104 @@
-"""The measures that GetSolutionMetrics gives, of recommendations and what users did next."""
+"""Amazon Personalize's protocol for measuring a recipe: some users are asked, the others teach.
+
+Nine users in ten teach. Of each of the others, the oldest nine tenths of the events are given as
+context, and what is recommended then is compared with the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.evaluation.protocol import in_order
+from models.personalize.recipes import Recipe
+from models.serving.answers import Answer
+from models.serving.local import Local
+from models.serving.recommender import Recommender
+from models.state.interactions import Interaction
+
+ONE_IN = 10
+CONTEXT_SHARE = 0.9
+EXAMPLES_OF = 4
+"""Measuring teaches the ranking from each so-manieth choice: a live stream brings far more."""
+
 CUTS = (5, 10, 25)
 DEPTH = 25
 """How many recommendations of each list count."""
+
+Steps = Callable[[Iterable[Interaction]], Iterable[Interaction]]
+"""Passes events on, and raises where the measuring is to end."""
+
+
+class Asked(NamedTuple):
+    """A test user: the events that are given, and the items that came after."""
+
+    user: str
+    context: Sequence[Interaction]
+    taken: frozenset[str]
+
+
+def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[Asked]]:
+    """The events that teach, in order, and the test users; the same ones at every run.
+
+    A test user with a single event teaches: there is nothing to ask about.
+
+    >>> from models.state.interactions import Interaction
+    >>> events = [Interaction(f"u{n}", f"i{k}", "view", k) for n in range(40) for k in range(10)]
+    >>> train, tests = split(events)
+    >>> len(train) + 10 * len(tests), {len(one.context) for one in tests}
+    (400, {9})
+    """
+    train: list[Interaction] = []
+    of_users: dict[str, list[Interaction]] = {}
+    for event in in_order(interactions):
+        if _is_test(event.user):
+            of_users.setdefault(event.user, []).append(event)
+        else:
+            train.append(event)
+    tests = []
+    for user, own in of_users.items():
+        if len(own) == 1:
+            train += own
+            continue
+        cut = max(1, min(len(own) - 1, int(CONTEXT_SHARE * len(own))))
+        tests.append(Asked(user, own[:cut], frozenset(event.item for event in own[cut:])))
+    return in_order(train), tests
+
+
+def measured(
+    local: Local,
+    recipes: Sequence[Recipe],
+    interactions: Iterable[Interaction],
+    *,
+    n_items: int,
+    watched: Steps = iter,
+) -> dict[str, dict[str, float]]:
+    """What each recipe measures, by its name; `local` learns the events of the training users.
+
+    Parameters
+    ----------
+    n_items
+        Items there are, for the coverage.
+    watched
+        Goes through all events that are learned.
+    """
+    train, tests = split(interactions)
+    for event in watched(train):
+        local.learn(event.user, event.item, event.type, at_s=event.at_s)
+    lists: dict[str, list[list[str]]] = {recipe.name: [] for recipe in recipes}
+    for test in tests:
+        for event in watched(test.context):
+            local.follow(event.user, event.item, at_s=event.at_s)
+        for recipe in recipes:
+            lists[recipe.name].append(_listed(local, recipe, test))
+    taken = [test.taken for test in tests]
+    return {
+        name: solution_metrics(listed, taken, n_items=n_items) for name, listed in lists.items()
+    }
 
 
 def solution_metrics(
@@ -54,6 +143,26 @@ def solution_metrics(
         **{f"normalized_discounted_cumulative_gain_at_{k}": _mean(_ndcg(hits, k)) for k in CUTS},
         **{f"precision_at_{k}": _mean(hits[:, :k].mean(axis=1)) for k in CUTS},
     }
+
+
+def _listed(local: Local, recipe: Recipe, test: Asked) -> list[str]:
+    """What a recipe recommends to a test user after the context."""
+
+    async def ask(recommender: Recommender, now_s: float) -> Answer:
+        if recipe.type == "RELATED_ITEMS":
+            return await recommender.similar(test.context[-1].item, k=DEPTH, now_s=now_s)
+        if recipe.name.endswith("trending-now"):
+            return await recommender.trending(k=DEPTH, now_s=now_s)
+        return await recommender.popular(k=DEPTH, now_s=now_s)
+
+    if recipe.type in {"RELATED_ITEMS", "POPULAR_ITEMS"}:
+        return [item.item_id for item in local.ask(ask).items]
+    return [name for name, _ in local.recommend(test.user, k=DEPTH)]
+
+
+def _is_test(user: str) -> bool:
+    digest = hashlib.blake2b(user.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % ONE_IN == 0
 
 
 def _ndcg(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from models.evaluation.protocol import Interaction
 from models.state.histories import History, unpack_history
 from models.state.store import Store, escaped
 
 BATCH = 500
+
+
+class Interaction(NamedTuple):
+    """One recorded event; `at_s` in Unix seconds."""
+
+    user: str
+    item: str
+    type: str
+    at_s: float
 
 
 @dataclass

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from models.errors import InvalidInput
-from models.evaluation.protocol import Interaction
 from models.personalize import scratch_groups
-from models.personalize.held_out import EXAMPLES_OF, measured
 from models.personalize.recipes import ARN, Recipe, recipe_of
+from models.personalize.solution_metrics import EXAMPLES_OF, measured
 from models.serving.local import Local
 from models.settings import Settings
-from models.state.interactions import Sample, sample
+from models.state.interactions import Interaction, Sample, sample
 from streams.jobs.job import Outcome, Work
 
 CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from models.errors import InvalidEvent
-from models.evaluation.protocol import Interaction
+from models.state.interactions import Interaction
 from streams.recordings.recorded_events import Row
 
 MAX_SHOWN = 3

@@ -88,8 +88,8 @@ def test_a_source_that_is_read_only_begins_with_its_own_code(
 def test_processes_that_start_together_compile_once(tmp_path: Path) -> None:
     """Each function is compiled by one of them, and loaded by the other."""
     script = (
-        "from models import tables; print(sum(sum(each.stats.cache_misses.values())"
-        " for each in vars(tables).values() if hasattr(each, 'stats')))"
+        "from models import arrays; print(sum(sum(each.stats.cache_misses.values())"
+        " for each in vars(arrays).values() if hasattr(each, 'stats')))"
     )
     both = [
         subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import Any
 from api.dependencies import Looking, Services
 from api.impressions import Impressions
 from api.personalize.context import Context
-from api.personalize.control.operations import OPERATIONS
+from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import described
 from api.read_your_writes import Effects
 from api.server.admission import Gate

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.personalize.control.operations import OPERATIONS
+from api.personalize.operations import OPERATIONS
 from models.errors import (
     InvalidInput,
     InvalidNextToken,

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from models.evaluation.baselines import BASELINES, ORDERS, orders
 from models.evaluation.protocol import (
-    Interaction,
     Kind,
     Ranked,
     Rival,
@@ -32,6 +31,7 @@ from models.evaluation.protocol import (
 )
 from models.serving.local import Local
 from models.settings import Settings
+from models.state.interactions import Interaction
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read
 from tests.conftest import recorded

@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 
 from cli import main
 from models.errors import RecommenderError
-from models.evaluation.protocol import Interaction
 from models.events import PutEvents, parse
 from models.personalize.dataset_schemas import parse_schema
 from models.settings import Settings
+from models.state.interactions import Interaction
 from streams.jobs.import_rows import Source, Survey, opened, said
 from streams.kafka.end_offsets import end_offsets
 from streams.kafka.offset_ranges import messages
