@@ -18,25 +18,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.dependencies import EventPublisher, GatedPublisher, Looking, Services
+from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
-from api.fast_path import Front, allowed, is_below
-from api.impressions import Impressions
+from api.fast_path import FastPathApp, allowed, is_below
+from api.impressions import ImpressionLog
 from api.outages import OUTAGES
 from api.personalize.auth import check_of
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
-from api.personalize.protocol import PREFIX, Wire
+from api.personalize.protocol import PREFIX, PersonalizeApp
 from api.personalize.service_model import described
-from api.read_your_writes import Effects
+from api.read_your_writes import ReadYourWrites
 from api.routes import forwarding, metadata, recommendations
 from api.schemas import error_response
 from api.server.admission import Budget, Gate
-from api.server.body_limits import Edge
+from api.server.body_limits import BodyLimits
 from api.server.origins import Origins
 from api.server.request_metrics import CLIENT_CLOSED
-from api.shadow_comparison import Shadow
+from api.shadow_comparison import ShadowComparison
 from models.errors import (
     InvalidEvent,
     InvalidRecord,
@@ -47,7 +47,7 @@ from models.errors import (
     TooManyWaiting,
     Unavailable,
 )
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
@@ -74,17 +74,17 @@ def create_app(
         tenants=tenants,
         publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
         answering=Gate(settings.max_answering, "answers", "Redis"),
-        readiness=Looking(publisher, store),
-        effects=Effects(store, publisher.incarnations, most=settings.after_max_waiting),
-        impressions=Impressions(clock),
+        readiness=ReadinessCheck(publisher, store),
+        effects=ReadYourWrites(store, publisher.incarnations, most=settings.after_max_waiting),
+        impressions=ImpressionLog(clock),
         clock=clock,
         new_id=_ids().__next__,
-        shadow=Shadow(settings) if settings.shadow_campaign_arn else None,
+        shadow=ShadowComparison(settings) if settings.shadow_campaign_arn else None,
     )
 
     check_campaigns(settings)
-    context = Context(Resources(store.redis, settings), tenants, services)
-    personalize: ASGIApp = Wire(context, check_of(settings), OPERATIONS)
+    context = PersonalizeContext(Registry(store.redis, settings), tenants, services)
+    personalize: ASGIApp = PersonalizeApp(context, check_of(settings), OPERATIONS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +102,7 @@ def create_app(
         await tenants.close()
         await store.redis.aclose()
 
-    app = Front(
+    app = FastPathApp(
         title="streaming-recommender",
         summary="Recommendations that know the last click.",
         version=version("streaming-recommender"),
@@ -154,10 +154,12 @@ def create_app(
     budget, timeout_s = Budget(settings.max_bodies_bytes), settings.body_timeout_s
     most = settings.max_body_bytes
     longer = dict.fromkeys(("/items", "/users"), max(most, metadata.MAX_BODY_BYTES))
-    app.add_middleware(Edge, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer)
+    app.add_middleware(
+        BodyLimits, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer
+    )
     most = settings.personalize_max_body_bytes
-    beside = Edge(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
-    app.add_middleware(Beside, path=PREFIX, other=beside)
+    beside = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
+    app.add_middleware(PathMount, path=PREFIX, other=beside)
     return app
 
 
@@ -223,7 +225,7 @@ async def _internal_error(_: Request, error: Exception) -> Response:
     return error_response(500, "internal", "an unexpected error; the log has it")
 
 
-class Beside:
+class PathMount:
     """Serves one path, and all below it, from another application."""
 
     def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:

@@ -11,14 +11,14 @@ from typing import Protocol
 from prometheus_client import Counter
 from starlette.types import Receive
 
-from api.impressions import Impressions
-from api.query_params import Waiting
-from api.read_your_writes import Effects
+from api.impressions import ImpressionLog
+from api.query_params import AfterParams
+from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
-from api.shadow_comparison import Shadow
+from api.shadow_comparison import ShadowComparison
 from models.errors import Unavailable
 from models.events import Erasure, PutEvents
-from models.metadata_records import Kind, Properties
+from models.metadata_records import Properties, RecordKind
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
 from models.serving.tenants import Tenants
@@ -50,7 +50,7 @@ class EventPublisher(Protocol):
         """
 
     def put(
-        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]], /
+        self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]], /
     ) -> Awaitable[str]:
         """Send metadata, and give its token once Kafka has acknowledged all of it.
 
@@ -78,14 +78,14 @@ class GatedPublisher:
             return await self._publisher.publish(message)
 
     async def put(
-        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]], /
+        self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]], /
     ) -> str:
         """Put, or raise `Overloaded` at once."""
         with self._gate:
             return await self._publisher.put(kind, group, records)
 
 
-class Looking:
+class ReadinessCheck:
     """Looks whether Kafka and Redis can be used: once for all who ask at the same time."""
 
     def __init__(self, publisher: EventPublisher, store: Store) -> None:
@@ -127,14 +127,14 @@ class Services:
     tenants: Tenants
     publisher: EventPublisher
     answering: Gate
-    readiness: Looking
-    effects: Effects
-    impressions: Impressions
+    readiness: ReadinessCheck
+    effects: ReadYourWrites
+    impressions: ImpressionLog
     clock: Callable[[], float]
     new_id: Callable[[], str]
-    shadow: Shadow | None = None
+    shadow: ShadowComparison | None = None
 
-    async def reached(self, asked: Waiting, receive: Receive) -> bool | None:
+    async def reached(self, asked: AfterParams, receive: Receive) -> bool | None:
         """Whether the events of ?after= are in effect, waiting for it; None where not asked."""
         if asked.after is None:
             return None

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.openapi import document
 from api.personalize.protocol import PREFIX, refused
-from api.routes.recommendations import HOT, Answering
+from api.routes.recommendations import HOT, AnswerRoute
 from api.schemas import error_response
 from api.server.origins import Origins
 from api.server.refusals import REFUSED, Refusal
@@ -23,7 +23,7 @@ METHODS = ("DELETE", "GET", "POST", "PUT")
 JSON = (b"content-type", b"application/json")
 
 
-class Front(FastAPI):
+class FastPathApp(FastAPI):
     """The application; answers `HOT` routes itself, and hands all else to FastAPI.
 
     FastAPI's and Starlette's layers take as long as half a recommendation, and such a route has
@@ -63,7 +63,7 @@ class Front(FastAPI):
         return self.openapi_schema
 
     async def _answer(
-        self, answering: Answering, scope: Scope, receive: Receive, send: Send
+        self, answering: AnswerRoute, scope: Scope, receive: Receive, send: Send
     ) -> None:
         started, status = time.perf_counter(), 500
         try:

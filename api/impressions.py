@@ -23,7 +23,7 @@ MOST_WAITING = 10_000
 IMPRESSIONS = Counter("recommender_impressions_total", "Served lists by outcome", ["outcome"])
 
 
-class Impressions:
+class ImpressionLog:
     """Writes served lists behind the answers, many in one round trip."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.query_params import Waiting
+from api.query_params import AfterParams
 from api.schemas import Error
 
 JSON = "application/json"
@@ -34,7 +34,7 @@ def describes(
     summary: str,
     *,
     status: int = 200,
-    query: type[Waiting] | None = None,
+    query: type[AfterParams] | None = None,
     body: type[msgspec.Struct] | None = None,
     example: Mapping[str, Any] | None = None,
     errors: Mapping[int, str] = ASKS_SERVERS,
@@ -111,7 +111,7 @@ def _first_line(struct: type[msgspec.Struct]) -> str:
 ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": _response(Error, "Any other error.")}
 
 
-def _parameters(query: type[Waiting]) -> list[dict[str, Any]]:
+def _parameters(query: type[AfterParams]) -> list[dict[str, Any]]:
     schema = msgspec.json.schema(query)["$defs"][query.__name__]
     parameters = []
     for name, member in _plain(schema)["properties"].items():

@@ -14,7 +14,7 @@ MAX_REASONS = 16
 LOG = logging.getLogger(__name__)
 
 
-class Outages:
+class OutageLog:
     """Logs why requests are refused: the first at once, then how many more there were.
 
     Examples
@@ -46,5 +46,5 @@ class Outages:
         return True
 
 
-OUTAGES = Outages()
+OUTAGES = OutageLog()
 """Of this process."""

@@ -16,7 +16,7 @@ from models.ranking.ranker import Objective
 from models.serving.answers import MAX_RESULTS
 from models.tokens import MAX_TOKEN_CHARACTERS
 
-Id = Annotated[str, Meta(min_length=1, max_length=256)]
+IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
 Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
 After = Annotated[
     str,
@@ -28,33 +28,33 @@ After = Annotated[
 ]
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AfterParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every question may say."""
 
     after: After | None = None
 
 
-class Listing(Waiting, frozen=True, kw_only=True):
+class ListParams(AfterParams, frozen=True, kw_only=True):
     """A question for a list."""
 
     num_results: Results = 25
 
 
-class Recommending(Listing, frozen=True, kw_only=True):
+class RecommendParams(ListParams, frozen=True, kw_only=True):
     """A question for recommendations."""
 
-    user_id: Annotated[Id | None, Meta(description="Whose history counts.")] = None
-    session_id: Annotated[Id | None, Meta(description="Its history counts too.")] = None
-    item_id: Annotated[Id | None, Meta(description="Item being looked at now.")] = None
+    user_id: Annotated[IdParam | None, Meta(description="Whose history counts.")] = None
+    session_id: Annotated[IdParam | None, Meta(description="Its history counts too.")] = None
+    item_id: Annotated[IdParam | None, Meta(description="Item being looked at now.")] = None
     exclude_purchased: Annotated[bool, Meta(description="Leave out what was bought.")] = False
     objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
     reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
 
 
-Query = TypeVar("Query", bound=Waiting)
+Params = TypeVar("Params", bound=AfterParams)
 
 
-def query(raw: bytes, kind: type[Query]) -> Query:
+def query(raw: bytes, kind: type[Params]) -> Params:
     """A query string as `kind`, the last where a name repeats.
 
     Raises `InvalidRequest` naming what is wrong.

@@ -55,7 +55,7 @@ class Waiter:
         self.reached: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
 
-class Effects:
+class ReadYourWrites:
     """Knows which messages are in effect, by the store's watermarks.
 
     Parameters

@@ -10,7 +10,7 @@ from fastapi import Response
 from msgspec import Meta
 
 from models.metadata_records import Value
-from models.serving.answers import Answer, Level, Recommendation
+from models.serving.answers import Answer, Recommendation, ServingLevel
 
 
 class Answered(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,7 +39,7 @@ class Recommendations(Answered, frozen=True):
     recommendation_id: Annotated[str, Meta(description="Send it with the clicks that follow.")]
     recipe: Annotated[str, Meta(description="What made the list, such as user-personalization.")]
     level: Annotated[
-        Level,
+        ServingLevel,
         Meta(
             description="The rung that answered: ranked, retrieved (an order that was not learned),"
             " trending, or cached (trending as last known, for Redis is away)."
@@ -101,7 +101,7 @@ class Erased(Answered, frozen=True):
     ]
 
 
-class Tracker(Answered, frozen=True):
+class TrackerStatus(Answered, frozen=True):
     """What became of a tracker's events."""
 
     tracking_id: str
@@ -118,7 +118,7 @@ class Tracker(Answered, frozen=True):
 class Forwarding(Answered, frozen=True):
     """The trackers whose events are forwarded."""
 
-    trackers: list[Tracker]
+    trackers: list[TrackerStatus]
 
 
 class Health(Answered, frozen=True):

@@ -61,7 +61,7 @@ SECONDS = Histogram(
 _OUTCOMES = {name: REQUESTS.labels(name) for name in ("compared", "failed", "dropped")}
 
 
-class Shadow:
+class ShadowComparison:
     """Asks a campaign about a share of answers; address and credentials are boto3's usual.
 
     Parameters

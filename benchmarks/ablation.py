@@ -21,12 +21,20 @@ import numpy as np
 
 from benchmarks.conditions import median, report
 from models.arrays import Indexes
-from models.evaluation.baselines import Live, Order
-from models.evaluation.protocol import Kind, Ranked, Rival, in_order, run, steps
+from models.evaluation.baselines import RecommenderVariant, SharedRecommender
+from models.evaluation.protocol import Model, RepeatPolicy, Scores, run, sort_and_shuffle, steps
 from models.evaluation.protocol import report as measured
-from models.retrieval.candidates import ALIKE, CO_VISITED, HOP, OWN, TOPS_TAKEN, best_places, blend
-from models.serving.local import Local
-from models.serving.snapshots import Situation
+from models.retrieval.candidates import (
+    ALIKE,
+    CO_VISITED,
+    HOP,
+    MAX_REPEAT_ITEMS,
+    TOPS_TAKEN,
+    best_places,
+    blend,
+)
+from models.serving.local import LocalRecommender
+from models.serving.snapshots import RequestSnapshot
 from models.settings import Settings
 from models.state import store as stored
 from models.state.scripts import Script
@@ -51,7 +59,7 @@ SCRIPT_PARTS = {
 """Of each kind of state what writes it in the script, and how to leave it out."""
 
 
-def members(situation: Situation) -> dict[str, Indexes]:
+def members(situation: RequestSnapshot) -> dict[str, Indexes]:
     """The candidates that each source brings."""
     candidates = situation.candidates
     signals = candidates.signals
@@ -60,26 +68,26 @@ def members(situation: Situation) -> dict[str, Indexes]:
         "co-visited": candidates.items[best_places(scores, CO_VISITED, CO_VISITED)],
         "hops": candidates.items[signals[:, HOP] > 0],
         "alike": candidates.items[signals[:, ALIKE] > 0],
-        "own": situation.context.items[:OWN],
+        "own": situation.context.items[:MAX_REPEAT_ITEMS],
     }
     tops = situation.overview.tops
     return found | {name: tops[name][:n] for name, n in TOPS_TAKEN.items()}
 
 
-class Without(Order):
+class Without(RecommenderVariant):
     """The learned order over what the other sources bring."""
 
-    def __init__(self, live: Live, sources: tuple[str, ...]) -> None:
+    def __init__(self, live: SharedRecommender, sources: tuple[str, ...]) -> None:
         super().__init__(live, lambda local, matrix: local.ranker.scores(matrix))
         self._sources = sources
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The candidates that others bring too, in the learned order."""
         situation, _ = self._live.ask(user, at_s, barred)
         ranked = super().rank(user, at_s, barred)
         others = [found for name, found in members(situation).items() if name not in self._sources]
         kept = np.isin(ranked.items + 1, np.concatenate(others))
-        return Ranked(ranked.items[kept], ranked.scores[kept])
+        return Scores(ranked.items[kept], ranked.scores[kept])
 
 
 def script_us(settings: Settings, leave_out: str | None, *, n: int = 20_000) -> float:
@@ -121,23 +129,25 @@ async def _timed(settings: Settings, n: int) -> float:
 
 
 def found_by(
-    file: Path, kind: Kind, *, limit: int, max_queries: int
+    file: Path, kind: RepeatPolicy, *, limit: int, max_queries: int
 ) -> dict[str, dict[str, float]]:
     """HR@100, HR@20 and MRR@20 of the learned order, with all sources and without each."""
     as_: Literal["sessions", "users"] = "sessions" if kind == "sessions" else "users"
-    events = in_order(interactions(read(file, now_s=time.time(), as_=as_))[0])[:limit]
+    events = sort_and_shuffle(interactions(read(file, now_s=time.time(), as_=as_))[0])[:limit]
     planned = steps(events, kind, max_queries=max_queries)
     with tempfile.TemporaryDirectory() as folder:
         server = start_redis(Path(folder))
         try:
-            with Local(Settings(redis=server.url)) as local:
-                live = Live(local)
-                orders: dict[str, Order] = {
+            with LocalRecommender(Settings(redis=server.url)) as local:
+                live = SharedRecommender(local)
+                orders: dict[str, RecommenderVariant] = {
                     f"without {', '.join(sources)}": Without(live, sources) for sources in LEFT_OUT
                 }
-                orders["all"] = Order(live, lambda local, matrix: local.ranker.scores(matrix))
+                orders["all"] = RecommenderVariant(
+                    live, lambda local, matrix: local.ranker.scores(matrix)
+                )
                 orders["all"].teaches = True
-                rivals: dict[str, Rival] = dict(orders)
+                rivals: dict[str, Model] = dict(orders)
                 compared = measured(run(planned, rivals, clock=time.perf_counter), len(events), 1)
         finally:
             server.stop()

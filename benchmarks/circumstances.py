@@ -25,7 +25,7 @@ from typing import NamedTuple
 from benchmarks.conditions import median, report
 from models.events import Event
 from models.serving.answers import Answer
-from models.serving.local import Local
+from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
 from models.serving.tenants import Tenants
 from models.settings import Settings
@@ -118,7 +118,7 @@ async def popular(recommender: Recommender, now_s: float) -> Answer:
 def quality(settings: Settings, n: int, favour: float) -> dict[str, object]:
     """Prequential hits with and without context, of known users and of strangers."""
     hits: dict[str, Hits] = defaultdict(Hits)
-    with Local(settings) as shopkeeper:
+    with LocalRecommender(settings) as shopkeeper:
         tenants = Tenants(connect(settings.redis), settings)
         shopkeeper.ask(lambda *_: tenants.name_columns(settings.group, ["DEVICE"]))
         for number, (user, item, device) in enumerate(shop(n, favour)):

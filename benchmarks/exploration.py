@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks.conditions import report
 from models.arrays import Indexes
-from models.evaluation.baselines import ORDERS, Live, Order
-from models.evaluation.protocol import Ranked, Rival, in_order, run, steps
+from models.evaluation.baselines import VARIANTS, RecommenderVariant, SharedRecommender
+from models.evaluation.protocol import Model, Scores, run, sort_and_shuffle, steps
 from models.evaluation.protocol import report as measured
-from models.ranking.diversity import placed
-from models.serving.cache import Catalogue
-from models.serving.exploration import Trials
-from models.serving.local import Local
+from models.ranking.diversity import insert_explored
+from models.serving.cache import StateCache
+from models.serving.exploration import Exploration
+from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
@@ -39,16 +39,16 @@ LISTED = 25
 MEASURES = ("hr_10", "hr_20", "mrr_20")
 
 
-class Exploring(Order):
+class Exploring(RecommenderVariant):
     """The served order, its first items with some to try among them."""
 
-    def __init__(self, live: Live, share: float) -> None:
-        super().__init__(live, ORDERS["user-personalization"])
+    def __init__(self, live: SharedRecommender, share: float) -> None:
+        super().__init__(live, VARIANTS["user-personalization"])
         self._n = int(share * LISTED)
         self._chance, self._rng = random.Random(7), np.random.default_rng(7)
-        self._trials: tuple[Catalogue, Trials] | None = None
+        self._trials: tuple[StateCache, Exploration] | None = None
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The list as it would be shown, best first."""
         ranked = super().rank(user, at_s, barred)
         situation, _ = self._live.ask(user, at_s, barred)
@@ -61,13 +61,13 @@ class Exploring(Order):
         tried = list(
             itertools.islice((item - 1 for item, _ in order if item - 1 not in out), self._n)
         )
-        shown = placed(listed, tried, self._chance)
+        shown = insert_explored(listed, tried, self._chance)
         items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
-        return Ranked(items, -np.arange(len(items), dtype=np.float64))
+        return Scores(items, -np.arange(len(items), dtype=np.float64))
 
-    async def _order(self, catalogue: Catalogue, now_s: float) -> Iterator[tuple[int, str]]:
+    async def _order(self, catalogue: StateCache, now_s: float) -> Iterator[tuple[int, str]]:
         if self._trials is None or self._trials[0] is not catalogue:
-            self._trials = catalogue, Trials(catalogue, self._rng)
+            self._trials = catalogue, Exploration(catalogue, self._rng)
         return await self._trials[1].order(now_s)
 
 
@@ -75,18 +75,18 @@ def compared(
     file: Path, kind: Literal["sessions", "users"], *, limit: int, max_queries: int
 ) -> dict[str, dict[str, float]]:
     """Hits and coverage without exploration, and with each share of it."""
-    events = in_order(interactions(read(file, now_s=time.time(), as_=kind))[0])[:limit]
+    events = sort_and_shuffle(interactions(read(file, now_s=time.time(), as_=kind))[0])[:limit]
     planned = steps(events, kind, max_queries=max_queries)
     n_items = len({event.item for event in events})
     with tempfile.TemporaryDirectory() as folder:
         server = start_redis(Path(folder))
         try:
-            with Local(Settings(redis=server.url)) as local:
-                live = Live(local)
-                rivals: dict[str, Rival] = {
+            with LocalRecommender(Settings(redis=server.url)) as local:
+                live = SharedRecommender(local)
+                rivals: dict[str, Model] = {
                     f"share {share}": Exploring(live, share) for share in SHARES
                 }
-                without = Order(live, ORDERS["user-personalization"])
+                without = RecommenderVariant(live, VARIANTS["user-personalization"])
                 without.teaches = True
                 rivals["share 0"] = without
                 found = measured(

@@ -105,8 +105,8 @@ def provision(
     if policies:
         click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
         return
-    world = made.world_of(declaration, settings)
-    pieces = made.pieces_of(world, settings)
+    world = made.context_of(declaration, settings)
+    pieces = made.resources_of(world, settings)
     planned = made.plan(world, pieces)
     if only_plan and as_json:
         click.echo(msgspec.json.encode(planned).decode())
@@ -116,7 +116,7 @@ def provision(
         return
     if not yes:
         click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
-    pace = made.Pace(
+    pace = made.WaitOptions(
         timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
         say=lambda label, status: say(f"{label}: {status}"),
     )
@@ -145,14 +145,14 @@ def batch(
     from models.personalize import pipeline_runs
     from models.state.store import connect
     from streams.provisioning import batch_pipeline
-    from streams.provisioning.apply import DEFAULT_TIMEOUT_S, Pace, pieces_of, world_of
+    from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration
 
     # Stopped either way, a run is remembered and lets the next begin.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Where Kafka is away, the run fails in the step that needs it, and the history says so.
     declaration, settings = read_declaration(file), reachable_settings(needs_kafka=False)
-    pace = Pace(
+    pace = WaitOptions(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
         say=lambda label, status: say(f"{label}: {status}"),
     )
@@ -162,11 +162,11 @@ def batch(
         click.echo(msgspec.json.encode(run).decode() if as_json else text)
 
     async def once(now_s: float) -> pipeline_runs.Run | None:
-        world = world_of(declaration, settings)
+        world = context_of(declaration, settings)
         async with connect(settings.redis) as client:
             run = await batch_pipeline.run_once(
                 world,
-                pieces_of(world, settings),
+                resources_of(world, settings),
                 client,
                 pace,
                 run_id=batch_pipeline.run_id_of(now_s),

@@ -13,7 +13,7 @@ from models.code_cache import compile_once
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from models.evaluation.protocol import Outcome, Step
+    from models.evaluation.protocol import ModelResult, Step
     from models.state.interactions import Interaction
 
 from cli.group import main, say
@@ -108,11 +108,18 @@ def evaluate(
     compile_once(say)
     import json
 
-    from models.evaluation.protocol import as_text, in_order, over_time, report, split_steps, steps
+    from models.evaluation.protocol import (
+        as_text,
+        over_time,
+        report,
+        sort_and_shuffle,
+        split_steps,
+        steps,
+    )
     from ops.plots import plot_over_time
     from streams.object_store import Objects
     from streams.recordings.interactions import MAX_SHOWN, interactions
-    from streams.recordings.recorded_events import Recording, none_good
+    from streams.recordings.recorded_events import Recording, no_good_rows
 
     as_: Any = "sessions" if kind == "sessions" else "users"
     if options["frozen"] and test is None:
@@ -127,12 +134,12 @@ def evaluate(
         rows = recording.events(now_s=time.time(), as_=as_)
         found, bad = interactions(rows, min_value=options["min_value"])
         if not found:
-            raise none_good(recording, bad)
+            raise no_good_rows(recording, bad)
         for place, reason in bad[:MAX_SHOWN]:
             say(f"{recording.found.where(place)}: {reason}")
         if bad:
             say(f"{source}: {len(bad)} bad rows")
-        return in_order(found, seed=options["seed"])[: options["limit"]]
+        return sort_and_shuffle(found, seed=options["seed"])[: options["limit"]]
 
     events = recorded(source)
     planned = (
@@ -155,21 +162,23 @@ def evaluate(
         click.echo(as_text(compared))
 
 
-def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) -> dict[str, Outcome]:
+def _evaluated(
+    planned: list[Step], recipes: str | None, *, learn_every: int
+) -> dict[str, ModelResult]:
     import tempfile
 
     from tqdm import tqdm
 
-    from models.evaluation.baselines import BASELINES, ORDERS, SLOW, orders
+    from models.evaluation.baselines import BASELINES, SLOW, VARIANTS, variants
     from models.evaluation.protocol import run
-    from models.serving.local import Local
+    from models.serving.local import LocalRecommender
     from ops.embedded_servers import start_redis
 
-    everybody = [*ORDERS, *(name for name in BASELINES if name not in SLOW)]
+    everybody = [*VARIANTS, *(name for name in BASELINES if name not in SLOW)]
     names = recipes.split(",") if recipes else everybody
-    unknown = [name for name in names if name not in {**ORDERS, **BASELINES}]
+    unknown = [name for name in names if name not in {**VARIANTS, **BASELINES}]
     if unknown:
-        known = ", ".join([*ORDERS, *BASELINES])
+        known = ", ".join([*VARIANTS, *BASELINES])
         raise click.BadParameter(f"{', '.join(unknown)}: not among {known}", param_hint="--recipes")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -178,8 +187,8 @@ def _evaluated(planned: list[Step], recipes: str | None, *, learn_every: int) ->
         server = start_redis(Path(folder))
         try:
             settings = Settings(redis=server.url)
-            with Local(settings, examples_of=learn_every) as local:
-                made = orders(local, [name for name in names if name in ORDERS])
+            with LocalRecommender(settings, examples_of=learn_every) as local:
+                made = variants(local, [name for name in names if name in VARIANTS])
                 made |= {name: BASELINES[name]() for name in names if name in BASELINES}
                 rivals = {name: made[name] for name in names}
                 return run(planned, rivals, clock=time.perf_counter, progress=bar.update)

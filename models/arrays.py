@@ -12,7 +12,7 @@ from models.machine_code import compiled
 Indexes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-NOTHING: Indexes = np.empty(0, np.int64)
+NO_ITEMS: Indexes = np.empty(0, np.int64)
 
 
 @compiled(i8(i8[::1], i8[::1], i8))
@@ -44,7 +44,7 @@ def table_of(items: Indexes) -> Indexes:
 
 
 @compiled(UniTuple(i8, 2)(i8[::1], i8[::1], i8, i8))
-def put(table: Indexes, items: Indexes, n: int, item: int) -> tuple[int, int]:
+def insert(table: Indexes, items: Indexes, n: int, item: int) -> tuple[int, int]:
     """The place of an item among the first n, where it comes last if new; and how many are there.
 
     `table` holds the places of these items; both have room for one more.

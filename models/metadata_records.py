@@ -19,7 +19,7 @@ from msgspec import Meta
 from models.errors import InvalidRecord
 from models.events import Finite, Id, in_seconds
 
-Kind = Literal["items", "users"]
+RecordKind = Literal["items", "users"]
 """Which of the two topics; the attribute of that name in `streams.kafka.topics.Topics`."""
 
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -31,7 +31,7 @@ Properties: TypeAlias = Mapping[str, Value]
 GROUP = r"[A-Za-z0-9_-]{1,63}"
 """What a group may be called."""
 
-MAX_CHARACTERS: Mapping[Kind, int] = {"items": 32_000, "users": 24_000}
+MAX_CHARACTERS: Mapping[RecordKind, int] = {"items": 32_000, "users": 24_000}
 """Of a record's properties as JSON text."""
 
 MAX_RECORD_BYTES = 512 * 1024
@@ -47,7 +47,7 @@ PREFERRED = ("categor", "genre")
 _encode = msgspec.json.Encoder().encode
 
 
-class Record(NamedTuple):
+class MetadataRecord(NamedTuple):
     """What is known of one item or user since a time; without properties it is to be removed."""
 
     group: str
@@ -78,8 +78,8 @@ _user_decoder = msgspec.json.Decoder(_UserMessage)
 
 
 def parse_record(
-    kind: Kind, key: bytes, raw: bytes, *, now_s: float, future_limit_s: float = 300.0
-) -> Record:
+    kind: RecordKind, key: bytes, raw: bytes, *, now_s: float, future_limit_s: float = 300.0
+) -> MetadataRecord:
     """A valid record out of a message of the topic of this kind.
 
     Raises
@@ -103,10 +103,10 @@ def parse_record(
     try:
         if kind == "items":
             item = _item_decoder.decode(raw)
-            record = Record(item.group, item.item_id, item.properties, item.at)
+            record = MetadataRecord(item.group, item.item_id, item.properties, item.at)
         else:
             user = _user_decoder.decode(raw)
-            record = Record(user.group, user.user_id, user.properties, user.at)
+            record = MetadataRecord(user.group, user.user_id, user.properties, user.at)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(str(error)) from error
     if not 0 < record.at <= now_s + future_limit_s:
@@ -115,17 +115,17 @@ def parse_record(
     return record
 
 
-def _removal(key: bytes, now_s: float) -> Record:
+def _removal(key: bytes, now_s: float) -> MetadataRecord:
     try:
         group, _, name = key.decode().partition("/")
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"the key of a removal: {error}") from error
     if not re.fullmatch(GROUP, group) or not 1 <= len(name) <= 256:
         raise InvalidRecord("the key of a removal is <group>/<id>")
-    return Record(group, name, None, now_s)
+    return MetadataRecord(group, name, None, now_s)
 
 
-def encode_record(kind: Kind, record: Record) -> tuple[bytes, bytes]:
+def encode_record(kind: RecordKind, record: MetadataRecord) -> tuple[bytes, bytes]:
     """Key and value of the record's message; the value of a removal is empty.
 
     Raises
@@ -147,7 +147,7 @@ def encode_record(kind: Kind, record: Record) -> tuple[bytes, bytes]:
     return key, _encode(make(record.group, record.id, dict(record.properties), record.at))
 
 
-def checked(kind: Kind, name: str, properties: Mapping[str, Any]) -> Properties:
+def validate_properties(kind: RecordKind, name: str, properties: Mapping[str, Any]) -> Properties:
     """The properties, if a record of this id may have them.
 
     Raises
@@ -166,7 +166,7 @@ def checked(kind: Kind, name: str, properties: Mapping[str, Any]) -> Properties:
     return valid
 
 
-def properties_text(kind: Kind, properties: Properties) -> bytes:
+def properties_text(kind: RecordKind, properties: Properties) -> bytes:
     """The properties as JSON text; raises `InvalidRecord` if it is too long."""
     try:
         text = _encode(properties)
@@ -182,7 +182,7 @@ def properties_text(kind: Kind, properties: Properties) -> bytes:
     return text
 
 
-def fold(name: str) -> str:
+def normalized(name: str) -> str:
     """What all spellings of a field's name have in common.
 
     >>> {fold(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Unavailable
-from ops.simulated_shoppers import Client, shop, warm_up
+from ops.simulated_shoppers import ShopClient, shop, warm_up
 from ops.stack import Stack
 
 EVENTS = 300
@@ -47,11 +47,11 @@ class Proof(msgspec.Struct, frozen=True):
 
 def proof(api_url: str) -> Proof:
     """Somebody new clicks the first thing shown; raises `Unavailable` if nothing changes."""
-    with Client(api_url) as client:
+    with ShopClient(api_url) as client:
         return _proof(client)
 
 
-def _proof(client: Client) -> Proof:
+def _proof(client: ShopClient) -> Proof:
     user_id = f"visitor-{uuid.uuid4().hex[:8]}"
     before = _settled_list(client, user_id)
     click = {"eventType": "click", "itemId": before[0], "sentAt": time.time()}
@@ -130,7 +130,7 @@ def show(
         shoppers.join(timeout=2)
 
 
-def _settled_list(client: Client, user_id: str) -> list[str]:
+def _settled_list(client: ShopClient, user_id: str) -> list[str]:
     """The list of somebody new: twice the same, for what is popular is read once a moment."""
     seen: list[str] = []
     deadline = time.perf_counter() + PATIENCE_S

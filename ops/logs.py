@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 from models.printable import escaped
 
-Level = Literal["debug", "info", "warning", "error"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-DEFAULT: Level = "warning"
+LogLevel = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
+DEFAULT: LogLevel = "warning"
 
 CHATTY = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
 """Libraries that say dozens of times a second that a server is away, some with tracebacks."""
@@ -23,7 +23,7 @@ QUIET_S = 10.0
 """For so long a place in a chatty library is not heard again."""
 
 
-class Line(logging.Formatter):
+class LineFormatter(logging.Formatter):
     r"""A record as a line: UTC time in ISO 8601, level, component, logger and message.
 
     Control characters are escaped: what others sent may be in a message, and neither begins a line
@@ -55,7 +55,7 @@ class Line(logging.Formatter):
         return "\n".join([line, *(f"    {escaped(each)}" for each in traceback)])
 
 
-class Sparse(logging.Filter):
+class SparseFilter(logging.Filter):
     """Lets each place in a chatty library speak once in a while, and counts what it says meanwhile.
 
     >>> said = [logging.LogRecord("kafka.net", 40, "a.py", 7, "lost", (), None) for _ in range(3)]
@@ -86,15 +86,15 @@ class Sparse(logging.Filter):
         return True
 
 
-def configure(component: str, level: Level) -> None:
+def configure(component: str, level: LogLevel) -> None:
     """Send the records of every logger to standard error, from this level on.
 
     Unless it is `debug`, what libraries repeat is left out. What they send is never logged.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(Line(component))
+    handler.setFormatter(LineFormatter(component))
     if level != "debug":
-        handler.addFilter(Sparse())
+        handler.addFilter(SparseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for library in VERBATIM:
         logging.getLogger(library).setLevel("INFO" if level == "debug" else "NOTSET")

@@ -26,7 +26,7 @@ CLOCK_ERROR_S = 2.0
 """How far two readings of one creation time may differ: the kernel rounds the boot time."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class ProcessRecord(msgspec.Struct, frozen=True):
     """One child in the ledger; a pid alone may since have been given to another process."""
 
     name: str
@@ -34,9 +34,9 @@ class Record(msgspec.Struct, frozen=True):
     create_time_s: float
 
 
-def record(name: str, pid: int) -> Record:
+def record(name: str, pid: int) -> ProcessRecord:
     """The ledger's record of a living process."""
-    return Record(name, pid, psutil.Process(pid).create_time())
+    return ProcessRecord(name, pid, psutil.Process(pid).create_time())
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def write_ledger(data_dir: Path, records: Iterable[Record]) -> None:
+def write_ledger(data_dir: Path, records: Iterable[ProcessRecord]) -> None:
     """Put these records in the place of all others; a reader sees either, never a mixture."""
     draft = data_dir / "processes.json.new"
     draft.write_bytes(msgspec.json.encode(list(records)))
@@ -97,7 +97,7 @@ def sweep_held(data_dir: Path) -> list[str]:
     if not ledger.exists():
         return []
     try:
-        records = msgspec.json.decode(ledger.read_bytes(), type=list[Record])
+        records = msgspec.json.decode(ledger.read_bytes(), type=list[ProcessRecord])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         records = []
         lines = [f"{ledger} is damaged ({error}): processes of an earlier run may be left"]
@@ -153,7 +153,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _remains(entry: Record) -> list[psutil.Process]:
+def _remains(entry: ProcessRecord) -> list[psutil.Process]:
     """What is left of a recorded process: itself, what it started, and its session."""
     if entry.create_time_s < psutil.boot_time() - CLOCK_ERROR_S:
         return []

@@ -62,7 +62,7 @@ CATALOGUE: dict[str, tuple[str, ...]] = {
 """Item ids by category; neighbours in a category go well together."""
 
 
-class Client:
+class ShopClient:
     """A small keep-alive HTTP client of the API."""
 
     def __init__(self, api_url: str) -> None:
@@ -165,7 +165,7 @@ def warm_up(
     chance = random.Random(seed)
     sent, number = 0, 0
     newest: dict[tuple[TopicKind, int], str] = {}
-    with Client(api_url) as client:
+    with ShopClient(api_url) as client:
         while sent < events:
             number += 1
             shopper = Shopper(f"shopper-{number % 40}", chance)
@@ -179,7 +179,7 @@ def warm_up(
     return sent
 
 
-def _wait(client: Client, tokens: list[str]) -> None:
+def _wait(client: ShopClient, tokens: list[str]) -> None:
     """Until the events of all tokens are in effect; partitions take effect independently."""
     deadline = time.monotonic() + EFFECT_S
     for token in tokens:
@@ -199,7 +199,7 @@ def shop(
     """Shoppers come, ask, click and buy until `stop` is set; gives how many events they sent."""
     chance = random.Random(seed)
     sent = number = 0
-    with Client(api_url) as client:
+    with ShopClient(api_url) as client:
         while not stop.is_set():
             number += 1
             shopper = Shopper(f"shopper-{chance.randrange(60)}", chance)

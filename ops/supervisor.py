@@ -55,7 +55,7 @@ class _Child:
     tells_ready: bool
     after_stop: Callable[[Callable[[], bool]], None]
     process: subprocess.Popen[bytes] | None = None
-    record: orphans.Record | None = None
+    record: orphans.ProcessRecord | None = None
     is_ready: bool = False
     started_s: float = 0.0
     due_s: float = 0.0

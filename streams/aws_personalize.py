@@ -61,7 +61,7 @@ TOO_LARGE = 413
 """Whoever says so, saying the same again cannot help."""
 
 
-class Answer(Enum):
+class PutEventsAnswer(Enum):
     """What a failed call means for its events."""
 
     THROTTLED = "throttled"
@@ -81,30 +81,30 @@ class CallFailed(Exception):
         The error as one bounded line for people, without secrets.
     """
 
-    def __init__(self, answer: Answer, text: str) -> None:
+    def __init__(self, answer: PutEventsAnswer, text: str) -> None:
         super().__init__(text)
         self.answer = answer
         self.text = text
 
 
-def answer_of(error: Exception) -> Answer:
+def answer_of(error: Exception) -> PutEventsAnswer:
     """What an error of boto3 means for the events of the call."""
     if isinstance(error, boto.ParamValidationError):
-        return Answer.REFUSED
+        return PutEventsAnswer.REFUSED
     if not isinstance(error, boto.ClientError):
         on_the_way = (boto.HTTPClientError, boto.ConnectionError, ResponseParserError)
-        return Answer.FAILED if isinstance(error, on_the_way) else Answer.DENIED
+        return PutEventsAnswer.FAILED if isinstance(error, on_the_way) else PutEventsAnswer.DENIED
     code = _code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in THROTTLES or status == 429:
-        return Answer.THROTTLED
+        return PutEventsAnswer.THROTTLED
     if code in DENIALS or status in {401, 403}:
-        return Answer.DENIED
+        return PutEventsAnswer.DENIED
     # Without a name for the error, it was something on the way that answered, not AWS.
     is_named = code != str(status) or status == TOO_LARGE
     if 400 <= status < 500 and status not in NOT_THE_EVENTS_FAULT and is_named:
-        return Answer.REFUSED
-    return Answer.FAILED
+        return PutEventsAnswer.REFUSED
+    return PutEventsAnswer.FAILED
 
 
 def describe(error: Exception, names: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -119,7 +119,7 @@ def describe(error: Exception, names: Mapping[str, str] = MappingProxyType({})) 
         kept in logs and the ledger, where no erasure reaches.
     """
     name = _code(error) if isinstance(error, boto.ClientError) else type(error).__name__
-    if answer_of(error) is Answer.DENIED:
+    if answer_of(error) is PutEventsAnswer.DENIED:
         return name
     text: object = error
     if isinstance(error, boto.ClientError):
@@ -147,7 +147,7 @@ def _code(error: boto.ClientError) -> str:
     return str(code)[:100].encode(errors="replace").decode()
 
 
-class Tracker:
+class AwsTracker:
     """A real event tracker; blocking, safe to call from many threads.
 
     Address, region and credentials are found as boto3 finds them everywhere. boto3's own
@@ -186,7 +186,7 @@ class Tracker:
             self._client.put_events(**request)
         except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
             answer = answer_of(error)
-            if answer is Answer.DENIED:
+            if answer is PutEventsAnswer.DENIED:
                 self._renew_if_old()
             raise CallFailed(answer, describe(error, _names(request))) from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from api.app import create_app
-from api.fast_path import Front
+from api.fast_path import FastPathApp
 from models.settings import Settings
 from models.state.store import Store, connect
 from models.tokens import TopicKind
@@ -19,7 +19,7 @@ from tests.api_server import PlayedPublisher
 
 
 @cache
-def application() -> Front:
+def application() -> FastPathApp:
     """The application, connected to nothing."""
 
     async def nothing(*_: object) -> str:
@@ -34,7 +34,7 @@ def application() -> Front:
     settings = Settings(redis="redis://127.0.0.1:1")
     store = Store(connect(settings.redis), settings)
     made = create_app(settings, store, PlayedPublisher(nothing, nothing, empty, none))
-    assert isinstance(made, Front)
+    assert isinstance(made, FastPathApp)
     return made
 
 

@@ -30,7 +30,7 @@ SERVICE = "personalize"
 MUST_SIGN = ("host", "x-amz-date", "x-amz-target")
 """Headers that must be signed where they are sent: what is asked for, of whom, and when."""
 
-Check = Callable[[Scope, bytes, float], None]
+RequestCheck = Callable[[Scope, bytes, float], None]
 """Passes a request with this body at this time, in Unix seconds, or raises `Refused`."""
 
 _TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
@@ -62,7 +62,7 @@ class Signed(NamedTuple):
     signature: str
 
 
-def check_of(settings: Settings) -> Check:
+def check_of(settings: Settings) -> RequestCheck:
     """The check that the settings ask for.
 
     Without authentication requests pass only while the API listens on this machine alone: on any

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 
 
 @dataclass(frozen=True)
-class Context:
+class PersonalizeContext:
     """What every operation works with.
 
     Attributes
@@ -21,6 +21,6 @@ class Context:
         The `api.dependencies.Services` of the whole API.
     """
 
-    resources: Resources
+    resources: Registry
     tenants: Tenants
     services: Any

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from api.dependencies import Services
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
-from models.metadata_records import Kind, checked
+from models.metadata_records import RecordKind, validate_properties
 from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE
 
@@ -19,7 +19,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-async def put_events(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nothing, once Kafka has acknowledged all of the events."""
     services: Services = context.services
     now_s, limit_s = services.clock(), services.settings.future_limit_s
@@ -33,20 +33,24 @@ async def put_events(context: Context, request: dict[str, Any]) -> dict[str, Any
     return {}
 
 
-async def put_items(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def put_items(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nothing, once Kafka has acknowledged what is now known of all the items."""
     await _put(context, "items", request["datasetArn"], request["items"], "itemId")
     return {}
 
 
-async def put_users(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def put_users(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nothing, once Kafka has acknowledged what is now known of all the users."""
     await _put(context, "users", request["datasetArn"], request["users"], "userId")
     return {}
 
 
 async def _put(
-    context: Context, kind: Kind, arn: str, records: Sequence[Mapping[str, Any]], id_name: str
+    context: PersonalizeContext,
+    kind: RecordKind,
+    arn: str,
+    records: Sequence[Mapping[str, Any]],
+    id_name: str,
 ) -> None:
     """Send records of a dataset; none of them, if one breaks a rule."""
     group = await _group_of(context, kind, arn)
@@ -55,13 +59,15 @@ async def _put(
         path = f"{kind}.{n}.member.properties"
         try:
             properties = _properties(record.get("properties", "{}"))
-            put.append((record[id_name], dict(checked(kind, record[id_name], properties))))
+            put.append(
+                (record[id_name], dict(validate_properties(kind, record[id_name], properties)))
+            )
         except InvalidRecord as error:
             raise InvalidInput(f"{error} - at {path}") from error
     await context.services.publisher.put(kind, group, put)
 
 
-async def _group_of(context: Context, kind: Kind, arn: str) -> str:
+async def _group_of(context: PersonalizeContext, kind: RecordKind, arn: str) -> str:
     """The group of a dataset; the one of the settings has its datasets from the start."""
     services: Services = context.services
     path = path_of(arn)

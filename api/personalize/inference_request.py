@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.dependencies import Services
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.personalize.recipe_answers import is_scored
 from models.personalize.recipes import RECIPES, Recipe, RecipeType, recipe_of
@@ -25,7 +25,7 @@ CONFIG = {"enableMetadataWithRecommendations": True}
 
 
 @dataclass(frozen=True)
-class Target:
+class InferenceTarget:
     """What answers for a campaign or recommender.
 
     Attributes
@@ -66,7 +66,7 @@ def check_campaigns(settings: Settings) -> None:
             )
 
 
-async def resolve(context: Context, arn: str) -> Target:
+async def resolve(context: PersonalizeContext, arn: str) -> InferenceTarget:
     """What a campaign or recommender stands for: one of the settings, or one that was made.
 
     Raises
@@ -82,7 +82,9 @@ async def resolve(context: Context, arn: str) -> Target:
     if kind not in {"campaign", "recommender"}:
         raise InvalidInput(f"{arn} is not the ARN of a campaign or recommender")
     if kind == "campaign" and name in services.settings.campaigns:
-        return Target(services.settings.group, RECIPES[services.settings.campaigns[name]], CONFIG)
+        return InferenceTarget(
+            services.settings.group, RECIPES[services.settings.campaigns[name]], CONFIG
+        )
     now_s = services.clock()
     found = await context.resources.recent(path, now_s=now_s)
     if found.status != ACTIVE:
@@ -95,11 +97,11 @@ async def resolve(context: Context, arn: str) -> Target:
     if recipe.type not in RECOMMENDING:
         raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
     group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
-    return Target(group, recipe, found.data.get(f"{kind}Config", {}))
+    return InferenceTarget(group, recipe, found.data.get(f"{kind}Config", {}))
 
 
 @dataclass(frozen=True)
-class Asked:
+class InferenceQuery:
     """What a request asks for, and of whom; an empty id is none.
 
     Attributes
@@ -108,13 +110,15 @@ class Asked:
         What it says in contextual columns; empty where the recipe pays no heed to it.
     """
 
-    target: Target
+    target: InferenceTarget
     user_id: str | None
     item_id: str | None
     circumstances: Mapping[str, str]
 
     @classmethod
-    async def of(cls, context: Context, request: Mapping[str, Any], *types: RecipeType) -> Asked:
+    async def of(
+        cls, context: PersonalizeContext, request: Mapping[str, Any], *types: RecipeType
+    ) -> InferenceQuery:
         """The request understood; raises `InvalidInput` where it does not fit its recipe."""
         arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
         if len(arns) != 1:

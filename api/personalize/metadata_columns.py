@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from api.personalize.context import Context
-from api.personalize.inference_request import Target
+from api.personalize.context import PersonalizeContext
+from api.personalize.inference_request import InferenceTarget
 from models.errors import InvalidInput
 from models.state.metadata import item_properties
 
@@ -16,7 +16,9 @@ MAX_RESULTS = 50
 MAX_VALUE_CHARACTERS = 20_000
 
 
-def columns_of(target: Target, asked: Mapping[str, Sequence[str]], k: int) -> Sequence[str]:
+def columns_of(
+    target: InferenceTarget, asked: Mapping[str, Sequence[str]], k: int
+) -> Sequence[str]:
     """The columns of items that a request for `k` of them asks for.
 
     Raises
@@ -41,7 +43,7 @@ def columns_of(target: Target, asked: Mapping[str, Sequence[str]], k: int) -> Se
 
 
 async def values_of(
-    context: Context, group: str, columns: Sequence[str], names: Sequence[str]
+    context: PersonalizeContext, group: str, columns: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, str]]:
     """What each of the items has in these columns, as text; what is not known is left out."""
     wanted = {_folded(column): column for column in columns}

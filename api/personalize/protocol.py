@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.outages import OUTAGES
-from api.personalize.auth import Check, Refused
-from api.personalize.context import Context
-from api.personalize.service_model import Described, described
+from api.personalize.auth import Refused, RequestCheck
+from api.personalize.context import PersonalizeContext
+from api.personalize.service_model import ServiceOperation, described
 from api.schemas import RETRY_AFTER_S
 from api.server.refusals import Refusal
 from api.server.request_metrics import CLIENT_CLOSED
@@ -36,7 +36,7 @@ PREFIX = "/personalize"
 TARGET = "AmazonPersonalize."
 REST, JSON_1_1 = b"application/json", b"application/x-amz-json-1.1"
 
-Operation = Callable[[Context, dict[str, Any]], Awaitable[dict[str, Any]]]
+Operation = Callable[[PersonalizeContext, dict[str, Any]], Awaitable[dict[str, Any]]]
 """Takes its input as its shape has it, times in seconds, and gives its output in the same way.
 
 It raises `ServiceError` for what is the caller's fault, and `Unavailable` for what is not.
@@ -59,7 +59,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -76,7 +76,7 @@ class Matched(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wire:
+class PersonalizeApp:
     """The Amazon Personalize API as an ASGI application; what is around it bounds the bodies.
 
     Parameters
@@ -89,8 +89,8 @@ class Wire:
         What is implemented, by name.
     """
 
-    context: Context
-    check: Check
+    context: PersonalizeContext
+    check: RequestCheck
     operations: Mapping[str, Operation]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ class Wire:
         status, headers = 200, [(b"content-type", JSON_1_1 if target is not None else REST)]
         try:
             content = await self._answer(scope, receive, target)
-        except Problem as problem:
+        except ApiError as problem:
             status = problem.status
             headers.append((b"x-amzn-errortype", problem.code.encode()))
             content = _encode({"__type": problem.code, "message": problem.message})
@@ -114,14 +114,14 @@ class Wire:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, scope: Scope, receive: Receive, target: bytes | None) -> bytes:
-        """The body of the answer; raises `Problem` for one that is an error."""
+        """The body of the answer; raises `ApiError` for one that is an error."""
         try:
             body = await _body(receive)
             self.check(scope, body, self.context.services.clock())
         except HTTPException as error:
-            raise Problem(error.status_code, CODES[error.status_code], error.detail) from error
+            raise ApiError(error.status_code, CODES[error.status_code], error.detail) from error
         except Refused as refused:
-            raise Problem(refused.status, refused.code, str(refused)) from refused
+            raise ApiError(refused.status, refused.code, str(refused)) from refused
         operation = _asked_for(scope, target)
         scope["route"] = Matched(f"{PREFIX} {operation.name}")
         document = _document(body)
@@ -129,21 +129,21 @@ class Wire:
             answer = await self._run(operation, document)
         except ServiceError as error:
             status = operation.statuses.get(error.code, 400)
-            raise Problem(status, error.code, str(error)) from error
+            raise ApiError(status, error.code, str(error)) from error
         except MessageRefused as error:
-            raise Problem(400, "InvalidInputException", str(error)) from error
+            raise ApiError(400, "InvalidInputException", str(error)) from error
         except Overloaded as error:
-            raise Problem(429, CODES[429], str(error)) from error
+            raise ApiError(429, CODES[429], str(error)) from error
         except (Unavailable, *AWAY_ERRORS) as error:
             OUTAGES.note(f"unavailable: {error}")
-            raise Problem(503, CODES[503], str(error)) from error
+            raise ApiError(503, CODES[503], str(error)) from error
         except Exception as error:
             LOG.exception("%s: unexpected error", operation.name)
             text = "an unexpected error; the log has it"
-            raise Problem(500, "InternalFailure", text) from error
+            raise ApiError(500, "InternalFailure", text) from error
         return _encode(answer) if operation.model.output_shape is not None else b""
 
-    async def _run(self, operation: Described, document: object) -> dict[str, Any]:
+    async def _run(self, operation: ServiceOperation, document: object) -> dict[str, Any]:
         checked = operation.checked(document)
         run = self.operations.get(operation.name)
         if run is None:
@@ -155,16 +155,16 @@ class Wire:
 
 
 @cache
-def _by_path() -> Mapping[str, Described]:
+def _by_path() -> Mapping[str, ServiceOperation]:
     return {one.path: one for one in described().values() if one.path}
 
 
 @cache
-def _by_target() -> Mapping[bytes, Described]:
+def _by_target() -> Mapping[bytes, ServiceOperation]:
     return {f"{TARGET}{name}".encode(): one for name, one in described().items() if not one.path}
 
 
-def _asked_for(scope: Scope, target: bytes | None) -> Described:
+def _asked_for(scope: Scope, target: bytes | None) -> ServiceOperation:
     """The operation that a request asks for, by its header or by its path."""
     # Some clients add their path to an address that ends with a slash: two in a row are one.
     path = "/" + scope["path"].removeprefix(PREFIX).lstrip("/")
@@ -174,7 +174,7 @@ def _asked_for(scope: Scope, target: bytes | None) -> Described:
         found, status = _by_target().get(target) if path == "/" else None, 400
     if found is None or scope["method"] != "POST":
         text = "no such operation; the Amazon Personalize API is here, for AWS clients"
-        raise Problem(status, "UnknownOperationException", text)
+        raise ApiError(status, "UnknownOperationException", text)
     return found
 
 
@@ -196,7 +196,7 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         parts.append(message.get("body", b""))
     if message["type"] == "http.disconnect":
-        raise Problem(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
+        raise ApiError(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
     return b"".join(parts)
 
 
@@ -207,4 +207,4 @@ def _document(body: bytes) -> object:
     try:
         return _decode(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(400, "SerializationException", f"the body is not JSON: {error}") from error
+        raise ApiError(400, "SerializationException", f"the body is not JSON: {error}") from error

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from api.dependencies import Services
-from api.personalize.context import Context
-from api.personalize.inference_request import Asked, Target
+from api.personalize.context import PersonalizeContext
+from api.personalize.inference_request import InferenceQuery, InferenceTarget
 from api.personalize.metadata_columns import columns_of, values_of
-from api.personalize.runtime_filters import filled_up, let_through
+from api.personalize.runtime_filters import filled_up, filter_answer
 from models.errors import InvalidInput
-from models.personalize.recipe_answers import FOUND, answered, scores_of
+from models.personalize.recipe_answers import PERSONALIZED_LEVELS, answer_recipe, scores_of
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.recommender import Recommender
 from models.state.redis_errors import AWAY_ERRORS
@@ -25,14 +25,16 @@ DEFAULT_RESULTS = 25
 MAX_RANKED = 500
 
 
-async def get_recommendations(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def get_recommendations(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """What the campaign or recommender recommends; someone unknown gets what is trending.
 
     Filters and promotions choose among all candidates, before the list is cut to its length; a
     filter that leaves too few of them looks further, as `recipe_answers.filtered` does.
     """
     services: Services = context.services
-    asked = await Asked.of(
+    asked = await InferenceQuery.of(
         context, request, "USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS"
     )
     k = _length(request)
@@ -59,19 +61,21 @@ async def get_recommendations(context: Context, request: dict[str, Any]) -> dict
     return {"itemList": items, "recommendationId": recommendation_id}
 
 
-async def get_personalized_ranking(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def get_personalized_ranking(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """The given items in the order this user is most likely to want them, unknown ones last.
 
     A filter leaves items out before they are ranked, so that scores add up to one. While the store
     is away the order is that of what trended last.
     """
     services: Services = context.services
-    asked = await Asked.of(context, request, "PERSONALIZED_RANKING")
+    asked = await InferenceQuery.of(context, request, "PERSONALIZED_RANKING")
     wanted = list(dict.fromkeys(request["inputList"]))
     if not 1 <= len(wanted) <= MAX_RANKED:
         raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(wanted)}")
     columns = columns_of(asked.target, request.get("metadataColumns", {}), len(wanted))
-    wanted = await let_through(context, asked, request, wanted)
+    wanted = await filter_answer(context, asked, request, wanted)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     try:
         answer = await recommender.rank(
@@ -105,12 +109,12 @@ def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Ran
     return [next(left) if place in places else next(right) for place in range(length)]
 
 
-async def _answer(context: Context, asked: Asked, k: int) -> Answer:
+async def _answer(context: PersonalizeContext, asked: InferenceQuery, k: int) -> Answer:
     """The answer to the recipe's question; from the cache while the store is away."""
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     now_s = context.services.clock()
     try:
-        return await answered(
+        return await answer_recipe(
             recommender,
             asked.target.recipe,
             user_id=asked.user_id,
@@ -140,7 +144,11 @@ def _as_known(recommender: Recommender, wanted: Sequence[str]) -> Answer | None:
 
 
 async def _promoted(
-    context: Context, asked: Asked, promotion: Mapping[str, Any], names: Sequence[str], k: int
+    context: PersonalizeContext,
+    asked: InferenceQuery,
+    promotion: Mapping[str, Any],
+    names: Sequence[str],
+    k: int,
 ) -> list[str]:
     """The items to promote, best first: of the candidates, then of the popular items."""
     for name in ("filterArn", "percentPromotedItems"):
@@ -149,7 +157,7 @@ async def _promoted(
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     popular = await recommender.popular(k=MAX_RESULTS, now_s=context.services.clock())
     known = dict.fromkeys([*names, *(item.item_id for item in popular.items)])
-    allowed = await let_through(context, asked, promotion, list(known))
+    allowed = await filter_answer(context, asked, promotion, list(known))
     return allowed[: math.ceil(k * promotion["percentPromotedItems"] / 100)]
 
 
@@ -160,7 +168,7 @@ def _length(request: Mapping[str, Any]) -> int:
     return k
 
 
-def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[str, Any]]:
+def _items(names: Sequence[str], answer: Answer, target: InferenceTarget) -> list[dict[str, Any]]:
     """The items as `PredictedItem` describes them, with what their recipe tells of them."""
     if not target.is_scored:
         return [{"itemId": name} for name in names]
@@ -174,7 +182,7 @@ def _items(names: Sequence[str], answer: Answer, target: Target) -> list[dict[st
         for item in items:
             if item["itemId"] in tried:
                 item["reason"] = ["Exploration"]
-            elif answer.level not in FOUND:
+            elif answer.level not in PERSONALIZED_LEVELS:
                 item["reason"] = ["Popular item"]
     return items
 
@@ -183,7 +191,7 @@ def _promote(
     items: Sequence[dict[str, Any]],
     promoted: Collection[str],
     promotion: Mapping[str, Any],
-    target: Target,
+    target: InferenceTarget,
 ) -> None:
     """Say of the items of an answer which were promoted."""
     for item in items:
@@ -195,7 +203,10 @@ def _promote(
 
 
 async def _add_metadata(
-    context: Context, asked: Asked, columns: Sequence[str], items: Sequence[dict[str, Any]]
+    context: PersonalizeContext,
+    asked: InferenceQuery,
+    columns: Sequence[str],
+    items: Sequence[dict[str, Any]],
 ) -> None:
     if columns:
         names = [item["itemId"] for item in items]

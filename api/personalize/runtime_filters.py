@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.dependencies import Services
-from api.personalize.context import Context
-from api.personalize.inference_request import Asked
+from api.personalize.context import PersonalizeContext
+from api.personalize.inference_request import InferenceQuery
 from models.errors import InvalidInput, ResourceNotFound
-from models.filters.filter import Filter, parse
+from models.filters.filter import Filter, parse_filter_expression
 from models.personalize import recipe_answers
 from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE
 from models.serving.recommender import Recommender
 
 
-async def let_through(
-    context: Context, asked: Asked, by: Mapping[str, Any], items: Sequence[str]
+async def filter_answer(
+    context: PersonalizeContext, asked: InferenceQuery, by: Mapping[str, Any], items: Sequence[str]
 ) -> list[str]:
     """The items that the filter of a request or a promotion lets through; all, without a filter.
 
@@ -34,18 +34,24 @@ async def let_through(
         return list(items)
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     found = await _filter(context, asked, by["filterArn"])
-    return await recipe_answers.let_through(recommender, found, items, **_known(context, asked, by))
+    return await recipe_answers.apply_filter(
+        recommender, found, items, **_known(context, asked, by)
+    )
 
 
 async def filled_up(
-    context: Context, asked: Asked, by: Mapping[str, Any], items: Sequence[str], k: int
+    context: PersonalizeContext,
+    asked: InferenceQuery,
+    by: Mapping[str, Any],
+    items: Sequence[str],
+    k: int,
 ) -> list[str]:
-    """As `let_through`, at most k; where too few are left, with others that are let through."""
+    """As `filter_answer`, at most k; where too few are left, with others that are let through."""
     if "filterArn" not in by:
         return list(items)[:k]
     recommender: Recommender = context.tenants.recommender(asked.target.group)
     found = await _filter(context, asked, by["filterArn"])
-    return await recipe_answers.filtered(
+    return await recipe_answers.filter_and_refill(
         recommender,
         asked.target.recipe,
         found,
@@ -56,7 +62,9 @@ async def filled_up(
     )
 
 
-def _known(context: Context, asked: Asked, by: Mapping[str, Any]) -> dict[str, Any]:
+def _known(
+    context: PersonalizeContext, asked: InferenceQuery, by: Mapping[str, Any]
+) -> dict[str, Any]:
     """What filters are told beside the items."""
     return {
         "user_id": asked.user_id,
@@ -66,7 +74,7 @@ def _known(context: Context, asked: Asked, by: Mapping[str, Any]) -> dict[str, A
     }
 
 
-async def _filter(context: Context, asked: Asked, arn: str) -> Filter:
+async def _filter(context: PersonalizeContext, asked: InferenceQuery, arn: str) -> Filter:
     services: Services = context.services
     path = path_of(arn)
     if not path.startswith("filter/"):
@@ -76,7 +84,7 @@ async def _filter(context: Context, asked: Asked, arn: str) -> Filter:
         raise ResourceNotFound(f"{arn} is {stored.status}, not {ACTIVE}")
     if path_of(stored.data["datasetGroupArn"]) != f"dataset-group/{asked.target.group}":
         raise InvalidInput(f"{arn} is of another dataset group")
-    found = parse(stored.data["filterExpression"])
+    found = parse_filter_expression(stored.data["filterExpression"])
     if found.target != "ItemID":
         raise InvalidInput(f"{arn} chooses by {found.target}, not among items")
     return found

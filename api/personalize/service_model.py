@@ -43,11 +43,11 @@ LINEAR = {
 
 MAX_ROLE_CHARACTERS = 256
 
-Check = Callable[[Any], Any]
-"""Gives a value as its shape has it, or raises `Broken`."""
+ShapeCheck = Callable[[Any], Any]
+"""Gives a value as its shape has it, or raises `InvalidMember`."""
 
 
-class Broken(Exception):
+class InvalidMember(Exception):
     """A value does not fit its shape; gathers the path to it on the way up, innermost first."""
 
     def __init__(self, value: object, constraint: str) -> None:
@@ -66,7 +66,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Described:
+class ServiceOperation:
     """One operation as its service model describes it.
 
     Attributes
@@ -96,7 +96,7 @@ class Described:
         def checked(document: Any) -> dict[str, Any]:  # noqa: ANN401  any JSON
             try:
                 found: dict[str, Any] = check(document)
-            except Broken as broken:
+            except InvalidMember as broken:
                 raise InvalidInput(broken.text()) from None
             return found
 
@@ -104,7 +104,7 @@ class Described:
 
     @cached_property
     def answered(self) -> Callable[[Any], None]:
-        """The function that raises `Broken` for an answer that does not fit the output shape.
+        """The function that raises `InvalidMember` for an answer that breaks the output shape.
 
         Strict: every member is known and not null.
         """
@@ -117,7 +117,7 @@ class Described:
 
 
 @cache
-def described() -> dict[str, Described]:
+def described() -> dict[str, ServiceOperation]:
     """All operations of the three services by name; reads the models at the first call, 0.1 s.
 
     >>> described()["PutEvents"].path
@@ -136,11 +136,11 @@ def described() -> dict[str, Described]:
                 if is_rest
             }
             path = operation.http["requestUri"] if is_rest else ""
-            found[name] = Described(name, service, path, statuses, operation)
+            found[name] = ServiceOperation(name, service, path, statuses, operation)
     return found
 
 
-def _check_of(shape: Shape, *, lenient: bool) -> Check:
+def _check_of(shape: Shape, *, lenient: bool) -> ShapeCheck:
     if isinstance(shape, StructureShape):
         return _structure(shape, lenient=lenient)
     if isinstance(shape, ListShape):
@@ -152,7 +152,7 @@ def _check_of(shape: Shape, *, lenient: bool) -> Check:
     return _boolean if shape.type_name == "boolean" else _number(shape)
 
 
-def _check_member(name: str, shape: Shape, *, lenient: bool) -> Check:
+def _check_member(name: str, shape: Shape, *, lenient: bool) -> ShapeCheck:
     """The check of a structure's member."""
     # The models have two answers name a role by an ARN of this service, which no role has.
     is_role = (name, shape.name) == ("roleArn", "Arn")
@@ -161,11 +161,11 @@ def _check_member(name: str, shape: Shape, *, lenient: bool) -> Check:
 
 def _sized_text(value: Any) -> str:  # noqa: ANN401  any JSON
     if type(value) is not str or len(value) > MAX_ROLE_CHARACTERS:
-        raise Broken(value, f"Member must be a string of at most {MAX_ROLE_CHARACTERS}")
+        raise InvalidMember(value, f"Member must be a string of at most {MAX_ROLE_CHARACTERS}")
     return value
 
 
-def _structure(shape: StructureShape | None, *, lenient: bool) -> Check:
+def _structure(shape: StructureShape | None, *, lenient: bool) -> ShapeCheck:
     """The check of a structure; None is an operation without input or output."""
     known = shape.members if shape is not None else {}
     required = frozenset(shape.required_members if shape is not None else ())
@@ -177,9 +177,9 @@ def _structure(shape: StructureShape | None, *, lenient: bool) -> Check:
 
     def structure(value: Any) -> dict[str, Any]:  # noqa: ANN401  any JSON
         if type(value) is not dict:
-            raise Broken(value, "Member must be a structure")
+            raise InvalidMember(value, "Member must be a structure")
         if not lenient and not names.issuperset(value):
-            raise Broken(sorted(value.keys() - names), "Member must be known")
+            raise InvalidMember(sorted(value.keys() - names), "Member must be known")
         found: dict[str, Any] = {}
         name = ""
         try:
@@ -189,7 +189,7 @@ def _structure(shape: StructureShape | None, *, lenient: bool) -> Check:
                     found[name] = check(member)
                 elif is_required or (not lenient and name in value):
                     _missing()
-        except Broken as broken:
+        except InvalidMember as broken:
             broken.path.append(name)
             raise
         return found
@@ -198,22 +198,22 @@ def _structure(shape: StructureShape | None, *, lenient: bool) -> Check:
 
 
 def _missing() -> NoReturn:
-    raise Broken(None, "Member must not be null")
+    raise InvalidMember(None, "Member must not be null")
 
 
-def _list(shape: ListShape, *, lenient: bool) -> Check:
+def _list(shape: ListShape, *, lenient: bool) -> ShapeCheck:
     check = _check_of(shape.member, lenient=lenient)
     sized = _sized(shape)
 
     def checked_list(value: Any) -> list[Any]:  # noqa: ANN401  any JSON
         if type(value) is not list:
-            raise Broken(value, "Member must be a list")
+            raise InvalidMember(value, "Member must be a list")
         sized(value)
         found: list[Any] = []
         try:
             for member in value:
                 found.append(check(member))  # noqa: PERF401  the path of what is broken
-        except Broken as broken:
+        except InvalidMember as broken:
             broken.path.append(f"{len(found) + 1}.member")
             raise
         return found
@@ -221,20 +221,20 @@ def _list(shape: ListShape, *, lenient: bool) -> Check:
     return checked_list
 
 
-def _map(shape: MapShape, *, lenient: bool) -> Check:
+def _map(shape: MapShape, *, lenient: bool) -> ShapeCheck:
     check_key = _check_of(shape.key, lenient=lenient)
     check_value = _check_of(shape.value, lenient=lenient)
     sized = _sized(shape)
 
     def checked_map(value: Any) -> dict[str, Any]:  # noqa: ANN401  any JSON
         if type(value) is not dict:
-            raise Broken(value, "Member must be a map")
+            raise InvalidMember(value, "Member must be a map")
         sized(value)
         found, key = {}, ""
         try:
             for key, member in value.items():
                 found[check_key(key)] = check_value(member)
-        except Broken as broken:
+        except InvalidMember as broken:
             broken.path.append(_bounded(key))
             raise
         return found
@@ -248,12 +248,12 @@ def _sized(shape: Shape) -> Callable[[Any], None]:
 
     def sized(value: Any) -> None:  # noqa: ANN401  anything with a length
         if not least <= len(value) <= most:
-            raise Broken(value, _length(len(value), least, most))
+            raise InvalidMember(value, _length(len(value), least, most))
 
     return sized
 
 
-def _string(shape: StringShape) -> Check:
+def _string(shape: StringShape) -> ShapeCheck:
     least, most = shape.metadata.get("min", 0), shape.metadata.get("max", math.inf)
     values = frozenset(shape.metadata.get("enum", ()))
     pattern = shape.metadata.get("pattern")
@@ -271,7 +271,7 @@ def _string(shape: StringShape) -> Check:
         elif matches is not None and not matches(value):
             constraint = f"Member must satisfy regular expression pattern: {pattern}"
         if constraint:
-            raise Broken("***" if is_sensitive else value, constraint)
+            raise InvalidMember("***" if is_sensitive else value, constraint)
         found: str = value
         return found
 
@@ -300,31 +300,31 @@ def _matcher(pattern: str | None) -> Callable[[str], Any] | None:
 
 def _boolean(value: Any) -> bool:  # noqa: ANN401  any JSON
     if type(value) is not bool:
-        raise Broken(value, "Member must be a boolean")
+        raise InvalidMember(value, "Member must be a boolean")
     return value
 
 
-def _number(shape: Shape) -> Check:
+def _number(shape: Shape) -> ShapeCheck:
     convert = _NUMBERS[shape.type_name]
     least, most = shape.metadata.get("min", -math.inf), shape.metadata.get("max", math.inf)
 
     def number(value: Any) -> float:  # noqa: ANN401  any JSON
         found: float = convert(value)
         if found > most:
-            raise Broken(value, f"Member must have value less than or equal to {most}")
+            raise InvalidMember(value, f"Member must have value less than or equal to {most}")
         if found < least:
-            raise Broken(value, f"Member must have value greater than or equal to {least}")
+            raise InvalidMember(value, f"Member must have value greater than or equal to {least}")
         return found
 
     return number
 
 
-def _integer(end: int) -> Check:
+def _integer(end: int) -> ShapeCheck:
     def integer(value: Any) -> int:  # noqa: ANN401  any JSON
         # Languages without whole numbers send 25.0.
         is_whole = type(value) is int or (type(value) is float and value.is_integer())
         if not is_whole or not -end <= value < end:
-            raise Broken(value, "Member must be a whole number")
+            raise InvalidMember(value, "Member must be a whole number")
         return int(value)
 
     return integer
@@ -332,7 +332,7 @@ def _integer(end: int) -> Check:
 
 def _plain_float(value: Any) -> float:  # noqa: ANN401  any JSON
     if type(value) not in {int, float} or not -MAX_FLOAT < value < MAX_FLOAT:
-        raise Broken(value, "Member must be a number")
+        raise InvalidMember(value, "Member must be a number")
     return value  # type: ignore[no-any-return]  # whole seconds stay whole
 
 
@@ -341,11 +341,11 @@ def _timestamp(value: Any) -> float:  # noqa: ANN401  any JSON
         try:
             value = float(value)
         except ValueError:
-            raise Broken(value, "Member must be a timestamp in seconds") from None
+            raise InvalidMember(value, "Member must be a timestamp in seconds") from None
     return _plain_float(value)
 
 
-_NUMBERS: Mapping[str, Check] = {
+_NUMBERS: Mapping[str, ShapeCheck] = {
     "integer": _integer(2**31),
     "long": _integer(2**63),
     "float": _plain_float,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import Services
 from api.openapi import describes
-from api.schemas import Forwarding, Tracker, json_response
+from api.schemas import Forwarding, TrackerStatus, json_response
 from models.state.forwarding_ledger import tracker_status
 
 router = APIRouter()
@@ -24,7 +24,7 @@ async def forwarding(request: Request) -> Response:
             services.store.redis, services.settings.group, now_s=services.clock()
         )
     trackers = [
-        Tracker(
+        TrackerStatus(
             tracker,
             int(one["forwarded"]),
             int(one["refused"]),

@@ -10,11 +10,17 @@ from msgspec import Meta
 
 from api.dependencies import Services
 from api.openapi import ASKS_SERVERS, describes
-from api.query_params import Waiting, query
+from api.query_params import AfterParams, query
 from api.schemas import AcceptedRecords, Item, json_response
 from models.errors import InvalidRecord
 from models.events import Id
-from models.metadata_records import MAX_CHARACTERS, Kind, Properties, Value, checked
+from models.metadata_records import (
+    MAX_CHARACTERS,
+    Properties,
+    RecordKind,
+    Value,
+    validate_properties,
+)
 from models.state import metadata
 
 MAX_RECORDS = 10
@@ -98,7 +104,7 @@ async def put_users(request: Request) -> Response:
     **describes(
         Item,
         "What is known of an item",
-        query=Waiting,
+        query=AfterParams,
         errors=ASKS_SERVERS | {404: "No record or event has named it."},
     ),
 )
@@ -107,7 +113,7 @@ async def item(
 ) -> Response:
     """Its properties, and how often it was met."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], Waiting)
+    asked = query(request.scope["query_string"], AfterParams)
     await services.reached(asked, request.receive)
     with services.answering:
         found = await metadata.item(services.store, item_id)
@@ -137,11 +143,13 @@ async def _decoded(request: Request, kind: type[Body]) -> Body:
         raise InvalidRecord(str(error)) from error
 
 
-async def _put(request: Request, kind: Kind, records: list[tuple[str, Properties]]) -> Response:
+async def _put(
+    request: Request, kind: RecordKind, records: list[tuple[str, Properties]]
+) -> Response:
     services: Services = request.app.state.services
     for n, (name, properties) in enumerate(records):
         try:
-            checked(kind, name, properties)
+            validate_properties(kind, name, properties)
         except InvalidRecord as error:
             raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
     after = await services.publisher.put(kind, services.settings.group, records)

@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from api.dependencies import Services
 from api.openapi import ANY_ERROR, ASKS_SERVERS, TAKES, describes
-from api.query_params import Listing, Recommending, Waiting, query
+from api.query_params import AfterParams, ListParams, RecommendParams, query
 from api.schemas import (
     Accepted,
     Erased,
@@ -30,23 +30,25 @@ from models import events
 from models.errors import InvalidEvent, InvalidRequest, Overloaded, TooManyWaiting, Unavailable
 from models.serving.answers import Answer
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.stuck_readers import Stuck, told
+from models.state.stuck_readers import StuckReader, reported
 
 router = APIRouter()
 
-Answering = Callable[[Services, bytes, Receive], Awaitable[bytes]]
+AnswerRoute = Callable[[Services, bytes, Receive], Awaitable[bytes]]
 """Makes the body of an answer, JSON, from a query string; `Receive` tells when the client goes."""
 
-HOT: dict[str, Answering] = {}
+HOT: dict[str, AnswerRoute] = {}
 """By path, the routes that need nothing of a request but its query string; see `api.fast_path`."""
 
 MAX_RANKED = 500
 
 
-def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering], Answering]:
+def listing(
+    path: str, kind: type[ListParams], summary: str
+) -> Callable[[AnswerRoute], AnswerRoute]:
     """Registers the route of a question for a list, as one of the `HOT` too."""
 
-    def register(answering: Answering) -> Answering:
+    def register(answering: AnswerRoute) -> AnswerRoute:
         async def endpoint(request: Request) -> Response:
             services, raw = request.app.state.services, request.scope["query_string"]
             body = await answering(services, raw, request.receive)
@@ -65,10 +67,10 @@ def listing(path: str, kind: type[Listing], summary: str) -> Callable[[Answering
     return register
 
 
-@listing("/recommend", Recommending, "What next for this user?")
+@listing("/recommend", RecommendParams, "What next for this user?")
 async def recommend(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
-    asked = query(query_string, Recommending)
+    asked = query(query_string, RecommendParams)
     reached: bool | None = None
     try:
         reached = await services.reached(asked, receive)
@@ -101,33 +103,33 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
     return _answered(services, answer, reached)
 
 
-@listing("/trending", Listing, "Growing fastest now")
+@listing("/trending", ListParams, "Growing fastest now")
 async def trending(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items whose rate of events grows most."""
-    asked = query(query_string, Listing)
+    asked = query(query_string, ListParams)
     reached = await services.reached(asked, receive)
     with services.answering:
         answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
-@listing("/popular", Listing, "Most events of all time")
+@listing("/popular", ListParams, "Most events of all time")
 async def popular(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items with the most events of all time."""
-    asked = query(query_string, Listing)
+    asked = query(query_string, ListParams)
     reached = await services.reached(asked, receive)
     with services.answering:
         answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
-@router.get("/similar/{item_id}", **describes(Recommendations, "Seen together", query=Listing))
+@router.get("/similar/{item_id}", **describes(Recommendations, "Seen together", query=ListParams))
 async def similar(
     request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
     """Items seen together with this one; for an unknown item, what is trending."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], Listing)
+    asked = query(request.scope["query_string"], ListParams)
     reached = await services.reached(asked, request.receive)
     k, now_s = asked.num_results, services.clock()
     with services.answering:
@@ -148,7 +150,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     **describes(
         Recommendations,
         "Put given items in order for a user",
-        query=Waiting,
+        query=AfterParams,
         body=RankRequest,
         example={"itemIds": ["i9", "i3"], "userId": "u7"},
     ),
@@ -156,7 +158,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 async def rank(request: Request) -> Response:
     """The given items, the one this user is most likely to want first; unknown ones last."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], Waiting)
+    asked = query(request.scope["query_string"], AfterParams)
     try:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -256,11 +258,11 @@ async def readyz(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     missing, warnings = await services.readiness.look()
-    stuck: list[Stuck] = []
+    stuck: list[StuckReader] = []
     # Where Redis is away, it is among what is missing.
     with contextlib.suppress(*AWAY_ERRORS):
         store = services.store
-        stuck = await told(store.redis, store.settings.group, now_s=services.clock())
+        stuck = await reported(store.redis, store.settings.group, now_s=services.clock())
     answer = Readiness(
         "missing" if missing else "ok", missing, [str(one) for one in stuck], warnings
     )

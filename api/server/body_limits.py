@@ -22,7 +22,7 @@ FREE_BYTES = 64 * 1024
 """What a body may have without asking the budget; the bound on connections bounds the sum."""
 
 
-class Edge:
+class BodyLimits:
     """Bounds request bodies in size, time and memory; counts and times requests by their route.
 
     Parameters

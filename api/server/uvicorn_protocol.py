@@ -55,7 +55,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a `Joined` transport, with bounds.
+    """uvicorn's protocol on a `CoalescedWrites` transport, with bounds.
 
     Where a client breaks one it is told once, in a proper answer that comes after those of its
     earlier requests; then nothing more of it is parsed, and the connection ends.
@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401  asyncio types it in part
         """Begin to serve a connection."""
-        joined: Any = Joined(transport, self.loop)
+        joined: Any = CoalescedWrites(transport, self.loop)
         super().connection_made(joined)
         self.flow = _Flow(joined, self)
         self._pool.opened(self)
@@ -375,7 +375,7 @@ async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:  # noqa:
         await send({"type": "http.response.body", "body": refusal.body})
 
 
-class Joined:
+class CoalescedWrites:
     """A transport that sends what is written in one step of the event loop together.
 
     uvicorn writes an answer's head before its body: two system calls and two packets, which cost

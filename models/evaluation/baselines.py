@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Floats, Indexes
-from models.evaluation.protocol import Ranked, Rival
+from models.evaluation.protocol import Model, Scores
 from models.ranking.features import FEATURES
-from models.ranking.ranker import UNLEARNED
-from models.serving.local import Local
-from models.serving.snapshots import Situation
+from models.ranking.ranker import BASELINE
+from models.serving.local import LocalRecommender
+from models.serving.snapshots import RequestSnapshot
 from models.state.interactions import Interaction
 from models.state.layout import FADE, WINDOW
 
 DAY_S = 86400.0
 
 
-class Live:
+class SharedRecommender:
     """The recommender as in production, asked once for all its orders.
 
     Items are numbered as in the store, where numbers start at 1, so all events must come here.
     """
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: LocalRecommender) -> None:
         self.local = local
-        self._asked: tuple[tuple[int, bytes], Situation, Floats] | None = None
+        self._asked: tuple[tuple[int, bytes], RequestSnapshot, Floats] | None = None
 
-    def ask(self, user: int, at_s: float, barred: Indexes) -> tuple[Situation, Floats]:
+    def ask(self, user: int, at_s: float, barred: Indexes) -> tuple[RequestSnapshot, Floats]:
         """A user's situation at this time without barred items, and its candidates' features."""
         question = user, barred.tobytes()
         if self._asked is None or self._asked[0] != question:
@@ -53,18 +53,20 @@ class Live:
         self._asked = None
 
 
-class Order:
+class RecommenderVariant:
     """One of the recommender's orders; the first of them teaches it."""
 
-    def __init__(self, live: Live, scores: Callable[[Local, Floats], Floats]) -> None:
+    def __init__(
+        self, live: SharedRecommender, scores: Callable[[LocalRecommender, Floats], Floats]
+    ) -> None:
         self._live = live
         self._scores = scores
         self.teaches = False
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The candidates in this order."""
         situation, matrix = self._live.ask(user, at_s, barred)
-        return Ranked(situation.candidates.items - 1, self._scores(self._live.local, matrix))
+        return Scores(situation.candidates.items - 1, self._scores(self._live.local, matrix))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Teach the recommender, if this is the order to do so."""
@@ -77,37 +79,37 @@ class Order:
             self._live.follow(user, item, event)
 
 
-def _column(name: str, sign: float = 1.0) -> Callable[[Local, Floats], Floats]:
+def _column(name: str, sign: float = 1.0) -> Callable[[LocalRecommender, Floats], Floats]:
     column = FEATURES.index(name)
     return lambda _, matrix: sign * matrix[:, column]
 
 
-ORDERS: dict[str, Callable[[Local, Floats], Floats]] = {
+VARIANTS: dict[str, Callable[[LocalRecommender, Floats], Floats]] = {
     "user-personalization": lambda local, matrix: local.scores(matrix),
     "ranker": lambda local, matrix: local.ranker.scores(matrix),
-    "blend": lambda _, matrix: UNLEARNED.scores(matrix),
+    "blend": lambda _, matrix: BASELINE.scores(matrix),
     "similar-items": _column("both_10_share"),
 }
 """What is served, the learned order whether served or not, and the unlearned ones."""
 
 
-def orders(local: Local, names: list[str]) -> dict[str, Rival]:
+def variants(local: LocalRecommender, names: list[str]) -> dict[str, Model]:
     """The recommender's orders by these names; the last is taught the events on behalf of all."""
-    live = Live(local)
-    made = {name: Order(live, ORDERS[name]) for name in names}
+    live = SharedRecommender(local)
+    made = {name: RecommenderVariant(live, VARIANTS[name]) for name in names}
     if made:
         made[names[-1]].teaches = True
     return dict(made)
 
 
-class SameForAll:
+class NonPersonalized:
     """A rival that looks at no context."""
 
     def follow(self, user: int, item: int, event: Interaction) -> None:
         """Nothing to take."""
 
 
-class Popularity(SameForAll):
+class Popularity(NonPersonalized):
     """Items by their number of events, halved every half-life."""
 
     def __init__(self, half_life_s: float = np.inf) -> None:
@@ -121,9 +123,9 @@ class Popularity(SameForAll):
         faded: Floats = self._counts[: self._n] * np.exp2(-ages_s / self._half_life_s)
         return faded
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:  # noqa: ARG002
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
         """All items, the most popular first for everybody."""
-        return Ranked(np.arange(self._n), self._faded(at_s))
+        return Scores(np.arange(self._n), self._faded(at_s))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
         """Count it."""
@@ -136,17 +138,17 @@ class Popularity(SameForAll):
         self._at_s[item] = event.at_s
 
 
-class MostRecent(SameForAll):
+class MostRecent(NonPersonalized):
     """Items by their last event."""
 
     def __init__(self) -> None:
         self._last = np.full(1024, -np.inf)
         self._n = 0
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:  # noqa: ARG002
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
         """All items, the last touched first for everybody."""
         items = np.arange(len(self._last))
-        return Ranked(items, self._last)
+        return Scores(items, self._last)
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
         """Take note of it; of two at one moment the later counts as later."""
@@ -168,14 +170,14 @@ class CoVisitation:
         self._pasts: dict[int, list[int]] = defaultdict(list)
         self._n = 0
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:  # noqa: ARG002
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
         """All items that were seen together with the user's last ten."""
         scores = np.full(self._n, -np.inf)
         for distance, item in enumerate(self._pasts[user]):
             weight = FADE**distance / (self._totals[item] + 0.5)
             for other, count in self._pairs[item].items():
                 scores[other] = max(scores[other], 0.0) + weight * count
-        return Ranked(np.arange(self._n), scores)
+        return Scores(np.arange(self._n), scores)
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Count the pairs with the items before, newest first."""
@@ -197,7 +199,7 @@ class CoVisitation:
         del past[WINDOW:]
 
 
-class BiasedMatrix(SameForAll):
+class BiasedMatrix(NonPersonalized):
     """`river.reco.BiasedMF` on what was taken, and on one item drawn at random that was not."""
 
     def __init__(self, seed: int = 7) -> None:
@@ -207,10 +209,10 @@ class BiasedMatrix(SameForAll):
         self._rng = np.random.default_rng(seed)
         self._n = 0
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:  # noqa: ARG002
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
         """All items; milliseconds, for River predicts one at a time."""
         scores = [self._model.predict_one(user, item) for item in range(self._n)]
-        return Ranked(np.arange(self._n), np.array(scores, np.float64))
+        return Scores(np.arange(self._n), np.array(scores, np.float64))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
         """One step towards the item, one away from another."""
@@ -229,13 +231,13 @@ class ItemNeighbours:
         self._pasts: dict[int, list[int]] = defaultdict(list)
         self._similar: Any = None
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:  # noqa: ARG002
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
         """What resembles the user's last 50 items by the last training."""
         if self._similar is None:
-            return Ranked(np.empty(0, np.int64), np.empty(0))
+            return Scores(np.empty(0, np.int64), np.empty(0))
         known = [item for item in self._pasts[user][-50:] if item < self._similar.shape[0]]
         scores = np.asarray(self._similar[known].sum(axis=0)).ravel()
-        return Ranked(np.arange(len(scores)), np.where(scores > 0, scores, -np.inf))
+        return Scores(np.arange(len(scores)), np.where(scores > 0, scores, -np.inf))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Keep it, and train again when it is time."""
@@ -262,7 +264,7 @@ class ItemNeighbours:
         self._similar = model.similarity.tocsr()
 
 
-BASELINES: dict[str, Callable[[], Rival]] = {
+BASELINES: dict[str, Callable[[], Model]] = {
     "popularity": Popularity,
     "popularity-day": lambda: Popularity(DAY_S),
     "popularity-week": lambda: Popularity(7 * DAY_S),

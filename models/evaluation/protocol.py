@@ -20,7 +20,7 @@ import numpy as np
 from models.arrays import Floats, Indexes
 from models.state.interactions import Interaction
 
-Kind = Literal["sessions", "users", "baskets"]
+RepeatPolicy = Literal["sessions", "users", "baskets"]
 """What repeats mean: sessions return to items, users want new ones, baskets come all at once."""
 
 WARM_UP = 0.1
@@ -55,7 +55,7 @@ class Step(NamedTuple):
     is_frozen: bool = False
 
 
-def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
+def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
     """Events by time without exact repeats; those of one moment shuffled, each user's together.
 
     >>> late, early = Interaction("u", "b", "click", 2), Interaction("u", "a", "click", 1)
@@ -78,7 +78,7 @@ def in_order(events: Iterable[Interaction], *, seed: int = 7) -> list[Interactio
 
 
 def steps(
-    events: Sequence[Interaction], kind: Kind, *, max_queries: int, seed: int = 7
+    events: Sequence[Interaction], kind: RepeatPolicy, *, max_queries: int, seed: int = 7
 ) -> list[Step]:
     """Which of the ordered events are asked about, by the protocol of the module."""
     planned = _basket_steps(events, seed=seed) if kind == "baskets" else _choice_steps(events, kind)
@@ -114,7 +114,7 @@ def split_steps(
     return planned
 
 
-def _choice_steps(events: Sequence[Interaction], kind: Kind) -> list[Step]:
+def _choice_steps(events: Sequence[Interaction], kind: RepeatPolicy) -> list[Step]:
     warm = int(len(events) * WARM_UP)
     last: dict[str, str] = {}
     seen: dict[str, set[str]] = {}
@@ -155,17 +155,17 @@ def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
     return planned
 
 
-class Ranked(NamedTuple):
+class Scores(NamedTuple):
     """Items with scores, the better the higher, in no order; others are out of the question."""
 
     items: Indexes
     scores: Floats
 
 
-class Rival(Protocol):
+class Model(Protocol):
     """Something that ranks; users and items are numbered from 0 by their first event."""
 
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Ranked:
+    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """Everything it would show this user now; barred items may be left out already."""
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
@@ -176,7 +176,7 @@ class Rival(Protocol):
 
 
 @dataclass
-class Outcome:
+class ModelResult:
     """What one rival did with the queries.
 
     Attributes
@@ -197,7 +197,7 @@ class Outcome:
     learn_s: float = 0.0
 
 
-def rank_of(ranked: Ranked, target: int, barred: Indexes) -> int:
+def rank_of(ranked: Scores, target: int, barred: Indexes) -> int:
     """Rank of the target among what is not barred, counted from 1; equals count against it.
 
     >>> rank_of(Ranked(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
@@ -210,7 +210,7 @@ def rank_of(ranked: Ranked, target: int, barred: Indexes) -> int:
     return int(len(better) - np.isin(better, barred).sum())
 
 
-def best_of(ranked: Ranked, k: int, barred: Indexes) -> Indexes:
+def best_of(ranked: Scores, k: int, barred: Indexes) -> Indexes:
     """The k best items that are not barred, best first; equals by number."""
     open_ = ~np.isin(ranked.items, barred) & (ranked.scores > -np.inf)
     items, scores = ranked.items[open_], ranked.scores[open_]
@@ -241,11 +241,11 @@ def interval(values: Floats) -> tuple[float, float]:
 
 def run(
     planned: Sequence[Step],
-    rivals: dict[str, Rival],
+    rivals: dict[str, Model],
     *,
     clock: Callable[[], float],
     progress: Callable[[], object] = lambda: None,
-) -> dict[str, Outcome]:
+) -> dict[str, ModelResult]:
     """Ask and teach every rival the steps in order.
 
     Parameters
@@ -258,7 +258,7 @@ def run(
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     seen = np.zeros(1024)
-    outcomes = {name: Outcome() for name in rivals}
+    outcomes = {name: ModelResult() for name in rivals}
     for number, step in enumerate(planned):
         user = users.setdefault(step.event.user, len(users))
         for query in (step.query, step.basket):
@@ -285,8 +285,8 @@ def run(
 
 
 def _ask(
-    outcome: Outcome,
-    rival: Rival,
+    outcome: ModelResult,
+    rival: Model,
     user: int,
     at_s: float,
     targets: Sequence[int],
@@ -310,7 +310,7 @@ def _ask(
         outcome.novelty_bits -= float(np.log2(shares[best]).mean())
 
 
-def report(outcomes: Mapping[str, Outcome], n_events: int, n_items: int) -> dict[str, Any]:
+def report(outcomes: Mapping[str, ModelResult], n_events: int, n_items: int) -> dict[str, Any]:
     """The outcomes as plain numbers; the first rival is the one that all are compared with.
 
     Returns
@@ -366,7 +366,7 @@ def as_text(compared: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def over_time(outcome: Outcome, parts: int = 20) -> list[float]:
+def over_time(outcome: ModelResult, parts: int = 20) -> list[float]:
     """MRR@20 in each of so many equal parts of the queries, in their order."""
     reciprocal = measures(outcome.ranks)[f"mrr_{TOP}"]
     return [float(part.mean()) for part in np.array_split(reciprocal, parts) if len(part)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.filters.grammar import Condition, parse_attributes
-from models.filters.matching import NOTHING, Bools, Candidates, Properties
+from models.filters.matching import NO_PROPERTIES, Bools, CandidateProperties, Properties
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class AttributeQuery:
         ids, properties
             The items, as `models.filters.filter.Filter.allowed` takes them.
         """
-        items = Candidates(ids, properties)
+        items = CandidateProperties(ids, properties)
         matching = np.ones(len(ids), np.bool_)
         for condition in self.conditions:
-            matching &= items.meeting(condition, NOTHING, NOTHING)
+            matching &= items.meeting(condition, NO_PROPERTIES, NO_PROPERTIES)
         return matching
 
 
 @functools.lru_cache(maxsize=128)
-def parse(query: str) -> AttributeQuery:
+def parse_attribute_query(query: str) -> AttributeQuery:
     """The query that a text describes.
 
     Raises

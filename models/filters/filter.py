@@ -22,11 +22,18 @@ from models.filters.grammar import (
     INTERACTIONS,
     Condition,
     Expression,
-    Target,
+    IdTarget,
     parse_filter,
 )
-from models.filters.matching import NOTHING, Bools, Candidates, Given, Properties, meets
-from models.metadata_records import fold
+from models.filters.matching import (
+    NO_PROPERTIES,
+    Bools,
+    CandidateProperties,
+    Given,
+    Properties,
+    meets,
+)
+from models.metadata_records import normalized
 
 MAX_FIELDS = 5
 """Different fields that a filter may ask for."""
@@ -37,7 +44,7 @@ MAX_VALUE_CHARACTERS = 1000
 INTERACTIONS_PER_TYPE = 100
 """Latest interactions of a user and an event type that filters know of."""
 
-Part = Literal["properties", "interactions", "user", "current_item"]
+ReadPart = Literal["properties", "interactions", "user", "current_item"]
 """What a filter may need, by the name that `Filter.allowed` takes it under."""
 
 # One value and the comma after it; possessive, for a stranger's text must not make it search.
@@ -55,7 +62,7 @@ class Filter:
         return " | ".join(map(str, self.expressions))
 
     @property
-    def target(self) -> Target:
+    def target(self) -> IdTarget:
         """What its candidates are."""
         return self.expressions[0].target
 
@@ -76,15 +83,15 @@ class Filter:
         return frozenset(name for one in including for name in one.parameters)
 
     @functools.cached_property
-    def reads(self) -> frozenset[Part]:
+    def reads(self) -> frozenset[ReadPart]:
         """What `allowed` has to be given; the rest may be left out."""
-        parts: set[Part] = set()
+        parts: set[ReadPart] = set()
         for condition in self._conditions():
             if condition.dataset == "CurrentUser":
                 parts.add("user")
             elif condition.dataset in INTERACTIONS:
                 parts.add("interactions")
-            elif fold(condition.field) != IDENTITIES[condition.dataset]:
+            elif normalized(condition.field) != IDENTITIES[condition.dataset]:
                 parts.add("properties")
             if condition.current_item:
                 parts.add("current_item")
@@ -100,7 +107,7 @@ class Filter:
         given = _given(values, self.parameters)
         including = (one for one in self.expressions if one.includes)
         return {
-            (fold(condition.field), text)
+            (normalized(condition.field), text)
             for one in including
             for condition in one.conditions
             if condition.dataset == "Items" and condition.test in ("=", "IN")
@@ -116,10 +123,10 @@ class Filter:
         ids: Sequence[str],
         *,
         properties: Sequence[Properties | None] = (),
-        interactions: Mapping[str, Collection[str]] = NOTHING,
+        interactions: Mapping[str, Collection[str]] = NO_PROPERTIES,
         user: Properties | None = None,
         current_item: Properties | None = None,
-        values: Mapping[str, str] = NOTHING,
+        values: Mapping[str, str] = NO_PROPERTIES,
     ) -> Bools:
         """Which of the candidates may be shown; ``(n,)``, in their order.
 
@@ -157,16 +164,16 @@ class Filter:
                 "filterValues must have a value for every parameter of an INCLUDE: "
                 + ", ".join(sorted(missing))
             )
-        candidates = Candidates(ids, properties, interactions)
+        candidates = CandidateProperties(ids, properties, interactions)
         included: Bools | None = None
         excluded = np.zeros(len(ids), np.bool_)
         for one in self.expressions:
             # Only an EXCLUDE gets here without its values: it does not apply then.
             if not one.parameters <= given.keys():
                 continue
-            if not all(meets(condition, given, user or NOTHING) for condition in one.only_if):
+            if not all(meets(condition, given, user or NO_PROPERTIES) for condition in one.only_if):
                 continue
-            found = _matching(one, candidates, given, current_item or NOTHING)
+            found = _matching(one, candidates, given, current_item or NO_PROPERTIES)
             if not one.includes:
                 excluded |= found
             else:
@@ -175,7 +182,7 @@ class Filter:
 
 
 @functools.lru_cache(maxsize=1024)
-def parse(expression: str) -> Filter:
+def parse_filter_expression(expression: str) -> Filter:
     """The filter that a text describes; remembered: parsing takes as long as evaluating.
 
     Raises
@@ -214,7 +221,7 @@ def seen_types(
 
 
 def _matching(
-    expression: Expression, candidates: Candidates, given: Given, current_item: Properties
+    expression: Expression, candidates: CandidateProperties, given: Given, current_item: Properties
 ) -> Bools:
     return functools.reduce(
         operator.or_,

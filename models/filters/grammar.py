@@ -17,15 +17,15 @@ from typing import Literal, NamedTuple, NoReturn, cast
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from models.errors import InvalidInput
-from models.metadata_records import fold
+from models.metadata_records import normalized
 
 MAX_CHARACTERS = 2500
 MAX_PARAMETER_CHARACTERS = 50
 MAX_SHOWN = 20
 """Characters of a stranger's text that an error repeats."""
 
-Target = Literal["ItemID", "UserID", "ActionID"]
-Dataset = Literal["Items", "Interactions", "Users", "Actions", "Action_Interactions"]
+IdTarget = Literal["ItemID", "UserID", "ActionID"]
+DatasetName = Literal["Items", "Interactions", "Users", "Actions", "Action_Interactions"]
 Test = Literal["IN", "NOT IN", "=", "!=", "<", "<=", ">", ">="]
 
 ORDERINGS = frozenset({"<", "<=", ">", ">="})
@@ -37,7 +37,7 @@ IDENTITIES: dict[str, str] = {
     "Interactions": "eventtype",
     "Action_Interactions": "eventtype",
 }
-"""Of each data set the field that only equality makes sense of, as `fold` gives it."""
+"""Of each data set the field that only equality makes sense of, as `normalized` gives it."""
 
 INTERACTIONS = frozenset({"Interactions", "Action_Interactions"})
 """Data sets whose only field for filters is EVENT_TYPE."""
@@ -45,14 +45,14 @@ INTERACTIONS = frozenset({"Interactions", "Action_Interactions"})
 ANY_TYPE = "*"
 """Stands for every event type."""
 
-_DATASETS: dict[Target, tuple[Dataset, Dataset]] = {
+_DATASETS: dict[IdTarget, tuple[DatasetName, DatasetName]] = {
     "ItemID": ("Items", "Interactions"),
     "UserID": ("Users", "Interactions"),
     "ActionID": ("Actions", "Action_Interactions"),
 }
-_TARGETS: dict[str, Target] = {name.lower(): name for name in _DATASETS}
+_TARGETS: dict[str, IdTarget] = {name.lower(): name for name in _DATASETS}
 # Amazon's own guide writes a data set in the singular once.
-_SPELLINGS: dict[str, Dataset] = {
+_SPELLINGS: dict[str, DatasetName] = {
     "action_interactions": "Action_Interactions",
     **dict.fromkeys(("interactions", "interaction"), "Interactions"),
     **dict.fromkeys(("items", "item"), "Items"),
@@ -115,7 +115,7 @@ class Condition:
         What else to compare with; exactly one unless the test is IN or NOT IN.
     """
 
-    dataset: Dataset | Literal["CurrentUser"]
+    dataset: DatasetName | Literal["CurrentUser"]
     field: str
     test: Test
     values: tuple[Value, ...] = ()
@@ -144,9 +144,9 @@ class Condition:
     def fields(self) -> Iterator[str]:
         """The data sets' fields it needs, their names folded: `Items.numratings`."""
         dataset = "Users" if self.dataset == "CurrentUser" else self.dataset
-        yield f"{dataset}.{fold(self.field)}"
+        yield f"{dataset}.{normalized(self.field)}"
         if self.current_item:
-            yield f"Items.{fold(self.current_item)}"
+            yield f"Items.{normalized(self.current_item)}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Expression:
     """
 
     includes: bool
-    target: Target
+    target: IdTarget
     any_of: tuple[tuple[Condition, ...], ...]
     only_if: tuple[Condition, ...] = ()
 
@@ -308,14 +308,14 @@ def _expression(source: _Source, tree: Tree[Token]) -> Expression:
     )
 
 
-def _condition(source: _Source, tree: Tree[Token], dataset: Dataset | None = None) -> Condition:
+def _condition(source: _Source, tree: Tree[Token], dataset: DatasetName | None = None) -> Condition:
     """The condition of a tree; of the current user if no data set is given."""
     place, field, *tests = _tokens(tree)
     right = next(_trees(tree))
     test = cast("Test", " ".join(tests).upper())
     if dataset and _SPELLINGS[place.lower()] != dataset:
         source.refuse(place, f"expected {dataset}: AND and OR join conditions of one data set")
-    is_identity = dataset is not None and fold(field) == IDENTITIES[dataset]
+    is_identity = dataset is not None and normalized(field) == IDENTITIES[dataset]
     if dataset in INTERACTIONS and not is_identity:
         source.refuse(field, f"expected EVENT_TYPE, all that filters know of {dataset}")
     if is_identity and test in ORDERINGS:
@@ -329,7 +329,7 @@ def _condition(source: _Source, tree: Tree[Token], dataset: Dataset | None = Non
     return Condition(dataset or "CurrentUser", field.value, test, values)
 
 
-def _value(source: _Source, token: Token, dataset: Dataset | None, test: Test) -> Value:
+def _value(source: _Source, token: Token, dataset: DatasetName | None, test: Test) -> Value:
     if token.type == "PARAMETER":
         if len(token) > MAX_PARAMETER_CHARACTERS + 1:
             source.refuse(token, f"expected {MAX_PARAMETER_CHARACTERS} characters at most")

@@ -25,7 +25,7 @@ from models.filters.grammar import (
     Condition,
     number_in,
 )
-from models.metadata_records import fold
+from models.metadata_records import normalized
 
 Number = int | float
 Scalar = str | Number | None
@@ -35,7 +35,7 @@ Given = Mapping[str, Sequence[str]]
 """The values of parameters by their names."""
 Bools = NDArray[np.bool_]
 
-NOTHING: Properties = MappingProxyType({})
+NO_PROPERTIES: Properties = MappingProxyType({})
 
 _SCALARS = frozenset({str, int, float})
 _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -75,7 +75,7 @@ def meets(condition: Condition, given: Given, properties: Properties) -> bool:
     InvalidInput
         A parameter's value is not of the kind that the test takes.
     """
-    operand = _operand(condition, given, NOTHING)
+    operand = _operand(condition, given, NO_PROPERTIES)
     (is_met,) = _met(condition, operand, [value_in(properties, condition.field)])
     return is_met != condition.negates
 
@@ -90,17 +90,17 @@ def value_in(properties: Properties, field: str) -> Scalar:
     return value
 
 
-class Candidates:
+class CandidateProperties:
     """Candidates with what is known of them, as `models.filters.filter.Filter.allowed` takes it."""
 
     def __init__(
         self,
         ids: Sequence[str],
         properties: Sequence[Properties | None] = (),
-        interactions: Mapping[str, Collection[str]] = NOTHING,
+        interactions: Mapping[str, Collection[str]] = NO_PROPERTIES,
     ) -> None:
         self._ids = ids
-        self._rows = [row or NOTHING for row in properties]
+        self._rows = [row or NO_PROPERTIES for row in properties]
         self._interactions = interactions
 
     @functools.cached_property
@@ -119,7 +119,7 @@ class Candidates:
         if condition.dataset in INTERACTIONS:
             seen = self._with_types({text.lower() for text in operand.texts})
             met = [one in seen for one in self._ids]
-        elif fold(condition.field) == IDENTITIES[condition.dataset]:
+        elif normalized(condition.field) == IDENTITIES[condition.dataset]:
             met = [one in operand.texts for one in self._ids]
         elif len(self._rows) != len(self._ids):
             raise ValueError(f"{len(self._ids)} candidates, but properties of {len(self._rows)}")
@@ -142,8 +142,8 @@ class Candidates:
 
 def _spellings(keys: Iterable[str], field: str) -> list[str]:
     """Which keys name a field: the one spelled just so, then the others by name."""
-    folded = fold(field)
-    found = [key for key in keys if fold(key) == folded]
+    folded = normalized(field)
+    found = [key for key in keys if normalized(key) == folded]
     return sorted(found, key=lambda key: (key != field, key))
 
 

@@ -96,7 +96,7 @@ class _Line(msgspec.Struct, rename="camel"):
     filter_values: Annotated[dict[_Name, _Value], Meta(max_length=25)] = {}
 
 
-Question = TypeVar("Question")
+BatchRequest = TypeVar("BatchRequest")
 
 _decoder = msgspec.json.Decoder(_Line)
 _encode = msgspec.json.Encoder().encode
@@ -177,12 +177,12 @@ def output_key(key: str, input_prefix: str, output_prefix: str) -> str:
 
 
 def _requests(
-    lines: Iterable[bytes], ask: Callable[[bytes, _Line], Question]
-) -> Iterator[Question | Rejected]:
+    lines: Iterable[bytes], ask: Callable[[bytes, _Line], BatchRequest]
+) -> Iterator[BatchRequest | Rejected]:
     return (_request(line.strip(), ask) for line in lines if line.strip())
 
 
-def _request(line: bytes, ask: Callable[[bytes, _Line], Question]) -> Question | Rejected:
+def _request(line: bytes, ask: Callable[[bytes, _Line], BatchRequest]) -> BatchRequest | Rejected:
     if len(line) > MAX_LINE_BYTES:
         return Rejected(_beginning(line), f"the line has more than {MAX_LINE_BYTES} bytes")
     try:
@@ -210,7 +210,9 @@ def _segment(by: SegmentBy, line: bytes, said: _Line) -> SegmentRequest:
     if by == "items":
         return SegmentRequest(line, str(said.item_id), "", None, said.filter_values)
     text = said.item_attributes or ""
-    return SegmentRequest(line, "", text, attribute_queries.parse(text), said.filter_values)
+    return SegmentRequest(
+        line, "", text, attribute_queries.parse_attribute_query(text), said.filter_values
+    )
 
 
 def _check(asked: RecipeKind | SegmentBy, said: _Line) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from models.errors import InvalidInput, InvalidRecord
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
-from models.metadata_records import Kind, Properties, checked
+from models.metadata_records import Properties, RecordKind, validate_properties
 from models.personalize.dataset_schemas import Column, Schema
 
 DatasetType = Literal["INTERACTIONS", "ITEMS", "USERS"]
@@ -59,7 +59,7 @@ def columns_of(schema: Schema, header: Sequence[str]) -> dict[str, str]:
     return {name: columns[0] for name, columns in found.items() if columns}
 
 
-def lacking(names: Sequence[str]) -> InvalidInput:
+def missing_fields(names: Sequence[str]) -> InvalidInput:
     """The error that lacking columns are, in Amazon's words."""
     return InvalidInput(f"Input CSV is missing the following columns:[{', '.join(names)}]")
 
@@ -126,7 +126,7 @@ def event_of(
     return parse(raw, now_s=now_s, future_limit_s=future_limit_s)
 
 
-def record_of(kind: Kind, values: Mapping[str, Any]) -> tuple[str, Properties]:
+def record_of(kind: RecordKind, values: Mapping[str, Any]) -> tuple[str, Properties]:
     """The id and the properties that a row of items or users says.
 
     Raises
@@ -142,10 +142,10 @@ def record_of(kind: Kind, values: Mapping[str, Any]) -> tuple[str, Properties]:
     key = "ITEM_ID" if kind == "items" else "USER_ID"
     name = values[key]
     rest = {column: value for column, value in values.items() if column != key}
-    return name, checked(kind, name, rest)
+    return name, validate_properties(kind, name, rest)
 
 
-def together(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
+def pack_by_user(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
     """Single events as messages of up to so many of one user, each user's in their order.
 
     >>> one = [PutEvents(user, [Event("view", 1.0)], user_id=user) for user in "aba"]

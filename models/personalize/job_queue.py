@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from models.errors import ClaimLost, ResourceNotFound
-from models.personalize.registry import PREFIX, Claim, Resources
+from models.personalize.registry import PREFIX, Claim, Registry
 from models.personalize.resource import Resource
 from models.personalize.statuses import (
     ACTIVE,
@@ -81,7 +81,7 @@ class Job:
 class Jobs:
     """The queue of jobs, for any number of runners at once; holds no state itself."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Registry) -> None:
         self._resources = resources
         self._redis = resources.redis
 

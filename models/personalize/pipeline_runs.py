@@ -15,7 +15,7 @@ from models.errors import ClaimLost, Unavailable
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.scripts import Script, run_script
 
-Client: TypeAlias = redis.asyncio.Redis
+RunsClient: TypeAlias = redis.asyncio.Redis
 
 MAX_RUNS = 100
 """Runs that are remembered."""
@@ -61,7 +61,7 @@ class Run(msgspec.Struct, frozen=True):
     arns: dict[str, str] = {}
 
 
-async def begin(client: Client, group: str, run_id: str, *, lease_s: float) -> bool:
+async def acquire(client: RunsClient, group: str, run_id: str, *, lease_s: float) -> bool:
     """Whether this run may go on: False while another of the group is under way."""
     key = _key(group, "lease")
     try:
@@ -70,7 +70,7 @@ async def begin(client: Client, group: str, run_id: str, *, lease_s: float) -> b
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
-async def renew(client: Client, group: str, run_id: str, *, lease_s: float) -> None:
+async def extend(client: RunsClient, group: str, run_id: str, *, lease_s: float) -> None:
     """Hold the lease for `lease_s` from now on; raises `ClaimLost` where another may run."""
     try:
         held = await run_script(client, _RENEW, [_key(group, "lease")], run_id, int(lease_s * 1000))
@@ -80,7 +80,7 @@ async def renew(client: Client, group: str, run_id: str, *, lease_s: float) -> N
         raise ClaimLost(f"run {run_id} of {group} was away for too long: another may run")
 
 
-async def end(client: Client, group: str, run: Run) -> None:
+async def release(client: RunsClient, group: str, run: Run) -> None:
     """Remember a run, and let the next begin; the oldest of too many are forgotten."""
     keys = (_key(group, "lease"), _key(group, "runs"))
     bounded = msgspec.structs.replace(run, reason=run.reason[:MAX_REASON_CHARACTERS])
@@ -90,7 +90,7 @@ async def end(client: Client, group: str, run: Run) -> None:
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
-async def history(client: Client, group: str, *, n: int = MAX_RUNS) -> list[Run]:
+async def history(client: RunsClient, group: str, *, n: int = MAX_RUNS) -> list[Run]:
     """The newest runs, the latest first; raises `Unavailable` if Redis does not answer."""
     try:
         stored = await client.lrange(_key(group, "runs"), 0, n - 1)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from models.arrays import NOTHING
+from models.arrays import NO_ITEMS
 from models.errors import InvalidInput
-from models.filters.filter import Filter, Part, seen_types
-from models.metadata_records import Properties, fold
+from models.filters.filter import Filter, ReadPart, seen_types
+from models.metadata_records import Properties, normalized
 from models.personalize.recipes import Recipe
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
 from models.state.metadata import of_categories, user_properties
 
-NEEDS: Mapping[Part, str] = {
+NEEDS: Mapping[ReadPart, str] = {
     "interactions": "userId",
     "user": "userId",
     "current_item": "itemId",
@@ -24,7 +24,7 @@ NEEDS: Mapping[Part, str] = {
 """The id in a question without which a filter cannot be what it says."""
 
 SCORE_DIGITS = 7
-FOUND = ("ranked", "retrieved")
+PERSONALIZED_LEVELS = ("ranked", "retrieved")
 """Levels of answers that follow from what a user did; the others show what is popular."""
 
 
@@ -41,12 +41,12 @@ def is_scored(recipe: Recipe) -> bool:
 def scores_of(answer: Answer) -> dict[str, float]:
     """The score of each item of an answer, as Personalize scales them."""
     # Scores of what is popular are relative to the first; those of a user's candidates are shares.
-    is_found = answer.level in FOUND
+    is_found = answer.level in PERSONALIZED_LEVELS
     total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
     return {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
 
 
-async def answered(
+async def answer_recipe(
     recommender: Recommender,
     recipe: Recipe,
     *,
@@ -71,7 +71,7 @@ async def answered(
     return await recommender.popular(k=k, now_s=now_s)
 
 
-async def let_through(
+async def apply_filter(
     recommender: Recommender,
     found: Filter,
     items: Sequence[str],
@@ -107,7 +107,7 @@ async def let_through(
     return [item for item, is_allowed in zip(items, allowed.tolist(), strict=True) if is_allowed]
 
 
-async def filtered(
+async def filter_and_refill(
     recommender: Recommender,
     recipe: Recipe,
     found: Filter,
@@ -128,7 +128,7 @@ async def filtered(
     """
 
     async def let(some: Sequence[str]) -> list[str]:
-        return await let_through(
+        return await apply_filter(
             recommender, found, some, user_id=user_id, item_id=item_id, values=values, now_s=now_s
         )
 
@@ -154,9 +154,9 @@ async def _named_by(
     """Items of the categories that a filter asks for, and then of the top lists; each once."""
     catalogue = recommender.catalogue
     overview = await catalogue.refresh(now_s)
-    heads = list(dict.fromkeys(np.concatenate([NOTHING, *overview.tops.values()]).tolist()))
+    heads = list(dict.fromkeys(np.concatenate([NO_ITEMS, *overview.tops.values()]).tolist()))
     rows = await catalogue.properties(heads, now_s)
-    spelled = {(fold(column), column) for row in rows if row for column in row}
+    spelled = {(normalized(column), column) for row in rows if row for column in row}
     categories = {
         f"{column}={text}"
         for field, text in found.categories(values)

@@ -36,7 +36,7 @@ from models.state.scripts import Script, run_script
 PREFIX = "{recommender}:resources:"
 
 CACHED = 1000
-"""Resources that are kept in memory for `Resources.recent`."""
+"""Resources that are kept in memory for `Registry.recent`."""
 
 LATEST = "/$LATEST"
 """What follows a solution's ARN where its newest version is meant."""
@@ -67,7 +67,7 @@ Done = Literal["done", "claim", "expect", "alive", "bounds"]
 """What commit_resources.lua says: that the change is done, or what did not hold."""
 
 
-class Bound(NamedTuple):
+class IndexLimit(NamedTuple):
     """How many an index may have for a change to take place, and the error if it has not.
 
     Without an error the change is tried again, on what is there by then.
@@ -86,7 +86,7 @@ class Claim(NamedTuple):
     number: int
 
 
-class Resources:
+class Registry:
     """The resources of the service, on any number of processes at once.
 
     Every method raises one of `redis_errors.AWAY_ERRORS` when Redis is away; what it was to change
@@ -169,7 +169,7 @@ class Resources:
         paths = await self.redis.zrange(f"{PREFIX}index:{index}", 0, 0, desc=True)
         return await self.find(paths[0].decode()) if paths else None
 
-    async def create(self, resource: Resource, *bounds: Bound) -> Resource:
+    async def create(self, resource: Resource, *bounds: IndexLimit) -> Resource:
         """Store a new resource, if its path is free and all that it hangs on is ACTIVE.
 
         A job can be claimed from then on.
@@ -204,7 +204,7 @@ class Resources:
         self,
         path: str,
         edit: Callable[[Resource], Resource],
-        *bounds: Bound,
+        *bounds: IndexLimit,
         claim: Claim | None = None,
         claimable_s: float | None = None,
     ) -> Resource:
@@ -247,7 +247,7 @@ class Resources:
                 return new
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
-    async def remove(self, path: str, *more: Bound, claim: Claim | None = None) -> None:
+    async def remove(self, path: str, *more: IndexLimit, claim: Claim | None = None) -> None:
         """Remove a resource and what goes with it, if nothing that must not hangs on it.
 
         Raises
@@ -261,7 +261,9 @@ class Resources:
             removed = [resource]
             for kind in resource.kind.takes:
                 children = await self._all(kind, path)
-                bounds.append(Bound(index_name(kind, path), len(children), None, len(children)))
+                bounds.append(
+                    IndexLimit(index_name(kind, path), len(children), None, len(children))
+                )
                 removed += children
             done, _at = await self._commit(
                 claim=claim,
@@ -273,15 +275,15 @@ class Resources:
                 return
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
-    def holding(self, resource: Resource) -> list[Bound]:
+    def holding(self, resource: Resource) -> list[IndexLimit]:
         """What must not hang on a resource that is to be deleted."""
         arn, path, kind = self.arn(resource.path), resource.path, resource.kind
         lives = [
-            Bound(index_name(one, path), 0, ResourceInUse(f"{arn} has {KINDS[one].plural}"))
+            IndexLimit(index_name(one, path), 0, ResourceInUse(f"{arn} has {KINDS[one].plural}"))
             for one in kind.held_by
         ]
         works = [
-            Bound(
+            IndexLimit(
                 index_name(one, path, only="unfinished"),
                 0,
                 ResourceInUse(f"{arn} has unfinished {KINDS[one].plural}"),
@@ -298,7 +300,7 @@ class Resources:
         self,
         *,
         expect: Sequence[tuple[str, int, int]],
-        bounds: Sequence[Bound],
+        bounds: Sequence[IndexLimit],
         alive: Sequence[str] = (),
         put: Sequence[tuple[Resource, Resource | None]] = (),
         remove: Sequence[Resource] = (),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from models.errors import ResourceInUse
-from models.personalize.resource_types import Kind, kind_of
+from models.personalize.resource_types import ResourceType, resource_type_of
 from models.personalize.statuses import ACTIVE, UNFINISHED
 
 
@@ -39,9 +39,9 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: int = 0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ResourceType:
         """What it is."""
-        found = kind_of(self.path)
+        found = resource_type_of(self.path)
         if found is None:
             raise ValueError(f"{self.path!r} is no path of a resource")
         return found

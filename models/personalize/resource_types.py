@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from models.errors import InvalidInput
 from models.personalize import statuses
-from models.personalize.statuses import Ways
+from models.personalize.statuses import Transitions
 
 MAX_ARN_CHARACTERS = 256
 
 _ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
 
 
-class Kind(NamedTuple):
+class ResourceType(NamedTuple):
     """One kind of resource.
 
     Attributes
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
     name: str
     parts: int = 2
-    ways: Ways = statuses.COMMON
+    ways: Transitions = statuses.COMMON
     held_by: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     is_job: bool = False
@@ -64,34 +64,36 @@ class Kind(NamedTuple):
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("schema", held_by=("dataset",)),
-        Kind(
+        ResourceType("schema", held_by=("dataset",)),
+        ResourceType(
             "dataset-group",
             held_by=("dataset", "event-tracker", "solution", "recommender"),
             takes=("filter", "metric-attribution", "data-deletion-job"),
         ),
-        Kind("dataset", parts=3, takes=("dataset-import-job", "dataset-export-job")),
-        Kind("dataset-import-job", is_job=True, is_forgotten=True),
-        Kind("dataset-export-job", is_job=True, is_forgotten=True),
-        Kind("data-deletion-job", is_job=True, is_forgotten=True, ways=statuses.DELETION_JOB),
-        Kind("event-tracker"),
-        Kind(
+        ResourceType("dataset", parts=3, takes=("dataset-import-job", "dataset-export-job")),
+        ResourceType("dataset-import-job", is_job=True, is_forgotten=True),
+        ResourceType("dataset-export-job", is_job=True, is_forgotten=True),
+        ResourceType(
+            "data-deletion-job", is_job=True, is_forgotten=True, ways=statuses.DELETION_JOB
+        ),
+        ResourceType("event-tracker"),
+        ResourceType(
             "solution",
             held_by=("campaign",),
             takes=("solution-version", "batch-inference-job", "batch-segment-job"),
         ),
-        Kind("solution-version", parts=3, is_job=True, ways=statuses.VERSION),
-        Kind("campaign"),
-        Kind("recommender", ways=statuses.RECOMMENDER),
-        Kind("filter"),
-        Kind("batch-inference-job", is_job=True, is_forgotten=True),
-        Kind("batch-segment-job", is_job=True, is_forgotten=True),
-        Kind("metric-attribution"),
+        ResourceType("solution-version", parts=3, is_job=True, ways=statuses.VERSION),
+        ResourceType("campaign"),
+        ResourceType("recommender", ways=statuses.RECOMMENDER),
+        ResourceType("filter"),
+        ResourceType("batch-inference-job", is_job=True, is_forgotten=True),
+        ResourceType("batch-segment-job", is_job=True, is_forgotten=True),
+        ResourceType("metric-attribution"),
     )
 }
 
 
-def kind_of(path: str) -> Kind | None:
+def resource_type_of(path: str) -> ResourceType | None:
     """The kind of what is at a path; None where nothing can be.
 
     >>> kind_of("solution/clicks/0123abcd").name

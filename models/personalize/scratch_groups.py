@@ -7,7 +7,7 @@ A runner that was killed leaves its scratch group behind; the next sweep finds i
 
 from __future__ import annotations
 
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.personalize.statuses import UNFINISHED
 from models.serving.tenants import Tenants
 
@@ -38,7 +38,7 @@ async def end(tenants: Tenants, path: str) -> None:
     await tenants.redis.hdel(SCRATCH, name)
 
 
-async def sweep(tenants: Tenants, resources: Resources) -> int:
+async def sweep(tenants: Tenants, resources: Registry) -> int:
     """Erase the scratch groups of jobs that have ended or are no more; gives how many."""
     swept = 0
     for raw in (await tenants.redis.hgetall(SCRATCH)).values():

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.protocol import in_order
+from models.evaluation.protocol import sort_and_shuffle
 from models.personalize.recipes import Recipe
 from models.serving.answers import Answer
-from models.serving.local import Local
+from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
 from models.state.interactions import Interaction
 
-ONE_IN = 10
+TEST_ONE_IN = 10
 CONTEXT_SHARE = 0.9
 EXAMPLES_OF = 4
 """Measuring teaches the ranking from each so-manieth choice: a live stream brings far more."""
@@ -29,11 +29,11 @@ CUTS = (5, 10, 25)
 DEPTH = 25
 """How many recommendations of each list count."""
 
-Steps = Callable[[Iterable[Interaction]], Iterable[Interaction]]
+WatchEvents = Callable[[Iterable[Interaction]], Iterable[Interaction]]
 """Passes events on, and raises where the measuring is to end."""
 
 
-class Asked(NamedTuple):
+class HeldOutUser(NamedTuple):
     """A test user: the events that are given, and the items that came after."""
 
     user: str
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     taken: frozenset[str]
 
 
-def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[Asked]]:
+def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[HeldOutUser]]:
     """The events that teach, in order, and the test users; the same ones at every run.
 
     A test user with a single event teaches: there is nothing to ask about.
@@ -54,7 +54,7 @@ def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[
     """
     train: list[Interaction] = []
     of_users: dict[str, list[Interaction]] = {}
-    for event in in_order(interactions):
+    for event in sort_and_shuffle(interactions):
         if _is_test(event.user):
             of_users.setdefault(event.user, []).append(event)
         else:
@@ -65,17 +65,17 @@ def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[
             train += own
             continue
         cut = max(1, min(len(own) - 1, int(CONTEXT_SHARE * len(own))))
-        tests.append(Asked(user, own[:cut], frozenset(event.item for event in own[cut:])))
-    return in_order(train), tests
+        tests.append(HeldOutUser(user, own[:cut], frozenset(event.item for event in own[cut:])))
+    return sort_and_shuffle(train), tests
 
 
-def measured(
-    local: Local,
+def evaluate_recipes(
+    local: LocalRecommender,
     recipes: Sequence[Recipe],
     interactions: Iterable[Interaction],
     *,
     n_items: int,
-    watched: Steps = iter,
+    watched: WatchEvents = iter,
 ) -> dict[str, dict[str, float]]:
     """What each recipe measures, by its name; `local` learns the events of the training users.
 
@@ -145,7 +145,7 @@ def solution_metrics(
     }
 
 
-def _listed(local: Local, recipe: Recipe, test: Asked) -> list[str]:
+def _listed(local: LocalRecommender, recipe: Recipe, test: HeldOutUser) -> list[str]:
     """What a recipe recommends to a test user after the context."""
 
     async def ask(recommender: Recommender, now_s: float) -> Answer:
@@ -162,7 +162,7 @@ def _listed(local: Local, recipe: Recipe, test: Asked) -> list[str]:
 
 def _is_test(user: str) -> bool:
     digest = hashlib.blake2b(user.encode(), digest_size=8).digest()
-    return int.from_bytes(digest) % ONE_IN == 0
+    return int.from_bytes(digest) % TEST_ONE_IN == 0
 
 
 def _ndcg(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:

@@ -34,11 +34,11 @@ UNFINISHED = frozenset(
 )
 """Statuses that something is still to follow."""
 
-Ways = Mapping[str, frozenset[str]]
+Transitions = Mapping[str, frozenset[str]]
 """The statuses that may follow each status."""
 
 
-def _ways(*chains: tuple[str, ...]) -> Ways:
+def _ways(*chains: tuple[str, ...]) -> Transitions:
     found: dict[str, set[str]] = {}
     for chain in chains:
         for before, after in itertools.pairwise(chain):

@@ -59,7 +59,7 @@ async def users_of_items(recommender: Recommender, query: AttributeQuery) -> lis
     return await _takers(store, {names[place]: 1.0 for place in order.tolist()})
 
 
-async def among(
+async def filter_users(
     store: Store, found: Filter, users: Sequence[str], values: Mapping[str, str]
 ) -> list[str]:
     """The users that a filter lets through, in their order.

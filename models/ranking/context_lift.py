@@ -12,22 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from numba import f8, i8
 
-from models.arrays import NOTHING, Floats, Indexes, slot_of, table_of
+from models.arrays import NO_ITEMS, Floats, Indexes, slot_of, table_of
 from models.machine_code import compiled
 from models.retrieval.candidates import best_places
 from models.state import layout
 
-BEST = 50
+MAX_CONTEXT_CANDIDATES = 50
 """Items of each circumstance that become candidates, the most frequent."""
 
 PRIORS = (5.0, 1000.0)
-"""The least and the most events that an item counts with beside its own; see `prior`."""
+"""The least and the most events that an item counts with beside its own; see `shrinkage`."""
 
-BESIDE_HISTORY = 0.5
+WEIGHT_WITH_HISTORY = 0.5
 """How much of a lift counts for a user with a history: who reads on a phone has read what is read
 on phones, and the order knows it."""
 
-MOST = 4.0
+MAX_LIFT = 4.0
 """All circumstances together lift an item by so much at most: some fifty times its odds."""
 
 
@@ -55,7 +55,7 @@ class Counts(NamedTuple):
 def unpack_counts(raw: bytes | None, clock_s: float) -> Counts:
     """A stored list at the time `clock_s`; of one that is not there, nothing."""
     if not raw:
-        return Counts(NOTHING, np.empty(0), 0.0)
+        return Counts(NO_ITEMS, np.empty(0), 0.0)
     age = (clock_s - layout.EPOCH) / layout.CIRCUMSTANCE_HALF_LIFE_S
     total = float(np.frombuffer(raw, layout.TOTAL, 1)[0])
     records = np.frombuffer(raw, layout.COUNT, offset=layout.TOTAL.itemsize)
@@ -63,23 +63,23 @@ def unpack_counts(raw: bytes | None, clock_s: float) -> Counts:
     return Counts(records["item"].astype(np.int64), events, 2.0 ** min(total - age, 60.0))
 
 
-class Circumstance(NamedTuple):
+class ContextValue(NamedTuple):
     """What is counted where a column has a value, and where it has any."""
 
     here: Counts
     anywhere: Counts
 
 
-class Circumstances(NamedTuple):
+class ContextValues(NamedTuple):
     """Those of one request that the group has met before."""
 
-    known: tuple[Circumstance, ...] = ()
+    known: tuple[ContextValue, ...] = ()
 
     @property
     def best(self) -> Indexes:
         """The most frequent items of each; ``(at most BEST * n,)``, some perhaps repeated."""
         if not self.known:
-            return NOTHING
+            return NO_ITEMS
         return np.concatenate([one.here.items[_best(one.here.events)] for one in self.known])
 
     def lifted(self, scores: Floats, items: Indexes, *, has_history: bool = True) -> Floats:
@@ -89,7 +89,7 @@ class Circumstances(NamedTuple):
         """
         if not self.known:
             return scores
-        return scores + (BESIDE_HISTORY if has_history else 1.0) * self.lifts(items)
+        return scores + (WEIGHT_WITH_HISTORY if has_history else 1.0) * self.lifts(items)
 
     def lifts(self, items: Indexes) -> Floats:
         """How much more likely each item is here than elsewhere, in log-odds; ``(n,)``.
@@ -101,17 +101,17 @@ class Circumstances(NamedTuple):
         total = np.zeros(len(items))
         for one in self.known:
             total += lift(items, one)
-        return np.clip(total, -MOST, MOST)
+        return np.clip(total, -MAX_LIFT, MAX_LIFT)
 
 
-NO_CIRCUMSTANCES = Circumstances()
+NO_CONTEXT_VALUES = ContextValues()
 
 
-def lift(items: Indexes, circumstance: Circumstance) -> Floats:
+def lift(items: Indexes, circumstance: ContextValue) -> Floats:
     """How much more likely items are here, log P(value | item) / P(value); ``(n,)``.
 
     Only events that have the column count: where others do not say, nothing follows from it. Each
-    item counts with `prior` events that are spread as everybody's are.
+    item counts with `shrinkage` events that are spread as everybody's are.
 
     Of an item that has made room for others no more is taken to be known than that it is not among
     the frequent ones: that speaks against it where it is frequent elsewhere, and never for it.
@@ -128,12 +128,12 @@ def lift(items: Indexes, circumstance: Circumstance) -> Floats:
     all_events[missing] = np.where(events[missing] > 0.0, anywhere.least, 0.0)
     all_events = np.maximum(all_events, events)
     events = np.where(events < 0.0, np.minimum(here.least, share * all_events), events)
-    base = prior(circumstance)
+    base = shrinkage(circumstance)
     lifts: Floats = np.log((events + base * share) / ((all_events + base) * share))
     return lifts
 
 
-def prior(circumstance: Circumstance) -> float:
+def shrinkage(circumstance: ContextValue) -> float:
     """How many events of everybody's each item is to count with, between `PRIORS`.
 
     Few where items differ in their shares of events here by more than chance makes them, and many
@@ -164,7 +164,7 @@ def prior(circumstance: Circumstance) -> float:
     return max(1.0 / max(extraneous, 1.0 / (most + 1.0)) - 1.0, least)
 
 
-def popularity(items: Indexes, log2: Floats, circumstances: Circumstances) -> Floats:
+def popularity(items: Indexes, log2: Floats, circumstances: ContextValues) -> Floats:
     """Scores, in log-odds, for who has no history: how popular items are, and their lifts.
 
     Parameters
@@ -176,7 +176,7 @@ def popularity(items: Indexes, log2: Floats, circumstances: Circumstances) -> Fl
     return scores
 
 
-def moved(items: Sequence[int], circumstances: Circumstances) -> list[int]:
+def rerank_by_lift(items: Sequence[int], circumstances: ContextValues) -> list[int]:
     """Items in another order by their lifts, as if the chances of the old were 1, 1/2, 1/3...
 
     >>> moved([7, 8], NO_CIRCUMSTANCES)
@@ -188,7 +188,7 @@ def moved(items: Sequence[int], circumstances: Circumstances) -> list[int]:
 
 
 def _best(events: Floats) -> Indexes:
-    return best_places(events, BEST, BEST)
+    return best_places(events, MAX_CONTEXT_CANDIDATES, MAX_CONTEXT_CANDIDATES)
 
 
 @compiled(f8[::1](i8[::1], i8[::1], f8[::1]))

@@ -16,12 +16,12 @@ from models.arrays import Floats, Indexes
 
 T = TypeVar("T")
 
-Kind = tuple[str, str]
+CapGroup = tuple[str, str]
 """What many items may be one of: by what it is told, and which."""
 
 
-def capped(
-    order: Sequence[int], kinds: Sequence[Collection[Kind]], k: int, most: Mapping[str, int]
+def apply_caps(
+    order: Sequence[int], kinds: Sequence[Collection[CapGroup]], k: int, most: Mapping[str, int]
 ) -> list[int]:
     """The order with not too many of a kind among its first k; what is beyond comes after.
 
@@ -40,7 +40,7 @@ def capped(
     >>> capped([0, 1, 2, 3], [tents, tents, tents, lamps], 2, {"category": 1})
     [0, 3, 1, 2]
     """
-    counts: Counter[Kind] = Counter()
+    counts: Counter[CapGroup] = Counter()
     taken: list[int] = []
     left: list[int] = []
     for place in order:
@@ -52,7 +52,7 @@ def capped(
     return taken + left
 
 
-def drawn(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> Indexes:
+def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> Indexes:
     """Places of n new items to try, by Thompson sampling of how often one is taken when shown.
 
     An item nobody was shown may be anything and is tried soon; one that was shown in vain is drawn
@@ -67,7 +67,7 @@ def drawn(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> In
     return np.argsort(-chances, kind="stable")[:n]
 
 
-def placed(listed: Sequence[T], tried: Sequence[T], chance: random.Random) -> list[T]:
+def insert_explored(listed: Sequence[T], tried: Sequence[T], chance: random.Random) -> list[T]:
     """The list with items to try at random places of its second half, as long as it was.
 
     >>> placed([5, 6, 7, 8], [9], random.Random(7))[:2]

@@ -15,7 +15,7 @@ from models.ranking.ranker import Objective, Ranker
 NEGATIVES = 20
 """Candidates kept beside the chosen one, drawn by how likely they looked."""
 
-RIVALS = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
+COMPARED = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
 """Whose ranks every example carries: the learned order, the same without those alike, and the plain
 ones it has to beat."""
 
@@ -30,7 +30,7 @@ class Example(msgspec.Struct, frozen=True):
     ----------
     ranks
         Of each objective that the choice counts for, the rank of the chosen item by each of
-        `RIVALS`, counted from 1, ties against it; 0: missed. None of them for a repetition: the
+        `COMPARED`, counted from 1, ties against it; 0: missed. None of them for a repetition: the
         last item is barred from answers, so that a choice of it is learned but not measured.
     rows
         ``(n, len(FEATURES))`` half-precision features, the chosen item first; empty if missed.
@@ -60,7 +60,7 @@ def decode(raw: bytes) -> Example | None:
     """
     example = msgspec.msgpack.decode(raw, type=Example)
     rivals = [set(ranks) for ranks in example.ranks.values() if ranks]
-    if example.n_features != len(FEATURES) or any(names != set(RIVALS) for names in rivals):
+    if example.n_features != len(FEATURES) or any(names != set(COMPARED) for names in rivals):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
@@ -102,7 +102,7 @@ def make_example(
     """
     places = np.flatnonzero(items == chosen)
     if not len(places):
-        missed = {objective: dict.fromkeys(RIVALS, 0) for objective in rankers}
+        missed = {objective: dict.fromkeys(COMPARED, 0) for objective in rankers}
         return Example(len(FEATURES), missed)
     place = int(places[0])
     ranked = items != last

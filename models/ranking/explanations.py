@@ -12,15 +12,15 @@ from models.arrays import Floats
 from models.ranking.features import FEATURES
 from models.ranking.ranker import UNITS, Ranker
 from models.retrieval.covisitation import BOTH, Neighbours
-from models.retrieval.profile import Context
+from models.retrieval.profile import UserProfile
 from models.state.layout import FADES
 
 NO_HOPS: Mapping[int, Neighbours] = {}
 
-MOST = 3
+MAX_REASONS = 3
 """Reasons given of one item, at most."""
 
-STILL = 1e-9
+EPSILON = 1e-9
 """A sum that moves by less has the slope it has in the end."""
 
 
@@ -38,7 +38,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
     share: float | None = None
 
 
-class Cause(NamedTuple):
+class Attribution(NamedTuple):
     """A reason before it has names: the index of the event's item, 0 where it is no event."""
 
     source: str
@@ -72,7 +72,7 @@ def contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
     mean = matrix.mean(axis=0)
     start, end = (rows @ slopes[:UNITS].T + shift for rows in (mean, matrix))
     way = end - start
-    still = np.abs(way) < STILL
+    still = np.abs(way) < EPSILON
     lit = np.maximum(end, 0.0) - np.maximum(start, 0.0)
     opened = np.where(still, end > 0.0, lit / np.where(still, 1.0, way))
     weighed = (matrix - mean) * ((opened * outward) @ slopes[:UNITS] + slopes[UNITS])
@@ -87,7 +87,7 @@ def _share(neighbours: Neighbours, item: int) -> float:
 
 
 def _links(
-    item: int, context: Context, lists: Sequence[Neighbours], hops: Mapping[int, Neighbours]
+    item: int, context: UserProfile, lists: Sequence[Neighbours], hops: Mapping[int, Neighbours]
 ) -> list[tuple[float, int]]:
     """How much each of the context's items is linked with the item; over a hop where none is."""
     direct = [_share(neighbours, item) for neighbours in lists]
@@ -104,15 +104,15 @@ def _links(
     ]
 
 
-def causes_of(
+def attributions_of(
     item: int,
     lifts: dict[str, float],
-    context: Context,
+    context: UserProfile,
     lists: Sequence[Neighbours],
     heads: Sequence[str],
     hops: Mapping[int, Neighbours] = NO_HOPS,
-) -> list[Cause]:
-    """The reasons for one item, strongest first, at most `MOST`; their shares sum to 1 at most.
+) -> list[Attribution]:
+    """The reasons for one item, strongest first, at most `MAX_REASONS`; shares sum to 1 at most.
 
     Parameters
     ----------
@@ -132,10 +132,12 @@ def causes_of(
     elif not speaking:
         speaking = {"event": 1.0}
     if not speaking:
-        return [Cause(heads[0] if heads else "history", 0, 1.0)]
+        return [Attribution(heads[0] if heads else "history", 0, 1.0)]
     total = sum(speaking.values())
     linked = sum(weight for weight, _ in links) or 1.0
     event = speaking.pop("event", 0.0) / total
-    causes = [Cause(source, 0, lift / total) for source, lift in speaking.items()]
-    causes += [Cause("event", index, event * weight / linked) for weight, index in links if event]
-    return sorted(causes, key=lambda cause: (-cause.share, cause.source, cause.item))[:MOST]
+    causes = [Attribution(source, 0, lift / total) for source, lift in speaking.items()]
+    causes += [
+        Attribution("event", index, event * weight / linked) for weight, index in links if event
+    ]
+    return sorted(causes, key=lambda cause: (-cause.share, cause.source, cause.item))[:MAX_REASONS]

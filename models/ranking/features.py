@@ -22,7 +22,7 @@ from models.retrieval.candidates import (
     SIGNALS,
     Candidates,
 )
-from models.retrieval.profile import Context
+from models.retrieval.profile import UserProfile
 from models.state import layout
 
 LN2 = math.log(2.0)
@@ -199,7 +199,7 @@ def _steps(times: Floats, length: int, clock_s: float) -> tuple[float, float]:
     return round(math.log2(length)), round(0.5 * math.log2(1.0 + gap_s))
 
 
-def steps_of(context: Context, clock_s: float) -> tuple[float, float]:
+def steps_of(context: UserProfile, clock_s: float) -> tuple[float, float]:
     """`length_step`: octaves of the context's length; `gap_step`: how long ago its newest event is.
 
     The latter in steps of four times, from a second on. Few values: orders can be kept for each.
@@ -247,7 +247,7 @@ def _features(
 
 def features_of(
     candidates: Candidates,
-    context: Context,
+    context: UserProfile,
     stats: NDArray[np.void],
     best: Floats,
     clock_s: float,

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from models.ranking.examples import Example
-from models.ranking.prequential import Scoreboard, taught
+from models.ranking.prequential import Scoreboard, evaluate_then_learn
 from models.ranking.ranker import OBJECTIVES, Objective, Ranker
 
 STORED = tuple(f"{name}:{part}" for name in OBJECTIVES for part in ("state", "serving"))
-"""The fields that answers need of what `Course.fields` gives of each objective."""
+"""The fields that answers need of what `ObjectiveLearner.fields` gives of each objective."""
 
 
 @dataclass
-class Course:
+class ObjectiveLearner:
     """What was learned towards one objective, and how it has done.
 
     >>> Course().serving
@@ -33,7 +33,7 @@ class Course:
 
     def learn(self, example: Example, ranks: Mapping[str, int]) -> None:
         """Measure a choice by the ranks that it was given, then learn it."""
-        self.ranker = taught(self.ranker, self.scoreboard, example, ranks)
+        self.ranker = evaluate_then_learn(self.ranker, self.scoreboard, example, ranks)
 
     def fields(self, name: Objective) -> dict[str, bytes | str]:
         """All of it as fields of a hash."""
@@ -44,7 +44,7 @@ class Course:
         }
 
     @classmethod
-    def from_fields(cls, name: Objective, stored: Mapping[str, bytes]) -> Course:
+    def from_fields(cls, name: Objective, stored: Mapping[str, bytes]) -> ObjectiveLearner:
         """What `fields` described; a new one where there is nothing."""
         scoreboard = stored.get(f"{name}:scoreboard")
         return cls(
@@ -53,18 +53,20 @@ class Course:
         )
 
 
-def courses(stored: Mapping[str, bytes] | None = None) -> dict[Objective, Course]:
-    """A course for each objective, as stored or new."""
-    return {name: Course.from_fields(name, stored or {}) for name in OBJECTIVES}
+def load_learners(stored: Mapping[str, bytes] | None = None) -> dict[Objective, ObjectiveLearner]:
+    """A learner for each objective, as stored or new."""
+    return {name: ObjectiveLearner.from_fields(name, stored or {}) for name in OBJECTIVES}
 
 
-def teach(learners: Mapping[Objective, Course], example: Example) -> None:
+def learn(learners: Mapping[Objective, ObjectiveLearner], example: Example) -> None:
     """Teach a choice to every objective that it says something about."""
     for name, ranks in example.ranks.items():
         learners[name].learn(example, ranks)
 
 
-def counted(rankers: Mapping[Objective, Ranker], *, is_purchase: bool) -> dict[Objective, Ranker]:
+def applicable(
+    rankers: Mapping[Objective, Ranker], *, is_purchase: bool
+) -> dict[Objective, Ranker]:
     """The rankers of the objectives that a choice counts for."""
     return {
         name: ranker for name, ranker in rankers.items() if is_purchase or name == "interactions"

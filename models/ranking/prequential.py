@@ -87,7 +87,7 @@ class Scoreboard:
         return "ranker" if ranker >= ALIKE_GAIN * alone else "ranker-alone"
 
 
-def taught(
+def evaluate_then_learn(
     ranker: Ranker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
 ) -> Ranker:
     """Measure a choice by its ranks, if it has any, then learn it; gives the ranker to go on with.

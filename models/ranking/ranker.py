@@ -35,7 +35,7 @@ SIZES = (N_FEATURES, UNITS * N_FEATURES, UNITS, UNITS)
 """Of the parts of `Layers`."""
 
 N_PARAMETERS = sum(SIZES)
-ENDS = np.cumsum(SIZES[:-1])
+BLOCK_OFFSETS = np.cumsum(SIZES[:-1])
 
 
 class Layers(NamedTuple):
@@ -53,7 +53,7 @@ class Layers(NamedTuple):
 
 def layers(parameters: Floats) -> Layers:
     """The parts of ``(N_PARAMETERS,)`` numbers, in place."""
-    weights, inward, shift, outward = np.split(parameters, ENDS)
+    weights, inward, shift, outward = np.split(parameters, BLOCK_OFFSETS)
     return Layers(weights, inward.reshape(UNITS, N_FEATURES), shift, outward)
 
 
@@ -70,7 +70,7 @@ def _start() -> Floats:
 START = _start()
 
 
-class Slopes(NamedTuple):
+class FoldedWeights(NamedTuple):
     """Layers for features as they are, not standardised.
 
     Attributes
@@ -132,7 +132,7 @@ class Ranker:
     mean: Floats = field(default_factory=lambda: np.zeros(N_FEATURES))
     variance: Floats = field(default_factory=lambda: np.ones(N_FEATURES))
     n_examples: int = 0
-    _slopes: tuple[Floats, Slopes] | None = field(default=None, init=False, repr=False)
+    _slopes: tuple[Floats, FoldedWeights] | None = field(default=None, init=False, repr=False)
     """The parameters, and what they are for features as they are."""
 
     @functools.cached_property
@@ -150,13 +150,13 @@ class Ranker:
         return deviation
 
     @property
-    def slopes(self) -> Slopes:
+    def slopes(self) -> FoldedWeights:
         """What scores take; made anew when something was learned."""
         if self._slopes is None or self._slopes[0] is not self.parameters:
             parts = layers(self.parameters)
             slopes = np.vstack([parts.inward, parts.weights]) / self._deviation()
             shift = parts.shift - slopes[:UNITS] @ self.mean
-            self._slopes = self.parameters, Slopes(slopes, shift, parts.outward)
+            self._slopes = self.parameters, FoldedWeights(slopes, shift, parts.outward)
         return self._slopes[1]
 
     def scores(self, matrix: Floats) -> Floats:
@@ -223,5 +223,5 @@ def _gradient(parts: Layers, scaled: Floats, chosen: int) -> Floats:
     )
 
 
-UNLEARNED = Ranker()
+BASELINE = Ranker()
 """Ranks by the blend: what is served until the learned ranker has proved better."""

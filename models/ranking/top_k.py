@@ -14,7 +14,7 @@ from models.retrieval.candidates import LEAST, best_places
 from models.state import layout
 
 
-def relative(scores: Floats) -> Floats:
+def scaled_to_max(scores: Floats) -> Floats:
     """Scores as shares of the greatest, in the same order; from the least up if that is negative.
 
     >>> relative(np.array([4.0, 1.0, 0.5])).tolist()
@@ -42,7 +42,7 @@ def softmax(scores: Floats) -> Floats:
 
 
 @compiled(Tuple((i8[::1], f8[::1], b1))(i8[::1], f8[::1], i8))
-def best_first(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floats, bool]:
+def top_k(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floats, bool]:
     """The k items with the best scores, and more that equal the k-th best; and those scores.
 
     The last says whether any of them are equal.
@@ -54,9 +54,9 @@ def best_first(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floats,
 
 
 @compiled(Tuple((i8[::1], f8[::1], b1))(i8[::1], f8[::1], i8))
-def likeliest(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floats, bool]:
-    """`best_first` of the scores as shares of one: in one call, for each takes microseconds."""
-    return best_first(items, softmax(scores), k)
+def softmax_top_k(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floats, bool]:
+    """`top_k` of the scores as shares of one: in one call, for each takes microseconds."""
+    return top_k(items, softmax(scores), k)
 
 
 def trend_scores(log2: Floats, clock_s: float) -> Floats:

@@ -14,12 +14,20 @@ from numba import f4, f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NOTHING, Floats, Indexes, empty_table, put, slot_of, table_of
+from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert, slot_of, table_of
 from models.machine_code import compiled
-from models.retrieval.covisitation import BOTH, DAY, MONTH, N_CHANNELS, ages, fill_shares, joined
-from models.retrieval.profile import Context
-from models.retrieval.second_hop import NO_HOPS, Hops
-from models.retrieval.user_neighbours import NOBODY, Alike
+from models.retrieval.covisitation import (
+    BOTH,
+    DAY,
+    MONTH,
+    N_CHANNELS,
+    concatenate,
+    decay_offsets,
+    decode_shares,
+)
+from models.retrieval.profile import UserProfile
+from models.retrieval.second_hop import NO_SECOND_HOPS, SecondHops
+from models.retrieval.user_neighbours import NO_NEIGHBOURS, NeighbourItems
 from models.state import layout
 
 SIGNALS = (
@@ -46,10 +54,10 @@ CO_VISITED = 120
 TOPS_TAKEN = {"recent": 100, "week": 30, "new": 20}
 """Candidates from each top list. Those of other lists are among these, or are never right."""
 
-OWN = 150
+MAX_REPEAT_ITEMS = 150
 """Distinct own items, newest first, that are candidates again."""
 
-FILLING = 1e-3
+USER_KNN_FILL_WEIGHT = 1e-3
 """Weight of `alike` in the choice of candidates: it fills up where little was co-visited."""
 
 
@@ -68,7 +76,7 @@ class Candidates(msgspec.Struct, frozen=True, gc=False):
     signals: Floats
 
 
-NO_CANDIDATES = Candidates(NOTHING, np.empty((0, N_SIGNALS)))
+NO_CANDIDATES = Candidates(NO_ITEMS, np.empty((0, N_SIGNALS)))
 
 
 @compiled(
@@ -97,11 +105,11 @@ def _summed(
     table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, total = fill_shares(words[start:end], logs[start:end], lost, shares)
+        used, total = decode_shares(words[start:end], logs[start:end], lost, shares)
         fade, root = layout.FADES[distance], math.sqrt(total)
         is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
-            place, n = put(table, items, n, words[start + at, 0])
+            place, n = insert(table, items, n, words[start + at, 0])
             if distance == 0:
                 for channel in range(N_CHANNELS):
                     signals[place, channel] = shares[at, channel]
@@ -114,14 +122,14 @@ def _summed(
                 signals[place, MOMENT] += root * shares[at, BOTH]
     for at in range(len(alike_items)):
         if alike_items[at] != 0:
-            place, n = put(table, items, n, alike_items[at])
+            place, n = insert(table, items, n, alike_items[at])
             signals[place, ALIKE] += alike_weights[at]
     end = 0
     for hop in range(len(hop_lengths)):
         start, end = end, end + hop_lengths[hop]
-        used, _ = fill_shares(hop_words[start:end], hop_logs[start:end], lost, shares)
+        used, _ = decode_shares(hop_words[start:end], hop_logs[start:end], lost, shares)
         for at in range(used):
-            place, n = put(table, items, n, hop_words[start + at, 0])
+            place, n = insert(table, items, n, hop_words[start + at, 0])
             signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
     return items[:n], signals[:n], table
 
@@ -182,7 +190,7 @@ def _gathered(
     With their signals, and without what is barred. Of heads that are neither seen nor known come
     only the first `most_unseen`.
     """
-    own = known[:OWN]
+    own = known[:MAX_REPEAT_ITEMS]
     size = len(places) + len(heads) + len(own)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     table, n, out, mine = empty_table(size), 0, table_of(barred), table_of(known)
@@ -243,7 +251,7 @@ def _retrieved(
     )  # fmt: skip
     scores = blend(signals)
     if len(alike_items):
-        filling = FILLING / max(signals[:, ALIKE].max(), LEAST)
+        filling = USER_KNN_FILL_WEIGHT / max(signals[:, ALIKE].max(), LEAST)
         for at in range(len(scores)):
             scores[at] += filling * signals[at, ALIKE]
     for item in barred:
@@ -254,19 +262,23 @@ def _retrieved(
     return _gathered(best, heads, most_unseen, known, barred, items, signals, table)
 
 
-def heads_of(tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN) -> Indexes:
+def top_list_candidates(
+    tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN
+) -> Indexes:
     """The first items of each top list, best first, one list after another."""
-    return np.concatenate([NOTHING, *(tops[name][:n] for name, n in taken.items() if name in tops)])
+    return np.concatenate(
+        [NO_ITEMS, *(tops[name][:n] for name, n in taken.items() if name in tops)]
+    )
 
 
 def retrieve(
-    context: Context,
+    context: UserProfile,
     lists: Sequence[bytes],
     heads: Indexes,
     clock_s: float,
-    barred: Indexes = NOTHING,
-    others: Alike = NOBODY,
-    hops: Hops = NO_HOPS,
+    barred: Indexes = NO_ITEMS,
+    others: NeighbourItems = NO_NEIGHBOURS,
+    hops: SecondHops = NO_SECOND_HOPS,
     most_unseen: int | None = None,
 ) -> Candidates:
     """The best co-visited items, and the heads of the top lists, and own items; each once.
@@ -276,7 +288,7 @@ def retrieve(
     lists
         What the store holds as neighbours of `context.recent`, in that order.
     heads
-        As of `heads_of`.
+        As of `top_list_candidates`.
     clock_s
         Time of the newest event, Unix seconds.
     barred
@@ -291,29 +303,29 @@ def retrieve(
     Returns
     -------
     Candidates
-        At most `CO_VISITED` + `OWN` items, beside the heads.
+        At most `CO_VISITED` + `MAX_REPEAT_ITEMS` items, beside the heads.
     """
-    further, logs, lengths = joined(hops.lists)
+    further, logs, lengths = concatenate(hops.lists)
     most = len(heads) if most_unseen is None else most_unseen
     return Candidates(
         *_retrieved(
-            *joined(lists), context.times, clock_s, others.items, others.weights,
+            *concatenate(lists), context.times, clock_s, others.items, others.weights,
             further, logs, lengths, hops.weights, heads, most, context.items, barred,
         )
     )  # fmt: skip
 
 
-def only(
+def signals_of(
     items: Indexes,
-    context: Context,
+    context: UserProfile,
     lists: Sequence[bytes],
     clock_s: float,
-    others: Alike = NOBODY,
-    hops: Hops = NO_HOPS,
+    others: NeighbourItems = NO_NEIGHBOURS,
+    hops: SecondHops = NO_SECOND_HOPS,
 ) -> Candidates:
     """The given items as candidates, in their order, with what the context says of them."""
     seen = _summed(
-        *joined(lists), context.times, ages(clock_s), others.items, others.weights,
-        *joined(hops.lists), hops.weights,
+        *concatenate(lists), context.times, decay_offsets(clock_s), others.items, others.weights,
+        *concatenate(hops.lists), hops.weights,
     )  # fmt: skip
-    return Candidates(*_gathered(NOTHING, items, len(items), NOTHING, NOTHING, *seen))
+    return Candidates(*_gathered(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *seen))

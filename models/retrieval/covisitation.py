@@ -10,7 +10,7 @@ from numba import f4, f8, i8, u4, void
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NOTHING, Floats, Indexes
+from models.arrays import NO_ITEMS, Floats, Indexes
 from models.machine_code import compiled
 from models.state import layout
 
@@ -29,7 +29,7 @@ EXPONENT = np.int32(23)
 
 
 @compiled(void(f4[::1]))
-def raise_two(logs: NDArray[np.float32]) -> None:
+def exp2_inplace(logs: NDArray[np.float32]) -> None:
     """Two to the power of each number, in its place; 0 below -127, and of 60 what is above.
 
     To seven digits, and several at once: a call of the library's function for each takes the
@@ -47,7 +47,7 @@ def raise_two(logs: NDArray[np.float32]) -> None:
 
 
 @compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
-def fill_shares(
+def decode_shares(
     words: NDArray[np.uint32], logs: NDArray[np.float32], ages: Floats, shares: Floats
 ) -> tuple[int, float]:
     """Fill in the shares of one list's records; gives how many there are, and the sum of both."""
@@ -58,7 +58,7 @@ def fill_shares(
             counts[used, channel] = logs[used, 1 + channel] - ages[channel]
         used += 1
     # A clock read before the list was may lag behind it; the bound keeps that finite.
-    raise_two(counts[:used].reshape(used * N_CHANNELS))
+    exp2_inplace(counts[:used].reshape(used * N_CHANNELS))
     sums = np.full(N_CHANNELS + 1, 0.5)
     for at in range(used):
         for channel in range(N_CHANNELS):
@@ -78,7 +78,7 @@ def fill_shares(
 NO_RECORDS = (
     np.empty((0, 1 + N_CHANNELS), np.uint32),
     np.empty((0, 1 + N_CHANNELS), np.float32),
-    NOTHING,
+    NO_ITEMS,
 )
 
 
@@ -100,13 +100,13 @@ class Neighbours(NamedTuple):
 
 def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
     """A stored list at the time `clock_s`; O(records)."""
-    words, logs, _ = joined([raw])
+    words, logs, _ = concatenate([raw])
     shares = np.empty((len(words), N_CHANNELS + 1))
-    used, _ = fill_shares(words, logs, ages(clock_s), shares)
+    used, _ = decode_shares(words, logs, decay_offsets(clock_s), shares)
     return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
 
 
-def joined(
+def concatenate(
     lists: Sequence[bytes],
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32], Indexes]:
     """Records of all lists one after another, twice for each kind of number, and their lengths."""
@@ -117,7 +117,7 @@ def joined(
     return words, words.view(np.float32), lengths
 
 
-def ages(clock_s: float) -> Floats:
+def decay_offsets(clock_s: float) -> Floats:
     """``(5,)`` what the logarithms of the channels' counts have lost at a time."""
     lost: Floats = (clock_s - layout.EPOCH) * layout.PAIR_RATES
     return lost

@@ -14,7 +14,7 @@ from models.state import layout
 from models.state.histories import History
 
 
-class Context(msgspec.Struct, frozen=True, gc=False):
+class UserProfile(msgspec.Struct, frozen=True, gc=False):
     """What a recommendation starts from: a user's recent events, distilled.
 
     Attributes
@@ -61,7 +61,7 @@ def _distilled(
     return distinct[:n].copy(), columns[:, :n].copy(), back
 
 
-def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
+def profile_of(history: History, strong_types: NDArray[np.bool_]) -> UserProfile:
     """The context that a history gives; O(events).
 
     Parameters
@@ -71,4 +71,4 @@ def context_of(history: History, strong_types: NDArray[np.bool_]) -> Context:
     """
     items, columns, length = _distilled(history.items, history.times, history.types, strong_types)
     times, counts, strong, positions = columns
-    return Context(items[: layout.WINDOW], items, times, counts, strong, positions, length)
+    return UserProfile(items[: layout.WINDOW], items, times, counts, strong, positions, length)

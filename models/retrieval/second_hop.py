@@ -13,22 +13,28 @@ from numba import f4, f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NOTHING, Floats, Indexes, empty_table, put
+from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert
 from models.machine_code import compiled
-from models.retrieval.covisitation import BOTH, N_CHANNELS, ages, fill_shares, joined
+from models.retrieval.covisitation import (
+    BOTH,
+    N_CHANNELS,
+    concatenate,
+    decay_offsets,
+    decode_shares,
+)
 from models.state import layout
 
-ENOUGH = 60
+MIN_FIRST_ORDER = 60
 """Items seen together with a context from which on nothing further is looked for."""
 
 HOPS = 10
 """Items from which it is looked further: those seen together most with the context."""
 
-FULL = (ENOUGH + 16) * layout.PAIR.itemsize
-"""A stored list of so many bytes holds `ENOUGH` items: it has room for 16 more at most."""
+FULL_LIST_BYTES = (MIN_FIRST_ORDER + 16) * layout.PAIR.itemsize
+"""A stored list of so many bytes holds `MIN_FIRST_ORDER` items: it has room for 16 more at most."""
 
 
-class Hops(NamedTuple):
+class SecondHops(NamedTuple):
     """Items from which to look further.
 
     Attributes
@@ -44,7 +50,7 @@ class Hops(NamedTuple):
     lists: Sequence[bytes]
 
 
-NO_HOPS = Hops(NOTHING, np.empty(0), ())
+NO_SECOND_HOPS = SecondHops(NO_ITEMS, np.empty(0), ())
 
 
 @compiled(Tuple((i8[::1], f8[::1]))(u4[:, ::1], f4[:, ::1], i8[::1], f8[::1]))
@@ -56,18 +62,18 @@ def _strongest(
     table, n, end = empty_table(len(words)), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, _ = fill_shares(words[start:end], logs[start:end], lost, shares)
+        used, _ = decode_shares(words[start:end], logs[start:end], lost, shares)
         for at in range(used):
-            place, n = put(table, items, n, words[start + at, 0])
+            place, n = insert(table, items, n, words[start + at, 0])
             weights[place] += layout.FADES[distance] * shares[at, BOTH]
-        if n >= ENOUGH:
+        if n >= MIN_FIRST_ORDER:
             return items[:0].copy(), weights[:0].copy()
     # Of equals the one met first.
     best = np.argsort(-weights[:n], kind="mergesort")[:HOPS]
     return items[best], weights[best]
 
 
-def strongest(lists: Sequence[bytes], clock_s: float) -> tuple[Indexes, Floats]:
+def hop_sources(lists: Sequence[bytes], clock_s: float) -> tuple[Indexes, Floats]:
     """The items most seen together with a context's, best first, and their weights.
 
     None where that many were seen together with them that there is no need to look further.
@@ -77,6 +83,6 @@ def strongest(lists: Sequence[bytes], clock_s: float) -> tuple[Indexes, Floats]:
     lists
         What the store holds as neighbours of the context's recent items, in that order.
     """
-    if max(map(len, lists), default=0) >= FULL:
-        return NO_HOPS[:2]
-    return _strongest(*joined(lists), ages(clock_s))
+    if max(map(len, lists), default=0) >= FULL_LIST_BYTES:
+        return NO_SECOND_HOPS[:2]
+    return _strongest(*concatenate(lists), decay_offsets(clock_s))

@@ -13,18 +13,18 @@ from numba import f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NOTHING, Floats, Indexes, empty_table, put, slot_of, table_of
+from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert, slot_of, table_of
 from models.machine_code import compiled
 from models.state import layout
 
-MOST_ALIKE = 50
+MAX_NEIGHBOURS = 50
 """Owners of histories whose items count, at most: those with most of the context's items."""
 
 LENGTH_POWER = -0.5
 """A history of n events counts with n to this power: long ones share items by chance."""
 
 
-class Alike(NamedTuple):
+class NeighbourItems(NamedTuple):
     """What is held by others with several of the context's items.
 
     Attributes
@@ -37,7 +37,7 @@ class Alike(NamedTuple):
     weights: Floats
 
 
-NOBODY = Alike(NOTHING, np.empty(0))
+NO_NEIGHBOURS = NeighbourItems(NO_ITEMS, np.empty(0))
 
 
 @compiled(Tuple((i8[::1], f8[::1]))(u4[::1], i8[::1], i8[::1]))
@@ -52,16 +52,16 @@ def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tup
             owner = numbers[at]
             if mine[slot_of(mine, own, owner)] >= 0:
                 continue
-            place, n = put(table, owners, n, owner)
+            place, n = insert(table, owners, n, owner)
             if last[place] < distance:
                 last[place] = distance
                 weights[place] += layout.FADES[distance]
     # Of equals the newest: they were met first.
-    best = np.argsort(-weights[:n], kind="mergesort")[:MOST_ALIKE]
+    best = np.argsort(-weights[:n], kind="mergesort")[:MAX_NEIGHBOURS]
     return owners[best], weights[best]
 
 
-def nearest(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
+def nearest_users(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
     """Numbers of the histories with most of a context's items, and their weights, best first.
 
     Parameters
@@ -76,11 +76,11 @@ def nearest(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Float
     return _nearest(numbers, lengths, np.array(own, np.int64))
 
 
-def alike(histories: Sequence[bytes | None], weights: Floats) -> Alike:
-    """The events of the histories of `nearest`, as they are stored; absent ones hold nothing."""
+def neighbour_items(histories: Sequence[bytes | None], weights: Floats) -> NeighbourItems:
+    """The stored events of the histories of `nearest_users`; an absent history holds none."""
     head, size = layout.HEAD.itemsize, layout.ENTRY.itemsize
     entries = bytearray().join([raw[head:] for raw in histories if raw])
     lengths = np.array([(len(raw) - head) // size if raw else 0 for raw in histories], np.int64)
     faded = weights * np.maximum(lengths, 1) ** LENGTH_POWER
     items = np.frombuffer(entries, layout.ENTRY)["item"].astype(np.int64)
-    return Alike(items, np.repeat(faded, lengths))
+    return NeighbourItems(items, np.repeat(faded, lengths))

@@ -9,8 +9,8 @@ import msgspec
 
 from models.ranking.explanations import Reason
 
-Recipe = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
-Level = Literal["ranked", "retrieved", "trending", "cached"]
+RecipeName = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
+ServingLevel = Literal["ranked", "retrieved", "trending", "cached"]
 
 MAX_RESULTS = 500
 
@@ -41,12 +41,14 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
     items: list[Recommendation]
     recipe: str
-    level: Level
+    level: ServingLevel
     user_accepted_at: float = 0.0
     newest_accepted_at: float = 0.0
 
 
-def in_turn(names: Iterable[str | None], source: str, *, after: int = 0) -> list[Recommendation]:
+def scored_by_position(
+    names: Iterable[str | None], source: str, *, after: int = 0
+) -> list[Recommendation]:
     """Items in an order that has no scores of its own, behind so many others.
 
     >>> [one.score for one in in_turn(["tent", "stove"], "fresh")]

@@ -18,23 +18,23 @@ from numba import b1, f8, i8
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NOTHING, Floats, Indexes
+from models.arrays import NO_ITEMS, Floats, Indexes
 from models.machine_code import compiled
 from models.metadata_records import Properties
 from models.ranking.context_lift import (
-    NO_CIRCUMSTANCES,
-    Circumstance,
-    Circumstances,
+    NO_CONTEXT_VALUES,
+    ContextValue,
+    ContextValues,
     Counts,
     unpack_counts,
 )
 from models.ranking.features import STATS
 from models.ranking.objectives import STORED
-from models.ranking.ranker import OBJECTIVES, UNLEARNED, Objective, Ranker
-from models.retrieval.candidates import heads_of
-from models.serving.item_ids import Names
+from models.ranking.ranker import BASELINE, OBJECTIVES, Objective, Ranker
+from models.retrieval.candidates import top_list_candidates
+from models.serving.item_ids import ItemIds
 from models.state import layout
-from models.state.context_columns import circumstances_of
+from models.state.context_columns import context_values
 from models.state.metadata import PropertiesCache
 from models.state.store import Store
 
@@ -62,7 +62,7 @@ STALE_PAGE_S = 5.0
 
 
 @dataclass
-class Overview:
+class SharedState:
     """What all requests share.
 
     Attributes
@@ -88,7 +88,7 @@ class Overview:
     clock_s: float = 0.0
     accepted_at: float = 0.0
     tops: dict[str, Indexes] = field(default_factory=dict)
-    heads: Indexes = field(default_factory=lambda: NOTHING)
+    heads: Indexes = field(default_factory=lambda: NO_ITEMS)
     best: Floats = field(default_factory=lambda: np.zeros(5))
     types: dict[int, str] = field(default_factory=dict)
     purchases: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, np.bool_))
@@ -104,10 +104,10 @@ class Overview:
 
     def order(self, objective: Objective) -> Ranker:
         """The ranker whose order is to be served."""
-        return UNLEARNED if self.serving[objective] == "blend" else self.rankers[objective]
+        return BASELINE if self.serving[objective] == "blend" else self.rankers[objective]
 
 
-class Catalogue:
+class StateCache:
     """Cached reads of one group's items; `now_s` is the present in Unix seconds.
 
     It holds the `share`-th part of what a process keeps of a group that it serves alone.
@@ -118,9 +118,9 @@ class Catalogue:
     def __init__(self, store: Store, *, share: int = 1) -> None:
         self.store = store
         self._max_lists, self._max_owners = MAX_LISTS // share, MAX_NAMES // share
-        self.overview = Overview()
+        self.overview = SharedState()
         self._lists: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
-        self.names = Names(store, most=MAX_NAMES // share)
+        self.names = ItemIds(store, most=MAX_NAMES // share)
         self._owners: dict[int, str] = {}
         self._columns: tuple[float, frozenset[str]] = (-1e18, frozenset())
         self._counts: dict[str, tuple[float, Counts]] = {}
@@ -133,7 +133,7 @@ class Catalogue:
         self._page_task: asyncio.Task[None] | None = None
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
-    async def refresh(self, now_s: float) -> Overview:
+    async def refresh(self, now_s: float) -> SharedState:
         """The overview, at most about two `cache_s` old while requests keep coming."""
         cache_s = self.store.settings.cache_s
         age_s = abs(now_s - self.overview.read_at)
@@ -143,7 +143,7 @@ class Catalogue:
             await asyncio.shield(self._overview_task)
         return self.overview
 
-    async def knowing(self, types: NDArray[np.uint8], now_s: float) -> Overview:
+    async def knowing(self, types: NDArray[np.uint8], now_s: float) -> SharedState:
         """The overview, with the names of all these type codes: one may have come up after it."""
         overview = await self.refresh(now_s)
         if not overview.types.keys() >= set(types.tolist()) - {0}:
@@ -154,7 +154,7 @@ class Catalogue:
         return overview
 
     def _kinds(self, names: Mapping[int, str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """`Overview.purchases` and `Overview.strong` of the type codes with these names."""
+        """`SharedState.purchases` and `SharedState.strong` of the type codes with these names."""
         settings = self.store.settings
         return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
 
@@ -173,7 +173,7 @@ class Catalogue:
         *ranked, (clock, accepted_at), types, learned, tried = await pipe.execute()
         members, first = ranked[::2], ranked[1::2]
         tops = {
-            name: np.array(items, "S").astype(np.int64) if items else NOTHING
+            name: np.array(items, "S").astype(np.int64) if items else NO_ITEMS
             for name, items in zip(names, members, strict=True)
         }
         greatest = {
@@ -189,11 +189,11 @@ class Catalogue:
         self._ranker_states = states
         names_of = {int(code): name.decode() for name, code in types.items()}
         purchases, strong = self._kinds(names_of)
-        self.overview = Overview(
+        self.overview = SharedState(
             clock_s=float(clock or 0),
             accepted_at=float(accepted_at or 0),
             tops=tops,
-            heads=heads_of(tops),
+            heads=top_list_candidates(tops),
             best=np.array(
                 [
                     *(greatest[name] for name in layout.POPULARITY_HALF_LIVES_S),
@@ -238,15 +238,15 @@ class Catalogue:
                 lists.popitem(last=False)
         return found
 
-    async def circumstances(self, said: Mapping[str, str] | None, now_s: float) -> Circumstances:
+    async def circumstances(self, said: Mapping[str, str] | None, now_s: float) -> ContextValues:
         """What is known of the circumstances that a request names, at most `cache_s` old.
 
         Columns and values that the group has not met are passed over; where nothing is said,
         nothing is read.
         """
-        found = circumstances_of(said)
+        found = context_values(said)
         if not found:
-            return NO_CIRCUMSTANCES
+            return NO_CONTEXT_VALUES
         await self.refresh(now_s)
         if abs(now_s - self._columns[0]) > self.store.settings.cache_s:
             columns = await self.store.redis.smembers(self.store.key("columns"))
@@ -257,10 +257,10 @@ class Catalogue:
             for value in found[column]
         ]
         counts = await self._counts_of([name for pair in pairs for name in pair], now_s)
-        both = [Circumstance(counts[value], counts[column]) for column, value in pairs]
+        both = [ContextValue(counts[value], counts[column]) for column, value in pairs]
         # What was read of the column may be older than the first event that has it.
         met = [one for one in both if len(one.here.items) and len(one.anywhere.items)]
-        return Circumstances(tuple(met))
+        return ContextValues(tuple(met))
 
     async def _counts_of(self, names: Sequence[str], now_s: float) -> dict[str, Counts]:
         held = self._counts

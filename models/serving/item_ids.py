@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from models.arrays import NOTHING, Indexes
+from models.arrays import NO_ITEMS, Indexes
 from models.state.store import Store
 
 
-class Names:
+class ItemIds:
     """The ids of a group's items that were asked for, `most` of them, which never age."""
 
     def __init__(self, store: Store, *, most: int) -> None:
@@ -17,7 +17,7 @@ class Names:
         self._names: list[str | None] = []
         self._n = 0
 
-    async def of(self, items: Sequence[int], others: Indexes = NOTHING) -> list[str | None]:
+    async def of(self, items: Sequence[int], others: Indexes = NO_ITEMS) -> list[str | None]:
         """Item ids; None for a number that no item has.
 
         Where some must be read, those of `others` are read along: they will be wanted next.

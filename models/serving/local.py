@@ -14,22 +14,22 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import uvloop
 
-from models.arrays import NOTHING, Floats, Indexes
+from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
 from models.ranking.features import without_alike
-from models.ranking.objectives import counted, courses, teach
-from models.ranking.ranker import UNLEARNED, Objective, Ranker
+from models.ranking.objectives import applicable, learn, load_learners
+from models.ranking.ranker import BASELINE, Objective, Ranker
 from models.serving.recommender import Recommender
-from models.serving.snapshots import Situation
+from models.serving.snapshots import RequestSnapshot
 from models.settings import Settings
-from models.state.context_columns import Said, circumstances_of
+from models.state.context_columns import ContextColumns, context_values
 from models.state.histories import NO_HISTORY, History, merge_histories
 from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 
 T = TypeVar("T")
 
 
-class Local:
+class LocalRecommender:
     """Learns from events and recommends; a context manager, for it holds a connection.
 
     Parameters
@@ -54,7 +54,7 @@ class Local:
 
     def __init__(self, settings: Settings, *, examples_of: int = 1, seed: int = 7) -> None:
         self.settings = settings
-        self.courses = courses()
+        self.courses = load_learners()
         self._store = Store(connect(settings.redis), settings)
         self._recommender = Recommender(self._store)
         self._examples_of = examples_of
@@ -83,8 +83,8 @@ class Local:
         *,
         at_s: float = 0.0,
         barred: Indexes | None = None,
-        added: Indexes = NOTHING,
-    ) -> Situation:
+        added: Indexes = NO_ITEMS,
+    ) -> RequestSnapshot:
         """What is known of a user at a time, now if not given, and the candidates that follow.
 
         `barred` items are none of them; that is the user's last one, if not given. `added`
@@ -103,13 +103,13 @@ class Local:
             )
         )
 
-    def features(self, situation: Situation) -> Floats:
+    def features(self, situation: RequestSnapshot) -> Floats:
         """The feature matrix of a situation's candidates."""
         return self._loop.run_until_complete(
             self._recommender.situations.features(situation, self._now_s)
         )
 
-    def names(self, situation: Situation) -> list[str | None]:
+    def names(self, situation: RequestSnapshot) -> list[str | None]:
         """Item ids of a situation's candidates."""
         items = situation.candidates.items.tolist()
         return self._loop.run_until_complete(self._recommender.catalogue.names.of(items))
@@ -156,7 +156,7 @@ class Local:
         course = self.courses[objective]
         serving = course.serving
         if serving == "blend":
-            return UNLEARNED.scores(matrix)
+            return BASELINE.scores(matrix)
         return course.ranker.scores(matrix if serving == "ranker" else without_alike(matrix))
 
     def learn(
@@ -166,7 +166,7 @@ class Local:
         event_type: str = "click",
         *,
         at_s: float,
-        situation: Situation | None = None,
+        situation: RequestSnapshot | None = None,
         circumstances: Mapping[str, str] | None = None,
     ) -> None:
         """Bring one event into effect: first as a choice to learn from, then in the state.
@@ -181,7 +181,7 @@ class Local:
             Values of contextual columns; the group must have them, by `Tenants.name_columns`.
         """
         self._now_s = max(self._now_s, at_s)
-        said = circumstances_of(circumstances)
+        said = context_values(circumstances)
         self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation, said))
 
     def follow(self, user: str, item: str, *, at_s: float) -> None:
@@ -204,8 +204,8 @@ class Local:
         item: str,
         event_type: str,
         at_s: float,
-        situation: Situation | None,
-        said: Said,
+        situation: RequestSnapshot | None,
+        said: ContextColumns,
     ) -> None:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
@@ -225,17 +225,17 @@ class Local:
         await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)
 
     async def _learn_choice(
-        self, user: str, item: str, situation: Situation | None, *, is_purchase: bool
+        self, user: str, item: str, situation: RequestSnapshot | None, *, is_purchase: bool
     ) -> None:
         recommender = self._recommender
         if situation is None:
             situation = await recommender.situations.of(
-                user, None, now_s=self._now_s, barred=NOTHING, learning=True
+                user, None, now_s=self._now_s, barred=NO_ITEMS, learning=True
             )
         example = await recommender.situations.example(
             situation,
             item,
-            counted(
+            applicable(
                 {name: course.ranker for name, course in self.courses.items()},
                 is_purchase=is_purchase,
             ),
@@ -243,4 +243,4 @@ class Local:
             now_s=self._now_s,
         )
         if example is not None:
-            teach(self.courses, example)
+            learn(self.courses, example)

@@ -9,25 +9,25 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from models.arrays import NOTHING, Floats, Indexes
+from models.arrays import NO_ITEMS, Floats, Indexes
 from models.metadata_records import categories_of
-from models.ranking.context_lift import NO_CIRCUMSTANCES, Circumstances, moved, popularity
-from models.ranking.diversity import Kind, capped, placed
-from models.ranking.explanations import Cause, Reason, causes_of, contributions
-from models.ranking.ranker import UNLEARNED, Objective, Ranker
-from models.ranking.top_k import best_first, likeliest, relative, softmax, trend_scores
+from models.ranking.context_lift import NO_CONTEXT_VALUES, ContextValues, popularity, rerank_by_lift
+from models.ranking.diversity import CapGroup, apply_caps, insert_explored
+from models.ranking.explanations import Attribution, Reason, attributions_of, contributions
+from models.ranking.ranker import BASELINE, Objective, Ranker
+from models.ranking.top_k import scaled_to_max, softmax, softmax_top_k, top_k, trend_scores
 from models.retrieval.candidates import (
     TOPS_TAKEN,
     blend,
-    heads_of,
-    only,
     retrieve,
+    signals_of,
+    top_list_candidates,
 )
 from models.retrieval.covisitation import unpack_neighbours
-from models.serving.answers import Answer, Level, Recommendation, in_turn
-from models.serving.cache import Catalogue, Overview
-from models.serving.exploration import Trials
-from models.serving.snapshots import Situation, Situations
+from models.serving.answers import Answer, Recommendation, ServingLevel, scored_by_position
+from models.serving.cache import SharedState, StateCache
+from models.serving.exploration import Exploration
+from models.serving.snapshots import RequestSnapshot, Snapshots
 from models.state import layout
 from models.state.histories import History, unpack_history
 from models.state.metadata import same_category
@@ -55,16 +55,16 @@ class Recommender:
     """Answers from the store, through one catalogue; safe for many requests of one event loop."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue | None = None, *, seed: int | None = None
+        self, store: Store, catalogue: StateCache | None = None, *, seed: int | None = None
     ) -> None:
         self.store = store
-        self.catalogue = catalogue or Catalogue(store)
-        self.situations = Situations(store, self.catalogue)
+        self.catalogue = catalogue or StateCache(store)
+        self.situations = Snapshots(store, self.catalogue)
         settings = store.settings
         self._shares = {"popular": settings.popular_share, "category": settings.category_share}
         self._is_capped = min(self._shares.values()) < 1
         self._chance = random.Random(seed)
-        self._trials = Trials(self.catalogue, np.random.default_rng(seed))
+        self._trials = Exploration(self.catalogue, np.random.default_rng(seed))
 
     async def recommend(
         self,
@@ -110,7 +110,7 @@ class Recommender:
         history, overview = situation.history, situation.overview
         if not len(situation.context.recent):
             return await self._to_strangers(met, k, now_s, history=history)
-        bought = history.items[overview.purchases[history.types]] if exclude_purchased else NOTHING
+        bought = history.items[overview.purchases[history.types]] if exclude_purchased else NO_ITEMS
         items = await self._same_category(situation, k, now_s, barred=bought, met=met)
         if items:
             accepted_at = history.accepted_at
@@ -140,7 +140,7 @@ class Recommender:
         alike = await self._same_category(situation, k, now_s)
         if alike:
             return Answer(alike, "similar-items", "retrieved", 0.0, overview.accepted_at)
-        heads = heads_of(overview.tops, {"week": TOPS_TAKEN["week"]})
+        heads = top_list_candidates(overview.tops, {"week": TOPS_TAKEN["week"]})
         situation.candidates = retrieve(
             situation.context,
             situation.lists,
@@ -166,7 +166,7 @@ class Recommender:
         items = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
         stats = await self.catalogue.stats(items, now_s)
         scores = trend_scores(stats["log2"], overview.clock_s)
-        ranked = await self._named(*best_first(items, relative(scores), k), k)
+        ranked = await self._named(*top_k(items, scaled_to_max(scores), k), k)
         recommendations = [
             Recommendation(name, score, (Reason("trending"),)) for _, name, score in ranked
         ]
@@ -178,7 +178,7 @@ class Recommender:
         )
 
     async def _to_strangers(
-        self, met: Circumstances, k: int, now_s: float, *, history: History | None = None
+        self, met: ContextValues, k: int, now_s: float, *, history: History | None = None
     ) -> Answer:
         """What is trending or, under known circumstances, what is popular under them."""
         if not met.known:
@@ -189,24 +189,24 @@ class Recommender:
         items = np.unique(np.concatenate([*tops, met.best]))
         stats = await self.catalogue.stats(items, now_s)
         week = stats["log2"][:, list(layout.POPULARITY_HALF_LIVES_S).index("week")]
-        ranked = await self._named(*likeliest(items, popularity(items, week, met), k), k)
+        ranked = await self._named(*softmax_top_k(items, popularity(items, week, met), k), k)
         found = [Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked]
         accepted_at = history.accepted_at if history else 0.0
         return Answer(found, "popularity-count", "trending", accepted_at, overview.accepted_at)
 
-    async def _fresh(self, overview: Overview, k: int) -> list[Recommendation]:
+    async def _fresh(self, overview: SharedState, k: int) -> list[Recommendation]:
         """The newest items with metadata: all that a shop has to show before its first event."""
-        fresh = overview.tops.get("fresh", NOTHING)[:k].tolist()
-        return in_turn(await self.catalogue.names.of(fresh), "fresh")
+        fresh = overview.tops.get("fresh", NO_ITEMS)[:k].tolist()
+        return scored_by_position(await self.catalogue.names.of(fresh), "fresh")
 
     async def _same_category(
         self,
-        situation: Situation,
+        situation: RequestSnapshot,
         k: int,
         now_s: float,
         *,
-        barred: Indexes = NOTHING,
-        met: Circumstances = NO_CIRCUMSTANCES,
+        barred: Indexes = NO_ITEMS,
+        met: ContextValues = NO_CONTEXT_VALUES,
     ) -> list[Recommendation]:
         """Items of the same categories, the last one touched first, then what strangers get.
 
@@ -218,12 +218,14 @@ class Recommender:
         found = [index for index in await same_category(self.store, recent) if index not in out]
         if not found:
             return []
-        alike = in_turn(await self.catalogue.names.of(moved(found, met)[:k]), "category")
+        alike = scored_by_position(
+            await self.catalogue.names.of(rerank_by_lift(found, met)[:k]), "category"
+        )
         shown = {one.item_id for one in alike}
         shown.update(name for name in await self.catalogue.names.of([*recent, *out]) if name)
         trending = await self._to_strangers(met, k + len(shown), now_s)
         others = [one.item_id for one in trending.items if one.item_id not in shown]
-        return [*alike, *in_turn(others, "trending", after=len(alike))][:k]
+        return [*alike, *scored_by_position(others, "trending", after=len(alike))][:k]
 
     def from_cache(self, *, k: int) -> Answer | None:
         """What was trending when the store last answered; None if it never did. Reads nothing."""
@@ -240,8 +242,8 @@ class Recommender:
         overview = await self.catalogue.refresh(now_s)
         items = overview.tops.get("all", np.empty(0, np.int64))
         stats = await self.catalogue.stats(items, now_s)
-        scores = relative(stats["events"].astype(np.float64))
-        ranked = await self._named(*best_first(items, scores, k), k)
+        scores = scaled_to_max(stats["events"].astype(np.float64))
+        ranked = await self._named(*top_k(items, scores, k), k)
         recommendations = [
             Recommendation(name, score, (Reason("popular"),)) for _, name, score in ranked
         ]
@@ -271,7 +273,7 @@ class Recommender:
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
         known = np.flatnonzero(indexes > 0)
-        situation.candidates = only(
+        situation.candidates = signals_of(
             indexes[known],
             situation.context,
             situation.lists,
@@ -295,25 +297,25 @@ class Recommender:
         )
 
     async def _best(
-        self, situation: Situation, scores: Floats, k: int, now_s: float
+        self, situation: RequestSnapshot, scores: Floats, k: int, now_s: float
     ) -> list[Recommendation]:
         items = situation.candidates.items
         if not self._is_capped:
-            ranked = await self._named(*likeliest(items, scores, k), k, others=items)
+            ranked = await self._named(*softmax_top_k(items, scores, k), k, others=items)
         else:
-            ranked = await self._named(*likeliest(items, scores, len(items)), len(items))
+            ranked = await self._named(*softmax_top_k(items, scores, len(items)), len(items))
             kinds = await self._kinds(situation, [index for index, *_ in ranked], now_s)
             most = {what: math.ceil(share * k) for what, share in self._shares.items()}
-            ranked = [ranked[place] for place in capped(range(len(ranked)), kinds, k, most)[:k]]
+            ranked = [ranked[place] for place in apply_caps(range(len(ranked)), kinds, k, most)[:k]]
         return [Recommendation(name, score) for _, name, score in ranked]
 
     async def _kinds(
-        self, situation: Situation, items: Sequence[int], now_s: float
-    ) -> list[set[Kind]]:
+        self, situation: RequestSnapshot, items: Sequence[int], now_s: float
+    ) -> list[set[CapGroup]]:
         """What each item is one of: the popular ones, and its categories."""
         popular = set(situation.overview.tops["week"][:POPULAR].tolist())
         column = f"{self.store.settings.category_property}=".casefold()
-        kinds: list[set[Kind]] = []
+        kinds: list[set[CapGroup]] = []
         for item, known in zip(items, await self.catalogue.properties(items, now_s), strict=True):
             found = [name.casefold() for name in categories_of(known or {})]
             kinds.append({("category", name) for name in found if name.startswith(column)})
@@ -322,7 +324,7 @@ class Recommender:
         return kinds
 
     async def _with_new(
-        self, situation: Situation, items: list[Recommendation], now_s: float
+        self, situation: RequestSnapshot, items: list[Recommendation], now_s: float
     ) -> list[Recommendation]:
         """The same with some new items to try in the second half, as many as the settings say."""
         n = int(self.store.settings.exploration_share * len(items))
@@ -336,10 +338,14 @@ class Recommender:
                 if len(tried) == n:
                     break
         added = [Recommendation(name, 0.0, EXPLORED, is_exploration=True) for name in tried]
-        return placed(items, added, self._chance)
+        return insert_explored(items, added, self._chance)
 
     async def _explained(
-        self, situation: Situation, items: list[Recommendation], matrix: Floats, ranker: Ranker
+        self,
+        situation: RequestSnapshot,
+        items: list[Recommendation],
+        matrix: Floats,
+        ranker: Ranker,
     ) -> list[Recommendation]:
         """The same with reasons, out of what ranked them."""
         overview, candidates = situation.overview, situation.candidates.items
@@ -355,9 +361,9 @@ class Recommender:
             place = int(np.flatnonzero(candidates == index)[0])
             lifted = {source: float(lift[place]) for source, lift in lifts.items()}
             heads = [
-                name for top, name in LISTS.items() if index in overview.tops.get(top, NOTHING)
+                name for top, name in LISTS.items() if index in overview.tops.get(top, NO_ITEMS)
             ]
-            causes = causes_of(index, lifted, situation.context, lists, heads, hops)
+            causes = attributions_of(index, lifted, situation.context, lists, heads, hops)
             reasons = [await self._reason(situation, cause) for cause in causes]
             explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
         return explained
@@ -369,9 +375,9 @@ class Recommender:
         has_ties: bool,
         k: int,
         *,
-        others: Indexes = NOTHING,
+        others: Indexes = NO_ITEMS,
     ) -> list[tuple[int, str, float]]:
-        """Of what `best_first` gives, the k best: index, id and score; ties by id."""
+        """Of what `top_k` gives, the k best: index, id and score; ties by id."""
         indexes = items.tolist()
         names = await self.catalogue.names.of(indexes, others)
         found = zip(indexes, names, scores.tolist(), strict=True)
@@ -380,14 +386,14 @@ class Recommender:
             named.sort(key=lambda one: (-one[2], one[1]))
         return named[:k]
 
-    async def _reason(self, situation: Situation, cause: Cause) -> Reason:
+    async def _reason(self, situation: RequestSnapshot, cause: Attribution) -> Reason:
         if not cause.item:
             return Reason(cause.source, share=cause.share)
         (name,) = await self.catalogue.names.of([cause.item])
         kind, at_s = self._last_event(situation, cause.item)
         return Reason("event", name, kind, at_s, cause.share)
 
-    def _last_event(self, situation: Situation, item: int) -> tuple[str | None, float | None]:
+    def _last_event(self, situation: RequestSnapshot, item: int) -> tuple[str | None, float | None]:
         history = situation.history
         places = np.flatnonzero(history.items == item)
         if not len(places):
@@ -397,6 +403,6 @@ class Recommender:
         return name, float(history.times[last])
 
 
-def _served(overview: Overview, objective: Objective) -> tuple[Ranker, Level]:
+def _served(overview: SharedState, objective: Objective) -> tuple[Ranker, ServingLevel]:
     ranker = overview.order(objective)
-    return ranker, "retrieved" if ranker is UNLEARNED else "ranked"
+    return ranker, "retrieved" if ranker is BASELINE else "ranked"

@@ -7,40 +7,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.arrays import NOTHING, Floats, Indexes
+from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.examples import Example, make_example
 from models.ranking.features import features_of, steps_of
 from models.ranking.ranker import Objective, Ranker
 from models.retrieval.candidates import NO_CANDIDATES, Candidates, retrieve
-from models.retrieval.profile import Context, context_of
-from models.retrieval.second_hop import NO_HOPS, Hops, strongest
-from models.retrieval.user_neighbours import NOBODY, Alike, alike, nearest
-from models.serving.cache import Catalogue, Overview
-from models.serving.top_list_order import Unseen
+from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.second_hop import NO_SECOND_HOPS, SecondHops, hop_sources
+from models.retrieval.user_neighbours import (
+    NO_NEIGHBOURS,
+    NeighbourItems,
+    nearest_users,
+    neighbour_items,
+)
+from models.serving.cache import SharedState, StateCache
+from models.serving.top_list_order import TopListOrder
 from models.state.histories import History, merge_histories, unpack_history
 from models.state.store import Store
 
 
 @dataclass
-class Situation:
+class RequestSnapshot:
     """Everything one recommendation is computed from, read at one moment."""
 
     history: History
-    context: Context
+    context: UserProfile
     lists: list[bytes]
-    overview: Overview
-    others: Alike = NOBODY
-    hops: Hops = NO_HOPS
+    overview: SharedState
+    others: NeighbourItems = NO_NEIGHBOURS
+    hops: SecondHops = NO_SECOND_HOPS
     candidates: Candidates = NO_CANDIDATES
 
 
-class Situations:
+class Snapshots:
     """Reads situations from the store, through the catalogue of its group."""
 
-    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+    def __init__(self, store: Store, catalogue: StateCache) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._unseen = Unseen(catalogue)
+        self._unseen = TopListOrder(catalogue)
 
     async def history(
         self, user_id: str | None, session_id: str | None, *, now_s: float
@@ -71,9 +76,9 @@ class Situations:
         more: History | None = None,
         learning: bool = False,
         objective: Objective = "interactions",
-        added: Indexes = NOTHING,
+        added: Indexes = NO_ITEMS,
         k: int | None = None,
-    ) -> Situation:
+    ) -> RequestSnapshot:
         """What is known at this moment of a user, and the candidates that follow from it.
 
         `barred` items are none of them; that is the last one looked at, if not given. `more` events
@@ -120,12 +125,12 @@ class Situations:
     async def around(
         self,
         history: History,
-        overview: Overview,
+        overview: SharedState,
         now_s: float,
         *,
         looking_at: int = 0,
         everything: bool = False,
-    ) -> Situation:
+    ) -> RequestSnapshot:
         """What a history says, without candidates yet.
 
         `looking_at`: the index of an item that counts as its newest; `everything`: those alike too.
@@ -133,23 +138,25 @@ class Situations:
         context = self._context(history, overview, looking_at=looking_at)
         recent = context.recent.tolist()
         lists = await self._catalogue.neighbours(recent, now_s)
-        others = await self._alike(recent, history.owners) if everything else NOBODY
-        hops, (items, weights) = NO_HOPS, strongest(lists, overview.clock_s)
+        others = await self._alike(recent, history.owners) if everything else NO_NEIGHBOURS
+        hops, (items, weights) = NO_SECOND_HOPS, hop_sources(lists, overview.clock_s)
         if len(items):
             further = await self._catalogue.neighbours(items.tolist(), now_s)
-            hops = Hops(items, weights, further)
-        return Situation(history, context, lists, overview, others, hops)
+            hops = SecondHops(items, weights, further)
+        return RequestSnapshot(history, context, lists, overview, others, hops)
 
-    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> Alike:
+    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> NeighbourItems:
         """What those hold who had several of these items; three reads."""
         store, reads = self._store, self._store.redis.reads
         takers = await reads.get([store.key(f"takers:{item}") for item in recent])
-        numbers, weights = nearest([raw or b"" for raw in takers], own)
+        numbers, weights = nearest_users([raw or b"" for raw in takers], own)
         names = await self._catalogue.owners(numbers.tolist())
         keys = [store.key(f"history:{name}") for name in names]
-        return alike(await reads.get(keys), weights)
+        return neighbour_items(await reads.get(keys), weights)
 
-    def _context(self, history: History, overview: Overview, *, looking_at: int = 0) -> Context:
+    def _context(
+        self, history: History, overview: SharedState, *, looking_at: int = 0
+    ) -> UserProfile:
         """The context of a history, with an item being looked at as its newest."""
         if looking_at:
             history = History(
@@ -160,9 +167,9 @@ class Situations:
                 np.append(history.types, np.uint8(0)),
                 history.owners,
             )
-        return context_of(history, overview.strong)
+        return profile_of(history, overview.strong)
 
-    async def features(self, situation: Situation, now_s: float) -> Floats:
+    async def features(self, situation: RequestSnapshot, now_s: float) -> Floats:
         """The feature matrix of a situation's candidates."""
         overview = situation.overview
         stats = await self._catalogue.stats(situation.candidates.items, now_s)
@@ -172,7 +179,7 @@ class Situations:
 
     async def example(
         self,
-        situation: Situation,
+        situation: RequestSnapshot,
         item_id: str,
         rankers: Mapping[Objective, Ranker],
         rng: np.random.Generator,

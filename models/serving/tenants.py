@@ -19,8 +19,8 @@ from typing import Any, Literal
 import redis.asyncio
 
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
-from models.metadata_records import GROUP, fold
-from models.serving.cache import Catalogue
+from models.metadata_records import GROUP, normalized
+from models.serving.cache import StateCache
 from models.serving.recommender import Recommender
 from models.settings import Settings
 from models.state.scripts import Script, run_script
@@ -173,7 +173,7 @@ class Tenants:
         """
         is_own = group == self.settings.group
         keys = [f"{{{group}}}:columns", *([] if is_own else [GROUPS])]
-        names = sorted({fold(column) for column in columns})
+        names = sorted({normalized(column) for column in columns})
         await run_script(self.redis, _NAME_COLUMNS, keys, group, *names)
 
     async def remove(self, tracking_id: str) -> None:
@@ -240,7 +240,7 @@ class Tenants:
         recommender = self._others.get(group)
         if recommender is None:
             store = Store(self.redis, self.settings.model_copy(update={"group": group}))
-            recommender = Recommender(store, Catalogue(store, share=SHARE))
+            recommender = Recommender(store, StateCache(store, share=SHARE))
             self._others[group] = recommender
             if len(self._others) > OPEN:
                 self._others.popitem(last=False)

@@ -14,33 +14,33 @@ from models.arrays import Floats, Indexes
 from models.ranking.features import STEPS, features_of
 from models.ranking.ranker import Objective
 from models.retrieval.candidates import N_SIGNALS, Candidates
-from models.retrieval.profile import context_of
-from models.serving.cache import Catalogue, Overview
+from models.retrieval.profile import profile_of
+from models.serving.cache import SharedState, StateCache
 from models.state.histories import NO_HISTORY
 
 
-class Heads(NamedTuple):
+class PreRanked(NamedTuple):
     """The heads of an overview, by their ids, and the features that a stranger would give them."""
 
-    overview: Overview
+    overview: SharedState
     items: Indexes
     matrix: Floats
 
 
-class Unseen:
+class TopListOrder:
     """The heads in the order that is served, renewed when what is known of them was read anew.
 
     What a request says of all candidates (`steps_of`) takes few values: there is an order for each
     of them that was met.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: StateCache) -> None:
         self._catalogue = catalogue
-        self._heads: Heads | None = None
+        self._heads: PreRanked | None = None
         self._orders: dict[tuple[Objective, tuple[float, float]], Indexes] = {}
 
     async def order(
-        self, overview: Overview, objective: Objective, steps: tuple[float, float], now_s: float
+        self, overview: SharedState, objective: Objective, steps: tuple[float, float], now_s: float
     ) -> Indexes:
         """``(n,)`` distinct items, best first; of equal ones by their ids."""
         heads = self._heads
@@ -56,12 +56,12 @@ class Unseen:
             self._orders[objective, steps] = order
         return order
 
-    async def _read(self, overview: Overview, now_s: float) -> Heads:
+    async def _read(self, overview: SharedState, now_s: float) -> PreRanked:
         items = np.unique(overview.heads)
         names = await self._catalogue.names.of(items.tolist())
         items = items[sorted(range(len(items)), key=lambda at: names[at] or "")]
         stats = await self._catalogue.stats(items, now_s)
         nothing = Candidates(items, np.zeros((len(items), N_SIGNALS)))
-        nobody = context_of(NO_HISTORY, overview.strong)
+        nobody = profile_of(NO_HISTORY, overview.strong)
         matrix = features_of(nothing, nobody, stats, overview.best, overview.clock_s)
-        return Heads(overview, items, matrix)
+        return PreRanked(overview, items, matrix)

@@ -21,7 +21,7 @@ TRIES = 2
 _pack: Callable[[tuple[str, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
-class Reads:
+class MgetBatcher:
     """Gathers the keys that tasks want in one step of the event loop into one MGET.
 
     It has one connection of the client's pool to itself, and speaks to it directly once it is made:
@@ -35,7 +35,7 @@ class Reads:
         self._pool: Any = pool
         self._timeout_s: float = pool.connection_kwargs["socket_timeout"]
         self._connection: Any = None
-        self._link: _Link | None = None
+        self._link: _RawConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._wanted: Wanted = []
         self._held: list[_Command] = []
@@ -79,7 +79,7 @@ class Reads:
         except Exception as error:  # noqa: BLE001  whoever waits learns of it
             self._fail(error)
         else:
-            self._link = _Link(self._connection, self._timeout_s, self._lost)
+            self._link = _RawConnection(self._connection, self._timeout_s, self._lost)
             held, self._held = self._held, []
             for command in held:
                 self._link.send(command)
@@ -129,7 +129,7 @@ class _Command:
                 future.set_exception(error)
 
 
-class _Link(asyncio.Protocol):
+class _RawConnection(asyncio.Protocol):
     """A connection that the client has made, from then on without its streams.
 
     redis-py has no public way to its transport, which asyncio lets change hands.
@@ -188,9 +188,9 @@ class _Link(asyncio.Protocol):
         self._transport.abort()
 
 
-class Client(redis.asyncio.Redis):
+class BatchingClient(redis.asyncio.Redis):
     """A client with `reads`, which all that use it share."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  handed on as they are
         super().__init__(*args, **options)
-        self.reads = Reads(self.connection_pool)
+        self.reads = MgetBatcher(self.connection_pool)

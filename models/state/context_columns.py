@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from models.metadata_records import fold
+from models.metadata_records import normalized
 
-Said = Mapping[str, Sequence[str]]
+ContextColumns = Mapping[str, Sequence[str]]
 """Values by the folded names of columns."""
 
-NOWHERE: Said = {}
+NO_CONTEXT: ContextColumns = {}
 """What is said where nothing is."""
 
 MAX_VALUE_CHARACTERS = 100
@@ -27,7 +27,7 @@ MAX_WORDS = 5
 _decode = msgspec.json.Decoder().decode
 
 
-def circumstances_of(properties: str | Mapping[str, Any] | None) -> Said:
+def context_values(properties: str | Mapping[str, Any] | None) -> ContextColumns:
     """What the properties of an event, or the context of a request, say of circumstances.
 
     Short texts, whole numbers and truth values, in any case; others are measures or prose, hardly
@@ -39,13 +39,13 @@ def circumstances_of(properties: str | Mapping[str, Any] | None) -> Said:
     {'hourofday': ['5']}
     """
     if not properties:
-        return NOWHERE
+        return NO_CONTEXT
     found: dict[str, list[str]] = {}
     for name, value in (_decode(properties) if isinstance(properties, str) else properties).items():
         words = [word.strip().casefold() for word in _text(value).split("|")]
         short = [word for word in words if 1 <= len(word) <= MAX_VALUE_CHARACTERS]
         if short:
-            found[fold(name)] = list(dict.fromkeys(short))[:MAX_WORDS]
+            found[normalized(name)] = list(dict.fromkeys(short))[:MAX_WORDS]
     return found
 
 

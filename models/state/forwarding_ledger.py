@@ -22,7 +22,7 @@ from models.errors import Unavailable
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.scripts import Script, run_script
 
-Client = redis.asyncio.Redis
+RedisClient = redis.asyncio.Redis
 
 MAX_TEXT_CHARS = 300
 
@@ -56,7 +56,7 @@ end
 )
 
 
-class Move(NamedTuple):
+class TrackerChange(NamedTuple):
     """A partition's next offset to forward, and what became of the events passed on the way.
 
     The outcomes are by tracking id; under "" are those of messages without one.
@@ -66,7 +66,7 @@ class Move(NamedTuple):
     outcomes: Mapping[str, Mapping[str, int]]
 
 
-class Waiting(NamedTuple):
+class WaitingEvents(NamedTuple):
     """Events that were read from Kafka and are not answered for, and since when (seconds)."""
 
     events: int
@@ -107,12 +107,12 @@ class ForwardCounts:
 _WAITING = dict[str, tuple[int, float]]
 
 
-async def forward_counts(client: Client, group: str) -> ForwardCounts:
+async def forward_counts(client: RedisClient, group: str) -> ForwardCounts:
     """The counters as last saved; raises `Unavailable` if Redis does not answer."""
     return msgspec.convert(await _read(client, _key(group, "counts")), ForwardCounts, strict=False)
 
 
-async def tracker_counts(client: Client, group: str) -> dict[str, ForwardCounts]:
+async def tracker_counts(client: RedisClient, group: str) -> dict[str, ForwardCounts]:
     """The counters of each tracker by its tracking id; raises `Unavailable` as above."""
     fields: dict[str, dict[str, str]] = {}
     for field, value in (await _read(client, _key(group, "trackers"))).items():
@@ -124,18 +124,18 @@ async def tracker_counts(client: Client, group: str) -> dict[str, ForwardCounts]
     }
 
 
-async def tracker_waiting(client: Client, group: str) -> dict[str, Waiting]:
+async def tracker_waiting(client: RedisClient, group: str) -> dict[str, WaitingEvents]:
     """What waits in the hands of forwarders, by tracking id; raises `Unavailable` as above."""
-    found: dict[str, Waiting] = {}
+    found: dict[str, WaitingEvents] = {}
     for text in (await _read(client, _key(group, "waiting"))).values():
         for tracker, (events, since_s) in msgspec.json.decode(text, type=_WAITING).items():
-            before = found.get(tracker, Waiting(0, since_s))
-            found[tracker] = Waiting(before.events + events, min(before.since_s, since_s))
+            before = found.get(tracker, WaitingEvents(0, since_s))
+            found[tracker] = WaitingEvents(before.events + events, min(before.since_s, since_s))
     return found
 
 
 async def tracker_status(
-    client: Client, group: str, *, now_s: float
+    client: RedisClient, group: str, *, now_s: float
 ) -> dict[str, dict[str, float | str]]:
     """What operators are told of each tracker; raises `Unavailable` as above.
 
@@ -152,7 +152,7 @@ async def tracker_status(
     return told
 
 
-async def forward_positions(client: Client, group: str) -> dict[str, int]:
+async def forward_positions(client: RedisClient, group: str) -> dict[str, int]:
     """Next offset to forward of each `<incarnation>/<partition>`; absent where none was answered.
 
     Raises `Unavailable` if Redis does not answer.
@@ -162,13 +162,13 @@ async def forward_positions(client: Client, group: str) -> dict[str, int]:
 
 
 async def save_forward(
-    client: Client,
+    client: RedisClient,
     group: str,
     *,
-    moves: Mapping[str, Move] = {},
+    moves: Mapping[str, TrackerChange] = {},
     calls: Mapping[str, Mapping[str, int]] = {},
     notes: Mapping[str, Mapping[str, str | float]] = {},
-    waiting: Mapping[str, Mapping[str, Waiting]] = {},
+    waiting: Mapping[str, Mapping[str, WaitingEvents]] = {},
 ) -> None:
     """Move positions forward and count, in one atomic step.
 
@@ -232,7 +232,7 @@ def _key(group: str, name: str) -> str:
     return f"{{{group}}}:forward:{name}"
 
 
-async def _read(client: Client, key: str) -> dict[str, str]:
+async def _read(client: RedisClient, key: str) -> dict[str, str]:
     try:
         stored: Mapping[Any, Any] = await client.hgetall(key)
     except AWAY_ERRORS as error:

@@ -22,7 +22,7 @@ class Interaction(NamedTuple):
 
 
 @dataclass
-class Sample:
+class InteractionSample:
     """Interactions of whole users, and what there is of them in all.
 
     Attributes
@@ -61,7 +61,7 @@ async def histories(store: Store) -> AsyncIterator[tuple[str, list[Interaction],
         yield one
 
 
-async def sample(store: Store, *, most: int, event_type: str = "") -> Sample:
+async def sample(store: Store, *, most: int, event_type: str = "") -> InteractionSample:
     """Interactions of as many users as have `most` together, and counts of all.
 
     Parameters
@@ -69,7 +69,7 @@ async def sample(store: Store, *, most: int, event_type: str = "") -> Sample:
     event_type
         Only interactions of this type, in any case; empty: all.
     """
-    found = Sample(n_items=int(await store.redis.hlen(store.key("items"))))
+    found = InteractionSample(n_items=int(await store.redis.hlen(store.key("items"))))
     wanted = event_type.lower()
     async for _, own, history in histories(store):
         if wanted:

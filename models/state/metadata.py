@@ -22,19 +22,19 @@ import numpy as np
 
 from models.errors import LimitExceeded
 from models.metadata_records import (
-    Kind,
+    MetadataRecord,
     Properties,
-    Record,
+    RecordKind,
     categories_of,
-    checked,
     created_at,
     properties_text,
+    validate_properties,
 )
 from models.state import layout
 from models.state.scripts import Script
 from models.state.store import GROUPS, PartResult, Store
 
-TAKE_IN = Script.of(
+APPLY_RECORDS = Script.of(
     "".join(
         resources.files(__package__).joinpath(f"{name}.lua").read_text()
         for name in ("witness", "apply_metadata")
@@ -50,7 +50,7 @@ MAX_CACHED_BYTES = 32 * 1024 * 1024
 _results = msgspec.msgpack.Decoder(list[PartResult])
 
 
-class Entry(NamedTuple):
+class RecordEntry(NamedTuple):
     """A record as the atomic step takes it; see apply_metadata.lua. No kind: passed over."""
 
     offset: int
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
     checksum: int = 0
 
 
-class EntryPart(NamedTuple):
+class RecordPart(NamedTuple):
     """Entries of one partition in offset order, and the watermark they follow.
 
     Attributes
@@ -76,26 +76,28 @@ class EntryPart(NamedTuple):
 
     field: str
     expected: int
-    entries: Sequence[Entry]
+    entries: Sequence[RecordEntry]
     checksum: int = -1
 
 
-def entry_of(offset: int, kind: Kind, record: Record, *, own_group: str) -> Entry:
+def record_entry(
+    offset: int, kind: RecordKind, record: MetadataRecord, *, own_group: str
+) -> RecordEntry:
     """The record as the atomic step takes it; raises `InvalidRecord` if it is too long."""
     group = "" if record.group == own_group else record.group
     properties = record.properties
     if properties is None:
-        return Entry(offset, group, kind, record.id, record.at)
+        return RecordEntry(offset, group, kind, record.id, record.at)
     text = properties_text(kind, properties).decode()
     if kind == "users":
-        return Entry(offset, group, kind, record.id, record.at, 0.0, text)
+        return RecordEntry(offset, group, kind, record.id, record.at, 0.0, text)
     # Nothing comes into being after it is known: it would head the list of fresh items for ever.
     created = min(created_at(properties) or 0.0, record.at)
     categories = categories_of(properties)
-    return Entry(offset, group, kind, record.id, record.at, created, text, categories)
+    return RecordEntry(offset, group, kind, record.id, record.at, created, text, categories)
 
 
-async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
+async def apply_records(store: Store, parts: Sequence[RecordPart]) -> list[PartResult]:
     """Take records in, in one atomic step; of the store's group and any other.
 
     Raises
@@ -116,7 +118,7 @@ async def take_in(store: Store, parts: Sequence[EntryPart]) -> list[PartResult]:
     has_others = any(entry.group for part in parts for entry in part.entries)
     keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
     payload = msgspec.msgpack.encode(request)
-    return _results.decode(await store.step(TAKE_IN, keys, payload))
+    return _results.decode(await store.step(APPLY_RECORDS, keys, payload))
 
 
 async def put_items(
@@ -142,16 +144,19 @@ async def put_users(
 
 
 async def _put(
-    store: Store, kind: Kind, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
+    store: Store, kind: RecordKind, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
 ) -> None:
     group = store.settings.group
     entries = [
-        entry_of(
-            n, kind, Record(group, name, checked(kind, name, properties), now_s), own_group=group
+        record_entry(
+            n,
+            kind,
+            MetadataRecord(group, name, validate_properties(kind, name, properties), now_s),
+            own_group=group,
         )
         for n, (name, properties) in enumerate(records)
     ]
-    (result,) = await take_in(store, [EntryPart("", -1, entries)])
+    (result,) = await apply_records(store, [RecordPart("", -1, entries)])
     if result.status == "full":
         raise LimitExceeded(f"the group holds as many {kind} as it may")
 
@@ -178,7 +183,7 @@ def _properties(raw: bytes | None) -> Properties | None:
 
 
 @dataclass(frozen=True)
-class Item:
+class StoredItem:
     """What is known of one item, and how often it was met; times in Unix seconds, 0: never."""
 
     item_id: str
@@ -191,7 +196,7 @@ class Item:
     last_event_at: int
 
 
-async def item(store: Store, item_id: str) -> Item | None:
+async def item(store: Store, item_id: str) -> StoredItem | None:
     """Properties and counts of an item; None if neither a record nor an event has named it."""
     (index,) = await store.item_indexes([item_id])
     if not index:
@@ -204,7 +209,7 @@ async def item(store: Store, item_id: str) -> Item | None:
     raw, counted = await pipe.execute()
     stat = np.frombuffer(counted.ljust(layout.STAT.itemsize, b"\0"), layout.STAT)[0]
     updated_at, first_at, created = HEAD.unpack_from(raw) if raw else (0.0, 0.0, 0.0)
-    return Item(
+    return StoredItem(
         item_id,
         _properties(raw),
         updated_at,

@@ -48,8 +48,8 @@ from models.errors import Unavailable
 from models.events import Event, event_hash
 from models.settings import Settings
 from models.state import layout
-from models.state.batched_reads import Client
-from models.state.context_columns import NOWHERE, circumstances_of
+from models.state.batched_reads import BatchingClient
+from models.state.context_columns import NO_CONTEXT, context_values
 from models.state.histories import unpack_history
 from models.state.redis_errors import AWAY_ERRORS, Parser
 from models.state.scripts import Script, run_script
@@ -113,7 +113,7 @@ class StoredEvent(NamedTuple):
     log2_weight: float
     is_purchase: bool
     hash: int
-    circumstances: Mapping[str, Sequence[str]] = NOWHERE
+    circumstances: Mapping[str, Sequence[str]] = NO_CONTEXT
     millisecond: int = 0
 
 
@@ -177,20 +177,20 @@ class PartResult(NamedTuple):
     refused: list[int]
 
 
-def connect(url: str, *, timeout_s: float = 5.0) -> Client:
+def connect(url: str, *, timeout_s: float = 5.0) -> BatchingClient:
     """A client of the Redis server at `url`; connects at its first command.
 
     A command is tried once more on a new connection: the one it was on may have died unused, and
     every command of this project may be repeated. More patience is the callers' to have.
     """
-    client = Client.from_url(
+    client = BatchingClient.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1),
         parser_class=Parser,
     )
-    return cast(Client, client)
+    return cast(BatchingClient, client)
 
 
 async def registered_group(client: Any, tracking_id: str) -> str | None:  # noqa: ANN401
@@ -498,7 +498,7 @@ def stored_events(
                 math.log2(weights.get(kind, 1.0)),
                 kind in purchase_types,
                 event_hash(event.event_id or ""),
-                circumstances_of(event.properties),
+                context_values(event.properties),
                 int(event.sent_at * 1000) % 1000,
             )
         )

@@ -1,6 +1,6 @@
 """Where readers of Kafka stand still, because what comes next cannot be decoded.
 
-    {group}:unreadable          hash    <reader>/<topic>/<partition> -> a `Stuck` as JSON
+    {group}:unreadable          hash    <reader>/<topic>/<partition> -> a `StuckReader` as JSON
 
 A reader that stands still says so again and again: what it has not said for a while is over.
 """
@@ -20,7 +20,7 @@ FRESH_S = 60.0
 Reader = Literal["worker", "forwarder"]
 
 
-class Stuck(msgspec.Struct, frozen=True):
+class StuckReader(msgspec.Struct, frozen=True):
     """A partition that a reader cannot go on in, since what time, and what stands in its way."""
 
     reader: Reader
@@ -41,12 +41,19 @@ class Stuck(msgspec.Struct, frozen=True):
         return f"the {self.reader} stands still: {error}"
 
 
-def of(reader: Reader, error: Unreadable, *, now_s: float) -> Stuck:
+def stuck_reader(reader: Reader, error: Unreadable, *, now_s: float) -> StuckReader:
     """What a reader came to now."""
-    return Stuck(reader, error.topic, error.partition, error.first, error.last, error.reason, now_s)
+    return StuckReader(
+        reader, error.topic, error.partition, error.first, error.last, error.reason, now_s
+    )
 
 
-async def tell(client: Any, group: str, now: Iterable[Stuck], over: Iterable[Stuck]) -> None:  # noqa: ANN401
+async def report(
+    client: Any,  # noqa: ANN401
+    group: str,
+    now: Iterable[StuckReader],
+    over: Iterable[StuckReader],
+) -> None:
     """Say where a reader stands still, and where it no longer does; raises what Redis raises."""
     pipe = client.pipeline(transaction=False)
     for stuck in over:
@@ -56,10 +63,10 @@ async def tell(client: Any, group: str, now: Iterable[Stuck], over: Iterable[Stu
     await pipe.execute()
 
 
-async def told(client: Any, group: str, *, now_s: float) -> list[Stuck]:  # noqa: ANN401
+async def reported(client: Any, group: str, *, now_s: float) -> list[StuckReader]:  # noqa: ANN401
     """Where readers stand still, by topic and partition; raises what Redis raises."""
     stored = await client.hgetall(_key(group))
-    found = [msgspec.json.decode(text, type=Stuck) for text in stored.values()]
+    found = [msgspec.json.decode(text, type=StuckReader) for text in stored.values()]
     fresh = [stuck for stuck in found if stuck.at > now_s - FRESH_S]
     return sorted(fresh, key=lambda stuck: (stuck.topic, stuck.partition, stuck.reader))
 
@@ -68,5 +75,5 @@ def _key(group: str) -> str:
     return f"{{{group}}}:unreadable"
 
 
-def _field(stuck: Stuck) -> str:
+def _field(stuck: StuckReader) -> str:
     return f"{stuck.reader}/{stuck.topic}/{stuck.partition}"

@@ -19,12 +19,12 @@ from models.serving.tenants import Tenants
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import PartResult, Store
 from streams.kafka.assignment import (
-    Arrival,
     Assignment,
-    Log,
     Partition,
-    Reading,
-    Start,
+    PartitionLog,
+    PartitionRead,
+    ReadStart,
+    ReceivedMessage,
     Witness,
     next_read,
 )
@@ -65,7 +65,7 @@ async def retried(
             delay_s = min(2 * delay_s, RETRY_MOST_S)
 
 
-class Message(Protocol):
+class ConsumedMessage(Protocol):
     """What a Kafka message says, as the store takes it."""
 
     @property
@@ -81,7 +81,7 @@ class Message(Protocol):
         """Of its bytes; see `Witness`."""
 
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ConsumedMessage)
 
 
 Publish = Callable[[str, Sequence[bytes], bytes | None], Coroutine[None, None, None]]
@@ -108,7 +108,7 @@ class Assigned(NamedTuple):
 
     field: str
     watermark: int
-    start: Start
+    start: ReadStart
     witness: Witness | None = None
 
 
@@ -124,7 +124,7 @@ async def places(store: Store, fields: Sequence[str]) -> list[tuple[int, Witness
     ]
 
 
-class Steps(ABC, Generic[M]):
+class AtomicBatches(ABC, Generic[M]):
     """Applies batches of messages in atomic steps; one for each agent of a worker process.
 
     Parameters
@@ -142,7 +142,7 @@ class Steps(ABC, Generic[M]):
         tenants: Tenants,
         *,
         publish: Publish,
-        log: Log,
+        log: PartitionLog,
         clock: Callable[[], float],
         step_size: int,
         stage: str,
@@ -160,11 +160,11 @@ class Steps(ABC, Generic[M]):
         self._stepping = asyncio.Lock()
 
     @abstractmethod
-    def _size(self, arrival: Arrival) -> int:
+    def _size(self, arrival: ReceivedMessage) -> int:
         """What the message takes of a step, about."""
 
     @abstractmethod
-    async def _message(self, arrival: Arrival, assignment: Assignment) -> M:
+    async def _message(self, arrival: ReceivedMessage, assignment: Assignment) -> M:
         """What the message says; nothing, once its dead letter is kept."""
 
     @abstractmethod
@@ -172,7 +172,7 @@ class Steps(ABC, Generic[M]):
         """What became of each partition's part, as `models.state.store.Part` has it."""
 
     @abstractmethod
-    async def _rest(self, arrival: Arrival, message: M, result: PartResult) -> M:
+    async def _rest(self, arrival: ReceivedMessage, message: M, result: PartResult) -> M:
         """What is left of a message that the store refused, once the rest is a dead letter."""
 
     def _noted(self, messages: Sequence[M]) -> None:
@@ -183,13 +183,13 @@ class Steps(ABC, Generic[M]):
         self.assignment.has_ended = True
         readings = {}
         for partition, (field, watermark, start, witness) in partitions.items():
-            reading = Reading(field, watermark, start.number, start.offset - 1)
+            reading = PartitionRead(field, watermark, start.number, start.offset - 1)
             if witness is not None:
                 reading.compared.append(witness)
             readings[partition] = reading
         self.assignment = Assignment(readings)
 
-    async def apply(self, arrivals: Iterable[Arrival]) -> None:
+    async def apply(self, arrivals: Iterable[ReceivedMessage]) -> None:
         """Bring messages into effect, in their order; returns when all are, or are dead letters.
 
         Those that another assignment or an earlier read fetched are left out: they come again.
@@ -226,10 +226,10 @@ class Steps(ABC, Generic[M]):
         """Read partitions again that stand still, from what is in effect; `look_after` asks."""
         for partition, reading in self.assignment.readings.items():
             if partition in partitions:
-                reading.begin(Start(reading.applied + 1, next_read()), reading.applied)
+                reading.begin(ReadStart(reading.applied + 1, next_read()), reading.applied)
 
-    async def _apply(self, assignment: Assignment, arrivals: Iterable[Arrival]) -> None:
-        waiting: dict[Partition, list[Arrival]] = {}
+    async def _apply(self, assignment: Assignment, arrivals: Iterable[ReceivedMessage]) -> None:
+        waiting: dict[Partition, list[ReceivedMessage]] = {}
         seen: set[Partition] = set()
         size = 0
         for arrival in arrivals:
@@ -249,7 +249,7 @@ class Steps(ABC, Generic[M]):
         await self._seek(assignment)
 
     async def _step(
-        self, assignment: Assignment, arrivals: Mapping[Partition, list[Arrival]]
+        self, assignment: Assignment, arrivals: Mapping[Partition, list[ReceivedMessage]]
     ) -> None:
         waiting = {
             partition: [await self._message(arrival, assignment) for arrival in group]
@@ -261,7 +261,7 @@ class Steps(ABC, Generic[M]):
         self,
         assignment: Assignment,
         waiting: dict[Partition, list[M]],
-        arrivals: Mapping[Partition, list[Arrival]],
+        arrivals: Mapping[Partition, list[ReceivedMessage]],
     ) -> bool:
         """One atomic step, and more where the store refused a part of it.
 
@@ -304,7 +304,7 @@ class Steps(ABC, Generic[M]):
         partition: Partition,
         part: tuple[str, int, list[M], int],
         result: PartResult,
-        arrivals: Sequence[Arrival],
+        arrivals: Sequence[ReceivedMessage],
     ) -> list[M]:
         """Take note of a result; gives the messages still to be applied."""
         _, expected, messages, _ = part
@@ -326,7 +326,7 @@ class Steps(ABC, Generic[M]):
         return [await self._rest(arrival, messages[at], result), *messages[at + 1 :]]
 
     def _go_on_from_store(
-        self, reading: Reading, partition: Partition, watermark: int, witness: Witness | None
+        self, reading: PartitionRead, partition: Partition, watermark: int, witness: Witness | None
     ) -> None:
         """Read a partition on from where the store is: it is not where this worker left it."""
         REWINDS.inc()
@@ -349,10 +349,10 @@ class Steps(ABC, Generic[M]):
             await self._take_up(assignment, partition, reading.differs_at)
         elif reading.is_doubtful:
             oldest = reading.compared[0].offset if reading.compared else reading.applied + 1
-            reading.begin(Start(oldest, next_read()), reading.applied)
+            reading.begin(ReadStart(oldest, next_read()), reading.applied)
         elif reading.has_gap:
             LOG.warning("messages of %s/%d were passed over on their way", *partition)
-            reading.begin(Start(reading.applied + 1, next_read()), reading.applied)
+            reading.begin(ReadStart(reading.applied + 1, next_read()), reading.applied)
 
     async def _seek(self, assignment: Assignment) -> None:
         """Ask Kafka for the reads that have begun; where it does not answer, again later.
@@ -360,7 +360,7 @@ class Steps(ABC, Generic[M]):
         Messages that Kafka no longer has are passed over.
         """
         wanted = {
-            partition: Start(reading.passed + 1, reading.number)
+            partition: ReadStart(reading.passed + 1, reading.number)
             for partition, reading in assignment.readings.items()
             if not reading.is_sought
         }
@@ -383,7 +383,7 @@ class Steps(ABC, Generic[M]):
         if reading.looks < LOOKS:
             return
         if reading.looks == LOOKS and reading.compared and reading.compared[0].offset < end:
-            reading.begin(Start(reading.compared[0].offset, next_read()), reading.applied)
+            reading.begin(ReadStart(reading.compared[0].offset, next_read()), reading.applied)
             reading.looks = LOOKS
         elif reading.passed >= end - 1 or reading.looks > 2 * LOOKS:
             await self._take_up(assignment, partition, end)
@@ -418,10 +418,10 @@ class Steps(ABC, Generic[M]):
             lambda: self.tenants.lower_watermarks(reading.field, offset - 1), assignment
         )
         if lowered is not None:
-            reading.begin(Start(offset, next_read()), offset - 1)
+            reading.begin(ReadStart(offset, next_read()), offset - 1)
 
     async def _bury(
-        self, arrival: Arrival, reason: str, detail: str, raw: bytes, *, group: str = ""
+        self, arrival: ReceivedMessage, reason: str, detail: str, raw: bytes, *, group: str = ""
     ) -> None:
         """Keep a dead letter; only then may the watermark pass it."""
         letter = envelope(

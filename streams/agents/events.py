@@ -17,16 +17,16 @@ import numpy as np
 from prometheus_client import Counter, Histogram
 
 from models import events
-from models.arrays import NOTHING
+from models.arrays import NO_ITEMS
 from models.errors import InvalidEvent
 from models.ranking import examples
-from models.ranking.objectives import counted
+from models.ranking.objectives import applicable
 from models.serving.tenants import Tenants
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Part, PartResult, StoredMessage, shard_of, stored_events
-from streams.agents.atomic_batches import Publish, Steps
-from streams.agents.fair_rate import Allowance
-from streams.kafka.assignment import Arrival, Assignment, Log, Partition
+from streams.agents.atomic_batches import AtomicBatches, Publish
+from streams.agents.fair_rate import FairRate
+from streams.kafka.assignment import Assignment, Partition, PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 
 LOG = logging.getLogger(__name__)
@@ -55,13 +55,13 @@ FRESHNESS = Histogram(
 STEP = Histogram("recommender_step_seconds", "Duration of one atomic step")
 
 
-def passed(arrival: Arrival) -> StoredMessage:
+def watermark_only(arrival: ReceivedMessage) -> StoredMessage:
     """A message without events: it only moves the watermark."""
     _, timestamp_ms, checksum = arrival.witness
     return StoredMessage(arrival.offset, "", "", 0, 0.0, [], "", timestamp_ms, checksum)
 
 
-def pace(lag_s: float) -> float:
+def sampling_share(lag_s: float) -> float:
     """Share of the rate of examples for a stream that is so far behind: they shall not hold it up.
 
     >>> [round(pace(lag_s), 2) for lag_s in (0.1, 2.75, 60.0)]
@@ -71,11 +71,11 @@ def pace(lag_s: float) -> float:
     return 1.0 - (1.0 - LATE_PACE) * behind
 
 
-class Sessions(Steps[StoredMessage]):
+class EventAgent(AtomicBatches[StoredMessage]):
     """Applies batches of event messages; one for each worker process."""
 
     def __init__(
-        self, tenants: Tenants, *, publish: Publish, log: Log, clock: Callable[[], float]
+        self, tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
     ) -> None:
         super().__init__(
             tenants,
@@ -86,14 +86,14 @@ class Sessions(Steps[StoredMessage]):
             stage="sessions",
         )
         self._rng = np.random.default_rng()
-        self._allowance = Allowance(self.settings.examples_per_s, clock())
+        self._allowance = FairRate(self.settings.examples_per_s, clock())
         self._gathered: dict[str, list[bytes]] | None = None
         self._offering: asyncio.Task[None] | None = None
 
-    def _size(self, arrival: Arrival) -> int:
+    def _size(self, arrival: ReceivedMessage) -> int:
         return max(1, len(arrival.value) // EVENT_BYTES)
 
-    async def _message(self, arrival: Arrival, assignment: Assignment) -> StoredMessage:
+    async def _message(self, arrival: ReceivedMessage, assignment: Assignment) -> StoredMessage:
         settings, now_s = self.settings, self._clock()
         try:
             erasure = events.parse_erasure(
@@ -113,7 +113,9 @@ class Sessions(Steps[StoredMessage]):
             if named is None:
                 # Of an assignment that has ended nothing is written: the message comes again.
                 is_unknown = not assignment.has_ended
-                return await self._unknown(arrival, message) if is_unknown else passed(arrival)
+                return (
+                    await self._unknown(arrival, message) if is_unknown else watermark_only(arrival)
+                )
             group = "" if named == settings.group else named
         _, timestamp_ms, checksum = arrival.witness
         return StoredMessage(
@@ -133,8 +135,8 @@ class Sessions(Steps[StoredMessage]):
             checksum,
         )
 
-    def _erasure(self, arrival: Arrival, erasure: events.Erasure) -> StoredMessage:
-        return passed(arrival)._replace(
+    def _erasure(self, arrival: ReceivedMessage, erasure: events.Erasure) -> StoredMessage:
+        return watermark_only(arrival)._replace(
             user_id=erasure.user_id,
             accepted_at=erasure.accepted_at,
             group="" if erasure.erase == self.settings.group else erasure.erase,
@@ -147,14 +149,14 @@ class Sessions(Steps[StoredMessage]):
             return self.settings.group
         return await self._on_store(lambda: self.tenants.group_of(tracking_id), assignment)
 
-    async def _unknown(self, arrival: Arrival, message: events.PutEvents) -> StoredMessage:
+    async def _unknown(self, arrival: ReceivedMessage, message: events.PutEvents) -> StoredMessage:
         detail = f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`"
         return await self._invalid(arrival, detail, "")
 
-    async def _invalid(self, arrival: Arrival, detail: str, group: str) -> StoredMessage:
+    async def _invalid(self, arrival: ReceivedMessage, detail: str, group: str) -> StoredMessage:
         await self._bury(arrival, "invalid", detail, arrival.value, group=group)
         APPLIED.labels("dead").inc()
-        return passed(arrival)
+        return watermark_only(arrival)
 
     async def _write(
         self, parts: Sequence[tuple[str, int, list[StoredMessage], int]]
@@ -175,7 +177,7 @@ class Sessions(Steps[StoredMessage]):
                 FRESHNESS.observe(max(0.0, now_s - message.accepted_at))
 
     async def _rest(
-        self, arrival: Arrival, message: StoredMessage, result: PartResult
+        self, arrival: ReceivedMessage, message: StoredMessage, result: PartResult
     ) -> StoredMessage:
         sent = events.parse(arrival.value, now_s=self._clock(), future_limit_s=float("inf"))
         if result.status == "gone":
@@ -195,7 +197,7 @@ class Sessions(Steps[StoredMessage]):
         self,
         assignment: Assignment,
         waiting: dict[Partition, list[StoredMessage]],
-        arrivals: Mapping[Partition, list[Arrival]],
+        arrivals: Mapping[Partition, list[ReceivedMessage]],
     ) -> bool:
         """One step, with examples from the state before it."""
         chosen = await self._examples(assignment, waiting)
@@ -239,7 +241,7 @@ class Sessions(Steps[StoredMessage]):
         accepted = [m.accepted_at for messages in waiting.values() for m in messages]
         lag_s = now_s - min((at_s for at_s in accepted if at_s), default=now_s)
         wanted = Tally(group for group, _ in owners)
-        left = self._allowance.take(wanted, now_s, pace=pace(lag_s))
+        left = self._allowance.take(wanted, now_s, pace=sampling_share(lag_s))
         choices = list(owners.values())
         self._rng.shuffle(choices)
         # Purchases are few, and only they teach what is bought.
@@ -259,13 +261,13 @@ class Sessions(Steps[StoredMessage]):
             message.user_id or None,
             message.session_id,
             now_s=now_s,
-            barred=NOTHING,
+            barred=NO_ITEMS,
             learning=True,
         )
         return await recommender.situations.example(
             situation,
             item_id,
-            counted(situation.overview.rankers, is_purchase=message.events[0].is_purchase),
+            applicable(situation.overview.rankers, is_purchase=message.events[0].is_purchase),
             self._rng,
             now_s=now_s,
         )

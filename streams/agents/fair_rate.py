@@ -8,7 +8,7 @@ IDLE_S = 60.0
 """Who has not asked for so long has no share any more."""
 
 
-class Allowance:
+class FairRate:
     """So many a second in all; an equal share for each, and what one leaves is the others'.
 
     A share may be saved up for a second, or until it makes one whole.

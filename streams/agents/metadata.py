@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from prometheus_client import Counter
 
 from models.errors import InvalidRecord
-from models.metadata_records import Kind, parse_record
+from models.metadata_records import RecordKind, parse_record
 from models.serving.tenants import Tenants
-from models.state.metadata import Entry, EntryPart, entry_of, take_in
+from models.state.metadata import RecordEntry, RecordPart, apply_records, record_entry
 from models.state.store import PartResult
-from streams.agents.atomic_batches import Publish, Steps
-from streams.kafka.assignment import Arrival, Assignment, Log
+from streams.agents.atomic_batches import AtomicBatches, Publish
+from streams.kafka.assignment import Assignment, PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 from streams.kafka.topics import Topics
 
@@ -27,11 +27,11 @@ RECORDS = Counter(
 )
 
 
-class Metadata(Steps[Entry]):
+class MetadataAgent(AtomicBatches[RecordEntry]):
     """Applies batches of metadata messages; one for each worker process."""
 
     def __init__(
-        self, tenants: Tenants, *, publish: Publish, log: Log, clock: Callable[[], float]
+        self, tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
     ) -> None:
         super().__init__(
             tenants,
@@ -42,12 +42,12 @@ class Metadata(Steps[Entry]):
             stage="metadata",
         )
         topics = Topics.of(self.settings)
-        self._kinds: dict[str, Kind] = {topics.items: "items", topics.users: "users"}
+        self._kinds: dict[str, RecordKind] = {topics.items: "items", topics.users: "users"}
 
-    def _size(self, arrival: Arrival) -> int:
+    def _size(self, arrival: ReceivedMessage) -> int:
         return 1 + len(arrival.value) // RECORD_BYTES
 
-    async def _message(self, arrival: Arrival, assignment: Assignment) -> Entry:  # noqa: ARG002
+    async def _message(self, arrival: ReceivedMessage, assignment: Assignment) -> RecordEntry:  # noqa: ARG002
         settings = self.settings
         try:
             record = parse_record(
@@ -57,7 +57,7 @@ class Metadata(Steps[Entry]):
                 now_s=self._clock(),
                 future_limit_s=settings.future_limit_s,
             )
-            entry = entry_of(
+            entry = record_entry(
                 arrival.offset, self._kinds[arrival.topic], record, own_group=settings.group
             )
         except InvalidRecord as error:
@@ -66,19 +66,25 @@ class Metadata(Steps[Entry]):
         _, timestamp_ms, checksum = arrival.witness
         return entry._replace(timestamp_ms=timestamp_ms, checksum=checksum)
 
-    async def _refused(self, arrival: Arrival, reason: str, detail: str, group: str) -> Entry:
+    async def _refused(
+        self, arrival: ReceivedMessage, reason: str, detail: str, group: str
+    ) -> RecordEntry:
         await self._bury(arrival, reason, detail, arrival.value, group=group)
         RECORDS.labels("dead").inc()
         _, timestamp_ms, checksum = arrival.witness
-        return Entry(arrival.offset, timestamp_ms=timestamp_ms, checksum=checksum)
+        return RecordEntry(arrival.offset, timestamp_ms=timestamp_ms, checksum=checksum)
 
-    async def _write(self, parts: Sequence[tuple[str, int, list[Entry], int]]) -> list[PartResult]:
-        return await take_in(self.store, [EntryPart(*part) for part in parts])
+    async def _write(
+        self, parts: Sequence[tuple[str, int, list[RecordEntry], int]]
+    ) -> list[PartResult]:
+        return await apply_records(self.store, [RecordPart(*part) for part in parts])
 
-    def _noted(self, messages: Sequence[Entry]) -> None:
+    def _noted(self, messages: Sequence[RecordEntry]) -> None:
         RECORDS.labels("applied").inc(sum(bool(entry.kind) for entry in messages))
 
-    async def _rest(self, arrival: Arrival, message: Entry, result: PartResult) -> Entry:
+    async def _rest(
+        self, arrival: ReceivedMessage, message: RecordEntry, result: PartResult
+    ) -> RecordEntry:
         group = message.group or self.settings.group
         if result.status == "gone":
             return await self._refused(arrival, "invalid", f"unknown group {group!r}", group)

@@ -11,11 +11,11 @@ import river.optim  # noqa: F401  loads for a second: not when the first example
 from prometheus_client import Counter, Gauge
 
 from models.ranking import examples
-from models.ranking.objectives import courses, teach
+from models.ranking.objectives import learn, load_learners
 from models.serving.tenants import OPEN, Tenants
 from models.state.store import Store
 from streams.agents.atomic_batches import retried
-from streams.kafka.assignment import Arrival
+from streams.kafka.assignment import ReceivedMessage
 
 LOG = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ QUALITY = Gauge(
 )
 
 
-class Learner:
+class GroupLearner:
     """One group's ranker with its scoreboard and its place in the stream of examples."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.courses = courses()
+        self.courses = load_learners()
         self.field = ""
         self.watermark = -1
         self.saved = -1
@@ -42,10 +42,10 @@ class Learner:
         stored = await self.store.load_ranker()
         self.field = field
         self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
-        self.courses = courses(stored)
+        self.courses = load_learners(stored)
         return self.watermark
 
-    def learn(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    def learn(self, arrivals: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         """Measure, then learn, each example once; gives those that are none.
 
         What is not saved when a crash comes is learned again, for the watermark is saved with it.
@@ -68,7 +68,7 @@ class Learner:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
-        teach(self.courses, example)
+        learn(self.courses, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
     async def save(self) -> None:
@@ -106,7 +106,7 @@ class Learner:
         }
 
 
-class Learners:
+class GroupLearners:
     """A learner for each group that users choose in, with one place in the stream for all.
 
     The place is the watermark of the settings' group: it moves with examples of every group, and is
@@ -115,8 +115,8 @@ class Learners:
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
-        self._own = Learner(tenants.store(tenants.settings.group))
-        self._others: OrderedDict[str, Learner] = OrderedDict()
+        self._own = GroupLearner(tenants.store(tenants.settings.group))
+        self._others: OrderedDict[str, GroupLearner] = OrderedDict()
         self._busy = asyncio.Lock()
         self._epoch = 0
 
@@ -133,14 +133,14 @@ class Learners:
                 self._others.popitem()[1].retire()
             return await self._own.assigned(field)
 
-    async def learn(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    async def learn(self, arrivals: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         """Learn each example once, in its group; gives those that are none."""
-        spoiled: list[Arrival] = []
+        spoiled: list[ReceivedMessage] = []
         epoch = self._epoch
         async with self._busy:
             if self._epoch != epoch or not arrivals:
                 return spoiled
-            by_group: dict[str, list[Arrival]] = {}
+            by_group: dict[str, list[ReceivedMessage]] = {}
             for arrival in arrivals:
                 by_group.setdefault(group_of(arrival), []).append(arrival)
             for group, some in by_group.items():
@@ -167,7 +167,7 @@ class Learners:
                 await learner.save()
             await self._own.save()
 
-    async def _learner(self, group: str) -> Learner | None:
+    async def _learner(self, group: str) -> GroupLearner | None:
         """The group's learner; None if there is no such group. The least used make room."""
         if group in ("", self._tenants.settings.group):
             return self._own
@@ -178,13 +178,13 @@ class Learners:
                 _, oldest = self._others.popitem(last=False)
                 await oldest.save()
                 oldest.retire()
-            learner = Learner(self._tenants.store(group))
+            learner = GroupLearner(self._tenants.store(group))
             await retried(lambda: learner.assigned(self._own.field))
             self._others[group] = learner
         self._others.move_to_end(group)
         return self._others[group]
 
 
-def group_of(arrival: Arrival) -> str:
+def group_of(arrival: ReceivedMessage) -> str:
     """The group that an example says it is of; empty for the group of the settings."""
     return arrival.key.decode(errors="replace")

@@ -18,14 +18,14 @@ from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import connect
 from streams.agents.atomic_batches import Assigned, places, retried
-from streams.agents.events import Sessions
-from streams.agents.metadata import Metadata
-from streams.agents.ranker import Learners, group_of
-from streams.kafka.assignment import Arrival, Partition, Start, first_offset, next_read
+from streams.agents.events import EventAgent
+from streams.agents.metadata import MetadataAgent
+from streams.agents.ranker import GroupLearners, group_of
+from streams.kafka.assignment import Partition, ReadStart, ReceivedMessage, first_offset, next_read
 from streams.kafka.dead_letters import envelope, letter_key, of_unreadable
 from streams.kafka.faust_app import AppLog, add_agent, commit, create_app
 from streams.kafka.faust_producing import keep_letter, offer
-from streams.kafka.produce_errors import meaning
+from streams.kafka.produce_errors import classified
 from streams.kafka.standstill import Standstill
 from streams.kafka.topics import Topics, topic_ids
 
@@ -46,16 +46,20 @@ class Worker:
         self.tenants = Tenants(connect(settings.redis), settings)
         self.app = create_app("worker", settings, self.load_positions)
         self._log = WorkerLog(self.app, settings)
-        self.sessions = Sessions(self.tenants, publish=self.publish, log=self._log, clock=time.time)
-        self.metadata = Metadata(self.tenants, publish=self.publish, log=self._log, clock=time.time)
-        self.learners = Learners(self.tenants)
+        self.sessions = EventAgent(
+            self.tenants, publish=self.publish, log=self._log, clock=time.time
+        )
+        self.metadata = MetadataAgent(
+            self.tenants, publish=self.publish, log=self._log, clock=time.time
+        )
+        self.learners = GroupLearners(self.tenants)
         self._standstill = Standstill(self.tenants.redis, settings.group, "worker")
 
-    async def load_positions(self, begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+    async def load_positions(self, begin: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         """Where to read on: behind the store's watermarks."""
         return await retried(lambda: self._positions(begin), AWAY)
 
-    async def _positions(self, begin: Mapping[Partition, Start]) -> dict[Partition, int]:
+    async def _positions(self, begin: Mapping[Partition, ReadStart]) -> dict[Partition, int]:
         ids = await asyncio.to_thread(topic_ids, self.settings, self.topics.read)
         await self.tenants.forget_partitions(set(ids.values()))
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in begin}
@@ -65,7 +69,7 @@ class Worker:
         for tp, (mark, witness) in zip(kept, found, strict=True):
             oldest, number = begin[tp]
             positions[tp] = max(oldest, first_offset(mark, witness))
-            assigned[tp] = Assigned(fields[tp], mark, Start(positions[tp], number), witness)
+            assigned[tp] = Assigned(fields[tp], mark, ReadStart(positions[tp], number), witness)
         for tp in begin.keys() - set(kept):
             positions[tp] = 1 + await self.learners.assigned(fields[tp])
         # From here on nothing is awaited: what begins, begins for all agents at once.
@@ -134,7 +138,7 @@ class Worker:
                 # Examples are a sample: what cannot be read of them is no reason to stop learning.
                 letter = of_unreadable(error, now_s=time.time())
                 await self.publish("dead_letters", [letter])
-                start = Start(error.last + 1, next_read())
+                start = ReadStart(error.last + 1, next_read())
                 await self._log.seek({(error.topic, error.partition): start})
             else:
                 found.append(error)
@@ -175,7 +179,7 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
 
 
 class WorkerLog(AppLog):
-    """Kafka's partitions as a worker's agents need them: `streams.kafka.assignment.Log`."""
+    """Kafka's partitions as a worker's agents need them: a `PartitionLog`."""
 
     def __init__(self, app: faust.App, settings: Settings) -> None:
         super().__init__(app)
@@ -189,7 +193,7 @@ class WorkerLog(AppLog):
             try:
                 return await ask()
             except KafkaError as error:
-                explained = meaning(error)
+                explained = classified(error)
                 if explained is None:
                     raise
                 raise explained from error
@@ -207,10 +211,10 @@ class WorkerLog(AppLog):
         return await retried(renewed, AWAY)
 
 
-def _arrivals(batch: Sequence[Any]) -> list[Arrival]:
+def _arrivals(batch: Sequence[Any]) -> list[ReceivedMessage]:
     """The batch's messages; one without a value is a tombstone."""
     return [
-        Arrival(
+        ReceivedMessage(
             m.topic,
             m.partition,
             m.offset,

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
-from models.state.forwarding_ledger import Client
+from models.state.forwarding_ledger import RedisClient
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store, registered_group
 
@@ -20,7 +20,7 @@ MAX_READ = 100_000
 """Erasures from the log that are remembered; the oldest go first. About 100 bytes each."""
 
 
-class Erasures:
+class KnownErasures:
     """Up to when users were erased; one for each forwarder.
 
     Parameters
@@ -29,7 +29,7 @@ class Erasures:
         Redis, where the tombstones are.
     """
 
-    def __init__(self, settings: Settings, client: Client) -> None:
+    def __init__(self, settings: Settings, client: RedisClient) -> None:
         self._settings, self._client = settings, client
         self._read: OrderedDict[bytes, int] = OrderedDict()
         self._groups: dict[str, str] = {settings.tracking_id: settings.group}

@@ -27,27 +27,32 @@ import prometheus_client
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse, parse_erasure
 from models.settings import Settings
-from models.state.forwarding_ledger import Client, Waiting, forward_positions, save_forward
+from models.state.forwarding_ledger import (
+    RedisClient,
+    WaitingEvents,
+    forward_positions,
+    save_forward,
+)
 from models.state.store import connect
-from streams.aws_personalize import Answer, CallFailed, Tracker
+from streams.aws_personalize import AwsTracker, CallFailed, PutEventsAnswer
 from streams.forwarding.daemon_threads import in_thread
-from streams.forwarding.erasures import Erasures, is_before
+from streams.forwarding.erasures import KnownErasures, is_before
 from streams.forwarding.put_events_calls import (
     Call,
-    Message,
     Partition,
     Pending,
-    alone,
-    halves,
+    QueuedMessage,
+    bisect,
     parameters,
-    passed,
     pending,
-    plan,
+    plan_calls,
+    pop_settled,
+    single_event_message,
     waiting,
 )
-from streams.forwarding.rate_limit import Pace, backoff_s
+from streams.forwarding.rate_limit import RateLimit, backoff_s
 from streams.forwarding.selected_events import selected
-from streams.kafka.assignment import Start, next_read
+from streams.kafka.assignment import ReadStart, next_read
 from streams.kafka.dead_letters import envelope, letter_key
 from streams.kafka.faust_app import EARLIEST, AppLog, add_agent, commit, create_app
 from streams.kafka.faust_producing import keep_letter
@@ -114,13 +119,13 @@ class Forwarder:
     def __init__(
         self,
         settings: Settings,
-        client: Client,
+        client: RedisClient,
         *,
         put: Callable[[dict[str, Any]], None],
         dead_letter: Callable[[bytes | None, bytes], Awaitable[None]],
         commit: Callable[[Mapping[Partition, int]], Awaitable[None]],
         crash: Callable[[BaseException], Awaitable[None]],
-        erasures: Erasures | None = None,
+        erasures: KnownErasures | None = None,
     ) -> None:
         self._incarnations: dict[str, str] = {}
         self._settings = settings
@@ -129,19 +134,21 @@ class Forwarder:
         self._dead_letter = dead_letter
         self._commit = commit
         self._crash = crash
-        self._erasures = erasures or Erasures(settings, client)
-        self._queues: dict[Partition, deque[Message]] = defaultdict(deque)
-        self._lines: dict[str, deque[Message]] = defaultdict(deque)
+        self._erasures = erasures or KnownErasures(settings, client)
+        self._queues: dict[Partition, deque[QueuedMessage]] = defaultdict(deque)
+        self._lines: dict[str, deque[QueuedMessage]] = defaultdict(deque)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._counted: dict[Partition, int] = {}
         self._held_bytes = 0
         self._answered, self._saved = asyncio.Event(), asyncio.Event()
         self._trackers = settings.forwarded_trackers
         # Of several trackers here, one at AWS may get the events: its limit is what counts.
-        self._paces = {id_: Pace(settings.forward_calls_per_s) for id_ in self._trackers.values()}
+        self._paces = {
+            id_: RateLimit(settings.forward_calls_per_s) for id_ in self._trackers.values()
+        }
         self._calls: dict[str, Counter[str]] = defaultdict(Counter)
         self._notes: dict[str, dict[str, str | float]] = defaultdict(dict)
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, WaitingEvents] = {}
         self._complained_s = -math.inf
         for tracker in self._trackers:
             WAITING.labels(tracker).set_function(partial(self._n_waiting, tracker))
@@ -160,7 +167,7 @@ class Forwarder:
         self._counted = {each: stored.get(self._field(each), 0) for each in assigned}
         return {each: stored.get(self._field(each), EARLIEST) for each in assigned}
 
-    async def forward(self, messages: Sequence[Message]) -> None:
+    async def forward(self, messages: Sequence[QueuedMessage]) -> None:
         """Take messages over; returns once so few are held that others may come.
 
         The messages of a tracker are forwarded in the order in which they came.
@@ -213,7 +220,7 @@ class Forwarder:
             some = [line.popleft() for _ in range(min(len(line), settings.batch_events))]
             # Sessions are handed out one by one; a sender that waits to try again takes no other,
             # so the worse AWS answers, the fewer calls are under way.
-            sessions = iter(plan(pending(some)))
+            sessions = iter(plan_calls(pending(some)))
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(settings.forward_parallel, len(some))):
                     group.create_task(self._send(sessions))
@@ -243,7 +250,7 @@ class Forwarder:
             if detail is None:
                 self._settle(part, "forwarded")
             elif len(part) > 1:
-                parts.extend(reversed(halves(part)))
+                parts.extend(reversed(bisect(part)))
             else:
                 await self._bury(part[0], detail)
                 self._settle(part, "refused")
@@ -251,7 +258,7 @@ class Forwarder:
     async def _bury(self, refused: Pending, detail: str) -> None:
         message = refused.message
         source = message.topic, message.partition, message.offset
-        raw, key = alone(refused), refused.put.session_id.encode()
+        raw, key = single_event_message(refused), refused.put.session_id.encode()
         letter = envelope("forward", "refused", detail, source, raw, key=key, now_s=time.time())
         await self._until_done(lambda: self._dead_letter(letter_key(key), letter))
 
@@ -291,17 +298,17 @@ class Forwarder:
                 self._notes[tracker]["last_success_at"] = time.time()
                 return call, None
             self._note(tracker, failure)
-            if failure.answer is Answer.REFUSED:
+            if failure.answer is PutEventsAnswer.REFUSED:
                 return call, failure.text
             self._complain(failure.text)
             await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError
 
     def _note(self, tracker: str, failure: CallFailed) -> None:
-        outcome = "failed" if failure.answer is Answer.DENIED else failure.answer.value
+        outcome = "failed" if failure.answer is PutEventsAnswer.DENIED else failure.answer.value
         CALLS.labels(tracker, outcome).inc()
-        self._calls[tracker]["retries"] += failure.answer is not Answer.REFUSED
-        self._calls[tracker]["throttles"] += failure.answer is Answer.THROTTLED
+        self._calls[tracker]["retries"] += failure.answer is not PutEventsAnswer.REFUSED
+        self._calls[tracker]["throttles"] += failure.answer is PutEventsAnswer.THROTTLED
         self._notes[tracker] |= {"last_error": failure.text, "last_error_at": time.time()}
 
     def _n_waiting(self, tracker: str) -> float:
@@ -319,7 +326,7 @@ class Forwarder:
 
     async def _save(self) -> None:
         queues = dict(self._queues)
-        moves = passed(queues, self._counted)
+        moves = pop_settled(queues, self._counted)
         self._held_bytes = sum(each.size for queue in queues.values() for each in queue)
         self._counted |= {partition: move.offset for partition, move in moves.items()}
         calls, self._calls = self._calls, defaultdict(Counter)
@@ -386,14 +393,14 @@ def forward_app(settings: Settings) -> faust.App:
     async def dead_letter(key: bytes | None, letter: bytes) -> None:
         await keep_letter(app, topics.dead_letters, key, letter)
 
-    async def load(begin: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+    async def load(begin: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         return await forwarder.load_positions(set(begin))
 
-    app, erasures = create_app("forward", settings, load), Erasures(settings, client)
+    app, erasures = create_app("forward", settings, load), KnownErasures(settings, client)
     forwarder = Forwarder(
         settings,
         client,
-        put=Tracker(settings).put,
+        put=AwsTracker(settings).put,
         dead_letter=dead_letter,
         commit=lambda positions: commit(app, positions),
         crash=app.crash,
@@ -428,7 +435,7 @@ def forward_app(settings: Settings) -> faust.App:
                 return
             if position > error.first or error in due:
                 start = max(position, error.first)
-                await log.seek({partition: Start(start, next_read())})
+                await log.seek({partition: ReadStart(start, next_read())})
 
     app.timer(LOOK_EVERY_S)(look_at_unreadable)
 
@@ -440,18 +447,20 @@ def forward_app(settings: Settings) -> faust.App:
     return app
 
 
-def _read(event: faust.EventT, settings: Settings, erasures: Erasures, now_s: float) -> Message:
+def _read(
+    event: faust.EventT, settings: Settings, erasures: KnownErasures, now_s: float
+) -> QueuedMessage:
     """The message in a Faust event, and which of its events are to be forwarded."""
     source, raw = event.message, event.value or b""
     try:
         erasure = parse_erasure(raw, now_s=now_s, future_limit_s=settings.future_limit_s)
         if erasure is not None:
             erasures.note(erasure)
-            return Message(source.topic, source.partition, source.offset, None)
+            return QueuedMessage(source.topic, source.partition, source.offset, None)
         put = parse(raw, now_s=now_s, future_limit_s=settings.future_limit_s)
     except InvalidEvent:
         # The dead letters have it from the worker that applies events.
-        return Message(source.topic, source.partition, source.offset, None)
+        return QueuedMessage(source.topic, source.partition, source.offset, None)
     known, events = selected(put, settings)
     at_s, size = source.timestamp or now_s, len(raw) + OVERHEAD_BYTES
-    return Message(source.topic, source.partition, source.offset, known, events, at_s, size)
+    return QueuedMessage(source.topic, source.partition, source.offset, known, events, at_s, size)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.events import Event, PutEvents, encode
-from models.state.forwarding_ledger import Move, Waiting
+from models.state.forwarding_ledger import TrackerChange, WaitingEvents
 
 EVENTS_A_CALL = 10
 """AWS takes no more in one PutEvents."""
@@ -22,7 +22,7 @@ Partition = tuple[str, int]
 
 
 @dataclass(eq=False, slots=True)
-class Message:
+class QueuedMessage:
     """One Kafka message, and what became of its events so far.
 
     Attributes
@@ -67,14 +67,14 @@ class Pending(NamedTuple):
 
     event: Event
     put: PutEvents
-    message: Message
+    message: QueuedMessage
 
 
 Call = Sequence[Pending]
 """One to ten events of one tracker, session and user: one PutEvents."""
 
 
-def pending(messages: Iterable[Message]) -> Iterator[Pending]:
+def pending(messages: Iterable[QueuedMessage]) -> Iterator[Pending]:
     """Every event of the messages, in order."""
     for message in messages:
         if message.put is not None:
@@ -82,7 +82,7 @@ def pending(messages: Iterable[Message]) -> Iterator[Pending]:
                 yield Pending(event, message.put, message)
 
 
-def plan(events: Iterable[Pending]) -> list[list[Call]]:
+def plan_calls(events: Iterable[Pending]) -> list[list[Call]]:
     """The calls of each session, to be made in this order; every event is in exactly one.
 
     A session's events stay in the order given, so a user who comes and goes within a session
@@ -102,7 +102,7 @@ def plan(events: Iterable[Pending]) -> list[list[Call]]:
     ]
 
 
-def halves(call: Call) -> tuple[Call, Call]:
+def bisect(call: Call) -> tuple[Call, Call]:
     """A refused call of two or more events as two calls, in order."""
     middle = len(call) // 2
     return call[:middle], call[middle:]
@@ -152,14 +152,14 @@ def _event_parameters(event: Event, without_properties: Collection[str]) -> dict
     return members
 
 
-def passed(
-    queues: Mapping[Partition, deque[Message]], counted: Mapping[Partition, int]
-) -> dict[Partition, Move]:
+def pop_settled(
+    queues: Mapping[Partition, deque[QueuedMessage]], counted: Mapping[Partition, int]
+) -> dict[Partition, TrackerChange]:
     """Take from the head of each partition's queue what is answered for; gives what moved.
 
     Messages below the `counted` offset of their partition passed before, and do not count again.
     """
-    moves: dict[Partition, Move] = {}
+    moves: dict[Partition, TrackerChange] = {}
     for partition, queue in queues.items():
         next_offset, floor = 0, counted.get(partition, 0)
         outcomes: dict[str, Counter[str]] = {}
@@ -169,22 +169,22 @@ def passed(
                 outcomes.setdefault(message.tracker, Counter()).update(message.outcomes)
             next_offset = max(next_offset, message.offset + 1)
         if next_offset:
-            moves[partition] = Move(next_offset, outcomes)
+            moves[partition] = TrackerChange(next_offset, outcomes)
     return moves
 
 
-def waiting(queue: Iterable[Message]) -> dict[str, Waiting]:
+def waiting(queue: Iterable[QueuedMessage]) -> dict[str, WaitingEvents]:
     """How many events of the messages are unanswered, and since when, by tracking id."""
-    found: dict[str, Waiting] = {}
+    found: dict[str, WaitingEvents] = {}
     for message in queue:
         if message.unanswered:
-            before = found.get(message.tracker, Waiting(0, message.at_s))
-            found[message.tracker] = Waiting(
+            before = found.get(message.tracker, WaitingEvents(0, message.at_s))
+            found[message.tracker] = WaitingEvents(
                 before.events + message.unanswered, min(before.since_s, message.at_s)
             )
     return found
 
 
-def alone(event: Pending) -> bytes:
+def single_event_message(event: Pending) -> bytes:
     """The message that the event came in, as bytes, without the other events."""
     return encode(msgspec.structs.replace(event.put, event_list=[event.event]))

@@ -18,7 +18,7 @@ def backoff_s(attempt: int, chance: float) -> float:
     return chance * min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, 30))
 
 
-class Pace:
+class RateLimit:
     """A token bucket: at most `per_s` calls a second, after at most `BURST_S` worth at once."""
 
     def __init__(self, per_s: float) -> None:

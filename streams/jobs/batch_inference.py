@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from models.errors import InvalidInput
-from models.filters.filter import Filter, parse
+from models.filters.filter import Filter, parse_filter_expression
 from models.personalize.batch_lines import (
     MAX_LINE_BYTES,
     InferenceRequest,
@@ -26,22 +26,28 @@ from models.personalize.batch_lines import (
     segment_answer,
     segment_requests,
 )
-from models.personalize.recipe_answers import answered, filtered, is_scored, let_through, scores_of
+from models.personalize.recipe_answers import (
+    answer_recipe,
+    apply_filter,
+    filter_and_refill,
+    is_scored,
+    scores_of,
+)
 from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.resource_types import path_of
-from models.personalize.user_segments import among, users_of_item, users_of_items
+from models.personalize.user_segments import filter_users, users_of_item, users_of_items
 from models.serving.answers import MAX_RESULTS
 from models.serving.recommender import Recommender
-from streams.jobs.job import Outcome, Work
+from streams.jobs.job import JobContext, JobResult
 
 CHUNK_LINES = 64
 """Lines answered at once."""
 
 _S3 = "s3://"
 
-Question = InferenceRequest | SegmentRequest
-Answering = Callable[[Any], Awaitable[bytes]]
-Reading = Callable[[Iterator[bytes]], Iterator[Question | Rejected]]
+LineRequest = InferenceRequest | SegmentRequest
+AnswerLine = Callable[[Any], Awaitable[bytes]]
+ReadLines = Callable[[Iterator[bytes]], Iterator[LineRequest | Rejected]]
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,11 @@ class _Batch:
         if self.recipe.type == "PERSONALIZED_RANKING":
             names = list(dict.fromkeys(asked.item_ids))
             if self.found is not None:
-                names = await let_through(self.recommender, self.found, names, **known)
+                names = await apply_filter(self.recommender, self.found, names, **known)
             answer = await self.recommender.rank(names, user_id=user, now_s=now_s)
             names = [one.item_id for one in answer.items]
         else:
-            answer = await answered(
+            answer = await answer_recipe(
                 self.recommender,
                 self.recipe,
                 user_id=user,
@@ -82,7 +88,7 @@ class _Batch:
             )
             names = [one.item_id for one in answer.items]
             if self.found is not None:
-                names = await filtered(
+                names = await filter_and_refill(
                     self.recommender, self.recipe, self.found, names, self.length, **known
                 )
         if not is_scored(self.recipe):
@@ -97,11 +103,13 @@ class _Batch:
         else:
             users = await users_of_items(self.recommender, asked.query)
         if self.found is not None:
-            users = await among(self.recommender.store, self.found, users, asked.filter_values)
+            users = await filter_users(
+                self.recommender.store, self.found, users, asked.filter_values
+            )
         return segment_answer(asked, users[: self.length])
 
 
-async def infer(work: Work) -> Outcome:
+async def infer(work: JobContext) -> JobResult:
     """Recommend items for each line of the input."""
     batch = await _batch(work, "ItemID")
     kind: Any = batch.recipe.type
@@ -112,7 +120,7 @@ async def infer(work: Work) -> Outcome:
     return await _run(work, reading, batch.items)
 
 
-async def segment(work: Work) -> Outcome:
+async def segment(work: JobContext) -> JobResult:
     """Find the users that each line of the input asks for."""
     batch = await _batch(work, "UserID")
     by: SegmentBy = "attributes" if "attribute" in batch.recipe.name else "items"
@@ -123,13 +131,13 @@ async def segment(work: Work) -> Outcome:
     return await _run(work, reading, batch.users)
 
 
-async def _batch(work: Work, target: str) -> _Batch:
+async def _batch(work: JobContext, target: str) -> _Batch:
     data = work.job.resource.data
     version = await work.resources.get(work.job.resource.links[0])
     found = None
     if "filterArn" in data:
         stored = await work.resources.get(path_of(data["filterArn"]))
-        found = parse(stored.data["filterExpression"])
+        found = parse_filter_expression(stored.data["filterExpression"])
         if found.target != target:
             raise InvalidInput(f"{data['filterArn']} chooses by {found.target}, not by {target}")
     recipe = recipe_of(version.data["recipeArn"])
@@ -137,7 +145,7 @@ async def _batch(work: Work, target: str) -> _Batch:
     return _Batch(recommender, recipe, found, data["numResults"], work.clock)
 
 
-async def _run(work: Work, reading: Reading, answering: Answering) -> Outcome:
+async def _run(work: JobContext, reading: ReadLines, answering: AnswerLine) -> JobResult:
     data = work.job.resource.data
     source = data["jobInput"]["s3DataSource"]["path"]
     target = data["jobOutput"]["s3DataDestination"]["path"]
@@ -152,16 +160,16 @@ async def _run(work: Work, reading: Reading, answering: Answering) -> Outcome:
         number, lines, refused = number + 1, lines + counts[0], refused + counts[1]
         await work.note(files=number, lines=lines, refused=refused)
     remark = f"{refused} of {lines} lines have no answer; the error of each says why"
-    return Outcome(remark=remark if refused else "")
+    return JobResult(remark=remark if refused else "")
 
 
 def _answer_file(
-    work: Work, source: str, target: str, reading: Reading, answering: Answering
+    work: JobContext, source: str, target: str, reading: ReadLines, answering: AnswerLine
 ) -> tuple[int, int]:
     """Answer the lines of a file; gives how many there were, and how many have no answer."""
     n_lines = n_refused = 0
 
-    async def answers(asked: Sequence[Question | Rejected]) -> list[tuple[bytes, bool]]:
+    async def answers(asked: Sequence[LineRequest | Rejected]) -> list[tuple[bytes, bool]]:
         return await asyncio.gather(*(_answer(one, answering) for one in asked))
 
     before = work.noted.get("lines", 0)
@@ -176,7 +184,7 @@ def _answer_file(
     return n_lines, n_refused
 
 
-async def _answer(asked: Question | Rejected, answering: Answering) -> tuple[bytes, bool]:
+async def _answer(asked: LineRequest | Rejected, answering: AnswerLine) -> tuple[bytes, bool]:
     """The line that answers, and whether it does; or says why there is no answer."""
     if isinstance(asked, Rejected):
         return refusal(asked.input, asked.error), False

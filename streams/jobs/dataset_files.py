@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from models.errors import CannotPrepare, InvalidRecord
-from models.personalize.dataset_rows import columns_of, lacking, typed
+from models.personalize.dataset_rows import columns_of, missing_fields, typed
 from models.personalize.dataset_schemas import Column, Schema
 from streams.object_store import Objects
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import DATASETS, Kind, short_names
-from streams.reading.fields import TIMES, Checker, Source, present
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import DATASETS, DatasetKind, short_names
+from streams.reading.fields import TIMES, Checker, ColumnSource, present
 from streams.reading.reader import rows
 from streams.reading.recognition import Recognised, recognise
 
@@ -24,14 +24,14 @@ _PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.res
 """Fields that are checked alike by every reader."""
 
 
-class Row(NamedTuple):
+class DatasetRow(NamedTuple):
     """One row: the object and the line where it begins, and what it says or what is wrong."""
 
     where: str
     values: dict[str, Any] | InvalidRecord
 
 
-class Rows:
+class DatasetRows:
     """The rows of an object, of the objects of a folder, or of those that a pattern fits.
 
     Parameters
@@ -50,9 +50,9 @@ class Rows:
     """
 
     def __init__(
-        self, objects: Objects, location: str, schema: Schema, kind: Kind, *, latest_s: float
+        self, objects: Objects, location: str, schema: Schema, kind: DatasetKind, *, latest_s: float
     ) -> None:
-        self.found = recognise(objects, location, Asked(), kind)
+        self.found = recognise(objects, location, ReadOptions(), kind)
         self.n_bytes = sum(file.size for file in self.found.files)
         self._objects = objects
         self._schema = schema
@@ -61,12 +61,12 @@ class Rows:
         nullable = frozenset(column.name for column in schema.columns if column.is_nullable)
         self._check = Checker(plain, self.found.reading, latest_s=latest_s, optional=nullable)
 
-    def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Row]:
+    def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[DatasetRow]:
         """All rows, in their order; blank lines are none."""
         found = self.found
         needed = [each.column for each in self._sources.values() if each.column in found.columns]
         for place, values in rows(self._objects, found, needed=needed, on_bytes=on_bytes):
-            yield Row(found.where_in_full(place), self._said(values))
+            yield DatasetRow(found.where_in_full(place), self._said(values))
 
     def _said(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
         if isinstance(row, InvalidRecord):
@@ -84,7 +84,7 @@ class Rows:
         return {name: value for name, value in said.items() if value is not None}
 
 
-def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
+def _sources(found: Recognised, schema: Schema) -> dict[str, ColumnSource]:
     """Where each column of the schema comes from.
 
     Of a known format, from where the format says: its `user_id` may be empty of whoever has not
@@ -92,7 +92,7 @@ def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
     """
     short = dict(zip(short_names(found.columns, found.each), found.columns, strict=True))
     called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
-    sources = {name: Source(found.get(column), column) for name, column in called.items()}
+    sources = {name: ColumnSource(found.get(column), column) for name, column in called.items()}
     wanted = {column.name for column in schema.columns}
     if found.format is None and wanted <= sources.keys():
         return sources
@@ -104,9 +104,9 @@ def _sources(found: Recognised, schema: Schema) -> dict[str, Source]:
     missing = [column for column in schema.columns if column.name not in sources]
     lacks = [each.name for each in missing if not (found.is_mapping and each.is_nullable)]
     if lacks:
-        raise lacking(lacks)
+        raise missing_fields(lacks)
     # A key that no record has yet.
-    sources |= {each.name: Source(found.get(each.name), each.name) for each in missing}
+    sources |= {each.name: ColumnSource(found.get(each.name), each.name) for each in missing}
     return {column.name: sources[column.name] for column in schema.columns}
 
 

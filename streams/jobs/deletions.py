@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Iterator
 
 from models.errors import InvalidInput, InvalidRecord
-from models.metadata_records import Kind, checked, parse_record
+from models.metadata_records import RecordKind, parse_record, validate_properties
 from models.personalize.dataset_schemas import Column, Schema
 from models.personalize.job_queue import Jobs
-from streams.jobs.dataset_files import Row, Rows
-from streams.jobs.job import Outcome, Work
+from streams.jobs.dataset_files import DatasetRow, DatasetRows
+from streams.jobs.job import JobContext, JobResult
 from streams.kafka.end_offsets import end_offsets
 from streams.kafka.offset_ranges import messages
 from streams.kafka.topics import Topics
@@ -22,13 +22,13 @@ from streams.kafka.topics import Topics
 CHUNK_USERS = 500
 """Users whose records are removed in one call, at most."""
 
-KINDS: tuple[Kind, ...] = ("items", "users")
+KINDS: tuple[RecordKind, ...] = ("items", "users")
 
 NAMED = Schema((Column("USER_ID", frozenset({"string"})),))
 """What the file of a deletion must have."""
 
 
-async def delete_users(work: Work) -> Outcome:
+async def delete_users(work: JobContext) -> JobResult:
     """Erase every user that the rows of a file name from the group.
 
     As `DELETE /users/{id}` does: Kafka has the erasures when the job is done, and workers bring
@@ -44,7 +44,9 @@ async def delete_users(work: Work) -> Outcome:
     location = work.job.resource.data["dataSource"]["dataLocation"]
     store = work.tenants.store(work.group)
     row, deleted = work.noted.get("row", 0), work.noted.get("deleted", 0)
-    rows = await work.in_thread(lambda: Rows(work.objects, location, NAMED, "users", latest_s=0))
+    rows = await work.in_thread(
+        lambda: DatasetRows(work.objects, location, NAMED, "users", latest_s=0)
+    )
     named = itertools.islice(work.until_stopped(rows.read()), row, None)
     while users := await work.in_thread(_users, named):
         # Counted first, for a worker erases them behind this job.
@@ -55,10 +57,10 @@ async def delete_users(work: Work) -> Outcome:
         row += len(users)
         work.tell("rows erased", row)
         await work.note(row=row, deleted=deleted)
-    return Outcome(data={"numDeleted": deleted})
+    return JobResult(data={"numDeleted": deleted})
 
 
-async def delete_group(work: Work) -> None:
+async def delete_group(work: JobContext) -> None:
     """Erase all that is stored of a dataset group, its records in Kafka, and the group."""
     # First, so that no record comes into effect, or is taken from anybody, after the look at Kafka.
     await work.tenants.erase(work.group)
@@ -67,33 +69,33 @@ async def delete_group(work: Work) -> None:
     await Jobs(work.resources).remove(work.job)
 
 
-def _users(rows: Iterator[Row]) -> list[str]:
+def _users(rows: Iterator[DatasetRow]) -> list[str]:
     users = []
     for row in itertools.islice(rows, CHUNK_USERS):
         if isinstance(row.values, InvalidRecord):
             raise InvalidInput(f"{row.where}: {row.values}")
         user = str(row.values["USER_ID"])
         try:
-            checked("users", user, {})
+            validate_properties("users", user, {})
         except InvalidRecord as error:
             raise InvalidInput(f"{row.where}: {error}") from error
         users.append(user)
     return users
 
 
-def _erase(work: Work, users: list[str]) -> None:
+def _erase(work: JobContext, users: list[str]) -> None:
     """Put the erasures into the log; returns once Kafka has acknowledged them."""
     work.tracker().erase(work.group, users).result()
 
 
-def _remove(work: Work, kind: Kind, names: list[str]) -> None:
+def _remove(work: JobContext, kind: RecordKind, names: list[str]) -> None:
     """Take the place of these records in Kafka; returns once it has acknowledged."""
     tracker = work.tracker()
     put = tracker.put_items if kind == "items" else tracker.put_users
     put(work.group, [(name, None) for name in names]).result()
 
 
-def _remove_all(work: Work) -> None:
+def _remove_all(work: JobContext) -> None:
     """Take the place of every record of the group in Kafka.
 
     What counts is what Kafka has: Redis does not know of records that are still to take effect, or
@@ -105,7 +107,7 @@ def _remove_all(work: Work) -> None:
             _remove(work, kind, some)
 
 
-def _kept(work: Work, kind: Kind) -> list[str]:
+def _kept(work: JobContext, kind: RecordKind) -> list[str]:
     """The ids of the group's records of a kind whose newest message in Kafka is no removal."""
     ends = end_offsets(work.settings, [getattr(Topics.of(work.settings), kind)])
     newest: dict[str, bool] = {}

@@ -17,13 +17,13 @@ from models.personalize.dataset_schemas import parse_schema
 from models.state.interactions import histories
 from models.state.metadata import HEAD
 from models.state.store import Store
-from streams.jobs.job import Outcome, Work
+from streams.jobs.job import JobContext, JobResult
 from streams.object_store import join
 
 CHUNK_ROWS = 1000
 
 
-async def export_dataset(work: Work) -> Outcome:
+async def export_dataset(work: JobContext) -> JobResult:
     """Write a dataset to `<path>/<job>/<type>.csv`."""
     job = work.job.resource
     dataset = await work.resources.get(job.links[0])
@@ -34,10 +34,12 @@ async def export_dataset(work: Work) -> Outcome:
     url = join(join(folder, job.path.partition("/")[2]), f"{kind.lower()}.csv")
     rows = _rows(work.tenants.store(work.group), kind)
     count = await work.in_thread(_write, work, url, columns, rows)
-    return Outcome(hidden={"rows": count})
+    return JobResult(hidden={"rows": count})
 
 
-def _write(work: Work, url: str, columns: list[str], rows: AsyncIterator[Mapping[str, Any]]) -> int:
+def _write(
+    work: JobContext, url: str, columns: list[str], rows: AsyncIterator[Mapping[str, Any]]
+) -> int:
     count = 0
     with work.objects.writing(url) as stream:
         text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import PutEvents
-from models.metadata_records import Kind as RecordKind
-from models.metadata_records import Properties
+from models.metadata_records import Properties, RecordKind
 from models.personalize.dataset_rows import event_of, record_of
 from models.personalize.dataset_schemas import Schema
 from models.settings import Settings
-from streams.jobs.dataset_files import Row, Rows
+from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.object_store import Objects
-from streams.reading.column_mapping import Kind as RowKind
+from streams.reading.column_mapping import DatasetKind as RowKind
 
 MAX_SHOWN = 10
 
@@ -28,7 +27,7 @@ _KINDS_OF_ROWS: dict[str, RowKind] = {
 Good = PutEvents | tuple[str, Properties]
 
 
-class Source(NamedTuple):
+class ImportSource(NamedTuple):
     """Where the rows are, and what they are rows of."""
 
     location: str
@@ -37,14 +36,14 @@ class Source(NamedTuple):
 
 
 @dataclass
-class Survey:
+class ImportSurvey:
     """What a first reading found: rows, and the first bad ones with their places."""
 
     rows: int = 0
     bad: int = 0
     first: list[str] = field(default_factory=list)
 
-    def add(self, row: Row, said: Good | Exception) -> None:
+    def add(self, row: DatasetRow, said: Good | Exception) -> None:
         """Count a row."""
         self.rows += 1
         if isinstance(said, Exception):
@@ -71,16 +70,18 @@ class Survey:
             )
 
 
-def opened(objects: Objects, source: Source, settings: Settings, *, now_s: float) -> Rows:
-    """The rows of an import, recognised; raises what `streams.jobs.dataset_files.Rows` does."""
+def opened(
+    objects: Objects, source: ImportSource, settings: Settings, *, now_s: float
+) -> DatasetRows:
+    """The rows of an import, recognised; raises what `DatasetRows` does."""
     kind = _KINDS_OF_ROWS[source.dataset_type]
     latest_s = now_s + settings.future_limit_s
-    return Rows(objects, source.location, source.schema, kind, latest_s=latest_s)
+    return DatasetRows(objects, source.location, source.schema, kind, latest_s=latest_s)
 
 
-def said(
-    rows: Iterable[Row], source: Source, settings: Settings, *, now_s: float
-) -> Iterator[tuple[Row, Good | Exception]]:
+def parsed_rows(
+    rows: Iterable[DatasetRow], source: ImportSource, settings: Settings, *, now_s: float
+) -> Iterator[tuple[DatasetRow, Good | Exception]]:
     """Every row, and what is to be sent of it or what is wrong with it."""
     for row in rows:
         if isinstance(row.values, InvalidRecord):

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.events import PutEvents, parse, tracking_id_of
-from models.metadata_records import Kind as RecordKind
-from models.personalize.dataset_rows import together
+from models.metadata_records import RecordKind
+from models.personalize.dataset_rows import pack_by_user
 from models.personalize.dataset_schemas import contextual, parse_schema
 from models.tokens import Receipt, TopicKind
-from streams.jobs.dataset_files import Row
-from streams.jobs.import_rows import Good, Source, Survey, opened, said
-from streams.jobs.job import Outcome, Work
+from streams.jobs.dataset_files import DatasetRow
+from streams.jobs.import_rows import Good, ImportSource, ImportSurvey, opened, parsed_rows
+from streams.jobs.job import JobContext, JobResult
 from streams.jobs.resume import Ends, ends_after, ends_now, event_ids_since, in_effect
 from streams.kafka import dead_letters
 from streams.kafka.dead_letters import FULL
@@ -59,7 +59,7 @@ class Chunk(NamedTuple):
     good: list[Good]
 
 
-async def import_dataset(work: Work) -> Outcome:
+async def import_dataset(work: JobContext) -> JobResult:
     """Bring the rows of an import into effect.
 
     Raises
@@ -70,7 +70,7 @@ async def import_dataset(work: Work) -> Outcome:
     job = work.job.resource
     dataset = await work.resources.get(job.links[0])
     schema = await work.resources.get(dataset.links[1])
-    source = Source(
+    source = ImportSource(
         job.data["dataSource"]["dataLocation"],
         parse_schema(schema.data["schema"]),
         dataset.data["datasetType"],
@@ -85,12 +85,12 @@ async def import_dataset(work: Work) -> Outcome:
     await in_effect(work.settings, work.tenants.store(work.settings.group), work.noted["ends"])
     remarks = [await work.in_thread(_beyond, work, source), survey.remark]
     log.info("%s: %d rows, %d bad", work.job.path, survey.rows, survey.bad)
-    return Outcome(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
+    return JobResult(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
 
 
-async def _surveyed(work: Work, source: Source) -> Survey:
+async def _surveyed(work: JobContext, source: ImportSource) -> ImportSurvey:
     if "survey" in work.noted:
-        return msgspec.convert(work.noted["survey"], Survey)
+        return msgspec.convert(work.noted["survey"], ImportSurvey)
     survey = await work.in_thread(_survey, work, source)
     survey.check(source.location, work.settings.import_bad_share)
     ends = await work.in_thread(ends_now, work.settings, KINDS[source.dataset_type])
@@ -102,8 +102,8 @@ async def _surveyed(work: Work, source: Source) -> Survey:
     return survey
 
 
-def _survey(work: Work, source: Source) -> Survey:
-    survey = Survey()
+def _survey(work: JobContext, source: ImportSource) -> ImportSurvey:
+    survey = ImportSurvey()
     rows = opened(work.objects, source, work.settings, now_s=work.clock())
     log.info("%s: %s", work.job.path, "; ".join(rows.found.said))
     done = 0
@@ -122,7 +122,7 @@ def _survey(work: Work, source: Source) -> Survey:
     return survey
 
 
-async def _send_events(work: Work, source: Source) -> None:
+async def _send_events(work: JobContext, source: ImportSource) -> None:
     settings, tracking_id = work.settings, work.noted["tracking_id"]
     await work.tenants.register(tracking_id, work.group)
     ends: Ends = work.noted["ends"]
@@ -137,14 +137,14 @@ async def _send_events(work: Work, source: Source) -> None:
         new = [one for one in events if one.event_list[0].event_id not in sent]
         futures = [
             tracker.put_events(msgspec.structs.replace(message, tracking_id=tracking_id))
-            for message in together(new, EVENTS_A_MESSAGE)
+            for message in pack_by_user(new, EVENTS_A_MESSAGE)
         ]
         return _receipts(futures)
 
     await _send(work, source, ends, send)
 
 
-async def _send_records(work: Work, source: Source, kind: RecordKind) -> None:
+async def _send_records(work: JobContext, source: ImportSource, kind: RecordKind) -> None:
     group = work.group
 
     def send(chunk: Chunk) -> list[Receipt]:
@@ -158,7 +158,7 @@ async def _send_records(work: Work, source: Source, kind: RecordKind) -> None:
 
 
 async def _send(
-    work: Work, source: Source, ends: Ends, send: Callable[[Chunk], list[Receipt]]
+    work: JobContext, source: ImportSource, ends: Ends, send: Callable[[Chunk], list[Receipt]]
 ) -> None:
     rows = work.noted["survey"]["rows"]
     work.tell("rows sent", work.noted["row"], rows)
@@ -177,7 +177,7 @@ def _receipts(futures: Sequence[Future[Receipt]]) -> list[Receipt]:
     return [future.result() for future in futures]
 
 
-def _chunks(work: Work, source: Source, *, after: int) -> Iterator[Chunk]:
+def _chunks(work: JobContext, source: ImportSource, *, after: int) -> Iterator[Chunk]:
     """The good rows beyond the first so many, in chunks."""
     found = opened(work.objects, source, work.settings, now_s=work.clock())
     rows = itertools.islice(_said(work, source, found.read()), after, None)
@@ -187,10 +187,10 @@ def _chunks(work: Work, source: Source, *, after: int) -> Iterator[Chunk]:
         yield Chunk(row, [one for _, one in some if not isinstance(one, Exception)])
 
 
-def _beyond(work: Work, source: Source) -> str:
+def _beyond(work: JobContext, source: ImportSource) -> str:
     """What went beyond the limits of the group, for people; empty if nothing did."""
     kind = "users" if source.dataset_type == "USERS" else "items"
-    counts: dict[dead_letters.Source, int] = {}
+    counts: dict[dead_letters.Origin, int] = {}
     for letter in work.until_stopped(dead_letters.since(work.settings, work.noted["letters"])):
         if letter.reason == FULL and letter.group == work.group:
             # One that is there twice has one source.
@@ -201,7 +201,7 @@ def _beyond(work: Work, source: Source) -> str:
     return f"{count} {what} went beyond {limit} and are dead letters" if count else ""
 
 
-def _imported(work: Work, source: Source, letter: dead_letters.DeadLetter) -> int:
+def _imported(work: JobContext, source: ImportSource, letter: dead_letters.DeadLetter) -> int:
     """How many rows of the import a dead letter holds; of metadata, whoever sent it."""
     if source.dataset_type == "INTERACTIONS":
         raw = letter.raw()
@@ -213,7 +213,7 @@ def _imported(work: Work, source: Source, letter: dead_letters.DeadLetter) -> in
 
 
 def _said(
-    work: Work, source: Source, rows: Iterator[Row]
-) -> Iterator[tuple[Row, Good | Exception]]:
+    work: JobContext, source: ImportSource, rows: Iterator[DatasetRow]
+) -> Iterator[tuple[DatasetRow, Good | Exception]]:
     """Every row and what it says, until the work is to end."""
-    return said(work.until_stopped(rows), source, work.settings, now_s=work.clock())
+    return parsed_rows(work.until_stopped(rows), source, work.settings, now_s=work.clock())

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from streams.kafka.tracker import Tracker
@@ -36,7 +36,7 @@ KNOWN = Gauge(
 )
 
 
-class Progress(NamedTuple):
+class JobProgress(NamedTuple):
     """How far a job is in its present step: what is done, so many of so many (0: not known)."""
 
     what: str = ""
@@ -44,12 +44,12 @@ class Progress(NamedTuple):
     known: int = 0
 
 
-NOTHING = Progress()
+NOTHING = JobProgress()
 """Before a job has told anything."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What comes of a job that did what it could; see `job_queue.Jobs.succeed`."""
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Outcome:
 
 
 @dataclass
-class Work:
+class JobContext:
     """A claimed job, and what it works with.
 
     Attributes
@@ -74,14 +74,14 @@ class Work:
     """
 
     job: Job
-    resources: Resources
+    resources: Registry
     tenants: Tenants
     objects: Objects
     tracker: Callable[[], Tracker]
     clock: Callable[[], float]
     stopping: threading.Event = field(default_factory=threading.Event)
     is_ending: bool = False
-    progress: Progress = NOTHING
+    progress: JobProgress = NOTHING
     noted: dict[str, Any] = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
 
@@ -102,7 +102,7 @@ class Work:
 
     def tell(self, what: str, done: int, known: int = 0) -> None:
         """Let people see how far the job is; cheap, from any thread."""
-        self.progress = Progress(what, done, known)
+        self.progress = JobProgress(what, done, known)
         kind = self.job.resource.kind.name
         DONE.labels(kind).set(done)
         KNOWN.labels(kind).set(known)

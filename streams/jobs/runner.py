@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from models.errors import ClaimLost, RecommenderError, Unavailable
 from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.personalize.statuses import CREATE_STOPPING
 from models.serving.tenants import Tenants
 from models.settings import Settings
@@ -26,7 +26,7 @@ from streams.jobs.batch_inference import infer, segment
 from streams.jobs.deletions import delete_group, delete_users
 from streams.jobs.exports import export_dataset
 from streams.jobs.imports import import_dataset
-from streams.jobs.job import Outcome, Work
+from streams.jobs.job import JobContext, JobResult
 from streams.jobs.training import train
 from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
@@ -43,7 +43,7 @@ RENEWALS = 3
 
 LINGER_MS = 5
 
-Handler = Callable[[Work], Awaitable[Outcome | None]]
+Handler = Callable[[JobContext], Awaitable[JobResult | None]]
 
 HANDLERS: Mapping[str, Handler] = {
     "dataset-import-job": import_dataset,
@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 class Runner:
     """Runs jobs, one at a time; several runners share a queue."""
 
-    resources: Resources
+    resources: Registry
     tenants: Tenants
     objects: Objects
     clock: Callable[[], float] = time.time
@@ -87,7 +87,9 @@ class Runner:
 
     async def run_one(self, job: Job) -> None:
         """Run a claimed job to its end, or until the claim is lost."""
-        work = Work(job, self.resources, self.tenants, self.objects, self._tracker, self.clock)
+        work = JobContext(
+            job, self.resources, self.tenants, self.objects, self._tracker, self.clock
+        )
         working = asyncio.create_task(self._work(work))
         holding = asyncio.create_task(self._hold(work, working))
         try:
@@ -112,7 +114,7 @@ class Runner:
         lease_s = self.resources.settings.job_lease_s
         return await Jobs(self.resources).claim(now_s=self.clock(), lease_s=lease_s)
 
-    async def _work(self, work: Work) -> None:
+    async def _work(self, work: JobContext) -> None:
         """Begin the job until it ends, however often servers are away."""
         for attempt in range(1, ATTEMPTS + 1):
             work.is_ending = False
@@ -134,7 +136,7 @@ class Runner:
                 await self._fail(work, f"Internal error: {type(error).__name__}: {error}")
             return
 
-    async def _end(self, work: Work, outcome: Outcome | None) -> None:
+    async def _end(self, work: JobContext, outcome: JobResult | None) -> None:
         work.is_ending = True
         if outcome is not None:
             await Jobs(self.resources).succeed(
@@ -146,7 +148,7 @@ class Runner:
             )
             await self._forget(work)
 
-    async def _fail(self, work: Work, reason: str) -> None:
+    async def _fail(self, work: JobContext, reason: str) -> None:
         if work.noted.get("row"):
             reason += f" (the first {work.noted['row']} rows are done)"
         work.is_ending = True
@@ -154,7 +156,7 @@ class Runner:
             await Jobs(self.resources).fail(work.job, reason, now_s=self.clock())
             await self._forget(work)
 
-    async def _stopped(self, work: Work) -> None:
+    async def _stopped(self, work: JobContext) -> None:
         """End a version that was to stop; a job whose claim is lost is another's to end."""
         with contextlib.suppress(ClaimLost):
             lease_s = self.resources.settings.job_lease_s
@@ -162,11 +164,11 @@ class Runner:
             if job.resource.status == CREATE_STOPPING:
                 await Jobs(self.resources).succeed(job, now_s=self.clock())
 
-    async def _forget(self, work: Work) -> None:
+    async def _forget(self, work: JobContext) -> None:
         if "tracking_id" in work.noted:
             await self.tenants.remove(work.noted["tracking_id"])
 
-    async def _hold(self, work: Work, working: asyncio.Task[None]) -> None:
+    async def _hold(self, work: JobContext, working: asyncio.Task[None]) -> None:
         """Renew the claim while the work goes on, and keep how far it is; tell it where to end."""
         lease_s = self.resources.settings.job_lease_s
         kept = work.progress
@@ -193,7 +195,7 @@ class Runner:
             if job.resource.status == CREATE_STOPPING:
                 work.stopping.set()
 
-    async def _leave(self, work: Work) -> None:
+    async def _leave(self, work: JobContext) -> None:
         """Let another go on with the job at once."""
         with contextlib.suppress(ClaimLost, *AWAY_ERRORS):
             await Jobs(self.resources).leave(work.job, now_s=self.clock())
@@ -208,7 +210,7 @@ async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) ->
     """Run jobs until cancelled; `ready` is called once Redis has answered."""
     client = connect(settings.redis)
     runner = Runner(
-        Resources(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
+        Registry(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
     )
     try:
         await runner.run(ready)
@@ -231,6 +233,6 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     asyncio.run(until_asked())
 
 
-def _ends(work: Work) -> bool:
+def _ends(work: JobContext) -> bool:
     """Whether its end has begun; it may begin while something is awaited."""
     return work.is_ending

@@ -12,11 +12,11 @@ from typing import Any
 from models.errors import InvalidInput
 from models.personalize import scratch_groups
 from models.personalize.recipes import ARN, Recipe, recipe_of
-from models.personalize.solution_metrics import EXAMPLES_OF, measured
-from models.serving.local import Local
+from models.personalize.solution_metrics import EXAMPLES_OF, evaluate_recipes
+from models.serving.local import LocalRecommender
 from models.settings import Settings
-from models.state.interactions import Interaction, Sample, sample
-from streams.jobs.job import Outcome, Work
+from models.state.interactions import Interaction, InteractionSample, sample
+from streams.jobs.job import JobContext, JobResult
 
 CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")
 """Recipes that performAutoML compares unless the solution names others."""
@@ -24,7 +24,7 @@ CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")
 BY = "mean_reciprocal_rank_at_25"
 
 
-async def train(work: Work) -> Outcome:
+async def train(work: JobContext) -> JobResult:
     """Measure the recipe of a version; of several, the best is its recipe from then on.
 
     Raises
@@ -49,13 +49,13 @@ async def train(work: Work) -> Outcome:
         await scratch_groups.end(work.tenants, work.job.path)
     best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(BY, 0.0))
     measured_ones = {"measured": metrics} if len(recipes) > 1 else {}
-    return Outcome(
+    return JobResult(
         data={"recipeArn": best.arn},
         hidden={"metrics": metrics.get(best.name, {}), **measured_ones},
     )
 
 
-def _check(found: Sample, settings: Settings) -> None:
+def _check(found: InteractionSample, settings: Settings) -> None:
     if found.n_repeating < settings.training_min_users:
         raise InvalidInput(
             f"Dataset has fewer than {settings.training_min_users} users with at least 2 "
@@ -76,7 +76,7 @@ def _recipes(version: Mapping[str, Any]) -> list[Recipe]:
 
 
 def _measure(
-    work: Work, group: str, recipes: Sequence[Recipe], found: Sample
+    work: JobContext, group: str, recipes: Sequence[Recipe], found: InteractionSample
 ) -> dict[str, dict[str, float]]:
     """What each recipe that recommends items measures, by its name; blocking."""
     asked = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
@@ -90,8 +90,8 @@ def _measure(
             work.tell("interactions measured", next(done), len(found.interactions))
             yield event
 
-    with Local(settings, examples_of=EXAMPLES_OF) as local:
-        return measured(
+    with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:
+        return evaluate_recipes(
             local,
             asked,
             found.interactions,

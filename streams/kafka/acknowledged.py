@@ -33,7 +33,7 @@ _SLOT_BYTES = _FIELD_BYTES + _END.size
 log = logging.getLogger(__name__)
 
 
-class Acknowledged:
+class AcknowledgedOffsets:
     """A sender's file: a slot for each partition, with the offset after the last one acknowledged.
 
     Written in place, a few bytes at a time: it survives the process, killed or not.

@@ -33,13 +33,13 @@ class Witness(NamedTuple):
     checksum: int
 
 
-class Arrival(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A Kafka message as it arrived.
 
     Attributes
     ----------
     read
-        The number of the read that fetched it; see `Reading.number`.
+        The number of the read that fetched it; see `PartitionRead.number`.
     follows
         The offset behind which its read went on: between that and `offset` the log holds nothing.
     connection
@@ -62,10 +62,10 @@ class Arrival(NamedTuple):
         return Witness(self.offset, self.timestamp_ms, zlib.crc32(self.value))
 
 
-class Log(Protocol):
+class PartitionLog(Protocol):
     """A worker's view of Kafka's partitions, as the agents need it."""
 
-    async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+    async def seek(self, starts: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         """Begin new reads; gives the offset at which each begins, for old messages may be gone.
 
         A partition that this worker no longer has, or whose broker does not answer, is left out.
@@ -87,7 +87,7 @@ class Log(Protocol):
         """Begin a new assignment of the same partitions."""
 
 
-class Start(NamedTuple):
+class ReadStart(NamedTuple):
     """Where a read begins, and its number."""
 
     offset: int
@@ -109,7 +109,7 @@ def next_read() -> int:
 
 
 @dataclass
-class Reading:
+class PartitionRead:
     """One partition of an assignment.
 
     Attributes
@@ -145,7 +145,7 @@ class Reading:
     differs_at: int | None = None
     looks: int = 0
 
-    def takes(self, arrival: Arrival) -> bool:
+    def takes(self, arrival: ReceivedMessage) -> bool:
         """Whether a message is the next one to apply.
 
         Where it is not, and the partition has to be read again for it, `has_gap`, `is_doubtful` or
@@ -184,7 +184,7 @@ class Reading:
         self.applied = max(self.applied, watermark)
         self.compared.extend(witnesses)
 
-    def begin(self, start: Start, applied: int) -> None:
+    def begin(self, start: ReadStart, applied: int) -> None:
         """A new read begins; what was fetched before is no longer taken.
 
         Whatever it is for, it begins early enough to compare what was not compared yet.
@@ -219,9 +219,9 @@ class Reading:
         elif witness not in self.compared:
             self.compared.clear()
             self.compared.append(witness)
-        self.begin(Start(first_offset(watermark, witness), next_read()), watermark)
+        self.begin(ReadStart(first_offset(watermark, witness), next_read()), watermark)
 
-    def _is_known(self, arrival: Arrival) -> bool:
+    def _is_known(self, arrival: ReceivedMessage) -> bool:
         held = next((one for one in self.compared if one.offset == arrival.offset), None)
         return held is None or held == arrival.witness
 
@@ -230,10 +230,10 @@ class Reading:
 class Assignment:
     """The partitions an agent has been given, from one rebalance to the next."""
 
-    readings: Mapping[Partition, Reading] = dataclasses.field(default_factory=dict)
+    readings: Mapping[Partition, PartitionRead] = dataclasses.field(default_factory=dict)
     has_ended: bool = False
 
-    def takes(self, arrival: Arrival) -> bool:
+    def takes(self, arrival: ReceivedMessage) -> bool:
         """Whether the message is the next one to apply of its partition."""
         reading = self.readings.get((arrival.topic, arrival.partition))
         return reading is not None and reading.takes(arrival)

@@ -16,7 +16,7 @@ from models.settings import Settings
 from streams.kafka.decoding import name_unreadable
 from streams.kafka.unpacking import bound_unpacking
 
-Client = TypeVar("Client")
+KafkaClient = TypeVar("KafkaClient")
 
 RECONNECT_MAX_MS = 1000
 """Longest pause between attempts to reach a server again; kafka-python's is half a minute."""
@@ -25,12 +25,12 @@ BATCH_BYTES = 64 * 1024
 
 
 def connect(
-    make: Callable[..., Client],
+    make: Callable[..., KafkaClient],
     settings: Settings,
     *,
     timeout_s: float | None = None,
     **config: object,
-) -> Client:
+) -> KafkaClient:
     """A connected kafka-python client, which never creates a topic by asking for it.
 
     Parameters

@@ -48,7 +48,7 @@ UNREADABLE = "unreadable"
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
-class Source(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True):
     """Where the bytes of a dead letter came from."""
 
     topic: str
@@ -92,7 +92,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     stage: str
     reason: str
     detail: str
-    source: Source
+    source: Origin
     at: Annotated[float, Meta(ge=0, le=LATEST_S)]
     payload: str
     group: str = ""
@@ -130,7 +130,7 @@ def envelope(
         stage,
         reason,
         _printable(detail, MAX_DETAIL_CHARS),
-        Source(*source),
+        Origin(*source),
         min(max(now_s, 0.0), LATEST_S),
         base64.b64encode(raw[:MAX_PAYLOAD_BYTES]).decode(),
         _printable(group, MAX_GROUP_CHARS),
@@ -165,7 +165,7 @@ def of_unreadable(error: Unreadable, *, now_s: float) -> bytes:
         "skip",
         UNREADABLE,
         _printable(str(error), MAX_DETAIL_CHARS),
-        Source(error.topic, error.partition, error.first),
+        Origin(error.topic, error.partition, error.first),
         now_s,
         "",
         truncated=Truncated(last=error.last),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from models.tokens import Published, Receipt, TopicKind
 
 
-class Message(NamedTuple):
+class ProducedMessage(NamedTuple):
     """One Kafka message to be; without a value, the removal of what has its key."""
 
     kind: TopicKind
@@ -33,7 +33,9 @@ class Delivery:
         Of the topics, by kind, as they were known before the messages were sent.
     """
 
-    def __init__(self, messages: Sequence[Message], incarnations: Mapping[TopicKind, str]) -> None:
+    def __init__(
+        self, messages: Sequence[ProducedMessage], incarnations: Mapping[TopicKind, str]
+    ) -> None:
         self.messages = messages
         self.incarnations = {one.kind: incarnations[one.kind] for one in messages}
         self.deadline_s = math.inf

@@ -38,7 +38,7 @@ from faust.types.tuples import ConsumerMessage
 
 from models.errors import Unreadable
 from models.settings import Settings
-from streams.kafka.assignment import Partition, Start, next_read
+from streams.kafka.assignment import Partition, ReadStart, next_read
 from streams.kafka.decoding import Fetched
 from streams.kafka.unpacking import bound_unpacking
 
@@ -56,7 +56,7 @@ With fewer, waiting would only make the next batch late, and so just as large.""
 EARLIEST = -2
 """Position meaning: from the oldest message the broker still has."""
 
-LoadPositions = Callable[[Mapping[Partition, Start]], Awaitable[Mapping[Partition, int]]]
+LoadPositions = Callable[[Mapping[Partition, ReadStart]], Awaitable[Mapping[Partition, int]]]
 """Next offset to read of each partition assigned, or `EARLIEST`.
 
 Called on every assignment with the oldest offset that each partition has, and the number of the
@@ -141,12 +141,12 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             read.connections += 1
         return read.connections
 
-    async def begin(self, starts: Mapping[TP, Start]) -> list[TP]:
+    async def begin(self, starts: Mapping[TP, ReadStart]) -> list[TP]:
         """Seek, in the thread that fetches; gives the partitions that are still assigned."""
         begun: list[TP] = await self.call_thread(self._begin, self._ensure_consumer(), starts)
         return begun
 
-    async def _begin(self, consumer: Any, starts: Mapping[TP, Start]) -> list[TP]:
+    async def _begin(self, consumer: Any, starts: Mapping[TP, ReadStart]) -> list[TP]:
         begun = []
         for tp, start in starts.items():
             try:
@@ -209,7 +209,7 @@ async def _connected(service: Any, start: Callable[[], Awaitable[None]]) -> None
 class _NoReadOffsets(dict[TP, Any]):
     """Read offsets that Faust cannot compare with: it would drop what is read again after a seek.
 
-    The agents know what follows what; see `streams.kafka.assignment.Reading`.
+    The agents know what follows what; see `streams.kafka.assignment.PartitionRead`.
     """
 
     def __getitem__(self, _: TP) -> None:
@@ -234,17 +234,17 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
             self.app.on_positions()
             return committed
         oldest = await self.earliest_offsets(*assigned)
-        begin = {tp: Start(oldest[tp], next_read()) for tp in assigned}
+        begin = {tp: ReadStart(oldest[tp], next_read()) for tp in assigned}
         loaded = await self.load_positions({(tp.topic, tp.partition): begin[tp] for tp in begin})
         starts = {
-            tp: Start(max(loaded[tp.topic, tp.partition], oldest), number)
+            tp: ReadStart(max(loaded[tp.topic, tp.partition], oldest), number)
             for tp, (oldest, number) in begin.items()
         }
         await self._thread.begin(starts)
         self.app.on_positions()
         return {tp: start.offset for tp, start in starts.items()}
 
-    async def begin(self, starts: Mapping[Partition, Start]) -> dict[Partition, int]:
+    async def begin(self, starts: Mapping[Partition, ReadStart]) -> dict[Partition, int]:
         """Begin new reads of partitions, none before its oldest message; gives where each begins.
 
         Partitions that are no longer assigned are left out; raises `KafkaError`.
@@ -252,7 +252,8 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         wanted = {TP(*partition): start for partition, start in starts.items()}
         oldest = await self.earliest_offsets(*wanted)
         placed = {
-            tp: Start(max(offset, oldest[tp]), number) for tp, (offset, number) in wanted.items()
+            tp: ReadStart(max(offset, oldest[tp]), number)
+            for tp, (offset, number) in wanted.items()
         }
         begun = await self._thread.begin(placed)
         return {(tp.topic, tp.partition): placed[tp].offset for tp in begun}
@@ -475,7 +476,7 @@ class AppLog:
     def __init__(self, app: faust.App) -> None:
         self._app = app
 
-    async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+    async def seek(self, starts: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         """Begin new reads; gives the offset at which each begins."""
         try:
             begun: Mapping[Partition, int] = await self._app.consumer.begin(starts)

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from models.errors import MessageRefused
 from streams.kafka.dead_letters import DeadLetter, without_payload
-from streams.kafka.produce_errors import meaning
+from streams.kafka.produce_errors import classified
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def produce(app: faust.App, topic: str, key: bytes | None, value: bytes) -
     try:
         await app.producer.send_and_wait(topic, key, value, None, None, None)
     except (KafkaError, ProducerSendError) as error:
-        explained = meaning(error)
+        explained = classified(error)
         if explained is None:
             raise
         raise explained from error

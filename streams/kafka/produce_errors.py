@@ -36,7 +36,7 @@ REFUSALS = (
 )
 
 
-def meaning(error: Exception) -> RecommenderError | None:
+def classified(error: Exception) -> RecommenderError | None:
     """What a failure of either client, or of Faust's, to produce a message means.
 
     `Unavailable`: trying again later may help. `MessageRefused`: it will never, but others pass.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from models.errors import Unavailable
 from models.events import Erasure, PutEvents
-from models.metadata_records import Kind, Properties
+from models.metadata_records import Properties, RecordKind
 from models.settings import Settings
-from streams.kafka.topic_incarnations import Found
+from streams.kafka.topic_incarnations import TopicIncarnations
 from streams.kafka.tracker import Tracker
 
 FRESH_S = 5.0
@@ -48,14 +48,14 @@ class Publisher:
         return (await asyncio.wrap_future(sent)).token()
 
     async def put(
-        self, kind: Kind, group: str, records: Sequence[tuple[str, Properties | None]]
+        self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]]
     ) -> str:
         """The token of records that Kafka has acknowledged; raises as `publish` does."""
         opened = await self._opened()
         send = opened.put_items if kind == "items" else opened.put_users
         return (await asyncio.wrap_future(send(group, records))).token()
 
-    async def incarnations(self) -> Found:
+    async def incarnations(self) -> TopicIncarnations:
         """The incarnation of each topic, by kind."""
         return await asyncio.wrap_future((await self._opened()).incarnations())
 

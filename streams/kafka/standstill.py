@@ -11,7 +11,7 @@ from prometheus_client import Gauge
 from models.errors import Unreadable
 from models.state import stuck_readers
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.stuck_readers import Reader, Stuck
+from models.state.stuck_readers import Reader, StuckReader
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Standstill:
 
     def __init__(self, client: Any, group: str, reader: Reader) -> None:  # noqa: ANN401
         self._client, self._group, self._reader = client, group, reader
-        self._told: Mapping[tuple[str, int], Stuck] = {}
+        self._told: Mapping[tuple[str, int], StuckReader] = {}
         self._since_s: dict[tuple[str, int], float] = {}
         # Read anew since the last look, and so perhaps not come to again yet.
         self._asked: set[tuple[str, int]] = set()
@@ -48,7 +48,8 @@ class Standstill:
         """
         now = {place: self._told[place] for place in self._asked & self._told.keys()}
         now |= {
-            (e.topic, e.partition): stuck_readers.of(self._reader, e, now_s=now_s) for e in found
+            (e.topic, e.partition): stuck_readers.stuck_reader(self._reader, e, now_s=now_s)
+            for e in found
         }
         over = [stuck for place, stuck in self._told.items() if place not in now]
         if now or over:
@@ -57,7 +58,7 @@ class Standstill:
             for stuck in now.values():
                 UNREADABLE.labels(self._reader, stuck.topic, str(stuck.partition)).set(stuck.first)
             try:
-                await stuck_readers.tell(self._client, self._group, now.values(), over)
+                await stuck_readers.report(self._client, self._group, now.values(), over)
             except AWAY_ERRORS as away:
                 LOG.warning("Redis is away, where reading stands still is told later: %s", away)
         self._told = now

@@ -32,10 +32,10 @@ RETRY_S = 0.25
 TIMEOUT_S = 2.0
 """Longest wait for one answer."""
 
-Found = Mapping[TopicKind, str]
+TopicIncarnations = Mapping[TopicKind, str]
 
 
-class Incarnations:
+class IncarnationLookup:
     """One thread and one connection that ask Kafka, once for all who want to know meanwhile.
 
     Parameters
@@ -71,11 +71,11 @@ class Incarnations:
         self._thread.start()
 
     @property
-    def known(self) -> Found:
+    def known(self) -> TopicIncarnations:
         """The newest answer: `<cluster id>/<topic id>` by kind."""
         return self._known
 
-    def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[Found]:
+    def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[TopicIncarnations]:
         """The answer to a question that is asked from now on; of these kinds, or of all.
 
         Ends with `Unavailable` where Kafka does not answer in time.
@@ -132,8 +132,8 @@ class Incarnations:
         self._known = self._known | {kind: f"{self._cluster}/{of}" for kind, of in ids.items()}
 
 
-def _future() -> Future[Found]:
+def _future() -> Future[TopicIncarnations]:
     """A future that no one of those who wait for it can cancel for the others."""
-    future: Future[Found] = Future()
+    future: Future[TopicIncarnations] = Future()
     future.set_running_or_notify_cancel()
     return future

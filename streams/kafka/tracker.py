@@ -28,16 +28,21 @@ from kafka.producer.future import RecordMetadata
 
 from models.errors import InvalidEvent, Overloaded, RecommenderError, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Erasure, Event, PutEvents, encode, parse
-from models.metadata_records import Kind as RecordKind
-from models.metadata_records import Properties, Record, checked, encode_record
+from models.metadata_records import (
+    MetadataRecord,
+    Properties,
+    RecordKind,
+    encode_record,
+    validate_properties,
+)
 from models.running_servers import located
 from models.settings import Settings
 from models.tokens import Published, Receipt, TopicKind
-from streams.kafka.acknowledged import Acknowledged
+from streams.kafka.acknowledged import AcknowledgedOffsets
 from streams.kafka.connection import start_producer, stop_producer, unavailable
-from streams.kafka.deliveries import Delivery, Message
-from streams.kafka.produce_errors import REFUSALS, meaning
-from streams.kafka.topic_incarnations import Found, Incarnations
+from streams.kafka.deliveries import Delivery, ProducedMessage
+from streams.kafka.produce_errors import REFUSALS, classified
+from streams.kafka.topic_incarnations import IncarnationLookup, TopicIncarnations
 from streams.kafka.topics import Topics
 
 OVERDUE_S = 1.0
@@ -115,11 +120,11 @@ class Tracker:
         self._closing = threading.Event()
         self._producer: KafkaProducer | None = self._start_producer(settings.publish_timeout_s)
         try:
-            self._incarnations = Incarnations(settings, self._topics.of_tokens)
+            self._incarnations = IncarnationLookup(settings, self._topics.of_tokens)
         except Unavailable:
             stop_producer(self._producer)
             raise
-        self._acknowledged_ends = Acknowledged.of(settings)
+        self._acknowledged_ends = AcknowledgedOffsets.of(settings)
         self._keeper = threading.Thread(target=self._keep, name="tracker-keeper", daemon=True)
         self._keeper.start()
 
@@ -217,12 +222,12 @@ class Tracker:
         """
         at, messages = self._now_s(), []
         for user_id in user_ids:
-            checked("users", user_id, {})
+            validate_properties("users", user_id, {})
             # Kafka keeps the newest record of everybody: without this one, it would come back.
-            key, _ = encode_record("users", Record(group, user_id, None, at))
-            messages.append(Message("users", self._topics.users, key, None))
+            key, _ = encode_record("users", MetadataRecord(group, user_id, None, at))
+            messages.append(ProducedMessage("users", self._topics.users, key, None))
             value = encode(Erasure(group, user_id, at))
-            messages.append(Message("clicks", self._topics.clicks, user_id.encode(), value))
+            messages.append(ProducedMessage("clicks", self._topics.clicks, user_id.encode(), value))
         return self._deliver(messages)
 
     def _put_records(
@@ -231,13 +236,13 @@ class Tracker:
         at, topic = self._now_s(), getattr(self._topics, kind)
         messages = []
         for name, properties in records:
-            valid = checked(kind, name, properties or {})
-            record = Record(group, name, None if properties is None else valid, at)
+            valid = validate_properties(kind, name, properties or {})
+            record = MetadataRecord(group, name, None if properties is None else valid, at)
             key, value = encode_record(kind, record)
-            messages.append(Message(kind, topic, key, value or None))
+            messages.append(ProducedMessage(kind, topic, key, value or None))
         return self._deliver(messages)
 
-    def _deliver(self, messages: Sequence[Message]) -> Future[Receipt]:
+    def _deliver(self, messages: Sequence[ProducedMessage]) -> Future[Receipt]:
         delivery = Delivery(messages, self._incarnations.known)
         if not messages:
             delivery.future.set_result(Receipt(()))
@@ -247,7 +252,7 @@ class Tracker:
             self._send(producer, delivery)
         return delivery.future
 
-    def incarnations(self) -> Future[Found]:
+    def incarnations(self) -> Future[TopicIncarnations]:
         """What Kafka says now of the topics: `<cluster id>/<topic id>` by kind.
 
         Ends with `Unavailable` when Kafka does not answer in time or lacks one of them.
@@ -300,13 +305,13 @@ class Tracker:
         finally:
             self.close()
 
-    def _split(self, message: PutEvents) -> list[Message]:
+    def _split(self, message: PutEvents) -> list[ProducedMessage]:
         """The message's events by topic, in order, encoded."""
         by_kind: dict[TopicKind, list[Event]] = {}
         for event in message.event_list:
             is_purchase = event.event_type.lower() in self._settings.purchase_types
             by_kind.setdefault("purchases" if is_purchase else "clicks", []).append(event)
-        messages: list[Message] = []
+        messages: list[ProducedMessage] = []
         for kind, events in by_kind.items():
             value = encode(msgspec.structs.replace(message, event_list=events))
             if len(value) > MAX_MESSAGE_BYTES:
@@ -314,7 +319,7 @@ class Tracker:
                     f"message of {len(value)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
                 )
             key = message.session_id.encode()
-            messages.append(Message(kind, getattr(self._topics, kind), key, value))
+            messages.append(ProducedMessage(kind, getattr(self._topics, kind), key, value))
         return messages
 
     def _admit(self, delivery: Delivery) -> KafkaProducer | None:
@@ -375,7 +380,7 @@ class Tracker:
         asked = self._incarnations.ask(delivery.incarnations)
         asked.add_done_callback(partial(self._verified, delivery))
 
-    def _verified(self, delivery: Delivery, asked: Future[Found]) -> None:
+    def _verified(self, delivery: Delivery, asked: Future[TopicIncarnations]) -> None:
         """Called by the thread of the incarnations."""
         if asked.exception() is not None:
             if self._closing.is_set():
@@ -420,7 +425,7 @@ class Tracker:
             self._attention.set()
 
     def _failure(self, error: Exception) -> RecommenderError:
-        refused = meaning(error) if isinstance(error, REFUSALS) else None
+        refused = classified(error) if isinstance(error, REFUSALS) else None
         failure = refused or unavailable(self._settings, error)
         failure.__cause__ = error
         return failure

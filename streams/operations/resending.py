@@ -14,7 +14,7 @@ from models.errors import MessageRefused, RecommenderError, Unavailable, Unreada
 from models.settings import Settings
 from streams.kafka.connection import connect, unavailable
 from streams.kafka.dead_letters import DeadLetter, letter_consumer, read_letters
-from streams.kafka.produce_errors import meaning
+from streams.kafka.produce_errors import classified
 from streams.kafka.topics import Topics
 
 POLL_MS = 500
@@ -42,19 +42,19 @@ class _Sent(NamedTuple):
     futures: list[Any]
 
 
-class Missing(RecommenderError):
+class OriginalMissing(RecommenderError):
     """The message of a dead letter that was cut can no longer be had."""
 
 
 @dataclass
-class Resent:
+class ResendReport:
     """What became of dead letters: how many were sent, and which could not be, and why."""
 
     sent: int = 0
     kept: list[tuple[DeadLetter, str]] = field(default_factory=list)
 
 
-def resend(settings: Settings) -> Resent:
+def resend(settings: Settings) -> ResendReport:
     """Send the dead letters not replayed yet to where they came from again.
 
     What fails again comes back as a new dead letter; what is none is passed over. Of a letter that
@@ -68,7 +68,7 @@ def resend(settings: Settings) -> Resent:
     Unavailable
         Kafka does not answer.
     """
-    done = Resent()
+    done = ResendReport()
     consumer = letter_consumer(settings)
     try:
         producer = connect(
@@ -93,7 +93,7 @@ def resend(settings: Settings) -> Resent:
 
 
 def _resend_all(
-    settings: Settings, consumer: KafkaConsumer, producer: KafkaProducer, done: Resent
+    settings: Settings, consumer: KafkaConsumer, producer: KafkaProducer, done: ResendReport
 ) -> dict[TopicPartition, int]:
     """Send every letter; gives the offsets that are done with."""
     offsets: dict[TopicPartition, int] = {}
@@ -110,7 +110,7 @@ def _resend_all(
                 _send(settings, producer, letter.source.topic, original)
                 for original in _originals(settings, letter, record.key)
             ]
-        except (Missing, MessageRefused) as error:
+        except (OriginalMissing, MessageRefused) as error:
             _keep(settings, producer, record)
             done.kept.append((letter, str(error)))
         else:
@@ -121,7 +121,9 @@ def _resend_all(
     return offsets
 
 
-def _settle(settings: Settings, producer: KafkaProducer, sent: list[_Sent], done: Resent) -> None:
+def _settle(
+    settings: Settings, producer: KafkaProducer, sent: list[_Sent], done: ResendReport
+) -> None:
     """Wait for what was sent, and forget it."""
     for letter, record, futures in sent:
         try:
@@ -139,14 +141,14 @@ def _send(settings: Settings, producer: KafkaProducer, topic: str, message: Orig
     try:
         return producer.send(topic, key=message.key, value=message.value)
     except KafkaError as error:
-        raise meaning(error) or unavailable(settings, error) from error
+        raise classified(error) or unavailable(settings, error) from error
 
 
 def _acknowledged(settings: Settings, future: Any) -> None:  # noqa: ANN401
     try:
         future.get(timeout=settings.publish_timeout_s)
     except KafkaError as error:
-        raise meaning(error) or unavailable(settings, error) from error
+        raise classified(error) or unavailable(settings, error) from error
 
 
 def _keep(settings: Settings, producer: KafkaProducer, record: Any) -> None:  # noqa: ANN401
@@ -157,7 +159,7 @@ def _keep(settings: Settings, producer: KafkaProducer, record: Any) -> None:  # 
 def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> list[Original]:
     """The messages that a letter stands for, read at its source where it was cut."""
     if letter.source.topic not in Topics.of(settings).read:
-        raise Missing(f"{letter.source.topic} is none of the topics that are read here")
+        raise OriginalMissing(f"{letter.source.topic} is none of the topics that are read here")
     lacking = letter.truncated
     if lacking is None:
         # An empty value and none mean the same to every reader here, but not to a compacted topic.
@@ -166,7 +168,9 @@ def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> lis
     last = first if lacking.last is None else lacking.last
     found = list(_read(settings, letter.source.topic, letter.source.partition, first, last))
     if not found:
-        raise Missing("Kafka no longer has the message, of which the letter holds only a part")
+        raise OriginalMissing(
+            "Kafka no longer has the message, of which the letter holds only a part"
+        )
     if lacking.last is not None:
         return found
     (whole,) = found
@@ -176,14 +180,16 @@ def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> lis
         and (lacking.payload is None or (whole.value or b"").startswith(letter.raw()))
     )
     if not fits:
-        raise Missing("another message is where it was, and the letter holds only a part of it")
+        raise OriginalMissing(
+            "another message is where it was, and the letter holds only a part of it"
+        )
     return [Original(whole.key, whole.value if lacking.payload is not None else letter.raw())]
 
 
 def _read(
     settings: Settings, topic: str, partition: int, first: int, last: int
 ) -> Iterator[Original]:
-    """The messages that Kafka has at these offsets; raises `Missing` if they cannot be read."""
+    """The messages that Kafka has at these offsets; raises `OriginalMissing` if unreadable."""
     place = TopicPartition(topic, partition)
     consumer = connect(KafkaConsumer, settings, auto_offset_reset="none", enable_auto_commit=False)
     try:
@@ -195,10 +201,10 @@ def _read(
                     yield Original(record.key, record.value)
             if consumer.position(place) > last:
                 return
-        raise Missing(f"Kafka does not give {topic}/{partition} at offset {first}")
+        raise OriginalMissing(f"Kafka does not give {topic}/{partition} at offset {first}")
     except Unreadable as error:
-        raise Missing(str(error)) from error
+        raise OriginalMissing(str(error)) from error
     except KafkaError as error:
-        raise Missing(f"Kafka does not give the message that was cut: {error}") from error
+        raise OriginalMissing(f"Kafka does not give the message that was cut: {error}") from error
     finally:
         consumer.close()

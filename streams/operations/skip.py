@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from models.errors import InvalidRequest, Unavailable, Unreadable
 from models.settings import Settings
 from models.state import stuck_readers
-from models.state.forwarding_ledger import Move, forward_positions, save_forward
+from models.state.forwarding_ledger import TrackerChange, forward_positions, save_forward
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store, connect
 from models.state.stuck_readers import Reader
@@ -57,7 +57,7 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         positions = await forward_positions(store.redis, settings.group)
         nexts: dict[Reader, int] = {"worker": mark + 1}
         # One that has come past nothing yet has no position.
-        told = await stuck_readers.told(store.redis, settings.group, now_s=time.time())
+        told = await stuck_readers.reported(store.redis, settings.group, now_s=time.time())
         nexts |= {
             one.reader: one.first
             for one in told
@@ -79,10 +79,10 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         if "worker" in there:
             await store.raise_watermark(field, what.last)
         if "forwarder" in there:
-            moves = {field: Move(what.last + 1, {})}
+            moves = {field: TrackerChange(what.last + 1, {})}
             await save_forward(store.redis, settings.group, moves=moves)
-        over = [stuck_readers.of(reader, what, now_s=time.time()) for reader in there]
-        await stuck_readers.tell(store.redis, settings.group, (), over)
+        over = [stuck_readers.stuck_reader(reader, what, now_s=time.time()) for reader in there]
+        await stuck_readers.report(store.redis, settings.group, (), over)
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     finally:

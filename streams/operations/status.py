@@ -6,9 +6,9 @@ import msgspec
 
 from models.errors import Unavailable
 from models.personalize.job_queue import Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.personalize.resource import Resource
-from models.ranking.objectives import courses
+from models.ranking.objectives import load_learners
 from models.settings import Settings
 from models.state import forwarding_ledger, stuck_readers
 from models.state.memory import Family, read_families
@@ -89,7 +89,7 @@ class Status(msgspec.Struct, frozen=True):
     trackers: dict[str, dict[str, float | str]] = {}
     jobs: list[JobStatus] = []
     redis: Memory = Memory()
-    unreadable: list[stuck_readers.Stuck] = []
+    unreadable: list[stuck_readers.StuckReader] = []
     families: dict[str, Family] = {}
 
 
@@ -114,8 +114,8 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         forward = await forwarding_ledger.forward_counts(store.redis, settings.group)
         positions = await forwarding_ledger.forward_positions(store.redis, settings.group)
         trackers = await forwarding_ledger.tracker_status(store.redis, settings.group, now_s=now_s)
-        stuck = await stuck_readers.told(store.redis, settings.group, now_s=now_s)
-        jobs = await Jobs(Resources(store.redis, settings)).unfinished()
+        stuck = await stuck_readers.reported(store.redis, settings.group, now_s=now_s)
+        jobs = await Jobs(Registry(store.redis, settings)).unfinished()
         memory = await store.memory()
         families = await read_families(store)
     except AWAY_ERRORS as error:
@@ -135,7 +135,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     since_s = waiting_since_s(settings, unread if is_forwarding else {})
     unapplied = {(p.topic, p.partition): p.watermark + 1 for p in partitions if p.lag}
     unapplied_since_s = waiting_since_s(settings, unapplied)
-    learned = courses(ranker)
+    learned = load_learners(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
     return Status(

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.preparation.duckdb_engine import Engine
-from streams.reading.column_mapping import DATASETS, Choice, Kind
+from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.reading.column_mapping import DATASETS, ColumnMapping, DatasetKind
 
 MAX_CATEGORY_CHARS = 1000
 """A category may not be longer; an import with such a one fails."""
@@ -34,7 +34,7 @@ class Field(NamedTuple):
     is_categorical: bool = False
 
 
-def fields_of(engine: Engine, kind: Kind, choice: Choice) -> list[Field]:
+def fields_of(engine: DuckDBEngine, kind: DatasetKind, choice: ColumnMapping) -> list[Field]:
     """The fields with the narrowest types that all good rows of the table `judged` fit.
 
     Text is a category when its values are short and on average appear at least twice.
@@ -82,7 +82,7 @@ def _field(
     return Field(name, "string", is_nullable, is_categorical)
 
 
-def as_json(kind: Kind, fields: Sequence[Field]) -> str:
+def as_json(kind: DatasetKind, fields: Sequence[Field]) -> str:
     """The schema as JSON text.
 
     >>> json.loads(as_json("users", [Field("USER_ID", "string", False)]))["name"]

@@ -12,7 +12,7 @@ import duckdb
 
 from models.errors import CannotPrepare
 
-Progress = Callable[[str, float], None]
+ReportProgress = Callable[[str, float], None]
 """Told what is being done, and which share of it, 0 to 1, is."""
 
 MAX_THREADS = 4
@@ -21,7 +21,7 @@ MAX_THREADS = 4
 POLL_S = 0.1
 
 
-class Engine:
+class DuckDBEngine:
     """A database on disk that spills what memory does not hold; a context manager.
 
     No extension is ever loaded or fetched. Times without a zone are in UTC.
@@ -36,7 +36,7 @@ class Engine:
         Called a few times a second while a statement runs.
     """
 
-    def __init__(self, folder: Path, *, memory_mb: int, progress: Progress) -> None:
+    def __init__(self, folder: Path, *, memory_mb: int, progress: ReportProgress) -> None:
         self.folder = folder
         self._memory_mb = memory_mb
         self._progress = progress

@@ -16,13 +16,13 @@ import msgspec
 from models.settings import Settings
 from streams.object_store import Objects, join
 from streams.preparation.avro_schema import Field, as_json, fields_of
-from streams.preparation.duckdb_engine import Engine, Progress, identifier, literal
-from streams.preparation.report import Report, find
-from streams.preparation.row_checks import judge, supersede
+from streams.preparation.duckdb_engine import DuckDBEngine, ReportProgress, identifier, literal
+from streams.preparation.report import Report, build_report
+from streams.preparation.row_checks import supersede, validate_rows
 from streams.preparation.staging import stage, with_all_columns
 from streams.preparation.where_clause import parse
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import Choice, Kind
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import ColumnMapping, DatasetKind
 from streams.reading.recognition import recognise
 
 
@@ -42,8 +42,8 @@ class Options:
         Whether EVENT_VALUE is moved to 0 to 1, the least being 0 and the greatest 1.
     """
 
-    kind: Kind = "interactions"
-    asked: Asked = field(default_factory=Asked)
+    kind: DatasetKind = "interactions"
+    asked: ReadOptions = field(default_factory=ReadOptions)
     where: str = ""
     is_strict: bool = True
     scales_values: bool = False
@@ -56,7 +56,7 @@ def prepare(
     options: Options,
     *,
     now_s: float,
-    progress: Progress = lambda _doing, _share: None,
+    progress: ReportProgress = lambda _doing, _share: None,
 ) -> Report:
     """Read a source, check it, and write the files of a dataset into a folder.
 
@@ -82,7 +82,9 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="recommender-prepare-") as name:
         folder, output = Path(name), Path(name, "output")
         output.mkdir()
-        with Engine(folder, memory_mb=settings.prepare_memory_mb, progress=progress) as engine:
+        with DuckDBEngine(
+            folder, memory_mb=settings.prepare_memory_mb, progress=progress
+        ) as engine:
             found = recognise(objects, source, options.asked, options.kind, folder=folder)
             found = with_all_columns(
                 objects, found, has_condition=bool(options.where), folder=folder
@@ -93,10 +95,10 @@ def prepare(
             stage(engine, objects, found, choice, condition, latest_s=latest_s, progress=progress)
             # From here on, what the user wrote is part of what the engine runs.
             engine.lock(output)
-            judge(engine, found.columns, choice, condition)
+            validate_rows(engine, found.columns, choice, condition)
             if options.kind != "interactions":
                 supersede(engine)
-            report = find(engine, found, choice, is_strict=options.is_strict)
+            report = build_report(engine, found, choice, is_strict=options.is_strict)
             if target is None or report.problems:
                 return report
             files = _write(engine, output, choice, options)
@@ -106,7 +108,9 @@ def prepare(
     return msgspec.structs.replace(report, written=[join(target, file.name) for file in files])
 
 
-def _write(engine: Engine, output: Path, choice: Choice, options: Options) -> list[Path]:
+def _write(
+    engine: DuckDBEngine, output: Path, choice: ColumnMapping, options: Options
+) -> list[Path]:
     """The dataset's files in a folder of this machine, the one that others explain last."""
     fields = fields_of(engine, options.kind, choice)
     schema = output / f"{options.kind}.schema.json"
@@ -134,7 +138,7 @@ def _value(n: int, field: Field, scale: str) -> str:
     return f"lower(trim(f{n}))" if field.type == "boolean" else f"f{n}"
 
 
-def _scale(engine: Engine, choice: Choice) -> str:
+def _scale(engine: DuckDBEngine, choice: ColumnMapping) -> str:
     """EVENT_VALUE between its least and its greatest as SQL; empty where there is no difference."""
     if "EVENT_VALUE" not in choice.fields:
         return ""

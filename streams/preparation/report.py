@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.preparation.duckdb_engine import Engine
+from streams.preparation.duckdb_engine import DuckDBEngine
 from streams.preparation.row_checks import FILTERED, reasons
-from streams.reading.column_mapping import Choice, Kind
+from streams.reading.column_mapping import ColumnMapping, DatasetKind
 from streams.reading.recognition import Recognised
 
 MIN_INTERACTIONS = 1000
@@ -25,7 +25,7 @@ N_FIRST, N_SHOWN = 20, 5
 _NOT_OPTIONAL = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "IMPRESSION", "RECOMMENDATION_ID"})
 
 
-class Dropped(msgspec.Struct, frozen=True):
+class DroppedRows(msgspec.Struct, frozen=True):
     """Rows that were left out for one reason, and where the first of them are."""
 
     reason: str
@@ -33,7 +33,7 @@ class Dropped(msgspec.Struct, frozen=True):
     first: list[str]
 
 
-class ColumnFate(msgspec.Struct, frozen=True):
+class ColumnOutcome(msgspec.Struct, frozen=True):
     """What became of a column; `field` is None for one that was left out."""
 
     column: str
@@ -78,14 +78,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: str
-    dataset: Kind
+    dataset: DatasetKind
     recognised: list[str]
     format: str
     files: int
     rows: int
     filtered: int
-    dropped: list[Dropped]
-    columns: list[ColumnFate]
+    dropped: list[DroppedRows]
+    columns: list[ColumnOutcome]
     constants: dict[str, str]
     times: dict[str, int]
     kept: Totals
@@ -94,7 +94,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     written: list[str] = []
 
 
-def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) -> Report:
+def build_report(
+    engine: DuckDBEngine, found: Recognised, choice: ColumnMapping, *, is_strict: bool
+) -> Report:
     """The report on what is in the engine's table `judged`; nothing is written yet.
 
     Also leaves the table `owners`: each user of the kept rows under `id`, with the number of rows.
@@ -104,7 +106,7 @@ def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) 
     kept = _totals(engine, choice)
     broken = _broken(kept, choice) if found.kind == "interactions" else []
     dropped = [
-        Dropped(reason, n, [found.where(place) for place in first])
+        DroppedRows(reason, n, [found.where(place) for place in first])
         for reason, (n, first) in verdicts.items()
     ]
     times = engine.run(
@@ -120,7 +122,7 @@ def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) 
         rows=kept.rows + filtered + sum(each.rows for each in dropped),
         filtered=filtered,
         dropped=dropped,
-        columns=[ColumnFate(*use) for use in choice.uses],
+        columns=[ColumnOutcome(*use) for use in choice.uses],
         constants={name: text for name, text in choice.fields.items() if isinstance(text, str)},
         times=dict(times),
         kept=kept,
@@ -129,7 +131,7 @@ def find(engine: Engine, found: Recognised, choice: Choice, *, is_strict: bool) 
     )
 
 
-def _totals(engine: Engine, choice: Choice) -> Totals:
+def _totals(engine: DuckDBEngine, choice: ColumnMapping) -> Totals:
     def field(name: str) -> str:
         return f"f{list(choice.fields).index(name)}" if name in choice.fields else "NULL"
 
@@ -150,7 +152,7 @@ def _totals(engine: Engine, choice: Choice) -> Totals:
     return Totals(rows, users, returning, *others)
 
 
-def _broken(kept: Totals, choice: Choice) -> list[str]:
+def _broken(kept: Totals, choice: ColumnMapping) -> list[str]:
     """The rules that a dataset of interactions breaks as a whole."""
     found = []
     if kept.rows < MIN_INTERACTIONS:

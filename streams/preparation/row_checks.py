@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import duckdb
 
 from models.errors import CannotPrepare
-from streams.preparation.duckdb_engine import Engine, identifier, literal
-from streams.preparation.where_clause import Condition
-from streams.reading.column_mapping import Choice
+from streams.preparation.duckdb_engine import DuckDBEngine, identifier, literal
+from streams.preparation.where_clause import WhereClause
+from streams.reading.column_mapping import ColumnMapping
 from streams.reading.fields import IDS
 
 FILTERED = "left out by --where"
@@ -29,8 +29,11 @@ _MACROS = (
 )
 
 
-def judge(
-    engine: Engine, columns: tuple[str, ...], choice: Choice, condition: Condition | None
+def validate_rows(
+    engine: DuckDBEngine,
+    columns: tuple[str, ...],
+    choice: ColumnMapping,
+    condition: WhereClause | None,
 ) -> None:
     """Judge every staged row.
 
@@ -74,7 +77,7 @@ def judge(
     )
 
 
-def supersede(engine: Engine) -> None:
+def supersede(engine: DuckDBEngine) -> None:
     """Of good rows with the same id, keep the last: an import would, too."""
     engine.run(
         "CREATE TABLE latest AS SELECT f0, max(nth) AS nth FROM judged WHERE verdict IS NULL"
@@ -88,7 +91,7 @@ def supersede(engine: Engine) -> None:
     )
 
 
-def _numeric(engine: Engine, columns: list[int]) -> set[int]:
+def _numeric(engine: DuckDBEngine, columns: list[int]) -> set[int]:
     """Those of the columns most of whose values are numbers."""
     if not columns:
         return set()
@@ -97,7 +100,7 @@ def _numeric(engine: Engine, columns: list[int]) -> set[int]:
     return {n for n, is_numeric in zip(columns, found, strict=True) if is_numeric}
 
 
-def reasons(engine: Engine, n_first: int) -> Mapping[str, tuple[int, list[int]]]:
+def reasons(engine: DuckDBEngine, n_first: int) -> Mapping[str, tuple[int, list[int]]]:
     """How many rows have each verdict, and the places of the first, the most frequent first."""
     found = engine.run(
         f"""

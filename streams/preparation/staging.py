@@ -16,9 +16,9 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.object_store import Objects
-from streams.preparation.duckdb_engine import Engine, Progress
-from streams.preparation.where_clause import Condition
-from streams.reading.column_mapping import DATASETS, Choice
+from streams.preparation.duckdb_engine import DuckDBEngine, ReportProgress
+from streams.preparation.where_clause import WhereClause
+from streams.reading.column_mapping import DATASETS, ColumnMapping
 from streams.reading.fields import TIMES, VALUES, Checker, present, reason_of
 from streams.reading.files import SAMPLE_ROWS
 from streams.reading.reader import rows
@@ -50,14 +50,14 @@ def with_all_columns(
 
 
 def stage(
-    engine: Engine,
+    engine: DuckDBEngine,
     objects: Objects,
     found: Recognised,
-    choice: Choice,
-    condition: Condition | None,
+    choice: ColumnMapping,
+    condition: WhereClause | None,
     *,
     latest_s: float,
-    progress: Progress,
+    progress: ReportProgress,
 ) -> None:
     """Read the source, check its rows, and make them the table `staged`.
 
@@ -86,7 +86,7 @@ def _write(
     file: Path,
     objects: Objects,
     found: Recognised,
-    choice: Choice,
+    choice: ColumnMapping,
     used: Sequence[int],
     *,
     latest_s: float,
@@ -128,7 +128,7 @@ def _plain(text: str | None) -> str:
     return text.replace(_NULL, " ").encode(errors="replace").decode()
 
 
-def _load(engine: Engine, file: Path, choice: Choice, used: Sequence[int]) -> None:
+def _load(engine: DuckDBEngine, file: Path, choice: ColumnMapping, used: Sequence[int]) -> None:
     kinds = {"nth": "BIGINT", "place": "BIGINT", "verdict": "VARCHAR", "kind": "VARCHAR"}
     for n, name in enumerate(choice.fields):
         is_number = name in VALUES

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from models.errors import CannotPrepare
-from streams.preparation.duckdb_engine import Engine
+from streams.preparation.duckdb_engine import DuckDBEngine
 
 MAX_CHARS = 4000
 
@@ -36,14 +36,14 @@ _FUNCTIONS = frozenset(
 )
 
 
-class Condition(NamedTuple):
+class WhereClause(NamedTuple):
     """A condition that was let through, and the numbers of the columns that it reads."""
 
     text: str
     columns: tuple[int, ...]
 
 
-def parse(engine: Engine, text: str, columns: Sequence[str]) -> Condition:
+def parse(engine: DuckDBEngine, text: str, columns: Sequence[str]) -> WhereClause:
     """The condition in a text.
 
     Raises
@@ -75,10 +75,10 @@ def parse(engine: Engine, text: str, columns: Sequence[str]) -> Condition:
                     " single quotes"
                 )
             used[numbers[name.lower()]] = None
-    return Condition(text, tuple(used))
+    return WhereClause(text, tuple(used))
 
 
-def _parsed(engine: Engine, statement: str) -> Any:  # noqa: ANN401  a syntax tree
+def _parsed(engine: DuckDBEngine, statement: str) -> Any:  # noqa: ANN401  a syntax tree
     """The one selected expression of a statement as a tree without positions, or `None`."""
     try:
         [(tree,)] = engine.run("SELECT json_serialize_sql(?)", [statement])

@@ -18,11 +18,16 @@ import msgspec
 from models.errors import CannotProvision, Unavailable
 from models.settings import Settings
 from streams.object_store import Objects
-from streams.provisioning.aws_account import Account, code_of, explained
-from streams.provisioning.bucket_and_role import storage_pieces
+from streams.provisioning.aws_account import AwsAccount, code_of, explained
+from streams.provisioning.bucket_and_role import storage_resources
 from streams.provisioning.declaration import Declaration
-from streams.provisioning.personalize_resources import service_pieces, tracking_id
-from streams.provisioning.resource import Found, Kept, Piece, World
+from streams.provisioning.personalize_resources import service_resources, tracking_id
+from streams.provisioning.resource import (
+    FoundResource,
+    ManagedResource,
+    ProvisioningContext,
+    Retained,
+)
 
 T = TypeVar("T")
 
@@ -36,7 +41,7 @@ _PASSING = frozenset({"LimitExceeded", "ResourceInUse"})
 
 
 @dataclass(frozen=True)
-class Pace:
+class WaitOptions:
     """How long to wait, by which clock, and who hears of it.
 
     Attributes
@@ -69,18 +74,18 @@ class Planned(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def world_of(declaration: Declaration, settings: Settings) -> World:
+def context_of(declaration: Declaration, settings: Settings) -> ProvisioningContext:
     """The account that the standard AWS environment leads to."""
-    return World(Account(), Objects(settings.buckets_dir), declaration)
+    return ProvisioningContext(AwsAccount(), Objects(settings.buckets_dir), declaration)
 
 
-def pieces_of(world: World, settings: Settings) -> list[Piece]:
+def resources_of(world: ProvisioningContext, settings: Settings) -> list[ManagedResource]:
     """All pieces of the file, each after those it needs."""
-    storage = storage_pieces(world.declaration, settings.buckets_dir)
-    return storage + service_pieces(world.declaration)
+    storage = storage_resources(world.declaration, settings.buckets_dir)
+    return storage + service_resources(world.declaration)
 
 
-def plan(world: World, pieces: list[Piece]) -> list[Planned]:
+def plan(world: ProvisioningContext, pieces: list[ManagedResource]) -> list[Planned]:
     """What is there and what will be done; changes nothing.
 
     Raises
@@ -93,7 +98,9 @@ def plan(world: World, pieces: list[Piece]) -> list[Planned]:
     return [_planned(piece, found(world, piece)) for piece in pieces]
 
 
-def run(world: World, pieces: list[Piece], pace: Pace) -> dict[str, str]:
+def run(
+    world: ProvisioningContext, pieces: list[ManagedResource], pace: WaitOptions
+) -> dict[str, str]:
     """Make what is missing, and wait until all is ready; gives ARNs by key.
 
     May be interrupted at any point, and run again.
@@ -117,7 +124,9 @@ def run(world: World, pieces: list[Piece], pace: Pace) -> dict[str, str]:
     return arns(world)
 
 
-def destroy(world: World, pieces: list[Piece], pace: Pace) -> dict[str, str]:
+def destroy(
+    world: ProvisioningContext, pieces: list[ManagedResource], pace: WaitOptions
+) -> dict[str, str]:
     """Remove everything that the file names, what hangs on others first.
 
     Gives what was kept, by key, and why. May be interrupted, and run again.
@@ -134,13 +143,13 @@ def destroy(world: World, pieces: list[Piece], pace: Pace) -> dict[str, str]:
             continue
         try:
             remove(world, piece, there, pace)
-        except Kept as reason:
+        except Retained as reason:
             kept[piece.key] = str(reason)
             pace.say(piece.label, f"kept: {reason}")
     return kept
 
 
-def arns(world: World) -> dict[str, str]:
+def arns(world: ProvisioningContext) -> dict[str, str]:
     """ARNs by key of all that was found, and the tracking id."""
     known = {key: one.arn for key, one in world.found.items()}
     with explained("tracker"):
@@ -148,7 +157,7 @@ def arns(world: World) -> dict[str, str]:
     return known if tracking is None else known | {"trackingId": tracking}
 
 
-def found(world: World, piece: Piece) -> Found | None:
+def found(world: ProvisioningContext, piece: ManagedResource) -> FoundResource | None:
     """The piece as it is now, which others of the world may ask for."""
     with explained(piece.key):
         there = piece.find(world)
@@ -159,7 +168,12 @@ def found(world: World, piece: Piece) -> Found | None:
     return there
 
 
-def make(world: World, piece: Piece, there: Found | None, pace: Pace) -> None:
+def make(
+    world: ProvisioningContext,
+    piece: ManagedResource,
+    there: FoundResource | None,
+    pace: WaitOptions,
+) -> None:
     """Make a piece, or bring it up to date; raises as `run` does."""
 
     def made() -> None:
@@ -173,7 +187,9 @@ def make(world: World, piece: Piece, there: Found | None, pace: Pace) -> None:
     persist(made, piece.key, piece.label, pace)
 
 
-def remove(world: World, piece: Piece, there: Found, pace: Pace) -> None:
+def remove(
+    world: ProvisioningContext, piece: ManagedResource, there: FoundResource, pace: WaitOptions
+) -> None:
     """Remove a piece, and wait until it is gone."""
     if piece.remove is None:
         return
@@ -196,12 +212,16 @@ def remove(world: World, piece: Piece, there: Found, pace: Pace) -> None:
             raise CannotProvision(f"{piece.key}: {status.status}: {status.reason}")
 
 
-def await_ready(world: World, piece: Piece, pace: Pace) -> Found:
+def await_ready(
+    world: ProvisioningContext, piece: ManagedResource, pace: WaitOptions
+) -> FoundResource:
     """Wait until a piece is ready; raises as `run` does."""
     return until_ready(lambda: found(world, piece), piece.key, piece.label, pace)
 
 
-def until_ready(find: Callable[[], Found | None], key: str, label: str, pace: Pace) -> Found:
+def until_ready(
+    find: Callable[[], FoundResource | None], key: str, label: str, pace: WaitOptions
+) -> FoundResource:
     """Wait until what `find` gives is ready; raises as `run` does."""
     for there in _watched(find, key, label, pace):
         if there is None or there.is_stale:
@@ -213,7 +233,7 @@ def until_ready(find: Callable[[], Found | None], key: str, label: str, pace: Pa
     raise AssertionError("watching ends by an error")
 
 
-def persist(call: Callable[[], T], key: str, label: str, pace: Pace) -> T:
+def persist(call: Callable[[], T], key: str, label: str, pace: WaitOptions) -> T:
     """What a call gives, made again while something is in use or a limit is reached.
 
     Raises
@@ -258,7 +278,7 @@ def as_lines(known: Mapping[str, str]) -> str:
     return "\n".join(f"{key:<34} {arn}" for key, arn in known.items())
 
 
-def _planned(piece: Piece, there: Found | None) -> Planned:
+def _planned(piece: ManagedResource, there: FoundResource | None) -> Planned:
     if there is None:
         return Planned(piece.key, piece.label, "make")
     action = "again" if there.is_failed else "update" if there.is_stale else "wait"
@@ -269,8 +289,8 @@ def _planned(piece: Piece, there: Found | None) -> Planned:
 
 
 def _watched(
-    find: Callable[[], Found | None], key: str, label: str, pace: Pace
-) -> Iterator[Found | None]:
+    find: Callable[[], FoundResource | None], key: str, label: str, pace: WaitOptions
+) -> Iterator[FoundResource | None]:
     """What `find` gives, again and again, less and less often.
 
     Raises

@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from models.errors import CannotProvision, Unavailable
-from streams.aws_personalize import DEFAULT_REGION, Answer, answer_of, describe
+from streams.aws_personalize import DEFAULT_REGION, PutEventsAnswer, answer_of, describe
 
 if TYPE_CHECKING:
     from mypy_boto3_personalize import PersonalizeClient
@@ -29,7 +29,7 @@ MAX_LISTED = 10_000
 """Resources of one kind that are looked through for a name, at most."""
 
 
-class Account:
+class AwsAccount:
     """Clients, each made when first used; throttled and failed calls are repeated by boto3."""
 
     def __init__(self) -> None:
@@ -110,7 +110,9 @@ def explained(key: str) -> Iterator[None]:
         yield
     except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
         text = f"{key}: {describe(error)}"
-        if answer_of(error) in {Answer.FAILED, Answer.THROTTLED} and code_of_any(error) not in {
+        if answer_of(error) in {PutEventsAnswer.FAILED, PutEventsAnswer.THROTTLED} and code_of_any(
+            error
+        ) not in {
             "ResourceNotFound",
             "ResourceInUse",
             "ResourceAlreadyExists",

@@ -21,12 +21,17 @@ from croniter import croniter
 
 from models.errors import CannotProvision, RecommenderError, Unavailable
 from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import Client, Run
-from streams.provisioning.apply import Pace, await_ready, found, make, persist, until_ready
+from models.personalize.pipeline_runs import Run, RunsClient
+from streams.provisioning.apply import WaitOptions, await_ready, found, make, persist, until_ready
 from streams.provisioning.bucket_and_role import upload_batch_input
-from streams.provisioning.declaration import Batch
+from streams.provisioning.declaration import DeclaredBatch
 from streams.provisioning.personalize_resources import start_import, start_version
-from streams.provisioning.resource import Found, Piece, World, as_found
+from streams.provisioning.resource import (
+    FoundResource,
+    ManagedResource,
+    ProvisioningContext,
+    as_found,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ for _outcome in ("succeeded", "failed", "interrupted", "skipped"):
 
 
 @dataclass
-class Progress:
+class PipelineProgress:
     """How far a run is: the step begun last, and what was made, by step."""
 
     step: str = ""
@@ -64,10 +69,10 @@ class _Stopped(Exception):
 
 
 async def run_once(
-    world: World,
-    pieces: list[Piece],
-    client: Client,
-    pace: Pace,
+    world: ProvisioningContext,
+    pieces: list[ManagedResource],
+    client: RunsClient,
+    pace: WaitOptions,
     *,
     run_id: str,
     clock: Callable[[], float] = time.time,
@@ -91,10 +96,10 @@ async def run_once(
     group, batch = world.declaration.group, world.declaration.batch
     if batch is None:
         raise CannotProvision("batch: missing")
-    if not await pipeline_runs.begin(client, group, run_id, lease_s=LEASE_S):
+    if not await pipeline_runs.acquire(client, group, run_id, lease_s=LEASE_S):
         RUNS.labels("skipped").inc()
         return None
-    began_s, progress, stopping = clock(), Progress(), threading.Event()
+    began_s, progress, stopping = clock(), PipelineProgress(), threading.Event()
     outcome: Literal["succeeded", "failed", "interrupted"] = "interrupted"
     reason = "stopped"
     work = asyncio.create_task(
@@ -122,11 +127,11 @@ async def run_once(
         SECONDS.observe(run.ended_s - began_s)
         if outcome == "succeeded":
             LAST_SUCCESS.set(run.ended_s)
-        await pipeline_runs.end(client, group, run)
+        await pipeline_runs.release(client, group, run)
     return run
 
 
-async def recall(client: Client, group: str) -> None:
+async def recall(client: RunsClient, group: str) -> None:
     """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
     past = await pipeline_runs.history(client, group)
     ends = [run.ended_s for run in past if run.outcome == "succeeded"]
@@ -180,20 +185,20 @@ def run_id_of(now_s: float) -> str:
     return f"{dt.datetime.fromtimestamp(now_s, dt.UTC):%Y%m%dT%H%M%S}"
 
 
-async def _held(work: asyncio.Task[None], client: Client, group: str, run_id: str) -> None:
+async def _held(work: asyncio.Task[None], client: RunsClient, group: str, run_id: str) -> None:
     """Wait for the work, and hold the lease meanwhile."""
     while True:
         done, _ = await asyncio.wait({work}, timeout=RENEW_EVERY_S)
         if done:
             return work.result()
         try:
-            await pipeline_runs.renew(client, group, run_id, lease_s=LEASE_S)
+            await pipeline_runs.extend(client, group, run_id, lease_s=LEASE_S)
         except Unavailable as error:
             # The lease may outlive the trouble; if not, the next renewal says so.
             LOG.warning("the lease of run %s was not renewed: %s", run_id, error)
 
 
-def _stoppable(pace: Pace, stopping: threading.Event) -> Pace:
+def _stoppable(pace: WaitOptions, stopping: threading.Event) -> WaitOptions:
     """The same pace, whose pauses end soon after the run is to."""
 
     def pause(wait_s: float) -> None:
@@ -207,7 +212,12 @@ def _stoppable(pace: Pace, stopping: threading.Event) -> Pace:
 
 
 def _infer(
-    world: World, pieces: list[Piece], batch: Batch, pace: Pace, run_id: str, progress: Progress
+    world: ProvisioningContext,
+    pieces: list[ManagedResource],
+    batch: DeclaredBatch,
+    pace: WaitOptions,
+    run_id: str,
+    progress: PipelineProgress,
 ) -> None:
     """The pipeline, step by step."""
     progress.step = "look"
@@ -229,7 +239,13 @@ def _infer(
     progress.arns["inference"] = _recommend(world, batch, version, pace, run_id)
 
 
-def _import(world: World, pieces: list[Piece], kind: str, pace: Pace, run_id: str) -> str:
+def _import(
+    world: ProvisioningContext,
+    pieces: list[ManagedResource],
+    kind: str,
+    pace: WaitOptions,
+    run_id: str,
+) -> str:
     """Bring a dataset's newest rows in; gives the ARN of the job that did."""
     key = f"datasets.{kind}"
     source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
@@ -246,27 +262,29 @@ def _import(world: World, pieces: list[Piece], kind: str, pace: Pace, run_id: st
     personalize = world.account.personalize
     arn = persist(lambda: start_import(world, kind, name), key, f"import of {kind}", pace)
 
-    def look() -> Found:
+    def look() -> FoundResource:
         answer: Any = personalize.describe_dataset_import_job(datasetImportJobArn=arn)
         return as_found(answer["datasetImportJob"], "datasetImportJobArn")
 
     return until_ready(look, f"{key}.source", f"import of {kind}", pace).arn
 
 
-def _train(world: World, solution: str, pace: Pace) -> str:
+def _train(world: ProvisioningContext, solution: str, pace: WaitOptions) -> str:
     """Train a version of a solution; gives its ARN."""
     key, label = f"solutions.{solution}", f"version of {solution}"
     arn = persist(lambda: start_version(world, solution), key, label, pace)
     personalize = world.account.personalize
 
-    def look() -> Found:
+    def look() -> FoundResource:
         answer: Any = personalize.describe_solution_version(solutionVersionArn=arn)
         return as_found(answer["solutionVersion"], "solutionVersionArn")
 
     return until_ready(look, key, label, pace).arn
 
 
-def _recommend(world: World, batch: Batch, version: str, pace: Pace, run_id: str) -> str:
+def _recommend(
+    world: ProvisioningContext, batch: DeclaredBatch, version: str, pace: WaitOptions, run_id: str
+) -> str:
     """Infer for the whole input; gives the ARN of the job."""
     personalize, request = world.account.personalize, _job(world, batch, version, run_id)
     key, label = "batch", f"inference {request['jobName']}"
@@ -275,14 +293,16 @@ def _recommend(world: World, batch: Batch, version: str, pace: Pace, run_id: str
         key, label, pace,
     )  # fmt: skip
 
-    def look() -> Found:
+    def look() -> FoundResource:
         answer: Any = personalize.describe_batch_inference_job(batchInferenceJobArn=arn)
         return as_found(answer["batchInferenceJob"], "batchInferenceJobArn")
 
     return until_ready(look, key, label, pace).arn
 
 
-def _job(world: World, batch: Batch, version: str, run_id: str) -> dict[str, Any]:
+def _job(
+    world: ProvisioningContext, batch: DeclaredBatch, version: str, run_id: str
+) -> dict[str, Any]:
     source = upload_batch_input(world, batch.input)
     return {
         "jobName": f"{world.declaration.group[:40]}-{run_id}",

@@ -21,7 +21,13 @@ from streams.provisioning.iam_policies import (
     role_policy,
     trust_policy,
 )
-from streams.provisioning.resource import Found, Kept, Piece, World, digest
+from streams.provisioning.resource import (
+    FoundResource,
+    ManagedResource,
+    ProvisioningContext,
+    Retained,
+    digest,
+)
 
 POLICY = "personalize"
 """Name of the role's inline policy."""
@@ -29,7 +35,7 @@ POLICY = "personalize"
 _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchBucketPolicy", "NoSuchEntity", "NotFound"})
 
 
-def storage_pieces(declaration: Declaration, buckets_dir: str) -> list[Piece]:
+def storage_resources(declaration: Declaration, buckets_dir: str) -> list[ManagedResource]:
     """Bucket, its policy, uploads and the role; a folder that stands for S3 needs no policy."""
     pieces = []
     if declaration.bucket is not None:
@@ -37,19 +43,23 @@ def storage_pieces(declaration: Declaration, buckets_dir: str) -> list[Piece]:
         if buckets_dir:
             pieces.append(_folder(Path(buckets_dir) / name))
         else:
-            make_bucket = Piece("bucket", f"bucket {name}", _bucket, _make_bucket, _remove_bucket)
-            policy = Piece("bucket.policy", "its policy", _policy, _make_policy, _remove_policy)
+            make_bucket = ManagedResource(
+                "bucket", f"bucket {name}", _bucket, _make_bucket, _remove_bucket
+            )
+            policy = ManagedResource(
+                "bucket.policy", "its policy", _policy, _make_policy, _remove_policy
+            )
             pieces += [make_bucket, policy]
         pieces += [_upload(kind, dataset.source, DATASETS, f"datasets.{kind}.source")
                    for kind, dataset in declaration.datasets.items()
                    if dataset.source and not dataset.source.startswith("s3://")]  # fmt: skip
     role = declaration.role
     if role is not None and role.name is not None and not buckets_dir:
-        pieces.append(Piece("role", f"role {role.name}", _role, _make_role, _remove_role))
+        pieces.append(ManagedResource("role", f"role {role.name}", _role, _make_role, _remove_role))
     return pieces
 
 
-def upload_batch_input(world: World, source: str) -> str:
+def upload_batch_input(world: ProvisioningContext, source: str) -> str:
     """The URL of a batch's input, uploaded unless it is there."""
     if source.startswith("s3://"):
         return source
@@ -59,13 +69,13 @@ def upload_batch_input(world: World, source: str) -> str:
     return world.uploads["batch.input"]
 
 
-def source_url(world: World, kind: str) -> str:
+def source_url(world: ProvisioningContext, kind: str) -> str:
     """Where the rows of a dataset lie, or will once uploaded."""
     source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
     return source if source.startswith("s3://") else world.uploads[f"datasets.{kind}.source"]
 
 
-def source_digest(world: World, kind: str) -> str:
+def source_digest(world: ProvisioningContext, kind: str) -> str:
     """Tells versions of a dataset's rows apart: by content, or by size where they lie in S3."""
     url = source_url(world, kind)
     if url == world.uploads.get(f"datasets.{kind}.source"):
@@ -74,10 +84,10 @@ def source_digest(world: World, kind: str) -> str:
     return digest(world.declaration.group, *sizes)
 
 
-def _upload(kind: str, source: str, folder: str, key: str) -> Piece:
+def _upload(kind: str, source: str, folder: str, key: str) -> ManagedResource:
     """A file in the bucket, under a name that tells its content."""
 
-    def url(world: World) -> str:
+    def url(world: ProvisioningContext) -> str:
         if key not in world.uploads:
             bucket = world.declaration.bucket
             if bucket is None:
@@ -91,59 +101,59 @@ def _upload(kind: str, source: str, folder: str, key: str) -> Piece:
             world.uploads[key] = f"s3://{bucket.name}/{folder}{name}"
         return world.uploads[key]
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         at = url(world)
         try:
             world.objects.size(at)
         except ObjectNotFound:
             return None
-        return Found(at)
+        return FoundResource(at)
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         world.objects.upload(Path(source), url(world))
 
-    return Piece(key, f"upload of {Path(source).name}", find, make, _remove_upload)
+    return ManagedResource(key, f"upload of {Path(source).name}", find, make, _remove_upload)
 
 
-def _folder(path: Path) -> Piece:
+def _folder(path: Path) -> ManagedResource:
     """A folder that stands for a bucket."""
 
-    def remove(_: World, __: Found) -> None:
+    def remove(_: ProvisioningContext, __: FoundResource) -> None:
         if any(below.is_file() for below in path.rglob("*")):
-            raise Kept("it holds files that were not uploaded from this file")
+            raise Retained("it holds files that were not uploaded from this file")
         shutil.rmtree(path)
 
-    return Piece(
+    return ManagedResource(
         "bucket",
         f"folder {path}",
-        lambda _: Found(str(path)) if path.is_dir() else None,
+        lambda _: FoundResource(str(path)) if path.is_dir() else None,
         lambda _, __: path.mkdir(parents=True),
         remove,
     )
 
 
-def _remove_upload(world: World, found: Found) -> None:
+def _remove_upload(world: ProvisioningContext, found: FoundResource) -> None:
     world.objects.remove(found.arn)
 
 
-def _name(world: World) -> str:
+def _name(world: ProvisioningContext) -> str:
     bucket = world.declaration.bucket
     if bucket is None:
         raise CannotProvision("bucket: missing")
     return bucket.name
 
 
-def _bucket(world: World) -> Found | None:
+def _bucket(world: ProvisioningContext) -> FoundResource | None:
     try:
         world.account.s3.head_bucket(Bucket=_name(world))
     except boto.ClientError as error:
         if code_of(error) in _ABSENT:
             return None
         raise
-    return Found(f"arn:aws:s3:::{_name(world)}")
+    return FoundResource(f"arn:aws:s3:::{_name(world)}")
 
 
-def _make_bucket(world: World, _: Found | None) -> None:
+def _make_bucket(world: ProvisioningContext, _: FoundResource | None) -> None:
     region = world.account.region
     # The first region is the one that may not be named.
     place: Any = (
@@ -162,16 +172,16 @@ def _make_bucket(world: World, _: Found | None) -> None:
     )
 
 
-def _remove_bucket(world: World, _: Found) -> None:
+def _remove_bucket(world: ProvisioningContext, _: FoundResource) -> None:
     try:
         world.account.s3.delete_bucket(Bucket=_name(world))
     except boto.ClientError as error:
         if code_of(error) == "BucketNotEmpty":
-            raise Kept("it holds objects that were not uploaded from this file") from error
+            raise Retained("it holds objects that were not uploaded from this file") from error
         raise
 
 
-def _statements(world: World) -> list[dict[str, Any]]:
+def _statements(world: ProvisioningContext) -> list[dict[str, Any]]:
     """The bucket's present policy."""
     try:
         answer = world.account.s3.get_bucket_policy(Bucket=_name(world))
@@ -187,23 +197,23 @@ def _is_ours(statement: dict[str, Any]) -> bool:
     return str(statement.get("Sid", "")).startswith(SID)
 
 
-def _policy(world: World) -> Found | None:
+def _policy(world: ProvisioningContext) -> FoundResource | None:
     ours = [statement for statement in _statements(world) if _is_ours(statement)]
     if not ours:
         return None
     is_same = ours == bucket_policy(world.declaration)["Statement"]
-    return Found(f"arn:aws:s3:::{_name(world)}", "ACTIVE" if is_same else "STALE")
+    return FoundResource(f"arn:aws:s3:::{_name(world)}", "ACTIVE" if is_same else "STALE")
 
 
-def _make_policy(world: World, _: Found | None) -> None:
+def _make_policy(world: ProvisioningContext, _: FoundResource | None) -> None:
     _put(world, bucket_policy(world.declaration)["Statement"])
 
 
-def _remove_policy(world: World, _: Found) -> None:
+def _remove_policy(world: ProvisioningContext, _: FoundResource) -> None:
     _put(world, [])
 
 
-def _put(world: World, ours: list[dict[str, Any]]) -> None:
+def _put(world: ProvisioningContext, ours: list[dict[str, Any]]) -> None:
     """Replace this project's statements; those of others stay."""
     statements = [each for each in _statements(world) if not _is_ours(each)] + ours
     if statements:
@@ -213,14 +223,14 @@ def _put(world: World, ours: list[dict[str, Any]]) -> None:
         world.account.s3.delete_bucket_policy(Bucket=_name(world))
 
 
-def _role_name(world: World) -> str:
+def _role_name(world: ProvisioningContext) -> str:
     role = world.declaration.role
     if role is None or role.name is None:
         raise CannotProvision("role.name: missing")
     return role.name
 
 
-def _role(world: World) -> Found | None:
+def _role(world: ProvisioningContext) -> FoundResource | None:
     iam, name = world.account.iam, _role_name(world)
     try:
         role = iam.get_role(RoleName=name)["Role"]
@@ -236,10 +246,10 @@ def _role(world: World) -> Found | None:
         there = None
     asked = (trust_policy(world.declaration), role_policy(world.declaration))
     is_same = (role["AssumeRolePolicyDocument"], there) == asked
-    return Found(role["Arn"], "ACTIVE" if is_same else "STALE")
+    return FoundResource(role["Arn"], "ACTIVE" if is_same else "STALE")
 
 
-def _make_role(world: World, found: Found | None) -> None:
+def _make_role(world: ProvisioningContext, found: FoundResource | None) -> None:
     iam, name = world.account.iam, _role_name(world)
     trust = json.dumps(trust_policy(world.declaration))
     if found is None:
@@ -250,7 +260,7 @@ def _make_role(world: World, found: Found | None) -> None:
     iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=permissions)
 
 
-def _remove_role(world: World, _: Found) -> None:
+def _remove_role(world: ProvisioningContext, _: FoundResource) -> None:
     iam, name = world.account.iam, _role_name(world)
     try:
         iam.delete_role_policy(RoleName=name, PolicyName=POLICY)

@@ -18,19 +18,19 @@ MAX_NAMED = 100
 
 AUTOMATIC = "automatic"
 
-Kind: TypeAlias = Literal["interactions", "items", "users"]
+DeclaredKind: TypeAlias = Literal["interactions", "items", "users"]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$")]
 BucketName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 Path_: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
-class Bucket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredBucket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where data is put for Amazon Personalize, and where its results go."""
 
     name: BucketName
 
 
-class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What Amazon Personalize acts as: a role that is there (`arn`), or one to make (`name`)."""
 
     arn: Annotated[str, Meta(pattern=r"^arn:[a-z0-9-]+:iam::[0-9]{12}:role/.{1,512}$")] | None = (
@@ -39,40 +39,40 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r"^[\w+=,.@-]{1,64}$")] | None = None
 
 
-class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredDataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One dataset: a file with its Avro schema, and its rows (a CSV file, or in S3) if any."""
 
     schema: Path_
     source: Path_ | None = None
 
 
-class Tracker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredTracker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The event tracker of the group."""
 
     name: Name
 
 
-class Solution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredSolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to train: a recipe's name, or `automatic` for the choice by what is measured."""
 
     recipe: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,128}$")]
     event_type: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
-class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredCampaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A solution that is served."""
 
     solution: Name
     min_tps: Annotated[int, Meta(ge=1, le=500)] = 1
 
 
-class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which items may be recommended."""
 
     expression: Annotated[str, Meta(min_length=1, max_length=2500)]
 
 
-class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `recommender batch` infers: for whom, with what, and the folder in S3 for results."""
 
     solution: Name
@@ -92,15 +92,15 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     group: Name
-    bucket: Bucket | None = None
-    role: Role | None = None
+    bucket: DeclaredBucket | None = None
+    role: DeclaredRole | None = None
     account: Annotated[str, Meta(pattern=r"^[0-9]{12}$")] | None = None
-    datasets: dict[Kind, Dataset] = {}
-    tracker: Tracker | None = None
-    solutions: Annotated[dict[Name, Solution], Meta(max_length=MAX_NAMED)] = {}
-    campaigns: Annotated[dict[Name, Campaign], Meta(max_length=MAX_NAMED)] = {}
-    filters: Annotated[dict[Name, Filter], Meta(max_length=MAX_NAMED)] = {}
-    batch: Batch | None = None
+    datasets: dict[DeclaredKind, DeclaredDataset] = {}
+    tracker: DeclaredTracker | None = None
+    solutions: Annotated[dict[Name, DeclaredSolution], Meta(max_length=MAX_NAMED)] = {}
+    campaigns: Annotated[dict[Name, DeclaredCampaign], Meta(max_length=MAX_NAMED)] = {}
+    filters: Annotated[dict[Name, DeclaredFilter], Meta(max_length=MAX_NAMED)] = {}
+    batch: DeclaredBatch | None = None
 
     @property
     def owner(self) -> str:
@@ -139,7 +139,7 @@ def read_declaration(path: Path) -> Declaration:
     return _located(found, path.resolve().parent)
 
 
-def schema_text(dataset: Dataset, key: str) -> str:
+def schema_text(dataset: DeclaredDataset, key: str) -> str:
     """The Avro schema of a dataset; raises `CannotProvision` naming the key if unreadable."""
     try:
         with Path(dataset.schema).open("rb") as file:

@@ -12,22 +12,30 @@ from streams.provisioning.aws_account import code_of
 from streams.provisioning.bucket_and_role import source_digest, source_url
 from streams.provisioning.declaration import (
     AUTOMATIC,
-    Campaign,
-    Dataset,
     Declaration,
-    Solution,
+    DeclaredCampaign,
+    DeclaredDataset,
+    DeclaredSolution,
     schema_text,
 )
-from streams.provisioning.resource import Found, Kept, Piece, World, as_found, differs, named
+from streams.provisioning.resource import (
+    FoundResource,
+    ManagedResource,
+    ProvisioningContext,
+    Retained,
+    as_found,
+    differs,
+    named,
+)
 
 MAX_AGAIN = 20
 """Times that a failed import job is made again, each under a name of its own."""
 
 
-def service_pieces(declaration: Declaration) -> list[Piece]:
+def service_resources(declaration: Declaration) -> list[ManagedResource]:
     """All that the file asks for of Amazon Personalize."""
     name = declaration.group
-    group = Piece(
+    group = ManagedResource(
         "group", f"dataset group {name}", _group, _make_group, _remove_group, is_replaced=True
     )
     pieces = [group]
@@ -36,7 +44,9 @@ def service_pieces(declaration: Declaration) -> list[Piece]:
     if declaration.tracker is not None:
         label = f"event tracker {declaration.tracker.name}"
         pieces.append(
-            Piece("tracker", label, _tracker, _make_tracker, _remove_tracker, is_replaced=True)
+            ManagedResource(
+                "tracker", label, _tracker, _make_tracker, _remove_tracker, is_replaced=True
+            )
         )
     for name, solution in declaration.solutions.items():
         pieces += _solution_pieces(name, solution)
@@ -54,52 +64,52 @@ def recipe_arn(recipe: str) -> str:
     return f"arn:aws:personalize:::recipe/{recipe}"
 
 
-def _group(world: World) -> Found | None:
+def _group(world: ProvisioningContext) -> FoundResource | None:
     groups = world.account.listed("list_dataset_groups", "datasetGroups")
     return named(groups, "datasetGroupArn", world.declaration.group)
 
 
-def _make_group(world: World, _: Found | None) -> None:
+def _make_group(world: ProvisioningContext, _: FoundResource | None) -> None:
     world.account.personalize.create_dataset_group(name=world.declaration.group)
 
 
-def _remove_group(world: World, found: Found) -> None:
+def _remove_group(world: ProvisioningContext, found: FoundResource) -> None:
     world.account.personalize.delete_dataset_group(datasetGroupArn=found.arn)
 
 
-def _dataset_pieces(declaration: Declaration, kind: str) -> list[Piece]:
+def _dataset_pieces(declaration: Declaration, kind: str) -> list[ManagedResource]:
     key, name = f"datasets.{kind}", f"{declaration.group[:50]}-{kind}"
     dataset = declaration.datasets[kind]  # type: ignore[index]
     pieces = [_schema_piece(dataset, key, name), _dataset_piece(key, name, kind.upper())]
     return pieces + ([_import_piece(key, kind)] if dataset.source is not None else [])
 
 
-def _schema_piece(dataset: Dataset, key: str, name: str) -> Piece:
+def _schema_piece(dataset: DeclaredDataset, key: str, name: str) -> ManagedResource:
     text = functools.cache(lambda: schema_text(dataset, key))
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         found = named(world.account.listed("list_schemas", "schemas"), "schemaArn", name)
         if found is not None:
             answer = world.account.personalize.describe_schema(schemaArn=found.arn)
             differs(key, "schema", answer["schema"]["schema"], text())
         return found
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         world.account.personalize.create_schema(name=name, schema=text())
 
-    def remove(world: World, found: Found) -> None:
+    def remove(world: ProvisioningContext, found: FoundResource) -> None:
         try:
             world.account.personalize.delete_schema(schemaArn=found.arn)
         except boto.ClientError as error:
             if code_of(error) == "ResourceInUse":
-                raise Kept("a dataset of another group has it") from error
+                raise Retained("a dataset of another group has it") from error
             raise
 
-    return Piece(f"{key}.schema", f"schema {name}", find, make, remove)
+    return ManagedResource(f"{key}.schema", f"schema {name}", find, make, remove)
 
 
-def _dataset_piece(key: str, name: str, kind: str) -> Piece:
-    def find(world: World) -> Found | None:
+def _dataset_piece(key: str, name: str, kind: str) -> ManagedResource:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         group = world.arn("group")
         if group is None:
             return None
@@ -110,7 +120,7 @@ def _dataset_piece(key: str, name: str, kind: str) -> Piece:
             differs(key, "schema", answer["dataset"]["schemaArn"], world.arn(f"{key}.schema"))
         return found
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         world.account.personalize.create_dataset(
             name=name,
             datasetType=kind,
@@ -118,17 +128,17 @@ def _dataset_piece(key: str, name: str, kind: str) -> Piece:
             schemaArn=world.needed(f"{key}.schema"),
         )
 
-    def remove(world: World, found: Found) -> None:
+    def remove(world: ProvisioningContext, found: FoundResource) -> None:
         world.account.personalize.delete_dataset(datasetArn=found.arn)
 
-    return Piece(key, f"dataset {name}", find, make, remove, is_replaced=True)
+    return ManagedResource(key, f"dataset {name}", find, make, remove, is_replaced=True)
 
 
-def _import_piece(key: str, kind: str) -> Piece:
-    def job_name(world: World) -> str:
+def _import_piece(key: str, kind: str) -> ManagedResource:
+    def job_name(world: ProvisioningContext) -> str:
         return f"{world.declaration.group[:34]}-{kind}-{source_digest(world, kind)}"
 
-    def jobs(world: World, dataset: str) -> dict[str, Found]:
+    def jobs(world: ProvisioningContext, dataset: str) -> dict[str, FoundResource]:
         """Jobs of these rows by name: the first, and those made after one failed."""
         first = job_name(world)
         listed = world.account.listed(
@@ -140,22 +150,22 @@ def _import_piece(key: str, kind: str) -> Piece:
             if one["jobName"] == first or one["jobName"].startswith(f"{first}-")
         }
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         dataset = world.arn(key)
         found = list(jobs(world, dataset).values()) if dataset else []
         going = [one for one in found if not one.is_failed]
         return max(going or found, key=lambda one: one.created_s, default=None)
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         dataset = world.needed(key)
         taken, first = jobs(world, dataset), job_name(world)
         names = [first, *(f"{first}-{n}" for n in range(2, MAX_AGAIN + 1))]
         start_import(world, kind, next((name for name in names if name not in taken), names[-1]))
 
-    return Piece(f"{key}.import", f"import of {kind}", find, make)
+    return ManagedResource(f"{key}.import", f"import of {kind}", find, make)
 
 
-def start_import(world: World, kind: str, name: str) -> str:
+def start_import(world: ProvisioningContext, kind: str, name: str) -> str:
     """Begin to import a dataset's rows; gives the ARN of the job."""
     return world.account.personalize.create_dataset_import_job(
         jobName=name,
@@ -166,7 +176,7 @@ def start_import(world: World, kind: str, name: str) -> str:
     )["datasetImportJobArn"]
 
 
-def _tracker(world: World) -> Found | None:
+def _tracker(world: ProvisioningContext) -> FoundResource | None:
     group, tracker = world.arn("group"), world.declaration.tracker
     if group is None or tracker is None:
         return None
@@ -177,22 +187,22 @@ def _tracker(world: World) -> Found | None:
     return None
 
 
-def _make_tracker(world: World, _: Found | None) -> None:
+def _make_tracker(world: ProvisioningContext, _: FoundResource | None) -> None:
     if world.declaration.tracker is not None:
         world.account.personalize.create_event_tracker(
             name=world.declaration.tracker.name, datasetGroupArn=world.needed("group")
         )
 
 
-def _remove_tracker(world: World, found: Found) -> None:
+def _remove_tracker(world: ProvisioningContext, found: FoundResource) -> None:
     world.account.personalize.delete_event_tracker(eventTrackerArn=found.arn)
 
 
-def _solution_pieces(name: str, solution: Solution) -> list[Piece]:
+def _solution_pieces(name: str, solution: DeclaredSolution) -> list[ManagedResource]:
     key = f"solutions.{name}"
     recipe = None if solution.recipe == AUTOMATIC else recipe_arn(solution.recipe)
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         group = world.arn("group")
         if group is None:
             return None
@@ -203,7 +213,7 @@ def _solution_pieces(name: str, solution: Solution) -> list[Piece]:
             differs(key, "recipe", there.get("recipeArn"), recipe)
         return found
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         request: dict[str, Any] = {"performAutoML": True} if recipe is None else {}
         if recipe is not None:
             request["recipeArn"] = recipe
@@ -217,19 +227,19 @@ def _solution_pieces(name: str, solution: Solution) -> list[Piece]:
             **request,
         )
 
-    def remove(world: World, found: Found) -> None:
+    def remove(world: ProvisioningContext, found: FoundResource) -> None:
         world.account.personalize.delete_solution(solutionArn=found.arn)
 
-    version = Piece(
+    version = ManagedResource(
         f"{key}.version",
         f"version of {name}",
         functools.partial(find_version, name=name),
         lambda world, _: start_version(world, name),
     )
-    return [Piece(key, f"solution {name}", find, make, remove, is_replaced=True), version]
+    return [ManagedResource(key, f"solution {name}", find, make, remove, is_replaced=True), version]
 
 
-def find_version(world: World, *, name: str) -> Found | None:
+def find_version(world: ProvisioningContext, *, name: str) -> FoundResource | None:
     """The newest version of a solution that has not failed, if it knows the newest imports."""
     solution = world.arn(f"solutions.{name}")
     if solution is None:
@@ -243,14 +253,14 @@ def find_version(world: World, *, name: str) -> Found | None:
     return None if newest is None or newest.created_s < _imported_s(world) else newest
 
 
-def start_version(world: World, name: str) -> str:
+def start_version(world: ProvisioningContext, name: str) -> str:
     """Begin to train a version; gives its ARN."""
     return world.account.personalize.create_solution_version(
         solutionArn=world.needed(f"solutions.{name}")
     )["solutionVersionArn"]
 
 
-def _imported_s(world: World) -> float:
+def _imported_s(world: ProvisioningContext) -> float:
     """When the newest import began; infinite while one is still to be made."""
     times = [0.0]
     for kind, dataset in world.declaration.datasets.items():
@@ -260,10 +270,10 @@ def _imported_s(world: World) -> float:
     return max(times)
 
 
-def _campaign_piece(name: str, campaign: Campaign) -> Piece:
+def _campaign_piece(name: str, campaign: DeclaredCampaign) -> ManagedResource:
     key, version_key = f"campaigns.{name}", f"solutions.{campaign.solution}.version"
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         solution = world.arn(f"solutions.{campaign.solution}")
         if solution is None:
             return None
@@ -275,16 +285,16 @@ def _campaign_piece(name: str, campaign: Campaign) -> Piece:
         update: Any = there.get("latestCampaignUpdate", {})
         wanted = (world.arn(version_key), campaign.min_tps)
         if wanted[0] is None:
-            return Found(found.arn, "STALE")  # its version is to be trained first
+            return FoundResource(found.arn, "STALE")  # its version is to be trained first
         if (there["solutionVersionArn"], there.get("minProvisionedTPS", 1)) == wanted:
             return found
         asked = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))
         if asked == wanted:
             status = update["status"]
-            return Found(found.arn, "STALE" if status == "ACTIVE" else status)
-        return Found(found.arn, "STALE")
+            return FoundResource(found.arn, "STALE" if status == "ACTIVE" else status)
+        return FoundResource(found.arn, "STALE")
 
-    def make(world: World, found: Found | None) -> None:
+    def make(world: ProvisioningContext, found: FoundResource | None) -> None:
         personalize, version = world.account.personalize, world.needed(version_key)
         tps = campaign.min_tps
         if found is None:
@@ -296,16 +306,16 @@ def _campaign_piece(name: str, campaign: Campaign) -> Piece:
                 campaignArn=found.arn, solutionVersionArn=version, minProvisionedTPS=tps
             )
 
-    def remove(world: World, found: Found) -> None:
+    def remove(world: ProvisioningContext, found: FoundResource) -> None:
         world.account.personalize.delete_campaign(campaignArn=found.arn)
 
-    return Piece(key, f"campaign {name}", find, make, remove)
+    return ManagedResource(key, f"campaign {name}", find, make, remove)
 
 
-def _filter_piece(name: str, expression: str) -> Piece:
+def _filter_piece(name: str, expression: str) -> ManagedResource:
     key = f"filters.{name}"
 
-    def find(world: World) -> Found | None:
+    def find(world: ProvisioningContext) -> FoundResource | None:
         group = world.arn("group")
         if group is None:
             return None
@@ -316,18 +326,18 @@ def _filter_piece(name: str, expression: str) -> Piece:
             differs(key, "expression", there["filterExpression"], expression)
         return found
 
-    def make(world: World, _: Found | None) -> None:
+    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
         world.account.personalize.create_filter(
             name=name, datasetGroupArn=world.needed("group"), filterExpression=expression
         )
 
-    def remove(world: World, found: Found) -> None:
+    def remove(world: ProvisioningContext, found: FoundResource) -> None:
         world.account.personalize.delete_filter(filterArn=found.arn)
 
-    return Piece(key, f"filter {name}", find, make, remove, is_replaced=True)
+    return ManagedResource(key, f"filter {name}", find, make, remove, is_replaced=True)
 
 
-def tracking_id(world: World) -> str | None:
+def tracking_id(world: ProvisioningContext) -> str | None:
     """The tracking id of the group's event tracker; None where it has none."""
     arn = world.arn("tracker")
     if arn is None:

@@ -12,14 +12,14 @@ from typing import Any, TypeAlias
 
 from models.errors import CannotProvision
 from streams.object_store import Objects
-from streams.provisioning.aws_account import Account
+from streams.provisioning.aws_account import AwsAccount
 from streams.provisioning.declaration import Declaration
 
 ACTIVE = "ACTIVE"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundResource:
     """A piece that is there.
 
     Attributes
@@ -52,13 +52,13 @@ class Found:
 
 
 @dataclass
-class World:
+class ProvisioningContext:
     """The account, the file, and what has been found of it so far, by key."""
 
-    account: Account
+    account: AwsAccount
     objects: Objects
     declaration: Declaration
-    found: dict[str, Found] = field(default_factory=dict)
+    found: dict[str, FoundResource] = field(default_factory=dict)
     uploads: dict[str, str] = field(default_factory=dict)
 
     def arn(self, key: str) -> str | None:
@@ -82,11 +82,11 @@ class World:
         return role.arn or f"arn:aws:iam::{self.declaration.owner}:role/{role.name}"
 
 
-Find: TypeAlias = Callable[[World], Found | None]
+Find: TypeAlias = Callable[[ProvisioningContext], FoundResource | None]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ManagedResource:
     """One piece.
 
     Attributes
@@ -101,7 +101,7 @@ class Piece:
         Makes it, or brings what was found up to date; returns before it is ready.
     remove
         Removes it and returns before it is gone; None for what goes with what it hangs on. Says
-        why in a `Kept` where it must stay.
+        why in a `Retained` where it must stay.
     is_replaced
         Whether a failed one is removed before it is made again.
     """
@@ -109,18 +109,18 @@ class Piece:
     key: str
     label: str
     find: Find
-    make: Callable[[World, Found | None], object]
-    remove: Callable[[World, Found], object] | None = None
+    make: Callable[[ProvisioningContext, FoundResource | None], object]
+    remove: Callable[[ProvisioningContext, FoundResource], object] | None = None
     is_replaced: bool = False
 
 
-class Kept(Exception):
+class Retained(Exception):
     """A piece that is not removed, and why."""
 
 
 def named(
     summaries: Iterable[dict[str, Any]], arn: str, name: str, *, by: str = "name"
-) -> Found | None:
+) -> FoundResource | None:
     """The one of this name, whose ARN is its member `arn`."""
     for summary in summaries:
         if summary.get(by) == name:
@@ -128,10 +128,10 @@ def named(
     return None
 
 
-def as_found(summary: dict[str, Any], arn: str) -> Found:
+def as_found(summary: dict[str, Any], arn: str) -> FoundResource:
     """What a summary or a description says."""
     created = summary.get("creationDateTime")
-    return Found(
+    return FoundResource(
         summary[arn],
         summary.get("status", ACTIVE),
         summary.get("failureReason", ""),

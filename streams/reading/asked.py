@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streams.reading.column_mapping import Told
+from streams.reading.column_mapping import ColumnOptions
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadOptions:
     """How an input is to be read.
 
     Attributes
@@ -41,4 +41,4 @@ class Asked:
     records: Sequence[str] = ()
     each: str = ""
     time_format: str = ""
-    told: Told = field(default_factory=Told)
+    told: ColumnOptions = field(default_factory=ColumnOptions)

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 
 from models.errors import CannotPrepare
 
-Kind = Literal["interactions", "items", "users"]
+DatasetKind = Literal["interactions", "items", "users"]
 
 
-class Dataset(NamedTuple):
+class DatasetFields(NamedTuple):
     """What Amazon Personalize asks of a dataset's fields.
 
     Attributes
@@ -32,8 +32,8 @@ class Dataset(NamedTuple):
     keeps_others: bool
 
 
-DATASETS: Mapping[Kind, Dataset] = {
-    "interactions": Dataset(
+DATASETS: Mapping[DatasetKind, DatasetFields] = {
+    "interactions": DatasetFields(
         "Interactions",
         ("USER_ID", "ITEM_ID", "TIMESTAMP"),
         (
@@ -49,9 +49,9 @@ DATASETS: Mapping[Kind, Dataset] = {
         (0, 5),
         keeps_others=False,
     ),
-    "items": Dataset("Items", ("ITEM_ID",), ("ITEM_ID", "CREATION_TIMESTAMP"), (1, 100),
+    "items": DatasetFields("Items", ("ITEM_ID",), ("ITEM_ID", "CREATION_TIMESTAMP"), (1, 100),
                      keeps_others=True),
-    "users": Dataset("Users", ("USER_ID",), ("USER_ID",), (1, 25), keeps_others=True),
+    "users": DatasetFields("Users", ("USER_ID",), ("USER_ID",), (1, 25), keeps_others=True),
 }  # fmt: skip
 
 # What such columns are called elsewhere: groups of names, the likeliest group first and in a group
@@ -101,7 +101,7 @@ _TYPED = re.compile(r":(?:token|float)(?:_seq)?\Z")
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
-class Use(NamedTuple):
+class ColumnUse(NamedTuple):
     """What becomes of one column: the field it is, if any, and why."""
 
     column: str
@@ -110,7 +110,7 @@ class Use(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnMapping:
     """Which fields the output has.
 
     Attributes
@@ -122,10 +122,10 @@ class Choice:
     """
 
     fields: Mapping[str, int | str]
-    uses: tuple[Use, ...]
+    uses: tuple[ColumnUse, ...]
 
 
-class Told(NamedTuple):
+class ColumnOptions(NamedTuple):
     """What the user says about columns.
 
     Attributes
@@ -144,7 +144,7 @@ class Told(NamedTuple):
     event_type: str = ""
 
 
-class Evidence(NamedTuple):
+class ColumnEvidence(NamedTuple):
     """What is known of an input beside its columns' names.
 
     Attributes
@@ -166,7 +166,7 @@ class Evidence(NamedTuple):
     each: str = ""
 
 
-NO_EVIDENCE = Evidence()
+NO_EVIDENCE = ColumnEvidence()
 
 
 def plain(column: str) -> str:
@@ -206,8 +206,11 @@ def is_known(column: str, name: str = "") -> bool:
 
 
 def choose(
-    kind: Kind, columns: Sequence[str], told: Told, evidence: Evidence = NO_EVIDENCE
-) -> Choice:
+    kind: DatasetKind,
+    columns: Sequence[str],
+    told: ColumnOptions,
+    evidence: ColumnEvidence = NO_EVIDENCE,
+) -> ColumnMapping:
     """Decide for every column.
 
     >>> choose("interactions", ["customer", "sku", "ts", "note"], Told()).fields
@@ -235,7 +238,7 @@ def choose(
 class _Choosing:
     """A choice in the making: fields so far, and the fate of each column so far."""
 
-    def __init__(self, kind: Kind, columns: Sequence[str]) -> None:
+    def __init__(self, kind: DatasetKind, columns: Sequence[str]) -> None:
         self.fates: dict[int, tuple[str | None, str]] = {}
         self._fields: dict[str, int | str] = {}
         self._columns = columns
@@ -251,7 +254,7 @@ class _Choosing:
         self._fields[name] = n
         self.fates[n] = (name, why)
 
-    def follow(self, told: Told) -> None:
+    def follow(self, told: ColumnOptions) -> None:
         """Do what the user says."""
         for name, column in told.fields.items():
             if not _FIELD.fullmatch(name):
@@ -264,7 +267,7 @@ class _Choosing:
         if told.event_type:
             self._fields["EVENT_TYPE"] = told.event_type
 
-    def take(self, evidence: Evidence) -> None:
+    def take(self, evidence: ColumnEvidence) -> None:
         """Do what the format says of fields that nobody spoke of."""
         for name, column in evidence.fields.items():
             if name in self._fields or column not in self._columns:
@@ -275,7 +278,7 @@ class _Choosing:
         for name, text in evidence.constants.items():
             self._fields.setdefault(name, text)
 
-    def guess(self, spoken_for: Sequence[int], evidence: Evidence) -> None:
+    def guess(self, spoken_for: Sequence[int], evidence: ColumnEvidence) -> None:
         """Look for the columns of fields that nobody spoke of."""
         is_time = evidence.is_time
         names = short_names(self._columns, evidence.each)
@@ -320,7 +323,7 @@ class _Choosing:
                 is_usual = is_usual or not word.endswith("/")
         return found
 
-    def checked(self) -> Choice:
+    def checked(self) -> ColumnMapping:
         """The choice, once it is one that Amazon Personalize takes."""
         dataset = self._dataset
         for name in dataset.required:
@@ -343,9 +346,11 @@ class _Choosing:
                 f" {len(metadata)}: choose with --keep and --drop"
             )
         fates = (self.fates.get(n, (None, "not asked for")) for n in range(len(self._columns)))
-        return Choice(
+        return ColumnMapping(
             {name: self._fields[name] for name in (*reserved, *metadata)},
-            tuple(Use(column, *fate) for column, fate in zip(self._columns, fates, strict=True)),
+            tuple(
+                ColumnUse(column, *fate) for column, fate in zip(self._columns, fates, strict=True)
+            ),
         )
 
 

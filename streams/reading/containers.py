@@ -53,7 +53,7 @@ _FOREIGN = {
 _ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zstd", ".zip")
 
 
-class Content(NamedTuple):
+class Unpacked(NamedTuple):
     """An unpacked file.
 
     Attributes
@@ -95,7 +95,7 @@ class _Counted(io.RawIOBase):
 @contextlib.contextmanager
 def opened(
     objects: Objects, url: str, folder: Path, on_bytes: Callable[[int], None]
-) -> Iterator[Content]:
+) -> Iterator[Unpacked]:
     """The content of an object, unpacked.
 
     Parameters
@@ -120,7 +120,7 @@ def opened(
             archive = stack.enter_context(_archive(path))
             if "[Content_Types].xml" in archive.namelist():
                 on_bytes(path.stat().st_size)
-                yield Content(raw, "xlsx", name, "", path)
+                yield Unpacked(raw, "xlsx", name, "", path)
                 return
             member = _only(archive)
             raw = io.BufferedReader(
@@ -140,14 +140,14 @@ def opened(
         if head[257:262] == b"ustar":
             raise UnreadableRecording("is a tar archive: unpack it")
         if not head.startswith(PARQUET):
-            yield Content(raw, "text", name, packed)
+            yield Unpacked(raw, "text", name, packed)
             return
         if packed:
             path = stack.enter_context(_spooled(raw, folder))
         else:
             path = stack.enter_context(objects.as_file(url, folder))
             on_bytes(path.stat().st_size)
-        yield Content(raw, "parquet", name, packed, path)
+        yield Unpacked(raw, "parquet", name, packed, path)
 
 
 def _head(stream: Any) -> bytes:  # noqa: ANN401

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.texts import MAX_LINE_CHARS, Line, is_text
+from streams.reading.texts import MAX_LINE_CHARS, TextLine, is_text
 
 MAX_RECORD_LINES = 50
 """A record may stand on so many lines, where its quotes say so."""
@@ -81,7 +81,7 @@ def _blanks(line: str) -> list[str] | None:
 
 
 def records(
-    lines: Iterator[tuple[int, Line]], separator: str, width: int
+    lines: Iterator[tuple[int, TextLine]], separator: str, width: int
 ) -> Iterator[tuple[int, Fields]]:
     """The records by the number of their first line, or what is wrong with them; blank ones not.
 
@@ -91,7 +91,7 @@ def records(
         How many fields a record has.
     """
     wrong_width = InvalidRecord(f"not {width} columns")
-    ahead: list[tuple[int, Line]] = []
+    ahead: list[tuple[int, TextLine]] = []
     while True:
         number, line = ahead.pop(0) if ahead else next(lines, (0, ""))
         if not number:
@@ -124,8 +124,8 @@ def _is_open(line: str, separator: str) -> bool:
 
 def _joined(
     first: str,
-    lines: Iterator[tuple[int, Line]],
-    ahead: list[tuple[int, Line]],
+    lines: Iterator[tuple[int, TextLine]],
+    ahead: list[tuple[int, TextLine]],
     separator: str,
     width: int,
 ) -> list[str] | None:

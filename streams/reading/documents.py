@@ -12,7 +12,7 @@ from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.lists import list_at
-from streams.reading.texts import Line, is_text
+from streams.reading.texts import TextLine, is_text
 
 MAX_RECORD_CHARS = 1024 * 1024
 """A record of a JSON list may not be longer."""
@@ -21,15 +21,15 @@ NOT_TEXT = "not UTF-8 text"
 NOT_JSON = "not JSON"
 NOT_A_RECORD = "not a JSON object"
 
-Record = dict[str, Any] | InvalidRecord
+JsonRecord = dict[str, Any] | InvalidRecord
 
 _decoder = json.JSONDecoder(parse_constant=str)
 _GAP = re.compile(r"[\s,]*+")
 
 
 def of_lines(
-    lines: Iterator[tuple[int, Line]], keys: Sequence[str]
-) -> Iterator[tuple[int, Record]]:
+    lines: Iterator[tuple[int, TextLine]], keys: Sequence[str]
+) -> Iterator[tuple[int, JsonRecord]]:
     """The record of each line, or, with keys, those of the list inside it."""
     for number, line in lines:
         if isinstance(line, InvalidRecord):
@@ -49,7 +49,7 @@ def of_lines(
 
 def of_document(
     texts: Iterator[str], head: str, keys: Sequence[str]
-) -> Iterator[tuple[int, Record]]:
+) -> Iterator[tuple[int, JsonRecord]]:
     """The records of a list, or of the list that keys lead to, by number, the first being 1.
 
     Raises
@@ -75,7 +75,7 @@ def of_document(
             yield from ((number, record) for record in _records(value, ()))
 
 
-def _records(value: Any, keys: Sequence[str]) -> Iterator[Record]:  # noqa: ANN401  any JSON
+def _records(value: Any, keys: Sequence[str]) -> Iterator[JsonRecord]:  # noqa: ANN401  any JSON
     """The records that a value is, or, with keys, has inside."""
     inside = value
     for key in keys:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
 from streams.reading.sheets import text_of
-from streams.reading.times import EARLIEST_S, Reading, number_of
+from streams.reading.times import EARLIEST_S, ReadTime, number_of
 
 MAX_CHARS = {
     "USER_ID": 256,
@@ -38,7 +38,7 @@ Get = Callable[[Any], Any]
 """The value of a field in a row."""
 
 
-class Flaw(InvalidRecord):
+class RowError(InvalidRecord):
     """What is wrong with one field of a row.
 
     Attributes
@@ -54,14 +54,14 @@ class Flaw(InvalidRecord):
         super().__init__(f"{self.reason}{shown}{where}")
 
 
-class Source(NamedTuple):
+class ColumnSource(NamedTuple):
     """Where a field comes from: a column, by its name, or, without one, a text in every row."""
 
     get: Get
     column: str = ""
 
 
-class Checked(NamedTuple):
+class CheckedRow(NamedTuple):
     """What a good row says, by field, and how its time was written."""
 
     values: dict[str, Any]
@@ -78,7 +78,7 @@ def present(value: Any) -> str | None:  # noqa: ANN401  any value of a row
 
 def reason_of(error: InvalidRecord) -> str:
     """Why a row is left out, in words that others may share with it."""
-    return error.reason if isinstance(error, Flaw) else str(error)
+    return error.reason if isinstance(error, RowError) else str(error)
 
 
 class Checker:
@@ -98,8 +98,8 @@ class Checker:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
-        reading: Reading,
+        sources: Mapping[str, ColumnSource],
+        reading: ReadTime,
         *,
         latest_s: float,
         optional: frozenset[str] = frozenset(),
@@ -112,7 +112,7 @@ class Checker:
             for name, source in sources.items()
         ]
 
-    def __call__(self, row: Any) -> Checked:  # noqa: ANN401  a list or a mapping
+    def __call__(self, row: Any) -> CheckedRow:  # noqa: ANN401  a list or a mapping
         """What a row says.
 
         Raises
@@ -128,7 +128,7 @@ class Checker:
                 value, how = value
                 written = written or how
             values[name] = value
-        return Checked(values, written)
+        return CheckedRow(values, written)
 
     def _check_of(self, name: str) -> Callable[[str, Any, str], Any]:
         if name in IDS:
@@ -139,15 +139,15 @@ class Checker:
 
     def _id(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
         if isinstance(value, (list, dict)):
-            raise Flaw(name, "neither text nor a number", column)
+            raise RowError(name, "neither text nor a number", column)
         text = present(value)
         if text is None:
             self._refuse_empty(name, column)
             return None
         if len(text) > MAX_CHARS[name]:
-            raise Flaw(name, f"more than {MAX_CHARS[name]} characters", column)
+            raise RowError(name, f"more than {MAX_CHARS[name]} characters", column)
         if not text.isprintable() and _CONTROL.search(text):
-            raise Flaw(name, "control characters", column, text)
+            raise RowError(name, "control characters", column, text)
         return text
 
     def _time(self, name: str, value: Any, column: str) -> tuple[float, str] | None:  # noqa: ANN401
@@ -157,11 +157,11 @@ class Checker:
             return None
         moment = self._reading(text)
         if moment is None:
-            raise Flaw(name, "not a time", column, text)
+            raise RowError(name, "not a time", column, text)
         if moment.s < EARLIEST_S:
-            raise Flaw(name, "before 1990", column, text)
+            raise RowError(name, "before 1990", column, text)
         if moment.s > self._latest_s:
-            raise Flaw(name, "in the future", column, text)
+            raise RowError(name, "in the future", column, text)
         return moment
 
     def _value(self, name: str, value: Any, column: str) -> float | None:  # noqa: ANN401
@@ -173,7 +173,7 @@ class Checker:
         if number is None:
             number = _TRUTHS.get(text.strip().lower())
         if number is None:
-            raise Flaw(name, "not a number", column, text)
+            raise RowError(name, "not a number", column, text)
         return number
 
     def _text(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
@@ -184,12 +184,12 @@ class Checker:
             self._refuse_empty(name, column)
             return None
         if len(text) > MAX_CHARS.get(name, len(text)):
-            raise Flaw(name, f"more than {MAX_CHARS[name]} characters", column)
+            raise RowError(name, f"more than {MAX_CHARS[name]} characters", column)
         return text
 
     def _refuse_empty(self, name: str, column: str) -> None:
         if name in self._needed:
-            raise Flaw(name, "empty", column)
+            raise RowError(name, "empty", column)
 
 
 def getter(path: str, columns: Sequence[str] | None) -> Get:

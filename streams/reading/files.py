@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
 from streams.object_store import Objects
 from streams.reading import delimited, documents, known, sheets
-from streams.reading.asked import Asked
+from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import is_known
-from streams.reading.containers import DAMAGED, Content, opened
+from streams.reading.containers import DAMAGED, Unpacked, opened
 from streams.reading.formats import SHAPES, Shape
 from streams.reading.guesses import has_header
-from streams.reading.texts import HEAD_BYTES, encoding_of, line_end, lines, pieces
-from streams.reading.times import Reading
+from streams.reading.texts import HEAD_BYTES, decode_chunks, encoding_of, line_end, lines
+from streams.reading.times import ReadTime
 
 SAMPLE_ROWS = 1000
 MAX_COLUMNS = 1000
@@ -33,7 +33,7 @@ _BY_NAME: Mapping[str, Shape] = {
 }
 
 
-class File(NamedTuple):
+class OpenFile(NamedTuple):
     """An open file: its records, what it calls its columns, and how it was read."""
 
     name: str
@@ -50,11 +50,11 @@ class File(NamedTuple):
 def open_file(
     objects: Objects,
     url: str,
-    asked: Asked,
-    reading: Reading,
+    asked: ReadOptions,
+    reading: ReadTime,
     folder: Path | None,
     on_bytes: Callable[[int], None],
-) -> Iterator[File]:
+) -> Iterator[OpenFile]:
     """A file, its beginning recognised; errors name it."""
     place = folder or Path(tempfile.gettempdir())
     try:
@@ -83,7 +83,7 @@ def check_columns(columns: Sequence[str]) -> None:
             raise UnreadableRecording(f"two columns are called {column!r}")
 
 
-def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Content) -> File:
+def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Unpacked) -> OpenFile:
     check_columns(sheet.columns)
     columns = sheet.columns
     start = 2 if shape == "xlsx" else 1
@@ -93,17 +93,19 @@ def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Content) -> File:
     )
     sample = list(islice(records, SAMPLE_ROWS))
     values = tuple(row for _, row in sample)
-    return File(content.name, shape, columns, chain(sample, records), values, said=_packed(content))
+    return OpenFile(
+        content.name, shape, columns, chain(sample, records), values, said=_packed(content)
+    )
 
 
-def _packed(content: Content) -> tuple[str, ...]:
+def _packed(content: Unpacked) -> tuple[str, ...]:
     return (f"packed in {content.packed}",) if content.packed else ()
 
 
-def _of_text(content: Content, asked: Asked, reading: Reading) -> File:
+def _of_text(content: Unpacked, asked: ReadOptions, reading: ReadTime) -> OpenFile:
     head_bytes = _peeked(content)
     encoding = encoding_of(head_bytes, asked.encoding)
-    texts = pieces(content.stream, encoding)
+    texts = decode_chunks(content.stream, encoding)
     head = "".join(_until(texts, HEAD_BYTES))
     texts = chain([head], texts)
     shape, separator = _shape(content.name, head, asked)
@@ -117,12 +119,12 @@ def _of_text(content: Content, asked: Asked, reading: Reading) -> File:
         sample = list(islice(numbered, SAMPLE_ROWS))
         good = tuple(one for _, one in sample if isinstance(one, dict))
         columns = tuple(dict.fromkeys(key for one in good for key in one))
-        return File(content.name, shape, columns, chain(sample, numbered), good, said=said)
+        return OpenFile(content.name, shape, columns, chain(sample, numbered), good, said=said)
     numbered_lines = lines(texts, line_end(head))
     return _delimited(content, head, numbered_lines, separator, asked, reading, said)
 
 
-def _peeked(content: Content) -> bytes:
+def _peeked(content: Unpacked) -> bytes:
     try:
         return bytes(content.stream.peek(HEAD_BYTES))
     except DAMAGED as error:
@@ -138,7 +140,7 @@ def _until(texts: Iterator[str], n: int) -> Iterator[str]:
             return
 
 
-def _shape(name: str, head: str, asked: Asked) -> tuple[Shape, str]:
+def _shape(name: str, head: str, asked: ReadOptions) -> tuple[Shape, str]:
     """How records stand in a text, and what separates their fields, if that is known already."""
     format_ = known.of_name(asked.format)
     separator = delimited.parsed_separator(asked.separator) if asked.separator else ""
@@ -173,14 +175,14 @@ def _is_lines(head: str) -> bool:
 
 
 def _delimited(
-    content: Content,
+    content: Unpacked,
     head: str,
     numbered: Iterator[tuple[int, Any]],
     separator: str,
-    asked: Asked,
-    reading: Reading,
+    asked: ReadOptions,
+    reading: ReadTime,
     said: tuple[str, ...],
-) -> File:
+) -> OpenFile:
     sample = _first_lines(head)
     if not separator:
         by_evidence = delimited.separator_of(
@@ -214,7 +216,7 @@ def _delimited(
     if not is_header:
         said = (*said, "no header")
     shape: Shape = "tsv" if separator == "\t" else "csv"
-    return File(content.name, shape, columns, chain(start, records), tuple(good), separator,
+    return OpenFile(content.name, shape, columns, chain(start, records), tuple(good), separator,
                  is_named, said)  # fmt: skip
 
 
@@ -233,7 +235,7 @@ def _first_lines(head: str) -> list[str]:
 
 
 def _named(
-    first: Sequence[str], good: Sequence[Sequence[str]], asked: Asked, reading: Reading
+    first: Sequence[str], good: Sequence[Sequence[str]], asked: ReadOptions, reading: ReadTime
 ) -> tuple[bool, bool]:
     """Whether the first line is a header, and whether columns have names."""
     if asked.columns:

@@ -21,7 +21,7 @@ checks are the reader's, the same for all. Most formats are names alone:
 - `rows`: for what cannot be said so: what makes rows (mappings) of a record (a mapping by column).
   Runs before `each`. Give columns that it adds new names, and name them in `fields`. Raise
   `InvalidRecord` for a record that is none.
-- `fits`: for what cannot be told by columns: evidence in a `Sample`, in words for people; empty if
+- `fits`: for what cannot be told by columns: evidence in a `FileSample`, in words; empty if
   it is another format. Formats are shown with it ("otto: a session with its events"). Where two
   formats fit, the user is asked.
 
@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from models.errors import UnreadableRecording
-from streams.reading.column_mapping import Kind
+from streams.reading.column_mapping import DatasetKind
 from streams.reading.fields import getter
 
 Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]
@@ -43,10 +43,10 @@ Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]
 
 SHAPES: tuple[Shape, ...] = ("csv", "json", "jsonl", "parquet", "tsv", "xlsx")
 
-Rows = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+MakeRows = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
-class Sample(NamedTuple):
+class FileSample(NamedTuple):
     """What a format is told by.
 
     Attributes
@@ -98,18 +98,18 @@ class Format:
     constants: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     each: str = ""
-    rows: Rows | None = None
-    fits: Callable[[Sample], str] | None = None
+    rows: MakeRows | None = None
+    fits: Callable[[FileSample], str] | None = None
     file_names: tuple[str, ...] = ()
     separator: str = ""
     has_header: bool = True
     is_any_order: bool = False
     has_users: bool = True
-    dataset: Kind = "interactions"
+    dataset: DatasetKind = "interactions"
     extra: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
 
-    def evidence(self, sample: Sample) -> str:
+    def evidence(self, sample: FileSample) -> str:
         """Why a file is of this format, for people; empty if it is not."""
         if self.fits is not None:
             return self.fits(sample)
@@ -125,7 +125,7 @@ class Format:
 
 
 def recognised(
-    formats: Sequence[Format], sample: Sample, told: str, kind: Kind
+    formats: Sequence[Format], sample: FileSample, told: str, kind: DatasetKind
 ) -> tuple[Format, str] | None:
     """The format of a file, and why it is taken for that; `None` where it is none of these.
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.errors import CannotPrepare, UnreadableRecording
-from streams.reading.column_mapping import Kind, is_known, plain
+from streams.reading.column_mapping import DatasetKind, is_known, plain
 from streams.reading.fields import present
-from streams.reading.times import EARLIEST_S, Reading, number_of
+from streams.reading.times import EARLIEST_S, ReadTime, number_of
 
 MOST = 0.9
 """A column is of times or numbers when so many of its values are; the others may be bad rows."""
@@ -45,7 +45,7 @@ class Traits(NamedTuple):
     prefix: str
 
 
-def traits(values: Sequence[Any], reading: Reading) -> Traits:
+def traits(values: Sequence[Any], reading: ReadTime) -> Traits:
     """What values have in common; of none, nothing."""
     texts = [text for value in values if (text := present(value)) is not None]
     if not texts:
@@ -60,12 +60,12 @@ def traits(values: Sequence[Any], reading: Reading) -> Traits:
     )
 
 
-def _is_time(text: str, reading: Reading) -> bool:
+def _is_time(text: str, reading: ReadTime) -> bool:
     moment = reading(text)
     return moment is not None and EARLIEST_S <= moment.s <= LATEST_S
 
 
-def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: Reading) -> bool:
+def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: ReadTime) -> bool:
     """Whether the first line names the columns of those after it.
 
     Names are known, or text above numbers or times. A first line with a number in it, and with
@@ -100,7 +100,7 @@ def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: Rea
 
 
 def roles(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], kind: Kind, reading: Reading
+    columns: Sequence[str], rows: Sequence[Sequence[str]], kind: DatasetKind, reading: ReadTime
 ) -> dict[str, str]:
     """The column of each field, where columns have no names but their values tell.
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.formats import SHAPES, Format, Sample
+from streams.reading.formats import SHAPES, FileSample, Format
 from streams.reading.research import RESEARCH
 from streams.reading.shops import SHOPS
 from streams.reading.tables import TABLES
 
 
-def _put_events(sample: Sample) -> str:
+def _put_events(sample: FileSample) -> str:
     is_so = sample.has("eventList") and isinstance(sample.rows[0]["eventList"], list)
     return "messages with an eventList" if is_so else ""
 
@@ -25,7 +25,7 @@ def _message(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield {**record, "owner": user or session, "anonymous": not user}
 
 
-def _otto(sample: Sample) -> str:
+def _otto(sample: FileSample) -> str:
     return "sessions with their events" if sample.has("session", "events") else ""
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Objects
 from streams.reading.column_mapping import plain
-from streams.reading.files import File, open_file
+from streams.reading.files import OpenFile, open_file
 from streams.reading.recognition import ROWS_A_FILE, Recognised
-from streams.reading.reshaping import Row, as_mapping, reshaped
+from streams.reading.reshaping import ReshapedRow, as_mapping, reshaped
 
 
 def rows(
@@ -25,7 +25,7 @@ def rows(
     after: int = 0,
     folder: Path | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
-) -> Iterator[Row]:
+) -> Iterator[ReshapedRow]:
     """The rows of a source in their order.
 
     Parameters
@@ -52,10 +52,10 @@ def rows(
             records = ((number, same(one)) for number, one in each.records)
             for row in reshaped(records, found.format, found.each):
                 if (place := first + row.place) > after:
-                    yield Row(place, row.values)
+                    yield ReshapedRow(place, row.values)
 
 
-def _same_columns(file: File, found: Recognised, needed: Sequence[str]) -> Callable[[Any], Any]:
+def _same_columns(file: OpenFile, found: Recognised, needed: Sequence[str]) -> Callable[[Any], Any]:
     """What makes a record of a file one with the columns of the source."""
     if file.shape != found.shape:
         raise UnreadableRecording(f"{file.shape}, unlike the first file, which is {found.shape}")

@@ -10,15 +10,21 @@ from typing import Any, Literal
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Object, Objects
 from streams.reading import known
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import Choice, Evidence, Kind, choose, is_known
-from streams.reading.fields import Flaw, Source, getter
-from streams.reading.files import File, check_columns, open_file
-from streams.reading.formats import SHAPES, Format, Sample, Shape, recognised
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import (
+    ColumnEvidence,
+    ColumnMapping,
+    DatasetKind,
+    choose,
+    is_known,
+)
+from streams.reading.fields import ColumnSource, RowError, getter
+from streams.reading.files import OpenFile, check_columns, open_file
+from streams.reading.formats import SHAPES, FileSample, Format, Shape, recognised
 from streams.reading.guesses import looks_listed, roles, traits
 from streams.reading.reshaping import as_mapping, keys_of, reshaped
 from streams.reading.source_files import select
-from streams.reading.times import Reading, reading_of
+from streams.reading.times import ReadTime, reading_of
 
 ROWS_A_FILE = 2**40
 """A place is the number of a file times this, plus the number of a line or record in it."""
@@ -51,9 +57,9 @@ class Recognised:
     each: str
     sample: tuple[Any, ...]
     is_named: bool
-    reading: Reading
-    asked: Asked
-    kind: Kind
+    reading: ReadTime
+    asked: ReadOptions
+    kind: DatasetKind
     said: tuple[str, ...]
 
     @property
@@ -84,7 +90,7 @@ class Recognised:
         """What gives a column's value of a row."""
         return getter(column, None if self.is_mapping else self.columns)
 
-    def choose(self) -> Choice:
+    def choose(self) -> ColumnMapping:
         """Which columns become which fields: as told, as the format says, or guessed.
 
         Raises
@@ -98,7 +104,7 @@ class Recognised:
         if not self.is_named and self.format is None and not self._is_told(told.fields):
             usual = roles(self.columns, self.sample, self.kind, self.reading)
         name = self.format.name if self.format else ""
-        evidence = Evidence(usual, constants, self._times, name, self.each)
+        evidence = ColumnEvidence(usual, constants, self._times, name, self.each)
         return choose(self.kind, self.columns, told, evidence)
 
     def _is_told(self, fields: Mapping[str, str]) -> bool:
@@ -109,30 +115,30 @@ class Recognised:
         get = self.get(column)
         return traits([get(row) for row in self.sample], self.reading).is_time
 
-    def needed(self, choice: Choice) -> list[str]:
+    def needed(self, choice: ColumnMapping) -> list[str]:
         """The columns that a choice uses."""
         return [self.columns[n] for n in choice.fields.values() if isinstance(n, int)]
 
-    def sources(self, choice: Choice) -> dict[str, Source]:
+    def sources(self, choice: ColumnMapping) -> dict[str, ColumnSource]:
         """Where each field of a choice comes from."""
         found = {}
         for name, said in choice.fields.items():
             if isinstance(said, str):
-                found[name] = Source(lambda _, said=said: said)  # type: ignore[misc]
+                found[name] = ColumnSource(lambda _, said=said: said)  # type: ignore[misc]
                 continue
             column = self.columns[said]
             get = self.get(column)
             if name == "EVENT_TYPE" and self.format and self.format.types:
                 get = _translated(get, self.format.types, column)
-            found[name] = Source(get, column)
+            found[name] = ColumnSource(get, column)
         return found
 
 
 def recognise(
     objects: Objects,
     source: str,
-    asked: Asked,
-    kind: Kind = "interactions",
+    asked: ReadOptions,
+    kind: DatasetKind = "interactions",
     *,
     folder: Path | None = None,
 ) -> Recognised:
@@ -151,7 +157,7 @@ def recognise(
     url = selection.files[0].url
     with open_file(objects, url, asked, reading, folder, lambda _: None) as file:
         named = file.columns if file.is_named else ()
-        sample = Sample(file.name, file.shape, file.separator, named, file.sample)
+        sample = FileSample(file.name, file.shape, file.separator, named, file.sample)
         told = "" if asked.format in SHAPES else asked.format
         found = recognised(known.FORMATS, sample, told, kind)
         format_, why = found or (None, "")
@@ -184,7 +190,7 @@ def recognise(
                       each, rows, is_named, reading, asked, kind, said)  # fmt: skip
 
 
-def _list_inside(file: File, asked: Asked) -> str:
+def _list_inside(file: OpenFile, asked: ReadOptions) -> str:
     """The column of objects with an id of an item, where the record itself has none."""
     if "ITEM_ID" in asked.told.fields or not file.sample or not isinstance(file.sample[0], dict):
         return ""
@@ -212,7 +218,7 @@ def _translated(
         if written is None or not str(written).strip():
             return None
         if str(written) not in types:
-            raise Flaw("EVENT_TYPE", "not a type of event", column, written)
+            raise RowError("EVENT_TYPE", "not a type of event", column, written)
         return types[str(written)]
 
     return translated

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.reading.fields import present
-from streams.reading.formats import Format, Sample
+from streams.reading.formats import FileSample, Format
 
 MOST_SHOWN = 25
 """As many items as the impression of an event may have."""
@@ -41,7 +41,7 @@ def _clicks(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {**record, "clicked": item, "shown": kept, "clicked_at": at.isoformat()}
 
 
-def _is_mind(sample: Sample) -> str:
+def _is_mind(sample: FileSample) -> str:
     rows = sample.rows
     is_so = (
         sample.shape == "tsv"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
-from streams.reading.asked import Asked
+from streams.reading.asked import ReadOptions
 from streams.reading.fields import getter
 from streams.reading.formats import Format
 
 
-class Row(NamedTuple):
+class ReshapedRow(NamedTuple):
     """Where a row stands, and its values by the columns of the source, or what is wrong with it."""
 
     place: int
@@ -20,29 +20,29 @@ class Row(NamedTuple):
 
 def reshaped(
     records: Iterable[tuple[int, Any]], format_: Format | None, each: str
-) -> Iterator[Row]:
+) -> Iterator[ReshapedRow]:
     """Rows out of records."""
     make = format_.rows if format_ else None
     if make is None and not each:
         for number, record in records:
-            yield Row(number, record)
+            yield ReshapedRow(number, record)
         return
     for number, record in records:
         if isinstance(record, InvalidRecord):
-            yield Row(number, record)
+            yield ReshapedRow(number, record)
             continue
         try:
             made = list(make(record)) if make else [record]
         except InvalidRecord as error:
-            yield Row(number, error)
+            yield ReshapedRow(number, error)
             continue
         for one in made:
             elements = getter(each, None)(one) if each else None
             if not isinstance(elements, list) or not elements:
-                yield Row(number, {**one, each: None} if each else one)
+                yield ReshapedRow(number, {**one, each: None} if each else one)
                 continue
             for element in elements:
-                yield Row(number, {**one, each: element})
+                yield ReshapedRow(number, {**one, each: element})
 
 
 def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any record
@@ -53,7 +53,7 @@ def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any
 
 
 def keys_of(
-    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, asked: Asked
+    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, asked: ReadOptions
 ) -> tuple[str, ...]:
     """The columns of rows that are mappings, in the order of their appearance."""
     keys: dict[str, None] = {}

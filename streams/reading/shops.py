@@ -15,9 +15,9 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.reading.fields import present
-from streams.reading.formats import Format, Sample
+from streams.reading.formats import FileSample, Format
 
-Record = Mapping[str, Any]
+ShopRecord = Mapping[str, Any]
 
 FIELDS = {
     "USER_ID": "event_user",
@@ -77,14 +77,14 @@ _MATOMO = {"ecommerceOrder": "purchase", "ecommerceAbandonedCart": "cart"}
 
 
 def _rows(
-    record: Record,
+    record: ShopRecord,
     items: Iterable[Any],
     *,
     kind: str,
     time: object,
     user: object = None,
     session: object = None,
-) -> Iterator[Record]:
+) -> Iterator[ShopRecord]:
     """A row for each item."""
     if kind in {SHOWN, TAKEN_BACK}:
         raise InvalidRecord(kind)
@@ -134,7 +134,7 @@ def _objects(value: Any) -> list[Any]:  # noqa: ANN401  any JSON
     return value if isinstance(value, list) else []
 
 
-def _ga4(record: Record) -> Iterator[Record]:
+def _ga4(record: ShopRecord) -> Iterator[ShopRecord]:
     name = _first(record.get("event_name")) or ""
     items = _objects(_inside(record, "items"))
     ids = [_first(_inside(one, "item_id"), _inside(one, "item_name")) for one in items]
@@ -158,12 +158,12 @@ def _ga4(record: Record) -> Iterator[Record]:
     )
 
 
-def _is_ga4(sample: Sample) -> str:
+def _is_ga4(sample: FileSample) -> str:
     needed = {"event_timestamp", "event_name", "user_pseudo_id"}
     return "by its columns" if needed <= set(sample.columns) else ""
 
 
-def _segment(record: Record) -> Iterator[Record]:
+def _segment(record: ShopRecord) -> Iterator[ShopRecord]:
     if record.get("type", "track") != "track":
         raise InvalidRecord("not a track call")
     name = _first(record.get("event")) or ""
@@ -182,14 +182,14 @@ def _product(value: object) -> str | None:
     return _first(*(_inside(value, key) for key in ("product_id", "productId", "sku")))
 
 
-def _is_segment(sample: Sample) -> str:
+def _is_segment(sample: FileSample) -> str:
     is_so = {"type", "event", "properties"} <= set(sample.columns) and any(
         isinstance(row, Mapping) and row.get("type") == "track" for row in sample.rows
     )
     return "track calls" if is_so else ""
 
 
-def _order(record: Record) -> Iterator[Record]:
+def _order(record: ShopRecord) -> Iterator[ShopRecord]:
     lines = _objects(_inside(record, "line_items"))
     return _rows(
         record,
@@ -204,11 +204,11 @@ def _order(record: Record) -> Iterator[Record]:
     )
 
 
-def _is_order(sample: Sample) -> str:
+def _is_order(sample: FileSample) -> str:
     return "orders with line_items" if {"line_items", "created_at"} <= set(sample.columns) else ""
 
 
-def _order_line(record: Record) -> Iterator[Record]:
+def _order_line(record: ShopRecord) -> Iterator[ShopRecord]:
     return _rows(
         record,
         [_first(record.get("Lineitem sku"), record.get("Lineitem name"))],
@@ -218,12 +218,12 @@ def _order_line(record: Record) -> Iterator[Record]:
     )
 
 
-def _is_order_line(sample: Sample) -> str:
+def _is_order_line(sample: FileSample) -> str:
     needed = {"Name", "Email", "Created at", "Lineitem name"}
     return "by its columns" if needed <= set(sample.columns) else ""
 
 
-def _snowplow(record: Record) -> Iterator[Record]:
+def _snowplow(record: ShopRecord) -> Iterator[ShopRecord]:
     data = _inside(record, "unstruct_event", "data")
     action = _first(_inside(data, "data", "type"), _inside(record, _SNOWPLOW_ACTION, "type"))
     products = _objects(_inside(record, _SNOWPLOW_PRODUCTS)) or [
@@ -243,7 +243,7 @@ def _snowplow(record: Record) -> Iterator[Record]:
     )
 
 
-def _is_snowplow(sample: Sample) -> str:
+def _is_snowplow(sample: FileSample) -> str:
     if sample.columns:
         needed = {"collector_tstamp", "event_id", "v_collector"}
         return "by its columns" if needed <= set(sample.columns) else ""
@@ -252,7 +252,7 @@ def _is_snowplow(sample: Sample) -> str:
     return f"{len(first)} fields, an event id among them" if is_so else ""
 
 
-def _visit(record: Record) -> Iterator[Record]:
+def _visit(record: ShopRecord) -> Iterator[ShopRecord]:
     actions = _objects(_inside(record, "actionDetails"))
     found = [(action, *_chosen(action)) for action in actions]
     if not any(items for _, _, items in found):
@@ -277,7 +277,7 @@ def _chosen(action: object) -> tuple[str, list[str]]:
     return kind, [name for each in names if (name := _first(each))]
 
 
-def _is_visit(sample: Sample) -> str:
+def _is_visit(sample: FileSample) -> str:
     needed = {"actionDetails", "idVisit"}
     return "visits with actionDetails" if needed <= set(sample.columns) else ""
 

@@ -36,7 +36,7 @@ _NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 
 codecs.register_error("mark", lambda error: (MARK, error.end))  # type: ignore[attr-defined]
 
-Line = str | InvalidRecord
+TextLine = str | InvalidRecord
 
 
 class Encoding(NamedTuple):
@@ -96,7 +96,7 @@ def _eight_bits(head: bytes) -> Encoding:
     return Encoding("cp1252", "cp1252, because it is no UTF-8: name another with --encoding")
 
 
-def pieces(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
+def decode_chunks(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
     """The text of a stream without its byte order mark.
 
     Raises
@@ -125,7 +125,7 @@ def pieces(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
             return
 
 
-def lines(texts: Iterator[str], end: str) -> Iterator[tuple[int, Line]]:
+def lines(texts: Iterator[str], end: str) -> Iterator[tuple[int, TextLine]]:
     """The lines of a text by number, the first being 1, or what is wrong with them.
 
     No more is kept of a line than it may have.
@@ -152,7 +152,7 @@ def lines(texts: Iterator[str], end: str) -> Iterator[tuple[int, Line]]:
         yield number, _line("".join(held), n_held)
 
 
-def _line(text: str, n: int) -> Line:
+def _line(text: str, n: int) -> TextLine:
     if n > MAX_LINE_CHARS + 1:
         return InvalidRecord(TOO_LONG)
     text = text.removesuffix("\r")

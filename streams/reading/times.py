@@ -42,7 +42,7 @@ class Moment(NamedTuple):
     written: str
 
 
-Reading = Callable[[str], Moment | None]
+ReadTime = Callable[[str], Moment | None]
 """What a text says; `None` where it is no time."""
 
 
@@ -96,7 +96,7 @@ def _of_text(text: str) -> Moment | None:
     return None
 
 
-def reading_of(time_format: str) -> Reading:
+def reading_of(time_format: str) -> ReadTime:
     """How times are read that are written in a format: of `strptime`, or the name of a unit.
 
     >>> reading_of("%d/%m/%Y %H:%M")("13/09/2020 12:26"), reading_of("milliseconds")("1600000000")

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from models.errors import InvalidEvent
 from models.state.interactions import Interaction
-from streams.recordings.recorded_events import Row
+from streams.recordings.recorded_events import RecordedRow
 
 MAX_SHOWN = 3
 
 
 def interactions(
-    rows: Iterable[Row], *, min_value: float | None = None
+    rows: Iterable[RecordedRow], *, min_value: float | None = None
 ) -> tuple[list[Interaction], list[tuple[int, str]]]:
     """Who did what to which item when, out of what `read` gives, and the places of bad rows.
 

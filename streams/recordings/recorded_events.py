@@ -18,16 +18,16 @@ import msgspec
 from models.errors import InvalidEvent, InvalidRecord, UnreadableRecording
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from streams.object_store import Objects
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import Choice
-from streams.reading.fields import Checked, Checker
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import ColumnMapping
+from streams.reading.fields import CheckedRow, Checker
 from streams.reading.reader import rows
 from streams.reading.recognition import Recognised, recognise
 
 Owner = Literal["users", "sessions"]
 """Whether the user of a row is somebody we know or an anonymous session."""
 
-Row = tuple[int, PutEvents | InvalidEvent]
+RecordedRow = tuple[int, PutEvents | InvalidEvent]
 """A place, that of a file's first line being 1, and one event there, or what is wrong with it."""
 
 EVENT_TYPE = "interaction"
@@ -55,9 +55,9 @@ class Recording:
         When it is nothing that is known, or two readings fit.
     """
 
-    def __init__(self, source: str, asked: Asked, objects: Objects) -> None:
+    def __init__(self, source: str, asked: ReadOptions, objects: Objects) -> None:
         self.found: Recognised = recognise(objects, source, asked)
-        self.choice: Choice = self.found.choose()
+        self.choice: ColumnMapping = self.found.choose()
         self._objects = objects
 
     @property
@@ -72,7 +72,7 @@ class Recording:
 
     def events(
         self, *, now_s: float, as_: Owner = "users", future_limit_s: float = 300.0, after: int = 0
-    ) -> Generator[Row]:
+    ) -> Generator[RecordedRow]:
         """The events of all rows beyond a place.
 
         Parameters
@@ -114,9 +114,9 @@ def read(
     as_: Owner = "users",
     future_limit_s: float = 300.0,
     after_line: int = 0,
-    asked: Asked | None = None,
+    asked: ReadOptions | None = None,
     on_recognised: Callable[[str], object] = lambda _: None,
-) -> Generator[Row]:
+) -> Generator[RecordedRow]:
     """The events of a source, as `Recording.events` gives them.
 
     Parameters
@@ -124,14 +124,14 @@ def read(
     on_recognised
         Told what was recognised and why, in a line for people.
     """
-    recording = Recording(str(path), asked or Asked(format=format_ or ""), Objects())
+    recording = Recording(str(path), asked or ReadOptions(format=format_ or ""), Objects())
     on_recognised(recording.said)
     yield from recording.events(
         now_s=now_s, as_=as_, future_limit_s=future_limit_s, after=after_line
     )
 
 
-def _event(checked: Checked, extra: Mapping[str, Any], *, has_user: bool) -> PutEvents:
+def _event(checked: CheckedRow, extra: Mapping[str, Any], *, has_user: bool) -> PutEvents:
     values = checked.values
     user = values["USER_ID"]
     source = values.get("EVENT_ATTRIBUTION_SOURCE")
@@ -153,7 +153,7 @@ def _event(checked: Checked, extra: Mapping[str, Any], *, has_user: bool) -> Put
     )
 
 
-def none_good(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
+def no_good_rows(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
     """The error that a source without a good row is, with the first reasons."""
     if not first:
         return UnreadableRecording(f"{recording.found.source}: it has no row that can be used")

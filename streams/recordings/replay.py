@@ -27,8 +27,8 @@ from models.tokens import Receipt
 from streams.kafka.topics import Topics, topic_ids
 from streams.kafka.tracker import Tracker
 from streams.object_store import Object, Objects
-from streams.reading.asked import Asked
-from streams.recordings.recorded_events import Owner, Recording, Row, grouped, none_good
+from streams.reading.asked import ReadOptions
+from streams.recordings.recorded_events import Owner, RecordedRow, Recording, grouped, no_good_rows
 
 MAX_IN_FLIGHT = 5000
 """Messages that wait for acknowledgement; also, at most, what a resumed replay sends twice."""
@@ -70,7 +70,7 @@ def replay(
     source: Path | str,
     settings: Settings,
     *,
-    asked: Asked | None = None,
+    asked: ReadOptions | None = None,
     as_: Owner = "users",
     rate: float | None = None,
     speed: float | None = None,
@@ -113,7 +113,7 @@ def replay(
     """
     pace = _Pace(rate, speed)
     objects = Objects(settings.buckets_dir)
-    recording = Recording(str(source), asked or Asked(), objects)
+    recording = Recording(str(source), asked or ReadOptions(), objects)
     if on_recognised is not None:
         on_recognised(recording)
     note = _Note.of(recording, settings, as_)
@@ -145,7 +145,7 @@ def replay(
         finally:
             sending.end()
     if report.is_finished and report.n_bad_rows == report.rows and not start:
-        raise none_good(recording, report.bad_rows)
+        raise no_good_rows(recording, report.bad_rows)
     return report
 
 
@@ -284,7 +284,7 @@ def _identity(file: Object) -> tuple[object, ...]:
     return (str(path), file.size, path.stat().st_mtime_ns)
 
 
-def _good(rows: Iterable[Row], report: ReplayReport) -> Iterator[tuple[int, PutEvents]]:
+def _good(rows: Iterable[RecordedRow], report: ReplayReport) -> Iterator[tuple[int, PutEvents]]:
     """The good rows; the bad ones go into the report."""
     for line, message in rows:
         report.rows += 1

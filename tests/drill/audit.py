@@ -13,7 +13,7 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 
 from models.events import event_hash
-from models.serving.cache import Catalogue
+from models.serving.cache import StateCache
 from models.state import layout
 from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
 from streams.kafka.topics import Topics
@@ -190,7 +190,7 @@ async def _compare_erased(store: Store, erased: Iterable[str], findings: Finding
         name: int(index) for name, index in known.items() if name.startswith(ERASED_ITEMS.encode())
     }
     if items:
-        stats = await Catalogue(store).stats(np.array(list(items.values()), np.int64), NOW)
+        stats = await StateCache(store).stats(np.array(list(items.values()), np.int64), NOW)
         for name, count in zip(items, stats["events"].tolist(), strict=True):
             if count > 1:
                 findings.doubled.append(f"item {name.decode()} of somebody erased: {count} times")
@@ -230,7 +230,7 @@ def _described(owner: str, events: Counter[tuple[int, str]], log: Log) -> list[s
 async def _compare_items(
     store: Store, reference: Reference, names: list[str], indexes: list[int], findings: Findings
 ) -> None:
-    stats = await Catalogue(store).stats(np.array(indexes, np.int64), NOW)
+    stats = await StateCache(store).stats(np.array(indexes, np.int64), NOW)
     for name, row in zip(names, stats, strict=True):
         parts = reference.items[name]
         times = [time for _, time in parts]

@@ -16,7 +16,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from api.read_your_writes import Effects
+from api.read_your_writes import ReadYourWrites
 from models.errors import TooManyWaiting, Unavailable
 from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
@@ -83,7 +83,7 @@ async def looks(store: Store) -> int:
 async def test_true_as_soon_as_it_is_in_effect(store: Store) -> None:
     """What is in effect is true at once, what comes into effect is true then, the rest false."""
     topics = Topics()
-    effects = Effects(store, topics.load, most=10)
+    effects = ReadYourWrites(store, topics.load, most=10)
     await topics.apply(store, 5)
 
     assert await effects.reached(topics.token(5), wait_s=30)
@@ -102,7 +102,7 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
     Nor is anything true of an incarnation that is no more; that is said without waiting.
     """
     topics = Topics()
-    effects = Effects(store, topics.load, most=10)
+    effects = ReadYourWrites(store, topics.load, most=10)
     await topics.apply(store, 100)
     old = topics.token(50)
     assert await effects.reached(old, wait_s=30)
@@ -120,7 +120,7 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
 async def test_what_kafka_said_last_stands_while_it_is_away(store: Store) -> None:
     """A read does not need Kafka, once the topics are known."""
     topics = Topics()
-    effects = Effects(store, topics.load, most=10)
+    effects = ReadYourWrites(store, topics.load, most=10)
     topics.is_away = True
     assert not await effects.reached(topics.token(1), wait_s=0.2)
     topics.is_away = False
@@ -137,7 +137,7 @@ async def test_what_kafka_said_last_stands_while_it_is_away(store: Store) -> Non
 async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
     """Some give up while others go on waiting, and each gets its own answer."""
     topics = Topics()
-    effects = Effects(store, topics.load, most=1000)
+    effects = ReadYourWrites(store, topics.load, most=1000)
 
     async def one(n: int) -> bool:
         offset = NEVER if n % 2 else n
@@ -153,7 +153,7 @@ async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
 async def test_many_who_wait_ask_redis_as_often_as_one(store: Store) -> None:
     """All who wait share each question to Redis; nobody waiting means no question at all."""
     topics = Topics()
-    effects = Effects(store, topics.load, most=500)
+    effects = ReadYourWrites(store, topics.load, most=500)
     await topics.apply(store, 0)
     asked = []
     for n in (1, 500):
@@ -176,7 +176,7 @@ async def test_many_who_wait_ask_redis_as_often_as_one(store: Store) -> None:
 async def test_more_than_may_wait_are_refused(store: Store) -> None:
     """The bound holds, and a place is free again when a wait ends or its client goes."""
     topics = Topics()
-    effects = Effects(store, topics.load, most=2)
+    effects = ReadYourWrites(store, topics.load, most=2)
     leave = asyncio.Event()
 
     async def receive() -> Message:
@@ -203,7 +203,7 @@ async def test_redis_away_is_told_to_all_who_wait(tmp_path: Path) -> None:
     server = start_redis(tmp_path, port=own_port())
     one = Store(connect(server.url), Settings())
     topics = Topics()
-    effects = Effects(one, topics.load, most=10)
+    effects = ReadYourWrites(one, topics.load, most=10)
     try:
         waiting = [asyncio.create_task(effects.reached(topics.token(1), wait_s=60)) for _ in "ab"]
         await asyncio.sleep(0.05)

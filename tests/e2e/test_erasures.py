@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.serving.cache import Catalogue
+from models.serving.cache import StateCache
 from models.state.store import Store
 from tests.e2e.test_resilience import applied_by, restore
 from tests.servers import own_port
@@ -58,7 +58,7 @@ def counted(stack: Stack, *users: str) -> list[int]:
 
     async def read(store: Store) -> list[int]:
         indexes = await store.item_indexes([f"i-{user}" for user in users])
-        stats = await Catalogue(store).stats(np.array(indexes, np.int64), time.time())
+        stats = await StateCache(store).stats(np.array(indexes, np.int64), time.time())
         return [int(one["events"]) for one in stats]
 
     return stack.stored(read)

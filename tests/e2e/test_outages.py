@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api import app
-from api.outages import MAX_REASONS, Outages
+from api.outages import MAX_REASONS, OutageLog
 from models.errors import Unavailable
 from tests.api_server import api, request, willing
 
@@ -20,7 +20,7 @@ def test_refused_requests_share_a_line(
 ) -> None:
     """However many are refused while Kafka is away, the log says it once, and later how many."""
     now_s = 1000.0
-    monkeypatch.setattr(app, "OUTAGES", Outages(clock=lambda: now_s))
+    monkeypatch.setattr(app, "OUTAGES", OutageLog(clock=lambda: now_s))
 
     async def away(*_: object) -> str:
         raise Unavailable("Kafka does not answer")
@@ -41,7 +41,7 @@ def test_refused_requests_share_a_line(
 
 def test_reasons_are_forgotten() -> None:
     """However many there are."""
-    outages = Outages(clock=lambda: 0.0)
+    outages = OutageLog(clock=lambda: 0.0)
     assert all(outages.note(f"reason {n}") for n in range(3 * MAX_REASONS))
     assert not outages.note(f"reason {3 * MAX_REASONS - 1}")
     assert outages.note("reason 0")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from models.serving.cache import Catalogue
+from models.serving.cache import StateCache
 from models.state import layout
 from models.state.histories import unpack_history
 from models.state.store import Store
@@ -64,7 +64,7 @@ def assert_exact(stack: Stack, rows: Rows, *, group: str | None = None) -> None:
             history = unpack_history(await store.redis.get(store.key(f"history:u:{user}")))
             kept = zip(history.times.tolist(), history.items.tolist(), strict=True)
             histories[user] = (history.count, [(second, name_of[item]) for second, item in kept])
-        stats = await Catalogue(store).stats(np.array(indexes, np.int64), time.time())
+        stats = await StateCache(store).stats(np.array(indexes, np.int64), time.time())
         counted = {
             name: (int(row["events"]), int(row["purchases"]))
             for name, row in zip(names, stats, strict=True)

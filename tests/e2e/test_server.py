@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from api.server.uvicorn_protocol import Joined
+from api.server.uvicorn_protocol import CoalescedWrites
 
 
 class Wire:
@@ -37,7 +37,7 @@ def joined(steps: list[list[bytes]], *, closes: bool) -> Wire:
     wire: Any = Wire()
 
     async def writing() -> None:
-        transport = Joined(wire, asyncio.get_running_loop())
+        transport = CoalescedWrites(wire, asyncio.get_running_loop())
         assert transport.get_extra_info("peername") == "peername"
         for writes in steps:
             for data in writes:

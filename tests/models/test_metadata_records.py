@@ -15,13 +15,13 @@ from models.metadata_records import (
     MAX_CATEGORY_CHARACTERS,
     MAX_CHARACTERS,
     MAX_RECORD_BYTES,
-    Kind,
-    Record,
+    MetadataRecord,
+    RecordKind,
     categories_of,
-    checked,
     created_at,
     encode_record,
     parse_record,
+    validate_properties,
 )
 
 NOW_S = 1.79e9
@@ -47,10 +47,12 @@ def message(**changed: object) -> bytes:
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256),
     st.none() | PROPERTIES,
 )
-def test_messages_come_back(kind: Kind, name: str, properties: dict[str, object] | None) -> None:
+def test_messages_come_back(
+    kind: RecordKind, name: str, properties: dict[str, object] | None
+) -> None:
     """What was written is read; a removal takes the time of its reading."""
-    valid = None if properties is None else checked(kind, name, properties)
-    record = Record("shop", name, valid, NOW_S)
+    valid = None if properties is None else validate_properties(kind, name, properties)
+    record = MetadataRecord("shop", name, valid, NOW_S)
 
     assert parse_record(kind, *encode_record(kind, record), now_s=NOW_S) == record
 
@@ -102,9 +104,9 @@ def test_characters_are_counted_not_bytes() -> None:
     """Letters that take several bytes count once."""
     longest = {"A": "ö" * (MAX_CHARACTERS["users"] - 8)}
 
-    assert checked("users", "u", longest) == longest
+    assert validate_properties("users", "u", longest) == longest
     with pytest.raises(InvalidRecord, match=r"24001 characters .* 24000"):
-        checked("users", "u", {"A": longest["A"] + "o"})
+        validate_properties("users", "u", {"A": longest["A"] + "o"})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_characters_are_counted_not_bytes() -> None:
 def test_what_no_record_may_have(name: str, properties: dict[str, object]) -> None:
     """Ids and values that could not be stored as they are."""
     with pytest.raises(InvalidRecord):
-        checked("items", name, properties)
+        validate_properties("items", name, properties)
 
 
 def test_creation_is_read_in_seconds_and_milliseconds() -> None:

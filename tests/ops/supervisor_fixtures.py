@@ -55,7 +55,7 @@ def is_alive(pid: int) -> bool:
 def recorded(data_dir: Path) -> dict[str, int]:
     """The pids in the ledger by the children's names."""
     ledger = (data_dir / "processes.json").read_bytes()
-    records = msgspec.json.decode(ledger, type=list[orphans.Record])
+    records = msgspec.json.decode(ledger, type=list[orphans.ProcessRecord])
     return {entry.name: entry.pid for entry in records}
 
 

@@ -8,15 +8,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.dependencies import Looking, Services
-from api.impressions import Impressions
-from api.personalize.context import Context
+from api.dependencies import ReadinessCheck, Services
+from api.impressions import ImpressionLog
+from api.personalize.context import PersonalizeContext
 from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import described
-from api.read_your_writes import Effects
+from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
 from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.store import Store, connect
@@ -39,7 +39,7 @@ class Control:
         The present; a second later after each call.
     """
 
-    context: Context
+    context: PersonalizeContext
     settings: Settings
     now_s: float = NOW
     jobs: Jobs = field(init=False)
@@ -148,11 +148,11 @@ def control_of(redis_url: str, **settings: Any) -> Control:
         tenants=tenants,
         publisher=publisher,
         answering=Gate(made.max_answering, "answers", "Redis"),
-        readiness=Looking(publisher, store),
-        effects=Effects(store, nothing, most=10),
-        impressions=Impressions(time.time),
+        readiness=ReadinessCheck(publisher, store),
+        effects=ReadYourWrites(store, nothing, most=10),
+        impressions=ImpressionLog(time.time),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",
     )
-    control = Control(Context(Resources(store.redis, made), tenants, services), made)
+    control = Control(PersonalizeContext(Registry(store.redis, made), tenants, services), made)
     return control

@@ -10,7 +10,7 @@ import pytest
 from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import described
 from models.errors import ServiceError
-from models.personalize.registry import PREFIX, Resources
+from models.personalize.registry import PREFIX, Registry
 from models.personalize.resource import indexes_of
 from models.personalize.resource_types import KINDS
 from models.personalize.statuses import UNFINISHED
@@ -91,7 +91,7 @@ async def run_a_job(control: Control, chosen: random.Random) -> None:
         await control.jobs.fail(job, "it broke", now_s=control.now_s)
 
 
-async def assert_whole(resources: Resources) -> None:
+async def assert_whole(resources: Registry) -> None:
     """What hangs on something hangs on what is there; indexes and queue have what they must."""
     stored = {one.path: one for kind in KINDS for one in await resources.page(kind, limit=10_000)}
     expected: dict[str, set[str]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.settings import Settings
 from models.state.store import connect
 from streams.kafka.topics import ensure_topics
@@ -50,7 +50,7 @@ def run_next(settings: Settings, end: Callable[[Jobs, Job], Any]) -> None:
 
     async def run() -> None:
         async with connect(settings.redis) as redis:
-            jobs = Jobs(Resources(redis, settings))
+            jobs = Jobs(Registry(redis, settings))
             job = await jobs.claim(now_s=FAR_S, lease_s=LEASE_S)
             assert job is not None
             await end(jobs, job)

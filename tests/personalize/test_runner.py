@@ -17,7 +17,7 @@ from models.personalize import scratch_groups
 from models.state.metadata import put_items
 from models.state.store import Part, StoredEvent, StoredMessage, shard_of
 from streams.jobs import runner as jobs_runner
-from streams.jobs.job import Outcome, Work
+from streams.jobs.job import JobContext, JobResult
 from streams.jobs.runner import Runner
 from streams.object_store import Objects
 from tests.personalize.control_fixtures import ROLE, Control
@@ -226,13 +226,13 @@ async def test_how_far_a_job_is_can_be_seen(
     """What a job tells from a thread stands with it, and in the metrics until it ends."""
     seen = threading.Event()
 
-    def telling(work: Work) -> None:
+    def telling(work: JobContext) -> None:
         work.tell("lines answered", 7, 9)
         seen.wait()
 
-    async def busy(work: Work) -> Outcome:
+    async def busy(work: JobContext) -> JobResult:
         await work.in_thread(telling, work)
-        return Outcome()
+        return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     control = make_control(job_lease_s=1.0)
@@ -268,7 +268,7 @@ async def test_a_runner_that_ends_leaves_its_job(
     """Cancelled, it lets what works in a thread end, and another claims the job at once."""
     entered, ended = threading.Event(), threading.Event()
 
-    def for_ever(work: Work) -> None:
+    def for_ever(work: JobContext) -> None:
         entered.set()
         try:
             for _ in work.until_stopped(iter(int, 1)):
@@ -276,10 +276,10 @@ async def test_a_runner_that_ends_leaves_its_job(
         finally:
             ended.set()
 
-    async def busy(work: Work) -> Outcome:
+    async def busy(work: JobContext) -> JobResult:
         await work.note(row=3)
         await work.in_thread(for_ever, work)
-        return Outcome()
+        return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     await deletion(control, await control.group())

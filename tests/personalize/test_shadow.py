@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from api.shadow_comparison import MOST_WAITING, THREADS, Shadow
-from models.serving.local import Local
+from api.shadow_comparison import MOST_WAITING, THREADS, ShadowComparison
+from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
 from tests.buckets import use_aws_environment
@@ -75,7 +75,7 @@ def shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
         shadow_campaign_arn=campaign("default"),
         shadow_share=1.0,
     )
-    with Local(settings) as recommender:
+    with LocalRecommender(settings) as recommender:
         for n, item in enumerate(("lamp", "desk", "chair", "shelf", "rug")):
             for user in ("ada", "bob")[: 2 - n % 2]:
                 recommender.learn(user, item, at_s=time.time() - 60 + n)
@@ -127,7 +127,7 @@ async def test_a_silent_campaign_fills_the_queue_only(
     with socket.create_server(("127.0.0.1", 0), backlog=THREADS) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", address)
-        shadow = Shadow(settings)
+        shadow = ShadowComparison(settings)
         for _ in range(n):
             shadow.compare("eve", ["lamp"], k=25, took_s=0.001)
         full = since(before)["dropped"]
@@ -142,7 +142,7 @@ async def test_a_silent_campaign_fills_the_queue_only(
 async def test_only_the_share_is_compared() -> None:
     """An answer whose chance is not below the share leaves no trace."""
     settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=0.25)
-    shadow, before = Shadow(settings, chance=lambda: 0.25), measured()
+    shadow, before = ShadowComparison(settings, chance=lambda: 0.25), measured()
     shadow.compare("eve", ["lamp"], k=25, took_s=0.001)
     await asyncio.wait_for(shadow.close(), PATIENCE_S)
 

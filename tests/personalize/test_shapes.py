@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.personalize.service_model import LINEAR, Broken, described
+from api.personalize.service_model import LINEAR, InvalidMember, described
 from models.errors import InvalidInput
 from tests.personalize.resource_fixtures import Documents
 
@@ -127,7 +127,7 @@ def test_answers_are_checked_strictly(answer: Any, where: str) -> None:
     """What a client would ignore or stumble over in an answer is found."""
     described()["GetRecommendations"].answered({"itemList": [{"itemId": "a", "score": 0.5}]})
 
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(InvalidMember) as caught:
         described()["GetRecommendations"].answered(answer)
     assert f"at '{where}'" in caught.value.text()
 

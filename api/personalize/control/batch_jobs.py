@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_config
 from api.personalize.control.crud import describing, found, listing, new, pending
 from api.personalize.control.solution_versions import trained
@@ -22,7 +22,9 @@ TRENDING = "aws-trending-now"
 BATCH = "BATCH_INFERENCE"
 
 
-async def create_batch_inference_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_batch_inference_job(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that recommends items for each line of its input."""
     if request.get("batchInferenceJobMode", BATCH) != BATCH:
         raise InvalidInput("batchInferenceJobMode THEME_GENERATION is not supported")
@@ -44,7 +46,9 @@ async def create_batch_inference_job(context: Context, request: dict[str, Any]) 
     return {"batchInferenceJobArn": job}
 
 
-async def create_batch_segment_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_batch_segment_job(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that finds the users who want what each line of its input names."""
     version = await trained(context, request["solutionVersionArn"])
     recipe = recipe_of(version.data["recipeArn"])
@@ -56,7 +60,7 @@ async def create_batch_segment_job(context: Context, request: dict[str, Any]) ->
 
 
 async def _job(
-    context: Context,
+    context: PersonalizeContext,
     kind: str,
     request: dict[str, Any],
     version: Resource,

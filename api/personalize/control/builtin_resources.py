@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from models.errors import ResourceAlreadyExists
 from models.personalize.resource import Resource
 from models.personalize.statuses import ACTIVE
@@ -25,7 +25,7 @@ def tracker_path(name: str) -> str:
     return f"event-tracker/{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
-async def ensure(context: Context) -> None:
+async def ensure(context: PersonalizeContext) -> None:
     """See that the group and its tracker are among the resources, as the settings have them."""
     resources, settings = context.resources, context.resources.settings
     now_s = context.services.clock()
@@ -47,14 +47,14 @@ async def ensure(context: Context) -> None:
         )
 
 
-async def _create(context: Context, resource: Resource) -> None:
+async def _create(context: PersonalizeContext, resource: Resource) -> None:
     try:
         await context.resources.create(resource)
     except ResourceAlreadyExists:
         return  # another process was first, with the same settings
 
 
-def campaign(context: Context, path: str) -> Resource | None:
+def campaign(context: PersonalizeContext, path: str) -> Resource | None:
     """The campaign of the settings at a path, or None."""
     name = path.removeprefix("campaign/")
     if name == path or name not in context.resources.settings.campaigns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
 from api.personalize.control.config_checks import check_config
 from api.personalize.control.crud import describing, found, listing, new, quota
@@ -27,7 +27,7 @@ class Deployed(NamedTuple):
     links: tuple[str, ...]
 
 
-async def create_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A name for a solution version that is ACTIVE."""
     path = f"campaign/{request['name']}"
     if builtin_resources.campaign(context, path) is not None:
@@ -47,7 +47,7 @@ async def create_campaign(context: Context, request: dict[str, Any]) -> dict[str
     return {"campaignArn": context.resources.arn(path)}
 
 
-async def update_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another version or configuration, from the next request on."""
     campaign = await found(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
@@ -73,7 +73,7 @@ async def update_campaign(context: Context, request: dict[str, Any]) -> dict[str
     return {"campaignArn": context.resources.arn(campaign.path)}
 
 
-async def delete_campaign(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def delete_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nobody can ask by this name any more; the solution stays."""
     campaign = await found(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
@@ -81,7 +81,7 @@ async def delete_campaign(context: Context, request: dict[str, Any]) -> dict[str
     return {}
 
 
-async def _deployed(context: Context, arn: str, config: dict[str, Any]) -> Deployed:
+async def _deployed(context: PersonalizeContext, arn: str, config: dict[str, Any]) -> Deployed:
     """What an ARN stands for in a campaign with a configuration."""
     is_latest = arn.endswith(LATEST)
     is_synced = config.get("syncWithLatestSolutionVersion", False)
@@ -94,7 +94,7 @@ async def _deployed(context: Context, arn: str, config: dict[str, Any]) -> Deplo
     return Deployed(context.resources.arn(version.path), (version.path, solution, group))
 
 
-async def _current_version(context: Context, campaign: Resource) -> dict[str, Any]:
+async def _current_version(context: PersonalizeContext, campaign: Resource) -> dict[str, Any]:
     """The version that a campaign uses now, where it is always the newest."""
     arn = campaign.data.get("solutionVersionArn", "")
     if not arn.endswith(LATEST):
@@ -103,7 +103,7 @@ async def _current_version(context: Context, campaign: Resource) -> dict[str, An
     return {"solutionVersionArn": context.resources.arn(version.path)}
 
 
-def _refuse_configured(context: Context, campaign: Resource) -> None:
+def _refuse_configured(context: PersonalizeContext, campaign: Resource) -> None:
     if builtin_resources.campaign(context, campaign.path) is not None:
         raise ResourceInUse(f"{campaign.path} is one of RECOMMENDER_CAMPAIGNS")
 

@@ -7,18 +7,18 @@ from typing import Any
 
 from botocore.model import ListShape, StructureShape
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
 from api.personalize.control.pagination import LENGTH, position_of, token_of
 from api.personalize.protocol import Operation
 from api.personalize.service_model import described
 from models.errors import InvalidInput, LimitExceeded, TooManyTags
-from models.personalize.registry import Bound
+from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
-from models.personalize.resource_types import KINDS, kind_of, path_of
+from models.personalize.resource_types import KINDS, path_of, resource_type_of
 from models.personalize.statuses import ACTIVE
 
-Members = Callable[[Context, Resource], Awaitable[dict[str, Any]]]
+Members = Callable[[PersonalizeContext, Resource], Awaitable[dict[str, Any]]]
 
 FOREIGN = frozenset({"roleArn", "kmsKeyArn"})
 """ARNs that are not of this service."""
@@ -26,7 +26,7 @@ FOREIGN = frozenset({"roleArn", "kmsKeyArn"})
 CONFIGURED = frozenset({"dataset-group", "event-tracker"})
 
 
-async def found(context: Context, arn: str, kind: str) -> Resource:
+async def found(context: PersonalizeContext, arn: str, kind: str) -> Resource:
     """The resource of a kind that has an ARN.
 
     Raises
@@ -35,7 +35,7 @@ async def found(context: Context, arn: str, kind: str) -> Resource:
         It is the ARN of something else, or of nothing.
     """
     path = path_of(arn)
-    if kind_of(path) is not KINDS[kind]:
+    if resource_type_of(path) is not KINDS[kind]:
         raise InvalidInput(f"{arn} is not the ARN of a {kind}")
     if kind in CONFIGURED:
         await builtin_resources.ensure(context)
@@ -43,7 +43,7 @@ async def found(context: Context, arn: str, kind: str) -> Resource:
 
 
 def new(
-    context: Context,
+    context: PersonalizeContext,
     path: str,
     request: Mapping[str, Any],
     *links: str,
@@ -69,7 +69,7 @@ def new(
     return Resource(path, status, now_s, now_s, data, links, tags)
 
 
-def tags_of(context: Context, tags: list[dict[str, str]] | tuple[()]) -> dict[str, str]:
+def tags_of(context: PersonalizeContext, tags: list[dict[str, str]] | tuple[()]) -> dict[str, str]:
     """Tags as they are stored; raises `InvalidInput` or `TooManyTags` for what may not be."""
     found = {tag["tagKey"]: tag["tagValue"] for tag in tags}
     if len(found) < len(tags):
@@ -81,27 +81,29 @@ def tags_of(context: Context, tags: list[dict[str, str]] | tuple[()]) -> dict[st
     return found
 
 
-def check_tags(context: Context, tags: Mapping[str, str]) -> None:
+def check_tags(context: PersonalizeContext, tags: Mapping[str, str]) -> None:
     """Raise `TooManyTags` for more than a resource may have."""
     most = context.resources.settings.personalize_quotas["tags"]
     if len(tags) > most:
         raise TooManyTags(f"a resource may have {most} tags, not {len(tags)}")
 
 
-def quota(context: Context, kind: str, parent: str = "", *, extra: int = 0) -> Bound:
+def quota(
+    context: PersonalizeContext, kind: str, parent: str = "", *, extra: int = 0
+) -> IndexLimit:
     """The bound of how many of a kind there may be, before one more is created."""
     plural = KINDS[kind].plural
     most = context.resources.settings.personalize_quotas[plural]
     where = f" of {context.resources.arn(parent)}" if parent else ""
     error = LimitExceeded(f"there may be {most} {plural}{where}; RECOMMENDER_PERSONALIZE_QUOTAS")
-    return Bound(index_name(kind, parent), most + extra - 1, error)
+    return IndexLimit(index_name(kind, parent), most + extra - 1, error)
 
 
-def pending(context: Context, kind: str, parent: str = "") -> Bound:
+def pending(context: PersonalizeContext, kind: str, parent: str = "") -> IndexLimit:
     """The bound of how many jobs of a kind may be unfinished, before one more is created."""
     most = context.resources.settings.personalize_quotas[f"pending-{KINDS[kind].plural}"]
     error = LimitExceeded(f"More than {most} resources with PENDING or IN_PROGRESS status")
-    return Bound(index_name(kind, parent, only="unfinished"), most - 1, error)
+    return IndexLimit(index_name(kind, parent, only="unfinished"), most - 1, error)
 
 
 def describing(kind: str, more: Members | None = None) -> Operation:
@@ -114,7 +116,7 @@ def describing(kind: str, more: Members | None = None) -> Operation:
     """
     noun, arn_member = KINDS[kind].noun, KINDS[kind].arn_member
 
-    async def describe(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    async def describe(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
         resource = await found(context, request[arn_member], kind)
         members = context.resources.described(resource)
         if more is not None:
@@ -136,7 +138,7 @@ def listing(kind: str, *, must_exist: bool = False) -> Operation:
     """
     operation = f"List{KINDS[kind].noun}s"
 
-    async def list_all(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    async def list_all(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
         if kind in CONFIGURED:
             await builtin_resources.ensure(context)
         parent = _parent(request)
@@ -160,7 +162,7 @@ def deleting(kind: str) -> Operation:
     """The operation that deletes a resource of a kind, at once."""
     arn_member = KINDS[kind].arn_member
 
-    async def delete(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    async def delete(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
         resource = await found(context, request[arn_member], kind)
         await context.resources.remove(resource.path)
         return {}
@@ -185,7 +187,7 @@ def _parent(request: Mapping[str, Any]) -> str:
         arn = request.get(kind.arn_member)
         if arn is not None:
             path = path_of(arn)
-            if kind_of(path) is not kind:
+            if resource_type_of(path) is not kind:
                 raise InvalidInput(f"{arn} is not the ARN of a {kind.name}")
             return path
     return ""
@@ -199,7 +201,7 @@ def _listed(operation: str) -> tuple[str, StructureShape]:
     raise LookupError(operation)
 
 
-def _canonical(context: Context, name: str, member: Any) -> Any:  # noqa: ANN401  any JSON
+def _canonical(context: PersonalizeContext, name: str, member: Any) -> Any:  # noqa: ANN401  any JSON
     """A member of a request; an ARN as this service gives it out."""
     if name.endswith("Arn") and name not in FOREIGN:
         return context.resources.arn(path_of(member))

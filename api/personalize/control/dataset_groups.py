@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
 from api.personalize.control.crud import describing, found, listing, new, quota
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse, ServiceError
-from models.personalize.registry import Bound
+from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
 from models.personalize.statuses import DELETE_PENDING
 from models.serving.tenants import RESERVED
 
 
-async def create_dataset_group(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_dataset_group(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A tenant of its own, with nothing in it."""
     await builtin_resources.ensure(context)
     name = request["name"]
@@ -33,7 +35,9 @@ async def create_dataset_group(context: Context, request: dict[str, Any]) -> dic
     }
 
 
-async def delete_dataset_group(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def delete_dataset_group(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """Nothing can be created in the group any more; a job erases what is in it, and the group."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     now_s = context.services.clock()
@@ -46,7 +50,9 @@ async def delete_dataset_group(context: Context, request: dict[str, Any]) -> dic
     return {}
 
 
-async def create_event_tracker(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_event_tracker(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A tracking id; events that carry it are the group's from now on."""
     resources = context.resources
     group = await found(context, request["datasetGroupArn"], "dataset-group")
@@ -63,14 +69,18 @@ async def create_event_tracker(context: Context, request: dict[str, Any]) -> dic
     # Registered first: of a tracker that was created and leads nowhere, nobody would hear.
     await context.tenants.register(tracking_id, name_of(group))
     try:
-        await resources.create(tracker, Bound(index_name("event-tracker", group.path), 0, has_one))
+        await resources.create(
+            tracker, IndexLimit(index_name("event-tracker", group.path), 0, has_one)
+        )
     except ServiceError:
         await context.tenants.remove(tracking_id)
         raise
     return {"eventTrackerArn": resources.arn(tracker.path), "trackingId": tracking_id}
 
 
-async def delete_event_tracker(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def delete_event_tracker(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """Events with its tracking id are refused from now on; those that took effect stay."""
     tracker = await found(context, request["eventTrackerArn"], "event-tracker")
     tracking_id = tracker.data["trackingId"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import describing, found, listing, new, pending
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
-from models.personalize.registry import Bound
+from models.personalize.registry import IndexLimit
 from models.personalize.resource import index_name
 from models.personalize.statuses import CREATE_PENDING, PENDING
 
 
-async def create_dataset_import_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_dataset_import_job(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that reads rows of a dataset out of S3; one at a time for each dataset."""
     dataset = await found(context, request["datasetArn"], "dataset")
     _location(request)
@@ -29,12 +31,14 @@ async def create_dataset_import_job(context: Context, request: dict[str, Any]) -
     under_way = index_name("dataset-import-job", dataset.path, only="unfinished")
     error = ResourceInUse(f"another import into {request['datasetArn']} is under way")
     await context.resources.create(
-        job, Bound(under_way, 0, error), pending(context, "dataset-import-job")
+        job, IndexLimit(under_way, 0, error), pending(context, "dataset-import-job")
     )
     return {"datasetImportJobArn": context.resources.arn(job.path)}
 
 
-async def create_dataset_export_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_dataset_export_job(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that writes a dataset's rows to S3."""
     dataset = await found(context, request["datasetArn"], "dataset")
     job = new(
@@ -50,7 +54,9 @@ async def create_dataset_export_job(context: Context, request: dict[str, Any]) -
     return {"datasetExportJobArn": context.resources.arn(job.path)}
 
 
-async def create_data_deletion_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_data_deletion_job(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that erases the users that a file in S3 names from a dataset group."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     _location(request)

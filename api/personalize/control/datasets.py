@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import deleting, describing, found, listing, new, quota
 from api.personalize.control.dataset_groups import name_of
 from api.personalize.protocol import Operation
@@ -16,12 +16,12 @@ from models.personalize.dataset_schemas import (
     dataset_type_of,
     parse_schema,
 )
-from models.personalize.registry import Bound
+from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
 from models.personalize.statuses import ACTIVE
 
 
-async def create_schema(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_schema(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A schema that is one; whether it fits a type of dataset shows when one is created."""
     parse_schema(request["schema"])
     schema = new(context, f"schema/{request['name']}", request)
@@ -29,7 +29,7 @@ async def create_schema(context: Context, request: dict[str, Any]) -> dict[str, 
     return {"schemaArn": context.resources.arn(schema.path)}
 
 
-async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """An empty dataset of a group; there is one of each type at most."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     schema = await found(context, request["schemaArn"], "schema")
@@ -44,7 +44,7 @@ async def create_dataset(context: Context, request: dict[str, Any]) -> dict[str,
     return {"datasetArn": context.resources.arn(path)}
 
 
-async def update_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another schema for a dataset, if what was imported under the old one still fits."""
     resources, now_s = context.resources, context.services.clock()
     dataset = await found(context, request["datasetArn"], "dataset")
@@ -69,25 +69,25 @@ async def update_dataset(context: Context, request: dict[str, Any]) -> dict[str,
 
     importing = index_name("dataset-import-job", dataset.path, only="unfinished")
     await resources.change(
-        dataset.path, updated, Bound(importing, 0, ResourceInUse("an import is under way"))
+        dataset.path, updated, IndexLimit(importing, 0, ResourceInUse("an import is under way"))
     )
     await _name_columns(context, dataset.path)
     return {"datasetArn": resources.arn(dataset.path)}
 
 
-async def delete_dataset(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The dataset and its ended jobs go; what it brought stays until the group is deleted."""
     dataset = await found(context, request["datasetArn"], "dataset")
     training = index_name("solution-version", dataset.links[0], only="unfinished")
     error = ResourceInUse("a solution version of the dataset group is being created")
-    await context.resources.remove(dataset.path, Bound(training, 0, error))
+    await context.resources.remove(dataset.path, IndexLimit(training, 0, error))
     if dataset.data["datasetType"] == "INTERACTIONS":
         group = await context.resources.get(dataset.links[0])
         await context.tenants.name_columns(name_of(group), ())
     return {}
 
 
-async def _name_columns(context: Context, path: str) -> None:
+async def _name_columns(context: PersonalizeContext, path: str) -> None:
     """Let a group's contextual columns be those of its interactions, as they are stored now."""
     dataset = await context.resources.get(path)
     if dataset.data["datasetType"] == "INTERACTIONS":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import deleting, describing, found, listing, new, quota
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, LimitExceeded
-from models.filters.filter import parse
+from models.filters.filter import parse_filter_expression
 from models.personalize.resource import Resource
 
 ACTIONS = "ActionID"
@@ -17,10 +17,10 @@ MAX_READ = 1000
 """Filters of a group whose fields are counted."""
 
 
-async def create_filter(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_filter(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """An expression of a dataset group, if it is one."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
-    parsed = parse(request["filterExpression"])
+    parsed = parse_filter_expression(request["filterExpression"])
     if parsed.target == ACTIONS:
         raise InvalidInput("filterExpression: there are no actions here, only ItemID and UserID")
     await _check_fields(context, group, parsed.fields)
@@ -31,11 +31,13 @@ async def create_filter(context: Context, request: dict[str, Any]) -> dict[str, 
     return {"filterArn": context.resources.arn(path)}
 
 
-async def _check_fields(context: Context, group: Resource, fields: frozenset[str]) -> None:
+async def _check_fields(
+    context: PersonalizeContext, group: Resource, fields: frozenset[str]
+) -> None:
     """Raise `LimitExceeded` where a group's filters would ask for more fields than they may."""
     most = context.resources.settings.personalize_quotas["filter-fields"]
     for one in await context.resources.page("filter", group.path, limit=MAX_READ):
-        fields |= parse(one.data["filterExpression"]).fields
+        fields |= parse_filter_expression(one.data["filterExpression"]).fields
     if len(fields) > most:
         arn = context.resources.arn(group.path)
         raise LimitExceeded(f"the filters of {arn} would ask for {len(fields)} fields, not {most}")

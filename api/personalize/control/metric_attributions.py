@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import deleting, describing, found, listing, new, quota
 from api.personalize.control.pagination import page_of
 from api.personalize.protocol import Operation
@@ -22,7 +22,9 @@ _EXPRESSION = re.compile(
 Metrics = list[dict[str, str]]
 
 
-async def create_metric_attribution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_metric_attribution(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """What is to be counted in a dataset group."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     metrics = _checked([], request["metrics"])
@@ -32,7 +34,9 @@ async def create_metric_attribution(context: Context, request: dict[str, Any]) -
     return {"metricAttributionArn": context.resources.arn(path)}
 
 
-async def update_metric_attribution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def update_metric_attribution(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """Metrics are removed by name, then others added; or what is counted goes elsewhere."""
     if "metricAttributionArn" not in request:
         raise InvalidInput("metricAttributionArn is missing")
@@ -53,7 +57,7 @@ async def update_metric_attribution(context: Context, request: dict[str, Any]) -
 
 
 async def list_metric_attribution_metrics(
-    context: Context, request: dict[str, Any]
+    context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """What a metric attribution counts."""
     if "metricAttributionArn" not in request:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.pagination import page_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceNotFound
@@ -16,7 +16,7 @@ SINCE_S = 1_560_124_800.0
 """Since when every recipe is there: June 2019, when the first of them came."""
 
 
-async def list_recipes(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def list_recipes(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """All recipes, or those of a domain."""
     domain = request.get("domain")
     recipes = [recipe for recipe in RECIPES.values() if domain in {None, recipe.domain}]
@@ -24,7 +24,7 @@ async def list_recipes(_: Context, request: dict[str, Any]) -> dict[str, Any]:
     return {"recipes": [_summary(recipe) for recipe in page], **more}
 
 
-async def describe_recipe(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def describe_recipe(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recipe with its type and what it recommends."""
     recipe = recipe_of(request["recipeArn"])
     description = recipe.description
@@ -41,7 +41,7 @@ async def describe_recipe(_: Context, request: dict[str, Any]) -> dict[str, Any]
     return {"recipe": members}
 
 
-async def describe_algorithm(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def describe_algorithm(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The name of a recipe's algorithm; it has no parameters of its own to tune."""
     arn = request["algorithmArn"]
     return {
@@ -55,7 +55,9 @@ async def describe_algorithm(_: Context, request: dict[str, Any]) -> dict[str, A
     }
 
 
-async def describe_feature_transformation(_: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def describe_feature_transformation(
+    _: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """The name of a recipe's feature transformation; it takes no parameters."""
     arn = request["featureTransformationArn"]
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_config
 from api.personalize.control.crud import deleting, describing, found, listing, new, quota
 from api.personalize.protocol import Operation
@@ -22,7 +22,9 @@ from models.personalize.statuses import (
 )
 
 
-async def create_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_recommender(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A recommender of a group of a domain, by a recipe of that domain."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     recipe, domain = recipe_of(request["recipeArn"]), group.data.get("domain")
@@ -45,7 +47,9 @@ async def create_recommender(context: Context, request: dict[str, Any]) -> dict[
     return {"recommenderArn": context.resources.arn(recommender.path)}
 
 
-async def update_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def update_recommender(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """Another configuration, from the next request on."""
     now_s, config = context.services.clock(), request["recommenderConfig"]
     check_config(config)
@@ -63,14 +67,14 @@ async def update_recommender(context: Context, request: dict[str, Any]) -> dict[
     return await _changed(context, request, updated)
 
 
-async def start_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def start_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recommender that was stopped answers again."""
     now_s = context.services.clock()
     ways = (START_PENDING, START_IN_PROGRESS, ACTIVE)
     return await _changed(context, request, lambda old: old.moved(*ways, now_s=now_s))
 
 
-async def stop_recommender(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def stop_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recommender answers no more until it is started."""
     now_s = context.services.clock()
     ways = (STOP_PENDING, STOP_IN_PROGRESS, INACTIVE)
@@ -78,7 +82,7 @@ async def stop_recommender(context: Context, request: dict[str, Any]) -> dict[st
 
 
 async def _changed(
-    context: Context, request: dict[str, Any], edit: Callable[[Resource], Resource]
+    context: PersonalizeContext, request: dict[str, Any], edit: Callable[[Resource], Resource]
 ) -> dict[str, Any]:
     recommender = await found(context, request["recommenderArn"], "recommender")
     await context.resources.change(recommender.path, edit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import describing, found, listing, new, pending, quota
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse, ResourceNotFound
@@ -30,7 +30,9 @@ COPIED = (
 """Members of a solution that a version keeps as they were when it was created."""
 
 
-async def create_solution_version(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_solution_version(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """A job that trains and measures what the solution says."""
     solution = await found(context, request["solutionArn"], "solution")
     mode = request.get("trainingMode", "FULL")
@@ -59,7 +61,7 @@ async def create_solution_version(context: Context, request: dict[str, Any]) -> 
 
 
 async def stop_solution_version_creation(
-    context: Context, request: dict[str, Any]
+    context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Training ends at once where it has not begun, or as soon as who trains notices."""
     version = await found(context, request["solutionVersionArn"], "solution-version")
@@ -67,7 +69,9 @@ async def stop_solution_version_creation(
     return {}
 
 
-async def get_solution_metrics(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def get_solution_metrics(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """What training measured."""
     version = await trained(context, request["solutionVersionArn"])
     return {
@@ -76,7 +80,7 @@ async def get_solution_metrics(context: Context, request: dict[str, Any]) -> dic
     }
 
 
-async def trained(context: Context, arn: str) -> Resource:
+async def trained(context: PersonalizeContext, arn: str) -> Resource:
     """The version that an ARN means, or the newest that is ACTIVE of `<solution>/$LATEST`.
 
     Raises
@@ -103,7 +107,7 @@ async def trained(context: Context, arn: str) -> Resource:
     return version
 
 
-async def _check_mode(context: Context, solution: Resource, mode: str) -> None:
+async def _check_mode(context: PersonalizeContext, solution: Resource, mode: str) -> None:
     if mode == "AUTOTRAIN":
         raise InvalidInput("AUTOTRAIN is the mode of versions that are created by a schedule")
     if mode == "FULL":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_columns_config, number_of
 from api.personalize.control.crud import (
     answer_members,
@@ -35,7 +35,7 @@ SERVED = frozenset(
 """Types of recipes that solutions may have."""
 
 
-async def create_solution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def create_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recipe, or the choice among several by what they measure, and how to train it."""
     group = await found(context, request["datasetGroupArn"], "dataset-group")
     is_chosen = request.get("performAutoML", False)
@@ -58,7 +58,7 @@ async def create_solution(context: Context, request: dict[str, Any]) -> dict[str
     return {"solutionArn": context.resources.arn(solution.path)}
 
 
-async def update_solution(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def update_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another schedule of training, or other events to train on."""
     solution = await found(context, request["solutionArn"], "solution")
     now_s = context.services.clock()
@@ -89,7 +89,7 @@ async def update_solution(context: Context, request: dict[str, Any]) -> dict[str
     return {"solutionArn": context.resources.arn(solution.path)}
 
 
-async def _of_versions(context: Context, solution: Resource) -> dict[str, Any]:
+async def _of_versions(context: PersonalizeContext, solution: Resource) -> dict[str, Any]:
     """What a solution's versions say of it: which is the latest, and which recipe was chosen."""
     resources = context.resources
     members: dict[str, Any] = {}

@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
-from api.personalize.context import Context
+from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import check_tags, found, tags_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, TooManyTagKeys
 from models.personalize.resource import Resource
-from models.personalize.resource_types import kind_of, path_of
+from models.personalize.resource_types import path_of, resource_type_of
 
 UNTAGGED = frozenset({"schema", "metric-attribution"})
 """Kinds that cannot be created with tags, and have none."""
 
 
-async def tag_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def tag_resource(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The tags are added; one whose key is there already takes its place."""
     resource = await _tagged(context, request["resourceArn"])
     added = tags_of(context, request["tags"])
@@ -31,7 +31,7 @@ async def tag_resource(context: Context, request: dict[str, Any]) -> dict[str, A
     return {}
 
 
-async def untag_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def untag_resource(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The tags of these keys are gone, if they were there."""
     resource = await _tagged(context, request["resourceArn"])
     keys = frozenset(request["tagKeys"])
@@ -47,7 +47,9 @@ async def untag_resource(context: Context, request: dict[str, Any]) -> dict[str,
     return {}
 
 
-async def list_tags_for_resource(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+async def list_tags_for_resource(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
     """All tags of a resource, by their keys."""
     resource = await _tagged(context, request["resourceArn"])
     return {
@@ -55,8 +57,8 @@ async def list_tags_for_resource(context: Context, request: dict[str, Any]) -> d
     }
 
 
-async def _tagged(context: Context, arn: str) -> Resource:
-    kind = kind_of(path_of(arn))
+async def _tagged(context: PersonalizeContext, arn: str) -> Resource:
+    kind = resource_type_of(path_of(arn))
     if kind is None or kind.name in UNTAGGED:
         raise InvalidInput(f"{arn} is not the ARN of what can have tags")
     return await found(context, arn, kind.name)

@@ -12,24 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.baselines import BASELINES, ORDERS, orders
+from models.evaluation.baselines import BASELINES, VARIANTS, variants
 from models.evaluation.protocol import (
-    Kind,
-    Ranked,
-    Rival,
+    Model,
+    RepeatPolicy,
+    Scores,
     as_text,
     best_of,
-    in_order,
     interval,
     measures,
     over_time,
     rank_of,
     report,
     run,
+    sort_and_shuffle,
     split_steps,
     steps,
 )
-from models.serving.local import Local
+from models.serving.local import LocalRecommender
 from models.settings import Settings
 from models.state.interactions import Interaction
 from streams.recordings.interactions import interactions
@@ -51,14 +51,14 @@ EVENTS = st.lists(
 @given(EVENTS)
 def test_order_is_by_time_and_says_nothing_else(events: list[Interaction]) -> None:
     """Each event once, by time, a user's events of one moment together; the same every time."""
-    ordered = in_order(events)
+    ordered = sort_and_shuffle(events)
 
     assert sorted(ordered) == sorted(set(events))
     assert all(one.at_s <= other.at_s for one, other in pairwise(ordered))
     owners = [(event.at_s, event.user) for event in ordered]
     runs = [owner for n, owner in enumerate(owners) if n == 0 or owners[n - 1] != owner]
     assert len(runs) == len(set(runs))
-    assert in_order(reversed(events)) == in_order(reversed(events))
+    assert sort_and_shuffle(reversed(events)) == sort_and_shuffle(reversed(events))
 
 
 def test_the_seed_is_of_the_shuffle() -> None:
@@ -66,7 +66,7 @@ def test_the_seed_is_of_the_shuffle() -> None:
     events = [Interaction("u", str(item), "click", 1.0) for item in range(20)]
     baskets = [Interaction(f"u{n // 9}", str(n), "click", n // 9) for n in range(900)]
 
-    orders = {seed: in_order(events, seed=seed) for seed in (7, 8)}
+    orders = {seed: sort_and_shuffle(events, seed=seed) for seed in (7, 8)}
     asked = [
         [
             at
@@ -77,14 +77,14 @@ def test_the_seed_is_of_the_shuffle() -> None:
     ]
 
     assert sorted(orders[7]) == sorted(orders[8])
-    assert orders[7] == in_order(events) != orders[8]
+    assert orders[7] == sort_and_shuffle(events) != orders[8]
     assert asked[0] != asked[1]
 
 
 @given(EVENTS, st.sampled_from(["sessions", "users", "baskets"]), st.integers(1, 20))
-def test_queries_are_fair(events: list[Interaction], kind: Kind, most: int) -> None:
+def test_queries_are_fair(events: list[Interaction], kind: RepeatPolicy, most: int) -> None:
     """Every event is taught; no query asks for what is barred, and not more than allowed."""
-    ordered = in_order(events)
+    ordered = sort_and_shuffle(events)
     planned = steps(ordered, kind, max_queries=most)
 
     assert [step.event for step in planned] == ordered
@@ -104,7 +104,7 @@ def test_a_basket_is_completed_once_and_asked_for_before() -> None:
         for basket in range(10)
         for item in ("a", "b", "c")
     ]
-    planned = steps(in_order(events), "baskets", max_queries=100)
+    planned = steps(sort_and_shuffle(events), "baskets", max_queries=100)
 
     assert [n // 3 for n, step in enumerate(planned) if step.query] == list(range(1, 10))
     assert [n for n, step in enumerate(planned) if step.basket] == list(range(3, 30, 3))
@@ -119,7 +119,7 @@ def test_a_basket_is_completed_once_and_asked_for_before() -> None:
 def test_ranks_count_equals_against(scores: list[float], target: int, barred: set[int]) -> None:
     """The rank is that of a naive count; the best are those of a sort."""
     barred -= {target}
-    ranked = Ranked(np.arange(len(scores)), np.array(scores))
+    ranked = Scores(np.arange(len(scores)), np.array(scores))
     out = np.array(sorted(barred), np.int64)
 
     rank = rank_of(ranked, target, out)
@@ -155,14 +155,14 @@ def test_interval_covers_the_mean() -> None:
 
 
 @pytest.fixture
-def local(redis_url: str) -> Iterator[Local]:
+def local(redis_url: str) -> Iterator[LocalRecommender]:
     """The recommender in this process, with nothing learned."""
-    with Local(Settings(redis=redis_url, group="local")) as one:
+    with LocalRecommender(Settings(redis=redis_url, group="local")) as one:
         yield one
         one._loop.run_until_complete(one._store.redis.flushdb())
 
 
-def test_local_learns_and_recommends(local: Local) -> None:
+def test_local_learns_and_recommends(local: LocalRecommender) -> None:
     """What followed an item is recommended after it; the last and the barred are not."""
     for n in range(4):
         for step, item in enumerate(("tent", "stove", "lamp")):
@@ -187,12 +187,12 @@ def stream(n: int) -> list[Interaction]:
         for step in range(5):
             at = (at + 1) % 30 if chance.random() < 0.8 else chance.randrange(30)
             events.append(Interaction(f"s{session}", f"i{at}", "click", session * 60.0 + step))
-    return in_order(events)
+    return sort_and_shuffle(events)
 
 
-def test_every_rival_ranks_and_learns(local: Local) -> None:
+def test_every_rival_ranks_and_learns(local: LocalRecommender) -> None:
     """All run through one stream; those that know pairs beat those that do not."""
-    rivals: dict[str, Rival] = orders(local, list(ORDERS))
+    rivals: dict[str, Model] = variants(local, list(VARIANTS))
     rivals |= {name: make() for name, make in BASELINES.items() if name != "item-neighbours"}
     events = stream(120)
 
@@ -200,7 +200,7 @@ def test_every_rival_ranks_and_learns(local: Local) -> None:
     compared = report(outcomes, len(events), 30)
 
     assert len({len(outcome.ranks) for outcome in outcomes.values()}) == 1
-    for name in (*ORDERS, "co-visitation"):
+    for name in (*VARIANTS, "co-visitation"):
         assert compared[name]["mrr_20"]["mean"] > 2 * compared["popularity"]["mrr_20"]["mean"]
     assert compared["biased-mf"]["coverage"] > 0
     assert compared["user-personalization"]["mrr_20"]["difference"] == 0
@@ -208,14 +208,14 @@ def test_every_rival_ranks_and_learns(local: Local) -> None:
     assert len(over_time(outcomes["blend"])) == 20
 
 
-def test_a_frozen_test_teaches_nothing(local: Local) -> None:
+def test_a_frozen_test_teaches_nothing(local: LocalRecommender) -> None:
     """Contexts grow, so that rivals know what to predict; what they learned stays as it was."""
     events = stream(120)
     # The same ring, walked the other way by others.
     later = [event._replace(user=f"t{event.user}", at_s=1e6 - event.at_s) for event in events]
-    rivals: dict[str, Rival] = orders(local, list(ORDERS))
+    rivals: dict[str, Model] = variants(local, list(VARIANTS))
     rivals |= {name: make() for name, make in BASELINES.items() if name != "item-neighbours"}
-    planned = split_steps(events, in_order(later), frozen=True)
+    planned = split_steps(events, sort_and_shuffle(later), frozen=True)
 
     outcomes = run(planned, rivals, clock=lambda: 0.0)
 
@@ -227,11 +227,11 @@ def test_a_frozen_test_teaches_nothing(local: Local) -> None:
     counts = local._loop.run_until_complete(local._store.counts())
     assert counts["events"] == len(events)
     assert measures(outcomes["similar-items"].ranks)["hr_10"].mean() > 0.3
-    learning = split_steps(events, in_order(later), frozen=False)
+    learning = split_steps(events, sort_and_shuffle(later), frozen=False)
     assert not any(step.is_frozen for step in learning)
 
 
-def test_following_changes_one_users_list_only(local: Local) -> None:
+def test_following_changes_one_users_list_only(local: LocalRecommender) -> None:
     """What a user did counts for that user, and for nobody else."""
     for n in range(4):
         for step, item in enumerate(("tent", "stove", "lamp")):
@@ -255,12 +255,12 @@ def test_item_neighbours_are_trained_again_and_again() -> None:
     assert measures(outcome["it"].ranks)["hr_10"][50:].mean() > 0.5
 
 
-def test_quality_on_real_sessions(local: Local) -> None:
+def test_quality_on_real_sessions(local: LocalRecommender) -> None:
     """Floors far under what is measured: they catch what is broken, not what is noise."""
     found, bad = interactions(read(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
     assert (len(found), bad) == (116_285, [])
-    planned = steps(in_order(found)[:8000], "sessions", max_queries=1500)
-    rivals = orders(local, list(ORDERS)) | {"co-visitation": BASELINES["co-visitation"]()}
+    planned = steps(sort_and_shuffle(found)[:8000], "sessions", max_queries=1500)
+    rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
 
     compared = report(run(planned, rivals, clock=lambda: 0.0), 8000, 1)
 
@@ -274,11 +274,11 @@ def test_quality_on_real_sessions(local: Local) -> None:
     assert found_by["user-personalization"] > found_by["similar-items"] + 0.02
 
 
-def test_quality_on_real_baskets(local: Local) -> None:
+def test_quality_on_real_baskets(local: LocalRecommender) -> None:
     """The same floors for invoices, whose lines are of one moment: the learned order leads."""
     found, _ = interactions(read(recorded("online-retail"), now_s=2e9, as_="users"))
-    planned = steps(in_order(found)[:12_000], "baskets", max_queries=400)
-    rivals = orders(local, list(ORDERS)) | {"co-visitation": BASELINES["co-visitation"]()}
+    planned = steps(sort_and_shuffle(found)[:12_000], "baskets", max_queries=400)
+    rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
 
     compared = report(run(planned, rivals, clock=lambda: 0.0), 12_000, 1)
 

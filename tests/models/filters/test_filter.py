@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidInput
 from models.filters import attribute_queries
-from models.filters.filter import INTERACTIONS_PER_TYPE, Part, parse, seen_types
+from models.filters.filter import (
+    INTERACTIONS_PER_TYPE,
+    ReadPart,
+    parse_filter_expression,
+    seen_types,
+)
 from tests.models.filters.naive_filters import IDS, SCENES, filters, let_through, sent, written
 
 ITEMS: dict[str, dict[str, Any] | None] = {
@@ -31,7 +36,7 @@ SEEN = {"heat": {"play", "Rate"}, "big": {"PLAY"}, "elsewhere": {"play"}, "up": 
 def shown(text: str, **more: Any) -> str:
     """Which of the items a filter lets through, joined by spaces."""
     told = {"properties": list(ITEMS.values()), "interactions": SEEN, **more}
-    allowed = parse(text).allowed(list(ITEMS), **told)
+    allowed = parse_filter_expression(text).allowed(list(ITEMS), **told)
     return " ".join(np.array(list(ITEMS))[allowed])
 
 
@@ -155,7 +160,7 @@ def test_parameters_are_case_sensitive_and_others_are_ignored() -> None:
     """$g and $G are two; values of no parameter say nothing."""
     text = f"{INCLUDE} Items.GENRE IN ($g) | {EXCLUDE} Items.GENRE IN ($G)"
 
-    assert parse(text).parameters == {"g", "G"}
+    assert parse_filter_expression(text).parameters == {"g", "G"}
     assert shown(text, values={"g": "drama", "G": "crime", "x": '"'}) == "up"
 
 
@@ -164,10 +169,10 @@ def test_an_include_needs_every_value_and_an_exclude_does_not() -> None:
     text = f"{INCLUDE} Items.GENRE IN ($b, $a) AND Items.YEAR > $c IF CurrentUser.AGE > $d"
     with pytest.raises(InvalidInput, match=r"parameter of an INCLUDE: a, b, d$"):
         shown(text, values={"c": "1"})
-    assert parse(text).required == {"a", "b", "c", "d"}
+    assert parse_filter_expression(text).required == {"a", "b", "c", "d"}
 
     skipped = f"{EXCLUDE} Items.GENRE = 'crime' AND Items.YEAR > $c | {EXCLUDE} Items.YEAR = 2009"
-    assert parse(skipped).required == set()
+    assert parse_filter_expression(skipped).required == set()
     assert shown(skipped) == "heat big new gone"
     assert shown(skipped, values={"c": "1"}) == "big new gone"
     assert shown(f"{EXCLUDE} Items.YEAR = 2009 IF CurrentUser.AGE > $d", user={"AGE": 9}) == ALL
@@ -209,7 +214,7 @@ def test_users_can_be_the_candidates() -> None:
         "INCLUDE UserID WHERE Interactions.EVENT_TYPE IN ('click', 'rating')": [True, True, False],
         "EXCLUDE UserID WHERE Interactions.EVENT_TYPE IN ('rating')": [True, False, True],
     }.items():
-        found = parse(text)
+        found = parse_filter_expression(text)
         allowed = found.allowed(["u1", "u2", "u3"], properties=users, interactions=seen)
         assert (text, allowed.tolist()) == (text, expected)
         assert found.target == "UserID"
@@ -217,7 +222,7 @@ def test_users_can_be_the_candidates() -> None:
 
 def test_a_filter_says_what_it_reads() -> None:
     """What is not among it can be left out; then nothing is asked of it."""
-    reads: dict[str, set[Part]] = {
+    reads: dict[str, set[ReadPart]] = {
         f"{INCLUDE} Items.GENRE = 'a'": {"properties"},
         f"{INCLUDE} Items.ITEM_ID = 'a'": set(),
         f"{EXCLUDE} Interactions.EVENT_TYPE = 'a'": {"interactions"},
@@ -230,10 +235,12 @@ def test_a_filter_says_what_it_reads() -> None:
         "Action_Interactions.EVENT_TYPE = 'a'": {"properties", "interactions"},
     }  # fmt: skip
 
-    assert {text: set(parse(text).reads) for text in reads} == reads
-    assert parse(f"{EXCLUDE} Interactions.EVENT_TYPE = 'a'").allowed(["i"]).tolist() == [True]
+    assert {text: set(parse_filter_expression(text).reads) for text in reads} == reads
+    assert parse_filter_expression(f"{EXCLUDE} Interactions.EVENT_TYPE = 'a'").allowed(
+        ["i"]
+    ).tolist() == [True]
     with pytest.raises(ValueError, match="2 candidates, but properties of 1"):
-        parse(f"{INCLUDE} Items.GENRE = 'a'").allowed(["i", "j"], properties=[{}])
+        parse_filter_expression(f"{INCLUDE} Items.GENRE = 'a'").allowed(["i", "j"], properties=[{}])
 
 
 def test_fields_are_counted_once_however_they_are_spelled() -> None:
@@ -243,7 +250,7 @@ def test_fields_are_counted_once_however_they_are_spelled() -> None:
         f" | {EXCLUDE} Interactions.EVENT_TYPE IN ('*')"
     )
 
-    assert parse(text).fields == {
+    assert parse_filter_expression(text).fields == {
         "Items.numratings", "Users.numratings", "Interactions.eventtype",
     }  # fmt: skip
 
@@ -256,9 +263,9 @@ def test_a_field_has_one_value() -> None:
     ]
 
     for field, value in {"numRatings": 1, "NUM_RATINGS": 2, "num_ratings": 2}.items():
-        one = parse(f"{INCLUDE} Items.{field} = {value} OR Items.{field} = 3")
+        one = parse_filter_expression(f"{INCLUDE} Items.{field} = {value} OR Items.{field} = 3")
         assert one.allowed(["i", "j"], properties=twice).tolist() == [True, True]
-        one = parse(f"{INCLUDE} Items.{field} = {3 - value}")
+        one = parse_filter_expression(f"{INCLUDE} Items.{field} = {3 - value}")
         assert one.allowed(["i", "j"], properties=twice).tolist() == [False, False]
 
 
@@ -280,7 +287,9 @@ def test_attribute_queries_match_items() -> None:
         "Items.item_id = 'gone'": ["gone"],
         "Items.genre = 'drama' AND Items.studio = 'f'": [],
     }.items():
-        matching = attribute_queries.parse(text).matching(list(ITEMS), list(ITEMS.values()))
+        matching = attribute_queries.parse_attribute_query(text).matching(
+            list(ITEMS), list(ITEMS.values())
+        )
         assert np.array(list(ITEMS))[matching].tolist() == expected
 
 
@@ -291,7 +300,7 @@ def test_a_naive_evaluator_agrees(
 ) -> None:
     """Random filters, however written, let through what the plainest rules do; nothing changes."""
     chance = random.Random(seed)
-    found = parse(written(expressions, chance))
+    found = parse_filter_expression(written(expressions, chance))
     told: dict[str, Any] = {
         "properties": scene["properties"], "interactions": scene["seen"], "user": scene["user"],
         "current_item": scene["current_item"], "values": sent(scene["values"], chance),
@@ -305,7 +314,7 @@ def test_a_naive_evaluator_agrees(
             found.allowed(IDS, **told)
     else:
         assert found.allowed(IDS, **told).tolist() == expected
-        assert parse(str(found)).allowed(IDS, **told).tolist() == expected
+        assert parse_filter_expression(str(found)).allowed(IDS, **told).tolist() == expected
         read = {name: told[name] for name in (*found.reads, "values")}
         assert found.allowed(IDS, **read).tolist() == expected
     assert told == before
@@ -319,6 +328,8 @@ def test_the_document_is_right(capsys: pytest.CaptureFixture[str]) -> None:
 
     exec(compile(code, "docs/filters.md", "exec"), {})  # noqa: S102
 
-    assert [str(parse(line)) for line in expressions.splitlines()] == expressions.splitlines()
+    assert [
+        str(parse_filter_expression(line)) for line in expressions.splitlines()
+    ] == expressions.splitlines()
     first, second = capsys.readouterr().out.splitlines()
     assert f"prints `{first}` and `{second}`" in text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidInput
 from models.filters import attribute_queries
-from models.filters.filter import Filter, parse
+from models.filters.filter import Filter, parse_filter_expression
 from models.filters.grammar import MAX_CHARACTERS, Condition, Expression, Value
 
 CORPUS = """
@@ -151,7 +151,7 @@ REFUSED = [
 
 def test_the_language_is_understood() -> None:
     """All of the corpus parses; only its three ways to write * are the same filter."""
-    filters = [parse(text) for text in CORPUS]
+    filters = [parse_filter_expression(text) for text in CORPUS]
 
     assert len(set(filters)) == len(CORPUS) - 2 >= 45
 
@@ -159,9 +159,9 @@ def test_the_language_is_understood() -> None:
 def test_the_standard_form_says_the_same() -> None:
     """A filter's standard form parses to an equal filter, whose standard form it is."""
     for text in CORPUS:
-        found = parse(text)
-        assert parse(str(found)) == found
-        assert str(parse(str(found))) == str(found)
+        found = parse_filter_expression(text)
+        assert parse_filter_expression(str(found)) == found
+        assert str(parse_filter_expression(str(found))) == str(found)
 
 
 def test_what_is_refused_is_pointed_at() -> None:
@@ -170,7 +170,7 @@ def test_what_is_refused_is_pointed_at() -> None:
         before, after = marked.split("¦")
         *lines, last = before.split("\n")
         with pytest.raises(InvalidInput) as caught:
-            parse(before + after)
+            parse_filter_expression(before + after)
 
         where = f"filterExpression, line {len(lines) + 1}, column {len(last) + 1}"
         assert str(caught.value).startswith(f"{where}: found {found}")
@@ -180,7 +180,7 @@ def test_what_is_refused_is_pointed_at() -> None:
 def test_an_error_is_a_sentence() -> None:
     """One error in full."""
     with pytest.raises(InvalidInput) as caught:
-        parse("INCLUDE ItemID WHERE\n  Items.PRICE < cheap")
+        parse_filter_expression("INCLUDE ItemID WHERE\n  Items.PRICE < cheap")
 
     assert str(caught.value) == (
         "filterExpression, line 2, column 17: found 'cheap', "
@@ -190,7 +190,7 @@ def test_an_error_is_a_sentence() -> None:
 
 def test_a_filter_is_its_parts() -> None:
     """AND binds tighter than OR; values and names are kept as written; the rest has one form."""
-    found = parse(
+    found = parse_filter_expression(
         "include itemid where ITEMS.Year in (1994,\"a'b\",'c',$P)"
         " or Items.Year<=($q) and item.x Not  In CurrentItem.y if currentUSER.m=-3.50"
     )
@@ -233,7 +233,7 @@ def test_words_of_the_language_can_name_fields() -> None:
     """After a dot, any name is a field's."""
     for word in ("IN", "and", "If", "WHERE", "Items", "CurrentUser", "include"):
         text = f"INCLUDE ItemID WHERE Items.{word} IN CurrentItem.{word} IF CurrentUser.{word} = 1"
-        assert str(parse(text)) == text
+        assert str(parse_filter_expression(text)) == text
 
 
 ATTRIBUTES = [
@@ -246,8 +246,8 @@ ATTRIBUTES = [
 def test_attribute_queries_are_understood() -> None:
     """Only = and AND; the standard form parses to an equal query."""
     for text in ATTRIBUTES:
-        found = attribute_queries.parse(text)
-        assert attribute_queries.parse(str(found)) == found
+        found = attribute_queries.parse_attribute_query(text)
+        assert attribute_queries.parse_attribute_query(str(found)) == found
 
 
 REFUSED_ATTRIBUTES = [
@@ -268,7 +268,7 @@ def test_other_attribute_queries_are_refused() -> None:
     """The error names the member of the request, the place and what should stand there."""
     for text, column, expected in REFUSED_ATTRIBUTES:
         with pytest.raises(InvalidInput) as caught:
-            attribute_queries.parse(text)
+            attribute_queries.parse_attribute_query(text)
 
         where = f", line 1, column {column}: found '" if column else " must have "
         assert str(caught.value).startswith(f"itemAttributes{where}")
@@ -296,10 +296,10 @@ LONGEST = [
 def test_the_longest_filters_are_understood() -> None:
     """What fits into 2,500 characters parses, and one character more is refused unread."""
     for text in LONGEST:
-        found = parse(text)
+        found = parse_filter_expression(text)
         assert sum(len(group) for one in found.expressions for group in one.any_of) <= 500
         with pytest.raises(InvalidInput, match="1 to 2500 characters, not 2501"):
-            parse(text.ljust(MAX_CHARACTERS + 1))
+            parse_filter_expression(text.ljust(MAX_CHARACTERS + 1))
 
 
 HOSTILE = [
@@ -333,7 +333,7 @@ def test_hostile_texts_are_refused() -> None:
     """Long, deep and strange texts end in an error that is short and printable."""
     for text in HOSTILE:
         with pytest.raises(InvalidInput) as caught:
-            parse(text)
+            parse_filter_expression(text)
 
         assert len(str(caught.value)) < 250
         assert str(caught.value).isprintable()
@@ -343,7 +343,9 @@ def test_hostile_texts_are_refused() -> None:
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
     """Whatever text comes, it is a filter that survives its own form, or an InvalidInput."""
     with contextlib.suppress(InvalidInput):
-        assert parse(str(parse(text))) == parse(text)
+        assert parse_filter_expression(
+            str(parse_filter_expression(text))
+        ) == parse_filter_expression(text)
 
 
 PIECES = sorted({piece for text in CORPUS for piece in re.findall(r"\w+|\S", text)})
@@ -357,6 +359,8 @@ def test_damaged_filters_are_filters_or_refused(pieces: list[str], text: str) ->
     """Words of the language in any order, also after a good beginning, raise nothing else."""
     for damaged in (" ".join(pieces), f"{text[: len(text) // 2]} {' '.join(pieces)}"):
         with contextlib.suppress(InvalidInput):
-            assert parse(str(parse(damaged))) == parse(damaged)
+            assert parse_filter_expression(
+                str(parse_filter_expression(damaged))
+            ) == parse_filter_expression(damaged)
         with contextlib.suppress(InvalidInput):
-            attribute_queries.parse(damaged)
+            attribute_queries.parse_attribute_query(damaged)

@@ -13,9 +13,9 @@ from models.events import PutEvents
 from models.personalize.dataset_rows import (
     columns_of,
     event_of,
-    lacking,
+    missing_fields,
+    pack_by_user,
     record_of,
-    together,
     typed,
 )
 from models.personalize.dataset_schemas import Schema, parse_schema
@@ -68,7 +68,7 @@ def test_bad_values_name_their_column(kind: object, text: str, why: str) -> None
 
 def test_missing_columns_have_amazons_words() -> None:
     """All that lack are named."""
-    assert str(lacking(["USER_ID", "TIMESTAMP"])) == (
+    assert str(missing_fields(["USER_ID", "TIMESTAMP"])) == (
         "Input CSV is missing the following columns:[USER_ID, TIMESTAMP]"
     )
 
@@ -142,7 +142,7 @@ def test_messages_hold_every_event_once_in_order(said: list[tuple[int, int]], mo
         )
         for n, (user, at) in enumerate(said)
     ]
-    messages = list(together(events, most))
+    messages = list(pack_by_user(events, most))
 
     def of_users(some: list[PutEvents]) -> dict[str, list[str | None]]:
         found: dict[str, list[str | None]] = {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.errors import ClaimLost, ResourceInUse
 from models.personalize import statuses
 from models.personalize.job_queue import MAX_REASON_CHARACTERS, MAX_TRIES, Job, Jobs
-from models.personalize.registry import PREFIX, Resources
+from models.personalize.registry import PREFIX, Registry
 from models.personalize.resource import Resource
 from models.personalize.statuses import ACTIVE, CREATE_IN_PROGRESS, CREATE_PENDING
 from models.settings import Settings
@@ -86,10 +86,10 @@ class Naive:
 
 
 @pytest.fixture
-async def resources(redis_url: str) -> AsyncIterator[Resources]:
+async def resources(redis_url: str) -> AsyncIterator[Registry]:
     """An empty registry."""
     async with connect(redis_url) as client:
-        yield Resources(client, Settings())
+        yield Registry(client, Settings())
         await client.flushdb()
 
 
@@ -99,7 +99,7 @@ def job_resource(path: str) -> Resource:
     return Resource(path, pending, NOW, NOW, dict(DATA), ("dataset-group/g",))
 
 
-async def asked_for(resources: Resources, *paths: str) -> Jobs:
+async def asked_for(resources: Registry, *paths: str) -> Jobs:
     """A queue with these jobs, of one group."""
     await resources.create(Resource("dataset-group/g", ACTIVE, NOW, NOW, {}))
     for path in paths:
@@ -122,14 +122,14 @@ def test_one_holder_each_and_none_lost(redis_url: str, steps: list[tuple[str, st
     async def check() -> None:
         async with connect(redis_url) as client:
             try:
-                await follow(Resources(client, Settings()), steps)
+                await follow(Registry(client, Settings()), steps)
             finally:
                 await client.flushdb()
 
     asyncio.run(check())
 
 
-async def follow(resources: Resources, steps: list[tuple[str, str, float]]) -> None:
+async def follow(resources: Registry, steps: list[tuple[str, str, float]]) -> None:
     """Take the steps with the queue and with the naive one, and compare after each."""
     jobs, naive = await asked_for(resources, *JOBS), Naive()
     hands: dict[str, tuple[Job, int]] = {}
@@ -188,7 +188,7 @@ def is_documented(path: str, before: str, after: str) -> bool:
     return after in reached
 
 
-async def test_the_oldest_job_comes_first(resources: Resources) -> None:
+async def test_the_oldest_job_comes_first(resources: Registry) -> None:
     """Jobs are claimed in the order they were asked for, each once, and begun."""
     jobs = await asked_for(resources)
     for n in (3, 1, 2):
@@ -203,11 +203,11 @@ async def test_the_oldest_job_comes_first(resources: Resources) -> None:
     assert await jobs.claim(now_s=NOW + 5, lease_s=LEASE_S) is None
 
 
-async def test_runners_at_once_share_the_jobs(redis_url: str, resources: Resources) -> None:
+async def test_runners_at_once_share_the_jobs(redis_url: str, resources: Registry) -> None:
     """Of twenty runners that claim at the same moment, each job goes to one."""
     await asked_for(resources, *(f"dataset-import-job/j{n}" for n in range(8)))
     async with connect(redis_url) as other:
-        queues = [Jobs(resources), Jobs(Resources(other, resources.settings))]
+        queues = [Jobs(resources), Jobs(Registry(other, resources.settings))]
         found = await asyncio.gather(
             *(queues[n % 2].claim(now_s=NOW, lease_s=LEASE_S) for n in range(20))
         )
@@ -216,7 +216,7 @@ async def test_runners_at_once_share_the_jobs(redis_url: str, resources: Resourc
     assert sorted(paths) == [f"dataset-import-job/j{n}" for n in range(8)]
 
 
-async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Resources) -> None:
+async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Registry) -> None:
     """After a lease ran out and another claimed the job, the first can change nothing."""
     jobs = await asked_for(resources, JOBS[0])
     first = await claimed(jobs)
@@ -231,7 +231,7 @@ async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Re
     assert await jobs.claim(now_s=NOW + 1000, lease_s=LEASE_S) is None
 
 
-async def test_progress_and_results_are_kept(resources: Resources) -> None:
+async def test_progress_and_results_are_kept(resources: Registry) -> None:
     """What is noted under way and at the end stands beside what is described."""
     jobs = await asked_for(resources, JOBS[1])
     job = await claimed(jobs)
@@ -248,7 +248,7 @@ async def test_progress_and_results_are_kept(resources: Resources) -> None:
     assert (ended.failure_reason, ended.updated_s) == ("1 bad row", NOW + 4)
 
 
-async def test_a_version_without_a_recipe_does_not_become_active(resources: Resources) -> None:
+async def test_a_version_without_a_recipe_does_not_become_active(resources: Registry) -> None:
     """Whoever runs it must say which recipe won, or nobody could ask it anything."""
     jobs = await asked_for(resources)
     one = job_resource(JOBS[0])
@@ -261,7 +261,7 @@ async def test_a_version_without_a_recipe_does_not_become_active(resources: Reso
     assert (ended.status, ended.data) == (ACTIVE, DATA)
 
 
-async def test_a_failed_job_says_why_within_bounds(resources: Resources) -> None:
+async def test_a_failed_job_says_why_within_bounds(resources: Registry) -> None:
     """The reason is what the runner gave, cut where it is long."""
     jobs = await asked_for(resources, "data-deletion-job/d")
     failed = await jobs.fail(await claimed(jobs), "x" * 9999, now_s=NOW)
@@ -270,7 +270,7 @@ async def test_a_failed_job_says_why_within_bounds(resources: Resources) -> None
     assert failed.failure_reason == "x" * MAX_REASON_CHARACTERS
 
 
-async def test_a_job_that_ends_its_runners_fails(resources: Resources) -> None:
+async def test_a_job_that_ends_its_runners_fails(resources: Registry) -> None:
     """A job is not tried for ever: after MAX_TRIES leases that ran out it has failed."""
     jobs = await asked_for(resources, JOBS[0])
     for n in range(MAX_TRIES):
@@ -282,7 +282,7 @@ async def test_a_job_that_ends_its_runners_fails(resources: Resources) -> None:
     assert f"after {MAX_TRIES} tries" in failed.failure_reason
 
 
-async def test_runners_that_are_stopped_harm_no_job(resources: Resources) -> None:
+async def test_runners_that_are_stopped_harm_no_job(resources: Registry) -> None:
     """However often its runner is asked to end, as by a deployment, another goes on with a job."""
     jobs = await asked_for(resources, JOBS[0])
     for _ in range(2 * MAX_TRIES):
@@ -292,7 +292,7 @@ async def test_runners_that_are_stopped_harm_no_job(resources: Resources) -> Non
 
 
 async def test_a_job_whose_path_is_taken_again_does_not_inherit_claims(
-    resources: Resources,
+    resources: Registry,
 ) -> None:
     """Removed with what it hung on and asked for anew, a job starts from nothing."""
     await resources.create(Resource("dataset/g/ITEMS", ACTIVE, NOW, NOW, {}))
@@ -307,7 +307,7 @@ async def test_a_job_whose_path_is_taken_again_does_not_inherit_claims(
     assert await resources.redis.exists(f"{PREFIX}queue", f"{PREFIX}claims", f"{PREFIX}tries") == 0
 
 
-async def test_a_stopped_job_is_not_begun(resources: Resources) -> None:
+async def test_a_stopped_job_is_not_begun(resources: Registry) -> None:
     """Stopped before anybody began it, or between claim and begin, it stays stopped."""
     jobs = await asked_for(resources, *JOBS[:2])
     await jobs.stop(JOBS[0], now_s=NOW)

@@ -20,9 +20,9 @@ from models.errors import (
     ResourceNotFound,
     ServiceError,
 )
-from models.personalize.registry import PREFIX, Bound, Resources
+from models.personalize.registry import PREFIX, IndexLimit, Registry
 from models.personalize.resource import Resource, index_name, indexes_of
-from models.personalize.resource_types import KINDS, kind_of, path_of
+from models.personalize.resource_types import KINDS, path_of, resource_type_of
 from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 from models.settings import Settings
 from models.state.scripts import run_script
@@ -56,7 +56,7 @@ STEPS = st.lists(
 
 
 class Naive:
-    """The same as `Resources`, in a dict."""
+    """The same as `Registry`, in a dict."""
 
     def __init__(self) -> None:
         self.all: dict[str, Resource] = {}
@@ -115,7 +115,7 @@ async def outcome(step: Any) -> type[ServiceError] | None:
     return None
 
 
-async def contents(resources: Resources) -> dict[str, Resource]:
+async def contents(resources: Registry) -> dict[str, Resource]:
     """Everything that is stored, by path."""
     found = {}
     for kind in KINDS:
@@ -125,10 +125,10 @@ async def contents(resources: Resources) -> dict[str, Resource]:
 
 
 @pytest.fixture
-async def resources(redis_url: str) -> AsyncIterator[Resources]:
+async def resources(redis_url: str) -> AsyncIterator[Registry]:
     """An empty registry."""
     async with connect(redis_url) as client:
-        yield Resources(client, Settings(cache_s=1))
+        yield Registry(client, Settings(cache_s=1))
         await client.flushdb()
 
 
@@ -142,14 +142,14 @@ def test_any_steps_mean_what_the_naive_registry_says(
     async def check() -> None:
         async with connect(redis_url) as client:
             try:
-                await follow(Resources(client, Settings()), steps)
+                await follow(Registry(client, Settings()), steps)
             finally:
                 await client.flushdb()
 
     asyncio.run(check())
 
 
-async def follow(resources: Resources, steps: list[tuple[str, str, str]]) -> None:
+async def follow(resources: Registry, steps: list[tuple[str, str, str]]) -> None:
     """Take the steps in both registries and compare."""
     naive = Naive()
     for step, path, status in steps:
@@ -179,7 +179,7 @@ async def follow(resources: Resources, steps: list[tuple[str, str, str]]) -> Non
     await assert_indexed(resources, stored)
 
 
-async def assert_indexed(resources: Resources, stored: dict[str, Resource]) -> None:
+async def assert_indexed(resources: Registry, stored: dict[str, Resource]) -> None:
     """Every index has exactly what belongs there, by number."""
     expected: dict[str, dict[str, float]] = {}
     for one in stored.values():
@@ -193,7 +193,7 @@ async def assert_indexed(resources: Resources, stored: dict[str, Resource]) -> N
     assert found == expected
 
 
-async def test_of_creations_at_once_one_wins(resources: Resources) -> None:
+async def test_of_creations_at_once_one_wins(resources: Registry) -> None:
     """Twenty creations of one name make one resource, and say so to the others."""
     outcomes = await asyncio.gather(
         *(outcome(resources.create(new("schema/s", n=n))) for n in range(20))
@@ -202,9 +202,9 @@ async def test_of_creations_at_once_one_wins(resources: Resources) -> None:
     assert sorted(map(str, outcomes)) == sorted(map(str, [None, *[ResourceAlreadyExists] * 19]))
 
 
-async def test_a_quota_holds_against_creations_at_once(resources: Resources) -> None:
+async def test_a_quota_holds_against_creations_at_once(resources: Registry) -> None:
     """Twenty creations within a bound of five make five, whoever comes first."""
-    full = Bound(index_name("schema"), 4, LimitExceeded("five are enough"))
+    full = IndexLimit(index_name("schema"), 4, LimitExceeded("five are enough"))
 
     outcomes = await asyncio.gather(
         *(outcome(resources.create(new(f"schema/s{n}"), full)) for n in range(20))
@@ -214,16 +214,16 @@ async def test_a_quota_holds_against_creations_at_once(resources: Resources) -> 
     assert len(await resources.page("schema")) == 5
 
 
-async def test_a_taken_name_is_said_before_a_full_quota(resources: Resources) -> None:
+async def test_a_taken_name_is_said_before_a_full_quota(resources: Registry) -> None:
     """Who runs a program again hears that the resource is there, not that there are too many."""
     await resources.create(new("schema/s"))
-    full = Bound(index_name("schema"), 0, LimitExceeded("no more"))
+    full = IndexLimit(index_name("schema"), 0, LimitExceeded("no more"))
 
     with pytest.raises(ResourceAlreadyExists, match="schema/s already exists"):
         await resources.create(new("schema/s"), full)
 
 
-async def test_changes_at_once_are_all_made(resources: Resources) -> None:
+async def test_changes_at_once_are_all_made(resources: Registry) -> None:
     """No change overwrites another that was made since it read."""
     await resources.create(new("schema/s", n=0))
 
@@ -235,12 +235,12 @@ async def test_changes_at_once_are_all_made(resources: Resources) -> None:
     assert (await resources.get("schema/s")).data == {"n": 5}
 
 
-async def test_a_change_that_never_gets_through_says_so(resources: Resources) -> None:
+async def test_a_change_that_never_gets_through_says_so(resources: Registry) -> None:
     """A resource that others change at every try is in use."""
     await resources.create(new("schema/s", n=0))
-    rival = Resources(resources.redis, resources.settings)
+    rival = Registry(resources.redis, resources.settings)
 
-    class Rivalled(Resources):
+    class Rivalled(Registry):
         async def get(self, path: str) -> Resource:
             old = await super().get(path)
             await rival.change(path, lambda one: one.with_data(now_s=NOW, n=one.data["n"] + 1))
@@ -254,7 +254,7 @@ async def test_a_change_that_never_gets_through_says_so(resources: Resources) ->
 
 
 async def test_a_command_that_is_repeated_counts_once(
-    resources: Resources, monkeypatch: pytest.MonkeyPatch
+    resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent again because its answer was lost, a change says what it said the first time."""
 
@@ -278,7 +278,7 @@ async def test_a_command_that_is_repeated_counts_once(
         await resources.remove("schema/s")
 
 
-async def test_no_child_is_born_to_a_parent_that_goes(resources: Resources) -> None:
+async def test_no_child_is_born_to_a_parent_that_goes(resources: Registry) -> None:
     """Whatever the order of a deletion and a creation at once, no child is left without parent."""
     for n in range(20):
         group, child = f"dataset-group/g{n}", f"solution/x{n}"
@@ -291,7 +291,7 @@ async def test_no_child_is_born_to_a_parent_that_goes(resources: Resources) -> N
         assert (await resources.find(group) is None) == (await resources.find(child) is None)
 
 
-async def test_pages_lose_and_repeat_nothing(resources: Resources) -> None:
+async def test_pages_lose_and_repeat_nothing(resources: Registry) -> None:
     """Pages of any size give all resources of a parent, oldest first, whatever comes and goes."""
     for group in ("g", "h"):
         await resources.create(new(f"dataset-group/{group}"))
@@ -312,7 +312,7 @@ async def test_pages_lose_and_repeat_nothing(resources: Resources) -> None:
     assert len(await resources.page("filter")) == 4 + 7
 
 
-async def test_newest_and_counts_follow_the_status(resources: Resources) -> None:
+async def test_newest_and_counts_follow_the_status(resources: Registry) -> None:
     """The newest ACTIVE version and the unfinished ones are found without reading all."""
     await resources.create(new("solution/x"))
     for n in range(3):
@@ -334,7 +334,7 @@ async def test_newest_and_counts_follow_the_status(resources: Resources) -> None
     assert await resources.newest(index_name("campaign")) is None
 
 
-async def test_a_resource_is_described_as_the_api_names_its_members(resources: Resources) -> None:
+async def test_a_resource_is_described_as_the_api_names_its_members(resources: Registry) -> None:
     """What an operation describes is what was stored, with its ARN, times and any failure."""
     await resources.create(new("solution/x", name="x"))
     remarked = await resources.change(
@@ -352,7 +352,7 @@ async def test_a_resource_is_described_as_the_api_names_its_members(resources: R
     }
 
 
-async def test_the_latest_version_is_the_newest_that_is_active(resources: Resources) -> None:
+async def test_the_latest_version_is_the_newest_that_is_active(resources: Registry) -> None:
     """$LATEST passes over versions that are still, or will never be, ACTIVE."""
     await resources.create(new("solution/x"))
     latest = "solution/x/$LATEST"
@@ -366,10 +366,10 @@ async def test_the_latest_version_is_the_newest_that_is_active(resources: Resour
 
 
 async def test_recent_is_a_while_behind_others_and_never_behind_itself(
-    resources: Resources,
+    resources: Registry,
 ) -> None:
     """Another process's change is seen once the cache is old; one's own at once."""
-    other = Resources(resources.redis, resources.settings)
+    other = Registry(resources.redis, resources.settings)
     await resources.create(new("schema/s", n=0))
 
     async def seen(now_s: float) -> Any:
@@ -386,7 +386,7 @@ async def test_recent_is_a_while_behind_others_and_never_behind_itself(
 
 
 async def test_what_is_recent_is_bounded(
-    resources: Resources, monkeypatch: pytest.MonkeyPatch
+    resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory holds a bounded number of resources, however many are asked for."""
     monkeypatch.setattr("models.personalize.registry.CACHED", 3)
@@ -398,7 +398,7 @@ async def test_what_is_recent_is_bounded(
 
 
 async def test_old_jobs_are_forgotten_but_not_unfinished_ones(
-    resources: Resources, monkeypatch: pytest.MonkeyPatch
+    resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of jobs that nobody can delete, the newest are kept, and those still to end."""
     monkeypatch.setattr("models.personalize.registry.JOBS_KEPT", 2)
@@ -412,7 +412,7 @@ async def test_old_jobs_are_forgotten_but_not_unfinished_ones(
     assert [one.path[-2:] for one in kept] == ["j0", "j3", "j4"]
 
 
-async def test_a_group_of_a_thousand_filters_goes_at_once(resources: Resources) -> None:
+async def test_a_group_of_a_thousand_filters_goes_at_once(resources: Registry) -> None:
     """What a deletion takes along is taken whole, beyond one page of it."""
     await resources.create(new("dataset-group/g"))
     for n in range(250):
@@ -428,7 +428,7 @@ async def test_resources_survive_a_restart(tmp_path: Path) -> None:
     for n in range(2):
         server = start_redis(tmp_path)
         async with connect(server.url) as client:
-            resources = Resources(client, Settings())
+            resources = Registry(client, Settings())
             await resources.create(new(f"schema/s{n}", text="é"))
             found = await resources.page("schema")
         server.stop()
@@ -441,7 +441,7 @@ async def test_resources_survive_a_restart(tmp_path: Path) -> None:
 async def test_arns_have_the_region_and_account_of_the_settings(redis_url: str) -> None:
     """What is given out names them; a path comes out of any ARN as it went in."""
     async with connect(redis_url) as client:
-        arn = Resources(
+        arn = Registry(
             client, Settings(personalize_region="eu-central-1", personalize_account="123456789012")
         ).arn("dataset/g/ITEMS")
 
@@ -476,8 +476,8 @@ def test_every_kind_is_known_by_its_path() -> None:
     for name, kind in KINDS.items():
         first = "solution" if name == "solution-version" else name
         path = "/".join([first, *["x"] * (kind.parts - 1)])
-        assert kind_of(path) is kind
+        assert resource_type_of(path) is kind
     for path in ("recipe/x", "solution-version/x/y", "dataset/x", "schema/x/y", "nothing", ""):
-        assert kind_of(path) is None
+        assert resource_type_of(path) is None
     with pytest.raises(ValueError, match="no path"):
         _ = new("recipe/x").kind

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.ranking.context_lift import (
-    BESIDE_HISTORY,
-    MOST,
-    NO_CIRCUMSTANCES,
+    MAX_LIFT,
+    NO_CONTEXT_VALUES,
     PRIORS,
-    Circumstance,
-    Circumstances,
+    WEIGHT_WITH_HISTORY,
+    ContextValue,
+    ContextValues,
     Counts,
     lift,
-    moved,
-    prior,
+    rerank_by_lift,
+    shrinkage,
 )
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
@@ -46,14 +46,14 @@ def counts(events: Mapping[int, float]) -> Counts:
 
 @given(EVENTS)
 def test_lift_is_its_definition(drawn: dict[int, tuple[int, int]]) -> None:
-    """P(value | item) / P(value), each item's share drawn to everybody's by `prior` events."""
+    """P(value | item) / P(value), each item's share drawn to everybody's by `shrinkage` events."""
     here = {item: here for item, (here, _) in drawn.items()}
     anywhere = {item: sum(both) for item, both in drawn.items()}
     n, total = sum(here.values()), sum(anywhere.values())
     if not n:
         return
-    one = Circumstance(counts(here), counts(anywhere))
-    base = prior(one)
+    one = ContextValue(counts(here), counts(anywhere))
+    base = shrinkage(one)
 
     found = lift(np.array([*drawn, 99]), one)
 
@@ -62,8 +62,8 @@ def test_lift_is_its_definition(drawn: dict[int, tuple[int, int]]) -> None:
         assert value == pytest.approx(math.log((x + base * n / total) / (of + base) / (n / total)))
     assert found[-1] == pytest.approx(0.0)
     assert PRIORS[0] <= base <= PRIORS[1] * 1.000001
-    lifts = Circumstances((one,) * 9).lifts(np.array(list(drawn)))
-    assert np.abs(lifts).max() <= MOST
+    lifts = ContextValues((one,) * 9).lifts(np.array(list(drawn)))
+    assert np.abs(lifts).max() <= MAX_LIFT
 
 
 def test_what_does_not_matter_lifts_nobody() -> None:
@@ -74,14 +74,14 @@ def test_what_does_not_matter_lifts_nobody() -> None:
     alike = rng.binomial(40, 0.5, 200).astype(float)
     apart = rng.binomial(40, np.where(items % 2, 0.8, 0.2)).astype(float)
 
-    by_chance = Circumstance(Counts(items, alike, alike.sum()), anywhere)
-    really = Circumstance(Counts(items, apart, apart.sum()), anywhere)
+    by_chance = ContextValue(Counts(items, alike, alike.sum()), anywhere)
+    really = ContextValue(Counts(items, apart, apart.sum()), anywhere)
 
-    assert prior(by_chance) > 100
-    assert prior(really) < 10
+    assert shrinkage(by_chance) > 100
+    assert shrinkage(really) < 10
     assert np.abs(lift(items, by_chance)).max() < 0.2
     assert lift(items, really)[::2].mean() > 0.3
-    assert prior(Circumstance(anywhere, anywhere)) == PRIORS[1]
+    assert shrinkage(ContextValue(anywhere, anywhere)) == PRIORS[1]
 
 
 def test_what_made_room_is_not_taken_to_be_here() -> None:
@@ -91,7 +91,7 @@ def test_what_made_room_is_not_taken_to_be_here() -> None:
     here = Counts(items, np.full(n, 4.0), 10.0 * n)
     anywhere = Counts(items + 10, np.full(n, 6.0), 20.0 * n)
 
-    found = lift(np.array([n + 5, 3, 5000]), Circumstance(here, anywhere))
+    found = lift(np.array([n + 5, 3, 5000]), ContextValue(here, anywhere))
 
     assert here.least == 4.0
     assert found[0] == pytest.approx(0.0, abs=0.01)
@@ -102,10 +102,10 @@ def test_what_made_room_is_not_taken_to_be_here() -> None:
 def test_an_order_without_scores_is_moved() -> None:
     """What is met here more often moves up, the rest keeps its order."""
     here = counts({3: 40})
-    one = Circumstances((Circumstance(here, counts({1: 40, 2: 40, 3: 40})),))
+    one = ContextValues((ContextValue(here, counts({1: 40, 2: 40, 3: 40})),))
 
-    assert moved([1, 2, 3], one) == [3, 1, 2]
-    assert moved([], one) == []
+    assert rerank_by_lift([1, 2, 3], one) == [3, 1, 2]
+    assert rerank_by_lift([], one) == []
 
 
 class Devices:
@@ -213,9 +213,9 @@ async def test_history_and_circumstances_share(devices: Devices) -> None:
 
     user, stranger = (met.lifted(scores, np.array(items), has_history=x) for x in (True, False))
 
-    assert user == pytest.approx(BESIDE_HISTORY * stranger)
+    assert user == pytest.approx(WEIGHT_WITH_HISTORY * stranger)
     assert stranger[0] > 0 > stranger[1]
-    assert NO_CIRCUMSTANCES.lifted(scores, np.array(items)) is scores
+    assert NO_CONTEXT_VALUES.lifted(scores, np.array(items)) is scores
 
 
 async def test_rankings_follow_circumstances(devices: Devices) -> None:
@@ -273,7 +273,7 @@ async def test_lists_of_different_age(make_store: Callable[..., Store]) -> None:
     at_once = await catalogue.circumstances({"DEVICE": "phone"}, NOW)
     later = await catalogue.circumstances({"DEVICE": "phone"}, NOW + 61.0)
 
-    assert at_once == NO_CIRCUMSTANCES
+    assert at_once == NO_CONTEXT_VALUES
     assert len(later.known) == 1
 
 

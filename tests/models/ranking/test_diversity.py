@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking.diversity import Kind, capped, drawn, placed
+from models.ranking.diversity import CapGroup, apply_caps, insert_explored, thompson_order
 
 KINDS = st.lists(
     st.sets(st.tuples(st.sampled_from("xy"), st.sampled_from("abc")), max_size=2),
@@ -20,13 +20,13 @@ KINDS = st.lists(
 
 @given(KINDS, st.integers(1, 30), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_caps_hold_while_there_is_choice(
-    kinds: list[set[Kind]], k: int, most: int, chance: random.Random
+    kinds: list[set[CapGroup]], k: int, most: int, chance: random.Random
 ) -> None:
     """Nothing is lost; the first places keep their order, and no kind has more than it may."""
     order = list(range(len(kinds)))
     chance.shuffle(order)
 
-    result = capped(order, kinds, k, {"x": most, "y": most + 1})
+    result = apply_caps(order, kinds, k, {"x": most, "y": most + 1})
 
     assert sorted(result) == sorted(order)
     taken: list[int] = []
@@ -45,7 +45,7 @@ def test_what_is_tried_stands_in_the_second_half(n: int, tried: int, seed: int) 
     tried = min(tried, n // 2)
     listed, new = list(range(n)), [100 + number for number in range(tried)]
 
-    result = placed(listed, new, random.Random(seed))
+    result = insert_explored(listed, new, random.Random(seed))
 
     assert len(result) == n
     assert result[: n // 2] == listed[: n // 2]
@@ -58,7 +58,7 @@ def test_new_items_get_their_turn_and_failures_lose_it() -> None:
     rng = np.random.default_rng(7)
     events, shown = np.zeros(2), np.array([0.0, 100.0])
 
-    firsts = [int(drawn(events, shown, 1, rng)[0]) for _ in range(300)]
+    firsts = [int(thompson_order(events, shown, 1, rng)[0]) for _ in range(300)]
 
     assert firsts.count(0) > 280
-    assert len(drawn(events, shown, 5, rng)) == 2
+    assert len(thompson_order(events, shown, 5, rng)) == 2

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.arrays import Floats
-from models.ranking.examples import NEGATIVES, RIVALS, Example, decode, encode, make_example
+from models.ranking.examples import COMPARED, NEGATIVES, Example, decode, encode, make_example
 from models.ranking.features import BASE, FEATURES
-from models.ranking.objectives import courses, teach
+from models.ranking.objectives import learn, load_learners
 from models.ranking.ranker import Objective, Ranker
 
 RANKERS: dict[Objective, Ranker] = {"interactions": Ranker()}
-RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(RIVALS, 1)}
+RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(COMPARED, 1)}
 
 
 def matrix_of(n: int, seed: int = 6) -> Floats:
@@ -63,7 +63,7 @@ def test_examples_carry_every_rivals_rank() -> None:
     assert [one["ranker"] for one in ranks] == [4, 1, 4, 5, 4]
     assert [one["recent"] for one in ranks] == [1, 2, 3, 4, 5]
     missed = made(100, chosen=999)
-    assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(RIVALS, 0)})
+    assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(COMPARED, 0)})
     assert missed.matrix().shape == (0, len(FEATURES))
     assert decode(encode(missed)) == missed
 
@@ -82,8 +82,8 @@ def test_the_last_item_is_learned_but_takes_no_rank() -> None:
     assert again.ranks == {"interactions": {}}
     assert again.matrix()[0, BASE] == pytest.approx(0.9, abs=1e-3)
     assert decode(encode(again)) == again
-    course = courses()
-    teach(course, again)
+    course = load_learners()
+    learn(course, again)
     assert course["interactions"].ranker.n_examples == 1
     assert course["interactions"].scoreboard.n == 0
 
@@ -155,7 +155,12 @@ def test_rows_cut_short_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("n_features", "rivals"),
-    [(len(FEATURES) + 1, RIVALS), (0, RIVALS), (len(FEATURES), RIVALS[1:]), (len(FEATURES), "xyz")],
+    [
+        (len(FEATURES) + 1, COMPARED),
+        (0, COMPARED),
+        (len(FEATURES), COMPARED[1:]),
+        (len(FEATURES), "xyz"),
+    ],
 )
 def test_examples_of_another_version_are_passed_over(
     n_features: int, rivals: tuple[str, ...]

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking.explanations import MOST, causes_of, contributions
+from models.ranking.explanations import MAX_REASONS, attributions_of, contributions
 from models.ranking.features import FEATURES
 from models.ranking.ranker import N_PARAMETERS, Ranker
 from models.retrieval.covisitation import BOTH, Neighbours
-from models.retrieval.profile import Context
+from models.retrieval.profile import UserProfile
 
-CONTEXT = Context(
+CONTEXT = UserProfile(
     np.array([7, 8]), np.array([7, 8]), np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 2
 )
 
@@ -47,7 +47,7 @@ def test_events_share_what_they_brought() -> None:
     """The event with the stronger link comes first; what speaks against the item is no reason."""
     lifts = {"event": 3.0, "popular": 1.0, "recent": -2.0}
 
-    causes = causes_of(1, lifts, CONTEXT, [linked(1, 0.5), linked(1, 0.3125)], ["popular"])
+    causes = attributions_of(1, lifts, CONTEXT, [linked(1, 0.5), linked(1, 0.3125)], ["popular"])
 
     assert [(cause.source, cause.item) for cause in causes] == [
         ("event", 7),
@@ -61,18 +61,18 @@ def test_a_hop_is_the_reason_where_nothing_leads_there_at_once() -> None:
     """The event whose item was seen with the one in between; a direct link goes before that."""
     lists, hops = [linked(3, 0.25), linked(4, 0.5)], {4: linked(1, 0.5), 5: linked(1, 0.9)}
 
-    (cause,) = causes_of(1, {"event": 2.0}, CONTEXT, lists, [], hops)
+    (cause,) = attributions_of(1, {"event": 2.0}, CONTEXT, lists, [], hops)
     assert (cause.source, cause.item, cause.share) == ("event", 8, 1.0)
 
-    causes = causes_of(1, {"event": 2.0}, CONTEXT, [linked(1, 0.1), linked(4, 0.5)], [], hops)
+    causes = attributions_of(1, {"event": 2.0}, CONTEXT, [linked(1, 0.1), linked(4, 0.5)], [], hops)
     assert [cause.item for cause in causes] == [7]
 
 
 def test_what_nothing_speaks_for_heads_a_list_or_is_known() -> None:
     """An item below the mean in everything is there for its list, else for the user's history."""
-    assert causes_of(1, {"event": -1.0}, CONTEXT, [], ["trending"])[0].source == "trending"
-    assert causes_of(1, {"event": 1.0}, CONTEXT, [], [])[0].source == "history"
-    assert causes_of(1, {"event": -1.0}, CONTEXT, [linked(1, 0.1)], [])[0].item == 7
+    assert attributions_of(1, {"event": -1.0}, CONTEXT, [], ["trending"])[0].source == "trending"
+    assert attributions_of(1, {"event": 1.0}, CONTEXT, [], [])[0].source == "history"
+    assert attributions_of(1, {"event": -1.0}, CONTEXT, [linked(1, 0.1)], [])[0].item == 7
 
 
 @given(
@@ -83,10 +83,10 @@ def test_shares_are_of_one(lifts: dict[str, float], is_linked: bool) -> None:
     """At most three, none negative, together at most the whole, the strongest first."""
     lists = [linked(1, 0.5)] if is_linked else [linked(2, 0.5)]
 
-    causes = causes_of(1, lifts, CONTEXT, lists, [])
+    causes = attributions_of(1, lifts, CONTEXT, lists, [])
 
     shares = [cause.share for cause in causes]
-    assert 1 <= len(causes) <= MOST
+    assert 1 <= len(causes) <= MAX_REASONS
     assert all(share >= 0 for share in shares)
     assert sum(shares) <= 1 + 1e-9
     assert shares == sorted(shares, reverse=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.arrays import Floats
 from models.ranking.features import BASE, FEATURES, LIFTED, features_of, steps_of
 from models.retrieval.candidates import SIGNALS, Candidates, blend, retrieve
-from models.retrieval.profile import context_of
+from models.retrieval.profile import profile_of
 from models.state import layout
 from models.state.histories import NO_HISTORY, History
 from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, history, lists_of
@@ -24,7 +24,7 @@ from tests.models.state.reference import NOW
 def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: float) -> None:
     """Any state at any clock gives finite features that training can keep, the same each time."""
     rng = np.random.default_rng(seed)
-    context = context_of(history(*events), CLICKS)
+    context = profile_of(history(*events), CLICKS)
     candidates = retrieve(context, lists_of(context, seed, 300), np.arange(1, 99), NOW)
     stats = np.zeros(len(candidates.items), layout.STAT)
     stats["events"] = rng.integers(0, 2**31, len(stats))
@@ -45,7 +45,7 @@ def test_columns_are_what_they_are_called() -> None:
     """A small situation, feature by feature."""
     clicks = history(9, 5, 6, 5)
     types = np.array([7, 1, 1, 7], np.uint8)
-    context = context_of(
+    context = profile_of(
         History(4, 1.0, clicks.items, clicks.times, types), strong_types=np.arange(256) == 7
     )
     clock_s = float(clicks.times[-1]) + 180
@@ -109,7 +109,7 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
 ) -> None:
     """The ranker learns among all candidates, and is asked for items that are new to the user."""
     rng = np.random.default_rng(seed)
-    context = context_of(history(*own), CLICKS)
+    context = profile_of(history(*own), CLICKS)
     items = np.append(rng.choice(np.arange(1, 41), n, replace=False), 41)
     signals = rng.random((len(items), len(SIGNALS)))
     stats = np.zeros(len(items), layout.STAT)
@@ -121,14 +121,14 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
         return features_of(candidates, context, stats[kept], np.zeros(5), NOW)
 
     assert features(np.ones(len(items), bool))[new] == pytest.approx(features(new))
-    strangers = context_of(NO_HISTORY, CLICKS)
+    strangers = profile_of(NO_HISTORY, CLICKS)
     matrix = features_of(Candidates(items, signals), strangers, stats, np.zeros(5), NOW)
     assert matrix[:, BASE] == pytest.approx(blend(signals))
 
 
 def test_own_items_are_compared_where_nothing_is_new() -> None:
     """Among own items alone the greatest of them is the measure."""
-    context = context_of(history(1, 2), CLICKS)
+    context = profile_of(history(1, 2), CLICKS)
     signals = np.full((2, len(SIGNALS)), [[4.0], [2.0]])
 
     matrix = features_of(
@@ -144,7 +144,7 @@ def test_own_items_are_compared_where_nothing_is_new() -> None:
 )
 def test_base_has_a_column_by_length(events: int, column: str) -> None:
     """The blend stands in one of three columns, by the events of the context."""
-    context = context_of(history(*range(1, events + 1)), CLICKS)
+    context = profile_of(history(*range(1, events + 1)), CLICKS)
     signals = np.ones((1, len(SIGNALS)))
     stats = np.zeros(1, layout.STAT)
 
@@ -161,7 +161,7 @@ def test_counts_ahead_of_the_greatest_are_the_greatest() -> None:
     stats["events"], stats["log2"] = 5, 60_000.0
     candidates = Candidates(np.array([1]), np.zeros((1, len(SIGNALS))))
 
-    matrix = features_of(candidates, context_of(history(1), CLICKS), stats, np.zeros(5), 0.0)
+    matrix = features_of(candidates, profile_of(history(1), CLICKS), stats, np.zeros(5), 0.0)
 
     popular = [n for n, name in enumerate(FEATURES) if name.startswith("popular_")]
     assert matrix[0, popular].tolist() == [0.0] * 5
@@ -172,7 +172,7 @@ def test_no_candidates_no_rows() -> None:
     nothing = Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
 
     matrix = features_of(
-        nothing, context_of(history(1), CLICKS), np.zeros(0, layout.STAT), np.zeros(5), 0.0
+        nothing, profile_of(history(1), CLICKS), np.zeros(0, layout.STAT), np.zeros(5), 0.0
     )
 
     assert matrix.shape == (0, len(FEATURES))

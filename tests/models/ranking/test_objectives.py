@@ -5,29 +5,29 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from models.ranking.examples import RIVALS, Example
+from models.ranking.examples import COMPARED, Example
 from models.ranking.features import FEATURES
-from models.ranking.objectives import courses, teach
+from models.ranking.objectives import learn, load_learners
 from models.ranking.ranker import OBJECTIVES
-from models.serving.local import Local
+from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
 
 
 def test_a_purchase_teaches_both_and_a_click_one() -> None:
     """Each objective counts what it says something about, and comes back as it was stored."""
-    learned = courses()
-    ranks = dict.fromkeys(RIVALS, 1)
+    learned = load_learners()
+    ranks = dict.fromkeys(COMPARED, 1)
 
-    teach(learned, Example(len(FEATURES), {"interactions": ranks}))
-    teach(learned, Example(len(FEATURES), {"interactions": ranks, "purchases": ranks}))
+    learn(learned, Example(len(FEATURES), {"interactions": ranks}))
+    learn(learned, Example(len(FEATURES), {"interactions": ranks, "purchases": ranks}))
 
     assert [learned[name].scoreboard.n for name in OBJECTIVES] == [2, 1]
     stored: dict[str, bytes] = {}
     for name in OBJECTIVES:
         for key, value in learned[name].fields(name).items():
             stored[key] = value if isinstance(value, bytes) else value.encode()
-    again = courses(stored)
+    again = load_learners(stored)
     for name in OBJECTIVES:
         assert again[name].scoreboard == learned[name].scoreboard
         assert again[name].ranker.state() == learned[name].ranker.state()
@@ -38,7 +38,7 @@ def test_what_is_bought_differs_from_what_is_looked_at(tmp_path: Path) -> None:
     chance = random.Random(7)
     server = start_redis(tmp_path)
     try:
-        with Local(Settings(redis=server.url, cache_s=0)) as shop:
+        with LocalRecommender(Settings(redis=server.url, cache_s=0)) as shop:
             at_s = 1_790_000_000.0
             for visit in range(700):
                 phones = chance.sample(range(12), 5)

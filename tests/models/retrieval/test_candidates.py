@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.arrays import NOTHING, empty_table, slot_of
+from models.arrays import NO_ITEMS, empty_table, slot_of
 from models.retrieval import candidates as candidates_module
 from models.retrieval.candidates import (
     ALIKE,
     CO_VISITED,
+    MAX_REPEAT_ITEMS,
     MOMENT_S,
-    OWN,
     SIGNALS,
     TOPS_TAKEN,
     Candidates,
     best_places,
     blend,
-    heads_of,
-    only,
     retrieve,
+    signals_of,
+    top_list_candidates,
 )
 from models.retrieval.covisitation import (
     AFTER,
@@ -32,14 +32,19 @@ from models.retrieval.covisitation import (
     DAY,
     MONTH,
     N_CHANNELS,
-    ages,
-    joined,
-    raise_two,
+    concatenate,
+    decay_offsets,
+    exp2_inplace,
     unpack_neighbours,
 )
-from models.retrieval.profile import Context, context_of
-from models.retrieval.second_hop import NO_HOPS
-from models.retrieval.user_neighbours import MOST_ALIKE, NOBODY, alike, nearest
+from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.second_hop import NO_SECOND_HOPS
+from models.retrieval.user_neighbours import (
+    MAX_NEIGHBOURS,
+    NO_NEIGHBOURS,
+    nearest_users,
+    neighbour_items,
+)
 from models.state import layout
 from models.state.histories import History, merge_histories, unpack_history
 from tests.models.state.reference import NOW
@@ -57,17 +62,18 @@ def history(*items: int) -> History:
     return History(n, 1.0, np.array(items, np.int64), times, np.ones(n, np.uint8))
 
 
-def co_visited(context: Context, lists: Sequence[bytes], clock_s: float) -> Candidates:
+def co_visited(context: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """Everything in the lists, the best and all others."""
-    none, nothing, nowhere = joined(NO_HOPS.lists)
+    none, nothing, nowhere = concatenate(NO_SECOND_HOPS.lists)
     summed = candidates_module._summed(
-        *joined(lists), context.times, ages(clock_s), NOBODY.items, NOBODY.weights,
-        none, nothing, nowhere, NO_HOPS.weights,
+        *concatenate(lists), context.times, decay_offsets(clock_s),
+        NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
+        none, nothing, nowhere, NO_SECOND_HOPS.weights,
     )  # fmt: skip
     return Candidates(*summed[:2])
 
 
-def lists_of(context: Context, seed: int, n_items: int) -> list[bytes]:
+def lists_of(context: UserProfile, seed: int, n_items: int) -> list[bytes]:
     """Random stored lists of the context's items, some of them empty, with room behind."""
     rng = np.random.default_rng(seed)
     lists = []
@@ -85,14 +91,14 @@ def lists_of(context: Context, seed: int, n_items: int) -> list[bytes]:
 @given(HISTORIES, st.integers(0, 99))
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
     """No candidate twice, none unknown, and never more than the sources add up to."""
-    context = context_of(history(*events), CLICKS)
-    heads = heads_of({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
+    context = profile_of(history(*events), CLICKS)
+    heads = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
     lists = lists_of(context, seed, 900)
 
     candidates = retrieve(context, lists, heads, NOW)
 
     items = candidates.items.tolist()
-    assert len(set(items)) == len(items) <= CO_VISITED + OWN + sum(TOPS_TAKEN.values())
+    assert len(set(items)) == len(items) <= CO_VISITED + MAX_REPEAT_ITEMS + sum(TOPS_TAKEN.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
     again = retrieve(context, lists, heads, NOW)
@@ -100,7 +106,7 @@ def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> No
     assert np.array_equal(again.signals, candidates.signals)
 
 
-def naive_signals(context: Context, lists: Sequence[bytes]) -> dict[int, list[float]]:
+def naive_signals(context: UserProfile, lists: Sequence[bytes]) -> dict[int, list[float]]:
     """Each co-visited item's signals, by their definitions."""
     signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
     for distance, raw in enumerate(lists):
@@ -129,14 +135,14 @@ def naive_signals(context: Context, lists: Sequence[bytes]) -> dict[int, list[fl
 @given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
 def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
     """Every way to candidates gives an item the signals that a plain loop gives."""
-    context = context_of(history(*events), CLICKS)
+    context = profile_of(history(*events), CLICKS)
     lists = lists_of(context, seed, n_items)
     naive = naive_signals(context, lists)
     asked = np.arange(1, 2 * n_items, dtype=np.int64)
 
     found = {
         "all": co_visited(context, lists, NOW),
-        "given": only(asked, context, lists, NOW),
+        "given": signals_of(asked, context, lists, NOW),
         "best": retrieve(context, lists, asked, NOW),
     }
 
@@ -151,7 +157,7 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
 
 def test_the_best_of_the_co_visited_are_kept() -> None:
     """The blend decides which co-visited items are kept; others in a list keep their signals."""
-    context = context_of(history(*range(1, 11)), CLICKS)
+    context = profile_of(history(*range(1, 11)), CLICKS)
     lists = lists_of(context, 5, 900)
     everything = co_visited(context, lists, NOW)
     order = np.argsort(-blend(everything.signals))
@@ -169,7 +175,7 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
 @given(HISTORIES, st.integers(0, 99), st.sets(st.integers(1, 900), max_size=300))
 def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: set[int]) -> None:
     """They are no candidates; as many others are as there are."""
-    context = context_of(history(*events), CLICKS)
+    context = profile_of(history(*events), CLICKS)
     lists = lists_of(context, seed, 900)
 
     found = retrieve(context, lists, np.arange(1, 50), NOW, np.array(sorted(barred), np.int64))
@@ -224,7 +230,7 @@ def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int)
 @given(HISTORIES)
 def test_context_is_the_history_distilled(events: list[int]) -> None:
     """Distinct known items, newest first, with counts, times and distance."""
-    context = context_of(history(*events), CLICKS)
+    context = profile_of(history(*events), CLICKS)
     known = [item for item in reversed(events) if item]
 
     assert context.items.tolist() == list(dict.fromkeys(known))
@@ -246,8 +252,8 @@ def test_strong_is_the_last_event() -> None:
         np.array([1, 9, 9], np.uint8),
     )
 
-    assert context_of(two, np.arange(256) == 9).strong.tolist() == [1, 1]
-    assert context_of(two, np.arange(256) == 1).strong.tolist() == [0, 0]
+    assert profile_of(two, np.arange(256) == 9).strong.tolist() == [1, 1]
+    assert profile_of(two, np.arange(256) == 1).strong.tolist() == [0, 0]
 
 
 def packed(*records: tuple[int, float], room: int = 0) -> bytes:
@@ -279,7 +285,7 @@ def test_lists_are_unpacked_as_shares() -> None:
 def test_two_is_raised_as_by_numpy(logs: list[float]) -> None:
     """To seven digits, within the range that counts can have; below it there is nothing."""
     powers = np.array(logs, np.float32)
-    raise_two(powers)
+    exp2_inplace(powers)
 
     expected = np.exp2(np.minimum(np.array(logs, np.float64), 60))
     assert np.allclose(powers, expected, rtol=2e-7, atol=2.0**-126)
@@ -288,7 +294,7 @@ def test_two_is_raised_as_by_numpy(logs: list[float]) -> None:
 def test_nothing_is_two_raised_to_very_little() -> None:
     """What never was has no count at all, not a small one."""
     powers = np.array([-np.inf, -1e30, -127.1], np.float32)
-    raise_two(powers)
+    exp2_inplace(powers)
     assert powers.tolist() == [0.0, 0.0, 0.0]
 
 
@@ -329,7 +335,7 @@ def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own:
             expected[owner] += layout.FADE**distance
 
     stored = [np.array(ring, np.uint32).tobytes() for ring in rings]
-    owners, weights = nearest(stored, sorted(own))
+    owners, weights = nearest_users(stored, sorted(own))
 
     assert dict(zip(owners.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected)
     assert weights.tolist() == sorted(weights.tolist(), reverse=True)
@@ -339,9 +345,9 @@ def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
     """Of many who had the item, the last to take it count, and no more of a ring than it holds."""
     ring = np.arange(1, 2 * layout.TAKERS + 1, dtype=np.uint32)
 
-    owners, _ = nearest([ring.tobytes()], ())
+    owners, _ = nearest_users([ring.tobytes()], ())
 
-    assert owners.tolist() == ring[::-1][:MOST_ALIKE].tolist()
+    assert owners.tolist() == ring[::-1][:MAX_NEIGHBOURS].tolist()
 
 
 def test_what_those_alike_hold_becomes_a_signal() -> None:
@@ -351,8 +357,8 @@ def test_what_those_alike_hold_becomes_a_signal() -> None:
     long = bytes(layout.HEAD.itemsize) + rows.tobytes()
     short = bytes(layout.HEAD.itemsize) + rows[2:3].tobytes()
 
-    held = alike([long, None, short], np.array([1.0, 9.0, 0.5]))
-    found = retrieve(context_of(history(1), CLICKS), [b""], NOTHING, NOW, NOTHING, held)
+    held = neighbour_items([long, None, short], np.array([1.0, 9.0, 0.5]))
+    found = retrieve(profile_of(history(1), CLICKS), [b""], NO_ITEMS, NOW, NO_ITEMS, held)
 
     signals = dict(zip(found.items.tolist(), found.signals[:, ALIKE].tolist(), strict=True))
     assert signals == pytest.approx({5: 1.0, 6: 1.0, 1: 0.0})

@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.arrays import NOTHING
-from models.retrieval.candidates import HOP, only, retrieve
+from models.arrays import NO_ITEMS
+from models.retrieval.candidates import HOP, retrieve, signals_of
 from models.retrieval.covisitation import BOTH, unpack_neighbours
-from models.retrieval.profile import Context, context_of
-from models.retrieval.second_hop import ENOUGH, FULL, HOPS, Hops, strongest
+from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.second_hop import (
+    FULL_LIST_BYTES,
+    HOPS,
+    MIN_FIRST_ORDER,
+    SecondHops,
+    hop_sources,
+)
 from models.state import layout
 from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, history, lists_of
 from tests.models.state.reference import NOW
@@ -30,7 +36,7 @@ def faded_shares(lists: Sequence[bytes]) -> dict[int, float]:
     return weights
 
 
-def short_lists(context: Context, seed: int) -> list[bytes]:
+def short_lists(context: UserProfile, seed: int) -> list[bytes]:
     """Lists of a few items each."""
     size = layout.PAIR.itemsize
     return [raw[: size * (seed % 7)] for raw in lists_of(context, seed, 60)]
@@ -39,12 +45,12 @@ def short_lists(context: Context, seed: int) -> list[bytes]:
 @given(HISTORIES, st.integers(0, 99))
 def test_the_strongest_are_those_most_seen_together(events: list[int], seed: int) -> None:
     """Best first, with the sum of their faded shares; none where enough was seen together."""
-    lists = short_lists(context_of(history(*events), CLICKS), seed)
+    lists = short_lists(profile_of(history(*events), CLICKS), seed)
     expected = faded_shares(lists)
 
-    items, weights = strongest(lists, NOW)
+    items, weights = hop_sources(lists, NOW)
 
-    if len(expected) >= ENOUGH:
+    if len(expected) >= MIN_FIRST_ORDER:
         assert not len(items)
         return
     assert len(items) == min(HOPS, len(expected))
@@ -55,30 +61,30 @@ def test_the_strongest_are_those_most_seen_together(events: list[int], seed: int
 
 def test_a_full_list_is_enough() -> None:
     """That a list has enough items is seen by its length, and by counting them."""
-    rows = np.zeros(ENOUGH + 16, layout.PAIR)
-    rows["item"][:ENOUGH] = np.arange(1, ENOUGH + 1)
-    assert len(rows.tobytes()) == FULL
-    assert not len(strongest([rows.tobytes()], NOW)[0])
-    assert not len(strongest([b"", rows[:-1].tobytes()], NOW)[0])
-    assert len(strongest([b"", rows[: ENOUGH - 1].tobytes()], NOW)[0]) == HOPS
+    rows = np.zeros(MIN_FIRST_ORDER + 16, layout.PAIR)
+    rows["item"][:MIN_FIRST_ORDER] = np.arange(1, MIN_FIRST_ORDER + 1)
+    assert len(rows.tobytes()) == FULL_LIST_BYTES
+    assert not len(hop_sources([rows.tobytes()], NOW)[0])
+    assert not len(hop_sources([b"", rows[:-1].tobytes()], NOW)[0])
+    assert len(hop_sources([b"", rows[: MIN_FIRST_ORDER - 1].tobytes()], NOW)[0]) == HOPS
 
 
 @given(HISTORIES.filter(any), st.integers(0, 99))
 def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -> None:
     """The signal sums the shares in the hops' lists, by the hops' weights; all are candidates."""
-    context = context_of(history(*events), CLICKS)
+    context = profile_of(history(*events), CLICKS)
     lists = short_lists(context, seed)
-    items, weights = strongest(lists, NOW)
-    further = short_lists(context_of(history(*items.tolist()), CLICKS), seed + 1)
+    items, weights = hop_sources(lists, NOW)
+    further = short_lists(profile_of(history(*items.tolist()), CLICKS), seed + 1)
     further += [b""] * (len(items) - len(further))
     expected: dict[int, float] = defaultdict(float)
     for weight, raw in zip(weights.tolist(), further, strict=True):
         for item, share in faded_shares([raw]).items():
             expected[item] += weight * share
 
-    hops = Hops(items, weights, further)
-    found = retrieve(context, lists, NOTHING, NOW, hops=hops)
-    given_ = only(found.items, context, lists, NOW, hops=hops)
+    hops = SecondHops(items, weights, further)
+    found = retrieve(context, lists, NO_ITEMS, NOW, hops=hops)
+    given_ = signals_of(found.items, context, lists, NOW, hops=hops)
 
     signals = dict(zip(found.items.tolist(), found.signals[:, HOP].tolist(), strict=True))
     reached = len({*faded_shares(lists), *expected})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from models.serving.item_ids import Names
+from models.serving.item_ids import ItemIds
 from models.state.store import Store
 from tests.models.serving.test_recommender import Shop
 
@@ -16,7 +16,7 @@ async def test_names_are_read_once(store: Store) -> None:
     shop = Shop(store)
     await shop.send("a", "tent", "stove", "lamp")
     tent, stove, lamp = await store.item_indexes(["tent", "stove", "lamp"])
-    names = Names(store, most=10)
+    names = ItemIds(store, most=10)
 
     assert names.known([tent, stove]) == []
     assert await names.of([lamp, UNKNOWN, tent]) == ["lamp", None, "tent"]
@@ -31,7 +31,7 @@ async def test_making_room_forgets_nothing_under_way(store: Store) -> None:
     await shop.send("a", "tent", "stove", "lamp", *(f"other-{n}" for n in range(3)))
     tent, stove, lamp = await store.item_indexes(["tent", "stove", "lamp"])
     others = await store.item_indexes([f"other-{n}" for n in range(3)])
-    names = Names(store, most=3)
+    names = ItemIds(store, most=3)
     assert await names.of([tent]) == ["tent"]
 
     waiting = asyncio.create_task(names.of([tent, stove, UNKNOWN]))

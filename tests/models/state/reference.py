@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from models.ranking.context_lift import unpack_counts
-from models.serving.cache import Catalogue
+from models.serving.cache import StateCache
 from models.state import layout
 from models.state.histories import History, unpack_history
 from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
@@ -318,7 +318,7 @@ async def assert_same_takers(store: Store, reference: Reference, names: list[str
 
 async def assert_same_popularity(store: Store, reference: Reference, names: list[str]) -> None:
     """Counts, times and decayed popularities of each item, and the top lists made of them."""
-    stats = await Catalogue(store).stats(np.arange(1, len(names) + 1), NOW)
+    stats = await StateCache(store).stats(np.arange(1, len(names) + 1), NOW)
     tops: dict[str, list[float]] = {name: [] for name in ("all", "recent", "new")}
     for name, row in zip(names, stats, strict=True):
         parts = reference.items[name]

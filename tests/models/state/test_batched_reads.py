@@ -12,7 +12,7 @@ import redis.exceptions
 from hypothesis import given
 from hypothesis import strategies as some
 
-from models.state.batched_reads import Client
+from models.state.batched_reads import BatchingClient
 from models.state.store import connect
 from ops.embedded_servers import start_redis
 from tests.servers import own_port
@@ -21,7 +21,7 @@ TIMEOUT_S = 0.5
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
+async def client(redis_url: str) -> AsyncIterator[BatchingClient]:
     """A client of the shared server, emptied afterwards."""
     one = connect(redis_url)
     yield one
@@ -51,7 +51,7 @@ def test_everybody_gets_their_own(
     assert asyncio.run(reading()) == [[stored.get(key) for key in one] for one in wanted]
 
 
-async def test_reads_at_the_same_moment_travel_together(client: Client) -> None:
+async def test_reads_at_the_same_moment_travel_together(client: BatchingClient) -> None:
     """However many ask in one step of the loop, one command is sent."""
     await client.reads.get(["a"])
     before = (await client.info("commandstats"))["cmdstat_mget"]["calls"]
@@ -63,7 +63,7 @@ async def test_reads_at_the_same_moment_travel_together(client: Client) -> None:
     assert (await client.info("commandstats"))["cmdstat_mget"]["calls"] == before + 2
 
 
-async def test_answers_come_in_the_order_of_the_questions(client: Client) -> None:
+async def test_answers_come_in_the_order_of_the_questions(client: BatchingClient) -> None:
     """Commands that are sent while others are under way get their own answers."""
     for n in range(50):
         await client.set(str(n), str(n) * n)
@@ -85,7 +85,9 @@ async def test_a_failed_read_fails_all_who_waited() -> None:
     await client.aclose()
 
 
-async def test_an_error_is_an_error_for_all_who_waited(client: Client, redis_url: str) -> None:
+async def test_an_error_is_an_error_for_all_who_waited(
+    client: BatchingClient, redis_url: str
+) -> None:
     """What the server says instead of values is raised as the client raises it."""
     await client.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["-mget"])
     limited = connect(redis_url.replace("redis://", "redis://limited:any@"))
@@ -97,7 +99,7 @@ async def test_an_error_is_an_error_for_all_who_waited(client: Client, redis_url
     assert [type(result) for result in results] == [redis.exceptions.NoPermissionError] * 2
 
 
-async def test_who_gives_up_harms_no_one(client: Client) -> None:
+async def test_who_gives_up_harms_no_one(client: BatchingClient) -> None:
     """A request that is cancelled while its read is under way takes no other one with it."""
     await client.set("there", b"value")
     impatient = client.reads.get(["absent"])
@@ -109,7 +111,7 @@ async def test_who_gives_up_harms_no_one(client: Client) -> None:
     assert impatient.cancelled()
 
 
-async def test_a_dead_connection_is_replaced(client: Client) -> None:
+async def test_a_dead_connection_is_replaced(client: BatchingClient) -> None:
     """A connection that died unused costs the next read nothing but a new one."""
     await client.set("there", b"value")
     await client.reads.get(["there"])

@@ -11,7 +11,7 @@ from models.ranking.context_lift import Counts, unpack_counts
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state import layout
-from models.state.context_columns import MAX_VALUE_CHARACTERS, MAX_WORDS, circumstances_of
+from models.state.context_columns import MAX_VALUE_CHARACTERS, MAX_WORDS, context_values
 from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from tests.models.state.reference import NOW, contents
 
@@ -62,7 +62,7 @@ async def contextual(store: Store) -> Store:
 )
 def test_what_properties_say(properties: Any, said: dict[str, list[str]]) -> None:
     """Short texts and whole numbers by column, the same in any spelling; nothing else."""
-    assert circumstances_of(properties) == said
+    assert context_values(properties) == said
 
 
 async def test_only_contextual_columns_are_counted(store: Store) -> None:

@@ -13,20 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import InvalidRecord, LimitExceeded
-from models.metadata_records import Record, categories_of
-from models.serving.cache import Catalogue
+from models.metadata_records import MetadataRecord, categories_of
+from models.serving.cache import StateCache
 from models.settings import Settings
 from models.state import layout, metadata
 from models.state.metadata import (
-    Entry,
-    EntryPart,
-    entry_of,
+    RecordEntry,
+    RecordPart,
+    apply_records,
     item,
     item_properties,
     put_items,
     put_users,
+    record_entry,
     same_category,
-    take_in,
     user_properties,
 )
 from models.state.store import Part, Store, connect
@@ -61,17 +61,17 @@ def test_any_order_and_repetition_ends_in_the_newest(
 ) -> None:
     """Records in any order, some of them again, lead to what they lead to in order of time."""
     entries = [
-        entry_of(0, kind, Record("h", name, properties, NOW - 100 + at), own_group="h")
+        record_entry(0, kind, MetadataRecord("h", name, properties, NOW - 100 + at), own_group="h")
         for at, (kind, name, properties) in enumerate(drawn)
     ]
     shuffled = entries + chance.choices(entries, k=5)
     chance.shuffle(shuffled)
 
-    async def lead_to(store: Store, some: list[Entry]) -> dict[str, Any]:
+    async def lead_to(store: Store, some: list[RecordEntry]) -> dict[str, Any]:
         # Items come in one order, for that is the order of their indexes.
         await put_items(store, [("a", {}), ("b", {})], 1.0)
-        parts = [EntryPart("", -1, [entry]) for entry in some]
-        assert {result.status for result in await take_in(store, parts)} == {"applied"}
+        parts = [RecordPart("", -1, [entry]) for entry in some]
+        assert {result.status for result in await apply_records(store, parts)} == {"applied"}
         return uncounted(await contents(store))
 
     async def check() -> None:
@@ -126,8 +126,8 @@ async def test_items_and_users_are_bounded(make_store: Callable[..., Store]) -> 
 
     assert await item_properties(store, ["a", "b", "c"]) == [{}, {"N": 1}, None]
     assert await user_properties(store, "b") is None
-    entries = [Entry(n, "", "items", name, NOW, 0.0, "{}") for n, name in enumerate("bcd")]
-    assert await take_in(store, [EntryPart("m/0", -1, entries)]) == [("full", 0, 1, [])]
+    entries = [RecordEntry(n, "", "items", name, NOW, 0.0, "{}") for n, name in enumerate("bcd")]
+    assert await apply_records(store, [RecordPart("m/0", -1, entries)]) == [("full", 0, 1, [])]
     assert await store.watermarks(["m/0"]) == [0]
 
 
@@ -135,27 +135,29 @@ async def test_watermarks_move_with_the_effects(store: Store) -> None:
     """What was taken in is not again, what passes over moves on, what was lost is told."""
     group = store.settings.group
     entries = [
-        entry_of(0, "items", Record(group, "a", {"N": 1}, NOW), own_group=group),
-        entry_of(1, "items", Record(group, "a", None, NOW), own_group=group),
-        Entry(2),
+        record_entry(0, "items", MetadataRecord(group, "a", {"N": 1}, NOW), own_group=group),
+        record_entry(1, "items", MetadataRecord(group, "a", None, NOW), own_group=group),
+        RecordEntry(2),
     ]
     for status in ("applied", "lost"):
-        results = await take_in(store, [EntryPart("m/0", -1, entries)])
+        results = await apply_records(store, [RecordPart("m/0", -1, entries)])
         assert results == [(status, 2, -1, [])]
     assert await item_properties(store, ["a"]) == [None]
     assert (await store.counts())["item_updates"] == 2
 
-    assert await take_in(store, [EntryPart("m/0", 7, [Entry(8)])]) == [("lost", 2, -1, [])]
-    assert await take_in(store, [EntryPart("m/0", 2, [], 9)]) == [("lost", 2, -1, [])]
-    assert await take_in(store, [EntryPart("m/0", 2, [], 0)]) == [("applied", 2, -1, [])]
+    assert await apply_records(store, [RecordPart("m/0", 7, [RecordEntry(8)])]) == [
+        ("lost", 2, -1, [])
+    ]
+    assert await apply_records(store, [RecordPart("m/0", 2, [], 9)]) == [("lost", 2, -1, [])]
+    assert await apply_records(store, [RecordPart("m/0", 2, [], 0)]) == [("applied", 2, -1, [])]
 
 
 async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
     """A record of a group that no tracking id leads to stops its part; a removal does not."""
-    removal = Entry(0, "nowhere", "users", "ada", NOW)
-    entries = [removal, Entry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
+    removal = RecordEntry(0, "nowhere", "users", "ada", NOW)
+    entries = [removal, RecordEntry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
 
-    assert await take_in(store, [EntryPart("m/0", -1, entries)]) == [("gone", 0, 1, [])]
+    assert await apply_records(store, [RecordPart("m/0", -1, entries)]) == [("gone", 0, 1, [])]
     assert await store.redis.keys("{nowhere}:*") == []
 
 
@@ -167,8 +169,10 @@ async def test_removal_leaves_no_trace_but_the_index(store: Store) -> None:
     for _ in range(2):
         for kind in ("items", "users"):
             for name in ("i", "ada"):
-                gone = entry_of(0, kind, Record(group, name, None, NOW), own_group=group)
-                await take_in(store, [EntryPart("", -1, [gone])])
+                gone = record_entry(
+                    0, kind, MetadataRecord(group, name, None, NOW), own_group=group
+                )
+                await apply_records(store, [RecordPart("", -1, [gone])])
 
     stored = await contents(store)
     assert stored.keys() == {"counts", "ids", "items"}
@@ -273,10 +277,10 @@ async def test_one_item_is_described(store: Store) -> None:
     await put_items(store, [("both", {"N": 1}), ("told", {"CREATION_TIMESTAMP": 5})], NOW + 9)
 
     assert await item(store, "nothing") is None
-    assert await item(store, "seen") == metadata.Item("seen", None, 0, 0, 1, 0, NOW, NOW)
-    both = metadata.Item("both", {"N": 1}, NOW + 9, NOW + 9, 1, 0, NOW, NOW)
+    assert await item(store, "seen") == metadata.StoredItem("seen", None, 0, 0, 1, 0, NOW, NOW)
+    both = metadata.StoredItem("both", {"N": 1}, NOW + 9, NOW + 9, 1, 0, NOW, NOW)
     assert await item(store, "both") == both
-    told = metadata.Item("told", {"CREATION_TIMESTAMP": 5}, NOW + 9, 5, 0, 0, 0, 0)
+    told = metadata.StoredItem("told", {"CREATION_TIMESTAMP": 5}, NOW + 9, 5, 0, 0, 0, 0)
     assert await item(store, "told") == told
 
 
@@ -287,7 +291,7 @@ async def test_cached_properties_are_read_again_when_they_change(
     store = make_store(cache_s=1)
     part = Part("p/0", -1, [message(0, click("a", 0), click("b", 1))])
     await store.apply([part], now_s=NOW)
-    catalogue = Catalogue(store)
+    catalogue = StateCache(store)
     await put_items(store, [("a", {"N": 1})], NOW)
     assert await catalogue.properties([2, 1, 2], NOW) == [None, {"N": 1}, None]
 
@@ -307,7 +311,7 @@ async def test_cache_of_properties_is_bounded(
     monkeypatch.setattr(metadata, "MAX_CACHED_BYTES", 2000)
     sizes = itertools.cycle([10, 700])
     await put_items(store, [(f"i{n}", {"A": "x" * next(sizes)}) for n in range(20)], NOW)
-    catalogue = Catalogue(store)
+    catalogue = StateCache(store)
     for at in range(1, 21, 4):
         found = await catalogue.properties(list(range(at, at + 4)), NOW)
         assert None not in found

@@ -9,8 +9,8 @@ import pytest
 import redis.exceptions
 
 from models.settings import Settings
-from models.state.batched_reads import Client
-from models.state.forwarding_ledger import Move, save_forward
+from models.state.batched_reads import BatchingClient
+from models.state.forwarding_ledger import TrackerChange, save_forward
 from models.state.redis_errors import AWAY_ERRORS, NotNow
 from models.state.store import Part, Store, StoredEvent, StoredMessage, connect
 from ops.embedded_servers import start_redis
@@ -46,7 +46,7 @@ async def apply(store: Store, offset: int = 0) -> None:
     await store.apply([Part("t/0", offset - 1, [message])], now_s=NOW_S)
 
 
-async def eternity(client: Client) -> None:
+async def eternity(client: BatchingClient) -> None:
     """Run a script without an end, until it is killed."""
     with pytest.raises(redis.exceptions.ResponseError, match="killed"):
         await client.eval("while true do end", 0)
@@ -122,4 +122,4 @@ async def test_the_ledger_says_unavailable_only_of_a_server_that_is(store: Store
     """The forwarder tries again for ever where Redis is away; a wrong type ends it."""
     await store.redis.set("{shop}:forward:positions", "no hash")
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
-        await save_forward(store.redis, "shop", moves={"t/0": Move(1, {})})
+        await save_forward(store.redis, "shop", moves={"t/0": TrackerChange(1, {})})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from models.errors import Unavailable
 from models.events import Event, event_hash
-from models.serving.cache import Catalogue
+from models.serving.cache import StateCache
 from models.settings import Settings
 from models.state import layout
 from models.state.metadata import put_users
@@ -265,7 +265,7 @@ async def test_tops_hold_the_exact_head(store: Store) -> None:
         ),
     )
     n_items = int((await store.counts())["items"])
-    stats = await Catalogue(store).stats(np.arange(1, n_items + 1), NOW)
+    stats = await StateCache(store).stats(np.arange(1, n_items + 1), NOW)
     columns = {"all": stats["events"], "recent": stats["last"], "new": stats["first"]}
     columns |= dict(zip(layout.POPULARITY_HALF_LIVES_S, stats["log2"].T, strict=True))
 

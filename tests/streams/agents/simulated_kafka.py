@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from streams.kafka.assignment import Arrival, Partition, Start
+from streams.kafka.assignment import Partition, ReadStart, ReceivedMessage
 
 
 class Record(NamedTuple):
@@ -31,11 +31,11 @@ class Simulated:
     oldest: int = 0
     number: int = 0
     position: int = 0
-    flying: deque[Arrival] = dataclasses.field(default_factory=deque)
+    flying: deque[ReceivedMessage] = dataclasses.field(default_factory=deque)
 
 
 class SimulatedKafka:
-    """`streams.kafka.assignment.Log`, and what a test does to it."""
+    """`streams.kafka.assignment.PartitionLog`, and what a test does to it."""
 
     def __init__(self) -> None:
         self.partitions: dict[Partition, Simulated] = {}
@@ -50,7 +50,7 @@ class SimulatedKafka:
         """The partition of this name."""
         return self.partitions.setdefault(partition, Simulated())
 
-    def assign(self, starts: Mapping[Partition, Start]) -> None:
+    def assign(self, starts: Mapping[Partition, ReadStart]) -> None:
         """Give the worker these partitions, each read from its start."""
         self.assigned = set(starts)
         for partition, start in starts.items():
@@ -76,7 +76,7 @@ class SimulatedKafka:
             record = one.records[one.position]
             if record is not None:
                 one.flying.append(
-                    Arrival(
+                    ReceivedMessage(
                         *partition,
                         one.position,
                         record.value,
@@ -91,12 +91,12 @@ class SimulatedKafka:
                 most -= 1
             one.position += 1
 
-    def deliver(self, partition: Partition, most: int = 10**9) -> list[Arrival]:
+    def deliver(self, partition: Partition, most: int = 10**9) -> list[ReceivedMessage]:
         """What was fetched first and has not arrived yet, in order."""
         flying = self.of(partition).flying
         return [flying.popleft() for _ in range(min(most, len(flying)))]
 
-    def read(self, *partitions: Partition) -> list[Arrival]:
+    def read(self, *partitions: Partition) -> list[ReceivedMessage]:
         """Fetch all there is of these partitions, and deliver it."""
         for partition in partitions:
             self.fetch(partition)
@@ -108,7 +108,7 @@ class SimulatedKafka:
         del records[max(0, len(records) - n) :]
         self.connections += 1
 
-    async def seek(self, starts: Mapping[Partition, Start]) -> Mapping[Partition, int]:
+    async def seek(self, starts: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         """Begin new reads."""
         if self.is_away:
             return {}

@@ -11,11 +11,11 @@ from redis.backoff import NoBackoff
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.batched_reads import Client
+from models.state.batched_reads import BatchingClient
 from models.state.store import Store
 from streams.agents.atomic_batches import Assigned, places
-from streams.agents.events import Sessions
-from streams.kafka.assignment import Partition, Start, first_offset, next_read
+from streams.agents.events import EventAgent
+from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 
@@ -24,7 +24,7 @@ NOW_S = 1_790_000_000
 Action = Callable[[], Awaitable[None]]
 
 
-class Struck(Client):
+class Struck(BatchingClient):
     """A client of Redis that lets something happen between two of its commands."""
 
     after: int = -1
@@ -40,7 +40,7 @@ class Struck(Client):
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
-class Waiting(Sessions):
+class Waiting(EventAgent):
     """The agent, which asks Redis for something between the arrival of a batch and its step."""
 
     async def _examples(self, *_: object) -> dict[str, list[bytes]]:
@@ -70,7 +70,7 @@ class Worker:
         found = await places(store, fields)
         assigned = {}
         for partition, name, (mark, witness) in zip(partitions, fields, found, strict=True):
-            start = Start(first_offset(mark, witness), next_read())
+            start = ReadStart(first_offset(mark, witness), next_read())
             assigned[partition] = Assigned(name, mark, start, witness)
         self.sessions.assigned(assigned)
         self.kafka.assign({partition: one.start for partition, one in assigned.items()})

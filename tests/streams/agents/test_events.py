@@ -17,8 +17,8 @@ from models.settings import Settings
 from models.state.store import Store, connect
 from ops.embedded_servers import start_redis
 from streams.agents.atomic_batches import LOOKS, Assigned, Publish, places
-from streams.agents.events import Sessions
-from streams.kafka.assignment import Partition, Start, first_offset, next_read
+from streams.agents.events import EventAgent
+from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 
@@ -38,7 +38,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Worker:
     """An agent on a simulated broker."""
 
-    sessions: Sessions
+    sessions: EventAgent
     kafka: SimulatedKafka
     letters: list[DeadLetter] = field(default_factory=list)
     keys: set[bytes | None] = field(default_factory=set)
@@ -51,7 +51,7 @@ class Worker:
         assigned = {}
         for tp, name, (mark, witness) in zip(partitions, fields, found, strict=True):
             offset = max(self.kafka.of(tp).oldest, first_offset(mark, witness))
-            assigned[tp] = Assigned(name, mark, Start(offset, next_read()), witness)
+            assigned[tp] = Assigned(name, mark, ReadStart(offset, next_read()), witness)
         self.sessions.assigned(assigned)
         self.kafka.assign({tp: one.start for tp, one in assigned.items()})
 
@@ -90,7 +90,7 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
     kafka = SimulatedKafka()
-    one = Worker(Sessions(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
+    one = Worker(EventAgent(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
     await one.assign(FIRST, SECOND)
     yield one
     await tenants.redis.aclose()
@@ -251,7 +251,7 @@ async def test_events_of_a_removed_tracker_are_dead_letters(worker: Worker) -> N
 async def test_dead_letters_name_the_group(worker: Worker, redis_url: str) -> None:
     """What is invalid or too much of a group is buried in its name, and under its key."""
     tenants = Tenants(connect(redis_url), Settings(examples_per_s=0, max_items=1))
-    worker.sessions = Sessions(
+    worker.sessions = EventAgent(
         tenants,
         publish=worker.sessions._publish,
         log=worker.kafka,
@@ -315,7 +315,7 @@ async def sampling(redis_url: str, publish: Publish) -> AsyncIterator[Worker]:
     tenants = Tenants(connect(redis_url), Settings(cache_s=0))
     await tenants.redis.flushdb()
     kafka = SimulatedKafka()
-    one = Worker(Sessions(tenants, publish=publish, log=kafka, clock=lambda: next(clock)), kafka)
+    one = Worker(EventAgent(tenants, publish=publish, log=kafka, clock=lambda: next(clock)), kafka)
     await one.assign(FIRST)
     yield one
     await tenants.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.agents.fair_rate import IDLE_S, Allowance
+from streams.agents.fair_rate import IDLE_S, FairRate
 
 ASKED = st.lists(
     st.tuples(
@@ -19,7 +19,7 @@ ASKED = st.lists(
 @given(st.floats(0, 60), ASKED)
 def test_no_more_than_the_rate(per_s: float, asked: list[tuple[float, dict[str, int]]]) -> None:
     """However it is asked for, all together get what has come in, each what it wants at most."""
-    allowance, now_s, given_in_all = Allowance(per_s, 0.0), 0.0, 0
+    allowance, now_s, given_in_all = FairRate(per_s, 0.0), 0.0, 0
     for later_s, wanted in asked:
         now_s += later_s
         given = allowance.take(wanted, now_s)
@@ -31,7 +31,7 @@ def test_no_more_than_the_rate(per_s: float, asked: list[tuple[float, dict[str, 
 
 def test_a_flood_leaves_others_their_share() -> None:
     """Who wants little gets all of it, who floods gets the rest."""
-    allowance = Allowance(50.0, 0.0)
+    allowance = FairRate(50.0, 0.0)
     given = {"flood": 0, "few": 0}
     for tick in range(1, 1001):
         wanted = {"flood": 200} | ({"few": 1} if tick % 10 == 0 else {})
@@ -44,7 +44,7 @@ def test_a_flood_leaves_others_their_share() -> None:
 
 def test_equals_get_the_same() -> None:
     """Two floods share evenly; one alone has everything, again once the other has gone."""
-    allowance = Allowance(50.0, 0.0)
+    allowance = FairRate(50.0, 0.0)
     assert allowance.take({"a": 99}, 1.0) == {"a": 50}
     assert allowance.take({"a": 99, "b": 99}, 2.0) == {"a": 25, "b": 25}
     assert allowance.take({"a": 99}, 2.0 + IDLE_S)["a"] <= 25
@@ -53,14 +53,14 @@ def test_equals_get_the_same() -> None:
 
 def test_a_small_rate_saves_up_for_one() -> None:
     """Less than one a second is one in a while, not none."""
-    allowance = Allowance(0.3, 0.0)
+    allowance = FairRate(0.3, 0.0)
 
     assert [allowance.take({"a": 5}, second)["a"] for second in range(1, 9)].count(1) == 2
 
 
 def test_a_clock_set_back_gives_nothing() -> None:
     """Time that comes again is not paid twice."""
-    allowance = Allowance(10.0, 100.0)
+    allowance = FairRate(10.0, 100.0)
     assert allowance.take({"a": 99}, 101.0) == {"a": 10}
     assert allowance.take({"a": 99}, 50.0) == {"a": 0}
     assert allowance.take({"a": 99}, 50.5) == {"a": 5}

@@ -17,8 +17,8 @@ from models.state.metadata import item_properties, user_properties
 from models.state.store import connect
 from ops.embedded_servers import start_redis
 from streams.agents.atomic_batches import Assigned, places
-from streams.agents.metadata import Metadata
-from streams.kafka.assignment import Partition, Start, first_offset, next_read
+from streams.agents.metadata import MetadataAgent
+from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 
@@ -38,7 +38,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Worker:
     """An agent whose records a test hands over, as Kafka would from the position it asked for."""
 
-    agent: Metadata
+    agent: MetadataAgent
     kafka: SimulatedKafka
     letters: list[DeadLetter] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Worker:
         found = await places(self.agent.store, fields)
         assigned = {}
         for tp, name, (mark, witness) in zip((ITEMS, USERS), fields, found, strict=True):
-            start = Start(first_offset(mark, witness), next_read())
+            start = ReadStart(first_offset(mark, witness), next_read())
             assigned[tp] = Assigned(name, mark, start, witness)
         self.agent.assigned(assigned)
         self.kafka.assign({tp: one.start for tp, one in assigned.items()})
@@ -78,7 +78,7 @@ def worker_of(tenants: Tenants) -> Worker:
         one.letters.extend(msgspec.json.decode(value, type=DeadLetter) for value in values)
 
     kafka = SimulatedKafka()
-    one = Worker(Metadata(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
+    one = Worker(MetadataAgent(tenants, publish=publish, log=kafka, clock=lambda: NOW_S), kafka)
     return one
 
 

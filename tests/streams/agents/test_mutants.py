@@ -12,8 +12,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from models.state import scripts, store
 from models.state.scripts import Script
-from streams.agents.atomic_batches import Steps
-from streams.kafka.assignment import Arrival, Reading
+from streams.agents.atomic_batches import AtomicBatches
+from streams.kafka.assignment import PartitionRead, ReceivedMessage
 from tests.streams.agents.test_exactly_once import Faults, LostTails, ShortHistories
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
@@ -21,18 +21,18 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 def old_reads_are_taken(patch: pytest.MonkeyPatch) -> None:
     """A1: what an earlier seek fetched passes for what the last one asked for."""
-    takes = Reading.takes
+    takes = PartitionRead.takes
 
-    def take(self: Reading, arrival: Arrival) -> bool:
+    def take(self: PartitionRead, arrival: ReceivedMessage) -> bool:
         return takes(self, arrival._replace(read=self.number, follows=-1))
 
-    patch.setattr(Reading, "takes", take)
+    patch.setattr(PartitionRead, "takes", take)
 
 
 def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
     """A2: a batch looks up its partitions in whatever assignment there is now."""
-    written: Any = Steps._written
-    settled: Any = Steps._settled
+    written: Any = AtomicBatches._written
+    settled: Any = AtomicBatches._settled
 
     async def write(self: Any, _: object, *rest: Any) -> Any:
         return await written(self, self.assignment, *rest)
@@ -40,8 +40,8 @@ def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
     async def settle(self: Any, _: object, *rest: Any) -> Any:
         return await settled(self, self.assignment, *rest)
 
-    patch.setattr(Steps, "_written", write)
-    patch.setattr(Steps, "_settled", settle)
+    patch.setattr(AtomicBatches, "_written", write)
+    patch.setattr(AtomicBatches, "_settled", settle)
 
 
 def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None:
         pass
 
-    patch.setattr(Steps, "_take_up", nothing)
+    patch.setattr(AtomicBatches, "_take_up", nothing)
 
 
 def ids_are_forgotten(patch: pytest.MonkeyPatch) -> None:

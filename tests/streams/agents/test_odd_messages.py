@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 
 from models import events, metadata_records
 from models.errors import InvalidEvent, InvalidRecord
-from models.ranking.examples import RIVALS, Example, encode, is_example
+from models.ranking.examples import COMPARED, Example, encode, is_example
 from models.ranking.features import FEATURES
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.metadata import entry_of
+from models.state.metadata import record_entry
 from models.state.store import connect
 from ops.embedded_servers import start_redis
-from streams.agents.atomic_batches import Assigned, Steps
-from streams.agents.events import Sessions
-from streams.agents.metadata import Metadata
-from streams.agents.ranker import Learners
+from streams.agents.atomic_batches import Assigned, AtomicBatches
+from streams.agents.events import EventAgent
+from streams.agents.metadata import MetadataAgent
+from streams.agents.ranker import GroupLearners
 from streams.forwarding import forwarder
-from streams.forwarding.erasures import Erasures
-from streams.forwarding.put_events_calls import pending, plan
-from streams.kafka.assignment import Arrival, Start, next_read
-from streams.kafka.dead_letters import DeadLetter, Source, envelope
+from streams.forwarding.erasures import KnownErasures
+from streams.forwarding.put_events_calls import pending, plan_calls
+from streams.kafka.assignment import ReadStart, ReceivedMessage, next_read
+from streams.kafka.dead_letters import DeadLetter, Origin, envelope
 from tests.streams.agents.odd_messages import (
     KEYS,
     ODD_EVENTS,
@@ -89,13 +89,13 @@ class Kept:
             self.offsets[msgspec.json.decode(value, type=DeadLetter).source.offset] += 1
 
 
-async def applied(agent: Steps[Any], topic: str, odd: list[Odd], good: Odd) -> None:
+async def applied(agent: AtomicBatches[Any], topic: str, odd: list[Odd], good: Odd) -> None:
     """Bring the messages into effect, and a good one behind them."""
     number = next_read()
-    start = Start(0, number)
+    start = ReadStart(0, number)
     agent.assigned({(topic, 0): Assigned(f"{number}/0", -1, start)})
     await agent.apply(
-        Arrival(topic, 0, offset, one.value, one.key, one.timestamp_ms, number, offset - 1)
+        ReceivedMessage(topic, 0, offset, one.value, one.key, one.timestamp_ms, number, offset - 1)
         for offset, one in enumerate([*odd, good])
     )
     assert agent.assignment.readings[topic, 0].applied == len(odd)
@@ -109,7 +109,7 @@ def test_events(redis_url: str, odd: list[Odd]) -> None:
     async def check() -> None:
         kept, tenants = Kept(), Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        agent = Sessions(tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S)
+        agent = EventAgent(tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S)
         await applied(agent, "clicks", odd, Odd(good_event(0), b"good", 0))
         assert kept.offsets == Counter(n for n, one in enumerate(odd) if not is_event(one.value))
         assert (await agent.store.item_indexes(["good"]))[0] > 0
@@ -139,7 +139,9 @@ def test_records(redis_url: str, odd: list[Odd], topic: Any) -> None:
     async def check() -> None:
         kept, tenants = Kept(), Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        agent = Metadata(tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S)
+        agent = MetadataAgent(
+            tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S
+        )
         await applied(agent, topic, odd, Odd(json.dumps(good).encode(), b"shop/good", 0))
         wrong = [n for n, one in enumerate(odd) if not is_record(topic, one)]
         assert kept.offsets == Counter(wrong)
@@ -148,11 +150,11 @@ def test_records(redis_url: str, odd: list[Odd], topic: Any) -> None:
     asyncio.run(check())
 
 
-def is_record(kind: metadata_records.Kind, odd: Odd) -> bool:
+def is_record(kind: metadata_records.RecordKind, odd: Odd) -> bool:
     """Whether the message has a meaning; groups of others do not exist."""
     try:
         found = metadata_records.parse_record(kind, odd.key, odd.value, now_s=NOW_S)
-        entry_of(0, kind, found, own_group="shop")
+        record_entry(0, kind, found, own_group="shop")
     except InvalidRecord:
         return False
     return found.group == "shop"
@@ -160,7 +162,7 @@ def is_record(kind: metadata_records.Kind, odd: Odd) -> bool:
 
 @given(
     raws=st.lists(
-        st.one_of(odd_examples(n_features=len(FEATURES), rivals=RIVALS), st.binary(max_size=60)),
+        st.one_of(odd_examples(n_features=len(FEATURES), rivals=COMPARED), st.binary(max_size=60)),
         min_size=1,
         max_size=6,
     ),
@@ -170,15 +172,15 @@ def is_record(kind: metadata_records.Kind, odd: Odd) -> bool:
 def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
     """Of the ranker, whose measures stay finite and can be saved."""
     rows = bytes(2 * 2 * len(FEATURES))
-    good = encode(Example(len(FEATURES), {"interactions": dict.fromkeys(RIVALS, 1)}, rows))
+    good = encode(Example(len(FEATURES), {"interactions": dict.fromkeys(COMPARED, 1)}, rows))
 
     async def check() -> None:
         tenants = Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        learners = Learners(tenants)
+        learners = GroupLearners(tenants)
         await learners.assigned("examples/0")
-        arrivals = [Arrival("examples", 0, n, raw, key) for n, raw in enumerate(raws)]
-        behind = Arrival("examples", 0, len(raws), good, b"")
+        arrivals = [ReceivedMessage("examples", 0, n, raw, key) for n, raw in enumerate(raws)]
+        behind = ReceivedMessage("examples", 0, len(raws), good, b"")
         spoiled = await learners.learn([*arrivals, behind])
         wrong = [arrival for arrival in arrivals if not is_example(arrival.value)]
         assert Counter(one.offset for one in spoiled) == Counter(one.offset for one in wrong)
@@ -186,7 +188,7 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
             letter = envelope(
                 "ranker", "invalid", "x", one[:3], one.value, key=one.key, now_s=NOW_S
             )
-            assert msgspec.json.decode(letter, type=DeadLetter).source == Source(*one[:3])
+            assert msgspec.json.decode(letter, type=DeadLetter).source == Origin(*one[:3])
         await learners.save()
         assert learners.saved == len(raws)
         course = learners._own.courses["interactions"]
@@ -202,14 +204,14 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
 def test_forwarding(odd: list[Odd]) -> None:
     """Of the forwarder: each message is one that it passes over, or has calls to make."""
     # Noting an erasure asks Redis nothing.
-    erasures = Erasures(SETTINGS, connect("redis://127.0.0.1:1"))
+    erasures = KnownErasures(SETTINGS, connect("redis://127.0.0.1:1"))
     read = [
         forwarder._read(as_faust(n, one), SETTINGS, erasures, NOW_S)
         for n, one in enumerate([*odd, Odd(good_event(0), b"good", 0)])
     ]
     for message, one in zip(read, odd, strict=False):
         assert (message.put is None) or is_event(one.value)
-    calls = [call for session in plan(pending(read)) for call in session]
+    calls = [call for session in plan_calls(pending(read)) for call in session]
     assert any(each.event.event_id == "good0" for call in calls for each in call)
 
 

@@ -17,8 +17,8 @@ from models.settings import Settings
 from models.state.store import Store, connect
 from ops.embedded_servers import start_redis
 from streams.agents import ranker
-from streams.agents.ranker import Learner, Learners
-from streams.kafka.assignment import Arrival
+from streams.agents.ranker import GroupLearner, GroupLearners
+from streams.kafka.assignment import ReceivedMessage
 
 TELLING = FEATURES.index("own_recency")
 
@@ -43,7 +43,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 LEARNED = ("ranker", "ranker-alone")
 
 
-def order_of(learner: Learner) -> Ranker:
+def order_of(learner: GroupLearner) -> Ranker:
     """What was learned of all choices."""
     return learner.courses["interactions"].ranker
 
@@ -55,7 +55,7 @@ class Shoppers:
         self._rng = np.random.default_rng(7)
         self._offset = -1
 
-    def choose(self, learner: Learner, n: int, *, group: str = "") -> list[Arrival]:
+    def choose(self, learner: GroupLearner, n: int, *, group: str = "") -> list[ReceivedMessage]:
         """Examples of so many choices, each ranked by the learner as it was at the beginning."""
         made = []
         for _ in range(n):
@@ -67,10 +67,12 @@ class Shoppers:
             }
             example = make_example(items, matrix, chosen, rankers, self._rng)
             self._offset += 1
-            made.append(Arrival("examples", 0, self._offset, encode(example), group.encode()))
+            made.append(
+                ReceivedMessage("examples", 0, self._offset, encode(example), group.encode())
+            )
         return made
 
-    async def teach(self, learner: Learner, n: int) -> str:
+    async def teach(self, learner: GroupLearner, n: int) -> str:
         """Let the learner learn so many, some at a time, and save; gives what is to be served."""
         for _ in range(n // 50):
             assert learner.learn(self.choose(learner, 50)) == []
@@ -80,7 +82,7 @@ class Shoppers:
 
 async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
     """The guard drill: it takes over from the blend, is poisoned, is replaced, and leads again."""
-    learner, shoppers = Learner(store), Shoppers()
+    learner, shoppers = GroupLearner(store), Shoppers()
     await learner.assigned("c/t/0")
     assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
     assert await shoppers.teach(learner, 1000) in LEARNED
@@ -101,7 +103,7 @@ async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store)
 
 async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
     """State, measures and watermark are taken up; one that was overtaken does not overwrite."""
-    first, second, shoppers = Learner(store), Learner(store), Shoppers()
+    first, second, shoppers = GroupLearner(store), GroupLearner(store), Shoppers()
     await first.assigned("c/t/0")
     await shoppers.teach(first, 500)
     assert await second.assigned("c/t/0") == 499
@@ -118,10 +120,10 @@ async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
 
 async def test_what_is_no_example_is_given_back(store: Store) -> None:
     """Foreign bytes are spoiled, and neither they nor what was learned before is learned."""
-    learner, shoppers = Learner(store), Shoppers()
+    learner, shoppers = GroupLearner(store), Shoppers()
     await learner.assigned("c/t/0")
     good = shoppers.choose(learner, 3)
-    bad = Arrival("examples", 0, 3, b"\xc1no")
+    bad = ReceivedMessage("examples", 0, 3, b"\xc1no")
 
     assert learner.learn([*good, bad]) == [bad]
     assert learner.learn([*good, bad]) == []
@@ -144,13 +146,13 @@ async def state_of(tenants: Tenants, group: str) -> dict[str, bytes]:
 
 async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
     """Mixed examples leave every group's ranker as its own examples alone would have."""
-    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     mixed = [
         arrival
         for group in ("", "books", "", "shop", "books", "nowhere")
         for arrival in shoppers.choose(made, 40, group=group)
     ]
-    learners = Learners(tenants)
+    learners = GroupLearners(tenants)
     assert await learners.assigned("c/t/0") == -1
     for at in range(0, len(mixed), 30):
         assert await learners.learn(mixed[at : at + 30]) == []
@@ -158,7 +160,7 @@ async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
 
     assert learners.saved == 239
     for group, names in {"shop": (b"", b"shop"), "books": (b"books",)}.items():
-        alone = Learner(tenants.store(group))
+        alone = GroupLearner(tenants.store(group))
         assert alone.learn([one for one in mixed if one.key in names]) == []
         kept = await state_of(tenants, group)
         assert kept["interactions:state"] == order_of(alone).state()
@@ -169,13 +171,13 @@ async def test_a_crash_while_saving_repeats_nothing(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups saved before the crash skip what is read again, the others learn it then."""
-    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
+    shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     mixed = [
         arrival
         for group in ("books", "", "tools")
         for arrival in shoppers.choose(made, 20, group=group)
     ]
-    learners = Learners(tenants)
+    learners = GroupLearners(tenants)
     await learners.assigned("c/t/0")
     await learners.learn(mixed)
 
@@ -189,13 +191,13 @@ async def test_a_crash_while_saving_repeats_nothing(
     assert (await state_of(tenants, "books")).keys() >= {"interactions:state"}
     assert await state_of(tenants, "shop") == await state_of(tenants, "tools") == {}
 
-    again = Learners(tenants)
+    again = GroupLearners(tenants)
     assert await again.assigned("c/t/0") == -1
     await again.learn(mixed)
     await again.save()
 
     for group, key in {"shop": b"", "books": b"books", "tools": b"tools"}.items():
-        alone = Learner(tenants.store(group))
+        alone = GroupLearner(tenants.store(group))
         alone.learn([one for one in mixed if one.key == key])
         assert (await state_of(tenants, group))["interactions:state"] == alone.courses[
             "interactions"
@@ -205,8 +207,8 @@ async def test_a_crash_while_saving_repeats_nothing(
 async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that makes room is saved, and goes on where it was when its group comes again."""
     monkeypatch.setattr(ranker, "OPEN", 1)
-    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
-    learners, alone = Learners(tenants), Learner(tenants.store("books"))
+    shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
+    learners, alone = GroupLearners(tenants), GroupLearner(tenants.store("books"))
     await learners.assigned("c/t/0")
     for group in ("books", "tools", "books"):
         arrivals = shoppers.choose(made, 20, group=group)
@@ -223,8 +225,8 @@ async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.Monkey
 
 async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
     """What was learned of a group that is gone is let go of; the place moves on."""
-    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
-    learners = Learners(tenants)
+    shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
+    learners = GroupLearners(tenants)
     await learners.assigned("c/t/0")
     await learners.learn(shoppers.choose(made, 20, group="books"))
     await Tenants(tenants.redis, tenants.settings).erase("books")
@@ -239,8 +241,8 @@ async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
 
 async def test_examples_of_an_assignment_that_ended_are_not_learned(tenants: Tenants) -> None:
     """A batch that waited while the partition came anew is read again from there."""
-    shoppers, made = Shoppers(), Learner(tenants.store("shop"))
-    learners = Learners(tenants)
+    shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
+    learners = GroupLearners(tenants)
     await learners.assigned("c/t/0")
     batch = shoppers.choose(made, 5)
     await learners._busy.acquire()

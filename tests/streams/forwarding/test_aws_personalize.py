@@ -15,8 +15,8 @@ from botocore.stub import Stubber
 from models.errors import NotConfigured
 from models.events import Event, MetricAttribution, PutEvents
 from models.settings import Settings
-from streams.aws_personalize import Answer, CallFailed, Tracker, answer_of, describe
-from streams.forwarding.put_events_calls import Message, parameters, pending
+from streams.aws_personalize import AwsTracker, CallFailed, PutEventsAnswer, answer_of, describe
+from streams.forwarding.put_events_calls import QueuedMessage, parameters, pending
 from tests.streams.forwarding.personalize_stub import Behaviour, PersonalizeStub
 
 REQUEST: dict[str, Any] = {
@@ -42,10 +42,10 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Personaliz
         yield server
 
 
-def tracker(*, renew_every_s: float = 60.0) -> Tracker:
+def tracker(*, renew_every_s: float = 60.0) -> AwsTracker:
     """A tracker that is not patient."""
     settings = Settings(forward_tracking_id="tracker", forward_timeout_s=0.3)
-    return Tracker(settings, renew_every_s=renew_every_s)
+    return AwsTracker(settings, renew_every_s=renew_every_s)
 
 
 def test_a_call_arrives_with_fractions_of_a_second(stub: PersonalizeStub) -> None:
@@ -58,17 +58,17 @@ def test_a_call_arrives_with_fractions_of_a_second(stub: PersonalizeStub) -> Non
 @pytest.mark.parametrize(
     ("behaviour", "answer"),
     [
-        ("throttle", Answer.THROTTLED),
-        ("limit", Answer.THROTTLED),
-        ("fail", Answer.FAILED),
-        ("unavailable", Answer.FAILED),
-        ("hang", Answer.FAILED),
-        ("reset", Answer.FAILED),
-        ("deny", Answer.DENIED),
+        ("throttle", PutEventsAnswer.THROTTLED),
+        ("limit", PutEventsAnswer.THROTTLED),
+        ("fail", PutEventsAnswer.FAILED),
+        ("unavailable", PutEventsAnswer.FAILED),
+        ("hang", PutEventsAnswer.FAILED),
+        ("reset", PutEventsAnswer.FAILED),
+        ("deny", PutEventsAnswer.DENIED),
     ],
 )
 def test_every_failure_is_one_call_and_not_the_events_fault(
-    stub: PersonalizeStub, behaviour: Behaviour, answer: Answer
+    stub: PersonalizeStub, behaviour: Behaviour, answer: PutEventsAnswer
 ) -> None:
     """boto3 does not try again by itself, and nothing that may pass later counts as refused."""
     stub.behaviour = behaviour
@@ -83,7 +83,7 @@ def test_an_invalid_event_is_refused_with_the_reason(stub: PersonalizeStub) -> N
     stub.refuse = lambda event: f"{event['eventId']} is bad"
     with pytest.raises(CallFailed, match="InvalidInputException: e1 is bad") as caught:
         tracker().put(REQUEST)
-    assert caught.value.answer is Answer.REFUSED
+    assert caught.value.answer is PutEventsAnswer.REFUSED
 
 
 def test_what_aws_quotes_names_nobody(stub: PersonalizeStub) -> None:
@@ -107,7 +107,7 @@ def test_nobody_at_the_address_is_a_failure(
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_EVENTS", url)
         with pytest.raises(CallFailed, match="EndpointConnectionError") as caught:
             tracker().put(REQUEST)
-    assert caught.value.answer is Answer.FAILED
+    assert caught.value.answer is PutEventsAnswer.FAILED
     assert stub.requests == []
 
 
@@ -120,7 +120,7 @@ def test_missing_credentials_are_found_once_they_are_there(
     poor = tracker(renew_every_s=0.0)
     with pytest.raises(CallFailed, match=r"^NoCredentialsError$") as caught:
         poor.put(REQUEST)
-    assert caught.value.answer is Answer.DENIED
+    assert caught.value.answer is PutEventsAnswer.DENIED
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = key\naws_secret_access_key = secret\n"
     )
@@ -154,18 +154,18 @@ def test_a_long_strange_text_becomes_one_bounded_line() -> None:
 @pytest.mark.parametrize(
     ("status", "code", "answer"),
     [
-        (400, "ValidationException", Answer.REFUSED),
-        (413, "413", Answer.REFUSED),
-        (400, "400", Answer.FAILED),
-        (404, "ResourceNotFoundException", Answer.FAILED),
-        (400, "ExpiredTokenException", Answer.DENIED),
-        (400, "ThrottlingException", Answer.THROTTLED),
-        (429, "429", Answer.THROTTLED),
-        (302, "302", Answer.FAILED),
+        (400, "ValidationException", PutEventsAnswer.REFUSED),
+        (413, "413", PutEventsAnswer.REFUSED),
+        (400, "400", PutEventsAnswer.FAILED),
+        (404, "ResourceNotFoundException", PutEventsAnswer.FAILED),
+        (400, "ExpiredTokenException", PutEventsAnswer.DENIED),
+        (400, "ThrottlingException", PutEventsAnswer.THROTTLED),
+        (429, "429", PutEventsAnswer.THROTTLED),
+        (302, "302", PutEventsAnswer.FAILED),
     ],
 )
 def test_only_what_is_wrong_with_the_events_is_refused(
-    status: int, code: str, answer: Answer
+    status: int, code: str, answer: PutEventsAnswer
 ) -> None:
     """A wrong address or an expired token never sends events to the dead letters."""
     details: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
@@ -174,7 +174,7 @@ def test_only_what_is_wrong_with_the_events_is_refused(
 
 def test_what_boto3_itself_finds_invalid_is_refused() -> None:
     """An event that boto3 does not even send would never pass."""
-    assert answer_of(boto.ParamValidationError(report="no")) is Answer.REFUSED
+    assert answer_of(boto.ParamValidationError(report="no")) is PutEventsAnswer.REFUSED
 
 
 def test_a_wrong_profile_is_said_at_the_start(
@@ -201,7 +201,7 @@ def full_call() -> tuple[dict[str, Any], dict[str, Any]]:
         properties={"size": 1},
     )
     put = PutEvents("s1", [event, Event("click", 1.0, event_id="e2")], user_id="u1")
-    call = list(pending([Message("clicks", 0, 0, put, put.event_list)]))
+    call = list(pending([QueuedMessage("clicks", 0, 0, put, put.event_list)]))
     expected = {
         "trackingId": "real",
         "userId": "u1",
@@ -238,14 +238,14 @@ def test_boto3_gets_exactly_the_members_of_the_api() -> None:
 @pytest.mark.parametrize(
     ("code", "status", "answer"),
     [
-        ("InvalidInputException", 400, Answer.REFUSED),
-        ("ThrottlingException", 400, Answer.THROTTLED),
-        ("InternalFailure", 500, Answer.FAILED),
-        ("AccessDeniedException", 403, Answer.DENIED),
+        ("InvalidInputException", 400, PutEventsAnswer.REFUSED),
+        ("ThrottlingException", 400, PutEventsAnswer.THROTTLED),
+        ("InternalFailure", 500, PutEventsAnswer.FAILED),
+        ("AccessDeniedException", 403, PutEventsAnswer.DENIED),
     ],
 )
 def test_errors_that_botocore_models_have_their_meaning(
-    code: str, status: int, answer: Answer
+    code: str, status: int, answer: PutEventsAnswer
 ) -> None:
     """What botocore raises for an error is taken for what it is."""
     request, expected = full_call()

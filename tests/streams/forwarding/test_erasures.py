@@ -11,7 +11,7 @@ from models.settings import Settings
 from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded_servers import Server, start_redis
 from streams.forwarding import erasures
-from streams.forwarding.erasures import Erasures, is_before
+from streams.forwarding.erasures import KnownErasures, is_before
 
 AT_S = 1_800_000_000.0005
 AWAY = "redis://127.0.0.1:1"
@@ -34,7 +34,7 @@ async def test_what_was_read_holds_without_redis() -> None:
     """Of the user, and of a session with that name; in that group alone; and the newest of them."""
     settings = Settings(group="shop", tracking_id="t")
     client = connect(AWAY)
-    known = Erasures(settings, client)
+    known = KnownErasures(settings, client)
     known.note(Erasure("shop", "ada", AT_S))
     known.note(Erasure("shop", "ada", AT_S - 10))
     known.note(Erasure("other", "bob", AT_S))
@@ -51,7 +51,7 @@ async def test_what_was_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     """The newest are remembered; a user is two of them."""
     monkeypatch.setattr(erasures, "MAX_READ", 4)
     client = connect(AWAY)
-    known = Erasures(Settings(), client)
+    known = KnownErasures(Settings(), client)
     for n in range(5):
         known.note(Erasure("shop", f"u{n}", AT_S))
     found = [(await known.until_ms(put(f"u{n}"), now_s=AT_S))[0] > 0 for n in range(5)]
@@ -88,7 +88,7 @@ async def test_a_session_that_is_linked_afterwards_is_the_users(redis: Server) -
     erasure = StoredMessage(0, "ada", "", 0, 0.0, [], erased_at=AT_S)
     later = StoredMessage(1, "ada", "s9", shard_of("s9"), AT_S + 5, [event])
     await store.apply([Part("c/t/0", -1, [erasure, later])], now_s=AT_S + 5)
-    known = Erasures(settings, client)
+    known = KnownErasures(settings, client)
     for one, until_ms in ((put(None, "s9"), 1_800_000_000_000), (put(None, "s8"), 0)):
         assert await known.until_ms(one, now_s=AT_S + 5) == (until_ms, None)
     await client.aclose()

@@ -20,8 +20,8 @@ from models.state.store import connect
 from ops.embedded_servers import Server, start_broker, start_redis
 from streams.forwarding import forwarder
 from streams.forwarding.forwarder import Forwarder, forward_app
-from streams.forwarding.put_events_calls import Message
-from streams.forwarding.rate_limit import BURST_S, LAST_BACKOFF_S, Pace, backoff_s
+from streams.forwarding.put_events_calls import QueuedMessage
+from streams.forwarding.rate_limit import BURST_S, LAST_BACKOFF_S, RateLimit, backoff_s
 from streams.kafka.dead_letters import letters
 from streams.kafka.topics import Topics
 from tests.streams.forwarding.forwarding_fixtures import PATIENCE_S, Bench, bench_on, wait_for
@@ -37,7 +37,7 @@ def test_a_backoff_is_bounded(attempt: int, chance: float) -> None:
 @given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=50))
 def test_calls_are_paced(per_s: float, pauses_s: list[float]) -> None:
     """In any stretch of time there are at most as many calls as allowed, and one burst."""
-    pace, now_s = Pace(per_s), 1000.0
+    pace, now_s = RateLimit(per_s), 1000.0
     starts_s = []
     for pause_s in pauses_s:
         now_s += pause_s
@@ -158,7 +158,7 @@ async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyP
         events = [Event("click", 1.7e9, event_id=f"e{n}", item_id="i") for n in range(4)]
         puts = [PutEvents("s", [event], tracking_id="shop") for event in events]
         messages = [
-            Message(clicks, 0, n, put, put.event_list, size=400) for n, put in enumerate(puts)
+            QueuedMessage(clicks, 0, n, put, put.event_list, size=400) for n, put in enumerate(puts)
         ]
         await one.forward(messages[:2])
         await asyncio.to_thread(called.wait)

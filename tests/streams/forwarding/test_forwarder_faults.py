@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaAdminClient
 
 from models.events import Event, MetricAttribution, PutEvents, encode
-from models.state.forwarding_ledger import Waiting, tracker_counts, tracker_waiting
+from models.state.forwarding_ledger import WaitingEvents, tracker_counts, tracker_waiting
 from models.state.store import connect
 from ops.embedded_servers import Server, start_broker
 from streams.forwarding.selected_events import in_sample
@@ -261,7 +261,7 @@ def committed(bench: Bench) -> dict[int, int]:
     return {tp.partition: one.offset for tp, one in found.items() if tp.topic == clicks}
 
 
-async def waiting(bench: Bench) -> Waiting:
+async def waiting(bench: Bench) -> WaitingEvents:
     """What the ledger says of the one tracker."""
     async with connect(bench.settings.redis) as client:
         [held] = (await tracker_waiting(client, bench.settings.group)).values()

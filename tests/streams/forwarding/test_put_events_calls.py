@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from models.events import Event, MetricAttribution, PutEvents, parse
 from streams.forwarding.put_events_calls import (
     EVENTS_A_CALL,
-    Message,
-    alone,
-    halves,
+    QueuedMessage,
+    bisect,
     parameters,
-    passed,
     pending,
-    plan,
+    plan_calls,
+    pop_settled,
+    single_event_message,
     waiting,
 )
 
@@ -35,7 +35,7 @@ lists_of_messages = st.lists(
 )
 
 
-def messages_of(shapes: list[tuple[str, str | None, int]]) -> list[Message]:
+def messages_of(shapes: list[tuple[str, str | None, int]]) -> list[QueuedMessage]:
     """Messages in one partition; no events means one that could not be read."""
     return [
         message_of(put_of(session, user, n_events, offset) if n_events else None, offset)
@@ -43,9 +43,9 @@ def messages_of(shapes: list[tuple[str, str | None, int]]) -> list[Message]:
     ]
 
 
-def message_of(put: PutEvents | None, offset: int = 0) -> Message:
+def message_of(put: PutEvents | None, offset: int = 0) -> QueuedMessage:
     """A message all of whose events are to be forwarded."""
-    return Message("clicks", 0, offset, put, put.event_list if put else (), float(offset))
+    return QueuedMessage("clicks", 0, offset, put, put.event_list if put else (), float(offset))
 
 
 def put_of(session: str, user: str | None, n_events: int, offset: int = 0) -> PutEvents:
@@ -57,7 +57,7 @@ def put_of(session: str, user: str | None, n_events: int, offset: int = 0) -> Pu
     return PutEvents(session, events, user_id=user, tracking_id="shop")
 
 
-def events_of(messages: list[Message]) -> list[str | None]:
+def events_of(messages: list[QueuedMessage]) -> list[str | None]:
     """The eventIds in the order they came."""
     return [event.event.event_id for event in pending(messages)]
 
@@ -67,7 +67,7 @@ def test_every_event_is_in_exactly_one_call(shapes: list[tuple[str, str | None, 
     """Whatever the messages, all events are sent, once each."""
     messages = messages_of(shapes)
     planned = [
-        p.event.event_id for calls in plan(pending(messages)) for call in calls for p in call
+        p.event.event_id for calls in plan_calls(pending(messages)) for call in calls for p in call
     ]
     assert sorted(events_of(messages), key=str) == sorted(planned, key=str)
 
@@ -78,7 +78,7 @@ def test_a_session_keeps_its_order_in_calls_of_one_user(
 ) -> None:
     """A session's calls, one after another, are its events as they came, ten a call at most."""
     messages = messages_of(shapes)
-    sessions = plan(pending(messages))
+    sessions = plan_calls(pending(messages))
     assert len(sessions) == len({calls[0][0].put.session_id for calls in sessions})
     for calls in sessions:
         session = calls[0][0].put.session_id
@@ -91,14 +91,16 @@ def test_a_session_keeps_its_order_in_calls_of_one_user(
 def test_events_of_several_messages_share_calls() -> None:
     """Twenty-five messages of one event each make three calls, not twenty-five."""
     messages = messages_of([("s1", "u1", 1)] * 25)
-    assert [[len(call) for call in calls] for calls in plan(pending(messages))] == [[10, 10, 5]]
+    assert [[len(call) for call in calls] for calls in plan_calls(pending(messages))] == [
+        [10, 10, 5]
+    ]
 
 
 @given(st.integers(2, 10))
 def test_halves_are_the_call_in_order_and_both_smaller(n_events: int) -> None:
     """Cutting a call again and again ends at single events, none lost."""
     call = list(pending(messages_of([("s1", None, n_events)])))
-    one, other = halves(call)
+    one, other = bisect(call)
     assert call == [*one, *other]
     assert 1 <= len(one) < n_events
     assert 1 <= len(other) < n_events
@@ -156,7 +158,7 @@ def test_a_position_stops_at_the_first_open_message(
             message.unanswered = 0
     first_open = next((m.offset for m in messages if m.unanswered), len(messages))
     queues = {("clicks", 0): deque(messages)}
-    moves = passed(queues, {})
+    moves = pop_settled(queues, {})
     if first_open == 0:
         assert moves == {}
     else:
@@ -167,7 +169,7 @@ def test_a_position_stops_at_the_first_open_message(
         assert {tracker: +Counter(n) for tracker, n in outcomes.items()} == {
             tracker: Counter(n) for tracker, n in expected.items() if any(n.values())
         }
-    assert passed(queues, {}) == {}
+    assert pop_settled(queues, {}) == {}
 
 
 def test_what_passes_again_counts_once() -> None:
@@ -177,7 +179,7 @@ def test_what_passes_again_counts_once() -> None:
     for message in twice:
         message.unanswered = 0
         message.outcomes["forwarded"] = 1
-    (move,) = passed({("clicks", 0): deque(twice)}, {("clicks", 0): 5}).values()
+    (move,) = pop_settled({("clicks", 0): deque(twice)}, {("clicks", 0): 5}).values()
 
     assert move.offset == 8
     assert move.outcomes == {"shop": {"forwarded": 3}}
@@ -186,7 +188,7 @@ def test_what_passes_again_counts_once() -> None:
 def test_an_event_alone_is_a_valid_message() -> None:
     """What comes back from a dead letter is a message of the one event, session and user kept."""
     event = list(pending([message_of(put_of("s1", "u1", 10), 42)]))[4]
-    assert parse(alone(event), now_s=1.8e9) == PutEvents(
+    assert parse(single_event_message(event), now_s=1.8e9) == PutEvents(
         "s1", [event.event], user_id="u1", tracking_id="shop"
     )
 
@@ -195,7 +197,7 @@ def test_sessions_of_the_same_name_at_two_trackers_are_two() -> None:
     """Events of two trackers never share a call."""
     puts = [put_of("s1", "u1", 1), msgspec.structs.replace(put_of("s1", "u1", 1), tracking_id="b")]
     messages = [message_of(put, n) for n, put in enumerate(puts * 2)]
-    planned = [[event.message.tracker for event in call] for calls in plan(pending(messages))
+    planned = [[event.message.tracker for event in call] for calls in plan_calls(pending(messages))
                for call in calls]  # fmt: skip
     assert planned == [["shop", "shop"], ["b", "b"]]
 

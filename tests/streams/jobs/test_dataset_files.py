@@ -10,9 +10,9 @@ import pytest
 
 from models.errors import InvalidInput, InvalidRecord, RecommenderError
 from models.personalize.dataset_schemas import Column, Schema
-from streams.jobs.dataset_files import Row, Rows
+from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.object_store import Objects
-from streams.reading.column_mapping import Kind
+from streams.reading.column_mapping import DatasetKind
 
 NOW_S = 1_700_000_000.0
 USERS = Schema((Column("USER_ID", frozenset({"string"})), Column("AGE", frozenset({"int"}))))
@@ -26,9 +26,9 @@ INTERACTIONS = Schema(
 )
 
 
-def read(where: str, schema: Schema = USERS, kind: Kind = "users") -> list[Row]:
+def read(where: str, schema: Schema = USERS, kind: DatasetKind = "users") -> list[DatasetRow]:
     """All rows of a place."""
-    return list(Rows(Objects(), where, schema, kind, latest_s=NOW_S).read())
+    return list(DatasetRows(Objects(), where, schema, kind, latest_s=NOW_S).read())
 
 
 def written(folder: Path, **files: bytes) -> str:
@@ -93,7 +93,7 @@ def test_marks_of_other_tools_and_subfolders_are_left_out(tmp_path: Path) -> Non
     (tmp_path / "sub" / "c.csv").write_text("USER_ID,AGE\nc,3\n")
     (tmp_path / "_temporary").mkdir()
     (tmp_path / "_temporary" / "d.csv").write_text("USER_ID,AGE\nd,4\n")
-    rows = Rows(Objects(), where, USERS, "users", latest_s=NOW_S)
+    rows = DatasetRows(Objects(), where, USERS, "users", latest_s=NOW_S)
 
     assert [row.values["USER_ID"] for row in rows.read()] == ["a"]  # type: ignore[index]
     assert "sub/c.csv" in "; ".join(rows.found.said)

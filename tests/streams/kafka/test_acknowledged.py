@@ -12,7 +12,7 @@ from models.settings import Settings
 from models.state.store import Store, connect
 from models.tokens import Published, Receipt
 from ops.embedded_servers import start_redis
-from streams.kafka.acknowledged import Acknowledged, begin, lost
+from streams.kafka.acknowledged import AcknowledgedOffsets, begin, lost
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def receipt(*places: tuple[int, int]) -> Receipt:
 async def test_what_is_not_in_effect_is_counted(settings: Settings) -> None:
     """The furthest of all senders in each partition, beyond the watermark; none twice."""
     begin(settings)
-    senders = [Acknowledged.of(settings) for _ in range(2)]
+    senders = [AcknowledgedOffsets.of(settings) for _ in range(2)]
     for n, sender in enumerate(senders):
         assert sender is not None
         sender.note(receipt((0, 3 + 2 * n), (1, 9)))
@@ -54,4 +54,4 @@ async def test_nobody_knows_of_other_brokers(settings: Settings) -> None:
         await lost(settings)
     begin(settings)
     other = settings.model_copy(update={"kafka": "kafka:9092"})
-    assert Acknowledged.of(other) is None
+    assert AcknowledgedOffsets.of(other) is None

@@ -12,10 +12,10 @@ from typing import Any
 from models.settings import Settings
 from streams.preparation.prepare import Options, prepare
 from streams.preparation.report import Report
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import Told
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import ColumnOptions
 
-_READING = {field.name for field in dataclasses.fields(Asked)} - {"told"}
+_READING = {field.name for field in dataclasses.fields(ReadOptions)} - {"told"}
 
 NOW_S = 1_700_000_000.0
 
@@ -72,14 +72,16 @@ class Preparing:
     def __call__(
         self, source: str | bytes | Path, name: str = "input.csv", **options: Any
     ) -> Prepared:
-        """Prepare it, with options of `Options`, `Asked` and `Told`."""
+        """Prepare it, with options of `Options`, `ReadOptions` and `ColumnOptions`."""
         if not isinstance(source, Path):
             path = self._folder / name
             path.write_bytes(source.encode() if isinstance(source, str) else source)
             source = path
-        told = Told(**{key: options.pop(key) for key in Told._fields if key in options})
+        told = ColumnOptions(
+            **{key: options.pop(key) for key in ColumnOptions._fields if key in options}
+        )
         reading = {key: options.pop(key) for key in _READING if key in options}
-        wanted = Options(asked=Asked(told=told, **reading), is_strict=False, **options)
+        wanted = Options(asked=ReadOptions(told=told, **reading), is_strict=False, **options)
         target = self._folder / "output"
         report = prepare(str(source), str(target), Settings(), wanted, now_s=NOW_S)
         return Prepared(report, target)

@@ -8,12 +8,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.preparation.duckdb_engine import Engine
+from streams.preparation.duckdb_engine import DuckDBEngine
 
 
-def opened(folder: Path) -> Engine:
+def opened(folder: Path) -> DuckDBEngine:
     """An engine of a test."""
-    return Engine(folder, memory_mb=256, progress=lambda _doing, _share: None)
+    return DuckDBEngine(folder, memory_mb=256, progress=lambda _doing, _share: None)
 
 
 def test_what_begins_after_the_end_fails(tmp_path: Path) -> None:

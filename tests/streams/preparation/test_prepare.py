@@ -18,11 +18,11 @@ from models.errors import CannotPrepare, InvalidRecord
 from models.personalize.dataset_rows import event_of, record_of
 from models.personalize.dataset_schemas import check_columns, parse_schema
 from models.settings import Settings
-from streams.jobs.dataset_files import Rows
+from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects
 from streams.preparation.prepare import Options, prepare
 from streams.preparation.report import Report
-from streams.reading.column_mapping import Kind
+from streams.reading.column_mapping import DatasetKind
 from tests.buckets import s3_server, use_aws_environment
 from tests.conftest import recorded
 from tests.streams.preparation.preparation_fixtures import CSV, LIST, NOW_S, Preparing
@@ -201,7 +201,7 @@ def test_a_folder_stands_for_buckets(tmp_path: Path) -> None:
 
 def test_what_is_written_is_imported_here(run: Preparing) -> None:
     """The import of this project takes every row by the schema, as Amazon Personalize would."""
-    cases: list[tuple[Kind, str, dict[str, Any]]] = [
+    cases: list[tuple[DatasetKind, str, dict[str, Any]]] = [
         (
             "interactions",
             (
@@ -220,7 +220,7 @@ def test_what_is_written_is_imported_here(run: Preparing) -> None:
         columns = parse_schema(schema)
         check_columns(columns, dataset_type, None)
         where = str(prepared.folder / f"{kind}.csv")
-        read = list(Rows(Objects(""), where, columns, kind, latest_s=NOW_S).read())
+        read = list(DatasetRows(Objects(""), where, columns, kind, latest_s=NOW_S).read())
         assert len(read) == prepared.report.kept.rows == text.count("\n") - 1
         for row in read:
             assert not isinstance(row.values, InvalidRecord)

@@ -14,13 +14,13 @@ import pytest
 
 from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Resources
+from models.personalize.registry import Registry
 from models.settings import Settings
 from models.state.store import connect
 from ops.embedded_servers import start_redis
-from streams.provisioning.apply import Pace, pieces_of, world_of
+from streams.provisioning.apply import WaitOptions, context_of, resources_of
 from streams.provisioning.declaration import read_declaration
-from streams.provisioning.resource import Piece, World
+from streams.provisioning.resource import ManagedResource, ProvisioningContext
 from tests.buckets import s3_server, use_aws_environment
 from tests.personalize.calls_fixtures import serving
 from tests.personalize.control_fixtures import INTERACTIONS, LEASE_S, schema_text
@@ -87,16 +87,16 @@ class Cloud:
     said: list[tuple[str, str]] = field(default_factory=list)
     failing: dict[str, str] = field(default_factory=dict)
 
-    def world(self, text: str = FILE) -> tuple[World, list[Piece]]:
+    def world(self, text: str = FILE) -> tuple[ProvisioningContext, list[ManagedResource]]:
         """The world of a file, as a new process finds it, and its pieces."""
         path = self.folder / "movies.toml"
         path.write_text(text)
-        world = world_of(read_declaration(path), self.settings)
-        return world, pieces_of(world, self.settings)
+        world = context_of(read_declaration(path), self.settings)
+        return world, resources_of(world, self.settings)
 
-    def pace(self, **options: Any) -> Pace:
+    def pace(self, **options: Any) -> WaitOptions:
         """A pace whose pauses run what waits in the queue of jobs."""
-        return Pace(
+        return WaitOptions(
             say=lambda label, status: self.said.append((label, status)),
             pause=lambda _: self.run_jobs(),
             **options,
@@ -108,7 +108,7 @@ class Cloud:
 
     async def _run_jobs(self) -> None:
         async with connect(self.settings.redis) as redis:
-            jobs = Jobs(Resources(redis, self.settings))
+            jobs = Jobs(Registry(redis, self.settings))
             while (job := await jobs.claim(now_s=FAR_S, lease_s=LEASE_S)) is not None:
                 with contextlib.suppress(ClaimLost):
                     await self._end(jobs, job)

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from models.errors import CannotProvision, ClaimLost, Unavailable
 from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import MAX_RUNS, Client, Run
+from models.personalize.pipeline_runs import MAX_RUNS, Run, RunsClient
 from models.state.store import connect
 from streams.provisioning.apply import run as provision
 from streams.provisioning.batch_pipeline import on_schedule, recall, run_id_of, run_once
@@ -31,7 +31,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield made
 
 
-def with_redis(cloud: Cloud, call: Callable[[Client], Awaitable[T]]) -> T:
+def with_redis(cloud: Cloud, call: Callable[[RunsClient], Awaitable[T]]) -> T:
     """What a call on a client gives."""
 
     async def called() -> T:
@@ -131,15 +131,15 @@ def test_what_is_not_provisioned_is_named(cloud: Cloud) -> None:
 def test_runs_do_not_overlap(cloud: Cloud) -> None:
     """While a run holds the lease another does not begin; one that lost it cannot go on."""
 
-    async def check(client: Client) -> None:
-        assert await pipeline_runs.begin(client, "movies", "one", lease_s=LEASE_S)
+    async def check(client: RunsClient) -> None:
+        assert await pipeline_runs.acquire(client, "movies", "one", lease_s=LEASE_S)
         world, pieces = cloud.world()
         assert await run_once(world, pieces, client, cloud.pace(), run_id="two") is None
-        await pipeline_runs.renew(client, "movies", "one", lease_s=LEASE_S)
+        await pipeline_runs.extend(client, "movies", "one", lease_s=LEASE_S)
         with pytest.raises(ClaimLost):
-            await pipeline_runs.renew(client, "movies", "two", lease_s=LEASE_S)
-        await pipeline_runs.end(client, "movies", Run("one", 1.0, 2.0, "succeeded"))
-        assert await pipeline_runs.begin(client, "movies", "two", lease_s=LEASE_S)
+            await pipeline_runs.extend(client, "movies", "two", lease_s=LEASE_S)
+        await pipeline_runs.release(client, "movies", Run("one", 1.0, 2.0, "succeeded"))
+        assert await pipeline_runs.acquire(client, "movies", "two", lease_s=LEASE_S)
 
     with_redis(cloud, check)
 
@@ -148,7 +148,7 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
     """A cancelled run is remembered as interrupted, and its lease is let go."""
     provision(*cloud.world(), cloud.pace())
 
-    async def check(client: Client) -> None:
+    async def check(client: RunsClient) -> None:
         world, pieces = cloud.world()
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -165,7 +165,7 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
             await work
         (run,) = await pipeline_runs.history(client, "movies")
         assert run.outcome == "interrupted"
-        assert await pipeline_runs.begin(client, "movies", "two", lease_s=LEASE_S)
+        assert await pipeline_runs.acquire(client, "movies", "two", lease_s=LEASE_S)
 
     with_redis(cloud, check)
 
@@ -173,9 +173,9 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
 def test_the_history_is_bounded(cloud: Cloud) -> None:
     """Only the newest runs are remembered, the latest first."""
 
-    async def check(client: Client) -> None:
+    async def check(client: RunsClient) -> None:
         for n in range(MAX_RUNS + 5):
-            await pipeline_runs.end(
+            await pipeline_runs.release(
                 client, "movies", Run(str(n), 1.0, 2.0, "succeeded", reason="x" * 999)
             )
         kept = await pipeline_runs.history(client, "movies")
@@ -192,10 +192,10 @@ class _Enough(Exception):
 def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
     """A new process tells when the newest run that succeeded has ended, failed ones aside."""
 
-    async def check(client: Client) -> None:
-        await pipeline_runs.end(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
-        await pipeline_runs.end(client, "movies", Run("2", 3.0, 40.0, "succeeded"))
-        await pipeline_runs.end(client, "movies", Run("3", 5.0, 60.0, "failed"))
+    async def check(client: RunsClient) -> None:
+        await pipeline_runs.release(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
+        await pipeline_runs.release(client, "movies", Run("2", 3.0, 40.0, "succeeded"))
+        await pipeline_runs.release(client, "movies", Run("3", 5.0, 60.0, "failed"))
         await recall(client, "movies")
 
     with_redis(cloud, check)

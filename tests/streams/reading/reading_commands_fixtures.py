@@ -23,7 +23,7 @@ from models.events import PutEvents, parse
 from models.personalize.dataset_schemas import parse_schema
 from models.settings import Settings
 from models.state.interactions import Interaction
-from streams.jobs.import_rows import Source, Survey, opened, said
+from streams.jobs.import_rows import ImportSource, ImportSurvey, opened, parsed_rows
 from streams.kafka.end_offsets import end_offsets
 from streams.kafka.offset_ranges import messages
 from streams.kafka.topics import Topics
@@ -108,7 +108,7 @@ class Entrances:
             found.extend((one.user, one.type, one.item, one.at_s) for one in events)
             raise _Enough
 
-        with mock.patch("models.evaluation.protocol.in_order", noted):
+        with mock.patch("models.evaluation.protocol.sort_and_shuffle", noted):
             done = self._run("evaluate", str(self._paths[key]), "--as", "users")
         return _said(done, found)
 
@@ -128,12 +128,12 @@ class Entrances:
     def _import(self, key: str) -> Taken:
         columns = (*INTERACTIONS, *self._files[key].columns)
         schema = parse_schema(schema_text(*columns))
-        source = Source(str(self._paths[key]), schema, "INTERACTIONS")
-        settings, now_s, survey = self._settings, time.time(), Survey()
+        source = ImportSource(str(self._paths[key]), schema, "INTERACTIONS")
+        settings, now_s, survey = self._settings, time.time(), ImportSurvey()
         rows: Rows = []
         try:
             read = opened(Objects(), source, settings, now_s=now_s).read()
-            for row, one in said(read, source, settings, now_s=now_s):
+            for row, one in parsed_rows(read, source, settings, now_s=now_s):
                 survey.add(row, one)
                 for event in one.event_list if isinstance(one, PutEvents) else ():
                     user, item = str(one.user_id), str(event.item_id)  # type: ignore[union-attr]

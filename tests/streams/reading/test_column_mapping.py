@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import CannotPrepare
-from streams.reading.column_mapping import DATASETS, Kind, Told, as_field, choose
+from streams.reading.column_mapping import DATASETS, ColumnOptions, DatasetKind, as_field, choose
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ from streams.reading.column_mapping import DATASETS, Kind, Told, as_field, choos
         ("users", ["id", "user", "age"], {"USER_ID": 1, "ID": 0, "AGE": 2}),
     ],
 )  # fmt: skip
-def test_guesses(kind: Kind, columns: list[str], fields: dict[str, int]) -> None:
+def test_guesses(kind: DatasetKind, columns: list[str], fields: dict[str, int]) -> None:
     """Columns are known by what they are called, the likeliest name first."""
-    choice = choose(kind, columns, Told())
+    choice = choose(kind, columns, ColumnOptions())
     assert choice.fields == fields
     assert [use.column for use in choice.uses] == columns
 
@@ -40,8 +40,8 @@ def test_guesses(kind: Kind, columns: list[str], fields: dict[str, int]) -> None
 def test_a_value_is_only_guessed_beside_a_type() -> None:
     """A rating without a type of event stays out, and gets in with one."""
     columns = ["user", "item", "ts", "rating"]
-    assert "EVENT_VALUE" not in choose("interactions", columns, Told()).fields
-    assert choose("interactions", columns, Told(event_type="rate")).fields == {
+    assert "EVENT_VALUE" not in choose("interactions", columns, ColumnOptions()).fields
+    assert choose("interactions", columns, ColumnOptions(event_type="rate")).fields == {
         "USER_ID": 0, "ITEM_ID": 1, "TIMESTAMP": 2, "EVENT_TYPE": "rate", "EVENT_VALUE": 3,
     }  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_a_value_is_only_guessed_beside_a_type() -> None:
 def test_orders_come_before_guesses() -> None:
     """What is told is done; dropped and kept columns are no longer guessed."""
     columns = ["user", "customer", "item", "ts", "rating", "note", "Price"]
-    told = Told({"USER_ID": "CUSTOMER", "REMARK": "note"}, keep=["price"], drop=["rating"],
+    told = ColumnOptions({"USER_ID": "CUSTOMER", "REMARK": "note"}, keep=["price"], drop=["rating"],
                 event_type="buy")  # fmt: skip
     choice = choose("interactions", columns, told)
     assert choice.fields == {
@@ -64,24 +64,30 @@ def test_orders_come_before_guesses() -> None:
 @pytest.mark.parametrize(
     ("kind", "columns", "told", "reason"),
     [
-        ("interactions", ["a", "b", "c"], Told(), "looks like USER_ID among a, b, c"),
-        ("interactions", ["user", "item"], Told(), "--map TIMESTAMP=COLUMN"),
-        ("interactions", ["user", "item", "ts"], Told({"x": "user"}), "'x' cannot be a field"),
-        ("interactions", ["user", "item", "ts"], Told({"USER_ID": "who"}), "no column 'who'"),
-        ("interactions", ["user", "item", "ts"], Told(drop=["who"]), "no column 'who'"),
-        ("interactions", ["user", "item", "ts"], Told(drop=["user"]), "looks like USER_ID"),
+        ("interactions", ["a", "b", "c"], ColumnOptions(), "looks like USER_ID among a, b, c"),
+        ("interactions", ["user", "item"], ColumnOptions(), "--map TIMESTAMP=COLUMN"),
+        ("interactions", ["user", "item", "ts"],
+         ColumnOptions({"x": "user"}), "'x' cannot be a field"),
+        ("interactions", ["user", "item", "ts"],
+         ColumnOptions({"USER_ID": "who"}), "no column 'who'"),
+        ("interactions", ["user", "item", "ts"], ColumnOptions(drop=["who"]), "no column 'who'"),
+        ("interactions", ["user", "item", "ts"],
+         ColumnOptions(drop=["user"]), "looks like USER_ID"),
         ("interactions", ["user", "item", "ts", "type"],
-         Told({"EVENT_TYPE": "type"}, event_type="buy"), "leave --event-type out"),
-        ("interactions", ["user", "item", "ts", *"abcdef"], Told(keep=[*"abcdef"]), "0 to 5"),
-        ("interactions", ["user", "item", "ts", "a b", "a-b"], Told(keep=["a b", "a-b"]),
+         ColumnOptions({"EVENT_TYPE": "type"}, event_type="buy"), "leave --event-type out"),
+        ("interactions", ["user", "item", "ts", *"abcdef"],
+         ColumnOptions(keep=[*"abcdef"]), "0 to 5"),
+        ("interactions", ["user", "item", "ts", "a b", "a-b"], ColumnOptions(keep=["a b", "a-b"]),
          "would both be A_B"),
-        ("interactions", ["user", "item", "ts", "é"], Told(keep=["é"]), "--map NAME=é"),
-        ("items", ["item"], Told(), "1 to 100"),
-        ("users", ["user", *(f"c{n}" for n in range(26))], Told(), "1 to 25"),
-        ("users", ["user", "A", "a"], Told(keep=["A", "a"]), "would both be A"),
+        ("interactions", ["user", "item", "ts", "é"], ColumnOptions(keep=["é"]), "--map NAME=é"),
+        ("items", ["item"], ColumnOptions(), "1 to 100"),
+        ("users", ["user", *(f"c{n}" for n in range(26))], ColumnOptions(), "1 to 25"),
+        ("users", ["user", "A", "a"], ColumnOptions(keep=["A", "a"]), "would both be A"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said(kind: Kind, columns: list[str], told: Told, reason: str) -> None:
+def test_what_cannot_be_is_said(
+    kind: DatasetKind, columns: list[str], told: ColumnOptions, reason: str
+) -> None:
     """The error names the column and the way out."""
     with pytest.raises(CannotPrepare, match=re.escape(reason)):
         choose(kind, columns, told)
@@ -91,10 +97,10 @@ def test_what_cannot_be_is_said(kind: Kind, columns: list[str], told: Told, reas
     st.sampled_from(["interactions", "items", "users"]),
     st.lists(st.text("abUIts_id 1é", min_size=1, max_size=6), unique=True, max_size=8),
 )
-def test_any_columns_give_a_choice_or_a_reason(kind: Kind, columns: list[str]) -> None:
+def test_any_columns_give_a_choice_or_a_reason(kind: DatasetKind, columns: list[str]) -> None:
     """A choice has what is required, in order, every column once, and only names that may be."""
     try:
-        choice = choose(kind, columns, Told())
+        choice = choose(kind, columns, ColumnOptions())
     except CannotPrepare:
         return
     used = list(choice.fields.values())

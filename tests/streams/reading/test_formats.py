@@ -17,7 +17,7 @@ from models.events import PutEvents
 from models.settings import Settings
 from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
-from streams.reading.asked import Asked
+from streams.reading.asked import ReadOptions
 from streams.reading.known import FORMATS
 from streams.recordings.recorded_events import read
 from tests.servers import ROOT
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_said_in_the_same_words(
         assert UNREADABLE[name][1] in taken.error
 
 
-def said(path: Path, asked: Asked | None = None) -> tuple[list[PutEvents], list[str]]:
+def said(path: Path, asked: ReadOptions | None = None) -> tuple[list[PutEvents], list[str]]:
     """The events of a file, as `replay` and `evaluate` read them, and what is wrong with others."""
     rows = [row for _, row in read(path, now_s=NOW_S, asked=asked)]
     good = [row for row in rows if isinstance(row, PutEvents)]
@@ -225,8 +225,10 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
     ]
     (tmp_path / "orders.json").write_text(json.dumps(orders))
     columns = {"USER_ID": "customer", "ITEM_ID": "basket.thing", "TIMESTAMP": "when"}
-    asked = Asked(each="basket")
-    asked = Asked(each="basket", told=asked.told._replace(fields=columns, event_type="purchase"))
+    asked = ReadOptions(each="basket")
+    asked = ReadOptions(
+        each="basket", told=asked.told._replace(fields=columns, event_type="purchase")
+    )
 
     good, bad = said(tmp_path / "orders.json", asked)
 

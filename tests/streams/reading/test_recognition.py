@@ -27,11 +27,11 @@ from models.errors import (
 from models.events import PutEvents, parse
 from models.personalize.dataset_schemas import Column, Schema
 from models.settings import Settings
-from streams.jobs.dataset_files import Rows
+from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects
 from streams.preparation.prepare import Options, prepare
-from streams.reading.asked import Asked
-from streams.reading.column_mapping import Told
+from streams.reading.asked import ReadOptions
+from streams.reading.column_mapping import ColumnOptions
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import Recording, read
 from tests.streams.preparation.preparation_fixtures import NOW_S, Preparing
@@ -53,7 +53,7 @@ def kept(path: Path | str, **asked: object) -> list[tuple[str, str | None, float
     """User, item and time of all good rows, as a replay sends them."""
     return [
         (message.session_id, event.item_id, event.sent_at)
-        for _, message in read(path, now_s=NOW_S, asked=Asked(**asked))  # type: ignore[arg-type]
+        for _, message in read(path, now_s=NOW_S, asked=ReadOptions(**asked))  # type: ignore[arg-type]
         if isinstance(message, PutEvents)
         for event in message.event_list
     ]
@@ -95,7 +95,7 @@ def test_encodings_are_recognised(tmp_path: Path, encoding: str) -> None:
     """With and without a byte order mark; what is none of Unicode is said."""
     path = put(tmp_path, "a.csv", (HEAD + ROWS + "Zoë,Müsli,1600000000\n").encode(encoding))
     assert kept(path) == [*KEPT, ("Zoë", "Müsli", 1_600_000_000.0)]
-    said = Recording(str(path), Asked(), Objects()).said
+    said = Recording(str(path), ReadOptions(), Objects()).said
     assert ("cp1252" in said) == (encoding == "cp1252")
     assert kept(path, encoding=encoding) == kept(path)
 
@@ -201,8 +201,8 @@ def test_notes_over_several_lines_stay_one_record(tmp_path: Path) -> None:
         '#2,b@example.org,2020-04-06 01:48:03 +0400,,"say ""hi""\n\n,\nBell: 4"\r\n'
         "#3,c@example.org,2020-04-06 01:48:03 +0400,A2,\r\n"
     )
-    told = Told({"USER_ID": "Email", "ITEM_ID": "Lineitem sku"})
-    rows = list(read(put(tmp_path, "a.csv", text), now_s=NOW_S, asked=Asked(told=told)))
+    told = ColumnOptions({"USER_ID": "Email", "ITEM_ID": "Lineitem sku"})
+    rows = list(read(put(tmp_path, "a.csv", text), now_s=NOW_S, asked=ReadOptions(told=told)))
     assert [(line, getattr(row, "session_id", str(row))) for line, row in rows] == [
         (2, "a@example.org"),
         (4, "a@example.org"),
@@ -241,7 +241,7 @@ def test_ids_that_tell_what_they_are_name_their_columns(tmp_path: Path) -> None:
         tmp_path, "a.csv", "".join(f"i{n},u{n % 3},5,{1_600_000_000 + n}\n" for n in range(9))
     )
     assert kept(path)[1] == ("u1", "i1", 1_600_000_001.0)
-    said = Recording(str(path), Asked(), Objects()).said
+    said = Recording(str(path), ReadOptions(), Objects()).said
     assert "no header" in said
     assert "USER_ID from column2, ITEM_ID from column1, TIMESTAMP from column4" in said
 
@@ -283,7 +283,7 @@ def test_lists_in_records_are_rows(tmp_path: Path) -> None:
     }
     path = put(tmp_path, "a.jsonl", f"{json.dumps(order)}\n{json.dumps(order | {'items': []})}\n")
     assert kept(path) == [("u", "a", 1_600_000_000.0), ("u", "b", 1_600_000_000.0)]
-    assert "one row for each of items" in Recording(str(path), Asked(), Objects()).said
+    assert "one row for each of items" in Recording(str(path), ReadOptions(), Objects()).said
 
 
 def test_excel(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_all_readers_agree(made: list[str], end: str) -> None:
         replayed = list(read(path, now_s=NOW_S))
         evaluated, n_bad = interactions(read(path, now_s=NOW_S))
         imported = list(
-            Rows(Objects(), str(path), SCHEMA, "interactions", latest_s=NOW_S + 300).read()
+            DatasetRows(Objects(), str(path), SCHEMA, "interactions", latest_s=NOW_S + 300).read()
         )
         prepared = Preparing(Path(folder))(path)
         rows = [(row["USER_ID"], row["ITEM_ID"], int(row["TIMESTAMP"])) for row in prepared.rows]

@@ -27,7 +27,7 @@ from models.settings import Settings
 from ops.embedded_servers import Server, start_broker
 from streams.kafka.topics import Topics, ensure_topics
 from streams.object_store import Objects
-from streams.reading.asked import Asked
+from streams.reading.asked import ReadOptions
 from streams.recordings import replay as module
 from streams.recordings.recorded_events import Recording
 from streams.recordings.replay import ReplayReport, replay
@@ -99,7 +99,7 @@ def recording(folder: Path, n: int) -> Path:
 
 def read_as(path: Path) -> Recording:
     """The recording in a file."""
-    return Recording(str(path), Asked(), Objects())
+    return Recording(str(path), ReadOptions(), Objects())
 
 
 def sent(settings: Settings, topic: str) -> list[PutEvents]:
