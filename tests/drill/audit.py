@@ -92,7 +92,10 @@ class Findings:
 def read_topics(kafka: str, names: Sequence[str]) -> list[Record]:
     """Every message of the topics up to their present ends, partition by partition in order."""
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka, enable_auto_commit=False, max_partition_fetch_bytes=4_000_000
+        bootstrap_servers=kafka,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=4_000_000,
+        isolation_level="read_committed",
     )
     try:
         partitions = [

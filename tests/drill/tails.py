@@ -193,13 +193,19 @@ def behind(
 
 
 def message_between(kafka: str, place: TopicPartition, start: int, end: int) -> bytes | None:
-    """The first message from `start` and before `end`: the ends of transactions take offsets."""
+    """The first message from `start` and before `end`: the ends of transactions take offsets.
+
+    A transaction that is open is waited for.
+    """
+    end = min(end, ends_of(kafka, [place])[place])
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="none"
+        bootstrap_servers=kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
     )
     try:
         consumer.assign([place])
-        end = min(end, consumer.end_offsets([place])[place])
         if start >= end:
             return None
         consumer.seek(place, start)
