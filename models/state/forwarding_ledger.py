@@ -212,15 +212,6 @@ async def save_forward(
         raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
 
 
-def waiting(positions: Mapping[str, int], ends: Mapping[str, int]) -> int:
-    """Messages not yet answered for, given the end of each `<incarnation>/<partition>` in Kafka.
-
-    >>> waiting({"c/t/0": 7}, {"c/t/0": 10, "c/t/1": 2})
-    5
-    """
-    return sum(max(0, end - positions.get(field, 0)) for field, end in ends.items())
-
-
 def _each(values: Mapping[str, Mapping[str, str | float]]) -> dict[str, dict[str, str]]:
     return {
         tracker: {name: str(value)[:MAX_TEXT_CHARS] for name, value in named.items()}

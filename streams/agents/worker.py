@@ -122,13 +122,14 @@ class Worker:
         for agent in (self.sessions, self.metadata):
             await agent.look_after()
             applied |= {tp: one.applied for tp, one in agent.assignment.readings.items()}
-        offsets = {tp: offset + 1 for tp, offset in applied.items()}
+        nexts = {tp: self._log.nothing_before(tp, offset + 1) for tp, offset in applied.items()}
+        offsets = dict(nexts)
         offsets[self.topics.examples, 0] = self.learners.saved + 1
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
-        for partition, offset in applied.items():
+        for partition, offset in nexts.items():
             end = self._log.end(partition)
             if end is not None:
-                LAG.labels(*partition).set(max(0, end - 1 - offset))
+                LAG.labels(*partition).set(max(0, end - offset))
 
     async def _look_at_unreadable(self) -> None:
         """Tell where a partition stands still, and read anew where that may help."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,17 @@ from models.events import parse, tracking_id_of
 from models.settings import Settings
 from models.state.store import Store
 from models.tokens import Receipt, TopicKind
-from streams.kafka.end_offsets import end_offsets
+from streams.kafka.assignment import Partition
+from streams.kafka.end_offsets import End, end_offsets
+from streams.kafka.lag import first_waiting
 from streams.kafka.offset_ranges import messages
 from streams.kafka.topics import Topics, topic_ids
 
 WAIT_S = 0.05
 """How often the watermarks are looked at while a sender waits."""
+
+LOOKS = 20
+"""After so many of them it is asked whether there is a message that the watermarks could reach."""
 
 Ends = dict[str, int]
 """The offset after the last message, by kind and partition: `clicks/0`."""
@@ -87,12 +93,19 @@ async def in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -
     topics = Topics.of(settings)
     kinds = sorted({place.partition("/")[0] for place in ends})
     ids = await asyncio.to_thread(topic_ids, settings, [getattr(topics, kind) for kind in kinds])
-    fields = {}
+    left: dict[Partition, int] = {}
     for place, end in ends.items():
         kind, _, partition = place.partition("/")
-        fields[f"{ids[getattr(topics, kind)]}/{partition}"] = end - 1
-    while True:
-        marks = await store.watermarks(list(fields))
-        if all(mark >= last for mark, last in zip(marks, fields.values(), strict=True)):
+        left[getattr(topics, kind), int(partition)] = end
+    for looks in itertools.count():
+        marks = await store.watermarks([f"{ids[topic]}/{n}" for topic, n in left])
+        nexts = {tp: mark + 1 for tp, mark in zip(left, marks, strict=True) if mark + 1 < left[tp]}
+        if nexts and looks % LOOKS == LOOKS - 1:
+            # The last offsets may be those of a transaction's end, which no watermark reaches.
+            stops = {tp: End(left[tp], left[tp]) for tp in nexts}
+            found = await asyncio.to_thread(first_waiting, settings, nexts, stops)
+            nexts = {tp: nexts[tp] for tp in found}
+        if not nexts:
             return
+        left = {tp: left[tp] for tp in nexts}
         await asyncio.sleep(WAIT_S)

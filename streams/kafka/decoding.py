@@ -81,6 +81,24 @@ def name_unreadable(consumer: KafkaConsumer) -> None:
     consumer._fetcher.PartitionRecords = _PartitionRecords  # noqa: SLF001  no public way
 
 
+def note_stable_ends(consumer: KafkaConsumer) -> dict[Any, int]:
+    """Up to where each partition can be read without an open transaction, as fetches tell it.
+
+    The dictionary is filled while the consumer polls; it has no other way to say so.
+    """
+    fetcher, stable = consumer._fetcher, {}  # noqa: SLF001
+    parse = fetcher._parse_fetched_data  # noqa: SLF001
+
+    def noted(fetched: Any) -> Any:  # noqa: ANN401
+        end = fetched.partition_data.last_stable_offset
+        if end is not None and end >= 0:
+            stable[fetched.topic_partition] = end
+        return parse(fetched)
+
+    fetcher._parse_fetched_data = noted  # noqa: SLF001
+    return stable
+
+
 class _Decoded:
     """The messages of a partition's fetch, as aiokafka's `PartitionRecords` gives them.
 

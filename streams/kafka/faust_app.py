@@ -10,6 +10,8 @@ What differs from a stock Faust app, and why:
   offsets: effects live in the store, so the store knows what has been applied.
 * Topics are read without Faust's acknowledgements: an exception inside an agent would
   acknowledge the event that caused it. Offsets are committed from the watermarks, for lag tools.
+* What a sender's transaction has aborted is not read, nor anything before it is known whether it
+  will be: Faust reads so only where it writes in transactions itself.
 * A fetch waits 10 ms at the broker instead of Faust's fixed 1.5 s, which a broker that does not
   wake on new data turns into as much latency.
 * The positions are waited for as long as it takes. Faust would read on without them after
@@ -83,6 +85,7 @@ class _Read:
 
     number: int
     following: int
+    reached: int = 0
     connection: Any = None
     connections: int = 0
 
@@ -95,7 +98,9 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  no public setting reaches it
+        # No public setting reaches these.
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
     def unreadable(self) -> list[Unreadable]:
@@ -163,6 +168,16 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             begun.append(tp)
         return begun
 
+    def nothing_before(self, tp: TP, offset: int) -> int:
+        """The first offset from this one on before which there may be a message to read.
+
+        What is fetched in between was no message: markers, and what was aborted.
+        """
+        read = self._reads.get(tp)
+        if read is None or read.following > offset or self._consumer is None:
+            return offset
+        return max(offset, read.reached)
+
     async def offsets_for_times(self, times_ms: Mapping[TP, int]) -> Mapping[TP, Any]:
         """The first offset and its time that is no older than this, of each partition."""
         found: Mapping[TP, Any] = await self.call_thread(
@@ -175,7 +190,18 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._keep_apart(consumer)
         # No step of the loop lies between the taking of records and this, nor within a seek.
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        return {tp: self._marked(tp, records) for tp, records in fetched.items()}
+        marked = {tp: self._marked(tp, records) for tp, records in fetched.items()}
+        self._note_reached(consumer)
+        return marked
+
+    def _note_reached(self, consumer: Any) -> None:
+        subscription = consumer._subscription.subscription  # noqa: SLF001  `position` would wait
+        if subscription is None or subscription.assignment is None:
+            return
+        for tp, read in self._reads.items():
+            state = subscription.assignment.state_value(TopicPartition(*tp))
+            if state is not None and state.has_valid_position:
+                read.reached = state.position
 
     def _marked(self, tp: TP, records: Sequence[Any]) -> list[_Fetched]:
         read = self._reads.setdefault(tp, _Read(0, records[0].offset))
@@ -262,6 +288,11 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         """How often the partition's broker was connected to; None where that is not known."""
         known: int | None = self._thread.connections(TP(*partition))
         return known
+
+    def nothing_before(self, partition: Partition, offset: int) -> int:
+        """The first offset from this one on before which there may be a message to read."""
+        reached: int = self._thread.nothing_before(TP(*partition), offset)
+        return reached
 
     def unreadable(self) -> list[Unreadable]:
         """What cannot be decoded in partitions that are assigned, each stopped there."""
@@ -494,6 +525,11 @@ class AppLog:
         """The next offset to be written, as the last fetch told; None where it is not known."""
         end: int | None = self._app.consumer.highwater(TP(*partition))
         return end
+
+    def nothing_before(self, partition: Partition, offset: int) -> int:
+        """The first offset from this one on before which there may be a message to read."""
+        reached: int = self._app.consumer.nothing_before(partition, offset)
+        return reached
 
     def connection(self, partition: Partition) -> int | None:
         """Grows when the partition's broker is connected to anew; None where that is not known."""

@@ -18,6 +18,7 @@ from models.state.store import Store, connect
 from models.state.stuck_readers import Reader
 from streams.kafka import connection
 from streams.kafka.dead_letters import of_unreadable
+from streams.kafka.decoding import note_stable_ends
 from streams.kafka.topics import Topics, topic_ids
 
 POLL_MS = 500
@@ -122,12 +123,13 @@ def _first(settings: Settings, place: TopicPartition, offset: int) -> Unreadable
     try:
         if place.partition not in (consumer.partitions_for_topic(place.topic) or ()):
             raise InvalidRequest(f"{place.topic} has no partition {place.partition}")
+        stable = note_stable_ends(consumer)
         consumer.assign([place])
         consumer.seek(place, offset)
         for _ in range(MAX_SILENT_POLLS):
             for record in consumer.poll(timeout_ms=POLL_MS).get(place, ()):
                 return int(record.offset)
-            end = consumer.highwater(place)
+            end = stable.get(place, consumer.highwater(place))
             if end is not None and consumer.position(place) >= end:
                 return None
     except Unreadable as error:

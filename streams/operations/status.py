@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import msgspec
 
 from models.errors import Unavailable
@@ -14,9 +16,10 @@ from models.state import forwarding_ledger, stuck_readers
 from models.state.memory import Family, read_families
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Memory, Store, connect
+from streams.kafka.assignment import Partition
 from streams.kafka.dead_letters import waiting_letters
-from streams.kafka.end_offsets import end_offsets
-from streams.kafka.lag import waiting_since_s
+from streams.kafka.end_offsets import End, partition_ends
+from streams.kafka.lag import First, first_waiting
 from streams.kafka.topics import Topics, topic_ids
 
 
@@ -104,7 +107,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     topics = Topics.of(settings)
     events = (topics.clicks, topics.purchases)
     ids = topic_ids(settings, [*events, topics.items, topics.users])
-    ends = end_offsets(settings, [*ids, topics.dead_letters])
+    ends = partition_ends(settings, [*ids, topics.dead_letters])
     store = Store(connect(settings.redis), settings)
     try:
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in ends if tp[0] in ids}
@@ -122,35 +125,41 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
         await store.redis.aclose()
+    nexts = {tp: mark + 1 for tp, mark in zip(fields, marks, strict=True)}
+    unapplied = first_waiting(settings, nexts, ends)
     partitions = [
-        PartitionStatus(*tp, ends[tp], mark, max(0, ends[tp] - 1 - mark))
-        for tp, mark in zip(fields, marks, strict=True)
+        PartitionStatus(*tp, ends[tp].written, at - 1, _behind(unapplied, ends, [tp]))
+        for tp, at in nexts.items()
     ]
-    waiting = forwarding_ledger.waiting(
-        positions, {field: ends[tp] for tp, field in fields.items() if tp[0] in events}
-    )
-    nexts = {tp: positions.get(field, 0) for tp, field in fields.items() if tp[0] in events}
-    unread = {tp: offset for tp, offset in nexts.items() if offset < ends[tp]}
     is_forwarding = bool(positions or trackers)
-    since_s = waiting_since_s(settings, unread if is_forwarding else {})
-    unapplied = {(p.topic, p.partition): p.watermark + 1 for p in partitions if p.lag}
-    unapplied_since_s = waiting_since_s(settings, unapplied)
+    unsent = (
+        first_waiting(
+            settings,
+            {tp: positions.get(field, 0) for tp, field in fields.items() if tp[0] in events},
+            ends,
+        )
+        if is_forwarding
+        else {}
+    )
     learned = load_learners(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
     return Status(
         group=settings.group,
         lag=sum(partition.lag for partition in partitions),
-        oldest_unapplied_age_s=_age_s(unapplied_since_s, now_s),
+        oldest_unapplied_age_s=_age_s(unapplied, now_s),
         newest_event_age_s=round(now_s - accepted_at, 3) if accepted_at else None,
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
-        dead_letters=waiting_letters(settings, ends),
+        dead_letters=waiting_letters(settings, {tp: end.stable for tp, end in ends.items()}),
         partitions=partitions,
         serving={name: course.serving for name, course in learned.items()},
         examples={name: course.scoreboard.n for name, course in learned.items()},
         quality={name: course.scoreboard.means for name, course in learned.items()},
         forward=msgspec.to_builtins(forward)
-        | {"waiting": waiting, "oldest_waiting_age_s": _age_s(since_s, now_s)}
+        | {
+            "waiting": _behind(unsent, ends, list(unsent)),
+            "oldest_waiting_age_s": _age_s(unsent, now_s),
+        }
         if is_forwarding
         else {},
         trackers=trackers,
@@ -165,5 +174,13 @@ def _job(job: Resource) -> JobStatus:
     return JobStatus(job.path, job.status, *job.hidden.get("progress", ("", 0, 0)))
 
 
-def _age_s(since_s: float | None, now_s: float) -> float:
-    return round(max(0.0, now_s - since_s), 3) if since_s is not None else 0.0
+def _behind(
+    waiting: Mapping[Partition, First], ends: Mapping[Partition, End], places: Iterable[Partition]
+) -> int:
+    """Offsets from the first message that waits to the end, in these partitions."""
+    return sum(ends[tp].written - waiting[tp].offset for tp in places if tp in waiting)
+
+
+def _age_s(waiting: Mapping[Partition, First], now_s: float) -> float:
+    since_s = [first.since_s for first in waiting.values() if first.since_s is not None]
+    return round(max(0.0, now_s - min(since_s, default=now_s)), 3)

@@ -41,13 +41,13 @@ def poison(site: Site, chance: random.Random) -> None:
 def repeated(site: Site, chance: random.Random) -> None:
     """Events that were acknowledged are sent again, over HTTP and straight to Kafka."""
     again = [site.load.sent.again(chance) for _ in range(30)]
-    _send(site, [message for message in again if message], chance)
+    send(site, [message for message in again if message], chance)
 
 
 @fault()
 def late(site: Site, chance: random.Random) -> None:
     """Many events arrive after newer ones."""
-    _send(site, [site.load.script.draw(late=True) for _ in range(30)], chance)
+    send(site, [site.load.script.draw(late=True) for _ in range(30)], chance)
 
 
 @fault()
@@ -62,9 +62,9 @@ def erased(site: Site, chance: random.Random) -> None:
     for _ in range(2):
         user = f"gone{chance.randrange(10**9)}"
         messages = [site.load.script.of_user(user) for _ in range(8)]
-        _send(site, messages, chance)
+        send(site, messages, chance)
         site.load.erase(user)
-        _send(site, messages, chance)
+        send(site, messages, chance)
         site.erased.add(user)
 
 
@@ -99,7 +99,8 @@ def _produce_within(site: Site, messages: list[Message], chance: random.Random, 
         producer.close(timeout=1)
 
 
-def _send(site: Site, messages: list[Message], chance: random.Random) -> None:
+def send(site: Site, messages: list[Message], chance: random.Random) -> None:
+    """Send messages, half of them over HTTP and half straight to Kafka."""
     for message in messages[::2]:
         site.load.post(message, chance)
     _produce(site, messages[1::2], chance)

@@ -163,4 +163,6 @@ def redis_rewritten(site: Site, chance: random.Random) -> None:
 def redis_emptied(site: Site, chance: random.Random) -> None:
     """Redis loses everything that it had."""
     site.client.flushall()
+    for tail in site.tails:
+        tail.in_effect = -1
     pause(chance, 0, 1)

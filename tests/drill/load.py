@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -124,7 +124,8 @@ class Script:
 class Sent:
     """What became of what was sent, over all senders."""
 
-    acknowledged: set[str] = field(default_factory=set)
+    acknowledged: dict[str, Message] = field(default_factory=dict)
+    lost_by_kafka: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
     repeated: int = 0
@@ -134,11 +135,19 @@ class Sent:
     def note(self, message: Message, chance: random.Random) -> None:
         """Take note of an acknowledgement."""
         with self.lock:
-            self.acknowledged.update(message.event_ids)
+            self.acknowledged |= dict.fromkeys(message.event_ids, message)
             if len(self.recent) < REMEMBERED:
                 self.recent.append(message)
             else:
                 self.recent[chance.randrange(REMEMBERED)] = message
+
+    def lose(self, event_ids: Iterable[str]) -> list[Message]:
+        """Take note that Kafka has lost events; gives the acknowledged messages that had them."""
+        with self.lock:
+            ids = [event_id for event_id in event_ids if event_id in self.acknowledged]
+            self.lost_by_kafka.update(ids)
+            lost = {id(message): message for message in map(self.acknowledged.pop, ids)}
+            return list(lost.values())
 
     def again(self, chance: random.Random) -> Message | None:
         """A message that was acknowledged before."""

@@ -20,6 +20,7 @@ from redis import Redis as Client
 from streams.kafka.topics import Topics, ensure_topics
 from tests.drill.load import Load
 from tests.drill.proxy import TcpProxy
+from tests.drill.tails import Tail
 from tests.servers import ROOT, Server, apache_kafka, debian_redis, own_port
 from tests.stack import Redis, Servers, Stack, new_stack
 
@@ -103,7 +104,9 @@ class Site:
     environments: list[dict[str, str]]
     snapshots: list[Path] = field(default_factory=list)
     poison: set[tuple[str, int, int]] = field(default_factory=set)
+    lost_poison: set[tuple[str, int, int]] = field(default_factory=set)
     erased: set[str] = field(default_factory=set)
+    tails: list[Tail] = field(default_factory=list)
     guests: list[Process] = field(default_factory=list)
 
     @property
@@ -137,6 +140,11 @@ class Site:
         self.snapshots.append(target)
         while len(self.snapshots) > SNAPSHOTS:
             shutil.rmtree(self.snapshots.pop(0))
+
+    def forget_snapshots(self) -> None:
+        """Have none of the states that were kept of Redis come back."""
+        while self.snapshots:
+            shutil.rmtree(self.snapshots.pop())
 
     def restore(self, snapshot: Path) -> None:
         """Redis crashes and comes back with the data of a snapshot."""

@@ -12,16 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
-from streams.kafka.topics import Topics, topic_ids
-from tests.drill import faults_kafka, faults_messages, faults_processes, faults_redis
-from tests.drill.audit import MOST_SHOWN, Findings, audit
+from tests.drill import (
+    faults_kafka,
+    faults_messages,
+    faults_processes,
+    faults_redis,
+    faults_tails,
+)
+from tests.drill.audit import MOST_SHOWN, Account, Findings, audit
 from tests.drill.faults import FAULTS, Fault, schedule
 from tests.drill.site import Site, pause, site
+from tests.drill.tails import behind, ends_of, event_ids, event_places
 from tests.servers import wait_until
 
-KINDS = (faults_kafka, faults_messages, faults_processes, faults_redis)
+KINDS = (faults_kafka, faults_messages, faults_processes, faults_redis, faults_tails)
 """Importing them registers their faults."""
 
 SETTLED_WITHIN_S = 240.0
@@ -81,14 +85,18 @@ def run(directory: Path, plan: Plan, *, say: Say) -> dict[str, Any]:
             process.down(signal.SIGTERM)
         processes = (*one.workers, *one.guests, one.api)
         ended = {p.name: p.ended for p in processes if p.ended}
-        sent = one.load.sent
+        sent, tails = one.load.sent, one.tails
+    kept = {name for tail in tails for record in tail.kept for name in event_ids(record)}
     report = {
         "seed": plan.seed,
         "faults": sum(done.values()),
         "kinds": len(done),
         "by_kind": dict(sorted(done.items())),
         "seconds": round(time.monotonic() - began_s),
-        "acknowledged_events": len(sent.acknowledged),
+        "acknowledged_events": len(sent.acknowledged.keys() | sent.lost_by_kafka),
+        "lost_by_kafka": len(sent.lost_by_kafka),
+        "of_these_in_effect": len(kept & sent.lost_by_kafka),
+        "of_these_sent_again": len(sent.lost_by_kafka & sent.acknowledged.keys()),
         "sent_again": sent.repeated,
         "answers": dict(sorted(sent.answers.items())),
         "lost": len(findings.lost) + len(findings.unacknowledged_loss),
@@ -129,9 +137,17 @@ def _audited(one: Site) -> Findings:
             wait_until(lambda: _is_settled(one), within_s=SETTLED_WITHIN_S, what="no lag")
         except TimeoutError as error:
             return Findings(other=[f"{error}: {_behind(one)}"])
-        return audit(
-            one.stack, one.kafka.address, one.load.sent.acknowledged, one.poison, one.erased
-        )
+        return audit(one.stack, one.kafka.address, _account(one))
+
+
+def _account(one: Site) -> Account:
+    return Account(
+        acknowledged=set(one.load.sent.acknowledged),
+        poison=one.poison,
+        lost_poison=one.lost_poison,
+        erased=one.erased,
+        tails=one.tails,
+    )
 
 
 def _is_settled(one: Site) -> bool:
@@ -141,39 +157,8 @@ def _is_settled(one: Site) -> bool:
 
 def _behind(one: Site) -> dict[str, tuple[int, int]]:
     """Watermark and end of each partition that is behind."""
-    topics = Topics.of(one.stack.settings)
-    names = (topics.clicks, topics.purchases)
-    consumer = KafkaConsumer(bootstrap_servers=one.kafka.address)
-    try:
-        partitions = [
-            TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name)
-        ]
-        ends = consumer.end_offsets(partitions)
-    finally:
-        consumer.close()
-    ids = topic_ids(one.stack.settings, list(names))
-    fields = [f"{ids[tp.topic]}/{tp.partition}" for tp in partitions]
-    marks = one.stack.stored(lambda store: store.watermarks(fields))
-    behind = {tp: mark for tp, mark in zip(partitions, marks, strict=True) if mark < ends[tp] - 1}
-    return {
-        f"{tp.topic}/{tp.partition}": (mark, ends[tp])
-        for tp, mark in behind.items()
-        if _has_message(one.kafka.address, tp, mark + 1, ends[tp])
-    }
-
-
-def _has_message(kafka: str, place: TopicPartition, start: int, end: int) -> bool:
-    """Whether there is a message: the ends of transactions take offsets, too."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
-    try:
-        consumer.assign([place])
-        consumer.seek(place, start)
-        while consumer.position(place) < end:
-            if consumer.poll(timeout_ms=500):
-                return True
-    finally:
-        consumer.close()
-    return False
+    places = event_places(one.stack, one.kafka.address)
+    return behind(one.stack, one.kafka.address, ends_of(one.kafka.address, places))
 
 
 def _shortened(findings: Findings) -> dict[str, list[str]]:

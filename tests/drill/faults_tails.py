@@ -1,0 +1,187 @@
+"""Kafka loses its tail: acknowledged messages vanish, and new ones take their offsets.
+
+What was in effect of them stays in effect, what was not is Kafka's loss; the load sends half of
+both again. Each fault ends once Redis has gone on from what Kafka has, with effects enough behind
+that for no later crash of Redis to reach it, and no older state of it is put back afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kafka import TopicPartition
+
+from tests.drill.faults import fault
+from tests.drill.faults_messages import send
+from tests.drill.load import Message
+from tests.drill.site import AOF, Site, frozen, pause
+from tests.drill.tails import (
+    behind,
+    copied,
+    ends_of,
+    erased_user,
+    event_ids,
+    event_places,
+    fields_of,
+    put_back,
+    settled_marks,
+)
+from tests.servers import wait_until
+
+ALL = ("kafka", "redis", "worker", "api", "network")
+"""Nothing else is broken meanwhile: what was in effect at the loss has to be known."""
+
+STILL_S = 3.0
+"""Whatever a worker had fetched is in effect by then."""
+
+CAUGHT_UP_S = 120.0
+FURTHER_S = 2.5
+"""For steps enough that a torn end of Redis' file does not reach back to the loss."""
+
+
+@fault(*ALL, is_slow=True)
+def kafka_tail_lost(site: Site, chance: random.Random) -> None:
+    """Kafka comes back with an earlier log of some partitions, under running workers."""
+    with _loss(site, chance) as loss:
+        pause(chance, 0.5, 4)
+        loss.strike()
+        site.kafka.start()
+
+
+@fault(*ALL, is_slow=True)
+def kafka_tail_lost_without_workers(site: Site, chance: random.Random) -> None:
+    """Kafka comes back with an earlier log of some partitions while no worker runs."""
+    with _loss(site, chance) as loss:
+        pause(chance, 0.5, 3)
+        for worker in site.workers:
+            worker.down(chance.choice((signal.SIGKILL, signal.SIGTERM)))
+        pause(chance, 0, 2)
+        loss.strike()
+        site.kafka.start()
+        # New messages at some of the lost offsets, at all of them, or at none.
+        pause(chance, 0, 6)
+        for worker in site.workers:
+            worker.up()
+
+
+@fault(*ALL, is_slow=True)
+def kafka_tail_lost_redis_older(site: Site, chance: random.Random) -> None:
+    """Kafka with an earlier log and Redis with an older state come back at once."""
+    with _loss(site, chance) as loss:
+        pause(chance, 0.5, 3)
+        loss.keep_redis()
+        pause(chance, 0.3, 3)
+        loss.strike()
+        loss.restore_redis()
+        site.kafka.start()
+
+
+@fault(*ALL, is_slow=True)
+def kafka_tail_lost_redis_older_later(site: Site, chance: random.Random) -> None:
+    """Redis comes back at messages that Kafka has lost, when others are in effect there."""
+    with _loss(site, chance) as loss:
+        pause(chance, 0.5, 3)
+        loss.keep_redis()
+        pause(chance, 0.3, 3)
+        loss.strike()
+        site.kafka.start()
+        pause(chance, 1, 8)
+        loss.restore_redis()
+
+
+class _Loss:
+    """One loss: what is kept for it on disk, and what it has taken."""
+
+    def __init__(self, site: Site, chance: random.Random, folder: Path) -> None:
+        self._site, self._chance, self._folder = site, chance, folder
+        self._data = site.kafka.directory / "data"
+        places = event_places(site.stack, site.kafka.address)
+        self.places: list[TopicPartition] = chance.sample(places, chance.randrange(2, 9))
+        self._fields = fields_of(site.stack, self.places)
+        self.lost: list[Message] = []
+        self.erased: list[str] = []
+        self._tails = site.tails[:0]
+        self._kept_marks: dict[TopicPartition, int] = {}
+        with frozen(site.kafka):
+            copied(self._data, self.places, folder / "kafka")
+
+    def keep_redis(self) -> None:
+        """Keep the state of Redis, and how far it is: no step is under way."""
+        with contextlib.ExitStack() as halted:
+            for worker in self._site.workers:
+                halted.enter_context(worker.stopped())
+            self._kept_marks = settled_marks(self._site.stack, self._fields, for_s=0.5, within_s=30)
+            wait_until(self._is_written, within_s=30, what="Redis' file has all steps")
+            with frozen(self._site.redis):
+                shutil.copytree(self._site.redis.directory / AOF, self._folder / "redis")
+
+    def _is_written(self) -> bool:
+        # While the disk is slow, Redis answers before it writes.
+        return bool(self._site.client.info("persistence")["aof_buffer_length"] == 0)
+
+    def restore_redis(self) -> None:
+        """Redis comes back with the state that was kept, and with what was in effect then."""
+        self._site.restore(self._folder / "redis")
+        for tail in self._tails:
+            tail.in_effect = min(tail.in_effect, self._kept_marks[tail.place])
+
+    def strike(self) -> None:
+        """Kafka ends, and its log is that of the copy; what is lost is noted."""
+        site = self._site
+        if self._chance.random() < 0.5:
+            site.kafka.kill()
+        else:
+            site.kafka.stop()
+        marks = settled_marks(site.stack, self._fields, for_s=STILL_S, within_s=60)
+        self._tails = put_back(self._data, self.places, self._folder / "kafka")
+        for tail in self._tails:
+            tail.in_effect = marks[tail.place]
+            for record in tail.records:
+                if record.position in site.poison:
+                    site.poison.remove(record.position)
+                    site.lost_poison.add(record.position)
+                user = erased_user(record)
+                if user is not None:
+                    self.erased.append(user)
+                self.lost += site.load.sent.lose(event_ids(record))
+        site.tails += self._tails
+
+
+@contextlib.contextmanager
+def _loss(site: Site, chance: random.Random) -> Iterator[_Loss]:
+    """A loss that begins with all in effect up to now, and ends with that again."""
+    folder = site.directory / "tails" / str(time.monotonic_ns())
+    places = event_places(site.stack, site.kafka.address)
+    _wait_caught_up(site, places)
+    loss = _Loss(site, chance, folder)
+    try:
+        yield loss
+        if chance.random() < 0.5:
+            # Also when others have taken the places already.
+            _wait_caught_up(site, places)
+        send(site, [message for message in loss.lost if chance.random() < 0.5], chance)
+        for user in loss.erased:
+            site.load.erase(user)
+        _wait_caught_up(site, places)
+        pause(chance, FURTHER_S, 2 * FURTHER_S)
+        site.forget_snapshots()
+        site.take_snapshot()
+    finally:
+        for worker in site.workers:
+            worker.up()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_caught_up(site: Site, places: list[TopicPartition]) -> None:
+    ends = ends_of(site.kafka.address, places)
+    wait_until(
+        lambda: not behind(site.stack, site.kafka.address, ends),
+        within_s=CAUGHT_UP_S,
+        what="caught up with what Kafka has",
+    )
