@@ -223,7 +223,7 @@ async def erase(
     """
     services: Services = request.app.state.services
     now_s = services.clock()
-    held = await services.store.held_of(user_id, now_s=now_s)
+    held = await services.store.user_data_counts(user_id, now_s=now_s)
     after = await services.publisher.publish(
         events.Erasure(services.settings.group, user_id, now_s)
     )

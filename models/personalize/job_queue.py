@@ -192,7 +192,9 @@ class Jobs:
 
         def stopped(resource: Resource) -> Resource:
             is_waiting = resource.status == CREATE_PENDING
-            return resource.moved(CREATE_STOPPED if is_waiting else CREATE_STOPPING, now_s=now_s)
+            return resource.transition(
+                CREATE_STOPPED if is_waiting else CREATE_STOPPING, now_s=now_s
+            )
 
         return await self._resources.change(path, stopped)
 
@@ -201,7 +203,7 @@ class Jobs:
 
         def begun(resource: Resource) -> Resource:
             following = STARTED.get(resource.status)
-            return resource if following is None else resource.moved(following, now_s=now_s)
+            return resource if following is None else resource.transition(following, now_s=now_s)
 
         try:
             resource = await self._resources.change(claim.path, begun, claim=claim)
@@ -230,7 +232,7 @@ class Jobs:
         def ended(resource: Resource) -> Resource:
             if resource.status not in ends:
                 raise ClaimLost(f"{job.path} has ended before")
-            moved = resource.moved(
+            moved = resource.transition(
                 ends[resource.status], now_s=now_s, failure_reason=reason[:MAX_REASON_CHARACTERS]
             )
             if moved.status == CREATE_STOPPED:

@@ -146,9 +146,9 @@ class Registry:
             self._recent[path] = (now_s, resource)
         return resource
 
-    def described(self, resource: Resource) -> dict[str, Any]:
+    def to_api(self, resource: Resource) -> dict[str, Any]:
         """All members of a resource, as the API names them."""
-        return resource.described(self.arn(resource.path))
+        return resource.to_api(self.arn(resource.path))
 
     async def page(
         self, kind: str, parent: str = "", *, after: int = 0, limit: int = PAGE
@@ -196,8 +196,8 @@ class Registry:
         if done == "alive":
             parent = await self.get(new.links[at])
             raise ResourceInUse(f"{self.arn(parent.path)} is {parent.status}, not ACTIVE")
-        if new.kind.is_forgotten:
-            await self._forget_old(new.kind.name, new.links[0])
+        if new.kind.is_pruned:
+            await self._prune_ended_jobs(new.kind.name, new.links[0])
         return new
 
     async def change(
@@ -257,9 +257,9 @@ class Registry:
         """
         for _ in range(ATTEMPTS):
             resource = await self.get(path)
-            bounds = [*more, *self.holding(resource)]
+            bounds = [*more, *self.blockers(resource)]
             removed = [resource]
-            for kind in resource.kind.takes:
+            for kind in resource.kind.cascades_to:
                 children = await self._all(kind, path)
                 bounds.append(
                     IndexLimit(index_name(kind, path), len(children), None, len(children))
@@ -275,12 +275,12 @@ class Registry:
                 return
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
-    def holding(self, resource: Resource) -> list[IndexLimit]:
+    def blockers(self, resource: Resource) -> list[IndexLimit]:
         """What must not hang on a resource that is to be deleted."""
         arn, path, kind = self.arn(resource.path), resource.path, resource.kind
         lives = [
             IndexLimit(index_name(one, path), 0, ResourceInUse(f"{arn} has {KINDS[one].plural}"))
-            for one in kind.held_by
+            for one in kind.blocked_by
         ]
         works = [
             IndexLimit(
@@ -288,7 +288,7 @@ class Registry:
                 0,
                 ResourceInUse(f"{arn} has unfinished {KINDS[one].plural}"),
             )
-            for one in kind.takes
+            for one in kind.cascades_to
         ]
         return [*lives, *works]
 
@@ -329,7 +329,7 @@ class Registry:
             raise error
         return done, at
 
-    async def _forget_old(self, kind: str, parent: str) -> None:
+    async def _prune_ended_jobs(self, kind: str, parent: str) -> None:
         """Remove ended jobs beyond `JOBS_KEPT`, oldest first."""
         over = await self.count(index_name(kind, parent)) - JOBS_KEPT
         if over > 0:

@@ -46,7 +46,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ValueError(f"{self.path!r} is no path of a resource")
         return found
 
-    def described(self, arn: str) -> dict[str, Any]:
+    def to_api(self, arn: str) -> dict[str, Any]:
         """All its members as the API names them, with this ARN."""
         members = {
             **self.data,
@@ -57,7 +57,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
         }
         return {**members, "failureReason": self.failure_reason} if self.failure_reason else members
 
-    def moved(self, *statuses: str, now_s: float, failure_reason: str = "") -> Resource:
+    def transition(self, *statuses: str, now_s: float, failure_reason: str = "") -> Resource:
         """The resource after going through these statuses.
 
         Raises
@@ -67,14 +67,14 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         status = self.status
         for following in statuses:
-            if following not in self.kind.ways.get(status, ()):
+            if following not in self.kind.transitions.get(status, ()):
                 raise ResourceInUse(f"{self.path} is {status}: it cannot become {following}")
             status = following
         return msgspec.structs.replace(
             self, status=status, updated_s=now_s, failure_reason=failure_reason
         )
 
-    def hanging_on(self, *links: str) -> Resource:
+    def with_parents(self, *links: str) -> Resource:
         """The resource as one that hangs on these."""
         return msgspec.structs.replace(self, links=links)
 

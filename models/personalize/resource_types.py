@@ -25,25 +25,25 @@ class ResourceType(NamedTuple):
     ----------
     parts
         Parts of a path: 2, or 3 of what is named within something else.
-    ways
+    transitions
         The statuses that may follow each status.
-    held_by
+    blocked_by
         Kinds of which none may hang on a resource that is deleted.
-    takes
+    cascades_to
         Kinds that are deleted with what they hang on, once finished.
     is_job
         It takes time: created pending, and ended by who claims it.
-    is_forgotten
+    is_pruned
         No operation deletes one: only the newest of those that have ended are kept.
     """
 
     name: str
     parts: int = 2
-    ways: Transitions = statuses.COMMON
-    held_by: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
+    transitions: Transitions = statuses.COMMON
+    blocked_by: tuple[str, ...] = ()
+    cascades_to: tuple[str, ...] = ()
     is_job: bool = False
-    is_forgotten: bool = False
+    is_pruned: bool = False
 
     @property
     def noun(self) -> str:
@@ -64,30 +64,30 @@ class ResourceType(NamedTuple):
 KINDS = {
     kind.name: kind
     for kind in (
-        ResourceType("schema", held_by=("dataset",)),
+        ResourceType("schema", blocked_by=("dataset",)),
         ResourceType(
             "dataset-group",
-            held_by=("dataset", "event-tracker", "solution", "recommender"),
-            takes=("filter", "metric-attribution", "data-deletion-job"),
+            blocked_by=("dataset", "event-tracker", "solution", "recommender"),
+            cascades_to=("filter", "metric-attribution", "data-deletion-job"),
         ),
-        ResourceType("dataset", parts=3, takes=("dataset-import-job", "dataset-export-job")),
-        ResourceType("dataset-import-job", is_job=True, is_forgotten=True),
-        ResourceType("dataset-export-job", is_job=True, is_forgotten=True),
+        ResourceType("dataset", parts=3, cascades_to=("dataset-import-job", "dataset-export-job")),
+        ResourceType("dataset-import-job", is_job=True, is_pruned=True),
+        ResourceType("dataset-export-job", is_job=True, is_pruned=True),
         ResourceType(
-            "data-deletion-job", is_job=True, is_forgotten=True, ways=statuses.DELETION_JOB
+            "data-deletion-job", is_job=True, is_pruned=True, transitions=statuses.DELETION_JOB
         ),
         ResourceType("event-tracker"),
         ResourceType(
             "solution",
-            held_by=("campaign",),
-            takes=("solution-version", "batch-inference-job", "batch-segment-job"),
+            blocked_by=("campaign",),
+            cascades_to=("solution-version", "batch-inference-job", "batch-segment-job"),
         ),
-        ResourceType("solution-version", parts=3, is_job=True, ways=statuses.VERSION),
+        ResourceType("solution-version", parts=3, is_job=True, transitions=statuses.VERSION),
         ResourceType("campaign"),
-        ResourceType("recommender", ways=statuses.RECOMMENDER),
+        ResourceType("recommender", transitions=statuses.RECOMMENDER),
         ResourceType("filter"),
-        ResourceType("batch-inference-job", is_job=True, is_forgotten=True),
-        ResourceType("batch-segment-job", is_job=True, is_forgotten=True),
+        ResourceType("batch-inference-job", is_job=True, is_pruned=True),
+        ResourceType("batch-segment-job", is_job=True, is_pruned=True),
         ResourceType("metric-attribution"),
     )
 }

@@ -38,7 +38,7 @@ Transitions = Mapping[str, frozenset[str]]
 """The statuses that may follow each status."""
 
 
-def _ways(*chains: tuple[str, ...]) -> Transitions:
+def _transitions(*chains: tuple[str, ...]) -> Transitions:
     found: dict[str, set[str]] = {}
     for chain in chains:
         for before, after in itertools.pairwise(chain):
@@ -50,15 +50,15 @@ _COMMON = (
     (CREATE_PENDING, CREATE_IN_PROGRESS, ACTIVE, DELETE_PENDING, DELETE_IN_PROGRESS),
     (CREATE_IN_PROGRESS, CREATE_FAILED, DELETE_PENDING),
 )
-COMMON = _ways(*_COMMON)
-VERSION = _ways(
+COMMON = _transitions(*_COMMON)
+VERSION = _transitions(
     *_COMMON,
     (CREATE_PENDING, CREATE_STOPPED),
     (CREATE_IN_PROGRESS, CREATE_STOPPING, CREATE_STOPPED),
 )
-RECOMMENDER = _ways(
+RECOMMENDER = _transitions(
     *_COMMON,
     (ACTIVE, STOP_PENDING, STOP_IN_PROGRESS, INACTIVE, DELETE_PENDING),
     (INACTIVE, START_PENDING, START_IN_PROGRESS, ACTIVE),
 )
-DELETION_JOB = _ways((PENDING, IN_PROGRESS, COMPLETED), (IN_PROGRESS, FAILED))
+DELETION_JOB = _transitions((PENDING, IN_PROGRESS, COMPLETED), (IN_PROGRESS, FAILED))

@@ -28,7 +28,7 @@ SCANNED = 1000
 async def users_of_item(recommender: Recommender, item_id: str, *, now_s: float) -> list[str]:
     """Users by how much they want an item, the most first; none for an unknown item.
 
-    Whoever took the item, or one that is seen together with it, among the last `layout.TAKERS`
+    Whoever took the item, or one that is seen together with it, among the last `layout.RECENT_OWNERS`
     takers of each.
     """
     answer = await recommender.similar(item_id, k=NEIGHBOURS, now_s=now_s)
@@ -90,7 +90,7 @@ async def _takers(store: Store, weights: Mapping[str, float]) -> list[str]:
     for name, raw in zip(names, raws, strict=True):
         for number in np.unique(np.frombuffer(raw or b"", "<u4")).tolist():
             scores[number] += weights[name]
-    owners = await store.owners(list(scores))
+    owners = await store.owner_keys(list(scores))
     users = [
         (-score, owner[2:])
         for score, owner in zip(scores.values(), owners, strict=True)

@@ -49,16 +49,16 @@ class Counts(NamedTuple):
     @property
     def least(self) -> float:
         """What an item may have that is not there: nothing, as long as there is room."""
-        return float(self.events.min()) if len(self.items) >= layout.COUNTED else 0.0
+        return float(self.events.min()) if len(self.items) >= layout.CONTEXT_ITEMS else 0.0
 
 
 def unpack_counts(raw: bytes | None, clock_s: float) -> Counts:
     """A stored list at the time `clock_s`; of one that is not there, nothing."""
     if not raw:
         return Counts(NO_ITEMS, np.empty(0), 0.0)
-    age = (clock_s - layout.EPOCH) / layout.CIRCUMSTANCE_HALF_LIFE_S
-    total = float(np.frombuffer(raw, layout.TOTAL, 1)[0])
-    records = np.frombuffer(raw, layout.COUNT, offset=layout.TOTAL.itemsize)
+    age = (clock_s - layout.EPOCH) / layout.CONTEXT_HALF_LIFE_S
+    total = float(np.frombuffer(raw, layout.CONTEXT_TOTAL, 1)[0])
+    records = np.frombuffer(raw, layout.CONTEXT_COUNT, offset=layout.CONTEXT_TOTAL.itemsize)
     events = np.exp2(np.minimum(records["log2"] - age, 60.0))
     return Counts(records["item"].astype(np.int64), events, 2.0 ** min(total - age, 60.0))
 

@@ -48,7 +48,7 @@ def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tup
     mine = table_of(own)
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        for at in range(end - 1, max(start, end - layout.TAKERS) - 1, -1):
+        for at in range(end - 1, max(start, end - layout.RECENT_OWNERS) - 1, -1):
             owner = numbers[at]
             if mine[slot_of(mine, own, owner)] >= 0:
                 continue

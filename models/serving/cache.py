@@ -55,7 +55,7 @@ MAX_COUNTS = 1000
 MAX_PAGES = 256
 """Pages of counts that are read behind the answers at once."""
 
-EMPTY_PAGE = bytes(layout.PAGE * layout.STAT.itemsize)
+EMPTY_PAGE = bytes(layout.STATS_PER_PAGE * layout.STAT.itemsize)
 
 STALE_PAGE_S = 5.0
 """Counts older than this are read again before they are used; younger ones while they are used."""
@@ -126,7 +126,7 @@ class StateCache:
         self._counts: dict[str, tuple[float, Counts]] = {}
         self._max_counts = MAX_COUNTS // share
         self._properties = PropertiesCache(store, share=share)
-        self._stats = np.zeros(layout.PAGE, layout.STAT)
+        self._stats = np.zeros(layout.STATS_PER_PAGE, layout.STAT)
         self._page_read_at = np.full(1, -1e18)
         self._pages_wanted = np.zeros(1, np.bool_)
         self._overview_task: asyncio.Task[None] | None = None
@@ -290,7 +290,7 @@ class StateCache:
             self._grow(highest + 1)
             oldest = -1e18
         if now_s - oldest > STALE_PAGE_S or newest - now_s > STALE_PAGE_S:
-            pages = np.unique(items // layout.PAGE)
+            pages = np.unique(items // layout.STATS_PER_PAGE)
             stale = np.abs(now_s - self._page_read_at[pages]) > STALE_PAGE_S
             await self._read_pages(pages[stale], now_s)
             stats, *_ = self._taken(items, now_s - cache_s)
@@ -321,9 +321,11 @@ class StateCache:
             added = pages - len(self._page_read_at)
             self._page_read_at = np.append(self._page_read_at, np.full(added, -1e18))
             self._pages_wanted = np.append(self._pages_wanted, np.zeros(added, np.bool_))
-            self._stats = np.append(self._stats, np.zeros(added * layout.PAGE, layout.STAT))
+            self._stats = np.append(
+                self._stats, np.zeros(added * layout.STATS_PER_PAGE, layout.STAT)
+            )
 
-    async def owners(self, numbers: Sequence[int]) -> list[str]:
+    async def owner_keys(self, numbers: Sequence[int]) -> list[str]:
         """Whose histories these are; those that are gone become one that nobody has.
 
         A number means the same owner forever, and is forgotten only with the history.
@@ -332,7 +334,7 @@ class StateCache:
             self._owners = {}
         known = self._owners
         missing = [number for number in numbers if number not in known]
-        for number, name in zip(missing, await self.store.owners(missing), strict=True):
+        for number, name in zip(missing, await self.store.owner_keys(missing), strict=True):
             if name is not None:
                 known[number] = name
         return [known.get(number, "") for number in numbers]
@@ -388,7 +390,7 @@ def _stats_of(
     highest, oldest, newest = 0, np.inf, -np.inf
     stats = np.empty(len(items), held.dtype)
     for at in range(len(items)):
-        page = items[at] // layout.PAGE
+        page = items[at] // layout.STATS_PER_PAGE
         highest = max(highest, page)
         if page < len(page_read_at):
             stats[at] = held[items[at]]

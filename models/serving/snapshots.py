@@ -138,7 +138,7 @@ class Snapshots:
         context = self._context(history, overview, looking_at=looking_at)
         recent = context.recent.tolist()
         lists = await self._catalogue.neighbours(recent, now_s)
-        others = await self._alike(recent, history.owners) if everything else NO_NEIGHBOURS
+        others = await self._alike(recent, history.numbers) if everything else NO_NEIGHBOURS
         hops, (items, weights) = NO_SECOND_HOPS, hop_sources(lists, overview.clock_s)
         if len(items):
             further = await self._catalogue.neighbours(items.tolist(), now_s)
@@ -150,7 +150,7 @@ class Snapshots:
         store, reads = self._store, self._store.redis.reads
         takers = await reads.get([store.key(f"takers:{item}") for item in recent])
         numbers, weights = nearest_users([raw or b"" for raw in takers], own)
-        names = await self._catalogue.owners(numbers.tolist())
+        names = await self._catalogue.owner_keys(numbers.tolist())
         keys = [store.key(f"history:{name}") for name in names]
         return neighbour_items(await reads.get(keys), weights)
 
@@ -165,7 +165,7 @@ class Snapshots:
                 np.append(history.items, looking_at),
                 np.append(history.times, int(overview.clock_s)),
                 np.append(history.types, np.uint8(0)),
-                history.owners,
+                history.numbers,
             )
         return profile_of(history, overview.strong)
 

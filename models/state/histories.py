@@ -22,7 +22,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
         When the newest applied event was accepted; 0 if there is none.
     items, times, types
         ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
-    owners
+    numbers
         Numbers by which items remember whose this is.
     """
 
@@ -31,7 +31,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     items: NDArray[np.int64]
     times: NDArray[np.int64]
     types: NDArray[np.uint8]
-    owners: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 HEAD = struct.Struct("<IId")
@@ -71,5 +71,5 @@ def merge_histories(one: History, other: History) -> History:
         np.concatenate([one.items, other.items])[order],
         times[order],
         np.concatenate([one.types, other.types])[order],
-        one.owners + other.owners,
+        one.numbers + other.numbers,
     )

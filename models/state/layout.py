@@ -39,32 +39,32 @@ FADES = FADE ** np.arange(WINDOW)
 NEIGHBOURS = 200
 """Neighbours kept of an item; a new one then takes the place of one of the weakest."""
 
-FORGOTTEN = 2
+TRIMMED_IDS_PER_EVENT = 2
 """Ids kept of events that a history has trimmed, as a multiple of the events it holds: at a login
 a session's own ones and as many of its events may come at once."""
 
-TAKERS = 128
+RECENT_OWNERS = 128
 """Newest owners of histories that an item remembers."""
 
-OWNERS = 128
+OWNERS_PER_PAGE = 128
 """Owners' names that share one key."""
 
 POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "month": 30 * DAY_S}
 TOPS = 300
 """Items kept of each top list: the most popular by each half-life, of all time, recent, new."""
 
-COUNTED = 1000
+CONTEXT_ITEMS = 1000
 """Items counted under one circumstance; a new one then takes the place of one of the weakest."""
 
-VALUES = 100
+CONTEXT_VALUES = 100
 """Values of a contextual column that are counted apart."""
 
-CIRCUMSTANCE_HALF_LIFE_S = POPULARITY_HALF_LIVES_S["month"]
+CONTEXT_HALF_LIFE_S = POPULARITY_HALF_LIVES_S["month"]
 """Of what is counted under circumstances. A value unseen for so long makes room for a new one."""
 
 TYPES = 255
 LINK_SHARDS = 256
-PAGE = 64
+STATS_PER_PAGE = 64
 """Items whose counts share one key."""
 
 PAIR = np.dtype([("item", "<u4"), ("log2", "<f4", (len(PAIR_CHANNELS),))])
@@ -78,8 +78,8 @@ STAT = np.dtype(
     ]
 )
 ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
-TOTAL = np.dtype("<f8")
-COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
+CONTEXT_TOTAL = np.dtype("<f8")
+CONTEXT_COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
 HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
 
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])

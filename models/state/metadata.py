@@ -201,7 +201,7 @@ async def item(store: Store, item_id: str) -> StoredItem | None:
     (index,) = await store.item_indexes([item_id])
     if not index:
         return None
-    page, place = divmod(index, layout.PAGE)
+    page, place = divmod(index, layout.STATS_PER_PAGE)
     at = place * layout.STAT.itemsize
     pipe = store.redis.pipeline(transaction=False)
     pipe.hget(store.key("properties"), str(index))

@@ -49,7 +49,7 @@ from models.events import Event, event_hash
 from models.settings import Settings
 from models.state import layout
 from models.state.batched_reads import BatchingClient
-from models.state.context_columns import NO_CONTEXT, context_values
+from models.state.context_columns import NO_CONTEXT, ContextColumns, context_values
 from models.state.histories import unpack_history
 from models.state.redis_errors import AWAY_ERRORS, Parser
 from models.state.scripts import Script, run_script
@@ -80,7 +80,7 @@ MOST_PARTITIONS = 5_000
 """Partitions whose places a group keeps, 100 bytes each, until it looks which topics are gone."""
 
 
-SAVE_RANKER = Script.of("""
+_SAVE_RANKER = Script.of("""
 local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
 if watermark ~= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], unpack(ARGV, 4))
@@ -88,7 +88,7 @@ return 1
 """)
 
 
-LOWER = Script.of("""
+_LOWER_WATERMARK = Script.of("""
 for number, key in ipairs(KEYS) do
   local mark = tonumber(redis.call('HGET', key, ARGV[1]) or nil)
   if mark and mark > tonumber(ARGV[2]) then redis.call('HSET', key, ARGV[1], ARGV[2]) end
@@ -97,7 +97,7 @@ return 1
 """)
 
 
-RAISE = Script.of("""
+_RAISE_WATERMARK = Script.of("""
 local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
 if mark < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 return 1
@@ -113,7 +113,7 @@ class StoredEvent(NamedTuple):
     log2_weight: float
     is_purchase: bool
     hash: int
-    circumstances: Mapping[str, Sequence[str]] = NO_CONTEXT
+    context: ContextColumns = NO_CONTEXT
     millisecond: int = 0
 
 
@@ -217,16 +217,16 @@ class Store:
             "epoch": layout.EPOCH,
             "limits": {
                 "history": settings.history_events,
-                "forgotten": layout.FORGOTTEN * settings.history_events,
+                "forgotten": layout.TRIMMED_IDS_PER_EVENT * settings.history_events,
                 "recent": settings.recent_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
-                "takers": layout.TAKERS,
+                "takers": layout.RECENT_OWNERS,
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
-                "counted": layout.COUNTED,
-                "values": layout.VALUES,
+                "counted": layout.CONTEXT_ITEMS,
+                "values": layout.CONTEXT_VALUES,
                 "user_sessions": settings.user_sessions,
                 "tombstones": settings.max_tombstones,
                 "tombstone_ttl": settings.kept_tombstones_s,
@@ -301,11 +301,11 @@ class Store:
 
     async def raise_watermark(self, field: str, offset: int) -> None:
         """Take the group's watermark of a partition on to an offset, if it lies before."""
-        await run_script(self.redis, RAISE, [self.key("watermarks")], field, offset)
+        await run_script(self.redis, _RAISE_WATERMARK, [self.key("watermarks")], field, offset)
 
     async def lower_watermark(self, field: str, offset: int) -> None:
         """Take the group's watermark of a partition back to an offset, if it lies beyond."""
-        await run_script(self.redis, LOWER, [self.key("watermarks")], field, offset)
+        await run_script(self.redis, _LOWER_WATERMARK, [self.key("watermarks")], field, offset)
 
     async def forget_partitions(
         self, incarnations: Collection[str], *, most: int = MOST_PARTITIONS
@@ -360,11 +360,11 @@ class Store:
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
 
-    async def owners(self, numbers: Sequence[int]) -> list[str | None]:
+    async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
         """Whose histories these are, "u:<user>" or "s:<session>"; None where they are gone."""
         pipe = self.redis.pipeline(transaction=False)
         for number in numbers:
-            page, place = divmod(number, layout.OWNERS)
+            page, place = divmod(number, layout.OWNERS_PER_PAGE)
             pipe.hget(self.key(f"owners:{page}"), place)
         found = await pipe.execute() if numbers else []
         return [raw.decode() if raw is not None else None for raw in found]
@@ -382,7 +382,7 @@ class Store:
         held = await pipe.execute()
         return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
 
-    async def held_of(self, user_id: str, *, now_s: float) -> dict[str, int]:
+    async def user_data_counts(self, user_id: str, *, now_s: float) -> dict[str, int]:
         """What there is of a user: events, histories (the user's and of sessions), links, records.
 
         What an erasure removes, as far as it is in effect now.
@@ -406,8 +406,8 @@ class Store:
         """Sessions that were linked to the owner of a history, as apply_group.lua keeps them."""
         history = unpack_history(await self.redis.get(self.key(f"history:{owner}")))
         found: list[str] = []
-        for number in history.owners:
-            page, place = divmod(number, layout.OWNERS)
+        for number in history.numbers:
+            page, place = divmod(number, layout.OWNERS_PER_PAGE)
             raw, at = await self.redis.hget(self.key(f"owners:{page}"), f"{place}s") or b"", 0
             while at < len(raw):
                 _, size = SESSION_HEAD.unpack_from(raw, at)
@@ -443,7 +443,7 @@ class Store:
         flat = [item for pair in fields.items() for item in pair]
         keys = [self.key("ranker")]
         saved = await run_script(
-            self.redis, SAVE_RANKER, keys, f"watermark:{field}", expected, offset, *flat
+            self.redis, _SAVE_RANKER, keys, f"watermark:{field}", expected, offset, *flat
         )
         return bool(saved)
 

@@ -51,7 +51,7 @@ async def delete_users(work: JobContext) -> JobResult:
     while users := await work.in_thread(_users, named):
         # Counted first, for a worker erases them behind this job.
         for user in dict.fromkeys(users):
-            held = await store.held_of(user, now_s=work.clock())
+            held = await store.user_data_counts(user, now_s=work.clock())
             deleted += any(held.values())
         await work.in_thread(_erase, work, users)
         row += len(users)

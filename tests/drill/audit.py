@@ -202,7 +202,7 @@ async def compare(
 async def _compare_erased(store: Store, erased: Iterable[str], findings: Findings) -> None:
     """Nothing is left of who was erased, and what is counted of their items is counted once."""
     for user in erased:
-        held = await store.held_of(user, now_s=NOW)
+        held = await store.user_data_counts(user, now_s=NOW)
         found = sum(held.values())
         for number in range(5):
             found += await store.redis.exists(store.key(f"history:s:{user}-{number}"))

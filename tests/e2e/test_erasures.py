@@ -50,7 +50,7 @@ def send(stack: Stack, messages: Sequence[dict[str, Any]]) -> str:
 
 def held(stack: Stack, user: str) -> dict[str, int]:
     """What there is of a user."""
-    return stack.stored(lambda store: store.held_of(user, now_s=time.time()))
+    return stack.stored(lambda store: store.user_data_counts(user, now_s=time.time()))
 
 
 def counted(stack: Stack, *users: str) -> list[int]:

@@ -65,7 +65,7 @@ async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) 
         shown = {name: old.data[name] for name in UPDATED if name in old.data}
         times = {"creationDateTime": now_s, "lastUpdatedDateTime": now_s}
         update = {**shown, **changes, "status": ACTIVE, **times}
-        return old.hanging_on(*deployed.links).with_data(
+        return old.with_parents(*deployed.links).with_data(
             now_s=now_s, latestCampaignUpdate=update, **changes
         )
 

@@ -118,7 +118,7 @@ def describing(kind: str, more: Members | None = None) -> Operation:
 
     async def describe(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
         resource = await found(context, request[arn_member], kind)
-        members = context.resources.described(resource)
+        members = context.resources.to_api(resource)
         if more is not None:
             members |= await more(context, resource)
         return {
@@ -149,7 +149,7 @@ def listing(kind: str, *, must_exist: bool = False) -> Operation:
         after = position_of(token_for, request.get("nextToken"))
         length = request.get("maxResults", LENGTH)
         page = await context.resources.page(kind, parent, after=after, limit=length + 1)
-        shown_ones = [shown(shape, context.resources.described(one)) for one in page[:length]]
+        shown_ones = [shown(shape, context.resources.to_api(one)) for one in page[:length]]
         answer: dict[str, Any] = {name: shown_ones}
         if len(page) > length:
             answer["nextToken"] = token_of(token_for, page[length - 1].number)

@@ -43,8 +43,8 @@ async def delete_dataset_group(
     now_s = context.services.clock()
     await context.resources.change(
         group.path,
-        lambda old: old.moved(DELETE_PENDING, now_s=now_s),
-        *context.resources.holding(group),
+        lambda old: old.transition(DELETE_PENDING, now_s=now_s),
+        *context.resources.blockers(group),
         claimable_s=now_s,
     )
     return {}

@@ -63,7 +63,7 @@ async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -
     def updated(old: Resource) -> Resource:
         if old.links != dataset.links:
             raise ResourceInUse("the dataset's schema is being changed by another")
-        return old.hanging_on(group.path, schema.path).with_data(
+        return old.with_parents(group.path, schema.path).with_data(
             now_s=now_s, schemaArn=schema_arn, latestDatasetUpdate=update
         )
 

@@ -71,14 +71,14 @@ async def start_recommender(context: PersonalizeContext, request: dict[str, Any]
     """A recommender that was stopped answers again."""
     now_s = context.services.clock()
     ways = (START_PENDING, START_IN_PROGRESS, ACTIVE)
-    return await _changed(context, request, lambda old: old.moved(*ways, now_s=now_s))
+    return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
 
 
 async def stop_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recommender answers no more until it is started."""
     now_s = context.services.clock()
     ways = (STOP_PENDING, STOP_IN_PROGRESS, INACTIVE)
-    return await _changed(context, request, lambda old: old.moved(*ways, now_s=now_s))
+    return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
 
 
 async def _changed(

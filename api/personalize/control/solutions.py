@@ -96,7 +96,7 @@ async def _of_versions(context: PersonalizeContext, solution: Resource) -> dict[
     latest = await resources.newest(index_name("solution-version", solution.path))
     if latest is not None:
         shape = answer_members("DescribeSolution")["solution"].members["latestSolutionVersion"]
-        members["latestSolutionVersion"] = shown(shape, resources.described(latest))
+        members["latestSolutionVersion"] = shown(shape, resources.to_api(latest))
     if solution.data["performAutoML"]:
         trained = await resources.newest(
             index_name("solution-version", solution.path, only="active")

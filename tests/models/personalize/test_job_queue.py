@@ -182,7 +182,7 @@ async def act(jobs: Jobs, step: str, job: Job, now_s: float) -> bool:
 
 def is_documented(path: str, before: str, after: str) -> bool:
     """Whether the documented ways lead from one status to the other."""
-    ways, reached = job_resource(path).kind.ways, {before}
+    ways, reached = job_resource(path).kind.transitions, {before}
     for _ in range(3):
         reached |= {following for status in reached for following in ways.get(status, ())}
     return after in reached

@@ -46,7 +46,7 @@ PATHS = {
 }
 """What hangs on what, in the naive registry."""
 
-STATUSES = sorted({status for kind in KINDS.values() for status in (*kind.ways, ACTIVE)})
+STATUSES = sorted({status for kind in KINDS.values() for status in (*kind.transitions, ACTIVE)})
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["create", "create", "remove", "move"]), st.sampled_from([*PATHS]),
@@ -74,7 +74,7 @@ class Naive:
 
     def move(self, path: str, status: str) -> None:
         """Another status, if it may follow."""
-        if status not in self._at(path).kind.ways.get(self._at(path).status, ()):
+        if status not in self._at(path).kind.transitions.get(self._at(path).status, ()):
             raise ResourceInUse
         self.all[path] = msgspec.structs.replace(self.all[path], status=status)
 
@@ -82,9 +82,9 @@ class Naive:
         """It goes, with what it takes along, unless that holds it."""
         kind = self._at(path).kind
         children = [one for one in self.all.values() if path in one.links]
-        if any(child.kind.name in kind.held_by for child in children):
+        if any(child.kind.name in kind.blocked_by for child in children):
             raise ResourceInUse
-        taken = [child for child in children if child.kind.name in kind.takes]
+        taken = [child for child in children if child.kind.name in kind.cascades_to]
         if any(child.status in UNFINISHED for child in taken):
             raise ResourceInUse
         for one in (self.all[path], *taken):
@@ -103,7 +103,7 @@ def new(path: str, status: str = ACTIVE, links: Iterable[str] = (), **data: Any)
 
 def moving(status: str) -> Callable[[Resource], Resource]:
     """The change to another status."""
-    return lambda resource: resource.moved(status, now_s=NOW + 1)
+    return lambda resource: resource.transition(status, now_s=NOW + 1)
 
 
 async def outcome(step: Any) -> type[ServiceError] | None:
@@ -342,7 +342,7 @@ async def test_a_resource_is_described_as_the_api_names_its_members(resources: R
         lambda one: msgspec.structs.replace(one, failure_reason="a remark", updated_s=NOW + 1),
     )
 
-    assert resources.described(remarked) == {
+    assert resources.to_api(remarked) == {
         "name": "x",
         "solutionArn": resources.arn("solution/x"),
         "status": ACTIVE,

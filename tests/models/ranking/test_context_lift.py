@@ -86,7 +86,7 @@ def test_what_does_not_matter_lifts_nobody() -> None:
 
 def test_what_made_room_is_not_taken_to_be_here() -> None:
     """Where lists are full, what is missing has at most the least, and never a lift."""
-    n = layout.COUNTED
+    n = layout.CONTEXT_ITEMS
     items = np.arange(1, n + 1)
     here = Counts(items, np.full(n, 4.0), 10.0 * n)
     anywhere = Counts(items + 10, np.full(n, 6.0), 20.0 * n)

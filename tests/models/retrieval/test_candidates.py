@@ -343,7 +343,7 @@ def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own:
 
 def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
     """Of many who had the item, the last to take it count, and no more of a ring than it holds."""
-    ring = np.arange(1, 2 * layout.TAKERS + 1, dtype=np.uint32)
+    ring = np.arange(1, 2 * layout.RECENT_OWNERS + 1, dtype=np.uint32)
 
     owners, _ = nearest_users([ring.tobytes()], ())
 

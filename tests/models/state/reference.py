@@ -164,7 +164,7 @@ class Reference:
 
     def _known(self, owner: str) -> set[int]:
         """Events that are known as the owner's when they come again."""
-        last = self.forgotten[owner][-layout.FORGOTTEN * self.limit :]
+        last = self.forgotten[owner][-layout.TRIMMED_IDS_PER_EVENT * self.limit :]
         return {seen[2] for seen in self.histories[owner]} | set(last)
 
     def _is_repeated(self, owner: str, event: StoredEvent) -> bool:
@@ -201,12 +201,12 @@ class Reference:
         self._circumstances(event, weight)
 
     def _circumstances(self, event: StoredEvent, weight: float) -> None:
-        for column in event.circumstances.keys() & set(self.columns):
+        for column in event.context.keys() & set(self.columns):
             known = self.values[column]
-            self.circumstances[column][event.item_id].append((weight, event.time))
-            for value in event.circumstances[column]:
+            self.context_counts[column][event.item_id].append((weight, event.time))
+            for value in event.context[column]:
                 name = f"{column}={value}"
-                self.circumstances[name][event.item_id].append((weight, event.time))
+                self.context_counts[name][event.item_id].append((weight, event.time))
                 known[value] = max(known.get(value, 0), event.time)
 
     def _pairs(self, item: str, before: list[str], weight: float, time: int) -> None:
@@ -308,12 +308,12 @@ async def assert_same_takers(store: Store, reference: Reference, names: list[str
     for index, name in enumerate(names, 1):
         raw = await store.redis.get(store.key(f"takers:{index}")) or b""
         numbers = np.frombuffer(raw, np.uint32).tolist()
-        owners = [owner for owner in await store.owners(numbers) if owner is not None]
+        owners = [owner for owner in await store.owner_keys(numbers) if owner is not None]
         there = [owner for owner in reference.takers[name] if owner in reference.histories]
         assert owners == there
-        for owner, number in zip(await store.owners(numbers), numbers, strict=True):
+        for owner, number in zip(await store.owner_keys(numbers), numbers, strict=True):
             if owner is not None:
-                assert (await history_of(store, owner)).owners == (number,)
+                assert (await history_of(store, owner)).numbers == (number,)
 
 
 async def assert_same_popularity(store: Store, reference: Reference, names: list[str]) -> None:
@@ -343,14 +343,14 @@ def assert_same_circumstances(
     stored: dict[str, Any], reference: Reference, names: list[str]
 ) -> None:
     """Counts under each circumstance, by item and in all, and when values were last met."""
-    half_life_s = layout.CIRCUMSTANCE_HALF_LIFE_S
+    half_life_s = layout.CONTEXT_HALF_LIFE_S
     found = {
         key.removeprefix("circumstance:"): raw
         for key, raw in stored.items()
         if key.startswith("circumstance:")
     }
-    assert found.keys() == reference.circumstances.keys()
-    for name, by_item in reference.circumstances.items():
+    assert found.keys() == reference.context_counts.keys()
+    for name, by_item in reference.context_counts.items():
         counts = unpack_counts(found[name], NOW)
         items = [names[item - 1] for item in counts.items.tolist()]
         assert sorted(items) == sorted(by_item)

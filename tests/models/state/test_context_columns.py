@@ -86,7 +86,7 @@ async def test_only_contextual_columns_are_counted(store: Store) -> None:
 
 async def test_items_are_bounded(contextual: Store) -> None:
     """The frequent items stay when there are more than are counted, and the total knows of all."""
-    n_items = layout.COUNTED + 300
+    n_items = layout.CONTEXT_ITEMS + 300
     often = [(f"often{n % 20}", NOW, {"device": ["phone"]}) for n in range(200)]
     once = [(f"once{n}", NOW, {"device": ["phone"]}) for n in range(n_items)]
 
@@ -94,26 +94,26 @@ async def test_items_are_bounded(contextual: Store) -> None:
 
     for name in ("device", "device=phone"):
         found = await counts(contextual, name)
-        assert len(found.items) == layout.COUNTED == len(set(found.items.tolist()))
+        assert len(found.items) == layout.CONTEXT_ITEMS == len(set(found.items.tolist()))
         assert found.total == pytest.approx(200 + n_items)
         assert sorted(found.events.tolist())[-20:] == pytest.approx([10.0] * 20)
         assert found.least == pytest.approx(1.0)
-        size = layout.TOTAL.itemsize + layout.COUNTED * layout.COUNT.itemsize
+        size = layout.CONTEXT_TOTAL.itemsize + layout.CONTEXT_ITEMS * layout.CONTEXT_COUNT.itemsize
         assert len(await contextual.redis.get(contextual.key(f"circumstance:{name}"))) == size
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 async def test_values_are_bounded(contextual: Store, batch: int) -> None:
     """One too many is not counted apart, until another has not been met for a half-life."""
-    values = [f"v{n:03}" for n in range(layout.VALUES + 5)]
-    later = NOW - 3600 + int(layout.CIRCUMSTANCE_HALF_LIFE_S)
+    values = [f"v{n:03}" for n in range(layout.CONTEXT_VALUES + 5)]
+    later = NOW - 3600 + int(layout.CONTEXT_HALF_LIFE_S)
     first = [("a", NOW - 3600 + n, {"device": [value]}) for n, value in enumerate(values)]
     again = [("a", NOW, {"device": [value]}) for value in values if value not in {"v001", "v002"}]
     await apply(contextual, *first, *again, ("b", later + 5, {"device": ["new"]}), batch=batch)
 
     stored = await contents(contextual)
     known = {value.decode() for value in stored["values:device"]}
-    assert known == {*values[: layout.VALUES], "new"} - {"v001"}
+    assert known == {*values[: layout.CONTEXT_VALUES], "new"} - {"v001"}
     assert {key for key in stored if "=" in key} == {f"circumstance:device={v}" for v in known}
     assert (await counts(contextual, "device=new")).items.tolist() == [2]
     assert sum((await counts(contextual, "device")).events) == pytest.approx(
@@ -124,8 +124,8 @@ async def test_values_are_bounded(contextual: Store, batch: int) -> None:
 async def test_a_value_that_comes_back_starts_anew(make_store: Callable[..., Store]) -> None:
     """Even in the step that dropped it, and whatever the steps: nothing of its past is left."""
     found = []
-    half_life_s = int(layout.CIRCUMSTANCE_HALF_LIFE_S)
-    values = [f"v{n:03}" for n in range(layout.VALUES)]
+    half_life_s = int(layout.CONTEXT_HALF_LIFE_S)
+    values = [f"v{n:03}" for n in range(layout.CONTEXT_VALUES)]
     events: list[Event] = [(f"i{n}", NOW, {"device": [v]}) for n, v in enumerate(values)]
     events += [
         ("j", NOW + half_life_s + 5, {"device": ["new"]}),  # v000 goes

@@ -28,7 +28,7 @@ EVENTS = st.builds(
     is_purchase=st.booleans(),
     hash=st.integers(1, 60),
     millisecond=st.integers(0, 999),
-    circumstances=st.dictionaries(
+    context=st.dictionaries(
         st.sampled_from(["device", "hour"]),
         st.lists(st.sampled_from(["phone", "5"]), max_size=2, unique=True),
     ),

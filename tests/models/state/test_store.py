@@ -39,7 +39,7 @@ EVENTS = st.builds(
     log2_weight=st.sampled_from([0.0, 1.0, math.log2(3)]),
     is_purchase=st.booleans(),
     hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**48 - 2**32),
-    circumstances=st.dictionaries(
+    context=st.dictionaries(
         st.sampled_from(["device", "hour", "colour"]),
         st.lists(st.sampled_from(["phone", "5", "ü=|"]), max_size=2, unique=True),
         max_size=3,
@@ -358,9 +358,9 @@ async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
     assert await store.linked_user(name + "s", now_s=NOW) == name
     await put_users(store, [(name, {})], NOW)
     held = {"events": 1, "sessions": 1, "links": 1, "records": 1}
-    assert await store.held_of(name, now_s=NOW) == held
+    assert await store.user_data_counts(name, now_s=NOW) == held
     await send(store, erasure(1, name, NOW))
-    assert await store.held_of(name, now_s=NOW) == {**dict.fromkeys(held, 0), "records": 1}
+    assert await store.user_data_counts(name, now_s=NOW) == {**dict.fromkeys(held, 0), "records": 1}
 
 
 async def test_erasing_a_user(store: Store) -> None:
@@ -376,7 +376,7 @@ async def test_erasing_a_user(store: Store) -> None:
     before = await contents(store)
     assert await store.linked_user("s1", now_s=NOW) == "ada"
 
-    held = await store.held_of("ada", now_s=NOW)
+    held = await store.user_data_counts("ada", now_s=NOW)
     await send(store, erasure(5, "ada", NOW))
 
     assert held == {"events": 4, "sessions": 2, "links": 2, "records": 0}
@@ -389,7 +389,7 @@ async def test_erasing_a_user(store: Store) -> None:
         for key in before
         if "ada" in key + str(before[key]) or key in ("watermarks", "witnesses")
     ]
-    assert not any((await store.held_of("ada", now_s=NOW)).values())
+    assert not any((await store.user_data_counts("ada", now_s=NOW)).values())
 
 
 async def test_who_was_erased_does_not_come_back(make_store: Callable[..., Store]) -> None:
@@ -424,7 +424,7 @@ async def test_an_erasure_that_comes_late_leaves_what_is_newer(store: Store) -> 
 
     assert await store.item_ids(history.items.tolist()) == ["b"]
     assert history.count == 1
-    assert await store.owners(history.owners) == ["u:ada"]
+    assert await store.owner_keys(history.numbers) == ["u:ada"]
 
 
 async def test_tombstones_are_bounded(make_store: Callable[..., Store]) -> None:
@@ -450,7 +450,7 @@ async def test_links_of_a_user_are_bounded(make_store: Callable[..., Store]) -> 
 
     linked = [await store.linked_user(session, now_s=NOW) for session in sessions]
     assert linked == [None, None, "ada", "ada", "ada"]
-    assert (await store.held_of("ada", now_s=NOW))["links"] == 3
+    assert (await store.user_data_counts("ada", now_s=NOW))["links"] == 3
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:

@@ -528,14 +528,14 @@ async def test_an_erasure_is_applied_again_with_all_else(worker: Worker) -> None
     worker.kafka.append(FIRST, json.dumps(sent).encode())
     await worker.read(FIRST)
     before = await snapshot(store)
-    assert (await store.held_of("ada", now_s=NOW_S))["events"] == 1
+    assert (await store.user_data_counts("ada", now_s=NOW_S))["events"] == 1
     worker.kafka.append(SECOND, json.dumps(erased).encode())
     # A client's retry, and what waited: neither takes effect.
     worker.kafka.append(FIRST, json.dumps(sent).encode())
     await worker.read(SECOND, FIRST)
 
     for kept in (before, {}):
-        assert await store.held_of("ada", now_s=NOW_S) == {
+        assert await store.user_data_counts("ada", now_s=NOW_S) == {
             "events": 0,
             "sessions": 0,
             "links": 0,
@@ -546,12 +546,12 @@ async def test_an_erasure_is_applied_again_with_all_else(worker: Worker) -> None
         await worker.sessions.look_after()
         await worker.read(FIRST, SECOND)
     assert not worker.letters
-    assert not any((await store.held_of("ada", now_s=NOW_S)).values())
+    assert not any((await store.user_data_counts("ada", now_s=NOW_S)).values())
 
     again = {**sent, "eventList": [{**event, "sentAt": NOW_S - 98}], "acceptedAt": NOW_S - 98}
     worker.kafka.append(FIRST, json.dumps(again).encode())
     await worker.read(FIRST)
-    assert (await store.held_of("ada", now_s=NOW_S))["events"] == 1
+    assert (await store.user_data_counts("ada", now_s=NOW_S))["events"] == 1
 
 
 @pytest.mark.parametrize(
