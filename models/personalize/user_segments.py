@@ -26,10 +26,10 @@ SCANNED = 1000
 
 
 async def users_of_item(recommender: Recommender, item_id: str, *, now_s: float) -> list[str]:
-    """Users by how much they want an item, the most first; none for an unknown item.
+    """Users by affinity to an item, highest first; none for an unknown item.
 
-    Whoever took the item, or one that is seen together with it, among the last `layout.RECENT_OWNERS`
-    takers of each.
+    Affinity is the score of the item itself and of the items co-visited with it, summed over the
+    last `layout.RECENT_OWNERS` owners of each.
     """
     answer = await recommender.similar(item_id, k=NEIGHBOURS, now_s=now_s)
     top = max((one.score for one in answer.items), default=1.0) or 1.0

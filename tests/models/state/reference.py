@@ -56,7 +56,7 @@ class Reference:
     takers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     columns: Collection[str] = ()
-    circumstances: dict[str, dict[str, list[tuple[float, int]]]] = field(
+    context_counts: dict[str, dict[str, list[tuple[float, int]]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     values: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -198,9 +198,9 @@ class Reference:
             self._pairs(event.item_id, before, weight, event.time)
         self.items[event.item_id].append((weight, event.time))
         self.item_purchases[event.item_id] += event.is_purchase
-        self._circumstances(event, weight)
+        self._context_counts(event, weight)
 
-    def _circumstances(self, event: StoredEvent, weight: float) -> None:
+    def _context_counts(self, event: StoredEvent, weight: float) -> None:
         for column in event.context.keys() & set(self.columns):
             known = self.values[column]
             self.context_counts[column][event.item_id].append((weight, event.time))
@@ -283,7 +283,7 @@ async def assert_same(store: Store, reference: Reference) -> None:
     assert_same_pairs(stored, reference, list(map(str, names)))
     await assert_same_takers(store, reference, list(map(str, names)))
     await assert_same_popularity(store, reference, list(map(str, names)))
-    assert_same_circumstances(stored, reference, list(map(str, names)))
+    assert_same_context_counts(stored, reference, list(map(str, names)))
 
 
 def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[str]) -> None:
@@ -339,7 +339,7 @@ async def assert_same_popularity(store: Store, reference: Reference, names: list
         assert dict(ranked) == {b"%d" % n: score for n, score in enumerate(scores, 1)}
 
 
-def assert_same_circumstances(
+def assert_same_context_counts(
     stored: dict[str, Any], reference: Reference, names: list[str]
 ) -> None:
     """Counts under each circumstance, by item and in all, and when values were last met."""
