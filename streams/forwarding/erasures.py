@@ -27,15 +27,22 @@ class KnownErasures:
     ----------
     client
         Redis, where the tombstones are.
+
+    Attributes
+    ----------
+    n_noted
+        Erasures that were read from the log so far.
     """
 
     def __init__(self, settings: Settings, client: RedisClient) -> None:
         self._settings, self._client = settings, client
         self._read: OrderedDict[bytes, int] = OrderedDict()
+        self.n_noted = 0
         self._groups: dict[str, str] = {settings.tracking_id: settings.group}
 
     def note(self, erasure: Erasure) -> None:
         """Remember an erasure that was read from the log."""
+        self.n_noted += 1
         # As apply_group.lua has it: a session of the same name is the user's.
         for owner in (f"u:{erasure.user_id}", f"s:{erasure.user_id}"):
             key = _digest(erasure.erase, owner)
@@ -49,7 +56,7 @@ class KnownErasures:
         Beside it is the error where Redis did not answer: then only what was read is in it.
         """
         tracker = put.tracking_id or self._settings.tracking_id
-        owners = [f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"]
+        owners = [_owner(put)]
         found, error = 0, None
         try:
             group = await self._group_of(tracker)
@@ -64,6 +71,11 @@ class KnownErasures:
             group, error = self._groups.get(tracker, ""), away
         return max(found, *(self._read.get(_digest(group, one), 0) for one in owners)), error
 
+    def read_until_ms(self, put: PutEvents) -> int:
+        """The same as far as the log alone has told it, without waiting."""
+        group = self._groups.get(put.tracking_id or self._settings.tracking_id, "")
+        return self._read.get(_digest(group, _owner(put)), 0)
+
     async def _group_of(self, tracker: str) -> str | None:
         if tracker == self._settings.tracking_id:
             return self._settings.group
@@ -76,6 +88,10 @@ class KnownErasures:
 def is_before(event: Event, put: PutEvents, until_ms: int) -> bool:
     """Whether an event precedes its owner's erasure, by the rule of apply_group.lua."""
     return _floor_ms(min(event.sent_at, put.accepted_at or event.sent_at)) <= until_ms
+
+
+def _owner(put: PutEvents) -> str:
+    return f"u:{put.user_id}" if put.user_id else f"s:{put.session_id}"
 
 
 def _floor_ms(at_s: float) -> int:

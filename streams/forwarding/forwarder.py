@@ -63,6 +63,9 @@ SAVE_EVERY_S = 1.0
 LOOK_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
 
+LOOK_FOR_ERASED_EVERY_S = 60.0
+"""How often Redis is asked whether owners of what is held were erased."""
+
 HELD_BYTES = 4 * 1024 * 1024
 """Messages that are read and not passed, at most: one tracker may lag so far behind the others."""
 
@@ -150,6 +153,8 @@ class Forwarder:
         self._notes: dict[str, dict[str, str | float]] = defaultdict(dict)
         self._waiting: dict[str, WaitingEvents] = {}
         self._complained_s = -math.inf
+        self._sending: set[QueuedMessage] = set()
+        self._n_noted, self._looked_s = 0, -math.inf
         for tracker in self._trackers:
             WAITING.labels(tracker).set_function(partial(self._n_waiting, tracker))
             WAITING_AGE.labels(tracker).set_function(partial(self._waiting_age_s, tracker))
@@ -179,6 +184,7 @@ class Forwarder:
                 EVENTS.labels(message.tracker, outcome).inc(n)
             if message.unanswered:
                 self._lines[message.tracker].append(message)
+        self._drop_as_read()
         for tracker, line in self._lines.items():
             if line:
                 self._go_on(tracker, self._serve, tracker)
@@ -232,8 +238,52 @@ class Forwarder:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._answered.wait(), SAVE_EVERY_S)
             self._answered.clear()
+            if time.monotonic() - self._looked_s >= LOOK_FOR_ERASED_EVERY_S:
+                self._looked_s = time.monotonic()
+                await self._look_for_erased()
             await self._save()
             self._saved.set()
+
+    def _held(self) -> list[QueuedMessage]:
+        """What waits; what is in a call that is under way is looked at after AWS's answer."""
+        held = itertools.chain.from_iterable(self._queues.values())
+        return [each for each in held if each.unanswered and each not in self._sending]
+
+    def _drop_as_read(self) -> None:
+        """Drop what waits of those whose erasure was just read from the log."""
+        if self._erasures.n_noted == self._n_noted:
+            return
+        self._n_noted = self._erasures.n_noted
+        for message in self._held():
+            if message.put is not None:
+                self._withhold(message, self._erasures.read_until_ms(message.put))
+
+    async def _look_for_erased(self) -> None:
+        """Drop what waits of those whose erasure only the store knows; while AWS is away, all do.
+
+        Without Redis nothing is dropped that the log has not told: it is tried again later.
+        """
+        known: dict[tuple[str, str, str | None], int] = {}
+        for message in self._held():
+            put = message.put
+            if put is None:
+                continue  # answered for while another was asked about
+            owner = message.tracker, put.session_id if not put.user_id else "", put.user_id
+            if owner not in known:
+                known[owner], away = await self._erasures.until_ms(put, now_s=time.time())
+                if away is not None:
+                    return
+            if message not in self._sending:
+                self._withhold(message, known[owner])
+
+    def _withhold(self, message: QueuedMessage, until_ms: int) -> None:
+        """Drop a message's events that were sent before its owner was erased."""
+        for one in list(pending([message])):
+            if is_before(one.event, one.put, until_ms):
+                self._settle([one], "withheld")
+        if not message.unanswered:
+            message.size = OVERHEAD_BYTES
+            self._answered.set()
 
     async def _send(self, sessions: Iterator[Sequence[Call]]) -> None:
         for calls in sessions:
@@ -254,6 +304,7 @@ class Forwarder:
             else:
                 await self._bury(part[0], detail)
                 self._settle(part, "refused")
+            self._sending -= {one.message for one in part}
 
     async def _bury(self, refused: Pending, detail: str) -> None:
         message = refused.message
@@ -267,7 +318,12 @@ class Forwarder:
 
         An outage of Redis delays nothing: then those erasures hold that were read from the log.
         """
+        call = [one for one in call if one.is_open]
+        if not call:
+            return call
         until_ms, away = await self._erasures.until_ms(call[0].put, now_s=time.time())
+        # Others may have been dropped meanwhile, as an erasure was read.
+        call = [one for one in call if one.is_open]
         if away is not None:
             self._complain(f"Redis does not answer, it may not be known who was erased: {away}")
         erased = [one for one in call if is_before(one.event, one.put, until_ms)]
@@ -289,10 +345,13 @@ class Forwarder:
                 return call, None
             request = parameters(call, tracking_id, self._settings.forward_without_properties)
             self._calls[tracker]["calls"] += 1
+            sending = {one.message for one in call}
+            self._sending |= sending
             try:
                 await in_thread(partial(self._put, request))
             except CallFailed as error:
                 failure = error
+                self._sending -= sending
             else:
                 CALLS.labels(tracker, "ok").inc()
                 self._notes[tracker]["last_success_at"] = time.time()
@@ -320,9 +379,8 @@ class Forwarder:
 
     def _settle(self, call: Call, outcome: str) -> None:
         EVENTS.labels(call[0].message.tracker, outcome).inc(len(call))
-        for _, _, message in call:
-            message.outcomes[outcome] += 1
-            message.unanswered -= 1
+        for one in call:
+            one.message.answer(one.place, outcome)
 
     async def _save(self) -> None:
         queues = dict(self._queues)

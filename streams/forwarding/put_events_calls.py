@@ -25,12 +25,18 @@ Partition = tuple[str, int]
 class QueuedMessage:
     """One Kafka message, and what became of its events so far.
 
+    What is answered for is forgotten at once: the message itself may stay for long, behind others.
+
     Attributes
     ----------
     put
-        As it came, with a tracking id; `None` if it is not to be forwarded at all.
+        As it came, with a tracking id, without its events; `None` if it is not to be forwarded at
+        all, or all is answered for.
     events
-        Those of its events that are to be forwarded.
+        Those of its events that are to be forwarded; `None` in the place of each that is answered
+        for.
+    tracker
+        The tracking id; empty without one.
     at_s
         When Kafka got it, in seconds.
     size
@@ -43,9 +49,10 @@ class QueuedMessage:
     partition: int
     offset: int
     put: PutEvents | None
-    events: Sequence[Event] = ()
+    events: Sequence[Event | None] = ()
     at_s: float = 0.0
     size: int = 0
+    tracker: str = field(init=False, default="")
     unanswered: int = field(init=False)
     outcomes: Counter[str] = field(init=False, default_factory=Counter)
 
@@ -53,21 +60,51 @@ class QueuedMessage:
         self.unanswered = len(self.events)
         if self.put is None:
             self.outcomes["skipped"] = 1
-        elif len(self.events) < len(self.put.event_list):
+            return
+        if len(self.events) < len(self.put.event_list):
             self.outcomes["withheld"] = len(self.put.event_list) - len(self.events)
+        self.tracker, self.events = self.put.tracking_id or "", list(self.events)
+        self.put = msgspec.structs.replace(self.put, event_list=[]) if self.events else None
 
-    @property
-    def tracker(self) -> str:
-        """The tracking id; empty without one."""
-        return (self.put.tracking_id or "") if self.put else ""
+    def answer(self, index: int, outcome: str) -> None:
+        """One of the events is answered for: it is counted, and forgotten."""
+        events = list(self.events)
+        events[index] = None
+        self.events = events
+        self.outcomes[outcome] += 1
+        self.unanswered -= 1
+        if not self.unanswered:
+            self.put = None
 
 
 class Pending(NamedTuple):
-    """One event on its way to AWS, and the message it came in."""
+    """One event on its way to AWS: its message and its place there.
 
-    event: Event
-    put: PutEvents
+    `event` and `put` raise `LookupError` once it is answered for.
+    """
+
     message: QueuedMessage
+    place: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not answered for."""
+        return self.message.events[self.place] is not None
+
+    @property
+    def event(self) -> Event:
+        """The event."""
+        event = self.message.events[self.place]
+        if event is None:
+            raise LookupError
+        return event
+
+    @property
+    def put(self) -> PutEvents:
+        """The message it came in, without events."""
+        if self.message.put is None:
+            raise LookupError
+        return self.message.put
 
 
 Call = Sequence[Pending]
@@ -75,11 +112,11 @@ Call = Sequence[Pending]
 
 
 def pending(messages: Iterable[QueuedMessage]) -> Iterator[Pending]:
-    """Every event of the messages, in order."""
+    """Every event of the messages that is not answered for, in order."""
     for message in messages:
-        if message.put is not None:
-            for event in message.events:
-                yield Pending(event, message.put, message)
+        for index, event in enumerate(message.events):
+            if event is not None:
+                yield Pending(message, index)
 
 
 def plan_calls(events: Iterable[Pending]) -> list[list[Call]]:
@@ -126,7 +163,7 @@ def parameters(
     ['eventList', 'sessionId', 'trackingId']
     """
     put = call[0].put
-    events = [_event_parameters(event, without_properties) for event, _, _ in call]
+    events = [_event_parameters(one.event, without_properties) for one in call]
     request: dict[str, Any] = {
         "trackingId": tracking_id,
         "sessionId": put.session_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -14,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import NotConfigured
-from models.events import Event, PutEvents, encode, parse
+from models.events import Erasure, Event, PutEvents, encode, parse
 from models.settings import Settings
-from models.state.store import connect
+from models.state.store import Part, Store, StoredMessage, connect
 from ops.embedded_servers import Server, start_broker, start_redis
+from streams.aws_personalize import CallFailed, PutEventsAnswer
 from streams.forwarding import forwarder
+from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.forwarder import Forwarder, forward_app
 from streams.forwarding.put_events_calls import QueuedMessage
 from streams.forwarding.rate_limit import BURST_S, LAST_BACKOFF_S, RateLimit, backoff_s
@@ -65,7 +68,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Topics and keys of the test's own."""
-    with bench_on(broker, tmp_path, request.node.name) as made:
+    with bench_on(broker, tmp_path, request.node.name.replace("[", "-").replace("]", "")) as made:
         yield made
 
 
@@ -167,6 +170,82 @@ async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyP
         assert not over.done()
         answers.set()
         await over
+        one.close()
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_is_held_of_an_erased_user_is_dropped_while_aws_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, is_read: bool
+) -> None:
+    """At once where the erasure was read from the log, soon where Redis alone knows of it."""
+    monkeypatch.setattr(forwarder, "LOOK_FOR_ERASED_EVERY_S", 0.1)
+    monkeypatch.setattr(forwarder, "SAVE_EVERY_S", 0.1)
+    sent: list[str] = []
+    is_away = True
+
+    def put(request: dict[str, Any]) -> None:
+        if is_away:
+            raise CallFailed(PutEventsAnswer.FAILED, "away")
+        sent.extend(event["eventId"] for event in request["eventList"])
+
+    async def keep(*_: object) -> None:
+        """Nothing: only what is held is looked at."""
+
+    # The first is tried over and over; the others, and their contents, are not come to.
+    settings = bench.settings.model_copy(
+        update={"forward_tracking_id": "real-tracker", "forward_parallel": 1, "batch_events": 2}
+    )
+    clicks, now_s = Topics.of(settings).clicks, time.time()
+    users = ("bob", "ada", "ada", "cleo", "ada")
+    puts = [
+        PutEvents(
+            f"s{n}",
+            [Event("click", now_s - 60 if n < 4 else now_s + 60, event_id=f"e{n}", item_id="i")],
+            user_id=user,
+            tracking_id=settings.tracking_id,
+        )
+        for n, user in enumerate(users)
+    ]
+    messages = [
+        QueuedMessage(clicks, 0, n, put, put.event_list, size=400) for n, put in enumerate(puts)
+    ]
+    erasure = Erasure(settings.group, "ada", now_s)
+    async with connect(settings.redis) as client:
+        erasures = KnownErasures(settings, client)
+        one = Forwarder(
+            settings,
+            client,
+            put=put,
+            dead_letter=keep,
+            commit=keep,
+            crash=keep,
+            erasures=erasures,
+        )
+        await one.load_positions({(clicks, 0)})
+        if is_read:
+            erasures.note(erasure)
+            await one.forward(messages)
+        else:
+            await one.forward(messages)
+            stored = StoredMessage(0, "ada", "", 0, 0.0, [], erased_at=now_s)
+            await Store(client, settings).apply([Part("c/t/0", -1, [stored])], now_s=now_s)
+            await asyncio.to_thread(wait_for, lambda: not messages[2].unanswered, "it is dropped")
+        held = [(message.put is not None, *message.events) for message in messages]
+        assert held == [
+            (True, puts[0].event_list[0]),
+            (False, None),
+            (False, None),
+            (True, puts[3].event_list[0]),
+            (True, puts[4].event_list[0]),
+        ]
+        assert [message.outcomes["withheld"] for message in messages] == [0, 1, 1, 0, 0]
+        is_away = False
+        await asyncio.to_thread(
+            wait_for, lambda: not any(one.unanswered for one in messages), "all are answered for"
+        )
+        assert sent == ["e0", "e3", "e4"]
+        # What AWS has taken is not held either.
+        assert {message.put for message in messages} == {None}
         one.close()
 
 
