@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import process, report
+from benchmarks.conditions import end_in_order, process, report
 
 USERS, ITEMS = 1_000_000, 100_000
 START_S = 1_600_000_000
