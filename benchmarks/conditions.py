@@ -6,18 +6,20 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from models.settings import Settings
 from ops.embedded_servers import start_broker, start_redis
+from ops.processes import end, watch
 from tests.servers import apache_kafka, debian_redis
 
 ROOT = Path(__file__).parent.parent
@@ -48,17 +50,41 @@ def median(values: Sequence[float]) -> float:
     return float(f"{statistics.median(values):.4g}")
 
 
+def end_in_order() -> None:
+    """Have SIGTERM end this process as an error does, so that it ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+@contextlib.contextmanager
+def process(
+    argv: Sequence[str], environment: Mapping[str, str], *, stdout: IO[bytes] | int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, and with this process, however that ends."""
+    started = subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdout=stdout, start_new_session=True
+    )
+    watch(started)
+    try:
+        yield started
+    finally:
+        end(started)
+        if started.stdout is not None:
+            started.stdout.close()
+
+
 @contextlib.contextmanager
 def servers(kind: str = "embedded") -> Iterator[Settings]:
     """Settings of a fresh broker and Redis: `embedded`, or `apache` with Redis from the PATH."""
+    end_in_order()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         data_dir = Path(folder)
         if kind == "apache":
             kafka = stack.enter_context(apache_kafka(data_dir / "kafka")).address
             redis = stack.enter_context(debian_redis(data_dir / "redis")).address
         else:
-            broker, server = start_broker(data_dir), start_redis(data_dir)
+            broker = start_broker(data_dir)
             stack.callback(broker.stop)
+            server = start_redis(data_dir)
             stack.callback(server.stop)
             kafka, redis = broker.address, server.url
         yield Settings(kafka=kafka, redis=redis, data_dir=data_dir)
@@ -75,12 +101,8 @@ def command(name: str, settings: Settings, **extra: str) -> Iterator[subprocess.
         "RECOMMENDER_PORT": str(settings.port),
         **extra,
     }
-    process = subprocess.Popen([sys.executable, "-m", "cli", name], cwd=ROOT, env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
+    with process([sys.executable, "-m", "cli", name], environment) as started:
+        yield started
 
 
 def until(done: Callable[[], bool], *, within_s: float = 60.0) -> None:

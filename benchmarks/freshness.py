@@ -25,6 +25,9 @@ from streams.kafka.topics import ensure_topics
 
 PROBE_EVERY = 5
 
+ANSWER_S = 30.0
+"""Longest wait for an answer, far beyond what any takes while the servers run."""
+
 
 async def ready(client: aiohttp.ClientSession, url: str) -> None:
     """Wait until an event sent to the API takes effect."""
@@ -56,7 +59,6 @@ async def measure(url: str, rate: float, seconds: float) -> list[float]:
     """Milliseconds of each probe."""
     chance = random.Random(7)
     waits: list[float] = []
-    tasks: set[asyncio.Task[None]] = set()
 
     async def click(number: int) -> None:
         user, item = f"u{number % 500}", f"i{int(chance.paretovariate(0.8)) % 2000}"
@@ -70,15 +72,14 @@ async def measure(url: str, rate: float, seconds: float) -> list[float]:
                 raise RuntimeError("an event did not take effect in time")
         waits.append((time.perf_counter() - accepted) * 1000)
 
-    async with aiohttp.ClientSession() as client:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as client:
         await ready(client, url)
         start = time.perf_counter()
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
-            task = asyncio.create_task(click(number))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
+        # The first that fails ends the run: what comes behind it would only wait, too.
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(rate * seconds)):
+                await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+                group.create_task(click(number))
     return waits
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.conditions import ROOT, command, median, report, servers
+from benchmarks.conditions import ROOT, command, median, process, report, servers
 from models.events import Event, PutEvents
 from models.settings import Settings
 from models.state.store import Store, connect
@@ -81,22 +81,13 @@ def produce(file: Path, settings: Settings, per_message: int, limit: int) -> tup
 def empty_rate(settings: Settings, messages: int, run: int) -> float:
     """Messages a second of the empty agent."""
     environment = {"RECOMMENDER_KAFKA": settings.kafka, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", EMPTY, str(messages), str(run)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None  # noqa: S101  it was asked for
-    for line in process.stdout:
-        if line.startswith(b"rate "):
-            rate = float(line.split()[1])
-            break
-    else:
-        raise RuntimeError("the empty agent ended early")
-    process.terminate()
-    process.wait(20)
-    return rate
+    argv = [sys.executable, "-c", EMPTY, str(messages), str(run)]
+    with process(argv, environment, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None  # noqa: S101  it was asked for
+        for line in started.stdout:
+            if line.startswith(b"rate "):
+                return float(line.split()[1])
+    raise RuntimeError("the empty agent ended early")
 
 
 def worker_rate(settings: Settings, events: int, run: int) -> float:

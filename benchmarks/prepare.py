@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import ROOT, report
+from benchmarks.conditions import end_in_order, process, report
 
 USERS, ITEMS = 1_000_000, 100_000
 START_S = 1_600_000_000
@@ -44,12 +43,12 @@ def measure(source: Path, target: Path, memory_mb: int) -> dict[str, Any]:
     said_path = target.with_suffix(".json")
     with (
         said_path.open("wb") as said_file,
-        subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=said_file) as process,
+        process(argv, environment, stdout=said_file) as started,
     ):
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"prepare ended with {process.returncode}")
+        _, status, usage = os.wait4(started.pid, 0)
+        started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        raise SystemExit(f"prepare ended with {started.returncode}")
     seconds = time.perf_counter() - start_s
     said = json.loads(said_path.read_text())
     # Linux counts in KiB, macOS in bytes.
@@ -72,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--memory-mb", type=int, default=512)
     arguments = parser.parse_args()
+    end_in_order()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "events.csv"
         size = write(source, arguments.rows)

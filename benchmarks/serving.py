@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tempfile
 import urllib.request
 from urllib.error import URLError
 
-from benchmarks.conditions import ROOT, command, median, report, servers, until
+from benchmarks.conditions import command, median, process, report, servers, until
 from benchmarks.state import fill
 from models.settings import Settings
 from models.state.store import Store, connect
@@ -109,35 +110,31 @@ def main() -> None:
         empty_port = free_port()
         empty_url = f"http://127.0.0.1:{empty_port}/"
         url = f"http://{settings.host}:{settings.port}/"
-        empty = subprocess.Popen([sys.executable, "-c", EMPTY, str(empty_port)], cwd=ROOT)
-        try:
-            with command("api", settings):
-                until(lambda: answers(empty_url))
-                until(lambda: answers(f"{url}healthz"))
-                for run in range(options.runs + 1):
-                    empty_rate, _ = wrk(empty_url, options.seconds)
-                    fast = SCRIPT.format(seed=run, users=options.users, delay_ms=0)
-                    asyncio.run(serve(settings, "ranker"))
-                    alike_rate, _ = wrk(url, options.seconds, fast)
-                    asyncio.run(serve(settings, "ranker-alone"))
-                    rate, _ = wrk(url, options.seconds, fast)
-                    delay_ms = round(1000 * CONNECTIONS / options.rate)
-                    slow = SCRIPT.format(seed=run, users=options.users, delay_ms=delay_ms)
-                    reached, printed = wrk(url, options.seconds, slow)
-                    quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)
-                    assert quantiles  # noqa: S101  the script prints it
-                    if run == 0:
-                        continue  # warms the caches
-                    empties.append(empty_rate)
-                    rates.append(rate)
-                    shares.append(rate / empty_rate)
-                    alike_shares.append(alike_rate / empty_rate)
-                    paced.append(reached)
-                    p50s.append(float(quantiles[1]))
-                    p99s.append(float(quantiles[2]))
-        finally:
-            empty.terminate()
-            empty.wait(20)
+        empty = [sys.executable, "-c", EMPTY, str(empty_port)]
+        with process(empty, os.environ), command("api", settings):
+            until(lambda: answers(empty_url))
+            until(lambda: answers(f"{url}healthz"))
+            for run in range(options.runs + 1):
+                empty_rate, _ = wrk(empty_url, options.seconds)
+                fast = SCRIPT.format(seed=run, users=options.users, delay_ms=0)
+                asyncio.run(serve(settings, "ranker"))
+                alike_rate, _ = wrk(url, options.seconds, fast)
+                asyncio.run(serve(settings, "ranker-alone"))
+                rate, _ = wrk(url, options.seconds, fast)
+                delay_ms = round(1000 * CONNECTIONS / options.rate)
+                slow = SCRIPT.format(seed=run, users=options.users, delay_ms=delay_ms)
+                reached, printed = wrk(url, options.seconds, slow)
+                quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)
+                assert quantiles  # noqa: S101  the script prints it
+                if run == 0:
+                    continue  # warms the caches
+                empties.append(empty_rate)
+                rates.append(rate)
+                shares.append(rate / empty_rate)
+                alike_shares.append(alike_rate / empty_rate)
+                paced.append(reached)
+                p50s.append(float(quantiles[1]))
+                p99s.append(float(quantiles[2]))
     report(
         "serving",
         {

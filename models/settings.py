@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.environment import PREFIX, Environment
+from models.metadata_records import MAX_RECORD_BYTES
 from models.secrets import redacted
 
 QUOTAS = {
@@ -154,6 +155,13 @@ class Settings(BaseSettings):
         le=2**31,
         description="Size to which a compressed batch of messages may unpack; a larger one counts "
         "as one that nobody can read, and stops its partition.",
+    )
+    dead_letter_payload_bytes: int = Field(
+        MAX_RECORD_BYTES,
+        ge=0,
+        le=MAX_RECORD_BYTES,
+        description="Bytes of a message that its dead letter keeps; 0: its position alone. A "
+        "replay reads what is lacking at its source, while Kafka has it.",
     )
     max_items: int = Field(
         1_000_000,

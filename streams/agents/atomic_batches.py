@@ -433,5 +433,6 @@ class AtomicBatches(ABC, Generic[M]):
             key=arrival.key,
             now_s=self._clock(),
             group=group,
+            payload_bytes=self.settings.dead_letter_payload_bytes,
         )
         await self._publish("dead_letters", [letter], letter_key(arrival.key))

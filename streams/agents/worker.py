@@ -111,6 +111,7 @@ class Worker:
                 key=spoiled.key,
                 now_s=time.time(),
                 group=group,
+                payload_bytes=self.settings.dead_letter_payload_bytes,
             )
             await self.publish("dead_letters", [letter], letter_key(spoiled.key))
 

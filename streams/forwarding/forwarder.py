@@ -310,7 +310,16 @@ class Forwarder:
         message = refused.message
         source = message.topic, message.partition, message.offset
         raw, key = single_event_message(refused), refused.put.session_id.encode()
-        letter = envelope("forward", "refused", detail, source, raw, key=key, now_s=time.time())
+        letter = envelope(
+            "forward",
+            "refused",
+            detail,
+            source,
+            raw,
+            key=key,
+            now_s=time.time(),
+            payload_bytes=self._settings.dead_letter_payload_bytes,
+        )
         await self._until_done(lambda: self._dead_letter(letter_key(key), letter))
 
     async def _kept(self, call: Call) -> Call:

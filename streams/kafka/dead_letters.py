@@ -27,10 +27,14 @@ POLL_MS = 500
 MAX_SILENT_POLLS = 20
 
 MAX_PAYLOAD_BYTES = MAX_RECORD_BYTES
-"""The longest message that is valid anywhere: in base64 it is two thirds of what Kafka takes."""
+"""The longest message that is valid anywhere: in base64 it is two thirds of what Kafka takes.
+
+Settings may have letters keep less, never more: then a letter might not fit.
+"""
 
 MAX_KEY_BYTES = 2048
-"""Longer than the key of any valid message."""
+"""Longer than the key of any valid message, a group and an id; so no setting: there is nothing to
+gain by keeping less, and a longer one is of no use to a replay."""
 
 LATEST_S = 253_402_300_799.0
 """The end of the year 9999: whoever produces a message gives it any time."""
@@ -113,6 +117,7 @@ def envelope(
     now_s: float,
     key: bytes = b"",
     group: str = "",
+    payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> bytes:
     """A dead letter as JSON text, bounded whatever is in it.
 
@@ -122,8 +127,10 @@ def envelope(
         Topic, partition, offset.
     key
         The message's; the letter is to be produced under `letter_key` of it.
+    payload_bytes
+        How much of the message it keeps at most, up to `MAX_PAYLOAD_BYTES`.
     """
-    is_long = len(raw) > MAX_PAYLOAD_BYTES
+    is_long = len(raw) > payload_bytes
     is_keyless = len(key) > MAX_KEY_BYTES
     truncated = Truncated(len(key) if is_keyless else None, len(raw) if is_long else None)
     letter = DeadLetter(
@@ -132,7 +139,7 @@ def envelope(
         _printable(detail, MAX_DETAIL_CHARS),
         Origin(*source),
         min(max(now_s, 0.0), LATEST_S),
-        base64.b64encode(raw[:MAX_PAYLOAD_BYTES]).decode(),
+        base64.b64encode(raw[:payload_bytes]).decode(),
         _printable(group, MAX_GROUP_CHARS),
         truncated if is_long or is_keyless else None,
     )

@@ -16,7 +16,10 @@ from models.state.stuck_readers import Reader, StuckReader
 LOG = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 30.0
-"""So often it is read anew: another replica, or a mended disk, may give what one could not."""
+"""So often it is read anew: another replica, or a mended disk, may give what one could not.
+
+No setting: one fetch in this time costs nothing, and `recommender skip` waits for none of it.
+"""
 
 UNREADABLE = Gauge(
     "recommender_unreadable_offset",

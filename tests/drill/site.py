@@ -38,17 +38,22 @@ class Process:
     ----------
     ended
         Its unasked-for ends: exit codes.
+    is_over
+        Whether it is not started again, since the site ends.
     """
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
     running: subprocess.Popen[bytes] | None = None
     ended: list[int] = field(default_factory=list)
+    is_over: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def up(self) -> None:
         """Start it if it does not run, and note if it ended by itself."""
         with self.lock:
+            if self.is_over:
+                return
             if self.running is not None:
                 code = self.running.poll()
                 if code is None:
@@ -123,6 +128,12 @@ class Site:
                         process.up()
                 finally:
                     process.lock.release()
+
+    def end(self) -> None:
+        """End the project's processes; a fault that is still under way starts none again."""
+        for process in (*self.workers, *self.guests, self.api):
+            process.is_over = True
+        self.stack.stop_all()
 
     def guest(self) -> Process:
         """A worker more, for a while."""
@@ -227,7 +238,7 @@ def site(directory: Path, *, seed: int, per_s: float) -> Iterator[Site]:
             redis_proxies=redis_proxies,
             environments=environments,
         )
-        closing.callback(stack.stop_all)
+        closing.callback(one.end)
         # Compiled once, and not by every process at the same time.
         compiled = [sys.executable, "-c", "import models.serving.recommender"]
         subprocess.run(compiled, cwd=ROOT, check=True, timeout=900)

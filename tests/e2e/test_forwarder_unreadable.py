@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streams.kafka.dead_letters import letters as dead_letters
+from streams.kafka.offset_ranges import messages
 from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.e2e.test_unreadable import applied, click, produce, unreadable
@@ -97,3 +98,29 @@ def test_the_forwarder_alone_is_sent_past_what_it_cannot_decode(
     one.start("worker")
     one.wait(lambda: unreadable(one) == [("worker", clicks, 0, bad, bad)], "the worker stops")
     assert one.counts()["events"] == 1
+
+
+def test_dead_letters_keep_no_more_than_they_are_told(
+    embedded_stack: Callable[..., Stack], aws: PersonalizeStub
+) -> None:
+    """Of every stage; a replay sends all of it, read at its source, but a single event of one."""
+    one = embedded_stack(partitions=2, dead_letter_payload_bytes=4)
+    topics = Topics.of(one.settings)
+    aws.refuse = lambda event: "no" if event["itemId"] == "refused" else None
+    poison = b"no message at all"
+    for topic in (topics.clicks, topics.items, topics.examples):
+        produce(one.settings, topic, poison)
+    produce(one.settings, topics.clicks, click("refused"))
+    one.start("worker")
+    one.start("forward", **environment(aws))
+    one.wait(lambda: one.status().dead_letters == 4, "all are kept")
+    kept = {letter.stage: letter for letter, _ in dead_letters(one.settings)}
+    assert kept.keys() == {"sessions", "metadata", "ranker", "forward"}
+    assert {len(letter.raw()) for letter in kept.values()} == {4}
+    lacking = kept["sessions"].truncated
+    assert lacking is not None
+    assert lacking.payload == len(poison)
+    assert "3 dead letters sent again" in one.run("dead-letters", "replay").stdout
+    one.wait(lambda: one.status().dead_letters == 4, "they are kept again, beside the forwarder's")
+    sent = [record.value for record in messages(one.settings, {(topics.clicks, 0): 0})]
+    assert sent.count(poison) == 2

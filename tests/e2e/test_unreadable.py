@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ def produce(settings: Settings, topic: str, *values: bytes, **options: Any) -> l
     """Put messages into a partition, 0 if it is not named; gives their offsets."""
     partition, key = options.pop("partition", 0), options.pop("key", b"k")
     producer = KafkaProducer(
-        bootstrap_servers=settings.kafka, linger_ms=20, max_request_size=2**26, **options
+        **{"linger_ms": 20, "max_request_size": 2**26, "bootstrap_servers": settings.kafka}
+        | options
     )
     sent = [producer.send(topic, key=key, value=value, partition=partition) for value in values]
     offsets = [one.get(30).offset for one in sent]
@@ -131,12 +133,42 @@ def test_a_batch_that_nobody_can_decode_stops_its_partition_alone(
 ) -> None:
     """It is named everywhere, all else goes on, and an operator's word goes past it."""
     one = embedded_stack(partitions=2)
+    stops_its_partition_alone(one, partial(damaged, one.settings, kind=kind))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_batch_that_unpacks_too_far_stops_its_partition_alone(
+    stack: Callable[..., Stack], codec: str
+) -> None:
+    """It is sound, and a few kilobytes long: no broker has a reason to refuse it."""
+    one = stack(partitions=2, max_unpacked_bytes=2**20)
+
+    def put(topic: str, partition: int, *, messages: int = 1) -> int:
+        values = [b" " * (3 * 2**20 // messages)] * messages
+        offsets = produce(
+            one.settings,
+            topic,
+            *values,
+            partition=partition,
+            compression_type=codec,
+            batch_size=2**23,
+            linger_ms=500,
+        )
+        assert offsets == list(range(offsets[0], offsets[0] + messages))
+        return offsets[0]
+
+    stops_its_partition_alone(one, put)
+    assert "RECOMMENDER_MAX_UNPACKED_BYTES" in one.log()
+
+
+def stops_its_partition_alone(one: Stack, put: Callable[..., int]) -> None:
+    """See what a batch does that `put` puts into a topic's partition, of so many `messages`."""
     topics, port = Topics.of(one.settings), own_port()
     produce(one.settings, topics.clicks, click("before", "s0"))
-    bad = damaged(one.settings, topics.clicks, 0, kind=kind, messages=3)
+    bad = put(topics.clicks, 0, messages=3)
     produce(one.settings, topics.clicks, click("behind", "s1"))
-    damaged(one.settings, topics.items, 1, kind=kind)
-    damaged(one.settings, topics.examples, 0, kind=kind)
+    put(topics.items, 1)
+    put(topics.examples, 0)
     produce(one.settings, topics.clicks, click("beside", "s2"), partition=1)
     worker = one.start("worker", RECOMMENDER_METRICS_PORT=str(port))
     one.start("api")

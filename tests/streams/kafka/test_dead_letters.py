@@ -47,18 +47,29 @@ anything = st.text(st.characters(exclude_categories=()), max_size=2000)
     st.integers(0, 1_100_000),
     anything,
     anything,
+    st.one_of(st.integers(0, MAX_PAYLOAD_BYTES), st.just(MAX_PAYLOAD_BYTES)),
 )
 def test_a_letter_always_fits(
-    begin: bytes, key_bytes: int, value_bytes: int, detail: str, group: str
+    begin: bytes, key_bytes: int, value_bytes: int, detail: str, group: str, most: int
 ) -> None:
     """Whatever the message and what is said of it, key and letter are within Kafka's limit."""
     key, value = begin.ljust(key_bytes, b"\xff"), begin.ljust(value_bytes, b"\xff")
     source = ("t" * 249, 2**31 - 1, 2**63 - 1)
-    raw = envelope("sessions", "invalid", detail, source, value, now_s=NOW_S, key=key, group=group)
+    raw = envelope(
+        "sessions",
+        "invalid",
+        detail,
+        source,
+        value,
+        now_s=NOW_S,
+        key=key,
+        group=group,
+        payload_bytes=most,
+    )
     assert len(raw) + len(letter_key(key) or b"") < FAUSTS_LIMIT < KAFKAS_LIMIT
     letter = msgspec.json.decode(raw, type=DeadLetter)
-    assert value.startswith(letter.raw())
-    is_whole = len(key) <= MAX_KEY_BYTES and len(value) <= MAX_PAYLOAD_BYTES
+    assert letter.raw() == value[:most]
+    is_whole = len(key) <= MAX_KEY_BYTES and len(value) <= most
     assert (letter.truncated is None) is is_whole
     if letter.truncated:
         assert letter.truncated.key in (None, len(key))
