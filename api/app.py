@@ -20,15 +20,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
-from api.fast_path import FastPathApp, allowed, is_below
+from api.fast_path import FastPathApp, allowed_methods, is_below
 from api.impressions import ImpressionLog
 from api.outages import OUTAGES
-from api.personalize.auth import check_of
+from api.personalize.auth import request_check
 from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PREFIX, PersonalizeApp
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.routes import forwarding, metadata, recommendations
 from api.schemas import error_response
@@ -73,9 +73,11 @@ def create_app(
         recommender=tenants.recommender(settings.group),
         tenants=tenants,
         publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
-        answering=Gate(settings.max_answering, "answers", "Redis"),
+        redis_gate=Gate(settings.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
-        effects=ReadYourWrites(store, publisher.incarnations, most=settings.after_max_waiting),
+        read_your_writes=ReadYourWrites(
+            store, publisher.incarnations, most=settings.after_max_waiting
+        ),
         impressions=ImpressionLog(clock),
         clock=clock,
         new_id=_ids().__next__,
@@ -84,18 +86,18 @@ def create_app(
 
     check_campaigns(settings)
     context = PersonalizeContext(Registry(store.redis, settings), tenants, services)
-    personalize: ASGIApp = PersonalizeApp(context, check_of(settings), OPERATIONS)
+    personalize: ASGIApp = PersonalizeApp(context, request_check(settings), OPERATIONS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        described()
+        service_operations()
         # What has been loaded stays: going through it again and again would cost tens of
         # milliseconds in the middle of a request.
         gc.collect()
         gc.freeze()
         yield
         gc.unfreeze()
-        await services.effects.close()
+        await services.read_your_writes.close()
         await services.impressions.close()
         if services.shadow is not None:
             await services.shadow.close()
@@ -207,7 +209,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     headers = dict(error.headers or {})
     if status == 405:
-        headers["allow"] = allowed(request.app, request.scope)
+        headers["allow"] = allowed_methods(request.app, request.scope)
     kind = "overloaded" if status == 503 else KINDS.get(status, "http_error")
     return error_response(status, kind, str(error.detail), headers)
 

@@ -91,15 +91,15 @@ class ReadinessCheck:
     def __init__(self, publisher: EventPublisher, store: Store) -> None:
         self._publisher = publisher
         self._store = store
-        self._looking: asyncio.Task[tuple[list[str], list[str]]] | None = None
+        self._checking: asyncio.Task[tuple[list[str], list[str]]] | None = None
 
-    async def look(self) -> tuple[list[str], list[str]]:
+    async def check(self) -> tuple[list[str], list[str]]:
         """What is not as it must be, and what an operator should see to, in words."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(self._looking)
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_once())
+        return await asyncio.shield(self._checking)
 
-    async def _look(self) -> tuple[list[str], list[str]]:
+    async def _check_once(self) -> tuple[list[str], list[str]]:
         missing = list(await self._publisher.missing())
         try:
             await self._store.ping()
@@ -126,22 +126,22 @@ class Services:
     recommender: Recommender
     tenants: Tenants
     publisher: EventPublisher
-    answering: Gate
+    redis_gate: Gate
     readiness: ReadinessCheck
-    effects: ReadYourWrites
+    read_your_writes: ReadYourWrites
     impressions: ImpressionLog
     clock: Callable[[], float]
     new_id: Callable[[], str]
     shadow: ShadowComparison | None = None
 
-    async def reached(self, asked: AfterParams, receive: Receive) -> bool | None:
+    async def await_effect(self, asked: AfterParams, receive: Receive) -> bool | None:
         """Whether the events of ?after= are in effect, waiting for it; None where not asked."""
         if asked.after is None:
             return None
         wait_s = self.settings.after_timeout_s
-        return await self.effects.reached(asked.after, wait_s=wait_s, receive=receive)
+        return await self.read_your_writes.wait(asked.after, wait_s=wait_s, receive=receive)
 
-    def serve(
+    def record_served(
         self,
         recommendation_id: str,
         answer: Answer,

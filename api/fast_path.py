@@ -10,13 +10,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
-from api.openapi import document
-from api.personalize.protocol import PREFIX, refused
-from api.routes.recommendations import HOT, AnswerRoute
+from api.openapi import openapi_document
+from api.personalize.protocol import PREFIX, refusal_response
+from api.routes.recommendations import FAST_ROUTES, AnswerRoute
 from api.schemas import error_response
 from api.server.origins import Origins
 from api.server.refusals import REFUSED, Refusal
-from api.server.request_metrics import count
+from api.server.request_metrics import count_request
 
 METHODS = ("DELETE", "GET", "POST", "PUT")
 
@@ -24,7 +24,7 @@ JSON = (b"content-type", b"application/json")
 
 
 class FastPathApp(FastAPI):
-    """The application; answers `HOT` routes itself, and hands all else to FastAPI.
+    """The application; answers `FAST_ROUTES` routes itself, and hands all else to FastAPI.
 
     FastAPI's and Starlette's layers take as long as half a recommendation, and such a route has
     use for none of them: it reads no body, and its query string is checked by its own schema. What
@@ -50,7 +50,7 @@ class FastPathApp(FastAPI):
         elif method == "OPTIONS" and not self._is_preflight(headers):
             await self._tell_methods(scope, receive, send)
             return
-        answering = HOT.get(scope["path"]) if method == "GET" else None
+        answering = FAST_ROUTES.get(scope["path"]) if method == "GET" else None
         if answering is None or b"origin" in headers:
             await super().__call__(scope, receive, send)
         else:
@@ -59,7 +59,7 @@ class FastPathApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the schemas of what routes take and answer."""
         if self.openapi_schema is None:
-            self.openapi_schema = document(super().openapi())
+            self.openapi_schema = openapi_document(super().openapi())
         return self.openapi_schema
 
     async def _answer(
@@ -78,7 +78,7 @@ class FastPathApp(FastAPI):
             await send({"type": "http.response.start", "status": 200, "headers": [JSON, length]})
             await send({"type": "http.response.body", "body": body})
         finally:
-            count(scope["path"], status, started=started)
+            count_request(scope["path"], status, started=started)
 
     def _handler(self, error: Exception) -> Callable[[Request, Exception], Any]:
         """What was registered for the error's class, or the nearest that it derives from."""
@@ -92,9 +92,9 @@ class FastPathApp(FastAPI):
         started = time.perf_counter()
         REFUSED.labels(refusal.kind.partition("_")[0]).inc()
         is_aws = is_below(scope["path"], PREFIX)
-        response = refused(refusal) if is_aws else error_response(*refusal)
+        response = refusal_response(refusal) if is_aws else error_response(*refusal)
         await response(scope, receive, send)
-        count("none", refusal.status, started=started)
+        count_request("none", refusal.status, started=started)
 
     def _is_preflight(self, headers: dict[bytes, bytes]) -> bool:
         settings = self.state.services.settings
@@ -102,16 +102,16 @@ class FastPathApp(FastAPI):
 
     async def _tell_methods(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        methods = allowed(self, scope)
+        methods = allowed_methods(self, scope)
         if methods:
             response = Response(status_code=204, headers={"allow": methods})
         else:
             response = error_response(404, "not_found", "Not Found")
         await response(scope, receive, send)
-        count("none", response.status_code, started=started)
+        count_request("none", response.status_code, started=started)
 
 
-def allowed(app: FastAPI, scope: Scope) -> str:
+def allowed_methods(app: FastAPI, scope: Scope) -> str:
     """The methods that a path takes, as the header Allow has them; empty for no path."""
     if scope["path"] == "*":
         return ", ".join(sorted((*METHODS, "HEAD", "OPTIONS")))

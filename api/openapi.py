@@ -1,7 +1,7 @@
-"""The OpenAPI document: each route says the structs that it takes and answers, and they are shown.
+"""The OpenAPI document, made from the structs that decode requests and encode answers.
 
-The structs are those that decode requests and encode answers, so the document cannot say anything
-else. `describes` notes them, and `document` puts them into what FastAPI knows of the routes.
+Each route names its structs with `documented`; `openapi_document` adds their schemas to FastAPI's
+document. So the document cannot differ from what is accepted and sent.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from api.schemas import Error
 JSON = "application/json"
 TEMPLATE = "#/components/schemas/{name}"
 
-TAKES = {400: "The request breaks a rule; the message says which."}
-READS_A_BODY = {413: "The body is too large."}
-WAITS = {429: "Too many wait already; Retry-After says when."}
-ASKS_SERVERS = {
+INVALID_REQUEST_ERROR = {400: "The request breaks a rule; the message says which."}
+BODY_ERRORS = {413: "The body is too large."}
+AFTER_ERRORS = {429: "Too many wait already; Retry-After says when."}
+SERVER_ERRORS = {
     429: "Too much is under way already; Retry-After says when.",
     503: "Kafka or Redis does not answer; try again.",
 }
@@ -29,7 +29,7 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
 """By name, what routes take and answer; each registers its own as it is defined."""
 
 
-def describes(
+def documented(
     answer: type[msgspec.Struct],
     summary: str,
     *,
@@ -37,7 +37,7 @@ def describes(
     query: type[AfterParams] | None = None,
     body: type[msgspec.Struct] | None = None,
     example: Mapping[str, Any] | None = None,
-    errors: Mapping[int, str] = ASKS_SERVERS,
+    errors: Mapping[int, str] = SERVER_ERRORS,
     other: Mapping[int, tuple[type[msgspec.Struct], str]] | None = None,
 ) -> dict[str, Any]:
     """What a route's decorator is told, so that the document describes it.
@@ -57,8 +57,8 @@ def describes(
         By status, other structs that it answers, and when.
     """
     errors = {
-        **(TAKES | READS_A_BODY if body else {}),
-        **(TAKES | WAITS if query else {}),
+        **(INVALID_REQUEST_ERROR | BODY_ERRORS if body else {}),
+        **(INVALID_REQUEST_ERROR | AFTER_ERRORS if query else {}),
         **errors,
     }
     responses: dict[int | str, dict[str, Any]] = {
@@ -81,7 +81,7 @@ def describes(
     }
 
 
-def document(known: dict[str, Any]) -> dict[str, Any]:
+def openapi_document(known: dict[str, Any]) -> dict[str, Any]:
     """FastAPI's document with the schemas of all structs that routes named."""
     _, schemas = msgspec.json.schema_components(_STRUCTS.values(), ref_template=TEMPLATE)
     shown = {name: _plain(schema) for name, schema in sorted(schemas.items())}

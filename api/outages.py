@@ -20,7 +20,7 @@ class OutageLog:
     Examples
     --------
     >>> now_s = 0.0
-    >>> outages = Outages(clock=lambda: now_s)
+    >>> outages = OutageLog(clock=lambda: now_s)
     >>> [outages.note("Kafka is away") for _ in range(3)], outages.note("Redis is away")
     ([True, False, False], True)
     >>> now_s = 11.0

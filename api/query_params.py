@@ -59,7 +59,7 @@ def query(raw: bytes, kind: type[Params]) -> Params:
 
     Raises `InvalidRequest` naming what is wrong.
 
-    >>> query(b"user_id=u%207&num_results=3", Recommending).user_id
+    >>> query(b"user_id=u%207&num_results=3", RecommendParams).user_id
     'u 7'
     """
     try:

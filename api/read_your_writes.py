@@ -72,7 +72,7 @@ class ReadYourWrites:
         self._arrived = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
-    async def reached(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
+    async def wait(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
         """Whether the token's messages are in effect, waiting at most `wait_s` for it.
 
         False as well for messages of a topic that was made anew since.

@@ -13,11 +13,11 @@ from models.metadata_records import Value
 from models.serving.answers import Answer, Recommendation, ServingLevel
 
 
-class Answered(msgspec.Struct, frozen=True, rename="camel"):
+class ResponseBody(msgspec.Struct, frozen=True, rename="camel"):
     """What an answer is encoded from; the API reference shows the same."""
 
 
-class Freshness(Answered, frozen=True):
+class Freshness(ResponseBody, frozen=True):
     """How far the answer knows what has happened."""
 
     user_event_at: Annotated[
@@ -33,7 +33,7 @@ class Freshness(Answered, frozen=True):
     ]
 
 
-class Recommendations(Answered, frozen=True):
+class Recommendations(ResponseBody, frozen=True):
     """An answer: items, best first."""
 
     recommendation_id: Annotated[str, Meta(description="Send it with the clicks that follow.")]
@@ -49,7 +49,7 @@ class Recommendations(Answered, frozen=True):
     freshness: Freshness
 
 
-class Accepted(Answered, frozen=True):
+class Accepted(ResponseBody, frozen=True):
     """Events that Kafka has acknowledged."""
 
     accepted: int
@@ -59,7 +59,7 @@ class Accepted(Answered, frozen=True):
     ]
 
 
-class AcceptedRecords(Answered, frozen=True):
+class AcceptedRecords(ResponseBody, frozen=True):
     """Records that Kafka has acknowledged."""
 
     accepted: int
@@ -68,7 +68,7 @@ class AcceptedRecords(Answered, frozen=True):
     ]
 
 
-class Item(Answered, frozen=True):
+class Item(ResponseBody, frozen=True):
     """What is known of an item; times in Unix seconds."""
 
     item_id: str
@@ -88,7 +88,7 @@ class Item(Answered, frozen=True):
     last_event_at: float | None
 
 
-class Erased(Answered, frozen=True):
+class Erased(ResponseBody, frozen=True):
     """What there was of a user that is erased; what was still on its way is not counted."""
 
     user_id: str
@@ -101,7 +101,7 @@ class Erased(Answered, frozen=True):
     ]
 
 
-class TrackerStatus(Answered, frozen=True):
+class TrackerStatus(ResponseBody, frozen=True):
     """What became of a tracker's events."""
 
     tracking_id: str
@@ -115,19 +115,19 @@ class TrackerStatus(Answered, frozen=True):
     oldest_waiting_age_s: float
 
 
-class Forwarding(Answered, frozen=True):
+class Forwarding(ResponseBody, frozen=True):
     """The trackers whose events are forwarded."""
 
     trackers: list[TrackerStatus]
 
 
-class Health(Answered, frozen=True):
+class Health(ResponseBody, frozen=True):
     """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(Answered, frozen=True):
+class Readiness(ResponseBody, frozen=True):
     """Whether all is there that the work needs."""
 
     status: Literal["ok", "missing"]
@@ -146,7 +146,7 @@ class Readiness(Answered, frozen=True):
     ]
 
 
-class ErrorBody(Answered, frozen=True):
+class ErrorBody(ResponseBody, frozen=True):
     """What went wrong."""
 
     type: Annotated[
@@ -155,7 +155,7 @@ class ErrorBody(Answered, frozen=True):
     message: Annotated[str, Meta(description="A sentence to read.")]
 
 
-class Error(Answered, frozen=True):
+class Error(ResponseBody, frozen=True):
     """Every error of this API."""
 
     error: ErrorBody
@@ -184,7 +184,7 @@ def error_response(
     return response
 
 
-def recommendations(
+def recommendations_body(
     answer: Answer, recommendation_id: str, *, now_s: float, reached: bool | None
 ) -> Recommendations:
     """The answer as it is sent, and how fresh it is."""

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from cli.group import main, say
-from cli.reading_options import asked_of, reading_options
-from cli.servers import located_settings, reachable_settings, serve_metrics
+from cli.reading_options import read_options, reading_options
+from cli.servers import reachable_settings, serve_metrics, settings_with_servers
 from models.settings import Settings
 
 
@@ -53,7 +53,7 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Options(
         kind=options["kind"],
-        asked=asked_of(options, options["keep"], options["drop"]),
+        asked=read_options(options, options["keep"], options["drop"]),
         where=options["where"],
         is_strict=options["strict"],
         scales_values=options["scale_values"],
@@ -190,7 +190,7 @@ def batch(
         for run in asyncio.run(past()):
             show(run)
     elif cron:
-        serve_metrics(located_settings())
+        serve_metrics(settings_with_servers())
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(scheduled(cron))
     else:

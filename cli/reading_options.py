@@ -30,7 +30,7 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401
     return command
 
 
-def asked_of(
+def read_options(
     options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> ReadOptions:
     """What `reading_options` say; they are taken out of the options."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from models.state.interactions import Interaction
 
 from cli.group import main, say
-from cli.reading_options import asked_of, reading_options
+from cli.reading_options import read_options, reading_options
 from cli.servers import reachable_settings
 
 
@@ -43,7 +43,7 @@ def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
         say(recording.said)
         recordings.append(recording)
 
-    asked = asked_of(options)
+    asked = read_options(options)
     settings = reachable_settings(needs_redis=False)
     report = send(source, settings, asked=asked, rate=_rate(rate), on_recognised=show, **options)
     for place, reason in report.bad_rows:
@@ -125,7 +125,7 @@ def evaluate(
     if options["frozen"] and test is None:
         raise click.BadParameter("only with --test", param_hint="--frozen")
 
-    asked = asked_of(options)
+    asked = read_options(options)
     objects = Objects(Settings().buckets_dir)
 
     def recorded(source: str) -> list[Interaction]:

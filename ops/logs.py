@@ -10,12 +10,12 @@ from models.printable import escaped
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
-DEFAULT: LogLevel = "warning"
+DEFAULT_LEVEL: LogLevel = "warning"
 
-CHATTY = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
+REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
 """Libraries that say dozens of times a second that a server is away, some with tracebacks."""
 
-VERBATIM = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")
+PAYLOAD_LIBRARIES = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")
 """Libraries that at the level debug log what they send and receive, and so whose events these are:
 a user who is erased would stay in the log."""
 
@@ -33,7 +33,7 @@ class LineFormatter(logging.Formatter):
     --------
     >>> record = logging.LogRecord("streams.agents", 30, "", 0, "Redis\nis %s", ("away",), None)
     >>> record.created, record.msecs = 1795381719.123, 123.0
-    >>> Line("worker").format(record)
+    >>> LineFormatter("worker").format(record)
     '2026-11-22T21:08:39.123Z WARNING worker streams.agents: Redis\\nis away'
     """
 
@@ -61,7 +61,7 @@ class SparseFilter(logging.Filter):
     >>> said = [logging.LogRecord("kafka.net", 40, "a.py", 7, "lost", (), None) for _ in range(3)]
     >>> for n, record in enumerate(said):
     ...     record.created = 6.0 * n
-    >>> sparse = Sparse()
+    >>> sparse = SparseFilter()
     >>> [sparse.filter(record) for record in said], said[2].getMessage()
     ([True, False, True], 'lost (1 more like it before)')
     """
@@ -72,7 +72,7 @@ class SparseFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        if record.name.partition(".")[0] not in CHATTY:
+        if record.name.partition(".")[0] not in REPETITIVE_LIBRARIES:
             return True
         place = record.name, record.pathname, record.lineno
         heard_s, n_left_out = self._heard.get(place, (-QUIET_S, 0))
@@ -86,7 +86,7 @@ class SparseFilter(logging.Filter):
         return True
 
 
-def configure(component: str, level: LogLevel) -> None:
+def configure_logging(component: str, level: LogLevel) -> None:
     """Send the records of every logger to standard error, from this level on.
 
     Unless it is `debug`, what libraries repeat is left out. What they send is never logged.
@@ -96,5 +96,5 @@ def configure(component: str, level: LogLevel) -> None:
     if level != "debug":
         handler.addFilter(SparseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for library in VERBATIM:
+    for library in PAYLOAD_LIBRARIES:
         logging.getLogger(library).setLevel("INFO" if level == "debug" else "NOTSET")

@@ -31,7 +31,7 @@ MUST_SIGN = ("host", "x-amz-date", "x-amz-target")
 """Headers that must be signed where they are sent: what is asked for, of whom, and when."""
 
 RequestCheck = Callable[[Scope, bytes, float], None]
-"""Passes a request with this body at this time, in Unix seconds, or raises `Refused`."""
+"""Passes a request with this body at this time, in Unix seconds, or raises `AccessRefused`."""
 
 _TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _PART = r"([^/,\s]{1,128})"
@@ -42,7 +42,7 @@ _AUTHORIZATION = re.compile(
 )
 
 
-class Refused(Exception):
+class AccessRefused(Exception):
     """A request is not let in."""
 
     def __init__(self, code: str, message: str, *, status: int = 403) -> None:
@@ -51,7 +51,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Signed(NamedTuple):
+class SignatureFields(NamedTuple):
     """What an Authorization header says."""
 
     key_id: str
@@ -62,7 +62,7 @@ class Signed(NamedTuple):
     signature: str
 
 
-def check_of(settings: Settings) -> RequestCheck:
+def request_check(settings: Settings) -> RequestCheck:
     """The check that the settings ask for.
 
     Without authentication requests pass only while the API listens on this machine alone: on any
@@ -106,7 +106,7 @@ def _pass(_: Scope, __: bytes, ___: float) -> None:
 
 
 def _closed(_: Scope, __: bytes, ___: float) -> None:
-    raise Refused(
+    raise AccessRefused(
         "AccessDeniedException",
         "the Amazon Personalize API is closed, for it asks nobody who they are and listens beyond "
         "this machine: set RECOMMENDER_PERSONALIZE_AUTH=sigv4 and "
@@ -163,21 +163,21 @@ def _joined(scope: Scope) -> dict[str, str]:
     return joined
 
 
-def _signed(headers: Mapping[str, str]) -> Signed:
+def _signed(headers: Mapping[str, str]) -> SignatureFields:
     authorization = headers.get("authorization")
     if authorization is None:
-        raise Refused(
+        raise AccessRefused(
             "MissingAuthenticationTokenException", "the request is not signed: set access keys"
         )
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None:
-        raise Refused(
+        raise AccessRefused(
             "IncompleteSignatureException",
             f"the Authorization header is not one of {ALGORITHM}",
             status=400,
         )
     key_id, date, region, service, names, signature = match.groups()
-    return Signed(key_id, date, region, service, names.split(";"), signature)
+    return SignatureFields(key_id, date, region, service, names.split(";"), signature)
 
 
 def _known(key_id: str, secrets: Mapping[str, str]) -> str:
@@ -187,7 +187,7 @@ def _known(key_id: str, secrets: Mapping[str, str]) -> str:
         if hmac.compare_digest(known.encode(), key_id.encode()):
             found = secret
     if found is None:
-        raise Refused(
+        raise AccessRefused(
             "UnrecognizedClientException", "The security token included in the request is invalid."
         )
     return found
@@ -205,7 +205,7 @@ def _check_time(sent_at: str, now_s: float) -> None:
     if abs(late_s) > SKEW_S:
         now = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
         what = "expired" if late_s > 0 else "not yet current"
-        raise Refused(
+        raise AccessRefused(
             "InvalidSignatureException",
             f"Signature {what}: {sent_at} is more than 15 min. from {now}",
         )
@@ -237,8 +237,8 @@ def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
     return key
 
 
-def _mismatch(hint: str) -> Refused:
-    return Refused(
+def _mismatch(hint: str) -> AccessRefused:
+    return AccessRefused(
         "InvalidSignatureException",
         f"The request signature we calculated does not match the signature you provided; {hint}.",
     )

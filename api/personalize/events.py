@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from api.dependencies import Services
 from api.personalize.context import PersonalizeContext
 from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
 from models.metadata_records import RecordKind, validate_properties
-from models.personalize.resource_types import path_of
+from models.personalize.resource_types import ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
 
 _decode = msgspec.json.Decoder().decode
@@ -21,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nothing, once Kafka has acknowledged all of the events."""
-    services: Services = context.services
+    services = context.services
     now_s, limit_s = services.clock(), services.settings.future_limit_s
     if await context.tenants.group_of(request["trackingId"]) is None:
         raise InvalidInput(f"no event tracker has the tracking id {request['trackingId']!r}")
@@ -68,18 +67,16 @@ async def _put(
 
 
 async def _group_of(context: PersonalizeContext, kind: RecordKind, arn: str) -> str:
-    """The group of a dataset; the one of the settings has its datasets from the start."""
-    services: Services = context.services
-    path = path_of(arn)
-    what, _, rest = path.partition("/")
-    group, _, dataset = rest.partition("/")
-    if (what, dataset) != ("dataset", kind.upper()):
+    """The dataset group of a dataset's ARN; the group of the settings has its datasets built in."""
+    services = context.services
+    path = ResourcePath.of(path_of(arn))
+    if (path.kind, path.inner) != ("dataset", kind.upper()):
         raise InvalidInput(f"{arn} is not the ARN of a dataset of {kind}")
-    if group != services.settings.group:
-        found = await context.resources.recent(path, now_s=services.clock())
+    if path.outer != services.settings.group:
+        found = await context.registry.recent(str(path), now_s=services.clock())
         if found.status != ACTIVE:
             raise ResourceInUse(f"{arn} is {found.status}, not {ACTIVE}")
-    return group
+    return path.outer
 
 
 def _properties(text: str) -> dict[str, Any]:

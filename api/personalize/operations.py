@@ -23,7 +23,7 @@ from api.personalize.control import (
     tags,
 )
 from api.personalize.protocol import Operation
-from api.personalize.service_model import SERVICES, described
+from api.personalize.service_model import SERVICES, service_operations
 
 OPERATIONS: Mapping[str, Operation] = {
     "PutEvents": events.put_events,
@@ -50,7 +50,9 @@ def operations_table() -> str:
     """A Markdown table of all operations of the API, and whether each is done."""
     lines = ["| service | operation | here |", "|---|---|---|"]
     for service in SERVICES:
-        for name in sorted(name for name, one in described().items() if one.service == service):
+        for name in sorted(
+            name for name, one in service_operations().items() if one.service == service
+        ):
             here = "done" if name in OPERATIONS else "answers `InvalidInputException`"
             lines.append(f"| {service} | {name} | {here} |")
     return "\n".join(lines)

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.outages import OUTAGES
-from api.personalize.auth import Refused, RequestCheck
+from api.personalize.auth import AccessRefused, RequestCheck
 from api.personalize.context import PersonalizeContext
-from api.personalize.service_model import ServiceOperation, described
+from api.personalize.service_model import ServiceOperation, service_operations
 from api.schemas import RETRY_AFTER_S
 from api.server.refusals import Refusal
 from api.server.request_metrics import CLIENT_CLOSED
@@ -42,7 +42,7 @@ Operation = Callable[[PersonalizeContext, dict[str, Any]], Awaitable[dict[str, A
 It raises `ServiceError` for what is the caller's fault, and `Unavailable` for what is not.
 """
 
-CODES = {
+ERROR_CODES = {
     403: "AccessDeniedException",
     408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
@@ -52,7 +52,7 @@ CODES = {
 }
 """What AWS clients know as the names of errors that no operation has as its own."""
 
-SENDING = frozenset(("PutEvents", "PutItems", "PutUsers"))
+WAITS_FOR_KAFKA = frozenset(("PutEvents", "PutItems", "PutUsers"))
 """Operations that wait for Kafka, which has a bound of its own; see `api.dependencies.gated`."""
 
 _decode = msgspec.json.Decoder().decode
@@ -69,7 +69,7 @@ class ApiError(Exception):
         self.message = message
 
 
-class Matched(NamedTuple):
+class MatchedRoute(NamedTuple):
     """What a request asks for, named as the routes of the application are."""
 
     path: str
@@ -119,11 +119,13 @@ class PersonalizeApp:
             body = await _body(receive)
             self.check(scope, body, self.context.services.clock())
         except HTTPException as error:
-            raise ApiError(error.status_code, CODES[error.status_code], error.detail) from error
-        except Refused as refused:
+            raise ApiError(
+                error.status_code, ERROR_CODES[error.status_code], error.detail
+            ) from error
+        except AccessRefused as refused:
             raise ApiError(refused.status, refused.code, str(refused)) from refused
         operation = _asked_for(scope, target)
-        scope["route"] = Matched(f"{PREFIX} {operation.name}")
+        scope["route"] = MatchedRoute(f"{PREFIX} {operation.name}")
         document = _document(body)
         try:
             answer = await self._run(operation, document)
@@ -133,10 +135,10 @@ class PersonalizeApp:
         except MessageRefused as error:
             raise ApiError(400, "InvalidInputException", str(error)) from error
         except Overloaded as error:
-            raise ApiError(429, CODES[429], str(error)) from error
+            raise ApiError(429, ERROR_CODES[429], str(error)) from error
         except (Unavailable, *AWAY_ERRORS) as error:
             OUTAGES.note(f"unavailable: {error}")
-            raise ApiError(503, CODES[503], str(error)) from error
+            raise ApiError(503, ERROR_CODES[503], str(error)) from error
         except Exception as error:
             LOG.exception("%s: unexpected error", operation.name)
             text = "an unexpected error; the log has it"
@@ -144,24 +146,28 @@ class PersonalizeApp:
         return _encode(answer) if operation.model.output_shape is not None else b""
 
     async def _run(self, operation: ServiceOperation, document: object) -> dict[str, Any]:
-        checked = operation.checked(document)
+        checked = operation.validate_input(document)
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
-        if operation.name in SENDING:
+        if operation.name in WAITS_FOR_KAFKA:
             return await run(self.context, checked)
-        with self.context.services.answering:
+        with self.context.services.redis_gate:
             return await run(self.context, checked)
 
 
 @cache
 def _by_path() -> Mapping[str, ServiceOperation]:
-    return {one.path: one for one in described().values() if one.path}
+    return {one.path: one for one in service_operations().values() if one.path}
 
 
 @cache
 def _by_target() -> Mapping[bytes, ServiceOperation]:
-    return {f"{TARGET}{name}".encode(): one for name, one in described().items() if not one.path}
+    return {
+        f"{TARGET}{name}".encode(): one
+        for name, one in service_operations().items()
+        if not one.path
+    }
 
 
 def _asked_for(scope: Scope, target: bytes | None) -> ServiceOperation:
@@ -178,9 +184,9 @@ def _asked_for(scope: Scope, target: bytes | None) -> ServiceOperation:
     return found
 
 
-def refused(refusal: Refusal) -> Response:
+def refusal_response(refusal: Refusal) -> Response:
     """The answer to a request that is refused before it is looked at, as AWS clients read it."""
-    code = CODES[refusal.status]
+    code = ERROR_CODES[refusal.status]
     return Response(
         _encode({"__type": code, "message": refusal.message}),
         refusal.status,
@@ -196,7 +202,7 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         parts.append(message.get("body", b""))
     if message["type"] == "http.disconnect":
-        raise ApiError(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
+        raise ApiError(CLIENT_CLOSED, ERROR_CODES[CLIENT_CLOSED], "the client went away")
     return b"".join(parts)
 
 

@@ -85,7 +85,7 @@ class ServiceOperation:
     model: OperationModel
 
     @cached_property
-    def checked(self) -> Callable[[Any], dict[str, Any]]:
+    def validate_input(self) -> Callable[[Any], dict[str, Any]]:
         """The function that gives an input document as its shape has it.
 
         It leaves out unknown members and those that are null, and raises `InvalidInput`, naming
@@ -103,7 +103,7 @@ class ServiceOperation:
         return checked
 
     @cached_property
-    def answered(self) -> Callable[[Any], None]:
+    def check_output(self) -> Callable[[Any], None]:
         """The function that raises `InvalidMember` for an answer that breaks the output shape.
 
         Strict: every member is known and not null.
@@ -117,10 +117,10 @@ class ServiceOperation:
 
 
 @cache
-def described() -> dict[str, ServiceOperation]:
+def service_operations() -> dict[str, ServiceOperation]:
     """All operations of the three services by name; reads the models at the first call, 0.1 s.
 
-    >>> described()["PutEvents"].path
+    >>> service_operations()["PutEvents"].path
     '/events'
     """
     session = botocore.session.get_session()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
-from api.openapi import ASKS_SERVERS, describes
+from api.openapi import SERVER_ERRORS, documented
 from api.query_params import AfterParams, query
 from api.schemas import AcceptedRecords, Item, json_response
 from models.errors import InvalidRecord
@@ -69,7 +69,7 @@ class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @router.put(
     "/items",
-    **describes(
+    **documented(
         AcceptedRecords,
         "Say what is known of 1 to 10 items",
         status=202,
@@ -85,7 +85,7 @@ async def put_items(request: Request) -> Response:
 
 @router.put(
     "/users",
-    **describes(
+    **documented(
         AcceptedRecords,
         "Say what is known of 1 to 10 users",
         status=202,
@@ -101,11 +101,11 @@ async def put_users(request: Request) -> Response:
 
 @router.get(
     "/items/{item_id}",
-    **describes(
+    **documented(
         Item,
         "What is known of an item",
         query=AfterParams,
-        errors=ASKS_SERVERS | {404: "No record or event has named it."},
+        errors=SERVER_ERRORS | {404: "No record or event has named it."},
     ),
 )
 async def item(
@@ -114,8 +114,8 @@ async def item(
     """Its properties, and how often it was met."""
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], AfterParams)
-    await services.reached(asked, request.receive)
-    with services.answering:
+    await services.await_effect(asked, request.receive)
+    with services.redis_gate:
         found = await metadata.item(services.store, item_id)
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive
 
 from api.dependencies import Services
-from api.openapi import ANY_ERROR, ASKS_SERVERS, TAKES, describes
+from api.openapi import ANY_ERROR, INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.query_params import AfterParams, ListParams, RecommendParams, query
 from api.schemas import (
     Accepted,
@@ -24,7 +24,7 @@ from api.schemas import (
     Recommendations,
     encode,
     json_response,
-    recommendations,
+    recommendations_body,
 )
 from models import events
 from models.errors import InvalidEvent, InvalidRequest, Overloaded, TooManyWaiting, Unavailable
@@ -37,16 +37,16 @@ router = APIRouter()
 AnswerRoute = Callable[[Services, bytes, Receive], Awaitable[bytes]]
 """Makes the body of an answer, JSON, from a query string; `Receive` tells when the client goes."""
 
-HOT: dict[str, AnswerRoute] = {}
+FAST_ROUTES: dict[str, AnswerRoute] = {}
 """By path, the routes that need nothing of a request but its query string; see `api.fast_path`."""
 
 MAX_RANKED = 500
 
 
-def listing(
+def list_route(
     path: str, kind: type[ListParams], summary: str
 ) -> Callable[[AnswerRoute], AnswerRoute]:
-    """Registers the route of a question for a list, as one of the `HOT` too."""
+    """Registers the route of a question for a list, as one of the `FAST_ROUTES` too."""
 
     def register(answering: AnswerRoute) -> AnswerRoute:
         async def endpoint(request: Request) -> Response:
@@ -59,23 +59,23 @@ def listing(
             endpoint,
             description=answering.__doc__,
             name=answering.__name__,
-            **describes(Recommendations, summary, query=kind),
+            **documented(Recommendations, summary, query=kind),
         )
-        HOT[path] = answering
+        FAST_ROUTES[path] = answering
         return answering
 
     return register
 
 
-@listing("/recommend", RecommendParams, "What next for this user?")
+@list_route("/recommend", RecommendParams, "What next for this user?")
 async def recommend(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items this user is most likely to want next; someone unknown gets what is trending."""
     asked = query(query_string, RecommendParams)
     reached: bool | None = None
     try:
-        reached = await services.reached(asked, receive)
+        reached = await services.await_effect(asked, receive)
         started_s = time.perf_counter()
-        with services.answering:
+        with services.redis_gate:
             answer = await services.recommender.recommend(
                 user_id=asked.user_id,
                 session_id=asked.session_id,
@@ -103,36 +103,36 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
     return _answered(services, answer, reached)
 
 
-@listing("/trending", ListParams, "Growing fastest now")
+@list_route("/trending", ListParams, "Growing fastest now")
 async def trending(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items whose rate of events grows most."""
     asked = query(query_string, ListParams)
-    reached = await services.reached(asked, receive)
-    with services.answering:
+    reached = await services.await_effect(asked, receive)
+    with services.redis_gate:
         answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
-@listing("/popular", ListParams, "Most events of all time")
+@list_route("/popular", ListParams, "Most events of all time")
 async def popular(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items with the most events of all time."""
     asked = query(query_string, ListParams)
-    reached = await services.reached(asked, receive)
-    with services.answering:
+    reached = await services.await_effect(asked, receive)
+    with services.redis_gate:
         answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
     return _answered(services, answer, reached)
 
 
-@router.get("/similar/{item_id}", **describes(Recommendations, "Seen together", query=ListParams))
+@router.get("/similar/{item_id}", **documented(Recommendations, "Seen together", query=ListParams))
 async def similar(
     request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
     """Items seen together with this one; for an unknown item, what is trending."""
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], ListParams)
-    reached = await services.reached(asked, request.receive)
+    reached = await services.await_effect(asked, request.receive)
     k, now_s = asked.num_results, services.clock()
-    with services.answering:
+    with services.redis_gate:
         answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
     return Response(_answered(services, answer, reached), media_type="application/json")
 
@@ -147,7 +147,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
 @router.post(
     "/rank",
-    **describes(
+    **documented(
         Recommendations,
         "Put given items in order for a user",
         query=AfterParams,
@@ -163,8 +163,8 @@ async def rank(request: Request) -> Response:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(str(error)) from error
-    reached = await services.reached(asked, request.receive)
-    with services.answering:
+    reached = await services.await_effect(asked, request.receive)
+    with services.redis_gate:
         answer = await services.recommender.rank(
             wanted.item_ids,
             user_id=wanted.user_id,
@@ -176,7 +176,7 @@ async def rank(request: Request) -> Response:
 
 @router.post(
     "/events",
-    **describes(
+    **documented(
         Accepted,
         "Send 1 to 10 events of one session",
         status=202,
@@ -205,10 +205,10 @@ async def put_events(request: Request) -> Response:
 
 @router.delete(
     "/users/{user_id}",
-    **describes(
+    **documented(
         Erased,
         "Erase a user",
-        errors=TAKES | ASKS_SERVERS,
+        errors=INVALID_REQUEST_ERROR | SERVER_ERRORS,
         other={202: (Erased, "In Kafka, and soon in effect.")},
     ),
 )
@@ -228,14 +228,16 @@ async def erase(
         events.Erasure(services.settings.group, user_id, now_s)
     )
     try:
-        is_done = await services.effects.reached(after, wait_s=services.settings.after_timeout_s)
+        is_done = await services.read_your_writes.wait(
+            after, wait_s=services.settings.after_timeout_s
+        )
     except (TooManyWaiting, Unavailable, *AWAY_ERRORS):
         # Whether it is in effect is not known; that it will be is.
         is_done = False
     return json_response(Erased(user_id, **held, after=after), 200 if is_done else 202)
 
 
-@router.get("/healthz", **describes(Health, "Is the process alive?", errors={}))
+@router.get("/healthz", **documented(Health, "Is the process alive?", errors={}))
 async def healthz() -> Response:
     """Says so."""
     return json_response(Health())
@@ -243,7 +245,7 @@ async def healthz() -> Response:
 
 @router.get(
     "/readyz",
-    **describes(
+    **documented(
         Readiness,
         "Can it do its work?",
         errors={},
@@ -257,7 +259,7 @@ async def readyz(request: Request) -> Response:
     they are no reason for 503. `warnings` are what an operator should see to, though all works.
     """
     services: Services = request.app.state.services
-    missing, warnings = await services.readiness.look()
+    missing, warnings = await services.readiness.check()
     stuck: list[StuckReader] = []
     # Where Redis is away, it is among what is missing.
     with contextlib.suppress(*AWAY_ERRORS):
@@ -282,6 +284,6 @@ async def metrics() -> Response:
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:
     recommendation_id = services.new_id()
-    services.serve(recommendation_id, answer, services.store)
+    services.record_served(recommendation_id, answer, services.store)
     now_s = services.clock()
-    return encode(recommendations(answer, recommendation_id, now_s=now_s, reached=reached))
+    return encode(recommendations_body(answer, recommendation_id, now_s=now_s, reached=reached))

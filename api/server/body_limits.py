@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.server.admission import Budget
 from api.server.refusals import REFUSED
-from api.server.request_metrics import count
+from api.server.request_metrics import count_request
 
 DRAINED = 16
 """Times the largest body that is read of one too large, before the connection is cut."""
@@ -71,7 +71,7 @@ class BodyLimits:
             await self._app(scope, body.receive, noted)
         finally:
             body.release()
-            count(getattr(scope.get("route"), "path", "none"), status, started=started)
+            count_request(getattr(scope.get("route"), "path", "none"), status, started=started)
 
 
 class _Body:

@@ -19,7 +19,7 @@ LATENCY = Histogram(
 )
 
 
-def count(route: str, status: int, *, started: float) -> None:
+def count_request(route: str, status: int, *, started: float) -> None:
     """Count one request that began at `started`, of `time.perf_counter`, and ends now."""
     requests, latency = _series(route, status)
     requests.inc()

@@ -26,17 +26,10 @@ from models.personalize.batch_lines import (
     segment_answer,
     segment_requests,
 )
-from models.personalize.recipe_answers import (
-    answer_recipe,
-    apply_filter,
-    filter_and_refill,
-    is_scored,
-    scores_of,
-)
+from models.personalize.recipe_answers import RecipeRequest, answer, is_scored, scores_of
 from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.resource_types import path_of
 from models.personalize.user_segments import filter_users, users_of_item, users_of_items
-from models.serving.answers import MAX_RESULTS
 from models.serving.recommender import Recommender
 from streams.jobs.job import JobContext, JobResult
 
@@ -61,39 +54,20 @@ class _Batch:
     clock: Callable[[], float]
 
     async def items(self, asked: InferenceRequest) -> bytes:
-        """The line that answers a question for items."""
-        user, item = asked.user_id or None, asked.item_id or None
-        now_s = self.clock()
-        known: dict[str, Any] = {
-            "user_id": user,
-            "item_id": item,
-            "values": asked.filter_values,
-            "now_s": now_s,
-        }
-        names: Sequence[str]
-        if self.recipe.type == "PERSONALIZED_RANKING":
-            names = list(dict.fromkeys(asked.item_ids))
-            if self.found is not None:
-                names = await apply_filter(self.recommender, self.found, names, **known)
-            answer = await self.recommender.rank(names, user_id=user, now_s=now_s)
-            names = [one.item_id for one in answer.items]
-        else:
-            answer = await answer_recipe(
-                self.recommender,
-                self.recipe,
-                user_id=user,
-                item_id=item,
-                k=self.length if self.found is None else MAX_RESULTS,
-                now_s=now_s,
-            )
-            names = [one.item_id for one in answer.items]
-            if self.found is not None:
-                names = await filter_and_refill(
-                    self.recommender, self.recipe, self.found, names, self.length, **known
-                )
+        """The output line of a request for items."""
+        request = RecipeRequest(
+            self.recipe,
+            asked.user_id or None,
+            asked.item_id or None,
+            self.length,
+            item_ids=asked.item_ids,
+            filter=self.found,
+            filter_values=asked.filter_values,
+        )
+        candidates, names = await answer(self.recommender, request, now_s=self.clock())
         if not is_scored(self.recipe):
             return inference_answer(asked, names)
-        scores = scores_of(answer)
+        scores = scores_of(candidates)
         return inference_answer(asked, names, [scores.get(name, 0.0) for name in names])
 
     async def users(self, asked: SegmentRequest) -> bytes:

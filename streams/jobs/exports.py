@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from models.personalize.dataset_schemas import parse_schema
+from models.personalize.resource_types import ResourcePath
 from models.state.interactions import histories
 from models.state.metadata import HEAD
 from models.state.store import Store
@@ -31,7 +32,7 @@ async def export_dataset(work: JobContext) -> JobResult:
     kind = dataset.data["datasetType"]
     columns = [column.name for column in parse_schema(schema.data["schema"]).columns]
     folder = job.data["jobOutput"]["s3DataDestination"]["path"]
-    url = join(join(folder, job.path.partition("/")[2]), f"{kind.lower()}.csv")
+    url = join(join(folder, ResourcePath.of(job.path).name), f"{kind.lower()}.csv")
     rows = _rows(work.tenants.store(work.group), kind)
     count = await work.in_thread(_write, work, url, columns, rows)
     return JobResult(hidden={"rows": count})

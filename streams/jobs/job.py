@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
+from models.personalize.resource_types import ResourcePath
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from streams.kafka.tracker import Tracker
@@ -97,8 +98,8 @@ class JobContext:
     @property
     def group(self) -> str:
         """The name of the dataset group that the job is of."""
-        paths = (self.job.path, *self.job.resource.links)
-        return next(path.partition("/")[2] for path in paths if path.startswith("dataset-group/"))
+        paths = map(ResourcePath.of, (self.job.path, *self.job.resource.links))
+        return next(path.name for path in paths if path.kind == "dataset-group")
 
     def tell(self, what: str, done: int, known: int = 0) -> None:
         """Let people see how far the job is; cheap, from any thread."""

@@ -30,7 +30,7 @@ def runner_of(control: Control, folder: Path) -> Runner:
     context = control.context
     (folder / "data").mkdir(exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
-    return Runner(context.resources, context.tenants, Objects(str(folder)), lambda: control.now_s)
+    return Runner(context.registry, context.tenants, Objects(str(folder)), lambda: control.now_s)
 
 
 async def run_next(control: Control, runner: Runner) -> None:
@@ -126,7 +126,7 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
     await run_next(control, runner)
     arn = (await control("DescribeSolutionVersion", **created))["solutionVersion"]["recipeArn"]
     path = created["solutionVersionArn"].rpartition(":")[2]
-    measured = (await control.context.resources.get(path)).hidden["measured"]
+    measured = (await control.context.registry.get(path)).hidden["measured"]
     best = max(measured, key=lambda name: measured[name]["mean_reciprocal_rank_at_25"])
 
     assert len(measured) == 2
