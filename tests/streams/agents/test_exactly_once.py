@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from models.settings import Settings
 from models.state.histories import unpack_history
-from streams.agents.atomic_batches import LOOKS
+from streams.agents.rewinds import END_CHECKS
 from streams.kafka.assignment import Partition
 from tests.streams.agents.losing_redis import LosingRedis
 from tests.streams.agents.simulated_kafka import SimulatedKafka
@@ -115,7 +115,7 @@ class Faults(RuleBasedStateMachine):
         for other in PARTITIONS:
             if other != partition and n_between:
                 self.send(other, n_between, 0)
-        self.do(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+        self.do(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
         self.send_again(partition, 1)
 
     def _sent_before(self, partition: Partition, back: int) -> bytes | None:
@@ -148,7 +148,7 @@ class Faults(RuleBasedStateMachine):
     def deliver(self, partition: Partition, fetched: int, arrived: int) -> None:
         """Some messages are fetched, and some that were fetched before arrive."""
         self.kafka.fetch(partition, fetched)
-        self.do(self.worker.sessions.apply(self.kafka.deliver(partition, arrived)))
+        self.do(self.worker.agent.apply(self.kafka.deliver(partition, arrived)))
         self.do(self.redis.take_snapshot())
 
     @rule(
@@ -171,14 +171,14 @@ class Faults(RuleBasedStateMachine):
                 await self.worker.assign(PARTITIONS[:1])
 
         self.worker.client.after, self.worker.client.action = after, strike
-        self.do(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+        self.do(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
         self.worker.client.action = None
         self.do(self.redis.take_snapshot())
 
     @rule()
     def look_after(self) -> None:
         """The agent looks whether something was lost."""
-        self.do(self.worker.sessions.look_after())
+        self.do(self.worker.agent.detect_losses())
 
     @rule()
     def rebalance(self) -> None:
@@ -198,7 +198,7 @@ class Faults(RuleBasedStateMachine):
         async def until_paused() -> None:
             client = self.worker.client
             client.after, client.action = after, stop
-            task = asyncio.ensure_future(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+            task = asyncio.ensure_future(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
             waiting = asyncio.ensure_future(reached.wait())
             await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -235,7 +235,7 @@ class Faults(RuleBasedStateMachine):
         async def twice() -> None:
             for back in (first, first + more):
                 await self.redis.lose(back)
-                await self.worker.sessions.look_after()
+                await self.worker.agent.detect_losses()
                 for each in PARTITIONS:
                     self.kafka.fetch(each, 3)
 
@@ -252,10 +252,10 @@ class Faults(RuleBasedStateMachine):
     def tear_file_and_go_on(self, partition: Partition, cut: int) -> None:
         """Redis dies in the middle of a step, which comes again; and later it starts once more."""
         self.send(partition, 1, 0)
-        self.do(self.worker.sessions.apply(self.kafka.read(partition)))
+        self.do(self.worker.agent.apply(self.kafka.read(partition)))
         self.redis.start_again(cut)
-        self.do(self.worker.sessions.look_after())
-        self.do(self.worker.sessions.apply(self.kafka.read(partition)))
+        self.do(self.worker.agent.detect_losses())
+        self.do(self.worker.agent.apply(self.kafka.read(partition)))
         self.redis.start_again(0)
 
     @rule()
@@ -265,7 +265,7 @@ class Faults(RuleBasedStateMachine):
         async def away() -> None:
             self.kafka.is_away = True
             await self.redis.lose(0)
-            await self.worker.sessions.look_after()
+            await self.worker.agent.detect_losses()
             self.kafka.is_away = False
 
         self.do(away())
@@ -273,12 +273,12 @@ class Faults(RuleBasedStateMachine):
     # What must be
 
     async def _settle(self) -> None:
-        sessions = self.worker.sessions
+        agent = self.worker.agent
         await self.worker.assign(PARTITIONS)
         for _ in range(SETTLING_ROUNDS):
-            await sessions.apply(self.kafka.read(*PARTITIONS))
-            await sessions.look_after()
-            marks = await sessions.store.watermarks([f"{t}/{n}" for t, n in PARTITIONS])
+            await agent.apply(self.kafka.read(*PARTITIONS))
+            await agent.detect_losses()
+            marks = await agent.store.watermarks([f"{t}/{n}" for t, n in PARTITIONS])
             ends = [len(self.kafka.of(partition).records) - 1 for partition in PARTITIONS]
             if marks == ends:
                 return
@@ -293,12 +293,12 @@ class Faults(RuleBasedStateMachine):
         self.do(self._check())
 
     async def _check(self) -> None:
-        store = self.worker.sessions.store
+        store = self.worker.agent.store
         logged: Counter[str] = Counter()
         for partition in PARTITIONS:
             for offset, record in enumerate(self.kafka.of(partition).records):
                 if record and record.value == POISON:
-                    assert any(offset in worker.buried for worker in self.workers)
+                    assert any(offset in worker.dead_lettered for worker in self.workers)
                 elif record:
                     logged[json.loads(record.value)["eventList"][0]["eventId"]] += 1
         expected = dict.fromkeys(logged, 1)
@@ -346,10 +346,10 @@ class LostTails(Faults):
         if new:
             self.send(partition, new, 0)
         else:
-            for _ in range(2 * LOOKS + 1):
-                self.do(self.worker.sessions.look_after())
+            for _ in range(2 * END_CHECKS + 1):
+                self.do(self.worker.agent.detect_losses())
                 self.kafka.fetch(partition)
-                self.do(self.worker.sessions.apply(self.kafka.deliver(partition)))
+                self.do(self.worker.agent.apply(self.kafka.deliver(partition)))
 
 
 class ShortHistories(Faults):

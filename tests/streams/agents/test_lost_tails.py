@@ -10,7 +10,7 @@ import pytest
 
 from models.settings import Settings
 from ops.embedded_servers import start_redis
-from streams.agents.atomic_batches import LOOKS
+from streams.agents.rewinds import END_CHECKS
 from tests.streams.agents.losing_redis import LosingRedis
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 from tests.streams.agents.simulated_worker import NOW_S, Worker, events_by_item
@@ -46,29 +46,29 @@ async def test_redis_is_back_at_messages_that_kafka_has_lost(
 ) -> None:
     """Its state is as far as the worker's, further or behind it, but not of the same messages."""
     redis, worker = losing
-    kafka, sessions = worker.kafka, worker.sessions
+    kafka, agent = worker.kafka, worker.agent
     for n in range(3):
         send(kafka, f"old{n}")
-    await sessions.apply(kafka.read(PLACE))
+    await agent.apply(kafka.read(PLACE))
     await redis.take_snapshot()
     kafka.lose_tail(PLACE, 1)
     for n in range(n_new):
         send(kafka, f"new{n}")
-    for _ in range(2 * LOOKS + 1):
-        await sessions.apply(kafka.read(PLACE))
-        await sessions.look_after()
-    assert (await events_by_item(sessions.store)).get("new0", 0) == min(n_new, 1)
+    for _ in range(2 * END_CHECKS + 1):
+        await agent.apply(kafka.read(PLACE))
+        await agent.detect_losses()
+    assert (await events_by_item(agent.store)).get("new0", 0) == min(n_new, 1)
 
     await redis.lose(0)
     for n in range(n_last):
         send(kafka, f"last{n}")
     for _ in range(4):
-        await sessions.apply(kafka.read(PLACE))
-        await sessions.look_after()
+        await agent.apply(kafka.read(PLACE))
+        await agent.detect_losses()
 
     names = ["old0", "old1", "old2", *(f"new{n}" for n in range(n_new))]
     names += [f"last{n}" for n in range(n_last)]
-    assert await events_by_item(sessions.store) == dict.fromkeys(names, 1)
+    assert await events_by_item(agent.store) == dict.fromkeys(names, 1)
 
 
 async def test_what_was_fetched_before_and_after_arrives_at_once(worker: Worker) -> None:
@@ -81,8 +81,8 @@ async def test_what_was_fetched_before_and_after_arrives_at_once(worker: Worker)
     for n in range(3):
         send(kafka, f"new{n}")
     for _ in range(4):
-        await worker.sessions.apply(kafka.read(PLACE))
-    counted = await events_by_item(worker.sessions.store)
+        await worker.agent.apply(kafka.read(PLACE))
+    counted = await events_by_item(worker.agent.store)
     assert counted == dict.fromkeys(["old0", "old1", "old2", "old3", "new0", "new1", "new2"], 1)
 
 

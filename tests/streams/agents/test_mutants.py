@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from models.state import scripts, store
 from models.state.scripts import Script
 from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.rewinds import Rewinds
 from streams.kafka.assignment import PartitionRead, ReceivedMessage
 from tests.streams.agents.test_exactly_once import Faults, LostTails, ShortHistories
 
@@ -21,27 +22,27 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 def old_reads_are_taken(patch: pytest.MonkeyPatch) -> None:
     """A1: what an earlier seek fetched passes for what the last one asked for."""
-    takes = PartitionRead.takes
+    accepts = PartitionRead.accepts
 
-    def take(self: PartitionRead, arrival: ReceivedMessage) -> bool:
-        return takes(self, arrival._replace(read=self.number, follows=-1))
+    def accept(self: PartitionRead, received: ReceivedMessage) -> bool:
+        return accepts(self, received._replace(read=self.number, follows=-1))
 
-    patch.setattr(PartitionRead, "takes", take)
+    patch.setattr(PartitionRead, "accepts", accept)
 
 
 def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
     """A2: a batch looks up its partitions in whatever assignment there is now."""
-    written: Any = AtomicBatches._written
-    settled: Any = AtomicBatches._settled
+    write_all: Any = AtomicBatches._write_all
+    record: Any = AtomicBatches._record
 
-    async def write(self: Any, _: object, *rest: Any) -> Any:
-        return await written(self, self.assignment, *rest)
+    async def write_mixed(self: Any, _: object, *rest: Any) -> Any:
+        return await write_all(self, self.assignment, *rest)
 
-    async def settle(self: Any, _: object, *rest: Any) -> Any:
-        return await settled(self, self.assignment, *rest)
+    async def record_mixed(self: Any, _: object, *rest: Any) -> Any:
+        return await record(self, self.assignment, *rest)
 
-    patch.setattr(AtomicBatches, "_written", write)
-    patch.setattr(AtomicBatches, "_settled", settle)
+    patch.setattr(AtomicBatches, "_write_all", write_mixed)
+    patch.setattr(AtomicBatches, "_record", record_mixed)
 
 
 def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
@@ -59,7 +60,7 @@ def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None:
         pass
 
-    patch.setattr(AtomicBatches, "_take_up", nothing)
+    patch.setattr(Rewinds, "_resume_after_lost_tail", nothing)
 
 
 def ids_are_forgotten(patch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ LEARNED = ("ranker", "ranker-alone")
 
 def order_of(learner: GroupLearner) -> Ranker:
     """What was learned of all choices."""
-    return learner.courses["interactions"].ranker
+    return learner.learners["interactions"].ranker
 
 
 class Shoppers:
@@ -63,7 +63,7 @@ class Shoppers:
             chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
             items = np.arange(1, 31)
             rankers: dict[Objective, Ranker] = {
-                "interactions": learner.courses["interactions"].ranker
+                "interactions": learner.learners["interactions"].ranker
             }
             example = make_example(items, matrix, chosen, rankers, self._rng)
             self._offset += 1
@@ -83,11 +83,11 @@ class Shoppers:
 async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
     """The guard drill: it takes over from the blend, is poisoned, is replaced, and leads again."""
     learner, shoppers = GroupLearner(store), Shoppers()
-    await learner.assigned("c/t/0")
+    await learner.load("c/t/0")
     assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
     assert await shoppers.teach(learner, 1000) in LEARNED
 
-    spoiled = learner.courses["interactions"].ranker
+    spoiled = learner.learners["interactions"].ranker
     # The hidden layer is dead, so that it cannot make up for the weights.
     wrong, right = np.zeros_like(spoiled.parameters), layers(spoiled.parameters)
     layers(wrong).weights[:] = -20 * right.weights
@@ -97,18 +97,18 @@ async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store)
     fallen = served.index("blend")
     assert fallen * 50 <= 2 * RECENT
     assert served[-1] in LEARNED
-    healed = learner.courses["interactions"].ranker
+    healed = learner.learners["interactions"].ranker
     assert layers(healed.parameters).weights[TELLING] > 0
 
 
 async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
     """State, measures and watermark are taken up; one that was overtaken does not overwrite."""
     first, second, shoppers = GroupLearner(store), GroupLearner(store), Shoppers()
-    await first.assigned("c/t/0")
+    await first.load("c/t/0")
     await shoppers.teach(first, 500)
-    assert await second.assigned("c/t/0") == 499
+    assert await second.load("c/t/0") == 499
     assert order_of(second).state() == order_of(first).state()
-    assert second.courses["interactions"].scoreboard == first.courses["interactions"].scoreboard
+    assert second.learners["interactions"].scoreboard == first.learners["interactions"].scoreboard
 
     await shoppers.teach(second, 100)
     first.learn(shoppers.choose(first, 1))
@@ -121,13 +121,13 @@ async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
 async def test_what_is_no_example_is_given_back(store: Store) -> None:
     """Foreign bytes are spoiled, and neither they nor what was learned before is learned."""
     learner, shoppers = GroupLearner(store), Shoppers()
-    await learner.assigned("c/t/0")
+    await learner.load("c/t/0")
     good = shoppers.choose(learner, 3)
     bad = ReceivedMessage("examples", 0, 3, b"\xc1no")
 
     assert learner.learn([*good, bad]) == [bad]
     assert learner.learn([*good, bad]) == []
-    assert (learner.watermark, learner.courses["interactions"].scoreboard.n) == (3, 3)
+    assert (learner.watermark, learner.learners["interactions"].scoreboard.n) == (3, 3)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
         for arrival in shoppers.choose(made, 40, group=group)
     ]
     learners = GroupLearners(tenants)
-    assert await learners.assigned("c/t/0") == -1
+    assert await learners.load("c/t/0") == -1
     for at in range(0, len(mixed), 30):
         assert await learners.learn(mixed[at : at + 30]) == []
         await learners.save()
@@ -178,7 +178,7 @@ async def test_a_crash_while_saving_repeats_nothing(
         for arrival in shoppers.choose(made, 20, group=group)
     ]
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     await learners.learn(mixed)
 
     async def crash(*_: object, **__: object) -> bool:
@@ -192,14 +192,14 @@ async def test_a_crash_while_saving_repeats_nothing(
     assert await state_of(tenants, "shop") == await state_of(tenants, "tools") == {}
 
     again = GroupLearners(tenants)
-    assert await again.assigned("c/t/0") == -1
+    assert await again.load("c/t/0") == -1
     await again.learn(mixed)
     await again.save()
 
     for group, key in {"shop": b"", "books": b"books", "tools": b"tools"}.items():
         alone = GroupLearner(tenants.store(group))
         alone.learn([one for one in mixed if one.key == key])
-        assert (await state_of(tenants, group))["interactions:state"] == alone.courses[
+        assert (await state_of(tenants, group))["interactions:state"] == alone.learners[
             "interactions"
         ].ranker.state()
 
@@ -209,7 +209,7 @@ async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.Monkey
     monkeypatch.setattr(ranker, "OPEN", 1)
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners, alone = GroupLearners(tenants), GroupLearner(tenants.store("books"))
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     for group in ("books", "tools", "books"):
         arrivals = shoppers.choose(made, 20, group=group)
         await learners.learn(arrivals)
@@ -218,7 +218,7 @@ async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.Monkey
         assert list(learners._others) == [group]
     await learners.save()
 
-    assert (await state_of(tenants, "books"))["interactions:state"] == alone.courses[
+    assert (await state_of(tenants, "books"))["interactions:state"] == alone.learners[
         "interactions"
     ].ranker.state()
 
@@ -227,7 +227,7 @@ async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
     """What was learned of a group that is gone is let go of; the place moves on."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     await learners.learn(shoppers.choose(made, 20, group="books"))
     await Tenants(tenants.redis, tenants.settings).erase("books")
 
@@ -243,13 +243,13 @@ async def test_examples_of_an_assignment_that_ended_are_not_learned(tenants: Ten
     """A batch that waited while the partition came anew is read again from there."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     batch = shoppers.choose(made, 5)
-    await learners._busy.acquire()
-    assigning = asyncio.create_task(learners.assigned("c/t/0"))
+    await learners._lock.acquire()
+    assigning = asyncio.create_task(learners.load("c/t/0"))
     learning = asyncio.create_task(learners.learn(batch))
     await asyncio.sleep(0)
-    learners._busy.release()
+    learners._lock.release()
     await asyncio.gather(assigning, learning)
     await learners.save()
 
