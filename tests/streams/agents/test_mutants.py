@@ -1,4 +1,4 @@
-"""The machine of `test_exactly_once` finds the faults it is for: each fix taken out, it fails."""
+"""Mutation tests of `test_exactly_once`: without any one of the fixes, its state machine fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def old_reads_are_taken(patch: pytest.MonkeyPatch) -> None:
-    """A1: what an earlier seek fetched passes for what the last one asked for."""
+    """Messages of an earlier read are accepted as those of the last one."""
     accepts = PartitionRead.accepts
 
     def accept(self: PartitionRead, received: ReceivedMessage) -> bool:
@@ -31,7 +31,7 @@ def old_reads_are_taken(patch: pytest.MonkeyPatch) -> None:
 
 
 def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
-    """A2: a batch looks up its partitions in whatever assignment there is now."""
+    """A batch is applied under the current assignment instead of its own."""
     write_all: Any = AtomicBatches._write_all
     record: Any = AtomicBatches._record
 
@@ -46,7 +46,7 @@ def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
 
 
 def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
-    """A3: half a step stays in the append-only file and is carried out at a later start."""
+    """Half a step stays in the append-only file, and is executed at a later restart."""
 
     async def nothing(_: object) -> None:
         pass
@@ -55,7 +55,7 @@ def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
-    """A5: nobody goes back where Kafka has others at offsets that are in effect."""
+    """A lost tail causes no rewind."""
 
     async def nothing(*_: object) -> None:
         pass
@@ -64,17 +64,17 @@ def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
 
 
 def ids_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """A6: what was trimmed off a history counts again when it comes again."""
+    """Events that were trimmed off a history count again when they are sent again."""
     _without(patch, "local function is_forgotten(history, id)\n")
 
 
-def sessions_are_strangers(patch: pytest.MonkeyPatch) -> None:
-    """A6: an event that comes again under another session counts again."""
+def repetitions_under_another_session_count(patch: pytest.MonkeyPatch) -> None:
+    """An event that is sent again under another session counts again."""
     _without(patch, "local function is_repeated(item, time, millisecond, code, hash, number)\n")
 
 
 def _without(patch: pytest.MonkeyPatch, head: str) -> None:
-    """Have a function of the atomic step say no, whatever it is asked."""
+    """Have a function of the atomic step always return false."""
     assert store.STEP.text.count(head) == 1
     text = store.STEP.text.replace(head, f"{head}if true then return false end\n")
     patch.setattr(store, "STEP", Script.of(text))
@@ -91,7 +91,7 @@ BOUNDS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# In another run of the same example Redis may have written its file anew at another moment.
+# In another run of the same example Redis may rewrite its file at another moment.
 FOUND = (AssertionError, KeyError, FlakyFailure)
 
 pytestmark = pytest.mark.slow
@@ -105,19 +105,19 @@ pytestmark = pytest.mark.slow
         (Faults, torn_files_stay),
         (LostTails, lost_tails_are_not_noticed),
         (ShortHistories, ids_are_forgotten),
-        (Faults, sessions_are_strangers),
+        (Faults, repetitions_under_another_session_count),
     ],
 )
-def test_a_fix_taken_out_is_noticed(
+def test_the_machine_fails_without_a_fix(
     machine: type[Faults], mutant: Mutant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events are lost or counted twice again, or the agent ends; the machine says so."""
+    """Events are lost or counted twice, or the agent raises."""
     mutant(monkeypatch)
     with pytest.raises(FOUND):
         run_state_machine_as_test(machine, settings=BOUNDS)
 
 
 @pytest.mark.parametrize("machine", [Faults, LostTails, ShortHistories])
-def test_with_all_fixes_nothing_is_found(machine: type[Faults]) -> None:
-    """What the mutants fail by is their own."""
+def test_the_machine_passes_with_all_fixes(machine: type[Faults]) -> None:
+    """The failures of the mutants are their own."""
     run_state_machine_as_test(machine, settings=BOUNDS)
