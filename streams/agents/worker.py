@@ -24,8 +24,9 @@ from streams.agents.metadata import metadata_agent
 from streams.agents.ranker import GroupLearners, group_of
 from streams.agents.rewinds import AssignedPartition, stored_positions
 from streams.kafka.assignment import Partition, ReadStart, ReceivedMessage, first_offset, next_read
+from streams.kafka.consumer_log import ConsumerLog
 from streams.kafka.dead_letters import of_unreadable
-from streams.kafka.faust_app import AppLog, add_agent, commit, create_app
+from streams.kafka.faust_app import add_agent, commit, create_app
 from streams.kafka.faust_producing import keep_letter, offer
 from streams.kafka.produce_errors import classified
 from streams.kafka.standstill import Standstill
@@ -134,7 +135,7 @@ class Worker:
         for agent in agents:
             await agent.detect_losses()
             applied |= {tp: read.applied for tp, read in agent.assignment.reads.items()}
-        nexts = {tp: self._log.nothing_before(tp, offset + 1) for tp, offset in applied.items()}
+        nexts = {tp: self._log.next_readable(tp, offset + 1) for tp, offset in applied.items()}
         offsets = dict(nexts)
         offsets[self.topics.examples, 0] = self.learners.saved + 1
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
@@ -191,7 +192,7 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
     return app
 
 
-class WorkerLog(AppLog):
+class WorkerLog(ConsumerLog):
     """Kafka's partitions as a worker's agents read them: a `PartitionLog`."""
 
     def __init__(self, app: faust.App, settings: Settings) -> None:
