@@ -75,13 +75,13 @@ def warn_of_memory(settings: Settings) -> Settings:
     from models.state.redis_errors import AWAY_ERRORS
     from models.state.store import Store, connect
 
-    async def told() -> list[str]:
+    async def column_options() -> list[str]:
         async with connect(settings.redis) as client:
             memory = await Store(client, settings).memory()
         return [*shortages(memory), *risks(memory)]
 
     try:
-        for text in asyncio.run(told()):
+        for text in asyncio.run(column_options()):
             say(f"WARNING: {text}")
     except AWAY_ERRORS as error:
         logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)

@@ -226,12 +226,12 @@ async def test_how_far_a_job_is_can_be_seen(
     """What a job tells from a thread stands with it, and in the metrics until it ends."""
     seen = threading.Event()
 
-    def telling(work: JobContext) -> None:
-        work.tell("lines answered", 7, 9)
+    def telling(context: JobContext) -> None:
+        context.report_progress("lines answered", 7, 9)
         seen.wait()
 
-    async def busy(work: JobContext) -> JobResult:
-        await work.in_thread(telling, work)
+    async def busy(context: JobContext) -> JobResult:
+        await context.run_in_thread(telling, context)
         return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
@@ -268,17 +268,17 @@ async def test_a_runner_that_ends_leaves_its_job(
     """Cancelled, it lets what works in a thread end, and another claims the job at once."""
     entered, ended = threading.Event(), threading.Event()
 
-    def for_ever(work: JobContext) -> None:
+    def for_ever(context: JobContext) -> None:
         entered.set()
         try:
-            for _ in work.until_stopped(iter(int, 1)):
+            for _ in context.until_stopped(iter(int, 1)):
                 pass
         finally:
             ended.set()
 
-    async def busy(work: JobContext) -> JobResult:
-        await work.note(row=3)
-        await work.in_thread(for_ever, work)
+    async def busy(context: JobContext) -> JobResult:
+        await context.checkpoint(row=3)
+        await context.run_in_thread(for_ever, context)
         return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
