@@ -42,9 +42,10 @@ def read_options(
     return ReadOptions(
         format=options.pop("format_"),
         columns=[name.strip() for name in columns.split(",")] if columns else (),
+        list_column=options.pop("each"),
         records=records.split(".") if records else (),
         column_options=ColumnOptions(fields, keep, drop, options.pop("event_type")),
-        **{name: options.pop(name) for name in ("separator", "encoding", "time_format", "each")},
+        **{name: options.pop(name) for name in ("separator", "encoding", "time_format")},
     )
 
 

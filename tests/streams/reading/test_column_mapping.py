@@ -68,7 +68,7 @@ def test_orders_come_before_guesses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "columns", "told", "reason"),
+    ("kind", "columns", "column_options", "reason"),
     [
         ("interactions", ["a", "b", "c"], ColumnOptions(), "looks like USER_ID among a, b, c"),
         ("interactions", ["user", "item"], ColumnOptions(), "--map TIMESTAMP=COLUMN"),
