@@ -1,4 +1,4 @@
-"""The HTTP application, made by a function; everything it needs is handed to it."""
+"""The HTTP application: wires routes, Amazon Personalize's API, limits and error handlers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PREFIX, PersonalizeApp
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
-from api.routes import forwarding, metadata, recommendations
+from api.routes import events, forwarding, health, metadata, recommendations
 from api.schemas import error_response
 from api.server.admission import Budget, Gate
 from api.server.body_limits import BodyLimits
@@ -65,7 +65,7 @@ def create_app(
     *,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The application; connects to nothing before its first request."""
+    """The application; it opens no connection before its first request."""
     tenants = Tenants(store.redis, settings)
     services = Services(
         settings=settings,
@@ -91,8 +91,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service_operations()
-        # What has been loaded stays: going through it again and again would cost tens of
-        # milliseconds in the middle of a request.
+        # Loaded modules stay for ever: without this, the garbage collector walks through them
+        # again and again, tens of milliseconds in the middle of a request.
         gc.collect()
         gc.freeze()
         yield
@@ -109,16 +109,15 @@ def create_app(
         summary="Recommendations that know the last click.",
         version=version("streaming-recommender"),
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere; `serve_reference` has one that does not.
+        # FastAPI's pages load scripts from other sites; that of `serve_reference` does not.
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     app.state.origins = Origins(settings)
-    app.include_router(recommendations.router)
-    app.include_router(metadata.router)
-    app.include_router(forwarding.router)
+    for routes in (recommendations, events, metadata, forwarding, health):
+        app.include_router(routes.router)
     serve_reference(app)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
@@ -135,7 +134,7 @@ def create_app(
         app.add_exception_handler(error, _handler(status, kind))
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _internal_error)
     if settings.cors_origins:
         app.add_middleware(
@@ -145,7 +144,7 @@ def create_app(
             allow_headers=["content-type"],
             expose_headers=["retry-after"],
         )
-        # AWS clients send headers of their own, and read one that only the wire has.
+        # AWS clients send headers of their own, and read x-amzn-errortype.
         personalize = CORSMiddleware(
             personalize,
             allow_origins=settings.cors_origins,
@@ -160,20 +159,20 @@ def create_app(
         BodyLimits, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer
     )
     most = settings.personalize_max_body_bytes
-    beside = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
-    app.add_middleware(PathMount, path=PREFIX, other=beside)
+    limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
+    app.add_middleware(PathMount, path=PREFIX, other=limited)
     return app
 
 
 def _ids() -> Iterator[str]:
-    """Unguessable ids of 32 characters: asking the system for one at a time takes longer."""
+    """Unguessable ids of 32 characters; drawn in blocks, as each system call costs time."""
     while True:
         drawn = secrets.token_hex(4096)
         yield from (drawn[at : at + 32] for at in range(0, len(drawn), 32))
 
 
 async def page() -> Response:
-    """The live page."""
+    """The demonstration page."""
     return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
 
 
@@ -214,21 +213,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return error_response(status, kind, str(error.detail), headers)
 
 
-async def _client_gone(request: Request, _: Exception) -> Response:
-    """Nobody reads it: for the count."""
-    # The route, not the path: in that may be who is erased.
+async def _client_disconnected(request: Request, _: Exception) -> Response:
+    """A response that is only counted: its client has disconnected."""
+    # The route, not the path, which may name an erased user.
     path = getattr(request.scope.get("route"), "path", "")
-    LOG.debug("%s %s: the client went away", request.method, path)
+    LOG.debug("%s %s: the client disconnected", request.method, path)
     return Response(status_code=CLIENT_CLOSED)
 
 
 async def _internal_error(_: Request, error: Exception) -> Response:
     LOG.error("unexpected error", exc_info=error)
-    return error_response(500, "internal", "an unexpected error; the log has it")
+    return error_response(500, "internal", "an unexpected error; see the log")
 
 
 class PathMount:
-    """Serves one path, and all below it, from another application."""
+    """Routes one path, and all below it, to another application."""
 
     def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Events and metadata in: the operations of personalize-events."""
+"""Operations of personalize-events: events and metadata are sent to Kafka."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged all of the events."""
+    """Answer with nothing once Kafka has acknowledged all events."""
     services = context.services
     now_s, limit_s = services.clock(), services.settings.future_limit_s
     if await context.tenants.group_of(request["trackingId"]) is None:
@@ -33,13 +33,13 @@ async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> di
 
 
 async def put_items(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged what is now known of all the items."""
+    """Answer with nothing once Kafka has acknowledged the metadata of all items."""
     await _put(context, "items", request["datasetArn"], request["items"], "itemId")
     return {}
 
 
 async def put_users(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged what is now known of all the users."""
+    """Answer with nothing once Kafka has acknowledged the metadata of all users."""
     await _put(context, "users", request["datasetArn"], request["users"], "userId")
     return {}
 
@@ -51,7 +51,7 @@ async def _put(
     records: Sequence[Mapping[str, Any]],
     id_name: str,
 ) -> None:
-    """Send records of a dataset; none of them, if one breaks a rule."""
+    """Send records of a dataset; none of them if one is invalid."""
     group = await _group_of(context, kind, arn)
     put = []
     for n, record in enumerate(records, 1):
@@ -80,7 +80,7 @@ async def _group_of(context: PersonalizeContext, kind: RecordKind, arn: str) -> 
 
 
 def _properties(text: str) -> dict[str, Any]:
-    """A record's properties, which are JSON text within the JSON."""
+    """Properties of a record, which are JSON text within the JSON."""
     try:
         found = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Every operation that is implemented, by its name in the API.
+"""Every implemented operation by its name.
 
 `python -m api.personalize.operations` prints the table in docs/personalize-compatibility.md.
 """
@@ -47,7 +47,7 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def operations_table() -> str:
-    """A Markdown table of all operations of the API, and whether each is done."""
+    """A Markdown table of all operations of the API, with those that are implemented."""
     lines = ["| service | operation | here |", "|---|---|---|"]
     for service in SERVICES:
         for name in sorted(
