@@ -43,7 +43,7 @@ def parse_number(text: str, where: str) -> float:
 
     Examples
     --------
-    >>> number_of("3.5", "eventValueThreshold")
+    >>> parse_number("3.5", "eventValueThreshold")
     3.5
     """
     try:

@@ -20,7 +20,7 @@ One = TypeVar("One")
 def make_token(listing: str, position: int) -> str:
     """The token of what follows a position in a list.
 
-    >>> position_of("filters", token_of("filters", 25))
+    >>> read_token("filters", make_token("filters", 25))
     25
     """
     digest = hashlib.blake2b(f"{listing}\n{position}".encode(), digest_size=8)
