@@ -1,4 +1,4 @@
-"""The HTTP application, made by a function; everything it needs is handed to it."""
+"""The HTTP application: wires routes, Amazon Personalize's API, limits and error handlers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
-from api.fast_path import FastPathApp, allowed, is_below
+from api.fast_path import FastPathApp, allowed_methods, is_below
 from api.impressions import ImpressionLog
 from api.outages import OUTAGES
-from api.personalize.auth import check_of
+from api.personalize.auth import request_check
 from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PREFIX, PersonalizeApp
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
-from api.routes import forwarding, metadata, recommendations
+from api.routes import events, forwarding, health, metadata, recommendations
 from api.schemas import error_response
 from api.server.admission import Budget, Gate
 from api.server.body_limits import BodyLimits
@@ -65,7 +65,7 @@ def create_app(
     *,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The application; connects to nothing before its first request."""
+    """The application; it opens no connection before its first request."""
     tenants = Tenants(store.redis, settings)
     services = Services(
         settings=settings,
@@ -73,9 +73,11 @@ def create_app(
         recommender=tenants.recommender(settings.group),
         tenants=tenants,
         publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
-        answering=Gate(settings.max_answering, "answers", "Redis"),
+        redis_gate=Gate(settings.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
-        effects=ReadYourWrites(store, publisher.incarnations, most=settings.after_max_waiting),
+        read_your_writes=ReadYourWrites(
+            store, publisher.incarnations, most=settings.after_max_waiting
+        ),
         impressions=ImpressionLog(clock),
         clock=clock,
         new_id=_ids().__next__,
@@ -84,18 +86,18 @@ def create_app(
 
     check_campaigns(settings)
     context = PersonalizeContext(Registry(store.redis, settings), tenants, services)
-    personalize: ASGIApp = PersonalizeApp(context, check_of(settings), OPERATIONS)
+    personalize: ASGIApp = PersonalizeApp(context, request_check(settings), OPERATIONS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        described()
-        # What has been loaded stays: going through it again and again would cost tens of
-        # milliseconds in the middle of a request.
+        service_operations()
+        # Loaded modules stay for ever: without this, the garbage collector walks through them
+        # again and again, tens of milliseconds in the middle of a request.
         gc.collect()
         gc.freeze()
         yield
         gc.unfreeze()
-        await services.effects.close()
+        await services.read_your_writes.close()
         await services.impressions.close()
         if services.shadow is not None:
             await services.shadow.close()
@@ -107,16 +109,15 @@ def create_app(
         summary="Recommendations that know the last click.",
         version=version("streaming-recommender"),
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere; `serve_reference` has one that does not.
+        # FastAPI's pages load scripts from other sites; that of `serve_reference` does not.
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     app.state.origins = Origins(settings)
-    app.include_router(recommendations.router)
-    app.include_router(metadata.router)
-    app.include_router(forwarding.router)
+    for routes in (recommendations, events, metadata, forwarding, health):
+        app.include_router(routes.router)
     serve_reference(app)
     app.get("/", include_in_schema=False)(page)
     for error, status, kind in (
@@ -133,7 +134,7 @@ def create_app(
         app.add_exception_handler(error, _handler(status, kind))
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _internal_error)
     if settings.cors_origins:
         app.add_middleware(
@@ -143,7 +144,7 @@ def create_app(
             allow_headers=["content-type"],
             expose_headers=["retry-after"],
         )
-        # AWS clients send headers of their own, and read one that only the wire has.
+        # AWS clients send headers of their own, and read x-amzn-errortype.
         personalize = CORSMiddleware(
             personalize,
             allow_origins=settings.cors_origins,
@@ -158,20 +159,20 @@ def create_app(
         BodyLimits, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer
     )
     most = settings.personalize_max_body_bytes
-    beside = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
-    app.add_middleware(PathMount, path=PREFIX, other=beside)
+    limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
+    app.add_middleware(PathMount, path=PREFIX, other=limited)
     return app
 
 
 def _ids() -> Iterator[str]:
-    """Unguessable ids of 32 characters: asking the system for one at a time takes longer."""
+    """Unguessable ids of 32 characters; drawn in blocks, as each system call costs time."""
     while True:
         drawn = secrets.token_hex(4096)
         yield from (drawn[at : at + 32] for at in range(0, len(drawn), 32))
 
 
 async def page() -> Response:
-    """The live page."""
+    """The demonstration page."""
     return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
 
 
@@ -207,26 +208,26 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     headers = dict(error.headers or {})
     if status == 405:
-        headers["allow"] = allowed(request.app, request.scope)
+        headers["allow"] = allowed_methods(request.app, request.scope)
     kind = "overloaded" if status == 503 else KINDS.get(status, "http_error")
     return error_response(status, kind, str(error.detail), headers)
 
 
-async def _client_gone(request: Request, _: Exception) -> Response:
-    """Nobody reads it: for the count."""
-    # The route, not the path: in that may be who is erased.
+async def _client_disconnected(request: Request, _: Exception) -> Response:
+    """A response that is only counted: its client has disconnected."""
+    # The route, not the path, which may name an erased user.
     path = getattr(request.scope.get("route"), "path", "")
-    LOG.debug("%s %s: the client went away", request.method, path)
+    LOG.debug("%s %s: the client disconnected", request.method, path)
     return Response(status_code=CLIENT_CLOSED)
 
 
 async def _internal_error(_: Request, error: Exception) -> Response:
     LOG.error("unexpected error", exc_info=error)
-    return error_response(500, "internal", "an unexpected error; the log has it")
+    return error_response(500, "internal", "an unexpected error; see the log")
 
 
 class PathMount:
-    """Serves one path, and all below it, from another application."""
+    """Routes one path, and all below it, to another application."""
 
     def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What the routes work with, handed to them when the application is made."""
+"""Services that the routes share, made once with the application."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from prometheus_client import Counter
 from starlette.types import Receive
 
 from api.impressions import ImpressionLog
-from api.query_params import AfterParams
 from api.read_your_writes import ReadYourWrites
+from api.schemas import AfterParams
 from api.server.admission import Gate
 from api.shadow_comparison import ShadowComparison
 from models.errors import Unavailable
@@ -33,39 +33,39 @@ ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["
 
 @functools.cache
 def _answers(recipe: str, level: str) -> Counter:
-    """One series; looking it up by label costs more than counting."""
+    """One series of `ANSWERS`, cached: the look-up by label costs more than the count."""
     return ANSWERS.labels(recipe, level)
 
 
 class EventPublisher(Protocol):
-    """What the API needs of Kafka; `streams.kafka.publisher` implements it."""
+    """Kafka as the API uses it; implemented by `streams.kafka.publisher`."""
 
     def publish(self, message: PutEvents | Erasure, /) -> Awaitable[str]:
-        """Send a valid message, and give its token once Kafka has acknowledged it.
+        """Send a valid message; gives its read-your-writes token once Kafka has acknowledged it.
 
         Raises
         ------
         Unavailable
-            Kafka did not acknowledge it in time; `Overloaded` if too much waits for that already.
+            Kafka did not acknowledge it in time; `Overloaded` if too many messages wait already.
         """
 
     def put(
         self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]], /
     ) -> Awaitable[str]:
-        """Send metadata, and give its token once Kafka has acknowledged all of it.
+        """Send metadata records; gives their token once Kafka has acknowledged all of them.
 
-        Of each record the id and properties, None to remove it; raises as `publish` does.
+        A record is an id and its properties, None to remove it; raises as `publish` does.
         """
 
     def incarnations(self) -> Awaitable[Mapping[TopicKind, str]]:
-        """Give the incarnation of the topics ``clicks``, ``purchases``, ``items`` and ``users``."""
+        """Incarnations of the topics ``clicks``, ``purchases``, ``items`` and ``users``."""
 
     def missing(self) -> Awaitable[list[str]]:
-        """Tell why nothing can be sent, in words; empty when all is well."""
+        """Reasons why nothing can be sent, in words; empty if it can."""
 
 
 class GatedPublisher:
-    """A publisher for no more requests at once than a gate lets in."""
+    """A publisher that bounds the requests that wait for Kafka, by a gate."""
 
     def __init__(self, publisher: EventPublisher, gate: Gate) -> None:
         self._publisher, self._gate = publisher, gate
@@ -73,33 +73,33 @@ class GatedPublisher:
         self.missing = publisher.missing
 
     async def publish(self, message: PutEvents | Erasure, /) -> str:
-        """Publish, or raise `Overloaded` at once."""
+        """Publish, or raise `Overloaded` at once if the gate is full."""
         with self._gate:
             return await self._publisher.publish(message)
 
     async def put(
         self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]], /
     ) -> str:
-        """Put, or raise `Overloaded` at once."""
+        """Put, or raise `Overloaded` at once if the gate is full."""
         with self._gate:
             return await self._publisher.put(kind, group, records)
 
 
 class ReadinessCheck:
-    """Looks whether Kafka and Redis can be used: once for all who ask at the same time."""
+    """Checks that Kafka and Redis can be used; simultaneous requests share one check."""
 
     def __init__(self, publisher: EventPublisher, store: Store) -> None:
         self._publisher = publisher
         self._store = store
-        self._looking: asyncio.Task[tuple[list[str], list[str]]] | None = None
+        self._checking: asyncio.Task[tuple[list[str], list[str]]] | None = None
 
-    async def look(self) -> tuple[list[str], list[str]]:
-        """What is not as it must be, and what an operator should see to, in words."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(self._looking)
+    async def check(self) -> tuple[list[str], list[str]]:
+        """What is missing, and warnings for an operator, in words."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_once())
+        return await asyncio.shield(self._checking)
 
-    async def _look(self) -> tuple[list[str], list[str]]:
+    async def _check_once(self) -> tuple[list[str], list[str]]:
         missing = list(await self._publisher.missing())
         try:
             await self._store.ping()
@@ -111,14 +111,14 @@ class ReadinessCheck:
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes work with; store and recommender are those of the settings' group.
+    """Services of the routes; store and recommender are those of the settings' group.
 
     Attributes
     ----------
-    answering
+    redis_gate
         Bounds the requests that wait for Redis.
     shadow
-        What answers are compared with; None where they are not.
+        Comparison of answers with an AWS campaign; None without one.
     """
 
     settings: Settings
@@ -126,31 +126,31 @@ class Services:
     recommender: Recommender
     tenants: Tenants
     publisher: EventPublisher
-    answering: Gate
+    redis_gate: Gate
     readiness: ReadinessCheck
-    effects: ReadYourWrites
+    read_your_writes: ReadYourWrites
     impressions: ImpressionLog
     clock: Callable[[], float]
     new_id: Callable[[], str]
     shadow: ShadowComparison | None = None
 
-    async def reached(self, asked: AfterParams, receive: Receive) -> bool | None:
-        """Whether the events of ?after= are in effect, waiting for it; None where not asked."""
+    async def await_effect(self, asked: AfterParams, receive: Receive) -> bool | None:
+        """Wait for the events of ?after=; True once in effect, None without ?after=."""
         if asked.after is None:
             return None
         wait_s = self.settings.after_timeout_s
-        return await self.effects.reached(asked.after, wait_s=wait_s, receive=receive)
+        return await self.read_your_writes.wait(asked.after, wait_s=wait_s, receive=receive)
 
-    def serve(
+    def record_served(
         self,
         recommendation_id: str,
         answer: Answer,
         store: Store,
         item_ids: Sequence[str] | None = None,
     ) -> None:
-        """Note that a list is served out of a group's store: count it, and log it in there.
+        """Count a served list, and log it in its group's store as an impression.
 
-        `item_ids` are what is served, if not given all items of the answer.
+        `item_ids` are the served items; by default all items of the answer.
         """
         self.impressions.log(store, recommendation_id, answer, item_ids)
         _answers(answer.recipe, answer.level).inc()

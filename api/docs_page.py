@@ -1,4 +1,4 @@
-"""The page of the API reference, `/docs`: Swagger UI, served from here and asking nobody else."""
+"""The API reference at `/docs`: Swagger UI, served without requests to other sites."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ router = APIRouter(include_in_schema=False)
 
 
 def serve_reference(app: FastAPI) -> None:
-    """Adds the page, and what it loads, to an application."""
+    """Add the page, and the files that it loads, to an application."""
     app.include_router(router)
-    # The package holds the files of Swagger UI's own distribution and is otherwise not used.
+    # Only the files of Swagger UI's own distribution are used of this package.
     assets = StaticFiles(packages=[("fastapi_swagger", "resources")])
     app.mount("/docs/assets", assets, name="assets")
 
 
 @router.get("/docs")
 async def page() -> Response:
-    """The page; what it loads is named relative to it, for a proxy may put it elsewhere."""
+    """The page; its links are relative, because a proxy may serve it under another path."""
     return Response(PAGE, media_type="text/html", headers=HEADERS)
 
 
 @router.get("/docs/start.js")
 async def start() -> Response:
-    """Shows the reference: a script of its own, for the page's policy forbids those inside it."""
+    """The script that shows the reference; the page's policy forbids inline scripts."""
     return Response(START, media_type="text/javascript", headers=HEADERS)

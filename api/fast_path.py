@@ -1,4 +1,4 @@
-"""FastAPI, and in front of it the routes that are asked most."""
+"""The application: FastAPI, and a fast path for the most frequent routes in front of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
-from api.openapi import document
-from api.personalize.protocol import PREFIX, refused
-from api.routes.recommendations import HOT, AnswerRoute
+from api.openapi import openapi_document
+from api.personalize.protocol import PREFIX, refusal_response
+from api.routes.recommendations import FAST_ROUTES, AnswerRoute
 from api.schemas import error_response
 from api.server.origins import Origins
 from api.server.refusals import REFUSED, Refusal
-from api.server.request_metrics import count
+from api.server.request_metrics import count_request
 
 METHODS = ("DELETE", "GET", "POST", "PUT")
 
@@ -24,12 +24,12 @@ JSON = (b"content-type", b"application/json")
 
 
 class FastPathApp(FastAPI):
-    """The application; answers `HOT` routes itself, and hands all else to FastAPI.
+    """The application: answers `FAST_ROUTES` itself, and leaves all other requests to FastAPI.
 
-    FastAPI's and Starlette's layers take as long as half a recommendation, and such a route has
-    use for none of them: it reads no body, and its query string is checked by its own schema. What
-    a browser of another origin asks goes through them, for they know what it may be told; who may
-    not ask at all is refused before either.
+    FastAPI's and Starlette's layers take as long as half a recommendation, and these routes need
+    none of them: they read no body, and check the query string by their own schema. Requests of
+    other origins take FastAPI's way, whose CORS middleware sets their headers; hosts and origins
+    that are not allowed are refused first.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,30 +45,30 @@ class FastPathApp(FastAPI):
             await self._refuse(refusal, scope, receive, send)
             return
         if method == "HEAD":
-            # What GET would answer, without the body.
-            scope, send, method = {**scope, "method": "GET"}, _headed(send), "GET"
+            # The answer of GET, without its body.
+            scope, send, method = {**scope, "method": "GET"}, _without_body(send), "GET"
         elif method == "OPTIONS" and not self._is_preflight(headers):
-            await self._tell_methods(scope, receive, send)
+            await self._answer_options(scope, receive, send)
             return
-        answering = HOT.get(scope["path"]) if method == "GET" else None
+        answering = FAST_ROUTES.get(scope["path"]) if method == "GET" else None
         if answering is None or b"origin" in headers:
             await super().__call__(scope, receive, send)
         else:
-            await self._answer(answering, scope, receive, send)
+            await self._answer_fast(answering, scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, with the schemas of what routes take and answer."""
+        """The OpenAPI document, with the schemas of requests and responses."""
         if self.openapi_schema is None:
-            self.openapi_schema = document(super().openapi())
+            self.openapi_schema = openapi_document(super().openapi())
         return self.openapi_schema
 
-    async def _answer(
+    async def _answer_fast(
         self, answering: AnswerRoute, scope: Scope, receive: Receive, send: Send
     ) -> None:
         started, status = time.perf_counter(), 500
         try:
             body = await answering(self.state.services, scope["query_string"], receive)
-        except Exception as error:  # noqa: BLE001  its handler decides, as behind FastAPI
+        except Exception as error:  # noqa: BLE001  answered by its handler, as in FastAPI
             response: Response = await self._handler(error)(Request(scope), error)
             status = response.status_code
             await response(scope, receive, send)
@@ -78,10 +78,10 @@ class FastPathApp(FastAPI):
             await send({"type": "http.response.start", "status": 200, "headers": [JSON, length]})
             await send({"type": "http.response.body", "body": body})
         finally:
-            count(scope["path"], status, started=started)
+            count_request(scope["path"], status, started=started)
 
     def _handler(self, error: Exception) -> Callable[[Request, Exception], Any]:
-        """What was registered for the error's class, or the nearest that it derives from."""
+        """The handler registered for the error's class, or for its nearest base class."""
         return next(
             self.exception_handlers[kind]
             for kind in type(error).__mro__
@@ -92,27 +92,27 @@ class FastPathApp(FastAPI):
         started = time.perf_counter()
         REFUSED.labels(refusal.kind.partition("_")[0]).inc()
         is_aws = is_below(scope["path"], PREFIX)
-        response = refused(refusal) if is_aws else error_response(*refusal)
+        response = refusal_response(refusal) if is_aws else error_response(*refusal)
         await response(scope, receive, send)
-        count("none", refusal.status, started=started)
+        count_request("none", refusal.status, started=started)
 
     def _is_preflight(self, headers: dict[bytes, bytes]) -> bool:
         settings = self.state.services.settings
         return bool(settings.cors_origins) and b"access-control-request-method" in headers
 
-    async def _tell_methods(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_options(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        methods = allowed(self, scope)
+        methods = allowed_methods(self, scope)
         if methods:
             response = Response(status_code=204, headers={"allow": methods})
         else:
             response = error_response(404, "not_found", "Not Found")
         await response(scope, receive, send)
-        count("none", response.status_code, started=started)
+        count_request("none", response.status_code, started=started)
 
 
-def allowed(app: FastAPI, scope: Scope) -> str:
-    """The methods that a path takes, as the header Allow has them; empty for no path."""
+def allowed_methods(app: FastAPI, scope: Scope) -> str:
+    """Methods of a path, in the form of the Allow header; empty for an unknown path."""
     if scope["path"] == "*":
         return ", ".join(sorted((*METHODS, "HEAD", "OPTIONS")))
     if is_below(scope["path"], PREFIX):
@@ -129,7 +129,7 @@ def allowed(app: FastAPI, scope: Scope) -> str:
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Whether a path is the prefix, or begins with it.
+    """True if a path is the prefix, or below it.
 
     >>> is_below("/personalize/events", "/personalize"), is_below("/personal", "/personalize")
     (True, False)
@@ -137,10 +137,10 @@ def is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
 
 
-def _headed(send: Send) -> Send:
-    async def headed(message: Message) -> None:
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
         if message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await send(message)
 
-    return headed
+    return send_head

@@ -1,4 +1,4 @@
-"""The log of served lists: what clicks are attributed to."""
+"""The log of impressions: served lists, to which clicks are attributed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from models.state.store import Store
 LOG = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 0.05
-MOST_WAITING = 10_000
-"""Lists that wait to be written, at most; more are dropped and counted, for answers go first."""
+MAX_WAITING = 10_000
+"""Bound on the lists that wait to be written; more are dropped and counted, answers go first."""
 
 IMPRESSIONS = Counter("recommender_impressions_total", "Served lists by outcome", ["outcome"])
 
 
 class ImpressionLog:
-    """Writes served lists behind the answers, many in one round trip."""
+    """Writes served lists in the background, many in one round trip."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -40,11 +40,11 @@ class ImpressionLog:
         answer: Answer,
         item_ids: Sequence[str] | None = None,
     ) -> None:
-        """Remember to write a served list to its group's store; never blocks.
+        """Queue a served list for its group's store; never blocks.
 
-        `item_ids` are what was served, if not given all items of the answer.
+        `item_ids` are the served items; by default all items of the answer.
         """
-        if self._n_waiting >= MOST_WAITING:
+        if self._n_waiting >= MAX_WAITING:
             IMPRESSIONS.labels("dropped").inc()
             return
         self._n_waiting += 1
@@ -63,7 +63,7 @@ class ImpressionLog:
                     kept = await log_served(store, lists, tried, now_s=self._clock())
                 except AWAY_ERRORS as error:
                     if not self._is_failing:  # once, not for every answer
-                        LOG.warning("served lists are not kept: %s", error)
+                        LOG.warning("impressions are dropped: %s", error)
                     self._is_failing = True
                 else:
                     self._is_failing = False
@@ -71,7 +71,7 @@ class ImpressionLog:
                 IMPRESSIONS.labels("dropped").inc(len(lists) - kept)
 
     async def close(self) -> None:
-        """Write what waits."""
+        """Write the queued lists."""
         if self._task is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
@@ -80,7 +80,7 @@ class ImpressionLog:
 def _written(
     served: Mapping[str, tuple[Answer, Sequence[str] | None]],
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
-    """Item ids by recommendationId, and those that stood in an answer for exploration."""
+    """Item ids by recommendationId, and the item ids served for exploration."""
     lists: dict[str, Sequence[str]] = {}
     tried: list[str] = []
     for recommendation_id, (answer, item_ids) in served.items():

@@ -1,7 +1,7 @@
-"""The OpenAPI document: each route says the structs that it takes and answers, and they are shown.
+"""The OpenAPI document, made from the structs that decode requests and encode answers.
 
-The structs are those that decode requests and encode answers, so the document cannot say anything
-else. `describes` notes them, and `document` puts them into what FastAPI knows of the routes.
+Each route names its structs with `documented`; `openapi_document` adds their schemas to FastAPI's
+document. So the document cannot differ from what is accepted and sent.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from typing import Any
 
 import msgspec
 
-from api.query_params import AfterParams
-from api.schemas import Error
+from api.schemas import AfterParams, Error
 
 JSON = "application/json"
 TEMPLATE = "#/components/schemas/{name}"
 
-TAKES = {400: "The request breaks a rule; the message says which."}
-READS_A_BODY = {413: "The body is too large."}
-WAITS = {429: "Too many wait already; Retry-After says when."}
-ASKS_SERVERS = {
-    429: "Too much is under way already; Retry-After says when.",
+INVALID_REQUEST_ERROR = {400: "The request is invalid; the message names the rule."}
+BODY_ERRORS = {413: "The body is too large."}
+AFTER_ERRORS = {429: "Too many requests wait already; repeat it after Retry-After."}
+SERVER_ERRORS = {
+    429: "Too many requests are under way; repeat it after Retry-After.",
     503: "Kafka or Redis does not answer; try again.",
 }
 _STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
-"""By name, what routes take and answer; each registers its own as it is defined."""
+"""Request and response structs of all routes, by name; `documented` registers them."""
 
 
-def describes(
+def documented(
     answer: type[msgspec.Struct],
     summary: str,
     *,
@@ -37,28 +36,27 @@ def describes(
     query: type[AfterParams] | None = None,
     body: type[msgspec.Struct] | None = None,
     example: Mapping[str, Any] | None = None,
-    errors: Mapping[int, str] = ASKS_SERVERS,
+    errors: Mapping[int, str] = SERVER_ERRORS,
     other: Mapping[int, tuple[type[msgspec.Struct], str]] | None = None,
 ) -> dict[str, Any]:
-    """What a route's decorator is told, so that the document describes it.
+    """Arguments of a route's decorator that describe the route in the document.
 
     Parameters
     ----------
     answer
-        What its answers are encoded from.
+        Struct of its answer.
     query, body
-        What its query string and its body are decoded to.
+        Structs that its query string and its body are decoded to.
     example
-        A body to begin with.
+        Example of a body.
     errors
-        By status, why it may answer with an error of the one shape; what follows from `query` and
-        `body` comes by itself.
+        Reason of each error status; those that follow from `query` and `body` are added.
     other
-        By status, other structs that it answers, and when.
+        Struct and reason of each other status.
     """
     errors = {
-        **(TAKES | READS_A_BODY if body else {}),
-        **(TAKES | WAITS if query else {}),
+        **(INVALID_REQUEST_ERROR | BODY_ERRORS if body else {}),
+        **(INVALID_REQUEST_ERROR | AFTER_ERRORS if query else {}),
         **errors,
     }
     responses: dict[int | str, dict[str, Any]] = {
@@ -81,11 +79,11 @@ def describes(
     }
 
 
-def document(known: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's document with the schemas of all structs that routes named."""
+def openapi_document(known: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with the schemas of all registered structs."""
     _, schemas = msgspec.json.schema_components(_STRUCTS.values(), ref_template=TEMPLATE)
     shown = {name: _plain(schema) for name, schema in sorted(schemas.items())}
-    # Through JSON, for a default may be a tuple, which a reader of the document calls no array.
+    # Through JSON, because a default may be a tuple, which validators do not take for an array.
     return known | {"components": {"schemas": msgspec.json.decode(msgspec.json.encode(shown))}}
 
 
@@ -123,7 +121,7 @@ def _parameters(query: type[AfterParams]) -> list[dict[str, Any]]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """A struct's schema; what may be left out is not shown as null, which nobody has to send."""
+    """A struct's schema in which optional members are left out instead of null."""
     required = schema.get("required", ())
     properties = {
         name: member if name in required else _without_null(member)

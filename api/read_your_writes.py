@@ -1,7 +1,7 @@
-"""Read-your-writes: waiting until acknowledged events and records have taken effect.
+"""Read-your-writes: a request waits until acknowledged events and records have taken effect.
 
-The watermarks of the settings' group tell it of every group: they move with the effects. All who
-wait share one watch: one task, which asks Redis once a round for all of them.
+The watermarks of the settings' group hold for every group, as they move with the effects. All
+waiting requests share one task, which asks Redis once a round for all of them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from models.state.store import Store
 from models.tokens import Position, TopicKind, parse_token, short_incarnation
 
 POLL_S = 0.002
-"""Shortest pause between two looks at the watermarks."""
+"""Shortest pause between two reads of the watermarks."""
 
 MOST_POLL_S = 0.05
-"""Longest pause between two looks, while somebody waits."""
+"""Longest pause between two reads while requests wait."""
 
 SHARE = 0.25
-"""Pause between looks, as a share of how long the newest to come has waited."""
+"""Pause between reads as a share of the newest request's wait so far."""
 
 REST = 4.0
-"""Shortest pause between looks, in times of what the last one took."""
+"""Shortest pause between reads as a multiple of the last read's duration."""
 
 INCARNATIONS_AGE_S = 1.0
-"""How old the knowledge of the topics may be when somebody comes; else Kafka is asked again."""
+"""Age up to which known incarnations are used for a new request; then Kafka is asked again."""
 
 ASK_EVERY_S = 0.1
-"""Shortest time between two questions to Kafka, whatever the tokens say."""
+"""Shortest time between two requests to Kafka, whatever the tokens say."""
 
 PATIENCE_S = 0.5
-"""How long Kafka's answer is waited for before what was known last stands."""
+"""Wait for Kafka's answer before the last known incarnations are used."""
 
 WAITING = Gauge("recommender_after_waiting", "Requests that wait for events to take effect")
 
@@ -47,7 +47,7 @@ LoadIncarnations = Callable[[], Awaitable[Mapping[TopicKind, str]]]
 
 
 class Waiter:
-    """Somebody who waits for messages to take effect."""
+    """A request that waits for messages to take effect."""
 
     def __init__(self, positions: Sequence[Position], since_s: float) -> None:
         self.positions = positions
@@ -56,12 +56,12 @@ class Waiter:
 
 
 class ReadYourWrites:
-    """Knows which messages are in effect, by the store's watermarks.
+    """Waits for messages to take effect, by the store's watermarks.
 
     Parameters
     ----------
     most
-        Requests that may wait at once; more are refused.
+        Bound on the requests that wait at once; more are refused.
     """
 
     def __init__(self, store: Store, load_incarnations: LoadIncarnations, *, most: int) -> None:
@@ -70,26 +70,26 @@ class ReadYourWrites:
         self._topics = _Topics(load_incarnations)
         self._waiters: dict[Waiter, None] = {}
         self._arrived = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._poller: asyncio.Task[None] | None = None
 
-    async def reached(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
-        """Whether the token's messages are in effect, waiting at most `wait_s` for it.
+    async def wait(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
+        """Wait at most `wait_s` for the token's messages; True once they are in effect.
 
-        False as well for messages of a topic that was made anew since.
+        False also for messages of an earlier incarnation of their topic.
 
         Parameters
         ----------
         receive
-            Tells when the client has gone: the wait ends with it.
+            Tells that the client has disconnected, which ends the wait.
 
         Raises
         ------
         InvalidToken
             The token is malformed.
         TooManyWaiting
-            As many wait already as may.
+            The bound on waiting requests is reached.
         ClientDisconnect
-            The client has gone.
+            The client has disconnected.
         """
         waiter = Waiter(parse_token(token), asyncio.get_running_loop().time())
         if len(self._waiters) >= self._most:
@@ -100,8 +100,8 @@ class ReadYourWrites:
         self._waiters[waiter] = None
         WAITING.set(len(self._waiters))
         self._arrived.set()
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._look_while_needed())
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll_while_waiting())
         gone = asyncio.ensure_future(_disconnected(receive)) if receive is not None else None
         watched: set[asyncio.Future[Any]] = {waiter.reached}
         if gone is not None:
@@ -121,20 +121,20 @@ class ReadYourWrites:
         return False
 
     async def close(self) -> None:
-        """End the watch."""
-        for task in (self._watch, self._topics.asking):
+        """Cancel the task that reads watermarks."""
+        for task in (self._poller, self._topics.asking):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def _look_while_needed(self) -> None:
+    async def _poll_while_waiting(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiters:
             self._arrived.clear()
             started_s, waiters = loop.time(), list(self._waiters)
             try:
-                await self._look(waiters)
-            except Exception as error:  # noqa: BLE001  those who wait raise it
+                await self._read_watermarks(waiters)
+            except Exception as error:  # noqa: BLE001  the waiting requests raise it
                 for waiter in waiters:
                     if not waiter.reached.done():
                         waiter.reached.set_exception(error)
@@ -144,15 +144,15 @@ class ReadYourWrites:
             newest_s = loop.time() - max((one.since_s for one in self._waiters), default=0.0)
             more_s = min(MOST_POLL_S, SHARE * newest_s) - least_s
             if self._waiters and more_s > 0:
-                # Whoever comes is looked at soon: most often the effects are there already.
+                # A new request ends the pause: most often its effects are there already.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(more_s):
                         await self._arrived.wait()
 
-    async def _look(self, waiters: Sequence[Waiter]) -> None:
-        """One question to Redis for all of them; settles those of whom it tells."""
+    async def _read_watermarks(self, waiters: Sequence[Waiter]) -> None:
+        """Read the watermarks of all waiters at once, and settle those that are reached."""
         now_s = asyncio.get_running_loop().time()
-        judged: dict[Waiter, list[str]] = {}
+        fields_of: dict[Waiter, list[str]] = {}
         for waiter in waiters:
             if waiter.reached.done():
                 continue
@@ -160,10 +160,10 @@ class ReadYourWrites:
             if fields == []:
                 waiter.reached.set_result(False)
             elif fields is not None:
-                judged[waiter] = fields
-        wanted = list({field for fields in judged.values() for field in fields})
+                fields_of[waiter] = fields
+        wanted = list({field for fields in fields_of.values() for field in fields})
         marks = dict(zip(wanted, await self._store.watermarks(wanted), strict=True))
-        for waiter, fields in judged.items():
+        for waiter, fields in fields_of.items():
             is_reached = all(
                 marks[field] >= position.offset
                 for field, position in zip(fields, waiter.positions, strict=True)
@@ -173,7 +173,7 @@ class ReadYourWrites:
 
 
 class _Topics:
-    """What is known of the topics' incarnations, and how old that is."""
+    """The topics' incarnations as last read, and the age of that."""
 
     def __init__(self, load: LoadIncarnations) -> None:
         self._load = load
@@ -184,9 +184,9 @@ class _Topics:
         self.asking: asyncio.Task[None] | None = None
 
     def fields(self, waiter: Waiter, now_s: float) -> list[str] | None:
-        """The watermarks that tell of the waiter's messages.
+        """Names of the watermarks of the waiter's messages.
 
-        None while Kafka must be asked first; empty where a topic was made anew since.
+        None while Kafka must be asked first; empty if a topic has a new incarnation.
         """
         is_known = all(
             not position.incarnation or position.incarnation == self._short.get(position.kind)
@@ -211,7 +211,7 @@ class _Topics:
         try:
             known = await self._load()
         except Unavailable:
-            pass  # what was known last stands; /readyz tells of Kafka
+            pass  # the last known incarnations stand; /readyz reports Kafka
         else:
             self._known, self._known_s = known, now_s
             self._short = {kind: short_incarnation(one) for kind, one in known.items()}

@@ -1,55 +1,124 @@
-"""What the API says: answers, and its one kind of error."""
+"""Schemas of the native API: query parameters, answers, and the one shape of an error.
+
+msgspec checks query strings: FastAPI's own parameters would take a third of the whole cost of a
+recommendation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import Response
 from msgspec import Meta
 
+from models.errors import InvalidRequest
 from models.metadata_records import Value
-from models.serving.answers import Answer, Recommendation, ServingLevel
+from models.ranking.ranker import Objective
+from models.serving.answers import MAX_RESULTS, Answer, Recommendation, ServingLevel
+from models.tokens import MAX_TOKEN_CHARACTERS
+
+IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
+Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
+After = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_TOKEN_CHARACTERS,
+        description="Token of POST /events: wait, bounded, until those events are in effect.",
+    ),
+]
 
 
-class Answered(msgspec.Struct, frozen=True, rename="camel"):
-    """What an answer is encoded from; the API reference shows the same."""
+class AfterParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of every route that answers from the state."""
+
+    after: After | None = None
 
 
-class Freshness(Answered, frozen=True):
-    """How far the answer knows what has happened."""
+class ListParams(AfterParams, frozen=True, kw_only=True):
+    """Query parameters of a list of items."""
+
+    num_results: Results = 25
+
+
+class RecommendParams(ListParams, frozen=True, kw_only=True):
+    """Query parameters of /recommend."""
+
+    user_id: Annotated[IdParam | None, Meta(description="User whose history counts.")] = None
+    session_id: Annotated[IdParam | None, Meta(description="Its history counts too.")] = None
+    item_id: Annotated[IdParam | None, Meta(description="Item being looked at now.")] = None
+    exclude_purchased: Annotated[bool, Meta(description="Leave out what was bought.")] = False
+    objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
+    reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
+
+
+Params = TypeVar("Params", bound=AfterParams)
+
+
+def query(raw: bytes, kind: type[Params]) -> Params:
+    """A query string decoded to `kind`; the last value counts if a name repeats.
+
+    Raises `InvalidRequest` with the rule that is broken.
+
+    >>> query(b"user_id=u%207&num_results=3", RecommendParams).user_id
+    'u 7'
+    """
+    try:
+        return msgspec.convert(_pairs(raw.decode("latin-1")), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Names and values as `parse_qsl` gives them, in a third of its time if none is escaped."""
+    if "%" in text or "+" in text:
+        return dict(parse_qsl(text, keep_blank_values=True))
+    parts = (part.partition("=") for part in text.split("&") if part)
+    return {name: value for name, _, value in parts}
+
+
+class ResponseBody(msgspec.Struct, frozen=True, rename="camel"):
+    """A JSON body that the API sends; the API reference shows its schema."""
+
+
+class Freshness(ResponseBody, frozen=True):
+    """The age of the events that the answer is based on."""
 
     user_event_at: Annotated[
         float | None,
-        Meta(description="When this user's newest event in effect was accepted, Unix seconds."),
+        Meta(description="Time at which this user's newest event in effect was accepted, Unix s."),
     ]
     newest_event_age_s: Annotated[
-        float | None, Meta(description="Age of the newest event in effect, of anybody.")
+        float | None, Meta(description="Age of the newest event in effect, of any user.")
     ]
     after_reached: Annotated[
         bool | None,
-        Meta(description="Whether the events of ?after= are in effect; null where not asked."),
+        Meta(description="True if the events of ?after= are in effect; null without ?after=."),
     ]
 
 
-class Recommendations(Answered, frozen=True):
-    """An answer: items, best first."""
+class Recommendations(ResponseBody, frozen=True):
+    """Recommended items, best first."""
 
     recommendation_id: Annotated[str, Meta(description="Send it with the clicks that follow.")]
-    recipe: Annotated[str, Meta(description="What made the list, such as user-personalization.")]
+    recipe: Annotated[
+        str, Meta(description="The recipe of the list, such as user-personalization.")
+    ]
     level: Annotated[
         ServingLevel,
         Meta(
-            description="The rung that answered: ranked, retrieved (an order that was not learned),"
-            " trending, or cached (trending as last known, for Redis is away)."
+            description="How much stood behind the answer: ranked, retrieved (order not learned),"
+            " trending, or cached (last known trending items, because Redis is away)."
         ),
     ]
     items: list[Recommendation]
     freshness: Freshness
 
 
-class Accepted(Answered, frozen=True):
+class Accepted(ResponseBody, frozen=True):
     """Events that Kafka has acknowledged."""
 
     accepted: int
@@ -59,7 +128,7 @@ class Accepted(Answered, frozen=True):
     ]
 
 
-class AcceptedRecords(Answered, frozen=True):
+class AcceptedRecords(ResponseBody, frozen=True):
     """Records that Kafka has acknowledged."""
 
     accepted: int
@@ -68,115 +137,115 @@ class AcceptedRecords(Answered, frozen=True):
     ]
 
 
-class Item(Answered, frozen=True):
-    """What is known of an item; times in Unix seconds."""
+class Item(ResponseBody, frozen=True):
+    """Metadata and counts of an item; times in Unix seconds."""
 
     item_id: str
     properties: Annotated[
-        dict[str, Value] | None, Meta(description="As they were put; null if never.")
+        dict[str, Value] | None, Meta(description="Metadata as it was put; null if there is none.")
     ]
     created_at: Annotated[
         float | None,
         Meta(
-            description="By its properties, or when it was first heard of; null without a record."
+            description="By its metadata, or the time of its first record; null without a record."
         ),
     ]
-    updated_at: Annotated[float | None, Meta(description="Of the newest record.")]
+    updated_at: Annotated[float | None, Meta(description="Time of the newest record.")]
     events: int
     purchases: int
     first_event_at: float | None
     last_event_at: float | None
 
 
-class Erased(Answered, frozen=True):
-    """What there was of a user that is erased; what was still on its way is not counted."""
+class Erased(ResponseBody, frozen=True):
+    """Data of an erased user, counted when the erasure was sent; later events are not counted."""
 
     user_id: str
     events: int
     sessions: int
     links: int
-    records: Annotated[int, Meta(description="1 if there was metadata.")]
+    records: Annotated[int, Meta(description="1 if the user had metadata.")]
     after: Annotated[
         str, Meta(description="Token for ?after=: wait until the erasure is in effect.")
     ]
 
 
-class TrackerStatus(Answered, frozen=True):
-    """What became of a tracker's events."""
+class TrackerStatus(ResponseBody, frozen=True):
+    """Counts of a tracker's events by outcome."""
 
     tracking_id: str
-    forwarded: Annotated[int, Meta(description="Events that Amazon Personalize took.")]
+    forwarded: Annotated[int, Meta(description="Events that Amazon Personalize accepted.")]
     refused: Annotated[
         int, Meta(description="Events that it refused; they are in the dead letters.")
     ]
-    waiting: Annotated[
-        int, Meta(description="Events that were read from Kafka and not answered for.")
-    ]
+    waiting: Annotated[int, Meta(description="Events read from Kafka that have no answer yet.")]
     oldest_waiting_age_s: float
 
 
-class Forwarding(Answered, frozen=True):
+class Forwarding(ResponseBody, frozen=True):
     """The trackers whose events are forwarded."""
 
     trackers: list[TrackerStatus]
 
 
-class Health(Answered, frozen=True):
-    """The process is alive."""
+class Health(ResponseBody, frozen=True):
+    """Liveness of the process."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(Answered, frozen=True):
-    """Whether all is there that the work needs."""
+class Readiness(ResponseBody, frozen=True):
+    """Readiness of the process: the servers and topics that it needs."""
 
     status: Literal["ok", "missing"]
     missing: Annotated[
-        list[str], Meta(description="What is not as it must be, in words: kafka, topics, redis.")
+        list[str],
+        Meta(description="Servers and topics that cannot be used, in words: kafka, topics, redis."),
     ]
     unreadable: Annotated[
         list[str],
         Meta(
-            description="Where a partition stands still, because what comes next in it cannot be"
-            " decoded; all others go on."
+            description="Partitions that stand still because their next message cannot be decoded;"
+            " all others go on."
         ),
     ]
     warnings: Annotated[
-        list[str], Meta(description="What an operator should see to, though all works for now.")
+        list[str],
+        Meta(description="Conditions that an operator should correct, though the process works."),
     ]
 
 
-class ErrorBody(Answered, frozen=True):
-    """What went wrong."""
+class ErrorBody(ResponseBody, frozen=True):
+    """Type and text of an error."""
 
     type: Annotated[
-        str, Meta(description="A word to act on, such as invalid_request or unavailable.")
+        str, Meta(description="A word for programs, such as invalid_request or unavailable.")
     ]
-    message: Annotated[str, Meta(description="A sentence to read.")]
+    message: Annotated[str, Meta(description="A sentence for people.")]
 
 
-class Error(Answered, frozen=True):
-    """Every error of this API."""
+class Error(ResponseBody, frozen=True):
+    """An error of the native API; all have this shape."""
 
     error: ErrorBody
 
 
 RETRY_AFTER_S = 1
-"""When a client may try again what is refused for now."""
+"""Seconds after which a client may repeat a request that was refused for now."""
 
 encode = msgspec.json.Encoder().encode
-"""JSON, without the cost of validating what this service made itself."""
+"""Encodes JSON without validation, which the service's own structs do not need."""
 
 
 def json_response(content: object, status: int = 200) -> Response:
-    """A response of that JSON."""
+    """A response with this content as JSON."""
     return Response(encode(content), status, media_type="application/json")
 
 
 def error_response(
     status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The one shape of an error; of one that passes by itself, with when to come again."""
+    """The response of an error; temporary ones (429, 503) carry Retry-After."""
     response = json_response(Error(ErrorBody(kind, message)), status)
     response.headers.update(headers or {})
     if status in {429, 503}:
@@ -184,10 +253,10 @@ def error_response(
     return response
 
 
-def recommendations(
+def recommendations_body(
     answer: Answer, recommendation_id: str, *, now_s: float, reached: bool | None
 ) -> Recommendations:
-    """The answer as it is sent, and how fresh it is."""
+    """The body of an answer, with its freshness."""
     newest = answer.newest_accepted_at
     age_s = round(max(0.0, now_s - newest), 3) if newest else None
     freshness = Freshness(answer.user_accepted_at or None, age_s, reached)

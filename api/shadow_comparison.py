@@ -1,7 +1,7 @@
-"""Shadow comparison: for a sample of answers, what an Amazon Personalize campaign would have said.
+"""Shadow comparison: a sample of answers is compared with those of an Amazon Personalize campaign.
 
-Behind the answers, on threads of its own: a caller waits for none of it, and what does not fit
-into the bounded queue is dropped and counted.
+It runs on threads of its own: no request waits for it, and comparisons beyond the bounded queue are
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from botocore.parsers import ResponseParserError
 from prometheus_client import Counter, Histogram
 
 from models.evaluation.rank_agreement import overlap, rank_correlation
+from models.log_throttle import LogThrottle
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 K = 25
-"""Length of the lists that are compared, at most."""
+"""Longest lists that are compared."""
 
 THREADS = 4
-MOST_WAITING = 100
+MAX_WAITING = 100
 TIMEOUT_S = 2.0
-COMPLAIN_EVERY_S = 60.0
+QUIET_S = 60.0
 DEFAULT_REGION = "us-east-1"
 
 REQUESTS = Counter(
@@ -44,17 +45,17 @@ REQUESTS = Counter(
 )
 OVERLAP = Histogram(
     "recommender_shadow_overlap_share",
-    "Share of the first 25 items that the AWS campaign gave too",
+    "Share of the first 25 items that the AWS campaign also recommended",
     buckets=[n / 10 for n in range(11)],
 )
 CORRELATION = Histogram(
     "recommender_shadow_rank_correlation",
-    "Spearman's rank correlation of the items that both gave",
+    "Spearman's rank correlation of the items that both recommended",
     buckets=[n / 5 for n in range(-5, 6)],
 )
 SECONDS = Histogram(
     "recommender_shadow_seconds",
-    "Duration of the same question here and at AWS",
+    "Duration of the same request here and at AWS",
     ["side"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
 )
@@ -62,14 +63,14 @@ _OUTCOMES = {name: REQUESTS.labels(name) for name in ("compared", "failed", "dro
 
 
 class ShadowComparison:
-    """Asks a campaign about a share of answers; address and credentials are boto3's usual.
+    """Compares a share of answers with a campaign; boto3 finds address and credentials.
 
     Parameters
     ----------
     settings
         The campaign, and the share of answers.
     chance
-        A number from 0 to 1, less than the share for an answer that is compared.
+        Draws a number from 0 to 1; an answer is compared if it is less than the share.
     """
 
     def __init__(self, settings: Settings, *, chance: Callable[[], float] = random.random) -> None:
@@ -77,34 +78,34 @@ class ShadowComparison:
         self._share = settings.shadow_share
         self._chance = chance
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="shadow")
-        self._connecting = threading.Lock()
+        self._client_lock = threading.Lock()
         self._n_waiting = 0
-        self._complained_s = -COMPLAIN_EVERY_S
+        self._failures = LogThrottle(QUIET_S)
         self._counting = threading.Lock()
 
     def compare(self, user_id: str, item_ids: Sequence[str], *, k: int, took_s: float) -> None:
-        """Perhaps compare an answer, later; never blocks.
+        """Queue an answer for comparison if it is in the sample; never blocks.
 
         Parameters
         ----------
         k
-            Items that were asked for.
+            Items that the request asked for.
         took_s
-            How long the answer took here.
+            Duration of the answer here.
         """
         if self._chance() >= self._share:
             return
         with self._counting:
-            is_full = self._n_waiting >= MOST_WAITING
+            is_full = self._n_waiting >= MAX_WAITING
             self._n_waiting += not is_full
         if is_full:
             _OUTCOMES["dropped"].inc()
             return
         asked = self._threads.submit(self._compare, user_id, list(item_ids[:K]), min(k, K), took_s)
-        asked.add_done_callback(self._done)
+        asked.add_done_callback(self._finish)
 
     async def close(self) -> None:
-        """Drop what waits, and let what is under way end."""
+        """Drop queued comparisons, and wait for those under way."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     def _compare(self, user_id: str, ours: list[str], k: int, took_s: float) -> None:
@@ -120,7 +121,7 @@ class ShadowComparison:
         if correlation is not None:
             CORRELATION.observe(correlation)
 
-    def _done(self, asked: Future[None]) -> None:
+    def _finish(self, asked: Future[None]) -> None:
         with self._counting:
             self._n_waiting -= 1
         if asked.cancelled():
@@ -129,15 +130,13 @@ class ShadowComparison:
             _OUTCOMES["compared"].inc()
         else:
             _OUTCOMES["failed"].inc()
-            self._complain(error)
+            self._log_failure(error)
 
-    def _complain(self, error: BaseException) -> None:
-        """Log that a comparison failed, now and then; the text of AWS may quote the request."""
-        now_s = time.monotonic()
+    def _log_failure(self, error: BaseException) -> None:
+        """Log a failure once in a while, without AWS's text, which may quote the request."""
         with self._counting:
-            if now_s - self._complained_s < COMPLAIN_EVERY_S:
+            if self._failures.suppressed("failed", time.monotonic()) is None:
                 return
-            self._complained_s = now_s
         name = type(error).__name__
         if isinstance(error, boto.ClientError):
             name = str(error.response.get("Error", {}).get("Code", name))[:100]
@@ -148,12 +147,12 @@ class ShadowComparison:
 
     @property
     def _client(self) -> PersonalizeRuntimeClient:
-        """The client, made by the first thread that needs it: that takes a while."""
-        with self._connecting:
-            return self._made
+        """The client; the first thread that needs it makes it, which takes a while."""
+        with self._client_lock:
+            return self._new_client
 
     @cached_property
-    def _made(self) -> PersonalizeRuntimeClient:
+    def _new_client(self) -> PersonalizeRuntimeClient:
         session = boto3.session.Session()
         return session.client(
             "personalize-runtime",

@@ -41,7 +41,7 @@ from models.state.scripts import Script
 from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
 from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
-from streams.recordings.recorded_events import read
+from streams.recordings.recorded_events import read_events
 
 SOURCES = ("co-visited", "hops", "alike", *TOPS_TAKEN, "own")
 LEFT_OUT = (
@@ -133,7 +133,9 @@ def found_by(
 ) -> dict[str, dict[str, float]]:
     """HR@100, HR@20 and MRR@20 of the learned order, with all sources and without each."""
     as_: Literal["sessions", "users"] = "sessions" if kind == "sessions" else "users"
-    events = sort_and_shuffle(interactions(read(file, now_s=time.time(), as_=as_))[0])[:limit]
+    events = sort_and_shuffle(interactions(read_events(file, now_s=time.time(), as_=as_))[0])[
+        :limit
+    ]
     planned = steps(events, kind, max_queries=max_queries)
     with tempfile.TemporaryDirectory() as folder:
         server = start_redis(Path(folder))

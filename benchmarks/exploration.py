@@ -32,7 +32,7 @@ from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
-from streams.recordings.recorded_events import read
+from streams.recordings.recorded_events import read_events
 
 SHARES = (0.04, 0.1, 0.2)
 LISTED = 25
@@ -75,7 +75,9 @@ def compared(
     file: Path, kind: Literal["sessions", "users"], *, limit: int, max_queries: int
 ) -> dict[str, dict[str, float]]:
     """Hits and coverage without exploration, and with each share of it."""
-    events = sort_and_shuffle(interactions(read(file, now_s=time.time(), as_=kind))[0])[:limit]
+    events = sort_and_shuffle(interactions(read_events(file, now_s=time.time(), as_=kind))[0])[
+        :limit
+    ]
     planned = steps(events, kind, max_queries=max_queries)
     n_items = len({event.item for event in events})
     with tempfile.TemporaryDirectory() as folder:

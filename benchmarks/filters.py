@@ -65,11 +65,11 @@ def microseconds(call: Callable[[], object], calls: int) -> float:
 def main() -> None:
     """Measure and print."""
     ids = [f"i{n}" for n in range(CANDIDATES)]
-    told = scene(random.Random(7))
+    column_options = scene(random.Random(7))
     evaluating, parsing = {}, {}
     for name, text in FILTERS.items():
         one = parse_filter_expression(text)
-        evaluating[name] = microseconds(partial(one.allowed, ids, **told), CALLS)
+        evaluating[name] = microseconds(partial(one.allowed, ids, **column_options), CALLS)
         parsing[name] = microseconds(partial(parse_filter_expression.__wrapped__, text), 10)
     report("filters", {"evaluate_us": evaluating, "parse_us": parsing}, candidates=CANDIDATES)
 

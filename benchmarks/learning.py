@@ -25,7 +25,7 @@ from models.settings import Settings
 from models.state.store import Store, connect
 from streams.kafka.topics import ensure_topics
 from streams.kafka.tracker import Tracker
-from streams.recordings.recorded_events import read
+from streams.recordings.recorded_events import read_events
 
 EMPTY = """
 import sys, time
@@ -53,7 +53,7 @@ run(app)
 
 def messages_of(file: Path, per_message: int, limit: int) -> Iterator[PutEvents]:
     """Messages of each session's events, in the order of their first ones."""
-    rows = itertools.islice(read(file, now_s=time.time(), as_="sessions"), limit)
+    rows = itertools.islice(read_events(file, now_s=time.time(), as_="sessions"), limit)
     good = [row for _, row in rows if isinstance(row, PutEvents)]
     if per_message == 1:
         yield from good

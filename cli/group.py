@@ -38,12 +38,12 @@ def main(context: click.Context) -> None:
 
     Settings are RECOMMENDER_* environment variables; see the README.
     """
-    from ops.logs import DEFAULT, LEVELS, configure
+    from ops.logs import DEFAULT_LEVEL, LEVELS, configure_logging
 
     # A level that there is not is an error of the command, with those of other settings.
     asked = os.environ.get("RECOMMENDER_LOG_LEVEL", "").lower()
-    level = next((one for one in LEVELS if one == asked), DEFAULT)
-    configure(context.invoked_subcommand or "recommender", level)
+    level = next((one for one in LEVELS if one == asked), DEFAULT_LEVEL)
+    configure_logging(context.invoked_subcommand or "recommender", level)
 
 
 def say(line: str) -> None:

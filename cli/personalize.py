@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from cli.group import main, say
-from cli.reading_options import asked_of, reading_options
-from cli.servers import located_settings, reachable_settings, serve_metrics
+from cli.reading_options import read_options, reading_options
+from cli.servers import reachable_settings, serve_metrics, settings_with_servers
 from models.settings import Settings
 
 
@@ -53,7 +53,7 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Options(
         kind=options["kind"],
-        asked=asked_of(options, options["keep"], options["drop"]),
+        read_options=read_options(options, options["keep"], options["drop"]),
         where=options["where"],
         is_strict=options["strict"],
         scales_values=options["scale_values"],
@@ -105,9 +105,9 @@ def provision(
     if policies:
         click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
         return
-    world = made.context_of(declaration, settings)
-    pieces = made.resources_of(world, settings)
-    planned = made.plan(world, pieces)
+    context = made.context_of(declaration, settings)
+    resources = made.resources_of(context, settings)
+    planned = made.plan(context, resources)
     if only_plan and as_json:
         click.echo(msgspec.json.encode(planned).decode())
         return
@@ -116,12 +116,12 @@ def provision(
         return
     if not yes:
         click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
-    pace = made.WaitOptions(
+    wait_options = made.WaitOptions(
         timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
         say=lambda label, status: say(f"{label}: {status}"),
     )
     try:
-        done = (made.destroy if destroy else made.run)(world, pieces, pace)
+        done = (made.destroy if destroy else made.run)(context, resources, wait_options)
     except KeyboardInterrupt:
         say("interrupted: run the same command again to go on")
         sys.exit(130)
@@ -152,7 +152,7 @@ def batch(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Where Kafka is away, the run fails in the step that needs it, and the history says so.
     declaration, settings = read_declaration(file), reachable_settings(needs_kafka=False)
-    pace = WaitOptions(
+    wait_options = WaitOptions(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
         say=lambda label, status: say(f"{label}: {status}"),
     )
@@ -162,13 +162,13 @@ def batch(
         click.echo(msgspec.json.encode(run).decode() if as_json else text)
 
     async def once(now_s: float) -> pipeline_runs.Run | None:
-        world = context_of(declaration, settings)
+        context = context_of(declaration, settings)
         async with connect(settings.redis) as client:
             run = await batch_pipeline.run_once(
-                world,
-                resources_of(world, settings),
+                context,
+                resources_of(context, settings),
                 client,
-                pace,
+                wait_options,
                 run_id=batch_pipeline.run_id_of(now_s),
             )
         if run is None:
@@ -179,8 +179,8 @@ def batch(
 
     async def scheduled(cron: str) -> None:
         async with connect(settings.redis) as client:
-            await batch_pipeline.recall(client, declaration.group)
-        await batch_pipeline.on_schedule(cron, once)
+            await batch_pipeline.restore_last_success(client, declaration.group)
+        await batch_pipeline.run_on_schedule(cron, once)
 
     async def past() -> list[pipeline_runs.Run]:
         async with connect(settings.redis) as client:
@@ -190,7 +190,7 @@ def batch(
         for run in asyncio.run(past()):
             show(run)
     elif cron:
-        serve_metrics(located_settings())
+        serve_metrics(settings_with_servers())
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(scheduled(cron))
     else:

@@ -15,16 +15,16 @@ from models.errors import Unavailable
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from ops.stack import Messages
+    from ops.stack import MessageCounts
 
 from cli.group import main, say
 from cli.servers import (
     check_port_is_free,
     check_servers,
-    located_settings,
     reachable_settings,
     report_ready,
     serve_metrics,
+    settings_with_servers,
     wait_for_servers,
     warn_of_memory,
 )
@@ -39,16 +39,16 @@ def up(port: int | None, workers: int) -> None:
     check_servers(settings)
     compile_once(say)
 
-    from ops.stack import running
+    from ops.stack import run_stack
     from streams.kafka.topics import ensure_topics
 
     with (
         contextlib.suppress(KeyboardInterrupt),
-        running(
+        run_stack(
             settings,
             say=say,
             make_topics=ensure_topics,
-            messages=messages_of_broker(),
+            messages=count_broker_messages(),
             workers=workers,
         ) as stack,
     ):
@@ -65,7 +65,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     """Run everything with simulated shoppers, and show a click change an answer."""
     from models.running_servers import DEMO
     from ops import demo as shown
-    from ops.stack import running
+    from ops.stack import run_stack
     from streams.kafka.topics import ensure_topics
 
     settings = Settings() if port is None else Settings(port=port)
@@ -75,15 +75,15 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     compile_once(say)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        running(
+        run_stack(
             settings,
             say=say,
             make_topics=ensure_topics,
-            messages=messages_of_broker(),
+            messages=count_broker_messages(),
             is_fresh=True,
         ) as stack,
     ):
-        shown.show(stack, once=once, as_json=as_json, say=say, write=click.echo)
+        shown.run_demo(stack, once=once, as_json=as_json, say=say, write=click.echo)
     # Its shoppers are made up: only where it failed do its logs stay.
     shutil.rmtree(settings.data_dir)
     with contextlib.suppress(OSError):
@@ -93,7 +93,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
 @main.command()
 def api() -> None:
     """Answer over HTTP."""
-    settings = located_settings()
+    settings = settings_with_servers()
     check_port_is_free(settings.host, settings.port, "RECOMMENDER_PORT")
     try:
         check_servers(settings)
@@ -120,7 +120,7 @@ def api() -> None:
 @main.command()
 def worker() -> None:
     """Bring events into effect and learn the ranking."""
-    settings = warn_of_memory(wait_for_servers(serve_metrics(located_settings())))
+    settings = warn_of_memory(wait_for_servers(serve_metrics(settings_with_servers())))
     compile_once(say)
 
     from streams.agents.worker import worker_app
@@ -132,7 +132,7 @@ def worker() -> None:
 @main.command()
 def jobs() -> None:
     """Run imports, solution versions, batch jobs and deletions as they are asked for."""
-    settings = wait_for_servers(serve_metrics(located_settings()))
+    settings = wait_for_servers(serve_metrics(settings_with_servers()))
     compile_once(say)
 
     from streams.jobs.runner import run
@@ -143,7 +143,7 @@ def jobs() -> None:
 @main.command()
 def forward() -> None:
     """Forward every event to Amazon Personalize."""
-    settings = wait_for_servers(serve_metrics(located_settings()))
+    settings = wait_for_servers(serve_metrics(settings_with_servers()))
     compile_once(say)
 
     from streams.forwarding.forwarder import forward_app
@@ -161,13 +161,13 @@ def topics() -> None:
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
 
 
-def messages_of_broker() -> Messages:
+def count_broker_messages() -> MessageCounts:
     """What counts messages that are not in effect; loaded now, for use at the end."""
-    from ops.stack import Messages
+    from ops.stack import MessageCounts
     from streams.kafka import acknowledged
     from streams.operations.status import read_status
 
-    told: dict[str, int] = {}
+    column_options: dict[str, int] = {}
 
     def lag(settings: Settings) -> int:
         try:
@@ -182,8 +182,8 @@ def messages_of_broker() -> Messages:
         except Unavailable as error:
             say(str(error))
             return None
-        n_new = sum(n for field, n in found.items() if field not in told)
-        told.update(found)
+        n_new = sum(n for field, n in found.items() if field not in column_options)
+        column_options.update(found)
         return n_new
 
-    return Messages(lag, acknowledged.begin, lost)
+    return MessageCounts(lag, acknowledged.begin, lost)

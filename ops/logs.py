@@ -6,34 +6,35 @@ import logging
 import time
 from typing import Literal, get_args
 
+from models.log_throttle import LogThrottle
 from models.printable import escaped
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
-DEFAULT: LogLevel = "warning"
+DEFAULT_LEVEL: LogLevel = "warning"
 
-CHATTY = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
-"""Libraries that say dozens of times a second that a server is away, some with tracebacks."""
+REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
+"""Libraries that log dozens of times a second that a server is away, some with tracebacks."""
 
-VERBATIM = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")
-"""Libraries that at the level debug log what they send and receive, and so whose events these are:
-a user who is erased would stay in the log."""
+PAYLOAD_LIBRARIES = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")
+"""Libraries that log the payloads they send and receive at level debug: the events of an erased
+user would stay in the log."""
 
 QUIET_S = 10.0
-"""For so long a place in a chatty library is not heard again."""
+"""Seconds for which a line of a repetitive library is not repeated."""
 
 
 class LineFormatter(logging.Formatter):
     r"""A record as a line: UTC time in ISO 8601, level, component, logger and message.
 
-    Control characters are escaped: what others sent may be in a message, and neither begins a line
-    of its own nor changes what a terminal shows. A traceback follows on lines that are indented.
+    Control characters are escaped, because a message may quote foreign input: it can neither begin
+    a line of its own nor change what a terminal shows. Lines of a traceback follow, indented.
 
     Examples
     --------
     >>> record = logging.LogRecord("streams.agents", 30, "", 0, "Redis\nis %s", ("away",), None)
     >>> record.created, record.msecs = 1795381719.123, 123.0
-    >>> Line("worker").format(record)
+    >>> LineFormatter("worker").format(record)
     '2026-11-22T21:08:39.123Z WARNING worker streams.agents: Redis\\nis away'
     """
 
@@ -50,51 +51,48 @@ class LineFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and those of a traceback below it."""
+        """The line, followed by the lines of a traceback."""
         line, *traceback = super().format(record).split("\n")
         return "\n".join([line, *(f"    {escaped(each)}" for each in traceback)])
 
 
 class SparseFilter(logging.Filter):
-    """Lets each place in a chatty library speak once in a while, and counts what it says meanwhile.
+    """Passes one record in a while from each line of code of a repetitive library, with a count.
 
-    >>> said = [logging.LogRecord("kafka.net", 40, "a.py", 7, "lost", (), None) for _ in range(3)]
-    >>> for n, record in enumerate(said):
+    >>> records = [logging.LogRecord("kafka.net", 40, "a.py", 7, "lost", (), None) for _ in "abc"]
+    >>> for n, record in enumerate(records):
     ...     record.created = 6.0 * n
-    >>> sparse = Sparse()
-    >>> [sparse.filter(record) for record in said], said[2].getMessage()
+    >>> sparse = SparseFilter()
+    >>> [sparse.filter(record) for record in records], records[2].getMessage()
     ([True, False, True], 'lost (1 more like it before)')
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._heard: dict[tuple[str, str, int], tuple[float, int]] = {}
+        self._throttle = LogThrottle(QUIET_S)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be logged."""
-        if record.name.partition(".")[0] not in CHATTY:
+        """True if the record is to be logged."""
+        if record.name.partition(".")[0] not in REPETITIVE_LIBRARIES:
             return True
         place = record.name, record.pathname, record.lineno
-        heard_s, n_left_out = self._heard.get(place, (-QUIET_S, 0))
-        if record.created < heard_s + QUIET_S:
-            self._heard[place] = heard_s, n_left_out + 1
-            return False
-        self._heard[place] = record.created, 0
-        if n_left_out:
-            record.msg = f"{record.getMessage()} ({n_left_out} more like it before)"
+        n_suppressed = self._throttle.suppressed(place, record.created)
+        if n_suppressed:
+            record.msg = f"{record.getMessage()} ({n_suppressed} more like it before)"
             record.args = ()
-        return True
+        return n_suppressed is not None
 
 
-def configure(component: str, level: LogLevel) -> None:
+def configure_logging(component: str, level: LogLevel) -> None:
     """Send the records of every logger to standard error, from this level on.
 
-    Unless it is `debug`, what libraries repeat is left out. What they send is never logged.
+    At every level but `debug`, repeated records of libraries are left out. Payloads are never
+    logged.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(component))
     if level != "debug":
         handler.addFilter(SparseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for library in VERBATIM:
+    for library in PAYLOAD_LIBRARIES:
         logging.getLogger(library).setLevel("INFO" if level == "debug" else "NOTSET")

@@ -34,13 +34,13 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     create_time_s: float
 
 
-def record(name: str, pid: int) -> ProcessRecord:
+def process_record(name: str, pid: int) -> ProcessRecord:
     """The ledger's record of a living process."""
     return ProcessRecord(name, pid, psutil.Process(pid).create_time())
 
 
 @contextlib.contextmanager
-def exclusive(data_dir: Path) -> Iterator[None]:
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data folder, creating it when missing; the end of the process frees it too.
 
     Raises
@@ -76,7 +76,7 @@ def write_ledger(data_dir: Path, records: Iterable[ProcessRecord]) -> None:
     draft.replace(data_dir / "processes.json")
 
 
-def sweep(data_dir: Path) -> list[str]:
+def kill_orphans(data_dir: Path) -> list[str]:
     """End what an earlier supervisor left behind; gives a line for each, for people.
 
     A process is ended only when its pid and creation time are those of the ledger, and with it
@@ -87,12 +87,12 @@ def sweep(data_dir: Path) -> list[str]:
     CannotStart
         When a living supervisor holds the folder, or a leftover cannot be ended.
     """
-    with exclusive(data_dir):
-        return sweep_held(data_dir)
+    with lock_data_dir(data_dir):
+        return kill_orphans_held(data_dir)
 
 
-def sweep_held(data_dir: Path) -> list[str]:
-    """The same as `sweep`, for a caller that already holds the folder."""
+def kill_orphans_held(data_dir: Path) -> list[str]:
+    """The same as `kill_orphans`, for a caller that already holds the folder."""
     ledger = data_dir / "processes.json"
     if not ledger.exists():
         return []
@@ -106,13 +106,13 @@ def sweep_held(data_dir: Path) -> list[str]:
     for entry in records:
         remains = _remains(entry)
         if remains:
-            end(remains, patience_s=PATIENCE_S)
+            end_processes(remains, patience_s=PATIENCE_S)
             lines.append(f"{entry.name}: ended pid {entry.pid}, left by an earlier run")
     write_ledger(data_dir, [])
     return lines
 
 
-def end(processes: Iterable[psutil.Process], *, patience_s: float) -> None:
+def end_processes(processes: Iterable[psutil.Process], *, patience_s: float) -> None:
     """End processes that need not be children: asked with SIGTERM, killed after `patience_s`.
 
     Raises

@@ -13,7 +13,7 @@ ANSWER_S = 1.0
 
 def free_port(preferred: int = 0) -> int:
     """A port of the loopback interface on which nobody listens: the preferred one if it is free."""
-    if preferred and is_free(preferred):
+    if preferred and is_free_port(preferred):
         return preferred
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -21,7 +21,7 @@ def free_port(preferred: int = 0) -> int:
         return port
 
 
-def is_free(port: int, host: str = HOST) -> bool:
+def is_free_port(port: int, host: str = HOST) -> bool:
     """Whether a server may listen on this port of an interface.
 
     A host that is none of this machine's is for the server to report.
@@ -45,7 +45,7 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
-def holder(port: int) -> str:
+def port_holder(port: int) -> str:
     """Who listens on this port, for people.
 
     >>> holder(1)

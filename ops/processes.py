@@ -1,8 +1,8 @@
 """One child process: starting and ending it with all that it starts, its log, its parent.
 
-Three nets keep processes from being left behind, each for what the one before cannot catch:
-`supervisor.Supervisor` ends its children, in order; `watch` ends a child whose parent was killed;
-`leftovers.sweep` ends the rest at the next start.
+Three mechanisms keep orphan processes from being left behind, each for what the one before misses:
+`supervisor.Supervisor` ends its children in order, `end_with_parent` ends a child whose parent was
+killed, and `orphans.kill_orphans` ends the rest at the next start.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def spawn(
     env
         Its whole environment; `None` for this process's own.
     gated
-        Hold the command back until `open_gate`.
+        Hold the command back until `release`.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def spawn(
         raise CannotStart(f"{argv[0]} cannot be started: {error}") from error
 
 
-def open_gate(process: subprocess.Popen[bytes]) -> None:
+def release(process: subprocess.Popen[bytes]) -> None:
     """Let a gated process run its command."""
     if process.stdin is not None:
         # Its death is noticed by whoever waits for it, not here.
@@ -102,7 +102,7 @@ def open_gate(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def end(
+def end_process(
     process: subprocess.Popen[bytes],
     *,
     ask_with: signal.Signals = signal.SIGTERM,
@@ -131,7 +131,7 @@ def end(
     # What it started is in its group; macOS answers EPERM for a group of dead members.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    orphans.end(family, patience_s=0.0)
+    orphans.end_processes(family, patience_s=0.0)
     _unwatch(process)
 
 
@@ -149,7 +149,9 @@ def listens(pid: int, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
-def watch(process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal.SIGTERM) -> None:
+def end_with_parent(
+    process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal.SIGTERM
+) -> None:
     """Make a process that `spawn` gave end with this one, however this one ends.
 
     A shell waits at a pipe that nobody but this process can write to: when this process is gone,

@@ -147,7 +147,7 @@ class Shopper:
         return None
 
 
-def events_of_session(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
+def session_events(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
     """A session without the API's help: clicks, now and then a purchase, 20 s apart."""
     events: list[dict[str, Any]] = []
     last: str | None = None
@@ -169,7 +169,7 @@ def warm_up(
         while sent < events:
             number += 1
             shopper = Shopper(f"shopper-{number % 40}", chance)
-            session = events_of_session(shopper, start_s=now_s - chance.uniform(300, 3600))
+            session = session_events(shopper, start_s=now_s - chance.uniform(300, 3600))
             answer = client.send(f"warm-{number}", shopper.name, session)
             sent += answer["accepted"]
             token = answer["after"]
@@ -193,7 +193,7 @@ def _wait(client: ShopClient, tokens: list[str]) -> None:
             reached = bool(answer["freshness"]["afterReached"])
 
 
-def shop(
+def simulate_shopping(
     api_url: str, *, rate_per_s: float, seed: int, stop: threading.Event, clock: Callable[[], float]
 ) -> int:
     """Shoppers come, ask, click and buy until `stop` is set; gives how many events they sent."""

@@ -16,7 +16,7 @@ from models.errors import CannotStart
 from models.running_servers import announced
 from models.settings import Settings
 from ops.embedded_servers import supervise_broker, supervise_redis
-from ops.ports import free_port, holder, is_free
+from ops.ports import free_port, is_free_port, port_holder
 from ops.supervisor import Supervisor
 
 KAFKA_PORT, REDIS_PORT = 9092, 6379
@@ -36,7 +36,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Messages:
+class MessageCounts:
     """Counts accepted messages that are not in effect.
 
     Attributes
@@ -56,12 +56,12 @@ class Messages:
 
 
 @contextlib.contextmanager
-def running(
+def run_stack(
     settings: Settings,
     *,
     say: Callable[[str], None],
     make_topics: Callable[[Settings], object],
-    messages: Messages,
+    messages: MessageCounts,
     workers: int = 1,
     is_fresh: bool = False,
 ) -> Iterator[Stack]:
@@ -141,9 +141,9 @@ def running(
 def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
     """The port for the API; another is only taken where nobody has asked for this one."""
     port = settings.port
-    if not port or is_free(port, settings.host):
+    if not port or is_free_port(port, settings.host):
         return port or free_port()
-    taken = f"port {port} is taken by {holder(port)}"
+    taken = f"port {port} is taken by {port_holder(port)}"
     if "port" in settings.model_fields_set:
         raise CannotStart(f"{taken}: choose another with --port or RECOMMENDER_PORT")
     other = free_port()

@@ -19,14 +19,14 @@ from models.errors import CannotStart, RecommenderError
 from ops import orphans
 from ops.processes import (
     bound_log,
-    end,
+    end_process,
+    end_with_parent,
     how_it_ended,
     listens,
     log_path,
     log_tail,
-    open_gate,
+    release,
     spawn,
-    watch,
 )
 
 READY_S = 30.0
@@ -118,8 +118,8 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
-            resources.enter_context(orphans.exclusive(self.data_dir))
-            for line in orphans.sweep_held(self.data_dir):
+            resources.enter_context(orphans.lock_data_dir(self.data_dir))
+            for line in orphans.kill_orphans_held(self.data_dir):
                 self._say(line)
             if threading.current_thread() is threading.main_thread():
                 self._take_signals(resources)
@@ -263,7 +263,7 @@ class Supervisor:
 
     def _stop_one(self, child: _Child) -> None:
         if child.process is not None:
-            end(child.process, ask_with=child.stop_signal, at_once=self._hurries)
+            end_process(child.process, ask_with=child.stop_signal, at_once=self._hurries)
             child.ready_file.unlink(missing_ok=True)
             self._say(f"{child.name}: stopped")
             child.after_stop(self._hurries)
@@ -273,12 +273,12 @@ class Supervisor:
         child.ready_file.unlink(missing_ok=True)
         env = {**inherited, READY_FILE: str(child.ready_file)}
         process = spawn(child.argv, env, child.log, gated=True)
-        watch(process, ask_with=child.stop_signal)
+        end_with_parent(process, ask_with=child.stop_signal)
         child.process, child.is_ready = process, False
         child.started_s, child.due_s = time.monotonic(), 0.0
-        child.record = orphans.record(child.name, process.pid)
+        child.record = orphans.process_record(child.name, process.pid)
         self._write_ledger()
-        open_gate(process)
+        release(process)
 
     def _await_ready(self, child: _Child) -> None:
         while not child.is_ready and not self._is_asked_to_stop():
@@ -297,7 +297,7 @@ class Supervisor:
 
     def _end(self, child: _Child) -> None:
         if child.process is not None:
-            end(child.process, ask_with=child.stop_signal, at_once=self._is_asked_to_stop)
+            end_process(child.process, ask_with=child.stop_signal, at_once=self._is_asked_to_stop)
         child.process = child.record = None
         self._write_ledger()
 

@@ -27,7 +27,7 @@ PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class PlayedPublisher:
+class FakePublisher:
     """A publisher of which a test says what each method does."""
 
     publish: Callable[..., Awaitable[str]]
@@ -144,7 +144,7 @@ def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") ->
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
@@ -153,32 +153,36 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def api(directory: Path, *, kafka: EventPublisher | None = None, **settings: Any) -> Iterator[Api]:
+def run_api(
+    directory: Path, *, kafka: EventPublisher | None = None, **settings: Any
+) -> Iterator[Api]:
     """The API on a port of its own."""
     redis = start_redis(directory)
     try:
-        with served(Settings(redis=redis.url, port=own_port(), **settings), kafka) as one:
+        with serve_api(Settings(redis=redis.url, port=own_port(), **settings), kafka) as one:
             yield one
     finally:
         redis.stop()
 
 
 @contextlib.contextmanager
-def served(settings: Settings, kafka: EventPublisher | None = None) -> Iterator[Api]:
+def serve_api(settings: Settings, kafka: EventPublisher | None = None) -> Iterator[Api]:
     """The API as the settings say, of which Redis must run."""
-    app = create_app(settings, Store(connect(settings.redis), settings), kafka or willing())
+    app = create_app(
+        settings, Store(connect(settings.redis), settings), kafka or accepting_publisher()
+    )
     server = uvicorn.Server(uvicorn.Config(app, **server_options(settings)))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started or not thread.is_alive(), "the API has started")
+        wait_for(lambda: server.started or not thread.is_alive(), "the API has started")
         yield Api(settings.port)
     finally:
         server.should_exit = True
         thread.join()
 
 
-def willing(**overridden: Any) -> EventPublisher:
+def accepting_publisher(**overridden: Any) -> EventPublisher:
     """A Kafka that takes everything at once."""
 
     async def taken(*_: object) -> str:
@@ -196,4 +200,4 @@ def willing(**overridden: Any) -> EventPublisher:
         "incarnations": incarnations,
         "missing": missing,
     }
-    return PlayedPublisher(**(made | overridden))
+    return FakePublisher(**(made | overridden))

@@ -18,7 +18,7 @@ from xdist.workermanage import NodeManager
 
 from streams.kafka.topics import ensure_topics
 from tests.servers import ROOT, unavailable
-from tests.stack import Servers, Stack, apache_servers, embedded_servers, new_stack, stacks
+from tests.stack import Servers, Stack, apache_servers, embedded_servers, make_stacks, new_stack
 
 KINDS = {"embedded": embedded_servers, "apache": apache_servers}
 _numbers = itertools.count()
@@ -65,7 +65,7 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[S
 @pytest.fixture
 def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks with topics of their own; ends their processes after the test."""
-    with stacks(servers, tmp_path) as make:
+    with make_stacks(servers, tmp_path) as make:
         yield make
 
 

@@ -15,7 +15,7 @@ from api.fast_path import FastPathApp
 from models.settings import Settings
 from models.state.store import Store, connect
 from models.tokens import TopicKind
-from tests.api_server import PlayedPublisher
+from tests.api_server import FakePublisher
 
 
 @cache
@@ -33,7 +33,7 @@ def application() -> FastPathApp:
 
     settings = Settings(redis="redis://127.0.0.1:1")
     store = Store(connect(settings.redis), settings)
-    made = create_app(settings, store, PlayedPublisher(nothing, nothing, empty, none))
+    made = create_app(settings, store, FakePublisher(nothing, nothing, empty, none))
     assert isinstance(made, FastPathApp)
     return made
 
@@ -71,7 +71,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def breaks(schema: dict[str, Any], instance: object) -> list[str]:
+def violations(schema: dict[str, Any], instance: object) -> list[str]:
     """What of a JSON value breaks a schema of the document."""
     # With the components beside it, what the schema refers to is where it says.
     checks = Draft202012Validator(schema | {"components": document()["components"]})
@@ -88,7 +88,7 @@ def check_answer(
     found = operation_of(method, path)
     if found is None:
         if status >= 400 and not path.startswith("/personalize"):
-            assert breaks({"$ref": "#/components/schemas/Error"}, json.loads(content)) == []
+            assert violations({"$ref": "#/components/schemas/Error"}, json.loads(content)) == []
         return
     where, operation = found
     responses = operation["responses"]
@@ -97,8 +97,8 @@ def check_answer(
     described = response["content"].get(media_type.partition(";")[0])
     assert described is not None, f"{method} {where}: {status} as {media_type} not described"
     answer = json.loads(content) if "json" in media_type else content.decode()
-    wrong = breaks(described["schema"], answer)
+    wrong = violations(described["schema"], answer)
     assert wrong == [], f"{method} {where}: {status} {wrong}"
     if status < 300 and "requestBody" in operation and not isinstance(sent, bytes):
-        wrong = breaks(operation["requestBody"]["content"]["application/json"]["schema"], sent)
+        wrong = violations(operation["requestBody"]["content"]["application/json"]["schema"], sent)
         assert wrong == [], f"{method} {where}: taken, though not as described: {wrong}"

@@ -249,7 +249,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Stack]]:
+def make_stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks with topics of their own; ends their processes afterwards."""
     made: list[Stack] = []
 

@@ -16,7 +16,7 @@ from models.settings import Settings
 from models.state.store import Store, connect
 from models.tokens import TopicKind
 from ops.settings_table import settings_table
-from tests.api_server import PlayedPublisher
+from tests.api_server import FakePublisher
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -52,7 +52,7 @@ def test_routes_and_errors_are_documented() -> None:
 
     settings = Settings()
     store = Store(connect("redis://localhost"), settings)
-    app = create_app(settings, store, PlayedPublisher(nothing, nothing, empty, none))
+    app = create_app(settings, store, FakePublisher(nothing, nothing, empty, none))
     for path, methods in app.openapi()["paths"].items():
         assert path in README or path.split("/{")[0] in README
         for method in methods.values():

@@ -1,8 +1,8 @@
-"""Who may call the Amazon Personalize API: anybody on this machine, or holders of access keys.
+"""Authentication of the Amazon Personalize API: none on loopback, or AWS access keys.
 
-AWS clients sign every request with Signature Version 4. Its check needs what was sent, unchanged:
-the raw path, the query string, the Host header and the bytes of the body. A proxy that rewrites the
-Host header breaks it.
+AWS clients sign every request with Signature Version 4. Its check needs the raw path, the query
+string, the Host header and the bytes of the body unchanged. A proxy that rewrites the Host header
+breaks it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from models.errors import NotConfigured
 from models.settings import Settings
 
 SKEW_S = 15 * 60
-"""How far a request's time may lie from the present."""
+"""Largest difference between a request's time and the present."""
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "personalize"
 MUST_SIGN = ("host", "x-amz-date", "x-amz-target")
-"""Headers that must be signed where they are sent: what is asked for, of whom, and when."""
+"""Headers that must be signed if they are sent: host, time and operation."""
 
 RequestCheck = Callable[[Scope, bytes, float], None]
-"""Passes a request with this body at this time, in Unix seconds, or raises `Refused`."""
+"""Check of a request's scope, body and time (Unix s); raises `AccessRefused`."""
 
 _TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _PART = r"([^/,\s]{1,128})"
@@ -42,8 +42,8 @@ _AUTHORIZATION = re.compile(
 )
 
 
-class Refused(Exception):
-    """A request is not let in."""
+class AccessRefused(Exception):
+    """A request without valid authentication."""
 
     def __init__(self, code: str, message: str, *, status: int = 403) -> None:
         super().__init__(message)
@@ -51,8 +51,8 @@ class Refused(Exception):
         self.status = status
 
 
-class Signed(NamedTuple):
-    """What an Authorization header says."""
+class SignatureFields(NamedTuple):
+    """Fields of an Authorization header."""
 
     key_id: str
     date: str
@@ -62,19 +62,19 @@ class Signed(NamedTuple):
     signature: str
 
 
-def check_of(settings: Settings) -> RequestCheck:
-    """The check that the settings ask for.
+def request_check(settings: Settings) -> RequestCheck:
+    """The check that the settings choose.
 
-    Without authentication requests pass only while the API listens on this machine alone: on any
-    other address they are refused, in words that name the setting.
+    Without authentication, requests pass only if the API listens on loopback; on any other address
+    they are refused with a text that names the setting.
 
     Raises
     ------
     NotConfigured
-        Access keys are to be checked, and there are none.
+        The settings choose a check of access keys, and name no keys.
     """
     if settings.personalize_auth == "off":
-        return _pass if is_loopback(settings.host) else _closed
+        return _accept_all if is_loopback(settings.host) else _refuse_all
     secrets = {
         key_id: secret.get_secret_value()
         for key_id, secret in settings.personalize_access_keys.items()
@@ -90,7 +90,7 @@ def check_of(settings: Settings) -> RequestCheck:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only.
+    """True if an address to listen on is reachable from this machine only.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "shop.example")]
     [True, True, True, False, False]
@@ -101,29 +101,29 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _pass(_: Scope, __: bytes, ___: float) -> None:
-    """Let anybody in."""
+def _accept_all(_: Scope, __: bytes, ___: float) -> None:
+    """Accept every request."""
 
 
-def _closed(_: Scope, __: bytes, ___: float) -> None:
-    raise Refused(
+def _refuse_all(_: Scope, __: bytes, ___: float) -> None:
+    raise AccessRefused(
         "AccessDeniedException",
-        "the Amazon Personalize API is closed, for it asks nobody who they are and listens beyond "
+        "the Amazon Personalize API is closed, because it has no authentication and listens beyond "
         "this machine: set RECOMMENDER_PERSONALIZE_AUTH=sigv4 and "
         "RECOMMENDER_PERSONALIZE_ACCESS_KEYS, or RECOMMENDER_HOST=127.0.0.1",
     )
 
 
 def _check_key(scope: Scope, secrets: Mapping[str, str]) -> None:
-    """Pass whoever names a known access key; it is an identifier, and proves nothing."""
-    _known(_signed(_joined(scope)).key_id, secrets)
+    """Accept a known access key id, which is an identifier and proves nothing."""
+    _secret_of(_signature_fields(_signed_headers(scope)).key_id, secrets)
 
 
 def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[str, str]) -> None:
-    """Pass what was signed with the secret of a known access key, and lately; about 30 µs."""
-    headers = _joined(scope)
-    signed = _signed(headers)
-    secret = _known(signed.key_id, secrets)
+    """Accept a recent signature by a known access key's secret; about 30 µs."""
+    headers = _signed_headers(scope)
+    signed = _signature_fields(headers)
+    secret = _secret_of(signed.key_id, secrets)
     unsigned = [name for name in MUST_SIGN if name in headers and name not in signed.headers]
     if unsigned or "x-amz-date" not in headers or "host" not in headers:
         raise _mismatch(f"these headers must be sent and signed: {', '.join(MUST_SIGN)}")
@@ -154,8 +154,8 @@ def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[s
         raise _mismatch("check the secret access key, and that no proxy rewrites Host or body")
 
 
-def _joined(scope: Scope) -> dict[str, str]:
-    """Headers by name, as they are signed: trimmed, spaces single, repeated ones joined."""
+def _signed_headers(scope: Scope) -> dict[str, str]:
+    """Headers by name in the signed form: trimmed, single spaces, repeated ones joined."""
     joined: dict[str, str] = {}
     for raw_name, raw in scope["headers"]:
         name, value = raw_name.decode("latin-1"), " ".join(raw.decode("latin-1").split())
@@ -163,31 +163,31 @@ def _joined(scope: Scope) -> dict[str, str]:
     return joined
 
 
-def _signed(headers: Mapping[str, str]) -> Signed:
+def _signature_fields(headers: Mapping[str, str]) -> SignatureFields:
     authorization = headers.get("authorization")
     if authorization is None:
-        raise Refused(
+        raise AccessRefused(
             "MissingAuthenticationTokenException", "the request is not signed: set access keys"
         )
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None:
-        raise Refused(
+        raise AccessRefused(
             "IncompleteSignatureException",
             f"the Authorization header is not one of {ALGORITHM}",
             status=400,
         )
     key_id, date, region, service, names, signature = match.groups()
-    return Signed(key_id, date, region, service, names.split(";"), signature)
+    return SignatureFields(key_id, date, region, service, names.split(";"), signature)
 
 
-def _known(key_id: str, secrets: Mapping[str, str]) -> str:
-    """The secret of an access key; every known key is compared with, in constant time."""
+def _secret_of(key_id: str, secrets: Mapping[str, str]) -> str:
+    """The secret of an access key; compares with every known key in constant time."""
     found = None
     for known, secret in secrets.items():
         if hmac.compare_digest(known.encode(), key_id.encode()):
             found = secret
     if found is None:
-        raise Refused(
+        raise AccessRefused(
             "UnrecognizedClientException", "The security token included in the request is invalid."
         )
     return found
@@ -195,7 +195,7 @@ def _known(key_id: str, secrets: Mapping[str, str]) -> str:
 
 def _check_time(sent_at: str, now_s: float) -> None:
     try:
-        # Faster than `strptime`, which takes as long as all the rest; the pattern makes it strict.
+        # `strptime` takes as long as the whole rest of the check; the pattern makes this strict.
         then_s = datetime.fromisoformat(sent_at).timestamp() if _TIME.fullmatch(sent_at) else None
     except ValueError:
         then_s = None
@@ -205,14 +205,14 @@ def _check_time(sent_at: str, now_s: float) -> None:
     if abs(late_s) > SKEW_S:
         now = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
         what = "expired" if late_s > 0 else "not yet current"
-        raise Refused(
+        raise AccessRefused(
             "InvalidSignatureException",
             f"Signature {what}: {sent_at} is more than 15 min. from {now}",
         )
 
 
 def _signed_path(path: str) -> str:
-    """The path as it is signed: as sent, but each slash once, and encoded again.
+    """The path in the signed form: as sent, but with single slashes, and encoded again.
 
     >>> _signed_path("/personalize//%20x/")
     '/personalize/%2520x/'
@@ -223,22 +223,22 @@ def _signed_path(path: str) -> str:
 
 
 def _sorted_query(query: str) -> str:
-    """The query string as it is signed: as sent, in the order of its names."""
+    """The query string in the signed form: as sent, in the order of its names."""
     pairs = sorted(pair.partition("=")[::2] for pair in query.split("&") if pair)
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 @lru_cache(maxsize=64)
 def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
-    """The key of one day, region and service; the same for all requests of a client's day."""
+    """The signing key of a day, region and service; cached, as a client uses it all day."""
     key = f"AWS4{secret}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode("latin-1"), "sha256")
     return key
 
 
-def _mismatch(hint: str) -> Refused:
-    return Refused(
+def _mismatch(hint: str) -> AccessRefused:
+    return AccessRefused(
         "InvalidSignatureException",
         f"The request signature we calculated does not match the signature you provided; {hint}.",
     )

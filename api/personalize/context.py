@@ -1,26 +1,28 @@
-"""What every operation works with."""
+"""The resources, dataset groups and services that every Personalize operation works with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from api.dependencies import Services
 from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 
 
 @dataclass(frozen=True)
 class PersonalizeContext:
-    """What every operation works with.
+    """Shared by all operations.
 
     Attributes
     ----------
-    resources, tenants
-        Resources by ARN, and dataset groups by name and tracking id.
+    registry
+        Resources by ARN.
+    tenants
+        Dataset groups by name and tracking id.
     services
-        The `api.dependencies.Services` of the whole API.
+        The dependencies of the native routes, which these operations share.
     """
 
-    resources: Registry
+    registry: Registry
     tenants: Tenants
-    services: Any
+    services: Services

@@ -1,4 +1,4 @@
-"""Events and metadata in: the operations of personalize-events."""
+"""Operations of personalize-events: events and metadata are sent to Kafka."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from api.dependencies import Services
 from api.personalize.context import PersonalizeContext
 from models import events
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
 from models.metadata_records import RecordKind, validate_properties
-from models.personalize.resource_types import path_of
+from models.personalize.resource_types import ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
 
 _decode = msgspec.json.Decoder().decode
@@ -20,8 +19,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged all of the events."""
-    services: Services = context.services
+    """Answer with nothing once Kafka has acknowledged all events."""
+    services = context.services
     now_s, limit_s = services.clock(), services.settings.future_limit_s
     if await context.tenants.group_of(request["trackingId"]) is None:
         raise InvalidInput(f"no event tracker has the tracking id {request['trackingId']!r}")
@@ -34,13 +33,13 @@ async def put_events(context: PersonalizeContext, request: dict[str, Any]) -> di
 
 
 async def put_items(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged what is now known of all the items."""
+    """Answer with nothing once Kafka has acknowledged the metadata of all items."""
     await _put(context, "items", request["datasetArn"], request["items"], "itemId")
     return {}
 
 
 async def put_users(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nothing, once Kafka has acknowledged what is now known of all the users."""
+    """Answer with nothing once Kafka has acknowledged the metadata of all users."""
     await _put(context, "users", request["datasetArn"], request["users"], "userId")
     return {}
 
@@ -52,7 +51,7 @@ async def _put(
     records: Sequence[Mapping[str, Any]],
     id_name: str,
 ) -> None:
-    """Send records of a dataset; none of them, if one breaks a rule."""
+    """Send records of a dataset; none of them if one is invalid."""
     group = await _group_of(context, kind, arn)
     put = []
     for n, record in enumerate(records, 1):
@@ -68,22 +67,20 @@ async def _put(
 
 
 async def _group_of(context: PersonalizeContext, kind: RecordKind, arn: str) -> str:
-    """The group of a dataset; the one of the settings has its datasets from the start."""
-    services: Services = context.services
-    path = path_of(arn)
-    what, _, rest = path.partition("/")
-    group, _, dataset = rest.partition("/")
-    if (what, dataset) != ("dataset", kind.upper()):
+    """The dataset group of a dataset's ARN; the group of the settings has its datasets built in."""
+    services = context.services
+    path = ResourcePath.of(path_of(arn))
+    if (path.kind, path.inner) != ("dataset", kind.upper()):
         raise InvalidInput(f"{arn} is not the ARN of a dataset of {kind}")
-    if group != services.settings.group:
-        found = await context.resources.recent(path, now_s=services.clock())
+    if path.outer != services.settings.group:
+        found = await context.registry.recent(str(path), now_s=services.clock())
         if found.status != ACTIVE:
             raise ResourceInUse(f"{arn} is {found.status}, not {ACTIVE}")
-    return group
+    return path.outer
 
 
 def _properties(text: str) -> dict[str, Any]:
-    """A record's properties, which are JSON text within the JSON."""
+    """Properties of a record, which are JSON text within the JSON."""
     try:
         found = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -1,32 +1,33 @@
-"""What a request asks of whom: a campaign or recommender stands for a group and a recipe."""
+"""Requests for recommendations: the campaign or recommender, ids and filter that they name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.dependencies import Services
 from api.personalize.context import PersonalizeContext
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
-from models.personalize.recipe_answers import is_scored
+from models.filters.filter import Filter, parse_filter_expression
+from models.personalize.recipe_answers import RecipeRequest, is_scored
 from models.personalize.recipes import RECIPES, Recipe, RecipeType, recipe_of
-from models.personalize.resource_types import path_of
+from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
+from models.serving.answers import MAX_RESULTS
 from models.settings import Settings
 
-RECOMMENDING = frozenset(
+ANSWERED_TYPES = frozenset(
     {"USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"}
 )
 """Types of recipes that answer with items."""
 
-CONFIG = {"enableMetadataWithRecommendations": True}
-"""The configuration of the campaigns in the settings."""
+DEFAULT_RESULTS = 25
+MAX_RANKED = 500
 
 
 @dataclass(frozen=True)
-class InferenceTarget:
-    """What answers for a campaign or recommender.
+class ServedRecipe:
+    """A campaign or recommender: a recipe that answers for a dataset group.
 
     Attributes
     ----------
@@ -40,24 +41,24 @@ class InferenceTarget:
 
     @property
     def is_scored(self) -> bool:
-        """Whether Personalize gives a score with each item."""
+        """True if Personalize gives a score with each item."""
         return is_scored(self.recipe)
 
     @property
     def has_reasons(self) -> bool:
-        """Whether Personalize says why an item is there."""
+        """True if Personalize gives a reason with items."""
         return self.recipe.name == "aws-user-personalization-v2"
 
 
 def check_campaigns(settings: Settings) -> None:
-    """See that every campaign of the settings has a recipe that recommends items.
+    """Check that every campaign in the settings has a recipe that recommends items.
 
     Raises
     ------
     NotConfigured
-        Naming the one that has not.
+        Names a campaign that has another recipe.
     """
-    known = [name for name, recipe in RECIPES.items() if recipe.type in RECOMMENDING]
+    known = [name for name, recipe in RECIPES.items() if recipe.type in ANSWERED_TYPES]
     for name, recipe in settings.campaigns.items():
         if recipe not in known:
             raise NotConfigured(
@@ -66,76 +67,115 @@ def check_campaigns(settings: Settings) -> None:
             )
 
 
-async def resolve(context: PersonalizeContext, arn: str) -> InferenceTarget:
-    """What a campaign or recommender stands for: one of the settings, or one that was made.
+async def resolve(context: PersonalizeContext, arn: str) -> ServedRecipe:
+    """The recipe that a campaign or recommender serves, from the settings or the registry.
 
     Raises
     ------
     InvalidInput
-        The ARN is of something else, or of what does not recommend items.
+        The ARN is of another resource type, or its recipe does not recommend items.
     ResourceNotFound
-        There is none with this ARN, or it is not active.
+        No campaign or recommender has this ARN, or it is not active.
     """
-    services: Services = context.services
-    path = path_of(arn)
-    kind, _, name = path.partition("/")
-    if kind not in {"campaign", "recommender"}:
+    services = context.services
+    path = ResourcePath.of(path_of(arn))
+    if path.kind not in {"campaign", "recommender"}:
         raise InvalidInput(f"{arn} is not the ARN of a campaign or recommender")
-    if kind == "campaign" and name in services.settings.campaigns:
-        return InferenceTarget(
-            services.settings.group, RECIPES[services.settings.campaigns[name]], CONFIG
-        )
+    if path.kind == "campaign" and path.name in services.settings.campaigns:
+        recipe = RECIPES[services.settings.campaigns[path.name]]
+        return ServedRecipe(services.settings.group, recipe, BUILTIN_CAMPAIGN_CONFIG)
     now_s = services.clock()
-    found = await context.resources.recent(path, now_s=now_s)
+    found = await context.registry.recent(str(path), now_s=now_s)
     if found.status != ACTIVE:
         raise ResourceNotFound(f"{arn} is {found.status}, not {ACTIVE}")
     trained = found
-    if kind == "campaign":
+    if path.kind == "campaign":
         version = path_of(found.data["solutionVersionArn"])
-        trained = await context.resources.recent(version, now_s=now_s)
+        trained = await context.registry.recent(version, now_s=now_s)
     recipe = recipe_of(trained.data["recipeArn"])
-    if recipe.type not in RECOMMENDING:
+    if recipe.type not in ANSWERED_TYPES:
         raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
-    group = path_of(trained.data["datasetGroupArn"]).partition("/")[2]
-    return InferenceTarget(group, recipe, found.data.get(f"{kind}Config", {}))
+    group = ResourcePath.of(path_of(trained.data["datasetGroupArn"])).name
+    return ServedRecipe(group, recipe, found.data.get(f"{path.kind}Config", {}))
 
 
-@dataclass(frozen=True)
-class InferenceQuery:
-    """What a request asks for, and of whom; an empty id is none.
+async def read_request(
+    context: PersonalizeContext, request: Mapping[str, Any], *types: RecipeType
+) -> tuple[ServedRecipe, RecipeRequest]:
+    """The recipe that a request names, and the request as `recipe_answers.answer` takes it.
 
-    Attributes
-    ----------
-    circumstances
-        What it says in contextual columns; empty where the recipe pays no heed to it.
+    An empty id counts as none. Context is left out where the recipe ignores it.
+
+    Raises
+    ------
+    InvalidInput
+        The recipe is of none of the `types`, or needs what the request lacks.
+    ResourceNotFound
+        The campaign, recommender or filter does not exist, or is not active.
     """
+    arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
+    if len(arns) != 1:
+        raise InvalidInput("give either a campaignArn or a recommenderArn")
+    served = await resolve(context, arns[0])
+    kind = served.recipe.type
+    if kind not in types:
+        raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
+    is_personal = kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
+    user_id, item_id = request.get("userId") or None, request.get("itemId") or None
+    if is_personal and user_id is None:
+        raise InvalidInput(f"a recipe of type {kind} needs a userId")
+    if kind == "RELATED_ITEMS" and item_id is None:
+        raise InvalidInput(f"a recipe of type {kind} needs an itemId")
+    item_ids = list(dict.fromkeys(request.get("inputList", ())))
+    asked = RecipeRequest(
+        served.recipe,
+        user_id,
+        item_id,
+        _length(request, kind, item_ids),
+        item_ids=item_ids,
+        circumstances=request.get("context", {}) if is_personal else {},
+        filter=await get_filter(context, served, request),
+        filter_values=request.get("filterValues", {}),
+    )
+    return served, asked
 
-    target: InferenceTarget
-    user_id: str | None
-    item_id: str | None
-    circumstances: Mapping[str, str]
 
-    @classmethod
-    async def of(
-        cls, context: PersonalizeContext, request: Mapping[str, Any], *types: RecipeType
-    ) -> InferenceQuery:
-        """The request understood; raises `InvalidInput` where it does not fit its recipe."""
-        arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
-        if len(arns) != 1:
-            raise InvalidInput("give either a campaignArn or a recommenderArn")
-        target = await resolve(context, arns[0])
-        kind = target.recipe.type
-        if kind not in types:
-            raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
-        is_personal = kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
-        asked = cls(
-            target,
-            request.get("userId") or None,
-            request.get("itemId") or None,
-            request.get("context", {}) if is_personal else {},
-        )
-        if is_personal and asked.user_id is None:
-            raise InvalidInput(f"a recipe of type {kind} needs a userId")
-        if kind == "RELATED_ITEMS" and asked.item_id is None:
-            raise InvalidInput(f"a recipe of type {kind} needs an itemId")
-        return asked
+def _length(request: Mapping[str, Any], kind: RecipeType, item_ids: Sequence[str]) -> int:
+    """Items wanted: `numResults`, or all items to rank."""
+    if kind == "PERSONALIZED_RANKING":
+        if not 1 <= len(item_ids) <= MAX_RANKED:
+            raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(item_ids)}")
+        return len(item_ids)
+    k: int = request.get("numResults") or DEFAULT_RESULTS
+    if k > MAX_RESULTS:
+        raise InvalidInput(f"numResults is at most {MAX_RESULTS}, not {k}")
+    return k
+
+
+async def get_filter(
+    context: PersonalizeContext, served: ServedRecipe, request: Mapping[str, Any]
+) -> Filter | None:
+    """The filter that a request or promotion names; None without `filterArn`.
+
+    Raises
+    ------
+    ResourceNotFound
+        No filter has this ARN, or it is not active.
+    InvalidInput
+        It is of another dataset group, or does not choose among items.
+    """
+    arn = request.get("filterArn")
+    if arn is None:
+        return None
+    path = path_of(arn)
+    if ResourcePath.of(path).kind != "filter":
+        raise InvalidInput(f"{arn} is not the ARN of a filter")
+    stored = await context.registry.recent(path, now_s=context.services.clock())
+    if stored.status != ACTIVE:
+        raise ResourceNotFound(f"{arn} is {stored.status}, not {ACTIVE}")
+    if path_of(stored.data["datasetGroupArn"]) != f"dataset-group/{served.group}":
+        raise InvalidInput(f"{arn} is of another dataset group")
+    found = parse_filter_expression(stored.data["filterExpression"])
+    if found.target != "ItemID":
+        raise InvalidInput(f"{arn} chooses by {found.target}, not among items")
+    return found

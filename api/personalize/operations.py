@@ -1,4 +1,4 @@
-"""Every operation that is implemented, by its name in the API.
+"""Every implemented operation by its name.
 
 `python -m api.personalize.operations` prints the table in docs/personalize-compatibility.md.
 """
@@ -23,7 +23,7 @@ from api.personalize.control import (
     tags,
 )
 from api.personalize.protocol import Operation
-from api.personalize.service_model import SERVICES, described
+from api.personalize.service_model import SERVICES, service_operations
 
 OPERATIONS: Mapping[str, Operation] = {
     "PutEvents": events.put_events,
@@ -47,10 +47,12 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def operations_table() -> str:
-    """A Markdown table of all operations of the API, and whether each is done."""
+    """A Markdown table of all operations of the API, with those that are implemented."""
     lines = ["| service | operation | here |", "|---|---|---|"]
     for service in SERVICES:
-        for name in sorted(name for name, one in described().items() if one.service == service):
+        for name in sorted(
+            name for name, one in service_operations().items() if one.service == service
+        ):
             here = "done" if name in OPERATIONS else "answers `InvalidInputException`"
             lines.append(f"| {service} | {name} | {here} |")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""The wire: requests of AWS clients in, answers and modelled errors out.
+"""The protocols of AWS clients: requests are decoded, answers and modelled errors encoded.
 
-Three services at one address. `personalize-events` and `personalize-runtime` speak rest-json, and
-are told apart by their paths; `personalize` speaks JSON 1.1, and names its operation in a header.
+Three services share one address. `personalize-events` and `personalize-runtime` use rest-json, and
+a path for each operation; `personalize` uses JSON 1.1, and names its operation in a header.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.outages import OUTAGES
-from api.personalize.auth import Refused, RequestCheck
+from api.personalize.auth import AccessRefused, RequestCheck
 from api.personalize.context import PersonalizeContext
-from api.personalize.service_model import ServiceOperation, described
+from api.personalize.service_model import ServiceOperation, service_operations
 from api.schemas import RETRY_AFTER_S
 from api.server.refusals import Refusal
 from api.server.request_metrics import CLIENT_CLOSED
@@ -31,18 +31,18 @@ from models.state.redis_errors import AWAY_ERRORS
 LOG = logging.getLogger(__name__)
 
 PREFIX = "/personalize"
-"""Where the three services are; no path with more behind it is theirs."""
+"""Path of the three services."""
 
 TARGET = "AmazonPersonalize."
 REST, JSON_1_1 = b"application/json", b"application/x-amz-json-1.1"
 
 Operation = Callable[[PersonalizeContext, dict[str, Any]], Awaitable[dict[str, Any]]]
-"""Takes its input as its shape has it, times in seconds, and gives its output in the same way.
+"""An operation: input and output as their shapes describe them, times in seconds.
 
-It raises `ServiceError` for what is the caller's fault, and `Unavailable` for what is not.
+It raises `ServiceError` for the caller's errors, and `Unavailable` for the service's.
 """
 
-CODES = {
+ERROR_CODES = {
     403: "AccessDeniedException",
     408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
@@ -50,17 +50,17 @@ CODES = {
     CLIENT_CLOSED: "RequestTimeoutException",
     503: "ServiceUnavailableException",
 }
-"""What AWS clients know as the names of errors that no operation has as its own."""
+"""AWS's common error codes by status, for errors that no operation models."""
 
-SENDING = frozenset(("PutEvents", "PutItems", "PutUsers"))
-"""Operations that wait for Kafka, which has a bound of its own; see `api.dependencies.gated`."""
+WAITS_FOR_KAFKA = frozenset(("PutEvents", "PutItems", "PutUsers"))
+"""Operations that wait for Kafka, whose gate bounds them; see `GatedPublisher`."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
 class ApiError(Exception):
-    """An answer that is an error."""
+    """An error answer: HTTP status, AWS's code and text."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -69,24 +69,24 @@ class ApiError(Exception):
         self.message = message
 
 
-class Matched(NamedTuple):
-    """What a request asks for, named as the routes of the application are."""
+class MatchedRoute(NamedTuple):
+    """The operation of a request, in the form of a route, for metrics."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class PersonalizeApp:
-    """The Amazon Personalize API as an ASGI application; what is around it bounds the bodies.
+    """The Amazon Personalize API as an ASGI application; `BodyLimits` around it bounds bodies.
 
     Parameters
     ----------
     context
-        What every operation works with.
+        Resources, dataset groups and services.
     check
-        Who may call.
+        Authentication of requests.
     operations
-        What is implemented, by name.
+        Implemented operations by name.
     """
 
     context: PersonalizeContext
@@ -94,7 +94,7 @@ class PersonalizeApp:
     operations: Mapping[str, Operation]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; whatever happens, the answer is one that AWS clients understand."""
+        """Serve one request; every answer, errors included, is in the form of AWS."""
         target: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"x-amz-target":
@@ -102,10 +102,10 @@ class PersonalizeApp:
         status, headers = 200, [(b"content-type", JSON_1_1 if target is not None else REST)]
         try:
             content = await self._answer(scope, receive, target)
-        except ApiError as problem:
-            status = problem.status
-            headers.append((b"x-amzn-errortype", problem.code.encode()))
-            content = _encode({"__type": problem.code, "message": problem.message})
+        except ApiError as error:
+            status = error.status
+            headers.append((b"x-amzn-errortype", error.code.encode()))
+            content = _encode({"__type": error.code, "message": error.message})
             if status in (429, 503):
                 headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         headers.append((b"content-length", str(len(content)).encode()))
@@ -114,16 +114,18 @@ class PersonalizeApp:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, scope: Scope, receive: Receive, target: bytes | None) -> bytes:
-        """The body of the answer; raises `ApiError` for one that is an error."""
+        """The body of the answer; raises `ApiError` for an error answer."""
         try:
             body = await _body(receive)
             self.check(scope, body, self.context.services.clock())
         except HTTPException as error:
-            raise ApiError(error.status_code, CODES[error.status_code], error.detail) from error
-        except Refused as refused:
+            raise ApiError(
+                error.status_code, ERROR_CODES[error.status_code], error.detail
+            ) from error
+        except AccessRefused as refused:
             raise ApiError(refused.status, refused.code, str(refused)) from refused
-        operation = _asked_for(scope, target)
-        scope["route"] = Matched(f"{PREFIX} {operation.name}")
+        operation = _operation_of(scope, target)
+        scope["route"] = MatchedRoute(f"{PREFIX} {operation.name}")
         document = _document(body)
         try:
             answer = await self._run(operation, document)
@@ -133,40 +135,44 @@ class PersonalizeApp:
         except MessageRefused as error:
             raise ApiError(400, "InvalidInputException", str(error)) from error
         except Overloaded as error:
-            raise ApiError(429, CODES[429], str(error)) from error
+            raise ApiError(429, ERROR_CODES[429], str(error)) from error
         except (Unavailable, *AWAY_ERRORS) as error:
             OUTAGES.note(f"unavailable: {error}")
-            raise ApiError(503, CODES[503], str(error)) from error
+            raise ApiError(503, ERROR_CODES[503], str(error)) from error
         except Exception as error:
             LOG.exception("%s: unexpected error", operation.name)
-            text = "an unexpected error; the log has it"
+            text = "an unexpected error; see the log"
             raise ApiError(500, "InternalFailure", text) from error
         return _encode(answer) if operation.model.output_shape is not None else b""
 
     async def _run(self, operation: ServiceOperation, document: object) -> dict[str, Any]:
-        checked = operation.checked(document)
+        checked = operation.validate_input(document)
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
-        if operation.name in SENDING:
+        if operation.name in WAITS_FOR_KAFKA:
             return await run(self.context, checked)
-        with self.context.services.answering:
+        with self.context.services.redis_gate:
             return await run(self.context, checked)
 
 
 @cache
 def _by_path() -> Mapping[str, ServiceOperation]:
-    return {one.path: one for one in described().values() if one.path}
+    return {one.path: one for one in service_operations().values() if one.path}
 
 
 @cache
 def _by_target() -> Mapping[bytes, ServiceOperation]:
-    return {f"{TARGET}{name}".encode(): one for name, one in described().items() if not one.path}
+    return {
+        f"{TARGET}{name}".encode(): one
+        for name, one in service_operations().items()
+        if not one.path
+    }
 
 
-def _asked_for(scope: Scope, target: bytes | None) -> ServiceOperation:
-    """The operation that a request asks for, by its header or by its path."""
-    # Some clients add their path to an address that ends with a slash: two in a row are one.
+def _operation_of(scope: Scope, target: bytes | None) -> ServiceOperation:
+    """The operation of a request, by its header or its path."""
+    # Some clients add their path to an address that ends with a slash: // counts as /.
     path = "/" + scope["path"].removeprefix(PREFIX).lstrip("/")
     if target is None:
         found, status = _by_path().get(path), 404
@@ -178,9 +184,9 @@ def _asked_for(scope: Scope, target: bytes | None) -> ServiceOperation:
     return found
 
 
-def refused(refusal: Refusal) -> Response:
-    """The answer to a request that is refused before it is looked at, as AWS clients read it."""
-    code = CODES[refusal.status]
+def refusal_response(refusal: Refusal) -> Response:
+    """The answer to a refused request, in the form of AWS."""
+    code = ERROR_CODES[refusal.status]
     return Response(
         _encode({"__type": code, "message": refusal.message}),
         refusal.status,
@@ -196,7 +202,7 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         parts.append(message.get("body", b""))
     if message["type"] == "http.disconnect":
-        raise ApiError(CLIENT_CLOSED, CODES[CLIENT_CLOSED], "the client went away")
+        raise ApiError(CLIENT_CLOSED, ERROR_CODES[CLIENT_CLOSED], "the client disconnected")
     return b"".join(parts)
 
 

@@ -1,104 +1,91 @@
-"""Recommendations out: the operations of personalize-runtime."""
+"""Operations of personalize-runtime: recommendations, and the ranking of given items."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from api.dependencies import Services
 from api.personalize.context import PersonalizeContext
-from api.personalize.inference_request import InferenceQuery, InferenceTarget
-from api.personalize.metadata_columns import columns_of, values_of
-from api.personalize.runtime_filters import filled_up, filter_answer
+from api.personalize.inference_request import ServedRecipe, get_filter, read_request
 from models.errors import InvalidInput
-from models.personalize.recipe_answers import PERSONALIZED_LEVELS, answer_recipe, scores_of
-from models.serving.answers import MAX_RESULTS, Answer, Recommendation
-from models.serving.recommender import Recommender
-from models.state.redis_errors import AWAY_ERRORS
+from models.personalize.recipe_answers import (
+    PERSONALIZED_LEVELS,
+    RecipeRequest,
+    answer,
+    apply_filter,
+    scores_of,
+)
+from models.serving.answers import MAX_RESULTS, Answer
+from models.state.metadata import item_properties
 
-DEFAULT_RESULTS = 25
-MAX_RANKED = 500
+MAX_COLUMNS = 10
+MAX_RESULTS_WITH_METADATA = 50
+MAX_VALUE_CHARACTERS = 20_000
 
 
 async def get_recommendations(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the campaign or recommender recommends; someone unknown gets what is trending.
+    """The items that a campaign or recommender recommends; a new user gets trending items.
 
-    Filters and promotions choose among all candidates, before the list is cut to its length; a
-    filter that leaves too few of them looks further, as `recipe_answers.filtered` does.
+    Filters and promotions choose among all candidates, before the list is cut to its length. With
+    Redis away the answer holds the last known trending items.
     """
-    services: Services = context.services
-    asked = await InferenceQuery.of(
+    services = context.services
+    served, asked = await read_request(
         context, request, "USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS"
     )
-    k = _length(request)
-    columns = columns_of(asked.target, request.get("metadataColumns", {}), k)
-    promotions = request.get("promotions", [])
-    is_plain = not promotions and "filterArn" not in request
-    answer = await _answer(context, asked, k if is_plain else MAX_RESULTS)
-    names = [item.item_id for item in answer.items]
+    columns = metadata_columns(served, request.get("metadataColumns", {}), asked.length)
+    # The shape of the request allows one at most.
+    promotion = next(iter(request.get("promotions", [])), None)
+    candidates, names = await answer(
+        context.tenants.recommender(served.group),
+        asked,
+        now_s=services.clock(),
+        all_candidates=promotion is not None,
+        cached_if_away=True,
+    )
     recommendation_id = services.new_id()
     promoted: list[str] = []
-    for promotion in promotions:
-        promoted = await _promoted(context, asked, promotion, names, k)
-    if not is_plain:
+    if promotion is not None:
+        promoted = await _promoted(context, served, asked, promotion, candidates)
         chosen = frozenset(promoted)
         rest = [name for name in names if name not in chosen]
-        rest = await filled_up(context, asked, request, rest, k)
-        # Seeded by what is new in every answer, and known to who hands out the ids.
-        names = mixed(rest, promoted, k, random.Random(recommendation_id))
-    items = _items(names, answer, asked.target)
-    for promotion in promotions:
-        _promote(items, frozenset(promoted), promotion, asked.target)
-    await _add_metadata(context, asked, columns, items)
-    services.serve(recommendation_id, answer, context.tenants.store(asked.target.group), names)
+        # Seeded by the answer's id, so that the places can be computed again from it.
+        names = mixed(rest, promoted, asked.length, random.Random(recommendation_id))
+    items = _predicted_items(names, candidates, served)
+    if promotion is not None:
+        _mark_promoted(items, frozenset(promoted), promotion, served)
+    await _add_metadata(context, served, columns, items)
+    store = context.tenants.store(served.group)
+    services.record_served(recommendation_id, candidates, store, names)
     return {"itemList": items, "recommendationId": recommendation_id}
 
 
 async def get_personalized_ranking(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """The given items in the order this user is most likely to want them, unknown ones last.
+    """The given items, the likeliest for this user first, unknown items last.
 
-    A filter leaves items out before they are ranked, so that scores add up to one. While the store
-    is away the order is that of what trended last.
+    With Redis away they are in the order of the last known trending items.
     """
-    services: Services = context.services
-    asked = await InferenceQuery.of(context, request, "PERSONALIZED_RANKING")
-    wanted = list(dict.fromkeys(request["inputList"]))
-    if not 1 <= len(wanted) <= MAX_RANKED:
-        raise InvalidInput(f"inputList takes 1 to {MAX_RANKED} items, not {len(wanted)}")
-    columns = columns_of(asked.target, request.get("metadataColumns", {}), len(wanted))
-    wanted = await filter_answer(context, asked, request, wanted)
-    recommender: Recommender = context.tenants.recommender(asked.target.group)
-    try:
-        answer = await recommender.rank(
-            wanted,
-            user_id=asked.user_id,
-            now_s=services.clock(),
-            circumstances=asked.circumstances,
-        )
-    except AWAY_ERRORS:
-        fallback = _as_known(recommender, wanted)
-        if fallback is None:
-            raise
-        answer = fallback
-    names = [item.item_id for item in answer.items]
-    items = _items(names, answer, asked.target)
-    await _add_metadata(context, asked, columns, items)
+    services = context.services
+    served, asked = await read_request(context, request, "PERSONALIZED_RANKING")
+    columns = metadata_columns(served, request.get("metadataColumns", {}), asked.length)
+    recommender = context.tenants.recommender(served.group)
+    ranked, names = await answer(recommender, asked, now_s=services.clock(), cached_if_away=True)
+    items = _predicted_items(names, ranked, served)
+    await _add_metadata(context, served, columns, items)
     recommendation_id = services.new_id()
-    services.serve(recommendation_id, answer, recommender.store)
+    services.record_served(recommendation_id, ranked, recommender.store)
     return {"personalizedRanking": items, "recommendationId": recommendation_id}
 
 
 def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Random) -> list[str]:
-    """At most k items, promoted ones at random places, and in order among themselves.
+    """At most k items; promoted items take random places and keep their order.
 
     >>> mixed(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
     ['a', 'P', 'Q', 'b']
@@ -109,107 +96,125 @@ def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Ran
     return [next(left) if place in places else next(right) for place in range(length)]
 
 
-async def _answer(context: PersonalizeContext, asked: InferenceQuery, k: int) -> Answer:
-    """The answer to the recipe's question; from the cache while the store is away."""
-    recommender: Recommender = context.tenants.recommender(asked.target.group)
-    now_s = context.services.clock()
-    try:
-        return await answer_recipe(
-            recommender,
-            asked.target.recipe,
-            user_id=asked.user_id,
-            item_id=asked.item_id,
-            k=k,
-            now_s=now_s,
-            circumstances=asked.circumstances,
-        )
-    except AWAY_ERRORS:
-        fallback = recommender.from_cache(k=k)
-        if fallback is None:
-            raise
-        return fallback
-
-
-def _as_known(recommender: Recommender, wanted: Sequence[str]) -> Answer | None:
-    """The given items as they trended when the store last answered, others last; None if never."""
-    known = recommender.from_cache(k=sys.maxsize)
-    if known is None:
-        return None
-    among = frozenset(wanted)
-    items = [item for item in known.items if item.item_id in among]
-    others = sorted(among - {item.item_id for item in items})
-    return msgspec.structs.replace(
-        known, items=[*items, *(Recommendation(name, 0.0) for name in others)]
-    )
-
-
 async def _promoted(
     context: PersonalizeContext,
-    asked: InferenceQuery,
+    served: ServedRecipe,
+    asked: RecipeRequest,
     promotion: Mapping[str, Any],
-    names: Sequence[str],
-    k: int,
+    candidates: Answer,
 ) -> list[str]:
-    """The items to promote, best first: of the candidates, then of the popular items."""
+    """The items to promote, best first: candidates of the answer, then popular items."""
     for name in ("filterArn", "percentPromotedItems"):
         if name not in promotion:
             raise InvalidInput(f"a promotion needs a {name}")
-    recommender: Recommender = context.tenants.recommender(asked.target.group)
-    popular = await recommender.popular(k=MAX_RESULTS, now_s=context.services.clock())
-    known = dict.fromkeys([*names, *(item.item_id for item in popular.items)])
-    allowed = await filter_answer(context, asked, promotion, list(known))
-    return allowed[: math.ceil(k * promotion["percentPromotedItems"] / 100)]
+    by_promotion = dataclasses.replace(
+        asked,
+        filter=await get_filter(context, served, promotion),
+        filter_values=promotion.get("filterValues", {}),
+    )
+    recommender = context.tenants.recommender(served.group)
+    now_s = context.services.clock()
+    popular = await recommender.popular(k=MAX_RESULTS, now_s=now_s)
+    known = dict.fromkeys(item.item_id for item in (*candidates.items, *popular.items))
+    allowed = await apply_filter(recommender, by_promotion, list(known), now_s=now_s)
+    return allowed[: math.ceil(asked.length * promotion["percentPromotedItems"] / 100)]
 
 
-def _length(request: Mapping[str, Any]) -> int:
-    k: int = request.get("numResults") or DEFAULT_RESULTS
-    if k > MAX_RESULTS:
-        raise InvalidInput(f"numResults is at most {MAX_RESULTS}, not {k}")
-    return k
-
-
-def _items(names: Sequence[str], answer: Answer, target: InferenceTarget) -> list[dict[str, Any]]:
-    """The items as `PredictedItem` describes them, with what their recipe tells of them."""
-    if not target.is_scored:
+def _predicted_items(
+    names: Sequence[str], candidates: Answer, served: ServedRecipe
+) -> list[dict[str, Any]]:
+    """The items in the shape `PredictedItem`, with scores and reasons where the recipe has them."""
+    if not served.is_scored:
         return [{"itemId": name} for name in names]
-    scores = scores_of(answer)
+    scores = scores_of(candidates)
     items: list[dict[str, Any]] = [
         {"itemId": name, "score": scores[name]} if name in scores else {"itemId": name}
         for name in names
     ]
-    if target.has_reasons:
-        tried = {item.item_id for item in answer.items if item.is_exploration}
+    if served.has_reasons:
+        explored = {item.item_id for item in candidates.items if item.is_exploration}
         for item in items:
-            if item["itemId"] in tried:
+            if item["itemId"] in explored:
                 item["reason"] = ["Exploration"]
-            elif answer.level not in PERSONALIZED_LEVELS:
+            elif candidates.level not in PERSONALIZED_LEVELS:
                 item["reason"] = ["Popular item"]
     return items
 
 
-def _promote(
+def _mark_promoted(
     items: Sequence[dict[str, Any]],
     promoted: Collection[str],
     promotion: Mapping[str, Any],
-    target: InferenceTarget,
+    served: ServedRecipe,
 ) -> None:
-    """Say of the items of an answer which were promoted."""
+    """Add the promotion's name, and the reason, to the promoted items of an answer."""
     for item in items:
         if item["itemId"] in promoted:
             if "name" in promotion:
                 item["promotionName"] = promotion["name"]
-            if target.has_reasons:
+            if served.has_reasons:
                 item["reason"] = ["Promoted item"]
+
+
+def metadata_columns(
+    served: ServedRecipe, asked: Mapping[str, Sequence[str]], k: int
+) -> Sequence[str]:
+    """The metadata columns of items that a request for `k` items asks for.
+
+    Raises
+    ------
+    InvalidInput
+        The campaign does not give metadata, or there are too many columns or items, or the columns
+        are not of items.
+    """
+    columns = [name for names in asked.values() for name in names]
+    if not columns:
+        return ()
+    if not served.config.get("enableMetadataWithRecommendations"):
+        raise InvalidInput(
+            "metadataColumns need a campaign or recommender with enableMetadataWithRecommendations"
+        )
+    if {name.upper() for name in asked} != {"ITEMS"}:
+        raise InvalidInput("metadataColumns are those of ITEMS")
+    if len(columns) > MAX_COLUMNS:
+        raise InvalidInput(f"metadataColumns are at most {MAX_COLUMNS}, not {len(columns)}")
+    if k > MAX_RESULTS_WITH_METADATA:
+        raise InvalidInput(
+            f"with metadataColumns there are at most {MAX_RESULTS_WITH_METADATA} items, not {k}"
+        )
+    return columns
 
 
 async def _add_metadata(
     context: PersonalizeContext,
-    asked: InferenceQuery,
+    served: ServedRecipe,
     columns: Sequence[str],
     items: Sequence[dict[str, Any]],
 ) -> None:
-    if columns:
-        names = [item["itemId"] for item in items]
-        values = await values_of(context, asked.target.group, columns, names)
-        for item, metadata in zip(items, values, strict=True):
-            item["metadata"] = metadata
+    """Add the values of these columns to the items, as text; unknown values are left out."""
+    if not columns:
+        return
+    wanted = {_normalized(column): column for column in columns}
+    store = context.tenants.store(served.group)
+    known = await item_properties(store, [item["itemId"] for item in items])
+    for item, properties in zip(items, known, strict=True):
+        item["metadata"] = {
+            wanted[_normalized(name)]: _value_text(value)
+            for name, value in (properties or {}).items()
+            if value is not None and _normalized(name) in wanted
+        }
+
+
+def _normalized(column: str) -> str:
+    """The column's name for comparison: schemas have NUM_RATINGS, PutItems has numRatings.
+
+    >>> _normalized("NUM_RATINGS") == _normalized("numRatings")
+    True
+    """
+    return column.replace("_", "").lower()
+
+
+def _value_text(value: float | str) -> str:
+    """The value as text; truth values as in JSON."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text[:MAX_VALUE_CHARACTERS]

@@ -1,8 +1,8 @@
-"""Shapes of the Amazon Personalize API, read from the service models that botocore brings.
+"""Operations and shapes of the Amazon Personalize API, from botocore's service models.
 
-An input shape becomes a check once: a tree of small functions that gives what it checked without
-members nobody knows, or raises `InvalidInput` in the words of AWS. No document is walked deeper
-than its shape, and the shapes are not recursive.
+Each input shape is compiled once to a check: a tree of small functions that returns the checked
+value without unknown members, or raises `InvalidInput` with AWS's text. No document is walked
+deeper than its shape, and the shapes are not recursive.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from botocore.model import (
 from models.errors import InvalidInput
 
 SERVICES = ("personalize-events", "personalize-runtime", "personalize")
-"""The three services, the one that events come in by first."""
+"""The three services; that of events first."""
 
 MAX_VALUE_CHARACTERS = 100
-"""Of a value that is quoted in an error."""
+"""Length to which a value is cut in an error text."""
 
 MAX_FLOAT = 1e300
-"""Far from where arithmetic on a number that somebody sent would give infinity."""
+"""Largest accepted number; arithmetic on it stays far from infinity."""
 
 LINEAR = {
     r"^[\x20-\x7E]*[\x21-\x7E]+[\x20-\x7E]*$": r" *[\x21-\x7E][\x20-\x7E]*",
     r"arn:([a-z\d-]+):personalize:.*:.*:.+": r"arn:[a-z\d-]+:personalize:[^:\n]*:[^:\n]*:.+",
 }
-"""Patterns of the same texts for those of the models that take a hostile one a second to refuse."""
+"""Equivalent patterns for those of the models that take a second on hostile text."""
 
 MAX_ROLE_CHARACTERS = 256
 
 ShapeCheck = Callable[[Any], Any]
-"""Gives a value as its shape has it, or raises `InvalidMember`."""
+"""Gives a value in its shape, or raises `InvalidMember`."""
 
 
 class InvalidMember(Exception):
-    """A value does not fit its shape; gathers the path to it on the way up, innermost first."""
+    """A value does not fit its shape; the path to it is collected innermost first."""
 
     def __init__(self, value: object, constraint: str) -> None:
         super().__init__(constraint)
@@ -57,7 +57,7 @@ class InvalidMember(Exception):
         self.path: list[str] = []
 
     def text(self) -> str:
-        """The one sentence that AWS says about it."""
+        """AWS's error text."""
         where = ".".join(reversed(self.path)) or "body"
         return (
             f"1 validation error detected: Value {_quoted(self.value)} at '{where}'"
@@ -67,15 +67,15 @@ class InvalidMember(Exception):
 
 @dataclass(frozen=True)
 class ServiceOperation:
-    """One operation as its service model describes it.
+    """One operation of the service models.
 
     Attributes
     ----------
     path
-        Where requests for it go: ``/events`` and the like, or empty for the control plane, whose
-        operations are named by a header.
+        Path of its requests, such as ``/events``; empty for the control plane, whose operations are
+        named by a header.
     statuses
-        The HTTP status of each modelled error that does not have 400.
+        HTTP status of each modelled error that has another than 400.
     """
 
     name: str
@@ -85,11 +85,11 @@ class ServiceOperation:
     model: OperationModel
 
     @cached_property
-    def checked(self) -> Callable[[Any], dict[str, Any]]:
-        """The function that gives an input document as its shape has it.
+    def validate_input(self) -> Callable[[Any], dict[str, Any]]:
+        """The check of an input document, which returns the document in its shape.
 
-        It leaves out unknown members and those that are null, and raises `InvalidInput`, naming
-        the first member that breaks a constraint.
+        It leaves out members that are unknown or null, and raises `InvalidInput` with the first
+        member that breaks a constraint.
         """
         check = _structure(self.model.input_shape, lenient=True)
 
@@ -103,8 +103,8 @@ class ServiceOperation:
         return checked
 
     @cached_property
-    def answered(self) -> Callable[[Any], None]:
-        """The function that raises `InvalidMember` for an answer that breaks the output shape.
+    def check_output(self) -> Callable[[Any], None]:
+        """The check of an answer; raises `InvalidMember` if it breaks the output shape.
 
         Strict: every member is known and not null.
         """
@@ -117,10 +117,10 @@ class ServiceOperation:
 
 
 @cache
-def described() -> dict[str, ServiceOperation]:
-    """All operations of the three services by name; reads the models at the first call, 0.1 s.
+def service_operations() -> dict[str, ServiceOperation]:
+    """All operations of the three services by name; the first call reads the models in 0.1 s.
 
-    >>> described()["PutEvents"].path
+    >>> service_operations()["PutEvents"].path
     '/events'
     """
     session = botocore.session.get_session()
@@ -154,7 +154,7 @@ def _check_of(shape: Shape, *, lenient: bool) -> ShapeCheck:
 
 def _check_member(name: str, shape: Shape, *, lenient: bool) -> ShapeCheck:
     """The check of a structure's member."""
-    # The models have two answers name a role by an ARN of this service, which no role has.
+    # Two output shapes describe a role by this service's ARN pattern, which no role ARN matches.
     is_role = (name, shape.name) == ("roleArn", "Arn")
     return _sized_text if is_role and not lenient else _check_of(shape, lenient=lenient)
 
@@ -243,7 +243,7 @@ def _map(shape: MapShape, *, lenient: bool) -> ShapeCheck:
 
 
 def _sized(shape: Shape) -> Callable[[Any], None]:
-    """The check of a length, of a list or map."""
+    """The check of the length of a list or map."""
     least, most = shape.metadata.get("min", 0), shape.metadata.get("max", math.inf)
 
     def sized(value: Any) -> None:  # noqa: ANN401  anything with a length
@@ -286,7 +286,7 @@ def _length(length: int, least: int, most: float) -> str:
 
 
 def _matcher(pattern: str | None) -> Callable[[str], Any] | None:
-    r"""What finds a whole text in a pattern; None without one, or with one of Java's classes.
+    r"""The full match of a pattern; None without a pattern, or for Java's character classes.
 
     >>> _matcher(r"rate\(\d+ days?\)")("rate(7 days)") is not None
     True
@@ -321,7 +321,7 @@ def _number(shape: Shape) -> ShapeCheck:
 
 def _integer(end: int) -> ShapeCheck:
     def integer(value: Any) -> int:  # noqa: ANN401  any JSON
-        # Languages without whole numbers send 25.0.
+        # Languages without integers send 25.0.
         is_whole = type(value) is int or (type(value) is float and value.is_integer())
         if not is_whole or not -end <= value < end:
             raise InvalidMember(value, "Member must be a whole number")
@@ -361,7 +361,7 @@ def _quoted(value: object) -> str:
 
 
 def _bounded(value: object) -> str:
-    """The value as text, cut where it is long; the whole of it is never written out."""
+    """The value as text, cut to a bounded length."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return "a number out of range"
     if isinstance(value, list | dict):

@@ -1,25 +1,25 @@
-"""The forwarding to Amazon Personalize over HTTP: what became of the events, by tracker."""
+"""Route that shows the forwarding to Amazon Personalize: counts of events by tracker."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
 from api.dependencies import Services
-from api.openapi import describes
+from api.openapi import documented
 from api.schemas import Forwarding, TrackerStatus, json_response
 from models.state.forwarding_ledger import tracker_status
 
 router = APIRouter()
 
 
-@router.get("/forwarding", **describes(Forwarding, "What became of events at AWS"))
+@router.get("/forwarding", **documented(Forwarding, "Forwarded events by tracker"))
 async def forwarding(request: Request) -> Response:
-    """Each tracker whose events are forwarded, as `recommender status` has it; often there is none.
+    """Counts of each tracker whose events are forwarded, as in `recommender status`.
 
-    Errors of AWS are for operators only: they stand in `recommender status`.
+    Errors of AWS are for operators only: `recommender status` shows them.
     """
     services: Services = request.app.state.services
-    with services.answering:
+    with services.redis_gate:
         told = await tracker_status(
             services.store.redis, services.settings.group, now_s=services.clock()
         )

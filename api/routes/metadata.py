@@ -1,4 +1,4 @@
-"""Metadata over HTTP: what is known of items and users, in and out."""
+"""Routes of metadata: records of items and users are put, and an item is shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
-from api.openapi import ASKS_SERVERS, describes
-from api.query_params import AfterParams, query
-from api.schemas import AcceptedRecords, Item, json_response
+from api.openapi import SERVER_ERRORS, documented
+from api.schemas import AcceptedRecords, AfterParams, Item, json_response, query
 from models.errors import InvalidRecord
 from models.events import Id
 from models.metadata_records import (
@@ -25,11 +24,10 @@ from models.state import metadata
 
 MAX_RECORDS = 10
 MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
-"""As many records as there may be in one body, of the greatest length, every letter escaped."""
+"""Size of the largest valid body: the most records, of the greatest length, all escaped."""
 
 PROPERTIES = (
-    "Texts, numbers and truth values; | stands between several words. "
-    "At most {} characters as JSON."
+    "Texts, numbers and truth values; | separates several words. At most {} characters as JSON."
 )
 ItemProperties = Annotated[
     dict[str, Value], Meta(description=PROPERTIES.format(MAX_CHARACTERS["items"]))
@@ -42,14 +40,14 @@ router = APIRouter()
 
 
 class ItemRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What is known of one item."""
+    """Metadata of one item."""
 
     item_id: Id
     properties: ItemProperties
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What is known of one user."""
+    """Metadata of one user."""
 
     user_id: Id
     properties: UserProperties
@@ -69,53 +67,53 @@ class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @router.put(
     "/items",
-    **describes(
+    **documented(
         AcceptedRecords,
-        "Say what is known of 1 to 10 items",
+        "Put metadata of 1 to 10 items",
         status=202,
         body=PutItems,
         example={"items": [{"itemId": "i9", "properties": {"GENRES": "horror|space"}}]},
     ),
 )
 async def put_items(request: Request) -> Response:
-    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    """Answers once Kafka has acknowledged the records; each replaces an older one."""
     body = await _decoded(request, PutItems)
     return await _put(request, "items", [(one.item_id, one.properties) for one in body.items])
 
 
 @router.put(
     "/users",
-    **describes(
+    **documented(
         AcceptedRecords,
-        "Say what is known of 1 to 10 users",
+        "Put metadata of 1 to 10 users",
         status=202,
         body=PutUsers,
         example={"users": [{"userId": "u9", "properties": {"AGE": 36}}]},
     ),
 )
 async def put_users(request: Request) -> Response:
-    """Answers once Kafka has acknowledged the records; each takes the place of an older one."""
+    """Answers once Kafka has acknowledged the records; each replaces an older one."""
     body = await _decoded(request, PutUsers)
     return await _put(request, "users", [(one.user_id, one.properties) for one in body.users])
 
 
 @router.get(
     "/items/{item_id}",
-    **describes(
+    **documented(
         Item,
-        "What is known of an item",
+        "Metadata and counts of an item",
         query=AfterParams,
-        errors=ASKS_SERVERS | {404: "No record or event has named it."},
+        errors=SERVER_ERRORS | {404: "No record or event names this item."},
     ),
 )
 async def item(
     request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Its properties, and how often it was met."""
+    """Properties of an item, and counts of its events."""
     services: Services = request.app.state.services
     asked = query(request.scope["query_string"], AfterParams)
-    await services.reached(asked, request.receive)
-    with services.answering:
+    await services.await_effect(asked, request.receive)
+    with services.redis_gate:
         found = await metadata.item(services.store, item_id)
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")

@@ -1,4 +1,4 @@
-"""Bounds on what is under way at once: what does not fit is refused before any work is done."""
+"""Backpressure: bounds on concurrent requests and on their memory, checked before any work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from api.server.refusals import REFUSED
 from models.errors import Overloaded, Unavailable
 
 STUCK_S = 1.0
-"""A full gate that nobody has left for this long waits for a server that is away."""
+"""A full gate that no request has left for this long counts as waiting for a dead server."""
 
 
 class Gate:
@@ -20,18 +20,18 @@ class Gate:
     most
         Requests inside at once, at most.
     reason
-        What the metric of refusals calls them.
+        Label of the metric of refusals.
     server
-        What they wait for, in words.
+        Name of the server, for error texts.
     clock
-        Seconds that only go forward.
+        Monotonic seconds.
 
     Raises
     ------
     Overloaded
-        On entry, when it is full.
+        On entry, if it is full.
     Unavailable
-        On entry, when it is full and nobody has left it for `STUCK_S`.
+        On entry, if it is full and no request has left it for `STUCK_S`.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Gate:
             raise Overloaded(f"{waiting}: try again in a second")
         self._n += 1
         if self._n == self._most:
-            # From now on it is full: how long one has been inside before says nothing.
+            # Full from now on: the time before does not count as stuck.
             self._moved_s = self._clock()
 
     def __exit__(self, *_: object) -> None:
@@ -70,13 +70,13 @@ class Gate:
 
 
 class Budget:
-    """Memory that the bodies of all requests share, beyond what each may have without asking."""
+    """Memory that the bodies of all requests share, beyond the free part of each."""
 
     def __init__(self, most_bytes: int) -> None:
         self._left = most_bytes
 
     def take(self, n_bytes: int) -> bool:
-        """Whether so many bytes were left; then they are the caller's until given back."""
+        """Reserve bytes until they are given back; False if too few are left."""
         if n_bytes > self._left:
             REFUSED.labels("bodies").inc()
             return False
@@ -84,5 +84,5 @@ class Budget:
         return True
 
     def give_back(self, n_bytes: int) -> None:
-        """Let others have them."""
+        """Return reserved bytes."""
         self._left += n_bytes

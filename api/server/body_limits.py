@@ -1,4 +1,4 @@
-"""What surrounds every request but the hottest: bounds of its body, and its count and duration."""
+"""Limits on request bodies, and the count and duration of requests outside the fast path."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.server.admission import Budget
 from api.server.refusals import REFUSED
-from api.server.request_metrics import count
+from api.server.request_metrics import count_request
 
 DRAINED = 16
-"""Times the largest body that is read of one too large, before the connection is cut."""
+"""Factor of the largest body up to which a larger one is read before the connection is cut."""
 
 FREE_BYTES = 64 * 1024
-"""What a body may have without asking the budget; the bound on connections bounds the sum."""
+"""Part of each body outside the budget; the bound on connections bounds its sum."""
 
 
 class BodyLimits:
@@ -30,11 +30,11 @@ class BodyLimits:
     max_body_bytes
         The largest body.
     timeout_s
-        How long a whole body may take from when it is first waited for.
+        Time limit for a whole body, from the first wait for it.
     budget
-        The memory that all bodies share beyond `FREE_BYTES` each.
+        Memory that all bodies share beyond `FREE_BYTES` each.
     longer
-        The largest bodies of paths that have bounds of their own.
+        Largest body of each path that has a bound of its own.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class BodyLimits:
             await self._app(scope, body.receive, noted)
         finally:
             body.release()
-            count(getattr(scope.get("route"), "path", "none"), status, started=started)
+            count_request(getattr(scope.get("route"), "path", "none"), status, started=started)
 
 
 class _Body:
-    """A request's body on its way in; raises `HTTPException` for one that breaks a bound."""
+    """An incoming request body; raises `HTTPException` if it breaks a bound."""
 
     def __init__(
         self, receive: Receive, most: int, timeout_s: float, budget: Budget, scope: Scope
@@ -92,7 +92,7 @@ class _Body:
         self._is_complete = False
 
     async def receive(self) -> Message:
-        """The next message; once the body is complete, that the client has gone."""
+        """The next message; after a complete body, the client's disconnection."""
         if self._is_complete:
             return await self._receive()
         if self._deadline_s is None:
@@ -112,21 +112,21 @@ class _Body:
         more = max(0, self._received - FREE_BYTES) - self._taken
         if more > 0:
             if not self._budget.take(more):
-                raise HTTPException(503, "there is no room for so large a body now: try again")
+                raise HTTPException(503, "there is no memory for so large a body now: try again")
             self._taken += more
         self._is_complete = not message.get("more_body", False)
         return message
 
     def release(self) -> None:
-        """The request is over, and what was kept of its body."""
+        """Give the body's memory back at the end of the request."""
         self._budget.give_back(self._taken)
         self._taken = 0
 
     async def _refuse(self) -> NoReturn:
-        """Read on for a while, keeping nothing: a sender hears the answer once it has finished."""
+        """Read and drop the body for a while: most clients read the answer only after sending."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._deadline_s):
-                # One that asked whether it may send waits for the answer, and has sent nothing.
+                # After `Expect: 100-continue` a client waits for the answer before it sends.
                 more = not self._asks and self._announced <= DRAINED * self._most
                 while more and self._received <= DRAINED * self._most:
                     message = await self._receive()
@@ -136,7 +136,7 @@ class _Body:
 
 
 def _announced(scope: Scope) -> int:
-    """The length that a request gives its body; 0 where it does not say."""
+    """The content length of a request; 0 if it has none."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0

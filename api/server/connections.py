@@ -1,4 +1,4 @@
-"""The connections of a process: a bound on their number, and an eye on those that take too long."""
+"""Connections of a process: a bound on their number, and a sweep that checks time limits."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from models.errors import NotConfigured
 from models.settings import Settings
 
 SPARE = 64
-"""Connections beyond the bound that are still told so; further ones are just cut."""
+"""Connections beyond the bound that get an answer 503; further ones are cut."""
 
 SWEEP_S = 0.5
-"""How often the clock is compared with what each connection waits for."""
+"""Interval at which the time limits of all connections are checked."""
 
 OWN_FILES = 256
-"""What a process opens beside connections of clients: its libraries, Redis, Kafka, logs."""
+"""Files that a process opens beside client connections: libraries, Redis, Kafka, logs."""
 
 OPEN = Gauge("recommender_connections", "HTTP connections that are open")
 
 
 class Connection(Protocol):
-    """What the bound needs of a connection."""
+    """A connection as the bound uses it."""
 
-    def make_room(self) -> None:
-        """Close; no request is under way."""
+    def close_waiting(self) -> None:
+        """Close; called while no request is under way."""
 
-    def turn_away(self) -> None:
-        """Answer whatever is asked with 503."""
+    def refuse_requests(self) -> None:
+        """Answer every request with 503."""
 
     def abort(self) -> None:
         """End at once."""
 
     def check(self, now_s: float) -> None:
-        """Look whether something takes too long."""
+        """End the connection if a time limit has passed."""
 
 
 class Connections:
-    """Every open connection, those without a request under way in the order they began to wait.
+    """Every open connection, and those without a request under way in order of their waiting time.
 
-    When there are as many as may be, a new one takes the place of the one that has waited longest,
-    be it idle or in the middle of a head: whoever just connects and asks is served, however many
-    connect and do not. Only where all are busy is the new one refused.
+    At the bound, a new connection replaces the one that has waited longest, idle or in the middle
+    of a head: a client that connects and asks is served, however many connect and do not ask. Only
+    if all are busy is the new one refused.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,18 +56,18 @@ class Connections:
         self._is_swept = False
 
     def opened(self, connection: Connection) -> None:
-        """Take a new connection in, or refuse it."""
+        """Admit a new connection, or refuse it."""
         if len(self._open) >= self.settings.max_connections:
             self._refused.inc()
             if self._waiting:
                 longest = next(iter(self._waiting))
                 self.closed(longest)
-                longest.make_room()
+                longest.close_waiting()
             elif len(self._open) >= self.settings.max_connections + SPARE:
                 connection.abort()
                 return
             else:
-                connection.turn_away()
+                connection.refuse_requests()
         self._open.add(connection)
         self._waiting[connection] = None
         OPEN.set(len(self._open))
@@ -80,7 +80,7 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def idle(self, connection: Connection) -> None:
-        """All requests are answered."""
+        """All requests of the connection are answered."""
         if connection in self._open:
             self._waiting[connection] = None
 
@@ -101,12 +101,12 @@ class Connections:
 
 
 def allow_connections(most: int) -> None:
-    """Raise this process's limit of open files to what so many connections need.
+    """Raise this process's limit of open files for so many connections.
 
     Raises
     ------
     NotConfigured
-        The system does not let it.
+        The system's hard limit is lower.
     """
     needed = most + SPARE + OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,8 +1,8 @@
-"""Whom a request was meant for, and which web page sent it.
+"""Checks of Host and Origin: protection against requests of other sites' pages and DNS rebinding.
 
-A browser lets any web page send requests to this machine. Of those that another site's page sends,
-it names the page's origin, or says that the request crosses sites; of a name that was made to point
-here after the page was loaded (DNS rebinding), it sends that name as the Host.
+A browser lets any web page send requests to this machine. If another site's page sends one, the
+browser names the page's origin, or marks the request as cross-site. With DNS rebinding (a name that
+points here after its page was loaded) the browser sends that name as the Host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.settings import Settings
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 OTHER_SITES = (b"cross-site", b"same-site")
-"""What Sec-Fetch-Site says of a page that does not come from here."""
+"""Values of Sec-Fetch-Site for pages of other sites."""
 
 PORTS = {"http": 80, "https": 443}
 REMEMBERED = 1024
@@ -27,10 +27,9 @@ _AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,
 
 
 class Origins:
-    """The hosts and origins that may be named, by the settings.
+    """The hosts and origins that the settings allow.
 
-    An IP address is always allowed as Host: no name was needed to come here, so none can have been
-    made to lead here.
+    An IP address is always allowed as Host: a request without a name cannot come by DNS rebinding.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -47,19 +46,17 @@ class Origins:
         self._allows_host = lru_cache(REMEMBERED)(self._check_host)
 
     def refusal(self, method: str, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        """Why a request is not answered; None where it is."""
+        """The refusal of a request; None if it is allowed."""
         host = headers.get(b"host")
         if host is not None and not self._allows_host(host):
             name = host.decode("latin-1")
-            text = (
-                f"this service is not known as {name!r}: RECOMMENDER_ALLOWED_HOSTS lists its names"
-            )
+            text = f"host {name!r} is not allowed: RECOMMENDER_ALLOWED_HOSTS lists allowed names"
             return Refusal(403, "host_not_allowed", text)
         origin = headers.get(b"origin")
         if origin is not None:
             is_foreign = not self._allows_origin(origin, host)
         else:
-            # Following a link is what a person does, and shows nothing to the page with the link.
+            # A navigation is a person following a link; the linking page cannot read the answer.
             is_foreign = (
                 headers.get(b"sec-fetch-site") in OTHER_SITES
                 and not self._is_any_origin
@@ -68,7 +65,7 @@ class Origins:
         if not is_foreign:
             return None
         whose = "of another site" if origin is None else f"of {origin.decode('latin-1')!r}"
-        text = f"pages {whose} may not send this: RECOMMENDER_CORS_ORIGINS lists who may"
+        text = f"pages {whose} may not send this: RECOMMENDER_CORS_ORIGINS lists allowed origins"
         return Refusal(403, "origin_not_allowed", text)
 
     def _check_host(self, host: bytes) -> bool:
@@ -86,7 +83,7 @@ class Origins:
             return True
         scheme, _, rest = origin.partition(b"://")
         port = PORTS.get(scheme.decode("latin-1"))
-        # By host and port alone: behind a proxy that speaks TLS the scheme differs.
+        # Host and port alone: behind a TLS proxy the scheme differs.
         return (
             port is not None
             and host is not None
@@ -96,7 +93,7 @@ class Origins:
 
 
 def authority(text: bytes, port: int) -> tuple[str, int] | None:
-    """Host name and port of a Host header or of an origin's end; None if it is neither.
+    """Host name and port of a Host header, or of an origin after its scheme; None if malformed.
 
     >>> authority(b"Shop.Example.:8080", 80)
     ('shop.example', 8080)

@@ -1,4 +1,4 @@
-"""What is refused for its size, its slowness or its number: the answer, and the count of such."""
+"""Refusals of requests that break a limit: the answer, and the metric that counts them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ for _reason in REASONS:
 
 
 class Refusal(NamedTuple):
-    """An answer to a request that the application never sees."""
+    """An error answer to a request that does not reach the routes."""
 
     status: int
     kind: str
@@ -40,11 +40,11 @@ class Refusal(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """The one shape of an error."""
+        """The JSON body, in the one shape of an error."""
         return encode({"error": {"type": self.kind, "message": self.message}})
 
-    def encoded(self) -> bytes:
-        """The whole HTTP answer, after which the connection ends."""
+    def to_http(self) -> bytes:
+        """The whole HTTP response; it closes the connection."""
         body = self.body
         retry = f"retry-after: {RETRY_AFTER_S}\r\n" if self.status == 503 else ""
         head = (

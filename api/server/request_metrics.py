@@ -1,4 +1,4 @@
-"""How many requests each route gets, how they end and how long they take."""
+"""Metrics of requests: count by route and status, and duration by route."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from prometheus_client import Counter, Histogram
 
 CLIENT_CLOSED = 499
-"""Status that is counted for a request whose client went away; nobody ever sees it."""
+"""Status counted for a request whose client disconnected; it is never sent."""
 
 REQUESTS = Counter("recommender_requests_total", "HTTP requests", ["route", "status"])
 LATENCY = Histogram(
@@ -19,8 +19,8 @@ LATENCY = Histogram(
 )
 
 
-def count(route: str, status: int, *, started: float) -> None:
-    """Count one request that began at `started`, of `time.perf_counter`, and ends now."""
+def count_request(route: str, status: int, *, started: float) -> None:
+    """Count a request that ends now; `started` is its `time.perf_counter`."""
     requests, latency = _series(route, status)
     requests.inc()
     latency.observe(time.perf_counter() - started)
@@ -28,5 +28,5 @@ def count(route: str, status: int, *, started: float) -> None:
 
 @functools.cache
 def _series(route: str, status: int) -> tuple[Counter, Histogram]:
-    """The series of a route; looking them up by label costs more than counting."""
+    """The series of a route, cached: the look-up by label costs more than the count."""
     return REQUESTS.labels(route, status), LATENCY.labels(route)

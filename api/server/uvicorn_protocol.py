@@ -1,8 +1,9 @@
-"""The HTTP server: uvicorn with bounds on what a client may send, hold open and leave unread.
+"""The HTTP server: uvicorn with limits on heads, connections, and time, and coalesced writes.
 
-uvicorn keeps whatever a client sends of a header until it is complete, and waits for ever for the
-rest of a head or a body. Neither it nor another ASGI server has all the bounds that are needed here
-(docs/decisions/0014-http-limits.md), so this protocol adds them to uvicorn's.
+uvicorn buffers an incomplete head without bound, and waits for ever for the rest of a head or body.
+No ASGI server has all the limits that are needed here (docs/decisions/0014-http-limits.md), so this
+protocol adds them to uvicorn's; the gain of coalesced writes is in
+docs/decisions/0020-uvicorn-protocol.md.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from models.settings import Settings
 LOG = logging.getLogger(__name__)
 
 STEP_BYTES = 2048
-"""Parsed at a time: a bound is noticed, and a pipeline stopped, this many bytes late at most."""
+"""Bytes parsed at a time: a broken bound is noticed at most this many bytes late."""
 
 DRAINED_BYTES = 16 * 1024 * 1024
-"""Bytes of a body that are read and dropped after its request has been answered, at most."""
+"""Bound on the bytes of a body that are dropped after its request has been answered."""
 
 LINGER_BYTES = 256 * 1024
-"""Bytes that are dropped after a refusal, at most: who still sends would not hear it otherwise."""
+"""Bound on the bytes dropped after a refusal; most clients read it only after sending."""
 
 LINGER_S = 2.0
-"""How long a client may take to end a connection that has ended here."""
+"""Time limit for a client to close a connection that is closed here."""
 
 
 REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
-    """How uvicorn serves within the bounds of the settings."""
+    """Options of uvicorn, with the limits of the settings."""
     return {
         "host": settings.host,
         "port": settings.port,
@@ -55,10 +56,10 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a `CoalescedWrites` transport, with bounds.
+    """uvicorn's protocol on a `CoalescedWrites` transport, with limits.
 
-    Where a client breaks one it is told once, in a proper answer that comes after those of its
-    earlier requests; then nothing more of it is parsed, and the connection ends.
+    A client that breaks a limit gets one error answer, after the answers to its earlier requests;
+    then nothing more is parsed, and the connection ends.
     """
 
     def __init__(self, pool: Connections, **options: Any) -> None:  # noqa: ANN401  uvicorn's
@@ -77,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
         self._paused_s = 0.0
         self._ending_s: float | None = None
-        self._is_deaf = False
+        self._is_ignoring_input = False
         self._refusal: Refusal | None = None
         self._held = b""
         self._dropped_bytes = 0
@@ -85,25 +86,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401  asyncio types it in part
         """Begin to serve a connection."""
-        joined: Any = CoalescedWrites(transport, self.loop)
-        super().connection_made(joined)
-        self.flow = _Flow(joined, self)
+        coalesced: Any = CoalescedWrites(transport, self.loop)
+        super().connection_made(coalesced)
+        self.flow = _Flow(coalesced, self)
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the requests under way know that nobody waits for them."""
+        """Notify the requests under way that the client has disconnected."""
         self._pool.closed(self)
         super().connection_lost(exc)
         self._held = b""
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
-            # uvicorn tells the latest request only, which may still wait behind this one.
+            # uvicorn notifies the latest request only, which may still wait behind this one.
             self._running.disconnected = True
             self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what a client has sent, or drop it once the client has been refused."""
-        if self._is_deaf:
+        """Parse received data, or drop it after a refusal."""
+        if self._is_ignoring_input:
             self._drop(len(data), LINGER_BYTES)
         elif self._held:
             self._hold(self._held + data)
@@ -131,18 +132,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def holds(self) -> bool:
-        """Whether something that was read has not been parsed."""
+        """True if received data has not been parsed yet."""
         return bool(self._held)
 
     def _parse(self, data: bytes | memoryview) -> bool:
-        """Whether there is more to parse after this."""
+        """Parse data; False if nothing more is to be parsed."""
         self._step_bytes = len(data)
         self._framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Only HTTP/1.1 is spoken here, so what comes next in another protocol is not read.
-            self._is_deaf = True
+            # Only HTTP/1.1 is supported: data of another protocol is not read.
+            self._is_ignoring_input = True
             if self.cycle is not None:
                 self.cycle.keep_alive = False
             return False
@@ -158,10 +159,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 else self._too_large()
             )
             return False
-        return not self._is_deaf
+        return not self._is_ignoring_input
 
     def on_message_begin(self) -> None:
-        """A first byte of a request is there."""
+        """Callback at the first byte of a request."""
         super().on_message_begin()
         self._is_in_head, self._is_in_body = True, False
         self._framing_bytes = self._step_bytes
@@ -171,45 +172,45 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
-        """Part of the target is there."""
+        """Callback for a part of the target."""
         super().on_url(url)
         self._field_bytes += len(url)
         if len(self.url) > self._settings.max_target_bytes:
             most = self._settings.max_target_bytes
-            self._give_up(
+            self._stop_parsing(
                 Refusal(414, "target_too_long", f"a path and query may have {most} bytes")
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is there, or a trailer, which nobody here has a use for."""
+        """Callback for a header, or for a trailer, which is ignored."""
         self._n_fields += 1
         self._field_bytes += len(name) + len(value) + 4
         if (
             self._n_fields > self._settings.max_headers
             or self._field_bytes > self._settings.max_head_bytes
         ):
-            self._give_up(self._too_large())
+            self._stop_parsing(self._too_large())
         if self._is_in_body:
             return
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
             if self._has_host:
-                self._give_up(Refusal(400, "invalid_request", "there is more than one Host"))
+                self._stop_parsing(Refusal(400, "invalid_request", "there is more than one Host"))
             self._has_host = True
 
     def on_headers_complete(self) -> None:
-        """A request begins: what it is, is known."""
+        """Callback after the last header."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            self._give_up(Refusal(505, "invalid_request", "HTTP/1.1 is spoken here"))
+            self._stop_parsing(Refusal(505, "invalid_request", "only HTTP/1.1 is supported"))
         if not self._has_host and version == "1.1":
-            self._give_up(Refusal(400, "invalid_request", "there is no Host"))
+            self._stop_parsing(Refusal(400, "invalid_request", "there is no Host"))
         super().on_headers_complete()
         self._is_in_head, self._is_in_body = False, True
         self._pool.busy(self)
 
     def on_body(self, body: bytes) -> None:
-        """Part of the body is there."""
+        """Callback for a part of the body."""
         self._body_bytes += len(body)
         self._framing_bytes -= len(body)
         super().on_body(body)
@@ -217,7 +218,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._drop(len(body), DRAINED_BYTES)
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
+        """Callback at the end of a request."""
         super().on_message_complete()
         self._is_in_body = False
         self._since_s = self.loop.time()
@@ -227,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """A request has been answered: go on with the next."""
+        """Callback after an answer: go on with the next request."""
         super().on_response_complete()
         self._since_s = self.loop.time()
         if self.transport.is_closing():
@@ -243,35 +244,35 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             self._answer_refusal()
         elif self._is_in_body and self.expect_100_continue and not self._body_bytes:
-            self._end()  # whether the body comes all the same is the client's choice
+            self._end()  # the client may still send the body or not
 
     @property
     def _is_busy(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Callback when the client does not read."""
         self._paused_s = self.loop.time()
         super().pause_writing()
 
-    def make_room(self) -> None:
-        """Close; no request is under way."""
+    def close_waiting(self) -> None:
+        """Close; called while no request is under way."""
         if self._is_in_head:
             self.abort()
         else:
             self.transport.close()
 
-    def turn_away(self) -> None:
-        """Answer whatever is asked with 503."""
-        self.app = _no_room
+    def refuse_requests(self) -> None:
+        """Answer every request with 503."""
+        self.app = _too_many_connections
 
     def abort(self) -> None:
         """End at once."""
-        self._is_deaf = True
+        self._is_ignoring_input = True
         self.transport.abort()
 
     def check(self, now_s: float) -> None:
-        """End what has taken too long."""
+        """End the connection if a time limit has passed."""
         if self.flow.write_paused:
             if now_s - self._paused_s > self._settings.write_timeout_s:
                 REFUSED.labels("unread").inc()
@@ -283,7 +284,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if now_s - self._ending_s > most_s:
                 self.abort()
         elif not self._is_busy:
-            # Of what is under way, the application limits the time.
+            # The application limits the time of requests under way.
             self._check_silence(now_s - self._since_s)
 
     def _check_silence(self, waited_s: float) -> None:
@@ -293,7 +294,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 text = f"the head did not arrive within {settings.head_timeout_s:g} s"
                 self._refuse(Refusal(408, "timeout", text))
         elif self._is_in_body:
-            # It is answered already, and dropped.
+            # The request is answered already, and its body is dropped.
             if waited_s > settings.body_timeout_s:
                 self._end()
         elif waited_s > (settings.keep_alive_s if self.cycle else settings.head_timeout_s):
@@ -304,15 +305,15 @@ class BoundedProtocol(HttpToolsProtocol):
         text = f"a head may have {bytes_} bytes and {fields} headers"
         return Refusal(431, "headers_too_large", text)
 
-    def _give_up(self, refusal: Refusal) -> None:
-        """Stop the parser, in one of its callbacks."""
+    def _stop_parsing(self, refusal: Refusal) -> None:
+        """Stop the parser, from one of its callbacks."""
         self._refusal = refusal
         raise ValueError(refusal.message)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Parse no more, and answer when it is this request's turn."""
+        """Stop parsing, and send the refusal in the order of the requests."""
         REFUSED.labels(REASONS_BY_STATUS.get(refusal.status, "malformed")).inc()
-        self._refusal, self._is_deaf, self._held = refusal, True, b""
+        self._refusal, self._is_ignoring_input, self._held = refusal, True, b""
         running = self._running
         if self._is_in_body and self.pipeline:
             self.pipeline.popleft()  # the newest: it will not get the rest of its body
@@ -320,7 +321,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if running.response_started:
                 self.abort()
                 return
-            # Its own answer is this one.
+            # The refusal is its answer.
             running.disconnected = running.response_complete = True
             running.message_event.set()
         if not self._is_busy:
@@ -328,17 +329,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer_refusal(self) -> None:
         if self._refusal is not None and not self.transport.is_closing():
-            self.transport.write(self._refusal.encoded())
+            self.transport.write(self._refusal.to_http())
             self._end()
 
     def _end(self) -> None:
-        """Say that nothing more comes, and wait for the client to end too; see `check`."""
-        self._is_deaf = True
+        """Close the sending side, and wait for the client to close too; see `check`."""
+        self._is_ignoring_input = True
         self._unset_keepalive_if_required()
         if self._ending_s is None:
             self._ending_s = self.loop.time()
             self.flow.resume_reading()
-            with contextlib.suppress(OSError):  # the client was faster
+            with contextlib.suppress(OSError):  # the client closed first
                 self.transport.write_eof()
 
     def _drop(self, n_bytes: int, most: int) -> None:
@@ -348,22 +349,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """uvicorn's, which reads on after each answer: here only once all that was read is parsed."""
+    """uvicorn's flow control, which reads on only once all received data is parsed."""
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
         super().__init__(transport)
         self._protocol = protocol
 
     def resume_reading(self) -> None:
-        """Read, unless pipelined requests wait."""
+        """Read on, unless pipelined requests wait."""
         if not self._protocol.holds:
             super().resume_reading()
 
 
-async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
-    """The application of connections beyond the bound."""
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
+    """The application for connections beyond the bound."""
     if scope["type"] == "http":
-        refusal = Refusal(503, "overloaded", "as many connections as may be are open: try again")
+        refusal = Refusal(503, "overloaded", "the bound on open connections is reached: try again")
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(refusal.body)),
@@ -376,11 +377,11 @@ async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:  # noqa:
 
 
 class CoalescedWrites:
-    """A transport that sends what is written in one step of the event loop together.
+    """A transport that sends all writes of one step of the event loop together.
 
     uvicorn writes an answer's head before its body: two system calls and two packets, which cost
-    more than to make the answer. And answers to questions that came together leave together: to
-    wake a receiver once for all of them takes less than once for each.
+    more than making the answer. Answers to pipelined requests leave together, too, which wakes the
+    receiver once.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -392,13 +393,13 @@ class CoalescedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send in the next step of the loop, with whatever else is written in this one."""
+        """Send in the next step of the loop, with all that is written in this one."""
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(data)
 
     def write_eof(self) -> None:
-        """Send what is held, and that nothing more comes."""
+        """Send what is held, and close the sending side."""
         self._flush()
         self._transport.write_eof()
 

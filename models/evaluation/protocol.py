@@ -59,7 +59,7 @@ def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[In
     """Events by time without exact repeats; those of one moment shuffled, each user's together.
 
     >>> late, early = Interaction("u", "b", "click", 2), Interaction("u", "a", "click", 1)
-    >>> in_order([late, early, late]) == [early, late]
+    >>> sort_and_shuffle([late, early, late]) == [early, late]
     True
     """
     chance = random.Random(seed)
@@ -200,7 +200,7 @@ class ModelResult:
 def rank_of(ranked: Scores, target: int, barred: Indexes) -> int:
     """Rank of the target among what is not barred, counted from 1; equals count against it.
 
-    >>> rank_of(Ranked(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
+    >>> rank_of(Scores(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
     2
     """
     place = np.flatnonzero(ranked.items == target)

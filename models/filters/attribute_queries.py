@@ -51,7 +51,7 @@ def parse_attribute_query(query: str) -> AttributeQuery:
 
     Examples
     --------
-    >>> query = parse('ITEMS.genres = "Comedy" AND ITEMS.genres = "Action"')
+    >>> query = parse_attribute_query('ITEMS.genres = "Comedy" AND ITEMS.genres = "Action"')
     >>> query.matching(["i1", "i2"], [{"GENRES": "Action|Comedy"}, {"GENRES": "Comedy"}])
     array([ True, False])
     """

@@ -100,7 +100,7 @@ class Filter:
     def categories(self, values: Mapping[str, str]) -> set[tuple[str, str]]:
         """Fields of items, their names folded, with texts that an INCLUDE asks for there.
 
-        >>> one = parse("INCLUDE ItemID WHERE Items.GENRES IN ('war', $ELSE) AND Items.PRICE < 9")
+        >>> one = parse_filter_expression("INCLUDE ItemID WHERE Items.GENRES IN ('war', $ELSE) AND Items.PRICE < 9")
         >>> sorted(one.categories({"ELSE": "drama"}))
         [('genres', 'drama'), ('genres', 'war')]
         """
@@ -153,7 +153,7 @@ class Filter:
 
         Examples
         --------
-        >>> one = parse("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+        >>> one = parse_filter_expression("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
         >>> drama = {"genres": "drama|crime"}
         >>> one.allowed(["i1", "i2"], properties=[drama, None], values={"GENRE": '"drama","war"'})
         array([ True, False])
@@ -192,9 +192,9 @@ def parse_filter_expression(expression: str) -> Filter:
 
     Examples
     --------
-    >>> parse('exclude itemId where INTERACTIONS.event_type in ("Purchase")').reads
+    >>> parse_filter_expression('exclude itemId where INTERACTIONS.event_type in ("Purchase")').reads
     frozenset({'interactions'})
-    >>> parse("INCLUDE ItemID WHERE Items.PRICE < cheap")
+    >>> parse_filter_expression("INCLUDE ItemID WHERE Items.PRICE < cheap")
     Traceback (most recent call last):
     models.errors.InvalidInput: filterExpression, line 1, column 36: found 'cheap', expected ...
     """

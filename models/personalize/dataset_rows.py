@@ -149,7 +149,7 @@ def pack_by_user(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
     """Single events as messages of up to so many of one user, each user's in their order.
 
     >>> one = [PutEvents(user, [Event("view", 1.0)], user_id=user) for user in "aba"]
-    >>> [(message.user_id, len(message.event_list)) for message in together(one, 10)]
+    >>> [(message.user_id, len(message.event_list)) for message in pack_by_user(one, 10)]
     [('a', 2), ('b', 1)]
     """
     of_users: dict[str, list[Event]] = {}

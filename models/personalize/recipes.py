@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from models.errors import InvalidInput, ResourceNotFound
-from models.personalize.resource_types import path_of
+from models.personalize.resource_types import ResourcePath, path_of
 
 RecipeType = Literal[
     "USER_PERSONALIZATION",
@@ -123,7 +123,7 @@ def recipe_of(arn: str) -> Recipe:
     >>> recipe_of("arn:aws:personalize:::recipe/aws-sims").type
     'RELATED_ITEMS'
     """
-    kind, _, name = path_of(arn).partition("/")
+    kind, name = ResourcePath.of(path_of(arn))
     if kind != "recipe":
         raise InvalidInput(f"{arn} is not the ARN of a recipe")
     if name not in RECIPES:

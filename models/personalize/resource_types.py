@@ -15,6 +15,9 @@ from models.personalize.statuses import Transitions
 
 MAX_ARN_CHARACTERS = 256
 
+BUILTIN_CAMPAIGN_CONFIG = {"enableMetadataWithRecommendations": True}
+"""`campaignConfig` of the campaigns in the settings."""
+
 _ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[A-Za-z0-9_$-]+)+)")
 
 
@@ -96,9 +99,9 @@ KINDS = {
 def resource_type_of(path: str) -> ResourceType | None:
     """The kind of what is at a path; None where nothing can be.
 
-    >>> kind_of("solution/clicks/0123abcd").name
+    >>> resource_type_of("solution/clicks/0123abcd").name
     'solution-version'
-    >>> kind_of("solution/clicks/0123abcd/more") is None
+    >>> resource_type_of("solution/clicks/0123abcd/more") is None
     True
     """
     first, *rest = path.split("/")
@@ -106,6 +109,45 @@ def resource_type_of(path: str) -> ResourceType | None:
     kind = KINDS.get(name)
     is_whole = kind is not None and first != "solution-version" and kind.parts == len(rest) + 1
     return kind if is_whole else None
+
+
+class ResourcePath(NamedTuple):
+    """The path of a resource, taken apart.
+
+    Attributes
+    ----------
+    kind
+        First part: `dataset` of `dataset/shop/ITEMS`.
+    name
+        All that follows: `shop/ITEMS`.
+    """
+
+    kind: str
+    name: str
+
+    @classmethod
+    def of(cls, path: str) -> ResourcePath:
+        """The parts of a path.
+
+        >>> path = ResourcePath.of("dataset/shop/ITEMS")
+        >>> path.kind, path.outer, path.inner, str(path)
+        ('dataset', 'shop', 'ITEMS', 'dataset/shop/ITEMS')
+        """
+        kind, _, name = path.partition("/")
+        return cls(kind, name)
+
+    @property
+    def outer(self) -> str:
+        """First part of the name: the group of a dataset, the solution of a version."""
+        return self.name.partition("/")[0]
+
+    @property
+    def inner(self) -> str:
+        """Rest of the name, such as the type of a dataset; empty if there is none."""
+        return self.name.partition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
 def path_of(arn: str) -> str:

@@ -118,7 +118,7 @@ def lift(items: Indexes, circumstance: ContextValue) -> Floats:
 
     >>> here = Counts(np.array([1, 2]), np.array([40.0, 10.0]), 50.0)
     >>> anywhere = Counts(np.array([1, 2, 3]), np.array([40.0, 50.0, 10.0]), 100.0)
-    >>> lift(np.array([1, 2, 3, 4]), Circumstance(here, anywhere)).round(2).tolist()
+    >>> lift(np.array([1, 2, 3, 4]), ContextValue(here, anywhere)).round(2).tolist()
     [0.64, -0.79, -1.1, 0.0]
     """
     here, anywhere = circumstance
@@ -149,7 +149,7 @@ def shrinkage(circumstance: ContextValue) -> float:
     --------
     >>> anywhere = Counts(np.array([1, 2]), np.array([50.0, 50.0]), 100.0)
     >>> here = Counts(np.array([1, 2]), np.array([25.0, 25.0]), 50.0)
-    >>> round(prior(Circumstance(here, anywhere)))
+    >>> round(shrinkage(ContextValue(here, anywhere)))
     1000
     """
     here, anywhere = circumstance
@@ -179,7 +179,7 @@ def popularity(items: Indexes, log2: Floats, circumstances: ContextValues) -> Fl
 def rerank_by_lift(items: Sequence[int], circumstances: ContextValues) -> list[int]:
     """Items in another order by their lifts, as if the chances of the old were 1, 1/2, 1/3...
 
-    >>> moved([7, 8], NO_CIRCUMSTANCES)
+    >>> rerank_by_lift([7, 8], NO_CONTEXT_VALUES)
     [7, 8]
     """
     places = np.arange(1, len(items) + 1)

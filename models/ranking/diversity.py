@@ -37,7 +37,7 @@ def apply_caps(
     Examples
     --------
     >>> tents, lamps = {("category", "tents")}, {("category", "lamps")}
-    >>> capped([0, 1, 2, 3], [tents, tents, tents, lamps], 2, {"category": 1})
+    >>> apply_caps([0, 1, 2, 3], [tents, tents, tents, lamps], 2, {"category": 1})
     [0, 3, 1, 2]
     """
     counts: Counter[CapGroup] = Counter()
@@ -70,7 +70,7 @@ def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generat
 def insert_explored(listed: Sequence[T], tried: Sequence[T], chance: random.Random) -> list[T]:
     """The list with items to try at random places of its second half, as long as it was.
 
-    >>> placed([5, 6, 7, 8], [9], random.Random(7))[:2]
+    >>> insert_explored([5, 6, 7, 8], [9], random.Random(7))[:2]
     [5, 6]
     """
     kept = list(listed[: len(listed) - len(tried)])

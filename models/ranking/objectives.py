@@ -19,7 +19,7 @@ STORED = tuple(f"{name}:{part}" for name in OBJECTIVES for part in ("state", "se
 class ObjectiveLearner:
     """What was learned towards one objective, and how it has done.
 
-    >>> Course().serving
+    >>> ObjectiveLearner().serving
     'blend'
     """
 

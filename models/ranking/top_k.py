@@ -17,9 +17,9 @@ from models.state import layout
 def scaled_to_max(scores: Floats) -> Floats:
     """Scores as shares of the greatest, in the same order; from the least up if that is negative.
 
-    >>> relative(np.array([4.0, 1.0, 0.5])).tolist()
+    >>> scaled_to_max(np.array([4.0, 1.0, 0.5])).tolist()
     [1.0, 0.25, 0.125]
-    >>> relative(np.array([-1.0, -3.0, -5.0])).tolist()
+    >>> scaled_to_max(np.array([-1.0, -3.0, -5.0])).tolist()
     [1.0, 0.5, 0.0]
     """
     lifted = scores - min(float(scores.min(initial=0.0)), 0.0)

@@ -51,7 +51,7 @@ def scored_by_position(
 ) -> list[Recommendation]:
     """Items in an order that has no scores of its own, behind so many others.
 
-    >>> [one.score for one in in_turn(["tent", "stove"], "fresh")]
+    >>> [one.score for one in scored_by_position(["tent", "stove"], "fresh")]
     [1.0, 0.5]
     """
     return [

@@ -33,9 +33,9 @@ def context_values(properties: str | Mapping[str, Any] | None) -> ContextColumns
     Short texts, whole numbers and truth values, in any case; others are measures or prose, hardly
     ever the same twice. Which columns are contextual, the group's schema says.
 
-    >>> circumstances_of('{"DEVICE": "Phone|App ", "hourOfDay": 5, "price": 9.5}')
+    >>> context_values('{"DEVICE": "Phone|App ", "hourOfDay": 5, "price": 9.5}')
     {'device': ['phone', 'app'], 'hourofday': ['5']}
-    >>> circumstances_of({"HOUR_OF_DAY": "5"})
+    >>> context_values({"HOUR_OF_DAY": "5"})
     {'hourofday': ['5']}
     """
     if not properties:

@@ -34,7 +34,7 @@ class StuckReader(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """What to tell an operator.
 
-        >>> print(Stuck("worker", "events.clicks", 3, 7, 9, "a wrong checksum", 0.0))
+        >>> print(StuckReader("worker", "events.clicks", 3, 7, 9, "a wrong checksum", 0.0))
         the worker stands still: events.clicks/3 cannot be read at offsets 7 to 9: a wrong checksum
         """
         error = Unreadable(self.topic, self.partition, self.first, self.last, self.reason)

@@ -1,50 +1,38 @@
-"""The sessions agent: event messages in, the store's atomic step, examples for the ranker out.
+"""The event agent: decodes event messages and erasures, and applies them in atomic steps.
 
-Events of several dataset groups travel in the same topics; a step works for all of them at once,
-and no group's events reach another's state.
+Events of several dataset groups share the topics; a step applies all groups' events at once, each
+to its own group's state.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import Counter as Tally
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
 from prometheus_client import Counter, Histogram
 
 from models import events
-from models.arrays import NO_ITEMS
 from models.errors import InvalidEvent
-from models.ranking import examples
-from models.ranking.objectives import applicable
 from models.serving.tenants import Tenants
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Part, PartResult, StoredMessage, shard_of, stored_events
-from streams.agents.atomic_batches import AtomicBatches, Publish
-from streams.agents.fair_rate import FairRate
-from streams.kafka.assignment import Assignment, Partition, PartitionLog, ReceivedMessage
+from models.state.store import (
+    Part,
+    PartResult,
+    Store,
+    StoredMessage,
+    shard_of,
+    stored_events,
+)
+from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.contracts import BatchPart, Publish, StepObserver
+from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
+from streams.kafka.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 
-LOG = logging.getLogger(__name__)
-
-CALM_LAG_S, LATE_LAG_S = 0.5, 5.0
-LATE_PACE = 0.1
-"""Examples are sampled at the full rate up to a calm lag, and at this share of it from a late one
-on."""
-
 STEP_EVENTS = 200
-"""Events in one atomic step, at most: a longer step would hold up reading requests."""
-
-GATHERED_S = 0.1
-"""For so long examples are gathered and then sent together: a broker that gets each of them alone
-has as much work with them as with the events."""
+"""Bound of the events in one atomic step: a longer step would hold up requests."""
 
 EVENT_BYTES = 150
-"""What an event takes in a message, about; only to guess the size of a step."""
+"""Typical bytes of an event in a message, to estimate the size of a step."""
 
 APPLIED = Counter("recommender_events_total", "Events by what became of them", ["outcome"])
 FRESHNESS = Histogram(
@@ -55,71 +43,73 @@ FRESHNESS = Histogram(
 STEP = Histogram("recommender_step_seconds", "Duration of one atomic step")
 
 
-def watermark_only(arrival: ReceivedMessage) -> StoredMessage:
-    """A message without events: it only moves the watermark."""
-    _, timestamp_ms, checksum = arrival.witness
-    return StoredMessage(arrival.offset, "", "", 0, 0.0, [], "", timestamp_ms, checksum)
+def event_agent(
+    tenants: Tenants,
+    *,
+    publish: Publish,
+    log: PartitionLog,
+    clock: Callable[[], float],
+    observer: StepObserver[StoredMessage] | None = None,
+) -> AtomicBatches[StoredMessage]:
+    """The agent of the event topics; one for each worker process.
 
-
-def sampling_share(lag_s: float) -> float:
-    """Share of the rate of examples for a stream that is so far behind: they shall not hold it up.
-
-    >>> [round(pace(lag_s), 2) for lag_s in (0.1, 2.75, 60.0)]
-    [1.0, 0.55, 0.1]
+    Parameters
+    ----------
+    publish
+        Produces to the topic of dead letters.
+    clock
+        The present in Unix seconds.
+    observer
+        Looks at the state before each step: samples training examples, in a worker.
     """
-    behind = min(1.0, max(0.0, lag_s - CALM_LAG_S) / (LATE_LAG_S - CALM_LAG_S))
-    return 1.0 - (1.0 - LATE_PACE) * behind
+    kept_bytes = tenants.settings.dead_letter_payload_bytes
+    return AtomicBatches(
+        tenants,
+        EventCodec(tenants, clock),
+        EventWriter(tenants.store(tenants.settings.group), clock),
+        DeadLetterQueue("sessions", publish, clock, kept_bytes, APPLIED.labels("dead")),
+        log=log,
+        step_size=STEP_EVENTS,
+        observer=observer,
+    )
 
 
-class EventAgent(AtomicBatches[StoredMessage]):
-    """Applies batches of event messages; one for each worker process."""
+class EventCodec:
+    """Decodes event messages and erasures: a `MessageCodec`."""
 
-    def __init__(
-        self, tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(
-            tenants,
-            publish=publish,
-            log=log,
-            clock=clock,
-            step_size=STEP_EVENTS,
-            stage="sessions",
-        )
-        self._rng = np.random.default_rng()
-        self._allowance = FairRate(self.settings.examples_per_s, clock())
-        self._gathered: dict[str, list[bytes]] | None = None
-        self._offering: asyncio.Task[None] | None = None
+    def __init__(self, tenants: Tenants, clock: Callable[[], float]) -> None:
+        self._tenants = tenants
+        self._settings = tenants.settings
+        self._clock = clock
 
-    def _size(self, arrival: ReceivedMessage) -> int:
-        return max(1, len(arrival.value) // EVENT_BYTES)
+    def size(self, received: ReceivedMessage) -> int:
+        """Estimated number of events in a message."""
+        return max(1, len(received.value) // EVENT_BYTES)
 
-    async def _message(self, arrival: ReceivedMessage, assignment: Assignment) -> StoredMessage:
-        settings, now_s = self.settings, self._clock()
+    async def decode(self, received: ReceivedMessage) -> StoredMessage:
+        """The message as the store takes it; waits for Redis to know another group's tracking id.
+
+        Raises
+        ------
+        Rejection
+            It is invalid, or no group has its tracking id.
+        """
+        now_s, limit_s = self._clock(), self._settings.future_limit_s
+        raw = received.value
         try:
-            erasure = events.parse_erasure(
-                arrival.value, now_s=now_s, future_limit_s=settings.future_limit_s
-            )
+            erasure = events.parse_erasure(raw, now_s=now_s, future_limit_s=limit_s)
             if erasure is not None:
-                return self._erasure(arrival, erasure)
-            message = events.parse(
-                arrival.value, now_s=now_s, future_limit_s=settings.future_limit_s
-            )
+                return self._erasure(received, erasure)
+            message = events.parse(raw, now_s=now_s, future_limit_s=limit_s)
         except InvalidEvent as error:
-            named = await self._group_of(events.tracking_id_of(arrival.value), assignment)
-            return await self._invalid(arrival, str(error), named or "")
-        group = ""
-        if message.tracking_id not in (None, settings.tracking_id):
-            named = await self._group_of(message.tracking_id, assignment)
-            if named is None:
-                # Of an assignment that has ended nothing is written: the message comes again.
-                is_unknown = not assignment.has_ended
-                return (
-                    await self._unknown(arrival, message) if is_unknown else watermark_only(arrival)
-                )
-            group = "" if named == settings.group else named
-        _, timestamp_ms, checksum = arrival.witness
+            group = await self._group_of(events.tracking_id_of(raw))
+            raise Rejection("invalid", str(error), raw, group=group or "") from error
+        group = await self._group_of(message.tracking_id)
+        if group is None:
+            raise _unknown_tracking_id(received, message)
+        _, timestamp_ms, checksum = received.witness
         return StoredMessage(
-            arrival.offset,
+            received.offset,
             message.user_id or "",
             message.session_id,
             shard_of(message.session_id),
@@ -127,42 +117,76 @@ class EventAgent(AtomicBatches[StoredMessage]):
             min(message.accepted_at or now_s, now_s),
             stored_events(
                 message.event_list,
-                weights=settings.event_weights,
-                purchase_types=settings.purchase_types,
+                weights=self._settings.event_weights,
+                purchase_types=self._settings.purchase_types,
             ),
-            group,
+            self._stored_group(group),
             timestamp_ms,
             checksum,
         )
 
-    def _erasure(self, arrival: ReceivedMessage, erasure: events.Erasure) -> StoredMessage:
-        return watermark_only(arrival)._replace(
+    def without_effects(self, received: ReceivedMessage) -> StoredMessage:
+        """A message without events, which only moves the watermark."""
+        _, timestamp_ms, checksum = received.witness
+        return StoredMessage(received.offset, "", "", 0, 0.0, [], "", timestamp_ms, checksum)
+
+    def refused(
+        self, received: ReceivedMessage, message: StoredMessage, result: PartResult
+    ) -> Rejection:
+        """Events that the store refused: the group is gone, or holds as many items as it may."""
+        sent = events.parse(received.value, now_s=self._clock(), future_limit_s=float("inf"))
+        if result.status == "gone":
+            self._tenants.forget()
+            return _unknown_tracking_id(received, sent)
+        refused = [sent.event_list[n] for n in result.refused]
+        group = message.group or self._settings.group
+        return Rejection(
+            FULL,
+            f"group {group} holds max_items items",
+            events.encode(msgspec.structs.replace(sent, event_list=refused)),
+            group=group,
+        )
+
+    def remainder(
+        self, received: ReceivedMessage, message: StoredMessage, result: PartResult
+    ) -> StoredMessage:
+        """The message without the refused events."""
+        if result.status == "gone":
+            return self.without_effects(received)
+        refused = set(result.refused)
+        kept = [event for n, event in enumerate(message.events) if n not in refused]
+        return message._replace(events=kept)
+
+    def _erasure(self, received: ReceivedMessage, erasure: events.Erasure) -> StoredMessage:
+        return self.without_effects(received)._replace(
             user_id=erasure.user_id,
             accepted_at=erasure.accepted_at,
-            group="" if erasure.erase == self.settings.group else erasure.erase,
+            group=self._stored_group(erasure.erase),
             erased_at=erasure.accepted_at,
         )
 
-    async def _group_of(self, tracking_id: str | None, assignment: Assignment) -> str | None:
-        """Whose events these are; None if nobody's, or if the assignment has ended."""
-        if tracking_id is None:
-            return self.settings.group
-        return await self._on_store(lambda: self.tenants.group_of(tracking_id), assignment)
+    async def _group_of(self, tracking_id: str | None) -> str | None:
+        """Group of a tracking id; the settings' group for none, None for an unknown one."""
+        if tracking_id in (None, self._settings.tracking_id):
+            return self._settings.group
+        return await self._tenants.group_of(tracking_id)
 
-    async def _unknown(self, arrival: ReceivedMessage, message: events.PutEvents) -> StoredMessage:
-        detail = f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`"
-        return await self._invalid(arrival, detail, "")
+    def _stored_group(self, group: str) -> str:
+        """A group as the store names it: empty for its own."""
+        return "" if group == self._settings.group else group
 
-    async def _invalid(self, arrival: ReceivedMessage, detail: str, group: str) -> StoredMessage:
-        await self._bury(arrival, "invalid", detail, arrival.value, group=group)
-        APPLIED.labels("dead").inc()
-        return watermark_only(arrival)
 
-    async def _write(
-        self, parts: Sequence[tuple[str, int, list[StoredMessage], int]]
-    ) -> list[PartResult]:
+class EventWriter:
+    """Writes events to the store: a `StepWriter`."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def write(self, parts: Sequence[BatchPart[StoredMessage]]) -> list[PartResult]:
+        """Apply parts in one atomic step; one result for each."""
         with STEP.time():
-            results, counts = await self.store.apply(
+            results, counts = await self._store.apply(
                 [Part(*part) for part in parts], now_s=self._clock()
             )
         APPLIED.labels("applied").inc(counts["events"])
@@ -170,122 +194,14 @@ class EventAgent(AtomicBatches[StoredMessage]):
         APPLIED.labels("erased").inc(counts["erased"])
         return results
 
-    def _noted(self, messages: Sequence[StoredMessage]) -> None:
+    def on_applied(self, messages: Sequence[StoredMessage]) -> None:
+        """Record the freshness of messages that have come into effect."""
         now_s = self._clock()
         for message in messages:
             if message.accepted_at:
                 FRESHNESS.observe(max(0.0, now_s - message.accepted_at))
 
-    async def _rest(
-        self, arrival: ReceivedMessage, message: StoredMessage, result: PartResult
-    ) -> StoredMessage:
-        sent = events.parse(arrival.value, now_s=self._clock(), future_limit_s=float("inf"))
-        if result.status == "gone":
-            self.tenants.forget()
-            return await self._unknown(arrival, sent)
-        refused = set(result.refused)
-        raw = events.encode(
-            msgspec.structs.replace(sent, event_list=[sent.event_list[n] for n in result.refused])
-        )
-        group = message.group or self.settings.group
-        await self._bury(arrival, FULL, f"group {group} holds max_items items", raw, group=group)
-        APPLIED.labels("dead").inc()
-        kept = [event for n, event in enumerate(message.events) if n not in refused]
-        return message._replace(events=kept)
 
-    async def _written(
-        self,
-        assignment: Assignment,
-        waiting: dict[Partition, list[StoredMessage]],
-        arrivals: Mapping[Partition, list[ReceivedMessage]],
-    ) -> bool:
-        """One step, with examples from the state before it."""
-        chosen = await self._examples(assignment, waiting)
-        is_done = await super()._written(assignment, waiting, arrivals)
-        if is_done:
-            self._offer(chosen)
-        return is_done
-
-    async def _examples(
-        self, assignment: Assignment, waiting: Mapping[Partition, list[StoredMessage]]
-    ) -> dict[str, list[bytes]]:
-        """Examples of some of the choices about to be applied, by group."""
-        choices = self._choices(assignment, waiting)
-        if not choices:
-            return {}
-        now_s = self._clock()
-        try:
-            made = await asyncio.gather(*(self._example(*choice, now_s) for choice in choices))
-        except AWAY_ERRORS as error:
-            LOG.warning("no examples from this step, Redis is away: %s", error)
-            return {}
-        found: dict[str, list[bytes]] = defaultdict(list)
-        for (message, _), example in zip(choices, made, strict=True):
-            if example is not None:
-                found[message.group].append(examples.encode(example))
-        return found
-
-    def _choices(
-        self, assignment: Assignment, waiting: Mapping[Partition, list[StoredMessage]]
-    ) -> list[tuple[StoredMessage, str]]:
-        """Messages to sample: each owner's first of the step, as many as the rate allows."""
-        owners: dict[tuple[str, str], tuple[StoredMessage, str]] = {}
-        for partition, messages in waiting.items():
-            for message in messages:
-                owner = (message.group, message.user_id or message.session_id)
-                if owner in owners or message.offset <= assignment.readings[partition].applied:
-                    continue
-                if message.events and message.events[0].item_id:
-                    owners[owner] = (message, message.events[0].item_id)
-        now_s = self._clock()
-        accepted = [m.accepted_at for messages in waiting.values() for m in messages]
-        lag_s = now_s - min((at_s for at_s in accepted if at_s), default=now_s)
-        wanted = Tally(group for group, _ in owners)
-        left = self._allowance.take(wanted, now_s, pace=sampling_share(lag_s))
-        choices = list(owners.values())
-        self._rng.shuffle(choices)
-        # Purchases are few, and only they teach what is bought.
-        choices.sort(key=lambda choice: not choice[0].events[0].is_purchase)
-        chosen = []
-        for message, item_id in choices:
-            if left[message.group]:
-                left[message.group] -= 1
-                chosen.append((message, item_id))
-        return chosen
-
-    async def _example(
-        self, message: StoredMessage, item_id: str, now_s: float
-    ) -> examples.Example | None:
-        recommender = self.tenants.recommender(message.group or self.settings.group)
-        situation = await recommender.situations.of(
-            message.user_id or None,
-            message.session_id,
-            now_s=now_s,
-            barred=NO_ITEMS,
-            learning=True,
-        )
-        return await recommender.situations.example(
-            situation,
-            item_id,
-            applicable(situation.overview.rankers, is_purchase=message.events[0].is_purchase),
-            self._rng,
-            now_s=now_s,
-        )
-
-    def _offer(self, chosen: Mapping[str, Sequence[bytes]]) -> None:
-        """Gather examples for a moment and send them; they are a sample.
-
-        What comes while others are on their way is let go.
-        """
-        if chosen and (self._offering is None or self._offering.done()):
-            self._gathered = {}
-            self._offering = asyncio.create_task(self._send())
-        if self._gathered is not None:
-            for group, made in chosen.items():
-                self._gathered.setdefault(group, []).extend(made)
-
-    async def _send(self) -> None:
-        await asyncio.sleep(GATHERED_S)
-        gathered, self._gathered = self._gathered or {}, None
-        for group, made in gathered.items():
-            await self._publish("examples", made, group.encode() or None)
+def _unknown_tracking_id(received: ReceivedMessage, message: events.PutEvents) -> Rejection:
+    detail = f"unknown tracking id {message.tracking_id!r} - at `$.trackingId`"
+    return Rejection("invalid", detail, received.value)

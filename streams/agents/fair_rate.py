@@ -1,22 +1,22 @@
-"""A rate that is shared fairly among those who want some of it at the moment."""
+"""A rate that is shared fairly among all names that currently ask for some of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 IDLE_S = 60.0
-"""Who has not asked for so long has no share any more."""
+"""A name that has not asked for so long has no share any more."""
 
 
 class FairRate:
-    """So many a second in all; an equal share for each, and what one leaves is the others'.
+    """A total rate per second, in equal shares; what one name leaves goes to the others.
 
-    A share may be saved up for a second, or until it makes one whole.
+    A name saves up at most its share of a second, or one whole unit.
 
-    >>> allowance = Allowance(10.0, now_s=0.0)
-    >>> allowance.take({"few": 1, "many": 100}, now_s=1.0)
+    >>> rate = FairRate(10.0, now_s=0.0)
+    >>> rate.take({"few": 1, "many": 100}, now_s=1.0)
     {'few': 1, 'many': 5}
-    >>> allowance.take({"many": 100}, now_s=1.5)
+    >>> rate.take({"many": 100}, now_s=1.5)
     {'many': 4}
     """
 
@@ -26,22 +26,24 @@ class FairRate:
         self._saved: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
 
-    def take(self, wanted: Mapping[str, int], now_s: float, *, pace: float = 1.0) -> dict[str, int]:
-        """How many of what each wants it may have now, where the rate is `pace` times the whole."""
+    def take(
+        self, wanted: Mapping[str, int], now_s: float, *, share: float = 1.0
+    ) -> dict[str, int]:
+        """Units granted to each name, up to the number it wants, at `share` of the total rate."""
         for name in wanted:
             self._saved.setdefault(name, 0.0)
             self._asked_at[name] = now_s
         for name in [n for n, at_s in self._asked_at.items() if now_s - at_s > IDLE_S]:
             del self._saved[name], self._asked_at[name]
-        self._share(min(1.0, max(0.0, now_s - self._at_s)) * self._per_s * pace)
+        self._distribute(min(1.0, max(0.0, now_s - self._at_s)) * self._per_s * share)
         self._at_s = now_s
-        given = {name: min(n, int(self._saved[name])) for name, n in wanted.items()}
-        for name, n in given.items():
+        granted = {name: min(n, int(self._saved[name])) for name, n in wanted.items()}
+        for name, n in granted.items():
             self._saved[name] -= n
-        return given
+        return granted
 
-    def _share(self, new: float) -> None:
-        """Add to what is saved: equal parts, but nobody more than fits; the rest is lost."""
+    def _distribute(self, new: float) -> None:
+        """Add equal parts to the savings, each up to its limit; an excess is lost."""
         if not self._saved:
             return
         most = max(1.0, self._per_s / len(self._saved))

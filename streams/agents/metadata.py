@@ -1,4 +1,4 @@
-"""The metadata agent: records of items and users in, the store's atomic step out."""
+"""The metadata agent: decodes records of items and users, and applies them in atomic steps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from prometheus_client import Counter
 from models.errors import InvalidRecord
 from models.metadata_records import RecordKind, parse_record
 from models.serving.tenants import Tenants
+from models.settings import Settings
 from models.state.metadata import RecordEntry, RecordPart, apply_records, record_entry
-from models.state.store import PartResult
-from streams.agents.atomic_batches import AtomicBatches, Publish
-from streams.kafka.assignment import Assignment, PartitionLog, ReceivedMessage
+from models.state.store import PartResult, Store
+from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.contracts import BatchPart, Publish
+from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
+from streams.kafka.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 from streams.kafka.topics import Topics
 
 STEP_RECORDS = 100
-"""Records of usual length in one atomic step, at most: a longer step would hold up requests."""
+"""Bound of the records of usual length in one atomic step: a longer step would hold up requests."""
 
 RECORD_BYTES = 5000
 """Longer records count for more than one."""
@@ -27,66 +30,101 @@ RECORDS = Counter(
 )
 
 
-class MetadataAgent(AtomicBatches[RecordEntry]):
-    """Applies batches of metadata messages; one for each worker process."""
+def metadata_agent(
+    tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
+) -> AtomicBatches[RecordEntry]:
+    """The agent of the metadata topics; one for each worker process.
 
-    def __init__(
-        self, tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(
-            tenants,
-            publish=publish,
-            log=log,
-            clock=clock,
-            step_size=STEP_RECORDS,
-            stage="metadata",
-        )
-        topics = Topics.of(self.settings)
+    Parameters
+    ----------
+    publish
+        Produces to the topic of dead letters.
+    clock
+        The present in Unix seconds.
+    """
+    kept_bytes = tenants.settings.dead_letter_payload_bytes
+    return AtomicBatches(
+        tenants,
+        RecordCodec(tenants.settings, clock),
+        RecordWriter(tenants.store(tenants.settings.group)),
+        DeadLetterQueue("metadata", publish, clock, kept_bytes, RECORDS.labels("dead")),
+        log=log,
+        step_size=STEP_RECORDS,
+    )
+
+
+class RecordCodec:
+    """Decodes metadata records and their removals: a `MessageCodec`."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        topics = Topics.of(settings)
         self._kinds: dict[str, RecordKind] = {topics.items: "items", topics.users: "users"}
 
-    def _size(self, arrival: ReceivedMessage) -> int:
-        return 1 + len(arrival.value) // RECORD_BYTES
+    def size(self, received: ReceivedMessage) -> int:
+        """1 for a record of usual length, more for a longer one."""
+        return 1 + len(received.value) // RECORD_BYTES
 
-    async def _message(self, arrival: ReceivedMessage, assignment: Assignment) -> RecordEntry:  # noqa: ARG002
-        settings = self.settings
+    async def decode(self, received: ReceivedMessage) -> RecordEntry:
+        """The record as the store takes it; asks Redis nothing.
+
+        Raises
+        ------
+        Rejection
+            It is invalid.
+        """
+        kind = self._kinds[received.topic]
         try:
             record = parse_record(
-                self._kinds[arrival.topic],
-                arrival.key,
-                arrival.value,
+                kind,
+                received.key,
+                received.value,
                 now_s=self._clock(),
-                future_limit_s=settings.future_limit_s,
+                future_limit_s=self._settings.future_limit_s,
             )
-            entry = record_entry(
-                arrival.offset, self._kinds[arrival.topic], record, own_group=settings.group
-            )
+            entry = record_entry(received.offset, kind, record, own_group=self._settings.group)
         except InvalidRecord as error:
-            group = arrival.key.partition(b"/")[0].decode(errors="replace")
-            return await self._refused(arrival, "invalid", str(error), group[:63])
-        _, timestamp_ms, checksum = arrival.witness
+            group = received.key.partition(b"/")[0].decode(errors="replace")[:63]
+            raise Rejection("invalid", str(error), received.value, group=group) from error
+        _, timestamp_ms, checksum = received.witness
         return entry._replace(timestamp_ms=timestamp_ms, checksum=checksum)
 
-    async def _refused(
-        self, arrival: ReceivedMessage, reason: str, detail: str, group: str
-    ) -> RecordEntry:
-        await self._bury(arrival, reason, detail, arrival.value, group=group)
-        RECORDS.labels("dead").inc()
-        _, timestamp_ms, checksum = arrival.witness
-        return RecordEntry(arrival.offset, timestamp_ms=timestamp_ms, checksum=checksum)
+    def without_effects(self, received: ReceivedMessage) -> RecordEntry:
+        """An entry that only moves the watermark."""
+        _, timestamp_ms, checksum = received.witness
+        return RecordEntry(received.offset, timestamp_ms=timestamp_ms, checksum=checksum)
 
-    async def _write(
-        self, parts: Sequence[tuple[str, int, list[RecordEntry], int]]
-    ) -> list[PartResult]:
-        return await apply_records(self.store, [RecordPart(*part) for part in parts])
-
-    def _noted(self, messages: Sequence[RecordEntry]) -> None:
-        RECORDS.labels("applied").inc(sum(bool(entry.kind) for entry in messages))
-
-    async def _rest(
-        self, arrival: ReceivedMessage, message: RecordEntry, result: PartResult
-    ) -> RecordEntry:
-        group = message.group or self.settings.group
+    def refused(
+        self, received: ReceivedMessage, message: RecordEntry, result: PartResult
+    ) -> Rejection:
+        """A record that the store refused: the group is gone, or holds as many as it may."""
+        group = message.group or self._settings.group
         if result.status == "gone":
-            return await self._refused(arrival, "invalid", f"unknown group {group!r}", group)
+            return Rejection("invalid", f"unknown group {group!r}", received.value, group=group)
         detail = f"group {group} holds max_{message.kind} {message.kind}"
-        return await self._refused(arrival, FULL, detail, group)
+        return Rejection(FULL, detail, received.value, group=group)
+
+    def remainder(
+        self,
+        received: ReceivedMessage,
+        message: RecordEntry,  # noqa: ARG002  of one record nothing is left
+        result: PartResult,  # noqa: ARG002
+    ) -> RecordEntry:
+        """An entry that only moves the watermark: a record is refused as a whole."""
+        return self.without_effects(received)
+
+
+class RecordWriter:
+    """Writes metadata records to the store: a `StepWriter`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def write(self, parts: Sequence[BatchPart[RecordEntry]]) -> list[PartResult]:
+        """Apply parts in one atomic step; one result for each."""
+        return await apply_records(self._store, [RecordPart(*part) for part in parts])
+
+    def on_applied(self, messages: Sequence[RecordEntry]) -> None:
+        """Count the records that have come into effect."""
+        RECORDS.labels("applied").inc(sum(bool(entry.kind) for entry in messages))

@@ -1,4 +1,7 @@
-"""The ranker agent: examples in, a better order out. One partition, so one worker at a time."""
+"""The ranker agent: learns each group's ranker from examples.
+
+Examples have one partition, so one worker at a time learns.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from models.ranking import examples
 from models.ranking.objectives import learn, load_learners
 from models.serving.tenants import OPEN, Tenants
 from models.state.store import Store
-from streams.agents.atomic_batches import retried
 from streams.kafka.assignment import ReceivedMessage
+from streams.retry_policy import retry_outages
 
 LOG = logging.getLogger(__name__)
 
@@ -28,163 +31,170 @@ QUALITY = Gauge(
 
 
 class GroupLearner:
-    """One group's ranker with its scoreboard and its place in the stream of examples."""
+    """One group's rankers with their scoreboards, and their watermark in the topic of examples."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.courses = load_learners()
+        self.learners = load_learners()
         self.field = ""
         self.watermark = -1
         self.saved = -1
 
-    async def assigned(self, field: str) -> int:
-        """Take up the work where the store says it was left; gives the watermark."""
+    async def load(self, field: str) -> int:
+        """Load the state that the store has; returns its watermark, -1 for none."""
         stored = await self.store.load_ranker()
         self.field = field
         self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
-        self.courses = load_learners(stored)
+        self.learners = load_learners(stored)
         return self.watermark
 
-    def learn(self, arrivals: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
-        """Measure, then learn, each example once; gives those that are none.
+    def learn(self, received: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Evaluate, then learn each example once; returns the messages that are no examples.
 
-        What is not saved when a crash comes is learned again, for the watermark is saved with it.
+        After a crash everything since the last save is learned again: the watermark is saved with
+        the state.
         """
-        spoiled = []
-        for arrival in arrivals:
-            if arrival.offset <= self.watermark:
+        invalid = []
+        for one in received:
+            if one.offset <= self.watermark:
                 continue
             try:
-                example = examples.decode(arrival.value)
+                example = examples.decode(one.value)
             except examples.INVALID:
-                spoiled.append(arrival)
+                invalid.append(one)
                 LEARNED.labels("invalid").inc()
             else:
                 self._learn_one(example)
-            self.watermark = arrival.offset
-        return spoiled
+            self.watermark = one.offset
+        return invalid
 
     def _learn_one(self, example: examples.Example | None) -> None:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
-        learn(self.courses, example)
+        learn(self.learners, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
     async def save(self) -> None:
-        """Keep what was learned; where another learner has taken over, take up its state."""
+        """Save the state; if another learner has saved since, load its state instead."""
         offset = self.watermark
         if offset == self.saved:
             return
         fields: dict[str, bytes | str] = {}
-        for name, course in self.courses.items():
-            fields |= course.fields(name)
-        kept = await retried(
+        for name, learner in self.learners.items():
+            fields |= learner.fields(name)
+        is_saved = await retry_outages(
             lambda: self.store.save_ranker(
                 fields, field=self.field, expected=self.saved, offset=offset
             )
         )
-        if kept:
+        if is_saved:
             self.saved = offset
             for labels, value in self._measures().items():
                 QUALITY.labels(self.store.settings.group, *labels).set(value)
         else:
-            LOG.warning("the ranker's state was changed elsewhere; going on from there")
-            await retried(lambda: self.assigned(self.field))
+            LOG.warning("another worker has saved the ranker's state; continuing with its state")
+            await retry_outages(lambda: self.load(self.field))
 
-    def retire(self) -> None:
-        """Tell its measures no longer."""
+    def unregister_metrics(self) -> None:
+        """Stop exporting the group's quality measures."""
         for labels in self._measures():
             QUALITY.remove(self.store.settings.group, *labels)
 
     def _measures(self) -> dict[tuple[str, str, str], float]:
         return {
             (objective, rival, measure): value
-            for objective, course in self.courses.items()
-            for rival, means in course.scoreboard.means.items()
+            for objective, learner in self.learners.items()
+            for rival, means in learner.scoreboard.means.items()
             for measure, value in means.items()
         }
 
 
 class GroupLearners:
-    """A learner for each group that users choose in, with one place in the stream for all.
+    """A learner for each group with examples, and one watermark for all.
 
-    The place is the watermark of the settings' group: it moves with examples of every group, and is
-    saved behind theirs. Nothing is learned while something is saved.
+    The watermark is that of the settings' group: it moves with the examples of every group, and is
+    saved after the other groups' state. Nothing is learned while a save is under way.
     """
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
         self._own = GroupLearner(tenants.store(tenants.settings.group))
         self._others: OrderedDict[str, GroupLearner] = OrderedDict()
-        self._busy = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._epoch = 0
 
     @property
     def saved(self) -> int:
-        """The last offset that need not be read again."""
+        """The last offset whose example need not be read again."""
         return self._own.saved
 
-    async def assigned(self, field: str) -> int:
-        """Take up the work where the store says it was left; gives the watermark."""
-        async with self._busy:
+    async def load(self, field: str) -> int:
+        """Load the settings' group's state and drop the others; returns the watermark."""
+        async with self._lock:
             self._epoch += 1
             while self._others:
-                self._others.popitem()[1].retire()
-            return await self._own.assigned(field)
+                self._others.popitem()[1].unregister_metrics()
+            return await self._own.load(field)
 
-    async def learn(self, arrivals: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
-        """Learn each example once, in its group; gives those that are none."""
-        spoiled: list[ReceivedMessage] = []
+    async def learn(self, received: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Learn each example once, in its group; returns the messages that are no examples.
+
+        Messages of an assignment that ended while this waited are left alone.
+        """
+        invalid: list[ReceivedMessage] = []
         epoch = self._epoch
-        async with self._busy:
-            if self._epoch != epoch or not arrivals:
-                return spoiled
+        async with self._lock:
+            if self._epoch != epoch or not received:
+                return invalid
             by_group: dict[str, list[ReceivedMessage]] = {}
-            for arrival in arrivals:
-                by_group.setdefault(group_of(arrival), []).append(arrival)
+            for one in received:
+                by_group.setdefault(group_of(one), []).append(one)
             for group, some in by_group.items():
                 learner = await self._learner(group)
                 if learner is None:
-                    # The group of an example is gone; what is none may name any group.
-                    invalid = [one for one in some if not examples.is_example(one.value)]
-                    LEARNED.labels("invalid").inc(len(invalid))
-                    LEARNED.labels("homeless").inc(len(some) - len(invalid))
-                    spoiled += invalid
+                    # The group of an example is gone; an invalid message may name any group.
+                    spoiled = [one for one in some if not examples.is_example(one.value)]
+                    LEARNED.labels("invalid").inc(len(spoiled))
+                    LEARNED.labels("homeless").inc(len(some) - len(spoiled))
+                    invalid += spoiled
                 else:
-                    spoiled += learner.learn(some)
-            self._own.watermark = max(self._own.watermark, arrivals[-1].offset)
-        return spoiled
+                    invalid += learner.learn(some)
+            self._own.watermark = max(self._own.watermark, received[-1].offset)
+        return invalid
 
     async def save(self) -> None:
-        """Keep what was learned, of the settings' group last; let go of groups that are gone."""
-        async with self._busy:
+        """Save every group's state, the settings' group's last; drop groups that are gone."""
+        async with self._lock:
             if self._others:
-                there = await retried(self._tenants.groups)
-                for group in self._others.keys() - there:
-                    self._others.pop(group).retire()
+                existing = await retry_outages(self._tenants.groups)
+                for group in self._others.keys() - existing:
+                    self._others.pop(group).unregister_metrics()
             for learner in self._others.values():
                 await learner.save()
             await self._own.save()
 
     async def _learner(self, group: str) -> GroupLearner | None:
-        """The group's learner; None if there is no such group. The least used make room."""
+        """The group's learner, loaded if necessary; None if there is no such group.
+
+        The least recently used one is saved and dropped for it where `OPEN` are loaded.
+        """
         if group in ("", self._tenants.settings.group):
             return self._own
         if group not in self._others:
-            if group not in await retried(self._tenants.groups):
+            if group not in await retry_outages(self._tenants.groups):
                 return None
             while len(self._others) >= OPEN:
                 _, oldest = self._others.popitem(last=False)
                 await oldest.save()
-                oldest.retire()
+                oldest.unregister_metrics()
             learner = GroupLearner(self._tenants.store(group))
-            await retried(lambda: learner.assigned(self._own.field))
+            await retry_outages(lambda: learner.load(self._own.field))
             self._others[group] = learner
         self._others.move_to_end(group)
         return self._others[group]
 
 
-def group_of(arrival: ReceivedMessage) -> str:
-    """The group that an example says it is of; empty for the group of the settings."""
-    return arrival.key.decode(errors="replace")
+def group_of(received: ReceivedMessage) -> str:
+    """Group that an example names; empty for the settings' group."""
+    return received.key.decode(errors="replace")

@@ -53,8 +53,10 @@ from streams.forwarding.put_events_calls import (
 from streams.forwarding.rate_limit import RateLimit, backoff_s
 from streams.forwarding.selected_events import selected
 from streams.kafka.assignment import ReadStart, next_read
+from streams.kafka.consumer_log import ConsumerLog
 from streams.kafka.dead_letters import envelope, letter_key
-from streams.kafka.faust_app import EARLIEST, AppLog, add_agent, commit, create_app
+from streams.kafka.faust_app import add_agent, commit, create_app
+from streams.kafka.faust_consumer import EARLIEST
 from streams.kafka.faust_producing import keep_letter
 from streams.kafka.standstill import Standstill
 from streams.kafka.topics import Topics, topic_ids
@@ -487,7 +489,7 @@ def forward_app(settings: Settings) -> faust.App:
         wait_s=settings.batch_wait_s,
     )
 
-    standstill, log = Standstill(client, settings.group, "forwarder"), AppLog(app)
+    standstill, log = Standstill(client, settings.group, "forwarder"), ConsumerLog(app)
 
     async def look_at_unreadable() -> None:
         """Tell where a partition stands still; go on where an operator has gone past it."""

@@ -158,7 +158,7 @@ def parameters(
     Examples
     --------
     >>> put = PutEvents("s", [Event("click", 1.5)])
-    >>> call = list(pending([Message("t", 0, 0, put, put.event_list)]))
+    >>> call = list(pending([QueuedMessage("t", 0, 0, put, put.event_list)]))
     >>> sorted(parameters(call, "tracker"))
     ['eventList', 'sessionId', 'trackingId']
     """

@@ -26,17 +26,10 @@ from models.personalize.batch_lines import (
     segment_answer,
     segment_requests,
 )
-from models.personalize.recipe_answers import (
-    answer_recipe,
-    apply_filter,
-    filter_and_refill,
-    is_scored,
-    scores_of,
-)
+from models.personalize.recipe_answers import RecipeRequest, answer, is_scored, scores_of
 from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.resource_types import path_of
 from models.personalize.user_segments import filter_users, users_of_item, users_of_items
-from models.serving.answers import MAX_RESULTS
 from models.serving.recommender import Recommender
 from streams.jobs.job import JobContext, JobResult
 
@@ -61,39 +54,20 @@ class _Batch:
     clock: Callable[[], float]
 
     async def items(self, asked: InferenceRequest) -> bytes:
-        """The line that answers a question for items."""
-        user, item = asked.user_id or None, asked.item_id or None
-        now_s = self.clock()
-        known: dict[str, Any] = {
-            "user_id": user,
-            "item_id": item,
-            "values": asked.filter_values,
-            "now_s": now_s,
-        }
-        names: Sequence[str]
-        if self.recipe.type == "PERSONALIZED_RANKING":
-            names = list(dict.fromkeys(asked.item_ids))
-            if self.found is not None:
-                names = await apply_filter(self.recommender, self.found, names, **known)
-            answer = await self.recommender.rank(names, user_id=user, now_s=now_s)
-            names = [one.item_id for one in answer.items]
-        else:
-            answer = await answer_recipe(
-                self.recommender,
-                self.recipe,
-                user_id=user,
-                item_id=item,
-                k=self.length if self.found is None else MAX_RESULTS,
-                now_s=now_s,
-            )
-            names = [one.item_id for one in answer.items]
-            if self.found is not None:
-                names = await filter_and_refill(
-                    self.recommender, self.recipe, self.found, names, self.length, **known
-                )
+        """The output line of a request for items."""
+        request = RecipeRequest(
+            self.recipe,
+            asked.user_id or None,
+            asked.item_id or None,
+            self.length,
+            item_ids=asked.item_ids,
+            filter=self.found,
+            filter_values=asked.filter_values,
+        )
+        candidates, names = await answer(self.recommender, request, now_s=self.clock())
         if not is_scored(self.recipe):
             return inference_answer(asked, names)
-        scores = scores_of(answer)
+        scores = scores_of(candidates)
         return inference_answer(asked, names, [scores.get(name, 0.0) for name in names])
 
     async def users(self, asked: SegmentRequest) -> bytes:
@@ -109,62 +83,66 @@ class _Batch:
         return segment_answer(asked, users[: self.length])
 
 
-async def infer(work: JobContext) -> JobResult:
+async def infer(context: JobContext) -> JobResult:
     """Recommend items for each line of the input."""
-    batch = await _batch(work, "ItemID")
+    batch = await _batch(context, "ItemID")
     kind: Any = batch.recipe.type
 
     def reading(lines: Iterator[bytes]) -> Iterator[InferenceRequest | Rejected]:
         return inference_requests(lines, kind)
 
-    return await _run(work, reading, batch.items)
+    return await _run(context, reading, batch.items)
 
 
-async def segment(work: JobContext) -> JobResult:
+async def segment(context: JobContext) -> JobResult:
     """Find the users that each line of the input asks for."""
-    batch = await _batch(work, "UserID")
+    batch = await _batch(context, "UserID")
     by: SegmentBy = "attributes" if "attribute" in batch.recipe.name else "items"
 
     def reading(lines: Iterator[bytes]) -> Iterator[SegmentRequest | Rejected]:
         return segment_requests(lines, by)
 
-    return await _run(work, reading, batch.users)
+    return await _run(context, reading, batch.users)
 
 
-async def _batch(work: JobContext, target: str) -> _Batch:
-    data = work.job.resource.data
-    version = await work.resources.get(work.job.resource.links[0])
+async def _batch(context: JobContext, target: str) -> _Batch:
+    data = context.job.resource.data
+    version = await context.resources.get(context.job.resource.links[0])
     found = None
     if "filterArn" in data:
-        stored = await work.resources.get(path_of(data["filterArn"]))
+        stored = await context.resources.get(path_of(data["filterArn"]))
         found = parse_filter_expression(stored.data["filterExpression"])
         if found.target != target:
             raise InvalidInput(f"{data['filterArn']} chooses by {found.target}, not by {target}")
     recipe = recipe_of(version.data["recipeArn"])
-    recommender = work.tenants.recommender(work.group)
-    return _Batch(recommender, recipe, found, data["numResults"], work.clock)
+    recommender = context.tenants.recommender(context.group)
+    return _Batch(recommender, recipe, found, data["numResults"], context.clock)
 
 
-async def _run(work: JobContext, reading: ReadLines, answering: AnswerLine) -> JobResult:
-    data = work.job.resource.data
+async def _run(context: JobContext, reading: ReadLines, answering: AnswerLine) -> JobResult:
+    data = context.job.resource.data
     source = data["jobInput"]["s3DataSource"]["path"]
     target = data["jobOutput"]["s3DataDestination"]["path"]
     # Answers that lie among the questions are none of them.
     folder = f"{target.rstrip('/')}/"
-    files = (each for each in work.objects.find(source) if not each.url.startswith(folder))
-    number, lines, refused = (work.noted.get(name, 0) for name in ("files", "lines", "refused"))
+    files = (each for each in context.objects.find(source) if not each.url.startswith(folder))
+    number, lines, refused = (
+        context.checkpointed.get(name, 0) for name in ("files", "lines", "refused")
+    )
     left = itertools.islice(files, number, None)
-    while (each := await work.in_thread(next, left, None)) is not None:
+    while (each := await context.run_in_thread(next, left, None)) is not None:
         url = _output(each.url, source, target)
-        counts = await work.in_thread(_answer_file, work, each.url, url, reading, answering)
+        counts = await context.run_in_thread(
+            _answer_file, context, each.url, url, reading, answering
+        )
         number, lines, refused = number + 1, lines + counts[0], refused + counts[1]
-        await work.note(files=number, lines=lines, refused=refused)
+        await context.checkpoint(files=number, lines=lines, refused=refused)
     remark = f"{refused} of {lines} lines have no answer; the error of each says why"
     return JobResult(remark=remark if refused else "")
 
 
 def _answer_file(
-    work: JobContext, source: str, target: str, reading: ReadLines, answering: AnswerLine
+    context: JobContext, source: str, target: str, reading: ReadLines, answering: AnswerLine
 ) -> tuple[int, int]:
     """Answer the lines of a file; gives how many there were, and how many have no answer."""
     n_lines = n_refused = 0
@@ -172,15 +150,15 @@ def _answer_file(
     async def answers(asked: Sequence[LineRequest | Rejected]) -> list[tuple[bytes, bool]]:
         return await asyncio.gather(*(_answer(one, answering) for one in asked))
 
-    before = work.noted.get("lines", 0)
-    with work.objects.open(source) as stream, work.objects.writing(target) as written:
-        questions = work.until_stopped(reading(_lines(stream)))
+    before = context.checkpointed.get("lines", 0)
+    with context.objects.open(source) as stream, context.objects.writing(target) as written:
+        questions = context.until_stopped(reading(_lines(stream)))
         while asked := list(itertools.islice(questions, CHUNK_LINES)):
-            for line, is_answered in work.wait(answers(asked)):
+            for line, is_answered in context.run_on_loop(answers(asked)):
                 n_lines += 1
                 n_refused += not is_answered
                 written.write(line + b"\n")
-            work.tell("lines answered", before + n_lines)
+            context.report_progress("lines answered", before + n_lines)
     return n_lines, n_refused
 
 

@@ -14,11 +14,11 @@ from models.errors import CannotPrepare, InvalidRecord
 from models.personalize.dataset_rows import columns_of, missing_fields, typed
 from models.personalize.dataset_schemas import Column, Schema
 from streams.object_store import Objects
-from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import DATASETS, DatasetKind, short_names
-from streams.reading.fields import TIMES, Checker, ColumnSource, present
-from streams.reading.reader import rows
-from streams.reading.recognition import Recognised, recognise
+from streams.reading.fields import TIMES, ColumnSource, RowChecker, text_or_none
+from streams.reading.read_options import ReadOptions
+from streams.reading.reader import read_rows
+from streams.reading.recognition import RecognisedSource, recognise
 
 _PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
 """Fields that are checked alike by every reader."""
@@ -52,21 +52,21 @@ class DatasetRows:
     def __init__(
         self, objects: Objects, location: str, schema: Schema, kind: DatasetKind, *, latest_s: float
     ) -> None:
-        self.found = recognise(objects, location, ReadOptions(), kind)
-        self.n_bytes = sum(file.size for file in self.found.files)
+        self.source = recognise(objects, location, ReadOptions(), kind)
+        self.n_bytes = sum(file.size for file in self.source.files)
         self._objects = objects
         self._schema = schema
-        self._sources = _sources(self.found, schema)
+        self._sources = _sources(self.source, schema)
         plain = {name: self._sources[name] for name in self._sources if name in _PLAIN}
         nullable = frozenset(column.name for column in schema.columns if column.is_nullable)
-        self._check = Checker(plain, self.found.reading, latest_s=latest_s, optional=nullable)
+        self._check = RowChecker(plain, self.source.read_time, latest_s=latest_s, optional=nullable)
 
     def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[DatasetRow]:
         """All rows, in their order; blank lines are none."""
-        found = self.found
-        needed = [each.column for each in self._sources.values() if each.column in found.columns]
-        for place, values in rows(self._objects, found, needed=needed, on_bytes=on_bytes):
-            yield DatasetRow(found.where_in_full(place), self._said(values))
+        source = self.source
+        needed = [each.column for each in self._sources.values() if each.column in source.columns]
+        for place, values in read_rows(self._objects, source, needed=needed, on_bytes=on_bytes):
+            yield DatasetRow(source.row_location(place), self._said(values))
 
     def _said(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
         if isinstance(row, InvalidRecord):
@@ -76,7 +76,7 @@ class DatasetRows:
             said = {
                 column.name: _value(column, checked[column.name])
                 if column.name in checked
-                else typed(column, present(self._sources[column.name].get(row)))
+                else typed(column, text_or_none(self._sources[column.name].get(row)))
                 for column in self._schema.columns
             }
         except InvalidRecord as error:
@@ -84,29 +84,33 @@ class DatasetRows:
         return {name: value for name, value in said.items() if value is not None}
 
 
-def _sources(found: Recognised, schema: Schema) -> dict[str, ColumnSource]:
+def _sources(source: RecognisedSource, schema: Schema) -> dict[str, ColumnSource]:
     """Where each column of the schema comes from.
 
     Of a known format, from where the format says: its `user_id` may be empty of whoever has not
     logged in. Else it is the column of that name, and where one lacks, what other names say.
     """
-    short = dict(zip(short_names(found.columns, found.each), found.columns, strict=True))
+    short = dict(zip(short_names(source.columns, source.list_column), source.columns, strict=True))
     called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
-    sources = {name: ColumnSource(found.get(column), column) for name, column in called.items()}
+    sources = {
+        name: ColumnSource(source.value_getter(column), column) for name, column in called.items()
+    }
     wanted = {column.name for column in schema.columns}
-    if found.format is None and wanted <= sources.keys():
+    if source.format is None and wanted <= sources.keys():
         return sources
     try:
-        others = found.sources(found.choose())
+        others = source.field_sources(source.map_columns())
     except CannotPrepare:
         others = {}
-    sources = sources | others if found.format else others | sources
+    sources = sources | others if source.format else others | sources
     missing = [column for column in schema.columns if column.name not in sources]
-    lacks = [each.name for each in missing if not (found.is_mapping and each.is_nullable)]
+    lacks = [each.name for each in missing if not (source.is_mapping and each.is_nullable)]
     if lacks:
         raise missing_fields(lacks)
     # A key that no record has yet.
-    sources |= {each.name: ColumnSource(found.get(each.name), each.name) for each in missing}
+    sources |= {
+        each.name: ColumnSource(source.value_getter(each.name), each.name) for each in missing
+    }
     return {column.name: sources[column.name] for column in schema.columns}
 
 

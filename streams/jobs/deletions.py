@@ -28,7 +28,7 @@ NAMED = Schema((Column("USER_ID", frozenset({"string"})),))
 """What the file of a deletion must have."""
 
 
-async def delete_users(work: JobContext) -> JobResult:
+async def delete_users(context: JobContext) -> JobResult:
     """Erase every user that the rows of a file name from the group.
 
     As `DELETE /users/{id}` does: Kafka has the erasures when the job is done, and workers bring
@@ -41,32 +41,32 @@ async def delete_users(work: JobContext) -> JobResult:
     Unavailable
         Kafka or S3 does not answer; as before.
     """
-    location = work.job.resource.data["dataSource"]["dataLocation"]
-    store = work.tenants.store(work.group)
-    row, deleted = work.noted.get("row", 0), work.noted.get("deleted", 0)
-    rows = await work.in_thread(
-        lambda: DatasetRows(work.objects, location, NAMED, "users", latest_s=0)
+    location = context.job.resource.data["dataSource"]["dataLocation"]
+    store = context.tenants.store(context.group)
+    row, deleted = context.checkpointed.get("row", 0), context.checkpointed.get("deleted", 0)
+    rows = await context.run_in_thread(
+        lambda: DatasetRows(context.objects, location, NAMED, "users", latest_s=0)
     )
-    named = itertools.islice(work.until_stopped(rows.read()), row, None)
-    while users := await work.in_thread(_users, named):
+    named = itertools.islice(context.until_stopped(rows.read()), row, None)
+    while users := await context.run_in_thread(_users, named):
         # Counted first, for a worker erases them behind this job.
         for user in dict.fromkeys(users):
-            held = await store.user_data_counts(user, now_s=work.clock())
+            held = await store.user_data_counts(user, now_s=context.clock())
             deleted += any(held.values())
-        await work.in_thread(_erase, work, users)
+        await context.run_in_thread(_erase, context, users)
         row += len(users)
-        work.tell("rows erased", row)
-        await work.note(row=row, deleted=deleted)
+        context.report_progress("rows erased", row)
+        await context.checkpoint(row=row, deleted=deleted)
     return JobResult(data={"numDeleted": deleted})
 
 
-async def delete_group(work: JobContext) -> None:
+async def delete_group(context: JobContext) -> None:
     """Erase all that is stored of a dataset group, its records in Kafka, and the group."""
     # First, so that no record comes into effect, or is taken from anybody, after the look at Kafka.
-    await work.tenants.erase(work.group)
-    await work.in_thread(_remove_all, work)
-    work.is_ending = True
-    await Jobs(work.resources).remove(work.job)
+    await context.tenants.erase(context.group)
+    await context.run_in_thread(_remove_all, context)
+    context.is_ending = True
+    await Jobs(context.resources).remove(context.job)
 
 
 def _users(rows: Iterator[DatasetRow]) -> list[str]:
@@ -83,40 +83,40 @@ def _users(rows: Iterator[DatasetRow]) -> list[str]:
     return users
 
 
-def _erase(work: JobContext, users: list[str]) -> None:
+def _erase(context: JobContext, users: list[str]) -> None:
     """Put the erasures into the log; returns once Kafka has acknowledged them."""
-    work.tracker().erase(work.group, users).result()
+    context.tracker().erase(context.group, users).result()
 
 
-def _remove(work: JobContext, kind: RecordKind, names: list[str]) -> None:
+def _remove(context: JobContext, kind: RecordKind, names: list[str]) -> None:
     """Take the place of these records in Kafka; returns once it has acknowledged."""
-    tracker = work.tracker()
+    tracker = context.tracker()
     put = tracker.put_items if kind == "items" else tracker.put_users
-    put(work.group, [(name, None) for name in names]).result()
+    put(context.group, [(name, None) for name in names]).result()
 
 
-def _remove_all(work: JobContext) -> None:
+def _remove_all(context: JobContext) -> None:
     """Take the place of every record of the group in Kafka.
 
     What counts is what Kafka has: Redis does not know of records that are still to take effect, or
     that went beyond what a group may hold.
     """
     for kind in KINDS:
-        names = iter(_kept(work, kind))
+        names = iter(_kept(context, kind))
         while some := list(itertools.islice(names, CHUNK_USERS)):
-            _remove(work, kind, some)
+            _remove(context, kind, some)
 
 
-def _kept(work: JobContext, kind: RecordKind) -> list[str]:
+def _kept(context: JobContext, kind: RecordKind) -> list[str]:
     """The ids of the group's records of a kind whose newest message in Kafka is no removal."""
-    ends = end_offsets(work.settings, [getattr(Topics.of(work.settings), kind)])
+    ends = end_offsets(context.settings, [getattr(Topics.of(context.settings), kind)])
     newest: dict[str, bool] = {}
-    for message in work.until_stopped(messages(work.settings, dict.fromkeys(ends, 0))):
+    for message in context.until_stopped(messages(context.settings, dict.fromkeys(ends, 0))):
         try:
             named = parse_record(kind, message.key or b"", b"", now_s=0)
         except InvalidRecord:
             # Nobody's: it has never taken effect.
             continue
-        if named.group == work.group:
+        if named.group == context.group:
             newest[named.id] = bool(message.value)
     return [name for name, is_kept in newest.items() if is_kept]

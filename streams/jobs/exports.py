@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from models.personalize.dataset_schemas import parse_schema
+from models.personalize.resource_types import ResourcePath
 from models.state.interactions import histories
 from models.state.metadata import HEAD
 from models.state.store import Store
@@ -23,32 +24,32 @@ from streams.object_store import join
 CHUNK_ROWS = 1000
 
 
-async def export_dataset(work: JobContext) -> JobResult:
+async def export_dataset(context: JobContext) -> JobResult:
     """Write a dataset to `<path>/<job>/<type>.csv`."""
-    job = work.job.resource
-    dataset = await work.resources.get(job.links[0])
-    schema = await work.resources.get(dataset.links[1])
+    job = context.job.resource
+    dataset = await context.resources.get(job.links[0])
+    schema = await context.resources.get(dataset.links[1])
     kind = dataset.data["datasetType"]
     columns = [column.name for column in parse_schema(schema.data["schema"]).columns]
     folder = job.data["jobOutput"]["s3DataDestination"]["path"]
-    url = join(join(folder, job.path.partition("/")[2]), f"{kind.lower()}.csv")
-    rows = _rows(work.tenants.store(work.group), kind)
-    count = await work.in_thread(_write, work, url, columns, rows)
+    url = join(join(folder, ResourcePath.of(job.path).name), f"{kind.lower()}.csv")
+    rows = _rows(context.tenants.store(context.group), kind)
+    count = await context.run_in_thread(_write, context, url, columns, rows)
     return JobResult(hidden={"rows": count})
 
 
 def _write(
-    work: JobContext, url: str, columns: list[str], rows: AsyncIterator[Mapping[str, Any]]
+    context: JobContext, url: str, columns: list[str], rows: AsyncIterator[Mapping[str, Any]]
 ) -> int:
     count = 0
-    with work.objects.writing(url) as stream:
+    with context.objects.writing(url) as stream:
         text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for some in work.until_stopped(iter(lambda: work.wait(_some(rows)), [])):
+        for some in context.until_stopped(iter(lambda: context.run_on_loop(_some(rows)), [])):
             writer.writerows(some)
             count += len(some)
-            work.tell("rows written", count)
+            context.report_progress("rows written", count)
         text.detach()
     return count
 

@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
+from models.personalize.resource_types import ResourcePath
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from streams.kafka.tracker import Tracker
@@ -20,16 +21,16 @@ from streams.object_store import Objects
 
 T = TypeVar("T")
 
-LOOK_EVERY = 100
+CHECK_EVERY = 100
 """Pieces of work in a thread between two looks at whether it is to end."""
 
 
-DONE = Gauge(
+DONE_ROWS = Gauge(
     "recommender_job_done_rows",
     "Rows or lines that the job under way has done in its present step, by kind; 0 without one.",
     ["kind"],
 )
-KNOWN = Gauge(
+TOTAL_ROWS = Gauge(
     "recommender_job_known_rows",
     "Rows or lines of that step; 0 while nobody knows.",
     ["kind"],
@@ -44,7 +45,7 @@ class JobProgress(NamedTuple):
     known: int = 0
 
 
-NOTHING = JobProgress()
+NO_PROGRESS = JobProgress()
 """Before a job has told anything."""
 
 
@@ -81,12 +82,12 @@ class JobContext:
     clock: Callable[[], float]
     stopping: threading.Event = field(default_factory=threading.Event)
     is_ending: bool = False
-    progress: JobProgress = NOTHING
-    noted: dict[str, Any] = field(init=False)
+    progress: JobProgress = NO_PROGRESS
+    checkpointed: dict[str, Any] = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
 
     def __post_init__(self) -> None:
-        self.noted = dict(self.job.resource.hidden)
+        self.checkpointed = dict(self.job.resource.hidden)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -97,31 +98,31 @@ class JobContext:
     @property
     def group(self) -> str:
         """The name of the dataset group that the job is of."""
-        paths = (self.job.path, *self.job.resource.links)
-        return next(path.partition("/")[2] for path in paths if path.startswith("dataset-group/"))
+        paths = map(ResourcePath.of, (self.job.path, *self.job.resource.links))
+        return next(path.name for path in paths if path.kind == "dataset-group")
 
-    def tell(self, what: str, done: int, known: int = 0) -> None:
+    def report_progress(self, what: str, done: int, known: int = 0) -> None:
         """Let people see how far the job is; cheap, from any thread."""
         self.progress = JobProgress(what, done, known)
         kind = self.job.resource.kind.name
-        DONE.labels(kind).set(done)
-        KNOWN.labels(kind).set(known)
+        DONE_ROWS.labels(kind).set(done)
+        TOTAL_ROWS.labels(kind).set(known)
 
-    async def note(self, **hidden: Any) -> None:  # noqa: ANN401  any JSON
+    async def checkpoint(self, **hidden: Any) -> None:  # noqa: ANN401  any JSON
         """Keep how far the job is, for whoever goes on with it; raises `ClaimLost`."""
         await Jobs(self.resources).note(
             self.job, now_s=self.clock(), progress=self.progress, **hidden
         )
-        self.noted |= hidden
+        self.checkpointed |= hidden
 
     def until_stopped(self, parts: Iterable[T]) -> Iterator[T]:
         """The same parts; `ClaimLost` between two of them once the work is to end."""
         for n, part in enumerate(parts):
-            if n % LOOK_EVERY == 0 and self.stopping.is_set():
+            if n % CHECK_EVERY == 0 and self.stopping.is_set():
                 raise ClaimLost(f"{self.job.path} is to end")
             yield part
 
-    async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
+    async def run_in_thread(self, call: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
         """What a blocking call gives; cancelled, the call is told to end, and has ended."""
         calling = asyncio.create_task(asyncio.to_thread(call, *arguments))
         try:
@@ -131,6 +132,6 @@ class JobContext:
             await asyncio.wait({calling})
             raise
 
-    def wait(self, asked: Coroutine[Any, Any, T]) -> T:
+    def run_on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
         """What comes of a coroutine on the runner's loop, for a call `in_thread`."""
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()

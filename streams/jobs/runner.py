@@ -87,23 +87,23 @@ class Runner:
 
     async def run_one(self, job: Job) -> None:
         """Run a claimed job to its end, or until the claim is lost."""
-        work = JobContext(
+        context = JobContext(
             job, self.resources, self.tenants, self.objects, self._tracker, self.clock
         )
-        working = asyncio.create_task(self._work(work))
-        holding = asyncio.create_task(self._hold(work, working))
+        working = asyncio.create_task(self._work(context))
+        holding = asyncio.create_task(self._hold(context, working))
         try:
             await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            work.stopping.set()
+            context.stopping.set()
             for task in (working, holding):
                 task.cancel()
-            work.tell("", 0)
+            context.report_progress("", 0)
             for ended in await asyncio.gather(working, holding, return_exceptions=True):
                 if isinstance(ended, Exception):
                     log.warning("%s is left to another runner: %s", job.path, ended)
             if working.cancelled():
-                await self._leave(work)
+                await self._leave(context)
 
     def close(self) -> None:
         """Disconnect from Kafka."""
@@ -114,91 +114,91 @@ class Runner:
         lease_s = self.resources.settings.job_lease_s
         return await Jobs(self.resources).claim(now_s=self.clock(), lease_s=lease_s)
 
-    async def _work(self, work: JobContext) -> None:
+    async def _work(self, context: JobContext) -> None:
         """Begin the job until it ends, however often servers are away."""
         for attempt in range(1, ATTEMPTS + 1):
-            work.is_ending = False
+            context.is_ending = False
             try:
-                await self._end(work, await HANDLERS[work.job.resource.kind.name](work))
+                await self._end(context, await HANDLERS[context.job.resource.kind.name](context))
             except ClaimLost as error:
                 log.warning("%s", error)
-                await self._stopped(work)
+                await self._stopped(context)
             except AWAY as error:
-                log.warning("%s, attempt %d: %s", work.job.path, attempt, error)
+                log.warning("%s, attempt %d: %s", context.job.path, attempt, error)
                 if attempt == ATTEMPTS:
-                    await self._fail(work, f"Given up after {ATTEMPTS} attempts: {error}")
+                    await self._fail(context, f"Given up after {ATTEMPTS} attempts: {error}")
                 await asyncio.sleep(min(MAX_PAUSE_S, 2.0**attempt / 2))
                 continue
             except RecommenderError as error:
-                await self._fail(work, str(error))
+                await self._fail(context, str(error))
             except Exception as error:
-                log.exception("%s", work.job.path)
-                await self._fail(work, f"Internal error: {type(error).__name__}: {error}")
+                log.exception("%s", context.job.path)
+                await self._fail(context, f"Internal error: {type(error).__name__}: {error}")
             return
 
-    async def _end(self, work: JobContext, outcome: JobResult | None) -> None:
-        work.is_ending = True
+    async def _end(self, context: JobContext, outcome: JobResult | None) -> None:
+        context.is_ending = True
         if outcome is not None:
             await Jobs(self.resources).succeed(
-                work.job,
+                context.job,
                 now_s=self.clock(),
                 data=dict(outcome.data),
-                hidden={**work.noted, **outcome.hidden},
+                hidden={**context.checkpointed, **outcome.hidden},
                 remark=outcome.remark,
             )
-            await self._forget(work)
+            await self._forget(context)
 
-    async def _fail(self, work: JobContext, reason: str) -> None:
-        if work.noted.get("row"):
-            reason += f" (the first {work.noted['row']} rows are done)"
-        work.is_ending = True
+    async def _fail(self, context: JobContext, reason: str) -> None:
+        if context.checkpointed.get("row"):
+            reason += f" (the first {context.checkpointed['row']} rows are done)"
+        context.is_ending = True
         with contextlib.suppress(ClaimLost):
-            await Jobs(self.resources).fail(work.job, reason, now_s=self.clock())
-            await self._forget(work)
+            await Jobs(self.resources).fail(context.job, reason, now_s=self.clock())
+            await self._forget(context)
 
-    async def _stopped(self, work: JobContext) -> None:
+    async def _stopped(self, context: JobContext) -> None:
         """End a version that was to stop; a job whose claim is lost is another's to end."""
         with contextlib.suppress(ClaimLost):
             lease_s = self.resources.settings.job_lease_s
-            job = await Jobs(self.resources).renew(work.job, now_s=self.clock(), lease_s=lease_s)
+            job = await Jobs(self.resources).renew(context.job, now_s=self.clock(), lease_s=lease_s)
             if job.resource.status == CREATE_STOPPING:
                 await Jobs(self.resources).succeed(job, now_s=self.clock())
 
-    async def _forget(self, work: JobContext) -> None:
-        if "tracking_id" in work.noted:
-            await self.tenants.remove(work.noted["tracking_id"])
+    async def _forget(self, context: JobContext) -> None:
+        if "tracking_id" in context.checkpointed:
+            await self.tenants.remove(context.checkpointed["tracking_id"])
 
-    async def _hold(self, work: JobContext, working: asyncio.Task[None]) -> None:
+    async def _hold(self, context: JobContext, working: asyncio.Task[None]) -> None:
         """Renew the claim while the work goes on, and keep how far it is; tell it where to end."""
         lease_s = self.resources.settings.job_lease_s
-        kept = work.progress
+        kept = context.progress
         while not working.done():
             await asyncio.sleep(lease_s / RENEWALS)
-            if _ends(work):
+            if _ends(context):
                 continue
             try:
                 job = await Jobs(self.resources).renew(
-                    work.job, now_s=self.clock(), lease_s=lease_s
+                    context.job, now_s=self.clock(), lease_s=lease_s
                 )
-                if work.progress != kept:
-                    kept = work.progress
+                if context.progress != kept:
+                    kept = context.progress
                     await Jobs(self.resources).note(job, now_s=self.clock(), progress=kept)
             except ClaimLost as error:
                 # An ended job is nobody's; what is left to do after its end is not to be cut off.
-                if _ends(work):
+                if _ends(context):
                     continue
                 log.warning("%s", error)
                 return
             except AWAY_ERRORS as error:
-                log.warning("%s cannot be held: %s", work.job.path, error)
+                log.warning("%s cannot be held: %s", context.job.path, error)
                 continue
             if job.resource.status == CREATE_STOPPING:
-                work.stopping.set()
+                context.stopping.set()
 
-    async def _leave(self, work: JobContext) -> None:
+    async def _leave(self, context: JobContext) -> None:
         """Let another go on with the job at once."""
         with contextlib.suppress(ClaimLost, *AWAY_ERRORS):
-            await Jobs(self.resources).leave(work.job, now_s=self.clock())
+            await Jobs(self.resources).leave(context.job, now_s=self.clock())
 
     def _tracker(self) -> Tracker:
         if not self._trackers:
@@ -233,6 +233,6 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     asyncio.run(until_asked())
 
 
-def _ends(work: JobContext) -> bool:
+def _ends(context: JobContext) -> bool:
     """Whether its end has begun; it may begin while something is awaited."""
-    return work.is_ending
+    return context.is_ending

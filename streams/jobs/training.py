@@ -24,7 +24,7 @@ CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")
 BY = "mean_reciprocal_rank_at_25"
 
 
-async def train(work: JobContext) -> JobResult:
+async def train(context: JobContext) -> JobResult:
     """Measure the recipe of a version; of several, the best is its recipe from then on.
 
     Raises
@@ -32,21 +32,21 @@ async def train(work: JobContext) -> JobResult:
     InvalidInput
         The group has too few interactions or users.
     """
-    version = work.job.resource.data
-    settings = work.settings
-    await scratch_groups.sweep(work.tenants, work.resources)
+    version = context.job.resource.data
+    settings = context.settings
+    await scratch_groups.sweep(context.tenants, context.resources)
     found = await sample(
-        work.tenants.store(work.group),
+        context.tenants.store(context.group),
         most=settings.training_max_interactions,
         event_type=version.get("eventType", ""),
     )
     _check(found, settings)
     recipes = _recipes(version)
-    group = await scratch_groups.begin(work.tenants, work.job.path)
+    group = await scratch_groups.begin(context.tenants, context.job.path)
     try:
-        metrics = await work.in_thread(_measure, work, group, recipes, found)
+        metrics = await context.run_in_thread(_measure, context, group, recipes, found)
     finally:
-        await scratch_groups.end(work.tenants, work.job.path)
+        await scratch_groups.end(context.tenants, context.job.path)
     best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(BY, 0.0))
     measured_ones = {"measured": metrics} if len(recipes) > 1 else {}
     return JobResult(
@@ -76,18 +76,18 @@ def _recipes(version: Mapping[str, Any]) -> list[Recipe]:
 
 
 def _measure(
-    work: JobContext, group: str, recipes: Sequence[Recipe], found: InteractionSample
+    context: JobContext, group: str, recipes: Sequence[Recipe], found: InteractionSample
 ) -> dict[str, dict[str, float]]:
     """What each recipe that recommends items measures, by its name; blocking."""
     asked = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
     if not asked:
         return {}
-    settings = work.settings.model_copy(update={"group": group})
+    settings = context.settings.model_copy(update={"group": group})
     done = itertools.count(1)
 
     def watched(events: Iterable[Interaction]) -> Iterator[Interaction]:
-        for event in work.until_stopped(events):
-            work.tell("interactions measured", next(done), len(found.interactions))
+        for event in context.until_stopped(events):
+            context.report_progress("interactions measured", next(done), len(found.interactions))
             yield event
 
     with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:

@@ -1,9 +1,10 @@
-"""What an agent knows of the partitions it was assigned: how far each has been read and applied.
+"""An agent's assigned partitions: how far each has been read and applied.
 
 An assignment is a value. It begins when Kafka assigns partitions, every batch is applied under the
-assignment it was fetched for, and once it has ended nothing is noted in it that would reach its
-successor. Within an assignment each seek begins a new read, with a number of its own that every
-message fetched by it carries: what an earlier read fetched never passes for what a later one will.
+assignment it was fetched for, and once it has ended nothing is recorded in it that would reach its
+successor. Within an assignment each seek begins a new read with a number of its own, and every
+message carries the number of the read that fetched it: messages of an earlier read are never taken
+for those of a later one.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import NamedTuple, Protocol
 
 Partition = tuple[str, int]
 
-COMPARED = 500
-"""Applied messages of a partition whose checksums are kept, to notice where Kafka has others now.
-"""
+MAX_WITNESSES = 500
+"""Applied messages of a partition whose checksums are kept, to detect other messages at their
+offsets."""
 
 _numbers = itertools.count(1)
 
 
 class Witness(NamedTuple):
-    """What identifies a message at an offset: after Kafka lost its tail, another is there."""
+    """Identity of the message at an offset: after Kafka lost its tail, another is there."""
 
     offset: int
     timestamp_ms: int
@@ -39,7 +40,7 @@ class ReceivedMessage(NamedTuple):
     Attributes
     ----------
     read
-        The number of the read that fetched it; see `PartitionRead.number`.
+        Number of the read that fetched it; see `PartitionRead.number`.
     follows
         The offset behind which its read went on: between that and `offset` the log holds nothing.
     connection
@@ -58,44 +59,48 @@ class ReceivedMessage(NamedTuple):
 
     @property
     def witness(self) -> Witness:
-        """What identifies the message."""
+        """Identity of the message: offset, time and checksum."""
         return Witness(self.offset, self.timestamp_ms, zlib.crc32(self.value))
 
 
 class PartitionLog(Protocol):
-    """A worker's view of Kafka's partitions, as the agents need it."""
+    """Kafka's partitions as an agent reads them.
+
+    Called from the event loop, under the agent's lock. Only the coroutines may wait; a rebalance
+    may come while they do, and then the partitions that are no longer assigned are left out.
+    """
 
     async def seek(self, starts: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
-        """Begin new reads; gives the offset at which each begins, for old messages may be gone.
+        """Begin new reads; returns the offset at which each begins, for old messages may be gone.
 
         A partition that this worker no longer has, or whose broker does not answer, is left out.
         """
 
     async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
-        """The first offset whose message is no older than this; None if there is none."""
+        """First offset whose message is no older than this; None if there is none."""
 
     def end(self, partition: Partition) -> int | None:
-        """The next offset to be written, as the last fetch told; None where that is not known."""
+        """Next offset to be written, as of the last fetch; None if unknown."""
 
     def connection(self, partition: Partition) -> int | None:
-        """Grows when the partition's broker is connected to anew; None where that is not known."""
+        """Number that grows with each new connection to the partition's broker; None if unknown."""
 
     async def is_renewed(self, partition: Partition, field: str) -> bool:
-        """Whether the topic was made anew, so that `field` names an earlier incarnation."""
+        """True if the topic was deleted and made again: `field` names an earlier incarnation."""
 
     async def reload(self) -> None:
         """Begin a new assignment of the same partitions."""
 
 
 class ReadStart(NamedTuple):
-    """Where a read begins, and its number."""
+    """First offset of a read, and its number."""
 
     offset: int
     number: int
 
 
 def first_offset(watermark: int, witness: Witness | None) -> int:
-    """Where to read on behind a watermark: at the message itself, if it can be told from another.
+    """First offset to read after a watermark: the message itself, if its identity is known.
 
     >>> first_offset(7, None), first_offset(7, Witness(7, 0, 0)), first_offset(-1, None)
     (8, 7, 0)
@@ -104,136 +109,146 @@ def first_offset(watermark: int, witness: Witness | None) -> int:
 
 
 def next_read() -> int:
-    """The number of a read that is about to begin; no two in a process are equal."""
+    """Number for a read that is about to begin, unique in the process."""
     return next(_numbers)
 
 
 @dataclass
 class PartitionRead:
-    """One partition of an assignment.
+    """One partition of an assignment, and its current read.
 
     Attributes
     ----------
     field
         Names the partition's watermark in the store.
     applied
-        The offset whose effects the next message follows.
+        Offset of the last message in effect; the next message follows it.
     number
-        The read whose messages are taken; others were fetched before the last seek.
-    passed
-        The last offset that needs no more reading: the next message taken must follow it.
-    compared
-        The last applied messages, oldest first.
-    is_sought
-        Whether Kafka was told to begin the read.
-    is_doubtful
-        Whether a new read has to compare what was applied.
+        The read whose messages are accepted; others were fetched before the last seek.
+    last_read
+        Last offset that needs no more reading: the next accepted message must follow it.
+    witnesses
+        Identities of the last applied messages, oldest first.
+    is_requested
+        False until Kafka was told to begin the read.
+    connection
+        Connection to the broker that the last message came by; None before the first.
+    has_gap
+        True if a message between the last one and the newest never arrived.
+    must_compare
+        True if a new read has to compare the applied messages with Kafka's.
     is_compared
-        Whether what was applied has been compared since the broker was connected to.
+        True if the applied messages were compared since the broker was connected to.
+    differs_at
+        First offset where Kafka has another message than the one that was applied; None for none.
+    end_checks
+        How often in a row the partition was seen to end at or before the last applied message.
     """
 
     field: str
     applied: int
     number: int
-    passed: int = -1
-    compared: deque[Witness] = dataclasses.field(default_factory=lambda: deque(maxlen=COMPARED))
-    is_sought: bool = True
+    last_read: int = -1
+    witnesses: deque[Witness] = dataclasses.field(
+        default_factory=lambda: deque(maxlen=MAX_WITNESSES)
+    )
+    is_requested: bool = True
     connection: int | None = None
     has_gap: bool = False
-    is_doubtful: bool = False
+    must_compare: bool = False
     is_compared: bool = True
     differs_at: int | None = None
-    looks: int = 0
+    end_checks: int = 0
 
-    def takes(self, arrival: ReceivedMessage) -> bool:
-        """Whether a message is the next one to apply.
+    def accepts(self, received: ReceivedMessage) -> bool:
+        """True if a message is the next one to apply.
 
-        Where it is not, and the partition has to be read again for it, `has_gap`, `is_doubtful` or
+        Where it is not, and the partition has to be read again for it, `has_gap`, `must_compare` or
         `differs_at` say why.
         """
-        if arrival.read != self.number:
+        if received.read != self.number:
             return False
-        self.look_at(arrival.connection)
-        if self.is_doubtful or self.differs_at is not None:
+        self.note_connection(received.connection)
+        if self.must_compare or self.differs_at is not None:
             return False
-        if arrival.follows > self.passed:
+        if received.follows > self.last_read:
             self.has_gap = True
             return False
-        if arrival.offset <= self.applied and not self._is_known(arrival):
-            self.differs_at = arrival.offset
+        if received.offset <= self.applied and not self._is_as_applied(received):
+            self.differs_at = received.offset
             return False
-        self.passed = max(self.passed, arrival.offset)
-        self.is_compared = self.is_compared or self.passed >= self.applied
-        return arrival.offset > self.applied
+        self.last_read = max(self.last_read, received.offset)
+        self.is_compared = self.is_compared or self.last_read >= self.applied
+        return received.offset > self.applied
 
-    def look_at(self, connection: int | None) -> None:
-        """Doubt what was applied, where its broker was connected to anew.
+    def note_connection(self, connection: int | None) -> None:
+        """Have the applied messages compared if the broker was connected to anew.
 
-        It may have started again without its last messages, and have others at their offsets.
+        It may have restarted without its last messages, with others at their offsets.
         """
         if connection is None:
             return
         if self.connection not in (None, connection):
-            # What was taken and is not in effect yet is compared once it is.
-            self.is_doubtful = bool(self.compared) or self.passed > self.applied
-            self.is_compared = self.is_compared and not self.is_doubtful
+            # A message that is accepted and not yet in effect is compared once it is.
+            self.must_compare = bool(self.witnesses) or self.last_read > self.applied
+            self.is_compared = self.is_compared and not self.must_compare
         self.connection = connection
 
-    def note(self, watermark: int, witnesses: Iterable[Witness]) -> None:
-        """Messages have come into effect, up to the watermark."""
+    def advance(self, watermark: int, witnesses: Iterable[Witness]) -> None:
+        """Record that messages have come into effect, up to the watermark."""
         self.applied = max(self.applied, watermark)
-        self.compared.extend(witnesses)
+        self.witnesses.extend(witnesses)
 
     def begin(self, start: ReadStart, applied: int) -> None:
-        """A new read begins; what was fetched before is no longer taken.
+        """Begin a new read; messages fetched before are no longer accepted.
 
-        Whatever it is for, it begins early enough to compare what was not compared yet.
+        It begins early enough to compare the applied messages that were not compared yet.
         """
-        while self.compared and self.compared[-1].offset > applied:
-            self.compared.pop()
-        self.is_compared = self.is_compared or not self.compared
-        first = start.offset if self.is_compared else min(start.offset, self.compared[0].offset)
-        self.number, self.passed, self.applied = start.number, first - 1, applied
-        self.is_sought = False
-        self.has_gap = self.is_doubtful = False
-        self.differs_at, self.looks = None, 0
+        while self.witnesses and self.witnesses[-1].offset > applied:
+            self.witnesses.pop()
+        self.is_compared = self.is_compared or not self.witnesses
+        first = start.offset if self.is_compared else min(start.offset, self.witnesses[0].offset)
+        self.number, self.last_read, self.applied = start.number, first - 1, applied
+        self.is_requested = False
+        self.has_gap = self.must_compare = False
+        self.differs_at, self.end_checks = None, 0
 
     @property
     def checksum(self) -> int:
-        """Of the message at the watermark; -1 where it is not known."""
-        last = self.compared[-1] if self.compared else None
+        """Checksum of the message at the watermark; -1 if unknown."""
+        last = self.witnesses[-1] if self.witnesses else None
         return last.checksum if last is not None and last.offset == self.applied else -1
 
     def is_at(self, watermark: int, witness: Witness | None) -> bool:
-        """Whether the store is where this reading left it; see `atomic_batches.places`."""
+        """True if the store's position is the one that this worker last recorded."""
         if watermark != self.applied:
             return False
-        return witness is None or self.checksum < 0 or witness == self.compared[-1]
+        return witness is None or self.checksum < 0 or witness == self.witnesses[-1]
 
-    def go_on_from(self, watermark: int, witness: Witness | None) -> None:
-        """A new read begins where the store is, maybe at other messages than were applied."""
+    def resume_from(self, watermark: int, witness: Witness | None) -> None:
+        """Begin a new read at the store's position, maybe at other messages than were applied."""
         if witness is None:
-            # An operator has gone past what cannot be read: nothing goes back before it.
+            # An operator has skipped an unreadable message: nothing goes back before it.
             if watermark > self.applied:
-                self.compared.clear()
-        elif witness not in self.compared:
-            self.compared.clear()
-            self.compared.append(witness)
+                self.witnesses.clear()
+        elif witness not in self.witnesses:
+            self.witnesses.clear()
+            self.witnesses.append(witness)
         self.begin(ReadStart(first_offset(watermark, witness), next_read()), watermark)
 
-    def _is_known(self, arrival: ReceivedMessage) -> bool:
-        held = next((one for one in self.compared if one.offset == arrival.offset), None)
-        return held is None or held == arrival.witness
+    def _is_as_applied(self, received: ReceivedMessage) -> bool:
+        known = next((one for one in self.witnesses if one.offset == received.offset), None)
+        return known is None or known == received.witness
 
 
 @dataclass
 class Assignment:
-    """The partitions an agent has been given, from one rebalance to the next."""
+    """The partitions that an agent was given, from one rebalance to the next."""
 
-    readings: Mapping[Partition, PartitionRead] = dataclasses.field(default_factory=dict)
+    reads: Mapping[Partition, PartitionRead] = dataclasses.field(default_factory=dict)
     has_ended: bool = False
 
-    def takes(self, arrival: ReceivedMessage) -> bool:
-        """Whether the message is the next one to apply of its partition."""
-        reading = self.readings.get((arrival.topic, arrival.partition))
-        return reading is not None and reading.takes(arrival)
+    def accepts(self, received: ReceivedMessage) -> bool:
+        """True if the message is the next one to apply of its partition."""
+        read = self.reads.get((received.topic, received.partition))
+        return read is not None and read.accepts(received)

@@ -42,9 +42,9 @@ def classified(error: Exception) -> RecommenderError | None:
     `Unavailable`: trying again later may help. `MessageRefused`: it will never, but others pass.
     None: it is neither.
 
-    >>> meaning(ProducerSendError("no reason given")) is None
+    >>> classified(ProducerSendError("no reason given")) is None
     True
-    >>> meaning(aio.MessageSizeTooLargeError("1100000 bytes"))
+    >>> classified(aio.MessageSizeTooLargeError("1100000 bytes"))
     MessageRefused('Kafka refuses the message: MessageSizeTooLargeError: ...1100000 bytes')
     """
     cause = error.__cause__ if isinstance(error, ProducerSendError) else error

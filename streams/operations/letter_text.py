@@ -14,8 +14,8 @@ SHOWN_BYTES = 200
 def as_line(letter: DeadLetter) -> str:
     r"""Time, origin, stage, reason and payload, safe to show in a terminal.
 
-    >>> from streams.kafka.dead_letters import Source
-    >>> letter = DeadLetter("sessions", "invalid", "not JSON", Source("events.clicks", 3, 17),
+    >>> from streams.kafka.dead_letters import Origin
+    >>> letter = DeadLetter("sessions", "invalid", "not JSON", Origin("events.clicks", 3, 17),
     ...     1795381719.123, "GyBb", group="shop")
     >>> as_line(letter)
     '2026-11-22T21:08:39.123Z  events.clicks/3/17  sessions  invalid: not JSON  \\x1b ['

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.preparation.database import PreparationDatabase
 from streams.reading.column_mapping import DATASETS, ColumnMapping, DatasetKind
 
 MAX_CATEGORY_CHARS = 1000
@@ -34,7 +34,9 @@ class Field(NamedTuple):
     is_categorical: bool = False
 
 
-def fields_of(engine: DuckDBEngine, kind: DatasetKind, choice: ColumnMapping) -> list[Field]:
+def fields_of(
+    database: PreparationDatabase, kind: DatasetKind, mapping: ColumnMapping
+) -> list[Field]:
     """The fields with the narrowest types that all good rows of the table `judged` fit.
 
     Text is a category when its values are short and on average appear at least twice.
@@ -42,16 +44,16 @@ def fields_of(engine: DuckDBEngine, kind: DatasetKind, choice: ColumnMapping) ->
     reserved = DATASETS[kind].reserved
     measured = ", ".join(
         _measured(n) if name not in reserved else f"[count(f{n})]"
-        for n, name in enumerate(choice.fields)
+        for n, name in enumerate(mapping.fields)
     )
-    [(total, *counts)] = engine.run(
+    [(total, *counts)] = database.run(
         f"SELECT count(*), {measured} FROM judged WHERE verdict IS NULL", doing="counting"
     )
     return [
         Field(name, _TYPES[name], values[0] < total)
         if name in reserved
         else _field(name, total, *values)
-        for name, values in zip(choice.fields, counts, strict=True)
+        for name, values in zip(mapping.fields, counts, strict=True)
     ]
 
 

@@ -16,13 +16,13 @@ import msgspec
 from models.settings import Settings
 from streams.object_store import Objects, join
 from streams.preparation.avro_schema import Field, as_json, fields_of
-from streams.preparation.duckdb_engine import DuckDBEngine, ReportProgress, identifier, literal
+from streams.preparation.database import PreparationDatabase, ReportProgress, identifier, literal
 from streams.preparation.report import Report, build_report
 from streams.preparation.row_checks import supersede, validate_rows
 from streams.preparation.staging import stage, with_all_columns
 from streams.preparation.where_clause import parse
-from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import ColumnMapping, DatasetKind
+from streams.reading.read_options import ReadOptions
 from streams.reading.recognition import recognise
 
 
@@ -32,7 +32,7 @@ class Options:
 
     Attributes
     ----------
-    asked
+    read_options
         How the source is to be read, and which column is which field.
     where
         Only rows for which this expression over the columns is true; empty: all.
@@ -43,7 +43,7 @@ class Options:
     """
 
     kind: DatasetKind = "interactions"
-    asked: ReadOptions = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
     where: str = ""
     is_strict: bool = True
     scales_values: bool = False
@@ -82,26 +82,28 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="recommender-prepare-") as name:
         folder, output = Path(name), Path(name, "output")
         output.mkdir()
-        with DuckDBEngine(
+        with PreparationDatabase(
             folder, memory_mb=settings.prepare_memory_mb, progress=progress
-        ) as engine:
-            found = recognise(objects, source, options.asked, options.kind, folder=folder)
+        ) as database:
+            found = recognise(objects, source, options.read_options, options.kind, folder=folder)
             found = with_all_columns(
                 objects, found, has_condition=bool(options.where), folder=folder
             )
-            choice = found.choose()
-            condition = parse(engine, options.where, found.columns) if options.where else None
+            mapping = found.map_columns()
+            condition = parse(database, options.where, found.columns) if options.where else None
             latest_s = now_s + settings.future_limit_s
-            stage(engine, objects, found, choice, condition, latest_s=latest_s, progress=progress)
+            stage(
+                database, objects, found, mapping, condition, latest_s=latest_s, progress=progress
+            )
             # From here on, what the user wrote is part of what the engine runs.
-            engine.lock(output)
-            validate_rows(engine, found.columns, choice, condition)
+            database.lock(output)
+            validate_rows(database, found.columns, mapping, condition)
             if options.kind != "interactions":
-                supersede(engine)
-            report = build_report(engine, found, choice, is_strict=options.is_strict)
+                supersede(database)
+            report = build_report(database, found, mapping, is_strict=options.is_strict)
             if target is None or report.problems:
                 return report
-            files = _write(engine, output, choice, options)
+            files = _write(database, output, mapping, options)
         for n, file in enumerate(files):
             progress("writing", n / len(files))
             objects.upload(file, join(target, file.name))
@@ -109,22 +111,22 @@ def prepare(
 
 
 def _write(
-    engine: DuckDBEngine, output: Path, choice: ColumnMapping, options: Options
+    database: PreparationDatabase, output: Path, mapping: ColumnMapping, options: Options
 ) -> list[Path]:
     """The dataset's files in a folder of this machine, the one that others explain last."""
-    fields = fields_of(engine, options.kind, choice)
+    fields = fields_of(database, options.kind, mapping)
     schema = output / f"{options.kind}.schema.json"
     schema.write_text(as_json(options.kind, fields))
     files = [schema]
-    if "USER_ID" in choice.fields:
+    if "USER_ID" in mapping.fields:
         files.append(output / "batch-users.jsonl")
         users = 'SELECT id AS "userId" FROM owners ORDER BY id'
-        engine.run(f"COPY ({users}) TO {literal(str(files[-1]))} (FORMAT json)", doing="writing")
+        database.run(f"COPY ({users}) TO {literal(str(files[-1]))} (FORMAT json)", doing="writing")
     files.append(output / f"{options.kind}.csv")
-    scale = _scale(engine, choice) if options.scales_values else ""
+    scale = _scale(database, mapping) if options.scales_values else ""
     values = ", ".join(f"{_value(n, field, scale)} AS {identifier(field.name)}"
                        for n, field in enumerate(fields))  # fmt: skip
-    engine.run(
+    database.run(
         f"COPY (SELECT {values} FROM judged WHERE verdict IS NULL) TO {literal(str(files[-1]))}"
         " (FORMAT csv, HEADER, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '')",
         doing="writing",
@@ -138,12 +140,12 @@ def _value(n: int, field: Field, scale: str) -> str:
     return f"lower(trim(f{n}))" if field.type == "boolean" else f"f{n}"
 
 
-def _scale(engine: DuckDBEngine, choice: ColumnMapping) -> str:
+def _scale(database: PreparationDatabase, mapping: ColumnMapping) -> str:
     """EVENT_VALUE between its least and its greatest as SQL; empty where there is no difference."""
-    if "EVENT_VALUE" not in choice.fields:
+    if "EVENT_VALUE" not in mapping.fields:
         return ""
-    value = f"f{list(choice.fields).index('EVENT_VALUE')}"
-    [(least, greatest)] = engine.run(
+    value = f"f{list(mapping.fields).index('EVENT_VALUE')}"
+    [(least, greatest)] = database.run(
         f"SELECT min({value}), max({value}) FROM judged WHERE verdict IS NULL"
     )
     if least is None or least == greatest:

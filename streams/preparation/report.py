@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.preparation.database import PreparationDatabase
 from streams.preparation.row_checks import FILTERED, reasons
 from streams.reading.column_mapping import ColumnMapping, DatasetKind
-from streams.reading.recognition import Recognised
+from streams.reading.recognition import RecognisedSource
 
 MIN_INTERACTIONS = 1000
 MIN_RETURNING_USERS = 25
@@ -95,35 +95,39 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_report(
-    engine: DuckDBEngine, found: Recognised, choice: ColumnMapping, *, is_strict: bool
+    database: PreparationDatabase,
+    source: RecognisedSource,
+    mapping: ColumnMapping,
+    *,
+    is_strict: bool,
 ) -> Report:
     """The report on what is in the engine's table `judged`; nothing is written yet.
 
     Also leaves the table `owners`: each user of the kept rows under `id`, with the number of rows.
     """
-    verdicts = dict(reasons(engine, N_FIRST))
+    verdicts = dict(reasons(database, N_FIRST))
     filtered, _ = verdicts.pop(FILTERED, (0, []))
-    kept = _totals(engine, choice)
-    broken = _broken(kept, choice) if found.kind == "interactions" else []
+    kept = _totals(database, mapping)
+    broken = _broken(kept, mapping) if source.kind == "interactions" else []
     dropped = [
-        DroppedRows(reason, n, [found.where(place) for place in first])
+        DroppedRows(reason, n, [source.row_label(place) for place in first])
         for reason, (n, first) in verdicts.items()
     ]
-    times = engine.run(
+    times = database.run(
         "SELECT kind, count(*) FROM judged WHERE verdict IS NULL AND kind IS NOT NULL"
         " GROUP BY kind ORDER BY kind"
     )
     return Report(
-        source=found.source,
-        dataset=found.kind,
-        recognised=list(found.said),
-        format=found.name,
-        files=len(found.files),
+        source=source.location,
+        dataset=source.kind,
+        recognised=list(source.notes),
+        format=source.name,
+        files=len(source.files),
         rows=kept.rows + filtered + sum(each.rows for each in dropped),
         filtered=filtered,
         dropped=dropped,
-        columns=[ColumnOutcome(*use) for use in choice.uses],
-        constants={name: text for name, text in choice.fields.items() if isinstance(text, str)},
+        columns=[ColumnOutcome(*use) for use in mapping.assignments],
+        constants={name: text for name, text in mapping.fields.items() if isinstance(text, str)},
         times=dict(times),
         kept=kept,
         problems=([] if kept.rows else ["no row is left"]) + (broken if is_strict else []),
@@ -131,17 +135,17 @@ def build_report(
     )
 
 
-def _totals(engine: DuckDBEngine, choice: ColumnMapping) -> Totals:
+def _totals(database: PreparationDatabase, mapping: ColumnMapping) -> Totals:
     def field(name: str) -> str:
-        return f"f{list(choice.fields).index(name)}" if name in choice.fields else "NULL"
+        return f"f{list(mapping.fields).index(name)}" if name in mapping.fields else "NULL"
 
-    engine.run(
+    database.run(
         f"CREATE TABLE owners AS SELECT {field('USER_ID')} AS id, count(*) AS n FROM judged"
         " WHERE verdict IS NULL GROUP BY 1",
         doing="counting",
     )
-    [(users, returning)] = engine.run("SELECT count(id), count(id) FILTER (n >= 2) FROM owners")
-    [(rows, *others)] = engine.run(
+    [(users, returning)] = database.run("SELECT count(id), count(id) FILTER (n >= 2) FROM owners")
+    [(rows, *others)] = database.run(
         f"""
         SELECT count(*), count(DISTINCT {field("ITEM_ID")}), count(DISTINCT {field("EVENT_TYPE")}),
           min({field("TIMESTAMP")}), max({field("TIMESTAMP")})
@@ -152,23 +156,23 @@ def _totals(engine: DuckDBEngine, choice: ColumnMapping) -> Totals:
     return Totals(rows, users, returning, *others)
 
 
-def _broken(kept: Totals, choice: ColumnMapping) -> list[str]:
+def _broken(kept: Totals, mapping: ColumnMapping) -> list[str]:
     """The rules that a dataset of interactions breaks as a whole."""
-    found = []
+    source = []
     if kept.rows < MIN_INTERACTIONS:
-        found.append(f"{kept.rows} interactions, and {MIN_INTERACTIONS} are the least")
+        source.append(f"{kept.rows} interactions, and {MIN_INTERACTIONS} are the least")
     if kept.returning_users < MIN_RETURNING_USERS:
-        found.append(
+        source.append(
             f"{kept.returning_users} users with two or more interactions, and"
             f" {MIN_RETURNING_USERS} are the least"
         )
-    n_optional = len(choice.fields.keys() - _NOT_OPTIONAL)
+    n_optional = len(mapping.fields.keys() - _NOT_OPTIONAL)
     if kept.event_types + n_optional > MAX_TYPES_AND_OPTIONAL:
-        found.append(
+        source.append(
             f"{kept.event_types} types of events and {n_optional} optional columns, and"
             f" {MAX_TYPES_AND_OPTIONAL} together are the most"
         )
-    return found
+    return source
 
 
 def as_text(report: Report) -> str:

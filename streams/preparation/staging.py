@@ -16,14 +16,14 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.object_store import Objects
-from streams.preparation.duckdb_engine import DuckDBEngine, ReportProgress
+from streams.preparation.database import PreparationDatabase, ReportProgress
 from streams.preparation.where_clause import WhereClause
 from streams.reading.column_mapping import DATASETS, ColumnMapping
-from streams.reading.fields import TIMES, VALUES, Checker, present, reason_of
+from streams.reading.fields import TIMES, VALUES, RowChecker, reason_of, text_or_none
 from streams.reading.files import SAMPLE_ROWS
-from streams.reading.reader import rows
-from streams.reading.recognition import Recognised
-from streams.reading.reshaping import keys_of
+from streams.reading.reader import read_rows
+from streams.reading.recognition import RecognisedSource
+from streams.reading.reshaping import columns_of_mappings
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """More than the longest staged row has."""
@@ -33,27 +33,29 @@ _STAGED = "staging"
 
 
 def with_all_columns(
-    objects: Objects, found: Recognised, *, has_condition: bool, folder: Path
-) -> Recognised:
+    objects: Objects, source: RecognisedSource, *, has_condition: bool, folder: Path
+) -> RecognisedSource:
     """The source with the keys of all its records as columns, where somebody may ask for them."""
     is_asked = (
-        has_condition or found.asked.told.keep or DATASETS[found.kind].keeps_others
-    ) and found.shape in {"json", "jsonl"}
-    if not is_asked or len(found.sample) < SAMPLE_ROWS:
-        return found
+        has_condition or source.options.column_options.keep or DATASETS[source.kind].keeps_others
+    ) and source.shape in {"json", "jsonl"}
+    if not is_asked or len(source.sample) < SAMPLE_ROWS:
+        return source
     good = (
         row.values
-        for row in rows(objects, found, folder=folder)
+        for row in read_rows(objects, source, folder=folder)
         if not isinstance(row.values, InvalidRecord)
     )
-    return replace(found, columns=keys_of(good, found.each, found.format, found.asked))
+    return replace(
+        source, columns=columns_of_mappings(good, source.list_column, source.format, source.options)
+    )
 
 
 def stage(
-    engine: DuckDBEngine,
+    database: PreparationDatabase,
     objects: Objects,
-    found: Recognised,
-    choice: ColumnMapping,
+    source: RecognisedSource,
+    mapping: ColumnMapping,
     condition: WhereClause | None,
     *,
     latest_s: float,
@@ -66,8 +68,8 @@ def stage(
     UnreadableRecording
         When a file is damaged or has other columns than the first.
     """
-    file = engine.folder / _STAGED
-    total, done = sum(each.size for each in found.files), 0
+    file = database.folder / _STAGED
+    total, done = sum(each.size for each in source.files), 0
 
     def on_bytes(n: int) -> None:
         nonlocal done
@@ -76,8 +78,8 @@ def stage(
 
     used = condition.columns if condition else ()
     try:
-        _write(file, objects, found, choice, used, latest_s=latest_s, on_bytes=on_bytes)
-        _load(engine, file, choice, used)
+        _write(file, objects, source, mapping, used, latest_s=latest_s, on_bytes=on_bytes)
+        _load(database, file, mapping, used)
     finally:
         file.unlink(missing_ok=True)
 
@@ -85,21 +87,27 @@ def stage(
 def _write(
     file: Path,
     objects: Objects,
-    found: Recognised,
-    choice: ColumnMapping,
+    source: RecognisedSource,
+    mapping: ColumnMapping,
     used: Sequence[int],
     *,
     latest_s: float,
     on_bytes: Callable[[int], None],
 ) -> None:
-    check = Checker(found.sources(choice), found.reading, latest_s=latest_s)
-    seen = [found.get(found.columns[n]) for n in used]
-    names = list(choice.fields)
+    check = RowChecker(source.field_sources(mapping), source.read_time, latest_s=latest_s)
+    seen = [source.value_getter(source.columns[n]) for n in used]
+    names = list(mapping.fields)
     nothing = [_NULL] * (1 + len(names) + len(seen))
     with file.open("w", newline="", encoding="utf-8") as target:
         write = csv.writer(target, lineterminator="\n").writerow
         for nth, (place, values) in enumerate(
-            rows(objects, found, needed=found.needed(choice), folder=file.parent, on_bytes=on_bytes)
+            read_rows(
+                objects,
+                source,
+                needed=source.needed_columns(mapping),
+                folder=file.parent,
+                on_bytes=on_bytes,
+            )
         ):
             try:
                 if isinstance(values, InvalidRecord):
@@ -109,7 +117,7 @@ def _write(
                 write([nth, place, reason_of(error), *nothing])
                 continue
             fields = [_staged(name, said[name]) for name in names]
-            raw = [_plain(present(get(values))) for get in seen]
+            raw = [_plain(text_or_none(get(values))) for get in seen]
             write([nth, place, _NULL, written or _NULL, *fields, *raw])
 
 
@@ -128,14 +136,16 @@ def _plain(text: str | None) -> str:
     return text.replace(_NULL, " ").encode(errors="replace").decode()
 
 
-def _load(engine: DuckDBEngine, file: Path, choice: ColumnMapping, used: Sequence[int]) -> None:
+def _load(
+    database: PreparationDatabase, file: Path, mapping: ColumnMapping, used: Sequence[int]
+) -> None:
     kinds = {"nth": "BIGINT", "place": "BIGINT", "verdict": "VARCHAR", "kind": "VARCHAR"}
-    for n, name in enumerate(choice.fields):
+    for n, name in enumerate(mapping.fields):
         is_number = name in VALUES
         kinds[f"f{n}"] = "BIGINT" if name in TIMES else "DOUBLE" if is_number else "VARCHAR"
     kinds |= {f"c{n}": "VARCHAR" for n in used}
     columns = ", ".join(f"'{name}': '{kind}'" for name, kind in kinds.items())
-    engine.run(
+    database.run(
         f"""
         CREATE TABLE staged AS SELECT * FROM read_csv(?, auto_detect = false, header = false,
           columns = {{{columns}}}, delim = ',', quote = '"', escape = '"', new_line = '\\n',

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from models.errors import CannotPrepare
-from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.preparation.database import PreparationDatabase
 
 MAX_CHARS = 4000
 
@@ -43,7 +43,7 @@ class WhereClause(NamedTuple):
     columns: tuple[int, ...]
 
 
-def parse(engine: DuckDBEngine, text: str, columns: Sequence[str]) -> WhereClause:
+def parse(database: PreparationDatabase, text: str, columns: Sequence[str]) -> WhereClause:
     """The condition in a text.
 
     Raises
@@ -56,8 +56,8 @@ def parse(engine: DuckDBEngine, text: str, columns: Sequence[str]) -> WhereClaus
     inside, is_expression = None, False
     # Only an expression reads the same with and without parentheses around it.
     with contextlib.suppress(RecursionError):
-        inside = _parsed(engine, f"SELECT ({text}\n)")
-        is_expression = inside is not None and inside == _parsed(engine, f"SELECT {text}\n")
+        inside = _parsed(database, f"SELECT ({text}\n)")
+        is_expression = inside is not None and inside == _parsed(database, f"SELECT {text}\n")
     if not is_expression:
         raise CannotPrepare(
             f"--where: {text!r} is not an expression, such as: rating >= 3.5; a column whose name"
@@ -78,10 +78,10 @@ def parse(engine: DuckDBEngine, text: str, columns: Sequence[str]) -> WhereClaus
     return WhereClause(text, tuple(used))
 
 
-def _parsed(engine: DuckDBEngine, statement: str) -> Any:  # noqa: ANN401  a syntax tree
+def _parsed(database: PreparationDatabase, statement: str) -> Any:  # noqa: ANN401  a syntax tree
     """The one selected expression of a statement as a tree without positions, or `None`."""
     try:
-        [(tree,)] = engine.run("SELECT json_serialize_sql(?)", [statement])
+        [(tree,)] = database.run("SELECT json_serialize_sql(?)", [statement])
         parsed = json.loads(tree, object_hook=_without_positions)
     except duckdb.Error:
         return None

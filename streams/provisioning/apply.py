@@ -18,7 +18,7 @@ import msgspec
 from models.errors import CannotProvision, Unavailable
 from models.settings import Settings
 from streams.object_store import Objects
-from streams.provisioning.aws_account import AwsAccount, code_of, explained
+from streams.provisioning.aws_account import AwsAccount, code_of, translated_errors
 from streams.provisioning.bucket_and_role import storage_resources
 from streams.provisioning.declaration import Declaration
 from streams.provisioning.personalize_resources import service_resources, tracking_id
@@ -79,13 +79,13 @@ def context_of(declaration: Declaration, settings: Settings) -> ProvisioningCont
     return ProvisioningContext(AwsAccount(), Objects(settings.buckets_dir), declaration)
 
 
-def resources_of(world: ProvisioningContext, settings: Settings) -> list[ManagedResource]:
+def resources_of(context: ProvisioningContext, settings: Settings) -> list[ManagedResource]:
     """All pieces of the file, each after those it needs."""
-    storage = storage_resources(world.declaration, settings.buckets_dir)
-    return storage + service_resources(world.declaration)
+    storage = storage_resources(context.declaration, settings.buckets_dir)
+    return storage + service_resources(context.declaration)
 
 
-def plan(world: ProvisioningContext, pieces: list[ManagedResource]) -> list[Planned]:
+def plan(context: ProvisioningContext, resources: list[ManagedResource]) -> list[Planned]:
     """What is there and what will be done; changes nothing.
 
     Raises
@@ -95,11 +95,11 @@ def plan(world: ProvisioningContext, pieces: list[ManagedResource]) -> list[Plan
     Unavailable
         AWS does not answer.
     """
-    return [_planned(piece, found(world, piece)) for piece in pieces]
+    return [_planned(resource, find_resource(context, resource)) for resource in resources]
 
 
 def run(
-    world: ProvisioningContext, pieces: list[ManagedResource], pace: WaitOptions
+    context: ProvisioningContext, resources: list[ManagedResource], wait_options: WaitOptions
 ) -> dict[str, str]:
     """Make what is missing, and wait until all is ready; gives ARNs by key.
 
@@ -112,20 +112,20 @@ def run(
     Unavailable
         AWS does not answer, or not in time.
     """
-    for piece in pieces:
-        there = found(world, piece)
-        if there is not None and there.is_failed and piece.is_replaced and piece.remove:
-            remove(world, piece, there, pace)
-            there = None
-        if there is None or there.is_failed or there.is_stale:
-            pace.say(piece.label, "making")
-            make(world, piece, there, pace)
-        await_ready(world, piece, pace)
-    return arns(world)
+    for resource in resources:
+        existing = find_resource(context, resource)
+        if existing is not None and existing.is_failed and resource.is_replaced and resource.remove:
+            remove_resource(context, resource, existing, wait_options)
+            existing = None
+        if existing is None or existing.is_failed or existing.is_stale:
+            wait_options.say(resource.label, "making")
+            make_resource(context, resource, existing, wait_options)
+        await_ready(context, resource, wait_options)
+    return arns(context)
 
 
 def destroy(
-    world: ProvisioningContext, pieces: list[ManagedResource], pace: WaitOptions
+    context: ProvisioningContext, resources: list[ManagedResource], wait_options: WaitOptions
 ) -> dict[str, str]:
     """Remove everything that the file names, what hangs on others first.
 
@@ -136,104 +136,111 @@ def destroy(
     CannotProvision, Unavailable
         As in `run`.
     """
-    everything = [(piece, found(world, piece)) for piece in pieces]
+    everything = [(resource, find_resource(context, resource)) for resource in resources]
     kept = {}
-    for piece, there in reversed(everything):
-        if there is None or piece.remove is None:
+    for resource, existing in reversed(everything):
+        if existing is None or resource.remove is None:
             continue
         try:
-            remove(world, piece, there, pace)
+            remove_resource(context, resource, existing, wait_options)
         except Retained as reason:
-            kept[piece.key] = str(reason)
-            pace.say(piece.label, f"kept: {reason}")
+            kept[resource.key] = str(reason)
+            wait_options.say(resource.label, f"kept: {reason}")
     return kept
 
 
-def arns(world: ProvisioningContext) -> dict[str, str]:
+def arns(context: ProvisioningContext) -> dict[str, str]:
     """ARNs by key of all that was found, and the tracking id."""
-    known = {key: one.arn for key, one in world.found.items()}
-    with explained("tracker"):
-        tracking = tracking_id(world)
+    known = {key: one.arn for key, one in context.found.items()}
+    with translated_errors("tracker"):
+        tracking = tracking_id(context)
     return known if tracking is None else known | {"trackingId": tracking}
 
 
-def found(world: ProvisioningContext, piece: ManagedResource) -> FoundResource | None:
+def find_resource(context: ProvisioningContext, resource: ManagedResource) -> FoundResource | None:
     """The piece as it is now, which others of the world may ask for."""
-    with explained(piece.key):
-        there = piece.find(world)
-    if there is None:
-        world.found.pop(piece.key, None)
+    with translated_errors(resource.key):
+        existing = resource.find(context)
+    if existing is None:
+        context.found.pop(resource.key, None)
     else:
-        world.found[piece.key] = there
-    return there
+        context.found[resource.key] = existing
+    return existing
 
 
-def make(
-    world: ProvisioningContext,
-    piece: ManagedResource,
-    there: FoundResource | None,
-    pace: WaitOptions,
+def make_resource(
+    context: ProvisioningContext,
+    resource: ManagedResource,
+    existing: FoundResource | None,
+    wait_options: WaitOptions,
 ) -> None:
     """Make a piece, or bring it up to date; raises as `run` does."""
 
     def made() -> None:
         try:
-            piece.make(world, there)
+            resource.make(context, existing)
         except boto.ClientError as error:
             # Another run may have made it since it was looked for.
-            if code_of(error) != "ResourceAlreadyExists" or piece.find(world) is None:
+            if code_of(error) != "ResourceAlreadyExists" or resource.find(context) is None:
                 raise
 
-    persist(made, piece.key, piece.label, pace)
+    retry_while_busy(made, resource.key, resource.label, wait_options)
 
 
-def remove(
-    world: ProvisioningContext, piece: ManagedResource, there: FoundResource, pace: WaitOptions
+def remove_resource(
+    context: ProvisioningContext,
+    resource: ManagedResource,
+    existing: FoundResource,
+    wait_options: WaitOptions,
 ) -> None:
     """Remove a piece, and wait until it is gone."""
-    if piece.remove is None:
+    if resource.remove is None:
         return
-    removing = piece.remove
-    pace.say(piece.label, "removing")
+    removing = resource.remove
+    wait_options.say(resource.label, "removing")
 
     def removed() -> None:
         try:
-            removing(world, there)
+            removing(context, existing)
         except boto.ClientError as error:
             if code_of(error) != "ResourceNotFound":
                 raise
 
-    if not there.status.startswith("DELETE"):
-        persist(removed, piece.key, piece.label, pace)
-    for status in _watched(lambda: found(world, piece), piece.key, piece.label, pace):
+    if not existing.status.startswith("DELETE"):
+        retry_while_busy(removed, resource.key, resource.label, wait_options)
+    for status in _watched(
+        lambda: find_resource(context, resource), resource.key, resource.label, wait_options
+    ):
         if status is None:
             return
         if status.is_failed and status.status.startswith("DELETE"):
-            raise CannotProvision(f"{piece.key}: {status.status}: {status.reason}")
+            raise CannotProvision(f"{resource.key}: {status.status}: {status.reason}")
 
 
 def await_ready(
-    world: ProvisioningContext, piece: ManagedResource, pace: WaitOptions
+    context: ProvisioningContext, resource: ManagedResource, wait_options: WaitOptions
 ) -> FoundResource:
     """Wait until a piece is ready; raises as `run` does."""
-    return until_ready(lambda: found(world, piece), piece.key, piece.label, pace)
+    return wait_until_ready(
+        lambda: find_resource(context, resource), resource.key, resource.label, wait_options
+    )
 
 
-def until_ready(
-    find: Callable[[], FoundResource | None], key: str, label: str, pace: WaitOptions
+def wait_until_ready(
+    find: Callable[[], FoundResource | None], key: str, label: str, wait_options: WaitOptions
 ) -> FoundResource:
     """Wait until what `find` gives is ready; raises as `run` does."""
-    for there in _watched(find, key, label, pace):
-        if there is None or there.is_stale:
+    for existing in _watched(find, key, label, wait_options):
+        if existing is None or existing.is_stale:
             continue  # lists of AWS show what was made only after a moment
-        if there.is_ready:
-            return there
-        if there.is_failed:
-            raise CannotProvision(f"{key}: {there.status}: {there.reason or 'no reason'}")
+        if existing.is_ready:
+            return existing
+        if existing.is_failed:
+            raise CannotProvision(f"{key}: {existing.status}: {existing.reason or 'no reason'}")
     raise AssertionError("watching ends by an error")
 
 
-def persist(call: Callable[[], T], key: str, label: str, pace: WaitOptions) -> T:
+def retry_while_busy(call: Callable[[], T], key: str, label: str, wait_options: WaitOptions) -> T:
     """What a call gives, made again while something is in use or a limit is reached.
 
     Raises
@@ -241,18 +248,18 @@ def persist(call: Callable[[], T], key: str, label: str, pace: WaitOptions) -> T
     CannotProvision
         It still is, after `MAX_TRIES` or the time; or AWS refuses for another reason.
     """
-    deadline, wait_s, n_limits = pace.clock() + pace.timeout_s, FIRST_PAUSE_S, 0
+    deadline, wait_s, n_limits = wait_options.clock() + wait_options.timeout_s, FIRST_PAUSE_S, 0
     while True:
-        with explained(key):
+        with translated_errors(key):
             try:
                 return call()
             except boto.ClientError as error:
                 code = code_of(error)
                 n_limits += code != "ResourceInUse"
-                if not _passes(error) or n_limits >= MAX_TRIES or pace.clock() > deadline:
+                if not _passes(error) or n_limits >= MAX_TRIES or wait_options.clock() > deadline:
                     raise
-                pace.say(label, f"{code}, trying again")
-        pace.pause(wait_s)
+                wait_options.say(label, f"{code}, trying again")
+        wait_options.pause(wait_s)
         wait_s = min(2 * wait_s, LAST_PAUSE_S)
 
 
@@ -265,8 +272,8 @@ def _passes(error: boto.ClientError) -> bool:
 def as_text(planned: list[Planned], *, is_removed: bool = False) -> str:
     """The plan for people; of a removal, what is there to remove."""
     if is_removed:
-        there = [one for one in planned if one.action != "make"]
-        return "\n".join([f"remove  {one.label}" for one in there] or ["nothing is there"])
+        existing = [one for one in planned if one.action != "make"]
+        return "\n".join([f"remove  {one.label}" for one in existing] or ["nothing is there"])
     lines = [f"{one.action:<7} {one.label}" + (f"  ({one.reason})" if one.reason else "")
              for one in planned]  # fmt: skip
     n = sum(one.action != "exists" for one in planned)
@@ -278,18 +285,18 @@ def as_lines(known: Mapping[str, str]) -> str:
     return "\n".join(f"{key:<34} {arn}" for key, arn in known.items())
 
 
-def _planned(piece: ManagedResource, there: FoundResource | None) -> Planned:
-    if there is None:
-        return Planned(piece.key, piece.label, "make")
-    action = "again" if there.is_failed else "update" if there.is_stale else "wait"
-    if there.is_ready:
+def _planned(resource: ManagedResource, existing: FoundResource | None) -> Planned:
+    if existing is None:
+        return Planned(resource.key, resource.label, "make")
+    action = "again" if existing.is_failed else "update" if existing.is_stale else "wait"
+    if existing.is_ready:
         action = "exists"
-    reason = there.reason if there.is_failed else ""
-    return Planned(piece.key, piece.label, action, there.arn, reason)
+    reason = existing.reason if existing.is_failed else ""
+    return Planned(resource.key, resource.label, action, existing.arn, reason)
 
 
 def _watched(
-    find: Callable[[], FoundResource | None], key: str, label: str, pace: WaitOptions
+    find: Callable[[], FoundResource | None], key: str, label: str, wait_options: WaitOptions
 ) -> Iterator[FoundResource | None]:
     """What `find` gives, again and again, less and less often.
 
@@ -298,18 +305,18 @@ def _watched(
     Unavailable
         The time is up.
     """
-    deadline, wait_s, said = pace.clock() + pace.timeout_s, FIRST_PAUSE_S, ""
+    deadline, wait_s, said = wait_options.clock() + wait_options.timeout_s, FIRST_PAUSE_S, ""
     while True:
-        with explained(key):
-            there = find()
-        status = "absent" if there is None else there.status
+        with translated_errors(key):
+            existing = find()
+        status = "absent" if existing is None else existing.status
         if status != said:
             said = status
-            pace.say(label, status)
-        yield there
-        if pace.clock() > deadline:
+            wait_options.say(label, status)
+        yield existing
+        if wait_options.clock() > deadline:
             raise Unavailable(
-                f"{key}: still {status} after {pace.timeout_s:.0f} s; run again to go on"
+                f"{key}: still {status} after {wait_options.timeout_s:.0f} s; run again to go on"
             )
-        pace.pause(wait_s)
+        wait_options.pause(wait_s)
         wait_s = min(2 * wait_s, LAST_PAUSE_S)

@@ -96,7 +96,7 @@ def code_of(error: boto.ClientError) -> str:
 
 
 @contextlib.contextmanager
-def explained(key: str) -> Iterator[None]:
+def translated_errors(key: str) -> Iterator[None]:
     """Errors of boto3 as this project's, with the key of the file that led to them.
 
     Raises

@@ -22,7 +22,14 @@ from croniter import croniter
 from models.errors import CannotProvision, RecommenderError, Unavailable
 from models.personalize import pipeline_runs
 from models.personalize.pipeline_runs import Run, RunsClient
-from streams.provisioning.apply import WaitOptions, await_ready, found, make, persist, until_ready
+from streams.provisioning.apply import (
+    WaitOptions,
+    await_ready,
+    find_resource,
+    make_resource,
+    retry_while_busy,
+    wait_until_ready,
+)
 from streams.provisioning.bucket_and_role import upload_batch_input
 from streams.provisioning.declaration import DeclaredBatch
 from streams.provisioning.personalize_resources import start_import, start_version
@@ -30,7 +37,7 @@ from streams.provisioning.resource import (
     FoundResource,
     ManagedResource,
     ProvisioningContext,
-    as_found,
+    found_resource,
 )
 
 LOG = logging.getLogger(__name__)
@@ -69,10 +76,10 @@ class _Stopped(Exception):
 
 
 async def run_once(
-    world: ProvisioningContext,
-    pieces: list[ManagedResource],
+    context: ProvisioningContext,
+    resources: list[ManagedResource],
     client: RunsClient,
-    pace: WaitOptions,
+    wait_options: WaitOptions,
     *,
     run_id: str,
     clock: Callable[[], float] = time.time,
@@ -93,7 +100,7 @@ async def run_once(
     Unavailable
         Redis does not answer: nothing has begun, or nothing is remembered.
     """
-    group, batch = world.declaration.group, world.declaration.batch
+    group, batch = context.declaration.group, context.declaration.batch
     if batch is None:
         raise CannotProvision("batch: missing")
     if not await pipeline_runs.acquire(client, group, run_id, lease_s=LEASE_S):
@@ -104,7 +111,7 @@ async def run_once(
     reason = "stopped"
     work = asyncio.create_task(
         asyncio.to_thread(
-            _infer, world, pieces, batch, _stoppable(pace, stopping), run_id, progress
+            _infer, context, resources, batch, _stoppable(wait_options, stopping), run_id, progress
         )
     )
     try:
@@ -131,7 +138,7 @@ async def run_once(
     return run
 
 
-async def recall(client: RunsClient, group: str) -> None:
+async def restore_last_success(client: RunsClient, group: str) -> None:
     """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
     past = await pipeline_runs.history(client, group)
     ends = [run.ended_s for run in past if run.outcome == "succeeded"]
@@ -139,7 +146,7 @@ async def recall(client: RunsClient, group: str) -> None:
         LAST_SUCCESS.set(ends[0])
 
 
-async def on_schedule(
+async def run_on_schedule(
     cron: str,
     start: Callable[[float], Awaitable[object]],
     *,
@@ -198,118 +205,126 @@ async def _held(work: asyncio.Task[None], client: RunsClient, group: str, run_id
             LOG.warning("the lease of run %s was not renewed: %s", run_id, error)
 
 
-def _stoppable(pace: WaitOptions, stopping: threading.Event) -> WaitOptions:
+def _stoppable(wait_options: WaitOptions, stopping: threading.Event) -> WaitOptions:
     """The same pace, whose pauses end soon after the run is to."""
 
     def pause(wait_s: float) -> None:
         while wait_s > 0:
             if stopping.is_set():
                 raise _Stopped
-            pace.pause(min(wait_s, 1.0))
+            wait_options.pause(min(wait_s, 1.0))
             wait_s -= 1.0
 
-    return replace(pace, pause=pause)
+    return replace(wait_options, pause=pause)
 
 
 def _infer(
-    world: ProvisioningContext,
-    pieces: list[ManagedResource],
+    context: ProvisioningContext,
+    resources: list[ManagedResource],
     batch: DeclaredBatch,
-    pace: WaitOptions,
+    wait_options: WaitOptions,
     run_id: str,
     progress: PipelineProgress,
 ) -> None:
     """The pipeline, step by step."""
     progress.step = "look"
-    for piece in pieces:
-        found(world, piece)
-    needed = [f"datasets.{kind}" for kind in world.declaration.datasets]
+    for resource in resources:
+        find_resource(context, resource)
+    needed = [f"datasets.{kind}" for kind in context.declaration.datasets]
     needed += [f"solutions.{batch.solution}"]
     needed += [f"filters.{batch.filter}"] if batch.filter else []
     for key in needed:
-        if world.arn(key) is None:
+        if context.arn(key) is None:
             raise CannotProvision(f"{key}: is not there; run `recommender provision` first")
     progress.step = "import"
-    for kind, dataset in world.declaration.datasets.items():
+    for kind, dataset in context.declaration.datasets.items():
         if dataset.source is not None:
-            progress.arns[f"import.{kind}"] = _import(world, pieces, kind, pace, run_id)
+            progress.arns[f"import.{kind}"] = _import(
+                context, resources, kind, wait_options, run_id
+            )
     progress.step = "train"
-    progress.arns["version"] = version = _train(world, batch.solution, pace)
+    progress.arns["version"] = version = _train(context, batch.solution, wait_options)
     progress.step = "infer"
-    progress.arns["inference"] = _recommend(world, batch, version, pace, run_id)
+    progress.arns["inference"] = _recommend(context, batch, version, wait_options, run_id)
 
 
 def _import(
-    world: ProvisioningContext,
-    pieces: list[ManagedResource],
+    context: ProvisioningContext,
+    resources: list[ManagedResource],
     kind: str,
-    pace: WaitOptions,
+    wait_options: WaitOptions,
     run_id: str,
 ) -> str:
     """Bring a dataset's newest rows in; gives the ARN of the job that did."""
     key = f"datasets.{kind}"
-    source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
+    source = context.declaration.datasets[kind].source or ""  # type: ignore[index]
     if not source.startswith("s3://"):
         # A file is known by its content: what was imported before is not imported again.
-        for piece in pieces:
-            if piece.key in {f"{key}.source", f"{key}.import"}:
-                there = found(world, piece)
-                if there is None or there.is_failed:
-                    make(world, piece, there, pace)
-                await_ready(world, piece, pace)
-        return world.needed(f"{key}.import")
-    name = f"{world.declaration.group[:30]}-{kind}-{run_id}"
-    personalize = world.account.personalize
-    arn = persist(lambda: start_import(world, kind, name), key, f"import of {kind}", pace)
+        for resource in resources:
+            if resource.key in {f"{key}.source", f"{key}.import"}:
+                existing = find_resource(context, resource)
+                if existing is None or existing.is_failed:
+                    make_resource(context, resource, existing, wait_options)
+                await_ready(context, resource, wait_options)
+        return context.needed(f"{key}.import")
+    name = f"{context.declaration.group[:30]}-{kind}-{run_id}"
+    personalize = context.account.personalize
+    arn = retry_while_busy(
+        lambda: start_import(context, kind, name), key, f"import of {kind}", wait_options
+    )
 
     def look() -> FoundResource:
         answer: Any = personalize.describe_dataset_import_job(datasetImportJobArn=arn)
-        return as_found(answer["datasetImportJob"], "datasetImportJobArn")
+        return found_resource(answer["datasetImportJob"], "datasetImportJobArn")
 
-    return until_ready(look, f"{key}.source", f"import of {kind}", pace).arn
+    return wait_until_ready(look, f"{key}.source", f"import of {kind}", wait_options).arn
 
 
-def _train(world: ProvisioningContext, solution: str, pace: WaitOptions) -> str:
+def _train(context: ProvisioningContext, solution: str, wait_options: WaitOptions) -> str:
     """Train a version of a solution; gives its ARN."""
     key, label = f"solutions.{solution}", f"version of {solution}"
-    arn = persist(lambda: start_version(world, solution), key, label, pace)
-    personalize = world.account.personalize
+    arn = retry_while_busy(lambda: start_version(context, solution), key, label, wait_options)
+    personalize = context.account.personalize
 
     def look() -> FoundResource:
         answer: Any = personalize.describe_solution_version(solutionVersionArn=arn)
-        return as_found(answer["solutionVersion"], "solutionVersionArn")
+        return found_resource(answer["solutionVersion"], "solutionVersionArn")
 
-    return until_ready(look, key, label, pace).arn
+    return wait_until_ready(look, key, label, wait_options).arn
 
 
 def _recommend(
-    world: ProvisioningContext, batch: DeclaredBatch, version: str, pace: WaitOptions, run_id: str
+    context: ProvisioningContext,
+    batch: DeclaredBatch,
+    version: str,
+    wait_options: WaitOptions,
+    run_id: str,
 ) -> str:
     """Infer for the whole input; gives the ARN of the job."""
-    personalize, request = world.account.personalize, _job(world, batch, version, run_id)
+    personalize, request = context.account.personalize, _job(context, batch, version, run_id)
     key, label = "batch", f"inference {request['jobName']}"
-    arn = persist(
+    arn = retry_while_busy(
         lambda: personalize.create_batch_inference_job(**request)["batchInferenceJobArn"],
-        key, label, pace,
+        key, label, wait_options,
     )  # fmt: skip
 
     def look() -> FoundResource:
         answer: Any = personalize.describe_batch_inference_job(batchInferenceJobArn=arn)
-        return as_found(answer["batchInferenceJob"], "batchInferenceJobArn")
+        return found_resource(answer["batchInferenceJob"], "batchInferenceJobArn")
 
-    return until_ready(look, key, label, pace).arn
+    return wait_until_ready(look, key, label, wait_options).arn
 
 
 def _job(
-    world: ProvisioningContext, batch: DeclaredBatch, version: str, run_id: str
+    context: ProvisioningContext, batch: DeclaredBatch, version: str, run_id: str
 ) -> dict[str, Any]:
-    source = upload_batch_input(world, batch.input)
+    source = upload_batch_input(context, batch.input)
     return {
-        "jobName": f"{world.declaration.group[:40]}-{run_id}",
+        "jobName": f"{context.declaration.group[:40]}-{run_id}",
         "solutionVersionArn": version,
         "jobInput": {"s3DataSource": {"path": source}},
         "jobOutput": {"s3DataDestination": {"path": f"{batch.output}{run_id}/"}},
         "numResults": batch.num_results,
-        "roleArn": world.role(),
-        **({"filterArn": world.needed(f"filters.{batch.filter}")} if batch.filter else {}),
+        "roleArn": context.role(),
+        **({"filterArn": context.needed(f"filters.{batch.filter}")} if batch.filter else {}),
     }

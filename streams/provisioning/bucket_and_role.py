@@ -37,11 +37,11 @@ _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchBucketPolicy", "NoSuchEntity"
 
 def storage_resources(declaration: Declaration, buckets_dir: str) -> list[ManagedResource]:
     """Bucket, its policy, uploads and the role; a folder that stands for S3 needs no policy."""
-    pieces = []
+    resources = []
     if declaration.bucket is not None:
         name = declaration.bucket.name
         if buckets_dir:
-            pieces.append(_folder(Path(buckets_dir) / name))
+            resources.append(_folder(Path(buckets_dir) / name))
         else:
             make_bucket = ManagedResource(
                 "bucket", f"bucket {name}", _bucket, _make_bucket, _remove_bucket
@@ -49,47 +49,49 @@ def storage_resources(declaration: Declaration, buckets_dir: str) -> list[Manage
             policy = ManagedResource(
                 "bucket.policy", "its policy", _policy, _make_policy, _remove_policy
             )
-            pieces += [make_bucket, policy]
-        pieces += [_upload(kind, dataset.source, DATASETS, f"datasets.{kind}.source")
+            resources += [make_bucket, policy]
+        resources += [_upload(kind, dataset.source, DATASETS, f"datasets.{kind}.source")
                    for kind, dataset in declaration.datasets.items()
                    if dataset.source and not dataset.source.startswith("s3://")]  # fmt: skip
     role = declaration.role
     if role is not None and role.name is not None and not buckets_dir:
-        pieces.append(ManagedResource("role", f"role {role.name}", _role, _make_role, _remove_role))
-    return pieces
+        resources.append(
+            ManagedResource("role", f"role {role.name}", _role, _make_role, _remove_role)
+        )
+    return resources
 
 
-def upload_batch_input(world: ProvisioningContext, source: str) -> str:
+def upload_batch_input(context: ProvisioningContext, source: str) -> str:
     """The URL of a batch's input, uploaded unless it is there."""
     if source.startswith("s3://"):
         return source
-    piece = _upload("input", source, INPUTS, "batch.input")
-    if piece.find(world) is None:
-        piece.make(world, None)
-    return world.uploads["batch.input"]
+    resource = _upload("input", source, INPUTS, "batch.input")
+    if resource.find(context) is None:
+        resource.make(context, None)
+    return context.uploads["batch.input"]
 
 
-def source_url(world: ProvisioningContext, kind: str) -> str:
+def source_url(context: ProvisioningContext, kind: str) -> str:
     """Where the rows of a dataset lie, or will once uploaded."""
-    source = world.declaration.datasets[kind].source or ""  # type: ignore[index]
-    return source if source.startswith("s3://") else world.uploads[f"datasets.{kind}.source"]
+    source = context.declaration.datasets[kind].source or ""  # type: ignore[index]
+    return source if source.startswith("s3://") else context.uploads[f"datasets.{kind}.source"]
 
 
-def source_digest(world: ProvisioningContext, kind: str) -> str:
+def source_digest(context: ProvisioningContext, kind: str) -> str:
     """Tells versions of a dataset's rows apart: by content, or by size where they lie in S3."""
-    url = source_url(world, kind)
-    if url == world.uploads.get(f"datasets.{kind}.source"):
-        return digest(world.declaration.group, url)
-    sizes = (f"{found.url} {found.size}" for found in world.objects.find(url))
-    return digest(world.declaration.group, *sizes)
+    url = source_url(context, kind)
+    if url == context.uploads.get(f"datasets.{kind}.source"):
+        return digest(context.declaration.group, url)
+    sizes = (f"{found.url} {found.size}" for found in context.objects.find(url))
+    return digest(context.declaration.group, *sizes)
 
 
 def _upload(kind: str, source: str, folder: str, key: str) -> ManagedResource:
     """A file in the bucket, under a name that tells its content."""
 
-    def url(world: ProvisioningContext) -> str:
-        if key not in world.uploads:
-            bucket = world.declaration.bucket
+    def url(context: ProvisioningContext) -> str:
+        if key not in context.uploads:
+            bucket = context.declaration.bucket
             if bucket is None:
                 raise CannotProvision(f"{key}: needs a bucket")
             try:
@@ -97,20 +99,20 @@ def _upload(kind: str, source: str, folder: str, key: str) -> ManagedResource:
                     content = hashlib.file_digest(file, "sha256").hexdigest()[:12]
             except OSError as error:
                 raise CannotProvision(f"{key}: {error}") from error
-            name = f"{world.declaration.group}-{kind}-{content}{Path(source).suffix}"
-            world.uploads[key] = f"s3://{bucket.name}/{folder}{name}"
-        return world.uploads[key]
+            name = f"{context.declaration.group}-{kind}-{content}{Path(source).suffix}"
+            context.uploads[key] = f"s3://{bucket.name}/{folder}{name}"
+        return context.uploads[key]
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        at = url(world)
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        at = url(context)
         try:
-            world.objects.size(at)
+            context.objects.size(at)
         except ObjectNotFound:
             return None
         return FoundResource(at)
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
-        world.objects.upload(Path(source), url(world))
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
+        context.objects.upload(Path(source), url(context))
 
     return ManagedResource(key, f"upload of {Path(source).name}", find, make, _remove_upload)
 
@@ -132,37 +134,37 @@ def _folder(path: Path) -> ManagedResource:
     )
 
 
-def _remove_upload(world: ProvisioningContext, found: FoundResource) -> None:
-    world.objects.remove(found.arn)
+def _remove_upload(context: ProvisioningContext, found: FoundResource) -> None:
+    context.objects.remove(found.arn)
 
 
-def _name(world: ProvisioningContext) -> str:
-    bucket = world.declaration.bucket
+def _name(context: ProvisioningContext) -> str:
+    bucket = context.declaration.bucket
     if bucket is None:
         raise CannotProvision("bucket: missing")
     return bucket.name
 
 
-def _bucket(world: ProvisioningContext) -> FoundResource | None:
+def _bucket(context: ProvisioningContext) -> FoundResource | None:
     try:
-        world.account.s3.head_bucket(Bucket=_name(world))
+        context.account.s3.head_bucket(Bucket=_name(context))
     except boto.ClientError as error:
         if code_of(error) in _ABSENT:
             return None
         raise
-    return FoundResource(f"arn:aws:s3:::{_name(world)}")
+    return FoundResource(f"arn:aws:s3:::{_name(context)}")
 
 
-def _make_bucket(world: ProvisioningContext, _: FoundResource | None) -> None:
-    region = world.account.region
+def _make_bucket(context: ProvisioningContext, _: FoundResource | None) -> None:
+    region = context.account.region
     # The first region is the one that may not be named.
     place: Any = (
         {} if region == "us-east-1"
         else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     )  # fmt: skip
-    world.account.s3.create_bucket(Bucket=_name(world), **place)
-    world.account.s3.put_public_access_block(
-        Bucket=_name(world),
+    context.account.s3.create_bucket(Bucket=_name(context), **place)
+    context.account.s3.put_public_access_block(
+        Bucket=_name(context),
         PublicAccessBlockConfiguration={
             "BlockPublicAcls": True,
             "IgnorePublicAcls": True,
@@ -172,19 +174,19 @@ def _make_bucket(world: ProvisioningContext, _: FoundResource | None) -> None:
     )
 
 
-def _remove_bucket(world: ProvisioningContext, _: FoundResource) -> None:
+def _remove_bucket(context: ProvisioningContext, _: FoundResource) -> None:
     try:
-        world.account.s3.delete_bucket(Bucket=_name(world))
+        context.account.s3.delete_bucket(Bucket=_name(context))
     except boto.ClientError as error:
         if code_of(error) == "BucketNotEmpty":
             raise Retained("it holds objects that were not uploaded from this file") from error
         raise
 
 
-def _statements(world: ProvisioningContext) -> list[dict[str, Any]]:
+def _statements(context: ProvisioningContext) -> list[dict[str, Any]]:
     """The bucket's present policy."""
     try:
-        answer = world.account.s3.get_bucket_policy(Bucket=_name(world))
+        answer = context.account.s3.get_bucket_policy(Bucket=_name(context))
     except boto.ClientError as error:
         if code_of(error) in _ABSENT:
             return []
@@ -197,41 +199,41 @@ def _is_ours(statement: dict[str, Any]) -> bool:
     return str(statement.get("Sid", "")).startswith(SID)
 
 
-def _policy(world: ProvisioningContext) -> FoundResource | None:
-    ours = [statement for statement in _statements(world) if _is_ours(statement)]
+def _policy(context: ProvisioningContext) -> FoundResource | None:
+    ours = [statement for statement in _statements(context) if _is_ours(statement)]
     if not ours:
         return None
-    is_same = ours == bucket_policy(world.declaration)["Statement"]
-    return FoundResource(f"arn:aws:s3:::{_name(world)}", "ACTIVE" if is_same else "STALE")
+    is_same = ours == bucket_policy(context.declaration)["Statement"]
+    return FoundResource(f"arn:aws:s3:::{_name(context)}", "ACTIVE" if is_same else "STALE")
 
 
-def _make_policy(world: ProvisioningContext, _: FoundResource | None) -> None:
-    _put(world, bucket_policy(world.declaration)["Statement"])
+def _make_policy(context: ProvisioningContext, _: FoundResource | None) -> None:
+    _put(context, bucket_policy(context.declaration)["Statement"])
 
 
-def _remove_policy(world: ProvisioningContext, _: FoundResource) -> None:
-    _put(world, [])
+def _remove_policy(context: ProvisioningContext, _: FoundResource) -> None:
+    _put(context, [])
 
 
-def _put(world: ProvisioningContext, ours: list[dict[str, Any]]) -> None:
+def _put(context: ProvisioningContext, ours: list[dict[str, Any]]) -> None:
     """Replace this project's statements; those of others stay."""
-    statements = [each for each in _statements(world) if not _is_ours(each)] + ours
+    statements = [each for each in _statements(context) if not _is_ours(each)] + ours
     if statements:
-        policy = bucket_policy(world.declaration) | {"Statement": statements}
-        world.account.s3.put_bucket_policy(Bucket=_name(world), Policy=json.dumps(policy))
+        policy = bucket_policy(context.declaration) | {"Statement": statements}
+        context.account.s3.put_bucket_policy(Bucket=_name(context), Policy=json.dumps(policy))
     else:
-        world.account.s3.delete_bucket_policy(Bucket=_name(world))
+        context.account.s3.delete_bucket_policy(Bucket=_name(context))
 
 
-def _role_name(world: ProvisioningContext) -> str:
-    role = world.declaration.role
+def _role_name(context: ProvisioningContext) -> str:
+    role = context.declaration.role
     if role is None or role.name is None:
         raise CannotProvision("role.name: missing")
     return role.name
 
 
-def _role(world: ProvisioningContext) -> FoundResource | None:
-    iam, name = world.account.iam, _role_name(world)
+def _role(context: ProvisioningContext) -> FoundResource | None:
+    iam, name = context.account.iam, _role_name(context)
     try:
         role = iam.get_role(RoleName=name)["Role"]
     except boto.ClientError as error:
@@ -239,29 +241,29 @@ def _role(world: ProvisioningContext) -> FoundResource | None:
             return None
         raise
     try:
-        there = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
+        existing = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
     except boto.ClientError as error:
         if code_of(error) not in _ABSENT:
             raise
-        there = None
-    asked = (trust_policy(world.declaration), role_policy(world.declaration))
-    is_same = (role["AssumeRolePolicyDocument"], there) == asked
+        existing = None
+    asked = (trust_policy(context.declaration), role_policy(context.declaration))
+    is_same = (role["AssumeRolePolicyDocument"], existing) == asked
     return FoundResource(role["Arn"], "ACTIVE" if is_same else "STALE")
 
 
-def _make_role(world: ProvisioningContext, found: FoundResource | None) -> None:
-    iam, name = world.account.iam, _role_name(world)
-    trust = json.dumps(trust_policy(world.declaration))
+def _make_role(context: ProvisioningContext, found: FoundResource | None) -> None:
+    iam, name = context.account.iam, _role_name(context)
+    trust = json.dumps(trust_policy(context.declaration))
     if found is None:
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
     else:
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
-    permissions = json.dumps(role_policy(world.declaration))
+    permissions = json.dumps(role_policy(context.declaration))
     iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=permissions)
 
 
-def _remove_role(world: ProvisioningContext, _: FoundResource) -> None:
-    iam, name = world.account.iam, _role_name(world)
+def _remove_role(context: ProvisioningContext, _: FoundResource) -> None:
+    iam, name = context.account.iam, _role_name(context)
     try:
         iam.delete_role_policy(RoleName=name, PolicyName=POLICY)
     except boto.ClientError as error:

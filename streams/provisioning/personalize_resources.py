@@ -23,9 +23,9 @@ from streams.provisioning.resource import (
     ManagedResource,
     ProvisioningContext,
     Retained,
-    as_found,
-    differs,
-    named,
+    find_by_name,
+    found_resource,
+    require_same,
 )
 
 MAX_AGAIN = 20
@@ -38,21 +38,23 @@ def service_resources(declaration: Declaration) -> list[ManagedResource]:
     group = ManagedResource(
         "group", f"dataset group {name}", _group, _make_group, _remove_group, is_replaced=True
     )
-    pieces = [group]
+    resources = [group]
     for kind in declaration.datasets:
-        pieces += _dataset_pieces(declaration, kind)
+        resources += _dataset_resources(declaration, kind)
     if declaration.tracker is not None:
         label = f"event tracker {declaration.tracker.name}"
-        pieces.append(
+        resources.append(
             ManagedResource(
                 "tracker", label, _tracker, _make_tracker, _remove_tracker, is_replaced=True
             )
         )
     for name, solution in declaration.solutions.items():
-        pieces += _solution_pieces(name, solution)
-    pieces += [_campaign_piece(name, one) for name, one in declaration.campaigns.items()]
-    pieces += [_filter_piece(name, one.expression) for name, one in declaration.filters.items()]
-    return pieces
+        resources += _solution_resources(name, solution)
+    resources += [_campaign_resource(name, one) for name, one in declaration.campaigns.items()]
+    resources += [
+        _filter_resource(name, one.expression) for name, one in declaration.filters.items()
+    ]
+    return resources
 
 
 def recipe_arn(recipe: str) -> str:
@@ -64,42 +66,42 @@ def recipe_arn(recipe: str) -> str:
     return f"arn:aws:personalize:::recipe/{recipe}"
 
 
-def _group(world: ProvisioningContext) -> FoundResource | None:
-    groups = world.account.listed("list_dataset_groups", "datasetGroups")
-    return named(groups, "datasetGroupArn", world.declaration.group)
+def _group(context: ProvisioningContext) -> FoundResource | None:
+    groups = context.account.listed("list_dataset_groups", "datasetGroups")
+    return find_by_name(groups, "datasetGroupArn", context.declaration.group)
 
 
-def _make_group(world: ProvisioningContext, _: FoundResource | None) -> None:
-    world.account.personalize.create_dataset_group(name=world.declaration.group)
+def _make_group(context: ProvisioningContext, _: FoundResource | None) -> None:
+    context.account.personalize.create_dataset_group(name=context.declaration.group)
 
 
-def _remove_group(world: ProvisioningContext, found: FoundResource) -> None:
-    world.account.personalize.delete_dataset_group(datasetGroupArn=found.arn)
+def _remove_group(context: ProvisioningContext, found: FoundResource) -> None:
+    context.account.personalize.delete_dataset_group(datasetGroupArn=found.arn)
 
 
-def _dataset_pieces(declaration: Declaration, kind: str) -> list[ManagedResource]:
+def _dataset_resources(declaration: Declaration, kind: str) -> list[ManagedResource]:
     key, name = f"datasets.{kind}", f"{declaration.group[:50]}-{kind}"
     dataset = declaration.datasets[kind]  # type: ignore[index]
-    pieces = [_schema_piece(dataset, key, name), _dataset_piece(key, name, kind.upper())]
-    return pieces + ([_import_piece(key, kind)] if dataset.source is not None else [])
+    resources = [_schema_piece(dataset, key, name), _dataset_piece(key, name, kind.upper())]
+    return resources + ([_import_resource(key, kind)] if dataset.source is not None else [])
 
 
 def _schema_piece(dataset: DeclaredDataset, key: str, name: str) -> ManagedResource:
     text = functools.cache(lambda: schema_text(dataset, key))
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        found = named(world.account.listed("list_schemas", "schemas"), "schemaArn", name)
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        found = find_by_name(context.account.listed("list_schemas", "schemas"), "schemaArn", name)
         if found is not None:
-            answer = world.account.personalize.describe_schema(schemaArn=found.arn)
-            differs(key, "schema", answer["schema"]["schema"], text())
+            answer = context.account.personalize.describe_schema(schemaArn=found.arn)
+            require_same(key, "schema", answer["schema"]["schema"], text())
         return found
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
-        world.account.personalize.create_schema(name=name, schema=text())
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
+        context.account.personalize.create_schema(name=name, schema=text())
 
-    def remove(world: ProvisioningContext, found: FoundResource) -> None:
+    def remove(context: ProvisioningContext, found: FoundResource) -> None:
         try:
-            world.account.personalize.delete_schema(schemaArn=found.arn)
+            context.account.personalize.delete_schema(schemaArn=found.arn)
         except boto.ClientError as error:
             if code_of(error) == "ResourceInUse":
                 raise Retained("a dataset of another group has it") from error
@@ -109,184 +111,188 @@ def _schema_piece(dataset: DeclaredDataset, key: str, name: str) -> ManagedResou
 
 
 def _dataset_piece(key: str, name: str, kind: str) -> ManagedResource:
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        group = world.arn("group")
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        group = context.arn("group")
         if group is None:
             return None
-        listed = world.account.listed("list_datasets", "datasets", datasetGroupArn=group)
-        found = named(listed, "datasetArn", kind, by="datasetType")
+        listed = context.account.listed("list_datasets", "datasets", datasetGroupArn=group)
+        found = find_by_name(listed, "datasetArn", kind, by="datasetType")
         if found is not None:
-            answer = world.account.personalize.describe_dataset(datasetArn=found.arn)
-            differs(key, "schema", answer["dataset"]["schemaArn"], world.arn(f"{key}.schema"))
+            answer = context.account.personalize.describe_dataset(datasetArn=found.arn)
+            require_same(
+                key, "schema", answer["dataset"]["schemaArn"], context.arn(f"{key}.schema")
+            )
         return found
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
-        world.account.personalize.create_dataset(
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
+        context.account.personalize.create_dataset(
             name=name,
             datasetType=kind,
-            datasetGroupArn=world.needed("group"),
-            schemaArn=world.needed(f"{key}.schema"),
+            datasetGroupArn=context.needed("group"),
+            schemaArn=context.needed(f"{key}.schema"),
         )
 
-    def remove(world: ProvisioningContext, found: FoundResource) -> None:
-        world.account.personalize.delete_dataset(datasetArn=found.arn)
+    def remove(context: ProvisioningContext, found: FoundResource) -> None:
+        context.account.personalize.delete_dataset(datasetArn=found.arn)
 
     return ManagedResource(key, f"dataset {name}", find, make, remove, is_replaced=True)
 
 
-def _import_piece(key: str, kind: str) -> ManagedResource:
-    def job_name(world: ProvisioningContext) -> str:
-        return f"{world.declaration.group[:34]}-{kind}-{source_digest(world, kind)}"
+def _import_resource(key: str, kind: str) -> ManagedResource:
+    def job_name(context: ProvisioningContext) -> str:
+        return f"{context.declaration.group[:34]}-{kind}-{source_digest(context, kind)}"
 
-    def jobs(world: ProvisioningContext, dataset: str) -> dict[str, FoundResource]:
+    def jobs(context: ProvisioningContext, dataset: str) -> dict[str, FoundResource]:
         """Jobs of these rows by name: the first, and those made after one failed."""
-        first = job_name(world)
-        listed = world.account.listed(
+        first = job_name(context)
+        listed = context.account.listed(
             "list_dataset_import_jobs", "datasetImportJobs", datasetArn=dataset
         )
         return {
-            one["jobName"]: as_found(one, "datasetImportJobArn")
+            one["jobName"]: found_resource(one, "datasetImportJobArn")
             for one in listed
             if one["jobName"] == first or one["jobName"].startswith(f"{first}-")
         }
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        dataset = world.arn(key)
-        found = list(jobs(world, dataset).values()) if dataset else []
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        dataset = context.arn(key)
+        found = list(jobs(context, dataset).values()) if dataset else []
         going = [one for one in found if not one.is_failed]
         return max(going or found, key=lambda one: one.created_s, default=None)
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
-        dataset = world.needed(key)
-        taken, first = jobs(world, dataset), job_name(world)
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
+        dataset = context.needed(key)
+        taken, first = jobs(context, dataset), job_name(context)
         names = [first, *(f"{first}-{n}" for n in range(2, MAX_AGAIN + 1))]
-        start_import(world, kind, next((name for name in names if name not in taken), names[-1]))
+        start_import(context, kind, next((name for name in names if name not in taken), names[-1]))
 
     return ManagedResource(f"{key}.import", f"import of {kind}", find, make)
 
 
-def start_import(world: ProvisioningContext, kind: str, name: str) -> str:
+def start_import(context: ProvisioningContext, kind: str, name: str) -> str:
     """Begin to import a dataset's rows; gives the ARN of the job."""
-    return world.account.personalize.create_dataset_import_job(
+    return context.account.personalize.create_dataset_import_job(
         jobName=name,
-        datasetArn=world.needed(f"datasets.{kind}"),
-        dataSource={"dataLocation": source_url(world, kind)},
-        roleArn=world.role(),
+        datasetArn=context.needed(f"datasets.{kind}"),
+        dataSource={"dataLocation": source_url(context, kind)},
+        roleArn=context.role(),
         importMode="FULL",
     )["datasetImportJobArn"]
 
 
-def _tracker(world: ProvisioningContext) -> FoundResource | None:
-    group, tracker = world.arn("group"), world.declaration.tracker
+def _tracker(context: ProvisioningContext) -> FoundResource | None:
+    group, tracker = context.arn("group"), context.declaration.tracker
     if group is None or tracker is None:
         return None
-    listed = world.account.listed("list_event_trackers", "eventTrackers", datasetGroupArn=group)
+    listed = context.account.listed("list_event_trackers", "eventTrackers", datasetGroupArn=group)
     for one in listed:
-        differs("tracker", "name", one["name"], tracker.name)
-        return as_found(one, "eventTrackerArn")
+        require_same("tracker", "name", one["name"], tracker.name)
+        return found_resource(one, "eventTrackerArn")
     return None
 
 
-def _make_tracker(world: ProvisioningContext, _: FoundResource | None) -> None:
-    if world.declaration.tracker is not None:
-        world.account.personalize.create_event_tracker(
-            name=world.declaration.tracker.name, datasetGroupArn=world.needed("group")
+def _make_tracker(context: ProvisioningContext, _: FoundResource | None) -> None:
+    if context.declaration.tracker is not None:
+        context.account.personalize.create_event_tracker(
+            name=context.declaration.tracker.name, datasetGroupArn=context.needed("group")
         )
 
 
-def _remove_tracker(world: ProvisioningContext, found: FoundResource) -> None:
-    world.account.personalize.delete_event_tracker(eventTrackerArn=found.arn)
+def _remove_tracker(context: ProvisioningContext, found: FoundResource) -> None:
+    context.account.personalize.delete_event_tracker(eventTrackerArn=found.arn)
 
 
-def _solution_pieces(name: str, solution: DeclaredSolution) -> list[ManagedResource]:
+def _solution_resources(name: str, solution: DeclaredSolution) -> list[ManagedResource]:
     key = f"solutions.{name}"
     recipe = None if solution.recipe == AUTOMATIC else recipe_arn(solution.recipe)
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        group = world.arn("group")
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        group = context.arn("group")
         if group is None:
             return None
-        listed = world.account.listed("list_solutions", "solutions", datasetGroupArn=group)
-        found = named(listed, "solutionArn", name)
+        listed = context.account.listed("list_solutions", "solutions", datasetGroupArn=group)
+        found = find_by_name(listed, "solutionArn", name)
         if found is not None:
-            there = world.account.personalize.describe_solution(solutionArn=found.arn)["solution"]
-            differs(key, "recipe", there.get("recipeArn"), recipe)
+            existing = context.account.personalize.describe_solution(solutionArn=found.arn)[
+                "solution"
+            ]
+            require_same(key, "recipe", existing.get("recipeArn"), recipe)
         return found
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
         request: dict[str, Any] = {"performAutoML": True} if recipe is None else {}
         if recipe is not None:
             request["recipeArn"] = recipe
         if solution.event_type is not None:
             request["eventType"] = solution.event_type
         # Whoever provisions says when to train, and pays for it.
-        world.account.personalize.create_solution(
+        context.account.personalize.create_solution(
             name=name,
-            datasetGroupArn=world.needed("group"),
+            datasetGroupArn=context.needed("group"),
             performAutoTraining=False,
             **request,
         )
 
-    def remove(world: ProvisioningContext, found: FoundResource) -> None:
-        world.account.personalize.delete_solution(solutionArn=found.arn)
+    def remove(context: ProvisioningContext, found: FoundResource) -> None:
+        context.account.personalize.delete_solution(solutionArn=found.arn)
 
     version = ManagedResource(
         f"{key}.version",
         f"version of {name}",
         functools.partial(find_version, name=name),
-        lambda world, _: start_version(world, name),
+        lambda context, _: start_version(context, name),
     )
     return [ManagedResource(key, f"solution {name}", find, make, remove, is_replaced=True), version]
 
 
-def find_version(world: ProvisioningContext, *, name: str) -> FoundResource | None:
+def find_version(context: ProvisioningContext, *, name: str) -> FoundResource | None:
     """The newest version of a solution that has not failed, if it knows the newest imports."""
-    solution = world.arn(f"solutions.{name}")
+    solution = context.arn(f"solutions.{name}")
     if solution is None:
         return None
-    versions = world.account.listed(
+    versions = context.account.listed(
         "list_solution_versions", "solutionVersions", solutionArn=solution
     )
-    every = [as_found(one, "solutionVersionArn") for one in versions]
+    every = [found_resource(one, "solutionVersionArn") for one in versions]
     going = [one for one in every if not one.is_failed]
     newest = max(going or every, key=lambda one: one.created_s, default=None)
-    return None if newest is None or newest.created_s < _imported_s(world) else newest
+    return None if newest is None or newest.created_s < _imported_s(context) else newest
 
 
-def start_version(world: ProvisioningContext, name: str) -> str:
+def start_version(context: ProvisioningContext, name: str) -> str:
     """Begin to train a version; gives its ARN."""
-    return world.account.personalize.create_solution_version(
-        solutionArn=world.needed(f"solutions.{name}")
+    return context.account.personalize.create_solution_version(
+        solutionArn=context.needed(f"solutions.{name}")
     )["solutionVersionArn"]
 
 
-def _imported_s(world: ProvisioningContext) -> float:
+def _imported_s(context: ProvisioningContext) -> float:
     """When the newest import began; infinite while one is still to be made."""
     times = [0.0]
-    for kind, dataset in world.declaration.datasets.items():
+    for kind, dataset in context.declaration.datasets.items():
         if dataset.source is not None:
-            found = world.found.get(f"datasets.{kind}.import")
+            found = context.found.get(f"datasets.{kind}.import")
             times.append(math.inf if found is None or found.is_failed else found.created_s)
     return max(times)
 
 
-def _campaign_piece(name: str, campaign: DeclaredCampaign) -> ManagedResource:
+def _campaign_resource(name: str, campaign: DeclaredCampaign) -> ManagedResource:
     key, version_key = f"campaigns.{name}", f"solutions.{campaign.solution}.version"
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        solution = world.arn(f"solutions.{campaign.solution}")
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        solution = context.arn(f"solutions.{campaign.solution}")
         if solution is None:
             return None
-        listed = world.account.listed("list_campaigns", "campaigns", solutionArn=solution)
-        found = named(listed, "campaignArn", name)
+        listed = context.account.listed("list_campaigns", "campaigns", solutionArn=solution)
+        found = find_by_name(listed, "campaignArn", name)
         if found is None or not found.is_ready:
             return found
-        there = world.account.personalize.describe_campaign(campaignArn=found.arn)["campaign"]
-        update: Any = there.get("latestCampaignUpdate", {})
-        wanted = (world.arn(version_key), campaign.min_tps)
+        existing = context.account.personalize.describe_campaign(campaignArn=found.arn)["campaign"]
+        update: Any = existing.get("latestCampaignUpdate", {})
+        wanted = (context.arn(version_key), campaign.min_tps)
         if wanted[0] is None:
             return FoundResource(found.arn, "STALE")  # its version is to be trained first
-        if (there["solutionVersionArn"], there.get("minProvisionedTPS", 1)) == wanted:
+        if (existing["solutionVersionArn"], existing.get("minProvisionedTPS", 1)) == wanted:
             return found
         asked = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))
         if asked == wanted:
@@ -294,8 +300,8 @@ def _campaign_piece(name: str, campaign: DeclaredCampaign) -> ManagedResource:
             return FoundResource(found.arn, "STALE" if status == "ACTIVE" else status)
         return FoundResource(found.arn, "STALE")
 
-    def make(world: ProvisioningContext, found: FoundResource | None) -> None:
-        personalize, version = world.account.personalize, world.needed(version_key)
+    def make(context: ProvisioningContext, found: FoundResource | None) -> None:
+        personalize, version = context.account.personalize, context.needed(version_key)
         tps = campaign.min_tps
         if found is None:
             personalize.create_campaign(
@@ -306,41 +312,41 @@ def _campaign_piece(name: str, campaign: DeclaredCampaign) -> ManagedResource:
                 campaignArn=found.arn, solutionVersionArn=version, minProvisionedTPS=tps
             )
 
-    def remove(world: ProvisioningContext, found: FoundResource) -> None:
-        world.account.personalize.delete_campaign(campaignArn=found.arn)
+    def remove(context: ProvisioningContext, found: FoundResource) -> None:
+        context.account.personalize.delete_campaign(campaignArn=found.arn)
 
     return ManagedResource(key, f"campaign {name}", find, make, remove)
 
 
-def _filter_piece(name: str, expression: str) -> ManagedResource:
+def _filter_resource(name: str, expression: str) -> ManagedResource:
     key = f"filters.{name}"
 
-    def find(world: ProvisioningContext) -> FoundResource | None:
-        group = world.arn("group")
+    def find(context: ProvisioningContext) -> FoundResource | None:
+        group = context.arn("group")
         if group is None:
             return None
-        listed = world.account.listed("list_filters", "Filters", datasetGroupArn=group)
-        found = named(listed, "filterArn", name)
+        listed = context.account.listed("list_filters", "Filters", datasetGroupArn=group)
+        found = find_by_name(listed, "filterArn", name)
         if found is not None:
-            there = world.account.personalize.describe_filter(filterArn=found.arn)["filter"]
-            differs(key, "expression", there["filterExpression"], expression)
+            existing = context.account.personalize.describe_filter(filterArn=found.arn)["filter"]
+            require_same(key, "expression", existing["filterExpression"], expression)
         return found
 
-    def make(world: ProvisioningContext, _: FoundResource | None) -> None:
-        world.account.personalize.create_filter(
-            name=name, datasetGroupArn=world.needed("group"), filterExpression=expression
+    def make(context: ProvisioningContext, _: FoundResource | None) -> None:
+        context.account.personalize.create_filter(
+            name=name, datasetGroupArn=context.needed("group"), filterExpression=expression
         )
 
-    def remove(world: ProvisioningContext, found: FoundResource) -> None:
-        world.account.personalize.delete_filter(filterArn=found.arn)
+    def remove(context: ProvisioningContext, found: FoundResource) -> None:
+        context.account.personalize.delete_filter(filterArn=found.arn)
 
     return ManagedResource(key, f"filter {name}", find, make, remove, is_replaced=True)
 
 
-def tracking_id(world: ProvisioningContext) -> str | None:
+def tracking_id(context: ProvisioningContext) -> str | None:
     """The tracking id of the group's event tracker; None where it has none."""
-    arn = world.arn("tracker")
+    arn = context.arn("tracker")
     if arn is None:
         return None
-    answer = world.account.personalize.describe_event_tracker(eventTrackerArn=arn)
+    answer = context.account.personalize.describe_event_tracker(eventTrackerArn=arn)
     return answer["eventTracker"]["trackingId"]

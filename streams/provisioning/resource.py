@@ -118,17 +118,17 @@ class Retained(Exception):
     """A piece that is not removed, and why."""
 
 
-def named(
+def find_by_name(
     summaries: Iterable[dict[str, Any]], arn: str, name: str, *, by: str = "name"
 ) -> FoundResource | None:
     """The one of this name, whose ARN is its member `arn`."""
     for summary in summaries:
         if summary.get(by) == name:
-            return as_found(summary, arn)
+            return found_resource(summary, arn)
     return None
 
 
-def as_found(summary: dict[str, Any], arn: str) -> FoundResource:
+def found_resource(summary: dict[str, Any], arn: str) -> FoundResource:
     """What a summary or a description says."""
     created = summary.get("creationDateTime")
     return FoundResource(
@@ -139,11 +139,11 @@ def as_found(summary: dict[str, Any], arn: str) -> FoundResource:
     )
 
 
-def differs(key: str, member: str, there: object, asked: object) -> None:
+def require_same(key: str, member: str, existing: object, asked: object) -> None:
     """Raise `CannotProvision` unless what is there is what the file asks for."""
-    if there != asked:
+    if existing != asked:
         raise CannotProvision(
-            f"{key}.{member}: the one of this name that is there has {str(there)[:200]!r}, not"
+            f"{key}.{member}: the one of this name that is there has {str(existing)[:200]!r}, not"
             f" {str(asked)[:200]!r}; give another name, or delete it first"
         )
 

@@ -101,7 +101,7 @@ _TYPED = re.compile(r":(?:token|float)(?:_seq)?\Z")
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
-class ColumnUse(NamedTuple):
+class ColumnAssignment(NamedTuple):
     """What becomes of one column: the field it is, if any, and why."""
 
     column: str
@@ -117,12 +117,12 @@ class ColumnMapping:
     ----------
     fields
         In their order, with the number of the column that each is, or the text in every row.
-    uses
+    assignments
         What became of every column, for people.
     """
 
     fields: Mapping[str, int | str]
-    uses: tuple[ColumnUse, ...]
+    assignments: tuple[ColumnAssignment, ...]
 
 
 class ColumnOptions(NamedTuple):
@@ -155,7 +155,7 @@ class ColumnEvidence(NamedTuple):
         Whether the values of a column are times; `None` where nobody looked.
     format
         The name of the format, if it is a known one.
-    each
+    list_column
         The column whose list became rows: columns inside it are known by their own names.
     """
 
@@ -163,16 +163,16 @@ class ColumnEvidence(NamedTuple):
     constants: Mapping[str, str] = {}
     is_time: Callable[[str], bool] | None = None
     format: str = ""
-    each: str = ""
+    list_column: str = ""
 
 
 NO_EVIDENCE = ColumnEvidence()
 
 
-def plain(column: str) -> str:
+def normalized_name(column: str) -> str:
     """A name without what differs between ways of writing it, and without RecBole's type of it.
 
-    >>> plain("User-ID"), plain("item_id:token")
+    >>> normalized_name("User-ID"), normalized_name("item_id:token")
     ('userid', 'itemid')
     """
     return re.sub(r"[^a-z0-9]", "", _TYPED.sub("", column.lower()))
@@ -184,36 +184,36 @@ def short_names(columns: Sequence[str], each: str) -> list[str]:
     >>> short_names(["time", "items.sku", "items.time"], "items")
     ['time', 'sku', 'items.time']
     """
-    own = {plain(column) for column in columns}
+    own = {normalized_name(column) for column in columns}
     short = [column.removeprefix(f"{each}.") if each else column for column in columns]
     return [
-        name if name == column or plain(name) not in own else column
+        name if name == column or normalized_name(name) not in own else column
         for name, column in zip(short, columns, strict=True)
     ]
 
 
-def is_known(column: str, name: str = "") -> bool:
+def is_known_name(column: str, name: str = "") -> bool:
     """Whether a column is called as those of a field are, or of any field.
 
-    >>> is_known("movieId"), is_known("movieId", "USER_ID")
+    >>> is_known_name("movieId"), is_known_name("movieId", "USER_ID")
     (True, False)
     """
     fields = [name] if name else [*_CALLED]
-    word = plain(column)
+    word = normalized_name(column)
     return any(
         word == each.rstrip("/") for field in fields for group in _CALLED[field] for each in group
     )
 
 
-def choose(
+def map_columns(
     kind: DatasetKind,
     columns: Sequence[str],
-    told: ColumnOptions,
+    column_options: ColumnOptions,
     evidence: ColumnEvidence = NO_EVIDENCE,
 ) -> ColumnMapping:
     """Decide for every column.
 
-    >>> choose("interactions", ["customer", "sku", "ts", "note"], Told()).fields
+    >>> map_columns("interactions", ["customer", "sku", "ts", "note"], ColumnOptions()).fields
     {'USER_ID': 0, 'ITEM_ID': 1, 'TIMESTAMP': 2}
 
     Raises
@@ -222,29 +222,29 @@ def choose(
         When a column or a required field is missing, a name cannot be a field's, or two columns
         may be the same field.
     """
-    choosing = _Choosing(kind, columns)
-    choosing.follow(told)
-    kept = [_number(column, columns) for column in told.keep]
-    choosing.take(evidence)
-    choosing.guess(kept, evidence)
+    mapper = _ColumnMapper(kind, columns)
+    mapper.apply_options(column_options)
+    kept = [_number(column, columns) for column in column_options.keep]
+    mapper.apply_evidence(evidence)
+    mapper.guess(kept, evidence)
     if DATASETS[kind].keeps_others and not kept:
         kept = list(range(len(columns)))
     for n in kept:
-        if n not in choosing.fates:
-            choosing.use(as_field(columns[n]), n, "kept")
-    return choosing.checked()
+        if n not in mapper.outcomes:
+            mapper.assign(field_name(columns[n]), n, "kept")
+    return mapper.finished()
 
 
-class _Choosing:
+class _ColumnMapper:
     """A choice in the making: fields so far, and the fate of each column so far."""
 
     def __init__(self, kind: DatasetKind, columns: Sequence[str]) -> None:
-        self.fates: dict[int, tuple[str | None, str]] = {}
+        self.outcomes: dict[int, tuple[str | None, str]] = {}
         self._fields: dict[str, int | str] = {}
         self._columns = columns
         self._dataset = DATASETS[kind]
 
-    def use(self, name: str, n: int, why: str) -> None:
+    def assign(self, name: str, n: int, why: str) -> None:
         """Make a column a field."""
         if name in self._fields:
             raise CannotPrepare(
@@ -252,36 +252,36 @@ class _Choosing:
                 " --drop, or name it with --map"
             )
         self._fields[name] = n
-        self.fates[n] = (name, why)
+        self.outcomes[n] = (name, why)
 
-    def follow(self, told: ColumnOptions) -> None:
+    def apply_options(self, column_options: ColumnOptions) -> None:
         """Do what the user says."""
-        for name, column in told.fields.items():
+        for name, column in column_options.fields.items():
             if not _FIELD.fullmatch(name):
                 raise CannotPrepare(f"{name!r} cannot be a field: use A-Z, 0-9 and _")
-            self.use(name, _number(column, self._columns), "as told")
-        for column in told.drop:
-            self.fates.setdefault(_number(column, self._columns), (None, "dropped"))
-        if told.event_type and "EVENT_TYPE" in self._fields:
+            self.assign(name, _number(column, self._columns), "as told")
+        for column in column_options.drop:
+            self.outcomes.setdefault(_number(column, self._columns), (None, "dropped"))
+        if column_options.event_type and "EVENT_TYPE" in self._fields:
             raise CannotPrepare("EVENT_TYPE is a column already: leave --event-type out")
-        if told.event_type:
-            self._fields["EVENT_TYPE"] = told.event_type
+        if column_options.event_type:
+            self._fields["EVENT_TYPE"] = column_options.event_type
 
-    def take(self, evidence: ColumnEvidence) -> None:
+    def apply_evidence(self, evidence: ColumnEvidence) -> None:
         """Do what the format says of fields that nobody spoke of."""
         for name, column in evidence.fields.items():
             if name in self._fields or column not in self._columns:
                 continue
             n = self._columns.index(column)
-            if n not in self.fates:
-                self.use(name, n, evidence.format or "by its values")
+            if n not in self.outcomes:
+                self.assign(name, n, evidence.format or "by its values")
         for name, text in evidence.constants.items():
             self._fields.setdefault(name, text)
 
     def guess(self, spoken_for: Sequence[int], evidence: ColumnEvidence) -> None:
         """Look for the columns of fields that nobody spoke of."""
         is_time = evidence.is_time
-        names = short_names(self._columns, evidence.each)
+        names = short_names(self._columns, evidence.list_column)
         for name in self._dataset.reserved:
             # A value says nothing without the type of event that it is the value of.
             is_idle = name == "EVENT_VALUE" and "EVENT_TYPE" not in self._fields
@@ -300,7 +300,7 @@ class _Choosing:
                         f" --map {name}={other}"
                     )
                 if found:
-                    self.use(name, found[0], "guessed")
+                    self.assign(name, found[0], "guessed")
                     break
 
     def _of_group(
@@ -311,19 +311,24 @@ class _Choosing:
         is_usual = False
         for word in group:
             for n, name in enumerate(names):
-                if plain(name) != word.rstrip("/") or n in self.fates or n in spoken_for:
+                if (
+                    normalized_name(name) != word.rstrip("/")
+                    or n in self.outcomes
+                    or n in spoken_for
+                ):
                     continue
                 differs = word.endswith("/") or not is_usual
                 # movie beside movie_id is its title.
                 is_said = any(
-                    plain(names[each]).removesuffix("id") == word.rstrip("/") for each in found
+                    normalized_name(names[each]).removesuffix("id") == word.rstrip("/")
+                    for each in found
                 )
                 if differs and not is_said:
                     found.append(n)
                 is_usual = is_usual or not word.endswith("/")
         return found
 
-    def checked(self) -> ColumnMapping:
+    def finished(self) -> ColumnMapping:
         """The choice, once it is one that Amazon Personalize takes."""
         dataset = self._dataset
         for name in dataset.required:
@@ -345,19 +350,22 @@ class _Choosing:
                 f"{dataset.schema} take {least} to {most} columns of metadata, not"
                 f" {len(metadata)}: choose with --keep and --drop"
             )
-        fates = (self.fates.get(n, (None, "not asked for")) for n in range(len(self._columns)))
+        outcomes = (
+            self.outcomes.get(n, (None, "not asked for")) for n in range(len(self._columns))
+        )
         return ColumnMapping(
             {name: self._fields[name] for name in (*reserved, *metadata)},
             tuple(
-                ColumnUse(column, *fate) for column, fate in zip(self._columns, fates, strict=True)
+                ColumnAssignment(column, *outcome)
+                for column, outcome in zip(self._columns, outcomes, strict=True)
             ),
         )
 
 
-def as_field(column: str) -> str:
+def field_name(column: str) -> str:
     """A column's name as Amazon Personalize writes it.
 
-    >>> as_field("unitPrice"), as_field("Unit price (EUR)"), as_field("user.age")
+    >>> field_name("unitPrice"), field_name("Unit price (EUR)"), field_name("user.age")
     ('UNIT_PRICE', 'UNIT_PRICE_EUR', 'USER_AGE')
 
     Raises

@@ -25,7 +25,7 @@ ZSTANDARD_CHUNK_BYTES = 16 * 1024
 """Small: what is read at once is unpacked at once."""
 
 
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile,
+DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile,
            zstandard.ZstdError, OSError, ValueError)  # fmt: skip
 """What unpacking a damaged file raises."""
 
@@ -93,7 +93,7 @@ class _Counted(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(
+def open_unpacked(
     objects: Objects, url: str, folder: Path, on_bytes: Callable[[int], None]
 ) -> Iterator[Unpacked]:
     """The content of an object, unpacked.
@@ -153,7 +153,7 @@ def opened(
 def _head(stream: Any) -> bytes:  # noqa: ANN401
     try:
         return bytes(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
-    except DAMAGED as error:
+    except DAMAGE_ERRORS as error:
         raise UnreadableRecording(f"damaged: {error}") from error
 
 
@@ -239,7 +239,7 @@ def _spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
         try:
             while chunk := stream.read(CHUNK_BYTES):
                 file.write(chunk)
-        except DAMAGED as error:
+        except DAMAGE_ERRORS as error:
             raise UnreadableRecording(f"damaged: {error}") from error
         file.flush()
         yield Path(file.name)

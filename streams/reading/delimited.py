@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.texts import MAX_LINE_CHARS, TextLine, is_text
+from streams.reading.text_streams import MAX_LINE_CHARS, TextLine, is_decoded
 
 MAX_RECORD_LINES = 50
 """A record may stand on so many lines, where its quotes say so."""
@@ -101,7 +101,7 @@ def records(
             continue
         if not line or line.isspace():
             continue
-        if not is_text(line):
+        if not is_decoded(line):
             yield number, InvalidRecord(NOT_TEXT)
             continue
         fields = split(line, separator)
@@ -138,7 +138,7 @@ def _joined(
         if n == len(ahead):
             ahead.extend(islice(lines, 1))
         line = ahead[n][1] if n < len(ahead) else None
-        if not isinstance(line, str) or not is_text(line) or _is_record(line, separator, width):
+        if not isinstance(line, str) or not is_decoded(line) or _is_record(line, separator, width):
             return None
         text = f"{text}\n{line}"
         if len(text) > MAX_LINE_CHARS:
@@ -193,7 +193,7 @@ def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str
     return found[0]
 
 
-def parsed_separator(told: str) -> str:
+def parsed_separator(text: str) -> str:
     r"""The separator that a user names: itself, or by its name.
 
     >>> parsed_separator("tab"), parsed_separator(";"), parsed_separator("\\t")
@@ -205,9 +205,9 @@ def parsed_separator(told: str) -> str:
         When it is neither.
     """
     names = {name: separator for separator, name in NAMES.items()} | {"\\t": "\t"}
-    found = names.get(told, told)
+    found = names.get(text, text)
     if found not in NAMES and (len(found) != 1 or found.isalnum() or found == '"'):
         raise UnreadableRecording(
-            f"--separator {told!r}: one character, or one of {', '.join(NAMES.values())}"
+            f"--separator {text!r}: one character, or one of {', '.join(NAMES.values())}"
         )
     return found

@@ -21,10 +21,10 @@ MAX_CHARS = {
 IDS = frozenset({"USER_ID", "ITEM_ID"})
 TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
 VALUES = frozenset({"EVENT_VALUE"})
-NEEDED = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "EVENT_TYPE"})
+REQUIRED = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "EVENT_TYPE"})
 """Fields that no row may leave empty."""
 
-NOTHING = frozenset({"NULL", "null", "\\N", "NaN", "nan", "None", "NaT", "<NA>"})
+NULL_TEXTS = frozenset({"NULL", "null", "\\N", "NaN", "nan", "None", "NaT", "<NA>"})
 """Texts that stand for nothing: what SQL, Hive, Python and pandas write where there is no value."""
 
 MAX_SHOWN = 40
@@ -34,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
-Get = Callable[[Any], Any]
+ReadValue = Callable[[Any], Any]
 """The value of a field in a row."""
 
 
@@ -57,7 +57,7 @@ class RowError(InvalidRecord):
 class ColumnSource(NamedTuple):
     """Where a field comes from: a column, by its name, or, without one, a text in every row."""
 
-    get: Get
+    get: ReadValue
     column: str = ""
 
 
@@ -68,10 +68,10 @@ class CheckedRow(NamedTuple):
     written: str
 
 
-def present(value: Any) -> str | None:  # noqa: ANN401  any value of a row
+def text_or_none(value: Any) -> str | None:  # noqa: ANN401  any value of a row
     """A value as text; `None` where it is none."""
     text = value if isinstance(value, str) else text_of(value)
-    if text is None or text in NOTHING or not text or text.isspace():
+    if text is None or text in NULL_TEXTS or not text or text.isspace():
         return None
     return text
 
@@ -81,14 +81,14 @@ def reason_of(error: InvalidRecord) -> str:
     return error.reason if isinstance(error, RowError) else str(error)
 
 
-class Checker:
+class RowChecker:
     """Checks rows.
 
     Parameters
     ----------
     sources
         Where each field comes from; those that are not Amazon's own are texts of any kind.
-    reading
+    read_time
         How times are read.
     latest_s
         A time after this lies in the future.
@@ -99,14 +99,14 @@ class Checker:
     def __init__(
         self,
         sources: Mapping[str, ColumnSource],
-        reading: ReadTime,
+        read_time: ReadTime,
         *,
         latest_s: float,
         optional: frozenset[str] = frozenset(),
     ) -> None:
-        self._reading = reading
+        self._read_time = read_time
         self._latest_s = latest_s
-        self._needed = NEEDED - optional
+        self._needed = REQUIRED - optional
         self._steps = [
             (name, source.get, source.column, self._check_of(name))
             for name, source in sources.items()
@@ -140,7 +140,7 @@ class Checker:
     def _id(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
         if isinstance(value, (list, dict)):
             raise RowError(name, "neither text nor a number", column)
-        text = present(value)
+        text = text_or_none(value)
         if text is None:
             self._refuse_empty(name, column)
             return None
@@ -151,11 +151,11 @@ class Checker:
         return text
 
     def _time(self, name: str, value: Any, column: str) -> tuple[float, str] | None:  # noqa: ANN401
-        text = present(value)
+        text = text_or_none(value)
         if text is None:
             self._refuse_empty(name, column)
             return None
-        moment = self._reading(text)
+        moment = self._read_time(text)
         if moment is None:
             raise RowError(name, "not a time", column, text)
         if moment.s < EARLIEST_S:
@@ -165,7 +165,7 @@ class Checker:
         return moment
 
     def _value(self, name: str, value: Any, column: str) -> float | None:  # noqa: ANN401
-        text = present(value)
+        text = text_or_none(value)
         if text is None:
             self._refuse_empty(name, column)
             return None
@@ -177,7 +177,7 @@ class Checker:
         return number
 
     def _text(self, name: str, value: Any, column: str) -> str | None:  # noqa: ANN401
-        text = present(value)
+        text = text_or_none(value)
         if text is not None and not (text.isprintable() and text[0] != " " != text[-1]):
             text = _CONTROLS.sub(" ", text).strip(" ") or None
         if text is None:
@@ -192,10 +192,10 @@ class Checker:
             raise RowError(name, "empty", column)
 
 
-def getter(path: str, columns: Sequence[str] | None) -> Get:
+def value_getter(path: str, columns: Sequence[str] | None) -> ReadValue:
     """What gives the value at a path: of a column, or, without columns, of keys of a record.
 
-    >>> getter("b", ["a", "b"])(["1", "2"]), getter("a.b", None)({"a": {"b": 3}})
+    >>> value_getter("b", ["a", "b"])(["1", "2"]), value_getter("a.b", None)({"a": {"b": 3}})
     ('2', 3)
     """
     if columns is not None:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading import delimited, documents, known, sheets
-from streams.reading.asked import ReadOptions
-from streams.reading.column_mapping import is_known
-from streams.reading.containers import DAMAGED, Unpacked, opened
+from streams.reading import delimited, json_records, registry, sheets
+from streams.reading.column_mapping import is_known_name
+from streams.reading.containers import DAMAGE_ERRORS, Unpacked, open_unpacked
 from streams.reading.formats import SHAPES, Shape
 from streams.reading.guesses import has_header
-from streams.reading.texts import HEAD_BYTES, decode_chunks, encoding_of, line_end, lines
+from streams.reading.read_options import ReadOptions
+from streams.reading.text_streams import HEAD_BYTES, decode_chunks, encoding_of, line_end, lines
 from streams.reading.times import ReadTime
 
 SAMPLE_ROWS = 1000
@@ -43,29 +43,29 @@ class OpenFile(NamedTuple):
     sample: tuple[Any, ...]
     separator: str = ""
     is_named: bool = True
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
 def open_file(
     objects: Objects,
     url: str,
-    asked: ReadOptions,
-    reading: ReadTime,
+    options: ReadOptions,
+    read_time: ReadTime,
     folder: Path | None,
     on_bytes: Callable[[int], None],
 ) -> Iterator[OpenFile]:
     """A file, its beginning recognised; errors name it."""
     place = folder or Path(tempfile.gettempdir())
     try:
-        with opened(objects, url, place, on_bytes) as content:
+        with open_unpacked(objects, url, place, on_bytes) as content:
             if content.kind == "parquet" and content.path is not None:
                 with sheets.parquet(content.path, place) as sheet:
                     yield _of_sheet("parquet", sheet, content)
             elif content.kind == "xlsx" and content.path is not None:
                 yield _of_sheet("xlsx", sheets.excel(content.path), content)
             else:
-                yield _of_text(content, asked, reading)
+                yield _of_text(content, options, read_time)
     except RecommenderError as error:
         if url in str(error):
             raise
@@ -94,7 +94,7 @@ def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Unpacked) -> OpenFile:
     sample = list(islice(records, SAMPLE_ROWS))
     values = tuple(row for _, row in sample)
     return OpenFile(
-        content.name, shape, columns, chain(sample, records), values, said=_packed(content)
+        content.name, shape, columns, chain(sample, records), values, notes=_packed(content)
     )
 
 
@@ -102,32 +102,32 @@ def _packed(content: Unpacked) -> tuple[str, ...]:
     return (f"packed in {content.packed}",) if content.packed else ()
 
 
-def _of_text(content: Unpacked, asked: ReadOptions, reading: ReadTime) -> OpenFile:
+def _of_text(content: Unpacked, options: ReadOptions, read_time: ReadTime) -> OpenFile:
     head_bytes = _peeked(content)
-    encoding = encoding_of(head_bytes, asked.encoding)
+    encoding = encoding_of(head_bytes, options.encoding)
     texts = decode_chunks(content.stream, encoding)
     head = "".join(_until(texts, HEAD_BYTES))
     texts = chain([head], texts)
-    shape, separator = _shape(content.name, head, asked)
-    said = (*_packed(content), *((encoding.why,) if encoding.why else ()))
+    shape, separator = _shape(content.name, head, options)
+    notes = (*_packed(content), *((encoding.why,) if encoding.why else ()))
     if shape in {"json", "jsonl"}:
         numbered = (
-            documents.of_document(texts, head, asked.records)
+            json_records.records_of_document(texts, head, options.records)
             if shape == "json"
-            else documents.of_lines(lines(texts, line_end(head)), asked.records)
+            else json_records.records_of_lines(lines(texts, line_end(head)), options.records)
         )
         sample = list(islice(numbered, SAMPLE_ROWS))
         good = tuple(one for _, one in sample if isinstance(one, dict))
         columns = tuple(dict.fromkeys(key for one in good for key in one))
-        return OpenFile(content.name, shape, columns, chain(sample, numbered), good, said=said)
+        return OpenFile(content.name, shape, columns, chain(sample, numbered), good, notes=notes)
     numbered_lines = lines(texts, line_end(head))
-    return _delimited(content, head, numbered_lines, separator, asked, reading, said)
+    return _delimited(content, head, numbered_lines, separator, options, read_time, notes)
 
 
 def _peeked(content: Unpacked) -> bytes:
     try:
         return bytes(content.stream.peek(HEAD_BYTES))
-    except DAMAGED as error:
+    except DAMAGE_ERRORS as error:
         raise UnreadableRecording(f"damaged: {error}") from error
 
 
@@ -140,14 +140,14 @@ def _until(texts: Iterator[str], n: int) -> Iterator[str]:
             return
 
 
-def _shape(name: str, head: str, asked: ReadOptions) -> tuple[Shape, str]:
+def _shape(name: str, head: str, options: ReadOptions) -> tuple[Shape, str]:
     """How records stand in a text, and what separates their fields, if that is known already."""
-    format_ = known.of_name(asked.format)
-    separator = delimited.parsed_separator(asked.separator) if asked.separator else ""
+    format_ = registry.format_named(options.format)
+    separator = delimited.parsed_separator(options.separator) if options.separator else ""
     if format_ and format_.separator and not separator:
         separator = format_.separator
-    if asked.format in SHAPES:
-        shape: Shape = asked.format
+    if options.format in SHAPES:
+        shape: Shape = options.format
         if shape in {"parquet", "xlsx"}:
             raise UnreadableRecording(f"text, and not {shape}")
         return shape, separator or ("\t" if shape == "tsv" else "")
@@ -179,45 +179,47 @@ def _delimited(
     head: str,
     numbered: Iterator[tuple[int, Any]],
     separator: str,
-    asked: ReadOptions,
-    reading: ReadTime,
-    said: tuple[str, ...],
+    options: ReadOptions,
+    read_time: ReadTime,
+    notes: tuple[str, ...],
 ) -> OpenFile:
     sample = _first_lines(head)
     if not separator:
         by_evidence = delimited.separator_of(
-            content.name, sample, lambda fields: sum(map(is_known, fields))
+            content.name, sample, lambda fields: sum(map(is_known_name, fields))
         )
         separator = by_evidence
     first = delimited.split(sample[0], separator)
     if first is None:
         raise UnreadableRecording("the first line is no header: its quotes do not fit")
-    is_told = asked.format or asked.columns or asked.separator or is_known(first[0])
+    is_told = options.format or options.columns or options.separator or is_known_name(first[0])
     if len(first) == 1 and not content.name.endswith((".csv", ".tsv", ".tab")) and not is_told:
-        raise UnreadableRecording(f"the format is not known: name one of {', '.join(known.NAMES)}")
+        raise UnreadableRecording(
+            f"the format is not known: name one of {', '.join(registry.NAMES)}"
+        )
     first = [field.strip() for field in first]
     records = delimited.records(numbered, separator, len(first))
     start = list(islice(records, SAMPLE_ROWS))
     good = [fields for _, fields in start if not isinstance(fields, InvalidRecord)]
-    is_header, is_named = _named(first, good, asked, reading)
+    is_header, is_named = _named(first, good, options, read_time)
     columns = tuple(first) if is_header else tuple(f"column{n + 1}" for n in range(len(first)))
-    if asked.columns:
-        if len(asked.columns) != len(first):
+    if options.columns:
+        if len(options.columns) != len(first):
             raise UnreadableRecording(
-                f"{len(first)} columns, and --columns names {len(asked.columns)}"
+                f"{len(first)} columns, and --columns names {len(options.columns)}"
             )
-        columns = tuple(asked.columns)
+        columns = tuple(options.columns)
     check_columns(columns)
     if is_header and start and start[0][0] == 1:
         del start[0]
         good = good[1:]
     if separator not in {",", "\t"}:
-        said = (*said, f"separated by {delimited.NAMES.get(separator, separator)}")
+        notes = (*notes, f"separated by {delimited.NAMES.get(separator, separator)}")
     if not is_header:
-        said = (*said, "no header")
+        notes = (*notes, "no header")
     shape: Shape = "tsv" if separator == "\t" else "csv"
     return OpenFile(content.name, shape, columns, chain(start, records), tuple(good), separator,
-                 is_named, said)  # fmt: skip
+                 is_named, notes)  # fmt: skip
 
 
 def _first_lines(head: str) -> list[str]:
@@ -235,12 +237,12 @@ def _first_lines(head: str) -> list[str]:
 
 
 def _named(
-    first: Sequence[str], good: Sequence[Sequence[str]], asked: ReadOptions, reading: ReadTime
+    first: Sequence[str], good: Sequence[Sequence[str]], options: ReadOptions, read_time: ReadTime
 ) -> tuple[bool, bool]:
     """Whether the first line is a header, and whether columns have names."""
-    if asked.columns:
-        return [one.lower() for one in first] == [one.lower() for one in asked.columns], True
-    format_ = known.of_name(asked.format)
+    if options.columns:
+        return [one.lower() for one in first] == [one.lower() for one in options.columns], True
+    format_ = registry.format_named(options.format)
     if format_ and format_.columns:
         if not format_.has_header:
             return False, False
@@ -249,5 +251,5 @@ def _named(
                 f"it does not begin with the header {','.join(format_.columns)}"
             )
         return True, True
-    is_header = has_header(first, good[1:] if good else [], reading)
+    is_header = has_header(first, good[1:] if good else [], read_time)
     return is_header, is_header

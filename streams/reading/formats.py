@@ -36,7 +36,7 @@ from typing import Any, Literal, NamedTuple
 
 from models.errors import UnreadableRecording
 from streams.reading.column_mapping import DatasetKind
-from streams.reading.fields import getter
+from streams.reading.fields import value_getter
 
 Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]
 """How records stand in a file; `csv` is text with any separator, `json` a list of records."""
@@ -70,7 +70,7 @@ class FileSample(NamedTuple):
         return bool(
             self.rows
             and isinstance(self.rows[0], Mapping)
-            and all(getter(path, None)(self.rows[0]) is not None for path in paths)
+            and all(value_getter(path, None)(self.rows[0]) is not None for path in paths)
         )
 
 
@@ -97,7 +97,7 @@ class Format:
     fields: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
-    each: str = ""
+    list_column: str = ""
     rows: MakeRows | None = None
     fits: Callable[[FileSample], str] | None = None
     file_names: tuple[str, ...] = ()
@@ -124,8 +124,8 @@ class Format:
         return "by its columns" if is_so else ""
 
 
-def recognised(
-    formats: Sequence[Format], sample: FileSample, told: str, kind: DatasetKind
+def match_format(
+    formats: Sequence[Format], sample: FileSample, name: str, kind: DatasetKind
 ) -> tuple[Format, str] | None:
     """The format of a file, and why it is taken for that; `None` where it is none of these.
 
@@ -134,8 +134,8 @@ def recognised(
     UnreadableRecording
         Where two formats fit, or one of another kind of dataset.
     """
-    if told:
-        fitting = [(each, "as told") for each in formats if each.name == told]
+    if name:
+        fitting = [(each, "as told") for each in formats if each.name == name]
     else:
         fitting = [(each, why) for each in formats if (why := each.evidence(sample))]
     found = [(each, why) for each, why in fitting if each.dataset == kind]

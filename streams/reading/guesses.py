@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.errors import CannotPrepare, UnreadableRecording
-from streams.reading.column_mapping import DatasetKind, is_known, plain
-from streams.reading.fields import present
+from streams.reading.column_mapping import DatasetKind, is_known_name, normalized_name
+from streams.reading.fields import text_or_none
 from streams.reading.times import EARLIEST_S, ReadTime, number_of
 
-MOST = 0.9
+MIN_SHARE = 0.9
 """A column is of times or numbers when so many of its values are; the others may be bad rows."""
 
 LATEST_S = 4_102_444_800.0
@@ -37,7 +37,7 @@ _OF_ITEMS = frozenset(
 )
 
 
-class Traits(NamedTuple):
+class ColumnTraits(NamedTuple):
     """What the values of a column have in common."""
 
     is_numeric: bool
@@ -45,27 +45,27 @@ class Traits(NamedTuple):
     prefix: str
 
 
-def traits(values: Sequence[Any], reading: ReadTime) -> Traits:
+def column_traits(values: Sequence[Any], read_time: ReadTime) -> ColumnTraits:
     """What values have in common; of none, nothing."""
-    texts = [text for value in values if (text := present(value)) is not None]
+    texts = [text for value in values if (text := text_or_none(value)) is not None]
     if not texts:
-        return Traits(is_numeric=False, is_time=False, prefix="")
+        return ColumnTraits(is_numeric=False, is_time=False, prefix="")
     numbers = sum(number_of(text) is not None for text in texts)
-    times = sum(_is_time(text, reading) for text in texts)
+    times = sum(_is_time(text, read_time) for text in texts)
     prefixes = {found.group().lower() if (found := _PREFIX.match(text)) else "" for text in texts}
-    return Traits(
-        is_numeric=numbers >= MOST * len(texts),
-        is_time=times >= MOST * len(texts),
+    return ColumnTraits(
+        is_numeric=numbers >= MIN_SHARE * len(texts),
+        is_time=times >= MIN_SHARE * len(texts),
         prefix=prefixes.pop() if len(prefixes) == 1 else "",
     )
 
 
-def _is_time(text: str, reading: ReadTime) -> bool:
-    moment = reading(text)
+def _is_time(text: str, read_time: ReadTime) -> bool:
+    moment = read_time(text)
     return moment is not None and EARLIEST_S <= moment.s <= LATEST_S
 
 
-def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: ReadTime) -> bool:
+def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], read_time: ReadTime) -> bool:
     """Whether the first line names the columns of those after it.
 
     Names are known, or text above numbers or times. A first line with a number in it, and with
@@ -76,19 +76,22 @@ def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: Rea
     UnreadableRecording
         When all is text, and a text of the first line is also one below it.
     """
-    if any(plain(field) in _STRONG for field in first):
+    if any(normalized_name(field) in _STRONG for field in first):
         return True
-    below = [traits([row[n] for row in rest if n < len(row)], reading) for n in range(len(first))]
-    firsts = [traits([field], reading) for field in first]
+    below = [
+        column_traits([row[n] for row in rest if n < len(row)], read_time)
+        for n in range(len(first))
+    ]
+    firsts = [column_traits([field], read_time) for field in first]
     for field, one, column in zip(first, firsts, below, strict=True):
         is_named = (column.is_numeric and not one.is_numeric) or (
             column.is_time and not one.is_time
         )
-        if is_named and present(field) is not None:
+        if is_named and text_or_none(field) is not None:
             return True
     if any(one.is_numeric or one.is_time for one in firsts):
         return False
-    if sum(map(is_known, first)) > 1:
+    if sum(map(is_known_name, first)) > 1:
         return True
     for n, field in enumerate(first):
         if field and any(n < len(row) and row[n] == field for row in rest):
@@ -99,8 +102,8 @@ def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], reading: Rea
     return True
 
 
-def roles(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], kind: DatasetKind, reading: ReadTime
+def guess_columns_by_values(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], kind: DatasetKind, read_time: ReadTime
 ) -> dict[str, str]:
     """The column of each field, where columns have no names but their values tell.
 
@@ -109,7 +112,10 @@ def roles(
     CannotPrepare
         Naming the readings that fit.
     """
-    found = {column: traits([row[n] for row in rows], reading) for n, column in enumerate(columns)}
+    found = {
+        column: column_traits([row[n] for row in rows], read_time)
+        for n, column in enumerate(columns)
+    }
     if kind != "interactions":
         raise _undecided(f"nothing tells which of {', '.join(columns)} is the id")
     times = [column for column in columns if found[column].is_time]
@@ -134,15 +140,15 @@ def _undecided(why: str) -> CannotPrepare:
     )
 
 
-def looks_listed(value: object) -> bool:
+def is_list_of_objects(value: object) -> bool:
     """Whether a value is a list of objects, such as the items of an order."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def same(column: str, other: str) -> bool:
+def same_name(column: str, other: str) -> bool:
     """Whether two names are the same but for case and what is between letters.
 
-    >>> same("userId", "USER_ID")
+    >>> same_name("userId", "USER_ID")
     True
     """
-    return plain(column) == plain(other)
+    return normalized_name(column) == normalized_name(other)

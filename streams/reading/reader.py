@@ -11,15 +11,15 @@ from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading.column_mapping import plain
+from streams.reading.column_mapping import normalized_name
 from streams.reading.files import OpenFile, open_file
-from streams.reading.recognition import ROWS_A_FILE, Recognised
-from streams.reading.reshaping import ReshapedRow, as_mapping, reshaped
+from streams.reading.recognition import ROWS_PER_FILE, RecognisedSource
+from streams.reading.reshaping import ReshapedRow, as_mapping, reshape
 
 
-def rows(
+def read_rows(
     objects: Objects,
-    found: Recognised,
+    source: RecognisedSource,
     *,
     needed: Sequence[str] = (),
     after: int = 0,
@@ -42,39 +42,43 @@ def rows(
     UnreadableRecording
         When a file is damaged, or has other columns than the first; rows before it were given.
     """
-    for n, file in enumerate(found.files):
-        first, last = n * ROWS_A_FILE, (n + 1) * ROWS_A_FILE
+    for n, file in enumerate(source.files):
+        first, last = n * ROWS_PER_FILE, (n + 1) * ROWS_PER_FILE
         if last <= after:
             on_bytes(file.size)
             continue
-        with open_file(objects, file.url, found.asked, found.reading, folder, on_bytes) as each:
-            same = _same_columns(each, found, needed)
+        with open_file(
+            objects, file.url, source.options, source.read_time, folder, on_bytes
+        ) as each:
+            same = _same_columns(each, source, needed)
             records = ((number, same(one)) for number, one in each.records)
-            for row in reshaped(records, found.format, found.each):
+            for row in reshape(records, source.format, source.list_column):
                 if (place := first + row.place) > after:
                     yield ReshapedRow(place, row.values)
 
 
-def _same_columns(file: OpenFile, found: Recognised, needed: Sequence[str]) -> Callable[[Any], Any]:
+def _same_columns(
+    file: OpenFile, source: RecognisedSource, needed: Sequence[str]
+) -> Callable[[Any], Any]:
     """What makes a record of a file one with the columns of the source."""
-    if file.shape != found.shape:
-        raise UnreadableRecording(f"{file.shape}, unlike the first file, which is {found.shape}")
+    if file.shape != source.shape:
+        raise UnreadableRecording(f"{file.shape}, unlike the first file, which is {source.shape}")
     if file.shape in {"json", "jsonl"}:
         return lambda one: one
     own = file.columns
     if not file.is_named:
-        named = found.format.columns if found.format else found.columns
-        if len(named) != len(own) and not found.is_mapping:
+        named = source.format.columns if source.format else source.columns
+        if len(named) != len(own) and not source.is_mapping:
             raise UnreadableRecording(f"{len(own)} columns, unlike the first file")
         own = tuple(named)
-    if found.is_mapping:
+    if source.is_mapping:
         return lambda one: as_mapping(one, own)
-    if own == found.columns:
+    if own == source.columns:
         return lambda one: one
     # Names are the same in any case, and whatever stands between their letters.
-    alike = {plain(column): n for n, column in enumerate(own)}
-    places = {column: own.index(column) if column in own else alike.get(plain(column), -1)
-              for column in found.columns}  # fmt: skip
+    alike = {normalized_name(column): n for n, column in enumerate(own)}
+    places = {column: own.index(column) if column in own else alike.get(normalized_name(column), -1)
+              for column in source.columns}  # fmt: skip
     missing = [column for column in needed if places[column] < 0]
     if missing:
         raise UnreadableRecording(

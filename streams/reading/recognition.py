@@ -9,34 +9,34 @@ from typing import Any, Literal
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Object, Objects
-from streams.reading import known
-from streams.reading.asked import ReadOptions
+from streams.reading import registry
 from streams.reading.column_mapping import (
     ColumnEvidence,
     ColumnMapping,
     DatasetKind,
-    choose,
-    is_known,
+    is_known_name,
+    map_columns,
 )
-from streams.reading.fields import ColumnSource, RowError, getter
+from streams.reading.fields import ColumnSource, RowError, value_getter
 from streams.reading.files import OpenFile, check_columns, open_file
-from streams.reading.formats import SHAPES, FileSample, Format, Shape, recognised
-from streams.reading.guesses import looks_listed, roles, traits
-from streams.reading.reshaping import as_mapping, keys_of, reshaped
+from streams.reading.formats import SHAPES, FileSample, Format, Shape, match_format
+from streams.reading.guesses import column_traits, guess_columns_by_values, is_list_of_objects
+from streams.reading.read_options import ReadOptions
+from streams.reading.reshaping import as_mapping, columns_of_mappings, reshape
 from streams.reading.source_files import select
-from streams.reading.times import ReadTime, reading_of
+from streams.reading.times import ReadTime, time_reader
 
-ROWS_A_FILE = 2**40
+ROWS_PER_FILE = 2**40
 """A place is the number of a file times this, plus the number of a line or record in it."""
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecognisedSource:
     """A source, and what it was recognised as.
 
     Attributes
     ----------
-    source
+    location
         As the user names it.
     columns
         Of a row, after lists in it became rows; of JSON, those of the first records.
@@ -44,23 +44,23 @@ class Recognised:
         Whether rows are mappings, or lists in the order of the columns.
     format
         The known format, if it is one.
-    said
+    notes
         What was recognised and why, for people.
     """
 
-    source: str
+    location: str
     files: tuple[Object, ...]
     shape: Shape
     columns: tuple[str, ...]
     is_mapping: bool
     format: Format | None
-    each: str
+    list_column: str
     sample: tuple[Any, ...]
     is_named: bool
-    reading: ReadTime
-    asked: ReadOptions
+    read_time: ReadTime
+    options: ReadOptions
     kind: DatasetKind
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def unit(self) -> Literal["line", "record"]:
@@ -72,25 +72,25 @@ class Recognised:
         """What it is, in a word."""
         return self.format.name if self.format else self.shape
 
-    def where(self, place: int) -> str:
+    def row_label(self, place: int) -> str:
         """Where a row stands, for people; with its file, if there are several."""
-        file, number = divmod(place, ROWS_A_FILE)
+        file, number = divmod(place, ROWS_PER_FILE)
         where = f"{self.unit} {number}"
         return where if len(self.files) == 1 else f"{self._short(file)} {where}"
 
-    def where_in_full(self, place: int) -> str:
+    def row_location(self, place: int) -> str:
         """Where a row stands, with the URL of its file."""
-        file, number = divmod(place, ROWS_A_FILE)
+        file, number = divmod(place, ROWS_PER_FILE)
         return f"{self.files[file].url} {self.unit} {number}"
 
     def _short(self, file: int) -> str:
         return self.files[file].url.rsplit("/", 1)[-1]
 
-    def get(self, column: str) -> Callable[[Any], Any]:
+    def value_getter(self, column: str) -> Callable[[Any], Any]:
         """What gives a column's value of a row."""
-        return getter(column, None if self.is_mapping else self.columns)
+        return value_getter(column, None if self.is_mapping else self.columns)
 
-    def choose(self) -> ColumnMapping:
+    def map_columns(self) -> ColumnMapping:
         """Which columns become which fields: as told, as the format says, or guessed.
 
         Raises
@@ -98,36 +98,36 @@ class Recognised:
         CannotPrepare
             When a field is missing, or two columns may be it.
         """
-        told = self.asked.told
+        column_options = self.options.column_options
         usual = dict(self.format.fields) if self.format else {}
         constants = dict(self.format.constants) if self.format else {}
-        if not self.is_named and self.format is None and not self._is_told(told.fields):
-            usual = roles(self.columns, self.sample, self.kind, self.reading)
+        if not self.is_named and self.format is None and not self._is_told(column_options.fields):
+            usual = guess_columns_by_values(self.columns, self.sample, self.kind, self.read_time)
         name = self.format.name if self.format else ""
-        evidence = ColumnEvidence(usual, constants, self._times, name, self.each)
-        return choose(self.kind, self.columns, told, evidence)
+        evidence = ColumnEvidence(usual, constants, self._times, name, self.list_column)
+        return map_columns(self.kind, self.columns, column_options, evidence)
 
     def _is_told(self, fields: Mapping[str, str]) -> bool:
         return bool(fields.keys() & {"USER_ID", "ITEM_ID"})
 
     def _times(self, column: str) -> bool:
         """Whether the values of a column that are known so far are times."""
-        get = self.get(column)
-        return traits([get(row) for row in self.sample], self.reading).is_time
+        get = self.value_getter(column)
+        return column_traits([get(row) for row in self.sample], self.read_time).is_time
 
-    def needed(self, choice: ColumnMapping) -> list[str]:
+    def needed_columns(self, mapping: ColumnMapping) -> list[str]:
         """The columns that a choice uses."""
-        return [self.columns[n] for n in choice.fields.values() if isinstance(n, int)]
+        return [self.columns[n] for n in mapping.fields.values() if isinstance(n, int)]
 
-    def sources(self, choice: ColumnMapping) -> dict[str, ColumnSource]:
+    def field_sources(self, mapping: ColumnMapping) -> dict[str, ColumnSource]:
         """Where each field of a choice comes from."""
         found = {}
-        for name, said in choice.fields.items():
-            if isinstance(said, str):
-                found[name] = ColumnSource(lambda _, said=said: said)  # type: ignore[misc]
+        for name, notes in mapping.fields.items():
+            if isinstance(notes, str):
+                found[name] = ColumnSource(lambda _, notes=notes: notes)  # type: ignore[misc]
                 continue
-            column = self.columns[said]
-            get = self.get(column)
+            column = self.columns[notes]
+            get = self.value_getter(column)
             if name == "EVENT_TYPE" and self.format and self.format.types:
                 get = _translated(get, self.format.types, column)
             found[name] = ColumnSource(get, column)
@@ -137,11 +137,11 @@ class Recognised:
 def recognise(
     objects: Objects,
     source: str,
-    asked: ReadOptions,
+    options: ReadOptions,
     kind: DatasetKind = "interactions",
     *,
     folder: Path | None = None,
-) -> Recognised:
+) -> RecognisedSource:
     """What a source is, by the beginning of its first file.
 
     Raises
@@ -151,15 +151,15 @@ def recognise(
     ObjectNotFound, ObjectRefused, Unavailable
         As `streams.object_store` says.
     """
-    known.check_name(asked.format)
-    reading = reading_of(asked.time_format)
+    registry.check_format_name(options.format)
+    read_time = time_reader(options.time_format)
     selection = select(objects, source)
     url = selection.files[0].url
-    with open_file(objects, url, asked, reading, folder, lambda _: None) as file:
+    with open_file(objects, url, options, read_time, folder, lambda _: None) as file:
         named = file.columns if file.is_named else ()
         sample = FileSample(file.name, file.shape, file.separator, named, file.sample)
-        told = "" if asked.format in SHAPES else asked.format
-        found = recognised(known.FORMATS, sample, told, kind)
+        named_format = "" if options.format in SHAPES else options.format
+        found = match_format(registry.FORMATS, sample, named_format, kind)
         format_, why = found or (None, "")
         columns = file.columns
         is_named = file.is_named
@@ -169,11 +169,13 @@ def recognise(
                     f"{url}: {len(columns)} columns, and {format_.name} has {len(format_.columns)}"
                 )
             columns, is_named = format_.columns, True
-        each = asked.each or (format_.each if format_ else _list_inside(file, asked))
+        each = options.list_column or (
+            format_.list_column if format_ else _list_inside(file, options)
+        )
         is_mapping = file.shape not in {"csv", "tsv"} or bool(each or (format_ and format_.rows))
         rows = tuple(
             row.values
-            for row in reshaped(
+            for row in reshape(
                 ((n, as_mapping(one, columns) if is_mapping else one)
                  for n, one in enumerate(file.sample)),
                 format_,
@@ -182,26 +184,48 @@ def recognise(
             if not isinstance(row.values, InvalidRecord)
         )  # fmt: skip
         if is_mapping:
-            columns = keys_of(rows, each, format_, asked)
+            columns = columns_of_mappings(rows, each, format_, options)
         check_columns(columns)
     what = f"{format_.name} ({format_.title}), {why}" if format_ else file.shape
-    said = (what, *file.said, *((f"one row for each of {each}",) if each else ()), *selection.said)
-    return Recognised(source, selection.files, file.shape, tuple(columns), is_mapping, format_,
-                      each, rows, is_named, reading, asked, kind, said)  # fmt: skip
+    notes = (
+        what,
+        *file.notes,
+        *((f"one row for each of {each}",) if each else ()),
+        *selection.notes,
+    )
+    return RecognisedSource(
+        location=source,
+        files=selection.files,
+        shape=file.shape,
+        columns=tuple(columns),
+        is_mapping=is_mapping,
+        format=format_,
+        list_column=each,
+        sample=rows,
+        is_named=is_named,
+        read_time=read_time,
+        options=options,
+        kind=kind,
+        notes=notes,
+    )
 
 
-def _list_inside(file: OpenFile, asked: ReadOptions) -> str:
+def _list_inside(file: OpenFile, options: ReadOptions) -> str:
     """The column of objects with an id of an item, where the record itself has none."""
-    if "ITEM_ID" in asked.told.fields or not file.sample or not isinstance(file.sample[0], dict):
+    if (
+        "ITEM_ID" in options.column_options.fields
+        or not file.sample
+        or not isinstance(file.sample[0], dict)
+    ):
         return ""
     columns = file.columns
-    if any(is_known(column, "ITEM_ID") for column in columns):
+    if any(is_known_name(column, "ITEM_ID") for column in columns):
         return ""
     found = {
         key
         for record in file.sample
         for key, value in record.items()
-        if looks_listed(value) and any(is_known(inner, "ITEM_ID") for inner in value[0])
+        if is_list_of_objects(value) and any(is_known_name(inner, "ITEM_ID") for inner in value[0])
     }
     if len(found) > 1:
         raise UnreadableRecording(

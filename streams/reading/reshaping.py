@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
-from streams.reading.asked import ReadOptions
-from streams.reading.fields import getter
+from streams.reading.fields import value_getter
 from streams.reading.formats import Format
+from streams.reading.read_options import ReadOptions
 
 
 class ReshapedRow(NamedTuple):
@@ -18,7 +18,7 @@ class ReshapedRow(NamedTuple):
     values: Any
 
 
-def reshaped(
+def reshape(
     records: Iterable[tuple[int, Any]], format_: Format | None, each: str
 ) -> Iterator[ReshapedRow]:
     """Rows out of records."""
@@ -37,7 +37,7 @@ def reshaped(
             yield ReshapedRow(number, error)
             continue
         for one in made:
-            elements = getter(each, None)(one) if each else None
+            elements = value_getter(each, None)(one) if each else None
             if not isinstance(elements, list) or not elements:
                 yield ReshapedRow(number, {**one, each: None} if each else one)
                 continue
@@ -52,8 +52,8 @@ def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any
     return dict(zip(columns, record, strict=False))
 
 
-def keys_of(
-    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, asked: ReadOptions
+def columns_of_mappings(
+    rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, options: ReadOptions
 ) -> tuple[str, ...]:
     """The columns of rows that are mappings, in the order of their appearance."""
     keys: dict[str, None] = {}
@@ -63,7 +63,7 @@ def keys_of(
                 keys |= dict.fromkeys(f"{each}.{inner}" for inner in value)
             else:
                 keys[key] = None
-    named = [*asked.told.fields.values(), *asked.told.keep]
+    named = [*options.column_options.fields.values(), *options.column_options.keep]
     if format_:
         named += [*format_.fields.values(), *format_.extra.values()]
     inside = [path for path in named if "." in path]

@@ -18,7 +18,7 @@ class Selection(NamedTuple):
     """The objects to read, in the order of their keys, and what was left out, for people."""
 
     files: tuple[Object, ...]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def select(objects: Objects, source: str) -> Selection:
@@ -60,11 +60,11 @@ def select(objects: Objects, source: str) -> Selection:
         )
     if not found:
         raise UnreadableRecording(f"{source}: nothing in it")
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if deeper:
         n = len(deeper)
-        said = (f"left out: {n} files in subfolders, such as {deeper[0]}; {folder}** reads all",)
-    return Selection(tuple(found), said)
+        notes = (f"left out: {n} files in subfolders, such as {deeper[0]}; {folder}** reads all",)
+    return Selection(tuple(found), notes)
 
 
 def _pattern(objects: Objects, source: str) -> re.Pattern[str] | None:

@@ -96,10 +96,10 @@ def _of_text(text: str) -> Moment | None:
     return None
 
 
-def reading_of(time_format: str) -> ReadTime:
+def time_reader(time_format: str) -> ReadTime:
     """How times are read that are written in a format: of `strptime`, or the name of a unit.
 
-    >>> reading_of("%d/%m/%Y %H:%M")("13/09/2020 12:26"), reading_of("milliseconds")("1600000000")
+    >>> time_reader("%d/%m/%Y %H:%M")("13/09/2020 12:26"), time_reader("milliseconds")("1600000000")
     (Moment(s=1599999960.0, written='%d/%m/%Y %H:%M'), Moment(s=1600000.0, written='milliseconds'))
 
     Raises

@@ -18,11 +18,11 @@ import msgspec
 from models.errors import InvalidEvent, InvalidRecord, UnreadableRecording
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from streams.object_store import Objects
-from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import ColumnMapping
-from streams.reading.fields import CheckedRow, Checker
-from streams.reading.reader import rows
-from streams.reading.recognition import Recognised, recognise
+from streams.reading.fields import CheckedRow, RowChecker
+from streams.reading.read_options import ReadOptions
+from streams.reading.reader import read_rows
+from streams.reading.recognition import RecognisedSource, recognise
 
 Owner = Literal["users", "sessions"]
 """Whether the user of a row is somebody we know or an anonymous session."""
@@ -46,7 +46,7 @@ class Recording:
     ----------
     source
         A file, a folder, a pattern, or s3://bucket/key.
-    asked
+    options
         What the user says about it.
 
     Raises
@@ -55,20 +55,20 @@ class Recording:
         When it is nothing that is known, or two readings fit.
     """
 
-    def __init__(self, source: str, asked: ReadOptions, objects: Objects) -> None:
-        self.found: Recognised = recognise(objects, source, asked)
-        self.choice: ColumnMapping = self.found.choose()
+    def __init__(self, source: str, options: ReadOptions, objects: Objects) -> None:
+        self.source: RecognisedSource = recognise(objects, source, options)
+        self.mapping: ColumnMapping = self.source.map_columns()
         self._objects = objects
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """What was recognised and why, in a line for people."""
-        columns = self.found.columns
+        columns = self.source.columns
         fields = ", ".join(
             f"{name} is {said!r}" if isinstance(said, str) else f"{name} from {columns[said]}"
-            for name, said in self.choice.fields.items()
+            for name, said in self.mapping.fields.items()
         )
-        return f"{self.found.source}: {'; '.join(self.found.said)}; {fields}"
+        return f"{self.source.location}: {'; '.join(self.source.notes)}; {fields}"
 
     def events(
         self, *, now_s: float, as_: Owner = "users", future_limit_s: float = 300.0, after: int = 0
@@ -82,18 +82,21 @@ class Recording:
         as_
             `"users"`: the user of a row is also its session; `"sessions"`: only a session.
         """
-        found = self.found
-        format_ = found.format
-        check = Checker(
-            found.sources(self.choice),
-            found.reading,
+        source = self.source
+        format_ = source.format
+        check = RowChecker(
+            source.field_sources(self.mapping),
+            source.read_time,
             latest_s=now_s + future_limit_s,
             optional=format_.optional if format_ else frozenset(),
         )
-        extra = {name: found.get(path) for name, path in (format_.extra if format_ else {}).items()}
+        extra = {
+            name: source.value_getter(path)
+            for name, path in (format_.extra if format_ else {}).items()
+        }
         has_user = as_ == "users" and (format_ is None or format_.has_users)
-        needed = found.needed(self.choice)
-        for place, values in rows(self._objects, found, needed=needed, after=after):
+        needed = source.needed_columns(self.mapping)
+        for place, values in read_rows(self._objects, source, needed=needed, after=after):
             try:
                 if isinstance(values, InvalidRecord):
                     raise values
@@ -106,7 +109,7 @@ class Recording:
                 yield place, InvalidEvent(_PATH.sub(r" in \1", str(error)))
 
 
-def read(
+def read_events(
     path: Path | str,
     *,
     now_s: float,
@@ -114,7 +117,7 @@ def read(
     as_: Owner = "users",
     future_limit_s: float = 300.0,
     after_line: int = 0,
-    asked: ReadOptions | None = None,
+    options: ReadOptions | None = None,
     on_recognised: Callable[[str], object] = lambda _: None,
 ) -> Generator[RecordedRow]:
     """The events of a source, as `Recording.events` gives them.
@@ -124,8 +127,8 @@ def read(
     on_recognised
         Told what was recognised and why, in a line for people.
     """
-    recording = Recording(str(path), asked or ReadOptions(format=format_ or ""), Objects())
-    on_recognised(recording.said)
+    recording = Recording(str(path), options or ReadOptions(format=format_ or ""), Objects())
+    on_recognised(recording.description)
     yield from recording.events(
         now_s=now_s, as_=as_, future_limit_s=future_limit_s, after=after_line
     )
@@ -156,12 +159,14 @@ def _event(checked: CheckedRow, extra: Mapping[str, Any], *, has_user: bool) -> 
 def no_good_rows(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
     """The error that a source without a good row is, with the first reasons."""
     if not first:
-        return UnreadableRecording(f"{recording.found.source}: it has no row that can be used")
-    shown = "; ".join(f"{recording.found.where(place)}: {reason}" for place, reason in first[:3])
-    return UnreadableRecording(f"{recording.found.source}: no row is good: {shown}")
+        return UnreadableRecording(f"{recording.source.location}: it has no row that can be used")
+    shown = "; ".join(
+        f"{recording.source.row_label(place)}: {reason}" for place, reason in first[:3]
+    )
+    return UnreadableRecording(f"{recording.source.location}: no row is good: {shown}")
 
 
-def grouped(
+def group_into_messages(
     rows: Iterable[tuple[int, PutEvents]], events_per_message: int
 ) -> Iterator[tuple[PutEvents, int]]:
     """Rows of one session that follow each other as one message, and the line this completes.
@@ -171,7 +176,7 @@ def grouped(
 
     >>> from models.events import Event, PutEvents
     >>> rows = [(n, PutEvents("s", [Event("click", 1.0, item_id=str(n))])) for n in (2, 3, 5)]
-    >>> [(len(message.event_list), line) for message, line in grouped(rows, 2)]
+    >>> [(len(message.event_list), line) for message, line in group_into_messages(rows, 2)]
     [(2, 4), (1, 5)]
     """
     if not 1 <= events_per_message <= MAX_EVENTS:

@@ -27,8 +27,14 @@ from models.tokens import Receipt
 from streams.kafka.topics import Topics, topic_ids
 from streams.kafka.tracker import Tracker
 from streams.object_store import Object, Objects
-from streams.reading.asked import ReadOptions
-from streams.recordings.recorded_events import Owner, RecordedRow, Recording, grouped, no_good_rows
+from streams.reading.read_options import ReadOptions
+from streams.recordings.recorded_events import (
+    Owner,
+    RecordedRow,
+    Recording,
+    group_into_messages,
+    no_good_rows,
+)
 
 MAX_IN_FLIGHT = 5000
 """Messages that wait for acknowledgement; also, at most, what a resumed replay sends twice."""
@@ -70,7 +76,7 @@ def replay(
     source: Path | str,
     settings: Settings,
     *,
-    asked: ReadOptions | None = None,
+    options: ReadOptions | None = None,
     as_: Owner = "users",
     rate: float | None = None,
     speed: float | None = None,
@@ -86,7 +92,7 @@ def replay(
 
     Parameters
     ----------
-    source, asked, as_
+    source, options, as_
         As `streams.recordings.recorded_events` takes them.
     rate
         Events a second, at most; as many as Kafka takes when not given.
@@ -111,12 +117,12 @@ def replay(
     UnreadableRecording
         When the source is in no known format, is damaged, or has no good row.
     """
-    pace = _Pace(rate, speed)
+    pace = _Pacer(rate, speed)
     objects = Objects(settings.buckets_dir)
-    recording = Recording(str(source), asked or ReadOptions(), objects)
+    recording = Recording(str(source), options or ReadOptions(), objects)
     if on_recognised is not None:
         on_recognised(recording)
-    note = _Note.of(recording, settings, as_)
+    note = _ResumePoint.of(recording, settings, as_)
     start = note.load() if resume else 0
     report = ReplayReport(resumed_after_line=start, line=start)
     rows = recording.events(
@@ -133,9 +139,9 @@ def replay(
             if on_progress is not None:
                 on_progress(report)
 
-        sending = _Sending(report, note, tell)
+        sending = _Unacknowledged(report, note, tell)
         try:
-            for message, completes in grouped(_good(rows, report), events_per_message):
+            for message, completes in group_into_messages(_good(rows, report), events_per_message):
                 pace.wait(message, sending.watch)
                 sending.send(tracker, message, completes)
             sending.settle(0)
@@ -149,10 +155,10 @@ def replay(
     return report
 
 
-class _Sending:
+class _Unacknowledged:
     """The messages under way, oldest first, and the note of how far the acknowledged ones go."""
 
-    def __init__(self, report: ReplayReport, note: _Note, tell: Callable[[], None]) -> None:
+    def __init__(self, report: ReplayReport, note: _ResumePoint, tell: Callable[[], None]) -> None:
         self._report = report
         self._note = note
         self._tell = tell
@@ -200,7 +206,7 @@ class _Sending:
         self._tell()
 
 
-class _Pace:
+class _Pacer:
     """When the next message may go."""
 
     def __init__(self, rate: float | None, speed: float | None) -> None:
@@ -236,21 +242,21 @@ class _Pace:
 
 
 @dataclass(frozen=True)
-class _Note:
+class _ResumePoint:
     """The file that says how far a replay came."""
 
     path: Path
 
     @classmethod
-    def of(cls, recording: Recording, settings: Settings, as_: Owner) -> _Note:
+    def of(cls, recording: Recording, settings: Settings, as_: Owner) -> _ResumePoint:
         """The note of these very files, unchanged, read like this, sent to these very topics."""
         topics = Topics.of(settings)
-        found = recording.found
+        source = recording.source
         ids = topic_ids(settings, [topics.clicks, topics.purchases])
-        files = [_identity(each) for each in found.files]
-        whole = (files, found.name, found.asked, as_, sorted(ids.items()))
+        files = [_identity(each) for each in source.files]
+        whole = (files, source.name, source.options, as_, sorted(ids.items()))
         digest = hashlib.blake2b(repr(whole).encode(), digest_size=12).hexdigest()
-        name = re.sub(r"[^\w.-]", "_", found.source.rstrip("/").rpartition("/")[2])[:80]
+        name = re.sub(r"[^\w.-]", "_", source.location.rstrip("/").rpartition("/")[2])[:80]
         return cls(settings.data_dir / "replay" / f"{name}.{digest}")
 
     def load(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from tests.servers import unavailable
-from tests.stack import Servers, Stack, embedded_servers, stacks
+from tests.stack import Servers, Stack, embedded_servers, make_stacks
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -46,5 +46,5 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture
 def embedded_stack(embedded: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks on them with topics of their own; ends their processes after the test."""
-    with stacks(embedded, tmp_path) as make:
+    with make_stacks(embedded, tmp_path) as make:
         yield make

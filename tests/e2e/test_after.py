@@ -86,10 +86,10 @@ async def test_true_as_soon_as_it_is_in_effect(store: Store) -> None:
     effects = ReadYourWrites(store, topics.load, most=10)
     await topics.apply(store, 5)
 
-    assert await effects.reached(topics.token(5), wait_s=30)
-    assert await effects.reached("c0-5", wait_s=30), "a token of an earlier version"
-    assert not await effects.reached(topics.token(6), wait_s=0.05)
-    waiting = asyncio.create_task(effects.reached(topics.token(7), wait_s=30))
+    assert await effects.wait(topics.token(5), wait_s=30)
+    assert await effects.wait("c0-5", wait_s=30), "a token of an earlier version"
+    assert not await effects.wait(topics.token(6), wait_s=0.05)
+    waiting = asyncio.create_task(effects.wait(topics.token(7), wait_s=30))
     await asyncio.sleep(0.2)
     await topics.apply(store, 7)
     assert await waiting
@@ -105,15 +105,15 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
     effects = ReadYourWrites(store, topics.load, most=10)
     await topics.apply(store, 100)
     old = topics.token(50)
-    assert await effects.reached(old, wait_s=30)
+    assert await effects.wait(old, wait_s=30)
 
     topics.incarnation = "second"
     new = topics.token(0)
-    assert not await effects.reached(new, wait_s=0.3)
+    assert not await effects.wait(new, wait_s=0.3)
     async with asyncio.timeout(20):
-        assert not await effects.reached(old, wait_s=60)
+        assert not await effects.wait(old, wait_s=60)
     await topics.apply(store, 0)
-    assert await effects.reached(new, wait_s=30)
+    assert await effects.wait(new, wait_s=30)
     await effects.close()
 
 
@@ -122,15 +122,15 @@ async def test_what_kafka_said_last_stands_while_it_is_away(store: Store) -> Non
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=10)
     topics.is_away = True
-    assert not await effects.reached(topics.token(1), wait_s=0.2)
+    assert not await effects.wait(topics.token(1), wait_s=0.2)
     topics.is_away = False
     await topics.apply(store, 1)
-    assert await effects.reached(topics.token(1), wait_s=30)
+    assert await effects.wait(topics.token(1), wait_s=30)
 
     topics.is_away = True
     await asyncio.sleep(1.1)
-    assert await effects.reached(topics.token(1), wait_s=30)
-    assert not await effects.reached(topics.token(1, incarnation="unheard-of"), wait_s=0.2)
+    assert await effects.wait(topics.token(1), wait_s=30)
+    assert not await effects.wait(topics.token(1, incarnation="unheard-of"), wait_s=0.2)
     await effects.close()
 
 
@@ -141,7 +141,7 @@ async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
 
     async def one(n: int) -> bool:
         offset = NEVER if n % 2 else n
-        return await effects.reached(topics.token(offset), wait_s=0.01 * (n % 10) if n % 2 else 60)
+        return await effects.wait(topics.token(offset), wait_s=0.01 * (n % 10) if n % 2 else 60)
 
     waiting = [asyncio.create_task(one(n)) for n in range(200)]
     await asyncio.sleep(0.3)
@@ -161,7 +161,7 @@ async def test_many_who_wait_ask_redis_as_often_as_one(store: Store) -> None:
         tokens = [topics.token(NEVER + k, partition=k % 16) for k in range(n)]
         async with asyncio.TaskGroup() as group:
             for token in tokens:
-                group.create_task(effects.reached(token, wait_s=1))
+                group.create_task(effects.wait(token, wait_s=1))
         asked.append(await looks(store) - before)
     alone, together = asked
     assert 0 < together <= alone + 10
@@ -183,15 +183,15 @@ async def test_more_than_may_wait_are_refused(store: Store) -> None:
         await leave.wait()
         return {"type": "http.disconnect"}
 
-    waiting = asyncio.create_task(effects.reached(topics.token(1), wait_s=60))
-    leaving = asyncio.create_task(effects.reached(topics.token(1), wait_s=60, receive=receive))
+    waiting = asyncio.create_task(effects.wait(topics.token(1), wait_s=60))
+    leaving = asyncio.create_task(effects.wait(topics.token(1), wait_s=60, receive=receive))
     await asyncio.sleep(0.05)
     with pytest.raises(TooManyWaiting, match="2 requests wait"):
-        await effects.reached(topics.token(1), wait_s=60)
+        await effects.wait(topics.token(1), wait_s=60)
     leave.set()
     with pytest.raises(ClientDisconnect):
         await leaving
-    again = asyncio.create_task(effects.reached(topics.token(1), wait_s=60))
+    again = asyncio.create_task(effects.wait(topics.token(1), wait_s=60))
     await topics.apply(store, 1)
     assert await waiting
     assert await again
@@ -205,14 +205,14 @@ async def test_redis_away_is_told_to_all_who_wait(tmp_path: Path) -> None:
     topics = Topics()
     effects = ReadYourWrites(one, topics.load, most=10)
     try:
-        waiting = [asyncio.create_task(effects.reached(topics.token(1), wait_s=60)) for _ in "ab"]
+        waiting = [asyncio.create_task(effects.wait(topics.token(1), wait_s=60)) for _ in "ab"]
         await asyncio.sleep(0.05)
         server.stop()
         for told in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(told, AWAY_ERRORS)
         server = start_redis(tmp_path, port=server.port)
         await topics.apply(one, 1)
-        assert await effects.reached(topics.token(1), wait_s=30)
+        assert await effects.wait(topics.token(1), wait_s=30)
     finally:
         await effects.close()
         await one.redis.aclose()

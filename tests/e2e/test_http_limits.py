@@ -16,7 +16,7 @@ from hypothesis import settings as properties
 from hypothesis import strategies as some
 
 from api.server import connections
-from tests.api_server import Api, Client, api, request, until
+from tests.api_server import Api, Client, request, run_api, wait_for
 
 MEBIBYTE = 1024 * 1024
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -28,7 +28,7 @@ def one(tmp_path_factory: Any) -> Iterator[Api]:
     """An API with little patience."""
     with (
         pytest.MonkeyPatch.context() as patched,
-        api(
+        run_api(
             tmp_path_factory.mktemp("api"),
             head_timeout_s=0.3,
             body_timeout_s=0.3,
@@ -159,7 +159,7 @@ def test_clients_that_do_not_read_are_cut(one: Api) -> None:
         asking = request("/") * 1_000_000
         with pytest.raises(ConnectionError):
             client.socket.sendall(asking)
-    until(
+    wait_for(
         lambda: one.metric("recommender_refused_total", reason="unread") > before, "it is counted"
     )
 
@@ -185,7 +185,7 @@ def test_http_1_0_upgrades_and_expectations(one: Api) -> None:
 
 def test_more_connections_than_may_be(tmp_path: Path) -> None:
     """Idle ones make room for who asks; where all are busy, a new one is told when to come back."""
-    with api(tmp_path, max_connections=20, after_timeout_s=30) as few:
+    with run_api(tmp_path, max_connections=20, after_timeout_s=30) as few:
         idle = [few.client() for _ in range(200)]
         assert few.get("/healthz").status == 200
         assert few.metric("recommender_connections") <= 20
@@ -198,12 +198,12 @@ def test_more_connections_than_may_be(tmp_path: Path) -> None:
             replies.append(few.get("/healthz"))
             return replies[-1].status == 503
 
-        until(is_refused, "all are busy")
+        wait_for(is_refused, "all are busy")
         assert replies[-1].headers["retry-after"] == "1"
         assert b'"type":"overloaded"' in replies[-1].body
         for client in idle + busy:
             client.socket.close()
-        until(lambda: few.get("/healthz").status == 200, "there is room again")
+        wait_for(lambda: few.get("/healthz").status == 200, "there is room again")
 
 
 def test_large_bodies_share_a_budget(tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def test_large_bodies_share_a_budget(tmp_path: Path) -> None:
     large = (
         b"POST /personalize/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
     )
-    with api(tmp_path, max_bodies_bytes=MEBIBYTE, body_timeout_s=60) as one:
+    with run_api(tmp_path, max_bodies_bytes=MEBIBYTE, body_timeout_s=60) as one:
         with one.client() as first, one.client() as second:
             first.send(large + b" " * 800_000)
             second.send(large + b" " * 800_000)
-            until(
+            wait_for(
                 lambda: one.metric("recommender_refused_total", reason="bodies") > 0, "one is full"
             )
             assert one.ask(request("/events", method="POST", body=b"{}")).status == 400
-        until(lambda: one.ask(large + b" " * 900_000).status != 503, "there is room again")
+        wait_for(lambda: one.ask(large + b" " * 900_000).status != 503, "there is room again")
 
 
 ABORTED = (
@@ -249,7 +249,7 @@ def test_clients_that_go_away_are_no_errors(one: Api, caplog: pytest.LogCaptureF
                 client.socket.settimeout(0.1)
                 with pytest.raises(TimeoutError):
                     client.socket.recv(1)
-        until(lambda: gone() == before + len(ABORTED), "all are counted")
+        wait_for(lambda: gone() == before + len(ABORTED), "all are counted")
     assert [record for record in caplog.records if record.name != "uvicorn.access"] == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api_server import Api, api, request
+from tests.api_server import Api, request, run_api
 
 EVENT = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentAt":1700000000.0}]}'
 
@@ -16,7 +16,7 @@ EVENT = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentA
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: Any) -> Iterator[Api]:
     """An API with a name, and a page elsewhere that may call it."""
-    with api(
+    with run_api(
         tmp_path_factory.mktemp("api"),
         allowed_hosts=["api.example", "*.inside.example"],
         cors_origins=["https://shop.example"],
@@ -110,7 +110,7 @@ def test_pages_elsewhere_cannot_make_answers_be_given(one: Api) -> None:
 def test_everything_can_be_allowed(tmp_path_factory: Any) -> None:
     """An asterisk lets any name and any page in."""
     folder = tmp_path_factory.mktemp("api")
-    with api(folder, allowed_hosts=["*"], cors_origins=["*"]) as one:
+    with run_api(folder, allowed_hosts=["*"], cors_origins=["*"]) as one:
         reply = one.get("/recommend", "Host: any.example", "Origin: https://evil.example")
         assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "*")
         assert one.get("/recommend", "Sec-Fetch-Site: cross-site").status == 200

@@ -10,7 +10,7 @@ import pytest
 from api import app
 from api.outages import MAX_REASONS, OutageLog
 from models.errors import Unavailable
-from tests.api_server import api, request, willing
+from tests.api_server import accepting_publisher, request, run_api
 
 EVENT = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentAt":1700000000}]}'
 
@@ -25,7 +25,7 @@ def test_refused_requests_share_a_line(
     async def away(*_: object) -> str:
         raise Unavailable("Kafka does not answer")
 
-    with api(tmp_path, kafka=willing(publish=away)) as one:
+    with run_api(tmp_path, kafka=accepting_publisher(publish=away)) as one:
         event = request("/events", method="POST", body=EVENT)
         statuses = {one.ask(event).status for _ in range(50)}
         now_s += 11

@@ -19,7 +19,7 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from api.routes.recommendations import HOT
+from api.routes.recommendations import FAST_ROUTES
 from tests.openapi_document import application, document, operations, resolved
 from tests.stack import Stack
 
@@ -54,7 +54,7 @@ def test_every_route_is_described() -> None:
         is_page = route.path == "/" or route.path.startswith("/docs")
         methods = set(route.methods or ()) - {"HEAD"}
         assert is_page or {(method, route.path) for method in methods} <= described
-    assert {("GET", path) for path in HOT} <= described
+    assert {("GET", path) for path in FAST_ROUTES} <= described
     assert {"400", "default"} <= set(document()["paths"]["/recommend"]["get"]["responses"])
 
 

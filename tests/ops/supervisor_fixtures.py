@@ -109,7 +109,7 @@ def supervising(data_dir: Path, mode: str) -> Iterator[Supervising]:
         finally:
             process.kill()
             process.wait()
-            orphans.sweep(data_dir)
+            orphans.kill_orphans(data_dir)
 
 
 def _say(line: str) -> None:

@@ -17,8 +17,8 @@ LINE = re.compile(
 SCRIPT = """
 import asyncio, logging
 import aiokafka, faust, kafka, uvicorn
-from ops.logs import configure
-configure("worker", "{level}")
+from ops.logs import configure_logging
+configure_logging("worker", "{level}")
 for name in ("aiokafka.cluster", "faust.app", "kafka.net", "uvicorn.error", "streams.agents"):
     logger = logging.getLogger(name)
     logger.debug("at %s,\\nand \\x1b[2J", name)

@@ -23,10 +23,10 @@ def test_a_sweep_ends_all_that_a_killed_supervisor_left(tmp_path: Path) -> None:
         left = killed.everyone()
         killed.kill()
         assert [is_alive(pid) for pid in left] == [True] * 4
-        lines = orphans.sweep(tmp_path)
+        lines = orphans.kill_orphans(tmp_path)
         assert [line.split(":")[0] for line in lines] == ["broker", "redis", "family"]
         assert [is_alive(pid) for pid in left] == [False] * 4
-        assert orphans.sweep(tmp_path) == []
+        assert orphans.kill_orphans(tmp_path) == []
 
 
 def test_the_next_supervisor_sweeps_before_it_starts(tmp_path: Path) -> None:
@@ -43,19 +43,19 @@ def test_the_next_supervisor_sweeps_before_it_starts(tmp_path: Path) -> None:
 def test_a_pid_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -> None:
     """A living process with another creation time than the recorded one survives the sweep."""
     with subprocess.Popen(python(SLEEPER), start_new_session=True) as innocent:
-        real = orphans.record("worker", innocent.pid)
+        real = orphans.process_record("worker", innocent.pid)
         earlier = msgspec.structs.replace(real, create_time_s=real.create_time_s - 5)
         orphans.write_ledger(tmp_path, [earlier])
-        assert orphans.sweep(tmp_path) == []
+        assert orphans.kill_orphans(tmp_path) == []
         assert is_alive(innocent.pid)
         innocent.kill()
 
 
 def test_a_sweep_never_ends_the_process_that_sweeps(tmp_path: Path) -> None:
     """A ledger that names this process, or the one that started it, ends neither."""
-    own = [orphans.record("worker", pid) for pid in (os.getpid(), os.getppid()) if pid > 1]
+    own = [orphans.process_record("worker", pid) for pid in (os.getpid(), os.getppid()) if pid > 1]
     orphans.write_ledger(tmp_path, own)
-    assert orphans.sweep(tmp_path) == []
+    assert orphans.kill_orphans(tmp_path) == []
 
 
 def test_what_a_dead_process_started_is_ended(tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_what_a_dead_process_started_is_ended(tmp_path: Path) -> None:
     ) as leader:
         assert leader.stdin is not None
         assert leader.stdout is not None
-        orphans.write_ledger(tmp_path, [orphans.record("worker", leader.pid)])
+        orphans.write_ledger(tmp_path, [orphans.process_record("worker", leader.pid)])
         leader.stdin.write(b"go\n")
         leader.stdin.flush()
         orphan = int(leader.stdout.readline())
         leader.wait()
         assert is_alive(orphan)
-        assert len(orphans.sweep(tmp_path)) == 1
+        assert len(orphans.kill_orphans(tmp_path)) == 1
         assert not is_alive(orphan)
 
 
@@ -86,9 +86,9 @@ def test_what_a_dead_process_started_is_ended(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_reported_and_ends_nothing(tmp_path: Path, damage: bytes) -> None:
     """Half a file, or one that names pid 1, costs a line, not the start."""
     (tmp_path / "processes.json").write_bytes(damage)
-    (line,) = orphans.sweep(tmp_path)
+    (line,) = orphans.kill_orphans(tmp_path)
     assert "damaged" in line
-    assert orphans.sweep(tmp_path) == []
+    assert orphans.kill_orphans(tmp_path) == []
 
 
 def test_two_supervisors_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_two_supervisors_cannot_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(CannotStart, match=f"pid {first.process.pid}.*RECOMMENDER_DATA_DIR"):
             Supervisor(tmp_path, say=print).__enter__()
         with pytest.raises(CannotStart, match="in use"):
-            orphans.sweep(tmp_path)
+            orphans.kill_orphans(tmp_path)
         first.process.kill()
         first.process.wait()
         with Supervisor(tmp_path, say=print):
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_used_gives_one_clear_error(tmp_path: Path) -> N
     """A file in the folder's place is named in the error."""
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match=r"file.*RECOMMENDER_DATA_DIR"):
-        orphans.sweep(tmp_path / "file")
+        orphans.kill_orphans(tmp_path / "file")
 
 
 def test_a_process_that_ignores_being_asked_is_killed() -> None:
@@ -120,6 +120,6 @@ def test_a_process_that_ignores_being_asked_is_killed() -> None:
     ) as stubborn:
         assert stubborn.stdout is not None
         stubborn.stdout.readline()
-        orphans.end([psutil.Process(stubborn.pid)], patience_s=0.1)
+        orphans.end_processes([psutil.Process(stubborn.pid)], patience_s=0.1)
         wait_until(lambda: stubborn.poll() is not None)
         assert stubborn.returncode == -9

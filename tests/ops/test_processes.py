@@ -23,7 +23,7 @@ def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
     process = processes.spawn(python(ESCAPED), None, tmp_path / "log")
     wait_until(lambda: len(processes._descendants(process)) == 1)
     (grandchild,) = processes._descendants(process)
-    processes.end(process)
+    processes.end_process(process)
     assert process.returncode == -signal.SIGTERM
     assert not is_alive(grandchild.pid)
 
@@ -33,7 +33,7 @@ def test_a_process_that_does_not_end_is_killed_when_there_is_a_hurry(tmp_path: P
     log = tmp_path / "log"
     process = processes.spawn(python(DEAF), None, log)
     wait_until(lambda: "deaf" in log.read_text())
-    processes.end(process, at_once=lambda: True)
+    processes.end_process(process, at_once=lambda: True)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -47,7 +47,7 @@ def test_a_gated_process_runs_only_through_the_gate(tmp_path: Path) -> None:
     shut.wait()
     assert log.read_text() == ""
     opened = processes.spawn(script, None, log, gated=True)
-    processes.open_gate(opened)
+    processes.release(opened)
     assert opened.wait() == 0
     assert log.read_text() == "ran\n"
 
@@ -104,9 +104,9 @@ def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path, ending: 
 def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
     """Stopping ends the watcher too, and it ends nobody."""
     process = processes.spawn(python(SLEEPER), None, tmp_path / "log")
-    processes.watch(process)
+    processes.end_with_parent(process)
     watcher = processes._watchers[process]
-    processes.end(process)
+    processes.end_process(process)
     assert watcher.returncode == 0
     assert process not in processes._watchers
 
@@ -114,11 +114,11 @@ def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
 def test_a_server_that_others_ended_leaves_no_watcher(tmp_path: Path) -> None:
     """The next one to be watched finds it gone, and ends its watcher."""
     killed, next_one = (processes.spawn(python(SLEEPER), None, tmp_path / n) for n in "ab")
-    processes.watch(killed)
+    processes.end_with_parent(killed)
     watcher = processes._watchers[killed]
     killed.kill()
     killed.wait()
-    processes.watch(next_one)
-    processes.end(next_one)
+    processes.end_with_parent(next_one)
+    processes.end_process(next_one)
     assert watcher.returncode == 0
     assert killed not in processes._watchers

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import pytest
 
 from models.errors import Unavailable
-from ops.demo import Proof, as_text, proof
-from ops.simulated_shoppers import CATALOGUE, Shopper, events_of_session, shop, warm_up
+from ops.demo import DemoProof, as_text, prove
+from ops.simulated_shoppers import CATALOGUE, Shopper, session_events, simulate_shopping, warm_up
 
 NOW_S = 1_795_381_719.0
 CATEGORY = {item: category for category, items in CATALOGUE.items() for item in items}
@@ -123,7 +123,7 @@ def visited(api: Shop, *, seed: int, messages: int) -> list[dict[str, Any]]:
     api.asked_since.clear()
     api.enough.clear()
     api.wanted = messages
-    shop(api.url, rate_per_s=10_000, seed=seed, stop=api.enough, clock=lambda: NOW_S)
+    simulate_shopping(api.url, rate_per_s=10_000, seed=seed, stop=api.enough, clock=lambda: NOW_S)
     return api.messages[:messages]
 
 
@@ -148,7 +148,7 @@ def test_sessions_have_structure() -> None:
     pairs = [
         (CATEGORY[a["itemId"]], CATEGORY[b["itemId"]])
         for number in range(200)
-        for session in [events_of_session(Shopper(f"s{number}", chance), start_s=0)]
+        for session in [session_events(Shopper(f"s{number}", chance), start_s=0)]
         for a, b in itertools.pairwise(session)
     ]
 
@@ -230,7 +230,7 @@ def test_proof_waits_for_the_change(api: Shop) -> None:
     """The list after is the first that shows the user's click, with its reasons."""
     api.delay = 3
 
-    shown = proof(api.url)
+    shown = prove(api.url)
 
     assert shown.before == ["capo", "bike-lock", "yoga-mat"]
     assert shown.click == "capo"
@@ -247,7 +247,7 @@ def test_text_has_both_lists_side_by_side() -> None:
         {"source": "event", "itemId": "capo"},
         {"source": "trending", "itemId": None},
     ]
-    shown = Proof("u", ["capo", "tent"], "capo", ["tuner"], 12.5, True, reasons)
+    shown = DemoProof("u", ["capo", "tent"], "capo", ["tuner"], 12.5, True, reasons)
 
     assert as_text(shown).splitlines() == [
         "before the click        after the click on capo, 12.5 ms after it was accepted",

@@ -10,7 +10,7 @@ import pytest
 from models.errors import CannotStart, NotConfigured
 from models.running_servers import announced, located
 from models.settings import Settings
-from ops.orphans import exclusive
+from ops.orphans import lock_data_dir
 from ops.stack import _api_port, _metrics
 
 
@@ -43,7 +43,7 @@ def test_servers_are_found_while_they_run_and_without_their_password(tmp_path: P
     """A note that a killed supervisor left leads nowhere; a password is stored nowhere."""
     settings = Settings(data_dir=tmp_path)
     full = Settings(kafka="k:9092", redis="redis://u:Pl4nted@h:1/0", data_dir=tmp_path)
-    with exclusive(tmp_path), announced(tmp_path, full, "http://a"):
+    with lock_data_dir(tmp_path), announced(tmp_path, full, "http://a"):
         note = tmp_path / "servers.json"
         assert note.stat().st_mode & 0o077 == 0
         assert "Pl4nted" not in note.read_text()

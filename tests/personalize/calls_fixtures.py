@@ -18,7 +18,7 @@ from botocore.model import OperationModel
 from botocore.parsers import create_parser
 
 from api.app import create_app
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from api.server.uvicorn_protocol import server_options
 from models.settings import Settings
 from models.state.store import Store, connect
@@ -55,11 +55,11 @@ def _check(operation_model: OperationModel, response_dict: dict[str, Any], **_: 
 
 def check_answer(operation: str, body: bytes) -> None:
     """Fail where the body of a successful answer does not fit the operation's output shape."""
-    one = described()[operation]
+    one = service_operations()[operation]
     if one.model.output_shape is None:
         assert body == b""
     else:
-        one.answered(json.loads(body))
+        one.check_output(json.loads(body))
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ class Caller:
 
     def call(self, operation: str, document: object) -> Answer:
         """What the operation answers to a document."""
-        one = described()[operation]
+        one = service_operations()[operation]
         headers = {"content-type": "application/json"}
         if not one.path:
             headers = {
@@ -143,7 +143,7 @@ def _lower(headers: list[tuple[str, str]]) -> dict[str, str]:
 
 def parsed(operation: str, answer: Answer) -> dict[str, Any]:
     """The answer as botocore understands it."""
-    one = described()[operation]
+    one = service_operations()[operation]
     parser = create_parser("json" if not one.path else "rest-json")
     response = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
     shape: Any = one.model.output_shape  # an operation without output has none

@@ -45,9 +45,9 @@ async def make_control(control_redis: str) -> AsyncIterator[Callable[..., Contro
 
     yield make
     for one in made:
-        await one.context.resources.redis.flushdb()
+        await one.context.registry.redis.flushdb()
         await one.context.tenants.close()
-        await one.context.resources.redis.aclose()
+        await one.context.registry.redis.aclose()
 
 
 @pytest.fixture

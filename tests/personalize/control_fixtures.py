@@ -12,7 +12,7 @@ from api.dependencies import ReadinessCheck, Services
 from api.impressions import ImpressionLog
 from api.personalize.context import PersonalizeContext
 from api.personalize.operations import OPERATIONS
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
 from models.personalize.job_queue import Job, Jobs
@@ -20,7 +20,7 @@ from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.store import Store, connect
-from tests.api_server import PlayedPublisher
+from tests.api_server import FakePublisher
 
 NOW = 1_795_000_000.0
 ROLE = "arn:aws:iam::000000000000:role/reader"
@@ -45,19 +45,19 @@ class Control:
     jobs: Jobs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.jobs = Jobs(self.context.resources)
+        self.jobs = Jobs(self.context.registry)
 
     async def __call__(self, operation: str, **request: Any) -> dict[str, Any]:
         """What the operation answers."""
         self.now_s += 1
-        checked = described()[operation].checked(request)
+        checked = service_operations()[operation].validate_input(request)
         answer = await OPERATIONS[operation](self.context, checked)
-        described()[operation].answered(json.loads(json.dumps(answer)))
+        service_operations()[operation].check_output(json.loads(json.dumps(answer)))
         return answer
 
     def arn(self, path: str) -> str:
         """The ARN of a path."""
-        return self.context.resources.arn(path)
+        return self.context.registry.arn(path)
 
     async def group(self, name: str = "g", **request: Any) -> str:
         """The ARN of a new dataset group."""
@@ -140,16 +140,16 @@ def control_of(redis_url: str, **settings: Any) -> Control:
     async def nothing(*_: Any) -> Any:
         raise AssertionError("the control plane sends no events")
 
-    publisher = PlayedPublisher(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
+    publisher = FakePublisher(publish=nothing, put=nothing, incarnations=nothing, missing=nothing)
     services = Services(
         settings=made,
         store=store,
         recommender=tenants.recommender(made.group),
         tenants=tenants,
         publisher=publisher,
-        answering=Gate(made.max_answering, "answers", "Redis"),
+        redis_gate=Gate(made.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
-        effects=ReadYourWrites(store, nothing, most=10),
+        read_your_writes=ReadYourWrites(store, nothing, most=10),
         impressions=ImpressionLog(time.time),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 
 ALPHABET = "abcXYZ019 _-./|\"\\'{}<>%\n\0é漢😀"
 ARN = "arn:aws:personalize:us-east-1:000000000000:"
@@ -59,7 +59,7 @@ class Documents:
 
     def __post_init__(self) -> None:
         self._random = random.Random(f"{self.operation}/{self.seed}")
-        self._shape = described()[self.operation].model.input_shape
+        self._shape = service_operations()[self.operation].model.input_shape
 
     def valid(self) -> Any:
         """A document that fits the shape."""

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.personalize.auth import SKEW_S, Refused, check_of
+from api.personalize.auth import SKEW_S, AccessRefused, request_check
 from models.settings import Settings
 from tests.personalize.calls_fixtures import Caller, campaign, client, serving
 from tests.servers import own_port
@@ -208,7 +208,7 @@ def test_off_is_for_loopback_only(serve: Callable[..., Any]) -> None:
 )
 def test_nothing_but_a_signature_gets_in(header: bytes, date: bytes, query: bytes) -> None:
     """Whatever stands in the headers, a request without a true signature is refused."""
-    check = check_of(Settings(**SIGNED))
+    check = request_check(Settings(**SIGNED))
     scope = {
         "method": "POST",
         "raw_path": b"/personalize/events",
@@ -216,7 +216,7 @@ def test_nothing_but_a_signature_gets_in(header: bytes, date: bytes, query: byte
         "headers": [(b"authorization", header), (b"x-amz-date", date), (b"host", b"h")],
     }
 
-    with pytest.raises(Refused):
+    with pytest.raises(AccessRefused):
         check(scope, b"{}", 1795521600.0)
 
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from api.personalize.auth import check_of
+from api.personalize.auth import request_check
 from api.personalize.operations import OPERATIONS, operations_table
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from models.settings import Settings
 from tests.servers import ROOT
 from tests.stack import Stack
@@ -21,12 +21,16 @@ def test_the_table_of_operations_is_current() -> None:
     expected = f"<!-- operations -->\n{operations_table()}\n<!-- /operations -->"
 
     assert expected in DOCUMENT
-    assert len(re.findall(r"^\| personalize", DOCUMENT, re.MULTILINE)) == len(described()) >= 79
+    assert (
+        len(re.findall(r"^\| personalize", DOCUMENT, re.MULTILINE))
+        == len(service_operations())
+        >= 79
+    )
 
 
 def test_what_is_implemented_is_an_operation() -> None:
     """No operation is registered under a name that the API does not have."""
-    assert set(OPERATIONS) <= set(described())
+    assert set(OPERATIONS) <= set(service_operations())
 
 
 def test_settings_and_modes_are_documented() -> None:
@@ -39,7 +43,7 @@ def test_settings_and_modes_are_documented() -> None:
     assert all(name in DOCUMENT for name in named)
     for mode in ("off", "access-key", "sigv4"):
         settings = {"personalize_auth": mode, "personalize_access_keys": {"id": "secret"}}
-        check_of(Settings.model_validate(settings))
+        request_check(Settings.model_validate(settings))
         assert f"| `{mode}`" in DOCUMENT
 
 

@@ -111,7 +111,7 @@ async def test_a_deleted_group_leaves_nothing(control: Control) -> None:
     """It stays DELETE PENDING until a job has erased what is in it; then all of it is gone."""
     group = await control.group()
     tracker = await control("CreateEventTracker", name="web", datasetGroupArn=group)
-    resources, tenants = control.context.resources, control.context.tenants
+    resources, tenants = control.context.registry, control.context.tenants
     for key in ("{g}:counts", "{g}:history:u:ada", "{gg}:counts"):
         await resources.redis.set(key, "x")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.personalize.operations import OPERATIONS
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from models.errors import ServiceError
 from models.personalize.registry import PREFIX, Registry
 from models.personalize.resource import indexes_of
@@ -55,7 +55,9 @@ async def test_any_sequence_leaves_the_registry_whole(control: Control, seed: in
     """Every answer fits its shape, every refusal is typed, and no index or link leads astray."""
     chosen = random.Random(seed)
     known = dict(KNOWN)
-    names = sorted(name for name in OPERATIONS if described()[name].service == "personalize")
+    names = sorted(
+        name for name in OPERATIONS if service_operations()[name].service == "personalize"
+    )
     operations = {name: Documents(name, seed=seed, known=known) for name in names}
     creating = [name for name in operations if name.startswith("Create")]
     done = 0
@@ -68,12 +70,12 @@ async def test_any_sequence_leaves_the_registry_whole(control: Control, seed: in
         done += 1
         if chosen.random() < 0.3:
             await run_a_job(control, chosen)
-        versions = await control.context.resources.page("solution-version")
+        versions = await control.context.registry.page("solution-version")
         none = f"{ARN}solution/a/00000000"
         known["solutionVersionArn"] = [none, *(control.arn(one.path) for one in versions[:5])]
 
     assert done > 100
-    await assert_whole(control.context.resources)
+    await assert_whole(control.context.registry)
 
 
 async def run_a_job(control: Control, chosen: random.Random) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.personalize.operations import OPERATIONS
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from benchmarks.state import fill
 from models.settings import Settings
 from streams.kafka.topics import ensure_topics
@@ -71,7 +71,7 @@ def check(operation: str, answer: Answer) -> None:
         check_answer(operation, answer.body)
         assert "Error" not in understood
         return
-    one = described()[operation]
+    one = service_operations()[operation]
     codes = {shape.name for shape in one.model.service_model.error_shapes}
     assert answer.code in codes
     assert understood["Error"]["Code"] == answer.code

@@ -30,7 +30,7 @@ def runner_of(control: Control, folder: Path) -> Runner:
     context = control.context
     (folder / "data").mkdir(exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
-    return Runner(context.resources, context.tenants, Objects(str(folder)), lambda: control.now_s)
+    return Runner(context.registry, context.tenants, Objects(str(folder)), lambda: control.now_s)
 
 
 async def run_next(control: Control, runner: Runner) -> None:
@@ -126,7 +126,7 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
     await run_next(control, runner)
     arn = (await control("DescribeSolutionVersion", **created))["solutionVersion"]["recipeArn"]
     path = created["solutionVersionArn"].rpartition(":")[2]
-    measured = (await control.context.resources.get(path)).hidden["measured"]
+    measured = (await control.context.registry.get(path)).hidden["measured"]
     best = max(measured, key=lambda name: measured[name]["mean_reciprocal_rank_at_25"])
 
     assert len(measured) == 2
@@ -226,12 +226,12 @@ async def test_how_far_a_job_is_can_be_seen(
     """What a job tells from a thread stands with it, and in the metrics until it ends."""
     seen = threading.Event()
 
-    def telling(work: JobContext) -> None:
-        work.tell("lines answered", 7, 9)
+    def telling(context: JobContext) -> None:
+        context.report_progress("lines answered", 7, 9)
         seen.wait()
 
-    async def busy(work: JobContext) -> JobResult:
-        await work.in_thread(telling, work)
+    async def busy(context: JobContext) -> JobResult:
+        await context.run_in_thread(telling, context)
         return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
@@ -268,17 +268,17 @@ async def test_a_runner_that_ends_leaves_its_job(
     """Cancelled, it lets what works in a thread end, and another claims the job at once."""
     entered, ended = threading.Event(), threading.Event()
 
-    def for_ever(work: JobContext) -> None:
+    def for_ever(context: JobContext) -> None:
         entered.set()
         try:
-            for _ in work.until_stopped(iter(int, 1)):
+            for _ in context.until_stopped(iter(int, 1)):
                 pass
         finally:
             ended.set()
 
-    async def busy(work: JobContext) -> JobResult:
-        await work.note(row=3)
-        await work.in_thread(for_ever, work)
+    async def busy(context: JobContext) -> JobResult:
+        await context.checkpoint(row=3)
+        await context.run_in_thread(for_ever, context)
         return JobResult()
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from api.shadow_comparison import MOST_WAITING, THREADS, ShadowComparison
+from api.shadow_comparison import MAX_WAITING, THREADS, ShadowComparison
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
@@ -123,7 +123,7 @@ async def test_a_silent_campaign_fills_the_queue_only(
     """With a campaign that never answers, calls return, what is too much is dropped and counted."""
     use_aws_environment(monkeypatch, tmp_path)
     settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=1.0)
-    before, n = measured(), 2 * MOST_WAITING
+    before, n = measured(), 2 * MAX_WAITING
     with socket.create_server(("127.0.0.1", 0), backlog=THREADS) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", address)
@@ -134,7 +134,7 @@ async def test_a_silent_campaign_fills_the_queue_only(
         await shadow.close()
     found = since(before)
 
-    assert full == n - MOST_WAITING
+    assert full == n - MAX_WAITING
     assert found["compared"] == 0
     assert found["dropped"] + found["failed"] == n
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.personalize.service_model import LINEAR, InvalidMember, described
+from api.personalize.service_model import LINEAR, InvalidMember, service_operations
 from models.errors import InvalidInput
 from tests.personalize.resource_fixtures import Documents
 
@@ -20,8 +20,8 @@ RANKING: dict[str, Any] = {"campaignArn": "arn:aws:personalize:::campaign/c", "u
 
 def test_every_operation_is_described() -> None:
     """All 79 operations of the three services are there, eight of them by path."""
-    assert len(described()) >= 79
-    assert sorted(one.path for one in described().values() if one.path) == [
+    assert len(service_operations()) >= 79
+    assert sorted(one.path for one in service_operations().values() if one.path) == [
         "/action-interactions", "/action-recommendations", "/actions", "/events", "/items",
         "/personalize-ranking", "/recommendations", "/users",
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_errors_say_what_is_wrong_and_where(
 ) -> None:
     """The sentence of AWS: the value, the path to it, and the constraint it breaks."""
     with pytest.raises(InvalidInput) as caught:
-        described()[operation].checked(document)
+        service_operations()[operation].validate_input(document)
 
     text = str(caught.value)
     assert text.startswith("1 validation error detected: Value ")
@@ -88,12 +88,16 @@ def test_values_come_back_as_their_shapes_have_them() -> None:
     """Unknown members and null ones are left out; texts that are times become numbers."""
     event = EVENT | {"sentAt": "1553631760.5", "itemId": None, "colour": "red"}
 
-    found = described()["PutEvents"].checked(EVENTS | {"eventList": [event], "extra": {"a": [1]}})
+    found = service_operations()["PutEvents"].validate_input(
+        EVENTS | {"eventList": [event], "extra": {"a": [1]}}
+    )
 
     assert found == EVENTS | {"eventList": [EVENT | {"sentAt": 1553631760.5}]}
     ranking = RANKING | {"inputList": ["a"]}
-    assert described()["GetPersonalizedRanking"].checked(ranking) == ranking
-    assert described()["GetRecommendations"].checked({"numResults": 25.0}) == {"numResults": 25}
+    assert service_operations()["GetPersonalizedRanking"].validate_input(ranking) == ranking
+    assert service_operations()["GetRecommendations"].validate_input({"numResults": 25.0}) == {
+        "numResults": 25
+    }
 
 
 @pytest.mark.parametrize("value", [10**400, 1e308, -(10**400)])
@@ -102,14 +106,14 @@ def test_numbers_out_of_range_are_refused(value: float) -> None:
     document = EVENTS | {"eventList": [EVENT | {"eventValue": value}]}
 
     with pytest.raises(InvalidInput) as caught:
-        described()["PutEvents"].checked(document)
+        service_operations()["PutEvents"].validate_input(document)
     assert len(str(caught.value)) < 300
 
 
 def test_what_is_secret_is_not_repeated() -> None:
     """Values that the models call sensitive do not stand in errors."""
     with pytest.raises(InvalidInput) as caught:
-        described()["PutEvents"].checked(EVENTS | {"userId": "ada" * 100})
+        service_operations()["PutEvents"].validate_input(EVENTS | {"userId": "ada" * 100})
 
     assert "ada" not in str(caught.value)
 
@@ -125,22 +129,24 @@ def test_what_is_secret_is_not_repeated() -> None:
 )
 def test_answers_are_checked_strictly(answer: Any, where: str) -> None:
     """What a client would ignore or stumble over in an answer is found."""
-    described()["GetRecommendations"].answered({"itemList": [{"itemId": "a", "score": 0.5}]})
+    service_operations()["GetRecommendations"].check_output(
+        {"itemList": [{"itemId": "a", "score": 0.5}]}
+    )
 
     with pytest.raises(InvalidMember) as caught:
-        described()["GetRecommendations"].answered(answer)
+        service_operations()["GetRecommendations"].check_output(answer)
     assert f"at '{where}'" in caught.value.text()
 
 
 def test_documents_are_what_they_say() -> None:
     """The generator of the random tests: valid documents pass, invalid ones do not."""
-    for operation, one in described().items():
+    for operation, one in service_operations().items():
         documents = Documents(operation, seed=1)
         for _ in range(30):
-            one.checked(documents.valid())
+            one.validate_input(documents.valid())
             if documents.can_break():
                 with pytest.raises(InvalidInput):
-                    one.checked(documents.invalid())
+                    one.validate_input(documents.invalid())
 
 
 @pytest.mark.parametrize("pattern", LINEAR)

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from api.personalize.operations import OPERATIONS
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from tests.personalize.calls_fixtures import Answer, Caller, campaign, client, parsed, serving
 from tests.personalize.resource_fixtures import Documents
 from tests.servers import own_port
@@ -75,7 +75,7 @@ def test_errors_of_json_1_1(caller: Caller, clients: Callable[[str], Any]) -> No
     assert answer.headers["content-type"] == "application/x-amz-json-1.1"
 
 
-@pytest.mark.parametrize("operation", sorted(set(described()) - set(OPERATIONS)))
+@pytest.mark.parametrize("operation", sorted(set(service_operations()) - set(OPERATIONS)))
 def test_what_is_not_implemented_says_so(caller: Caller, operation: str) -> None:
     """Every other operation of the API answers a modelled error that names it."""
     answer = caller.call(operation, Documents(operation, seed=1).valid())

@@ -6,8 +6,14 @@ from typing import Any
 
 from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_config
-from api.personalize.control.crud import describing, found, listing, new, pending
-from api.personalize.control.solution_versions import trained
+from api.personalize.control.crud import (
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    pending_limit,
+)
+from api.personalize.control.solution_versions import get_trained_version
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
 from models.personalize.recipes import recipe_of
@@ -29,7 +35,7 @@ async def create_batch_inference_job(
     if request.get("batchInferenceJobMode", BATCH) != BATCH:
         raise InvalidInput("batchInferenceJobMode THEME_GENERATION is not supported")
     check_config(request.get("batchInferenceJobConfig", {}))
-    version = await trained(context, request["solutionVersionArn"])
+    version = await get_trained_version(context, request["solutionVersionArn"])
     recipe = recipe_of(version.data["recipeArn"])
     if recipe.type == "USER_SEGMENTATION":
         raise InvalidInput(f"{recipe.arn} segments users: create a batch segment job")
@@ -50,7 +56,7 @@ async def create_batch_segment_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A job that finds the users who want what each line of its input names."""
-    version = await trained(context, request["solutionVersionArn"])
+    version = await get_trained_version(context, request["solutionVersionArn"])
     recipe = recipe_of(version.data["recipeArn"])
     if recipe.type != "USER_SEGMENTATION":
         raise InvalidInput(f"{recipe.arn} recommends items: create a batch inference job")
@@ -70,7 +76,7 @@ async def _job(
     group = version.links[-1]
     links = [version.path, *version.links]
     if "filterArn" in request:
-        chosen = await found(context, request["filterArn"], "filter")
+        chosen = await get_resource(context, request["filterArn"], "filter")
         if chosen.links != (group,):
             raise InvalidInput(f"{request['filterArn']} is of another dataset group")
         links.append(chosen.path)
@@ -78,10 +84,10 @@ async def _job(
     if source == request["jobOutput"]["s3DataDestination"]["path"]:
         raise InvalidInput("jobOutput must be another place than jobInput")
     path = f"{kind}/{request['jobName']}"
-    more["solutionVersionArn"] = context.resources.arn(version.path)
-    job = new(context, path, request, *links, status=CREATE_PENDING, **more)
-    await context.resources.create(job, pending(context, kind))
-    return context.resources.arn(path)
+    more["solutionVersionArn"] = context.registry.arn(version.path)
+    job = new_resource(context, path, request, *links, status=CREATE_PENDING, **more)
+    await context.registry.create(job, pending_limit(context, kind))
+    return context.registry.arn(path)
 
 
 def _length(request: dict[str, Any], usual: int, most: int) -> int:
@@ -94,9 +100,9 @@ def _length(request: dict[str, Any], usual: int, most: int) -> int:
 
 OPERATIONS: dict[str, Operation] = {
     "CreateBatchInferenceJob": create_batch_inference_job,
-    "DescribeBatchInferenceJob": describing("batch-inference-job"),
-    "ListBatchInferenceJobs": listing("batch-inference-job"),
+    "DescribeBatchInferenceJob": describe_operation("batch-inference-job"),
+    "ListBatchInferenceJobs": list_operation("batch-inference-job"),
     "CreateBatchSegmentJob": create_batch_segment_job,
-    "DescribeBatchSegmentJob": describing("batch-segment-job"),
-    "ListBatchSegmentJobs": listing("batch-segment-job"),
+    "DescribeBatchSegmentJob": describe_operation("batch-segment-job"),
+    "ListBatchSegmentJobs": list_operation("batch-segment-job"),
 }

@@ -7,6 +7,7 @@ import hashlib
 from api.personalize.context import PersonalizeContext
 from models.errors import ResourceAlreadyExists
 from models.personalize.resource import Resource
+from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath
 from models.personalize.statuses import ACTIVE
 from models.settings import Settings
 
@@ -27,7 +28,7 @@ def tracker_path(name: str) -> str:
 
 async def ensure(context: PersonalizeContext) -> None:
     """See that the group and its tracker are among the resources, as the settings have them."""
-    resources, settings = context.resources, context.resources.settings
+    resources, settings = context.registry, context.registry.settings
     now_s = context.services.clock()
     group, tracker = group_path(settings), tracker_path(settings.group)
     if await resources.find(group) is None:
@@ -49,16 +50,15 @@ async def ensure(context: PersonalizeContext) -> None:
 
 async def _create(context: PersonalizeContext, resource: Resource) -> None:
     try:
-        await context.resources.create(resource)
+        await context.registry.create(resource)
     except ResourceAlreadyExists:
         return  # another process was first, with the same settings
 
 
 def campaign(context: PersonalizeContext, path: str) -> Resource | None:
     """The campaign of the settings at a path, or None."""
-    name = path.removeprefix("campaign/")
-    if name == path or name not in context.resources.settings.campaigns:
+    kind, name = ResourcePath.of(path)
+    if kind != "campaign" or name not in context.registry.settings.campaigns:
         return None
-    config = {"enableMetadataWithRecommendations": True}
-    data = {"name": name, "minProvisionedTPS": 1, "campaignConfig": config}
+    data = {"name": name, "minProvisionedTPS": 1, "campaignConfig": BUILTIN_CAMPAIGN_CONFIG}
     return Resource(path, ACTIVE, 0.0, 0.0, data)

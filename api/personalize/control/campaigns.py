@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
 from api.personalize.control.config_checks import check_config
-from api.personalize.control.crud import describing, found, listing, new, quota
-from api.personalize.control.solution_versions import trained
+from api.personalize.control.crud import (
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    quota_limit,
+)
+from api.personalize.control.solution_versions import get_trained_version
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse
 from models.personalize.registry import LATEST
@@ -20,7 +26,7 @@ UPDATED = ("minProvisionedTPS", "campaignConfig")
 """Members that an update may leave as they are."""
 
 
-class Deployed(NamedTuple):
+class DeployedVersion(NamedTuple):
     """What a campaign stands for: a version, or always the newest of a solution."""
 
     arn: str
@@ -35,7 +41,7 @@ async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) 
     config = request.get("campaignConfig", {})
     check_config(config)
     deployed = await _deployed(context, request["solutionVersionArn"], config)
-    campaign = new(
+    campaign = new_resource(
         context,
         path,
         request,
@@ -43,13 +49,13 @@ async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) 
         solutionVersionArn=deployed.arn,
         minProvisionedTPS=request.get("minProvisionedTPS", 1),
     )
-    await context.resources.create(campaign, quota(context, "campaign", deployed.links[-1]))
-    return {"campaignArn": context.resources.arn(path)}
+    await context.registry.create(campaign, quota_limit(context, "campaign", deployed.links[-1]))
+    return {"campaignArn": context.registry.arn(path)}
 
 
 async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another version or configuration, from the next request on."""
-    campaign = await found(context, request["campaignArn"], "campaign")
+    campaign = await get_resource(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
     changes = {name: member for name, member in request.items() if name != "campaignArn"}
     if not changes:
@@ -69,29 +75,31 @@ async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) 
             now_s=now_s, latestCampaignUpdate=update, **changes
         )
 
-    await context.resources.change(campaign.path, updated)
-    return {"campaignArn": context.resources.arn(campaign.path)}
+    await context.registry.change(campaign.path, updated)
+    return {"campaignArn": context.registry.arn(campaign.path)}
 
 
 async def delete_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Nobody can ask by this name any more; the solution stays."""
-    campaign = await found(context, request["campaignArn"], "campaign")
+    campaign = await get_resource(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
-    await context.resources.remove(campaign.path)
+    await context.registry.remove(campaign.path)
     return {}
 
 
-async def _deployed(context: PersonalizeContext, arn: str, config: dict[str, Any]) -> Deployed:
+async def _deployed(
+    context: PersonalizeContext, arn: str, config: dict[str, Any]
+) -> DeployedVersion:
     """What an ARN stands for in a campaign with a configuration."""
     is_latest = arn.endswith(LATEST)
     is_synced = config.get("syncWithLatestSolutionVersion", False)
     if is_synced and not is_latest:
         raise InvalidInput(f"syncWithLatestSolutionVersion needs an ARN that ends in {LATEST}")
-    version = await trained(context, arn)
+    version = await get_trained_version(context, arn)
     solution, group = version.links
     if is_synced:
-        return Deployed(context.resources.arn(f"{solution}{LATEST}"), (solution, group))
-    return Deployed(context.resources.arn(version.path), (version.path, solution, group))
+        return DeployedVersion(context.registry.arn(f"{solution}{LATEST}"), (solution, group))
+    return DeployedVersion(context.registry.arn(version.path), (version.path, solution, group))
 
 
 async def _current_version(context: PersonalizeContext, campaign: Resource) -> dict[str, Any]:
@@ -99,8 +107,8 @@ async def _current_version(context: PersonalizeContext, campaign: Resource) -> d
     arn = campaign.data.get("solutionVersionArn", "")
     if not arn.endswith(LATEST):
         return {}
-    version = await context.resources.get(path_of(arn))
-    return {"solutionVersionArn": context.resources.arn(version.path)}
+    version = await context.registry.get(path_of(arn))
+    return {"solutionVersionArn": context.registry.arn(version.path)}
 
 
 def _refuse_configured(context: PersonalizeContext, campaign: Resource) -> None:
@@ -110,8 +118,8 @@ def _refuse_configured(context: PersonalizeContext, campaign: Resource) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "CreateCampaign": create_campaign,
-    "DescribeCampaign": describing("campaign", _current_version),
-    "ListCampaigns": listing("campaign"),
+    "DescribeCampaign": describe_operation("campaign", _current_version),
+    "ListCampaigns": list_operation("campaign"),
     "UpdateCampaign": update_campaign,
     "DeleteCampaign": delete_campaign,
 }

@@ -19,7 +19,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         if name not in EXPLORATION:
             known = " and ".join(EXPLORATION)
             raise InvalidInput(f"itemExplorationConfig: there is no {name[:60]!r}, only {known}")
-        if not 0 <= number_of(text, f"itemExplorationConfig.{name}") <= EXPLORATION[name]:
+        if not 0 <= parse_number(text, f"itemExplorationConfig.{name}") <= EXPLORATION[name]:
             raise InvalidInput(
                 f"itemExplorationConfig.{name} must be from 0 to {EXPLORATION[name]:g}"
             )
@@ -33,7 +33,7 @@ def check_columns_config(config: Mapping[str, Any]) -> None:
             dataset_type_of(dataset_type)
 
 
-def number_of(text: str, where: str) -> float:
+def parse_number(text: str, where: str) -> float:
     """The number that a text is.
 
     Raises
@@ -43,7 +43,7 @@ def number_of(text: str, where: str) -> float:
 
     Examples
     --------
-    >>> number_of("3.5", "eventValueThreshold")
+    >>> parse_number("3.5", "eventValueThreshold")
     3.5
     """
     try:

@@ -9,24 +9,24 @@ from botocore.model import ListShape, StructureShape
 
 from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
-from api.personalize.control.pagination import LENGTH, position_of, token_of
+from api.personalize.control.pagination import DEFAULT_PAGE_LENGTH, make_token, read_token
 from api.personalize.protocol import Operation
-from api.personalize.service_model import described
+from api.personalize.service_model import service_operations
 from models.errors import InvalidInput, LimitExceeded, TooManyTags
 from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
 from models.personalize.resource_types import KINDS, path_of, resource_type_of
 from models.personalize.statuses import ACTIVE
 
-Members = Callable[[PersonalizeContext, Resource], Awaitable[dict[str, Any]]]
+ExtraMembers = Callable[[PersonalizeContext, Resource], Awaitable[dict[str, Any]]]
 
-FOREIGN = frozenset({"roleArn", "kmsKeyArn"})
+FOREIGN_ARNS = frozenset({"roleArn", "kmsKeyArn"})
 """ARNs that are not of this service."""
 
-CONFIGURED = frozenset({"dataset-group", "event-tracker"})
+BUILT_IN = frozenset({"dataset-group", "event-tracker"})
 
 
-async def found(context: PersonalizeContext, arn: str, kind: str) -> Resource:
+async def get_resource(context: PersonalizeContext, arn: str, kind: str) -> Resource:
     """The resource of a kind that has an ARN.
 
     Raises
@@ -37,12 +37,12 @@ async def found(context: PersonalizeContext, arn: str, kind: str) -> Resource:
     path = path_of(arn)
     if resource_type_of(path) is not KINDS[kind]:
         raise InvalidInput(f"{arn} is not the ARN of a {kind}")
-    if kind in CONFIGURED:
+    if kind in BUILT_IN:
         await builtin_resources.ensure(context)
-    return builtin_resources.campaign(context, path) or await context.resources.get(path)
+    return builtin_resources.campaign(context, path) or await context.registry.get(path)
 
 
-def new(
+def new_resource(
     context: PersonalizeContext,
     path: str,
     request: Mapping[str, Any],
@@ -65,11 +65,13 @@ def new(
     now_s = context.services.clock()
     given = {name: member for name, member in request.items() if name != "tags"}
     data = {name: _canonical(context, name, member) for name, member in (given | more).items()}
-    tags = tags_of(context, request.get("tags", ()))
+    tags = validated_tags(context, request.get("tags", ()))
     return Resource(path, status, now_s, now_s, data, links, tags)
 
 
-def tags_of(context: PersonalizeContext, tags: list[dict[str, str]] | tuple[()]) -> dict[str, str]:
+def validated_tags(
+    context: PersonalizeContext, tags: list[dict[str, str]] | tuple[()]
+) -> dict[str, str]:
     """Tags as they are stored; raises `InvalidInput` or `TooManyTags` for what may not be."""
     found = {tag["tagKey"]: tag["tagValue"] for tag in tags}
     if len(found) < len(tags):
@@ -77,36 +79,36 @@ def tags_of(context: PersonalizeContext, tags: list[dict[str, str]] | tuple[()])
     reserved = next((key for key in found if key.lower().startswith("aws:")), None)
     if reserved is not None:
         raise InvalidInput(f"tags: {reserved!r} is a key of Amazon's own")
-    check_tags(context, found)
+    check_tag_count(context, found)
     return found
 
 
-def check_tags(context: PersonalizeContext, tags: Mapping[str, str]) -> None:
+def check_tag_count(context: PersonalizeContext, tags: Mapping[str, str]) -> None:
     """Raise `TooManyTags` for more than a resource may have."""
-    most = context.resources.settings.personalize_quotas["tags"]
+    most = context.registry.settings.personalize_quotas["tags"]
     if len(tags) > most:
         raise TooManyTags(f"a resource may have {most} tags, not {len(tags)}")
 
 
-def quota(
+def quota_limit(
     context: PersonalizeContext, kind: str, parent: str = "", *, extra: int = 0
 ) -> IndexLimit:
     """The bound of how many of a kind there may be, before one more is created."""
     plural = KINDS[kind].plural
-    most = context.resources.settings.personalize_quotas[plural]
-    where = f" of {context.resources.arn(parent)}" if parent else ""
+    most = context.registry.settings.personalize_quotas[plural]
+    where = f" of {context.registry.arn(parent)}" if parent else ""
     error = LimitExceeded(f"there may be {most} {plural}{where}; RECOMMENDER_PERSONALIZE_QUOTAS")
     return IndexLimit(index_name(kind, parent), most + extra - 1, error)
 
 
-def pending(context: PersonalizeContext, kind: str, parent: str = "") -> IndexLimit:
+def pending_limit(context: PersonalizeContext, kind: str, parent: str = "") -> IndexLimit:
     """The bound of how many jobs of a kind may be unfinished, before one more is created."""
-    most = context.resources.settings.personalize_quotas[f"pending-{KINDS[kind].plural}"]
+    most = context.registry.settings.personalize_quotas[f"pending-{KINDS[kind].plural}"]
     error = LimitExceeded(f"More than {most} resources with PENDING or IN_PROGRESS status")
     return IndexLimit(index_name(kind, parent, only="unfinished"), most - 1, error)
 
 
-def describing(kind: str, more: Members | None = None) -> Operation:
+def describe_operation(kind: str, more: ExtraMembers | None = None) -> Operation:
     """The operation that describes a resource of a kind.
 
     Parameters
@@ -117,18 +119,19 @@ def describing(kind: str, more: Members | None = None) -> Operation:
     noun, arn_member = KINDS[kind].noun, KINDS[kind].arn_member
 
     async def describe(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-        resource = await found(context, request[arn_member], kind)
-        members = context.resources.to_api(resource)
+        resource = await get_resource(context, request[arn_member], kind)
+        members = context.registry.to_api(resource)
         if more is not None:
             members |= await more(context, resource)
         return {
-            name: shown(shape, members) for name, shape in answer_members(f"Describe{noun}").items()
+            name: select_members(shape, members)
+            for name, shape in output_members(f"Describe{noun}").items()
         }
 
     return describe
 
 
-def listing(kind: str, *, must_exist: bool = False) -> Operation:
+def list_operation(kind: str, *, must_exist: bool = False) -> Operation:
     """The operation that lists resources of a kind, a page at a time.
 
     Parameters
@@ -139,45 +142,45 @@ def listing(kind: str, *, must_exist: bool = False) -> Operation:
     operation = f"List{KINDS[kind].noun}s"
 
     async def list_all(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-        if kind in CONFIGURED:
+        if kind in BUILT_IN:
             await builtin_resources.ensure(context)
         parent = _parent(request)
         if must_exist and parent:
-            await context.resources.get(parent)
+            await context.registry.get(parent)
         name, shape = _listed(operation)
         token_for = f"{kind} {parent}"
-        after = position_of(token_for, request.get("nextToken"))
-        length = request.get("maxResults", LENGTH)
-        page = await context.resources.page(kind, parent, after=after, limit=length + 1)
-        shown_ones = [shown(shape, context.resources.to_api(one)) for one in page[:length]]
+        after = read_token(token_for, request.get("nextToken"))
+        length = request.get("maxResults", DEFAULT_PAGE_LENGTH)
+        page = await context.registry.page(kind, parent, after=after, limit=length + 1)
+        shown_ones = [select_members(shape, context.registry.to_api(one)) for one in page[:length]]
         answer: dict[str, Any] = {name: shown_ones}
         if len(page) > length:
-            answer["nextToken"] = token_of(token_for, page[length - 1].number)
+            answer["nextToken"] = make_token(token_for, page[length - 1].number)
         return answer
 
     return list_all
 
 
-def deleting(kind: str) -> Operation:
+def delete_operation(kind: str) -> Operation:
     """The operation that deletes a resource of a kind, at once."""
     arn_member = KINDS[kind].arn_member
 
     async def delete(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-        resource = await found(context, request[arn_member], kind)
-        await context.resources.remove(resource.path)
+        resource = await get_resource(context, request[arn_member], kind)
+        await context.registry.remove(resource.path)
         return {}
 
     return delete
 
 
-def shown(shape: StructureShape, members: Mapping[str, Any]) -> dict[str, Any]:
+def select_members(shape: StructureShape, members: Mapping[str, Any]) -> dict[str, Any]:
     """Those members that a shape has."""
     return {name: members[name] for name in shape.members if name in members}
 
 
-def answer_members(operation: str) -> Mapping[str, Any]:
+def output_members(operation: str) -> Mapping[str, Any]:
     """The members of an operation's answer, with their shapes."""
-    shape = described()[operation].model.output_shape
+    shape = service_operations()[operation].model.output_shape
     return {} if shape is None else shape.members
 
 
@@ -195,7 +198,7 @@ def _parent(request: Mapping[str, Any]) -> str:
 
 def _listed(operation: str) -> tuple[str, StructureShape]:
     """The member of an answer that is the list, and the shape of what it lists."""
-    for name, shape in answer_members(operation).items():
+    for name, shape in output_members(operation).items():
         if isinstance(shape, ListShape) and isinstance(shape.member, StructureShape):
             return name, shape.member
     raise LookupError(operation)
@@ -203,6 +206,6 @@ def _listed(operation: str) -> tuple[str, StructureShape]:
 
 def _canonical(context: PersonalizeContext, name: str, member: Any) -> Any:  # noqa: ANN401  any JSON
     """A member of a request; an ARN as this service gives it out."""
-    if name.endswith("Arn") and name not in FOREIGN:
-        return context.resources.arn(path_of(member))
+    if name.endswith("Arn") and name not in FOREIGN_ARNS:
+        return context.registry.arn(path_of(member))
     return member

@@ -6,11 +6,18 @@ from typing import Any
 
 from api.personalize.context import PersonalizeContext
 from api.personalize.control import builtin_resources
-from api.personalize.control.crud import describing, found, listing, new, quota
+from api.personalize.control.crud import (
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    quota_limit,
+)
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse, ServiceError
 from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
+from models.personalize.resource_types import ResourcePath
 from models.personalize.statuses import DELETE_PENDING
 from models.serving.tenants import RESERVED
 
@@ -25,11 +32,11 @@ async def create_dataset_group(
         raise InvalidInput(f"no dataset group may have the name {name!r}")
     if "roleArn" in request and "kmsKeyArn" not in request:
         raise InvalidInput("a roleArn is for a kmsKeyArn, which is missing")
-    group = new(context, f"dataset-group/{name}", request)
+    group = new_resource(context, f"dataset-group/{name}", request)
     # The one of the settings comes on top.
-    await context.resources.create(group, quota(context, "dataset-group", extra=1))
+    await context.registry.create(group, quota_limit(context, "dataset-group", extra=1))
     await context.tenants.create(name)
-    arn = context.resources.arn(group.path)
+    arn = context.registry.arn(group.path)
     return {"datasetGroupArn": arn} | {
         name: member for name, member in request.items() if name == "domain"
     }
@@ -39,12 +46,12 @@ async def delete_dataset_group(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Nothing can be created in the group any more; a job erases what is in it, and the group."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     now_s = context.services.clock()
-    await context.resources.change(
+    await context.registry.change(
         group.path,
         lambda old: old.transition(DELETE_PENDING, now_s=now_s),
-        *context.resources.blockers(group),
+        *context.registry.blockers(group),
         claimable_s=now_s,
     )
     return {}
@@ -54,10 +61,10 @@ async def create_event_tracker(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A tracking id; events that carry it are the group's from now on."""
-    resources = context.resources
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    resources = context.registry
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     tracking_id = context.services.new_id()
-    tracker = new(
+    tracker = new_resource(
         context,
         builtin_resources.tracker_path(request["name"]),
         request,
@@ -82,27 +89,27 @@ async def delete_event_tracker(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Events with its tracking id are refused from now on; those that took effect stay."""
-    tracker = await found(context, request["eventTrackerArn"], "event-tracker")
+    tracker = await get_resource(context, request["eventTrackerArn"], "event-tracker")
     tracking_id = tracker.data["trackingId"]
-    if tracking_id == context.resources.settings.tracking_id:
+    if tracking_id == context.registry.settings.tracking_id:
         raise ResourceInUse("this event tracker is the one of RECOMMENDER_TRACKING_ID")
     await context.tenants.remove(tracking_id)
-    await context.resources.remove(tracker.path)
+    await context.registry.remove(tracker.path)
     return {}
 
 
 def name_of(group: Resource) -> str:
     """The name of a dataset group, as `models.serving.tenants` knows it."""
-    return group.path.removeprefix("dataset-group/")
+    return ResourcePath.of(group.path).name
 
 
 OPERATIONS: dict[str, Operation] = {
     "CreateDatasetGroup": create_dataset_group,
-    "DescribeDatasetGroup": describing("dataset-group"),
-    "ListDatasetGroups": listing("dataset-group"),
+    "DescribeDatasetGroup": describe_operation("dataset-group"),
+    "ListDatasetGroups": list_operation("dataset-group"),
     "DeleteDatasetGroup": delete_dataset_group,
     "CreateEventTracker": create_event_tracker,
-    "DescribeEventTracker": describing("event-tracker"),
-    "ListEventTrackers": listing("event-tracker"),
+    "DescribeEventTracker": describe_operation("event-tracker"),
+    "ListEventTrackers": list_operation("event-tracker"),
     "DeleteEventTracker": delete_event_tracker,
 }

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.crud import describing, found, listing, new, pending
+from api.personalize.control.crud import (
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    pending_limit,
+)
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
 from models.personalize.registry import IndexLimit
@@ -17,9 +23,9 @@ async def create_dataset_import_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A job that reads rows of a dataset out of S3; one at a time for each dataset."""
-    dataset = await found(context, request["datasetArn"], "dataset")
+    dataset = await get_resource(context, request["datasetArn"], "dataset")
     _location(request)
-    job = new(
+    job = new_resource(
         context,
         f"dataset-import-job/{request['jobName']}",
         request,
@@ -30,18 +36,18 @@ async def create_dataset_import_job(
     )
     under_way = index_name("dataset-import-job", dataset.path, only="unfinished")
     error = ResourceInUse(f"another import into {request['datasetArn']} is under way")
-    await context.resources.create(
-        job, IndexLimit(under_way, 0, error), pending(context, "dataset-import-job")
+    await context.registry.create(
+        job, IndexLimit(under_way, 0, error), pending_limit(context, "dataset-import-job")
     )
-    return {"datasetImportJobArn": context.resources.arn(job.path)}
+    return {"datasetImportJobArn": context.registry.arn(job.path)}
 
 
 async def create_dataset_export_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A job that writes a dataset's rows to S3."""
-    dataset = await found(context, request["datasetArn"], "dataset")
-    job = new(
+    dataset = await get_resource(context, request["datasetArn"], "dataset")
+    job = new_resource(
         context,
         f"dataset-export-job/{request['jobName']}",
         request,
@@ -50,20 +56,20 @@ async def create_dataset_export_job(
         status=CREATE_PENDING,
         ingestionMode=request.get("ingestionMode", "PUT"),
     )
-    await context.resources.create(job, pending(context, "dataset-export-job"))
-    return {"datasetExportJobArn": context.resources.arn(job.path)}
+    await context.registry.create(job, pending_limit(context, "dataset-export-job"))
+    return {"datasetExportJobArn": context.registry.arn(job.path)}
 
 
 async def create_data_deletion_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A job that erases the users that a file in S3 names from a dataset group."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     _location(request)
     path = f"data-deletion-job/{request['jobName']}"
-    job = new(context, path, request, group.path, status=PENDING)
-    await context.resources.create(job, pending(context, "data-deletion-job", group.path))
-    return {"dataDeletionJobArn": context.resources.arn(path)}
+    job = new_resource(context, path, request, group.path, status=PENDING)
+    await context.registry.create(job, pending_limit(context, "data-deletion-job", group.path))
+    return {"dataDeletionJobArn": context.registry.arn(path)}
 
 
 def _location(request: dict[str, Any]) -> None:
@@ -74,12 +80,12 @@ def _location(request: dict[str, Any]) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "CreateDatasetImportJob": create_dataset_import_job,
-    "DescribeDatasetImportJob": describing("dataset-import-job"),
-    "ListDatasetImportJobs": listing("dataset-import-job"),
+    "DescribeDatasetImportJob": describe_operation("dataset-import-job"),
+    "ListDatasetImportJobs": list_operation("dataset-import-job"),
     "CreateDatasetExportJob": create_dataset_export_job,
-    "DescribeDatasetExportJob": describing("dataset-export-job"),
-    "ListDatasetExportJobs": listing("dataset-export-job"),
+    "DescribeDatasetExportJob": describe_operation("dataset-export-job"),
+    "ListDatasetExportJobs": list_operation("dataset-export-job"),
     "CreateDataDeletionJob": create_data_deletion_job,
-    "DescribeDataDeletionJob": describing("data-deletion-job"),
-    "ListDataDeletionJobs": listing("data-deletion-job"),
+    "DescribeDataDeletionJob": describe_operation("data-deletion-job"),
+    "ListDataDeletionJobs": list_operation("data-deletion-job"),
 }

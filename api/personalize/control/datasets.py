@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.crud import deleting, describing, found, listing, new, quota
+from api.personalize.control.crud import (
+    delete_operation,
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    quota_limit,
+)
 from api.personalize.control.dataset_groups import name_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
@@ -24,31 +31,33 @@ from models.personalize.statuses import ACTIVE
 async def create_schema(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A schema that is one; whether it fits a type of dataset shows when one is created."""
     parse_schema(request["schema"])
-    schema = new(context, f"schema/{request['name']}", request)
-    await context.resources.create(schema, quota(context, "schema"))
-    return {"schemaArn": context.resources.arn(schema.path)}
+    schema = new_resource(context, f"schema/{request['name']}", request)
+    await context.registry.create(schema, quota_limit(context, "schema"))
+    return {"schemaArn": context.registry.arn(schema.path)}
 
 
 async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """An empty dataset of a group; there is one of each type at most."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
-    schema = await found(context, request["schemaArn"], "schema")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
+    schema = await get_resource(context, request["schemaArn"], "schema")
     dataset_type = dataset_type_of(request["datasetType"])
     _check(schema, dataset_type, group)
     # Again, for whoever created the group may have been interrupted.
     await context.tenants.create(name_of(group))
     path = f"dataset/{name_of(group)}/{dataset_type}"
-    dataset = new(context, path, request, group.path, schema.path, datasetType=dataset_type)
-    await context.resources.create(dataset)
+    dataset = new_resource(
+        context, path, request, group.path, schema.path, datasetType=dataset_type
+    )
+    await context.registry.create(dataset)
     await _name_columns(context, path)
-    return {"datasetArn": context.resources.arn(path)}
+    return {"datasetArn": context.registry.arn(path)}
 
 
 async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another schema for a dataset, if what was imported under the old one still fits."""
-    resources, now_s = context.resources, context.services.clock()
-    dataset = await found(context, request["datasetArn"], "dataset")
-    schema = await found(context, request["schemaArn"], "schema")
+    resources, now_s = context.registry, context.services.clock()
+    dataset = await get_resource(context, request["datasetArn"], "dataset")
+    schema = await get_resource(context, request["schemaArn"], "schema")
     group, old_schema = [await resources.get(link) for link in dataset.links]
     _check(schema, dataset.data["datasetType"], group)
     check_replacement(parse_schema(old_schema.data["schema"]), parse_schema(schema.data["schema"]))
@@ -77,21 +86,21 @@ async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -
 
 async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The dataset and its ended jobs go; what it brought stays until the group is deleted."""
-    dataset = await found(context, request["datasetArn"], "dataset")
+    dataset = await get_resource(context, request["datasetArn"], "dataset")
     training = index_name("solution-version", dataset.links[0], only="unfinished")
     error = ResourceInUse("a solution version of the dataset group is being created")
-    await context.resources.remove(dataset.path, IndexLimit(training, 0, error))
+    await context.registry.remove(dataset.path, IndexLimit(training, 0, error))
     if dataset.data["datasetType"] == "INTERACTIONS":
-        group = await context.resources.get(dataset.links[0])
+        group = await context.registry.get(dataset.links[0])
         await context.tenants.name_columns(name_of(group), ())
     return {}
 
 
 async def _name_columns(context: PersonalizeContext, path: str) -> None:
     """Let a group's contextual columns be those of its interactions, as they are stored now."""
-    dataset = await context.resources.get(path)
+    dataset = await context.registry.get(path)
     if dataset.data["datasetType"] == "INTERACTIONS":
-        group, schema = [await context.resources.get(link) for link in dataset.links]
+        group, schema = [await context.registry.get(link) for link in dataset.links]
         columns = contextual(parse_schema(schema.data["schema"]))
         await context.tenants.name_columns(name_of(group), columns)
 
@@ -107,12 +116,12 @@ def _check(schema: Resource, dataset_type: str, group: Resource) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "CreateSchema": create_schema,
-    "DescribeSchema": describing("schema"),
-    "ListSchemas": listing("schema"),
-    "DeleteSchema": deleting("schema"),
+    "DescribeSchema": describe_operation("schema"),
+    "ListSchemas": list_operation("schema"),
+    "DeleteSchema": delete_operation("schema"),
     "CreateDataset": create_dataset,
-    "DescribeDataset": describing("dataset"),
-    "ListDatasets": listing("dataset"),
+    "DescribeDataset": describe_operation("dataset"),
+    "ListDatasets": list_operation("dataset"),
     "UpdateDataset": update_dataset,
     "DeleteDataset": delete_dataset,
 }

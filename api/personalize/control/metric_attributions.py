@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.crud import deleting, describing, found, listing, new, quota
-from api.personalize.control.pagination import page_of
+from api.personalize.control.crud import (
+    delete_operation,
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    quota_limit,
+)
+from api.personalize.control.pagination import get_page
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists
 from models.personalize.resource import Resource
@@ -26,12 +33,14 @@ async def create_metric_attribution(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """What is to be counted in a dataset group."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     metrics = _checked([], request["metrics"])
     path = f"metric-attribution/{request['name']}"
-    attribution = new(context, path, request, group.path, metrics=metrics)
-    await context.resources.create(attribution, quota(context, "metric-attribution", group.path))
-    return {"metricAttributionArn": context.resources.arn(path)}
+    attribution = new_resource(context, path, request, group.path, metrics=metrics)
+    await context.registry.create(
+        attribution, quota_limit(context, "metric-attribution", group.path)
+    )
+    return {"metricAttributionArn": context.registry.arn(path)}
 
 
 async def update_metric_attribution(
@@ -40,7 +49,7 @@ async def update_metric_attribution(
     """Metrics are removed by name, then others added; or what is counted goes elsewhere."""
     if "metricAttributionArn" not in request:
         raise InvalidInput("metricAttributionArn is missing")
-    attribution = await found(context, request["metricAttributionArn"], "metric-attribution")
+    attribution = await get_resource(context, request["metricAttributionArn"], "metric-attribution")
     now_s = context.services.clock()
     removed = frozenset(request.get("removeMetrics", ()))
 
@@ -52,8 +61,8 @@ async def update_metric_attribution(
             metricsOutputConfig=request.get("metricsOutputConfig"),
         )
 
-    await context.resources.change(attribution.path, updated)
-    return {"metricAttributionArn": context.resources.arn(attribution.path)}
+    await context.registry.change(attribution.path, updated)
+    return {"metricAttributionArn": context.registry.arn(attribution.path)}
 
 
 async def list_metric_attribution_metrics(
@@ -62,8 +71,8 @@ async def list_metric_attribution_metrics(
     """What a metric attribution counts."""
     if "metricAttributionArn" not in request:
         raise InvalidInput("metricAttributionArn is missing")
-    attribution = await found(context, request["metricAttributionArn"], "metric-attribution")
-    page, more = page_of(attribution.data["metrics"], attribution.path, request)
+    attribution = await get_resource(context, request["metricAttributionArn"], "metric-attribution")
+    page, more = get_page(attribution.data["metrics"], attribution.path, request)
     return {"metrics": list(page), **more}
 
 
@@ -86,9 +95,9 @@ def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
 
 OPERATIONS: dict[str, Operation] = {
     "CreateMetricAttribution": create_metric_attribution,
-    "DescribeMetricAttribution": describing("metric-attribution"),
-    "ListMetricAttributions": listing("metric-attribution"),
+    "DescribeMetricAttribution": describe_operation("metric-attribution"),
+    "ListMetricAttributions": list_operation("metric-attribution"),
     "ListMetricAttributionMetrics": list_metric_attribution_metrics,
     "UpdateMetricAttribution": update_metric_attribution,
-    "DeleteMetricAttribution": deleting("metric-attribution"),
+    "DeleteMetricAttribution": delete_operation("metric-attribution"),
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.pagination import page_of
+from api.personalize.control.pagination import get_page
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceNotFound
 from models.personalize.recipes import ARN, RECIPES, Recipe, recipe_of
-from models.personalize.resource_types import path_of
+from models.personalize.resource_types import ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
 
 SINCE_S = 1_560_124_800.0
@@ -20,7 +20,7 @@ async def list_recipes(_: PersonalizeContext, request: dict[str, Any]) -> dict[s
     """All recipes, or those of a domain."""
     domain = request.get("domain")
     recipes = [recipe for recipe in RECIPES.values() if domain in {None, recipe.domain}]
-    page, more = page_of(recipes, f"recipes {domain}", request)
+    page, more = get_page(recipes, f"recipes {domain}", request)
     return {"recipes": [_summary(recipe) for recipe in page], **more}
 
 
@@ -85,7 +85,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
 
 def _of_recipe(arn: str, kind: str) -> Recipe:
     """The recipe that something of this kind with an ARN belongs to."""
-    found, _, name = path_of(arn).partition("/")
+    found, name = ResourcePath.of(path_of(arn))
     if found != kind:
         raise InvalidInput(f"{arn} is not the ARN of a {kind}")
     if name not in RECIPES:

@@ -7,7 +7,14 @@ from typing import Any
 
 from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_config
-from api.personalize.control.crud import deleting, describing, found, listing, new, quota
+from api.personalize.control.crud import (
+    delete_operation,
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    quota_limit,
+)
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
 from models.personalize.recipes import recipe_of
@@ -26,7 +33,7 @@ async def create_recommender(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A recommender of a group of a domain, by a recipe of that domain."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     recipe, domain = recipe_of(request["recipeArn"]), group.data.get("domain")
     if recipe.domain is None:
         raise InvalidInput(f"{recipe.arn} is for solutions; recommenders use recipes of a domain")
@@ -36,15 +43,15 @@ async def create_recommender(
         )
     config = request.get("recommenderConfig", {})
     check_config(config)
-    recommender = new(
+    recommender = new_resource(
         context,
         f"recommender/{request['name']}",
         request,
         group.path,
         recommenderConfig={"minRecommendationRequestsPerSecond": 1, **config},
     )
-    await context.resources.create(recommender, quota(context, "recommender", group.path))
-    return {"recommenderArn": context.resources.arn(recommender.path)}
+    await context.registry.create(recommender, quota_limit(context, "recommender", group.path))
+    return {"recommenderArn": context.registry.arn(recommender.path)}
 
 
 async def update_recommender(
@@ -84,17 +91,17 @@ async def stop_recommender(context: PersonalizeContext, request: dict[str, Any])
 async def _changed(
     context: PersonalizeContext, request: dict[str, Any], edit: Callable[[Resource], Resource]
 ) -> dict[str, Any]:
-    recommender = await found(context, request["recommenderArn"], "recommender")
-    await context.resources.change(recommender.path, edit)
-    return {"recommenderArn": context.resources.arn(recommender.path)}
+    recommender = await get_resource(context, request["recommenderArn"], "recommender")
+    await context.registry.change(recommender.path, edit)
+    return {"recommenderArn": context.registry.arn(recommender.path)}
 
 
 OPERATIONS: dict[str, Operation] = {
     "CreateRecommender": create_recommender,
-    "DescribeRecommender": describing("recommender"),
-    "ListRecommenders": listing("recommender"),
+    "DescribeRecommender": describe_operation("recommender"),
+    "ListRecommenders": list_operation("recommender"),
     "UpdateRecommender": update_recommender,
     "StartRecommender": start_recommender,
     "StopRecommender": stop_recommender,
-    "DeleteRecommender": deleting("recommender"),
+    "DeleteRecommender": delete_operation("recommender"),
 }

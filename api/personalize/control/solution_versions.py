@@ -6,7 +6,14 @@ import hashlib
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.crud import describing, found, listing, new, pending, quota
+from api.personalize.control.crud import (
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    pending_limit,
+    quota_limit,
+)
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse, ResourceNotFound
 from models.personalize.job_queue import Jobs
@@ -34,14 +41,14 @@ async def create_solution_version(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """A job that trains and measures what the solution says."""
-    solution = await found(context, request["solutionArn"], "solution")
+    solution = await get_resource(context, request["solutionArn"], "solution")
     mode = request.get("trainingMode", "FULL")
     await _check_mode(context, solution, mode)
     name = request.get("name")
     # A name says which version is meant, so that a second of that name is one too many.
     unique = f"{solution.path}/{name}" if name else context.services.new_id()
     digest = hashlib.blake2b(unique.encode(), digest_size=4).hexdigest()
-    version = new(
+    version = new_resource(
         context,
         f"{solution.path}/{digest}",
         request,
@@ -52,20 +59,20 @@ async def create_solution_version(
         trainingType="MANUAL",
         **{member: solution.data[member] for member in COPIED if member in solution.data},
     )
-    await context.resources.create(
+    await context.registry.create(
         version,
-        quota(context, "solution-version", solution.path),
-        pending(context, "solution-version"),
+        quota_limit(context, "solution-version", solution.path),
+        pending_limit(context, "solution-version"),
     )
-    return {"solutionVersionArn": context.resources.arn(version.path)}
+    return {"solutionVersionArn": context.registry.arn(version.path)}
 
 
 async def stop_solution_version_creation(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Training ends at once where it has not begun, or as soon as who trains notices."""
-    version = await found(context, request["solutionVersionArn"], "solution-version")
-    await Jobs(context.resources).stop(version.path, now_s=context.services.clock())
+    version = await get_resource(context, request["solutionVersionArn"], "solution-version")
+    await Jobs(context.registry).stop(version.path, now_s=context.services.clock())
     return {}
 
 
@@ -73,14 +80,14 @@ async def get_solution_metrics(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """What training measured."""
-    version = await trained(context, request["solutionVersionArn"])
+    version = await get_trained_version(context, request["solutionVersionArn"])
     return {
-        "solutionVersionArn": context.resources.arn(version.path),
+        "solutionVersionArn": context.registry.arn(version.path),
         "metrics": version.hidden.get("metrics", {}),
     }
 
 
-async def trained(context: PersonalizeContext, arn: str) -> Resource:
+async def get_trained_version(context: PersonalizeContext, arn: str) -> Resource:
     """The version that an ARN means, or the newest that is ACTIVE of `<solution>/$LATEST`.
 
     Raises
@@ -93,13 +100,13 @@ async def trained(context: PersonalizeContext, arn: str) -> Resource:
     path = path_of(arn)
     solution, is_latest, _ = path.partition(LATEST)
     if is_latest:
-        await found(context, context.resources.arn(solution), "solution")
+        await get_resource(context, context.registry.arn(solution), "solution")
         try:
-            return await context.resources.get(path)
+            return await context.registry.get(path)
         except ResourceNotFound as error:
-            text = f"{context.resources.arn(solution)} has no version that is ACTIVE"
+            text = f"{context.registry.arn(solution)} has no version that is ACTIVE"
             raise ResourceInUse(text) from error
-    version = await found(context, arn, "solution-version")
+    version = await get_resource(context, arn, "solution-version")
     if version.status in UNFINISHED:
         raise ResourceInUse(f"{arn} is {version.status}, not ACTIVE")
     if version.status != ACTIVE:
@@ -115,13 +122,13 @@ async def _check_mode(context: PersonalizeContext, solution: Resource, mode: str
     recipe = solution.data.get("recipeArn", "")
     if not any(name in recipe for name in UPDATABLE):
         raise InvalidInput(f"trainingMode UPDATE is for recipes of {' and '.join(UPDATABLE)}")
-    await trained(context, context.resources.arn(f"{solution.path}{LATEST}"))
+    await get_trained_version(context, context.registry.arn(f"{solution.path}{LATEST}"))
 
 
 OPERATIONS: dict[str, Operation] = {
     "CreateSolutionVersion": create_solution_version,
-    "DescribeSolutionVersion": describing("solution-version"),
-    "ListSolutionVersions": listing("solution-version", must_exist=True),
+    "DescribeSolutionVersion": describe_operation("solution-version"),
+    "ListSolutionVersions": list_operation("solution-version", must_exist=True),
     "StopSolutionVersionCreation": stop_solution_version_creation,
     "GetSolutionMetrics": get_solution_metrics,
 }

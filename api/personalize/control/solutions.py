@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.config_checks import check_columns_config, number_of
+from api.personalize.control.config_checks import check_columns_config, parse_number
 from api.personalize.control.crud import (
-    answer_members,
-    deleting,
-    describing,
-    found,
-    listing,
-    new,
-    quota,
-    shown,
+    delete_operation,
+    describe_operation,
+    get_resource,
+    list_operation,
+    new_resource,
+    output_members,
+    quota_limit,
+    select_members,
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
@@ -37,14 +37,14 @@ SERVED = frozenset(
 
 async def create_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """A recipe, or the choice among several by what they measure, and how to train it."""
-    group = await found(context, request["datasetGroupArn"], "dataset-group")
+    group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     is_chosen = request.get("performAutoML", False)
     if is_chosen == ("recipeArn" in request):
         raise InvalidInput("give either a recipeArn or performAutoML")
     if not is_chosen:
         _check_recipe(request["recipeArn"])
     _check_config(request.get("solutionConfig", {}))
-    solution = new(
+    solution = new_resource(
         context,
         f"solution/{request['name']}",
         request,
@@ -54,13 +54,13 @@ async def create_solution(context: PersonalizeContext, request: dict[str, Any]) 
         performAutoTraining=request.get("performAutoTraining", True),
         performIncrementalUpdate=request.get("performIncrementalUpdate", False),
     )
-    await context.resources.create(solution, quota(context, "solution", group.path))
-    return {"solutionArn": context.resources.arn(solution.path)}
+    await context.registry.create(solution, quota_limit(context, "solution", group.path))
+    return {"solutionArn": context.registry.arn(solution.path)}
 
 
 async def update_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Another schedule of training, or other events to train on."""
-    solution = await found(context, request["solutionArn"], "solution")
+    solution = await get_resource(context, request["solutionArn"], "solution")
     now_s = context.services.clock()
     switches: dict[str, Any] = {
         name: request[name]
@@ -85,18 +85,18 @@ async def update_solution(context: PersonalizeContext, request: dict[str, Any]) 
             now_s=now_s, solutionConfig=merged, latestSolutionUpdate=update, **switches
         )
 
-    await context.resources.change(solution.path, updated)
-    return {"solutionArn": context.resources.arn(solution.path)}
+    await context.registry.change(solution.path, updated)
+    return {"solutionArn": context.registry.arn(solution.path)}
 
 
 async def _of_versions(context: PersonalizeContext, solution: Resource) -> dict[str, Any]:
     """What a solution's versions say of it: which is the latest, and which recipe was chosen."""
-    resources = context.resources
+    resources = context.registry
     members: dict[str, Any] = {}
     latest = await resources.newest(index_name("solution-version", solution.path))
     if latest is not None:
-        shape = answer_members("DescribeSolution")["solution"].members["latestSolutionVersion"]
-        members["latestSolutionVersion"] = shown(shape, resources.to_api(latest))
+        shape = output_members("DescribeSolution")["solution"].members["latestSolutionVersion"]
+        members["latestSolutionVersion"] = select_members(shape, resources.to_api(latest))
     if solution.data["performAutoML"]:
         trained = await resources.newest(
             index_name("solution-version", solution.path, only="active")
@@ -117,22 +117,22 @@ def _check_recipe(arn: str) -> None:
 def _check_config(config: Mapping[str, Any]) -> None:
     """Raise `InvalidInput` for what the shape of a configuration allows and makes no sense."""
     if "eventValueThreshold" in config:
-        number_of(config["eventValueThreshold"], "solutionConfig.eventValueThreshold")
+        parse_number(config["eventValueThreshold"], "solutionConfig.eventValueThreshold")
     for arn in config.get("autoMLConfig", {}).get("recipeList", ()):
         _check_recipe(arn)
         if recipe_of(arn).type != "USER_PERSONALIZATION":
             raise InvalidInput(f"{arn} is not of type USER_PERSONALIZATION")
     resources = config.get("hpoConfig", {}).get("hpoResourceConfig", {})
     for name, text in resources.items():
-        if number_of(text, f"hpoResourceConfig.{name}") < 1:
+        if parse_number(text, f"hpoResourceConfig.{name}") < 1:
             raise InvalidInput(f"hpoResourceConfig.{name} must be 1 or more")
     check_columns_config(config)
 
 
 OPERATIONS: dict[str, Operation] = {
     "CreateSolution": create_solution,
-    "DescribeSolution": describing("solution", _of_versions),
-    "ListSolutions": listing("solution"),
+    "DescribeSolution": describe_operation("solution", _of_versions),
+    "ListSolutions": list_operation("solution"),
     "UpdateSolution": update_solution,
-    "DeleteSolution": deleting("solution"),
+    "DeleteSolution": delete_operation("solution"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.crud import check_tags, found, tags_of
+from api.personalize.control.crud import check_tag_count, get_resource, validated_tags
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, TooManyTagKeys
 from models.personalize.resource import Resource
@@ -20,14 +20,14 @@ UNTAGGED = frozenset({"schema", "metric-attribution"})
 async def tag_resource(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """The tags are added; one whose key is there already takes its place."""
     resource = await _tagged(context, request["resourceArn"])
-    added = tags_of(context, request["tags"])
+    added = validated_tags(context, request["tags"])
 
     def tagged(old: Resource) -> Resource:
         tags = {**old.tags, **added}
-        check_tags(context, tags)
+        check_tag_count(context, tags)
         return msgspec.structs.replace(old, tags=tags)
 
-    await context.resources.change(resource.path, tagged)
+    await context.registry.change(resource.path, tagged)
     return {}
 
 
@@ -35,7 +35,7 @@ async def untag_resource(context: PersonalizeContext, request: dict[str, Any]) -
     """The tags of these keys are gone, if they were there."""
     resource = await _tagged(context, request["resourceArn"])
     keys = frozenset(request["tagKeys"])
-    most = context.resources.settings.personalize_quotas["tags"]
+    most = context.registry.settings.personalize_quotas["tags"]
     if len(keys) > most:
         raise TooManyTagKeys(f"a resource has {most} tags at most; these are {len(keys)} keys")
 
@@ -43,7 +43,7 @@ async def untag_resource(context: PersonalizeContext, request: dict[str, Any]) -
         tags = {key: tag for key, tag in old.tags.items() if key not in keys}
         return msgspec.structs.replace(old, tags=tags)
 
-    await context.resources.change(resource.path, untagged)
+    await context.registry.change(resource.path, untagged)
     return {}
 
 
@@ -61,7 +61,7 @@ async def _tagged(context: PersonalizeContext, arn: str) -> Resource:
     kind = resource_type_of(path_of(arn))
     if kind is None or kind.name in UNTAGGED:
         raise InvalidInput(f"{arn} is not the ARN of what can have tags")
-    return await found(context, arn, kind.name)
+    return await get_resource(context, arn, kind.name)
 
 
 OPERATIONS: dict[str, Operation] = {

@@ -33,7 +33,7 @@ from models.serving.local import LocalRecommender
 from models.settings import Settings
 from models.state.interactions import Interaction
 from streams.recordings.interactions import interactions
-from streams.recordings.recorded_events import read
+from streams.recordings.recorded_events import read_events
 from tests.conftest import recorded
 
 EVENTS = st.lists(
@@ -67,7 +67,7 @@ def test_the_seed_is_of_the_shuffle() -> None:
     baskets = [Interaction(f"u{n // 9}", str(n), "click", n // 9) for n in range(900)]
 
     orders = {seed: sort_and_shuffle(events, seed=seed) for seed in (7, 8)}
-    asked = [
+    options = [
         [
             at
             for at, step in enumerate(steps(baskets, "baskets", max_queries=100, seed=seed))
@@ -78,7 +78,7 @@ def test_the_seed_is_of_the_shuffle() -> None:
 
     assert sorted(orders[7]) == sorted(orders[8])
     assert orders[7] == sort_and_shuffle(events) != orders[8]
-    assert asked[0] != asked[1]
+    assert options[0] != options[1]
 
 
 @given(EVENTS, st.sampled_from(["sessions", "users", "baskets"]), st.integers(1, 20))
@@ -257,7 +257,7 @@ def test_item_neighbours_are_trained_again_and_again() -> None:
 
 def test_quality_on_real_sessions(local: LocalRecommender) -> None:
     """Floors far under what is measured: they catch what is broken, not what is noise."""
-    found, bad = interactions(read(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
+    found, bad = interactions(read_events(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
     assert (len(found), bad) == (116_285, [])
     planned = steps(sort_and_shuffle(found)[:8000], "sessions", max_queries=1500)
     rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
@@ -276,7 +276,7 @@ def test_quality_on_real_sessions(local: LocalRecommender) -> None:
 
 def test_quality_on_real_baskets(local: LocalRecommender) -> None:
     """The same floors for invoices, whose lines are of one moment: the learned order leads."""
-    found, _ = interactions(read(recorded("online-retail"), now_s=2e9, as_="users"))
+    found, _ = interactions(read_events(recorded("online-retail"), now_s=2e9, as_="users"))
     planned = steps(sort_and_shuffle(found)[:12_000], "baskets", max_queries=400)
     rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy that breaks what passes through it: before the request arrives, or after.
+"""An HTTP proxy that injects faults before or after a request has arrived.
 
 It stands in front of anything that takes POST requests: this project's stub of PutEvents, its own
 Amazon Personalize endpoint, or another.
@@ -21,12 +21,12 @@ from tests.streams.forwarding.personalize_stub import break_off, handler_of
 Fault = Literal[
     "pass", "outage", "throttle", "stranger", "slow", "reset", "lose", "malformed", "cut"
 ]
-"""What becomes of a call.
+"""Fault of a call.
 
 `outage`, `throttle`, `stranger` (something on the way answers 400 with a page of its own) and
 `reset` do not let the request through. After the request has arrived, `slow` answers later than
-its caller waits, `lose` breaks the connection off, `malformed` answers what is no HTTP, and `cut`
-answers half.
+its caller waits, `lose` closes the connection, `malformed` answers something else than HTTP, and
+`cut` answers half.
 """
 
 LETS_THROUGH = frozenset({"pass", "slow", "lose", "malformed", "cut"})
@@ -34,7 +34,7 @@ TIMEOUT_S = 30.0
 
 
 class Response(NamedTuple):
-    """What upstream answered."""
+    """Answer of the upstream server."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -47,11 +47,11 @@ class FaultyProxy:
     Attributes
     ----------
     fault
-        Gives the fault of the next call; called once for each, one call after another.
+        Returns the fault of the next call; called once for each, one call after another.
     calls
-        How many calls met each fault.
+        Number of calls by fault.
     slow_s
-        How long a slow answer takes.
+        Seconds that a slow answer takes.
     """
 
     def __init__(self, upstream: str, *, slow_s: float = 1.0) -> None:
@@ -75,7 +75,7 @@ class FaultyProxy:
 
     @property
     def n_faults(self) -> int:
-        """Calls that met any fault."""
+        """Number of calls with a fault."""
         return sum(self.calls.values()) - self.calls["pass"]
 
     def _meet(self, handler: BaseHTTPRequestHandler) -> None:
@@ -106,7 +106,7 @@ class FaultyProxy:
             break_off(handler)
 
     def _sent(self, handler: BaseHTTPRequestHandler, body: bytes) -> Response:
-        """What upstream answers to the request as it came."""
+        """Answer of the upstream server to the unchanged request."""
         upstream = self._upstream
         connection = http.client.HTTPConnection(upstream.netloc, timeout=TIMEOUT_S)
         try:
@@ -132,14 +132,14 @@ def _answer(handler: BaseHTTPRequestHandler, response: Response, *, is_cut: bool
     try:
         handler.wfile.write(response.body)
     except OSError:
-        # A slow answer comes when nobody waits any more.
+        # A slow answer comes after its caller has left.
         handler.close_connection = True
     if is_cut:
         break_off(handler)
 
 
 def in_turn(*faults: Fault, then: Fault = "pass") -> Callable[[], Fault]:
-    """These faults, one call each, and then always the last.
+    """These faults, one call each, and `then` for all later calls.
 
     >>> fault = in_turn("reset", "slow")
     >>> [fault() for _ in range(3)]
@@ -150,6 +150,6 @@ def in_turn(*faults: Fault, then: Fault = "pass") -> Callable[[], Fault]:
 
 
 def at_random(seed: int, share: float, *faults: Fault) -> Callable[[], Fault]:
-    """Any of these faults in a share of the calls, the same at every run."""
+    """One of these faults in a share of the calls, the same in every run."""
     chance = random.Random(seed)
     return lambda: chance.choice(faults) if chance.random() < share else "pass"

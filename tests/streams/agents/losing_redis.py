@@ -1,4 +1,4 @@
-"""An embedded Redis that comes back with an earlier state, or without the end of its file."""
+"""An embedded Redis that restarts with an earlier state, or without the end of its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SNAPSHOTS = 8
 
 
 class LosingRedis:
-    """The server, and the last states that it was in."""
+    """The server, and snapshots of its last states."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -25,11 +25,11 @@ class LosingRedis:
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """Address of the server."""
         return self._server.url
 
     async def take_snapshot(self) -> None:
-        """Remember its state, if it is another than the last one."""
+        """Take a snapshot, if the state has changed since the last one."""
         redis: Any = connect(self.url)
         keys = await redis.keys()
         pipe = redis.pipeline(transaction=False)
@@ -42,12 +42,12 @@ class LosingRedis:
         await redis.aclose()
 
     async def lose(self, back: int) -> None:
-        """Have it back at an earlier state, so many before the last."""
+        """Restore the snapshot `back` before the last one."""
         if len(self._snapshots) <= back:
             return
         redis = connect(self.url)
-        # All or nothing, also where the end of the file is lost next: no server comes back with
-        # some keys of one state and some of another.
+        # All or nothing, also if the end of the file is lost next: no server restarts with some
+        # keys of one state and some of another.
         await close_torn_file(redis)
         pipe = redis.pipeline(transaction=True)
         pipe.flushall()
@@ -57,7 +57,7 @@ class LosingRedis:
         await redis.aclose()
 
     def start_again(self, cut: int) -> None:
-        """Kill it, take so many bytes off the end of its file, and start it."""
+        """Kill it, cut bytes off the end of its append-only file, and start it."""
         self._server.process.kill()
         self._server.process.wait()
         folder = Path(self._folder.name)
@@ -65,10 +65,10 @@ class LosingRedis:
         newest = max(files, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
         os.truncate(newest, max(0, newest.stat().st_size - cut))
         self._server = start_redis(folder, port=self._server.port)
-        # What a snapshot holds of later steps is not what the server would come back with.
+        # The server would not restart with the later steps that a snapshot holds.
         self._snapshots.clear()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server, and remove its files."""
         self._server.stop()
         self._folder.cleanup()

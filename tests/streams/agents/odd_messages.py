@@ -1,4 +1,4 @@
-"""Messages that nobody should send: any bytes, and texts that are nearly what they should be."""
+"""Hypothesis strategies of malformed messages: arbitrary bytes, and nearly valid JSON."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ TIMES_MS = st.sampled_from([0, -1, -(2**63), 1_790_000_000_000, 2**53 + 1, 2**63
 
 @st.composite
 def texts(draw: st.DrawFn, members: Mapping[str, bytes]) -> bytes:
-    """A JSON text of these members, some of them missing, doubled, misnamed or odd."""
+    """JSON text of these members, some of them missing, doubled, misnamed or odd."""
     parts = []
     for name, value in members.items():
         if draw(st.integers(0, 9)) == 0:
@@ -79,7 +79,7 @@ def texts(draw: st.DrawFn, members: Mapping[str, bytes]) -> bytes:
 
 @st.composite
 def messages_of_events(draw: st.DrawFn) -> bytes:
-    """An event message, nearly."""
+    """A nearly valid event message."""
     events = draw(st.lists(texts(EVENT), max_size=12))
     listed = b"[" + b",".join(events) + b"]"
     return draw(texts({**MESSAGE, "eventList": listed}))
@@ -87,13 +87,13 @@ def messages_of_events(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def records(draw: st.DrawFn) -> bytes:
-    """A metadata record, nearly."""
+    """A nearly valid metadata record."""
     return draw(texts({**RECORD, "properties": draw(texts(PROPERTIES))}))
 
 
 @st.composite
 def cut(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """The beginning of a text, with some byte of it changed."""
+    """The beginning of a text, with one byte changed."""
     text = bytearray(draw(whole))
     if text and draw(st.booleans()):
         text[draw(st.integers(0, len(text) - 1))] = draw(st.integers(0, 255))
@@ -111,7 +111,7 @@ NUMBERS = st.sampled_from([0, 1, -1, 20, 2**31, 2**53 + 1, 2**63, 2**64 - 1, -(2
 
 @st.composite
 def odd_examples(draw: st.DrawFn, *, n_features: int, rivals: tuple[str, ...]) -> bytes:
-    """A training example in MessagePack, nearly."""
+    """A nearly valid training example in MessagePack."""
     ranks = draw(st.dictionaries(st.sampled_from(rivals), NUMBERS))
     whole: Any = {rival: draw(NUMBERS) for rival in rivals}
     odd: Any = st.sampled_from([None, -1, "x", [], {}, 1.5, True])
@@ -139,7 +139,7 @@ def odd_examples(draw: st.DrawFn, *, n_features: int, rivals: tuple[str, ...]) -
 
 
 def good_event(number: int) -> bytes:
-    """A message of one event that must take effect."""
+    """A valid message of one event."""
     event = {"eventId": f"good{number}", "eventType": "click", "itemId": "good"}
     body = {"sessionId": f"good{number}", "eventList": [{**event, "sentAt": 1_789_990_000}]}
     return json.dumps(body).encode()

@@ -1,8 +1,8 @@
-"""A broker and its consumer in one object, as an agent sees them: a test decides what arrives when.
+"""A broker and its consumer in one object: a test decides when messages arrive.
 
-It keeps Kafka's promises and no others: each read delivers a partition's messages in order from
-where it began, what was fetched before a seek may still arrive after it, and a broker that started
-again may have lost the end of its log.
+It gives Kafka's guarantees and no others: each read delivers a partition's messages in order from
+its start, messages that were fetched before a seek may arrive after it, and a restarted broker may
+have lost the end of its log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass
 class Simulated:
-    """One partition: its log, where None stands for what compaction removed, and its reader."""
+    """One partition: its log, with None for compacted messages, and its reader."""
 
     records: list[Record | None] = dataclasses.field(default_factory=list)
     oldest: int = 0
@@ -35,7 +35,7 @@ class Simulated:
 
 
 class SimulatedKafka:
-    """`streams.kafka.assignment.PartitionLog`, and what a test does to it."""
+    """A `PartitionLog`, with faults at a test's command."""
 
     def __init__(self) -> None:
         self.partitions: dict[Partition, Simulated] = {}
@@ -47,25 +47,25 @@ class SimulatedKafka:
         self.sought: list[dict[Partition, int]] = []
 
     def of(self, partition: Partition) -> Simulated:
-        """The partition of this name."""
+        """The partition, made when first asked for."""
         return self.partitions.setdefault(partition, Simulated())
 
     def assign(self, starts: Mapping[Partition, ReadStart]) -> None:
-        """Give the worker these partitions, each read from its start."""
+        """Assign these partitions to the worker, each to be read from its start."""
         self.assigned = set(starts)
         for partition, start in starts.items():
             one = self.of(partition)
             one.number, one.position = start.number, max(start.offset, one.oldest)
 
     def append(self, partition: Partition, value: bytes, key: bytes = b"key") -> int:
-        """Add a message to a log; gives its offset."""
+        """Append a message to a log; returns its offset."""
         records = self.of(partition).records
         at_ms = 1_000 * sum(len(one.records) for one in self.partitions.values())
         records.append(Record(value, key, at_ms))
         return len(records) - 1
 
     def fetch(self, partition: Partition, most: int = 10**9) -> None:
-        """Fetch messages, which are then on their way to the worker."""
+        """Fetch messages: they are on their way to the worker until `deliver`."""
         one = self.of(partition)
         if partition not in self.assigned or self.is_away:
             return
@@ -92,18 +92,18 @@ class SimulatedKafka:
             one.position += 1
 
     def deliver(self, partition: Partition, most: int = 10**9) -> list[ReceivedMessage]:
-        """What was fetched first and has not arrived yet, in order."""
+        """The oldest fetched messages that have not arrived yet, in order."""
         flying = self.of(partition).flying
         return [flying.popleft() for _ in range(min(most, len(flying)))]
 
     def read(self, *partitions: Partition) -> list[ReceivedMessage]:
-        """Fetch all there is of these partitions, and deliver it."""
+        """Fetch and deliver everything that lies ahead in these partitions."""
         for partition in partitions:
             self.fetch(partition)
         return [arrival for partition in partitions for arrival in self.deliver(partition)]
 
     def lose_tail(self, partition: Partition, n: int) -> None:
-        """Start the broker again, without the last messages of a partition."""
+        """Restart the broker without the last messages of a partition."""
         records = self.of(partition).records
         del records[max(0, len(records) - n) :]
         self.connections += 1
@@ -121,22 +121,22 @@ class SimulatedKafka:
         return found
 
     async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
-        """The first offset whose message is no older than this."""
+        """First offset whose message is no older than this."""
         records = enumerate(self.of(partition).records)
         return next((n for n, r in records if r and r.timestamp_ms >= timestamp_ms), None)
 
     def end(self, partition: Partition) -> int | None:
-        """The next offset to be written."""
+        """Next offset to be written."""
         return None if self.is_away else len(self.of(partition).records)
 
     def connection(self, partition: Partition) -> int | None:  # noqa: ARG002
-        """Grows when the broker started again."""
+        """Number that grows with each restart of the broker."""
         return None if self.is_away else self.connections
 
     async def is_renewed(self, partition: Partition, field: str) -> bool:  # noqa: ARG002
-        """Whether the topic was made anew."""
+        """True if the topic was deleted and made again."""
         return partition in self.renewed
 
     async def reload(self) -> None:
-        """Counts how often it was asked for."""
+        """Count the calls."""
         self.reloads += 1

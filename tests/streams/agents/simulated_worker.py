@@ -1,4 +1,4 @@
-"""A worker process of a simulated broker, to which something happens between any two commands."""
+"""A worker process of a simulated broker, with faults between any two commands to Redis."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from redis.backoff import NoBackoff
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.batched_reads import BatchingClient
-from models.state.store import Store
-from streams.agents.atomic_batches import Assigned, places
-from streams.agents.events import EventAgent
+from models.state.store import Store, StoredMessage
+from streams.agents.events import event_agent
+from streams.agents.rewinds import AssignedPartition, stored_positions
 from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
@@ -24,14 +24,14 @@ NOW_S = 1_790_000_000
 Action = Callable[[], Awaitable[None]]
 
 
-class Struck(BatchingClient):
-    """A client of Redis that lets something happen between two of its commands."""
+class FaultyClient(BatchingClient):
+    """A client of Redis that runs an action between two of its commands."""
 
     after: int = -1
     action: Action | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Do what the client does; at the chosen command, let it happen before."""
+        """Execute a command, after the action if this is the chosen one."""
         if self.action is not None:
             self.after -= 1
             if self.after < 0:
@@ -40,48 +40,60 @@ class Struck(BatchingClient):
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
-class Waiting(EventAgent):
-    """The agent, which asks Redis for something between the arrival of a batch and its step."""
+class CommandBeforeStep:
+    """A `StepObserver` that sends Redis a command: an occasion for a fault before the write."""
 
-    async def _examples(self, *_: object) -> dict[str, list[bytes]]:
-        await self.store.redis.exists("nothing")
-        return {}
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:  # noqa: ARG002
+        """Ask Redis for something."""
+        await self._client.exists("nothing")
+        return lambda: None
 
 
 class Worker:
     """One worker process: an agent, and the partitions that the broker thinks it has."""
 
     def __init__(self, url: str, options: Settings, kafka: SimulatedKafka) -> None:
-        self.client: Any = Struck.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=10)
+        self.client: Any = FaultyClient.from_url(
+            url, retry=Retry(NoBackoff(), 1), socket_timeout=10
+        )
         self.tenants = Tenants(self.client, options)
         self.kafka = kafka
-        self.buried: list[int] = []
-        self.sessions = Waiting(self.tenants, publish=self.publish, log=kafka, clock=lambda: NOW_S)
+        self.dead_lettered: list[int] = []
+        self.agent = event_agent(
+            self.tenants,
+            publish=self.publish,
+            log=kafka,
+            clock=lambda: NOW_S,
+            observer=CommandBeforeStep(self.client),
+        )
 
-    async def publish(self, _: str, values: Sequence[bytes], __: bytes | None) -> None:
-        """Keep dead letters."""
+    async def publish(self, values: Sequence[bytes], _: bytes | None) -> None:
+        """Record the offsets of dead letters."""
         letters = [msgspec.json.decode(value, type=DeadLetter) for value in values]
-        self.buried += [letter.source.offset for letter in letters]
+        self.dead_lettered += [letter.source.offset for letter in letters]
 
     async def assign(self, partitions: Sequence[Partition]) -> None:
-        """Begin where the store is, as a worker does at an assignment."""
-        store = self.sessions.store
+        """Assign partitions at the store's positions, as a worker does after a rebalance."""
+        store = self.agent.store
         fields = [f"{topic}/{number}" for topic, number in partitions]
-        found = await places(store, fields)
+        found = await stored_positions(store, fields)
         assigned = {}
         for partition, name, (mark, witness) in zip(partitions, fields, found, strict=True):
             start = ReadStart(first_offset(mark, witness), next_read())
-            assigned[partition] = Assigned(name, mark, start, witness)
-        self.sessions.assigned(assigned)
+            assigned[partition] = AssignedPartition(name, mark, start, witness)
+        self.agent.assign(assigned)
         self.kafka.assign({partition: one.start for partition, one in assigned.items()})
 
     async def close(self) -> None:
-        """Let go of Redis."""
+        """Close the connection to Redis."""
         await self.client.aclose()
 
 
 async def events_by_item(store: Store) -> dict[str, int]:
-    """How often each item is counted."""
+    """Number of counted events of each item."""
     items = await store.redis.hgetall(store.key("items"))
     pages: dict[int, bytes] = {}
     found = {}

@@ -1,8 +1,8 @@
-"""Exactly once, whatever happens: the sessions agent on a real Redis and a simulated broker.
+"""Exactly once under faults: the event agent on a real Redis and a simulated broker.
 
-Faults strike between any two commands to Redis, not only between batches: partitions are assigned
-anew, Redis falls back to an earlier state, its append-only file is torn, Kafka loses its end. When
-all is quiet again, every event of the logs is in effect once.
+Faults occur between any two commands to Redis, not only between batches: partitions are reassigned,
+Redis restarts with an earlier state, its append-only file is torn, Kafka loses its tail. Once the
+faults end, every event of the logs is in effect once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from models.settings import Settings
 from models.state.histories import unpack_history
-from streams.agents.atomic_batches import LOOKS
+from streams.agents.rewinds import END_CHECKS
 from streams.kafka.assignment import Partition
 from tests.streams.agents.losing_redis import LosingRedis
 from tests.streams.agents.simulated_kafka import SimulatedKafka
@@ -32,7 +32,7 @@ SETTLING_ROUNDS = 60
 
 
 class Faults(RuleBasedStateMachine):
-    """Deliveries of any size, and every fault that Kafka and Redis may have."""
+    """Deliveries of any size, and every fault of Kafka and Redis but lost tails."""
 
     history_events = 100
     recent_events = 100_000
@@ -41,7 +41,7 @@ class Faults(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.redis = LosingRedis()
-        # A copy, for the table of a group's newest events has a least size that no example fills.
+        # A copy without validation: no example would fill the least allowed table of newest events.
         self.options = Settings(examples_per_s=0, history_events=self.history_events).model_copy(
             update={"recent_events": self.recent_events}
         )
@@ -53,12 +53,12 @@ class Faults(RuleBasedStateMachine):
         self.gone: set[str] = set()
 
     def do(self, work: Awaitable[Any]) -> Any:
-        """The result of a coroutine; a fault of the agent is a fault of the test."""
+        """Run a coroutine; an error of the agent fails the test."""
         return self.loop.run_until_complete(asyncio.wait_for(work, 60))
 
     @property
     def worker(self) -> Worker:
-        """The worker that has the partitions now."""
+        """The worker that has the partitions assigned."""
         return self.workers[-1]
 
     @initialize()
@@ -72,7 +72,7 @@ class Faults(RuleBasedStateMachine):
         self.workers.append(Worker(self.redis.url, self.options, self.kafka))
         await self.worker.assign(PARTITIONS)
 
-    # What is sent
+    # Messages
 
     @rule(
         partition=st.sampled_from(PARTITIONS),
@@ -80,7 +80,7 @@ class Faults(RuleBasedStateMachine):
         late_s=st.sampled_from([0, 0, 0, 10_000]),
     )
     def send(self, partition: Partition, n: int, late_s: int) -> None:
-        """New events of the partition's session, each on an item of its own; some come late."""
+        """New events of the partition's session, each on an item of its own; some are late."""
         for _ in range(n):
             name = f"{partition[0][0]}{partition[1]}-{len(self.sent[partition])}"
             self.sent[partition].append(name)
@@ -100,26 +100,26 @@ class Faults(RuleBasedStateMachine):
         back=st.integers(1, 5),
     )
     def send_under_another_session(self, partition: Partition, other: Partition, back: int) -> None:
-        """One of the last events is sent again by a client that has a new session meanwhile."""
+        """One of the last events is sent again by a client that has a new session by now."""
         value = self._sent_before(partition, back)
         if value is not None:
             self.kafka.append(other, value.replace(b'"sessionId": "s-', b'"sessionId": "t-'))
 
     @rule(partition=st.sampled_from(PARTITIONS), n_between=st.integers(0, 4))
     def send_late_and_again(self, partition: Partition, n_between: int) -> None:
-        """An event older than all others takes effect; a sender that did not hear of it repeats.
+        """An event older than all others takes effect, and its sender retries it.
 
-        Meanwhile there are events of others.
+        Other sessions' events come in between.
         """
         self.send(partition, 1, 10_000)
         for other in PARTITIONS:
             if other != partition and n_between:
                 self.send(other, n_between, 0)
-        self.do(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+        self.do(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
         self.send_again(partition, 1)
 
     def _sent_before(self, partition: Partition, back: int) -> bytes | None:
-        """The message of one of the last events; nothing where Kafka has lost it."""
+        """The message of one of the last events; None if Kafka has lost it."""
         if len(self.sent[partition]) < back:
             return None
         named = f'"{self.sent[partition][-back]}"'.encode()
@@ -128,7 +128,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule(partition=st.sampled_from(PARTITIONS))
     def send_poison(self, partition: Partition) -> None:
-        """What is no message."""
+        """Bytes that are no message."""
         self.kafka.append(partition, POISON)
 
     def _append(self, partition: Partition, name: str, at_s: int) -> None:
@@ -138,7 +138,7 @@ class Faults(RuleBasedStateMachine):
             partition, json.dumps({"sessionId": session, "eventList": [event]}).encode()
         )
 
-    # What arrives
+    # Deliveries
 
     @rule(
         partition=st.sampled_from(PARTITIONS),
@@ -146,9 +146,9 @@ class Faults(RuleBasedStateMachine):
         arrived=st.integers(1, 5),
     )
     def deliver(self, partition: Partition, fetched: int, arrived: int) -> None:
-        """Some messages are fetched, and some that were fetched before arrive."""
+        """Some messages are fetched, and some fetched ones arrive."""
         self.kafka.fetch(partition, fetched)
-        self.do(self.worker.sessions.apply(self.kafka.deliver(partition, arrived)))
+        self.do(self.worker.agent.apply(self.kafka.deliver(partition, arrived)))
         self.do(self.redis.take_snapshot())
 
     @rule(
@@ -158,7 +158,7 @@ class Faults(RuleBasedStateMachine):
         n_sent=st.integers(0, 2),
     )
     def deliver_and_strike(self, after: int, fault: str, back: int, n_sent: int) -> None:
-        """While a batch is applied, before one of the commands to Redis, a fault strikes."""
+        """A fault before one of the commands to Redis while a batch is applied."""
         for partition in PARTITIONS:
             self.send(partition, n_sent, 0)
 
@@ -171,24 +171,24 @@ class Faults(RuleBasedStateMachine):
                 await self.worker.assign(PARTITIONS[:1])
 
         self.worker.client.after, self.worker.client.action = after, strike
-        self.do(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+        self.do(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
         self.worker.client.action = None
         self.do(self.redis.take_snapshot())
 
     @rule()
     def look_after(self) -> None:
-        """The agent looks whether something was lost."""
-        self.do(self.worker.sessions.look_after())
+        """The agent looks for losses."""
+        self.do(self.worker.agent.detect_losses())
 
     @rule()
     def rebalance(self) -> None:
-        """The same worker gets all partitions anew."""
+        """The same worker is assigned all partitions again."""
         self.do(self.worker.assign(PARTITIONS))
 
     @precondition(lambda self: self.paused is None)
     @rule(after=st.integers(0, 2))
     def pause_and_replace(self, after: int) -> None:
-        """The worker stops in mid-batch; another gets its partitions."""
+        """The worker pauses in mid-batch, and another one takes over its partitions."""
         reached, gate = asyncio.Event(), asyncio.Event()
 
         async def stop() -> None:
@@ -198,7 +198,7 @@ class Faults(RuleBasedStateMachine):
         async def until_paused() -> None:
             client = self.worker.client
             client.after, client.action = after, stop
-            task = asyncio.ensure_future(self.worker.sessions.apply(self.kafka.read(*PARTITIONS)))
+            task = asyncio.ensure_future(self.worker.agent.apply(self.kafka.read(*PARTITIONS)))
             waiting = asyncio.ensure_future(reached.wait())
             await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -211,23 +211,23 @@ class Faults(RuleBasedStateMachine):
     @precondition(lambda self: self.paused is not None)
     @rule()
     def resume(self) -> None:
-        """The worker that was stopped goes on with its batch, and learns that it has nothing."""
+        """The paused worker continues with its batch, whose partitions it has lost."""
         assert self.paused is not None
         task, gate = self.paused
         self.paused = None
         gate.set()
         self.do(task)
 
-    # What breaks
+    # Faults
 
     @rule(back=st.integers(0, 3))
     def lose(self, back: int) -> None:
-        """Redis is back at an earlier state."""
+        """Redis restarts with an earlier state."""
         self.do(self.redis.lose(back))
 
     @rule(partition=st.sampled_from(PARTITIONS), first=st.integers(0, 2), more=st.integers(0, 2))
     def lose_twice(self, partition: Partition, first: int, more: int) -> None:
-        """Redis is back at an earlier state, and again before what was lost has arrived."""
+        """Redis loses effects again before the rewind for the first loss is done."""
         self.send(partition, 4, 0)
         for _ in range(4):
             self.deliver(partition, 4, 1)
@@ -235,7 +235,7 @@ class Faults(RuleBasedStateMachine):
         async def twice() -> None:
             for back in (first, first + more):
                 await self.redis.lose(back)
-                await self.worker.sessions.look_after()
+                await self.worker.agent.detect_losses()
                 for each in PARTITIONS:
                     self.kafka.fetch(each, 3)
 
@@ -243,42 +243,42 @@ class Faults(RuleBasedStateMachine):
 
     @rule(cut=st.integers(1, 400), twice=st.booleans())
     def tear_file(self, cut: int, twice: bool) -> None:
-        """Redis dies, and the end of its file with it; maybe it starts twice."""
+        """Redis dies with the end of its file torn off, and restarts once or twice."""
         self.redis.start_again(cut)
         if twice:
             self.redis.start_again(0)
 
     @rule(partition=st.sampled_from(PARTITIONS), cut=st.integers(1, 400))
     def tear_file_and_go_on(self, partition: Partition, cut: int) -> None:
-        """Redis dies in the middle of a step, which comes again; and later it starts once more."""
+        """Redis dies in mid-step; the step is applied again; later Redis restarts once more."""
         self.send(partition, 1, 0)
-        self.do(self.worker.sessions.apply(self.kafka.read(partition)))
+        self.do(self.worker.agent.apply(self.kafka.read(partition)))
         self.redis.start_again(cut)
-        self.do(self.worker.sessions.look_after())
-        self.do(self.worker.sessions.apply(self.kafka.read(partition)))
+        self.do(self.worker.agent.detect_losses())
+        self.do(self.worker.agent.apply(self.kafka.read(partition)))
         self.redis.start_again(0)
 
     @rule()
     def broker_away(self) -> None:
-        """Kafka does not answer while the agent wants to go back, and then does."""
+        """Kafka does not answer while the agent wants to rewind, and then does."""
 
         async def away() -> None:
             self.kafka.is_away = True
             await self.redis.lose(0)
-            await self.worker.sessions.look_after()
+            await self.worker.agent.detect_losses()
             self.kafka.is_away = False
 
         self.do(away())
 
-    # What must be
+    # Invariant
 
     async def _settle(self) -> None:
-        sessions = self.worker.sessions
+        agent = self.worker.agent
         await self.worker.assign(PARTITIONS)
         for _ in range(SETTLING_ROUNDS):
-            await sessions.apply(self.kafka.read(*PARTITIONS))
-            await sessions.look_after()
-            marks = await sessions.store.watermarks([f"{t}/{n}" for t, n in PARTITIONS])
+            await agent.apply(self.kafka.read(*PARTITIONS))
+            await agent.detect_losses()
+            marks = await agent.store.watermarks([f"{t}/{n}" for t, n in PARTITIONS])
             ends = [len(self.kafka.of(partition).records) - 1 for partition in PARTITIONS]
             if marks == ends:
                 return
@@ -286,19 +286,19 @@ class Faults(RuleBasedStateMachine):
 
     @rule()
     def all_is_in_effect_once(self) -> None:
-        """Every event of the logs counts once, none more than once, and histories are in order."""
+        """Every event of the logs counts exactly once, and histories are in order."""
         if self.paused is not None:
             self.resume()
         self.do(self._settle())
         self.do(self._check())
 
     async def _check(self) -> None:
-        store = self.worker.sessions.store
+        store = self.worker.agent.store
         logged: Counter[str] = Counter()
         for partition in PARTITIONS:
             for offset, record in enumerate(self.kafka.of(partition).records):
                 if record and record.value == POISON:
-                    assert any(offset in worker.buried for worker in self.workers)
+                    assert any(offset in worker.dead_lettered for worker in self.workers)
                 elif record:
                     logged[json.loads(record.value)["eventList"][0]["eventId"]] += 1
         expected = dict.fromkeys(logged, 1)
@@ -314,7 +314,7 @@ class Faults(RuleBasedStateMachine):
             assert times == sorted(times)
 
     def teardown(self) -> None:
-        """The last look, and everything ends."""
+        """Check the invariant once more, and stop everything."""
         try:
             if self.workers:
                 self.all_is_in_effect_once()
@@ -327,14 +327,14 @@ class Faults(RuleBasedStateMachine):
 
 
 class LostTails(Faults):
-    """And Kafka may lose the last messages of a partition.
+    """The same with lost tails.
 
-    A worker that has lost its partitions may still hold some of them.
+    A worker that has lost its partitions may still hold some of the lost messages.
     """
 
     @rule(partition=st.sampled_from(PARTITIONS), n=st.integers(1, 6), new=st.integers(0, 8))
     def lose_tail(self, partition: Partition, n: int, new: int) -> None:
-        """Kafka starts again without its last messages; new ones take their offsets."""
+        """Kafka restarts without its last messages; new ones take their offsets."""
         records = self.kafka.of(partition).records
         lost = {
             json.loads(r.value)["eventList"][0]["eventId"]
@@ -346,16 +346,16 @@ class LostTails(Faults):
         if new:
             self.send(partition, new, 0)
         else:
-            for _ in range(2 * LOOKS + 1):
-                self.do(self.worker.sessions.look_after())
+            for _ in range(2 * END_CHECKS + 1):
+                self.do(self.worker.agent.detect_losses())
                 self.kafka.fetch(partition)
-                self.do(self.worker.sessions.apply(self.kafka.deliver(partition)))
+                self.do(self.worker.agent.apply(self.kafka.deliver(partition)))
 
 
 class ShortHistories(Faults):
-    """And histories hold so few events that late ones fall out of them at once.
+    """The same with histories so short that late events fall out of them at once.
 
-    So few are known of the group, too, that only the histories tell what comes again.
+    The group's table of newest events is as short: only the histories detect repetitions.
     """
 
     history_events = 10
@@ -363,7 +363,7 @@ class ShortHistories(Faults):
 
     @initialize()
     def begin(self) -> None:
-        """One worker has all partitions, and their histories are full."""
+        """One worker has all partitions, with full histories."""
         super().begin()
         for partition in PARTITIONS:
             self.send(partition, self.history_events + 2, 0)

@@ -1,4 +1,4 @@
-"""Kafka loses its last messages while a batch is on its way: cases that a random run has found."""
+"""Kafka loses its tail while a batch is on its way: regressions that random runs have found."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 from models.settings import Settings
 from ops.embedded_servers import start_redis
-from streams.agents.atomic_batches import LOOKS
+from streams.agents.rewinds import END_CHECKS
 from tests.streams.agents.losing_redis import LosingRedis
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 from tests.streams.agents.simulated_worker import NOW_S, Worker, events_by_item
 
-PLACE = ("clicks", 0)
+PARTITION = ("clicks", 0)
 
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
-    """A worker that has the partition from its beginning."""
+    """A worker of the partition, read from its beginning."""
     server = start_redis(tmp_path)
     made = Worker(server.url, Settings(examples_per_s=0), SimulatedKafka())
-    await made.assign([PLACE])
+    await made.assign([PARTITION])
     yield made
     await made.close()
     server.stop()
@@ -31,62 +31,64 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
 
 @pytest.fixture
 async def losing() -> AsyncIterator[tuple[LosingRedis, Worker]]:
-    """The same on a Redis that may come back with an earlier state."""
+    """The same on a Redis that may restart with an earlier state."""
     redis = LosingRedis()
     made = Worker(redis.url, Settings(examples_per_s=0), SimulatedKafka())
-    await made.assign([PLACE])
+    await made.assign([PARTITION])
     yield redis, made
     await made.close()
     redis.stop()
 
 
 @pytest.mark.parametrize(("n_new", "n_last"), [(0, 1), (1, 0), (1, 1), (3, 0), (3, 1)])
-async def test_redis_is_back_at_messages_that_kafka_has_lost(
+async def test_redis_restarts_at_messages_that_kafka_has_lost(
     losing: tuple[LosingRedis, Worker], n_new: int, n_last: int
 ) -> None:
-    """Its state is as far as the worker's, further or behind it, but not of the same messages."""
+    """Its watermark equals the worker's, or is before or behind it, but at another message."""
     redis, worker = losing
-    kafka, sessions = worker.kafka, worker.sessions
+    kafka, agent = worker.kafka, worker.agent
     for n in range(3):
         send(kafka, f"old{n}")
-    await sessions.apply(kafka.read(PLACE))
+    await agent.apply(kafka.read(PARTITION))
     await redis.take_snapshot()
-    kafka.lose_tail(PLACE, 1)
+    kafka.lose_tail(PARTITION, 1)
     for n in range(n_new):
         send(kafka, f"new{n}")
-    for _ in range(2 * LOOKS + 1):
-        await sessions.apply(kafka.read(PLACE))
-        await sessions.look_after()
-    assert (await events_by_item(sessions.store)).get("new0", 0) == min(n_new, 1)
+    for _ in range(2 * END_CHECKS + 1):
+        await agent.apply(kafka.read(PARTITION))
+        await agent.detect_losses()
+    assert (await events_by_item(agent.store)).get("new0", 0) == min(n_new, 1)
 
     await redis.lose(0)
     for n in range(n_last):
         send(kafka, f"last{n}")
     for _ in range(4):
-        await sessions.apply(kafka.read(PLACE))
-        await sessions.look_after()
+        await agent.apply(kafka.read(PARTITION))
+        await agent.detect_losses()
 
     names = ["old0", "old1", "old2", *(f"new{n}" for n in range(n_new))]
     names += [f"last{n}" for n in range(n_last)]
-    assert await events_by_item(sessions.store) == dict.fromkeys(names, 1)
+    assert await events_by_item(agent.store) == dict.fromkeys(names, 1)
 
 
-async def test_what_was_fetched_before_and_after_arrives_at_once(worker: Worker) -> None:
-    """Nothing is in effect yet that could be compared: it is, once it has taken effect."""
+async def test_messages_fetched_before_and_after_a_lost_tail_arrive_together(
+    worker: Worker,
+) -> None:
+    """They arrive together, can be compared only once they are in effect, and are then."""
     kafka = worker.kafka
     for n in range(4):
         send(kafka, f"old{n}")
-    kafka.fetch(PLACE)
-    kafka.lose_tail(PLACE, 2)
+    kafka.fetch(PARTITION)
+    kafka.lose_tail(PARTITION, 2)
     for n in range(3):
         send(kafka, f"new{n}")
     for _ in range(4):
-        await worker.sessions.apply(kafka.read(PLACE))
-    counted = await events_by_item(worker.sessions.store)
+        await worker.agent.apply(kafka.read(PARTITION))
+    counted = await events_by_item(worker.agent.store)
     assert counted == dict.fromkeys(["old0", "old1", "old2", "old3", "new0", "new1", "new2"], 1)
 
 
 def send(kafka: SimulatedKafka, name: str) -> None:
-    """One event on an item of its name."""
+    """Append an event on an item of this name."""
     event = {"eventId": name, "eventType": "click", "itemId": name, "sentAt": NOW_S - 1000}
-    kafka.append(PLACE, json.dumps({"sessionId": "s", "eventList": [event]}).encode())
+    kafka.append(PARTITION, json.dumps({"sessionId": "s", "eventList": [event]}).encode())

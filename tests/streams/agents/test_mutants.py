@@ -1,4 +1,4 @@
-"""The machine of `test_exactly_once` finds the faults it is for: each fix taken out, it fails."""
+"""Mutation tests of `test_exactly_once`: without any one of the fixes, its state machine fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from models.state import scripts, store
 from models.state.scripts import Script
 from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.rewinds import Rewinds
 from streams.kafka.assignment import PartitionRead, ReceivedMessage
 from tests.streams.agents.test_exactly_once import Faults, LostTails, ShortHistories
 
@@ -20,32 +21,32 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def old_reads_are_taken(patch: pytest.MonkeyPatch) -> None:
-    """A1: what an earlier seek fetched passes for what the last one asked for."""
-    takes = PartitionRead.takes
+    """Messages of an earlier read are accepted as those of the last one."""
+    accepts = PartitionRead.accepts
 
-    def take(self: PartitionRead, arrival: ReceivedMessage) -> bool:
-        return takes(self, arrival._replace(read=self.number, follows=-1))
+    def accept(self: PartitionRead, received: ReceivedMessage) -> bool:
+        return accepts(self, received._replace(read=self.number, follows=-1))
 
-    patch.setattr(PartitionRead, "takes", take)
+    patch.setattr(PartitionRead, "accepts", accept)
 
 
 def assignments_are_mixed(patch: pytest.MonkeyPatch) -> None:
-    """A2: a batch looks up its partitions in whatever assignment there is now."""
-    written: Any = AtomicBatches._written
-    settled: Any = AtomicBatches._settled
+    """A batch is applied under the current assignment instead of its own."""
+    write_all: Any = AtomicBatches._write_all
+    record: Any = AtomicBatches._record
 
-    async def write(self: Any, _: object, *rest: Any) -> Any:
-        return await written(self, self.assignment, *rest)
+    async def write_mixed(self: Any, _: object, *rest: Any) -> Any:
+        return await write_all(self, self.assignment, *rest)
 
-    async def settle(self: Any, _: object, *rest: Any) -> Any:
-        return await settled(self, self.assignment, *rest)
+    async def record_mixed(self: Any, _: object, *rest: Any) -> Any:
+        return await record(self, self.assignment, *rest)
 
-    patch.setattr(AtomicBatches, "_written", write)
-    patch.setattr(AtomicBatches, "_settled", settle)
+    patch.setattr(AtomicBatches, "_write_all", write_mixed)
+    patch.setattr(AtomicBatches, "_record", record_mixed)
 
 
 def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
-    """A3: half a step stays in the append-only file and is carried out at a later start."""
+    """Half a step stays in the append-only file, and is executed at a later restart."""
 
     async def nothing(_: object) -> None:
         pass
@@ -54,26 +55,26 @@ def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
-    """A5: nobody goes back where Kafka has others at offsets that are in effect."""
+    """A lost tail causes no rewind."""
 
     async def nothing(*_: object) -> None:
         pass
 
-    patch.setattr(AtomicBatches, "_take_up", nothing)
+    patch.setattr(Rewinds, "_resume_after_lost_tail", nothing)
 
 
 def ids_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """A6: what was trimmed off a history counts again when it comes again."""
+    """Events that were trimmed off a history count again when they are sent again."""
     _without(patch, "local function is_forgotten(history, id)\n")
 
 
-def sessions_are_strangers(patch: pytest.MonkeyPatch) -> None:
-    """A6: an event that comes again under another session counts again."""
+def repetitions_under_another_session_count(patch: pytest.MonkeyPatch) -> None:
+    """An event that is sent again under another session counts again."""
     _without(patch, "local function is_repeated(item, time, millisecond, code, hash, number)\n")
 
 
 def _without(patch: pytest.MonkeyPatch, head: str) -> None:
-    """Have a function of the atomic step say no, whatever it is asked."""
+    """Have a function of the atomic step always return false."""
     assert store.STEP.text.count(head) == 1
     text = store.STEP.text.replace(head, f"{head}if true then return false end\n")
     patch.setattr(store, "STEP", Script.of(text))
@@ -90,7 +91,7 @@ BOUNDS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# In another run of the same example Redis may have written its file anew at another moment.
+# In another run of the same example Redis may rewrite its file at another moment.
 FOUND = (AssertionError, KeyError, FlakyFailure)
 
 pytestmark = pytest.mark.slow
@@ -104,19 +105,19 @@ pytestmark = pytest.mark.slow
         (Faults, torn_files_stay),
         (LostTails, lost_tails_are_not_noticed),
         (ShortHistories, ids_are_forgotten),
-        (Faults, sessions_are_strangers),
+        (Faults, repetitions_under_another_session_count),
     ],
 )
-def test_a_fix_taken_out_is_noticed(
+def test_the_machine_fails_without_a_fix(
     machine: type[Faults], mutant: Mutant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events are lost or counted twice again, or the agent ends; the machine says so."""
+    """Events are lost or counted twice, or the agent raises."""
     mutant(monkeypatch)
     with pytest.raises(FOUND):
         run_state_machine_as_test(machine, settings=BOUNDS)
 
 
 @pytest.mark.parametrize("machine", [Faults, LostTails, ShortHistories])
-def test_with_all_fixes_nothing_is_found(machine: type[Faults]) -> None:
-    """What the mutants fail by is their own."""
+def test_the_machine_passes_with_all_fixes(machine: type[Faults]) -> None:
+    """The failures of the mutants are their own."""
     run_state_machine_as_test(machine, settings=BOUNDS)

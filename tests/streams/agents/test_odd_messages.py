@@ -1,11 +1,11 @@
-"""Whatever a message holds: no agent ends, the next one takes effect, it has one dead letter."""
+"""Odd messages stop no agent: each becomes one dead letter, and the next one takes effect."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -23,10 +23,12 @@ from models.settings import Settings
 from models.state.metadata import record_entry
 from models.state.store import connect
 from ops.embedded_servers import start_redis
-from streams.agents.atomic_batches import Assigned, AtomicBatches
-from streams.agents.events import EventAgent
-from streams.agents.metadata import MetadataAgent
+from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.events import event_agent
+from streams.agents.example_sampling import ExampleSampler
+from streams.agents.metadata import metadata_agent
 from streams.agents.ranker import GroupLearners
+from streams.agents.rewinds import AssignedPartition
 from streams.forwarding import forwarder
 from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.put_events_calls import pending, plan_calls
@@ -51,13 +53,13 @@ SETTINGS = Settings(
     forward_tracking_id="real-tracker",
 )
 BROKER_TAKES_BYTES = 1_048_588 - 100
-"""A broker's default limit of a batch, less what a batch has beside the value of its record."""
+"""A broker's default limit of a batch, less the overhead beside the value of its record."""
 
 EXAMPLES = settings(max_examples=60, deadline=None)
 
 
 class Odd(NamedTuple):
-    """A message as Kafka may have it."""
+    """A message as Kafka may deliver it."""
 
     value: bytes
     key: bytes
@@ -76,52 +78,62 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-class Kept:
-    """Dead letters, as they were produced."""
+class DeadLetters:
+    """Offsets of the dead letters that were produced."""
 
     def __init__(self) -> None:
         self.offsets: Counter[int] = Counter()
 
-    async def publish(self, kind: str, values: Any, key: bytes | None) -> None:
-        """Take note of a letter, which must fit, and be one."""
-        for value in values if kind == "dead_letters" else ():
+    async def publish(self, values: Sequence[bytes], key: bytes | None) -> None:
+        """Count letters by offset; each must be valid, and fit into a batch."""
+        for value in values:
             assert len(value) + len(key or b"") < BROKER_TAKES_BYTES
             self.offsets[msgspec.json.decode(value, type=DeadLetter).source.offset] += 1
 
 
+async def ignore(_: Sequence[bytes], __: bytes | None) -> None:
+    """Produce training examples nowhere."""
+
+
 async def applied(agent: AtomicBatches[Any], topic: str, odd: list[Odd], good: Odd) -> None:
-    """Bring the messages into effect, and a good one behind them."""
+    """Apply the messages, and a valid one behind them."""
     number = next_read()
     start = ReadStart(0, number)
-    agent.assigned({(topic, 0): Assigned(f"{number}/0", -1, start)})
+    agent.assign({(topic, 0): AssignedPartition(f"{number}/0", -1, start)})
     await agent.apply(
         ReceivedMessage(topic, 0, offset, one.value, one.key, one.timestamp_ms, number, offset - 1)
         for offset, one in enumerate([*odd, good])
     )
-    assert agent.assignment.readings[topic, 0].applied == len(odd)
+    assert agent.assignment.reads[topic, 0].applied == len(odd)
 
 
 @given(odd=ODD_CLICKS)
 @EXAMPLES
 def test_events(redis_url: str, odd: list[Odd]) -> None:
-    """Of the sessions agent, which also makes examples of what it takes."""
+    """The event agent, which also makes examples of the valid ones."""
 
     async def check() -> None:
-        kept, tenants = Kept(), Tenants(connect(redis_url), SETTINGS)
+        kept, tenants = DeadLetters(), Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        agent = EventAgent(tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S)
+        sampler = ExampleSampler(tenants, publish=ignore, clock=lambda: NOW_S)
+        agent = event_agent(
+            tenants,
+            publish=kept.publish,
+            log=SimulatedKafka(),
+            clock=lambda: NOW_S,
+            observer=sampler,
+        )
         await applied(agent, "clicks", odd, Odd(good_event(0), b"good", 0))
         assert kept.offsets == Counter(n for n, one in enumerate(odd) if not is_event(one.value))
         assert (await agent.store.item_indexes(["good"]))[0] > 0
-        if agent._offering is not None:
-            await agent._offering
+        await sampler.flush()
         await tenants.redis.aclose()
 
     asyncio.run(check())
 
 
 def is_event(raw: bytes) -> bool:
-    """Whether the message has a meaning; trackers of others are nobody's."""
+    """True if the message is valid and of a known tracking id."""
     try:
         if events.parse_erasure(raw, now_s=NOW_S, future_limit_s=300) is not None:
             return True
@@ -133,13 +145,13 @@ def is_event(raw: bytes) -> bool:
 @given(odd=ODD_ITEMS, topic=st.sampled_from(["items", "users"]))
 @EXAMPLES
 def test_records(redis_url: str, odd: list[Odd], topic: Any) -> None:
-    """Of the metadata agent."""
+    """The metadata agent."""
     good = {"group": "shop", "itemId": "good", "userId": "good", "at": NOW_S, "properties": {}}
 
     async def check() -> None:
-        kept, tenants = Kept(), Tenants(connect(redis_url), SETTINGS)
+        kept, tenants = DeadLetters(), Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        agent = MetadataAgent(
+        agent = metadata_agent(
             tenants, publish=kept.publish, log=SimulatedKafka(), clock=lambda: NOW_S
         )
         await applied(agent, topic, odd, Odd(json.dumps(good).encode(), b"shop/good", 0))
@@ -151,7 +163,7 @@ def test_records(redis_url: str, odd: list[Odd], topic: Any) -> None:
 
 
 def is_record(kind: metadata_records.RecordKind, odd: Odd) -> bool:
-    """Whether the message has a meaning; groups of others do not exist."""
+    """True if the message is valid and of an existing group."""
     try:
         found = metadata_records.parse_record(kind, odd.key, odd.value, now_s=NOW_S)
         record_entry(0, kind, found, own_group="shop")
@@ -170,7 +182,7 @@ def is_record(kind: metadata_records.RecordKind, odd: Odd) -> bool:
 )
 @EXAMPLES
 def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
-    """Of the ranker, whose measures stay finite and can be saved."""
+    """The ranker agent, whose measures stay finite and can be saved."""
     rows = bytes(2 * 2 * len(FEATURES))
     good = encode(Example(len(FEATURES), {"interactions": dict.fromkeys(COMPARED, 1)}, rows))
 
@@ -178,7 +190,7 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
         tenants = Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
         learners = GroupLearners(tenants)
-        await learners.assigned("examples/0")
+        await learners.load("examples/0")
         arrivals = [ReceivedMessage("examples", 0, n, raw, key) for n, raw in enumerate(raws)]
         behind = ReceivedMessage("examples", 0, len(raws), good, b"")
         spoiled = await learners.learn([*arrivals, behind])
@@ -191,7 +203,7 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
             assert msgspec.json.decode(letter, type=DeadLetter).source == Origin(*one[:3])
         await learners.save()
         assert learners.saved == len(raws)
-        course = learners._own.courses["interactions"]
+        course = learners._own.learners["interactions"]
         for means in course.scoreboard.means.values():
             assert all(0 <= value <= 1 for value in means.values())
         await tenants.redis.aclose()
@@ -202,8 +214,8 @@ def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
 @given(odd=ODD_CLICKS)
 @EXAMPLES
 def test_forwarding(odd: list[Odd]) -> None:
-    """Of the forwarder: each message is one that it passes over, or has calls to make."""
-    # Noting an erasure asks Redis nothing.
+    """The forwarder: each message is skipped, or has calls to make."""
+    # An erasure is recorded without asking Redis.
     erasures = KnownErasures(SETTINGS, connect("redis://127.0.0.1:1"))
     read = [
         forwarder._read(as_faust(n, one), SETTINGS, erasures, NOW_S)
@@ -216,7 +228,7 @@ def test_forwarding(odd: list[Odd]) -> None:
 
 
 def as_faust(offset: int, odd: Odd) -> Any:
-    """As Faust hands a message over."""
+    """A message as Faust delivers it."""
     place = SimpleNamespace(
         topic="clicks", partition=0, offset=offset, timestamp=odd.timestamp_ms / 1000
     )

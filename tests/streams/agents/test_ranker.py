@@ -1,4 +1,4 @@
-"""The ranker's learner on a real Redis: what it keeps, and the guard that watches it."""
+"""The ranker agent's learners on a real Redis: their state, and the guard of the champion."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 LEARNED = ("ranker", "ranker-alone")
 
 
-def order_of(learner: GroupLearner) -> Ranker:
-    """What was learned of all choices."""
-    return learner.courses["interactions"].ranker
+def ranker_of(learner: GroupLearner) -> Ranker:
+    """The ranker of the objective of any interaction."""
+    return learner.learners["interactions"].ranker
 
 
 class Shoppers:
-    """Who mostly choose by one feature, which the blend does not look at."""
+    """Users who mostly choose by one feature, which the blend ignores."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(7)
         self._offset = -1
 
     def choose(self, learner: GroupLearner, n: int, *, group: str = "") -> list[ReceivedMessage]:
-        """Examples of so many choices, each ranked by the learner as it was at the beginning."""
+        """Examples of n choices, each ranked by the learner's current ranker."""
         made = []
         for _ in range(n):
             matrix = self._rng.random((30, len(FEATURES)))
             chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
             items = np.arange(1, 31)
             rankers: dict[Objective, Ranker] = {
-                "interactions": learner.courses["interactions"].ranker
+                "interactions": learner.learners["interactions"].ranker
             }
             example = make_example(items, matrix, chosen, rankers, self._rng)
             self._offset += 1
@@ -73,21 +73,21 @@ class Shoppers:
         return made
 
     async def teach(self, learner: GroupLearner, n: int) -> str:
-        """Let the learner learn so many, some at a time, and save; gives what is to be served."""
+        """Have the learner learn n examples in batches, and save; returns the champion's name."""
         for _ in range(n // 50):
             assert learner.learn(self.choose(learner, 50)) == []
         await learner.save()
         return (await learner.store.load_ranker())["interactions:serving"].decode()
 
 
-async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
-    """The guard drill: it takes over from the blend, is poisoned, is replaced, and leads again."""
+async def test_a_poisoned_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
+    """It takes over from the blend, is poisoned, loses to the blend, and leads again."""
     learner, shoppers = GroupLearner(store), Shoppers()
-    await learner.assigned("c/t/0")
+    await learner.load("c/t/0")
     assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
     assert await shoppers.teach(learner, 1000) in LEARNED
 
-    spoiled = learner.courses["interactions"].ranker
+    spoiled = learner.learners["interactions"].ranker
     # The hidden layer is dead, so that it cannot make up for the weights.
     wrong, right = np.zeros_like(spoiled.parameters), layers(spoiled.parameters)
     layers(wrong).weights[:] = -20 * right.weights
@@ -97,42 +97,42 @@ async def test_a_spoiled_ranker_is_not_served_until_it_leads_again(store: Store)
     fallen = served.index("blend")
     assert fallen * 50 <= 2 * RECENT
     assert served[-1] in LEARNED
-    healed = learner.courses["interactions"].ranker
+    healed = learner.learners["interactions"].ranker
     assert layers(healed.parameters).weights[TELLING] > 0
 
 
-async def test_a_learner_goes_on_where_another_stopped(store: Store) -> None:
-    """State, measures and watermark are taken up; one that was overtaken does not overwrite."""
+async def test_a_learner_resumes_from_another_ones_state(store: Store) -> None:
+    """State, measures and watermark are loaded; an overtaken learner does not overwrite them."""
     first, second, shoppers = GroupLearner(store), GroupLearner(store), Shoppers()
-    await first.assigned("c/t/0")
+    await first.load("c/t/0")
     await shoppers.teach(first, 500)
-    assert await second.assigned("c/t/0") == 499
-    assert order_of(second).state() == order_of(first).state()
-    assert second.courses["interactions"].scoreboard == first.courses["interactions"].scoreboard
+    assert await second.load("c/t/0") == 499
+    assert ranker_of(second).state() == ranker_of(first).state()
+    assert second.learners["interactions"].scoreboard == first.learners["interactions"].scoreboard
 
     await shoppers.teach(second, 100)
     first.learn(shoppers.choose(first, 1))
     await first.save()
 
     assert first.watermark == second.watermark == 599
-    assert order_of(first).state() == order_of(second).state()
+    assert ranker_of(first).state() == ranker_of(second).state()
 
 
-async def test_what_is_no_example_is_given_back(store: Store) -> None:
-    """Foreign bytes are spoiled, and neither they nor what was learned before is learned."""
+async def test_invalid_messages_are_returned_once(store: Store) -> None:
+    """Neither invalid messages nor examples behind the watermark are learned."""
     learner, shoppers = GroupLearner(store), Shoppers()
-    await learner.assigned("c/t/0")
+    await learner.load("c/t/0")
     good = shoppers.choose(learner, 3)
     bad = ReceivedMessage("examples", 0, 3, b"\xc1no")
 
     assert learner.learn([*good, bad]) == [bad]
     assert learner.learn([*good, bad]) == []
-    assert (learner.watermark, learner.courses["interactions"].scoreboard.n) == (3, 3)
+    assert (learner.watermark, learner.learners["interactions"].scoreboard.n) == (3, 3)
 
 
 @pytest.fixture
 async def tenants(store: Store) -> Tenants:
-    """The tenants of an empty store: `shop` of the settings, `books` and `tools`."""
+    """Tenants of an empty store: `shop` of the settings, `books` and `tools`."""
     one = Tenants(store.redis, store.settings)
     await one.create("books")
     await one.create("tools")
@@ -140,20 +140,20 @@ async def tenants(store: Store) -> Tenants:
 
 
 async def state_of(tenants: Tenants, group: str) -> dict[str, bytes]:
-    """What is saved of a group's ranker."""
+    """Saved state of a group's ranker."""
     return await tenants.store(group).load_ranker()
 
 
-async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
-    """Mixed examples leave every group's ranker as its own examples alone would have."""
+async def test_each_group_learns_from_its_own_examples(tenants: Tenants) -> None:
+    """Mixed examples leave every group's ranker as its own examples alone would."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     mixed = [
-        arrival
+        one
         for group in ("", "books", "", "shop", "books", "nowhere")
-        for arrival in shoppers.choose(made, 40, group=group)
+        for one in shoppers.choose(made, 40, group=group)
     ]
     learners = GroupLearners(tenants)
-    assert await learners.assigned("c/t/0") == -1
+    assert await learners.load("c/t/0") == -1
     for at in range(0, len(mixed), 30):
         assert await learners.learn(mixed[at : at + 30]) == []
         await learners.save()
@@ -163,22 +163,20 @@ async def test_each_group_learns_for_itself(tenants: Tenants) -> None:
         alone = GroupLearner(tenants.store(group))
         assert alone.learn([one for one in mixed if one.key in names]) == []
         kept = await state_of(tenants, group)
-        assert kept["interactions:state"] == order_of(alone).state()
+        assert kept["interactions:state"] == ranker_of(alone).state()
     assert await tenants.redis.keys("{nowhere}:*") == await tenants.redis.keys("{tools}:*") == []
 
 
 async def test_a_crash_while_saving_repeats_nothing(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Groups saved before the crash skip what is read again, the others learn it then."""
+    """Groups saved before the crash skip the examples read again; the others learn them."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     mixed = [
-        arrival
-        for group in ("books", "", "tools")
-        for arrival in shoppers.choose(made, 20, group=group)
+        one for group in ("books", "", "tools") for one in shoppers.choose(made, 20, group=group)
     ]
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     await learners.learn(mixed)
 
     async def crash(*_: object, **__: object) -> bool:
@@ -192,42 +190,42 @@ async def test_a_crash_while_saving_repeats_nothing(
     assert await state_of(tenants, "shop") == await state_of(tenants, "tools") == {}
 
     again = GroupLearners(tenants)
-    assert await again.assigned("c/t/0") == -1
+    assert await again.load("c/t/0") == -1
     await again.learn(mixed)
     await again.save()
 
     for group, key in {"shop": b"", "books": b"books", "tools": b"tools"}.items():
         alone = GroupLearner(tenants.store(group))
         alone.learn([one for one in mixed if one.key == key])
-        assert (await state_of(tenants, group))["interactions:state"] == alone.courses[
+        assert (await state_of(tenants, group))["interactions:state"] == alone.learners[
             "interactions"
         ].ranker.state()
 
 
 async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that makes room is saved, and goes on where it was when its group comes again."""
+    """The least recently used one is saved, and resumes when its group has examples again."""
     monkeypatch.setattr(ranker, "OPEN", 1)
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners, alone = GroupLearners(tenants), GroupLearner(tenants.store("books"))
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     for group in ("books", "tools", "books"):
-        arrivals = shoppers.choose(made, 20, group=group)
-        await learners.learn(arrivals)
+        received = shoppers.choose(made, 20, group=group)
+        await learners.learn(received)
         if group == "books":
-            alone.learn(arrivals)
+            alone.learn(received)
         assert list(learners._others) == [group]
     await learners.save()
 
-    assert (await state_of(tenants, "books"))["interactions:state"] == alone.courses[
+    assert (await state_of(tenants, "books"))["interactions:state"] == alone.learners[
         "interactions"
     ].ranker.state()
 
 
 async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
-    """What was learned of a group that is gone is let go of; the place moves on."""
+    """The state of an erased group is dropped; the watermark moves on."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     await learners.learn(shoppers.choose(made, 20, group="books"))
     await Tenants(tenants.redis, tenants.settings).erase("books")
 
@@ -240,16 +238,16 @@ async def test_an_erased_group_does_not_come_back(tenants: Tenants) -> None:
 
 
 async def test_examples_of_an_assignment_that_ended_are_not_learned(tenants: Tenants) -> None:
-    """A batch that waited while the partition came anew is read again from there."""
+    """A batch that waited while the partition was reassigned is read again."""
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners = GroupLearners(tenants)
-    await learners.assigned("c/t/0")
+    await learners.load("c/t/0")
     batch = shoppers.choose(made, 5)
-    await learners._busy.acquire()
-    assigning = asyncio.create_task(learners.assigned("c/t/0"))
+    await learners._lock.acquire()
+    assigning = asyncio.create_task(learners.load("c/t/0"))
     learning = asyncio.create_task(learners.learn(batch))
     await asyncio.sleep(0)
-    learners._busy.release()
+    learners._lock.release()
     await asyncio.gather(assigning, learning)
     await learners.save()
 

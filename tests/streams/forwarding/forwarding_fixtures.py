@@ -31,7 +31,7 @@ run(forward_app(Settings()))
 """
 HASTY = WORKER.replace(
     "run(forward_app",
-    "import streams.forwarding.rate_limit\nstreams.pace.FIRST_BACKOFF_S = 0.001\n"
+    "import streams.forwarding.rate_limit\nstreams.forwarding.rate_limit.FIRST_BACKOFF_S = 0.001\n"
     "streams.forwarding.rate_limit.LAST_BACKOFF_S = 0.1\nrun(forward_app",
 )
 """A forwarder to which a second is as long as a hundred are to others."""

@@ -96,7 +96,7 @@ def test_marks_of_other_tools_and_subfolders_are_left_out(tmp_path: Path) -> Non
     rows = DatasetRows(Objects(), where, USERS, "users", latest_s=NOW_S)
 
     assert [row.values["USER_ID"] for row in rows.read()] == ["a"]  # type: ignore[index]
-    assert "sub/c.csv" in "; ".join(rows.found.said)
+    assert "sub/c.csv" in "; ".join(rows.source.notes)
     everything = read(f"{where}**")
     assert [row.values["USER_ID"] for row in everything] == ["a", "c"]  # type: ignore[index]
 

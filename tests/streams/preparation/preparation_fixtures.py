@@ -12,8 +12,8 @@ from typing import Any
 from models.settings import Settings
 from streams.preparation.prepare import Options, prepare
 from streams.preparation.report import Report
-from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import ColumnOptions
+from streams.reading.read_options import ReadOptions
 
 _READING = {field.name for field in dataclasses.fields(ReadOptions)} - {"told"}
 
@@ -77,11 +77,15 @@ class Preparing:
             path = self._folder / name
             path.write_bytes(source.encode() if isinstance(source, str) else source)
             source = path
-        told = ColumnOptions(
+        column_options = ColumnOptions(
             **{key: options.pop(key) for key in ColumnOptions._fields if key in options}
         )
         reading = {key: options.pop(key) for key in _READING if key in options}
-        wanted = Options(asked=ReadOptions(told=told, **reading), is_strict=False, **options)
+        wanted = Options(
+            read_options=ReadOptions(column_options=column_options, **reading),
+            is_strict=False,
+            **options,
+        )
         target = self._folder / "output"
         report = prepare(str(source), str(target), Settings(), wanted, now_s=NOW_S)
         return Prepared(report, target)

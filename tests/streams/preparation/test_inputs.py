@@ -62,8 +62,8 @@ def test_every_format_says_the_same(run: Preparing, name: str, content: str, for
 def test_parquet_says_the_same(run: Preparing, tmp_path: Path) -> None:
     """Ids that are numbers, times that are times and lists come out of Parquet as text."""
     path = tmp_path / "events [1]*.parquet"
-    with duckdb.connect() as engine:
-        engine.execute(
+    with duckdb.connect() as database:
+        database.execute(
             "COPY (SELECT * FROM (VALUES (1.0::DOUBLE, 12::BIGINT, TIMESTAMP '2020-09-13 12:26:40',"
             " ['a', 'b'], 0.5), (2.0, 13, TIMESTAMP '2020-09-13 12:26:41', NULL, NULL))"
             " AS t(user_id, item_id, \"time\", tags, price)) TO 'out.parquet' (FORMAT parquet)"

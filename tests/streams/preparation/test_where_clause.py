@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import CannotPrepare
-from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.preparation.database import PreparationDatabase
 from streams.preparation.where_clause import MAX_CHARS, parse
 from tests.streams.preparation.preparation_fixtures import Preparing
 
@@ -19,11 +19,11 @@ HEAD = "user,item,ts,rating,Country,at\n"
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBEngine]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparationDatabase]:
     """An engine that is locked, as it is when conditions come to it."""
     folder = tmp_path_factory.mktemp("engine")
     (folder / "output").mkdir()
-    with DuckDBEngine(folder, memory_mb=256, progress=lambda _doing, _share: None) as opened:
+    with PreparationDatabase(folder, memory_mb=256, progress=lambda _doing, _share: None) as opened:
         opened.lock(folder / "output")
         yield opened
 
@@ -140,10 +140,10 @@ def test_an_error_inside_a_condition_costs_one_row(run: Preparing) -> None:
         "-" * 3000 + "rating > 1",
     ],
 )
-def test_whatever_is_no_condition_is_refused(engine: DuckDBEngine, condition: str) -> None:
+def test_whatever_is_no_condition_is_refused(database: PreparationDatabase, condition: str) -> None:
     """Statements, files, other tables, and functions that are not of the few: all are refused."""
     with pytest.raises(CannotPrepare, match="--where"):
-        parse(engine, condition, COLUMNS)
+        parse(database, condition, COLUMNS)
 
 
 def test_a_condition_that_is_none_is_refused(run: Preparing) -> None:
@@ -153,13 +153,13 @@ def test_a_condition_that_is_none_is_refused(run: Preparing) -> None:
             run(HEAD + "a,i,1600000000,5,x,\n", where=condition)
 
 
-def test_an_unknown_column_is_named(engine: DuckDBEngine) -> None:
+def test_an_unknown_column_is_named(database: PreparationDatabase) -> None:
     """The error names the column, and those there are."""
     with pytest.raises(CannotPrepare, match="no column 'ratings': there are user, item, ts"):
-        parse(engine, "ratings > 3", COLUMNS)
+        parse(database, "ratings > 3", COLUMNS)
 
 
-def test_a_locked_engine_reaches_no_file(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_a_locked_engine_reaches_no_file(database: PreparationDatabase, tmp_path: Path) -> None:
     """Even a statement that was let through could neither read nor write, nor undo the lock."""
     for statement in (
         "SELECT * FROM read_text('/etc/hostname')",
@@ -173,15 +173,15 @@ def test_a_locked_engine_reaches_no_file(engine: DuckDBEngine, tmp_path: Path) -
         "LOAD httpfs",
     ):
         with pytest.raises(Exception, match=r"disabled|locked|Cannot"):
-            engine.run(statement)
+            database.run(statement)
     assert list(tmp_path.iterdir()) == []
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from("user()'\";,-*/ =1<>$[]{}"), max_size=30))
-def test_any_text_is_refused_or_a_condition(engine: DuckDBEngine, text: str) -> None:
+def test_any_text_is_refused_or_a_condition(database: PreparationDatabase, text: str) -> None:
     """Nothing but one error comes out of any text, and never another statement."""
     try:
-        condition = parse(engine, text, COLUMNS)
+        condition = parse(database, text, COLUMNS)
     except CannotPrepare:
         return
     assert condition.text == text

@@ -87,14 +87,14 @@ class Cloud:
     said: list[tuple[str, str]] = field(default_factory=list)
     failing: dict[str, str] = field(default_factory=dict)
 
-    def world(self, text: str = FILE) -> tuple[ProvisioningContext, list[ManagedResource]]:
+    def context(self, text: str = FILE) -> tuple[ProvisioningContext, list[ManagedResource]]:
         """The world of a file, as a new process finds it, and its pieces."""
         path = self.folder / "movies.toml"
         path.write_text(text)
-        world = context_of(read_declaration(path), self.settings)
-        return world, resources_of(world, self.settings)
+        context = context_of(read_declaration(path), self.settings)
+        return context, resources_of(context, self.settings)
 
-    def pace(self, **options: Any) -> WaitOptions:
+    def wait_options(self, **options: Any) -> WaitOptions:
         """A pace whose pauses run what waits in the queue of jobs."""
         return WaitOptions(
             say=lambda label, status: self.said.append((label, status)),

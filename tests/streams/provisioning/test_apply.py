@@ -25,21 +25,21 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 def provisioned(cloud: Cloud, text: str = FILE) -> dict[str, str]:
     """Run it, as a new process does."""
-    return run(*cloud.world(text), cloud.pace())
+    return run(*cloud.context(text), cloud.wait_options())
 
 
 def test_everything_is_made_once(cloud: Cloud) -> None:
     """The plan makes all of it, the run does, and a second run finds nothing to do."""
-    world, pieces = cloud.world()
-    assert {one.action for one in plan(world, pieces)} == {"make"}
+    context, resources = cloud.context()
+    assert {one.action for one in plan(context, resources)} == {"make"}
     assert cloud.everything()["groups"] == []
 
     known = provisioned(cloud)
     made = cloud.everything()
     cloud.said.clear()
 
-    assert {one.action for one in plan(*cloud.world())} == {"exists"}
-    assert as_text(plan(*cloud.world())).endswith("nothing to do")
+    assert {one.action for one in plan(*cloud.context())} == {"exists"}
+    assert as_text(plan(*cloud.context())).endswith("nothing to do")
     assert provisioned(cloud) == known
     assert cloud.everything() == made
     assert {status for _, status in cloud.said} == {"ACTIVE"}
@@ -55,8 +55,8 @@ def test_an_interrupted_run_goes_on(cloud: Cloud) -> None:
     n_runs = 0
     while True:
         n_runs += 1
-        world, pieces = cloud.world()
-        pace = cloud.pace()
+        context, resources = cloud.context()
+        wait_options = cloud.wait_options()
         n_made = 0
 
         def say(_: str, status: str) -> None:
@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on(cloud: Cloud) -> None:
                 raise KeyboardInterrupt
 
         try:
-            run(world, pieces, type(pace)(say=say, pause=pace.pause))
+            run(context, resources, type(wait_options)(say=say, pause=wait_options.pause))
         except KeyboardInterrupt:
             continue
         break
@@ -83,10 +83,10 @@ def test_a_destroyed_file_leaves_nothing(cloud: Cloud) -> None:
     before = cloud.everything()
     provisioned(cloud)
 
-    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert destroy(*cloud.context(), cloud.wait_options()) == {}
     assert cloud.everything() == before
     cloud.said.clear()
-    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert destroy(*cloud.context(), cloud.wait_options()) == {}
     assert cloud.said == []
 
 
@@ -95,7 +95,7 @@ def test_objects_of_others_stay(cloud: Cloud) -> None:
     provisioned(cloud)
     boto3.client("s3").put_object(Bucket="movies-data", Key="results/1.json", Body=b"{}")
 
-    kept = destroy(*cloud.world(), cloud.pace())
+    kept = destroy(*cloud.context(), cloud.wait_options())
 
     assert kept == {"bucket": "it holds objects that were not uploaded from this file"}
     assert cloud.everything()["objects"] == ["results/1.json"]
@@ -107,7 +107,7 @@ def test_new_rows_are_imported_trained_and_served(cloud: Cloud) -> None:
     path = cloud.folder / "interactions.csv"
     path.write_text(path.read_text() + "8,51,1700002000\n")
 
-    actions = {one.key: one.action for one in plan(*cloud.world())}
+    actions = {one.key: one.action for one in plan(*cloud.context())}
     second = provisioned(cloud)
 
     assert actions["datasets.interactions.import"] == "make"
@@ -115,7 +115,7 @@ def test_new_rows_are_imported_trained_and_served(cloud: Cloud) -> None:
     assert second["solutions.recommended.version"] != first["solutions.recommended.version"]
     served = boto3.client("personalize").describe_campaign(campaignArn=second["campaigns.home"])
     assert served["campaign"]["solutionVersionArn"] == second["solutions.recommended.version"]
-    assert {one.action for one in plan(*cloud.world())} == {"exists"}
+    assert {one.action for one in plan(*cloud.context())} == {"exists"}
 
 
 @pytest.mark.parametrize("kind", ["dataset-import-job", "solution-version"])
@@ -126,19 +126,21 @@ def test_what_failed_is_made_again(cloud: Cloud, kind: str) -> None:
         provisioned(cloud)
 
     assert provisioned(cloud)["campaigns.home"]
-    assert {one.action for one in plan(*cloud.world())} == {"exists"}
+    assert {one.action for one in plan(*cloud.context())} == {"exists"}
 
 
 def test_what_takes_too_long_is_left_under_way(cloud: Cloud) -> None:
     """The wait for a step is bounded; the next run waits for what was begun."""
-    world, pieces = cloud.world()
-    pace = cloud.pace()
+    context, resources = cloud.context()
+    wait_options = cloud.wait_options()
     times = iter(range(0, 10_000_000, 100))
-    slow = type(pace)(timeout_s=1000, pause=lambda _: None, clock=lambda: float(next(times)))
+    slow = type(wait_options)(
+        timeout_s=1000, pause=lambda _: None, clock=lambda: float(next(times))
+    )
     with pytest.raises(Unavailable, match=r"datasets\.interactions\.import: still CREATE"):
-        run(world, pieces, slow)
+        run(context, resources, slow)
 
-    actions = {one.key: one.action for one in plan(*cloud.world())}
+    actions = {one.key: one.action for one in plan(*cloud.context())}
     assert actions["datasets.interactions.import"] == "wait"
     provisioned(cloud)
     assert len(cloud.everything()["imports"]) == 1
@@ -211,7 +213,7 @@ def test_a_folder_stands_for_s3(cloud: Cloud) -> None:
     (upload,) = (buckets / "movies-data" / "datasets").iterdir()
     assert upload.read_bytes() == (cloud.folder / "interactions.csv").read_bytes()
     assert (cloud.everything()["buckets"], cloud.everything()["roles"]) == ([], [])
-    assert destroy(*cloud.world(), cloud.pace()) == {}
+    assert destroy(*cloud.context(), cloud.wait_options()) == {}
     assert not (buckets / "movies-data").exists()
     assert cloud.everything() == before
 
@@ -234,6 +236,10 @@ def test_statements_of_others_stay(cloud: Cloud) -> None:
 
     assert merged[0] == theirs
     assert {one["Principal"]["Service"] for one in merged[1:]} == {"personalize.amazonaws.com"}
-    world, pieces = cloud.world()
-    destroy(world, [piece for piece in pieces if piece.key != "bucket"], cloud.pace())
+    context, resources = cloud.context()
+    destroy(
+        context,
+        [resource for resource in resources if resource.key != "bucket"],
+        cloud.wait_options(),
+    )
     assert json.loads(s3.get_bucket_policy(Bucket="movies-data")["Policy"]) == policy

@@ -17,7 +17,12 @@ from models.personalize import pipeline_runs
 from models.personalize.pipeline_runs import MAX_RUNS, Run, RunsClient
 from models.state.store import connect
 from streams.provisioning.apply import run as provision
-from streams.provisioning.batch_pipeline import on_schedule, recall, run_id_of, run_once
+from streams.provisioning.batch_pipeline import (
+    restore_last_success,
+    run_id_of,
+    run_on_schedule,
+    run_once,
+)
 from tests.streams.provisioning.provisioning_fixtures import FILE, Cloud, a_cloud
 
 T = TypeVar("T")
@@ -43,9 +48,10 @@ def with_redis(cloud: Cloud, call: Callable[[RunsClient], Awaitable[T]]) -> T:
 
 def batch(cloud: Cloud, run_id: str, text: str = FILE) -> Run | None:
     """Run the pipeline once, as a new process does."""
-    world, pieces = cloud.world(text)
+    context, resources = cloud.context(text)
     return with_redis(
-        cloud, lambda client: run_once(world, pieces, client, cloud.pace(), run_id=run_id)
+        cloud,
+        lambda client: run_once(context, resources, client, cloud.wait_options(), run_id=run_id),
     )
 
 
@@ -56,7 +62,7 @@ def counted(outcome: str) -> float:
 
 def test_a_run_imports_trains_and_infers(cloud: Cloud) -> None:
     """New rows are imported, a new version is trained, and a job infers with it into S3."""
-    first = provision(*cloud.world(), cloud.pace())
+    first = provision(*cloud.context(), cloud.wait_options())
     path = cloud.folder / "interactions.csv"
     path.write_text(path.read_text() + "8,51,1700002000\n")
     before = counted("succeeded")
@@ -83,7 +89,7 @@ def test_a_run_imports_trains_and_infers(cloud: Cloud) -> None:
 
 def test_a_failed_run_is_remembered_and_counted(cloud: Cloud) -> None:
     """A failed step is the outcome with its key and reason; the next run goes through."""
-    provision(*cloud.world(), cloud.pace())
+    provision(*cloud.context(), cloud.wait_options())
     cloud.failing["batch-inference-job"] = "no such object"
     before = counted("failed")
 
@@ -103,7 +109,7 @@ def test_what_is_in_use_is_waited_for(cloud: Cloud) -> None:
     remote = FILE.replace('"interactions.csv"', '"s3://movies-data/theirs/rows.csv"')
     boto3.client("s3").create_bucket(Bucket="movies-data")
     boto3.client("s3").put_object(Bucket="movies-data", Key="theirs/rows.csv", Body=b"rows")
-    known = provision(*cloud.world(remote), cloud.pace())
+    known = provision(*cloud.context(remote), cloud.wait_options())
     boto3.client("personalize").create_dataset_import_job(
         jobName="by-hand",
         datasetArn=known["datasets.interactions"],
@@ -133,8 +139,10 @@ def test_runs_do_not_overlap(cloud: Cloud) -> None:
 
     async def check(client: RunsClient) -> None:
         assert await pipeline_runs.acquire(client, "movies", "one", lease_s=LEASE_S)
-        world, pieces = cloud.world()
-        assert await run_once(world, pieces, client, cloud.pace(), run_id="two") is None
+        context, resources = cloud.context()
+        assert (
+            await run_once(context, resources, client, cloud.wait_options(), run_id="two") is None
+        )
         await pipeline_runs.extend(client, "movies", "one", lease_s=LEASE_S)
         with pytest.raises(ClaimLost):
             await pipeline_runs.extend(client, "movies", "two", lease_s=LEASE_S)
@@ -146,19 +154,19 @@ def test_runs_do_not_overlap(cloud: Cloud) -> None:
 
 def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
     """A cancelled run is remembered as interrupted, and its lease is let go."""
-    provision(*cloud.world(), cloud.pace())
+    provision(*cloud.context(), cloud.wait_options())
 
     async def check(client: RunsClient) -> None:
-        world, pieces = cloud.world()
+        context, resources = cloud.context()
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
-        pace = cloud.pace()
+        wait_options = cloud.wait_options()
 
         def say(_: str, __: str) -> None:
             loop.call_soon_threadsafe(begun.set)
 
-        waiting = type(pace)(say=say, pause=lambda _: time.sleep(0.01))
-        work = asyncio.create_task(run_once(world, pieces, client, waiting, run_id="one"))
+        waiting = type(wait_options)(say=say, pause=lambda _: time.sleep(0.01))
+        work = asyncio.create_task(run_once(context, resources, client, waiting, run_id="one"))
         await begun.wait()
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -196,7 +204,7 @@ def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
         await pipeline_runs.release(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
         await pipeline_runs.release(client, "movies", Run("2", 3.0, 40.0, "succeeded"))
         await pipeline_runs.release(client, "movies", Run("3", 5.0, 60.0, "failed"))
-        await recall(client, "movies")
+        await restore_last_success(client, "movies")
 
     with_redis(cloud, check)
 
@@ -220,7 +228,7 @@ async def test_a_schedule_starts_when_it_is_due() -> None:
         raise Unavailable("Redis is away")
 
     with pytest.raises(_Enough):
-        await on_schedule("0 3 * * *", start, clock=lambda: now_s, sleep=sleep)
+        await run_on_schedule("0 3 * * *", start, clock=lambda: now_s, sleep=sleep)
 
     assert started == ["030000"] * 4
     assert now_s > 1_795_000_000 + 5 * 86400
@@ -234,4 +242,4 @@ async def test_a_schedule_must_be_one(cron: str) -> None:
         raise AssertionError
 
     with pytest.raises(CannotProvision, match="--cron"):
-        await on_schedule(cron, start)
+        await run_on_schedule(cron, start)

@@ -50,7 +50,7 @@ def test_a_plan_and_a_no_change_nothing(cloud: Cloud) -> None:
 
 def test_what_is_provisioned_is_printed(cloud: Cloud) -> None:
     """The ARNs come as JSON on standard output, the plan beside it."""
-    known = run(*cloud.world(), cloud.pace())
+    known = run(*cloud.context(), cloud.wait_options())
 
     printed = command(cloud, "provision", "--yes", "--json")
     assert printed.exit_code == 0, printed.output

@@ -9,7 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import CannotPrepare
-from streams.reading.column_mapping import DATASETS, ColumnOptions, DatasetKind, as_field, choose
+from streams.reading.column_mapping import (
+    DATASETS,
+    ColumnOptions,
+    DatasetKind,
+    field_name,
+    map_columns,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,16 +38,16 @@ from streams.reading.column_mapping import DATASETS, ColumnOptions, DatasetKind,
 )  # fmt: skip
 def test_guesses(kind: DatasetKind, columns: list[str], fields: dict[str, int]) -> None:
     """Columns are known by what they are called, the likeliest name first."""
-    choice = choose(kind, columns, ColumnOptions())
-    assert choice.fields == fields
-    assert [use.column for use in choice.uses] == columns
+    mapping = map_columns(kind, columns, ColumnOptions())
+    assert mapping.fields == fields
+    assert [use.column for use in mapping.assignments] == columns
 
 
 def test_a_value_is_only_guessed_beside_a_type() -> None:
     """A rating without a type of event stays out, and gets in with one."""
     columns = ["user", "item", "ts", "rating"]
-    assert "EVENT_VALUE" not in choose("interactions", columns, ColumnOptions()).fields
-    assert choose("interactions", columns, ColumnOptions(event_type="rate")).fields == {
+    assert "EVENT_VALUE" not in map_columns("interactions", columns, ColumnOptions()).fields
+    assert map_columns("interactions", columns, ColumnOptions(event_type="rate")).fields == {
         "USER_ID": 0, "ITEM_ID": 1, "TIMESTAMP": 2, "EVENT_TYPE": "rate", "EVENT_VALUE": 3,
     }  # fmt: skip
 
@@ -49,20 +55,20 @@ def test_a_value_is_only_guessed_beside_a_type() -> None:
 def test_orders_come_before_guesses() -> None:
     """What is told is done; dropped and kept columns are no longer guessed."""
     columns = ["user", "customer", "item", "ts", "rating", "note", "Price"]
-    told = ColumnOptions({"USER_ID": "CUSTOMER", "REMARK": "note"}, keep=["price"], drop=["rating"],
+    column_options = ColumnOptions({"USER_ID": "CUSTOMER", "REMARK": "note"}, ["price"], ["rating"],
                 event_type="buy")  # fmt: skip
-    choice = choose("interactions", columns, told)
-    assert choice.fields == {
+    mapping = map_columns("interactions", columns, column_options)
+    assert mapping.fields == {
         "USER_ID": 1, "ITEM_ID": 2, "TIMESTAMP": 3, "EVENT_TYPE": "buy", "REMARK": 5, "PRICE": 6,
     }  # fmt: skip
-    assert {use.column: use.why for use in choice.uses} == {
+    assert {use.column: use.why for use in mapping.assignments} == {
         "user": "not asked for", "customer": "as told", "item": "guessed", "ts": "guessed",
         "rating": "dropped", "note": "as told", "Price": "kept",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("kind", "columns", "told", "reason"),
+    ("kind", "columns", "column_options", "reason"),
     [
         ("interactions", ["a", "b", "c"], ColumnOptions(), "looks like USER_ID among a, b, c"),
         ("interactions", ["user", "item"], ColumnOptions(), "--map TIMESTAMP=COLUMN"),
@@ -86,11 +92,11 @@ def test_orders_come_before_guesses() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said(
-    kind: DatasetKind, columns: list[str], told: ColumnOptions, reason: str
+    kind: DatasetKind, columns: list[str], column_options: ColumnOptions, reason: str
 ) -> None:
     """The error names the column and the way out."""
     with pytest.raises(CannotPrepare, match=re.escape(reason)):
-        choose(kind, columns, told)
+        map_columns(kind, columns, column_options)
 
 
 @given(
@@ -100,15 +106,15 @@ def test_what_cannot_be_is_said(
 def test_any_columns_give_a_choice_or_a_reason(kind: DatasetKind, columns: list[str]) -> None:
     """A choice has what is required, in order, every column once, and only names that may be."""
     try:
-        choice = choose(kind, columns, ColumnOptions())
+        mapping = map_columns(kind, columns, ColumnOptions())
     except CannotPrepare:
         return
-    used = list(choice.fields.values())
+    used = list(mapping.fields.values())
     assert len(set(used)) == len(used)
-    assert set(DATASETS[kind].required) <= choice.fields.keys()
-    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in choice.fields)
-    assert [use.field for use in choice.uses if use.field] == sorted(
-        choice.fields, key=lambda name: int(choice.fields[name])
+    assert set(DATASETS[kind].required) <= mapping.fields.keys()
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in mapping.fields)
+    assert [use.field for use in mapping.assignments if use.field] == sorted(
+        mapping.fields, key=lambda name: int(mapping.fields[name])
     )
 
 
@@ -118,7 +124,7 @@ def test_any_columns_give_a_choice_or_a_reason(kind: DatasetKind, columns: list[
 def test_a_field_stays_as_it_is(column: str) -> None:
     """A name that was made a field's once is one."""
     try:
-        name = as_field(column)
+        name = field_name(column)
     except CannotPrepare:
         return
-    assert as_field(name) == name
+    assert field_name(name) == name

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import UnreadableRecording
-from streams.reading.lists import MAX_TEXT_CHARS, list_at
+from streams.reading.json_records import MAX_TEXT_CHARS, list_at_path
 
 leaves = (
     st.none()
@@ -48,7 +48,7 @@ def test_the_list_is_found_whatever_is_around_it(
     for key in path:
         there = there.get(key) if isinstance(there, dict) else None
     try:
-        found = json.loads("".join(list_at(pieces, path)))
+        found = json.loads("".join(list_at_path(pieces, path)))
     except UnreadableRecording:
         found = None
     assert found == (there if isinstance(there, list) else None)
@@ -70,7 +70,7 @@ def test_the_list_is_found_whatever_is_around_it(
 def test_a_missing_list_is_said(text: str, reason: str) -> None:
     """The error says whether the document breaks off or the list is not in it."""
     with pytest.raises(UnreadableRecording, match=reason):
-        list(list_at([text], ["rows"]))
+        list(list_at_path([text], ["rows"]))
 
 
 def test_memory_stays_bounded() -> None:
@@ -82,4 +82,4 @@ def test_memory_stays_bounded() -> None:
             yield "x" * 65536
 
     with pytest.raises(UnreadableRecording, match=f"more than {MAX_TEXT_CHARS} characters"):
-        list(list_at(endless(), ["rows"]))
+        list(list_at_path(endless(), ["rows"]))

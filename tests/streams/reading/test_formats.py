@@ -17,9 +17,9 @@ from models.events import PutEvents
 from models.settings import Settings
 from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
-from streams.reading.asked import ReadOptions
-from streams.reading.known import FORMATS
-from streams.recordings.recorded_events import read
+from streams.reading.read_options import ReadOptions
+from streams.reading.registry import FORMATS
+from streams.recordings.recorded_events import read_events
 from tests.servers import ROOT
 from tests.streams.reading.format_samples_fixtures import (
     ORDERS,
@@ -152,14 +152,14 @@ def test_what_cannot_be_read_is_said_in_the_same_words(
         assert UNREADABLE[name][1] in taken.error
 
 
-def said(path: Path, asked: ReadOptions | None = None) -> tuple[list[PutEvents], list[str]]:
+def said(path: Path, options: ReadOptions | None = None) -> tuple[list[PutEvents], list[str]]:
     """The events of a file, as `replay` and `evaluate` read them, and what is wrong with others."""
-    rows = [row for _, row in read(path, now_s=NOW_S, asked=asked)]
+    rows = [row for _, row in read_events(path, now_s=NOW_S, options=options)]
     good = [row for row in rows if isinstance(row, PutEvents)]
     return good, [str(row) for row in rows if isinstance(row, InvalidEvent)]
 
 
-def told(message: PutEvents) -> tuple[str, str, str, float]:
+def column_options(message: PutEvents) -> tuple[str, str, str, float]:
     """User, type, item and time of a message of one event."""
     (event,) = message.event_list
     assert message.user_id is not None
@@ -212,7 +212,7 @@ def test_what_is_no_event_of_an_item_is_said(
 
     good, bad = said(tmp_path / "events.jsonl")
 
-    assert sorted(map(told, good)) == WRITTEN["ga4"].rows()
+    assert sorted(map(column_options, good)) == WRITTEN["ga4"].rows()
     assert len(bad) == 1
     assert reason in bad[0]
 
@@ -225,14 +225,15 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
     ]
     (tmp_path / "orders.json").write_text(json.dumps(orders))
     columns = {"USER_ID": "customer", "ITEM_ID": "basket.thing", "TIMESTAMP": "when"}
-    asked = ReadOptions(each="basket")
-    asked = ReadOptions(
-        each="basket", told=asked.told._replace(fields=columns, event_type="purchase")
+    options = ReadOptions(list_column="basket")
+    options = ReadOptions(
+        list_column="basket",
+        column_options=options.column_options._replace(fields=columns, event_type="purchase"),
     )
 
-    good, bad = said(tmp_path / "orders.json", asked)
+    good, bad = said(tmp_path / "orders.json", options)
 
-    assert (sorted(map(told, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
+    assert (sorted(map(column_options, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
 
 
 def test_every_format_is_documented_and_tried() -> None:

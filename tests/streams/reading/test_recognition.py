@@ -30,10 +30,10 @@ from models.settings import Settings
 from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects
 from streams.preparation.prepare import Options, prepare
-from streams.reading.asked import ReadOptions
 from streams.reading.column_mapping import ColumnOptions
+from streams.reading.read_options import ReadOptions
 from streams.recordings.interactions import interactions
-from streams.recordings.recorded_events import Recording, read
+from streams.recordings.recorded_events import Recording, read_events
 from tests.streams.preparation.preparation_fixtures import NOW_S, Preparing
 
 HEAD = "user_id,item_id,timestamp\n"
@@ -49,11 +49,11 @@ SCHEMA = Schema(
 )
 
 
-def kept(path: Path | str, **asked: object) -> list[tuple[str, str | None, float]]:
+def kept(path: Path | str, **options: object) -> list[tuple[str, str | None, float]]:
     """User, item and time of all good rows, as a replay sends them."""
     return [
         (message.session_id, event.item_id, event.sent_at)
-        for _, message in read(path, now_s=NOW_S, asked=ReadOptions(**asked))  # type: ignore[arg-type]
+        for _, message in read_events(path, now_s=NOW_S, options=ReadOptions(**options))  # type: ignore[arg-type]
         if isinstance(message, PutEvents)
         for event in message.event_list
     ]
@@ -95,7 +95,7 @@ def test_encodings_are_recognised(tmp_path: Path, encoding: str) -> None:
     """With and without a byte order mark; what is none of Unicode is said."""
     path = put(tmp_path, "a.csv", (HEAD + ROWS + "Zoë,Müsli,1600000000\n").encode(encoding))
     assert kept(path) == [*KEPT, ("Zoë", "Müsli", 1_600_000_000.0)]
-    said = Recording(str(path), ReadOptions(), Objects()).said
+    said = Recording(str(path), ReadOptions(), Objects()).description
     assert ("cp1252" in said) == (encoding == "cp1252")
     assert kept(path, encoding=encoding) == kept(path)
 
@@ -103,7 +103,7 @@ def test_encodings_are_recognised(tmp_path: Path, encoding: str) -> None:
 def test_bytes_that_are_no_words_are_not_taken_for_another_encoding(tmp_path: Path) -> None:
     """A broken line of UTF-8 stays one broken line."""
     content = (HEAD + ROWS).encode() + b"u\xff\x81,i,1600000000\n"
-    (bad,) = [row for _, row in read(put(tmp_path, "a.csv", content), now_s=NOW_S)
+    (bad,) = [row for _, row in read_events(put(tmp_path, "a.csv", content), now_s=NOW_S)
               if isinstance(row, InvalidEvent)]  # fmt: skip
     assert str(bad) == "not UTF-8 text"
 
@@ -145,7 +145,7 @@ def test_times_of_many_writings_are_one(tmp_path: Path, text: str) -> None:
     """Replay, and with it evaluate, takes what prepare takes; POST /events the numbers."""
     path = put(tmp_path, "a.csv", f'{HEAD}u,i,"{text}"\n')
     later = 1_800_000_000.0
-    ((_, message),) = read(path, now_s=later)
+    ((_, message),) = read_events(path, now_s=later)
     assert isinstance(message, PutEvents)
     assert message.event_list[0].sent_at == 1_712_336_781
     options = Options(is_strict=False)
@@ -201,8 +201,14 @@ def test_notes_over_several_lines_stay_one_record(tmp_path: Path) -> None:
         '#2,b@example.org,2020-04-06 01:48:03 +0400,,"say ""hi""\n\n,\nBell: 4"\r\n'
         "#3,c@example.org,2020-04-06 01:48:03 +0400,A2,\r\n"
     )
-    told = ColumnOptions({"USER_ID": "Email", "ITEM_ID": "Lineitem sku"})
-    rows = list(read(put(tmp_path, "a.csv", text), now_s=NOW_S, asked=ReadOptions(told=told)))
+    column_options = ColumnOptions({"USER_ID": "Email", "ITEM_ID": "Lineitem sku"})
+    rows = list(
+        read_events(
+            put(tmp_path, "a.csv", text),
+            now_s=NOW_S,
+            options=ReadOptions(column_options=column_options),
+        )
+    )
     assert [(line, getattr(row, "session_id", str(row))) for line, row in rows] == [
         (2, "a@example.org"),
         (4, "a@example.org"),
@@ -241,7 +247,7 @@ def test_ids_that_tell_what_they_are_name_their_columns(tmp_path: Path) -> None:
         tmp_path, "a.csv", "".join(f"i{n},u{n % 3},5,{1_600_000_000 + n}\n" for n in range(9))
     )
     assert kept(path)[1] == ("u1", "i1", 1_600_000_001.0)
-    said = Recording(str(path), ReadOptions(), Objects()).said
+    said = Recording(str(path), ReadOptions(), Objects()).description
     assert "no header" in said
     assert "USER_ID from column2, ITEM_ID from column1, TIMESTAMP from column4" in said
 
@@ -283,7 +289,7 @@ def test_lists_in_records_are_rows(tmp_path: Path) -> None:
     }
     path = put(tmp_path, "a.jsonl", f"{json.dumps(order)}\n{json.dumps(order | {'items': []})}\n")
     assert kept(path) == [("u", "a", 1_600_000_000.0), ("u", "b", 1_600_000_000.0)]
-    assert "one row for each of items" in Recording(str(path), ReadOptions(), Objects()).said
+    assert "one row for each of items" in Recording(str(path), ReadOptions(), Objects()).description
 
 
 def test_excel(tmp_path: Path) -> None:
@@ -319,7 +325,7 @@ def test_excel(tmp_path: Path) -> None:
             f' Type="{relations}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
         )
     path = put(tmp_path, "a.xlsx", target.getvalue())
-    rows = list(read(path, now_s=NOW_S))
+    rows = list(read_events(path, now_s=NOW_S))
     assert [(line, str(row)) for line, row in rows if isinstance(row, InvalidEvent)] == [
         (3, "USER_ID: empty in column user_id")
     ]
@@ -345,8 +351,8 @@ def test_all_readers_agree(made: list[str], end: str) -> None:
     content = end.join([HEAD.strip(), "u0,i0,1600000000", *made])
     with tempfile.TemporaryDirectory() as folder:
         path = put(Path(folder), "a.csv", content)
-        replayed = list(read(path, now_s=NOW_S))
-        evaluated, n_bad = interactions(read(path, now_s=NOW_S))
+        replayed = list(read_events(path, now_s=NOW_S))
+        evaluated, n_bad = interactions(read_events(path, now_s=NOW_S))
         imported = list(
             DatasetRows(Objects(), str(path), SCHEMA, "interactions", latest_s=NOW_S + 300).read()
         )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from models.errors import CannotPrepare, InvalidEvent, UnreadableRecording
 from models.events import PutEvents
-from streams.reading.known import NAMES
-from streams.reading.texts import MAX_LINE_CHARS
-from streams.recordings.recorded_events import Owner, grouped, read
+from streams.reading.registry import NAMES
+from streams.reading.text_streams import MAX_LINE_CHARS
+from streams.recordings.recorded_events import Owner, group_into_messages, read_events
 
 NOW_S = 1_700_000_000.0
 FIRST_S = 1_600_000_000
@@ -47,7 +47,7 @@ def kept(path: Path, format_: str | None = None, as_: Owner = "users") -> list[S
             *(line, message.session_id, message.user_id),
             *(event.event_type, event.item_id, event.sent_at, event.event_value),
         )
-        for line, message in read(path, now_s=NOW_S, format_=format_, as_=as_)
+        for line, message in read_events(path, now_s=NOW_S, format_=format_, as_=as_)
         if isinstance(message, PutEvents)
         for event in message.event_list
     ]
@@ -57,7 +57,7 @@ def refused(path: Path, format_: str | None = None) -> dict[int, str]:
     """What is wrong in a file, by line number."""
     return {
         line: str(message)
-        for line, message in read(path, now_s=NOW_S, format_=format_)
+        for line, message in read_events(path, now_s=NOW_S, format_=format_)
         if isinstance(message, InvalidEvent)
     }
 
@@ -281,7 +281,7 @@ def test_the_same_rows_have_the_same_event_ids(tmp_path: Path) -> None:
     def ids() -> list[str | None]:
         return [
             message.event_list[0].event_id
-            for _, message in read(path, now_s=NOW_S)
+            for _, message in read_events(path, now_s=NOW_S)
             if isinstance(message, PutEvents)
         ]
 
@@ -295,7 +295,7 @@ def test_reading_goes_on_after_a_line(tmp_path: Path) -> None:
     """Rows up to the line are passed over; the header still counts as line 1."""
     path = tmp_path / "events.csv"
     path.write_text(CSV + "".join(f"u,i{n},click,{1600000000 + n}\n" for n in range(2, 9)))
-    rest = [line for line, _ in read(path, now_s=NOW_S, after_line=5)]
+    rest = [line for line, _ in read_events(path, now_s=NOW_S, after_line=5)]
     assert rest == [6, 7, 8]
 
 
@@ -352,12 +352,12 @@ def test_grouping_keeps_every_event_in_order(
         )
         rows = [
             (line, message)
-            for line, message in read(path, now_s=NOW_S)
+            for line, message in read_events(path, now_s=NOW_S)
             if isinstance(message, PutEvents)
         ]
     seen: list[tuple[str, str | None]] = []
     done = 0
-    for message, completes in grouped(rows, events_per_message):
+    for message, completes in group_into_messages(rows, events_per_message):
         assert 1 <= len(message.event_list) <= events_per_message
         seen += [(message.session_id, event.item_id) for event in message.event_list]
         assert completes >= int(str(seen[-1][1])[1:]) > done
@@ -370,4 +370,4 @@ def test_grouping_keeps_every_event_in_order(
 def test_a_message_has_one_to_ten_events(events_per_message: int) -> None:
     """Another number is refused before anything is read."""
     with pytest.raises(ValueError, match="1 to 10"):
-        next(grouped([], events_per_message))
+        next(group_into_messages([], events_per_message))

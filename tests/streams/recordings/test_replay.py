@@ -27,7 +27,7 @@ from models.settings import Settings
 from ops.embedded_servers import Server, start_broker
 from streams.kafka.topics import Topics, ensure_topics
 from streams.object_store import Objects
-from streams.reading.asked import ReadOptions
+from streams.reading.read_options import ReadOptions
 from streams.recordings import replay as module
 from streams.recordings.recorded_events import Recording
 from streams.recordings.replay import ReplayReport, replay
@@ -200,13 +200,13 @@ def test_bad_rows_are_in_the_report(settings: Settings, tmp_path: Path) -> None:
     """All are counted, and the first twenty are told with line and reason."""
     path = recording(tmp_path, 10)
     path.write_text(path.read_text() + "u,i,click,never\n" * 30)
-    told: list[ReplayReport] = []
-    report = replay(path, settings, on_progress=told.append)
+    column_options: list[ReplayReport] = []
+    report = replay(path, settings, on_progress=column_options.append)
     assert (report.rows, report.events, report.n_bad_rows) == (40, 10, 30)
     assert report.bad_rows == [
         (n, "TIMESTAMP: not a time: 'never' in column ts") for n in range(12, 32)
     ]
-    assert told[-1] is report
+    assert column_options[-1] is report
 
 
 def test_kafka_failing_on_the_way(
@@ -268,21 +268,21 @@ def test_a_note_belongs_to_the_file_and_the_topics(settings: Settings, tmp_path:
     path = recording(tmp_path, 10)
     folder = settings.data_dir / "replay"
     replay(path, settings)
-    note = module._Note.of(read_as(path), settings, "users")
+    note = module._ResumePoint.of(read_as(path), settings, "users")
     assert note.path.parent == folder
-    assert note == module._Note.of(read_as(path), settings, "users")
-    assert note != module._Note.of(read_as(path), settings, "sessions")
+    assert note == module._ResumePoint.of(read_as(path), settings, "users")
+    assert note != module._ResumePoint.of(read_as(path), settings, "sessions")
     other = settings.model_copy(update={"topic_prefix": f"{uuid.uuid4().hex}."})
     ensure_topics(other)
-    assert note != module._Note.of(read_as(path), other, "users")
+    assert note != module._ResumePoint.of(read_as(path), other, "users")
     path.write_text(path.read_text() + "u,i,click,1600000000\n")
-    assert note != module._Note.of(read_as(path), settings, "users")
+    assert note != module._ResumePoint.of(read_as(path), settings, "users")
 
 
 def test_a_damaged_note_is_told(settings: Settings, tmp_path: Path) -> None:
     """Rather than guess where to go on, the error names the file to delete."""
     path = recording(tmp_path, 10)
-    note = module._Note.of(read_as(path), settings, "users")
+    note = module._ResumePoint.of(read_as(path), settings, "users")
     note.save(3)
     note.path.write_text("three")
     with pytest.raises(UnreadableRecording, match=str(note.path)):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from models.errors import InvalidRecord
-from streams.reading.fields import present
+from streams.reading.fields import text_or_none
 from streams.reading.formats import FileSample, Format
 
 ShopRecord = Mapping[str, Any]
@@ -104,7 +104,7 @@ def _rows(
 
 def _first(*values: object) -> str | None:
     """The first value that is one, as text."""
-    texts = (present(value) for value in values)
+    texts = (text_or_none(value) for value in values)
     return next((text for text in texts if text is not None and text != "(not set)"), None)
 
 
@@ -307,7 +307,7 @@ SNOWPLOW_COLUMNS = tuple(
 )
 """The fields of an enriched event in their order, as Snowplow documents them."""
 
-SHOPS: tuple[Format, ...] = (
+SHOP_FORMATS: tuple[Format, ...] = (
     Format("ga4", "GA4's export to BigQuery", fields=FIELDS, extra=EXTRA, rows=_ga4, fits=_is_ga4),
     Format("segment", "Segment's track calls", fields=FIELDS, extra=EXTRA, rows=_segment,
            fits=_is_segment),

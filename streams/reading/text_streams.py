@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.containers import CHUNK_BYTES, DAMAGED
+from streams.reading.containers import CHUNK_BYTES, DAMAGE_ERRORS
 
 MAX_LINE_CHARS = 1024 * 1024
 HEAD_BYTES = 1024 * 1024
 """So much of a file is looked at to recognise its encoding and what is in it."""
 
-MARK = "\udcff"
+UNDECODABLE = "\udcff"
 """Stands where bytes are no text of the encoding, as lone surrogates do in general."""
 
 TOO_LONG = f"line of more than {MAX_LINE_CHARS} characters"
@@ -34,7 +34,7 @@ _WORD = re.compile(rb"[A-Za-z][\xc0-\xd6\xd8-\xf6\xf8-\xff]|[\xc0-\xd6\xd8-\xf6\
 
 _NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 
-codecs.register_error("mark", lambda error: (MARK, error.end))  # type: ignore[attr-defined]
+codecs.register_error("mark", lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
 
 TextLine = str | InvalidRecord
 
@@ -46,7 +46,7 @@ class Encoding(NamedTuple):
     why: str = ""
 
 
-def encoding_of(head: bytes, told: str) -> Encoding:
+def encoding_of(head: bytes, name: str) -> Encoding:
     """The encoding that a file's first bytes tell.
 
     >>> encoding_of("für".encode("cp1252"), "").name, encoding_of("für".encode(), "").name
@@ -57,15 +57,16 @@ def encoding_of(head: bytes, told: str) -> Encoding:
     UnreadableRecording
         When no encoding has the name that was told.
     """
-    if told:
+    if name:
         try:
             # A mark at the beginning is skipped in any case.
-            return Encoding(codecs.lookup(told).name, f"{told}, as told")
+            return Encoding(codecs.lookup(name).name, f"{name}, as told")
         except LookupError as error:
-            raise UnreadableRecording(f"no encoding {told!r}: name one such as cp1252") from error
-    for bom, name in _BOMS:
+            raise UnreadableRecording(f"no encoding {name!r}: name one such as cp1252") from error
+    for bom, bom_encoding in _BOMS:
         if head.startswith(bom):
-            return Encoding(name, "" if name == "utf-8" else f"{name}, by its byte order mark")
+            why = "" if bom_encoding == "utf-8" else f"{bom_encoding}, by its byte order mark"
+            return Encoding(bom_encoding, why)
     # Text of few alphabets has every other byte of it zero.
     evens, odds = head[0:4096:2].count(0), head[1:4096:2].count(0)
     half = max(1, len(head[:4096]) // 2)
@@ -111,7 +112,7 @@ def decode_chunks(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
     while True:
         try:
             chunk = stream.read(CHUNK_BYTES)
-        except DAMAGED as error:
+        except DAMAGE_ERRORS as error:
             raise UnreadableRecording(
                 f"damaged after {n_bytes} bytes of its content: {error}"
             ) from error
@@ -168,6 +169,6 @@ def line_end(head: str) -> str:
     return "\r" if "\r" in head and "\n" not in head else "\n"
 
 
-def is_text(line: str) -> bool:
+def is_decoded(line: str) -> bool:
     """Whether nothing in it was no text of its encoding."""
     return (line.isascii() and "\0" not in line) or not _MARKED.search(line)

@@ -7,9 +7,8 @@ from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.formats import SHAPES, FileSample, Format
-from streams.reading.research import RESEARCH
-from streams.reading.shops import SHOPS
-from streams.reading.tables import TABLES
+from streams.reading.research_formats import RESEARCH_FORMATS
+from streams.reading.shop_formats import SHOP_FORMATS
 
 
 def _put_events(sample: FileSample) -> str:
@@ -40,7 +39,7 @@ def _check_list(record: Mapping[str, Any], key: str) -> None:
         raise InvalidRecord(f"{key}: no list of events")
 
 
-_EVENTS = (
+_EVENT_FORMATS = (
     Format(
         "put-events",
         "PutEvents messages, one a line",
@@ -54,7 +53,7 @@ _EVENTS = (
             "RECOMMENDATION_ID": "eventList.recommendationId",
             "EVENT_ATTRIBUTION_SOURCE": "eventList.metricAttribution.eventAttributionSource",
         },
-        each="eventList",
+        list_column="eventList",
         rows=_message,
         fits=_put_events,
         extra={
@@ -75,25 +74,25 @@ _EVENTS = (
             "EVENT_TYPE": "events.type",
         },
         types={"clicks": "click", "carts": "cart", "orders": "purchase"},
-        each="events",
+        list_column="events",
         rows=_session,
         fits=_otto,
         has_users=False,
     ),
 )
 
-FORMATS: tuple[Format, ...] = (*_EVENTS, *TABLES, *RESEARCH, *SHOPS)
+FORMATS: tuple[Format, ...] = (*_EVENT_FORMATS, *RESEARCH_FORMATS, *SHOP_FORMATS)
 
 NAMES = (*SHAPES, *(each.name for each in FORMATS))
 """What `--format` takes."""
 
 
-def check_name(name: str) -> None:
+def check_format_name(name: str) -> None:
     """Raise `UnreadableRecording` unless a format has this name, or it is empty."""
     if name and name not in NAMES:
         raise UnreadableRecording(f"no format {name!r}: there are {', '.join(NAMES)}")
 
 
-def of_name(name: str) -> Format | None:
+def format_named(name: str) -> Format | None:
     """The format of a name; `None` if it is none of these."""
     return next((each for each in FORMATS if each.name == name), None)

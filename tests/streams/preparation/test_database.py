@@ -8,37 +8,37 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.preparation.duckdb_engine import DuckDBEngine
+from streams.preparation.database import PreparationDatabase
 
 
-def opened(folder: Path) -> DuckDBEngine:
+def opened(folder: Path) -> PreparationDatabase:
     """An engine of a test."""
-    return DuckDBEngine(folder, memory_mb=256, progress=lambda _doing, _share: None)
+    return PreparationDatabase(folder, memory_mb=256, progress=lambda _doing, _share: None)
 
 
 def test_what_begins_after_the_end_fails(tmp_path: Path) -> None:
     """A statement whose thread an interrupt found not yet begun does not wait for ever."""
-    with opened(tmp_path) as engine:
-        assert engine.run("SELECT 1") == [(1,)]
+    with opened(tmp_path) as database:
+        assert database.run("SELECT 1") == [(1,)]
 
     with pytest.raises(duckdb.ConnectionException):
-        engine.run("SELECT 1")
+        database.run("SELECT 1")
 
 
 def test_what_nobody_waits_for_is_ended(tmp_path: Path) -> None:
     """A statement under way when the engine is closed is interrupted first."""
-    with opened(tmp_path) as engine:
+    with opened(tmp_path) as database:
         failures: list[BaseException] = []
 
         def count() -> None:
             try:
-                engine.run("SELECT count(*) FROM range(100000000000) AS one(n) WHERE n % 7 = 3")
+                database.run("SELECT count(*) FROM range(100000000000) AS one(n) WHERE n % 7 = 3")
             except duckdb.Error as error:
                 failures.append(error)
 
         abandoned = threading.Thread(target=count)
         abandoned.start()
-        while not engine._working.locked():
+        while not database._working.locked():
             pass
 
     abandoned.join()

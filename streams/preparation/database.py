@@ -21,7 +21,7 @@ MAX_THREADS = 4
 POLL_S = 0.1
 
 
-class DuckDBEngine:
+class PreparationDatabase:
     """A database on disk that spills what memory does not hold; a context manager.
 
     No extension is ever loaded or fetched. Times without a zone are in UTC.

@@ -24,13 +24,13 @@ class ReadOptions:
         The names of the columns, where the file does not name them.
     records
         The keys that lead to the list of records inside a JSON document.
-    each
+    list_column
         The column that holds a list: each of its elements becomes a row of its own, with the other
         columns of the record; keys of an element are `<each>.<key>`.
     time_format
         How times are written, as `strptime` has it, or seconds, milliseconds, microseconds,
         nanoseconds.
-    told
+    column_options
         Which column is which field.
     """
 
@@ -39,6 +39,6 @@ class ReadOptions:
     separator: str = ""
     columns: Sequence[str] = ()
     records: Sequence[str] = ()
-    each: str = ""
+    list_column: str = ""
     time_format: str = ""
-    told: ColumnOptions = field(default_factory=ColumnOptions)
+    column_options: ColumnOptions = field(default_factory=ColumnOptions)

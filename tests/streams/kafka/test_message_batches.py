@@ -1,4 +1,4 @@
-"""How messages are put together into batches."""
+"""Batches of a stream's events, with a wait under load."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streams.kafka.faust_app import MANY, batches
+from streams.kafka.message_batches import LARGE_BATCH, in_batches
 
 
 class Stream:
-    """Gives what a test puts, as Faust's streams give events; ends at None."""
+    """A stream of the numbers that a test puts, as Faust's streams give events; ends at None."""
 
     def __init__(self) -> None:
         self.arrived: asyncio.Queue[int | None] = asyncio.Queue()
@@ -23,11 +23,11 @@ class Stream:
             yield number
 
 
-@pytest.mark.parametrize(("n", "waits"), [(1, 0), (2, 0), (MANY - 1, 0), (MANY, 1)])
-async def test_only_behind_many_is_more_waited_for(
+@pytest.mark.parametrize(("n", "waits"), [(1, 0), (2, 0), (LARGE_BATCH - 1, 0), (LARGE_BATCH, 1)])
+async def test_only_a_large_batch_waits_for_more(
     n: int, waits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a few, what comes next is taken at once."""
+    """After a small batch, the next events are taken at once."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -37,7 +37,7 @@ async def test_only_behind_many_is_more_waited_for(
     stream: Any = Stream()
     for number in range(n):
         stream.arrived.put_nowait(number)
-    taken = batches(stream, 100, 0.01)
+    taken = in_batches(stream, 100, 0.01)
     first = await anext(taken)
     stream.arrived.put_nowait(n)
     second = await anext(taken)

@@ -1,0 +1,80 @@
+"""Routes that send events to Kafka: interactions, and the erasure of a user."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+
+from api.dependencies import Services
+from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
+from api.schemas import Accepted, Erased, json_response
+from models import events
+from models.errors import InvalidEvent, TooManyWaiting, Unavailable
+from models.state.redis_errors import AWAY_ERRORS
+
+router = APIRouter()
+
+
+@router.post(
+    "/events",
+    **documented(
+        Accepted,
+        "Send 1 to 10 events of one session",
+        status=202,
+        body=events.PutEvents,
+        example={
+            "sessionId": "s42",
+            "userId": "u7",
+            "eventList": [{"eventType": "click", "itemId": "i9", "sentAt": 1795381719.1}],
+        },
+    ),
+)
+async def put_events(request: Request) -> Response:
+    """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
+    services: Services = request.app.state.services
+    settings, now_s = services.settings, services.clock()
+    message = events.parse(
+        await request.body(), now_s=now_s, future_limit_s=settings.future_limit_s
+    )
+    tracking_id = message.tracking_id
+    if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
+        raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
+    after = await services.publisher.publish(msgspec.structs.replace(message, accepted_at=now_s))
+    event_ids = [event.event_id for event in message.event_list if event.event_id is not None]
+    return json_response(Accepted(len(event_ids), event_ids, after), 202)
+
+
+@router.delete(
+    "/users/{user_id}",
+    **documented(
+        Erased,
+        "Erase a user",
+        errors=INVALID_REQUEST_ERROR | SERVER_ERRORS,
+        other={202: (Erased, "Accepted by Kafka, not yet in effect.")},
+    ),
+)
+async def erase(
+    request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
+) -> Response:
+    """Erases history, sessions, links and metadata of a user, and answers with their counts.
+
+    Answers once Kafka has acknowledged the erasure: 200 if it is in effect within
+    `RECOMMENDER_AFTER_TIMEOUT_S`, else 202. Events that were sent before it and arrive later take
+    no effect. After 503 the erasure may not have been accepted: repeat it.
+    """
+    services: Services = request.app.state.services
+    now_s = services.clock()
+    held = await services.store.user_data_counts(user_id, now_s=now_s)
+    after = await services.publisher.publish(
+        events.Erasure(services.settings.group, user_id, now_s)
+    )
+    try:
+        is_done = await services.read_your_writes.wait(
+            after, wait_s=services.settings.after_timeout_s
+        )
+    except (TooManyWaiting, Unavailable, *AWAY_ERRORS):
+        # Accepted, so it will take effect; when is not known.
+        is_done = False
+    return json_response(Erased(user_id, **held, after=after), 200 if is_done else 202)

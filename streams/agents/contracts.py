@@ -1,0 +1,139 @@
+"""The parts that an agent is composed of, each a small contract: `AtomicBatches` calls them.
+
+All are called from the worker's event loop under the agent's lock, so never twice at once for one
+agent. A rebalance may come at every `await`. None of them has to notice it: `AtomicBatches` drops
+what belongs to an assignment that has ended, and Kafka delivers those messages again, here or to
+another worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from models.state.store import PartResult
+from streams.agents.dead_letter_queue import Rejection
+from streams.kafka.assignment import ReceivedMessage
+
+
+class DecodedMessage(Protocol):
+    """A Kafka message as the store takes it, with its identity in its partition."""
+
+    @property
+    def offset(self) -> int:
+        """Offset in its partition."""
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Kafka's timestamp, in milliseconds since the epoch."""
+
+    @property
+    def checksum(self) -> int:
+        """Checksum of its bytes; see `Witness`."""
+
+
+M = TypeVar("M", bound=DecodedMessage)
+M_contra = TypeVar("M_contra", bound=DecodedMessage, contravariant=True)
+
+
+class BatchPart(NamedTuple, Generic[M]):
+    """Messages of one partition in offset order, and the watermark they follow.
+
+    Attributes
+    ----------
+    field
+        Names the partition's watermark in the store.
+    expected
+        The watermark that they follow. Where the store is at another, it applies nothing of the
+        partition and answers `lost`.
+    checksum
+        Checksum of the message at that watermark; -1 if unknown.
+    """
+
+    field: str
+    expected: int
+    messages: list[M]
+    checksum: int
+
+
+class MessageCodec(Protocol[M]):
+    """Decodes the messages of an agent's topics."""
+
+    def size(self, received: ReceivedMessage) -> int:
+        """Estimated share of a step's size that a message takes, at least 1.
+
+        Called once for each accepted message, before `decode`. No I/O, no errors.
+        """
+
+    async def decode(self, received: ReceivedMessage) -> M:
+        """Decode one message.
+
+        Called once for each message of a step, in order, before anything of the step is written.
+        It may wait for Redis, and lets `AWAY_ERRORS` through: then it is called again, after a
+        wait, for as long as the assignment lasts. So it must have no effects of its own.
+
+        Raises
+        ------
+        Rejection
+            The message will never be valid. It becomes a dead letter, and `without_effects` takes
+            its place.
+        """
+
+    def without_effects(self, received: ReceivedMessage) -> M:
+        """A message that only moves the watermark past `received`. No I/O."""
+
+    def refused(self, received: ReceivedMessage, message: M, result: PartResult) -> Rejection:
+        """The part of a decoded message that the store refused.
+
+        Called after a write whose result is `full` or `gone`; the rejection becomes a dead letter
+        before `remainder` is applied. No I/O.
+        """
+
+    def remainder(self, received: ReceivedMessage, message: M, result: PartResult) -> M:
+        """The part of a decoded message that the store did not refuse.
+
+        Called after `refused` with the same arguments. Applied in another write of the same step,
+        with the messages behind it. No I/O.
+        """
+
+
+class StepWriter(Protocol[M]):
+    """Writes an agent's messages to the store."""
+
+    async def write(self, parts: Sequence[BatchPart[M]]) -> list[PartResult]:
+        """Apply parts in one atomic step; one result for each, in order.
+
+        Called once for each step, once more for every message of which the store refuses a part,
+        and again with the same parts after `AWAY_ERRORS`: the attempt that failed may have taken
+        effect, which the store notices by the watermarks.
+
+        If the assignment ends while this waits, the effects stay, and are not recorded as this
+        worker's progress.
+        """
+
+    def on_applied(self, messages: Sequence[M]) -> None:
+        """Record in metrics that messages of one partition have come into effect.
+
+        Called after each write, for each of its parts of which something was applied. No I/O.
+        """
+
+
+class StepObserver(Protocol[M_contra]):
+    """Looks at the state before a step, and acts after it."""
+
+    async def before_step(self, messages: Sequence[M_contra]) -> Callable[[], None]:
+        """Look at the state that decoded messages are about to change.
+
+        Called once for each step, between `MessageCodec.decode` and `StepWriter.write`, which it
+        holds up. It must not raise `AWAY_ERRORS`: an outage is no reason to hold up a step longer.
+
+        Returns the action for when all of the step is in effect. That is not called if the
+        assignment ends first, and must not block.
+        """
+
+
+Publish = Callable[[Sequence[bytes], bytes | None], Coroutine[None, None, None]]
+"""Produces values under one key to a topic.
+
+Returns when Kafka has acknowledged all, however long it is away.
+"""

@@ -1,0 +1,151 @@
+"""Training examples for the ranker, sampled from the events that are about to be applied.
+
+An example is a choice with the candidates of the state before it; so it is made just before the
+step that applies the event, and produced once the step is in effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from models.arrays import NO_ITEMS
+from models.ranking import examples
+from models.ranking.objectives import applicable
+from models.serving.tenants import Tenants
+from models.state.redis_errors import AWAY_ERRORS
+from models.state.store import StoredMessage
+from streams.agents.contracts import Publish
+from streams.agents.fair_rate import FairRate
+
+LOG = logging.getLogger(__name__)
+
+CALM_LAG_S, LATE_LAG_S = 0.5, 5.0
+LATE_SHARE = 0.1
+"""Examples are sampled at the full rate up to the calm lag, and at this share of it from the late
+lag on."""
+
+GATHER_S = 0.1
+"""Examples are gathered for so long and then produced together: one by one they would cost a broker
+as much work as the events do."""
+
+
+def sampling_share(lag_s: float) -> float:
+    """Share of the full sampling rate at a lag: examples must not hold up a late stream.
+
+    >>> [round(sampling_share(lag_s), 2) for lag_s in (0.1, 2.75, 60.0)]
+    [1.0, 0.55, 0.1]
+    """
+    lateness = min(1.0, max(0.0, lag_s - CALM_LAG_S) / (LATE_LAG_S - CALM_LAG_S))
+    return 1.0 - (1.0 - LATE_SHARE) * lateness
+
+
+class ExampleSampler:
+    """Makes examples of some of the events of each step: a `StepObserver`.
+
+    Parameters
+    ----------
+    publish
+        Produces to the topic of examples.
+    clock
+        The present in Unix seconds.
+    """
+
+    def __init__(self, tenants: Tenants, *, publish: Publish, clock: Callable[[], float]) -> None:
+        self._tenants = tenants
+        self._own_group = tenants.settings.group
+        self._publish = publish
+        self._clock = clock
+        self._rng = np.random.default_rng()
+        self._rate = FairRate(tenants.settings.examples_per_s, clock())
+        self._gathered: dict[str, list[bytes]] | None = None
+        self._producing: asyncio.Task[None] | None = None
+
+    async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
+        """Make examples of some messages; the action returned has them produced."""
+        return functools.partial(self._offer, await self._examples(messages))
+
+    async def flush(self) -> None:
+        """Wait until the examples that were gathered are produced."""
+        if self._producing is not None:
+            await self._producing
+
+    async def _examples(self, messages: Sequence[StoredMessage]) -> dict[str, list[bytes]]:
+        """Encoded examples of sampled messages, by group; none while Redis is away."""
+        sampled = self._sample(messages)
+        if not sampled:
+            return {}
+        now_s = self._clock()
+        try:
+            made = await asyncio.gather(*(self._example(one, now_s) for one in sampled))
+        except AWAY_ERRORS as error:
+            LOG.warning("no examples from this step, Redis is away: %s", error)
+            return {}
+        found: dict[str, list[bytes]] = defaultdict(list)
+        for message, example in zip(sampled, made, strict=True):
+            if example is not None:
+                found[message.group].append(examples.encode(example))
+        return found
+
+    def _sample(self, messages: Sequence[StoredMessage]) -> list[StoredMessage]:
+        """Messages to make examples of: each owner's first of the step, as many as the rate allows.
+
+        Purchases first: they are rare, and the objective of purchases learns from nothing else.
+        """
+        first_of: dict[tuple[str, str], StoredMessage] = {}
+        for message in messages:
+            if message.events and message.events[0].item_id:
+                owner = (message.group, message.user_id or message.session_id)
+                first_of.setdefault(owner, message)
+        now_s = self._clock()
+        lag_s = now_s - min((m.accepted_at for m in messages if m.accepted_at), default=now_s)
+        wanted = Counter(group for group, _ in first_of)
+        left = self._rate.take(wanted, now_s, share=sampling_share(lag_s))
+        choices = list(first_of.values())
+        self._rng.shuffle(choices)
+        choices.sort(key=lambda message: not message.events[0].is_purchase)
+        sampled = []
+        for message in choices:
+            if left[message.group]:
+                left[message.group] -= 1
+                sampled.append(message)
+        return sampled
+
+    async def _example(self, message: StoredMessage, now_s: float) -> examples.Example | None:
+        """The example of a message's first event; None if its group has nothing to compare yet."""
+        situations = self._tenants.recommender(message.group or self._own_group).situations
+        situation = await situations.of(
+            message.user_id or None,
+            message.session_id,
+            now_s=now_s,
+            barred=NO_ITEMS,
+            learning=True,
+        )
+        taken = message.events[0]
+        objectives = applicable(situation.overview.rankers, is_purchase=taken.is_purchase)
+        return await situations.example(
+            situation, taken.item_id, objectives, self._rng, now_s=now_s
+        )
+
+    def _offer(self, made: Mapping[str, Sequence[bytes]]) -> None:
+        """Gather examples for a moment and produce them together.
+
+        Examples that are made while others are being produced are dropped: they are a sample.
+        """
+        if made and (self._producing is None or self._producing.done()):
+            self._gathered = {}
+            self._producing = asyncio.create_task(self._produce())
+        if self._gathered is not None:
+            for group, some in made.items():
+                self._gathered.setdefault(group, []).extend(some)
+
+    async def _produce(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        gathered, self._gathered = self._gathered or {}, None
+        for group, some in gathered.items():
+            await self._publish(some, group.encode() or None)
