@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models.errors import NotConfigured
 from models.events import Event, PutEvents, encode, parse
 from models.settings import Settings
-from models.state.store import connect
+from models.state.client import connect
 from ops.embedded_servers import Server, start_broker, start_redis
 from streams.forwarding import forwarder
 from streams.forwarding.forwarder import Forwarder, forward_app
