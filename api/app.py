@@ -102,7 +102,7 @@ def create_app(
         if services.shadow is not None:
             await services.shadow.close()
         await tenants.close()
-        await store.redis.aclose()
+        await store.close()
 
     app = FastPathApp(
         title="streaming-recommender",

@@ -23,7 +23,7 @@ from models.serving.answers import Answer
 from models.serving.recommender import Recommender
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.memory import risks, shortages
+from models.state.memory import read_memory, risks, shortages
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 from models.tokens import TopicKind
@@ -103,7 +103,7 @@ class ReadinessCheck:
         missing = list(await self._publisher.missing())
         try:
             await self._store.ping()
-            memory = await self._store.memory()
+            memory = await read_memory(self._store.redis)
         except (Unavailable, *AWAY_ERRORS):
             return [*missing, "redis"], []
         return [*missing, *(f"redis: {text}" for text in shortages(memory))], risks(memory)

@@ -37,8 +37,10 @@ from models.serving.local import LocalRecommender
 from models.serving.snapshots import RequestSnapshot
 from models.settings import Settings
 from models.state import store as stored
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.scripts import Script
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read_events
@@ -52,9 +54,9 @@ LEFT_OUT = (
 """Sources that are left out together: what one does not bring another often does."""
 
 SCRIPT_PARTS = {
-    "pairs": ("if not repeated then", "if false then"),
-    "counts": ("count_item(item, time, weight, purchase)", ""),
-    "takers": ("not has_item(history, item) then remember", "false then remember"),
+    "pairs": ("if not is_same_item then", "if false then"),
+    "counts": ("items.count(item, time, weight, purchase)", ""),
+    "owners": ("not histories.has_item(history, item) then", "false then"),
 }
 """Of each kind of state what writes it in the script, and how to leave it out."""
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from models.settings import Settings
 from ops.embedded_servers import start_broker, start_redis
-from ops.processes import end, watch
+from ops.processes import end_process, end_with_parent
 from tests.servers import apache_kafka, debian_redis
 
 ROOT = Path(__file__).parent.parent
@@ -63,11 +63,11 @@ def process(
     started = subprocess.Popen(
         argv, cwd=ROOT, env=environment, stdout=stdout, start_new_session=True
     )
-    watch(started)
+    end_with_parent(started)
     try:
         yield started
     finally:
-        end(started)
+        end_process(started)
         if started.stdout is not None:
             started.stdout.close()
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from benchmarks.conditions import ROOT, command, median, process, report, servers
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from streams.kafka.topics import ensure_topics
 from streams.kafka.tracker import Tracker
 from streams.recordings.recorded_events import read_events

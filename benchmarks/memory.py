@@ -12,7 +12,9 @@ from benchmarks.conditions import report, servers
 from benchmarks.state import START_S, STEP, fill
 from models.settings import Settings
 from models.state import layout
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 
 USERS, EVENTS, ITEMS = 20_000, 20, 1000
 

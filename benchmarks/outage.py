@@ -22,7 +22,8 @@ from benchmarks import freshness
 from benchmarks.conditions import command, median, report, servers, until
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.ports import free_port
 from streams.kafka.topics import ensure_topics
 from streams.kafka.tracker import Tracker

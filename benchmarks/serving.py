@@ -22,7 +22,8 @@ from urllib.error import URLError
 from benchmarks.conditions import command, median, process, report, servers, until
 from benchmarks.state import fill
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.ports import free_port
 
 EMPTY = """

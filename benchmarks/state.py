@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 
 from models.settings import Settings
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 
 STEP = 200
 START_S = 1_790_000_000

@@ -143,7 +143,7 @@ def batch(
     import msgspec
 
     from models.personalize import pipeline_runs
-    from models.state.store import connect
+    from models.state.client import connect
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration

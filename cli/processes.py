@@ -108,7 +108,8 @@ def api() -> None:
     from api.app import create_app
     from api.server.connections import allow_connections
     from api.server.uvicorn_protocol import server_options
-    from models.state.store import Store, connect
+    from models.state.client import connect
+    from models.state.store import Store
     from streams.kafka.publisher import Publisher
 
     allow_connections(settings.max_connections)

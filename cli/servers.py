@@ -71,13 +71,13 @@ def wait_for_servers(settings: Settings) -> Settings:
 
 def warn_of_memory(settings: Settings) -> Settings:
     """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
-    from models.state.memory import risks, shortages
+    from models.state.client import connect
+    from models.state.memory import read_memory, risks, shortages
     from models.state.redis_errors import AWAY_ERRORS
-    from models.state.store import Store, connect
 
     async def column_options() -> list[str]:
         async with connect(settings.redis) as client:
-            memory = await Store(client, settings).memory()
+            memory = await read_memory(client)
         return [*shortages(memory), *risks(memory)]
 
     try:

@@ -19,7 +19,8 @@ from api.dependencies import EventPublisher
 from api.read_your_writes import LoadIncarnations
 from api.server.uvicorn_protocol import server_options
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.servers import own_port
 

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.embedded_servers import Server as EmbeddedServer
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics

@@ -13,7 +13,8 @@ import pytest
 from api.app import create_app
 from cli import main
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from models.tokens import TopicKind
 from ops.settings_table import settings_table
 from tests.api_server import FakePublisher

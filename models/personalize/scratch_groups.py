@@ -1,8 +1,6 @@
-"""Scratch groups: state of a measurement beside that of the groups, gone when it ends.
+"""Scratch groups: state of a measurement, apart from the dataset groups, erased when it ends.
 
-    {recommender}:scratch   hash   scratch group -> path of the job that it is of
-
-A runner that was killed leaves its scratch group behind; the next sweep finds it.
+A runner that was killed leaves its scratch group behind; the next sweep erases it.
 """
 
 from __future__ import annotations
@@ -10,12 +8,11 @@ from __future__ import annotations
 from models.personalize.registry import Registry
 from models.personalize.statuses import UNFINISHED
 from models.serving.tenants import Tenants
-
-SCRATCH = "{recommender}:scratch"
+from models.state import groups
 
 
 def name_of(path: str) -> str:
-    """The scratch group of a job; no dataset group can have this name.
+    """Scratch group of a job; no dataset group can have this name.
 
     >>> name_of("solution/clicks/0123abcd")
     'scratch.0123abcd'
@@ -24,9 +21,9 @@ def name_of(path: str) -> str:
 
 
 async def begin(tenants: Tenants, path: str) -> str:
-    """An empty scratch group for a job; gives its name."""
+    """Create an empty scratch group for a job; returns its name."""
     name = name_of(path)
-    await tenants.redis.hset(SCRATCH, name, path)
+    await groups.add_scratch_group(tenants.redis, name, path)
     await tenants.erase(name)
     return name
 
@@ -35,16 +32,15 @@ async def end(tenants: Tenants, path: str) -> None:
     """Erase the scratch group of a job."""
     name = name_of(path)
     await tenants.erase(name)
-    await tenants.redis.hdel(SCRATCH, name)
+    await groups.remove_scratch_group(tenants.redis, name)
 
 
-async def sweep(tenants: Tenants, resources: Registry) -> int:
-    """Erase the scratch groups of jobs that have ended or are no more; gives how many."""
-    swept = 0
-    for raw in (await tenants.redis.hgetall(SCRATCH)).values():
-        path = raw.decode()
-        found = await resources.find(path)
+async def sweep(tenants: Tenants, registry: Registry) -> int:
+    """Erase the scratch groups of jobs that have ended or are deleted; returns their number."""
+    n_erased = 0
+    for path in await groups.scratch_group_jobs(tenants.redis):
+        found = await registry.find(path)
         if found is None or found.status not in UNFINISHED:
             await end(tenants, path)
-            swept += 1
-    return swept
+            n_erased += 1
+    return n_erased

@@ -30,8 +30,8 @@ MIN_FIRST_ORDER = 60
 HOPS = 10
 """Items from which it is looked further: those seen together most with the context."""
 
-FULL_LIST_BYTES = (MIN_FIRST_ORDER + 16) * layout.PAIR.itemsize
-"""A stored list of so many bytes holds `MIN_FIRST_ORDER` items: it has room for 16 more at most."""
+FULL_LIST_BYTES = (MIN_FIRST_ORDER + layout.SPARE_PAIRS) * layout.PAIR.itemsize
+"""A stored list of so many bytes holds `MIN_FIRST_ORDER` items, and free places beside them."""
 
 
 class SecondHops(NamedTuple):

@@ -36,6 +36,7 @@ from models.serving.item_ids import ItemIds
 from models.state import layout
 from models.state.context_columns import context_values
 from models.state.metadata import PropertiesCache
+from models.state.shared_reads import read_group_state
 from models.state.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -159,26 +160,8 @@ class StateCache:
         return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
 
     async def _read_overview(self, now_s: float) -> None:
-        store = self.store
-        names = ["all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new", "fresh"]
-        pipe = store.redis.pipeline(transaction=False)
-        for name in names:
-            pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True)
-            # Scores of all would take the client longer than everything else here.
-            pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
-        pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
-        pipe.hgetall(store.key("types"))
-        pipe.hmget(store.key("ranker"), STORED)
-        pipe.hgetall(store.key("tried"))
-        *ranked, (clock, accepted_at), types, learned, tried = await pipe.execute()
-        members, first = ranked[::2], ranked[1::2]
-        tops = {
-            name: np.array(items, "S").astype(np.int64) if items else NO_ITEMS
-            for name, items in zip(names, members, strict=True)
-        }
-        greatest = {
-            name: scored[0][1] if scored else 0.0 for name, scored in zip(names, first, strict=True)
-        }
+        stored = await read_group_state(self.store, STORED)
+        learned, greatest = stored.ranker, stored.greatest
         states = dict(zip(OBJECTIVES, learned[::2], strict=True))
         rankers = {
             name: self.overview.rankers[name]
@@ -187,20 +170,19 @@ class StateCache:
             for name, state in states.items()
         }
         self._ranker_states = states
-        names_of = {int(code): name.decode() for name, code in types.items()}
-        purchases, strong = self._kinds(names_of)
+        purchases, strong = self._kinds(stored.types)
         self.overview = SharedState(
-            clock_s=float(clock or 0),
-            accepted_at=float(accepted_at or 0),
-            tops=tops,
-            heads=top_list_candidates(tops),
+            clock_s=stored.clock_s,
+            accepted_at=stored.accepted_at,
+            tops=stored.tops,
+            heads=top_list_candidates(stored.tops),
             best=np.array(
                 [
                     *(greatest[name] for name in layout.POPULARITY_HALF_LIVES_S),
                     np.log2(max(greatest["all"], 1.0)),
                 ]
             ),
-            types=names_of,
+            types=stored.types,
             purchases=purchases,
             strong=strong,
             rankers=rankers,
@@ -208,7 +190,7 @@ class StateCache:
                 name: (serving or b"blend").decode()
                 for name, serving in zip(OBJECTIVES, learned[1::2], strict=True)
             },
-            tried={int(item): int(count) for item, count in tried.items()},
+            tried=stored.tried,
             read_at=now_s,
         )
         # Names of what is popular, so that something can be said while the store is away.
@@ -230,7 +212,7 @@ class StateCache:
                 missing.append(place)
         if missing:
             key = self.store.key("pairs:")
-            raws = await self.store.redis.reads.get([f"{key}{items[place]}" for place in missing])
+            raws = await self.store.values([f"{key}{items[place]}" for place in missing])
             for place, raw in zip(missing, raws, strict=True):
                 found[place] = raw or b""
                 lists[items[place]] = (now_s, found[place])
@@ -249,8 +231,7 @@ class StateCache:
             return NO_CONTEXT_VALUES
         await self.refresh(now_s)
         if abs(now_s - self._columns[0]) > self.store.settings.cache_s:
-            columns = await self.store.redis.smembers(self.store.key("columns"))
-            self._columns = now_s, frozenset(column.decode() for column in columns)
+            self._columns = now_s, await self.store.context_columns()
         pairs = [
             (column, f"{column}={value}")
             for column in sorted(self._columns[1] & found.keys())
@@ -268,7 +249,7 @@ class StateCache:
         missing = [name for name in dict.fromkeys(names) if name not in found]
         if missing:
             keys = [self.store.key(f"circumstance:{name}") for name in missing]
-            raws = await self.store.redis.reads.get(keys)
+            raws = await self.store.values(keys)
             if len(held) + len(missing) > self._max_counts:
                 held.clear()
             for name, raw in zip(missing, raws, strict=True):
@@ -308,7 +289,7 @@ class StateCache:
 
     async def _read_pages(self, pages: Indexes, now_s: float) -> None:
         key = self.store.key("stats:")
-        raws = await self.store.redis.reads.get([f"{key}{page}" for page in pages.tolist()])
+        raws = await self.store.values([f"{key}{page}" for page in pages.tolist()])
         # As bytes: numpy copies records field by field.
         stored = np.frombuffer(b"".join([raw or EMPTY_PAGE for raw in raws]), np.uint8)
         held = self._stats.view(np.uint8).reshape(-1, len(EMPTY_PAGE))

@@ -22,9 +22,11 @@ from models.ranking.ranker import BASELINE, Objective, Ranker
 from models.serving.recommender import Recommender
 from models.serving.snapshots import RequestSnapshot
 from models.settings import Settings
+from models.state.client import connect
 from models.state.context_columns import ContextColumns, context_values
 from models.state.histories import NO_HISTORY, History, merge_histories
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class LocalRecommender:
         trace: TracebackType | None,
     ) -> None:
         self._loop.run_until_complete(self._recommender.catalogue.close())
-        self._loop.run_until_complete(self._store.redis.aclose())
+        self._loop.run_until_complete(self._store.close())
         self._loop.close()
 
     def situation(

@@ -59,7 +59,7 @@ class Snapshots:
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
         merged = unpack_history(None)
-        for raw in await self._store.redis.reads.get([self._store.key(key) for key in keys]):
+        for raw in await self._store.values([self._store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
@@ -147,12 +147,12 @@ class Snapshots:
 
     async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> NeighbourItems:
         """What those hold who had several of these items; three reads."""
-        store, reads = self._store, self._store.redis.reads
-        takers = await reads.get([store.key(f"takers:{item}") for item in recent])
+        store = self._store
+        takers = await store.values([store.key(f"takers:{item}") for item in recent])
         numbers, weights = nearest_users([raw or b"" for raw in takers], own)
         names = await self._catalogue.owner_keys(numbers.tolist())
         keys = [store.key(f"history:{name}") for name in names]
-        return neighbour_items(await reads.get(keys), weights)
+        return neighbour_items(await store.values(keys), weights)
 
     def _context(
         self, history: History, overview: SharedState, *, looking_at: int = 0

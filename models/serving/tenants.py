@@ -1,9 +1,7 @@
 """Dataset groups as tenants: whose events a tracking id marks, and each group's state and answers.
 
-One group stands in the settings and is always there; others are registered while the service runs:
-
-    {recommender}:trackers      hash    tracking id -> group
-    {recommender}:groups        set     the groups that there are
+One group stands in the settings and is always there; others are registered while the service runs
+(`models.state.groups`).
 
 All groups of a service live in one Redis: events of several take effect in one atomic step.
 """
@@ -14,17 +12,16 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any, Literal
-
-import redis.asyncio
+from typing import Literal
 
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
-from models.metadata_records import GROUP, normalized
+from models.metadata_records import GROUP
 from models.serving.cache import StateCache
 from models.serving.recommender import Recommender
 from models.settings import Settings
-from models.state.scripts import Script, run_script
-from models.state.store import GROUPS, TRACKERS, Store, escaped, registered_group
+from models.state import groups
+from models.state.client import RedisClient
+from models.state.store import Store
 
 RESERVED = "recommender"
 """A group of this name would have these very keys."""
@@ -35,35 +32,6 @@ OPEN = 32
 
 SHARE = 8
 """A registered group's cache may hold one in so many of what that of the settings' group may."""
-
-_REGISTER = Script.of(
-    """
-local group = redis.call('HGET', KEYS[1], ARGV[1])
-if group then return group end
-if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return false end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-if ARGV[4] ~= ARGV[2] then redis.call('SADD', KEYS[2], ARGV[2]) end
-return ARGV[2]
-"""
-)
-
-_NAME_COLUMNS = Script.of(
-    """
-if KEYS[2] and redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then return end
-redis.call('DEL', KEYS[1])
-if #ARGV > 1 then redis.call('SADD', KEYS[1], unpack(ARGV, 2)) end
-"""
-)
-
-_DISSOLVE = Script.of(
-    """
-redis.call('SREM', KEYS[2], ARGV[1])
-local trackers = redis.call('HGETALL', KEYS[1])
-for at = 1, #trackers, 2 do
-  if trackers[at + 1] == ARGV[1] then redis.call('HDEL', KEYS[1], trackers[at]) end
-end
-"""
-)
 
 
 class Tenants:
@@ -81,13 +49,12 @@ class Tenants:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        client: RedisClient,
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Typed as Any: redis-py says bytes or str of every answer, and this client decodes none.
-        self.redis: Any = client
+        self.redis = client
         self.settings = settings
         self._clock = clock
         self._known: dict[str, tuple[float, str]] = {}
@@ -105,7 +72,7 @@ class Tenants:
         known = self._known.get(tracking_id)
         if known is not None and now_s - known[0] <= self.settings.cache_s:
             return known[1]
-        group = await registered_group(self.redis, tracking_id)
+        group = await groups.registered_group(self.redis, tracking_id)
         if group is None:
             self._known.pop(tracking_id, None)
             return None
@@ -120,8 +87,7 @@ class Tenants:
 
     async def groups(self) -> frozenset[str]:
         """Every group that there is, as the store has it now."""
-        registered = await self.redis.smembers(GROUPS)
-        return frozenset([self.settings.group, *(name.decode() for name in registered)])
+        return await groups.registered_groups(self.redis) | {self.settings.group}
 
     async def create(self, group: str) -> None:
         """From now on there is a group of this name; one that is there stays as it is.
@@ -133,7 +99,7 @@ class Tenants:
         """
         _check_name(group)
         if group != self.settings.group:
-            await self.redis.sadd(GROUPS, group)
+            await groups.add_group(self.redis, group)
 
     async def register(self, tracking_id: str, group: str) -> None:
         """From now on events with this tracking id are the group's, which there is then.
@@ -161,20 +127,18 @@ class Tenants:
     async def _holder(self, tracking_id: str, group: str) -> str | None:
         if tracking_id == self.settings.tracking_id:
             return self.settings.group
-        own = self.settings.group
-        keys = [TRACKERS, GROUPS]
-        raw = await run_script(self.redis, _REGISTER, keys, tracking_id, group, MAX_TRACKERS, own)
-        return None if raw is None else bytes(raw).decode()
+        return await groups.register_tracker(
+            self.redis, tracking_id, group, settings_group=self.settings.group, most=MAX_TRACKERS
+        )
 
     async def name_columns(self, group: str, columns: Collection[str]) -> None:
         """From now on these are the group's contextual columns; see `models.state.context_columns`.
 
         What was counted of others stays, without effect. Nothing is stored of a group that is gone.
         """
-        is_own = group == self.settings.group
-        keys = [f"{{{group}}}:columns", *([] if is_own else [GROUPS])]
-        names = sorted({normalized(column) for column in columns})
-        await run_script(self.redis, _NAME_COLUMNS, keys, group, *names)
+        await groups.set_context_columns(
+            self.redis, group, columns, settings_group=self.settings.group
+        )
 
     async def remove(self, tracking_id: str) -> None:
         """Let the tracking id lead nowhere; one that does not exist is no error.
@@ -182,7 +146,7 @@ class Tenants:
         The group stays. Another process may take its events for as long as `cache_s`.
         """
         self._known.pop(tracking_id, None)
-        await self.redis.hdel(TRACKERS, tracking_id)
+        await groups.remove_tracker(self.redis, tracking_id)
 
     async def erase(self, group: str) -> None:
         """Remove a group, its tracking ids and all that is stored of it; O(keys of all groups).
@@ -196,18 +160,9 @@ class Tenants:
         """
         if group == self.settings.group:
             raise ResourceInUse(f"group {group!r} stands in the settings")
-        # First, so that no atomic step writes behind what removes.
-        await run_script(self.redis, _DISSOLVE, [TRACKERS, GROUPS], group)
+        await groups.erase_group(self.redis, group)
         self._known.clear()
         self._others.pop(group, None)
-        found = []
-        async for key in self.redis.scan_iter(match=escaped(f"{{{group}}}:") + "*", count=1000):
-            found.append(key)
-            if len(found) == 1000:
-                await self.redis.unlink(*found)
-                found = []
-        if found:
-            await self.redis.unlink(*found)
 
     async def lower_watermarks(self, field: str, offset: int) -> Literal[True]:
         """Take every group's watermark of a partition back to an offset, if it lies beyond.

@@ -1,4 +1,4 @@
-"""The interactions that a dataset group holds, read out of its histories."""
+"""Interactions of a dataset group, read out of its histories."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from models.state.groups import scan_keys
 from models.state.histories import History, unpack_history
-from models.state.store import Store, escaped
-
-BATCH = 500
+from models.state.store import Store
 
 
 class Interaction(NamedTuple):
@@ -23,14 +22,14 @@ class Interaction(NamedTuple):
 
 @dataclass
 class InteractionSample:
-    """Interactions of whole users, and what there is of them in all.
+    """Interactions of whole users, and counts of the whole group.
 
     Attributes
     ----------
     n_users, n_repeating, n_interactions
-        Of the whole group: users, those with two interactions or more, and interactions ever.
+        Users and sessions of the group, those with two interactions or more, and interactions ever.
     n_items
-        Different items in interactions and metadata.
+        Distinct items in interactions and metadata.
     """
 
     interactions: list[Interaction] = field(default_factory=list)
@@ -41,28 +40,23 @@ class InteractionSample:
 
 
 async def histories(store: Store) -> AsyncIterator[tuple[str, list[Interaction], History]]:
-    """Every user's and session's kept interactions, oldest first; O(keys of all groups).
+    """Owner, interactions (oldest first) and history of every owner; O(keys of all groups).
 
-    Those without an item are left out. Read while events come in, a history is as it was then.
+    Owners are "u:<user>" or "s:<session>". Events without an item are left out. Histories change
+    while this reads; each is consistent in itself.
     """
     types = await store.event_types()
     start = store.key("history:")
-    keys: list[bytes] = []
     seen: set[bytes] = set()
-    async for key in store.redis.scan_iter(match=escaped(start) + "*", count=1000):
-        if key not in seen:
-            seen.add(key)
-            keys.append(key)
-        if len(keys) == BATCH:
-            for one in await _read(store, keys, len(start), types):
-                yield one
-            keys = []
-    for one in await _read(store, keys, len(start), types):
-        yield one
+    async for keys in scan_keys(store.redis, start):
+        new = [key for key in dict.fromkeys(keys) if key not in seen]
+        seen.update(new)
+        for one in await _read(store, new, len(start), types):
+            yield one
 
 
 async def sample(store: Store, *, most: int, event_type: str = "") -> InteractionSample:
-    """Interactions of as many users as have `most` together, and counts of all.
+    """Interactions of as many users as fit into `most`, and counts of the whole group.
 
     Parameters
     ----------

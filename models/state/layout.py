@@ -1,4 +1,4 @@
-"""The store's binary layouts: apply_group.lua writes them, the code beside it reads them."""
+"""Binary layouts and decay rates of the state: the scripts get them from here (lua_source.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY_S = 86400.0
 
 
 class PairChannel(NamedTuple):
-    """One way of counting that two items were seen together."""
+    """A channel of co-visitation: one way of counting two items in the same history."""
 
     name: str
     half_life_s: float
@@ -30,40 +30,49 @@ PAIR_CHANNELS = (
 """next: directly after; after, before: within the window; day, month: both ways, before at half."""
 
 WINDOW = 10
+"""Distinct items before an event that are counted as pairs with its item."""
+
 FADE = 0.8
 """A pair at distance d within the window counts FADE ** (d - 1)."""
 
 FADES = FADE ** np.arange(WINDOW)
-"""Weight of the context's items, newest first."""
+"""Weight of the profile's items, newest first."""
 
 NEIGHBOURS = 200
-"""Neighbours kept of an item; a new one then takes the place of one of the weakest."""
+"""Neighbours of an item; a further one replaces one of the weakest."""
+
+SPARE_PAIRS = 16
+"""Free places for neighbours that an item's list gets at most when it grows."""
 
 TRIMMED_IDS_PER_EVENT = 2
-"""Ids kept of events that a history has trimmed, as a multiple of the events it holds: at a login
-a session's own ones and as many of its events may come at once."""
+"""Ids kept of events that a history has trimmed, per event that it may hold: at a login the
+session's own trimmed events and as many of its last ones may come again at once."""
 
 RECENT_OWNERS = 128
 """Newest owners of histories that an item remembers."""
 
 OWNERS_PER_PAGE = 128
-"""Owners' names that share one key."""
+"""Owners' names in one key."""
 
 POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "month": 30 * DAY_S}
 TOPS = 300
-"""Items kept of each top list: the most popular by each half-life, of all time, recent, new."""
+"""Items of each top list: the most popular by each half-life, of all time, recent, new."""
 
 CONTEXT_ITEMS = 1000
-"""Items counted under one circumstance; a new one then takes the place of one of the weakest."""
+"""Items counted under one context value; a further one replaces one of the weakest."""
 
 CONTEXT_VALUES = 100
-"""Values of a contextual column that are counted apart."""
+"""Values of a contextual column that have counts of their own."""
 
 CONTEXT_HALF_LIFE_S = POPULARITY_HALF_LIVES_S["month"]
-"""Of what is counted under circumstances. A value unseen for so long makes room for a new one."""
+"""Of counts under context values. A value unseen for so long makes room for a new one."""
 
 TYPES = 255
+"""Event types of a group that have a code; further ones share code 0."""
+
 LINK_SHARDS = 256
+"""Hashes that a group's links from sessions to users are spread over."""
+
 STATS_PER_PAGE = 64
 """Items whose counts share one key."""
 
@@ -78,17 +87,32 @@ STAT = np.dtype(
     ]
 )
 ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
+"""An event in a history; time in Unix seconds, the hash is of the event's id."""
+
+HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
+"""Before the entries of a history: events ever applied, the history's number, Unix seconds."""
+
+RECENT_EVENT = np.dtype([("hash", "V6"), ("mixed", "<u4"), ("owner", "<u4")])
+"""A recent event: hash of its id, one of item, time and type, and its history's number or 0."""
+
+SESSION_HEAD = struct.Struct("<BH")
+"""Before the name of a session in a user's list of linked ones: its shard, and the name's bytes."""
+
 CONTEXT_TOTAL = np.dtype("<f8")
 CONTEXT_COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
-HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
+"""Counts under a context value: logarithm of the total, then of each item."""
+
+RECORD_HEAD = struct.Struct("<ddd")
+"""Before the JSON text of a metadata record: its time, the first record's time, creation or 0."""
 
 PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
 POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])
+"""Half-lives a second."""
 
 _WITNESS = struct.Struct("<ddd")
 
 
 def unpack_witness(raw: bytes) -> tuple[int, int, int]:
-    """Offset, time in milliseconds and checksum of a message, as apply_batch.lua keeps them."""
+    """Offset, time in milliseconds and checksum of a message, as prelude.lua stores them."""
     offset, timestamp_ms, checksum = _WITNESS.unpack(raw)
     return int(offset), int(timestamp_ms), int(checksum)

@@ -1,8 +1,8 @@
-"""What the store takes of the server's memory, by family of keys: an estimate at a bounded cost.
+"""Memory of the Redis server, and its use by families of keys: an estimate at a bounded cost.
 
-Redis walks its keys in an order that says nothing of them, so the first ones are a fair sample of
-all. Of a store with more keys than are looked at, numbers are what the sample says of the whole;
-large single keys, such as that of all items' names, are asked for by name.
+Redis walks its keys in an order that is independent of their names, so the first ones are a fair
+sample. With more keys than are sampled, numbers are extrapolated; large single keys, such as the
+hash of all items' names, are measured by name.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from collections.abc import Iterable
 import msgspec
 from redis.exceptions import ResponseError
 
-from models.state.store import GROUPS, Memory, Store
+from models.state.client import RedisClient
+from models.state.groups import registered_groups
+from models.state.store import Store
 
 SCANNED = 5000
-"""Keys that are looked at, at least, where there are as many."""
+"""Keys in the sample, at least, if there are as many."""
 
 MEASURED = 40
-"""Keys of each family whose memory is asked for, at most."""
+"""Keys of each family whose memory is measured, at most."""
 
 SINGLE = (
     "watermarks",
@@ -37,7 +39,7 @@ SINGLE = (
     "tried",
     "served",
 )
-"""Keys of which a group has one each; what they take grows with what is in them."""
+"""Keys of which a group has one each, and whose size grows with their content."""
 
 LOG = logging.getLogger(__name__)
 
@@ -46,15 +48,32 @@ EVICTING = re.compile(r"^(allkeys|volatile)-")
 _NAME = re.compile(r"^\{[^}]*\}:(?P<family>[A-Za-z_-]+)")
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """Memory of a Redis server: bytes in use, its limit (0: none), and its eviction policy.
+
+    With any other policy than `noeviction` a full server drops learned state.
+    """
+
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    policy: str = "noeviction"
+
+
 class Family(msgspec.Struct):
-    """Keys of one kind, of all groups: how many, and the bytes they take, both about."""
+    """Approximate number and bytes of the keys of one kind, of all groups."""
 
     keys: int
     bytes: int
 
 
+async def read_memory(client: RedisClient) -> Memory:
+    """Memory as the server reports it."""
+    told = await client.info("memory")
+    return Memory(told["used_memory"], told["maxmemory"], told["maxmemory_policy"])
+
+
 def shortages(memory: Memory) -> list[str]:
-    """A sentence while the server refuses what is to be learned."""
+    """A sentence for operators while the server is full and refuses writes; else nothing."""
     is_full = memory.limit_bytes and memory.used_bytes >= memory.limit_bytes
     if not is_full or EVICTING.match(memory.policy):
         return []
@@ -63,7 +82,7 @@ def shortages(memory: Memory) -> list[str]:
 
 
 def risks(memory: Memory) -> list[str]:
-    """What an operator should see to, each a sentence."""
+    """A sentence for operators if the eviction policy may drop state; else nothing."""
     if not EVICTING.match(memory.policy):
         return []
     lost = "at its limit it drops what was learned without a word"
@@ -71,21 +90,21 @@ def risks(memory: Memory) -> list[str]:
 
 
 async def read_families(store: Store) -> dict[str, Family]:
-    """The families of keys of all groups, the largest first; `other` is what is nobody's here.
+    """Families of keys of all groups, largest first; `other` are keys of no group.
 
-    At most some hundred commands, whatever the store holds. Empty where the server does not let
-    its clients look.
+    A few hundred commands at most, whatever the store holds. Empty where the server does not
+    permit the commands.
     """
     try:
         n_keys = int(await store.redis.dbsize())
-        groups = {store.settings.group, *map(bytes.decode, await store.redis.smembers(GROUPS))}
+        groups = {store.settings.group, *await registered_groups(store.redis)}
         single = [f"{{{group}}}:{name}".encode() for group in sorted(groups) for name in SINGLE]
         sampled = await _sample(store)
         families = await _families(store, sampled - set(single), n_keys, len(sampled))
         for key, size in (await _sizes(store, single)).items():
             _add(families, _family(key), 1, size)
     except ResponseError as error:
-        LOG.warning("Redis does not tell what its keys take: %s", error)
+        LOG.warning("Redis does not tell the memory of its keys: %s", error)
         return {}
     return dict(sorted(families.items(), key=lambda one: (-one[1].bytes, one[0])))
 
@@ -104,11 +123,11 @@ async def _sample(store: Store) -> set[bytes]:
 async def _families(
     store: Store, sampled: Iterable[bytes], n_keys: int, n_sampled: int
 ) -> dict[str, Family]:
-    """What a sample says of all keys."""
+    """Families of all keys, extrapolated from a sample."""
     by_name: dict[str, list[bytes]] = defaultdict(list)
     for key in sorted(sampled):
         by_name[_family(key)].append(key)
-    # In order of names neighbours are alike: those measured are spread over all.
+    # Keys of similar names are of similar size: the measured ones are spread over all.
     measured = {name: keys[:: -(-len(keys) // MEASURED)] for name, keys in by_name.items()}
     sizes = await _sizes(store, [key for keys in measured.values() for key in keys])
     families = {}
@@ -120,7 +139,7 @@ async def _families(
 
 
 async def _sizes(store: Store, keys: Iterable[bytes]) -> dict[bytes, int]:
-    """Bytes of those of the keys that there are."""
+    """Bytes of each key that exists."""
     asked = list(keys)
     pipe = store.redis.pipeline(transaction=False)
     for key in asked:
@@ -130,7 +149,7 @@ async def _sizes(store: Store, keys: Iterable[bytes]) -> dict[bytes, int]:
 
 
 def _family(key: bytes) -> str:
-    """What stands behind the group in a key's name.
+    """The part of a key's name behind the group.
 
     >>> _family(b"{shop}:history:u:ada"), _family(b"{recommender}:groups"), _family(b"mine")
     ('history', 'groups', 'other')

@@ -10,11 +10,9 @@
 
 from __future__ import annotations
 
-import struct
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,21 +29,17 @@ from models.metadata_records import (
     validate_properties,
 )
 from models.state import layout
-from models.state.scripts import Script
-from models.state.store import GROUPS, PartResult, Store
-
-APPLY_RECORDS = Script.of(
-    "".join(
-        resources.files(__package__).joinpath(f"{name}.lua").read_text()
-        for name in ("witness", "apply_metadata")
-    )
-)
-
-HEAD = struct.Struct("<ddd")
+from models.state.groups import GROUPS
+from models.state.lua_source import make_script
+from models.state.messages import Part, PartResult
+from models.state.store import Store
 
 MAX_CACHED = 50_000
 MAX_CACHED_BYTES = 32 * 1024 * 1024
-"""Records that a process keeps of one group, and the length of their texts together."""
+"""Records that a process caches of one group, and the total length of their texts."""
+
+CHUNK = 1000
+"""Records in one read of a scan."""
 
 _results = msgspec.msgpack.Decoder(list[PartResult])
 
@@ -78,6 +72,11 @@ class RecordPart(NamedTuple):
     expected: int
     entries: Sequence[RecordEntry]
     checksum: int = -1
+
+
+APPLY_RECORDS = make_script(
+    "apply_metadata", shared=("prelude",), records=(RecordEntry,), part=Part
+)
 
 
 def record_entry(
@@ -170,15 +169,35 @@ async def item_properties(store: Store, item_ids: Sequence[str]) -> list[Propert
     return [_properties(raw) for raw in raws]
 
 
+async def scan_item_properties(store: Store) -> AsyncIterator[list[tuple[int, Properties]]]:
+    """Index and properties of every item with metadata, `CHUNK` at a time; O(such items)."""
+    found: list[tuple[int, Properties]] = []
+    async for field, raw in store.redis.hscan_iter(store.key("properties"), count=CHUNK):
+        found.append((int(field), _decode(raw)))
+        if len(found) == CHUNK:
+            yield found
+            found = []
+    if found:
+        yield found
+
+
+async def scan_user_properties(store: Store) -> AsyncIterator[tuple[str, Properties]]:
+    """Id and properties of every user with metadata; O(such users)."""
+    async for field, raw in store.redis.hscan_iter(store.key("users"), count=CHUNK):
+        yield field.decode(), _decode(raw)
+
+
 async def user_properties(store: Store, user_id: str) -> Properties | None:
     """What is known of a user; None if nothing is."""
     return _properties(await store.redis.hget(store.key("users"), user_id))
 
 
 def _properties(raw: bytes | None) -> Properties | None:
-    if raw is None:
-        return None
-    found: Properties = msgspec.json.decode(memoryview(raw)[HEAD.size :])
+    return None if raw is None else _decode(raw)
+
+
+def _decode(raw: bytes) -> Properties:
+    found: Properties = msgspec.json.decode(memoryview(raw)[layout.RECORD_HEAD.size :])
     return found
 
 
@@ -208,7 +227,7 @@ async def item(store: Store, item_id: str) -> StoredItem | None:
     pipe.getrange(store.key(f"stats:{page}"), at, at + layout.STAT.itemsize - 1)
     raw, counted = await pipe.execute()
     stat = np.frombuffer(counted.ljust(layout.STAT.itemsize, b"\0"), layout.STAT)[0]
-    updated_at, first_at, created = HEAD.unpack_from(raw) if raw else (0.0, 0.0, 0.0)
+    updated_at, first_at, created = layout.RECORD_HEAD.unpack_from(raw) if raw else (0.0, 0.0, 0.0)
     return StoredItem(
         item_id,
         _properties(raw),

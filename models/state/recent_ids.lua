@@ -1,50 +1,50 @@
--- A group's newest events, among which an event is recognised that comes again under another session.
--- The body of a function that apply_group.lua calls, once a step for each group that has events in it.
+-- A group's newest events, to recognise one that comes again under another session.
 --
--- Takes the group's prefix and the request of apply_batch.lua. A history knows the ids of its own events only,
--- and a session without a user may turn out to be somebody's: until then nothing but the event itself
--- says that it has been counted. Ids alone would not do, for there are clients that number the events
--- of each session from one: equal are events of one id, item, type and moment.
+-- Takes the group's prefix, "{group}:". A history knows the ids of its own events only, and an
+-- anonymous session may turn out to be a user's: until then only the event itself tells that it has
+-- been counted. Ids alone would not do, for there are clients that number the events of each session
+-- from one: two events are the same if id, item, type and time are.
 --
--- Memory is fixed: a table of `limits.recent` records in buckets of eight, where the oldest of a bucket
--- makes room. Layouts: models/state/layout.py.
+-- Memory is fixed: a table of `limits.recent` records in buckets, where the oldest record of a bucket
+-- makes room.
 
-local prefix, request = ...
-local call, find, sub, rep = redis.call, string.find, string.sub, string.rep
-local pack, unpack_ = struct.pack, struct.unpack
+local prefix = ...
 
-local NAME, RECORD, BUCKET = 10, 14, 8 * 14
-local key, buckets = prefix .. 'recent', math.floor(request.limits.recent / 8)
+local RECORDS_PER_BUCKET = 8
+local BUCKET_BYTES = RECORDS_PER_BUCKET * RECENT_EVENT_BYTES
+local key, n_buckets = prefix .. 'recent', floor(limits.recent / RECORDS_PER_BUCKET)
 
--- Whether the bucket has the event, of the same owner or where one of the two is not known (0).
-local function is_among(bucket, name, number)
+-- Whether the bucket has the event, of the same owner or where one of the two is not known (0). An
+-- event's name is its record up to the owner.
+local function is_in_bucket(bucket, name, number)
   local from = 1
   while true do
     local at = find(bucket, name, from, true)
     if not at then return false end
-    if (at - 1) % RECORD == 0 then
-      local other = unpack_('<I', bucket, at + NAME)
+    if (at - 1) % RECENT_EVENT_BYTES == 0 then
+      local other = unpack_('<I', bucket, at + RECENT_OWNER_AT)
       if other == number or other == 0 or number == 0 then return true end
     end
     from = at + 1
   end
 end
 
--- Whether the event has been counted already; from now on it has.
--- `number` is that of the user's history, 0 for a session without a user.
+-- Whether the event has been counted already; from now on it has. `number` is that of the user's
+-- history, 0 for an anonymous session.
 local function is_repeated(item, time, millisecond, code, hash, number)
-  local mixed = ((item * 40503 + time) % 2 ^ 32 * 1009 + millisecond * 256 + code) % 2 ^ 32
-  local at = (mixed + hash) % buckets * BUCKET
-  local bucket = call('GETRANGE', key, at, at + BUCKET - 1)
+  -- 32 bits of item, time and type: 1009 is a prime, and a type's code takes 8 bits.
+  local mixed = ((item * HASH_FACTOR + time) % 2 ^ 32 * 1009 + millisecond * 256 + code) % 2 ^ 32
+  local at = (mixed + hash) % n_buckets * BUCKET_BYTES
+  local bucket = call('GETRANGE', key, at, at + BUCKET_BYTES - 1)
   local record = pack('<I6II', hash, mixed, number)
-  if is_among(bucket, sub(record, 1, NAME), number) then return true end
-  if #bucket < BUCKET then
-    -- The first of all, or the first since the table is to be larger.
-    local held = call('GET', key) or ''
-    call('SET', key, held .. rep('\0', buckets * BUCKET - #held))
-    bucket = rep('\0', BUCKET)
+  if is_in_bucket(bucket, sub(record, 1, RECENT_OWNER_AT), number) then return true end
+  if #bucket < BUCKET_BYTES then
+    -- The first event of all, or the first since the setting has made the table larger.
+    local stored = call('GET', key) or ''
+    call('SET', key, stored .. rep('\0', n_buckets * BUCKET_BYTES - #stored))
+    bucket = rep('\0', BUCKET_BYTES)
   end
-  call('SETRANGE', key, at, record .. sub(bucket, 1, -RECORD - 1))
+  call('SETRANGE', key, at, record .. sub(bucket, 1, -RECENT_EVENT_BYTES - 1))
   return false
 end
 

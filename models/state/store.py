@@ -1,4 +1,4 @@
-"""All state, in Redis: the one atomic step that writes it, and the reads that answer from it.
+"""All state of a dataset group, in Redis: the atomic step that writes it, and the reads.
 
 Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
 
@@ -8,77 +8,67 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:items, {group}:ids  hash    item id -> index, and back; indexes are never reused
     {group}:types               hash    event type -> code
     {group}:history:u:<user>    string  head and entries, oldest first (models.state.layout)
-    {group}:history:s:<session> string  the same, of a session without a user
-    {group}:forgotten:<owner>   string  ids of the last events that its history keeps no longer
-    {group}:recent              string  the group's newest events, whoever's (recent_ids.lua)
+    {group}:history:s:<session> string  the same, of an anonymous session
+    {group}:forgotten:<owner>   string  ids of the last events that its history has trimmed
+    {group}:recent              string  the group's newest events, of all owners (recent_ids.lua)
     {group}:links:<n>:<shard>   hash    session -> user, in generations of one session_ttl
     {group}:owners:<page>       hash    "u:<user>" or "s:<session>" of 128 numbers of histories,
                                         and <number>s -> sessions linked to that user
-    {group}:erased              zset    digest of an erased owner -> until when, milliseconds
-    {group}:pairs:<index>       string  an item's neighbours
-    {group}:takers:<index>      string  numbers of the histories the item came into last
+    {group}:erased              zset    tombstones: digest of an owner -> erased until, milliseconds
+    {group}:pairs:<index>       string  an item's neighbours by co-visitation
+    {group}:takers:<index>      string  numbers of the histories that the item entered last
     {group}:stats:<page>        string  counts and popularities of 64 items
     {group}:columns             set     contextual columns of interactions (context_columns.py)
-    {group}:values:<column>     hash    its values that are counted -> time of the last event
-    {group}:circumstance:<c>    string  counts of items by <column> and by <column>=<value>
+    {group}:values:<column>     hash    its values with own counts -> time of the last event
+    {group}:circumstance:<c>    string  counts of items under <column> and under <column>=<value>
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served[:<number>]   hash    lists that were served, for attribution (served_lists.py)
 
-and what models.state.metadata names.
+Keys of metadata stand in models.state.metadata, the registry of groups in models.state.groups.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import math
-import struct
-import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib import resources
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+import numpy as np
+import redis.exceptions
+from numpy.typing import NDArray
 
 from models.errors import Unavailable
-from models.events import Event, event_hash
 from models.settings import Settings
 from models.state import layout
-from models.state.batched_reads import BatchingClient
-from models.state.context_columns import NO_CONTEXT, ContextColumns, context_values
-from models.state.histories import unpack_history
-from models.state.redis_errors import AWAY_ERRORS, Parser
+from models.state.client import RedisClient
+from models.state.groups import GROUPS, registered_groups
+from models.state.histories import History, unpack_history
+from models.state.lua_source import make_script
+from models.state.messages import Part, PartResult, StoredEvent, StoredMessage, shard_of
+from models.state.redis_errors import AWAY_ERRORS
 from models.state.scripts import Script, run_script
 
-GROUPS = "{recommender}:groups"
-"""The groups that there are beside that of the settings; see `models.serving.tenants`."""
-
-TRACKERS = "{recommender}:trackers"
-"""The group of each registered tracking id."""
-
-STEP = Script.of(
-    (
-        "local function open_circumstances(...)\n{context_counts}\nend\n"
-        "local function open_recent(...)\n{recent_ids}\nend\n"
-        "local function open_group(...)\n{apply_group}\nend\n{witness}{apply_batch}"
-    ).format(
-        **{
-            name: resources.files(__package__).joinpath(f"{name}.lua").read_text()
-            for name in ("context_counts", "recent_ids", "apply_group", "witness", "apply_batch")
-        }
-    )
+STEP = make_script(
+    "apply_batch",
+    shared=("prelude", "record_lists"),
+    functions=(
+        "items",
+        "pair_lists",
+        "histories",
+        "erasures",
+        "recent_ids",
+        "context_counts",
+        "apply_group",
+    ),
+    records=(StoredMessage, StoredEvent),
+    part=Part,
 )
 
-SESSION_HEAD = struct.Struct("<BH")
-"""Of a session in the list of those that are linked to a user: its shard, and its name's size."""
-
-MOST_PARTITIONS = 5_000
-"""Partitions whose places a group keeps, 100 bytes each, until it looks which topics are gone."""
-
+MAX_PARTITIONS = 5_000
+"""Partitions whose watermarks a group keeps, 100 bytes each, before those of deleted topics go."""
 
 _SAVE_RANKER = Script.of("""
 local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
@@ -104,152 +94,55 @@ return 1
 """)
 
 
-class StoredEvent(NamedTuple):
-    """One event as the atomic step takes it."""
-
-    item_id: str
-    time: int
-    type: str
-    log2_weight: float
-    is_purchase: bool
-    hash: int
-    context: ContextColumns = NO_CONTEXT
-    millisecond: int = 0
-
-
-class StoredMessage(NamedTuple):
-    """The events of one Kafka message, with what decides where they go.
-
-    Attributes
-    ----------
-    group
-        Whose they are; empty for the group of the store that applies them.
-    timestamp_ms, checksum
-        What identifies the message in its partition, kept of the last one applied.
-    erased_at
-        When the user was erased, in seconds; 0 for a message of events.
-    """
-
-    offset: int
-    user_id: str
-    session_id: str
-    shard: int
-    accepted_at: float
-    events: list[StoredEvent]
-    group: str = ""
-    timestamp_ms: int = 0
-    checksum: int = 0
-    erased_at: float = 0.0
-
-
-class Part(NamedTuple):
-    """Messages of one partition in offset order, and the watermark they follow.
-
-    Attributes
-    ----------
-    checksum
-        Of the message at the watermark; -1 if it is not known.
-    """
-
-    field: str
-    expected: int
-    messages: list[StoredMessage]
-    checksum: int = -1
-
-
-class Memory(msgspec.Struct, frozen=True):
-    """Memory of a Redis server: bytes in use, the most there may be (0: no limit), and its policy.
-
-    With any other policy than `noeviction` a full server throws away what events have taught.
-    """
-
-    used_bytes: int = 0
-    limit_bytes: int = 0
-    policy: str = "noeviction"
-
-
-class PartResult(NamedTuple):
-    """What became of a part; see apply_batch.lua."""
-
-    status: Literal["applied", "lost", "full", "gone"]
-    watermark: int
-    offset: int
-    refused: list[int]
-
-
-def connect(url: str, *, timeout_s: float = 5.0) -> BatchingClient:
-    """A client of the Redis server at `url`; connects at its first command.
-
-    A command is tried once more on a new connection: the one it was on may have died unused, and
-    every command of this project may be repeated. More patience is the callers' to have.
-    """
-    client = BatchingClient.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),
-        parser_class=Parser,
-    )
-    return cast(BatchingClient, client)
-
-
-async def registered_group(client: Any, tracking_id: str) -> str | None:  # noqa: ANN401
-    """The group that a tracking id was registered for; None if it was not."""
-    raw = await client.hget(TRACKERS, tracking_id)
-    return None if raw is None else bytes(raw).decode()
-
-
-def shard_of(session_id: str) -> int:
-    """Which of the link shards a session's link lives in."""
-    return zlib.crc32(session_id.encode()) % layout.LINK_SHARDS
-
-
 class Store:
-    """One dataset group's state; holds no state itself but the client."""
+    """State of one dataset group; holds nothing itself but the client.
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
-        # Typed as Any: redis-py says bytes or str of every answer, and this client decodes none.
-        self.redis: Any = client
+    Methods raise the errors of redis-py, among them `redis_errors.AWAY_ERRORS`.
+    """
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.redis = client
         self.settings = settings
         self.prefix = f"{{{settings.group}}}:"
         self._request = {
             "prefix": self.prefix,
-            "epoch": layout.EPOCH,
             "limits": {
                 "history": settings.history_events,
-                "forgotten": layout.TRIMMED_IDS_PER_EVENT * settings.history_events,
+                "trimmed_ids": layout.TRIMMED_IDS_PER_EVENT * settings.history_events,
                 "recent": settings.recent_events,
                 "window": layout.WINDOW,
                 "neighbours": layout.NEIGHBOURS,
-                "takers": layout.RECENT_OWNERS,
+                "recent_owners": layout.RECENT_OWNERS,
                 "tops": layout.TOPS,
                 "items": settings.max_items,
                 "types": layout.TYPES,
-                "counted": layout.CONTEXT_ITEMS,
-                "values": layout.CONTEXT_VALUES,
+                "context_items": layout.CONTEXT_ITEMS,
+                "context_values": layout.CONTEXT_VALUES,
                 "user_sessions": settings.user_sessions,
                 "tombstones": settings.max_tombstones,
                 "tombstone_ttl": settings.kept_tombstones_s,
                 "session_ttl": settings.session_ttl_s,
                 "user_ttl": settings.user_ttl_s,
             },
-            "fade": [d * math.log2(layout.FADE) for d in range(layout.WINDOW)],
-            "rates": [*layout.PAIR_RATES.tolist(), *layout.POPULARITY_RATES.tolist()],
         }
 
     def key(self, name: str) -> str:
         """The full key of `name` in this group."""
         return self.prefix + name
 
+    async def close(self) -> None:
+        """Close the client's connections."""
+        await self.redis.aclose()
+
     async def apply(
         self, parts: Sequence[Part], *, now_s: float
     ) -> tuple[list[PartResult], dict[str, int]]:
         """Apply messages, each exactly once, in one atomic step.
 
-        Of this group and any other that `models.serving.tenants` has registered: all take effect
-        together, and this group's watermarks say up to where. Returns what became of each part, and
-        counts of what took effect in all: events, purchases, duplicates, and new items, users and
-        sessions.
+        Messages may be of this group and of any registered one (`models.serving.tenants`): all
+        take effect together, and this group's watermarks hold for all. Returns the result of each
+        part, and counts of what took effect in all groups: events, purchases, duplicates, erased
+        events, and new items, users and sessions.
 
         Raises
         ------
@@ -258,41 +151,36 @@ class Store:
         """
         payload = msgspec.msgpack.encode({**self._request, "now": now_s, "parts": parts})
         has_others = any(message.group for part in parts for message in part.messages)
-        answer = await self._run(payload, has_others=has_others)
+        # On a cluster all keys of a step are on one node: other groups only where there are any.
+        keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
         results, counts = msgspec.msgpack.decode(
-            answer, type=tuple[list[PartResult], dict[str, int]]
+            await self.step(STEP, keys, payload), type=tuple[list[PartResult], dict[str, int]]
         )
         return results, counts
 
-    async def _run(self, payload: bytes, *, has_others: bool) -> bytes:
-        # Only where it must be: on a cluster all keys of a step are on one node.
-        keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
-        return bytes(await self.step(STEP, keys, payload))
+    async def step(self, script: Script, keys: Sequence[str], payload: bytes) -> bytes:
+        """Run a script that applies messages; returns its answer.
 
-    async def step(self, script: Script, keys: Sequence[str], payload: bytes) -> Any:  # noqa: ANN401
-        """What a script answers that brings messages into effect.
-
-        A server that is full refuses it. What is kept for attribution then makes room for the next
-        attempt.
+        A server that is full refuses it: served lists then make room for the next attempt.
         """
         try:
-            return await run_script(self.redis, script, keys, payload)
+            return bytes(await run_script(self.redis, script, keys, payload))
         except redis.exceptions.ResponseError as error:
             if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
-                await self.make_room()
+                await self.drop_served_lists()
             raise
 
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
-        """Last applied offset of each partition field; -1 where none was applied yet."""
+        """Last applied offset of each partition field; -1 without one."""
         if not fields:
             return []
         stored = await self.redis.hmget(self.key("watermarks"), list(fields))
         return [int(offset) if offset is not None else -1 for offset in stored]
 
     async def witnesses(self, fields: Sequence[str]) -> list[tuple[int, int, int] | None]:
-        """Offset, time (ms) and checksum of the last message applied of each partition field.
+        """Offset, time (ms) and checksum of the last applied message of each partition field.
 
-        None where none was, or an earlier version applied it.
+        None without one, or where an earlier version applied it.
         """
         if not fields:
             return []
@@ -300,19 +188,19 @@ class Store:
         return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
 
     async def raise_watermark(self, field: str, offset: int) -> None:
-        """Take the group's watermark of a partition on to an offset, if it lies before."""
+        """Set the group's watermark of a partition to an offset, if it is lower."""
         await run_script(self.redis, _RAISE_WATERMARK, [self.key("watermarks")], field, offset)
 
     async def lower_watermark(self, field: str, offset: int) -> None:
-        """Take the group's watermark of a partition back to an offset, if it lies beyond."""
+        """Set the group's watermark of a partition to an offset, if it is higher."""
         await run_script(self.redis, _LOWER_WATERMARK, [self.key("watermarks")], field, offset)
 
     async def forget_partitions(
-        self, incarnations: Collection[str], *, most: int = MOST_PARTITIONS
+        self, incarnations: Collection[str], *, most: int = MAX_PARTITIONS
     ) -> bool:
-        """Where the places of more partitions are kept, keep those of these topics alone.
+        """Drop watermarks of all topics but these, if there are more than `most`.
 
-        A topic that is made anew is another incarnation, whose places nobody asks for again.
+        A topic that is made again is another incarnation, and nothing asks for the old one.
         Returns whether there were more.
         """
         had_more = False
@@ -334,8 +222,13 @@ class Store:
         stored = await self.redis.hgetall(self.key("counts"))
         return {name.decode(): float(value) for name, value in stored.items()}
 
+    def values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
+        """Values of full keys, None without one; one MGET for all tasks that read at once."""
+        found: asyncio.Future[list[bytes | None]] = self.redis.reads.get(keys)
+        return found
+
     async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
-        """The user a session was linked to by an event that named both."""
+        """The user that an event has linked a session to; None for an anonymous session."""
         generation = int(now_s // self.settings.session_ttl_s)
         shard = shard_of(session_id)
         pipe = self.redis.pipeline(transaction=False)
@@ -347,21 +240,35 @@ class Store:
         return None
 
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
-        """Index of each item; 0 where it is unknown."""
+        """Index of each item; 0 for an unknown one."""
         if not item_ids:
             return []
         stored = await self.redis.hmget(self.key("items"), list(item_ids))
         return [int(index) if index is not None else 0 for index in stored]
 
     async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
-        """Item id of each index."""
+        """Item id of each index; None for an unknown one."""
         if not indexes:
             return []
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
 
+    async def event_counts(self, indexes: Sequence[int]) -> list[float]:
+        """Number of events on each item of the top list of all time; 0 for other items."""
+        if not indexes:
+            return []
+        counts = await self.redis.zmscore(self.key("top:all"), [str(index) for index in indexes])
+        return [count or 0.0 for count in counts]
+
+    async def recent_owners(self, indexes: Sequence[int]) -> list[NDArray[np.uint32]]:
+        """Distinct history numbers of each item's recent owners."""
+        if not indexes:
+            return []
+        raws = await self.redis.mget([self.key(f"takers:{index}") for index in indexes])
+        return [np.unique(np.frombuffer(raw or b"", np.uint32)) for raw in raws]
+
     async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
-        """Whose histories these are, "u:<user>" or "s:<session>"; None where they are gone."""
+        """Owner of each history number, "u:<user>" or "s:<session>"; None if it has expired."""
         pipe = self.redis.pipeline(transaction=False)
         for number in numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)
@@ -369,13 +276,26 @@ class Store:
         found = await pipe.execute() if numbers else []
         return [raw.decode() if raw is not None else None for raw in found]
 
+    async def histories(self, owners: Sequence[str]) -> list[History]:
+        """History of each owner, "u:<user>" or "s:<session>"; empty without one."""
+        if not owners:
+            return []
+        raws = await self.redis.mget([self.key(f"history:{owner}") for owner in owners])
+        return [unpack_history(raw) for raw in raws]
+
     async def event_types(self) -> dict[int, str]:
-        """Event type of each code seen so far."""
+        """Event type of each type code so far."""
         stored = await self.redis.hgetall(self.key("types"))
         return {int(code): name.decode() for name, code in stored.items()}
 
+    async def context_columns(self) -> frozenset[str]:
+        """Folded names of the group's contextual columns."""
+        return frozenset(
+            column.decode() for column in await self.redis.smembers(self.key("columns"))
+        )
+
     async def users_with_records(self, user_ids: Sequence[str]) -> set[str]:
-        """Those of the users of whom there is metadata."""
+        """The users among these that have a metadata record."""
         pipe = self.redis.pipeline(transaction=False)
         for user_id in user_ids:
             pipe.hexists(self.key("users"), user_id)
@@ -383,14 +303,15 @@ class Store:
         return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
 
     async def user_data_counts(self, user_id: str, *, now_s: float) -> dict[str, int]:
-        """What there is of a user: events, histories (the user's and of sessions), links, records.
+        """Counts of a user's stored data: `events`, `sessions`, `links`, `records`.
 
-        What an erasure removes, as far as it is in effect now.
+        `sessions` are histories: the user's own, and those of the user's sessions that have not
+        been joined to it. All of these are 0 once an erasure is in effect.
         """
         own = [f"u:{user_id}", f"s:{user_id}"]
         sessions = [
             name
-            for name in await self._sessions_of(f"u:{user_id}")
+            for name in await self._linked_sessions(f"u:{user_id}")
             if await self.linked_user(name, now_s=now_s) == user_id
         ]
         owners = [*own, *(f"s:{name}" for name in sessions if name != user_id)]
@@ -402,21 +323,21 @@ class Store:
             "records": len(await self.users_with_records([user_id])),
         }
 
-    async def _sessions_of(self, owner: str) -> list[str]:
-        """Sessions that were linked to the owner of a history, as apply_group.lua keeps them."""
-        history = unpack_history(await self.redis.get(self.key(f"history:{owner}")))
+    async def _linked_sessions(self, owner: str) -> list[str]:
+        """Sessions that were linked to an owner, as histories.lua stores them."""
+        (history,) = await self.histories([owner])
         found: list[str] = []
         for number in history.numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)
             raw, at = await self.redis.hget(self.key(f"owners:{page}"), f"{place}s") or b"", 0
             while at < len(raw):
-                _, size = SESSION_HEAD.unpack_from(raw, at)
-                at += SESSION_HEAD.size + size
+                _, size = layout.SESSION_HEAD.unpack_from(raw, at)
+                at += layout.SESSION_HEAD.size + size
                 found.append(raw[at - size : at].decode())
         return found
 
     async def erased_until(self, owners: Sequence[str]) -> list[float]:
-        """Up to when all of these owners was erased, in seconds; 0 where nothing was.
+        """Time up to which all events of each owner are erased, Unix seconds; 0 without erasure.
 
         Owners are "u:<user>" or "s:<session>".
         """
@@ -431,14 +352,15 @@ class Store:
     async def save_ranker(
         self, fields: Mapping[str, bytes | str], *, field: str, expected: int, offset: int
     ) -> bool:
-        """Keep the ranker's numbers with its watermark, if it is still the `expected` one.
+        """Store the ranker's state with its watermark, if that is still the `expected` one.
 
-        A learner that lost its partition to another thus cannot overwrite what that one learned.
+        A learner that lost its partition to another thus cannot overwrite the other's state.
+        Returns whether it was stored.
 
         Parameters
         ----------
         field
-            Names the partition the watermark belongs to, as in `watermarks`.
+            Names the partition that the watermark belongs to, as in `watermarks`.
         """
         flat = [item for pair in fields.items() for item in pair]
         keys = [self.key("ranker")]
@@ -448,27 +370,18 @@ class Store:
         return bool(saved)
 
     async def load_ranker(self) -> dict[str, bytes]:
-        """The ranker's numbers as `save_ranker` kept them; empty before the first time."""
+        """The ranker's state as `save_ranker` stored it; empty before the first time."""
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
 
-    async def make_room(self) -> None:
-        """Drop what is kept for attribution: it goes before anything that was learned."""
-        groups = [
-            self.settings.group,
-            *(name.decode() for name in await self.redis.smembers(GROUPS)),
-        ]
-        for group in groups:
+    async def drop_served_lists(self) -> None:
+        """Drop the served lists of all groups: they go before anything that was learned."""
+        for group in (self.settings.group, *await registered_groups(self.redis)):
             book = f"{{{group}}}:served"
             numbers = await self.redis.hkeys(book)
             if numbers:
                 await self.redis.unlink(*(f"{book}:{number.decode()}" for number in numbers))
                 await self.redis.unlink(book)
-
-    async def memory(self) -> Memory:
-        """What the server says of its memory."""
-        told = await self.redis.info("memory")
-        return Memory(told["used_memory"], told["maxmemory"], told["maxmemory_policy"])
 
     async def ping(self) -> None:
         """Raise `Unavailable` unless the server answers."""
@@ -476,30 +389,3 @@ class Store:
             await self.redis.ping()
         except AWAY_ERRORS as error:
             raise Unavailable(f"Redis does not answer: {error}") from error
-
-
-def escaped(text: str) -> str:
-    """The text as a literal in a Redis glob pattern."""
-    return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)
-
-
-def stored_events(
-    events: Iterable[Event], *, weights: Mapping[str, float], purchase_types: frozenset[str]
-) -> list[StoredEvent]:
-    """Events as the atomic step takes them; they must have ids, as `models.events.parse` gives."""
-    stored = []
-    for event in events:
-        kind = event.event_type.lower()
-        stored.append(
-            StoredEvent(
-                event.item_id or "",
-                int(event.sent_at),
-                event.event_type,
-                math.log2(weights.get(kind, 1.0)),
-                kind in purchase_types,
-                event_hash(event.event_id or ""),
-                context_values(event.properties),
-                int(event.sent_at * 1000) % 1000,
-            )
-        )
-    return stored

@@ -31,7 +31,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Generic
 
 from models.serving.tenants import Tenants
-from models.state.store import PartResult, Store
+from models.state.messages import PartResult
+from models.state.store import Store
 from streams.agents.contracts import BatchPart, M, MessageCodec, StepObserver, StepWriter
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.retries import retry_while_assigned

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from models.state.store import PartResult
+from models.state.messages import PartResult
 from streams.agents.dead_letter_queue import Rejection
 from streams.kafka.assignment import ReceivedMessage
 

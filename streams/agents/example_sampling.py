@@ -18,8 +18,8 @@ from models.arrays import NO_ITEMS
 from models.ranking import examples
 from models.ranking.objectives import applicable
 from models.serving.tenants import Tenants
+from models.state.messages import StoredMessage
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import StoredMessage
 from streams.agents.contracts import Publish
 from streams.agents.fair_rate import FairRate
 

@@ -15,8 +15,8 @@ from prometheus_client import Gauge
 from models.errors import Unavailable
 from models.serving.tenants import Tenants
 from models.settings import Settings
+from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import connect
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -47,7 +47,8 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topics = Topics.of(settings)
-        self.tenants = Tenants(connect(settings.redis), settings)
+        self._redis = connect(settings.redis)
+        self.tenants = Tenants(self._redis, settings)
         self.app = create_app("worker", settings, self.load_positions)
         self._log = WorkerLog(self.app, settings)
         self.events = event_agent(
@@ -64,7 +65,7 @@ class Worker:
         self._dead_letters = DeadLetterQueue(
             "ranker", self.publish_dead_letters, time.time, settings.dead_letter_payload_bytes
         )
-        self._standstill = Standstill(self.tenants.redis, settings.group, "worker")
+        self._standstill = Standstill(self._redis, settings.group, "worker")
 
     async def load_positions(self, begin: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
         """First offset to read of each assigned partition: behind the store's watermarks."""
@@ -166,7 +167,7 @@ class Worker:
     async def close(self, *_: object, **__: object) -> None:
         """Close the connections to Redis."""
         await self.tenants.close()
-        await self.tenants.redis.aclose()
+        await self._redis.aclose()
 
 
 def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -> faust.App:

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
 from models.state.forwarding_ledger import RedisClient
+from models.state.groups import registered_group
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store, registered_group
+from models.state.store import Store
 
 MAX_READ = 100_000
 """Erasures from the log that are remembered; the oldest go first. About 100 bytes each."""

@@ -11,12 +11,10 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import msgspec
-
 from models.personalize.dataset_schemas import parse_schema
 from models.personalize.resource_types import ResourcePath
 from models.state.interactions import histories
-from models.state.metadata import HEAD
+from models.state.metadata import scan_item_properties, scan_user_properties
 from models.state.store import Store
 from streams.jobs.job import JobContext, JobResult
 from streams.object_store import join
@@ -74,10 +72,12 @@ async def _rows(store: Store, kind: str) -> AsyncIterator[Mapping[str, Any]]:
                     "EVENT_TYPE": one.type,
                 }
         return
-    key, column = ("properties", "ITEM_ID") if kind == "ITEMS" else ("users", "USER_ID")
-    async for field, raw in store.redis.hscan_iter(store.key(key), count=CHUNK_ROWS):
-        name: str | None = field.decode()
-        if kind == "ITEMS":
-            (name,) = await store.item_ids([int(field)])
-        if name is not None:
-            yield {column: name, **msgspec.json.decode(memoryview(raw)[HEAD.size :])}
+    if kind == "USERS":
+        async for user_id, properties in scan_user_properties(store):
+            yield {"USER_ID": user_id, **properties}
+        return
+    async for rows in scan_item_properties(store):
+        names = await store.item_ids([index for index, _ in rows])
+        for item_id, (_, properties) in zip(names, rows, strict=True):
+            if item_id is not None:
+                yield {"ITEM_ID": item_id, **properties}

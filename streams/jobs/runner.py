@@ -20,8 +20,8 @@ from models.personalize.registry import Registry
 from models.personalize.statuses import CREATE_STOPPING
 from models.serving.tenants import Tenants
 from models.settings import Settings
+from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import connect
 from streams.jobs.batch_inference import infer, segment
 from streams.jobs.deletions import delete_group, delete_users
 from streams.jobs.exports import export_dataset

@@ -18,8 +18,9 @@ from typing import Self
 
 from models.errors import Unavailable
 from models.settings import Settings
+from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store, connect
+from models.state.store import Store
 from models.tokens import Receipt
 
 FOLDER = "acknowledged"
@@ -114,7 +115,7 @@ async def lost(settings: Settings) -> dict[str, int]:
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
-        await store.redis.aclose()
+        await store.close()
     counted = zip(ends.items(), marks, strict=True)
     return {field: end - 1 - mark for (field, end), mark in counted if end - 1 > mark}
 

@@ -1,36 +1,22 @@
-"""Calls on their way to Kafka: their messages, and the one answer each gets."""
+"""Calls on their way to Kafka: their messages, and the one result of each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
 
 from models.tokens import Published, Receipt, TopicKind
-
-
-class ProducedMessage(NamedTuple):
-    """One Kafka message to be; without a value, the removal of what has its key."""
-
-    kind: TopicKind
-    topic: str
-    key: bytes
-    value: bytes | None
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes while it waits."""
-        return len(self.key) + len(self.value or b"")
+from streams.kafka.produced_messages import ProducedMessage
 
 
 class Delivery:
-    """One call on its way: its messages, and the future to settle once.
+    """One call on its way: its messages, and the future that is settled once.
 
     Parameters
     ----------
     incarnations
-        Of the topics, by kind, as they were known before the messages were sent.
+        Incarnations of the topics, by kind, as known before the messages were sent.
     """
 
     def __init__(
@@ -41,11 +27,11 @@ class Delivery:
         self.deadline_s = math.inf
         self.published: dict[int, Published] = {}
         self.future: Future[Receipt] = Future()
-        # From here on the caller cannot cancel it: a message sent cannot be called back.
+        # From here on the caller cannot cancel it: a message that was sent cannot be recalled.
         self.future.set_running_or_notify_cancel()
         self._is_claimed = False
 
     def claim(self) -> bool:
-        """Whether the caller is the one to settle the future; to be called under the lock."""
+        """True for the first caller, which is to settle the future; called under the lock."""
         is_first, self._is_claimed = not self._is_claimed, True
         return is_first

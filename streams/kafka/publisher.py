@@ -1,4 +1,4 @@
-"""The tracker as an event loop uses it: opened behind the first call, and shared by all."""
+"""The tracker as an event loop uses it: connected in the background, and shared by all calls."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from streams.kafka.topic_incarnations import TopicIncarnations
 from streams.kafka.tracker import Tracker
 
 FRESH_S = 5.0
-"""How long the reason of a failed attempt to connect is given to others."""
+"""How long calls fail at once with the reason of the last failed attempt to connect."""
 
 
 class Publisher:
-    """Sends to Kafka for the tasks of one event loop, whether or not Kafka is there at the start.
+    """Sends to Kafka for the tasks of one event loop; Kafka may be away at the start.
 
     There is one attempt to connect at a time, for all calls. The first calls wait for its outcome;
-    for `FRESH_S` after it has failed, calls fail at once for the same reason, and the next attempt
-    goes on behind them.
+    for `FRESH_S` after it has failed, calls fail at once for the same reason, while the next
+    attempt runs in the background.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,34 +33,34 @@ class Publisher:
         self._failed_s = 0.0
 
     async def publish(self, message: PutEvents | Erasure) -> str:
-        """The token of events, or of a user's erasure, that Kafka has acknowledged.
+        """Token of a parsed message, or of a user's erasure, once Kafka has acknowledged it.
 
         Raises
         ------
         Unavailable
-            Kafka did not acknowledge it in time; `Overloaded` if too much waits for that already.
+            Kafka did not acknowledge it in time; `Overloaded` if too many bytes wait for that.
         """
         opened = await self._opened()
         if isinstance(message, Erasure):
             sent = opened.erase(message.erase, [message.user_id])
         else:
-            sent = opened.put_events(message)
+            sent = opened.put_parsed(message)
         return (await asyncio.wrap_future(sent)).token()
 
     async def put(
         self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]]
     ) -> str:
-        """The token of records that Kafka has acknowledged; raises as `publish` does."""
+        """Token of metadata records, once Kafka has acknowledged them; raises as `publish` does."""
         opened = await self._opened()
         send = opened.put_items if kind == "items" else opened.put_users
         return (await asyncio.wrap_future(send(group, records))).token()
 
     async def incarnations(self) -> TopicIncarnations:
-        """The incarnation of each topic, by kind."""
+        """Current incarnation of each topic, by kind."""
         return await asyncio.wrap_future((await self._opened()).incarnations())
 
     async def missing(self) -> list[str]:
-        """Why nothing can be sent, in words; empty when all is well."""
+        """Reasons why nothing can be sent, in words; empty if Kafka answers."""
         try:
             await self._opened()
             await self.incarnations()
@@ -69,7 +69,7 @@ class Publisher:
         return []
 
     def close(self) -> None:
-        """Wait for what is under way, and disconnect; the event loop has ended."""
+        """Wait for calls under way, and disconnect; called after the event loop has ended."""
         if self._tracker is not None:
             self._tracker.close()
 
@@ -80,7 +80,7 @@ class Publisher:
                 self._opening = asyncio.create_task(self._open())
             if failure is not None:
                 raise failure
-            # Whoever waits may go away, and the attempt goes on for the others.
+            # A caller may be cancelled; the attempt goes on for the others.
             await asyncio.shield(self._opening)
         tracker, failure = self._tracker, self._failure
         if tracker is None:

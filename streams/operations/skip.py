@@ -12,9 +12,10 @@ from kafka.errors import KafkaError
 from models.errors import InvalidRequest, Unavailable, Unreadable
 from models.settings import Settings
 from models.state import stuck_readers
+from models.state.client import connect
 from models.state.forwarding_ledger import TrackerChange, forward_positions, save_forward
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store, connect
+from models.state.store import Store
 from models.state.stuck_readers import Reader
 from streams.kafka import connection
 from streams.kafka.dead_letters import of_unreadable
@@ -87,7 +88,7 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     finally:
-        await store.redis.aclose()
+        await store.close()
     return Skipped(what, there)
 
 

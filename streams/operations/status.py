@@ -13,9 +13,10 @@ from models.personalize.resource import Resource
 from models.ranking.objectives import load_learners
 from models.settings import Settings
 from models.state import forwarding_ledger, stuck_readers
-from models.state.memory import Family, read_families
+from models.state.client import connect
+from models.state.memory import Family, Memory, read_families, read_memory
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Memory, Store, connect
+from models.state.store import Store
 from streams.kafka.assignment import Partition
 from streams.kafka.dead_letters import waiting_letters
 from streams.kafka.end_offsets import End, partition_ends
@@ -119,12 +120,12 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         trackers = await forwarding_ledger.tracker_status(store.redis, settings.group, now_s=now_s)
         stuck = await stuck_readers.reported(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Registry(store.redis, settings)).unfinished()
-        memory = await store.memory()
+        memory = await read_memory(store.redis)
         families = await read_families(store)
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
-        await store.redis.aclose()
+        await store.close()
     nexts = {tp: mark + 1 for tp, mark in zip(fields, marks, strict=True)}
     unapplied = first_waiting(settings, nexts, ends)
     partitions = [

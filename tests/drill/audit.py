@@ -15,7 +15,8 @@ from kafka import KafkaConsumer, TopicPartition
 from models.events import event_hash
 from models.serving.cache import StateCache
 from models.state import layout
-from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from streams.kafka.topics import Topics
 from tests.drill.tails import Record, Tail
 from tests.models.state.reference import FLOAT32_LOG2, NOW, Reference, decayed, history_of

@@ -19,8 +19,9 @@ from starlette.types import Message
 from api.read_your_writes import ReadYourWrites
 from models.errors import TooManyWaiting, Unavailable
 from models.settings import Settings
+from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store, connect
+from models.state.store import Store
 from models.tokens import Published, Receipt, TopicKind
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
-from models.state.store import StoredMessage
+from models.state.messages import StoredMessage
 from tests.drill.audit import log_of
 from tests.drill.storm import Plan, run
 from tests.drill.tails import Record, Tail

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.e2e.test_commands import BARE, children_of
 from tests.servers import ROOT, own_port, wait_until

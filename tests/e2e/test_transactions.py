@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from streams.jobs.resume import ends_now, in_effect
 from streams.kafka.end_offsets import partition_ends
 from streams.kafka.offset_ranges import messages

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 
 _groups = itertools.count()

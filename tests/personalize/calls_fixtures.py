@@ -21,7 +21,8 @@ from api.app import create_app
 from api.personalize.service_model import service_operations
 from api.server.uvicorn_protocol import server_options
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from streams.kafka.publisher import Publisher
 
 ACCOUNT = "arn:aws:personalize:us-east-1:000000000000"

@@ -19,7 +19,8 @@ from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from tests.api_server import FakePublisher
 
 NOW = 1_795_000_000.0

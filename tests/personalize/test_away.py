@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from models.state.store import Part, StoredEvent, StoredMessage, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from ops.embedded_servers import start_redis
 from tests.personalize.calls_fixtures import client, serving
 from tests.personalize.control_fixtures import Control, control_of

@@ -11,8 +11,8 @@ import pytest
 
 from models.events import parse_erasure
 from models.settings import Settings
+from models.state.messages import Part, StoredMessage
 from models.state.metadata import put_items, put_users
-from models.state.store import Part, StoredMessage
 from ops.embedded_servers import Server, start_broker
 from streams.jobs.runner import Runner
 from streams.kafka.offset_ranges import messages

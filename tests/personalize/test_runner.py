@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from models.personalize import scratch_groups
+from models.state.groups import SCRATCH_GROUPS
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.metadata import put_items
-from models.state.store import Part, StoredEvent, StoredMessage, shard_of
 from streams.jobs import runner as jobs_runner
 from streams.jobs.job import JobContext, JobResult
 from streams.jobs.runner import Runner
@@ -95,9 +95,7 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
     """Its metrics are there, and the scratch group is not, even one that was left behind."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
-    await control.context.tenants.redis.hset(
-        scratch_groups.SCRATCH, "scratch.gone", "solution/x/gone"
-    )
+    await control.context.tenants.redis.hset(SCRATCH_GROUPS, "scratch.gone", "solution/x/gone")
     await control.context.tenants.redis.set("{scratch.gone}:items", "left")
     for n, recipe in enumerate(
         ("aws-user-personalization-v2", "aws-similar-items", "aws-popularity-count")
@@ -112,7 +110,7 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
         assert (metrics["mean_reciprocal_rank_at_25"] > 0) is (n < 2)
         assert 0 < metrics["coverage"] <= 1
     assert await control.context.tenants.redis.keys("{scratch.*") == []
-    assert await control.context.tenants.redis.exists(scratch_groups.SCRATCH) == 0
+    assert await control.context.tenants.redis.exists(SCRATCH_GROUPS) == 0
 
 
 async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:

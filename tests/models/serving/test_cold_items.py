@@ -9,8 +9,9 @@ import pytest
 
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
+from models.state.messages import Part, StoredEvent
 from models.state.metadata import put_items
-from models.state.store import Part, Store, StoredEvent
+from models.state.store import Store
 from tests.models.state.reference import NOW, click, message
 
 GENRES = {"tent": "camping", "stove": "camping|kitchen", "pan": "kitchen", "book": "reading"}

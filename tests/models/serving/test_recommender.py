@@ -16,7 +16,9 @@ from models.retrieval.covisitation import unpack_neighbours
 from models.serving import cache
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from tests.models.state.reference import NOW, contents
 from tests.servers import own_port
 

@@ -10,8 +10,9 @@ from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, Re
 from models.serving import tenants as module
 from models.serving.tenants import RESERVED, Tenants
 from models.settings import Settings
+from models.state.client import connect
+from models.state.messages import Part
 from models.state.metadata import put_items
-from models.state.store import Part, connect
 from tests.models.state.reference import NOW, click, contents, message
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models.ranking.ranker import N_PARAMETERS, Ranker
-from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from tests.models.serving.test_recommender import Shop, ids
 
 N_ITEMS = 300

@@ -19,7 +19,8 @@ from models.ranking.context_lift import unpack_counts
 from models.serving.cache import StateCache
 from models.state import layout
 from models.state.histories import History, unpack_history
-from models.state.store import Part, Store, StoredEvent, StoredMessage, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 
 NOW = 1_790_000_000
 """The present of the tests of the core, Unix seconds."""

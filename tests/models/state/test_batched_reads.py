@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from models.state.batched_reads import BatchingClient
-from models.state.store import connect
+from models.state.client import connect
 from ops.embedded_servers import start_redis
 from tests.servers import own_port
 

@@ -11,8 +11,10 @@ from models.ranking.context_lift import Counts, unpack_counts
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state import layout
+from models.state.client import connect
 from models.state.context_columns import MAX_VALUE_CHARACTERS, MAX_WORDS, context_values
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from tests.models.state.reference import NOW, contents
 
 Event = tuple[str, int, Mapping[str, list[str]]]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from models.errors import Unavailable
+from models.state.client import connect
 from models.state.forwarding_ledger import (
     ForwardCounts,
     RedisClient,
@@ -18,7 +19,6 @@ from models.state.forwarding_ledger import (
     tracker_counts,
     tracker_waiting,
 )
-from models.state.store import connect
 from ops.embedded_servers import Server, start_redis
 from tests.servers import own_port
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from tests.models.state.reference import NOW, Reference, assert_same, click, contents, message
 
 GROUPS = {"": "h", "other": "other"}

@@ -9,10 +9,12 @@ import pytest
 
 from models.settings import Settings
 from models.state import memory
-from models.state.memory import read_families, risks, shortages
+from models.state.client import connect
+from models.state.memory import read_families, read_memory, risks, shortages
+from models.state.messages import Part
 from models.state.metadata import put_items, put_users
 from models.state.served_lists import log_served
-from models.state.store import Part, Store, connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.models.state.reference import NOW, click, message
 
@@ -70,7 +72,7 @@ async def test_a_policy_that_drops_state_is_told(alone: Store, policy: str) -> N
     """Whatever the limit is, for one may be set at any time."""
     await alone.redis.config_set("maxmemory-policy", policy)
 
-    told = await alone.memory()
+    told = await read_memory(alone.redis)
 
     assert shortages(told) == []
     (risk,) = risks(told)
@@ -80,14 +82,14 @@ async def test_a_policy_that_drops_state_is_told(alone: Store, policy: str) -> N
 
 async def test_a_full_server_is_told(alone: Store) -> None:
     """As long as it refuses what is to be written, and no longer."""
-    assert shortages(await alone.memory()) == []
+    assert shortages(await read_memory(alone.redis)) == []
     await alone.redis.config_set("maxmemory", 100_000)
-    (told,) = shortages(await alone.memory())
+    (told,) = shortages(await read_memory(alone.redis))
     assert "full" in told
     assert "100000" in told
     await alone.redis.config_set("maxmemory", 1_000_000_000)
-    assert shortages(await alone.memory()) == []
-    assert risks(await alone.memory()) == []
+    assert shortages(await read_memory(alone.redis)) == []
+    assert risks(await read_memory(alone.redis)) == []
 
 
 async def test_places_in_topics_that_are_gone_are_bounded(alone: Store) -> None:

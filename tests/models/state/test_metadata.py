@@ -17,6 +17,8 @@ from models.metadata_records import MetadataRecord, categories_of
 from models.serving.cache import StateCache
 from models.settings import Settings
 from models.state import layout, metadata
+from models.state.client import connect
+from models.state.messages import Part
 from models.state.metadata import (
     RecordEntry,
     RecordPart,
@@ -29,7 +31,7 @@ from models.state.metadata import (
     same_category,
     user_properties,
 )
-from models.state.store import Part, Store, connect
+from models.state.store import Store
 from tests.models.state.reference import NOW, click, contents, message
 
 RECORDS = st.lists(

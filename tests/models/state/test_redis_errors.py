@@ -10,9 +10,11 @@ import redis.exceptions
 
 from models.settings import Settings
 from models.state.batched_reads import BatchingClient
+from models.state.client import connect
 from models.state.forwarding_ledger import TrackerChange, save_forward
+from models.state.messages import Part, StoredEvent, StoredMessage
 from models.state.redis_errors import AWAY_ERRORS, NotNow
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 
 NOW_S = 1.8e9

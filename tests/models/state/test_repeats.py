@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from models.state import metadata
-from models.state.store import Part, Store, StoredEvent, StoredMessage
+from models.state.messages import Part, StoredEvent, StoredMessage
+from models.state.store import Store
 from tests.models.state.reference import NOW, click, history_of, message
 
 LIMIT = 10

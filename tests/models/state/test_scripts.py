@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
+from models.state.client import connect
+from models.state.messages import Part
 from models.state.scripts import close_torn_file
-from models.state.store import Part, Store, connect
+from models.state.store import Store
 from ops.embedded_servers import redis_binary
 from ops.ports import free_port
 from tests.models.state.reference import NOW, click, message

@@ -12,8 +12,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from models.settings import Settings
+from models.state.client import connect
+from models.state.messages import Part
 from models.state.served_lists import BUCKETS, MAX_SHOWN, MAX_TRIED, log_served, served
-from models.state.store import Part, Store, connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.models.state.reference import NOW, click, message
 from tests.servers import debian_redis

@@ -18,16 +18,10 @@ from models.events import Event, event_hash
 from models.serving.cache import StateCache
 from models.settings import Settings
 from models.state import layout
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
 from models.state.metadata import put_users
-from models.state.store import (
-    Part,
-    Store,
-    StoredEvent,
-    StoredMessage,
-    connect,
-    shard_of,
-    stored_events,
-)
+from models.state.store import Store
 from tests.models.state.reference import NOW, click, contents, erasure, history_of, message, replay
 from tests.servers import own_port
 

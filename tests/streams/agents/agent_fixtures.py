@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from models.serving.tenants import Tenants
+from models.state.messages import StoredMessage
 from models.state.metadata import item_properties
-from models.state.store import Store, StoredMessage
+from models.state.store import Store
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import StepObserver
 from streams.agents.events import event_agent

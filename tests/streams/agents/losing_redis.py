@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from models.state.client import connect
 from models.state.scripts import close_torn_file
-from models.state.store import connect
 from ops.embedded_servers import start_redis
 
 SNAPSHOTS = 8

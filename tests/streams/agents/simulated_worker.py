@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.batched_reads import BatchingClient
-from models.state.store import Store, StoredMessage
+from models.state.messages import StoredMessage
+from models.state.store import Store
 from streams.agents.events import event_agent
 from streams.agents.rewinds import AssignedPartition, stored_positions
 from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read

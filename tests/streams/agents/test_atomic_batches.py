@@ -9,7 +9,7 @@ import pytest
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import connect
+from models.state.client import connect
 from ops.embedded_servers import start_redis
 from streams.agents.rewinds import END_CHECKS
 from streams.kafka.assignment import Partition

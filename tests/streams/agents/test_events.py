@@ -12,7 +12,7 @@ import pytest
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import connect
+from models.state.client import connect
 from ops.embedded_servers import start_redis
 from streams.agents.contracts import Publish
 from streams.agents.example_sampling import ExampleSampler

@@ -10,8 +10,8 @@ import pytest
 from models.metadata_records import MAX_RECORD_BYTES
 from models.serving.tenants import Tenants
 from models.settings import Settings
+from models.state.client import connect
 from models.state.metadata import item_properties, user_properties
-from models.state.store import connect
 from ops.embedded_servers import start_redis
 from streams.kafka.assignment import Partition
 from tests.streams.agents.agent_fixtures import MetadataWorker, record

@@ -65,7 +65,7 @@ def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
 
 def ids_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Events that were trimmed off a history count again when they are sent again."""
-    _without(patch, "local function is_forgotten(history, id)\n")
+    _without(patch, "local function is_trimmed(history, id)\n")
 
 
 def repetitions_under_another_session_count(patch: pytest.MonkeyPatch) -> None:

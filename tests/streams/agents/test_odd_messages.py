@@ -20,8 +20,8 @@ from models.ranking.examples import COMPARED, Example, encode, is_example
 from models.ranking.features import FEATURES
 from models.serving.tenants import Tenants
 from models.settings import Settings
+from models.state.client import connect
 from models.state.metadata import record_entry
-from models.state.store import connect
 from ops.embedded_servers import start_redis
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.events import event_agent

@@ -14,7 +14,8 @@ from models.ranking.prequential import LEAD_AFTER, RECENT, WINDOW
 from models.ranking.ranker import Objective, Ranker, layers
 from models.serving.tenants import Tenants
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from ops.embedded_servers import start_redis
 from streams.agents import ranker
 from streams.agents.ranker import GroupLearner, GroupLearners

@@ -16,8 +16,8 @@ from kafka import KafkaProducer
 
 from models.events import Event, PutEvents, encode
 from models.settings import Settings
+from models.state.client import connect
 from models.state.forwarding_ledger import ForwardCounts, forward_counts, forward_positions
-from models.state.store import connect
 from ops.embedded_servers import Server, start_redis
 from streams.kafka.topics import Topics, ensure_topics
 from tests.servers import own_port

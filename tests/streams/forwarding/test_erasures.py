@@ -8,7 +8,9 @@ import pytest
 
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
-from models.state.store import Part, Store, StoredEvent, StoredMessage, connect, shard_of
+from models.state.client import connect
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.store import Store
 from ops.embedded_servers import Server, start_redis
 from streams.forwarding import erasures
 from streams.forwarding.erasures import KnownErasures, is_before

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from models.errors import NotConfigured
 from models.events import Erasure, Event, PutEvents, encode, parse
 from models.settings import Settings
-from models.state.store import Part, Store, StoredMessage, connect
+from models.state.client import connect
+from models.state.messages import Part, StoredMessage
+from models.state.store import Store
 from ops.embedded_servers import Server, start_broker, start_redis
 from streams.aws_personalize import CallFailed, PutEventsAnswer
 from streams.forwarding import forwarder

@@ -13,8 +13,8 @@ import pytest
 from kafka import KafkaAdminClient
 
 from models.events import Event, MetricAttribution, PutEvents, encode
+from models.state.client import connect
 from models.state.forwarding_ledger import WaitingEvents, tracker_counts, tracker_waiting
-from models.state.store import connect
 from ops.embedded_servers import Server, start_broker
 from streams.forwarding.selected_events import in_sample
 from streams.kafka.end_offsets import end_offsets

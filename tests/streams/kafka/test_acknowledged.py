@@ -9,7 +9,8 @@ import pytest
 
 from models.errors import Unavailable
 from models.settings import Settings
-from models.state.store import Store, connect
+from models.state.client import connect
+from models.state.store import Store
 from models.tokens import Published, Receipt
 from ops.embedded_servers import start_redis
 from streams.kafka.acknowledged import AcknowledgedOffsets, begin, lost

@@ -1,4 +1,4 @@
-"""The tracker on a real broker: order, receipts that tell the truth, and Kafka going away."""
+"""The tracker on a real broker: order, true receipts, bounds, and outages of Kafka."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
@@ -20,6 +21,7 @@ from models.metadata_records import parse_record
 from models.settings import Settings
 from models.tokens import Position, Published, parse_token, short_incarnation
 from ops.embedded_servers import Server, start_broker
+from streams.kafka import tracker as tracker_module
 from streams.kafka.topics import Topics, ensure_topics
 from streams.kafka.tracker import Tracker
 from tests.servers import own_port
@@ -31,9 +33,9 @@ NOW_S = 1_700_000_000.0
 
 @pytest.fixture(autouse=True)
 def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Refused connections, whose sockets kafka-python leaves to the garbage collector, are gone.
+    """Collect the sockets of refused connections, which kafka-python does not close.
 
-    Its log is silenced because a record keeps the error, and so the socket, past the test's end.
+    Its log is silenced because a log record keeps the error, and so the socket, alive.
     """
     caplog.set_level(logging.CRITICAL, logger="kafka")
     yield
@@ -42,7 +44,7 @@ def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a broker that this module's tests share, each with a prefix of its own."""
+    """Address of a broker that this module's tests share, each with a topic prefix of its own."""
     server = start_broker(tmp_path_factory.mktemp("broker"))
     yield server.address
     server.stop()
@@ -58,7 +60,7 @@ def settings(broker: str) -> Settings:
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Server]:
-    """A broker for this test alone, which may stop it."""
+    """A broker for one test, which may stop it."""
     server = start_broker(tmp_path, port=own_port())
     yield server
     server.process.send_signal(signal.SIGCONT)
@@ -66,7 +68,7 @@ def mortal(tmp_path: Path) -> Iterator[Server]:
 
 
 def read(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, PutEvents]]:
-    """Everything in a topic of events: key and message by partition and offset."""
+    """All messages of an event topic: key and message by partition and offset."""
     return {
         place: (key, parse(value, now_s=NOW_S * 2))
         for place, (key, value) in raw(settings, topic).items()
@@ -74,7 +76,7 @@ def read(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, P
 
 
 def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, bytes]]:
-    """Everything in a topic: key and value by partition and offset."""
+    """All messages of a topic: key and value by partition and offset."""
     consumer = KafkaConsumer(
         bootstrap_servers=settings.kafka, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -99,15 +101,15 @@ def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, by
 
 
 def eventually(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Wait for something to become true."""
+    """Wait until a condition holds."""
     deadline_s = time.monotonic() + within_s
     while not is_so():
-        assert time.monotonic() < deadline_s, "it never came true"
+        assert time.monotonic() < deadline_s, "the condition never held"
         time.sleep(0.02)
 
 
-def test_an_event_arrives_as_it_was_told(settings: Settings) -> None:
-    """Every member stands in the message, with the time of acceptance and the tracking id."""
+def test_a_message_has_every_member_of_its_event(settings: Settings) -> None:
+    """It also has the time of acceptance and the tracking id."""
     with Tracker(settings, now_s=lambda: NOW_S) as tracker:
         future = tracker.track(
             *("u1", "s1", "i1", "click"),
@@ -133,7 +135,7 @@ def test_an_event_arrives_as_it_was_told(settings: Settings) -> None:
     assert read(settings, sent.topic) == {(sent.partition, sent.offset): (b"s1", message)}
 
 
-def test_purchases_are_split_off(settings: Settings) -> None:
+def test_purchases_go_to_a_topic_of_their_own(settings: Settings) -> None:
     """One message with both kinds becomes two, under one key, and the receipt names both."""
     types = ["click", "Purchase", "cart", "buy"]
     message = {
@@ -158,7 +160,7 @@ def test_purchases_are_split_off(settings: Settings) -> None:
     ]
 
 
-def test_a_session_stays_in_order_and_receipts_are_true(settings: Settings) -> None:
+def test_a_session_stays_in_order_and_receipts_name_its_offsets(settings: Settings) -> None:
     """Each receipt names the offset of its own event, and offsets follow the order of sending."""
     sent: dict[str, list[tuple[str, Published]]] = {}
     with Tracker(settings, linger_ms=5) as tracker:
@@ -180,8 +182,8 @@ def test_a_session_stays_in_order_and_receipts_are_true(settings: Settings) -> N
             assert (key, message.event_list[0].item_id) == (session.encode(), item)
 
 
-def test_track_gives_each_event_an_id_of_its_own(settings: Settings) -> None:
-    """Two equal clicks at one moment are two events, unless the caller says otherwise."""
+def test_each_tracked_event_has_its_own_id(settings: Settings) -> None:
+    """Two equal clicks at one moment are two events, unless the caller gives an id."""
     with Tracker(settings) as tracker:
         for _ in range(2):
             tracker.track("u", "s", "i", "click", sent_at=NOW_S)
@@ -192,7 +194,7 @@ def test_track_gives_each_event_an_id_of_its_own(settings: Settings) -> None:
     assert len(ids) == 2
 
 
-def test_an_equal_message_without_ids_is_the_same_event(settings: Settings) -> None:
+def test_equal_messages_without_ids_are_one_event(settings: Settings) -> None:
     """Bytes, mapping and struct sent without eventId get the id of their content."""
     message = PutEvents("s", [Event(event_type="click", sent_at=NOW_S, item_id="i")])
     forms: list[PutEvents | dict[str, object] | bytes] = [
@@ -206,6 +208,23 @@ def test_an_equal_message_without_ids_is_the_same_event(settings: Settings) -> N
     found = read(settings, Topics.of(settings).clicks)
     assert len(found) == 3
     assert len({kept.event_list[0].event_id for _, kept in found.values()}) == 1
+
+
+def test_a_parsed_message_is_not_parsed_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is encoded once, and gets the time of acceptance and the settings' tracking id."""
+    event = {"eventType": "click", "itemId": "i", "sentAt": NOW_S}
+    message = parse(msgspec.json.encode({"sessionId": "s", "eventList": [event]}), now_s=NOW_S)
+
+    def fail(*_: object, **__: object) -> PutEvents:
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr(tracker_module, "parse", fail)
+    with Tracker(settings, now_s=lambda: NOW_S) as tracker:
+        tracker.put_parsed(message)
+    ((_, found),) = read(settings, Topics.of(settings).clicks).values()
+    assert found == msgspec.structs.replace(message, accepted_at=NOW_S, tracking_id="shop")
 
 
 @pytest.mark.parametrize(
@@ -222,10 +241,10 @@ def test_an_equal_message_without_ids_is_the_same_event(settings: Settings) -> N
         b" " * (MAX_MESSAGE_BYTES + 1),
     ],
 )
-def test_a_message_that_breaks_the_schema_is_refused_at_once(
+def test_an_invalid_message_is_refused_at_once(
     settings: Settings, message: bytes | dict[str, object]
 ) -> None:
-    """Nothing is sent, and the caller knows before any waiting."""
+    """Nothing is sent, and the caller does not wait."""
     with (
         Tracker(settings, now_s=lambda: NOW_S) as tracker,
         pytest.raises(InvalidEvent),
@@ -234,8 +253,8 @@ def test_a_message_that_breaks_the_schema_is_refused_at_once(
     assert read(settings, Topics.of(settings).clicks) == {}
 
 
-async def test_it_can_be_awaited(settings: Settings) -> None:
-    """A receipt can be awaited on an event loop, and giving up waiting recalls nothing."""
+async def test_a_receipt_can_be_awaited(settings: Settings) -> None:
+    """Cancelling the wait does not recall the message."""
     tracker = Tracker(settings, block_s=0)
     try:
         receipt = await asyncio.wrap_future(tracker.track("u", "s", "i1", "click"))
@@ -248,21 +267,21 @@ async def test_it_can_be_awaited(settings: Settings) -> None:
         tracker.close()
 
 
-def test_kafka_away_at_the_start(tmp_path: Path) -> None:
-    """Without Kafka there is no tracker, but an error that names the address."""
+def test_an_outage_at_the_start(tmp_path: Path) -> None:
+    """Without Kafka the constructor fails with an error that names the address."""
     address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
         Tracker(Settings(kafka=address, publish_timeout_s=0.3, data_dir=tmp_path))
 
 
 def test_missing_topics_at_the_start(broker: str) -> None:
-    """Topics are not made by sending to them; the error names the command that makes them."""
+    """Sending creates no topics; the error names the command that creates them."""
     with pytest.raises(Unavailable, match=r"no topic nothing\.events\.clicks: run `recommender"):
         Tracker(Settings(kafka=broker, topic_prefix="nothing.", publish_timeout_s=0.5))
 
 
-def test_a_full_buffer_does_not_hold_up_an_event_loop(mortal: Server) -> None:
-    """While Kafka hangs, what exceeds the bound fails at once and the bound holds."""
+def test_a_full_buffer_does_not_block_an_event_loop(mortal: Server) -> None:
+    """While Kafka hangs, calls beyond the bound of memory fail at once."""
     settings = Settings(
         kafka=mortal.address, partitions=1, publish_timeout_s=2, publish_buffer_bytes=1000
     )
@@ -280,11 +299,8 @@ def test_a_full_buffer_does_not_hold_up_an_event_loop(mortal: Server) -> None:
     assert all(future.done() for future in futures)
 
 
-def test_kafka_killed_on_the_way(mortal: Server, tmp_path: Path) -> None:
-    """Events without acknowledgement fail in bounded time, also those sent later, until it is back.
-
-    Then the same tracker goes on, with no restart of the process that holds it.
-    """
+def test_kafka_is_killed_while_sending(mortal: Server, tmp_path: Path) -> None:
+    """Calls fail in bounded time until Kafka is back, and then the same tracker goes on."""
     settings = Settings(kafka=mortal.address, partitions=1, publish_timeout_s=0.5)
     ensure_topics(settings)
     tracker = Tracker(settings)
@@ -305,8 +321,8 @@ def test_kafka_killed_on_the_way(mortal: Server, tmp_path: Path) -> None:
         again.stop()
 
 
-def test_kafka_restarted_unnoticed(mortal: Server, tmp_path: Path) -> None:
-    """A new broker that knows nothing of this producer does not end it for good."""
+def test_kafka_restarts_between_calls(mortal: Server, tmp_path: Path) -> None:
+    """A new broker that does not know this producer's id does not end the tracker."""
     settings = Settings(kafka=mortal.address, partitions=1, publish_timeout_s=2)
     ensure_topics(settings)
     tracker = Tracker(settings)
@@ -322,23 +338,23 @@ def test_kafka_restarted_unnoticed(mortal: Server, tmp_path: Path) -> None:
         again.stop()
 
 
-def test_leaving_the_block_reports_what_was_lost(mortal: Server) -> None:
-    """Who never looks at a future still learns that an event did not arrive."""
+def test_leaving_the_block_reports_lost_events(mortal: Server) -> None:
+    """A caller that ignores the future still gets the error."""
     settings = Settings(kafka=mortal.address, partitions=1, publish_timeout_s=0.5)
     ensure_topics(settings)
 
-    def send_to_nobody() -> None:
+    def send_to_a_killed_broker() -> None:
         with Tracker(settings) as tracker:
             mortal.process.kill()
             mortal.process.wait()
             tracker.track("u", "s", "i", "click")
 
     with pytest.raises(Unavailable, match="did not acknowledge 1 "):
-        send_to_nobody()
+        send_to_a_killed_broker()
 
 
-def test_after_closing_nothing_is_sent(settings: Settings) -> None:
-    """A closed tracker fails every call rather than losing it silently."""
+def test_calls_after_close_fail(settings: Settings) -> None:
+    """None is lost silently."""
     tracker = Tracker(settings)
     tracker.close()
     tracker.close()
@@ -346,8 +362,8 @@ def test_after_closing_nothing_is_sent(settings: Settings) -> None:
         tracker.track("u", "s", "i", "click").result()
 
 
-def test_records_go_to_their_topics_under_their_ids(settings: Settings) -> None:
-    """Each item or user has its key, so its records stay in order; None removes one."""
+def test_metadata_records_are_keyed_by_their_id(settings: Settings) -> None:
+    """So the records of an item or user stay in order; None becomes a tombstone."""
     with Tracker(settings, now_s=lambda: NOW_S) as tracker:
         items = tracker.put_items("shop", [(f"i{n}", {"N": n}) for n in range(20)]).result()
         users = tracker.put_users("shop", [("ada", {"AGE": 36})]).result()

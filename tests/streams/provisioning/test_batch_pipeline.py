@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from models.errors import CannotProvision, ClaimLost, Unavailable
 from models.personalize import pipeline_runs
 from models.personalize.pipeline_runs import MAX_RUNS, Run, RunsClient
-from models.state.store import connect
+from models.state.client import connect
 from streams.provisioning.apply import run as provision
 from streams.provisioning.batch_pipeline import (
     restore_last_success,

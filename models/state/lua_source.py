@@ -1,0 +1,130 @@
+"""Texts of the server-side scripts: the Lua files of this folder, behind constants out of Python.
+
+Sizes of records and decay rates stand in `models.state.layout` alone, positions of fields in the
+NamedTuples that a request consists of. Scripts get them as constants when they are made, which
+costs a step nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from models.state import layout
+from models.state.scripts import Script
+
+Constant = float | Sequence[float]
+
+
+def make_script(
+    name: str,
+    *,
+    shared: Sequence[str] = (),
+    functions: Sequence[str] = (),
+    records: Sequence[Any] = (),
+    part: Any = None,  # noqa: ANN401  a NamedTuple's class, of which typing says nothing
+    constants: Mapping[str, Constant] = {},
+) -> Script:
+    """The script of one Lua file, behind the files that it builds on.
+
+    Parameters
+    ----------
+    shared
+        Files whose locals all that follow may use.
+    functions
+        Files that are bodies of functions: `items` of `open_items`, `apply_group` of `open_group`.
+    records
+        Classes of NamedTuples that the request holds; the position of a field `user_id` is
+        `USER_ID` in Lua.
+    part
+        The class of NamedTuples that hold a partition's records; `PART_FIELD` and so on in Lua.
+    constants
+        Numbers beside those of `layout`, by their names in Lua.
+    """
+    return Script.of(
+        "".join(
+            [
+                _locals(layout_constants() | dict(constants)),
+                *(_locals(_positions(record)) for record in records),
+                _locals(_positions(part, "PART_")) if part else "",
+                *(read_lua(one) for one in shared),
+                *(
+                    f"local function open_{one.removeprefix('apply_')}(...)\n{read_lua(one)}end\n"
+                    for one in functions
+                ),
+                read_lua(name),
+            ]
+        )
+    )
+
+
+def read_lua(name: str) -> str:
+    """The text of a Lua file of this folder."""
+    return resources.files(__package__).joinpath(f"{name}.lua").read_text()
+
+
+def layout_constants() -> dict[str, Constant]:
+    """The numbers of `models.state.layout` that scripts need, by their names in Lua.
+
+    Sizes end in `_BYTES`, and offsets in a record, from 0, in `_AT`.
+    """
+    channels = [channel.name for channel in layout.PAIR_CHANNELS]
+    log2_bytes = layout.PAIR["log2"].subdtype[0].itemsize  # type: ignore[index]
+    return {
+        "EPOCH": layout.EPOCH,
+        "MINUTE_S": 60,
+        "PAIR_BYTES": layout.PAIR.itemsize,
+        "PAIR_MONTH_AT": _offset(layout.PAIR, "log2") + log2_bytes * channels.index("month"),
+        "SPARE_PAIRS": layout.SPARE_PAIRS,
+        "FADES_LOG2": [d * float(np.log2(layout.FADE)) for d in range(layout.WINDOW)],
+        **{
+            f"{channel.name.upper()}_RATE": 1 / channel.half_life_s
+            for channel in layout.PAIR_CHANNELS
+        },
+        "STAT_BYTES": layout.STAT.itemsize,
+        "STAT_LAST_AT": _offset(layout.STAT, "last"),
+        "STATS_PER_PAGE": layout.STATS_PER_PAGE,
+        "POPULARITY_RATES": layout.POPULARITY_RATES.tolist(),
+        "HEAD_BYTES": layout.HEAD.itemsize,
+        "ENTRY_BYTES": layout.ENTRY.itemsize,
+        "ENTRY_HASH_AT": _offset(layout.ENTRY, "hash"),
+        "HASH_BYTES": layout.ENTRY["hash"].itemsize,
+        "OWNERS_PER_PAGE": layout.OWNERS_PER_PAGE,
+        "SESSION_HEAD_BYTES": layout.SESSION_HEAD.size,
+        "CONTEXT_TOTAL_BYTES": layout.CONTEXT_TOTAL.itemsize,
+        "CONTEXT_COUNT_BYTES": layout.CONTEXT_COUNT.itemsize,
+        "CONTEXT_LOG2_AT": _offset(layout.CONTEXT_COUNT, "log2"),
+        "CONTEXT_RATE": 1 / layout.CONTEXT_HALF_LIFE_S,
+        "RECENT_EVENT_BYTES": layout.RECENT_EVENT.itemsize,
+        "RECENT_OWNER_AT": _offset(layout.RECENT_EVENT, "owner"),
+        "RECORD_HEAD_BYTES": layout.RECORD_HEAD.size,
+    }
+
+
+def _offset(record: np.dtype[Any], field: str) -> int:
+    fields = record.fields
+    if fields is None:
+        raise TypeError(f"{record} has no fields")
+    return int(fields[field][1])
+
+
+def _positions(record: Any, prefix: str = "") -> dict[str, Constant]:  # noqa: ANN401  as above
+    return {f"{prefix}{name.upper()}": n for n, name in enumerate(record._fields, 1)}
+
+
+def _locals(constants: Mapping[str, Constant]) -> str:
+    return "".join(f"local {name} = {_lua(value)}\n" for name, value in constants.items())
+
+
+def _lua(value: Constant) -> str:
+    """A number, or a list of them, as Lua reads it: to the last bit.
+
+    >>> _lua([16, 0.1])
+    '{16, 0.1}'
+    """
+    if isinstance(value, int | float):
+        return repr(value)
+    return "{" + ", ".join(map(_lua, value)) + "}"

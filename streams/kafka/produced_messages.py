@@ -1,0 +1,105 @@
+"""Kafka messages to be produced: events, metadata records and erasures, encoded and keyed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from models.errors import InvalidEvent
+from models.events import MAX_MESSAGE_BYTES, Erasure, Event, PutEvents, encode
+from models.metadata_records import (
+    MetadataRecord,
+    Properties,
+    RecordKind,
+    encode_record,
+    validate_properties,
+)
+from models.settings import Settings
+from models.tokens import TopicKind
+from streams.kafka.topics import Topics
+
+
+class ProducedMessage(NamedTuple):
+    """One Kafka message to be produced; without a value, a tombstone for its key."""
+
+    kind: TopicKind
+    topic: str
+    key: bytes
+    value: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits."""
+        return len(self.key) + len(self.value or b"")
+
+
+def event_messages(message: PutEvents, settings: Settings) -> list[ProducedMessage]:
+    """A message's events by topic, in order: purchases apart from the rest, keyed by the session.
+
+    Raises
+    ------
+    InvalidEvent
+        One of the messages would be over `MAX_MESSAGE_BYTES`.
+    """
+    by_kind: dict[TopicKind, list[Event]] = {}
+    for event in message.event_list:
+        is_purchase = event.event_type.lower() in settings.purchase_types
+        by_kind.setdefault("purchases" if is_purchase else "clicks", []).append(event)
+    topics = Topics.of(settings).of_tokens
+    messages: list[ProducedMessage] = []
+    for kind, events in by_kind.items():
+        value = encode(msgspec.structs.replace(message, event_list=events))
+        if len(value) > MAX_MESSAGE_BYTES:
+            raise InvalidEvent(
+                f"message of {len(value)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
+            )
+        messages.append(ProducedMessage(kind, topics[kind], message.session_id.encode(), value))
+    return messages
+
+
+def record_messages(
+    kind: RecordKind,
+    group: str,
+    records: Iterable[tuple[str, Properties | None]],
+    topics: Topics,
+    *,
+    at_s: float,
+) -> list[ProducedMessage]:
+    """A message for each metadata record; a tombstone for a record of None.
+
+    Raises
+    ------
+    InvalidRecord
+        A record breaks a rule.
+    """
+    topic = topics.of_tokens[kind]
+    messages = []
+    for name, properties in records:
+        valid = validate_properties(kind, name, properties or {})
+        record = MetadataRecord(group, name, None if properties is None else valid, at_s)
+        key, value = encode_record(kind, record)
+        messages.append(ProducedMessage(kind, topic, key, value or None))
+    return messages
+
+
+def erasure_messages(
+    group: str, user_ids: Iterable[str], topics: Topics, *, at_s: float
+) -> list[ProducedMessage]:
+    """Two messages for each user: a tombstone of its record, and the erasure of its events.
+
+    Raises
+    ------
+    InvalidRecord
+        A user id breaks a rule.
+    """
+    messages = []
+    for user_id in user_ids:
+        validate_properties("users", user_id, {})
+        # A compacted topic keeps the newest record of each key: without this one, it would return.
+        key, _ = encode_record("users", MetadataRecord(group, user_id, None, at_s))
+        messages.append(ProducedMessage("users", topics.users, key, None))
+        value = encode(Erasure(group, user_id, at_s))
+        messages.append(ProducedMessage("clicks", topics.clicks, user_id.encode(), value))
+    return messages
