@@ -1,9 +1,9 @@
-"""The command `recommender`: wires streams, api and ops together, starts and stops processes."""
+"""The command `recommender`: wires streams, api and ops together."""
 
 import os
 
-# Matrices here are small: what BLAS would save in threads of its own, waking them costs. It reads
-# this when numpy is loaded, so it stands before all imports.
+# BLAS threads cost more than they save on small matrices. BLAS reads this when numpy is loaded, so
+# it stands before all imports.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from cli import operations, personalize, processes, recordings

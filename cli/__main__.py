@@ -1,4 +1,4 @@
-"""`python -m cli`, as the supervisor starts each process."""
+"""`python -m cli`, by which the supervisor starts each process."""
 
 from cli import main
 

@@ -1,4 +1,4 @@
-"""The group that every command joins, and how all of them speak and fail."""
+"""The group of all commands: settings errors, expected errors, and logging."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from models.secrets import redact_output
 
 
 class Commands(click.Group):
-    """Commands whose expected errors are one line on stderr, with exit code 1."""
+    """A group whose commands report expected errors as one line on stderr, with exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was asked for; no secret gets into what it prints."""
+        """Run the requested command; secrets are removed from its output."""
         redact_output()
         try:
             return super().invoke(ctx)
@@ -36,16 +36,16 @@ class Commands(click.Group):
 def main(context: click.Context) -> None:
     """A recommender that learns from every event as it happens.
 
-    Settings are RECOMMENDER_* environment variables; see the README.
+    Settings are RECOMMENDER_* environment variables; see docs/settings.md.
     """
     from ops.logs import DEFAULT_LEVEL, LEVELS, configure_logging
 
-    # A level that there is not is an error of the command, with those of other settings.
+    # An unknown level is reported with the errors of other settings, by the command itself.
     asked = os.environ.get("RECOMMENDER_LOG_LEVEL", "").lower()
     level = next((one for one in LEVELS if one == asked), DEFAULT_LEVEL)
     configure_logging(context.invoked_subcommand or "recommender", level)
 
 
 def say(line: str) -> None:
-    """Print a line about the work to stderr, where it does not mix with results."""
+    """Print a progress line to stderr, apart from results."""
     click.echo(line, err=True)

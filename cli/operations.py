@@ -1,4 +1,4 @@
-"""Commands of operators: status, dead letters, and the way past unreadable messages."""
+"""Commands for operators: status, dead letters, and skipping of undecodable messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from cli.servers import reachable_settings
 
 
 @main.command()
-@click.option("--partitions", is_flag=True, help="Also end, watermark and lag of each partition.")
+@click.option(
+    "--partitions", is_flag=True, help="Also end offset, watermark and lag of each partition."
+)
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 def status(partitions: bool, as_json: bool) -> None:
-    """What is wrong, if anything; lag, freshness, dead letters, quality, memory."""
+    """Show what is wrong, if anything; lag, freshness, dead letters, quality, memory."""
     import msgspec
 
     from streams.operations.status import read_status
@@ -32,31 +34,31 @@ def status(partitions: bool, as_json: bool) -> None:
 @click.argument("topic")
 @click.argument("partition", type=click.IntRange(0))
 @click.argument("offset", type=click.IntRange(0))
-@click.option("--yes", is_flag=True, help="Do it; without it, nothing is skipped.")
+@click.option("--yes", is_flag=True, help="Confirm; without it, nothing is skipped.")
 def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
-    """Go past messages that nobody can decode, where a partition stands still at them.
+    """Skip messages that cannot be decoded and stop a partition.
 
-    `recommender status` names TOPIC, PARTITION and OFFSET. A dead letter with the position takes
-    their place. A message that can be decoded is never skipped.
+    `recommender status` names TOPIC, PARTITION and OFFSET. A dead letter records the position. A
+    message that can be decoded is never skipped.
     """
     from streams.operations.skip import skip as go_past
 
     if not yes:
-        raise click.UsageError("what is skipped takes no effect: say --yes to skip it")
+        raise click.UsageError("skipped messages take no effect: confirm with --yes")
     done = asyncio.run(go_past(reachable_settings(), topic, partition, offset))
     click.echo(f"{done.what}: skipped by the {' and the '.join(done.readers)}")
 
 
 @main.group("dead-letters")
 def dead_letters() -> None:
-    """What could not be processed."""
+    """Show or replay messages that could not be processed."""
 
 
 @dead_letters.command("list")
-@click.option("--all", "again", is_flag=True, help="Also those that were replayed.")
+@click.option("--all", "again", is_flag=True, help="Also letters that were replayed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_dead_letters(again: bool, as_json: bool) -> None:
-    """Show the dead letters that were not replayed: time, origin, stage, reason and payload."""
+    """Show dead letters that were not replayed: time, origin, stage, reason and payload."""
     import msgspec
 
     from streams.kafka.dead_letters import letters
@@ -71,10 +73,10 @@ def list_dead_letters(again: bool, as_json: bool) -> None:
 
 @dead_letters.command("replay")
 def replay_dead_letters() -> None:
-    """Send them to where they came from again.
+    """Send dead letters to their topics again.
 
-    Of a message that was too long for its letter, the whole is read from where it came from. What
-    Kafka no longer has, or refuses, stays a dead letter, and the exit code is 1.
+    A message that was too long for its letter is read from its topic. A message that Kafka no
+    longer has, or refuses, stays a dead letter, and the exit code is 1.
     """
     from streams.operations.resending import resend
 

@@ -1,4 +1,4 @@
-"""Commands for Amazon Personalize: prepare data, provision resources, run batches."""
+"""Commands for Amazon Personalize: prepare data, provision resources, run batch pipelines."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ from models.settings import Settings
 @reading_options
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
-@click.option("--where", default="", metavar="CONDITION", help='Only such rows: "rating >= 3.5".')
-@click.option("--scale-values", is_flag=True, help="Move EVENT_VALUE to 0 to 1.")
-@click.option("--strict/--relaxed", default=True, help="Refuse too few interactions, or note it.")
+@click.option(
+    "--where", default="", metavar="CONDITION", help='Only rows that match: "rating >= 3.5".'
+)
+@click.option("--scale-values", is_flag=True, help="Scale EVENT_VALUE to 0 to 1.")
+@click.option(
+    "--strict/--relaxed", default=True, help="Refuse too few interactions, or warn of them."
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: ANN401
-    """Make what Amazon Personalize imports of SOURCE, and put it into the folder TARGET.
+    """Convert SOURCE to files that Amazon Personalize imports, in the folder TARGET.
 
     SOURCE is a file or a folder, TARGET a folder: s3://bucket/key, or a path. Without TARGET, the
     source is only checked. Exit code 3: it breaks rules of an import, and nothing was written.
@@ -49,7 +53,7 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     from streams.preparation.prepare import prepare as make
     from streams.preparation.report import as_text
 
-    # Stopped either way, it takes its temporary files along.
+    # SIGTERM ends it like Ctrl-C, so that it removes its temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Options(
         kind=options["kind"],
@@ -76,7 +80,9 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--plan", "only_plan", is_flag=True, help="Only show what exists and what is to do.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Only show what exists and what would be apply."
+)
 @click.option("--policies", is_flag=True, help="Only print the IAM policy documents.")
 @click.option("--destroy", is_flag=True, help="Remove everything that FILE names.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -91,13 +97,13 @@ def provision(
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
-    """Make everything at Amazon Personalize that FILE declares, and wait until it is ready.
+    """Make all resources at Amazon Personalize that FILE declares, and wait until they are ready.
 
-    What is there stays; an interrupted run goes on where it stopped.
+    Existing resources stay; an interrupted run continues where it stopped.
     """
     import msgspec
 
-    from streams.provisioning import apply as made
+    from streams.provisioning import apply
     from streams.provisioning.declaration import read_declaration
     from streams.provisioning.iam_policies import policies as documents
 
@@ -105,39 +111,39 @@ def provision(
     if policies:
         click.echo(msgspec.json.format(msgspec.json.encode(documents(declaration))).decode())
         return
-    context = made.context_of(declaration, settings)
-    resources = made.resources_of(context, settings)
-    planned = made.plan(context, resources)
+    context = apply.context_of(declaration, settings)
+    resources = apply.resources_of(context, settings)
+    planned = apply.plan(context, resources)
     if only_plan and as_json:
         click.echo(msgspec.json.encode(planned).decode())
         return
-    click.echo(made.as_text(planned, is_removed=destroy), err=not only_plan)
+    click.echo(apply.as_text(planned, is_removed=destroy), err=not only_plan)
     if only_plan:
         return
     if not yes:
         click.confirm("Remove all of it?" if destroy else "Go on?", abort=True, err=True)
-    wait_options = made.WaitOptions(
-        timeout_s=timeout_s or made.DEFAULT_TIMEOUT_S,
+    wait_options = apply.WaitOptions(
+        timeout_s=timeout_s or apply.DEFAULT_TIMEOUT_S,
         say=lambda label, status: say(f"{label}: {status}"),
     )
     try:
-        done = (made.destroy if destroy else made.run)(context, resources, wait_options)
+        done = (apply.destroy if destroy else apply.run)(context, resources, wait_options)
     except KeyboardInterrupt:
         say("interrupted: run the same command again to go on")
         sys.exit(130)
-    click.echo(msgspec.json.encode(done).decode() if as_json else made.as_lines(done))
+    click.echo(msgspec.json.encode(done).decode() if as_json else apply.as_lines(done))
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--cron", help='Go on, and run whenever it is time, in UTC: "0 3 * * *".')
-@click.option("--history", is_flag=True, help="Only show the runs so far.")
+@click.option("--cron", help='Keep running, on this schedule in UTC: "0 3 * * *".')
+@click.option("--history", is_flag=True, help="Only show earlier runs.")
 @click.option("--timeout-s", type=click.FloatRange(1), help="Longest wait for one step; 6 hours.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def batch(
     file: Path, cron: str | None, history: bool, timeout_s: float | None, as_json: bool
 ) -> None:
-    """Import new data, train a version and infer for many users, as [batch] of FILE says."""
+    """Import new data, train a solution version and run batch inference, by [batch] of FILE."""
     import signal
 
     import msgspec
@@ -148,9 +154,9 @@ def batch(
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration
 
-    # Stopped either way, a run is remembered and lets the next begin.
+    # SIGTERM ends a run like Ctrl-C, so that it is recorded and releases its lease.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Where Kafka is away, the run fails in the step that needs it, and the history says so.
+    # If Kafka is away, the run fails in the step that needs it, and the history says so.
     declaration, settings = read_declaration(file), reachable_settings(needs_kafka=False)
     wait_options = WaitOptions(
         timeout_s=timeout_s or DEFAULT_TIMEOUT_S,

@@ -34,7 +34,7 @@ from cli.servers import (
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 def up(port: int | None, workers: int) -> None:
-    """Run everything: embedded broker and Redis unless configured, workers, API."""
+    """Run everything: workers, jobs and API, with embedded broker and Redis unless configured."""
     settings = Settings() if port is None else Settings(port=port)
     check_servers(settings)
     compile_once(say)
@@ -59,10 +59,10 @@ def up(port: int | None, workers: int) -> None:
 
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
-@click.option("--once", is_flag=True, help="Show the proof, then stop.")
-@click.option("--json", "as_json", is_flag=True, help="The proof as one JSON object.")
+@click.option("--once", is_flag=True, help="Show the effect of one click, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(port: int | None, once: bool, as_json: bool) -> None:
-    """Run everything with simulated shoppers, and show a click change an answer."""
+    """Run everything with simulated shoppers, and show how a click changes an answer."""
     from models.running_servers import DEMO
     from ops import demo as shown
     from ops.stack import run_stack
@@ -84,7 +84,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
         ) as stack,
     ):
         shown.run_demo(stack, once=once, as_json=as_json, say=say, write=click.echo)
-    # Its shoppers are made up: only where it failed do its logs stay.
+    # Simulated data is not kept; after a failure this is not reached, and the logs stay.
     shutil.rmtree(settings.data_dir)
     with contextlib.suppress(OSError):
         settings.data_dir.parent.rmdir()
@@ -92,13 +92,13 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
 
 @main.command()
 def api() -> None:
-    """Answer over HTTP."""
+    """Run the HTTP API."""
     settings = settings_with_servers()
     check_port_is_free(settings.host, settings.port, "RECOMMENDER_PORT")
     try:
         check_servers(settings)
     except Unavailable as error:
-        # It answers what it can meanwhile; `/readyz` says when that is all.
+        # It starts all the same; `/readyz` reports what is missing.
         say(f"not ready yet: {error}")
     warn_of_memory(settings)
     compile_once(say)
@@ -120,7 +120,7 @@ def api() -> None:
 
 @main.command()
 def worker() -> None:
-    """Bring events into effect and learn the ranking."""
+    """Run a worker: apply events to the state, and train the ranker."""
     settings = warn_of_memory(wait_for_servers(serve_metrics(settings_with_servers())))
     compile_once(say)
 
@@ -132,7 +132,7 @@ def worker() -> None:
 
 @main.command()
 def jobs() -> None:
-    """Run imports, solution versions, batch jobs and deletions as they are asked for."""
+    """Run jobs of the Amazon Personalize API: imports, training, batch inference, deletions."""
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
     compile_once(say)
 
@@ -143,7 +143,7 @@ def jobs() -> None:
 
 @main.command()
 def forward() -> None:
-    """Forward every event to Amazon Personalize."""
+    """Run the forwarder: send every event to Amazon Personalize."""
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
     compile_once(say)
 
@@ -155,7 +155,7 @@ def forward() -> None:
 
 @main.command()
 def topics() -> None:
-    """Make the topics that do not exist yet."""
+    """Create the topics that do not exist yet."""
     from streams.kafka.topics import ensure_topics
 
     made = ensure_topics(reachable_settings(needs_redis=False))
@@ -163,7 +163,7 @@ def topics() -> None:
 
 
 def count_broker_messages() -> MessageCounts:
-    """What counts messages that are not in effect; loaded now, for use at the end."""
+    """Counts of accepted messages not in effect; imported now, because it is used at the end."""
     from ops.stack import MessageCounts
     from streams.kafka import acknowledged
     from streams.operations.status import read_status

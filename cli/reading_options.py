@@ -1,4 +1,4 @@
-"""The options of all commands that read files: docs/formats.md."""
+"""Options of the commands that read files: docs/formats.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reading_options(command: Any) -> Any:  # noqa: ANN401
-    """The options of all commands that read files of people's own: docs/formats.md."""
+    """Add the options of commands that read files: docs/formats.md."""
     options = [
         click.option("--format", "format_", default="", help="Its format: docs/formats.md."),
         click.option("--columns", default="", help="Names of columns without a header: a,b,c."),

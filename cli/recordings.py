@@ -1,4 +1,4 @@
-"""Commands on recorded events: replay them, or evaluate recommendations on them."""
+"""Commands on recorded events: replay, and evaluation of recommendations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from cli.servers import reachable_settings
 @reading_options
 @click.option("--as", "as_", type=click.Choice(["users", "sessions"]), default="users")
 @click.option("--rate", default="max", show_default=True, help="Events a second, or max.")
-@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Times the recorded pace.")
+@click.option(
+    "--speed", type=click.FloatRange(0, min_open=True), help="Multiple of the recorded pace."
+)
 @click.option("--events-per-message", type=click.IntRange(1, 10), default=1, show_default=True)
-@click.option("--resume", is_flag=True, help="Go on where the last replay of this file ended.")
+@click.option("--resume", is_flag=True, help="Continue where the last replay of this file ended.")
 def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
     """Send recorded events to the event topics.
 
@@ -67,25 +69,25 @@ def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
     type=click.Choice(["sessions", "users", "baskets"]),
     default="sessions",
     show_default=True,
-    help="What repeats mean: wanted again, known already, or bought together.",
+    help="Meaning of repeated items: wanted again, known already, or bought together.",
 )
 @click.option(
     "--recipes",
-    help="Rivals to compare, separated by commas; the first is the reference.",
+    help="Models to compare, separated by commas; the first is the reference.",
 )
 @click.option("--max-queries", type=click.IntRange(1), default=2000, show_default=True)
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many events.")
+@click.option("--limit", type=click.IntRange(1), help="Only this many first events.")
 @click.option("--min-value", type=float, help="Only events with at least this eventValue.")
 @click.option(
     "--learn-every",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Learn the ranking from each n-th event.",
+    help="Train the ranker on every n-th event.",
 )
 @click.option(
     "--test",
-    help="Learn all of FILE first, then ask for every event of this file.",
+    help="Learn all of FILE first, then predict every event of this file.",
 )
 @click.option("--frozen", is_flag=True, help="With --test: learn nothing from the test.")
 @click.option(
@@ -93,7 +95,7 @@ def replay(source: str, rate: str, **options: Any) -> None:  # noqa: ANN401
     type=click.IntRange(0),
     default=7,
     show_default=True,
-    help="Of the shuffle of events of one moment.",
+    help="Seed of the shuffle of simultaneous events.",
 )
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -106,7 +108,7 @@ def evaluate(
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Measure recommendations on a recorded FILE: predicted first, learned after."""
+    """Evaluate recommendations on a recorded FILE: each event is predicted, then learned."""
     compile_once(say)
     import json
 

@@ -1,4 +1,4 @@
-"""Settings of a command, and whether the servers that they name can be used."""
+"""Settings of a command, and checks of the servers that they name."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WAIT_FOR_KAFKA_S = 2.0
 
 
 def settings_with_servers(*, needs_redis: bool = True) -> Settings:
-    """The settings, with servers that they leave open taken from a running `up` or `demo`."""
+    """The settings; servers that they do not name are those of a running `up` or `demo`."""
     from models.running_servers import located
 
     return located(Settings(), needs_redis=needs_redis)
 
 
 def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) -> Settings:
-    """The settings of a command that ends by itself: its servers answer, or that is its error."""
+    """The settings of a command, after a check that their servers answer."""
     settings = settings_with_servers(needs_redis=needs_redis)
     check_servers(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
     return settings
@@ -33,7 +33,7 @@ def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) ->
 def check_servers(
     settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True
 ) -> None:
-    """See that the servers which the settings name can be used; what they do not name is left."""
+    """Check that the servers named in the settings can be used."""
     from models.server_checks import check_redis
     from streams.kafka.connection import check_kafka
 
@@ -44,14 +44,14 @@ def check_servers(
 
 
 def wait_for_servers(settings: Settings) -> Settings:
-    """Wait until the servers answer and there are topics: a worker may start before all of them.
+    """Wait until the servers answer and the topics exist: a worker may start before them.
 
-    What waiting does not heal, such as a wrong password, is an error.
+    Permanent errors, such as a wrong password, are raised.
     """
     from streams.kafka.topics import Topics, topic_ids
 
     topics, said = Topics.of(settings), ""
-    # Its client logs every refused connection; the line below has the reason once.
+    # The client logs every refused connection; `say` below gives the reason once.
     client = logging.getLogger("kafka")
     level = client.level
     client.setLevel(logging.CRITICAL)
@@ -70,26 +70,26 @@ def wait_for_servers(settings: Settings) -> Settings:
 
 
 def warn_of_memory(settings: Settings) -> Settings:
-    """Say what is wrong with the memory of Redis; whether Redis is there others find out."""
+    """Print warnings about the memory of Redis; nothing if Redis is away."""
     from models.state.client import connect
     from models.state.memory import read_memory, risks, shortages
     from models.state.redis_errors import AWAY_ERRORS
 
-    async def column_options() -> list[str]:
+    async def read_warnings() -> list[str]:
         async with connect(settings.redis) as client:
             memory = await read_memory(client)
         return [*shortages(memory), *risks(memory)]
 
     try:
-        for text in asyncio.run(column_options()):
+        for text in asyncio.run(read_warnings()):
             say(f"WARNING: {text}")
     except AWAY_ERRORS as error:
-        logging.getLogger(__name__).info("the memory of Redis was not looked at: %s", error)
+        logging.getLogger(__name__).info("the memory of Redis was not checked: %s", error)
     return settings
 
 
 def serve_metrics(settings: Settings) -> Settings:
-    """Serve this process's metrics where a port is configured."""
+    """Serve this process's metrics if a port is configured."""
     if settings.metrics_port:
         from prometheus_client import start_http_server
 
@@ -99,7 +99,7 @@ def serve_metrics(settings: Settings) -> Settings:
 
 
 def check_port_is_free(host: str, port: int, name: str) -> None:
-    """Raise `CannotStart` where a port is taken; `name` is the setting to change."""
+    """Raise `CannotStart` if a port is taken; `name` is the setting to change."""
     from ops.ports import is_free_port, port_holder
 
     if port and not is_free_port(port, host):
@@ -107,7 +107,7 @@ def check_port_is_free(host: str, port: int, name: str) -> None:
 
 
 def report_ready() -> None:
-    """Tell the supervisor, where there is one, that this process does its work now."""
+    """Tell the supervisor, if there is one, that this process is ready."""
     file = os.environ.pop(READY_FILE, None)
     if file:
         Path(file).touch()

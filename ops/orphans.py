@@ -1,7 +1,7 @@
-"""The data folder's lock and its ledger of running processes, and ending what outlived them.
+"""Orphan processes: the lock of the data folder, the ledger of its processes, and their end.
 
-The lock belongs to the supervisor and dies with it. So whoever holds it may take every process
-in the ledger for a leftover, provided that it still is the process that was recorded.
+The supervisor holds the lock, and its death releases it. So the next holder may treat every process
+in the ledger as an orphan, if it is still the recorded process.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import psutil
 from models.errors import CannotStart
 
 PATIENCE_S = 5.0
-"""How long a leftover may take to end after it was asked to; then it is killed."""
+"""Time limit for an orphan to end after SIGTERM; then it is killed."""
 
 CLOCK_ERROR_S = 2.0
-"""How far two readings of one creation time may differ: the kernel rounds the boot time."""
+"""Largest difference of two readings of a creation time: the kernel rounds the boot time."""
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
-    """One child in the ledger; a pid alone may since have been given to another process."""
+    """One child in the ledger; its creation time tells it from a later process with its pid."""
 
     name: str
     pid: Annotated[int, msgspec.Meta(gt=1, lt=2**31)]
@@ -35,18 +35,18 @@ class ProcessRecord(msgspec.Struct, frozen=True):
 
 
 def process_record(name: str, pid: int) -> ProcessRecord:
-    """The ledger's record of a living process."""
+    """The record of a running process."""
     return ProcessRecord(name, pid, psutil.Process(pid).create_time())
 
 
 @contextlib.contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder, creating it when missing; the end of the process frees it too.
+    """Lock the data folder, made if missing; the end of the process releases it too.
 
     Raises
     ------
     CannotStart
-        When a living process holds it, or the folder cannot be used.
+        Another process holds the lock, or the folder cannot be used.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -70,29 +70,29 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
 
 
 def write_ledger(data_dir: Path, records: Iterable[ProcessRecord]) -> None:
-    """Put these records in the place of all others; a reader sees either, never a mixture."""
+    """Replace the ledger atomically by these records."""
     draft = data_dir / "processes.json.new"
     draft.write_bytes(msgspec.json.encode(list(records)))
     draft.replace(data_dir / "processes.json")
 
 
 def kill_orphans(data_dir: Path) -> list[str]:
-    """End what an earlier supervisor left behind; gives a line for each, for people.
+    """End the processes that an earlier supervisor left; gives a line of text for each.
 
-    A process is ended only when its pid and creation time are those of the ledger, and with it
-    all that it started; a pid that has since been given to another process is left alone.
+    A process is ended, with all its descendants, only if its pid and creation time are those of the
+    ledger.
 
     Raises
     ------
     CannotStart
-        When a living supervisor holds the folder, or a leftover cannot be ended.
+        A running supervisor holds the folder, or an orphan cannot be ended.
     """
     with lock_data_dir(data_dir):
         return kill_orphans_held(data_dir)
 
 
 def kill_orphans_held(data_dir: Path) -> list[str]:
-    """The same as `kill_orphans`, for a caller that already holds the folder."""
+    """`kill_orphans` for a caller that holds the lock of the folder."""
     ledger = data_dir / "processes.json"
     if not ledger.exists():
         return []
@@ -104,21 +104,21 @@ def kill_orphans_held(data_dir: Path) -> list[str]:
     else:
         lines = []
     for entry in records:
-        remains = _remains(entry)
-        if remains:
-            end_processes(remains, patience_s=PATIENCE_S)
+        survivors = _survivors_of(entry)
+        if survivors:
+            end_processes(survivors, patience_s=PATIENCE_S)
             lines.append(f"{entry.name}: ended pid {entry.pid}, left by an earlier run")
     write_ledger(data_dir, [])
     return lines
 
 
 def end_processes(processes: Iterable[psutil.Process], *, patience_s: float) -> None:
-    """End processes that need not be children: asked with SIGTERM, killed after `patience_s`.
+    """End processes, children or not: with SIGTERM, and SIGKILL after `patience_s`.
 
     Raises
     ------
     CannotStart
-        When one of them survives being killed.
+        One of them survives SIGKILL.
     """
     left = [process for process in processes if _is_alive(process)]
     if patience_s:
@@ -127,7 +127,7 @@ def end_processes(processes: Iterable[psutil.Process], *, patience_s: float) -> 
                 process.terminate()
         left = _survivors(left, patience_s)
     for process in left:
-        # Whom it could not reach, another user's say, is named below.
+        # A process that cannot be signalled, such as another user's, is named below.
         with contextlib.suppress(psutil.Error):
             process.kill()
     left = _survivors(left, PATIENCE_S)
@@ -146,15 +146,15 @@ def _survivors(processes: list[psutil.Process], wait_s: float) -> list[psutil.Pr
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; the dead whom nobody has waited for do not."""
+    """True if running; zombies count as dead."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _remains(entry: ProcessRecord) -> list[psutil.Process]:
-    """What is left of a recorded process: itself, what it started, and its session."""
+def _survivors_of(entry: ProcessRecord) -> list[psutil.Process]:
+    """Running processes of a record: itself, its descendants, and its session."""
     if entry.create_time_s < psutil.boot_time() - CLOCK_ERROR_S:
         return []
     found: set[psutil.Process] = set()
@@ -162,13 +162,13 @@ def _remains(entry: ProcessRecord) -> list[psutil.Process]:
         process = psutil.Process(entry.pid)
         if abs(process.create_time() - entry.create_time_s) > CLOCK_ERROR_S:
             return []
-        # In a container started anew, this very process may have the number and almost the time.
+        # In a restarted container, this process may have the same pid and nearly the same time.
         if process in {psutil.Process(), *psutil.Process().parents()}:
             return []
         found = {process, *process.children(recursive=True)}
     except psutil.NoSuchProcess:
         pass
-    # A session's number is not given out again while it has members, even without its leader.
+    # A session id is not reused while the session has members, even without its leader.
     found.update(member for member in psutil.process_iter() if _session(member.pid) == entry.pid)
     return [process for process in found if _is_alive(process)]
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation; needs matplotlib, an optional extra."""
+"""Plots of an evaluation; needs matplotlib, an optional extra."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from models.errors import NotConfigured
 
 
 def plot_over_time(curves: Mapping[str, Sequence[float]], file: Path) -> None:
-    """Write MRR@20 of each rival over the stream to `file`, PNG or SVG by its name.
+    """Plot MRR@20 of each model over the stream to `file`, PNG or SVG by its name.
 
     Raises
     ------
     NotConfigured
-        matplotlib is not installed, or the file's name says no format that it knows.
+        matplotlib is not installed, or does not know the format of the file's name.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which are free, and who holds those that are not."""
+"""TCP ports of this machine: free ports, and the process that holds a port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANSWER_S = 1.0
 
 
 def free_port(preferred: int = 0) -> int:
-    """A port of the loopback interface on which nobody listens: the preferred one if it is free."""
+    """A free port of the loopback interface: the preferred one if possible."""
     if preferred and is_free_port(preferred):
         return preferred
     with socket.socket() as probe:
@@ -22,20 +22,20 @@ def free_port(preferred: int = 0) -> int:
 
 
 def is_free_port(port: int, host: str = HOST) -> bool:
-    """Whether a server may listen on this port of an interface.
+    """True if a server may listen on this port of an interface.
 
-    A host that is none of this machine's is for the server to report.
+    True also for a foreign host, which the server reports itself.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     loopback = "::1" if ":" in host else HOST
     try:
         with socket.socket(family) as probe:
             probe.settimeout(ANSWER_S)
-            # macOS lets one bind a loopback port beside a listener on all interfaces.
+            # macOS allows to bind a loopback port beside a listener on all interfaces.
             if probe.connect_ex((loopback, port)) == 0:
                 return False
         with socket.socket(family) as probe:
-            # The servers set it too: connections that have just been closed are no obstacle.
+            # As the servers do: recently closed connections do not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except socket.gaierror:
@@ -46,12 +46,12 @@ def is_free_port(port: int, host: str = HOST) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """Who listens on this port, for people.
+    """Name of the process that listens on this port.
 
     >>> holder(1)
     'another process'
     """
-    # macOS shows them to root only.
+    # macOS shows connections to root only.
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
             own = getattr(connection.laddr, "port", None)

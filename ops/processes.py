@@ -1,4 +1,4 @@
-"""One child process: starting and ending it with all that it starts, its log, its parent.
+"""Child processes: start, end with all descendants, log, and end with the parent.
 
 Three mechanisms keep orphan processes from being left behind, each for what the one before misses:
 `supervisor.Supervisor` ends its children in order, `end_with_parent` ends a child whose parent was
@@ -23,7 +23,7 @@ from models.secrets import redacted
 from ops import orphans
 
 GRACE_S = 10.0
-"""How long a child may take to end after it was asked to; then it is killed."""
+"""Time limit for a child to end after its stop signal; then it is killed."""
 
 MAX_LOG_BYTES = 16 * 1024 * 1024
 TAIL_BYTES, TAIL_LINES = 8192, 15
@@ -38,17 +38,17 @@ kill -s KILL -- "-$1"
 _WATCH = ("/bin/sh", "-c", _WAIT_AND_END, "watch")
 _watchers: dict[subprocess.Popen[bytes], subprocess.Popen[bytes]] = {}
 
-# A gated child waits in `read`: when its supervisor dies, the pipe closes and it just ends.
+# A gated child waits in `read`: if its supervisor dies, the pipe closes and the child ends.
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "gate")
 
 
 def log_path(data_dir: Path, name: str) -> Path:
-    """Where the output of the child of this name goes."""
+    """Log file of the child with this name."""
     return data_dir / "logs" / f"{name}.log"
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a log, indented, without control characters or secrets; or nothing."""
+    """Last lines of a log, indented, without control characters and secrets; "" without a log."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
@@ -61,21 +61,21 @@ def log_tail(log: Path) -> str:
 def spawn(
     argv: Sequence[str], env: Mapping[str, str] | None, log: Path, *, gated: bool = False
 ) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, so that a terminal's Ctrl-C does not reach it.
+    """Start a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
     Parameters
     ----------
     argv
-        Command; its output is appended to `log`.
+        Command, whose output is appended to `log`.
     env
-        Its whole environment; `None` for this process's own.
+        Whole environment; `None` for this process's own.
     gated
         Hold the command back until `release`.
 
     Raises
     ------
     CannotStart
-        A command that does not exist ends with exit code 127 instead when gated.
+        The command does not exist; a gated one ends with exit code 127 instead.
     """
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def spawn(
 def release(process: subprocess.Popen[bytes]) -> None:
     """Let a gated process run its command."""
     if process.stdin is not None:
-        # Its death is noticed by whoever waits for it, not here.
+        # The caller notices its death when it waits for the process.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"\n")
         process.stdin.close()
@@ -108,16 +108,16 @@ def end_process(
     ask_with: signal.Signals = signal.SIGTERM,
     at_once: Callable[[], bool] = lambda: False,
 ) -> None:
-    """End a process that `spawn` gave, and all it started: asked first, killed after `GRACE_S`.
+    """End a process of `spawn` and its descendants: by a signal, and SIGKILL after `GRACE_S`.
 
     Parameters
     ----------
     process
-        May have ended already; what it left behind is killed all the same.
+        May have ended already; its descendants are killed all the same.
     ask_with
-        The signal that it ends on by itself.
+        Signal on which it ends by itself.
     at_once
-        Polled while waiting; once true, the process is killed without further grace.
+        Polled while waiting; once true, the process is killed at once.
     """
     family = _descendants(process)
     deadline_s = time.monotonic() + GRACE_S
@@ -128,7 +128,7 @@ def end_process(
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
-    # What it started is in its group; macOS answers EPERM for a group of dead members.
+    # Its descendants are in its group; macOS answers EPERM for a group of dead members.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     orphans.end_processes(family, patience_s=0.0)
@@ -136,9 +136,9 @@ def end_process(
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether this very process is the one that listens on the TCP port.
+    """True if this process listens on the TCP port.
 
-    Where the system does not show a process's connections, it is taken at its word.
+    True also if the system does not show the process's connections.
     """
     try:
         connections = psutil.Process(pid).net_connections(kind="tcp")
@@ -152,10 +152,10 @@ def listens(pid: int, port: int) -> bool:
 def end_with_parent(
     process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal.SIGTERM
 ) -> None:
-    """Make a process that `spawn` gave end with this one, however this one ends.
+    """Make a process of `spawn` end with this process, however this one ends.
 
-    A shell waits at a pipe that nobody but this process can write to: when this process is gone,
-    even by kill -9, the pipe closes, and the shell ends the other with all of its session.
+    A shell waits at a pipe that only this process can write to: when this process is gone, even by
+    kill -9, the pipe closes, and the shell ends the child with its whole session.
     """
     _unwatch_ended()
     number = ask_with.name.removeprefix("SIG")
@@ -181,7 +181,7 @@ def _unwatch(process: subprocess.Popen[bytes]) -> None:
 
 @atexit.register
 def _unwatch_ended() -> None:
-    """Let go of watchers of processes that others have ended."""
+    """End the watchers of processes that have ended."""
     for process in [one for one in _watchers if one.poll() is not None]:
         _unwatch(process)
 
@@ -196,7 +196,7 @@ def how_it_ended(code: int) -> str:
 
 
 def bound_log(log: Path) -> None:
-    """Keep only the end of a log that has grown too large; its writer appends and goes on."""
+    """Cut a log that has grown too large to its end; its writer keeps appending."""
     if not log.exists() or log.stat().st_size <= MAX_LOG_BYTES:
         return
     with log.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""Simulated shoppers: latent tastes, sessions, clicks and purchases, over the real HTTP API."""
+"""Simulated shoppers with latent tastes: sessions, clicks and purchases over the HTTP API."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from models.tokens import TopicKind, parse_token
 
 TIMEOUT_S = 10.0
 EFFECT_S = 60.0
-"""Longest wait for the first events: a fresh worker must join its consumer group before."""
+"""Longest wait for the first events: a new worker must join its consumer group first."""
 
 FOUND_ELSEWHERE = 0.35
-"""Chance that a shopper takes something that was not in the list."""
+"""Probability that a shopper takes an item outside the recommended list."""
 
 BUYS = 0.12
 LOGS_IN = 0.3
@@ -59,7 +59,7 @@ CATALOGUE: dict[str, tuple[str, ...]] = {
         "sports-watch", "kettlebell", "resistance-bands",
     ),
 }  # fmt: skip
-"""Item ids by category; neighbours in a category go well together."""
+"""Item ids by category; adjacent items are clicked in the same sessions."""
 
 
 class ShopClient:
@@ -76,7 +76,7 @@ class ShopClient:
         self._connection.close()
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
-        """The JSON answer of a GET; raises `Unavailable` where there is none."""
+        """The JSON answer of a GET; raises `Unavailable` if there is none."""
         known = {name: value for name, value in query.items() if value is not None}
         return self._ask("GET", f"{path}?{urllib.parse.urlencode(known)}", None)
 
@@ -107,14 +107,14 @@ class ShopClient:
 
 @dataclass
 class Shopper:
-    """Somebody with a taste: how much each category draws them.
+    """A simulated user with a taste: the weight of each category.
 
     Attributes
     ----------
     name
-        Decides the taste, so that whoever comes again wants the same things.
+        Seeds the taste, so that the same user always has the same one.
     chance
-        Decides what is done this time.
+        Random numbers of this visit.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Shopper:
         self.taste = {category: liking.random() ** 4 for category in CATALOGUE}
 
     def finds(self, last: str | None) -> str:
-        """An item found without help: by taste, often near the last one."""
+        """An item found without recommendations: by taste, often next to the last item."""
         if last is not None and self.chance.random() < 0.7:
             shelf = next(items for items in CATALOGUE.values() if last in items)
             step = self.chance.choice((-2, -1, 1, 2))
@@ -137,7 +137,7 @@ class Shopper:
         return self.chance.choices(shelf, [1 / n for n in range(1, len(shelf) + 1)])[0]
 
     def picks(self, shown: list[str]) -> str | None:
-        """An item of a list, by taste and position; none if nothing appeals."""
+        """An item of a list, by taste and position; None if no item is picked."""
         for position, item in enumerate(shown):
             category = next((c for c, items in CATALOGUE.items() if item in items), None)
             if category and self.chance.random() < 0.6 * self.taste[category] / (
@@ -148,7 +148,7 @@ class Shopper:
 
 
 def session_events(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
-    """A session without the API's help: clicks, now and then a purchase, 20 s apart."""
+    """Events of a session without recommendations: clicks and some purchases, 20 s apart."""
     events: list[dict[str, Any]] = []
     last: str | None = None
     for _ in range(shopper.chance.randint(2, 8)):
@@ -161,7 +161,7 @@ def session_events(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
 def warm_up(
     api_url: str, *, events: int, seed: int, now_s: float, say: Callable[[str], None]
 ) -> int:
-    """Send sessions of the last hour, and wait until all are in effect; gives how many events."""
+    """Send sessions of the last hour, and wait until they are in effect; gives the event count."""
     chance = random.Random(seed)
     sent, number = 0, 0
     newest: dict[tuple[TopicKind, int], str] = {}
@@ -180,7 +180,7 @@ def warm_up(
 
 
 def _wait(client: ShopClient, tokens: list[str]) -> None:
-    """Until the events of all tokens are in effect; partitions take effect independently."""
+    """Wait until the events of all tokens are in effect; partitions are independent."""
     deadline = time.monotonic() + EFFECT_S
     for token in tokens:
         reached = False
@@ -196,7 +196,7 @@ def _wait(client: ShopClient, tokens: list[str]) -> None:
 def simulate_shopping(
     api_url: str, *, rate_per_s: float, seed: int, stop: threading.Event, clock: Callable[[], float]
 ) -> int:
-    """Shoppers come, ask, click and buy until `stop` is set; gives how many events they sent."""
+    """Simulate sessions with recommendations until `stop` is set; gives the event count."""
     chance = random.Random(seed)
     sent = number = 0
     with ShopClient(api_url) as client:

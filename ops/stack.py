@@ -1,4 +1,4 @@
-"""The whole stack as children of one process: what `recommender up` and `recommender demo` run."""
+"""The whole stack as children of one process, for `recommender up` and `recommender demo`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ops.ports import free_port, is_free_port, port_holder
 from ops.supervisor import Supervisor
 
 KAFKA_PORT, REDIS_PORT = 9092, 6379
-"""Preferred by the embedded servers; others are taken where these are in use."""
+"""Preferred ports of the embedded servers; free ones are used if these are taken."""
 
 READY_S = 300.0
-"""Longest wait for a process of ours to be ready: half a busy core takes a minute to load it."""
+"""Longest wait for a process to be ready: on half a busy core it loads for a minute."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Stack:
 
 @dataclass(frozen=True)
 class MessageCounts:
-    """Counts accepted messages that are not in effect.
+    """Counts of accepted messages that are not in effect.
 
     Attributes
     ----------
     lag
-        Those that Kafka has.
+        Messages in Kafka beyond the watermarks.
     begin
-        Begins to note what the embedded broker of these settings acknowledges.
+        Begins to record the messages that the embedded broker of these settings acknowledges.
     lost
-        Those that such a broker took along since then, or since it was asked last; `None` where
-        nobody knows.
+        Messages lost with the memory of that broker since `begin`, or since the last call; `None`
+        if unknown.
     """
 
     lag: Callable[[Settings], int]
@@ -65,29 +65,29 @@ def run_stack(
     workers: int = 1,
     is_fresh: bool = False,
 ) -> Iterator[Stack]:
-    """Start what is not configured, then topics, workers, jobs and the API; stop all at the end.
+    """Start servers that are not configured, topics, workers, jobs and API; stop all at the end.
 
     Parameters
     ----------
     make_topics
-        Makes the topics; called again when the embedded broker had to be started again.
+        Makes the topics; called again after a restart of the embedded broker.
     messages
-        Counts those that are accepted and not in effect.
+        Counts of accepted messages that are not in effect.
     is_fresh
-        Begin without what an earlier embedded Redis of this folder has kept.
+        Delete the data of an earlier embedded Redis of this folder first.
     """
 
-    def drain(hurries: Callable[[], bool]) -> None:
-        # Nothing new comes in any more, and what is not in effect goes with the broker's memory.
+    def drain(ends_at_once: Callable[[], bool]) -> None:
+        # The API is down, so nothing new arrives; messages not in effect are lost with the broker.
         deadline_s = time.monotonic() + settings.drain_s
-        while (left := messages.lag(full)) and not hurries() and time.monotonic() < deadline_s:
+        while (left := messages.lag(full)) and not ends_at_once() and time.monotonic() < deadline_s:
             time.sleep(0.1)
         if left:
             say(f"{left} accepted messages have not taken effect and are lost with the broker")
 
     def on_restart(name: str) -> None:
         if name == "broker":
-            say(_taken_along("the broker ended", messages.lost(full)))
+            say(_lost_messages_text("the broker ended", messages.lost(full)))
             make_topics(full)
 
     port = _api_port(settings, say)
@@ -100,7 +100,7 @@ def run_stack(
         full = settings.model_copy(update={"kafka": kafka, "redis": redis, "port": port})
         if not settings.kafka:
             if was_killed:
-                say(_taken_along("the last run was killed", messages.lost(full)))
+                say(_lost_messages_text("the last run was killed", messages.lost(full)))
             messages.begin(full)
         make_topics(full)
         environment = _environment(full)
@@ -131,7 +131,7 @@ def run_stack(
             ready=lambda: _answers(f"{url}/readyz"),
             ready_s=READY_S,
             waits=False,
-            after_stop=drain if not settings.kafka else lambda _hurries: None,
+            after_stop=drain if not settings.kafka else lambda _ends_at_once: None,
         )
         supervisor.settle()
         with announced(settings.data_dir, full, url):
@@ -139,7 +139,7 @@ def run_stack(
 
 
 def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
-    """The port for the API; another is only taken where nobody has asked for this one."""
+    """Port of the API; a free one if the default, not an explicit one, is taken."""
     port = settings.port
     if not port or is_free_port(port, settings.host):
         return port or free_port()
@@ -168,7 +168,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _metrics(settings: Settings, number: int) -> dict[str, str]:
-    """A port of its own for each child's metrics, where there is one for the first."""
+    """The metrics port of each child: consecutive from the configured one."""
     port = settings.metrics_port
     return {"RECOMMENDER_METRICS_PORT": str(port + number if port else 0)}
 
@@ -181,8 +181,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _taken_along(what: str, n_lost: int | None) -> str:
-    """What is said of a broker that ended without a drain."""
+def _lost_messages_text(what: str, n_lost: int | None) -> str:
+    """The message about a broker that ended without a drain."""
     if n_lost == 0:
         return f"{what}: all that it had accepted had taken effect"
     messages = "messages" if n_lost is None else f"{n_lost} messages"

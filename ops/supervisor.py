@@ -1,4 +1,4 @@
-"""Keeps the processes of `recommender up` alive, and ends all of them."""
+"""Supervisor of the processes of `recommender up`: start, restart after a crash, end of all."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from ops.processes import (
 
 READY_S = 30.0
 FIRST_DELAY_S, LAST_DELAY_S = 0.5, 10.0
-"""Waits before restarts double from the first to the last."""
+"""Backoff of restarts: doubled from the first delay to the last."""
 
 STEADY_S = 60.0
-"""A child that has run this long starts again at the first delay."""
+"""Uptime after which a child's backoff begins again at the first delay."""
 
 TICK_S = 0.1
 
@@ -73,28 +73,28 @@ class _Child:
         return self.port is None or listens(self.process.pid, self.port)
 
     def postpone(self) -> float:
-        """Set the time of the next attempt; gives the wait until then."""
+        """Set the time of the next attempt by exponential backoff; gives the delay."""
         delay_s, self.delay_s = self.delay_s, min(self.delay_s * 2, LAST_DELAY_S)
         self.due_s = time.monotonic() + delay_s
         return delay_s
 
 
 class Supervisor:
-    """Starts children, keeps them alive, and leaves none behind; a context manager.
+    """Starts children, restarts them after a crash, and leaves no orphans; a context manager.
 
-    Entering takes the data folder for itself and ends what an earlier run left there. In the
-    main thread it also makes SIGTERM and SIGHUP what Ctrl-C is: a `KeyboardInterrupt`, or,
-    inside `run`, the end of `run`. In any other thread signals are left alone.
+    Entering locks the data folder and ends the orphans of an earlier run. In the main thread it
+    also treats SIGTERM and SIGHUP like Ctrl-C: a `KeyboardInterrupt`, or, inside `run`, the end of
+    `run`. In other threads signals are not handled.
 
     Parameters
     ----------
     data_dir
-        Folder of the ledger, the lock and the logs; one supervisor at a time.
+        Folder of the ledger, the lock and the logs; for one supervisor at a time.
     say
-        Called with one line an event, by the thread in which it is noticed.
+        Called with one line for each event, by the thread that notices it.
     on_restart
-        Called with the name of a child that is back and ready, before that is said. When it
-        raises a `RecommenderError` it is called again later. Signals wait for its end.
+        Called with the name of a restarted child once it is ready, before that is said. If it
+        raises a `RecommenderError`, it is called again later. Signals wait for its end.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Supervisor:
         # The handler only counts: setting an Event in one can deadlock with a wait on it.
         self._n_signals = 0
         self._counts_signals = False
-        self._hurries: Callable[[], bool] = self._is_asked_to_stop
+        self._ends_at_once: Callable[[], bool] = self._is_stopping
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
@@ -149,7 +149,7 @@ class Supervisor:
         stop_signal: signal.Signals = signal.SIGTERM,
         tells_ready: bool = False,
         waits: bool = True,
-        after_stop: Callable[[Callable[[], bool]], None] = lambda _hurries: None,
+        after_stop: Callable[[Callable[[], bool]], None] = lambda _ends_at_once: None,
     ) -> None:
         """Start a child and wait until it is ready.
 
@@ -161,30 +161,30 @@ class Supervisor:
             Command and its whole environment (`None`: this process's own). The same command is
             used for restarts, so a server comes back on its port with its data.
         port
-            TCP port that the child must listen on itself before it counts as ready.
+            TCP port on which the child must listen before it counts as ready.
         ready
-            Asked often, must answer fast. With neither `port` nor this, a child counts as ready
-            as soon as it runs.
+            Readiness check, called often and so to be fast. Without `port` and this, a child is
+            ready as soon as it runs.
         ready_s
-            Patience with one start; also with restarts.
+            Time limit for a start or restart.
         restart
-            Whether `run` starts it again when it dies, after 0.5 s doubling to 10 s.
+            Restart it in `run` when it dies, after 0.5 s doubling to 10 s.
         restart_note
-            Said with every restart: what the death has cost.
+            Said with every restart: the consequence of the crash.
         stop_signal
-            What the child ends on by itself.
+            Signal on which the child ends by itself.
         tells_ready
-            The child makes the file that `READY_FILE` names once it is ready, and not before.
+            The child is ready once it has made the file that `READY_FILE` names.
         waits
-            Wait until it is ready here; otherwise `settle` does.
+            Wait here until it is ready; otherwise `settle` waits.
         after_stop
-            Called when `stop` has ended the child and all that were started after it, with
-            what tells whether somebody is in a hurry.
+            Called when `stop` has ended the child and all children started after it. Its argument
+            returns True once a second signal asks to end at once.
 
         Raises
         ------
         CannotStart
-            It died or did not get ready in time; the text holds the end of its log.
+            The child died or was not ready in time; the text holds the end of its log.
         """
         child = _Child(
             name=name,
@@ -212,10 +212,10 @@ class Supervisor:
                 self._end(child)
                 self._children.remove(child)
                 raise
-        self._see_if_asked(name)
+        self._raise_if_stopping(name)
 
     def settle(self) -> None:
-        """Wait until every child is ready that was started without waiting.
+        """Wait until the children started with `waits=False` are ready.
 
         Raises
         ------
@@ -225,35 +225,35 @@ class Supervisor:
         with self._lock, self._signals_counted():
             for child in self._children:
                 self._await_ready(child)
-        self._see_if_asked("the rest")
+        self._raise_if_stopping("the rest")
 
-    def _see_if_asked(self, name: str) -> None:
+    def _raise_if_stopping(self, name: str) -> None:
         if self._n_signals and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
         if self._stopping.is_set():
             raise CannotStart(f"{name} is not started: its supervisor is stopping")
 
     def run(self) -> None:
-        """Watch the children until a signal or `stop`; they are stopped on leaving the context."""
+        """Restart children that die, until a signal or `stop`; the context manager ends them."""
         if threading.current_thread() is threading.main_thread():
             self._counts_signals = True
             self._say("running; Ctrl-C stops")
-        while not self._is_asked_to_stop():
+        while not self._is_stopping():
             with self._lock:
                 for child in self._children:
-                    if not self._is_asked_to_stop():
-                        self._tend(child)
+                    if not self._is_stopping():
+                        self._supervise(child)
             self._stopping.wait(TICK_S)
 
     def stop(self) -> None:
-        """End every child, last started first, from any thread; returns when none is left."""
+        """End every child, last started first; may be called from any thread."""
         self._stopping.set()
         with self._lock, self._signals_counted():
             if not self._children:
                 return
             n_before = self._n_signals
-            self._hurries = lambda: self._n_signals > min(n_before, 1)
-            # Its callbacks run last to first, and all of them even if one raises.
+            self._ends_at_once = lambda: self._n_signals > min(n_before, 1)
+            # The callbacks run last to first, all of them even if one raises.
             with contextlib.ExitStack() as ends:
                 ends.callback(self._children.clear)
                 for child in self._children:
@@ -263,10 +263,10 @@ class Supervisor:
 
     def _stop_one(self, child: _Child) -> None:
         if child.process is not None:
-            end_process(child.process, ask_with=child.stop_signal, at_once=self._hurries)
+            end_process(child.process, ask_with=child.stop_signal, at_once=self._ends_at_once)
             child.ready_file.unlink(missing_ok=True)
             self._say(f"{child.name}: stopped")
-            child.after_stop(self._hurries)
+            child.after_stop(self._ends_at_once)
 
     def _launch(self, child: _Child) -> None:
         inherited = os.environ if child.env is None else child.env
@@ -281,7 +281,7 @@ class Supervisor:
         release(process)
 
     def _await_ready(self, child: _Child) -> None:
-        while not child.is_ready and not self._is_asked_to_stop():
+        while not child.is_ready and not self._is_stopping():
             if child.answers():
                 child.is_ready = True
                 self._say(f"{child.name}: ready{_where(child)}")
@@ -297,7 +297,7 @@ class Supervisor:
 
     def _end(self, child: _Child) -> None:
         if child.process is not None:
-            end_process(child.process, ask_with=child.stop_signal, at_once=self._is_asked_to_stop)
+            end_process(child.process, ask_with=child.stop_signal, at_once=self._is_stopping)
         child.process = child.record = None
         self._write_ledger()
 
@@ -305,16 +305,16 @@ class Supervisor:
         records = (child.record for child in self._children)
         orphans.write_ledger(self.data_dir, [entry for entry in records if entry is not None])
 
-    def _tend(self, child: _Child) -> None:
+    def _supervise(self, child: _Child) -> None:
         now_s = time.monotonic()
         if child.process is None:
             if child.restart and now_s >= child.due_s:
                 self._relaunch(child)
         elif child.process.poll() is not None:
-            self._bury(child, how_it_ended(child.process.returncode))
+            self._on_death(child, how_it_ended(child.process.returncode))
         elif not child.is_ready:
             if now_s >= child.due_s:
-                self._welcome_back(child)
+                self._check_restarted(child)
         elif now_s > child.started_s + STEADY_S:
             child.delay_s = FIRST_DELAY_S
         bound_log(child.log)
@@ -323,15 +323,15 @@ class Supervisor:
         try:
             self._launch(child)
         except (CannotStart, OSError) as error:
-            self._bury(child, f"cannot be started again: {error}")
+            self._on_death(child, f"cannot be started again: {error}")
 
-    def _bury(self, child: _Child, what: str) -> None:
+    def _on_death(self, child: _Child, what: str) -> None:
         self._end(child)
         note = f"; {child.restart_note}" if child.restart_note else ""
         then = f"; starting again in {child.postpone():g} s" if child.restart else ""
         self._say(f"{child.name}: {what}{note}{then}{log_tail(child.log)}")
 
-    def _welcome_back(self, child: _Child) -> None:
+    def _check_restarted(self, child: _Child) -> None:
         if child.answers():
             try:
                 self._on_restart(child.name)
@@ -342,15 +342,15 @@ class Supervisor:
                 child.is_ready = True
                 self._say(f"{child.name}: ready again{_where(child)}")
         elif time.monotonic() > child.started_s + child.ready_s:
-            self._bury(child, f"not ready after {child.ready_s:g} s")
+            self._on_death(child, f"not ready after {child.ready_s:g} s")
 
-    def _is_asked_to_stop(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._n_signals > 0 or self._stopping.is_set()
 
     def _take_signals(self, resources: contextlib.ExitStack) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
-            # `nohup` must keep its meaning.
+            # `nohup` ignores SIGHUP, and must go on doing so.
             if number != signal.SIGHUP or before != signal.SIG_IGN:
                 resources.callback(signal.signal, number, before)
                 signal.signal(number, self._on_signal)
@@ -362,7 +362,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals_counted(self) -> Iterator[None]:
-        """Keep signals from interrupting this part; only the main thread is ever interrupted."""
+        """Count signals here instead of raising; only the main thread is ever interrupted."""
         before = self._counts_signals
         self._counts_signals |= threading.current_thread() is threading.main_thread()
         try:

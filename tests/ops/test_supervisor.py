@@ -116,7 +116,7 @@ def test_the_caller_is_told_of_a_broker_that_is_back(tmp_path: Path) -> None:
             os.kill(recorded(tmp_path)["broker"], signal.SIGKILL)
             wait_until(lambda: "ready again" in said[-1])
     assert back == ["broker", "broker"]
-    assert "its messages are gone" in said[1]
+    assert "its messages are lost" in said[1]
     assert "back, but topics cannot be made; trying again in 1 s" in said[2]
 
 

@@ -154,7 +154,7 @@ async def test_a_group_goes_only_when_what_it_needs_is_gone(control: Control) ->
 
 async def test_names_and_roles_that_may_not_be(control: Control) -> None:
     """The registry's own name is nobody's, and a role is for a key."""
-    with pytest.raises(InvalidInput, match="may have the name 'recommender'"):
+    with pytest.raises(InvalidInput, match="the name 'recommender' is reserved"):
         await control.group("recommender")
     with pytest.raises(InvalidInput, match="kmsKeyArn"):
         await control.group(roleArn="arn:aws:iam::000000000000:role/r")

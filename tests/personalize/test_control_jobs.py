@@ -227,7 +227,7 @@ async def test_batch_jobs_that_make_no_sense(control: Control) -> None:
         await batch(control, version, numResults=501)
     with pytest.raises(InvalidInput, match="numResults must be from 1 to 500, not -1"):
         await batch(control, version, numResults=-1)
-    with pytest.raises(InvalidInput, match="another place"):
+    with pytest.raises(InvalidInput, match="must differ"):
         await batch(
             control, version, jobOutput={"s3DataDestination": {"path": "s3://bucket/in.json"}}
         )

@@ -1,4 +1,4 @@
-"""Batch jobs: recommendations for, or users for, each line of a file in S3."""
+"""Batch inference and batch segment jobs: items, or users, for each line of a file in S3."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BATCH = "BATCH_INFERENCE"
 async def create_batch_inference_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that recommends items for each line of its input."""
+    """Create a job that recommends items for each line of its input."""
     if request.get("batchInferenceJobMode", BATCH) != BATCH:
         raise InvalidInput("batchInferenceJobMode THEME_GENERATION is not supported")
     check_config(request.get("batchInferenceJobConfig", {}))
@@ -55,7 +55,7 @@ async def create_batch_inference_job(
 async def create_batch_segment_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that finds the users who want what each line of its input names."""
+    """Create a job that finds the users most interested in the items of each input line."""
     version = await get_trained_version(context, request["solutionVersionArn"])
     recipe = recipe_of(version.data["recipeArn"])
     if recipe.type != "USER_SEGMENTATION":
@@ -72,7 +72,7 @@ async def _job(
     version: Resource,
     **more: Any,  # noqa: ANN401  any JSON
 ) -> str:
-    """Create a batch job of a version; gives its ARN."""
+    """Create a batch job of a solution version; gives its ARN."""
     group = version.links[-1]
     links = [version.path, *version.links]
     if "filterArn" in request:
@@ -82,7 +82,7 @@ async def _job(
         links.append(chosen.path)
     source = request["jobInput"]["s3DataSource"]["path"]
     if source == request["jobOutput"]["s3DataDestination"]["path"]:
-        raise InvalidInput("jobOutput must be another place than jobInput")
+        raise InvalidInput("jobOutput must differ from jobInput")
     path = f"{kind}/{request['jobName']}"
     more["solutionVersionArn"] = context.registry.arn(version.path)
     job = new_resource(context, path, request, *links, status=CREATE_PENDING, **more)
@@ -90,9 +90,9 @@ async def _job(
     return context.registry.arn(path)
 
 
-def _length(request: dict[str, Any], usual: int, most: int) -> int:
-    """How many results a line is to have; 0 is what is usual."""
-    length: int = request.get("numResults") or usual
+def _length(request: dict[str, Any], default: int, most: int) -> int:
+    """Results of each line; 0 stands for the default."""
+    length: int = request.get("numResults") or default
     if not 1 <= length <= most:
         raise InvalidInput(f"numResults must be from 1 to {most}, not {length}")
     return length

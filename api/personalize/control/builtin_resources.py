@@ -1,4 +1,4 @@
-"""What the settings name: a dataset group with its event tracker, and campaigns, always there."""
+"""Built-in resources of the settings: a dataset group, its event tracker, and campaigns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from models.settings import Settings
 
 
 def group_path(settings: Settings) -> str:
-    """The path of the group."""
+    """Path of the dataset group of the settings."""
     return f"dataset-group/{settings.group}"
 
 
 def tracker_path(name: str) -> str:
-    """The path of the event tracker of a name.
+    """Path of the event tracker with this name.
 
     >>> tracker_path("shop")
     'event-tracker/c67504ea'
@@ -27,7 +27,7 @@ def tracker_path(name: str) -> str:
 
 
 async def ensure(context: PersonalizeContext) -> None:
-    """See that the group and its tracker are among the resources, as the settings have them."""
+    """Store the group and its tracker of the settings, unless they are stored already."""
     resources, settings = context.registry, context.registry.settings
     now_s = context.services.clock()
     group, tracker = group_path(settings), tracker_path(settings.group)
@@ -52,11 +52,11 @@ async def _create(context: PersonalizeContext, resource: Resource) -> None:
     try:
         await context.registry.create(resource)
     except ResourceAlreadyExists:
-        return  # another process was first, with the same settings
+        return  # another process with the same settings was first
 
 
 def campaign(context: PersonalizeContext, path: str) -> Resource | None:
-    """The campaign of the settings at a path, or None."""
+    """The campaign of the settings with this path, or None."""
     kind, name = ResourcePath.of(path)
     if kind != "campaign" or name not in context.registry.settings.campaigns:
         return None

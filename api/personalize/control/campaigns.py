@@ -1,4 +1,4 @@
-"""Campaigns: names under which a solution's recommendations are asked for."""
+"""Campaigns: names under which a solution version answers requests."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE
 
 UPDATED = ("minProvisionedTPS", "campaignConfig")
-"""Members that an update may leave as they are."""
+"""Members that an update may leave unchanged."""
 
 
 class DeployedVersion(NamedTuple):
-    """What a campaign stands for: a version, or always the newest of a solution."""
+    """The version that a campaign deploys, or always the newest of a solution."""
 
     arn: str
     links: tuple[str, ...]
 
 
 async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A name for a solution version that is ACTIVE."""
+    """Deploy an ACTIVE solution version under a name."""
     path = f"campaign/{request['name']}"
     if builtin_resources.campaign(context, path) is not None:
         raise ResourceAlreadyExists(f"{path} is one of RECOMMENDER_CAMPAIGNS")
@@ -54,7 +54,7 @@ async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) 
 
 
 async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Another version or configuration, from the next request on."""
+    """Change the version or configuration, from the next request on."""
     campaign = await get_resource(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
     changes = {name: member for name, member in request.items() if name != "campaignArn"}
@@ -80,7 +80,7 @@ async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) 
 
 
 async def delete_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Nobody can ask by this name any more; the solution stays."""
+    """Delete a campaign; its solution stays."""
     campaign = await get_resource(context, request["campaignArn"], "campaign")
     _refuse_configured(context, campaign)
     await context.registry.remove(campaign.path)
@@ -90,7 +90,7 @@ async def delete_campaign(context: PersonalizeContext, request: dict[str, Any]) 
 async def _deployed(
     context: PersonalizeContext, arn: str, config: dict[str, Any]
 ) -> DeployedVersion:
-    """What an ARN stands for in a campaign with a configuration."""
+    """The version that an ARN means in a campaign with this configuration."""
     is_latest = arn.endswith(LATEST)
     is_synced = config.get("syncWithLatestSolutionVersion", False)
     if is_synced and not is_latest:
@@ -103,7 +103,7 @@ async def _deployed(
 
 
 async def _current_version(context: PersonalizeContext, campaign: Resource) -> dict[str, Any]:
-    """The version that a campaign uses now, where it is always the newest."""
+    """The current version of a campaign that follows the newest."""
     arn = campaign.data.get("solutionVersionArn", "")
     if not arn.endswith(LATEST):
         return {}

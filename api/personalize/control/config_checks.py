@@ -1,4 +1,4 @@
-"""Configurations of campaigns, recommenders and batch jobs: what their shapes do not check."""
+"""Checks of configurations that their shapes in the service model do not make."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from models.errors import InvalidInput
 from models.personalize.dataset_schemas import dataset_type_of
 
 EXPLORATION: Mapping[str, float] = {"explorationWeight": 1.0, "explorationItemAgeCutOff": 1e6}
-"""What exploration is configured by, each a number from 0 to this, as text."""
+"""Members of itemExplorationConfig: numbers as text, from 0 to this maximum."""
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` for a member that makes no sense, naming it."""
+    """Raise `InvalidInput` for an unknown member, or one out of range."""
     for name, text in config.get("itemExplorationConfig", {}).items():
         if name not in EXPLORATION:
             known = " and ".join(EXPLORATION)
-            raise InvalidInput(f"itemExplorationConfig: there is no {name[:60]!r}, only {known}")
+            raise InvalidInput(f"itemExplorationConfig: unknown {name[:60]!r}, only {known}")
         if not 0 <= parse_number(text, f"itemExplorationConfig.{name}") <= EXPLORATION[name]:
             raise InvalidInput(
                 f"itemExplorationConfig.{name} must be from 0 to {EXPLORATION[name]:g}"
@@ -27,19 +27,19 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def check_columns_config(config: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` where columns are named of what is no type of dataset."""
+    """Raise `InvalidInput` for columns of an unknown type of dataset."""
     for columns in config.get("trainingDataConfig", {}).values():
         for dataset_type in columns:
             dataset_type_of(dataset_type)
 
 
 def parse_number(text: str, where: str) -> float:
-    """The number that a text is.
+    """The finite number that a text holds.
 
     Raises
     ------
     InvalidInput
-        It is none, or none that can be compared.
+        It holds none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Resources as operations find, describe, list and delete them: the same for every kind."""
+"""Operations common to all resource types (get, describe, list, delete), and their limits."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from models.personalize.statuses import ACTIVE
 ExtraMembers = Callable[[PersonalizeContext, Resource], Awaitable[dict[str, Any]]]
 
 FOREIGN_ARNS = frozenset({"roleArn", "kmsKeyArn"})
-"""ARNs that are not of this service."""
+"""Members that hold ARNs of other services."""
 
 BUILT_IN = frozenset({"dataset-group", "event-tracker"})
 
 
 async def get_resource(context: PersonalizeContext, arn: str, kind: str) -> Resource:
-    """The resource of a kind that has an ARN.
+    """The resource with this ARN and type.
 
     Raises
     ------
     InvalidInput, ResourceNotFound
-        It is the ARN of something else, or of nothing.
+        The ARN is of another type, or no resource has it.
     """
     path = path_of(arn)
     if resource_type_of(path) is not KINDS[kind]:
@@ -50,17 +50,17 @@ def new_resource(
     status: str = ACTIVE,
     **more: Any,  # noqa: ANN401  any JSON
 ) -> Resource:
-    """A resource as a request asks for it, not stored yet.
+    """The resource that a request describes, not stored yet.
 
     Parameters
     ----------
     more
-        Members that the request does not have, or has otherwise.
+        Members that are added to those of the request, or replace them.
 
     Raises
     ------
     InvalidInput, TooManyTags
-        The request's ARNs are none; its tags may not be.
+        An ARN of the request is malformed, or its tags are not allowed.
     """
     now_s = context.services.clock()
     given = {name: member for name, member in request.items() if name != "tags"}
@@ -72,19 +72,19 @@ def new_resource(
 def validated_tags(
     context: PersonalizeContext, tags: list[dict[str, str]] | tuple[()]
 ) -> dict[str, str]:
-    """Tags as they are stored; raises `InvalidInput` or `TooManyTags` for what may not be."""
+    """Tags of a request by key; raises `InvalidInput` or `TooManyTags` if not allowed."""
     found = {tag["tagKey"]: tag["tagValue"] for tag in tags}
     if len(found) < len(tags):
-        raise InvalidInput("tags: a key stands there twice")
+        raise InvalidInput("tags: a key is repeated")
     reserved = next((key for key in found if key.lower().startswith("aws:")), None)
     if reserved is not None:
-        raise InvalidInput(f"tags: {reserved!r} is a key of Amazon's own")
+        raise InvalidInput(f"tags: {reserved!r} is reserved for Amazon")
     check_tag_count(context, found)
     return found
 
 
 def check_tag_count(context: PersonalizeContext, tags: Mapping[str, str]) -> None:
-    """Raise `TooManyTags` for more than a resource may have."""
+    """Raise `TooManyTags` for more tags than the quota of a resource."""
     most = context.registry.settings.personalize_quotas["tags"]
     if len(tags) > most:
         raise TooManyTags(f"a resource may have {most} tags, not {len(tags)}")
@@ -93,7 +93,7 @@ def check_tag_count(context: PersonalizeContext, tags: Mapping[str, str]) -> Non
 def quota_limit(
     context: PersonalizeContext, kind: str, parent: str = "", *, extra: int = 0
 ) -> IndexLimit:
-    """The bound of how many of a kind there may be, before one more is created."""
+    """The quota of resources of a type, checked when one is created."""
     plural = KINDS[kind].plural
     most = context.registry.settings.personalize_quotas[plural]
     where = f" of {context.registry.arn(parent)}" if parent else ""
@@ -102,19 +102,19 @@ def quota_limit(
 
 
 def pending_limit(context: PersonalizeContext, kind: str, parent: str = "") -> IndexLimit:
-    """The bound of how many jobs of a kind may be unfinished, before one more is created."""
+    """The quota of unfinished jobs of a type, checked when one is created."""
     most = context.registry.settings.personalize_quotas[f"pending-{KINDS[kind].plural}"]
     error = LimitExceeded(f"More than {most} resources with PENDING or IN_PROGRESS status")
     return IndexLimit(index_name(kind, parent, only="unfinished"), most - 1, error)
 
 
 def describe_operation(kind: str, more: ExtraMembers | None = None) -> Operation:
-    """The operation that describes a resource of a kind.
+    """The operation that describes a resource of this type.
 
     Parameters
     ----------
     more
-        Members that are not stored with it.
+        Gives members that are not stored with it.
     """
     noun, arn_member = KINDS[kind].noun, KINDS[kind].arn_member
 
@@ -132,12 +132,12 @@ def describe_operation(kind: str, more: ExtraMembers | None = None) -> Operation
 
 
 def list_operation(kind: str, *, must_exist: bool = False) -> Operation:
-    """The operation that lists resources of a kind, a page at a time.
+    """The operation that lists resources of this type, a page at a time.
 
     Parameters
     ----------
     must_exist
-        Whether what they are to hang on must be there, or nothing is listed.
+        Raise `ResourceNotFound` for an unknown parent instead of listing nothing.
     """
     operation = f"List{KINDS[kind].noun}s"
 
@@ -162,7 +162,7 @@ def list_operation(kind: str, *, must_exist: bool = False) -> Operation:
 
 
 def delete_operation(kind: str) -> Operation:
-    """The operation that deletes a resource of a kind, at once."""
+    """The operation that deletes a resource of this type at once."""
     arn_member = KINDS[kind].arn_member
 
     async def delete(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -174,18 +174,18 @@ def delete_operation(kind: str) -> Operation:
 
 
 def select_members(shape: StructureShape, members: Mapping[str, Any]) -> dict[str, Any]:
-    """Those members that a shape has."""
+    """The members that a shape has."""
     return {name: members[name] for name in shape.members if name in members}
 
 
 def output_members(operation: str) -> Mapping[str, Any]:
-    """The members of an operation's answer, with their shapes."""
+    """Members of an operation's answer, with their shapes."""
     shape = service_operations()[operation].model.output_shape
     return {} if shape is None else shape.members
 
 
 def _parent(request: Mapping[str, Any]) -> str:
-    """The path of what listed resources are to hang on; empty: anything."""
+    """Path of the parent whose resources are listed; empty for all."""
     for kind in KINDS.values():
         arn = request.get(kind.arn_member)
         if arn is not None:
@@ -197,7 +197,7 @@ def _parent(request: Mapping[str, Any]) -> str:
 
 
 def _listed(operation: str) -> tuple[str, StructureShape]:
-    """The member of an answer that is the list, and the shape of what it lists."""
+    """The member of an answer that holds the list, and the shape of its elements."""
     for name, shape in output_members(operation).items():
         if isinstance(shape, ListShape) and isinstance(shape.member, StructureShape):
             return name, shape.member
@@ -205,7 +205,7 @@ def _listed(operation: str) -> tuple[str, StructureShape]:
 
 
 def _canonical(context: PersonalizeContext, name: str, member: Any) -> Any:  # noqa: ANN401  any JSON
-    """A member of a request; an ARN as this service gives it out."""
+    """A member of a request; ARNs with the region and account of this service."""
     if name.endswith("Arn") and name not in FOREIGN_ARNS:
         return context.registry.arn(path_of(member))
     return member

@@ -1,4 +1,4 @@
-"""Dataset groups, which are tenants, and the event trackers that lead events to them."""
+"""Dataset groups (tenants), and event trackers, whose tracking ids name the group of an event."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from models.serving.tenants import RESERVED
 async def create_dataset_group(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A tenant of its own, with nothing in it."""
+    """Create an empty dataset group."""
     await builtin_resources.ensure(context)
     name = request["name"]
     if name == RESERVED:
-        raise InvalidInput(f"no dataset group may have the name {name!r}")
+        raise InvalidInput(f"the name {name!r} is reserved")
     if "roleArn" in request and "kmsKeyArn" not in request:
-        raise InvalidInput("a roleArn is for a kmsKeyArn, which is missing")
+        raise InvalidInput("a roleArn needs a kmsKeyArn")
     group = new_resource(context, f"dataset-group/{name}", request)
-    # The one of the settings comes on top.
+    # The built-in group does not count.
     await context.registry.create(group, quota_limit(context, "dataset-group", extra=1))
     await context.tenants.create(name)
     arn = context.registry.arn(group.path)
@@ -45,7 +45,7 @@ async def create_dataset_group(
 async def delete_dataset_group(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Nothing can be created in the group any more; a job erases what is in it, and the group."""
+    """Forbid new resources in the group; a job erases its data and the group."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     now_s = context.services.clock()
     await context.registry.change(
@@ -60,7 +60,7 @@ async def delete_dataset_group(
 async def create_event_tracker(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A tracking id; events that carry it are the group's from now on."""
+    """Create a tracking id; events that carry it belong to the group from now on."""
     resources = context.registry
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     tracking_id = context.services.new_id()
@@ -73,7 +73,7 @@ async def create_event_tracker(
         accountId=resources.settings.personalize_account,
     )
     has_one = ResourceAlreadyExists(f"{resources.arn(group.path)} has an event tracker already")
-    # Registered first: of a tracker that was created and leads nowhere, nobody would hear.
+    # Registered first: a tracker that was created and not registered would lose events unnoticed.
     await context.tenants.register(tracking_id, name_of(group))
     try:
         await resources.create(
@@ -88,18 +88,18 @@ async def create_event_tracker(
 async def delete_event_tracker(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Events with its tracking id are refused from now on; those that took effect stay."""
+    """Delete a tracking id: new events that carry it are refused, earlier ones stay in effect."""
     tracker = await get_resource(context, request["eventTrackerArn"], "event-tracker")
     tracking_id = tracker.data["trackingId"]
     if tracking_id == context.registry.settings.tracking_id:
-        raise ResourceInUse("this event tracker is the one of RECOMMENDER_TRACKING_ID")
+        raise ResourceInUse("this event tracker is built in: RECOMMENDER_TRACKING_ID")
     await context.tenants.remove(tracking_id)
     await context.registry.remove(tracker.path)
     return {}
 
 
 def name_of(group: Resource) -> str:
-    """The name of a dataset group, as `models.serving.tenants` knows it."""
+    """Name of a dataset group, as in `models.serving.tenants`."""
     return ResourcePath.of(group.path).name
 
 

@@ -1,4 +1,4 @@
-"""Data in and out of datasets, and out for good: jobs of import, export and deletion."""
+"""Jobs on datasets: import, export, and deletion of users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.personalize.statuses import CREATE_PENDING, PENDING
 async def create_dataset_import_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that reads rows of a dataset out of S3; one at a time for each dataset."""
+    """Create a job that imports rows of a dataset from S3; one at a time for each dataset."""
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     _location(request)
     job = new_resource(
@@ -45,7 +45,7 @@ async def create_dataset_import_job(
 async def create_dataset_export_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that writes a dataset's rows to S3."""
+    """Create a job that exports a dataset's rows to S3."""
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     job = new_resource(
         context,
@@ -63,7 +63,7 @@ async def create_dataset_export_job(
 async def create_data_deletion_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that erases the users that a file in S3 names from a dataset group."""
+    """Create a job that erases the users named in a file in S3 from a dataset group."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     _location(request)
     path = f"data-deletion-job/{request['jobName']}"
@@ -73,7 +73,7 @@ async def create_data_deletion_job(
 
 
 def _location(request: dict[str, Any]) -> None:
-    """Raise `InvalidInput` for a source that names no place, which its shape allows."""
+    """Raise `InvalidInput` for a source without a location, which its shape allows."""
     if "dataLocation" not in request["dataSource"]:
         raise InvalidInput("dataSource.dataLocation is missing")
 

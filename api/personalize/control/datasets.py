@@ -1,4 +1,4 @@
-"""Schemas and datasets."""
+"""Schemas and datasets: the fields of records, and the records of one type in a group."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from models.personalize.statuses import ACTIVE
 
 
 async def create_schema(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A schema that is one; whether it fits a type of dataset shows when one is created."""
+    """Create a valid schema; its dataset type is checked when a dataset is created."""
     parse_schema(request["schema"])
     schema = new_resource(context, f"schema/{request['name']}", request)
     await context.registry.create(schema, quota_limit(context, "schema"))
@@ -37,12 +37,12 @@ async def create_schema(context: PersonalizeContext, request: dict[str, Any]) ->
 
 
 async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """An empty dataset of a group; there is one of each type at most."""
+    """Create an empty dataset; a group has at most one of each type."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     schema = await get_resource(context, request["schemaArn"], "schema")
     dataset_type = dataset_type_of(request["datasetType"])
     _check(schema, dataset_type, group)
-    # Again, for whoever created the group may have been interrupted.
+    # Repeated, because creating the group may have been interrupted.
     await context.tenants.create(name_of(group))
     path = f"dataset/{name_of(group)}/{dataset_type}"
     dataset = new_resource(
@@ -54,7 +54,7 @@ async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -
 
 
 async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Another schema for a dataset, if what was imported under the old one still fits."""
+    """Change the schema of a dataset, if imported records still fit."""
     resources, now_s = context.registry, context.services.clock()
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     schema = await get_resource(context, request["schemaArn"], "schema")
@@ -71,7 +71,7 @@ async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -
 
     def updated(old: Resource) -> Resource:
         if old.links != dataset.links:
-            raise ResourceInUse("the dataset's schema is being changed by another")
+            raise ResourceInUse("another request is changing the dataset's schema")
         return old.with_parents(group.path, schema.path).with_data(
             now_s=now_s, schemaArn=schema_arn, latestDatasetUpdate=update
         )
@@ -85,7 +85,7 @@ async def update_dataset(context: PersonalizeContext, request: dict[str, Any]) -
 
 
 async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """The dataset and its ended jobs go; what it brought stays until the group is deleted."""
+    """Delete a dataset and its ended jobs; its records stay until the group is deleted."""
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     training = index_name("solution-version", dataset.links[0], only="unfinished")
     error = ResourceInUse("a solution version of the dataset group is being created")
@@ -97,7 +97,7 @@ async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -
 
 
 async def _name_columns(context: PersonalizeContext, path: str) -> None:
-    """Let a group's contextual columns be those of its interactions, as they are stored now."""
+    """Register the contextual columns of a group by its stored schema of interactions."""
     dataset = await context.registry.get(path)
     if dataset.data["datasetType"] == "INTERACTIONS":
         group, schema = [await context.registry.get(link) for link in dataset.links]
@@ -106,7 +106,7 @@ async def _name_columns(context: PersonalizeContext, path: str) -> None:
 
 
 def _check(schema: Resource, dataset_type: str, group: Resource) -> None:
-    """Raise `InvalidInput` for a schema that does not fit a type of dataset in a group."""
+    """Raise `InvalidInput` if a schema does not fit the dataset type or the group's domain."""
     domain, of_schema = group.data.get("domain"), schema.data.get("domain")
     if domain != of_schema:
         theirs, its = domain or "none", of_schema or "none"

@@ -1,4 +1,4 @@
-"""Filters: expressions that say which items an answer may have."""
+"""Filters: expressions that decide which items an answer may hold."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from models.personalize.resource import Resource
 ACTIONS = "ActionID"
 
 MAX_READ = 1000
-"""Filters of a group whose fields are counted."""
+"""Bound on the filters of a group whose fields are counted."""
 
 
 async def create_filter(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """An expression of a dataset group, if it is one."""
+    """Create a filter with a valid expression."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     parsed = parse_filter_expression(request["filterExpression"])
     if parsed.target == ACTIONS:
-        raise InvalidInput("filterExpression: there are no actions here, only ItemID and UserID")
+        raise InvalidInput("filterExpression: actions are not supported, only ItemID and UserID")
     await _check_fields(context, group, parsed.fields)
     path = f"filter/{request['name']}"
     await context.registry.create(
@@ -41,13 +41,15 @@ async def create_filter(context: PersonalizeContext, request: dict[str, Any]) ->
 async def _check_fields(
     context: PersonalizeContext, group: Resource, fields: frozenset[str]
 ) -> None:
-    """Raise `LimitExceeded` where a group's filters would ask for more fields than they may."""
+    """Raise `LimitExceeded` if a group's filters would read more fields than the quota."""
     most = context.registry.settings.personalize_quotas["filter-fields"]
     for one in await context.registry.page("filter", group.path, limit=MAX_READ):
         fields |= parse_filter_expression(one.data["filterExpression"]).fields
     if len(fields) > most:
         arn = context.registry.arn(group.path)
-        raise LimitExceeded(f"the filters of {arn} would ask for {len(fields)} fields, not {most}")
+        raise LimitExceeded(
+            f"the filters of {arn} would read {len(fields)} fields; the quota is {most}"
+        )
 
 
 OPERATIONS: dict[str, Operation] = {

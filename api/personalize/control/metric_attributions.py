@@ -1,4 +1,4 @@
-"""Metric attributions: what is to be counted of events, by what recommended the items."""
+"""Metric attributions: metrics of events by the source that recommended the items."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Metrics = list[dict[str, str]]
 async def create_metric_attribution(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is to be counted in a dataset group."""
+    """Create a metric attribution of a dataset group."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     metrics = _checked([], request["metrics"])
     path = f"metric-attribution/{request['name']}"
@@ -46,7 +46,7 @@ async def create_metric_attribution(
 async def update_metric_attribution(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Metrics are removed by name, then others added; or what is counted goes elsewhere."""
+    """Remove metrics by name, then add others; or change the output."""
     if "metricAttributionArn" not in request:
         raise InvalidInput("metricAttributionArn is missing")
     attribution = await get_resource(context, request["metricAttributionArn"], "metric-attribution")
@@ -68,7 +68,7 @@ async def update_metric_attribution(
 async def list_metric_attribution_metrics(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a metric attribution counts."""
+    """List the metrics of a metric attribution."""
     if "metricAttributionArn" not in request:
         raise InvalidInput("metricAttributionArn is missing")
     attribution = await get_resource(context, request["metricAttributionArn"], "metric-attribution")
@@ -77,7 +77,7 @@ async def list_metric_attribution_metrics(
 
 
 def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
-    """Metrics with others added; raises what Personalize has for those that may not be."""
+    """Metrics with others added; raises Personalize's error for a repeated or invalid one."""
     names = {metric["metricName"] for metric in metrics}
     for metric in added:
         name = metric["metricName"]
@@ -89,7 +89,7 @@ def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
             )
         names.add(name)
     if len(names) > MAX_METRICS:
-        raise InvalidInput(f"a metric attribution has {MAX_METRICS} metrics at most")
+        raise InvalidInput(f"a metric attribution has at most {MAX_METRICS} metrics")
     return [*metrics, *added]
 
 

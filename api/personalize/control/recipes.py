@@ -1,4 +1,4 @@
-"""Recipes, and the algorithms and feature transformations that are theirs."""
+"""Recipes, with their algorithms and feature transformations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from models.personalize.resource_types import ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
 
 SINCE_S = 1_560_124_800.0
-"""Since when every recipe is there: June 2019, when the first of them came."""
+"""Creation time of every recipe: June 2019, when the first were published."""
 
 
 async def list_recipes(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """All recipes, or those of a domain."""
+    """List all recipes, or those of a domain."""
     domain = request.get("domain")
     recipes = [recipe for recipe in RECIPES.values() if domain in {None, recipe.domain}]
     page, more = get_page(recipes, f"recipes {domain}", request)
@@ -25,7 +25,7 @@ async def list_recipes(_: PersonalizeContext, request: dict[str, Any]) -> dict[s
 
 
 async def describe_recipe(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A recipe with its type and what it recommends."""
+    """Describe a recipe, with its type."""
     recipe = recipe_of(request["recipeArn"])
     description = recipe.description
     if recipe.event_type:
@@ -42,7 +42,7 @@ async def describe_recipe(_: PersonalizeContext, request: dict[str, Any]) -> dic
 
 
 async def describe_algorithm(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """The name of a recipe's algorithm; it has no parameters of its own to tune."""
+    """Describe a recipe's algorithm; it has no hyperparameters."""
     arn = request["algorithmArn"]
     return {
         "algorithm": {
@@ -58,7 +58,7 @@ async def describe_algorithm(_: PersonalizeContext, request: dict[str, Any]) -> 
 async def describe_feature_transformation(
     _: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """The name of a recipe's feature transformation; it takes no parameters."""
+    """Describe a recipe's feature transformation; it has no parameters."""
     arn = request["featureTransformationArn"]
     return {
         "featureTransformation": {
@@ -84,7 +84,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
 
 
 def _of_recipe(arn: str, kind: str) -> Recipe:
-    """The recipe that something of this kind with an ARN belongs to."""
+    """The recipe of an algorithm or feature transformation, by its ARN."""
     found, name = ResourcePath.of(path_of(arn))
     if found != kind:
         raise InvalidInput(f"{arn} is not the ARN of a {kind}")

@@ -1,4 +1,4 @@
-"""Recommenders: use cases of a domain, which need no solution."""
+"""Recommenders: use cases of a domain, served without a solution."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from models.personalize.statuses import (
 async def create_recommender(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A recommender of a group of a domain, by a recipe of that domain."""
+    """Create a recommender of a domain dataset group, by a recipe of that domain."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     recipe, domain = recipe_of(request["recipeArn"]), group.data.get("domain")
     if recipe.domain is None:
@@ -57,7 +57,7 @@ async def create_recommender(
 async def update_recommender(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Another configuration, from the next request on."""
+    """Change the configuration, from the next request on."""
     now_s, config = context.services.clock(), request["recommenderConfig"]
     check_config(config)
 
@@ -75,14 +75,14 @@ async def update_recommender(
 
 
 async def start_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A recommender that was stopped answers again."""
+    """Start a stopped recommender."""
     now_s = context.services.clock()
     ways = (START_PENDING, START_IN_PROGRESS, ACTIVE)
     return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
 
 
 async def stop_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A recommender answers no more until it is started."""
+    """Stop a recommender until it is started again."""
     now_s = context.services.clock()
     ways = (STOP_PENDING, STOP_IN_PROGRESS, INACTIVE)
     return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))

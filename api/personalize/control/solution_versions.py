@@ -1,4 +1,4 @@
-"""Versions of solutions: each is a job of training, and what it measured."""
+"""Solution versions: training jobs, and their metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 
 UPDATABLE = ("user-personalization", "hrnn-coldstart")
-"""Recipes that can be trained on what is new only."""
+"""Recipes that can be trained on new data only."""
 
 COPIED = (
     "performHPO",
@@ -34,18 +34,18 @@ COPIED = (
     "datasetGroupArn",
     "solutionConfig",
 )
-"""Members of a solution that a version keeps as they were when it was created."""
+"""Members of a solution that a version copies when it is created."""
 
 
 async def create_solution_version(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """A job that trains and measures what the solution says."""
+    """Create a job that trains and measures the solution."""
     solution = await get_resource(context, request["solutionArn"], "solution")
     mode = request.get("trainingMode", "FULL")
     await _check_mode(context, solution, mode)
     name = request.get("name")
-    # A name says which version is meant, so that a second of that name is one too many.
+    # A named version gets the same path each time, so a second one with that name is refused.
     unique = f"{solution.path}/{name}" if name else context.services.new_id()
     digest = hashlib.blake2b(unique.encode(), digest_size=4).hexdigest()
     version = new_resource(
@@ -70,7 +70,7 @@ async def create_solution_version(
 async def stop_solution_version_creation(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Training ends at once where it has not begun, or as soon as who trains notices."""
+    """Stop training: at once if it has not begun, else as soon as its runner notices."""
     version = await get_resource(context, request["solutionVersionArn"], "solution-version")
     await Jobs(context.registry).stop(version.path, now_s=context.services.clock())
     return {}
@@ -79,7 +79,7 @@ async def stop_solution_version_creation(
 async def get_solution_metrics(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """What training measured."""
+    """The metrics that training measured."""
     version = await get_trained_version(context, request["solutionVersionArn"])
     return {
         "solutionVersionArn": context.registry.arn(version.path),
@@ -88,14 +88,14 @@ async def get_solution_metrics(
 
 
 async def get_trained_version(context: PersonalizeContext, arn: str) -> Resource:
-    """The version that an ARN means, or the newest that is ACTIVE of `<solution>/$LATEST`.
+    """The ACTIVE version with this ARN; of `<solution>/$LATEST`, the newest ACTIVE one.
 
     Raises
     ------
     ResourceInUse
-        It is not ACTIVE yet; trying again later may help.
+        The version is not ACTIVE yet.
     InvalidInput
-        It will never be.
+        The version will never be ACTIVE.
     """
     path = path_of(arn)
     solution, is_latest, _ = path.partition(LATEST)
@@ -116,7 +116,7 @@ async def get_trained_version(context: PersonalizeContext, arn: str) -> Resource
 
 async def _check_mode(context: PersonalizeContext, solution: Resource, mode: str) -> None:
     if mode == "AUTOTRAIN":
-        raise InvalidInput("AUTOTRAIN is the mode of versions that are created by a schedule")
+        raise InvalidInput("AUTOTRAIN is for versions that a schedule creates")
     if mode == "FULL":
         return
     recipe = solution.data.get("recipeArn", "")

@@ -1,4 +1,4 @@
-"""Solutions: a recipe and how it is to be trained; their versions are in `versions`."""
+"""Solutions: a recipe with its configuration; `solution_versions` has their versions."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SERVED = frozenset(
         "USER_SEGMENTATION",
     }
 )
-"""Types of recipes that solutions may have."""
+"""Types of recipes that solutions may use."""
 
 
 async def create_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """A recipe, or the choice among several by what they measure, and how to train it."""
+    """Create a solution of one recipe, or of several that are compared by their metrics."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     is_chosen = request.get("performAutoML", False)
     if is_chosen == ("recipeArn" in request):
@@ -59,7 +59,7 @@ async def create_solution(context: PersonalizeContext, request: dict[str, Any]) 
 
 
 async def update_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Another schedule of training, or other events to train on."""
+    """Change the training schedule, or the events to train on."""
     solution = await get_resource(context, request["solutionArn"], "solution")
     now_s = context.services.clock()
     switches: dict[str, Any] = {
@@ -90,7 +90,7 @@ async def update_solution(context: PersonalizeContext, request: dict[str, Any]) 
 
 
 async def _of_versions(context: PersonalizeContext, solution: Resource) -> dict[str, Any]:
-    """What a solution's versions say of it: which is the latest, and which recipe was chosen."""
+    """Members that follow from a solution's versions: the latest, and the chosen recipe."""
     resources = context.registry
     members: dict[str, Any] = {}
     latest = await resources.newest(index_name("solution-version", solution.path))
@@ -115,7 +115,7 @@ def _check_recipe(arn: str) -> None:
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` for what the shape of a configuration allows and makes no sense."""
+    """Raise `InvalidInput` for configurations that the shape allows and that are invalid."""
     if "eventValueThreshold" in config:
         parse_number(config["eventValueThreshold"], "solutionConfig.eventValueThreshold")
     for arn in config.get("autoMLConfig", {}).get("recipeList", ()):

@@ -1,4 +1,4 @@
-"""Tags of resources."""
+"""Tags: keys and values attached to resources."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.personalize.resource import Resource
 from models.personalize.resource_types import path_of, resource_type_of
 
 UNTAGGED = frozenset({"schema", "metric-attribution"})
-"""Kinds that cannot be created with tags, and have none."""
+"""Resource types that cannot have tags."""
 
 
 async def tag_resource(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """The tags are added; one whose key is there already takes its place."""
+    """Add tags; an existing key gets the new value."""
     resource = await _tagged(context, request["resourceArn"])
     added = validated_tags(context, request["tags"])
 
@@ -32,7 +32,7 @@ async def tag_resource(context: PersonalizeContext, request: dict[str, Any]) -> 
 
 
 async def untag_resource(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """The tags of these keys are gone, if they were there."""
+    """Remove the tags with these keys, if present."""
     resource = await _tagged(context, request["resourceArn"])
     keys = frozenset(request["tagKeys"])
     most = context.registry.settings.personalize_quotas["tags"]
@@ -50,7 +50,7 @@ async def untag_resource(context: PersonalizeContext, request: dict[str, Any]) -
 async def list_tags_for_resource(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """All tags of a resource, by their keys."""
+    """List all tags of a resource by key."""
     resource = await _tagged(context, request["resourceArn"])
     return {
         "tags": [{"tagKey": key, "tagValue": tag} for key, tag in sorted(resource.tags.items())]
@@ -60,7 +60,7 @@ async def list_tags_for_resource(
 async def _tagged(context: PersonalizeContext, arn: str) -> Resource:
     kind = resource_type_of(path_of(arn))
     if kind is None or kind.name in UNTAGGED:
-        raise InvalidInput(f"{arn} is not the ARN of what can have tags")
+        raise InvalidInput(f"{arn} is not the ARN of a resource that can have tags")
     return await get_resource(context, arn, kind.name)
 
 
