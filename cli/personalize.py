@@ -148,7 +148,7 @@ def batch(
 
     import msgspec
 
-    from models.personalize import pipeline_runs
+    from models.state import pipeline_runs
     from models.state.client import connect
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of

@@ -81,9 +81,9 @@ class Job:
 class Jobs:
     """The queue of jobs, for any number of runners at once; holds no state itself."""
 
-    def __init__(self, resources: Registry) -> None:
-        self._resources = resources
-        self._redis = resources.redis
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._redis = registry.redis
 
     async def claim(self, *, now_s: float, lease_s: float) -> Job | None:
         """The job that waits longest, begun and held for `lease_s`; None if none is claimable.
@@ -116,7 +116,7 @@ class Jobs:
         """
         keys = [f"{PREFIX}queue", f"{PREFIX}claims"]
         held = await run_script(self._redis, _RENEW, keys, *job.claim, now_s + lease_s)
-        found = await self._resources.find(job.path) if held else None
+        found = await self._registry.find(job.path) if held else None
         if found is None:
             raise ClaimLost(f"{job.path} was claimed by another since")
         return Job(found, job.claim)
@@ -133,7 +133,7 @@ class Jobs:
     async def unfinished(self, most: int = 100) -> list[Resource]:
         """Jobs that have not ended, those that are claimed next first; `most` at most."""
         paths = await self._redis.zrange(f"{PREFIX}queue", 0, most - 1)
-        found = [await self._resources.find(path.decode()) for path in paths]
+        found = [await self._registry.find(path.decode()) for path in paths]
         return [resource for resource in found if resource is not None]
 
     async def note(self, job: Job, *, now_s: float, **hidden: Any) -> None:  # noqa: ANN401  any JSON
@@ -143,7 +143,7 @@ class Jobs:
             merged = {**resource.hidden, **hidden}
             return msgspec.structs.replace(resource, hidden=merged, updated_s=now_s)
 
-        await self._resources.change(job.path, noted, claim=job.claim)
+        await self._registry.change(job.path, noted, claim=job.claim)
 
     async def succeed(
         self,
@@ -179,7 +179,7 @@ class Jobs:
 
     async def remove(self, job: Job) -> None:
         """Remove a dataset group whose deletion was the job, with all that hangs on it."""
-        await self._resources.remove(job.path, claim=job.claim)
+        await self._registry.remove(job.path, claim=job.claim)
 
     async def stop(self, path: str, *, now_s: float) -> Resource:
         """Stop a solution version: at once while nobody holds it, else it is CREATE STOPPING.
@@ -196,7 +196,7 @@ class Jobs:
                 CREATE_STOPPED if is_waiting else CREATE_STOPPING, now_s=now_s
             )
 
-        return await self._resources.change(path, stopped)
+        return await self._registry.change(path, stopped)
 
     async def _begin(self, claim: Claim, *, tries: int, now_s: float) -> Job | None:
         """The claimed job, IN_PROGRESS; None if it has ended instead."""
@@ -206,7 +206,7 @@ class Jobs:
             return resource if following is None else resource.transition(following, now_s=now_s)
 
         try:
-            resource = await self._resources.change(claim.path, begun, claim=claim)
+            resource = await self._registry.change(claim.path, begun, claim=claim)
             job = Job(resource, claim)
             if resource.status == CREATE_STOPPING:
                 await self.succeed(job, now_s=now_s)
@@ -243,4 +243,4 @@ class Jobs:
                 raise ValueError(f"{job.path}: who chooses among recipes gives the recipeArn")
             return msgspec.structs.replace(moved, data=whole, hidden={**moved.hidden, **hidden})
 
-        return await self._resources.change(job.path, ended, claim=job.claim)
+        return await self._registry.change(job.path, ended, claim=job.claim)

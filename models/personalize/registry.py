@@ -17,7 +17,6 @@ from importlib import resources
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import redis.asyncio
 
 from models.errors import (
     ClaimLost,
@@ -30,6 +29,7 @@ from models.personalize.resource import Resource, index_name, indexes_of
 from models.personalize.resource_types import KINDS
 from models.personalize.statuses import UNFINISHED
 from models.settings import Settings
+from models.state.client import RedisClient
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.scripts import Script, run_script
 
@@ -93,8 +93,8 @@ class Registry:
     has then happened as a whole or not at all.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
-        self.redis: Any = client
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.redis = client
         self.settings = settings
         self._recent: dict[str, tuple[float, Resource]] = {}
 

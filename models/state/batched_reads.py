@@ -1,4 +1,4 @@
-"""Reads of many keys by many tasks: what is wanted at the same moment travels together."""
+"""Reads of many keys by many tasks, batched into one MGET per step of the event loop."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _pack: Callable[[tuple[str, ...]], bytes] = hiredis.pack_command  # type: ignore
 
 
 class MgetBatcher:
-    """Gathers the keys that tasks want in one step of the event loop into one MGET.
+    """Batches the keys that tasks read in one step of the event loop into one MGET.
 
-    It has one connection of the client's pool to itself, and speaks to it directly once it is made:
-    of what the client does for a command, tasks, streams and a timer for each step take longer than
-    all the rest. What it does when a server is away is the client's way: a dead connection is
-    renewed, a command is repeated once, and each try may take `socket_timeout`.
+    It owns one connection of the client's pool, and writes to its transport directly: the client's
+    tasks, streams and timers take longer than the rest of a command. With a server that is away it
+    behaves as the client does: a dead connection is renewed, a command is repeated once, and each
+    try may take `socket_timeout`.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
@@ -43,7 +43,7 @@ class MgetBatcher:
     def get(self, keys: list[str]) -> asyncio.Future[Values]:
         """The values of `keys`, absent ones as None.
 
-        Raises, when awaited, what the client raises of a server that is away.
+        Raises, when awaited, the client's errors of a server that is away.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Values] = loop.create_future()
@@ -76,7 +76,7 @@ class MgetBatcher:
         except asyncio.CancelledError:
             self._fail(redis.exceptions.ConnectionError("the client is ending"))
             raise
-        except Exception as error:  # noqa: BLE001  whoever waits learns of it
+        except Exception as error:  # noqa: BLE001  handed to the waiting tasks
             self._fail(error)
         else:
             self._link = _RawConnection(self._connection, self._timeout_s, self._lost)
@@ -107,7 +107,7 @@ class MgetBatcher:
 
 
 class _Command:
-    """An MGET of what several tasks want."""
+    """An MGET of the keys of several tasks."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.packed = _pack(("MGET", *(key for keys, _ in wanted for key in keys)))
@@ -115,7 +115,7 @@ class _Command:
         self._wanted = wanted
 
     def answer(self, values: Values) -> None:
-        """Give everybody their own."""
+        """Hand each task its values."""
         at = 0
         for keys, future in self._wanted:
             if not future.done():
@@ -123,18 +123,17 @@ class _Command:
             at += len(keys)
 
     def fail(self, error: Exception) -> None:
-        """Tell everybody."""
+        """Hand the error to all tasks."""
         for _, future in self._wanted:
             if not future.done():
                 future.set_exception(error)
 
 
 class _RawConnection(asyncio.Protocol):
-    """A connection that the client has made, from then on without its streams.
+    """A connection that the client has made, taken over from its streams.
 
-    redis-py has no public way to its transport, which asyncio lets change hands.
-
-    `on_lost` learns of the commands without an answer, and why.
+    redis-py has no public access to the transport; asyncio permits to change its protocol.
+    `on_lost` is called with the commands without an answer, and the error.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class _RawConnection(asyncio.Protocol):
         self._transport.write(command.packed)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on the answers that are complete."""
+        """Hand complete answers to their commands."""
         self._reader.feed(data)
         while (answer := self._reader.gets()) is not False:
             if isinstance(answer, hiredis.PushNotification):
@@ -176,21 +175,21 @@ class _RawConnection(asyncio.Protocol):
                 command.answer(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Let who closed it know, and who had commands under way."""
+        """Report the loss to the streams, and to the commands under way."""
         self._streams.connection_lost(error)
         for _, timer in self._sent:
             timer.cancel()
         self._on_lost([command for command, _ in self._sent], self._error)
 
     def _give_up(self) -> None:
-        # A late answer must not be taken for another's: nothing more is read of this connection.
+        # A late answer must not be taken for another's: nothing more is read from this connection.
         self._error = redis.exceptions.TimeoutError(f"no answer within {self._timeout_s} s")
         self._transport.abort()
 
 
 class BatchingClient(redis.asyncio.Redis):
-    """A client with `reads`, which all that use it share."""
+    """A client with `reads`, the batcher that all its users share."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  handed on as they are
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  those of redis-py
         super().__init__(*args, **options)
         self.reads = MgetBatcher(self.connection_pool)

@@ -1,8 +1,7 @@
-"""Circumstances: what events and requests say in contextual columns, such as DEVICE.
+"""Context of events and requests: their values of contextual columns, such as DEVICE.
 
-Amazon Personalize calls it `context`; a `Context` here is a user's recent events. The store counts
-items under each circumstance (context_counts.lua), and `models.ranking.context_lift` says what that
-tells of them.
+The store counts items under each value (context_counts.lua), and `models.ranking.context_lift`
+turns the counts into lifts.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ ContextColumns = Mapping[str, Sequence[str]]
 """Values by the folded names of columns."""
 
 NO_CONTEXT: ContextColumns = {}
-"""What is said where nothing is."""
+"""The context of an event or request that names no value."""
 
 MAX_VALUE_CHARACTERS = 100
 MAX_WORDS = 5
-"""Values of one column that an event or a request may have, with `|` between them."""
+"""Values of one column in an event or a request, separated by `|`."""
 
 _decode = msgspec.json.Decoder().decode
 
 
 def context_values(properties: str | Mapping[str, Any] | None) -> ContextColumns:
-    """What the properties of an event, or the context of a request, say of circumstances.
+    """Context in the properties of an event, or in the context of a request.
 
     Short texts, whole numbers and truth values, in any case; others are measures or prose, hardly
-    ever the same twice. Which columns are contextual, the group's schema says.
+    ever the same twice. The group's schema tells which columns are contextual.
 
     >>> context_values('{"DEVICE": "Phone|App ", "hourOfDay": 5, "price": 9.5}')
     {'device': ['phone', 'app'], 'hourofday': ['5']}

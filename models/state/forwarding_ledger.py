@@ -1,12 +1,14 @@
-"""The forwarder's ledger in Redis: how far each partition is answered for, and what became of it.
+"""The forwarder's ledger in Redis: its position in each partition, and counts of outcomes.
 
 Keys start with the dataset group in braces, so that a group lives on one node of a cluster:
 
     {group}:forward:positions   hash    <incarnation>/<partition> -> next offset to forward
     {group}:forward:counts      hash    the fields of `ForwardCounts`
     {group}:forward:trackers    hash    the same of each tracker: <tracking id>/<field>
-    {group}:forward:waiting     hash    <incarnation>/<partition> -> what a forwarder has read of it
-                                        and is not answered for: {<tracking id>: [events, since]}
+    {group}:forward:waiting     hash    <incarnation>/<partition> -> events that were read and that
+                                        AWS has not answered: {<tracking id>: [events, since]}
+
+All functions raise `Unavailable` if Redis does not answer.
 """
 
 from __future__ import annotations
@@ -16,13 +18,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-import redis.asyncio
 
-from models.errors import Unavailable
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.client import RedisClient
+from models.state.redis_errors import unavailable
 from models.state.scripts import Script, run_script
-
-RedisClient = redis.asyncio.Redis
 
 MAX_TEXT_CHARS = 300
 
@@ -57,9 +56,9 @@ end
 
 
 class TrackerChange(NamedTuple):
-    """A partition's next offset to forward, and what became of the events passed on the way.
+    """A partition's next offset to forward, and counts of outcomes of the events before it.
 
-    The outcomes are by tracking id; under "" are those of messages without one.
+    The outcomes are by tracking id; those of messages without one are under "".
     """
 
     offset: int
@@ -67,7 +66,7 @@ class TrackerChange(NamedTuple):
 
 
 class WaitingEvents(NamedTuple):
-    """Events that were read from Kafka and are not answered for, and since when (seconds)."""
+    """Number of events read from Kafka that AWS has not answered, and since when (Unix seconds)."""
 
     events: int
     since_s: float
@@ -75,21 +74,21 @@ class WaitingEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardCounts:
-    """What the forwarders of a group, or they for one tracker, have done so far.
+    """Counts of a group's forwarders so far, in all or for one tracker.
 
     Attributes
     ----------
     forwarded, refused
-        Events that AWS took, and events that it refused (they are in the dead letters).
+        Events that AWS accepted, and events that it refused (they are dead letters).
     withheld
-        Events that the settings keep back, by type or because their session is not in the sample,
-        and those whose user has been erased since.
+        Events that the settings exclude, by type or because their session is not in the sample,
+        and events whose user has been erased since.
     skipped
-        Messages that could not be read, or whose tracker is not forwarded.
+        Messages that could not be decoded, or whose tracker is not forwarded.
     calls, retries, throttles
-        PutEvents calls, those of them to be repeated, and those of these that AWS throttled.
+        PutEvents calls, failed calls that are repeated, and those among them that AWS throttled.
     last_error, last_error_at, last_success_at
-        The last failed call and the last good one; times in seconds, 0 if there was none.
+        The last failed call and the last successful one; Unix seconds, 0 without one.
     """
 
     forwarded: int = 0
@@ -108,12 +107,12 @@ _WAITING = dict[str, tuple[int, float]]
 
 
 async def forward_counts(client: RedisClient, group: str) -> ForwardCounts:
-    """The counters as last saved; raises `Unavailable` if Redis does not answer."""
+    """Counters of the group, as last saved."""
     return msgspec.convert(await _read(client, _key(group, "counts")), ForwardCounts, strict=False)
 
 
 async def tracker_counts(client: RedisClient, group: str) -> dict[str, ForwardCounts]:
-    """The counters of each tracker by its tracking id; raises `Unavailable` as above."""
+    """Counters of each tracker, by tracking id."""
     fields: dict[str, dict[str, str]] = {}
     for field, value in (await _read(client, _key(group, "trackers"))).items():
         tracker, _, name = field.rpartition("/")
@@ -125,7 +124,7 @@ async def tracker_counts(client: RedisClient, group: str) -> dict[str, ForwardCo
 
 
 async def tracker_waiting(client: RedisClient, group: str) -> dict[str, WaitingEvents]:
-    """What waits in the hands of forwarders, by tracking id; raises `Unavailable` as above."""
+    """Events that forwarders have read and AWS has not answered, by tracking id."""
     found: dict[str, WaitingEvents] = {}
     for text in (await _read(client, _key(group, "waiting"))).values():
         for tracker, (events, since_s) in msgspec.json.decode(text, type=_WAITING).items():
@@ -137,9 +136,9 @@ async def tracker_waiting(client: RedisClient, group: str) -> dict[str, WaitingE
 async def tracker_status(
     client: RedisClient, group: str, *, now_s: float
 ) -> dict[str, dict[str, float | str]]:
-    """What operators are told of each tracker; raises `Unavailable` as above.
+    """Status of each tracker for operators, by tracking id.
 
-    The fields of `ForwardCounts`, the events that are `waiting` in the hands of forwarders, and
+    The fields of `ForwardCounts`, `waiting` (events that AWS has not answered), and
     `oldest_waiting_age_s`, 0 without any.
     """
     counts = await tracker_counts(client, group)
@@ -153,10 +152,7 @@ async def tracker_status(
 
 
 async def forward_positions(client: RedisClient, group: str) -> dict[str, int]:
-    """Next offset to forward of each `<incarnation>/<partition>`; absent where none was answered.
-
-    Raises `Unavailable` if Redis does not answer.
-    """
+    """Next offset to forward of each `<incarnation>/<partition>`; absent without a position."""
     stored = await _read(client, _key(group, "positions"))
     return {field: int(offset) for field, offset in stored.items()}
 
@@ -170,22 +166,21 @@ async def save_forward(
     notes: Mapping[str, Mapping[str, str | float]] = {},
     waiting: Mapping[str, Mapping[str, WaitingEvents]] = {},
 ) -> None:
-    """Move positions forward and count, in one atomic step.
+    """Move positions forward and add counts, in one atomic step.
 
     A position never moves back, and outcomes count only where a position moves: neither a
-    repeated save nor a worker that has lost its partitions counts anything twice.
+    repeated save nor a forwarder that has lost its partitions counts an event twice.
 
     Parameters
     ----------
     moves
         By `<incarnation>/<partition>`; outcomes are `forwarded`, `refused`, `withheld`, `skipped`.
     calls
-        By tracking id, added whether a position moves or not: `calls`, `retries`, `throttles`.
+        By tracking id, added even if no position moves: `calls`, `retries`, `throttles`.
     notes
         By tracking id, set as they are: `last_error`, `last_error_at`, `last_success_at`.
     waiting
-        By `<incarnation>/<partition>`, and then by tracking id, in the place of what was said
-        of the partition before.
+        By `<incarnation>/<partition>`, and then by tracking id; replaces the partition's entry.
 
     Raises
     ------
@@ -206,10 +201,8 @@ async def save_forward(
         },
     }
     keys = [_key(group, name) for name in ("positions", "counts", "trackers", "waiting")]
-    try:
+    with unavailable("Redis did not save the forwarder's ledger"):
         await run_script(client, _SAVE, keys, msgspec.json.encode(save))
-    except AWAY_ERRORS as error:
-        raise Unavailable(f"Redis did not save the forwarder's ledger: {error}") from error
 
 
 def _each(values: Mapping[str, Mapping[str, str | float]]) -> dict[str, dict[str, str]]:
@@ -224,10 +217,8 @@ def _key(group: str, name: str) -> str:
 
 
 async def _read(client: RedisClient, key: str) -> dict[str, str]:
-    try:
+    with unavailable():
         stored: Mapping[Any, Any] = await client.hgetall(key)
-    except AWAY_ERRORS as error:
-        raise Unavailable(f"Redis does not answer: {error}") from error
     return {_text(name): _text(value) for name, value in stored.items()}
 
 

@@ -1,4 +1,4 @@
-"""Histories: what a user, or a session without a user, did lately."""
+"""Histories: the newest events of a user, or of an anonymous session."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from models.state import layout
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """What a user or session did lately, oldest first.
+    """The newest events of a user or session, oldest first.
 
     Attributes
     ----------
     count
-        Events ever applied, also those no longer kept.
+        Events ever applied, trimmed ones included.
     accepted_at
-        When the newest applied event was accepted; 0 if there is none.
+        When the newest applied event was accepted, Unix seconds; 0 without one.
     items, times, types
         ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
     numbers
-        Numbers by which items remember whose this is.
+        Numbers by which items remember the owner.
     """
 
     count: int
@@ -35,14 +35,14 @@ class History(msgspec.Struct, frozen=True, gc=False):
 
 
 HEAD = struct.Struct("<IId")
-"""`layout.HEAD`, for one at a time."""
+"""`layout.HEAD`, to unpack a single one."""
 
 NO_EVENTS = np.empty(0, np.int64)
 NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
 
 
 def unpack_history(raw: bytes | None) -> History:
-    """The history out of its stored form; absent is empty."""
+    """The history in its stored form; an absent one is empty."""
     if not raw:
         return NO_HISTORY
     count, owner, accepted_at = HEAD.unpack_from(raw)
@@ -58,7 +58,7 @@ def unpack_history(raw: bytes | None) -> History:
 
 
 def merge_histories(one: History, other: History) -> History:
-    """Both in one, by time; for a session whose user is known but has not joined it yet."""
+    """Events of both, by time: of a user, and of a session that has not been joined to it yet."""
     if not len(other.items):
         return one
     if not len(one.items):

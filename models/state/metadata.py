@@ -1,11 +1,11 @@
-"""Metadata of items and users in Redis: the atomic step that takes records in, and the reads.
+"""Metadata of items and users in Redis: the atomic step that applies records, and the reads.
 
 {group}:properties          hash    item index -> time, first time, creation; JSON text
 {group}:users               hash    user id -> the same, of users
 {group}:categories          hash    item index -> the categories it is listed under
 {group}:category:<c>=<v>    zset    items of a category, by creation or last event (minutes)
 {group}:top:fresh           zset    items with metadata, by creation
-{group}:counts              hash    item_updates, user_updates: records taken in
+{group}:counts              hash    item_updates, user_updates: records applied
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _results = msgspec.msgpack.Decoder(list[PartResult])
 
 
 class RecordEntry(NamedTuple):
-    """A record as the atomic step takes it; see apply_metadata.lua. No kind: passed over."""
+    """A record as the atomic step takes it; see apply_metadata.lua. One of no kind is skipped."""
 
     offset: int
     group: str = ""
@@ -90,14 +90,14 @@ def record_entry(
     text = properties_text(kind, properties).decode()
     if kind == "users":
         return RecordEntry(offset, group, kind, record.id, record.at, 0.0, text)
-    # Nothing comes into being after it is known: it would head the list of fresh items for ever.
+    # No item is created after its record: it would head the list of fresh items for ever.
     created = min(created_at(properties) or 0.0, record.at)
     categories = categories_of(properties)
     return RecordEntry(offset, group, kind, record.id, record.at, created, text, categories)
 
 
 async def apply_records(store: Store, parts: Sequence[RecordPart]) -> list[PartResult]:
-    """Take records in, in one atomic step; of the store's group and any other.
+    """Apply records of the store's group and any other, in one atomic step.
 
     Raises
     ------
@@ -123,7 +123,7 @@ async def apply_records(store: Store, parts: Sequence[RecordPart]) -> list[PartR
 async def put_items(
     store: Store, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
 ) -> None:
-    """Take in what is known of items from now on: each record whole, in place of an older one.
+    """Store records of items as of now: each replaces an older one of its item.
 
     Raises
     ------
@@ -138,7 +138,7 @@ async def put_items(
 async def put_users(
     store: Store, records: Iterable[tuple[str, Mapping[str, Any]]], now_s: float
 ) -> None:
-    """Take in what is known of users from now on, as `put_items` does; up to `max_users`."""
+    """Store records of users as of now, as `put_items` does; up to `max_users`."""
     await _put(store, "users", records, now_s)
 
 
@@ -161,7 +161,7 @@ async def _put(
 
 
 async def item_properties(store: Store, item_ids: Sequence[str]) -> list[Properties | None]:
-    """What is known of each item; None where nothing is."""
+    """Properties of each item; None without a record."""
     indexes = await store.item_indexes(item_ids)
     if not indexes:
         return []
@@ -188,7 +188,7 @@ async def scan_user_properties(store: Store) -> AsyncIterator[tuple[str, Propert
 
 
 async def user_properties(store: Store, user_id: str) -> Properties | None:
-    """What is known of a user; None if nothing is."""
+    """Properties of a user; None without a record."""
     return _properties(await store.redis.hget(store.key("users"), user_id))
 
 
@@ -203,7 +203,7 @@ def _decode(raw: bytes) -> Properties:
 
 @dataclass(frozen=True)
 class StoredItem:
-    """What is known of one item, and how often it was met; times in Unix seconds, 0: never."""
+    """Properties and counts of one item; times in Unix seconds, 0: never."""
 
     item_id: str
     properties: Properties | None
@@ -216,7 +216,7 @@ class StoredItem:
 
 
 async def item(store: Store, item_id: str) -> StoredItem | None:
-    """Properties and counts of an item; None if neither a record nor an event has named it."""
+    """An item's properties and counts; None without a record and events."""
     (index,) = await store.item_indexes([item_id])
     if not index:
         return None
@@ -241,7 +241,7 @@ async def item(store: Store, item_id: str) -> StoredItem | None:
 
 
 async def same_category(store: Store, indexes: Sequence[int]) -> list[int]:
-    """Other items that share a category with one of these, the last one touched first.
+    """Other items that share a category with one of these, most recently active first.
 
     Two round trips.
     """
@@ -253,9 +253,9 @@ async def same_category(store: Store, indexes: Sequence[int]) -> list[int]:
 
 
 async def of_categories(store: Store, names: Collection[str]) -> list[int]:
-    """The items last touched of each category, `<column>=<value>`, and of all these the last first.
+    """Items of the categories, `<column>=<value>`, most recently active first.
 
-    At most `layout.TOPS` of a category; one round trip.
+    At most `layout.TOPS` of each category; one round trip.
     """
     if not names:
         return []
@@ -267,9 +267,9 @@ async def of_categories(store: Store, names: Collection[str]) -> list[int]:
 
 
 class PropertiesCache:
-    """Items' properties in the process, at most `cache_s` old; bounded in number and size.
+    """Cache of items' properties, at most `cache_s` old; bounded in number and size.
 
-    What is held stays in use for as long as no record of the group is taken in.
+    Entries stay valid until a record of the group is applied.
     """
 
     def __init__(self, store: Store, *, share: int = 1) -> None:
@@ -281,7 +281,7 @@ class PropertiesCache:
         self._checked_at = -1e18
 
     async def get(self, indexes: Sequence[int], now_s: float) -> list[Properties | None]:
-        """The properties of each item index; in one round trip, or two when they have changed."""
+        """Properties of each item index; one round trip, or two after a change."""
         found = {index: held[1] for index in indexes if (held := self._held.get(index)) is not None}
         missing = [index for index in dict.fromkeys(indexes) if index not in found]
         is_fresh = abs(now_s - self._checked_at) <= self._store.settings.cache_s
@@ -300,7 +300,7 @@ class PropertiesCache:
         return [found[index] for index in indexes]
 
     async def _read(self, indexes: Sequence[int]) -> tuple[bytes | None, list[bytes | None]]:
-        """The version, and records that are at least as new."""
+        """The version of the group's records, and records that are at least as new."""
         pipe = self._store.redis.pipeline(transaction=False)
         pipe.hget(self._store.key("counts"), "item_updates")
         if indexes:

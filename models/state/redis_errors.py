@@ -1,16 +1,24 @@
-"""What Redis' errors mean: that it cannot serve anybody now, or that what it was asked is wrong.
+"""Meaning of Redis' errors: the server cannot serve now, or the command is wrong.
 
-The first passes, so trying again is right. The second never does: a bug in a script, a key of
+The first kind passes, so retrying is right. The second never does: a bug in a script, a key of
 another type, a command that the user may not give.
+
+One convention holds: functions raise `AWAY_ERRORS` as they are, for callers that retry or answer
+from what they have; who reports to a person or to a client turns them into `models.errors.
+Unavailable` by `unavailable`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import redis.asyncio.connection
 import redis.exceptions
+
+from models.errors import Unavailable
 
 _CODES = (
     "BUSY",
@@ -23,16 +31,16 @@ _CODES = (
     "READONLY",
     "TRYAGAIN",
 )
-# Out of a script, older servers give the error of its command behind words of their own.
+# For a command in a script, older servers put its error behind words of their own.
 _NOT_NOW = re.compile(rf"(?:^|: -)(?:{'|'.join(_CODES)}) ")
 
 
 class NotNow(redis.exceptions.ResponseError):
-    """The server says that it cannot do this now, being full, read-only, busy or failing over."""
+    """The server cannot do this now: it is full, read-only, busy or failing over."""
 
 
 def is_not_now(text: str) -> bool:
-    """Whether an error's text, as the server sends it, says that it cannot do this now.
+    """True for the text of an error that says that the server cannot do this now.
 
     >>> is_not_now("OOM command not allowed when used memory > 'maxmemory'.")
     True
@@ -45,11 +53,11 @@ def is_not_now(text: str) -> bool:
 
 
 class Parser(redis.asyncio.connection.DefaultParser):  # type: ignore[misc,valid-type]
-    """The client's own parser, which gives `NotNow` its class."""
+    """The client's own parser, with the class `NotNow` for its errors."""
 
     @classmethod
     def parse_error(cls, response: str) -> Any:  # noqa: ANN401  not typed there
-        """The exception that an error answer becomes."""
+        """Exception for an error answer."""
         error = super().parse_error(response)
         if is_not_now(response) and not isinstance(error, redis.exceptions.ConnectionError):
             return NotNow(response)
@@ -62,5 +70,14 @@ AWAY_ERRORS = (
     OSError,
     NotNow,
 )
-"""What a server causes that is away, starting, stopping, full, read-only or failing over: trying
-again later may help, and nothing else is meant by it."""
+"""Errors of a server that is away, starting, stopping, full, read-only or failing over; retrying
+may help."""
+
+
+@contextmanager
+def unavailable(message: str = "Redis does not answer") -> Iterator[None]:
+    """Turn `AWAY_ERRORS` of the block into `Unavailable`."""
+    try:
+        yield
+    except AWAY_ERRORS as error:
+        raise Unavailable(f"{message}: {error}") from error

@@ -1,11 +1,10 @@
-"""Server-side scripts, each one atomic step also where the server's append-only file was torn.
+"""Server-side scripts, each an atomic step even after a crash that tore the append-only file.
 
-Redis writes a step's effects to its append-only file as one transaction. Where a crash cuts the
-file inside it, the server may drop the half that is there, leave its beginning in the file, append
-what comes later, and carry out that half at its next start: the step, applied again meanwhile,
-would count twice. So before the first step on a server that has started again, the file is written
-anew from what the server holds. A server that was just started has no script in its cache, which
-tells of it at no cost.
+Redis writes a step's effects to its append-only file as one transaction. After a crash inside it,
+the server may ignore the torn transaction, leave its beginning in the file, append later commands,
+and execute that half at its next start: the step, applied again meanwhile, would count twice. So
+the file is rewritten from memory before the first step on a restarted server. Such a server has an
+empty script cache, which tells of the restart at no cost.
 """
 
 from __future__ import annotations
@@ -18,16 +17,18 @@ from typing import Any, NamedTuple, Self
 
 import redis.exceptions
 
+from models.state.client import RedisClient
+
 LOG = logging.getLogger(__name__)
 
 POLL_S = 0.05
 TELL_EVERY_S = 10.0
 REWRITES = 3
-"""Failed attempts to write the file anew after which steps go on regardless."""
+"""Failed attempts to rewrite the file, after which steps go on regardless."""
 
 
 class Script(NamedTuple):
-    """A script's text, and the name by which a server knows it."""
+    """A script's text, and its SHA1 in the server's cache."""
 
     text: str
     sha: str
@@ -38,13 +39,10 @@ class Script(NamedTuple):
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run_script(client: Any, what: Script, keys: Sequence[str], *arguments: Any) -> Any:  # noqa: ANN401
-    """What a script answers, run by its name; one round trip.
-
-    Parameters
-    ----------
-    client
-        A redis.asyncio client, typed as Any: redis-py types answers in part.
+async def run_script(
+    client: RedisClient, script: Script, keys: Sequence[str], *arguments: str | bytes | float
+) -> Any:  # noqa: ANN401  whatever a script returns
+    """Run a script by its SHA1; returns its answer. One round trip.
 
     Raises
     ------
@@ -52,17 +50,17 @@ async def run_script(client: Any, what: Script, keys: Sequence[str], *arguments:
         The step may or may not have happened.
     """
     try:
-        return await client.evalsha(what.sha, len(keys), *keys, *arguments)
+        return await client.evalsha(script.sha, len(keys), *keys, *arguments)
     except redis.exceptions.NoScriptError:
-        await close_torn_file(client)
-        return await client.eval(what.text, len(keys), *keys, *arguments)
+        await rewrite_torn_file(client)
+        return await client.eval(script.text, len(keys), *keys, *arguments)
 
 
-async def close_torn_file(client: Any) -> None:  # noqa: ANN401
-    """Have the server write its append-only file anew, if it has not since it loaded one.
+async def rewrite_torn_file(client: RedisClient) -> None:
+    """Have the server rewrite its append-only file, if it has not since it loaded one.
 
-    Returns when the file is written, at once where there is nothing to do. A server that does not
-    let its clients do that (some that are rented) is told of in a warning, once for each start.
+    Returns when the file is written, at once if there is nothing to do. A server that does not
+    permit it (some managed ones) causes a warning, once for each start.
 
     Raises
     ------
@@ -79,7 +77,7 @@ async def close_torn_file(client: Any) -> None:  # noqa: ANN401
         except redis.exceptions.ResponseError as error:
             if "in progress" not in str(error):
                 LOG.warning(
-                    "Redis does not let its append-only file be written anew (%s): after a crash "
+                    "Redis does not permit to rewrite its append-only file (%s): after a crash "
                     "that tore it, run redis-check-aof --fix before the server starts",
                     error,
                 )
@@ -91,16 +89,16 @@ async def close_torn_file(client: Any) -> None:  # noqa: ANN401
             if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
                 break
             if waited_s % TELL_EVERY_S < POLL_S:
-                LOG.warning("Redis started again and writes its append-only file anew: waiting")
+                LOG.warning("Redis has restarted and rewrites its append-only file: waiting")
     if _may_be_torn(await client.info("persistence")):
         LOG.error(
-            "Redis could not write its append-only file anew, see its log: if a crash tore it, run "
+            "Redis could not rewrite its append-only file, see its log: if a crash tore it, run "
             "redis-check-aof --fix before the next start"
         )
 
 
 def _may_be_torn(state: dict[str, Any]) -> bool:
-    """Whether the server loaded an append-only file at its start and goes on writing to it."""
+    """True if the server loaded an append-only file at its start and appends to it."""
     is_rewritten = (
         state.get("aof_last_rewrite_time_sec", -1) != -1
         and state.get("aof_last_bgrewrite_status") == "ok"

@@ -1,40 +1,40 @@
-"""Lists that were served, kept for the attribution of clicks: compact, and in a budget.
+"""Served lists, kept for the attribution of clicks: compact, and within a budget.
 
-Reading must never fill the store: whatever the load, a group's lists take no more than
-`impression_budget_mb`, and where the server's memory is nearly full they go first. Nothing in them
-says who was served. Layout: served_lists.lua.
+Requests must never fill the store: whatever the load, a group's lists take no more than
+`impression_budget_mb`, and when the server's memory is nearly full they go first. They hold no
+user. Layout: served_lists.lua.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 import msgspec
 
+from models.state.lua_source import read_lua
 from models.state.scripts import Script, run_script
 from models.state.store import Store
 
 MAX_SHOWN = 100
-"""Items of a list that are kept: the first ones, which were seen if any were."""
+"""Items kept of a list: the first ones, which were seen if any were."""
 
 MAX_TRIED = 2000
-"""Items whose trials are counted, at most."""
+"""Items whose exploration is counted, at most."""
 
 BUCKETS = 16
-"""Parts of the budget; the oldest one is dropped as a whole."""
+"""Parts of the budget; the oldest is dropped as a whole."""
 
 OVERHEAD_BYTES = 72
-"""Memory that a list takes beside its id and its items."""
+"""Memory of a list beside its id and its items."""
 
 NEARLY_FULL = 0.9
-"""Share of the server's memory limit from which on no list is kept."""
+"""Share of the server's memory limit from which no list is kept."""
 
 CHUNK = 200
-"""Lists in one step, at most: a few milliseconds of the server's time."""
+"""Lists in one script, at most: a few milliseconds of the server's time."""
 
-KEEP = Script.of(resources.files(__package__).joinpath("served_lists.lua").read_text())
+KEEP = Script.of(read_lua("served_lists"))
 
 
 async def log_served(
@@ -44,9 +44,9 @@ async def log_served(
     *,
     now_s: float,
 ) -> int:
-    """Keep served lists by their recommendationId, for `impression_ttl_s`; gives how many were.
+    """Store served lists by recommendationId for `impression_ttl_s`; returns the number stored.
 
-    Of each list the first `MAX_SHOWN` items. `tried` items stand in them for exploration, and are
+    Of each list the first `MAX_SHOWN` items. `tried` items were shown for exploration, and are
     counted.
     """
     settings, kept = store.settings, 0
@@ -72,7 +72,7 @@ async def log_served(
 
 
 async def served(store: Store, recommendation_id: str) -> list[str] | None:
-    """The items of a list that was served, empty for one not known; None if it is not kept."""
+    """Items of a served list, "" for an item without an index; None if the list is not kept."""
     numbers = await store.redis.hkeys(store.key("served"))
     pipe = store.redis.pipeline(transaction=False)
     for number in numbers:
@@ -85,7 +85,7 @@ async def served(store: Store, recommendation_id: str) -> list[str] | None:
 
 
 def _field(recommendation_id: str) -> bytes:
-    """The id in half its length, if it is one that this service gives."""
+    """The id as bytes; in half its length if it is one of this service."""
     try:
         packed = bytes.fromhex(recommendation_id)
     except ValueError:

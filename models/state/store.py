@@ -40,7 +40,6 @@ import numpy as np
 import redis.exceptions
 from numpy.typing import NDArray
 
-from models.errors import Unavailable
 from models.settings import Settings
 from models.state import layout
 from models.state.client import RedisClient
@@ -48,7 +47,7 @@ from models.state.groups import GROUPS, registered_groups
 from models.state.histories import History, unpack_history
 from models.state.lua_source import make_script
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage, shard_of
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.redis_errors import unavailable
 from models.state.scripts import Script, run_script
 
 STEP = make_script(
@@ -385,7 +384,5 @@ class Store:
 
     async def ping(self) -> None:
         """Raise `Unavailable` unless the server answers."""
-        try:
+        with unavailable():
             await self.redis.ping()
-        except AWAY_ERRORS as error:
-            raise Unavailable(f"Redis does not answer: {error}") from error

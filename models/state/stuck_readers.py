@@ -1,27 +1,28 @@
-"""Where readers of Kafka stand still, because what comes next cannot be decoded.
+"""Readers of Kafka that are stuck at records which cannot be decoded.
 
     {group}:unreadable          hash    <reader>/<topic>/<partition> -> a `StuckReader` as JSON
 
-A reader that stands still says so again and again: what it has not said for a while is over.
+A stuck reader repeats its report: one that has not been repeated for `FRESH_S` is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from models.errors import Unreadable
+from models.state.client import RedisClient
 
 FRESH_S = 60.0
-"""For so long what a reader said counts."""
+"""Lifetime of a report."""
 
 Reader = Literal["worker", "forwarder"]
 
 
 class StuckReader(msgspec.Struct, frozen=True):
-    """A partition that a reader cannot go on in, since what time, and what stands in its way."""
+    """A partition that a reader is stuck in, the offsets it cannot read, and when it said so."""
 
     reader: Reader
     topic: str
@@ -32,7 +33,7 @@ class StuckReader(msgspec.Struct, frozen=True):
     at: float
 
     def __str__(self) -> str:
-        """What to tell an operator.
+        """A sentence for operators.
 
         >>> print(StuckReader("worker", "events.clicks", 3, 7, 9, "a wrong checksum", 0.0))
         the worker stands still: events.clicks/3 cannot be read at offsets 7 to 9: a wrong checksum
@@ -42,19 +43,19 @@ class StuckReader(msgspec.Struct, frozen=True):
 
 
 def stuck_reader(reader: Reader, error: Unreadable, *, now_s: float) -> StuckReader:
-    """What a reader came to now."""
+    """Report of a reader that has met unreadable records now."""
     return StuckReader(
         reader, error.topic, error.partition, error.first, error.last, error.reason, now_s
     )
 
 
 async def report(
-    client: Any,  # noqa: ANN401
+    client: RedisClient,
     group: str,
     now: Iterable[StuckReader],
     over: Iterable[StuckReader],
 ) -> None:
-    """Say where a reader stands still, and where it no longer does; raises what Redis raises."""
+    """Store reports of stuck readers, and remove those that are over; raises redis-py's errors."""
     pipe = client.pipeline(transaction=False)
     for stuck in over:
         pipe.hdel(_key(group), _field(stuck))
@@ -63,8 +64,8 @@ async def report(
     await pipe.execute()
 
 
-async def reported(client: Any, group: str, *, now_s: float) -> list[StuckReader]:  # noqa: ANN401
-    """Where readers stand still, by topic and partition; raises what Redis raises."""
+async def reported(client: RedisClient, group: str, *, now_s: float) -> list[StuckReader]:
+    """Stuck readers, in order of topic and partition; raises redis-py's errors."""
     stored = await client.hgetall(_key(group))
     found = [msgspec.json.decode(text, type=StuckReader) for text in stored.values()]
     fresh = [stuck for stuck in found if stuck.at > now_s - FRESH_S]

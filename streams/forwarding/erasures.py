@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
-from models.state.forwarding_ledger import RedisClient
+from models.state.client import RedisClient
 from models.state.groups import registered_group
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store

@@ -27,13 +27,8 @@ import prometheus_client
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse, parse_erasure
 from models.settings import Settings
-from models.state.client import connect
-from models.state.forwarding_ledger import (
-    RedisClient,
-    WaitingEvents,
-    forward_positions,
-    save_forward,
-)
+from models.state.client import RedisClient, connect
+from models.state.forwarding_ledger import WaitingEvents, forward_positions, save_forward
 from streams.aws_personalize import AwsTracker, CallFailed, PutEventsAnswer
 from streams.forwarding.daemon_threads import in_thread
 from streams.forwarding.erasures import KnownErasures, is_before

@@ -20,8 +20,9 @@ import prometheus_client
 from croniter import croniter
 
 from models.errors import CannotProvision, RecommenderError, Unavailable
-from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import Run, RunsClient
+from models.state import pipeline_runs
+from models.state.client import RedisClient
+from models.state.pipeline_runs import Run
 from streams.provisioning.apply import (
     WaitOptions,
     await_ready,
@@ -78,7 +79,7 @@ class _Stopped(Exception):
 async def run_once(
     context: ProvisioningContext,
     resources: list[ManagedResource],
-    client: RunsClient,
+    client: RedisClient,
     wait_options: WaitOptions,
     *,
     run_id: str,
@@ -138,7 +139,7 @@ async def run_once(
     return run
 
 
-async def restore_last_success(client: RunsClient, group: str) -> None:
+async def restore_last_success(client: RedisClient, group: str) -> None:
     """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
     past = await pipeline_runs.history(client, group)
     ends = [run.ended_s for run in past if run.outcome == "succeeded"]
@@ -192,7 +193,7 @@ def run_id_of(now_s: float) -> str:
     return f"{dt.datetime.fromtimestamp(now_s, dt.UTC):%Y%m%dT%H%M%S}"
 
 
-async def _held(work: asyncio.Task[None], client: RunsClient, group: str, run_id: str) -> None:
+async def _held(work: asyncio.Task[None], client: RedisClient, group: str, run_id: str) -> None:
     """Wait for the work, and hold the lease meanwhile."""
     while True:
         done, _ = await asyncio.wait({work}, timeout=RENEW_EVERY_S)

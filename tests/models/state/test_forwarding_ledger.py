@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from models.errors import Unavailable
-from models.state.client import connect
+from models.state.client import RedisClient, connect
 from models.state.forwarding_ledger import (
     ForwardCounts,
-    RedisClient,
     TrackerChange,
     WaitingEvents,
     forward_counts,

@@ -15,7 +15,7 @@ import pytest
 from models.settings import Settings
 from models.state.client import connect
 from models.state.messages import Part
-from models.state.scripts import close_torn_file
+from models.state.scripts import rewrite_torn_file
 from models.state.store import Store
 from ops.embedded_servers import redis_binary
 from ops.ports import free_port
@@ -111,7 +111,7 @@ async def test_a_file_is_written_anew_only_where_one_was_loaded(tmp_path: Path) 
         store = await _store(server)
         asked = _counting(store)
         await store.redis.set("a", "b")
-        await close_torn_file(store.redis)
+        await rewrite_torn_file(store.redis)
         assert asked == []
         await store.redis.aclose()
         server.kill()
@@ -119,7 +119,7 @@ async def test_a_file_is_written_anew_only_where_one_was_loaded(tmp_path: Path) 
         store = await _store(server)
         asked = _counting(store)
         for _ in range(2):
-            await close_torn_file(store.redis)
+            await rewrite_torn_file(store.redis)
         assert asked == ["BGREWRITEAOF"]
         await store.redis.aclose()
     finally:

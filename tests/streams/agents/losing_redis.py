@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.state.client import connect
-from models.state.scripts import close_torn_file
+from models.state.scripts import rewrite_torn_file
 from ops.embedded_servers import start_redis
 
 SNAPSHOTS = 8
@@ -48,7 +48,7 @@ class LosingRedis:
         redis = connect(self.url)
         # All or nothing, also if the end of the file is lost next: no server restarts with some
         # keys of one state and some of another.
-        await close_torn_file(redis)
+        await rewrite_torn_file(redis)
         pipe = redis.pipeline(transaction=True)
         pipe.flushall()
         for key, value in self._snapshots[-1 - back].items():

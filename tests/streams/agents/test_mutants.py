@@ -51,7 +51,7 @@ def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
     async def nothing(_: object) -> None:
         pass
 
-    patch.setattr(scripts, "close_torn_file", nothing)
+    patch.setattr(scripts, "rewrite_torn_file", nothing)
 
 
 def lost_tails_are_not_noticed(patch: pytest.MonkeyPatch) -> None:

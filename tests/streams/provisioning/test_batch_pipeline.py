@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.errors import CannotProvision, ClaimLost, Unavailable
-from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import MAX_RUNS, Run, RunsClient
-from models.state.client import connect
+from models.state import pipeline_runs
+from models.state.client import RedisClient, connect
+from models.state.pipeline_runs import MAX_RUNS, Run
 from streams.provisioning.apply import run as provision
 from streams.provisioning.batch_pipeline import (
     restore_last_success,
@@ -36,7 +36,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield made
 
 
-def with_redis(cloud: Cloud, call: Callable[[RunsClient], Awaitable[T]]) -> T:
+def with_redis(cloud: Cloud, call: Callable[[RedisClient], Awaitable[T]]) -> T:
     """What a call on a client gives."""
 
     async def called() -> T:
@@ -137,7 +137,7 @@ def test_what_is_not_provisioned_is_named(cloud: Cloud) -> None:
 def test_runs_do_not_overlap(cloud: Cloud) -> None:
     """While a run holds the lease another does not begin; one that lost it cannot go on."""
 
-    async def check(client: RunsClient) -> None:
+    async def check(client: RedisClient) -> None:
         assert await pipeline_runs.acquire(client, "movies", "one", lease_s=LEASE_S)
         context, resources = cloud.context()
         assert (
@@ -156,7 +156,7 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
     """A cancelled run is remembered as interrupted, and its lease is let go."""
     provision(*cloud.context(), cloud.wait_options())
 
-    async def check(client: RunsClient) -> None:
+    async def check(client: RedisClient) -> None:
         context, resources = cloud.context()
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
 def test_the_history_is_bounded(cloud: Cloud) -> None:
     """Only the newest runs are remembered, the latest first."""
 
-    async def check(client: RunsClient) -> None:
+    async def check(client: RedisClient) -> None:
         for n in range(MAX_RUNS + 5):
             await pipeline_runs.release(
                 client, "movies", Run(str(n), 1.0, 2.0, "succeeded", reason="x" * 999)
@@ -200,7 +200,7 @@ class _Enough(Exception):
 def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
     """A new process tells when the newest run that succeeded has ended, failed ones aside."""
 
-    async def check(client: RunsClient) -> None:
+    async def check(client: RedisClient) -> None:
         await pipeline_runs.release(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
         await pipeline_runs.release(client, "movies", Run("2", 3.0, 40.0, "succeeded"))
         await pipeline_runs.release(client, "movies", Run("3", 5.0, 60.0, "failed"))
