@@ -46,7 +46,7 @@ def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
     if not yes:
         raise click.UsageError("skipped messages take no effect: confirm with --yes")
     done = asyncio.run(go_past(reachable_settings(), topic, partition, offset))
-    click.echo(f"{done.what}: skipped by the {' and the '.join(done.readers)}")
+    click.echo(f"{done.unreadable}: skipped by the {' and the '.join(done.readers)}")
 
 
 @main.group("dead-letters")

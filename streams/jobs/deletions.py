@@ -15,8 +15,7 @@ from models.personalize.dataset_schemas import Column, Schema
 from models.personalize.job_queue import Jobs
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult
-from streams.kafka.end_offsets import end_offsets
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 
 CHUNK_USERS = 500

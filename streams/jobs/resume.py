@@ -13,9 +13,7 @@ from models.settings import Settings
 from models.state.store import Store
 from models.tokens import Receipt, TopicKind
 from streams.kafka.assignment import Partition
-from streams.kafka.end_offsets import End, end_offsets
-from streams.kafka.lag import first_waiting
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import PartitionEnd, end_offsets, first_waiting, messages
 from streams.kafka.topics import Topics, topic_ids
 
 WAIT_S = 0.05
@@ -102,7 +100,7 @@ async def in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -
         nexts = {tp: mark + 1 for tp, mark in zip(left, marks, strict=True) if mark + 1 < left[tp]}
         if nexts and looks % LOOKS == LOOKS - 1:
             # The last offsets may be those of a transaction's end, which no watermark reaches.
-            stops = {tp: End(left[tp], left[tp]) for tp in nexts}
+            stops = {tp: PartitionEnd(left[tp], left[tp]) for tp in nexts}
             found = await asyncio.to_thread(first_waiting, settings, nexts, stops)
             nexts = {tp: nexts[tp] for tp in found}
         if not nexts:

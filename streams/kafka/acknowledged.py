@@ -1,8 +1,8 @@
-"""How far an embedded broker has acknowledged messages, noted outside of it.
+"""Offsets that an embedded broker has acknowledged, recorded outside of it.
 
-Such a broker keeps messages in memory. What it had acknowledged when it was killed, and what of it
-had not taken effect, can be told afterwards only by who was told so: every process of the folder
-that sends keeps a file of its own, which outlives it.
+Such a broker keeps messages in memory. After it was killed, only its producers know which messages
+it had acknowledged, and so how many of them are lost: each process that produces keeps a file of
+its own, which outlives it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.tokens import Receipt
 
 FOLDER = "acknowledged"
 BROKER = "broker"
-"""The file that says which broker is noted of: that of a `recommender up` in this folder."""
+"""Name of the file with the broker's address: that of a `recommender up` in this folder."""
 
 _FIELD_BYTES = 248
 _END = struct.Struct("<Q")
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 class AcknowledgedOffsets:
-    """A sender's file: a slot for each partition, with the offset after the last one acknowledged.
+    """A producer's file: for each partition, the offset after the last acknowledged one.
 
-    Written in place, a few bytes at a time: it survives the process, killed or not.
+    Written in place, a few bytes at a time: it survives the process, even if that is killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class AcknowledgedOffsets:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """The file of a sender to the embedded broker of the settings' folder; `None` to others."""
+        """The file of a producer to this folder's embedded broker; None for other brokers."""
         folder = settings.data_dir / FOLDER
         with contextlib.suppress(FileNotFoundError):
             if (folder / BROKER).read_text() == settings.kafka:
@@ -57,12 +57,12 @@ class AcknowledgedOffsets:
         return None
 
     def note(self, receipt: Receipt) -> None:
-        """These messages were acknowledged."""
+        """Record acknowledged messages."""
         for one in receipt.published:
             self._note(f"{one.incarnation}/{one.partition}", one.offset + 1)
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file; later calls record nothing."""
         with self._lock:
             if self._is_open:
                 self._is_open = False
@@ -80,8 +80,8 @@ class AcknowledgedOffsets:
                 else:
                     os.pwrite(self._file, _END.pack(end), slot * _SLOT_BYTES + _FIELD_BYTES)
             except OSError as error:
-                # What was sent was acknowledged all the same.
-                log.warning("what a killed broker takes along will not be counted: %s", error)
+                # The messages were acknowledged all the same.
+                log.warning("messages lost with a killed broker will not be counted: %s", error)
                 self._is_open = False
                 os.close(self._file)
                 return
@@ -89,7 +89,7 @@ class AcknowledgedOffsets:
 
 
 def begin(settings: Settings) -> None:
-    """Note from now on what this embedded broker acknowledges; what was noted before is gone."""
+    """Begin to record this embedded broker's acknowledgements; earlier files are removed."""
     folder = settings.data_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -98,12 +98,12 @@ def begin(settings: Settings) -> None:
 
 
 async def lost(settings: Settings) -> dict[str, int]:
-    """How many acknowledged messages of each partition are not in effect, their broker gone.
+    """Number of acknowledged messages of each partition that are lost with their broker.
 
     Raises
     ------
     Unavailable
-        Nobody knows: Redis does not answer, or nothing was noted of a broker.
+        Redis does not answer, or no acknowledgement was recorded.
     """
     folder = settings.data_dir / FOLDER
     if not (folder / BROKER).exists():
@@ -121,7 +121,7 @@ async def lost(settings: Settings) -> dict[str, int]:
 
 
 def _ends(folder: Path) -> dict[str, int]:
-    """The ends of all files, the furthest of each partition."""
+    """The largest recorded end of each partition, over all files."""
     found: dict[str, int] = {}
     for path in sorted(folder.glob("*.ends")):
         raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Connections to Kafka that fail in bounded time, with an error that says what to do."""
+"""Connections to Kafka that fail in bounded time, with an error that names the remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connect(
     timeout_s: float | None = None,
     **config: object,
 ) -> KafkaClient:
-    """A connected kafka-python client, which never creates a topic by asking for it.
+    """A connected kafka-python client, which never creates a topic by asking about it.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def connect(
     timeout_s
         Longest wait for the first answer; `settings.publish_timeout_s` when not given.
     **config
-        What else `make` takes.
+        Further options of `make`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def connect(
         return client
 
     if make is KafkaConsumer:
-        # What a sender has aborted never happened; nobody here reads it.
+        # Messages of aborted transactions are not read.
         config.setdefault("isolation_level", "read_committed")
     try:
         client = make(
@@ -74,7 +74,7 @@ def connect(
             **config,
         )
     except (KafkaError, ValueError, OSError) as error:
-        # A constructor that fails leaves its sockets and its thread to us.
+        # A constructor that fails does not close its sockets and its thread.
         for failed in started:
             failed.close()
         trouble, _ = kafka_trouble(named)
@@ -86,14 +86,14 @@ def connect(
 
 
 def check_kafka(settings: Settings) -> None:
-    """Return when one of the servers that the settings name speaks Kafka.
+    """Check that one of the servers that the settings name speaks Kafka.
 
     Raises
     ------
     Unavailable
         None of them does, but waiting may help.
     InvalidSetting
-        What listens there is something else.
+        Another kind of server listens there.
     NotConfigured
         When the settings name no server.
     """
@@ -116,7 +116,7 @@ def servers(settings: Settings) -> list[str]:
 
 
 def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
-    """The error that a caller sees for a failure of kafka-python's, or for another trouble."""
+    """The error for callers after a failure of kafka-python, with the remedy."""
     reason = str(error) or type(error).__name__
     return Unavailable(
         f"Kafka at {settings.kafka} cannot be used ({reason}): "
@@ -125,7 +125,7 @@ def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
 
 
 def missing_topics(settings: Settings, names: Iterable[str]) -> Unavailable:
-    """The error for somebody who needs topics that are not there."""
+    """The error for a caller that needs missing topics, with the remedy."""
     return Unavailable(
         f"Kafka at {settings.kafka} has no topic {', '.join(names)}: run `recommender topics` first"
     )
@@ -154,7 +154,7 @@ def start_producer(
         delivery_timeout_ms=delivery_ms,
         # Half of it, so that one lost request leaves time for another.
         request_timeout_ms=(delivery_ms - linger_ms) // 2,
-        # A send blocks only for a topic that has vanished: the others are asked for here.
+        # A send blocks only for a topic that was deleted: the others are looked up here.
         max_block_ms=round(1000 * min(1.0, timeout_s)),
     )
     try:
@@ -167,11 +167,11 @@ def start_producer(
 
 
 def stop_producer(producer: KafkaProducer) -> None:
-    """Disconnect; what is unsent after a second fails."""
+    """Disconnect; messages that are unsent after a second fail."""
     try:
         producer.close(timeout=1)
     except KafkaError:
-        # kafka-python gives up here without stopping its thread.
+        # After its timeout kafka-python does not stop its thread.
         producer._sender.force_close()  # noqa: SLF001
         producer._sender.join(1)  # noqa: SLF001
 

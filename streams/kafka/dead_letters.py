@@ -19,8 +19,7 @@ from models.errors import Unavailable, Unreadable
 from models.metadata_records import MAX_RECORD_BYTES
 from models.settings import Settings
 from streams.kafka.connection import connect, unavailable
-from streams.kafka.end_offsets import end_offsets
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 
 POLL_MS = 500

@@ -1,7 +1,7 @@
-"""Kafka's batches on their way to messages: what cannot be decoded is named by its place.
+"""Decoding of Kafka's batches, with unreadable ones reported by their offsets.
 
-Both clients fail with whatever their codecs raise, without saying where, and kafka-python goes
-round for ever when it is asked again.
+Both clients raise whatever their codecs raise, without the offset, and kafka-python loops forever
+when it is polled again. See docs/decisions/0017-unreadable-batches.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_REASON_CHARS = 200
 
 
 class Batches:
-    """The batches of a fetch, one after another, and which of them is being decoded.
+    """The batches of a fetch, one after another, with the one that is being decoded.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Batches:
         self._current: Any = None
 
     def has_next(self) -> bool:
-        """Whether there is another batch."""
+        """True if there is another batch."""
         return bool(self._records.has_next())
 
     def next_batch(self) -> Any:  # noqa: ANN401
@@ -43,7 +43,7 @@ class Batches:
         return self._current
 
     def failure(self, topic: str, partition: int, offset: int, error: BaseException) -> Unreadable:
-        """The error that says where decoding failed, reading on at `offset`."""
+        """The error with the offsets of the batch that failed, when reading from `offset` on."""
         first, last = offset, offset
         if hasattr(self._current, "next_offset"):
             first = max(offset, self._current.base_offset)
@@ -52,7 +52,7 @@ class Batches:
 
 
 def reason_of(error: BaseException) -> str:
-    r"""Why something could not be decoded, in a bounded line.
+    r"""Reason of a failure to decode, in a bounded line.
 
     >>> reason_of(ValueError("first line\nsecond line"))
     'ValueError: first line'
@@ -67,24 +67,24 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         try:
             yield from super()._unpack_records(tp, batches, *deserializers)
         except Exception as error:
-            # What was decoded before is handed out; asked for more, it would not end.
+            # The messages decoded so far are delivered; another poll would loop forever.
             self.drain()
             at = self.next_fetch_offset
             raise batches.failure(tp.topic, tp.partition, at, error) from error
 
 
 def name_unreadable(consumer: KafkaConsumer) -> None:
-    """Have a consumer raise `Unreadable` where it comes to what it cannot decode.
+    """Have a consumer raise `Unreadable` at a batch that it cannot decode.
 
-    It does so again each time it is polled; who wants to go on seeks behind it.
+    It does so at each poll; to go on, seek behind the batch.
     """
     consumer._fetcher.PartitionRecords = _PartitionRecords  # noqa: SLF001  no public way
 
 
 def note_stable_ends(consumer: KafkaConsumer) -> dict[Any, int]:
-    """Up to where each partition can be read without an open transaction, as fetches tell it.
+    """Last stable offset of each partition, as of the last fetch.
 
-    The dictionary is filled while the consumer polls; it has no other way to say so.
+    The dictionary is filled while the consumer polls, which has no public way to tell it.
     """
     fetcher, stable = consumer._fetcher, {}  # noqa: SLF001
     parse = fetcher._parse_fetched_data  # noqa: SLF001
@@ -100,9 +100,9 @@ def note_stable_ends(consumer: KafkaConsumer) -> dict[Any, int]:
 
 
 class _Decoded:
-    """The messages of a partition's fetch, as aiokafka's `PartitionRecords` gives them.
+    """Messages of a partition's fetch: aiokafka's `PartitionRecords`, up to an unreadable batch.
 
-    They end where decoding fails, with the position there, and `stop` is told.
+    There the iteration ends, the position stays, and `stop` is called.
     """
 
     def __init__(self, records: Any, stop: Callable[[Unreadable], None]) -> None:  # noqa: ANN401
@@ -112,7 +112,7 @@ class _Decoded:
 
     @property
     def next_fetch_offset(self) -> int:
-        """Where to read on."""
+        """Next offset to read."""
         return int(self._records.next_fetch_offset)
 
     def __iter__(self) -> Self:
@@ -130,19 +130,19 @@ class _Decoded:
 
 
 class Fetched(OrderedDict[Any, Any]):
-    """What an aiokafka consumer has fetched: a partition that cannot be decoded stops alone.
+    """Fetched records of an aiokafka consumer, where an unreadable batch stops its partition only.
 
-    It takes the place of a fetcher's own dictionary. There an error of one partition would reach
-    whoever reads from any, and take along what was decoded before it.
+    It replaces a fetcher's own dictionary. There an error of one partition would be raised to the
+    reader of any, and drop the messages decoded before it.
 
     Parameters
     ----------
     results
-        What the fetcher has fetched so far.
+        Records that the fetcher has fetched so far.
     position
-        Where a partition is read on.
+        Returns the next offset to read of a partition.
     stop
-        Told of what cannot be decoded, and sees to it that its partition is not fetched again.
+        Called with an unreadable batch; has its partition not fetched again.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Producing from a Faust app: what waits for Kafka, and what one message's own fault does."""
+"""Producing from a Faust app, with outages and refused messages told apart."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def produce(app: faust.App, topic: str, key: bytes | None, value: bytes) -
     Raises
     ------
     Unavailable
-        Kafka is away: trying again later may help.
+        Kafka is away: a retry may help.
     MessageRefused
-        Kafka takes others, but never this one.
+        Kafka accepts other messages, but never this one.
     """
     try:
         await app.producer.send_and_wait(topic, key, value, None, None, None)
@@ -39,9 +39,9 @@ async def produce(app: faust.App, topic: str, key: bytes | None, value: bytes) -
 
 
 async def keep_letter(app: faust.App, topic: str, key: bytes | None, letter: bytes) -> None:
-    """Produce a dead letter, and log it once Kafka has it.
+    """Produce a dead letter, and log it once Kafka has acknowledged.
 
-    It goes without its payload where the topic takes only shorter messages.
+    Without its payload if the topic accepts only shorter messages.
     """
     try:
         await produce(app, topic, key, letter)
@@ -54,7 +54,7 @@ async def keep_letter(app: faust.App, topic: str, key: bytes | None, letter: byt
 
 
 async def offer(app: faust.App, topic: str, key: bytes | None, value: bytes) -> None:
-    """Produce a training example; they are a sample, so one that Kafka refuses is dropped."""
+    """Produce a training example; they are a sample, so a refused one is dropped."""
     try:
         await produce(app, topic, key, value)
     except MessageRefused as error:

@@ -1,7 +1,7 @@
-"""What a failure to produce means: Kafka is away, it refuses this one message, or neither.
+"""Classification of failures to produce: an outage, a refused message, or neither.
 
-Only the first is worth trying again. The second is the message's own fault and stops nothing else;
-whatever is neither, such as a topic that this user may not write to, ends who asked for it.
+Only after an outage a retry helps. A refusal concerns one message and stops nothing else. Any other
+failure, such as a missing permission for the topic, stops the process that produces.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PASSING = (
     aio.ReplicaNotAvailableError,
     aio.UnknownError,
 )
-"""Beside what aiokafka itself calls `retriable`."""
+"""Errors of an outage beside those that aiokafka itself calls `retriable`."""
 
 REFUSALS = (
     py.InvalidRecordError,
@@ -37,10 +37,10 @@ REFUSALS = (
 
 
 def classified(error: Exception) -> RecommenderError | None:
-    """What a failure of either client, or of Faust's, to produce a message means.
+    """The error that a failure of either client, or of Faust, to produce a message stands for.
 
-    `Unavailable`: trying again later may help. `MessageRefused`: it will never, but others pass.
-    None: it is neither.
+    `Unavailable`: a retry may help. `MessageRefused`: it never will, but other messages pass. None:
+    neither.
 
     >>> classified(ProducerSendError("no reason given")) is None
     True

@@ -1,8 +1,8 @@
-"""The incarnations of the topics as Kafka has them now.
+"""Current incarnations of the topics.
 
-A topic that is made anew has another id, and offsets that begin again. Whoever names an offset to
-others must know which incarnation it is of. A producer's answer does not say, and its own view of
-the topics may be old: only Kafka's answer to a question asked later tells.
+A topic that is deleted and made again has another id, and offsets that begin again. A receipt that
+names an offset must name its incarnation. A producer's acknowledgement does not, and its metadata
+may be old: only a later question to Kafka tells.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from models.tokens import TopicKind
 from streams.kafka.connection import connect, missing_topics, unavailable
 
 RECHECK_S = 1.0
-"""How old the answer is at most while nobody asks."""
+"""Longest age of the answer while no caller asks."""
 
 PAUSE = 4.0
-"""Pause between two questions, in times of what the last took: at most a fifth of a core."""
+"""Pause between two questions, in multiples of the last one's duration: a fifth of a core."""
 
 RETRY_S = 0.25
 """Pause after a question that Kafka did not answer."""
@@ -36,12 +36,12 @@ TopicIncarnations = Mapping[TopicKind, str]
 
 
 class IncarnationLookup:
-    """One thread and one connection that ask Kafka, once for all who want to know meanwhile.
+    """One thread and one connection that ask Kafka, once for all callers that wait meanwhile.
 
     Parameters
     ----------
     topics
-        The name of each topic, by kind.
+        Names of the topics, by kind.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class IncarnationLookup:
         self._cluster = ""
         self._known: dict[TopicKind, str] = {}
         try:
-            self._look(self._topics)
+            self._ask_kafka(self._topics)
         except Unavailable:
             self._admin.close()
             raise
@@ -72,11 +72,11 @@ class IncarnationLookup:
 
     @property
     def known(self) -> TopicIncarnations:
-        """The newest answer: `<cluster id>/<topic id>` by kind."""
+        """Newest answer: `<cluster id>/<topic id>` by kind."""
         return self._known
 
     def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[TopicIncarnations]:
-        """The answer to a question that is asked from now on; of these kinds, or of all.
+        """Future answer to a question that is asked from now on, about these kinds or all.
 
         Ends with `Unavailable` where Kafka does not answer in time.
         """
@@ -86,7 +86,7 @@ class IncarnationLookup:
             return self._next
 
     def close(self) -> None:
-        """Disconnect; who still waits for an answer gets `Unavailable`."""
+        """Disconnect; calls that still wait for an answer end with `Unavailable`."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
@@ -105,7 +105,7 @@ class IncarnationLookup:
                 asked, self._next = self._next, _future()
             started_s = time.monotonic()
             try:
-                self._look(wanted)
+                self._ask_kafka(wanted)
             except Unavailable as error:
                 asked.set_exception(error)
                 self._closing.wait(RETRY_S)
@@ -114,7 +114,7 @@ class IncarnationLookup:
                 self._closing.wait(PAUSE * (time.monotonic() - started_s))
         self._next.set_exception(unavailable(self._settings, KafkaError("not connected")))
 
-    def _look(self, kinds: Iterable[TopicKind]) -> None:
+    def _ask_kafka(self, kinds: Iterable[TopicKind]) -> None:
         names = {self._topics[kind]: kind for kind in kinds}
         try:
             ids = {
@@ -128,12 +128,12 @@ class IncarnationLookup:
                 self._cluster = self._admin.describe_cluster()["cluster_id"]
         except (KafkaError, OSError) as error:
             raise unavailable(self._settings, error) from error
-        # Replaced, not changed: others read it without the lock.
+        # Replaced, not changed: other threads read it without the lock.
         self._known = self._known | {kind: f"{self._cluster}/{of}" for kind, of in ids.items()}
 
 
 def _future() -> Future[TopicIncarnations]:
-    """A future that no one of those who wait for it can cancel for the others."""
+    """A future that no waiting caller can cancel for the others."""
     future: Future[TopicIncarnations] = Future()
     future.set_running_or_notify_cancel()
     return future

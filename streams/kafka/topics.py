@@ -1,4 +1,4 @@
-"""The topics, and how they are made."""
+"""The topics: names, configuration, creation and incarnations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Topics:
 
     @classmethod
     def of(cls, settings: Settings) -> Topics:
-        """The names that these settings give."""
+        """Names under the settings' prefix."""
         return cls(settings.topic_prefix)
 
     @property
@@ -49,17 +49,17 @@ class Topics:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """Those that a worker brings into effect or learns from."""
+        """Topics that a worker applies or learns from."""
         return (self.clicks, self.purchases, self.items, self.users, self.examples)
 
     @property
     def dead_letters(self) -> str:
-        """What could not be decoded, validated or applied."""
+        """Messages that could not be decoded, validated or applied."""
         return f"{self.prefix}events.dead-letters"
 
     @property
     def examples(self) -> str:
-        """Training examples for the ranker; one partition, one learner."""
+        """Training examples for the ranker; one partition, so one worker learns."""
         return f"{self.prefix}ranking.examples"
 
     @property
@@ -84,7 +84,7 @@ class Topics:
 
 
 def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing; the names of those created, none when all were there.
+    """Create missing topics; returns the names of those created.
 
     Safe to run at any time and by several processes at once.
 
@@ -99,16 +99,16 @@ def ensure_topics(settings: Settings) -> list[str]:
     topics = Topics.of(settings)
     wanted = _wanted(topics, settings)
     with _admin(settings) as admin:
-        there = _partitions(admin, wanted)
-        _check(there, topics, settings)
-        created = _create(admin, {name: wanted[name] for name in wanted if name not in there})
+        existing = _partitions(admin, wanted)
+        _check(existing, topics, settings)
+        created = _create(admin, {name: wanted[name] for name in wanted if name not in existing})
         # Another process may have been first, with other settings.
         _check(_partitions(admin, wanted), topics, settings)
     return created
 
 
 def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
-    """The incarnation of each topic, `<cluster id>/<topic id>`: new when a topic is made anew.
+    """Incarnation of each topic, `<cluster id>/<topic id>`: new when a topic is made again.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
 
 
 def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
-    """What to ask Kafka for, by name."""
+    """Configuration of each topic, by name."""
     replicas = {"replication_factor": settings.replication_factor}
     numbered = {"num_partitions": settings.partitions, **replicas}
     events = _kept_for(settings.event_retention_s)
@@ -145,9 +145,9 @@ def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _kept_for(retention_s: int) -> dict[str, str]:
-    """Configuration of a topic that keeps messages for so long, and of its segments.
+    """Configuration of retention and segments of a topic that keeps messages for so long.
 
-    Kafka removes whole segments, never the one that is written: a busy one is ended in time.
+    Kafka removes whole segments, never the one that is written: a busy one is rolled in time.
     """
     segment_s = max(60, min(86400, retention_s // 7))
     return {"retention.ms": str(1000 * retention_s), "segment.ms": str(1000 * segment_s)}
@@ -166,7 +166,7 @@ def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 
 def _partitions(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
-    """The number of partitions of each of these topics that exists."""
+    """Number of partitions of each existing topic among these."""
     counts: dict[str, int] = {}
     for topic in admin.describe_topics(list(names)):
         error = for_code(topic["error_code"])
@@ -177,9 +177,9 @@ def _partitions(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, int]
     return counts
 
 
-def _check(there: dict[str, int], topics: Topics, settings: Settings) -> None:
+def _check(existing: dict[str, int], topics: Topics, settings: Settings) -> None:
     for name in (topics.clicks, topics.purchases):
-        found = there.get(name, settings.partitions)
+        found = existing.get(name, settings.partitions)
         if found != settings.partitions:
             raise TopicMismatch(
                 f"topic {name} has {found} partitions but RECOMMENDER_PARTITIONS says "
@@ -189,7 +189,7 @@ def _check(there: dict[str, int], topics: Topics, settings: Settings) -> None:
 
 
 def _create(admin: KafkaAdminClient, missing: dict[str, dict[str, Any]]) -> list[str]:
-    """Create these topics and wait until they can be used; the names that were new."""
+    """Create these topics and wait until they can be used; returns the names of the new ones."""
     if not missing:
         return []
     created = []

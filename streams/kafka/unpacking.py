@@ -1,9 +1,9 @@
-"""A bound on what a compressed batch may unpack to, for both clients and in every codec.
+"""Bound on the unpacked size of a compressed batch, for both clients and every codec.
 
-A batch of a megabyte may hold many gigabytes of zeros, and the clients' own codecs unpack all of it
-before anybody has seen a message. So a batch that could be too large is unpacked piece by piece
-first, and nothing of that is kept. There is no public way: the functions that the clients call take
-the place of theirs.
+A batch of a megabyte may hold many gigabytes of zeros, and the clients' codecs unpack all of it
+before the first message is seen. So a batch that could be too large is first unpacked piece by
+piece, without keeping the pieces. Neither client has a public hook: the decoding functions that
+they call are replaced. See docs/decisions/0018-bounded-unpacking.md.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MODULES = (
     "aiokafka.record.default_records",
     "aiokafka.record.legacy_records",
 )
-"""Where the clients look for their codecs."""
+"""Modules in which the clients look up their codecs."""
 
 XERIAL_MAGIC, XERIAL_HEAD_BYTES, LENGTH_BYTES = b"\x82SNAPPY\x00", 16, 4
 
 
 class UnpacksTooLarge(RecommenderError):
-    """A batch unpacks to more than this process takes."""
+    """A batch unpacks to more bytes than this process accepts."""
 
 
 class _Limit:
@@ -43,7 +43,7 @@ class _Limit:
 
 
 def bound_unpacking(settings: Settings) -> None:
-    """Have this process take batches up to the settings' size."""
+    """Set this process's bound to the settings' `max_unpacked_bytes`."""
     _Limit.most_bytes = settings.max_unpacked_bytes
 
 
@@ -76,7 +76,7 @@ def _of_zstd(packed: bytes) -> Iterator[int]:
 
 
 def _of_snappy(packed: bytes) -> Iterator[int]:
-    """What the blocks say of themselves: the codec makes room for that, and fills no more."""
+    """Sizes that the blocks declare: the codec allocates and fills no more."""
     if not packed.startswith(XERIAL_MAGIC):
         yield _varint(packed)
         return
@@ -103,13 +103,13 @@ SIZES: dict[str, tuple[Callable[[bytes], Iterator[int]], float]] = {
     "snappy": (_of_snappy, float("inf")),
     "zstd": (_of_zstd, float("inf")),
 }
-"""The sizes of a batch's pieces by codec, and how many times its size it may have at most."""
+"""By codec: the sizes of a batch's unpacked pieces, and its highest compression ratio."""
 
 
 def check(codec: str, packed: bytes) -> None:
-    """Raise `UnpacksTooLarge` if a batch unpacks to more than this process takes."""
-    sizes, most_times = SIZES[codec]
-    if len(packed) * most_times <= _Limit.most_bytes:
+    """Raise `UnpacksTooLarge` if a batch unpacks to more than this process accepts."""
+    sizes, max_ratio = SIZES[codec]
+    if len(packed) * max_ratio <= _Limit.most_bytes:
         return
     total = 0
     for size in sizes(packed):
@@ -130,7 +130,7 @@ def _bounded(codec: str, decode: Callable[[bytes], bytes]) -> Callable[[bytes], 
     return checked
 
 
-def _take_place() -> None:
+def _replace_decoders() -> None:
     for name in MODULES:
         module = importlib.import_module(name)
         for codec in SIZES:
@@ -139,4 +139,4 @@ def _take_place() -> None:
                 setattr(module, f"{codec}_decode", _bounded(codec, decode))
 
 
-_take_place()
+_replace_decoders()

@@ -1,1 +1,1 @@
-"""What operators ask for: status, dead letters sent again, and ways past unreadable batches."""
+"""Operators' commands: status, replay of dead letters, and skipping of unreadable batches."""

@@ -1,4 +1,4 @@
-"""A dead letter as one line for a reader."""
+"""A dead letter as one line of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.printable import escaped, excerpt
 from streams.kafka.dead_letters import DeadLetter
 
 SHOWN_BYTES = 200
-"""So much of a payload is shown; `--json` has all of it."""
+"""Bytes of a payload that are shown; `--json` has all of it."""
 
 
 def as_line(letter: DeadLetter) -> str:

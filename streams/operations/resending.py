@@ -1,4 +1,4 @@
-"""Dead letters on their way back to where they came from."""
+"""Replay of dead letters to the topics they came from."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from streams.kafka.topics import Topics
 POLL_MS = 500
 MAX_SILENT_POLLS = 10
 
-UNDER_WAY = 100
-"""Letters that are sent and not acknowledged, at most: each may be long."""
+MAX_UNDER_WAY = 100
+"""Most letters that are sent and not acknowledged: each may be long."""
 
 MAX_REQUEST_BYTES = 100 * 1024 * 1024
-"""What is sent again was taken by Kafka once, if only compressed: it is Kafka's to refuse."""
+"""No bound of ours: Kafka has accepted each message before, if only compressed."""
 
 
 class Original(NamedTuple):
-    """Key and value of a message, as they were produced."""
+    """Key and value of a message, as originally produced."""
 
     key: bytes | None
     value: bytes | None
 
 
 class _Sent(NamedTuple):
-    """A letter, its record, and the futures of what was sent for it."""
+    """A letter, its record, and the futures of the messages sent for it."""
 
     letter: DeadLetter
     record: Any
@@ -43,23 +43,23 @@ class _Sent(NamedTuple):
 
 
 class OriginalMissing(RecommenderError):
-    """The message of a dead letter that was cut can no longer be had."""
+    """Kafka no longer has the whole message of a truncated dead letter."""
 
 
 @dataclass
 class ResendReport:
-    """What became of dead letters: how many were sent, and which could not be, and why."""
+    """Result of a replay: number of letters sent, and those that were not, with the reasons."""
 
     sent: int = 0
     kept: list[tuple[DeadLetter, str]] = field(default_factory=list)
 
 
 def resend(settings: Settings) -> ResendReport:
-    """Send the dead letters not replayed yet to where they came from again.
+    """Send the dead letters that were not replayed yet to their original topics.
 
-    What fails again comes back as a new dead letter; what is none is passed over. Of a letter that
-    was cut, the whole message is read at its source; where that cannot be, or Kafka refuses the
-    message, the letter is put behind the others, and counts as not replayed. Each is marked as
+    A message that fails again becomes a new dead letter; invalid letters are skipped. The whole
+    message of a truncated letter is read at its source; where that is impossible, or Kafka refuses
+    the message, the letter is appended again, and counts as not replayed. A letter is marked as
     replayed only after Kafka has acknowledged it, so an interrupted replay may repeat some:
     harmless, for a repeated event takes effect once.
 
@@ -95,7 +95,7 @@ def resend(settings: Settings) -> ResendReport:
 def _resend_all(
     settings: Settings, consumer: KafkaConsumer, producer: KafkaProducer, done: ResendReport
 ) -> dict[TopicPartition, int]:
-    """Send every letter; gives the offsets that are done with."""
+    """Send every letter; returns the next offset to replay of each partition."""
     offsets: dict[TopicPartition, int] = {}
     sent: list[_Sent] = []
     for letter, record in read_letters(consumer, settings, again=False):
@@ -115,7 +115,7 @@ def _resend_all(
             done.kept.append((letter, str(error)))
         else:
             sent.append(_Sent(letter, record, futures))
-        if len(sent) >= UNDER_WAY:
+        if len(sent) >= MAX_UNDER_WAY:
             _settle(settings, producer, sent, done)
     _settle(settings, producer, sent, done)
     return offsets
@@ -124,7 +124,7 @@ def _resend_all(
 def _settle(
     settings: Settings, producer: KafkaProducer, sent: list[_Sent], done: ResendReport
 ) -> None:
-    """Wait for what was sent, and forget it."""
+    """Wait for acknowledgements, and record the results."""
     for letter, record, futures in sent:
         try:
             for future in futures:
@@ -152,17 +152,17 @@ def _acknowledged(settings: Settings, future: Any) -> None:  # noqa: ANN401
 
 
 def _keep(settings: Settings, producer: KafkaProducer, record: Any) -> None:  # noqa: ANN401
-    """Put a letter behind the others as it is."""
+    """Append a letter again, unchanged."""
     _acknowledged(settings, producer.send(record.topic, key=record.key, value=record.value))
 
 
 def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> list[Original]:
-    """The messages that a letter stands for, read at its source where it was cut."""
+    """Original messages of a letter, read at its source if it is truncated."""
     if letter.source.topic not in Topics.of(settings).read:
         raise OriginalMissing(f"{letter.source.topic} is none of the topics that are read here")
     lacking = letter.truncated
     if lacking is None:
-        # An empty value and none mean the same to every reader here, but not to a compacted topic.
+        # Every reader here treats an empty value as a tombstone; a compacted topic does not.
         return [Original(key, letter.raw() or None)]
     first = letter.source.offset
     last = first if lacking.last is None else lacking.last
@@ -181,7 +181,7 @@ def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> lis
     )
     if not fits:
         raise OriginalMissing(
-            "another message is where it was, and the letter holds only a part of it"
+            "another message is at its offset, and the letter holds only a part of it"
         )
     return [Original(whole.key, whole.value if lacking.payload is not None else letter.raw())]
 
@@ -189,7 +189,7 @@ def _originals(settings: Settings, letter: DeadLetter, key: bytes | None) -> lis
 def _read(
     settings: Settings, topic: str, partition: int, first: int, last: int
 ) -> Iterator[Original]:
-    """The messages that Kafka has at these offsets; raises `OriginalMissing` if unreadable."""
+    """Messages at these offsets; raises `OriginalMissing` if they are unreadable or gone."""
     place = TopicPartition(topic, partition)
     consumer = connect(KafkaConsumer, settings, auto_offset_reset="none", enable_auto_commit=False)
     try:
@@ -205,6 +205,6 @@ def _read(
     except Unreadable as error:
         raise OriginalMissing(str(error)) from error
     except KafkaError as error:
-        raise OriginalMissing(f"Kafka does not give the message that was cut: {error}") from error
+        raise OriginalMissing(f"Kafka does not give the truncated message: {error}") from error
     finally:
         consumer.close()

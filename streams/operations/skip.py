@@ -1,4 +1,4 @@
-"""The way past what nobody can decode: a dead letter takes its place, readers go on behind it."""
+"""Skipping of unreadable batches: a dead letter takes their place, and readers go on behind."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ MAX_SILENT_POLLS = 20
 
 
 class Skipped(NamedTuple):
-    """What was gone past, and who goes on behind it."""
+    """The skipped messages, and the readers that go on behind them."""
 
-    what: Unreadable
+    unreadable: Unreadable
     readers: list[Reader]
 
 
 async def skip(settings: Settings, topic: str, partition: int, offset: int) -> Skipped:
-    """Have every reader that stands still at an offset go on behind what it cannot decode.
+    """Have every reader that stands still at an unreadable batch go on behind it.
 
-    It is read once more first: a message that can be decoded is never skipped, nor is one before
-    which others still have to take effect. A dead letter with the position is kept before anything
-    moves; `recommender dead-letters replay` sends the messages should they become readable.
+    It is read once more first: a decodable message is never skipped, nor is one behind messages
+    that are not in effect yet. A dead letter with the position is produced before any reader moves;
+    `recommender dead-letters replay` sends the messages should they become readable.
 
     Raises
     ------
     InvalidRequest
-        There is nothing to skip, or nobody stands there.
+        The batch is readable, or no reader stands still at it.
     Unavailable
         Kafka or Redis does not answer.
     """
@@ -52,13 +52,13 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
     if topic not in known:
         raise InvalidRequest(f"nothing is skipped in {topic}: it is none of {', '.join(known)}")
     ids = await asyncio.to_thread(topic_ids, settings, [topic])
-    field = f"{ids[topic]}/{partition}"
+    field, place = f"{ids[topic]}/{partition}", TopicPartition(topic, partition)
     store = Store(connect(settings.redis), settings)
     try:
         (mark,) = await store.watermarks([field])
         positions = await forward_positions(store.redis, settings.group)
         nexts: dict[Reader, int] = {"worker": mark + 1}
-        # One that has come past nothing yet has no position.
+        # A forwarder that has not forwarded anything yet has no position.
         told = await stuck_readers.reported(store.redis, settings.group, now_s=time.time())
         nexts |= {
             one.reader: one.first
@@ -67,38 +67,42 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         }
         if field in positions:
             nexts["forwarder"] = positions[field]
-        what = await asyncio.to_thread(_found, settings, TopicPartition(topic, partition), offset)
+        unreadable = await asyncio.to_thread(
+            _found, settings, TopicPartition(topic, partition), offset
+        )
         met: dict[Reader, Unreadable] = {}
         for reader, at in nexts.items():
-            first = await asyncio.to_thread(_first, settings, TopicPartition(topic, partition), at)
-            if isinstance(first, Unreadable) and first.last == what.last:
+            first = await asyncio.to_thread(_first, settings, place, at)
+            if isinstance(first, Unreadable) and first.last == unreadable.last:
                 met[reader] = first
         if not met:
-            raise InvalidRequest(_nobody(what, nexts))
-        there = list(met)
-        what = min(met.values(), key=lambda error: error.first)
-        await asyncio.to_thread(_keep, settings, what)
-        if "worker" in there:
-            await store.raise_watermark(field, what.last)
-        if "forwarder" in there:
-            moves = {field: TrackerChange(what.last + 1, {})}
+            raise InvalidRequest(_no_reader(unreadable, nexts))
+        readers = list(met)
+        unreadable = min(met.values(), key=lambda error: error.first)
+        await asyncio.to_thread(_keep, settings, unreadable)
+        if "worker" in readers:
+            await store.raise_watermark(field, unreadable.last)
+        if "forwarder" in readers:
+            moves = {field: TrackerChange(unreadable.last + 1, {})}
             await save_forward(store.redis, settings.group, moves=moves)
-        over = [stuck_readers.stuck_reader(reader, what, now_s=time.time()) for reader in there]
+        over = [
+            stuck_readers.stuck_reader(reader, unreadable, now_s=time.time()) for reader in readers
+        ]
         await stuck_readers.report(store.redis, settings.group, (), over)
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     finally:
         await store.close()
-    return Skipped(what, there)
+    return Skipped(unreadable, readers)
 
 
-def _nobody(what: Unreadable, nexts: dict[Reader, int]) -> str:
+def _no_reader(unreadable: Unreadable, nexts: dict[Reader, int]) -> str:
     where = ", ".join(f"the {reader} goes on at offset {at}" for reader, at in nexts.items())
-    return f"{what}; but nobody stands there: {where}"
+    return f"{unreadable}; but no reader stands still there: {where}"
 
 
 def _found(settings: Settings, place: TopicPartition, offset: int) -> Unreadable:
-    """What cannot be decoded at an offset; raises `InvalidRequest` where everything can."""
+    """The unreadable batch at an offset; raises `InvalidRequest` if it is readable."""
     first = _first(settings, place, offset)
     if isinstance(first, Unreadable) and first.first <= offset <= first.last:
         return first
@@ -110,9 +114,9 @@ def _found(settings: Settings, place: TopicPartition, offset: int) -> Unreadable
 
 
 def _first(settings: Settings, place: TopicPartition, offset: int) -> Unreadable | int | None:
-    """What a reader comes to first: what it cannot decode, or the offset of a message; or nothing.
+    """The first thing at or behind an offset: an unreadable batch, a message's offset, or None.
 
-    Of a batch with the offset in its midst, its own first offset is not told.
+    The first offset of an unreadable batch is not before the given one.
     """
     consumer = connection.connect(
         KafkaConsumer,
@@ -142,11 +146,11 @@ def _first(settings: Settings, place: TopicPartition, offset: int) -> Unreadable
     raise Unavailable(f"Kafka at {settings.kafka} does not give {place.topic} at offset {offset}")
 
 
-def _keep(settings: Settings, what: Unreadable) -> None:
-    """Keep a dead letter of it; returns when Kafka has acknowledged."""
+def _keep(settings: Settings, unreadable: Unreadable) -> None:
+    """Produce a dead letter of it; returns when Kafka has acknowledged."""
     producer = connection.connect(KafkaProducer, settings, acks="all")
     try:
-        letter = of_unreadable(what, now_s=time.time())
+        letter = of_unreadable(unreadable, now_s=time.time())
         sent = producer.send(Topics.of(settings).dead_letters, value=letter)
         sent.get(timeout=settings.publish_timeout_s)
     except KafkaError as error:

@@ -1,4 +1,4 @@
-"""How the stream is doing: lag of each partition, freshness, counts, dead letters, forwarding."""
+"""Status of the stream: lag of each partition, freshness, counts, dead letters, forwarding."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 from streams.kafka.assignment import Partition
 from streams.kafka.dead_letters import waiting_letters
-from streams.kafka.end_offsets import End, partition_ends
-from streams.kafka.lag import First, first_waiting
+from streams.kafka.offsets import FirstWaiting, PartitionEnd, first_waiting, partition_ends
 from streams.kafka.topics import Topics, topic_ids
 
 
@@ -35,12 +34,12 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """A job that has not ended, and how far it is in its present step.
+    """An unfinished job, and the progress of its current step.
 
     Attributes
     ----------
     what, done, known
-        What is done, such as `rows sent`, and so many of how many; 0: not known.
+        Unit of progress, such as `rows sent`; number done, and in total; 0 if unknown.
     """
 
     path: str
@@ -58,25 +57,25 @@ class Status(msgspec.Struct, frozen=True):
     lag
         Messages that are not in effect yet.
     oldest_unapplied_age_s
-        How long Kafka has had the oldest of them; 0 if there are none.
+        Time since Kafka got the oldest of them; 0 if there are none.
     newest_event_age_s
         Age of the newest event in effect, by its acceptance; None before the first.
     serving, examples, quality
-        Of each objective: the order served, examples learned from, and running HR@20, MRR@20 and
-        NDCG@20 of the learned order and its rivals.
+        By objective: the champion, the number of examples learned, and running HR@20, MRR@20 and
+        NDCG@20 of the ranker and the models compared with it.
     forward
-        What the forwarder has done, messages still waiting for it, and how long the oldest has;
-        empty if it never ran.
+        Counts of the forwarder, messages that wait for it, and the age of the oldest; empty if it
+        never ran.
     trackers
-        What it has done for each tracker, and the events in its hands that wait for an answer.
+        Its counts by tracker, and the events under way to AWS.
     jobs
-        Those that have not ended, of every group; 100 at most.
+        Unfinished jobs of every group; 100 at most.
     redis
         Memory of the Redis server.
     unreadable
-        Partitions that stand still, because what comes next in them cannot be decoded.
+        Partitions that stand still at an unreadable batch.
     families
-        What is in it, of all groups, by family of keys; an estimate.
+        Estimated memory by family of keys, of all groups.
     """
 
     group: str
@@ -153,9 +152,9 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
         dead_letters=waiting_letters(settings, {tp: end.stable for tp, end in ends.items()}),
         partitions=partitions,
-        serving={name: course.serving for name, course in learned.items()},
-        examples={name: course.scoreboard.n for name, course in learned.items()},
-        quality={name: course.scoreboard.means for name, course in learned.items()},
+        serving={name: learner.serving for name, learner in learned.items()},
+        examples={name: learner.scoreboard.n for name, learner in learned.items()},
+        quality={name: learner.scoreboard.means for name, learner in learned.items()},
         forward=msgspec.to_builtins(forward)
         | {
             "waiting": _behind(unsent, ends, list(unsent)),
@@ -176,12 +175,14 @@ def _job(job: Resource) -> JobStatus:
 
 
 def _behind(
-    waiting: Mapping[Partition, First], ends: Mapping[Partition, End], places: Iterable[Partition]
+    waiting: Mapping[Partition, FirstWaiting],
+    ends: Mapping[Partition, PartitionEnd],
+    partitions: Iterable[Partition],
 ) -> int:
-    """Offsets from the first message that waits to the end, in these partitions."""
-    return sum(ends[tp].written - waiting[tp].offset for tp in places if tp in waiting)
+    """Number of offsets from the first waiting message to the end, in these partitions."""
+    return sum(ends[tp].written - waiting[tp].offset for tp in partitions if tp in waiting)
 
 
-def _age_s(waiting: Mapping[Partition, First], now_s: float) -> float:
+def _age_s(waiting: Mapping[Partition, FirstWaiting], now_s: float) -> float:
     since_s = [first.since_s for first in waiting.values() if first.since_s is not None]
     return round(max(0.0, now_s - min(since_s, default=now_s)), 3)

@@ -1,4 +1,4 @@
-"""The status for a reader: ten lines, what is wrong first; partitions only on request."""
+"""The status as text: ten lines, problems first; partitions only on request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from streams.operations.status import Status
 
 STUCK_AFTER_S = 30.0
-"""Older than this, a message that is not in effect yet says that no worker gets to it."""
+"""Age of an unapplied message from which on no worker seems to run."""
 
 FORWARD_LATE_S = 300.0
 FULL_SHARE = 0.9
@@ -33,7 +33,7 @@ def as_text(status: Status, *, partitions: bool = False) -> str:
 
 
 def problems(status: Status) -> Iterator[str]:
-    """What an operator should look at, worst first; nothing where all is well."""
+    """Problems that need an operator, worst first."""
     memory = status.redis
     for stuck in status.unreadable:
         yield f"{stuck} (see `recommender skip --help`)"

@@ -13,8 +13,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from models.state.client import connect
 from models.state.store import Store
 from streams.jobs.resume import ends_now, in_effect
-from streams.kafka.end_offsets import partition_ends
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import messages, partition_ends
 from streams.kafka.topics import Topics
 from tests.e2e.test_forwarder_unreadable import items
 from tests.e2e.test_unreadable import applied, click, metric, produce

@@ -15,7 +15,7 @@ from models.state.messages import Part, StoredMessage
 from models.state.metadata import put_items, put_users
 from ops.embedded_servers import Server, start_broker
 from streams.jobs.runner import Runner
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import messages
 from streams.kafka.topics import Topics, ensure_topics
 from streams.kafka.tracker import Tracker
 from tests.personalize.control_fixtures import Control

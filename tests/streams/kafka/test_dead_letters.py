@@ -28,7 +28,7 @@ from streams.kafka.dead_letters import (
     waiting_letters,
     without_payload,
 )
-from streams.kafka.end_offsets import end_offsets
+from streams.kafka.offsets import end_offsets
 from streams.kafka.topics import Topics, ensure_topics
 from streams.operations.resending import resend
 from tests.damage import KINDS, damaged

@@ -24,8 +24,7 @@ from models.personalize.dataset_schemas import parse_schema
 from models.settings import Settings
 from models.state.interactions import Interaction
 from streams.jobs.import_rows import ImportSource, ImportSurvey, opened, parsed_rows
-from streams.kafka.end_offsets import end_offsets
-from streams.kafka.offset_ranges import messages
+from streams.kafka.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 from streams.object_store import Objects
 from tests.personalize.control_fixtures import INTERACTIONS, schema_text
