@@ -189,7 +189,7 @@ def test_what_is_gone_is_never_sent_in_part(settings: Settings) -> None:
 
     assert done.sent == 0
     reasons = [reason for _, reason in done.kept]
-    assert "another message is where it was" in reasons[0]
+    assert "another message is at its offset" in reasons[0]
     assert "Kafka" in reasons[1]
     assert arrived(settings, topics.clicks, offset) == []
     assert [letter.source.offset for letter, _ in letters(settings)] == [offset, offset + 5]
