@@ -1,6 +1,7 @@
-"""Batch inference and segment jobs: each line of the input answered, in the input's order.
+"""Batch inference and segment jobs: one output line for each input line, in the same order.
 
-A file's answers appear whole. Who goes on with a job begins at its first file without an answer.
+An output file appears whole. A runner that resumes a job begins at the first input file without an
+output file.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from models.serving.recommender import Recommender
 from streams.jobs.job import JobContext, JobResult
 
 CHUNK_LINES = 64
-"""Lines answered at once."""
+"""Lines answered concurrently."""
 
 _S3 = "s3://"
 
@@ -45,64 +46,64 @@ ReadLines = Callable[[Iterator[bytes]], Iterator[LineRequest | Rejected]]
 
 @dataclass(frozen=True)
 class _Batch:
-    """What every line of a job is answered by."""
+    """The recommender, recipe and filter that answer all lines of a job."""
 
     recommender: Recommender
     recipe: Recipe
-    found: Filter | None
+    filter: Filter | None
     length: int
     clock: Callable[[], float]
 
-    async def items(self, asked: InferenceRequest) -> bytes:
+    async def items(self, line: InferenceRequest) -> bytes:
         """The output line of a request for items."""
         request = RecipeRequest(
             self.recipe,
-            asked.user_id or None,
-            asked.item_id or None,
+            line.user_id or None,
+            line.item_id or None,
             self.length,
-            item_ids=asked.item_ids,
-            filter=self.found,
-            filter_values=asked.filter_values,
+            item_ids=line.item_ids,
+            filter=self.filter,
+            filter_values=line.filter_values,
         )
         candidates, names = await answer(self.recommender, request, now_s=self.clock())
         if not is_scored(self.recipe):
-            return inference_answer(asked, names)
+            return inference_answer(line, names)
         scores = scores_of(candidates)
-        return inference_answer(asked, names, [scores.get(name, 0.0) for name in names])
+        return inference_answer(line, names, [scores.get(name, 0.0) for name in names])
 
-    async def users(self, asked: SegmentRequest) -> bytes:
-        """The line that answers a question for users."""
-        if asked.query is None:
-            users = await users_of_item(self.recommender, asked.item_id, now_s=self.clock())
+    async def users(self, line: SegmentRequest) -> bytes:
+        """The output line of a request for users."""
+        if line.query is None:
+            users = await users_of_item(self.recommender, line.item_id, now_s=self.clock())
         else:
-            users = await users_of_items(self.recommender, asked.query)
-        if self.found is not None:
+            users = await users_of_items(self.recommender, line.query)
+        if self.filter is not None:
             users = await filter_users(
-                self.recommender.store, self.found, users, asked.filter_values
+                self.recommender.store, self.filter, users, line.filter_values
             )
-        return segment_answer(asked, users[: self.length])
+        return segment_answer(line, users[: self.length])
 
 
 async def infer(context: JobContext) -> JobResult:
-    """Recommend items for each line of the input."""
+    """Recommend items for each input line."""
     batch = await _batch(context, "ItemID")
     kind: Any = batch.recipe.type
 
-    def reading(lines: Iterator[bytes]) -> Iterator[InferenceRequest | Rejected]:
+    def parse(lines: Iterator[bytes]) -> Iterator[InferenceRequest | Rejected]:
         return inference_requests(lines, kind)
 
-    return await _run(context, reading, batch.items)
+    return await _run(context, parse, batch.items)
 
 
 async def segment(context: JobContext) -> JobResult:
-    """Find the users that each line of the input asks for."""
+    """Find the user segment of each input line."""
     batch = await _batch(context, "UserID")
     by: SegmentBy = "attributes" if "attribute" in batch.recipe.name else "items"
 
-    def reading(lines: Iterator[bytes]) -> Iterator[SegmentRequest | Rejected]:
+    def parse(lines: Iterator[bytes]) -> Iterator[SegmentRequest | Rejected]:
         return segment_requests(lines, by)
 
-    return await _run(context, reading, batch.users)
+    return await _run(context, parse, batch.users)
 
 
 async def _batch(context: JobContext, target: str) -> _Batch:
@@ -119,11 +120,11 @@ async def _batch(context: JobContext, target: str) -> _Batch:
     return _Batch(recommender, recipe, found, data["numResults"], context.clock)
 
 
-async def _run(context: JobContext, reading: ReadLines, answering: AnswerLine) -> JobResult:
+async def _run(context: JobContext, parse: ReadLines, answer_line: AnswerLine) -> JobResult:
     data = context.job.resource.data
     source = data["jobInput"]["s3DataSource"]["path"]
     target = data["jobOutput"]["s3DataDestination"]["path"]
-    # Answers that lie among the questions are none of them.
+    # Output files below the input folder are no input.
     folder = f"{target.rstrip('/')}/"
     files = (each for each in context.objects.find(source) if not each.url.startswith(folder))
     number, lines, refused = (
@@ -133,7 +134,7 @@ async def _run(context: JobContext, reading: ReadLines, answering: AnswerLine) -
     while (each := await context.run_in_thread(next, left, None)) is not None:
         url = _output(each.url, source, target)
         counts = await context.run_in_thread(
-            _answer_file, context, each.url, url, reading, answering
+            _answer_file, context, each.url, url, parse, answer_line
         )
         number, lines, refused = number + 1, lines + counts[0], refused + counts[1]
         await context.checkpoint(files=number, lines=lines, refused=refused)
@@ -142,19 +143,19 @@ async def _run(context: JobContext, reading: ReadLines, answering: AnswerLine) -
 
 
 def _answer_file(
-    context: JobContext, source: str, target: str, reading: ReadLines, answering: AnswerLine
+    context: JobContext, source: str, target: str, parse: ReadLines, answer_line: AnswerLine
 ) -> tuple[int, int]:
-    """Answer the lines of a file; gives how many there were, and how many have no answer."""
+    """Answer the lines of a file; gives the numbers of all lines and of lines without answer."""
     n_lines = n_refused = 0
 
-    async def answers(asked: Sequence[LineRequest | Rejected]) -> list[tuple[bytes, bool]]:
-        return await asyncio.gather(*(_answer(one, answering) for one in asked))
+    async def answers(chunk: Sequence[LineRequest | Rejected]) -> list[tuple[bytes, bool]]:
+        return await asyncio.gather(*(_answer(one, answer_line) for one in chunk))
 
     before = context.checkpointed.get("lines", 0)
     with context.objects.open(source) as stream, context.objects.writing(target) as written:
-        questions = context.until_stopped(reading(_lines(stream)))
-        while asked := list(itertools.islice(questions, CHUNK_LINES)):
-            for line, is_answered in context.run_on_loop(answers(asked)):
+        requests = context.until_stopped(parse(_lines(stream)))
+        while chunk := list(itertools.islice(requests, CHUNK_LINES)):
+            for line, is_answered in context.run_on_loop(answers(chunk)):
                 n_lines += 1
                 n_refused += not is_answered
                 written.write(line + b"\n")
@@ -162,18 +163,18 @@ def _answer_file(
     return n_lines, n_refused
 
 
-async def _answer(asked: LineRequest | Rejected, answering: AnswerLine) -> tuple[bytes, bool]:
-    """The line that answers, and whether it does; or says why there is no answer."""
-    if isinstance(asked, Rejected):
-        return refusal(asked.input, asked.error), False
+async def _answer(line: LineRequest | Rejected, answer_line: AnswerLine) -> tuple[bytes, bool]:
+    """The output line of a request, or its error line; and True for an answer."""
+    if isinstance(line, Rejected):
+        return refusal(line.input, line.error), False
     try:
-        return await answering(asked), True
+        return await answer_line(line), True
     except InvalidInput as error:
-        return refusal(asked.input, str(error)), False
+        return refusal(line.input, str(error)), False
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines; of one that is too long, so much that it is seen to be."""
+    """The lines of a stream; one that is too long is cut just beyond the limit."""
     while line := stream.readline(MAX_LINE_BYTES + 2):
         yield line
         rest = line
@@ -182,7 +183,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _output(url: str, source: str, target: str) -> str:
-    """Where the answers to the questions in an object go.
+    """URL of the output file of an input file.
 
     >>> _output("s3://in/jobs/users.json", "s3://in/jobs/", "s3://out/answers/")
     's3://out/answers/users.json.out'

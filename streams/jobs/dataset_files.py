@@ -1,7 +1,8 @@
-"""Rows of a dataset by its schema, one at a time: what an import or a deletion reads.
+"""Rows of a dataset by its schema, one at a time, for imports and deletions.
 
-Files are of any format that `streams.reading` knows. A column is what a known format says; else the
-one of that name, in any case, and where one lacks, what its other names say.
+Files have any format of `streams.reading`. The column of a schema field is that of the known
+format; in other files the one with the field's name in any case, and without one the column that
+has one of the field's usual names.
 """
 
 from __future__ import annotations
@@ -20,31 +21,31 @@ from streams.reading.read_options import ReadOptions
 from streams.reading.reader import read_rows
 from streams.reading.recognition import RecognisedSource, recognise
 
-_PLAIN = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
-"""Fields that are checked alike by every reader."""
+_RESERVED = frozenset(name for dataset in DATASETS.values() for name in dataset.reserved)
+"""Fields with the same checks in every reader."""
 
 
 class DatasetRow(NamedTuple):
-    """One row: the object and the line where it begins, and what it says or what is wrong."""
+    """A row: its object and first line, and its values by column or the error of a bad row."""
 
     where: str
     values: dict[str, Any] | InvalidRecord
 
 
 class DatasetRows:
-    """The rows of an object, of the objects of a folder, or of those that a pattern fits.
+    """The rows of an object, of a folder's objects, or of the objects that match a pattern.
 
     Parameters
     ----------
     latest_s
-        A time after this lies in the future.
+        Times after this are in the future: bad rows.
 
     Raises
     ------
     InvalidInput
         The first object lacks columns of the schema.
     UnreadableRecording
-        It is no data, damaged, or two readings fit.
+        The file is no data, damaged, or ambiguous.
     ObjectNotFound, ObjectRefused, Unavailable
         As `streams.object_store` says.
     """
@@ -57,23 +58,25 @@ class DatasetRows:
         self._objects = objects
         self._schema = schema
         self._sources = _sources(self.source, schema)
-        plain = {name: self._sources[name] for name in self._sources if name in _PLAIN}
+        shared = {name: self._sources[name] for name in self._sources if name in _RESERVED}
         nullable = frozenset(column.name for column in schema.columns if column.is_nullable)
-        self._check = RowChecker(plain, self.source.read_time, latest_s=latest_s, optional=nullable)
+        self._check = RowChecker(
+            shared, self.source.read_time, latest_s=latest_s, optional=nullable
+        )
 
     def read(self, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[DatasetRow]:
-        """All rows, in their order; blank lines are none."""
+        """All rows in order; blank lines are skipped."""
         source = self.source
         needed = [each.column for each in self._sources.values() if each.column in source.columns]
         for place, values in read_rows(self._objects, source, needed=needed, on_bytes=on_bytes):
-            yield DatasetRow(source.row_location(place), self._said(values))
+            yield DatasetRow(source.row_location(place), self._values(values))
 
-    def _said(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
+    def _values(self, row: Any) -> dict[str, Any] | InvalidRecord:  # noqa: ANN401
         if isinstance(row, InvalidRecord):
             return row
         try:
             checked = self._check(row).values
-            said = {
+            found = {
                 column.name: _value(column, checked[column.name])
                 if column.name in checked
                 else typed(column, text_or_none(self._sources[column.name].get(row)))
@@ -81,14 +84,14 @@ class DatasetRows:
             }
         except InvalidRecord as error:
             return error
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _sources(source: RecognisedSource, schema: Schema) -> dict[str, ColumnSource]:
-    """Where each column of the schema comes from.
+    """Source of each column of the schema.
 
-    Of a known format, from where the format says: its `user_id` may be empty of whoever has not
-    logged in. Else it is the column of that name, and where one lacks, what other names say.
+    The mapping of a known format comes before names: its column `user_id`, for example, may be
+    empty for anonymous visitors. In other files names come before the mapping.
     """
     short = dict(zip(short_names(source.columns, source.list_column), source.columns, strict=True))
     called = {name: short[each] for name, each in columns_of(schema, [*short]).items()}
@@ -107,16 +110,16 @@ def _sources(source: RecognisedSource, schema: Schema) -> dict[str, ColumnSource
     lacks = [each.name for each in missing if not (source.is_mapping and each.is_nullable)]
     if lacks:
         raise missing_fields(lacks)
-    # A key that no record has yet.
+    # A key that no record of the sample has.
     sources |= {
         each.name: ColumnSource(source.value_getter(each.name), each.name) for each in missing
     }
     return {column.name: sources[column.name] for column in schema.columns}
 
 
-def _value(column: Column, value: Any) -> Any:  # noqa: ANN401  what the checks gave
+def _value(column: Column, value: Any) -> Any:  # noqa: ANN401  a checked value
     if column.name in TIMES and value is not None:
-        # Whole seconds, as the type of the column says.
+        # Whole seconds: the column is an integer.
         return math.floor(value)
     if value is None and not column.is_nullable:
         raise InvalidRecord(f"{column.name}: empty")

@@ -1,7 +1,7 @@
-"""Data that goes for good: the users that a file names, and whole dataset groups.
+"""Data deletion jobs, which erase users, and the deletion of whole dataset groups.
 
-Kafka keeps the newest metadata record of everybody. A removal of each takes its place, so that who
-was erased does not come back when the topic is read again.
+The compacted metadata topics keep the newest record of each item and user. A tombstone replaces it,
+so that deleted data does not return when a topic is read again.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ from streams.kafka.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 
 CHUNK_USERS = 500
-"""Users whose records are removed in one call, at most."""
+"""Most users or records in one call."""
 
 KINDS: tuple[RecordKind, ...] = ("items", "users")
 
-NAMED = Schema((Column("USER_ID", frozenset({"string"})),))
-"""What the file of a deletion must have."""
+USER_IDS = Schema((Column("USER_ID", frozenset({"string"})),))
+"""Schema of the file of a deletion."""
 
 
 async def delete_users(context: JobContext) -> JobResult:
-    """Erase every user that the rows of a file name from the group.
+    """Erase all users in the rows of a file from the group.
 
-    As `DELETE /users/{id}` does: Kafka has the erasures when the job is done, and workers bring
-    them into effect. Erasing again is harmless: who goes on begins at the last noted row.
+    Each erasure is an event in Kafka, as of `DELETE /users/{id}`; the job ends once Kafka has
+    them all, and workers apply them. Erasures are idempotent: a resumed job begins at its last
+    checkpoint.
 
     Raises
     ------
     InvalidInput
-        A row names nobody; the users of earlier chunks of rows are erased.
+        A row has no valid user id; the users of earlier chunks of rows are erased.
     Unavailable
-        Kafka or S3 does not answer; as before.
+        Kafka or S3 does not answer; the same holds.
     """
     location = context.job.resource.data["dataSource"]["dataLocation"]
     store = context.tenants.store(context.group)
     row, deleted = context.checkpointed.get("row", 0), context.checkpointed.get("deleted", 0)
     rows = await context.run_in_thread(
-        lambda: DatasetRows(context.objects, location, NAMED, "users", latest_s=0)
+        lambda: DatasetRows(context.objects, location, USER_IDS, "users", latest_s=0)
     )
     named = itertools.islice(context.until_stopped(rows.read()), row, None)
     while users := await context.run_in_thread(_users, named):
-        # Counted first, for a worker erases them behind this job.
+        # Counted before a worker erases them concurrently.
         for user in dict.fromkeys(users):
             held = await store.user_data_counts(user, now_s=context.clock())
             deleted += any(held.values())
@@ -60,8 +61,8 @@ async def delete_users(context: JobContext) -> JobResult:
 
 
 async def delete_group(context: JobContext) -> None:
-    """Erase all that is stored of a dataset group, its records in Kafka, and the group."""
-    # First, so that no record comes into effect, or is taken from anybody, after the look at Kafka.
+    """Delete the stored state of a dataset group, its records in Kafka, and the group itself."""
+    # The state first: no record may take effect, or be accepted, after Kafka has been read.
     await context.tenants.erase(context.group)
     await context.run_in_thread(_remove_all, context)
     context.is_ending = True
@@ -83,39 +84,39 @@ def _users(rows: Iterator[DatasetRow]) -> list[str]:
 
 
 def _erase(context: JobContext, users: list[str]) -> None:
-    """Put the erasures into the log; returns once Kafka has acknowledged them."""
+    """Write the erasures to Kafka; returns once they are acknowledged."""
     context.tracker().erase(context.group, users).result()
 
 
 def _remove(context: JobContext, kind: RecordKind, names: list[str]) -> None:
-    """Take the place of these records in Kafka; returns once it has acknowledged."""
+    """Write tombstones for these records to Kafka; returns once they are acknowledged."""
     tracker = context.tracker()
     put = tracker.put_items if kind == "items" else tracker.put_users
     put(context.group, [(name, None) for name in names]).result()
 
 
 def _remove_all(context: JobContext) -> None:
-    """Take the place of every record of the group in Kafka.
+    """Write a tombstone for every record of the group in Kafka.
 
-    What counts is what Kafka has: Redis does not know of records that are still to take effect, or
-    that went beyond what a group may hold.
+    The topics are read for them: Redis lacks records that have yet to take effect, and those
+    beyond the group's limits.
     """
     for kind in KINDS:
-        names = iter(_kept(context, kind))
-        while some := list(itertools.islice(names, CHUNK_USERS)):
-            _remove(context, kind, some)
+        names = iter(_live_records(context, kind))
+        while chunk := list(itertools.islice(names, CHUNK_USERS)):
+            _remove(context, kind, chunk)
 
 
-def _kept(context: JobContext, kind: RecordKind) -> list[str]:
-    """The ids of the group's records of a kind whose newest message in Kafka is no removal."""
+def _live_records(context: JobContext, kind: RecordKind) -> list[str]:
+    """Ids of the group's records of a kind whose newest message in Kafka is no tombstone."""
     ends = end_offsets(context.settings, [getattr(Topics.of(context.settings), kind)])
     newest: dict[str, bool] = {}
     for message in context.until_stopped(messages(context.settings, dict.fromkeys(ends, 0))):
         try:
             named = parse_record(kind, message.key or b"", b"", now_s=0)
         except InvalidRecord:
-            # Nobody's: it has never taken effect.
+            # An invalid record has never taken effect.
             continue
         if named.group == context.group:
             newest[named.id] = bool(message.value)
-    return [name for name, is_kept in newest.items() if is_kept]
+    return [name for name, is_live in newest.items() if is_live]

@@ -1,7 +1,7 @@
-"""Dataset export jobs: what a group holds of a dataset, as CSV under the dataset's schema.
+"""Dataset export jobs: the stored data of a dataset as CSV with the columns of its schema.
 
-Interactions are those that the histories keep, with user, item, time and type; columns that are not
-kept are empty. Bulk and streamed data are one here: every ingestion mode exports all.
+Interactions are those in the histories, with user, item, time and type; columns that are not stored
+are empty. Imported and streamed data are not told apart: every ingestion mode exports all.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def _write(
         text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for some in context.until_stopped(iter(lambda: context.run_on_loop(_some(rows)), [])):
-            writer.writerows(some)
-            count += len(some)
+        for chunk in context.until_stopped(iter(lambda: context.run_on_loop(_chunk(rows)), [])):
+            writer.writerows(chunk)
+            count += len(chunk)
             context.report_progress("rows written", count)
         text.detach()
     return count
 
 
-async def _some(rows: AsyncIterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+async def _chunk(rows: AsyncIterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     async for row in rows:
         found.append(row)

@@ -1,9 +1,16 @@
-"""Dataset import jobs: rows of CSV objects become live events and metadata.
+"""Dataset import jobs: rows of files become live events and metadata records.
 
-First every row is checked, and nothing is sent where too many are bad. Then the good ones are sent
-through Kafka like live ones, in chunks; how far that is, is noted once a chunk is acknowledged. Who
-goes on with an import reads in Kafka what of the chunk under way was sent: every row takes effect
-once. FULL and INCREMENTAL alike add to what is there, and take the place of older metadata.
+The life of an import:
+
+1. `_first_reading` checks every row. With too many bad ones the job fails and nothing is sent.
+2. Its result, the ends of the topics and a tracking id of the job's own are the first checkpoint.
+3. `_second_reading` sends the good rows through Kafka like live ones, in chunks; each chunk that
+   Kafka has acknowledged is a checkpoint.
+4. `wait_until_in_effect` waits for the workers, and `_over_limits` counts the dead letters.
+
+A runner that resumes an import reads in Kafka which events of the unfinished chunk were sent: every
+row takes effect once. FULL and INCREMENTAL imports alike add to the present data, and replace older
+metadata.
 """
 
 from __future__ import annotations
@@ -12,51 +19,146 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
+from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import PutEvents, parse, tracking_id_of
-from models.metadata_records import RecordKind
-from models.personalize.dataset_rows import pack_by_user
-from models.personalize.dataset_schemas import contextual, parse_schema
+from models.metadata_records import Properties, RecordKind
+from models.personalize.dataset_rows import event_of, pack_by_user, record_of
+from models.personalize.dataset_schemas import Schema, contextual, parse_schema
+from models.settings import Settings
 from models.tokens import Receipt, TopicKind
-from streams.jobs.dataset_files import DatasetRow
-from streams.jobs.import_rows import Good, ImportSource, ImportSurvey, opened, parsed_rows
+from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult
-from streams.jobs.resume import Ends, ends_after, ends_now, event_ids_since, in_effect
+from streams.jobs.resume import (
+    Ends,
+    current_ends,
+    ends_after,
+    event_ids_since,
+    wait_until_in_effect,
+)
 from streams.kafka import dead_letters
 from streams.kafka.dead_letters import FULL
 from streams.kafka.topics import Topics
+from streams.object_store import Objects
+from streams.reading.column_mapping import DatasetKind
 
 CHUNK_ROWS = 2000
-"""Rows between two notes of how far an import is."""
+"""Rows between two checkpoints of an import."""
 
-TELL_EVERY = 500
-"""Rows checked between two words on how far an import is."""
+REPORT_EVERY = 500
+"""Rows checked between two progress reports."""
 
 LOG_EVERY = 50_000
-"""Rows between two lines of the log."""
+"""Rows between two log lines."""
 
-EVENTS_A_MESSAGE = 10
+EVENTS_PER_MESSAGE = 10
 
-KINDS: dict[str, tuple[TopicKind, ...]] = {
-    "INTERACTIONS": ("clicks", "purchases"),
-    "ITEMS": ("items",),
-    "USERS": ("users",),
-}
-"""The topics that the rows of each type of dataset go to."""
+MAX_SHOWN = 10
+"""Bad rows that the remark or the error of an import names."""
+
+Good = PutEvents | tuple[str, Properties]
+"""The parsed form of a good row: a message with one event, or the id and properties of a record."""
+
+SendChunk = Callable[[list[Good]], list[Receipt]]
 
 log = logging.getLogger(__name__)
 
 
-class Chunk(NamedTuple):
-    """The good ones of some rows, and how many rows have been read after them."""
+class DatasetType(NamedTuple):
+    """The rows of a type of dataset, and the topics that they are sent to."""
 
-    row: int
-    good: list[Good]
+    rows: DatasetKind
+    topics: tuple[TopicKind, ...]
+    limit: RecordKind
+    """The records whose number the group's limits bound: events bring items, too."""
+
+
+DATASET_TYPES = {
+    "INTERACTIONS": DatasetType("interactions", ("clicks", "purchases"), "items"),
+    "ITEMS": DatasetType("items", ("items",), "items"),
+    "USERS": DatasetType("users", ("users",), "users"),
+}
+
+
+class ImportSource(NamedTuple):
+    """The files of an import, the schema of its rows, and the type of its dataset."""
+
+    location: str
+    schema: Schema
+    dataset_type: str
+
+    @property
+    def type(self) -> DatasetType:
+        """Kind of the rows and their topics."""
+        return DATASET_TYPES[self.dataset_type]
+
+    @property
+    def has_events(self) -> bool:
+        """True for interactions, False for metadata records."""
+        return self.dataset_type == "INTERACTIONS"
+
+    def open(self, objects: Objects, settings: Settings, *, now_s: float) -> DatasetRows:
+        """The rows of the import, their format recognised; raises what `DatasetRows` does."""
+        latest_s = now_s + settings.future_limit_s
+        return DatasetRows(objects, self.location, self.schema, self.type.rows, latest_s=latest_s)
+
+    def parsed(
+        self, rows: Iterable[DatasetRow], settings: Settings, *, now_s: float
+    ) -> Iterator[tuple[DatasetRow, Good | Exception]]:
+        """Each row with its event or record, or with the error that makes it a bad row."""
+        for row in rows:
+            if isinstance(row.values, InvalidRecord):
+                yield row, row.values
+                continue
+            try:
+                if self.has_events:
+                    limit_s = settings.future_limit_s
+                    yield row, event_of(row.values, now_s=now_s, future_limit_s=limit_s)
+                else:
+                    yield row, record_of(self.type.limit, row.values)
+            except (InvalidEvent, InvalidRecord) as error:
+                yield row, error
+
+
+@dataclass
+class ImportSurvey:
+    """Result of the first reading: numbers of rows, and the first bad ones with their places."""
+
+    rows: int = 0
+    bad: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, row: DatasetRow, parsed: Good | Exception) -> None:
+        """Count a row."""
+        self.rows += 1
+        if isinstance(parsed, Exception):
+            self.bad += 1
+            if len(self.first) < MAX_SHOWN:
+                self.first.append(f"{row.where}: {parsed}")
+
+    @property
+    def remark(self) -> str:
+        """The rows that were left out, for the job's description; "" without any."""
+        if not self.bad:
+            return ""
+        return f"{self.bad} of {self.rows} rows were left out: " + "; ".join(self.first)
+
+    def check(self, location: str, allowed_share: float) -> None:
+        """Raise `InvalidInput` if there are no rows, or if too large a share of them is bad."""
+        if not self.rows:
+            raise InvalidInput(f"{location} has no rows")
+        if self.bad == self.rows or self.bad > allowed_share * self.rows:
+            raise InvalidInput(
+                f"{self.bad} of {self.rows} rows are bad, more than the share of"
+                f" {allowed_share:g} that RECOMMENDER_IMPORT_BAD_SHARE allows; nothing was"
+                f" imported: {'; '.join(self.first)}"
+            )
 
 
 async def import_dataset(context: JobContext) -> JobResult:
@@ -65,7 +167,7 @@ async def import_dataset(context: JobContext) -> JobResult:
     Raises
     ------
     InvalidInput
-        Columns are missing or too many rows are bad; then nothing was sent.
+        Columns are missing or too many rows are bad; nothing was sent then.
     """
     job = context.job.resource
     dataset = await context.resources.get(job.links[0])
@@ -75,153 +177,145 @@ async def import_dataset(context: JobContext) -> JobResult:
         parse_schema(schema.data["schema"]),
         dataset.data["datasetType"],
     )
-    survey = await _surveyed(context, source)
-    if source.dataset_type == "INTERACTIONS":
-        # Again, for who created the dataset may have been interrupted, or did not know of them yet.
+    if "survey" not in context.checkpointed:
+        await context.checkpoint(**await context.run_in_thread(_first_reading, context, source))
+    survey = msgspec.convert(context.checkpointed["survey"], ImportSurvey)
+    if source.has_events:
+        # Named again: the creator of the dataset may have been interrupted, or be of a version
+        # without contextual columns.
         await context.tenants.name_columns(context.group, contextual(source.schema))
-        await _send_events(context, source)
-    else:
-        await _send_records(context, source, "items" if source.dataset_type == "ITEMS" else "users")
-    await in_effect(
-        context.settings,
-        context.tenants.store(context.settings.group),
-        context.checkpointed["ends"],
-    )
-    remarks = [await context.run_in_thread(_beyond, context, source), survey.remark]
+        await context.tenants.register(context.checkpointed["tracking_id"], context.group)
+    await context.run_in_thread(_second_reading, context, source)
+    store = context.tenants.store(context.settings.group)
+    await wait_until_in_effect(context.settings, store, context.checkpointed["ends"])
+    remarks = [await context.run_in_thread(_over_limits, context, source), survey.remark]
     log.info("%s: %d rows, %d bad", context.job.path, survey.rows, survey.bad)
     return JobResult(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
 
 
-async def _surveyed(context: JobContext, source: ImportSource) -> ImportSurvey:
-    if "survey" in context.checkpointed:
-        return msgspec.convert(context.checkpointed["survey"], ImportSurvey)
-    survey = await context.run_in_thread(_survey, context, source)
-    survey.check(source.location, context.settings.import_bad_share)
-    ends = await context.run_in_thread(ends_now, context.settings, KINDS[source.dataset_type])
-    more: dict[str, Any] = {
-        "letters": await context.run_in_thread(dead_letters.ends, context.settings)
-    }
-    if source.dataset_type == "INTERACTIONS":
-        # Nobody else knows it, so that what this job has sent can be told from all else.
-        more["tracking_id"] = secrets.token_hex(16)
-    await context.checkpoint(survey=msgspec.to_builtins(survey), row=0, ends=ends, **more)
-    return survey
+def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
+    """Check every row; gives the first checkpoint. Blocking.
 
-
-def _survey(context: JobContext, source: ImportSource) -> ImportSurvey:
-    survey = ImportSurvey()
-    rows = opened(context.objects, source, context.settings, now_s=context.clock())
+    Raises
+    ------
+    InvalidInput
+        Columns are missing or too many rows are bad.
+    """
+    survey, done = ImportSurvey(), 0
+    rows = source.open(context.objects, context.settings, now_s=context.clock())
     log.info("%s: %s", context.job.path, "; ".join(rows.source.notes))
-    done = 0
 
     def on_bytes(n: int) -> None:
         nonlocal done
         done += n
 
-    for row, one in _said(context, source, rows.read(on_bytes)):
-        survey.add(row, one)
-        if survey.rows % TELL_EVERY == 0:
-            what = f"rows checked ({done / 1e6:.1f} of {rows.n_bytes / 1e6:.1f} MB)"
-            context.report_progress(what, survey.rows)
+    for row, parsed in _parsed(context, source, rows.read(on_bytes)):
+        survey.add(row, parsed)
+        if survey.rows % REPORT_EVERY == 0:
+            step = f"rows checked ({done / 1e6:.1f} of {rows.n_bytes / 1e6:.1f} MB)"
+            context.report_progress(step, survey.rows)
             if survey.rows % LOG_EVERY == 0:
-                log.info("%s: %d %s, %d bad", context.job.path, survey.rows, what, survey.bad)
-    return survey
+                log.info("%s: %d %s, %d bad", context.job.path, survey.rows, step, survey.bad)
+    survey.check(source.location, context.settings.import_bad_share)
+    found = {
+        "survey": msgspec.to_builtins(survey),
+        "row": 0,
+        "ends": current_ends(context.settings, source.type.topics),
+        "letters": dead_letters.ends(context.settings),
+    }
+    # No other sender knows the tracking id, so it marks the events that this job has sent.
+    return found | ({"tracking_id": secrets.token_hex(16)} if source.has_events else {})
 
 
-async def _send_events(context: JobContext, source: ImportSource) -> None:
+def _second_reading(context: JobContext, source: ImportSource) -> None:
+    """Send the good rows beyond the last checkpoint, with a checkpoint a chunk. Blocking."""
+    row, total = context.checkpointed["row"], context.checkpointed["survey"]["rows"]
+    send, ends = _event_sender(context) if source.has_events else _record_sender(context, source)
+    context.report_progress("rows sent", row, total)
+    read = source.open(context.objects, context.settings, now_s=context.clock()).read()
+    rows = itertools.islice(_parsed(context, source, read), row, None)
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        row += len(chunk)
+        good = [parsed for _, parsed in chunk if not isinstance(parsed, Exception)]
+        ends = ends_after(ends, send(good))
+        context.report_progress("rows sent", row, total)
+        if row % LOG_EVERY < CHUNK_ROWS:
+            log.info("%s: %d of %d rows sent", context.job.path, row, total)
+        context.run_on_loop(context.checkpoint(row=row, ends=ends))
+
+
+def _event_sender(context: JobContext) -> tuple[SendChunk, Ends]:
+    """A function that sends events once, and the ends of their topics to wait for. Blocking."""
     settings, tracking_id = context.settings, context.checkpointed["tracking_id"]
-    await context.tenants.register(tracking_id, context.group)
     ends: Ends = context.checkpointed["ends"]
-    sent = await context.run_in_thread(event_ids_since, settings, ends, tracking_id)
+    sent = event_ids_since(settings, ends, tracking_id)
     if sent:
-        # What was sent must take effect too; the ids are of the first chunk below.
-        ends = await context.run_in_thread(ends_now, settings, KINDS["INTERACTIONS"])
+        # They are of the first chunk to come, and must take effect like the rest of it.
+        ends = current_ends(settings, DATASET_TYPES["INTERACTIONS"].topics)
 
-    def send(chunk: Chunk) -> list[Receipt]:
+    def send(chunk: list[Good]) -> list[Receipt]:
         tracker = context.tracker()
-        events = [one for one in chunk.good if isinstance(one, PutEvents)]
-        new = [one for one in events if one.event_list[0].event_id not in sent]
-        futures = [
-            tracker.put_events(msgspec.structs.replace(message, tracking_id=tracking_id))
-            for message in pack_by_user(new, EVENTS_A_MESSAGE)
-        ]
-        return _receipts(futures)
+        events = [one for one in chunk if isinstance(one, PutEvents)]
+        unsent = [one for one in events if one.event_list[0].event_id not in sent]
+        return _receipts(
+            [
+                tracker.put_events(msgspec.structs.replace(message, tracking_id=tracking_id))
+                for message in pack_by_user(unsent, EVENTS_PER_MESSAGE)
+            ]
+        )
 
-    await _send(context, source, ends, send)
+    return send, ends
 
 
-async def _send_records(context: JobContext, source: ImportSource, kind: RecordKind) -> None:
-    group = context.group
+def _record_sender(context: JobContext, source: ImportSource) -> tuple[SendChunk, Ends]:
+    """A function that sends metadata records, and the ends of their topic to wait for.
 
-    def send(chunk: Chunk) -> list[Receipt]:
+    Records that an interrupted runner sent are sent again: a record replaces itself.
+    """
+
+    def send(chunk: list[Good]) -> list[Receipt]:
         tracker = context.tracker()
-        put = tracker.put_items if kind == "items" else tracker.put_users
-        # One at a time: a call has all of its records under way at once, however long they are.
-        futures = [put(group, [one]) for one in chunk.good if isinstance(one, tuple)]
-        return _receipts(futures)
+        put = tracker.put_items if source.type.limit == "items" else tracker.put_users
+        # One at a time: a call has all of its records in flight at once, however long they are.
+        return _receipts([put(context.group, [one]) for one in chunk if isinstance(one, tuple)])
 
-    await _send(context, source, context.checkpointed["ends"], send)
-
-
-async def _send(
-    context: JobContext, source: ImportSource, ends: Ends, send: Callable[[Chunk], list[Receipt]]
-) -> None:
-    rows = context.checkpointed["survey"]["rows"]
-    context.report_progress("rows sent", context.checkpointed["row"], rows)
-    chunks = _chunks(context, source, after=context.checkpointed["row"])
-    while (chunk := await context.run_in_thread(next, chunks, None)) is not None:
-        ends = ends_after(ends, await context.run_in_thread(send, chunk))
-        context.report_progress("rows sent", chunk.row, rows)
-        if chunk.row % LOG_EVERY < CHUNK_ROWS:
-            log.info("%s: %d of %d rows sent", context.job.path, chunk.row, rows)
-        await context.checkpoint(row=chunk.row, ends=ends)
+    return send, context.checkpointed["ends"]
 
 
 def _receipts(futures: Sequence[Future[Receipt]]) -> list[Receipt]:
-    """All of them, once nothing is under way any more; raises the first failure then."""
+    """All receipts, once no message is in flight any more; raises the first failure then."""
     wait(futures)
     return [future.result() for future in futures]
 
 
-def _chunks(context: JobContext, source: ImportSource, *, after: int) -> Iterator[Chunk]:
-    """The good rows beyond the first so many, in chunks."""
-    found = opened(context.objects, source, context.settings, now_s=context.clock())
-    rows = itertools.islice(_said(context, source, found.read()), after, None)
-    row = after
-    while some := list(itertools.islice(rows, CHUNK_ROWS)):
-        row += len(some)
-        yield Chunk(row, [one for _, one in some if not isinstance(one, Exception)])
+def _parsed(
+    context: JobContext, source: ImportSource, rows: Iterator[DatasetRow]
+) -> Iterator[tuple[DatasetRow, Good | Exception]]:
+    """The parsed rows, until the job is stopped."""
+    return source.parsed(context.until_stopped(rows), context.settings, now_s=context.clock())
 
 
-def _beyond(context: JobContext, source: ImportSource) -> str:
-    """What went beyond the limits of the group, for people; empty if nothing did."""
-    kind = "users" if source.dataset_type == "USERS" else "items"
+def _over_limits(context: JobContext, source: ImportSource) -> str:
+    """Rows beyond the limits of the group, for the job's description; "" without any. Blocking."""
     counts: dict[dead_letters.Origin, int] = {}
-    for letter in context.until_stopped(
-        dead_letters.since(context.settings, context.checkpointed["letters"])
-    ):
+    letters = dead_letters.since(context.settings, context.checkpointed["letters"])
+    for letter in context.until_stopped(letters):
         if letter.reason == FULL and letter.group == context.group:
-            # One that is there twice has one source.
-            counts[letter.source] = _imported(context, source, letter)
-    count = sum(counts.values())
-    what = "events on further items" if source.dataset_type == "INTERACTIONS" else f"{kind}"
+            # A dead letter that was written twice has one origin.
+            counts[letter.source] = _imported_rows(context, source, letter)
+    count, kind = sum(counts.values()), source.type.limit
+    rows = "events on further items" if source.has_events else kind
     limit = f"RECOMMENDER_MAX_{kind.upper()}"
-    return f"{count} {what} went beyond {limit} and are dead letters" if count else ""
+    return f"{count} {rows} went beyond {limit} and are dead letters" if count else ""
 
 
-def _imported(context: JobContext, source: ImportSource, letter: dead_letters.DeadLetter) -> int:
-    """How many rows of the import a dead letter holds; of metadata, whoever sent it."""
-    if source.dataset_type == "INTERACTIONS":
+def _imported_rows(
+    context: JobContext, source: ImportSource, letter: dead_letters.DeadLetter
+) -> int:
+    """Number of the import's rows in a dead letter; of metadata, those of any sender."""
+    if source.has_events:
         raw = letter.raw()
         if tracking_id_of(raw) != context.checkpointed["tracking_id"]:
             return 0
         return len(parse(raw, now_s=context.clock(), future_limit_s=math.inf).event_list)
-    topics = Topics.of(context.settings)
-    return letter.source.topic == (topics.users if source.dataset_type == "USERS" else topics.items)
-
-
-def _said(
-    context: JobContext, source: ImportSource, rows: Iterator[DatasetRow]
-) -> Iterator[tuple[DatasetRow, Good | Exception]]:
-    """Every row and what it says, until the work is to end."""
-    return parsed_rows(context.until_stopped(rows), source, context.settings, now_s=context.clock())
+    return int(letter.source.topic == getattr(Topics.of(context.settings), source.type.limit))

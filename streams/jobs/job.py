@@ -1,4 +1,12 @@
-"""A job under way: what it works with, how it notes and tells how far it is, what comes of it."""
+"""The context of a running job: its services, its progress, and its threads.
+
+Progress has two forms. `report_progress` is for people, cheap and not durable; `checkpoint` is
+durable, and the point from which another runner resumes the job.
+
+Blocking work runs in a thread (`run_in_thread`) that ends soon after the job is stopped, as long as
+its loop goes through `until_stopped`. It may run a coroutine on the runner's event loop meanwhile
+(`run_on_loop`).
+"""
 
 from __future__ import annotations
 
@@ -22,23 +30,23 @@ from streams.object_store import Objects
 T = TypeVar("T")
 
 CHECK_EVERY = 100
-"""Pieces of work in a thread between two looks at whether it is to end."""
+"""Elements that `until_stopped` passes on between two checks for a stop."""
 
 
 DONE_ROWS = Gauge(
     "recommender_job_done_rows",
-    "Rows or lines that the job under way has done in its present step, by kind; 0 without one.",
+    "Rows or lines that the running job has done in its present step, by kind; 0 without a job.",
     ["kind"],
 )
 TOTAL_ROWS = Gauge(
     "recommender_job_known_rows",
-    "Rows or lines of that step; 0 while nobody knows.",
+    "Rows or lines of that step; 0 while their number is unknown.",
     ["kind"],
 )
 
 
 class JobProgress(NamedTuple):
-    """How far a job is in its present step: what is done, so many of so many (0: not known)."""
+    """Progress of a job in its present step: the unit, done units and all units (0: unknown)."""
 
     what: str = ""
     done: int = 0
@@ -46,12 +54,12 @@ class JobProgress(NamedTuple):
 
 
 NO_PROGRESS = JobProgress()
-"""Before a job has told anything."""
+"""Progress before the first report."""
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What comes of a job that did what it could; see `job_queue.Jobs.succeed`."""
+    """Result of a job that succeeded; see `job_queue.Jobs.succeed`."""
 
     data: Mapping[str, Any] = field(default_factory=dict)
     hidden: Mapping[str, Any] = field(default_factory=dict)
@@ -60,18 +68,20 @@ class JobResult:
 
 @dataclass
 class JobContext:
-    """A claimed job, and what it works with.
+    """A claimed job with the services that its handler needs.
 
     Attributes
     ----------
     tracker
-        Opens the sender of events and metadata at its first call; blocking.
+        Connects the sender of events and metadata at its first call; blocking.
     stopping
-        Set when the work is to end at once: its claim is lost, it was stopped, or the runner ends.
+        Set when the job must stop at once: its claim is lost, it was stopped, or the runner ends.
     is_ending
-        Whether the job is being ended: its claim goes with that.
+        True while the end of the job is stored, which releases its claim.
     progress
-        As it was told last; the runner keeps it where others see it.
+        The last report; the runner stores it regularly for other processes.
+    checkpointed
+        The members of all checkpoints so far, those of earlier runners included.
     """
 
     job: Job
@@ -97,33 +107,33 @@ class JobContext:
 
     @property
     def group(self) -> str:
-        """The name of the dataset group that the job is of."""
+        """Name of the job's dataset group."""
         paths = map(ResourcePath.of, (self.job.path, *self.job.resource.links))
         return next(path.name for path in paths if path.kind == "dataset-group")
 
     def report_progress(self, what: str, done: int, known: int = 0) -> None:
-        """Let people see how far the job is; cheap, from any thread."""
+        """Show the progress of the job in metrics and `recommender status`; cheap, thread-safe."""
         self.progress = JobProgress(what, done, known)
         kind = self.job.resource.kind.name
         DONE_ROWS.labels(kind).set(done)
         TOTAL_ROWS.labels(kind).set(known)
 
     async def checkpoint(self, **hidden: Any) -> None:  # noqa: ANN401  any JSON
-        """Keep how far the job is, for whoever goes on with it; raises `ClaimLost`."""
+        """Store a point from which another runner can resume the job; raises `ClaimLost`."""
         await Jobs(self.resources).note(
             self.job, now_s=self.clock(), progress=self.progress, **hidden
         )
         self.checkpointed |= hidden
 
-    def until_stopped(self, parts: Iterable[T]) -> Iterator[T]:
-        """The same parts; `ClaimLost` between two of them once the work is to end."""
-        for n, part in enumerate(parts):
+    def until_stopped(self, elements: Iterable[T]) -> Iterator[T]:
+        """The same elements; raises `ClaimLost` between two of them once the job must stop."""
+        for n, element in enumerate(elements):
             if n % CHECK_EVERY == 0 and self.stopping.is_set():
-                raise ClaimLost(f"{self.job.path} is to end")
-            yield part
+                raise ClaimLost(f"{self.job.path} was stopped")
+            yield element
 
     async def run_in_thread(self, call: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
-        """What a blocking call gives; cancelled, the call is told to end, and has ended."""
+        """The result of a blocking call. If cancelled, stops the call and waits for its end."""
         calling = asyncio.create_task(asyncio.to_thread(call, *arguments))
         try:
             return await asyncio.shield(calling)
@@ -132,6 +142,6 @@ class JobContext:
             await asyncio.wait({calling})
             raise
 
-    def run_on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
-        """What comes of a coroutine on the runner's loop, for a call `in_thread`."""
-        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+    def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine on the runner's event loop; only for threads of the job."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

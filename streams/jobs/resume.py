@@ -1,4 +1,4 @@
-"""What an interrupted sender has sent already, and when all of it has taken effect."""
+"""Resuming an interrupted sender: the events it has sent, and the wait for their effect."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from streams.kafka.offsets import PartitionEnd, end_offsets, first_waiting, mess
 from streams.kafka.topics import Topics, topic_ids
 
 WAIT_S = 0.05
-"""How often the watermarks are looked at while a sender waits."""
+"""Interval between two reads of the watermarks while a sender waits."""
 
-LOOKS = 20
-"""After so many of them it is asked whether there is a message that the watermarks could reach."""
+READS_PER_CHECK = 20
+"""Reads of the watermarks between two checks that there is a message left to wait for."""
 
 Ends = dict[str, int]
-"""The offset after the last message, by kind and partition: `clicks/0`."""
+"""Offset after the last message, by topic kind and partition: `clicks/0`."""
 
 
-def ends_now(settings: Settings, kinds: Iterable[TopicKind]) -> Ends:
-    """Where the topics of these kinds end; blocking."""
+def current_ends(settings: Settings, kinds: Iterable[TopicKind]) -> Ends:
+    """Ends of the topics of these kinds; blocking."""
     topics = Topics.of(settings)
     kind_of = {getattr(topics, kind): kind for kind in kinds}
     found = end_offsets(settings, list(kind_of))
@@ -35,7 +35,7 @@ def ends_now(settings: Settings, kinds: Iterable[TopicKind]) -> Ends:
 
 
 def ends_after(ends: Mapping[str, int], receipts: Iterable[Receipt]) -> Ends:
-    """The ends once these were acknowledged.
+    """The ends after these receipts.
 
     >>> from models.tokens import Published
     >>> ends_after({"clicks/0": 5}, [Receipt((Published("events.clicks", 0, 7, "clicks"),))])
@@ -50,7 +50,7 @@ def ends_after(ends: Mapping[str, int], receipts: Iterable[Receipt]) -> Ends:
 
 
 def event_ids_since(settings: Settings, ends: Mapping[str, int], tracking_id: str) -> set[str]:
-    """Ids of the events with a tracking id that were sent since the topics ended there; blocking.
+    """Ids of the events with a tracking id that lie beyond these ends; blocking.
 
     Raises
     ------
@@ -75,18 +75,18 @@ def _event_ids(record: Any, tracking_id: str) -> set[str]:  # noqa: ANN401  kafk
     try:
         message = parse(raw, now_s=record.timestamp / 1000)
     except InvalidEvent:
-        # Somebody else's: what this service sends is valid.
+        # From another sender: this service sends valid events only.
         return set()
     return {event.event_id for event in message.event_list if event.event_id}
 
 
-async def in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -> None:
-    """Wait until everything before these ends has taken effect, as long as that takes.
+async def wait_until_in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -> None:
+    """Wait, without a limit, until all messages before these ends have taken effect.
 
     Parameters
     ----------
     store
-        Of the settings' group, whose watermarks tell it of every group.
+        Store of the settings' group, whose watermarks count for every group.
     """
     topics = Topics.of(settings)
     kinds = sorted({place.partition("/")[0] for place in ends})
@@ -95,11 +95,11 @@ async def in_effect(settings: Settings, store: Store, ends: Mapping[str, int]) -
     for place, end in ends.items():
         kind, _, partition = place.partition("/")
         left[getattr(topics, kind), int(partition)] = end
-    for looks in itertools.count():
+    for reads in itertools.count():
         marks = await store.watermarks([f"{ids[topic]}/{n}" for topic, n in left])
         nexts = {tp: mark + 1 for tp, mark in zip(left, marks, strict=True) if mark + 1 < left[tp]}
-        if nexts and looks % LOOKS == LOOKS - 1:
-            # The last offsets may be those of a transaction's end, which no watermark reaches.
+        if nexts and reads % READS_PER_CHECK == READS_PER_CHECK - 1:
+            # The last offsets may be transaction markers, which no watermark reaches.
             stops = {tp: PartitionEnd(left[tp], left[tp]) for tp in nexts}
             found = await asyncio.to_thread(first_waiting, settings, nexts, stops)
             nexts = {tp: nexts[tp] for tp in found}

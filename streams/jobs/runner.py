@@ -1,7 +1,7 @@
-"""The runner of jobs: claims one after another, holds it while it works, and ends it.
+"""The job runner: claims one job after another, renews its lease, and stores its end.
 
-A runner that is killed leaves its job to another once the lease has run out; one that is asked to
-end leaves it at once. What servers that are away refuse is tried again.
+The job of a runner that is killed is claimed by another once its lease has expired; a runner that
+is stopped releases its job at once. Jobs are retried while servers are away.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
 
 IDLE_S = 0.2
-"""How often an idle runner looks for a job."""
+"""Interval between two claims of an idle runner."""
 
 ATTEMPTS = 10
-"""Times a job is begun while a server is away, and the longest pause between two."""
-MAX_PAUSE_S = 30.0
+"""Attempts at a job while servers are away, and the longest wait between two."""
+MAX_WAIT_S = 30.0
 
 RENEWALS = 3
-"""Renewals of a claim within one lease."""
+"""Renewals of a claim within the time of one lease."""
 
 LINGER_MS = 5
 
@@ -54,7 +54,7 @@ HANDLERS: Mapping[str, Handler] = {
     "batch-inference-job": infer,
     "batch-segment-job": segment,
 }
-"""What runs each kind of job; one that gives no outcome has ended its job itself."""
+"""Handler of each kind of job; one that returns None has ended its job itself."""
 
 AWAY = (Unavailable, *AWAY_ERRORS)
 
@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Runner:
-    """Runs jobs, one at a time; several runners share a queue."""
+    """Runs one job at a time; any number of runners share the queue."""
 
     resources: Registry
     tenants: Tenants
@@ -72,7 +72,7 @@ class Runner:
     _trackers: list[Tracker] = field(default_factory=list)
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Run jobs for ever; `ready` is called once Redis has answered."""
+        """Run jobs for ever; calls `ready` once Redis has answered."""
         while True:
             try:
                 job = await self._claim()
@@ -86,11 +86,11 @@ class Runner:
                 await self.run_one(job)
 
     async def run_one(self, job: Job) -> None:
-        """Run a claimed job to its end, or until the claim is lost."""
+        """Run a claimed job until it ends or the claim is lost."""
         context = JobContext(
             job, self.resources, self.tenants, self.objects, self._tracker, self.clock
         )
-        working = asyncio.create_task(self._work(context))
+        working = asyncio.create_task(self._attempt(context))
         holding = asyncio.create_task(self._hold(context, working))
         try:
             await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,8 +114,8 @@ class Runner:
         lease_s = self.resources.settings.job_lease_s
         return await Jobs(self.resources).claim(now_s=self.clock(), lease_s=lease_s)
 
-    async def _work(self, context: JobContext) -> None:
-        """Begin the job until it ends, however often servers are away."""
+    async def _attempt(self, context: JobContext) -> None:
+        """Run the handler until the job ends, again after each outage."""
         for attempt in range(1, ATTEMPTS + 1):
             context.is_ending = False
             try:
@@ -127,7 +127,7 @@ class Runner:
                 log.warning("%s, attempt %d: %s", context.job.path, attempt, error)
                 if attempt == ATTEMPTS:
                     await self._fail(context, f"Given up after {ATTEMPTS} attempts: {error}")
-                await asyncio.sleep(min(MAX_PAUSE_S, 2.0**attempt / 2))
+                await asyncio.sleep(min(MAX_WAIT_S, 2.0**attempt / 2))
                 continue
             except RecommenderError as error:
                 await self._fail(context, str(error))
@@ -146,7 +146,7 @@ class Runner:
                 hidden={**context.checkpointed, **outcome.hidden},
                 remark=outcome.remark,
             )
-            await self._forget(context)
+            await self._unregister_tracking_id(context)
 
     async def _fail(self, context: JobContext, reason: str) -> None:
         if context.checkpointed.get("row"):
@@ -154,24 +154,24 @@ class Runner:
         context.is_ending = True
         with contextlib.suppress(ClaimLost):
             await Jobs(self.resources).fail(context.job, reason, now_s=self.clock())
-            await self._forget(context)
+            await self._unregister_tracking_id(context)
 
     async def _stopped(self, context: JobContext) -> None:
-        """End a version that was to stop; a job whose claim is lost is another's to end."""
+        """End a solution version that was stopped; a job whose claim is lost belongs to another."""
         with contextlib.suppress(ClaimLost):
             lease_s = self.resources.settings.job_lease_s
             job = await Jobs(self.resources).renew(context.job, now_s=self.clock(), lease_s=lease_s)
             if job.resource.status == CREATE_STOPPING:
                 await Jobs(self.resources).succeed(job, now_s=self.clock())
 
-    async def _forget(self, context: JobContext) -> None:
+    async def _unregister_tracking_id(self, context: JobContext) -> None:
         if "tracking_id" in context.checkpointed:
             await self.tenants.remove(context.checkpointed["tracking_id"])
 
     async def _hold(self, context: JobContext, working: asyncio.Task[None]) -> None:
-        """Renew the claim while the work goes on, and keep how far it is; tell it where to end."""
+        """Renew the claim and store the progress while the job runs; stop it when asked to."""
         lease_s = self.resources.settings.job_lease_s
-        kept = context.progress
+        stored = context.progress
         while not working.done():
             await asyncio.sleep(lease_s / RENEWALS)
             if _ends(context):
@@ -180,11 +180,11 @@ class Runner:
                 job = await Jobs(self.resources).renew(
                     context.job, now_s=self.clock(), lease_s=lease_s
                 )
-                if context.progress != kept:
-                    kept = context.progress
-                    await Jobs(self.resources).note(job, now_s=self.clock(), progress=kept)
+                if context.progress != stored:
+                    stored = context.progress
+                    await Jobs(self.resources).note(job, now_s=self.clock(), progress=stored)
             except ClaimLost as error:
-                # An ended job is nobody's; what is left to do after its end is not to be cut off.
+                # Ending a job releases its claim; the clean-up after that must not be cut off.
                 if _ends(context):
                     continue
                 log.warning("%s", error)
@@ -196,7 +196,7 @@ class Runner:
                 context.stopping.set()
 
     async def _leave(self, context: JobContext) -> None:
-        """Let another go on with the job at once."""
+        """Release the job, so that another runner resumes it at once."""
         with contextlib.suppress(ClaimLost, *AWAY_ERRORS):
             await Jobs(self.resources).leave(context.job, now_s=self.clock())
 
@@ -207,7 +207,7 @@ class Runner:
 
 
 async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    """Run jobs until cancelled; `ready` is called once Redis has answered."""
+    """Run jobs until cancelled; calls `ready` once Redis has answered."""
     client = connect(settings.redis)
     runner = Runner(
         Registry(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
@@ -221,18 +221,18 @@ async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) ->
 
 
 def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    """Run jobs until SIGINT or SIGTERM; a job under way is left to others."""
+    """Run jobs until SIGINT or SIGTERM; the running job is released then."""
 
-    async def until_asked() -> None:
+    async def until_signalled() -> None:
         task = asyncio.create_task(serve(settings, ready))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(until_asked())
+    asyncio.run(until_signalled())
 
 
 def _ends(context: JobContext) -> bool:
-    """Whether its end has begun; it may begin while something is awaited."""
+    """True once the job is being ended; read anew, since it may change in any await."""
     return context.is_ending

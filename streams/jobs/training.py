@@ -1,6 +1,6 @@
-"""Solution versions: a recipe measured on what its dataset group has seen.
+"""Training of solution versions: evaluation of a recipe on the events of its dataset group.
 
-Nothing else is to be trained: answers come from a model that has learned every event already.
+Nothing is trained beyond that: answers come from a model that has learned every event already.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from models.settings import Settings
 from models.state.interactions import Interaction, InteractionSample, sample
 from streams.jobs.job import JobContext, JobResult
 
-CHOSEN_AMONG = ("aws-user-personalization-v2", "aws-popularity-count")
-"""Recipes that performAutoML compares unless the solution names others."""
+AUTOML_RECIPES = ("aws-user-personalization-v2", "aws-popularity-count")
+"""Recipes that performAutoML compares by default."""
 
-BY = "mean_reciprocal_rank_at_25"
+METRIC = "mean_reciprocal_rank_at_25"
 
 
 async def train(context: JobContext) -> JobResult:
-    """Measure the recipe of a version; of several, the best is its recipe from then on.
+    """Evaluate the recipe of a version; of several recipes, the best becomes the version's.
 
     Raises
     ------
@@ -47,7 +47,7 @@ async def train(context: JobContext) -> JobResult:
         metrics = await context.run_in_thread(_measure, context, group, recipes, found)
     finally:
         await scratch_groups.end(context.tenants, context.job.path)
-    best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(BY, 0.0))
+    best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(METRIC, 0.0))
     measured_ones = {"measured": metrics} if len(recipes) > 1 else {}
     return JobResult(
         data={"recipeArn": best.arn},
@@ -68,19 +68,19 @@ def _check(found: InteractionSample, settings: Settings) -> None:
 
 
 def _recipes(version: Mapping[str, Any]) -> list[Recipe]:
-    """The version's recipe, or those to choose among."""
+    """The version's recipe, or those that AutoML compares."""
     if "recipeArn" in version:
         return [recipe_of(version["recipeArn"])]
     listed = version.get("solutionConfig", {}).get("autoMLConfig", {}).get("recipeList")
-    return [recipe_of(arn) for arn in listed or (f"{ARN}recipe/{name}" for name in CHOSEN_AMONG)]
+    return [recipe_of(arn) for arn in listed or (f"{ARN}recipe/{name}" for name in AUTOML_RECIPES)]
 
 
 def _measure(
     context: JobContext, group: str, recipes: Sequence[Recipe], found: InteractionSample
 ) -> dict[str, dict[str, float]]:
-    """What each recipe that recommends items measures, by its name; blocking."""
-    asked = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
-    if not asked:
+    """Metrics of each recipe that recommends items, by recipe name; blocking."""
+    evaluated = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
+    if not evaluated:
         return {}
     settings = context.settings.model_copy(update={"group": group})
     done = itertools.count(1)
@@ -93,7 +93,7 @@ def _measure(
     with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:
         return evaluate_recipes(
             local,
-            asked,
+            evaluated,
             found.interactions,
             n_items=found.n_items,
             watched=watched,

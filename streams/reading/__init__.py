@@ -1,8 +1,8 @@
-"""One reader of files for `replay`, `evaluate`, `prepare` and imports.
+"""One reader of files for `replay`, `evaluate`, `prepare` and imports: same formats, same checks.
 
-What one of them takes, all take, with the same checks and the same words: files of a source
-(`selection`), their compression (`containers`), encoding and lines (`texts`), fields or records
-(`delimited`, `documents`, `sheets`), which format it is and what its columns mean (`formats`,
-`guesses`), and what is wrong with a row (`fields`, `times`). `files` opens one, `recognition` says
-what a source is, `reshaping` makes rows of records, and `reader` gives the rows.
+In the order of reading: `source_files` lists the files of a source; `containers` unpacks them,
+`text_streams` decodes them, and `delimited`, `json_records` or `sheets` split them into records
+(`files` opens a file by these). `recognition` finds the format (`registry`, `formats`) and maps
+columns to fields (`column_mapping`, `guesses`). `reader` gives the rows, made of records by
+`reshaping`, and `fields` and `times` check them.
 """

@@ -1,4 +1,4 @@
-"""Which column of an input becomes which field of a dataset: guessed, told, or left out."""
+"""Mapping of the columns of an input to the fields of a dataset: by options, format, or name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ DatasetKind = Literal["interactions", "items", "users"]
 
 
 class DatasetFields(NamedTuple):
-    """What Amazon Personalize asks of a dataset's fields.
+    """Rules of Amazon Personalize for the fields of a dataset.
 
     Attributes
     ----------
     reserved
-        Fields that it knows; those in `required` must be there.
+        Fields with a meaning of their own; those in `required` are mandatory.
     metadata
-        How many further fields there must be at least, and may be at most.
+        Least and greatest number of further fields.
     keeps_others
-        Whether columns that are not asked for are kept unless told otherwise.
+        True if further columns become metadata by default.
     """
 
     schema: str
@@ -54,10 +54,10 @@ DATASETS: Mapping[DatasetKind, DatasetFields] = {
     "users": DatasetFields("Users", ("USER_ID",), ("USER_ID",), (1, 25), keeps_others=True),
 }  # fmt: skip
 
-# What such columns are called elsewhere: groups of names, the likeliest group first and in a group
-# the likeliest name; letters and digits only. Names of one group with a slash after them mean
-# different things, so that two of them in one file are two readings.
-_CALLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+# Usual names of the columns of a field: groups, in order of likelihood, of names in order of
+# likelihood; letters and digits only. Names with a slash mean different things: two of them in one
+# file are ambiguous.
+_USUAL_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "USER_ID": (
         ("userid", "user"),
         ("customerid", "customer"),
@@ -94,7 +94,7 @@ _CALLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 
 MAX_SHOWN = 50
-"""Columns that an error names."""
+"""Most columns in an error text."""
 
 _TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
 _TYPED = re.compile(r":(?:token|float)(?:_seq)?\Z")
@@ -102,7 +102,7 @@ _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
 class ColumnAssignment(NamedTuple):
-    """What becomes of one column: the field it is, if any, and why."""
+    """A column with the field that it became, if any, and the reason."""
 
     column: str
     field: str | None
@@ -111,14 +111,14 @@ class ColumnAssignment(NamedTuple):
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Which fields the output has.
+    """The fields of the output and their columns.
 
     Attributes
     ----------
     fields
-        In their order, with the number of the column that each is, or the text in every row.
+        Fields in order, each with the number of its column, or with the text in every row.
     assignments
-        What became of every column, for people.
+        All columns with their fields, for reports.
     """
 
     fields: Mapping[str, int | str]
@@ -126,16 +126,16 @@ class ColumnMapping:
 
 
 class ColumnOptions(NamedTuple):
-    """What the user says about columns.
+    """The user's options about columns.
 
     Attributes
     ----------
     fields
-        The column of a field, by the field's name.
+        Column of each mapped field.
     keep, drop
-        Columns to keep as metadata, and to leave out.
+        Columns to keep as metadata, and to drop.
     event_type
-        The type of every event, where no column says it.
+        Type of every event, for files without a column of types.
     """
 
     fields: Mapping[str, str] = {}
@@ -145,18 +145,18 @@ class ColumnOptions(NamedTuple):
 
 
 class ColumnEvidence(NamedTuple):
-    """What is known of an input beside its columns' names.
+    """Evidence about columns beside their names.
 
     Attributes
     ----------
     fields, constants
-        What the format, or the values, say the fields are.
+        Columns of fields, and constant fields, by the format or by values.
     is_time
-        Whether the values of a column are times; `None` where nobody looked.
+        True for a column of times; None if values were not examined.
     format
-        The name of the format, if it is a known one.
+        Name of the known format; "" without one.
     list_column
-        The column whose list became rows: columns inside it are known by their own names.
+        Column whose list became rows; columns inside it are matched by their own names.
     """
 
     fields: Mapping[str, str] = {}
@@ -170,7 +170,7 @@ NO_EVIDENCE = ColumnEvidence()
 
 
 def normalized_name(column: str) -> str:
-    """A name without what differs between ways of writing it, and without RecBole's type of it.
+    """A column name in lower-case letters and digits, without RecBole's type suffix.
 
     >>> normalized_name("User-ID"), normalized_name("item_id:token")
     ('userid', 'itemid')
@@ -179,7 +179,7 @@ def normalized_name(column: str) -> str:
 
 
 def short_names(columns: Sequence[str], each: str) -> list[str]:
-    """What columns inside a list are called there, unless the record has that name itself.
+    """Names of columns without the prefix of their list, unless the record has that name itself.
 
     >>> short_names(["time", "items.sku", "items.time"], "items")
     ['time', 'sku', 'items.time']
@@ -193,15 +193,18 @@ def short_names(columns: Sequence[str], each: str) -> list[str]:
 
 
 def is_known_name(column: str, name: str = "") -> bool:
-    """Whether a column is called as those of a field are, or of any field.
+    """True if a column has a usual name of this field, or of any field.
 
     >>> is_known_name("movieId"), is_known_name("movieId", "USER_ID")
     (True, False)
     """
-    fields = [name] if name else [*_CALLED]
+    fields = [name] if name else [*_USUAL_NAMES]
     word = normalized_name(column)
     return any(
-        word == each.rstrip("/") for field in fields for group in _CALLED[field] for each in group
+        word == each.rstrip("/")
+        for field in fields
+        for group in _USUAL_NAMES[field]
+        for each in group
     )
 
 
@@ -211,7 +214,7 @@ def map_columns(
     column_options: ColumnOptions,
     evidence: ColumnEvidence = NO_EVIDENCE,
 ) -> ColumnMapping:
-    """Decide for every column.
+    """Map every column to a field or drop it.
 
     >>> map_columns("interactions", ["customer", "sku", "ts", "note"], ColumnOptions()).fields
     {'USER_ID': 0, 'ITEM_ID': 1, 'TIMESTAMP': 2}
@@ -219,8 +222,8 @@ def map_columns(
     Raises
     ------
     CannotPrepare
-        When a column or a required field is missing, a name cannot be a field's, or two columns
-        may be the same field.
+        A column or a required field is missing, a name is no field name, or two columns fit one
+        field.
     """
     mapper = _ColumnMapper(kind, columns)
     mapper.apply_options(column_options)
@@ -236,7 +239,7 @@ def map_columns(
 
 
 class _ColumnMapper:
-    """A choice in the making: fields so far, and the fate of each column so far."""
+    """A mapping under construction: fields and the outcome of each column so far."""
 
     def __init__(self, kind: DatasetKind, columns: Sequence[str]) -> None:
         self.outcomes: dict[int, tuple[str | None, str]] = {}
@@ -245,7 +248,7 @@ class _ColumnMapper:
         self._dataset = DATASETS[kind]
 
     def assign(self, name: str, n: int, why: str) -> None:
-        """Make a column a field."""
+        """Assign a column to a field."""
         if name in self._fields:
             raise CannotPrepare(
                 f"{self._columns[n]!r} and another column would both be {name}: leave one out with"
@@ -255,7 +258,7 @@ class _ColumnMapper:
         self.outcomes[n] = (name, why)
 
     def apply_options(self, column_options: ColumnOptions) -> None:
-        """Do what the user says."""
+        """Apply the user's options."""
         for name, column in column_options.fields.items():
             if not _FIELD.fullmatch(name):
                 raise CannotPrepare(f"{name!r} cannot be a field: use A-Z, 0-9 and _")
@@ -268,7 +271,7 @@ class _ColumnMapper:
             self._fields["EVENT_TYPE"] = column_options.event_type
 
     def apply_evidence(self, evidence: ColumnEvidence) -> None:
-        """Do what the format says of fields that nobody spoke of."""
+        """Assign the columns of the format to fields that the options do not map."""
         for name, column in evidence.fields.items():
             if name in self._fields or column not in self._columns:
                 continue
@@ -278,19 +281,19 @@ class _ColumnMapper:
         for name, text in evidence.constants.items():
             self._fields.setdefault(name, text)
 
-    def guess(self, spoken_for: Sequence[int], evidence: ColumnEvidence) -> None:
-        """Look for the columns of fields that nobody spoke of."""
+    def guess(self, reserved: Sequence[int], evidence: ColumnEvidence) -> None:
+        """Guess a column by its name for every field without one."""
         is_time = evidence.is_time
         names = short_names(self._columns, evidence.list_column)
         for name in self._dataset.reserved:
-            # A value says nothing without the type of event that it is the value of.
+            # A value has no meaning without a type of event.
             is_idle = name == "EVENT_VALUE" and "EVENT_TYPE" not in self._fields
             if name in self._fields or is_idle:
                 continue
             is_own_id = name == self._dataset.required[0] and self._dataset.keeps_others
-            groups = (*_CALLED[name], ("id",)) if is_own_id else _CALLED[name]
+            groups = (*_USUAL_NAMES[name], ("id",)) if is_own_id else _USUAL_NAMES[name]
             for group in groups:
-                found = self._of_group(group, spoken_for, names)
+                found = self._of_group(group, reserved, names)
                 if name in _TIMES and is_time is not None and len(found) > 1:
                     found = [n for n in found if is_time(self._columns[n])] or found
                 if len(found) > 1:
@@ -304,32 +307,28 @@ class _ColumnMapper:
                     break
 
     def _of_group(
-        self, group: Sequence[str], spoken_for: Sequence[int], names: Sequence[str]
+        self, group: Sequence[str], reserved: Sequence[int], names: Sequence[str]
     ) -> list[int]:
-        """The free columns that names of a group fit: one, unless they mean different things."""
+        """Unassigned columns with names of a group: one, unless the names mean different things."""
         found: list[int] = []
         is_usual = False
         for word in group:
             for n, name in enumerate(names):
-                if (
-                    normalized_name(name) != word.rstrip("/")
-                    or n in self.outcomes
-                    or n in spoken_for
-                ):
+                if normalized_name(name) != word.rstrip("/") or n in self.outcomes or n in reserved:
                     continue
                 differs = word.endswith("/") or not is_usual
-                # movie beside movie_id is its title.
-                is_said = any(
+                # A column movie beside movie_id holds titles.
+                is_title_of_id = any(
                     normalized_name(names[each]).removesuffix("id") == word.rstrip("/")
                     for each in found
                 )
-                if differs and not is_said:
+                if differs and not is_title_of_id:
                     found.append(n)
                 is_usual = is_usual or not word.endswith("/")
         return found
 
     def finished(self) -> ColumnMapping:
-        """The choice, once it is one that Amazon Personalize takes."""
+        """The mapping, checked against the rules of Amazon Personalize."""
         dataset = self._dataset
         for name in dataset.required:
             if name not in self._fields:
@@ -363,7 +362,7 @@ class _ColumnMapper:
 
 
 def field_name(column: str) -> str:
-    """A column's name as Amazon Personalize writes it.
+    """A column name as a field name of Amazon Personalize.
 
     >>> field_name("unitPrice"), field_name("Unit price (EUR)"), field_name("user.age")
     ('UNIT_PRICE', 'UNIT_PRICE_EUR', 'USER_AGE')
@@ -371,9 +370,9 @@ def field_name(column: str) -> str:
     Raises
     ------
     CannotPrepare
-        When too little of it is left.
+        The name has no letters to make a field name of.
     """
-    # A capital begins a word only beside small letters: A0A, a field already, is one word.
+    # A capital begins a word only beside small letters: A0A is one word.
     is_mixed = column != column.upper()
     column = _TYPED.sub("", column)
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column) if is_mixed else column
@@ -391,7 +390,7 @@ def _shown(columns: Sequence[str]) -> str:
 
 
 def _number(column: str, columns: Sequence[str]) -> int:
-    """Which column is called so, in any case if only one is."""
+    """Number of the column of a name; in any case, if only one column fits."""
     if column in columns:
         return columns.index(column)
     alike = [n for n, each in enumerate(columns) if each.lower() == column.lower()]

@@ -1,4 +1,4 @@
-"""What a file is packed in: gzip, bzip2, xz, Zstandard, or a zip of one file; known by content."""
+"""Compressed files: gzip, bzip2, xz, Zstandard, or a zip of one file, recognised by content."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from streams.object_store import Objects
 CHUNK_BYTES = 256 * 1024
 HEAD_BYTES = 512
 ZSTANDARD_CHUNK_BYTES = 16 * 1024
-"""Small: what is read at once is unpacked at once."""
+"""Small, since a chunk is unpacked as a whole."""
 
 
 DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile,
            zstandard.ZstdError, OSError, ValueError)  # fmt: skip
-"""What unpacking a damaged file raises."""
+"""Errors of unpacking a damaged file."""
 
 PARQUET = b"PAR1"
 _ZIP = b"PK\x03\x04"
@@ -59,24 +59,24 @@ class Unpacked(NamedTuple):
     Attributes
     ----------
     stream
-        Its bytes; `path` has them as a file, where it must be one.
+        Its bytes; `path` is a file with them, for readers that need one.
     kind
         `"text"`, `"parquet"` or `"xlsx"`.
     name
-        Its name without what tells the packing.
-    packed
-        What it was packed in; empty if in nothing.
+        File name without the suffix of its compression.
+    compression
+        Its compression or archive; "" without one.
     """
 
     stream: Any
     kind: str
     name: str
-    packed: str
+    compression: str
     path: Path | None = None
 
 
 class _Counted(io.RawIOBase):
-    """A stream that tells how many bytes were read from it."""
+    """A stream that reports the bytes read from it."""
 
     def __init__(self, stream: BinaryIO, on_bytes: Callable[[int], None]) -> None:
         self._stream = stream
@@ -101,14 +101,14 @@ def open_unpacked(
     Parameters
     ----------
     folder
-        For temporary files; nothing is left there.
+        For temporary files, which are removed again.
     on_bytes
-        Told how many bytes of the object were read.
+        Called with the number of bytes of each read.
 
     Raises
     ------
     UnreadableRecording
-        When it is no data: an archive of several files, a database, ….
+        The object is no data: an archive of several files, a database, ….
     """
     name = url.rsplit("/", 1)[-1].lower()
     with contextlib.ExitStack() as stack:
@@ -234,7 +234,7 @@ def _only(archive: zipfile.ZipFile) -> str:
 
 @contextlib.contextmanager
 def _spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
-    """A file with the rest of a stream; gone after the block."""
+    """A file with the rest of a stream, removed after the block."""
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         try:
             while chunk := stream.read(CHUNK_BYTES):

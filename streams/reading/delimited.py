@@ -18,7 +18,7 @@ from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.text_streams import MAX_LINE_CHARS, TextLine, is_decoded
 
 MAX_RECORD_LINES = 50
-"""A record may stand on so many lines, where its quotes say so."""
+"""Most lines of one record with quotes around line ends."""
 
 NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "blank", "::": "::"}
 SAMPLE_LINES = 200
@@ -32,7 +32,7 @@ Split = Callable[[str], list[str] | None]
 
 
 class _Quoting(NamedTuple):
-    """What lines of fields with quotes look like under one separator."""
+    """Patterns of lines with quoted fields for one separator: complete, and with an open quote."""
 
     whole: re.Pattern[str]
     open: re.Pattern[str]
@@ -70,7 +70,7 @@ def split(line: str, separator: str) -> list[str] | None:
 
 
 def _blanks(line: str) -> list[str] | None:
-    """Fields between any number of blanks, those with quotes around them whole."""
+    """Fields separated by blanks; quoted fields may contain blanks."""
     if '"' not in line:
         return line.split()
     try:
@@ -83,12 +83,12 @@ def _blanks(line: str) -> list[str] | None:
 def records(
     lines: Iterator[tuple[int, TextLine]], separator: str, width: int
 ) -> Iterator[tuple[int, Fields]]:
-    """The records by the number of their first line, or what is wrong with them; blank ones not.
+    """Records by the number of their first line, or errors of bad ones; blank lines are skipped.
 
     Parameters
     ----------
     width
-        How many fields a record has.
+        Number of fields of a record.
     """
     wrong_width = InvalidRecord(f"not {width} columns")
     ahead: list[tuple[int, TextLine]] = []
@@ -116,7 +116,7 @@ def records(
 
 
 def _is_open(line: str, separator: str) -> bool:
-    """Whether a quote opens in a line, and does not close."""
+    """True if a quote opens in a line and does not close."""
     if '"' not in line or len(separator) > 1 or separator == " ":
         return False
     return _quoting(separator).open.fullmatch(line) is not None
@@ -129,9 +129,9 @@ def _joined(
     separator: str,
     width: int,
 ) -> list[str] | None:
-    """The record that begins with a line, out of it and those after it; `None` where none does.
+    """The record of several lines that begins with a line; None if there is none.
 
-    Lines that were looked at and are of no use stay in `ahead`.
+    Lines that were read and belong to no such record stay in `ahead`.
     """
     text = first
     for n in range(MAX_RECORD_LINES - 1):
@@ -154,24 +154,26 @@ def _joined(
 
 
 def _is_record(line: str, separator: str, width: int) -> bool:
-    """Whether a line is as long as a record, whatever its quotes are."""
+    """True if a line has the width of a record, with or without regard to quotes."""
     return width > 1 and (
         line.count(separator) == width - 1 or len(split(line, separator) or ()) == width
     )
 
 
-def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str]], int]) -> str:
-    """What separates the fields of lines, by the name of their file and what they have in common.
+def separator_of(
+    name: str, sample: Sequence[str], count_known: Callable[[Sequence[str]], int]
+) -> str:
+    """Field separator of lines, by the file name and by the widths of the lines.
 
     Parameters
     ----------
-    known
-        How many of a first line's fields are names that are known.
+    count_known
+        Number of usual column names in the fields of a first line.
 
     Raises
     ------
     UnreadableRecording
-        Naming both separators where two fit.
+        Two separators fit.
     """
     by_name = "\t" if name.endswith((".tsv", ".tab")) else "," if name.endswith(".csv") else ""
     scores: dict[str, tuple[float, ...]] = {}
@@ -181,7 +183,7 @@ def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str
             continue
         widths = [len(split(line, separator) or ()) for line in sample]
         share = widths.count(len(first)) / len(widths)
-        n_known = known(first)
+        n_known = count_known(first)
         scores[separator] = (n_known, round(share, 1), separator == "::", separator == by_name)
     if not scores:
         return by_name or ","
@@ -194,7 +196,7 @@ def separator_of(name: str, sample: Sequence[str], known: Callable[[Sequence[str
 
 
 def parsed_separator(text: str) -> str:
-    r"""The separator that a user names: itself, or by its name.
+    r"""The separator in an option: the character, or its name.
 
     >>> parsed_separator("tab"), parsed_separator(";"), parsed_separator("\\t")
     ('\t', ';', '\t')
@@ -202,7 +204,7 @@ def parsed_separator(text: str) -> str:
     Raises
     ------
     UnreadableRecording
-        When it is neither.
+        It is neither.
     """
     names = {name: separator for separator, name in NAMES.items()} | {"\\t": "\t"}
     found = names.get(text, text)

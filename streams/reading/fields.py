@@ -1,4 +1,4 @@
-"""What is wrong with the fields of a row, and what they say: the same for every reader."""
+"""Checks and values of the fields of a row, the same for every reader."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ IDS = frozenset({"USER_ID", "ITEM_ID"})
 TIMES = frozenset({"TIMESTAMP", "CREATION_TIMESTAMP"})
 VALUES = frozenset({"EVENT_VALUE"})
 REQUIRED = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "EVENT_TYPE"})
-"""Fields that no row may leave empty."""
+"""Fields that may not be empty in any row."""
 
 NULL_TEXTS = frozenset({"NULL", "null", "\\N", "NaN", "nan", "None", "NaT", "<NA>"})
-"""Texts that stand for nothing: what SQL, Hive, Python and pandas write where there is no value."""
+"""Texts of missing values, as SQL, Hive, Python and pandas write them."""
 
 MAX_SHOWN = 40
 
-# Half a character of UTF-16, as JSON can escape it, is no text either.
+# A lone surrogate of UTF-16, as JSON can escape it, is no text either.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 ReadValue = Callable[[Any], Any]
-"""The value of a field in a row."""
+"""Function from a row to the value of a column."""
 
 
 class RowError(InvalidRecord):
-    """What is wrong with one field of a row.
+    """The error of one field of a row.
 
     Attributes
     ----------
     reason
-        Without the value, so that rows with the same flaw are counted together.
+        Text without the value, by which rows with the same error are counted together.
     """
 
-    def __init__(self, field: str, what: str, column: str = "", value: object = None) -> None:
-        self.reason = f"{field}: {what}"
+    def __init__(self, field: str, error: str, column: str = "", value: object = None) -> None:
+        self.reason = f"{field}: {error}"
         where = f" in column {column}" if column and column != field else ""
         shown = "" if value is None else f": {str(value)[:MAX_SHOWN]!r}"
         super().__init__(f"{self.reason}{shown}{where}")
 
 
 class ColumnSource(NamedTuple):
-    """Where a field comes from: a column, by its name, or, without one, a text in every row."""
+    """Source of a field: the reader of a column; without a column name, of a constant text."""
 
     get: ReadValue
     column: str = ""
 
 
 class CheckedRow(NamedTuple):
-    """What a good row says, by field, and how its time was written."""
+    """Values of a good row by field, and the notation of its time."""
 
     values: dict[str, Any]
     written: str
 
 
 def text_or_none(value: Any) -> str | None:  # noqa: ANN401  any value of a row
-    """A value as text; `None` where it is none."""
+    """A value as text; None for a missing value."""
     text = value if isinstance(value, str) else text_of(value)
     if text is None or text in NULL_TEXTS or not text or text.isspace():
         return None
@@ -77,23 +77,23 @@ def text_or_none(value: Any) -> str | None:  # noqa: ANN401  any value of a row
 
 
 def reason_of(error: InvalidRecord) -> str:
-    """Why a row is left out, in words that others may share with it."""
+    """Reason of a bad row, in words that rows with the same error share."""
     return error.reason if isinstance(error, RowError) else str(error)
 
 
 class RowChecker:
-    """Checks rows.
+    """Checks rows and converts their values.
 
     Parameters
     ----------
     sources
-        Where each field comes from; those that are not Amazon's own are texts of any kind.
+        Source of each field; fields without a meaning of their own are texts.
     read_time
-        How times are read.
+        Parser of times.
     latest_s
-        A time after this lies in the future.
+        Times after this are in the future: bad rows.
     optional
-        Fields that may be empty although they are needed otherwise.
+        Otherwise required fields that may be empty.
     """
 
     def __init__(
@@ -106,19 +106,19 @@ class RowChecker:
     ) -> None:
         self._read_time = read_time
         self._latest_s = latest_s
-        self._needed = REQUIRED - optional
+        self._required = REQUIRED - optional
         self._steps = [
             (name, source.get, source.column, self._check_of(name))
             for name, source in sources.items()
         ]
 
     def __call__(self, row: Any) -> CheckedRow:  # noqa: ANN401  a list or a mapping
-        """What a row says.
+        """The checked values of a row.
 
         Raises
         ------
         InvalidRecord
-            Naming the first field, in the order of the sources, that is wrong.
+            The first field, in the order of the sources, is bad.
         """
         values: dict[str, Any] = {}
         written = ""
@@ -188,12 +188,12 @@ class RowChecker:
         return text
 
     def _refuse_empty(self, name: str, column: str) -> None:
-        if name in self._needed:
+        if name in self._required:
             raise RowError(name, "empty", column)
 
 
 def value_getter(path: str, columns: Sequence[str] | None) -> ReadValue:
-    """What gives the value at a path: of a column, or, without columns, of keys of a record.
+    """Reader of a column of rows that are lists; without columns, of a path of keys in mappings.
 
     >>> value_getter("b", ["a", "b"])(["1", "2"]), value_getter("a.b", None)({"a": {"b": 3}})
     ('2', 3)

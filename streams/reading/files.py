@@ -1,4 +1,4 @@
-"""A file opened: what its bytes are, how records stand in it, and what it calls its columns."""
+"""An opened file: its encoding, the shape of its records, and its column names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BY_NAME: Mapping[str, Shape] = {
 
 
 class OpenFile(NamedTuple):
-    """An open file: its records, what it calls its columns, and how it was read."""
+    """An open file: its records by number, its columns, and notes on how it is read."""
 
     name: str
     shape: Shape
@@ -55,7 +55,7 @@ def open_file(
     folder: Path | None,
     on_bytes: Callable[[int], None],
 ) -> Iterator[OpenFile]:
-    """A file, its beginning recognised; errors name it."""
+    """Open a file and recognise its shape and columns; errors name the file."""
     place = folder or Path(tempfile.gettempdir())
     try:
         with open_unpacked(objects, url, place, on_bytes) as content:
@@ -73,7 +73,7 @@ def open_file(
 
 
 def check_columns(columns: Sequence[str]) -> None:
-    """Raise `UnreadableRecording` unless these are names by which columns can be told apart."""
+    """Raise `UnreadableRecording` unless these are distinct, printable column names."""
     if len(columns) > MAX_COLUMNS:
         raise UnreadableRecording(f"{len(columns)} columns: at most {MAX_COLUMNS} can be read")
     for column in columns:
@@ -99,7 +99,7 @@ def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Unpacked) -> OpenFile:
 
 
 def _packed(content: Unpacked) -> tuple[str, ...]:
-    return (f"packed in {content.packed}",) if content.packed else ()
+    return (f"packed in {content.compression}",) if content.compression else ()
 
 
 def _of_text(content: Unpacked, options: ReadOptions, read_time: ReadTime) -> OpenFile:
@@ -141,8 +141,8 @@ def _until(texts: Iterator[str], n: int) -> Iterator[str]:
 
 
 def _shape(name: str, head: str, options: ReadOptions) -> tuple[Shape, str]:
-    """How records stand in a text, and what separates their fields, if that is known already."""
-    format_ = registry.format_named(options.format)
+    """Shape of the records in a text, and their field separator if it is known already."""
+    format_ = registry.FORMATS.get(options.format)
     separator = delimited.parsed_separator(options.separator) if options.separator else ""
     if format_ and format_.separator and not separator:
         separator = format_.separator
@@ -165,7 +165,7 @@ def _shape(name: str, head: str, options: ReadOptions) -> tuple[Shape, str]:
 
 
 def _is_lines(head: str) -> bool:
-    """Whether the first line is an object and more follow, rather than a document of its own."""
+    """True if the first line is a JSON object with more lines after it, not part of a document."""
     first, _, rest = head.lstrip().partition("\n")
     try:
         json.loads(first)
@@ -195,7 +195,7 @@ def _delimited(
     is_told = options.format or options.columns or options.separator or is_known_name(first[0])
     if len(first) == 1 and not content.name.endswith((".csv", ".tsv", ".tab")) and not is_told:
         raise UnreadableRecording(
-            f"the format is not known: name one of {', '.join(registry.NAMES)}"
+            f"the format is not known: name one of {', '.join(registry.names())}"
         )
     first = [field.strip() for field in first]
     records = delimited.records(numbered, separator, len(first))
@@ -223,7 +223,7 @@ def _delimited(
 
 
 def _first_lines(head: str) -> list[str]:
-    """Some lines to look at, the first of which may be a header."""
+    """The first lines of a text, possibly with a header."""
     if not head.strip():
         raise UnreadableRecording("nothing in it")
     first, *others = head.split(line_end(head))
@@ -232,17 +232,17 @@ def _first_lines(head: str) -> list[str]:
     if len(first) > 2 * MAX_COLUMNS * 64:
         raise UnreadableRecording("the first line is too long for a header")
     more = [line.removesuffix("\r") for line in others[: delimited.SAMPLE_LINES] if line.strip()]
-    # The last may be cut off.
+    # The last line may be cut off.
     return [first.removesuffix("\r"), *(more[:-1] if len(head) >= HEAD_BYTES else more)]
 
 
 def _named(
     first: Sequence[str], good: Sequence[Sequence[str]], options: ReadOptions, read_time: ReadTime
 ) -> tuple[bool, bool]:
-    """Whether the first line is a header, and whether columns have names."""
+    """True if the first line is a header, and True if columns have names."""
     if options.columns:
         return [one.lower() for one in first] == [one.lower() for one in options.columns], True
-    format_ = registry.format_named(options.format)
+    format_ = registry.FORMATS.get(options.format)
     if format_ and format_.columns:
         if not format_.has_header:
             return False, False

@@ -1,31 +1,7 @@
-"""The registry of formats: files that are known, how they are told, and what their columns mean.
+"""The extension point for file formats: `Format` is its contract, `registry` the registration.
 
-To add a format, write a `Format` and put it into `FORMATS`; that is all. A format only says what
-columns mean: opening files, compression, encodings, separators, quotes, times, empty values and
-checks are the reader's, the same for all. Most formats are names alone:
-
-    Format("retailrocket", "RetailRocket events.csv",
-           columns=("timestamp", "visitorid", "event", "itemid", "transactionid"),
-           fields={"USER_ID": "visitorid", "ITEM_ID": "itemid", "TIMESTAMP": "timestamp",
-                   "EVENT_TYPE": "event"})
-
-- `columns`: the header that tells the format, in this order (`is_any_order`: those and others in
-  any order; of JSON, Parquet and Excel always so). Files that have no header (`has_header=False`)
-  are told by `file_names`, and `columns` names their columns.
-- `fields`: the column of each field. Of JSON, a path of keys: `context.user.id`.
-- `constants`: fields with the same text in every row, such as the type of event.
-- `types`: event types as the file writes them, and as they are to be called; others are bad rows.
-- `each`: the column that holds a list, of which each element is a row of its own: an order of three
-  items is three rows with the order's user and time. Keys of an element are `<each>.<key>`. A
-  record whose list is empty or missing is one row without them.
-- `rows`: for what cannot be said so: what makes rows (mappings) of a record (a mapping by column).
-  Runs before `each`. Give columns that it adds new names, and name them in `fields`. Raise
-  `InvalidRecord` for a record that is none.
-- `fits`: for what cannot be told by columns: evidence in a `FileSample`, in words; empty if
-  it is another format. Formats are shown with it ("otto: a session with its events"). Where two
-  formats fit, the user is asked.
-
-Values may be of any type that JSON or Parquet have; the reader makes them text.
+A format says what the columns of a file mean. Opening files, compression, encodings, separators,
+quotes, times, empty values and checks of rows are the same for all formats and no part of one.
 """
 
 from __future__ import annotations
@@ -39,7 +15,7 @@ from streams.reading.column_mapping import DatasetKind
 from streams.reading.fields import value_getter
 
 Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]
-"""How records stand in a file; `csv` is text with any separator, `json` a list of records."""
+"""Container of records: `csv` is text with any separator, `json` a list of records."""
 
 SHAPES: tuple[Shape, ...] = ("csv", "json", "jsonl", "parquet", "tsv", "xlsx")
 
@@ -47,16 +23,16 @@ MakeRows = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
 class FileSample(NamedTuple):
-    """What a format is told by.
+    """The beginning of a file, from which formats are recognised.
 
     Attributes
     ----------
     name
-        Of the file, in small letters, without what tells its compression.
+        File name in lower case, without the suffix of its compression.
     columns
-        As the file names them; of JSON, the keys of its first records; empty if it names none.
+        Column names of the file; of JSON, the keys of its first records; empty without names.
     rows
-        The first good records: lists of fields, or mappings (JSON, Parquet, Excel).
+        The first good records: lists of fields (csv, tsv), or mappings.
     """
 
     name: str
@@ -65,8 +41,8 @@ class FileSample(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Any]
 
-    def has(self, *paths: str) -> bool:
-        """Whether the first record, a mapping, has something at all of these paths."""
+    def has_paths(self, *paths: str) -> bool:
+        """True if the first record is a mapping with a value at each of these paths."""
         return bool(
             self.rows
             and isinstance(self.rows[0], Mapping)
@@ -76,19 +52,73 @@ class FileSample(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A format; what each attribute means stands at the beginning of this module.
+    """A file format: how it is recognised, and the columns of each field.
+
+    Most formats need names alone. To add one, pass it to `registry.register`; that is all:
+    `replay`, `evaluate`, `prepare`, imports and deletions then recognise and read such files.
 
     Attributes
     ----------
+    name
+        Value of `--format`; unique among the registered formats and `SHAPES`.
     title
-        Where such files come from, for people.
+        Origin of such files, as in "MovieLens ratings.csv"; shown to users.
+    columns
+        The header, in this order. A file of another shape than csv and tsv, or of a format with
+        `is_any_order`, may have them in any order and others beside them. For files without a
+        header (`has_header=False`), the names that its columns get.
+    fields
+        Column of each field of the dataset (`USER_ID`, `ITEM_ID`, `TIMESTAMP`, `EVENT_TYPE`, …).
+        In records of JSON a path of keys: `context.user.id`.
+    constants
+        Fields with the same text in every row, such as the type of event.
+    event_types
+        Event types as written in the file, with the names that they get. Rows with other types
+        are bad rows. Without any, types keep their names.
+    list_column
+        Column with a list. Each element becomes a row with the other columns of its record: an
+        order of three items is three rows with the user and time of the order. Keys of an element
+        are `<list_column>.<key>`. A record with an empty or missing list is one row without them.
+    make_rows
+        For records that names cannot describe: a generator of rows for one record, both mappings
+        by column. Called once a record, before `list_column` is expanded; may be given any record,
+        and keeps no state between calls. Added columns need names that no file of the format has;
+        name them in `fields`. Raises `InvalidRecord`, whose text is the reason of the bad row, for
+        a record without events.
+    recognise
+        For formats that their columns do not identify: evidence that a sample is of the format, in
+        words ("sessions with their events"), or "" if it is not. Called once a source, with samples
+        of any format and shape, possibly empty. It replaces the recognition by `columns`. If two
+        formats recognise a sample, the user is asked to choose with `--format`.
+    file_names
+        Suffixes of the file names by which a format without a header is recognised.
+    separator
+        Field separator of files without a header; "" to detect it.
+    has_header
+        False if such files have no line of column names.
+    is_any_order
+        True if a csv file may have its columns in any order, and others beside them.
     has_users
-        Whether USER_ID is somebody that is known, or an anonymous session.
-    extra
-        Further columns for `replay` alone: SESSION_ID, EVENT_ID, PROPERTIES, and ANONYMOUS, which
-        says of a row that its USER_ID is a session's.
-    optional
-        Fields that a replayed event may lack.
+        False if `USER_ID` is an anonymous session.
+    dataset
+        The kind of dataset that the files hold; asked for another kind, they are refused.
+    replay_fields
+        Columns of further fields of a replayed event: `SESSION_ID`, `EVENT_ID`, `PROPERTIES`, and
+        `ANONYMOUS`, true for a row whose `USER_ID` is a session.
+    optional_fields
+        Otherwise required fields that a replayed event may lack.
+
+    Notes
+    -----
+    Values may have any type of JSON or Parquet; the reader converts them to text.
+
+    Examples
+    --------
+    >>> Format("shop", "the shop's log", columns=("who", "what", "at"),
+    ...        fields={"USER_ID": "who", "ITEM_ID": "what", "TIMESTAMP": "at"},
+    ...        constants={"EVENT_TYPE": "click"}).evidence(
+    ...     FileSample("log.csv", "csv", ",", ("who", "what", "at"), ()))
+    'by its columns'
     """
 
     name: str
@@ -96,53 +126,58 @@ class Format:
     columns: tuple[str, ...] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
-    types: Mapping[str, str] = field(default_factory=dict)
+    event_types: Mapping[str, str] = field(default_factory=dict)
     list_column: str = ""
-    rows: MakeRows | None = None
-    fits: Callable[[FileSample], str] | None = None
+    make_rows: MakeRows | None = None
+    recognise: Callable[[FileSample], str] | None = None
     file_names: tuple[str, ...] = ()
     separator: str = ""
     has_header: bool = True
     is_any_order: bool = False
     has_users: bool = True
     dataset: DatasetKind = "interactions"
-    extra: Mapping[str, str] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()
+    replay_fields: Mapping[str, str] = field(default_factory=dict)
+    optional_fields: frozenset[str] = frozenset()
 
     def evidence(self, sample: FileSample) -> str:
-        """Why a file is of this format, for people; empty if it is not."""
-        if self.fits is not None:
-            return self.fits(sample)
+        """Evidence that a file is of this format, in words; "" if it is not."""
+        if self.recognise is not None:
+            return self.recognise(sample)
         if not self.has_header:
             width = len(sample.rows[0]) if sample.rows else 0
-            is_so = sample.name.endswith(self.file_names) and width == len(self.columns)
-            return "by the file's name" if is_so and not sample.columns else ""
+            is_match = sample.name.endswith(self.file_names) and width == len(self.columns)
+            return "by the file's name" if is_match and not sample.columns else ""
         if self.is_any_order or sample.shape not in {"csv", "tsv"}:
-            is_so = bool(self.columns) and set(self.columns) <= set(sample.columns)
+            is_match = bool(self.columns) and set(self.columns) <= set(sample.columns)
         else:
-            is_so = bool(self.columns) and tuple(sample.columns) == self.columns
-        return "by its columns" if is_so else ""
+            is_match = bool(self.columns) and tuple(sample.columns) == self.columns
+        return "by its columns" if is_match else ""
 
 
 def match_format(
-    formats: Sequence[Format], sample: FileSample, name: str, kind: DatasetKind
+    formats: Iterable[Format], sample: FileSample, name: str, kind: DatasetKind
 ) -> tuple[Format, str] | None:
-    """The format of a file, and why it is taken for that; `None` where it is none of these.
+    """The format of a file with its evidence; None if no format matches.
+
+    Parameters
+    ----------
+    name
+        The format that the user names; "" to recognise it.
 
     Raises
     ------
     UnreadableRecording
-        Where two formats fit, or one of another kind of dataset.
+        Two formats match, or one of another kind of dataset.
     """
     if name:
-        fitting = [(each, "as told") for each in formats if each.name == name]
+        matching = [(each, "as told") for each in formats if each.name == name]
     else:
-        fitting = [(each, why) for each in formats if (why := each.evidence(sample))]
-    found = [(each, why) for each, why in fitting if each.dataset == kind]
+        matching = [(each, why) for each in formats if (why := each.evidence(sample))]
+    found = [(each, why) for each, why in matching if each.dataset == kind]
     if len(found) > 1:
         named = " or ".join(f"{each.name} ({each.title})" for each, _ in found)
         raise UnreadableRecording(f"may be {named}: name it with --format")
-    if fitting and not found:
-        other, _ = fitting[0]
+    if matching and not found:
+        other, _ = matching[0]
         raise UnreadableRecording(f"{other.name} ({other.title}): {other.dataset}, and not {kind}")
     return found[0] if found else None

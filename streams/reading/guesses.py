@@ -1,7 +1,7 @@
-"""Guesses from evidence: whether a first line names columns, and what columns without names are.
+"""Guesses about files without metadata: is the first line a header, and which column is which.
 
-Evidence are names, types of values, and what ids begin with. Where two readings fit, both are named
-and the user decides.
+Evidence is in names, types of values, and prefixes of ids. If two interpretations fit, the error
+names both and the user decides.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from streams.reading.fields import text_or_none
 from streams.reading.times import EARLIEST_S, ReadTime, number_of
 
 MIN_SHARE = 0.9
-"""A column is of times or numbers when so many of its values are; the others may be bad rows."""
+"""Least share of times or numbers in a column of them; the others may be bad rows."""
 
 LATEST_S = 4_102_444_800.0
-"""2100: what lies after it is a number of something else."""
+"""2100: a greater number is no time."""
 
 _STRONG = frozenset(
     {
@@ -28,7 +28,7 @@ _STRONG = frozenset(
         *("timestamp", "eventtime", "eventtype"),
     }
 )
-"""Names that nobody gives to a user, an item or a category."""
+"""Names that are never ids of users or items, nor categories."""
 
 _PREFIX = re.compile(r"[^\W\d_]+")
 _OF_USERS = frozenset({"u", "user", "usr", "uid", "customer", "cust", "visitor", "member"})
@@ -38,7 +38,7 @@ _OF_ITEMS = frozenset(
 
 
 class ColumnTraits(NamedTuple):
-    """What the values of a column have in common."""
+    """Common traits of the values of a column."""
 
     is_numeric: bool
     is_time: bool
@@ -46,7 +46,7 @@ class ColumnTraits(NamedTuple):
 
 
 def column_traits(values: Sequence[Any], read_time: ReadTime) -> ColumnTraits:
-    """What values have in common; of none, nothing."""
+    """Common traits of values; none without values."""
     texts = [text for value in values if (text := text_or_none(value)) is not None]
     if not texts:
         return ColumnTraits(is_numeric=False, is_time=False, prefix="")
@@ -66,15 +66,15 @@ def _is_time(text: str, read_time: ReadTime) -> bool:
 
 
 def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], read_time: ReadTime) -> bool:
-    """Whether the first line names the columns of those after it.
+    """True if the first line is a header.
 
-    Names are known, or text above numbers or times. A first line with a number in it, and with
-    nothing that tells a name, is none.
+    A header has usual column names, or text above numbers or times. A first line with a number, and
+    without either, is data.
 
     Raises
     ------
     UnreadableRecording
-        When all is text, and a text of the first line is also one below it.
+        All is text, and a text of the first line also occurs below it.
     """
     if any(normalized_name(field) in _STRONG for field in first):
         return True
@@ -105,35 +105,35 @@ def has_header(first: Sequence[str], rest: Sequence[Sequence[str]], read_time: R
 def guess_columns_by_values(
     columns: Sequence[str], rows: Sequence[Sequence[str]], kind: DatasetKind, read_time: ReadTime
 ) -> dict[str, str]:
-    """The column of each field, where columns have no names but their values tell.
+    """Columns of the fields, by the values of columns without names.
 
     Raises
     ------
     CannotPrepare
-        Naming the readings that fit.
+        Several interpretations fit; the text names them.
     """
     found = {
         column: column_traits([row[n] for row in rows], read_time)
         for n, column in enumerate(columns)
     }
     if kind != "interactions":
-        raise _undecided(f"nothing tells which of {', '.join(columns)} is the id")
+        raise _ambiguous(f"nothing tells which of {', '.join(columns)} is the id")
     times = [column for column in columns if found[column].is_time]
     if len(times) != 1:
         named = " or ".join(times) or "none of them"
-        raise _undecided(f"{named} may be the time")
+        raise _ambiguous(f"{named} may be the time")
     users = [column for column in columns if found[column].prefix in _OF_USERS]
     items = [column for column in columns if found[column].prefix in _OF_ITEMS]
     if len(users) != 1 or len(items) != 1:
         others = [column for column in columns if column not in times]
         one, other = (*others, "?", "?")[:2]
-        raise _undecided(
+        raise _ambiguous(
             f"{one} may be the user and {other} the item, or {other} the user and {one} the item"
         )
     return {"USER_ID": users[0], "ITEM_ID": items[0], "TIMESTAMP": times[0]}
 
 
-def _undecided(why: str) -> CannotPrepare:
+def _ambiguous(why: str) -> CannotPrepare:
     return CannotPrepare(
         f"the file does not name its columns, and {why}: name them all in their order, as in"
         " --columns USER_ID,ITEM_ID,TIMESTAMP, or each with --map USER_ID=column1"
@@ -141,12 +141,12 @@ def _undecided(why: str) -> CannotPrepare:
 
 
 def is_list_of_objects(value: object) -> bool:
-    """Whether a value is a list of objects, such as the items of an order."""
+    """True for a list of objects, such as the items of an order."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def same_name(column: str, other: str) -> bool:
-    """Whether two names are the same but for case and what is between letters.
+    """True if two names differ only in case and in signs between letters.
 
     >>> same_name("userId", "USER_ID")
     True

@@ -1,6 +1,7 @@
-"""JSON records: of a list, of a list inside a document, or one a line; of any size, one at a time.
+"""JSON records, one at a time: of a list, of a list inside a document, or one a line.
 
-What pandas writes for no number, `NaN`, is a text, and so nothing.
+A document may have any size. `NaN`, as pandas writes a missing number, is read as a text and so is
+a missing value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from models.errors import InvalidRecord, UnreadableRecording
 from streams.reading.text_streams import TextLine, is_decoded
 
 MAX_RECORD_CHARS = 1024 * 1024
-"""A record of a JSON list may not be longer."""
+"""Longest record of a JSON list."""
 
 NOT_TEXT = "not UTF-8 text"
 NOT_JSON = "not JSON"
@@ -29,7 +30,7 @@ _GAP = re.compile(r"[\s,]*+")
 def records_of_lines(
     lines: Iterator[tuple[int, TextLine]], keys: Sequence[str]
 ) -> Iterator[tuple[int, JsonRecord]]:
-    """The record of each line, or, with keys, those of the list inside it."""
+    """The record of each line; with keys, the records of the list at their path."""
     for number, line in lines:
         if isinstance(line, InvalidRecord):
             yield number, line
@@ -49,12 +50,12 @@ def records_of_lines(
 def records_of_document(
     texts: Iterator[str], head: str, keys: Sequence[str]
 ) -> Iterator[tuple[int, JsonRecord]]:
-    """The records of a list, or of the list that keys lead to, by number, the first being 1.
+    """Records of a JSON list, or of the list at a path of keys, by number from 1.
 
     Raises
     ------
     UnreadableRecording
-        When there is no list, or it breaks off.
+        There is no list, or it breaks off.
     """
     if head.lstrip().startswith("["):
         for number, value in enumerate(_elements(texts), 1):
@@ -75,7 +76,7 @@ def records_of_document(
 
 
 def _records(value: Any, keys: Sequence[str]) -> Iterator[JsonRecord]:  # noqa: ANN401  any JSON
-    """The records that a value is, or, with keys, has inside."""
+    """A value as a record, or, with keys, the records of the list at their path in it."""
     inside = value
     for key in keys:
         inside = inside.get(key) if isinstance(inside, dict) else None
@@ -90,7 +91,7 @@ def _records(value: Any, keys: Sequence[str]) -> Iterator[JsonRecord]:  # noqa: 
 
 
 def _elements(texts: Iterable[str]) -> Iterator[Any]:
-    """The elements of a list in JSON, each as a value; those that are no text are bad."""
+    """Elements of a JSON list; those with undecodable bytes are bad records."""
     parts = iter(texts)
     buffer, at, n = "", 0, 0
     is_open = False
@@ -107,7 +108,7 @@ def _elements(texts: Iterable[str]) -> Iterator[Any]:
             return
         try:
             value, end = _decoder.raw_decode(buffer, at)
-            # A number may go on in the next piece.
+            # A number may continue in the next chunk.
             is_whole = end < len(buffer)
         except (ValueError, RecursionError) as error:
             wrong = error
@@ -127,7 +128,7 @@ def _elements(texts: Iterable[str]) -> Iterator[Any]:
 
 
 MAX_TEXT_CHARS = 1024 * 1024
-"""A single text or number in a document may not be longer."""
+"""Longest string or number in a document."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},:]|[^\s"\[\]{},:]++(?=[\s"\[\]{},:])', re.DOTALL)
 _SPACE = re.compile(r"\s*+")
@@ -135,27 +136,27 @@ _UP_TO_BRACKET = re.compile(r'(?:[^"\[\]{}]++|"(?:[^"\\]|\\.)*+")*+', re.DOTALL)
 
 
 class _Text:
-    """What is left of a document; grows at its end as it is read."""
+    """The unread rest of a document, extended as it is read."""
 
-    def __init__(self, pieces: Iterable[str]) -> None:
-        self._pieces = iter(pieces)
+    def __init__(self, chunks: Iterable[str]) -> None:
+        self._chunks = iter(chunks)
         self.buffer = ""
         self.at = 0
 
     def more(self) -> None:
-        """Read on; what is before `at` is forgotten."""
+        """Read another chunk; drops the text before `at`."""
         if len(self.buffer) - self.at > MAX_TEXT_CHARS:
             raise UnreadableRecording(f"a text of more than {MAX_TEXT_CHARS} characters")
-        piece = next(self._pieces, None)
+        piece = next(self._chunks, None)
         if piece is None:
             raise UnreadableRecording("the JSON document ends too early")
         self.buffer, self.at = self.buffer[self.at :] + piece, 0
 
 
-def list_at_path(pieces: Iterable[str], path: Sequence[str]) -> Iterator[str]:
-    """The list at a path of keys, as JSON text in pieces, out of a document in pieces.
+def list_at_path(chunks: Iterable[str], path: Sequence[str]) -> Iterator[str]:
+    """JSON text of the list at a path of keys, in chunks, from a document in chunks.
 
-    What lies inside the list is passed on unread; what comes after it is not looked at.
+    The content of the list is passed on unparsed; the document is not read beyond it.
 
     >>> "".join(list_at_path(['{"a": {"x": 1, "ro', 'ws": [{"b": "]"}, 2]}}'], ["a", "rows"]))
     '[{"b": "]"}, 2]'
@@ -163,16 +164,16 @@ def list_at_path(pieces: Iterable[str], path: Sequence[str]) -> Iterator[str]:
     Raises
     ------
     UnreadableRecording
-        When no list is there, or the document breaks off.
+        There is no list, or the document breaks off.
     """
-    document = _Text(pieces)
+    document = _Text(chunks)
     _find(document, path)
     start, depth = document.at, 0
     while True:
         document.at = _end(_UP_TO_BRACKET, document)
         bracket = document.buffer[document.at : document.at + 1]
         if bracket in {"", '"'}:
-            # Such a quote opens a text that ends in a later piece.
+            # A quote here opens a string that ends in a later chunk.
             yield document.buffer[start : document.at]
             document.more()
             start = 0
@@ -185,10 +186,10 @@ def list_at_path(pieces: Iterable[str], path: Sequence[str]) -> Iterator[str]:
 
 
 def _find(document: _Text, path: Sequence[str]) -> None:
-    """Go to the bracket that opens the list."""
+    """Advance to the bracket that opens the list."""
     wanted = [json.dumps(key, ensure_ascii=False) for key in path]
     missing = UnreadableRecording(f"no list at {'.'.join(path)} in the JSON document")
-    # Under which key each open object or list lies, and what is being read; None inside a list.
+    # Keys of the open objects and lists, and the key being read; None inside a list.
     outer: list[str | None] = []
     key: str | None = None
     last = ""

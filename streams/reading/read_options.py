@@ -1,4 +1,4 @@
-"""What a user says about an input; what is not said is recognised."""
+"""Options of reading an input; everything left empty is recognised."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from streams.reading.column_mapping import ColumnOptions
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How an input is to be read.
+    """Options of reading an input.
 
     Attributes
     ----------
     format
-        A name of `formats.NAMES`.
+        One of `registry.names`.
     encoding
-        As Python calls it: utf-8, cp1252, …
+        Python's name of it: utf-8, cp1252, …
     separator
-        Between the fields of a line.
+        Field separator of a line.
     columns
-        The names of the columns, where the file does not name them.
+        Column names of a file without a header.
     records
-        The keys that lead to the list of records inside a JSON document.
+        Path of keys to the list of records in a JSON document.
     list_column
-        The column that holds a list: each of its elements becomes a row of its own, with the other
-        columns of the record; keys of an element are `<each>.<key>`.
+        Column with a list: each element becomes a row with the other columns of its record; keys of
+        an element are `<list_column>.<key>`.
     time_format
-        How times are written, as `strptime` has it, or seconds, milliseconds, microseconds,
-        nanoseconds.
+        A `strptime` format, or seconds, milliseconds, microseconds, nanoseconds.
     column_options
-        Which column is which field.
+        The user's mapping of columns to fields.
     """
 
     format: str = ""

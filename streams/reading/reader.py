@@ -1,6 +1,6 @@
-"""The rows of a source that was recognised, one at a time, each with its place.
+"""Rows of a recognised source, one at a time, each with its place; memory stays bounded.
 
-Bad rows come as what is wrong with them. Memory stays bounded.
+A bad row is given as its error.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def read_rows(
     folder: Path | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ReshapedRow]:
-    """The rows of a source in their order.
+    """Rows of a source in order.
 
     Parameters
     ----------
     needed
-        Columns that every file must have.
+        Columns required in every file.
     after
-        Rows up to this place are passed over.
+        Rows up to this place are skipped.
     on_bytes
-        Told how many bytes of the files were read.
+        Called with the number of bytes of each read.
 
     Raises
     ------
     UnreadableRecording
-        When a file is damaged, or has other columns than the first; rows before it were given.
+        A file is damaged, or lacks columns of the first; the rows before it were given.
     """
     for n, file in enumerate(source.files):
         first, last = n * ROWS_PER_FILE, (n + 1) * ROWS_PER_FILE
@@ -60,7 +60,7 @@ def read_rows(
 def _same_columns(
     file: OpenFile, source: RecognisedSource, needed: Sequence[str]
 ) -> Callable[[Any], Any]:
-    """What makes a record of a file one with the columns of the source."""
+    """Converter of a file's records to the columns of the source."""
     if file.shape != source.shape:
         raise UnreadableRecording(f"{file.shape}, unlike the first file, which is {source.shape}")
     if file.shape in {"json", "jsonl"}:
@@ -75,7 +75,7 @@ def _same_columns(
         return lambda one: as_mapping(one, own)
     if own == source.columns:
         return lambda one: one
-    # Names are the same in any case, and whatever stands between their letters.
+    # Column names match in any case and with any signs between letters.
     alike = {normalized_name(column): n for n, column in enumerate(own)}
     places = {column: own.index(column) if column in own else alike.get(normalized_name(column), -1)
               for column in source.columns}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a source is: recognised by the beginning of its first file, and by what the user says."""
+"""Recognition of a source by the beginning of its first file and the user's options."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ ROWS_PER_FILE = 2**40
 
 @dataclass(frozen=True)
 class RecognisedSource:
-    """A source, and what it was recognised as.
+    """A source with its recognised format.
 
     Attributes
     ----------
     location
-        As the user names it.
+        The user's name of the source.
     columns
-        Of a row, after lists in it became rows; of JSON, those of the first records.
+        Columns of a row, after the expansion of lists; of JSON, those of the first records.
     is_mapping
-        Whether rows are mappings, or lists in the order of the columns.
+        True if rows are mappings, False if they are lists in the order of the columns.
     format
-        The known format, if it is one.
+        The known format; None without one.
     notes
-        What was recognised and why, for people.
+        The format and its evidence, encoding, separator and the like, for users.
     """
 
     location: str
@@ -64,22 +64,22 @@ class RecognisedSource:
 
     @property
     def unit(self) -> Literal["line", "record"]:
-        """What numbers count."""
+        """Unit of the numbers in places."""
         return "record" if self.shape in {"json", "parquet", "xlsx"} else "line"
 
     @property
     def name(self) -> str:
-        """What it is, in a word."""
+        """Name of the format or shape."""
         return self.format.name if self.format else self.shape
 
     def row_label(self, place: int) -> str:
-        """Where a row stands, for people; with its file, if there are several."""
+        """Label of a row for users: its line or record, with the file if there are several."""
         file, number = divmod(place, ROWS_PER_FILE)
         where = f"{self.unit} {number}"
         return where if len(self.files) == 1 else f"{self._short(file)} {where}"
 
     def row_location(self, place: int) -> str:
-        """Where a row stands, with the URL of its file."""
+        """URL of a row's file with its line or record."""
         file, number = divmod(place, ROWS_PER_FILE)
         return f"{self.files[file].url} {self.unit} {number}"
 
@@ -87,40 +87,40 @@ class RecognisedSource:
         return self.files[file].url.rsplit("/", 1)[-1]
 
     def value_getter(self, column: str) -> Callable[[Any], Any]:
-        """What gives a column's value of a row."""
+        """Reader of a column of the source's rows."""
         return value_getter(column, None if self.is_mapping else self.columns)
 
     def map_columns(self) -> ColumnMapping:
-        """Which columns become which fields: as told, as the format says, or guessed.
+        """Map columns to fields: by the options, the format, or their names.
 
         Raises
         ------
         CannotPrepare
-            When a field is missing, or two columns may be it.
+            A field is missing, or two columns fit it.
         """
         column_options = self.options.column_options
         usual = dict(self.format.fields) if self.format else {}
         constants = dict(self.format.constants) if self.format else {}
-        if not self.is_named and self.format is None and not self._is_told(column_options.fields):
+        if not self.is_named and self.format is None and not self._is_mapped(column_options.fields):
             usual = guess_columns_by_values(self.columns, self.sample, self.kind, self.read_time)
         name = self.format.name if self.format else ""
         evidence = ColumnEvidence(usual, constants, self._times, name, self.list_column)
         return map_columns(self.kind, self.columns, column_options, evidence)
 
-    def _is_told(self, fields: Mapping[str, str]) -> bool:
+    def _is_mapped(self, fields: Mapping[str, str]) -> bool:
         return bool(fields.keys() & {"USER_ID", "ITEM_ID"})
 
     def _times(self, column: str) -> bool:
-        """Whether the values of a column that are known so far are times."""
+        """True if the sample's values of a column are times."""
         get = self.value_getter(column)
         return column_traits([get(row) for row in self.sample], self.read_time).is_time
 
     def needed_columns(self, mapping: ColumnMapping) -> list[str]:
-        """The columns that a choice uses."""
+        """Columns that a mapping uses."""
         return [self.columns[n] for n in mapping.fields.values() if isinstance(n, int)]
 
     def field_sources(self, mapping: ColumnMapping) -> dict[str, ColumnSource]:
-        """Where each field of a choice comes from."""
+        """Source of each field of a mapping."""
         found = {}
         for name, notes in mapping.fields.items():
             if isinstance(notes, str):
@@ -128,8 +128,8 @@ class RecognisedSource:
                 continue
             column = self.columns[notes]
             get = self.value_getter(column)
-            if name == "EVENT_TYPE" and self.format and self.format.types:
-                get = _translated(get, self.format.types, column)
+            if name == "EVENT_TYPE" and self.format and self.format.event_types:
+                get = _translated(get, self.format.event_types, column)
             found[name] = ColumnSource(get, column)
         return found
 
@@ -142,12 +142,12 @@ def recognise(
     *,
     folder: Path | None = None,
 ) -> RecognisedSource:
-    """What a source is, by the beginning of its first file.
+    """Recognise a source by the beginning of its first file.
 
     Raises
     ------
     UnreadableRecording
-        When it is nothing that is known, or two readings fit.
+        Its format is unknown or ambiguous.
     ObjectNotFound, ObjectRefused, Unavailable
         As `streams.object_store` says.
     """
@@ -159,7 +159,7 @@ def recognise(
         named = file.columns if file.is_named else ()
         sample = FileSample(file.name, file.shape, file.separator, named, file.sample)
         named_format = "" if options.format in SHAPES else options.format
-        found = match_format(registry.FORMATS, sample, named_format, kind)
+        found = match_format(registry.FORMATS.values(), sample, named_format, kind)
         format_, why = found or (None, "")
         columns = file.columns
         is_named = file.is_named
@@ -172,7 +172,8 @@ def recognise(
         each = options.list_column or (
             format_.list_column if format_ else _list_inside(file, options)
         )
-        is_mapping = file.shape not in {"csv", "tsv"} or bool(each or (format_ and format_.rows))
+        makes_mappings = bool(each or (format_ and format_.make_rows))
+        is_mapping = makes_mappings or file.shape not in {"csv", "tsv"}
         rows = tuple(
             row.values
             for row in reshape(
@@ -211,7 +212,7 @@ def recognise(
 
 
 def _list_inside(file: OpenFile, options: ReadOptions) -> str:
-    """The column of objects with an id of an item, where the record itself has none."""
+    """The column with a list of objects that have an item id, if records have none themselves."""
     if (
         "ITEM_ID" in options.column_options.fields
         or not file.sample

@@ -13,7 +13,7 @@ from streams.reading.fields import text_or_none
 from streams.reading.formats import FileSample, Format
 
 MOST_SHOWN = 25
-"""As many items as the impression of an event may have."""
+"""Most items in the impression of an event."""
 
 _SHOWN = re.compile(r"\S+-[01](?: \S+-[01])*")
 _MIND_TIME = "%m/%d/%Y %I:%M:%S %p"
@@ -21,7 +21,7 @@ MIND_COLUMNS = ("impression_id", "user_id", "time", "history", "impressions")
 
 
 def _clicks(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A click for each item that was clicked, with what was shown around it."""
+    """A row for each clicked item, with the items shown beside it."""
     written = text_or_none(record.get("impressions")) or ""
     shown = [each.rpartition("-") for each in written.split()]
     if not shown or any(is_clicked not in {"0", "1"} for _, _, is_clicked in shown):
@@ -35,7 +35,7 @@ def _clicks(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         raise InvalidRecord("time: not as in 11/15/2019 9:05:58 AM") from error
     items = [item for item, _, _ in shown]
     for item in clicked:
-        # The clicked item is among what is kept of a longer list.
+        # The clicked item stays in a shortened list.
         kept = (
             items[:MOST_SHOWN] if item in items[:MOST_SHOWN] else [*items[: MOST_SHOWN - 1], item]
         )
@@ -69,7 +69,7 @@ _VISITS = {"USER_ID": "session", "ITEM_ID": "item", "TIMESTAMP": "timestamp"}
 
 
 def _headerless(format_: Format, file_name: str, separator: str) -> Format:
-    """A format whose files have no header and are told by what their names end with."""
+    """A format of files without a header, recognised by the suffix of their names."""
     return replace(format_, file_names=(file_name,), separator=separator, has_header=False)
 
 
@@ -111,7 +111,7 @@ RESEARCH_FORMATS: tuple[Format, ...] = (
             "TIMESTAMP": "timestamp",
             "EVENT_TYPE": "event",
         },
-        types={name: name for name in ("view", "addtocart", "transaction")},
+        event_types={name: name for name in ("view", "addtocart", "transaction")},
     ),
     Format(
         "session-rec",
@@ -150,8 +150,8 @@ RESEARCH_FORMATS: tuple[Format, ...] = (
             "IMPRESSION": "shown",
         },
         constants={"EVENT_TYPE": "click"},
-        rows=_clicks,
-        fits=_is_mind,
+        make_rows=_clicks,
+        recognise=_is_mind,
         separator="\t",
         has_header=False,
     ),

@@ -1,4 +1,4 @@
-"""Rows out of records: what a format makes of a record, and the elements of a list inside it."""
+"""Rows made of records: by the function of a format, and one for each element of a list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams.reading.read_options import ReadOptions
 
 
 class ReshapedRow(NamedTuple):
-    """Where a row stands, and its values by the columns of the source, or what is wrong with it."""
+    """Place of a row, with its values by the columns of the source or the error of a bad row."""
 
     place: int
     values: Any
@@ -21,8 +21,8 @@ class ReshapedRow(NamedTuple):
 def reshape(
     records: Iterable[tuple[int, Any]], format_: Format | None, each: str
 ) -> Iterator[ReshapedRow]:
-    """Rows out of records."""
-    make = format_.rows if format_ else None
+    """Rows made of records."""
+    make = format_.make_rows if format_ else None
     if make is None and not each:
         for number, record in records:
             yield ReshapedRow(number, record)
@@ -46,7 +46,7 @@ def reshape(
 
 
 def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any record
-    """A record by column; one that is bad, or a mapping already, stays what it is."""
+    """A record as a mapping by column; errors and mappings are returned as they are."""
     if isinstance(record, (dict, InvalidRecord)):
         return record
     return dict(zip(columns, record, strict=False))
@@ -55,7 +55,7 @@ def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any
 def columns_of_mappings(
     rows: Iterable[Mapping[str, Any]], each: str, format_: Format | None, options: ReadOptions
 ) -> tuple[str, ...]:
-    """The columns of rows that are mappings, in the order of their appearance."""
+    """Columns of rows that are mappings, in the order of first appearance."""
     keys: dict[str, None] = {}
     for row in rows:
         for key, value in row.items():
@@ -65,6 +65,6 @@ def columns_of_mappings(
                 keys[key] = None
     named = [*options.column_options.fields.values(), *options.column_options.keep]
     if format_:
-        named += [*format_.fields.values(), *format_.extra.values()]
+        named += [*format_.fields.values(), *format_.replay_fields.values()]
     inside = [path for path in named if "." in path]
     return tuple(dict.fromkeys((*keys, *inside)))

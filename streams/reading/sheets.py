@@ -21,7 +21,7 @@ _QUERY = "SELECT * FROM read_parquet(?, binary_as_string = true)"
 
 
 class Sheet(NamedTuple):
-    """A table of values: its columns, and its rows as they come."""
+    """A table: its columns, and an iterator of its rows."""
 
     columns: tuple[str, ...]
     rows: Iterator[Sequence[Any]]
@@ -29,14 +29,14 @@ class Sheet(NamedTuple):
 
 @contextlib.contextmanager
 def parquet(path: Path, folder: Path) -> Iterator[Sheet]:
-    """A Parquet file; no more of it is in memory than a group of rows.
+    """A Parquet file as a table; one row group at a time is in memory.
 
     Raises
     ------
     UnreadableRecording
-        When it is damaged.
+        The file is damaged.
     """
-    # In other names the engine would look for wildcards.
+    # DuckDB would expand wildcards in other names.
     link = folder / f"recommender-{secrets.token_hex(8)}.parquet"
     link.symlink_to(path.resolve())
     connection = duckdb.connect(
@@ -50,7 +50,7 @@ def parquet(path: Path, folder: Path) -> Iterator[Sheet]:
         }
     )
     try:
-        with _explained(link):
+        with _translated_errors(link):
             connection.execute("SET TimeZone = 'UTC'")
             described = connection.execute(f"DESCRIBE {_QUERY}", [str(link)])
             columns = tuple(str(column) for column, *_ in described.fetchall())
@@ -61,15 +61,15 @@ def parquet(path: Path, folder: Path) -> Iterator[Sheet]:
 
 
 def _fetched(connection: duckdb.DuckDBPyConnection, link: Path) -> Iterator[Sequence[Any]]:
-    with _explained(link):
+    with _translated_errors(link):
         rows = connection.execute(_QUERY, [str(link)])
         while some := rows.fetchmany(ROWS_AT_ONCE):
             yield from some
 
 
 @contextlib.contextmanager
-def _explained(link: Path) -> Iterator[None]:
-    """Errors of the engine without the name that it knows the file under."""
+def _translated_errors(link: Path) -> Iterator[None]:
+    """Errors of DuckDB, without the temporary name of the file."""
     try:
         yield
     except duckdb.Error as error:
@@ -78,12 +78,12 @@ def _explained(link: Path) -> Iterator[None]:
 
 
 def excel(path: Path) -> Sheet:
-    """The first sheet of an Excel file, which is in memory as a whole; its first row names columns.
+    """The first sheet of an Excel file, read as a whole; its first row is the header.
 
     Raises
     ------
     UnreadableRecording
-        When it cannot be read, or the library for it is not installed.
+        The file is damaged, or the library for it is not installed.
     """
     try:
         import python_calamine as calamine  # noqa: PLC0415  an extra
@@ -103,7 +103,7 @@ def excel(path: Path) -> Sheet:
 
 
 def text_of(value: Any) -> str | None:  # noqa: ANN401  any value of JSON, Parquet or Excel
-    """A value as text: lists as `a|b`, whole numbers without a fraction; `None` for nothing.
+    """A value as text: lists as `a|b`, integers without a fraction; None for a missing value.
 
     >>> text_of(12.0), text_of([1, "a"]), text_of(True), text_of(float("nan"))
     ('12', '1|a', 'true', None)

@@ -1,10 +1,9 @@
-"""Formats that shops and their analytics export: GA4, Segment, Shopify, Snowplow, Matomo.
+"""Export formats of shops and web analytics: GA4, Segment, Shopify, Snowplow, Matomo.
 
-A record is an order, an event with items, or a visit with its actions; its rows are one for each
-item, with the user and the time of the record; a visitor who has not logged in is a user too, by
-the name that the cookie gives. What is no event of an item, such as a page view or a list that was
-merely shown, is a bad row that says so. Event types are `view`, `click`, `cart` and `purchase`;
-what means none of these keeps its own name.
+A record is an order, an event with items, or a visit with its actions. Each item becomes a row with
+the user and the time of the record; anonymous visitors are users by their cookie id. Records
+without an event of an item, such as page views and lists that were only shown, are bad rows with a
+reason. Event types are `view`, `click`, `cart` and `purchase`; other types keep their names.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ FIELDS = {
     "EVENT_TYPE": "event_kind",
 }
 EXTRA = {"SESSION_ID": "event_session"}
-"""Names of what `_rows` adds to a record; no format has columns of these names."""
+"""Columns that `_rows` adds to a record; no format has columns of these names."""
 
 NO_ITEM = "no item in it"
 SHOWN = "items shown, none of them chosen"
@@ -103,22 +102,22 @@ def _rows(
 
 
 def _first(*values: object) -> str | None:
-    """The first value that is one, as text."""
+    """The first present value, as text."""
     texts = (text_or_none(value) for value in values)
     return next((text for text in texts if text is not None and text != "(not set)"), None)
 
 
 def _inside(record: object, *keys: str) -> Any:  # noqa: ANN401  any JSON
-    """What keys lead to, also inside a text of JSON."""
+    """The value at a path of keys, also inside strings of JSON."""
     found = record
     for key in keys:
-        found = _unpacked(found)
+        found = _decoded(found)
         found = found.get(key) if isinstance(found, Mapping) else None
-    return _unpacked(found)
+    return _decoded(found)
 
 
-def _unpacked(value: Any) -> Any:  # noqa: ANN401  any JSON
-    """A list or an object, also where it stands as a text of JSON."""
+def _decoded(value: Any) -> Any:  # noqa: ANN401  any JSON
+    """A value, decoded if it is a string of a JSON list or object."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
             return json.loads(value)
@@ -128,7 +127,7 @@ def _unpacked(value: Any) -> Any:  # noqa: ANN401  any JSON
 
 
 def _objects(value: Any) -> list[Any]:  # noqa: ANN401  any JSON
-    """A list, also as Parquet files of older exports wrap one."""
+    """A list, also in the wrapping of older Parquet exports."""
     if isinstance(value, Mapping) and isinstance(value.get("list"), list):
         value = [_inside(one, "element") for one in value["list"]]
     return value if isinstance(value, list) else []
@@ -153,7 +152,7 @@ def _ga4(record: ShopRecord) -> Iterator[ShopRecord]:
         kind=_GA4.get(name, name),
         time=record.get("event_timestamp"),
         user=_first(record.get("user_id"), visitor),
-        # Its number is the second in which it began: only one of a visitor has it.
+        # A session number is its start in seconds, unique for one visitor only.
         session=f"{visitor}.{session}" if session else None,
     )
 
@@ -270,7 +269,7 @@ def _visit(record: ShopRecord) -> Iterator[ShopRecord]:
 
 
 def _chosen(action: object) -> tuple[str, list[str]]:
-    """What an action of a visit is, and its items."""
+    """Event type of an action of a visit, and its items."""
     kind = _MATOMO.get(str(_inside(action, "type")), "view")
     names = [_inside(one, "itemSKU") for one in _objects(_inside(action, "itemDetails"))]
     names = names or [_inside(action, "productViewSku")]
@@ -305,21 +304,64 @@ SNOWPLOW_COLUMNS = tuple(
     event_format event_version event_fingerprint true_tstamp
     """.split()  # noqa: SIM905  a list of so many would take a line for each
 )
-"""The fields of an enriched event in their order, as Snowplow documents them."""
+"""Fields of an enriched event in the documented order."""
 
 SHOP_FORMATS: tuple[Format, ...] = (
-    Format("ga4", "GA4's export to BigQuery", fields=FIELDS, extra=EXTRA, rows=_ga4, fits=_is_ga4),
-    Format("segment", "Segment's track calls", fields=FIELDS, extra=EXTRA, rows=_segment,
-           fits=_is_segment),
-    Format("shopify-orders", "Shopify's orders as JSON", fields=FIELDS, rows=_order,
-           fits=_is_order),
-    Format("shopify-csv", "Shopify's export of orders", fields=FIELDS, rows=_order_line,
-           fits=_is_order_line),
-    Format("snowplow", "Snowplow's enriched events as JSON", fields=FIELDS, extra=EXTRA,
-           rows=_snowplow, fits=lambda sample: _is_snowplow(sample) if sample.columns else ""),
-    Format("snowplow-tsv", "Snowplow's enriched events", columns=SNOWPLOW_COLUMNS, fields=FIELDS,
-           extra=EXTRA, rows=_snowplow, has_header=False, separator="\t",
-           fits=lambda sample: "" if sample.columns else _is_snowplow(sample)),
-    Format("matomo", "Matomo's visits (Live.getLastVisitsDetails)", fields=FIELDS, extra=EXTRA,
-           rows=_visit, fits=_is_visit),
-)  # fmt: skip
+    Format(
+        "ga4",
+        "GA4's export to BigQuery",
+        fields=FIELDS,
+        replay_fields=EXTRA,
+        make_rows=_ga4,
+        recognise=_is_ga4,
+    ),
+    Format(
+        "segment",
+        "Segment's track calls",
+        fields=FIELDS,
+        replay_fields=EXTRA,
+        make_rows=_segment,
+        recognise=_is_segment,
+    ),
+    Format(
+        "shopify-orders",
+        "Shopify's orders as JSON",
+        fields=FIELDS,
+        make_rows=_order,
+        recognise=_is_order,
+    ),
+    Format(
+        "shopify-csv",
+        "Shopify's export of orders",
+        fields=FIELDS,
+        make_rows=_order_line,
+        recognise=_is_order_line,
+    ),
+    Format(
+        "snowplow",
+        "Snowplow's enriched events as JSON",
+        fields=FIELDS,
+        replay_fields=EXTRA,
+        make_rows=_snowplow,
+        recognise=lambda sample: _is_snowplow(sample) if sample.columns else "",
+    ),
+    Format(
+        "snowplow-tsv",
+        "Snowplow's enriched events",
+        columns=SNOWPLOW_COLUMNS,
+        fields=FIELDS,
+        replay_fields=EXTRA,
+        make_rows=_snowplow,
+        has_header=False,
+        separator="\t",
+        recognise=lambda sample: "" if sample.columns else _is_snowplow(sample),
+    ),
+    Format(
+        "matomo",
+        "Matomo's visits (Live.getLastVisitsDetails)",
+        fields=FIELDS,
+        replay_fields=EXTRA,
+        make_rows=_visit,
+        recognise=_is_visit,
+    ),
+)

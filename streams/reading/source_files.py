@@ -1,4 +1,4 @@
-"""Which objects a source names: one, the first level of a folder, or those that match a pattern."""
+"""The files of a source: an object, the first level of a folder, or the matches of a pattern."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ _WILD = re.compile(r"[*?]")
 
 
 class Selection(NamedTuple):
-    """The objects to read, in the order of their keys, and what was left out, for people."""
+    """The objects to read, in the order of their keys, and notes on those that were left out."""
 
     files: tuple[Object, ...]
     notes: tuple[str, ...]
 
 
 def select(objects: Objects, source: str) -> Selection:
-    """The objects of a source.
+    """List the objects of a source.
 
-    Of a folder those directly in it, as Amazon Personalize does; with a pattern such as `a/*/b*`
-    or `a/**`, whose two stars stand for any number of folders, those it fits. Empty objects and
-    those that other tools hide or leave as a mark (names that begin with a dot or an underscore,
-    as `_SUCCESS`) are no data.
+    A folder gives the objects directly in it, as in Amazon Personalize; a pattern such as `a/*/b*`
+    or `a/**` (any number of folders) gives its matches. Empty objects are skipped, as are hidden
+    ones and markers such as `_SUCCESS` (names that begin with a dot or an underscore).
 
     Raises
     ------
     UnreadableRecording
-        When there is no data, or too many files.
+        There is no data, or there are too many files.
     ObjectNotFound, ObjectRefused, Unavailable
         As `streams.object_store` says.
     """
@@ -42,12 +41,12 @@ def select(objects: Objects, source: str) -> Selection:
     found: list[Object] = []
     deeper: list[str] = []
     for each in objects.find(start):
-        is_told = each.url == source
-        if not each.size or (not is_told and _is_hidden(each.url.removeprefix(start))):
+        is_named = each.url == source
+        if not each.size or (not is_named and _is_hidden(each.url.removeprefix(start))):
             continue
         if pattern and not pattern.fullmatch(each.url):
             continue
-        if not (is_told or pattern) and "/" in each.url.removeprefix(folder):
+        if not (is_named or pattern) and "/" in each.url.removeprefix(folder):
             deeper.append(each.url)
             continue
         found.append(each)
@@ -68,11 +67,11 @@ def select(objects: Objects, source: str) -> Selection:
 
 
 def _pattern(objects: Objects, source: str) -> re.Pattern[str] | None:
-    """What the URLs of a pattern's objects are; `None` where the source is no pattern."""
+    """Regular expression of the URLs that match a source; None if it is no pattern."""
     if not _WILD.search(source):
         return None
     try:
-        # An object may have stars in its name.
+        # An object may have a star in its name.
         objects.size(source)
     except ObjectNotFound:
         parts = re.split(r"(\*\*/?|\*|\?)", source)
@@ -82,14 +81,14 @@ def _pattern(objects: Objects, source: str) -> re.Pattern[str] | None:
 
 
 def _fixed(pattern: str) -> str:
-    """The folder that all objects of a pattern lie in."""
+    """The deepest folder above all matches of a pattern."""
     fixed = _WILD.split(pattern, maxsplit=1)[0]
     folder, slash, _ = fixed.rpartition("/")
     return f"{folder}{slash}" or "."
 
 
 def _is_hidden(below: str) -> bool:
-    """Whether a part of a key is one that other tools hide or leave as a mark.
+    """True if a part of a key is that of a hidden object or a marker.
 
     >>> _is_hidden("out/_SUCCESS"), _is_hidden("_temporary/0/a.csv"), _is_hidden("day=1/a.csv")
     (True, True, False)

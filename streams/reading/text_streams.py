@@ -1,4 +1,4 @@
-"""Text of any encoding as lines or pieces; what is no text in it stays marked."""
+"""Text of any encoding, decoded in chunks or lines; undecodable bytes are marked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from streams.reading.containers import CHUNK_BYTES, DAMAGE_ERRORS
 
 MAX_LINE_CHARS = 1024 * 1024
 HEAD_BYTES = 1024 * 1024
-"""So much of a file is looked at to recognise its encoding and what is in it."""
+"""Size of a file's beginning by which its encoding and format are recognised."""
 
 UNDECODABLE = "\udcff"
-"""Stands where bytes are no text of the encoding, as lone surrogates do in general."""
+"""Mark of undecodable bytes: a lone surrogate, like those of surrogateescape."""
 
 TOO_LONG = f"line of more than {MAX_LINE_CHARS} characters"
 
@@ -29,7 +29,7 @@ _BOMS = (
 )
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _NON_ASCII = re.compile(rb"[\x80-\xff]+")
-# A letter of cp1252 beside a letter of ASCII: a word, and not some bytes of no meaning.
+# A letter of cp1252 beside a letter of ASCII: part of a word, not of binary data.
 _WORD = re.compile(rb"[A-Za-z][\xc0-\xd6\xd8-\xf6\xf8-\xff]|[\xc0-\xd6\xd8-\xf6\xf8-\xff][A-Za-z]")
 
 _NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
@@ -40,14 +40,14 @@ TextLine = str | InvalidRecord
 
 
 class Encoding(NamedTuple):
-    """How bytes become text, and why it is taken for that; empty for plain UTF-8."""
+    """An encoding with its evidence; "" for plain UTF-8."""
 
     name: str
     why: str = ""
 
 
 def encoding_of(head: bytes, name: str) -> Encoding:
-    """The encoding that a file's first bytes tell.
+    """The encoding of a file: the named one, or by its first bytes.
 
     >>> encoding_of("für".encode("cp1252"), "").name, encoding_of("für".encode(), "").name
     ('cp1252', 'utf-8')
@@ -55,11 +55,11 @@ def encoding_of(head: bytes, name: str) -> Encoding:
     Raises
     ------
     UnreadableRecording
-        When no encoding has the name that was told.
+        There is no encoding of that name.
     """
     if name:
         try:
-            # A mark at the beginning is skipped in any case.
+            # A byte order mark is skipped in any case.
             return Encoding(codecs.lookup(name).name, f"{name}, as told")
         except LookupError as error:
             raise UnreadableRecording(f"no encoding {name!r}: name one such as cp1252") from error
@@ -67,18 +67,18 @@ def encoding_of(head: bytes, name: str) -> Encoding:
         if head.startswith(bom):
             why = "" if bom_encoding == "utf-8" else f"{bom_encoding}, by its byte order mark"
             return Encoding(bom_encoding, why)
-    # Text of few alphabets has every other byte of it zero.
+    # In UTF-16, every other byte of most alphabets is zero.
     evens, odds = head[0:4096:2].count(0), head[1:4096:2].count(0)
     half = max(1, len(head[:4096]) // 2)
     if len(head) >= 4 and max(evens, odds) > 0.4 * half and min(evens, odds) < 0.05 * half:
         name = "utf-16-le" if odds > evens else "utf-16-be"
         return Encoding(name, f"{name}, by its zero bytes")
-    # JSON has no other encoding.
+    # JSON is UTF-8 otherwise.
     return Encoding("utf-8") if head.lstrip()[:1] in {b"[", b"{"} else _eight_bits(head)
 
 
 def _eight_bits(head: bytes) -> Encoding:
-    """UTF-8, unless all that is not ASCII are words in cp1252."""
+    """UTF-8, or cp1252 if all other bytes than ASCII are letters in words of cp1252."""
     n_words = 0
     for found in _NON_ASCII.finditer(head):
         if found.end() == len(head):
@@ -98,12 +98,12 @@ def _eight_bits(head: bytes) -> Encoding:
 
 
 def decode_chunks(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
-    """The text of a stream without its byte order mark.
+    """Decoded text of a stream in chunks, without its byte order mark.
 
     Raises
     ------
     UnreadableRecording
-        When what the file is packed in is damaged; what comes before was given.
+        The compressed file is damaged; the text before was given.
     """
     errors = "surrogateescape" if encoding.name == "utf-8" else "mark"
     decoder = codecs.getincrementaldecoder(encoding.name)(errors)
@@ -127,9 +127,9 @@ def decode_chunks(stream: BinaryIO, encoding: Encoding) -> Iterator[str]:
 
 
 def lines(texts: Iterator[str], end: str) -> Iterator[tuple[int, TextLine]]:
-    """The lines of a text by number, the first being 1, or what is wrong with them.
+    """Lines of a text by number from 1; a line that is too long is an error.
 
-    No more is kept of a line than it may have.
+    Memory is bounded by the longest allowed line.
     """
     held: list[str] = []
     number, n_held = 1, 0
@@ -161,7 +161,7 @@ def _line(text: str, n: int) -> TextLine:
 
 
 def line_end(head: str) -> str:
-    r"""What ends the lines of a text: a line feed, or, where there is none, a carriage return.
+    r"""Line end of a text: a line feed; in a text without any, a carriage return.
 
     >>> line_end("a\r\nb"), line_end("a\rb\r")
     ('\n', '\r')
@@ -170,5 +170,5 @@ def line_end(head: str) -> str:
 
 
 def is_decoded(line: str) -> bool:
-    """Whether nothing in it was no text of its encoding."""
+    """True if a line has no undecodable bytes and no NUL."""
     return (line.isascii() and "\0" not in line) or not _MARKED.search(line)

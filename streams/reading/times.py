@@ -1,8 +1,7 @@
-"""Times of any writing as seconds since the epoch: one rule for every reader.
+"""Times in any notation as seconds since the epoch, the same for every reader.
 
-Numbers are taken by their size as seconds, milliseconds, microseconds or nanoseconds; texts are
-ISO 8601 in its long and its basic form, with an offset also after a blank, or RFC 2822. What names
-no zone is in UTC.
+The unit of a number (seconds to nanoseconds) follows from its magnitude. Texts are ISO 8601 in
+extended or basic form, with an offset also after a blank, or RFC 2822; without a zone, UTC.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from models.errors import UnreadableRecording
 from models.events import UNITS, unit_of
 
 EARLIEST_S = 631_152_000
-"""1990: a time before it is a number of something else."""
+"""1990: a smaller number is no time."""
 
 _CACHED = 65_536
 _ISO = re.compile(
@@ -36,18 +35,18 @@ _RFC_2822 = re.compile(
 
 
 class Moment(NamedTuple):
-    """A time in seconds since the epoch, and how it was written."""
+    """A time in seconds since the epoch, and its notation."""
 
     s: float
     written: str
 
 
 ReadTime = Callable[[str], Moment | None]
-"""What a text says; `None` where it is no time."""
+"""Parser of times; None for a text that is no time."""
 
 
 def number_of(text: str) -> float | None:
-    """A finite number; Python's own extras, such as `1_000`, are none.
+    """A finite number; None for other text, Python's `1_000` included.
 
     >>> number_of(" 1.5e3 "), number_of("1_000"), number_of("nan")
     (1500.0, None, None)
@@ -60,7 +59,7 @@ def number_of(text: str) -> float | None:
 
 
 def moment_of(text: str) -> Moment | None:
-    """The time that a text says, by its own looks.
+    """The time in a text of any notation.
 
     >>> moment_of("1600000000123"), moment_of("20200913T122640Z")
     (Moment(s=1600000000.123, written='milliseconds'), Moment(s=1600000000.0, written='ISO 8601'))
@@ -70,7 +69,7 @@ def moment_of(text: str) -> Moment | None:
     number = number_of(text)
     if number is None:
         return _of_text(text.strip())
-    # Eight digits are a day, for as seconds they would lie in the year 1970.
+    # Eight digits are a date: as seconds they would lie in 1970.
     if len(text) == 8 and 19_900_101 <= number <= 21_001_231 and text.isdigit():
         return _of_text(text)
     unit = unit_of(number)
@@ -97,7 +96,7 @@ def _of_text(text: str) -> Moment | None:
 
 
 def time_reader(time_format: str) -> ReadTime:
-    """How times are read that are written in a format: of `strptime`, or the name of a unit.
+    """Parser of times in a `strptime` format or a unit; of any notation for "".
 
     >>> time_reader("%d/%m/%Y %H:%M")("13/09/2020 12:26"), time_reader("milliseconds")("1600000000")
     (Moment(s=1599999960.0, written='%d/%m/%Y %H:%M'), Moment(s=1600000.0, written='milliseconds'))
@@ -105,7 +104,7 @@ def time_reader(time_format: str) -> ReadTime:
     Raises
     ------
     UnreadableRecording
-        When it is neither.
+        It is neither.
     """
     if not time_format:
         return moment_of

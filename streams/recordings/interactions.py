@@ -1,4 +1,4 @@
-"""Recorded events as the evaluation takes them."""
+"""Recorded events as interactions for evaluation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_SHOWN = 3
 def interactions(
     rows: Iterable[RecordedRow], *, min_value: float | None = None
 ) -> tuple[list[Interaction], list[tuple[int, str]]]:
-    """Who did what to which item when, out of what `read` gives, and the places of bad rows.
+    """Interactions of recorded rows, and the places of bad rows with the first reasons.
 
-    Events without an item are left out, and with `min_value` those of a smaller eventValue or of
-    none, such as low ratings.
+    Events without an item are left out; with `min_value` also those with a smaller eventValue, such
+    as low ratings, or without one.
     """
     found: list[Interaction] = []
     bad: list[tuple[int, str]] = []

@@ -1,9 +1,8 @@
-"""Recorded interactions as events: what `replay` sends and `evaluate` measures.
+"""Events recorded in files, for `replay` and `evaluate`.
 
-Files of every format that `streams.reading` knows. Each row is given with its place as a valid
-`PutEvents` or as what is wrong with it; a bad row never ends the reading. Rows without an eventId
-get one made of their content, so that reading a file twice gives the same events, and a row that is
-repeated word for word is one event.
+Files have any format of `streams.reading`. Each row is a valid `PutEvents` or an error, with its
+place; a bad row never ends the reading. An event without an eventId gets one derived from its
+content: a file read twice gives the same events, and identical rows are one event.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from streams.reading.reader import read_rows
 from streams.reading.recognition import RecognisedSource, recognise
 
 Owner = Literal["users", "sessions"]
-"""Whether the user of a row is somebody we know or an anonymous session."""
+"""Meaning of a row's user: a known user, or an anonymous session."""
 
 RecordedRow = tuple[int, PutEvents | InvalidEvent]
-"""A place, that of a file's first line being 1, and one event there, or what is wrong with it."""
+"""Place of a row (1 for the first line of a file), with its event or error."""
 
 EVENT_TYPE = "interaction"
-"""The type of events of which nothing says one."""
+"""Type of events in files without types."""
 
 MAX_EVENTS = 10
 MAX_IMPRESSION = 25
@@ -40,19 +39,19 @@ _PATH = re.compile(r" - at `\$\.?(?:eventList\[0\]\.?)?([^`]*)`")
 
 
 class Recording:
-    """A source of events, recognised.
+    """A recognised source of events.
 
     Parameters
     ----------
     source
         A file, a folder, a pattern, or s3://bucket/key.
     options
-        What the user says about it.
+        Options of reading it.
 
     Raises
     ------
     UnreadableRecording, CannotPrepare
-        When it is nothing that is known, or two readings fit.
+        Its format is unknown or ambiguous.
     """
 
     def __init__(self, source: str, options: ReadOptions, objects: Objects) -> None:
@@ -62,23 +61,23 @@ class Recording:
 
     @property
     def description(self) -> str:
-        """What was recognised and why, in a line for people."""
+        """The recognised format, its evidence and the fields, in one line for users."""
         columns = self.source.columns
         fields = ", ".join(
-            f"{name} is {said!r}" if isinstance(said, str) else f"{name} from {columns[said]}"
-            for name, said in self.mapping.fields.items()
+            f"{name} is {origin!r}" if isinstance(origin, str) else f"{name} from {columns[origin]}"
+            for name, origin in self.mapping.fields.items()
         )
         return f"{self.source.location}: {'; '.join(self.source.notes)}; {fields}"
 
     def events(
         self, *, now_s: float, as_: Owner = "users", future_limit_s: float = 300.0, after: int = 0
     ) -> Generator[RecordedRow]:
-        """The events of all rows beyond a place.
+        """Events of all rows beyond a place.
 
         Parameters
         ----------
         now_s
-            The present, in seconds since the epoch.
+            Present time in seconds since the epoch.
         as_
             `"users"`: the user of a row is also its session; `"sessions"`: only a session.
         """
@@ -88,11 +87,11 @@ class Recording:
             source.field_sources(self.mapping),
             source.read_time,
             latest_s=now_s + future_limit_s,
-            optional=format_.optional if format_ else frozenset(),
+            optional=format_.optional_fields if format_ else frozenset(),
         )
         extra = {
             name: source.value_getter(path)
-            for name, path in (format_.extra if format_ else {}).items()
+            for name, path in (format_.replay_fields if format_ else {}).items()
         }
         has_user = as_ == "users" and (format_ is None or format_.has_users)
         needed = source.needed_columns(self.mapping)
@@ -120,12 +119,12 @@ def read_events(
     options: ReadOptions | None = None,
     on_recognised: Callable[[str], object] = lambda _: None,
 ) -> Generator[RecordedRow]:
-    """The events of a source, as `Recording.events` gives them.
+    """Recognise a source and read its events; see `Recording.events`.
 
     Parameters
     ----------
     on_recognised
-        Told what was recognised and why, in a line for people.
+        Called with the description of the recognised source.
     """
     recording = Recording(str(path), options or ReadOptions(format=format_ or ""), Objects())
     on_recognised(recording.description)
@@ -157,7 +156,7 @@ def _event(checked: CheckedRow, extra: Mapping[str, Any], *, has_user: bool) -> 
 
 
 def no_good_rows(recording: Recording, first: Sequence[tuple[int, str]]) -> UnreadableRecording:
-    """The error that a source without a good row is, with the first reasons."""
+    """The error of a source without a good row, with the first reasons."""
     if not first:
         return UnreadableRecording(f"{recording.source.location}: it has no row that can be used")
     shown = "; ".join(
@@ -169,10 +168,10 @@ def no_good_rows(recording: Recording, first: Sequence[tuple[int, str]]) -> Unre
 def group_into_messages(
     rows: Iterable[tuple[int, PutEvents]], events_per_message: int
 ) -> Iterator[tuple[PutEvents, int]]:
-    """Rows of one session that follow each other as one message, and the line this completes.
+    """Group neighbouring rows of a session into messages, each with the last line it completes.
 
-    Once a message and those before it are done, all lines up to and including that line are: a
-    message is held back until the row after it is known.
+    Once a message and those before it are acknowledged, all lines up to that one are. A message is
+    given after the row behind it was read.
 
     >>> from models.events import Event, PutEvents
     >>> rows = [(n, PutEvents("s", [Event("click", 1.0, item_id=str(n))])) for n in (2, 3, 5)]
@@ -184,18 +183,18 @@ def group_into_messages(
     held: PutEvents | None = None
     line = 0
     for line, message in rows:
-        together = _together(held, message, events_per_message) if held is not None else message
-        if held is not None and together is None:
+        merged = _merged(held, message, events_per_message) if held is not None else message
+        if held is not None and merged is None:
             yield held, line - 1
-        held = together or message
+        held = merged or message
     if held is not None:
         yield held, line
 
 
-def _together(first: PutEvents, second: PutEvents, limit: int) -> PutEvents | None:
-    """Both as one message, when they are of one session and short enough."""
+def _merged(first: PutEvents, second: PutEvents, limit: int) -> PutEvents | None:
+    """Two messages as one; None if their sessions differ or they are too long."""
     if len(first.event_list) + len(second.event_list) > limit:
         return None
-    together = msgspec.structs.replace(first, event_list=[*first.event_list, *second.event_list])
-    is_same = msgspec.structs.replace(second, event_list=together.event_list) == together
-    return together if is_same else None
+    merged = msgspec.structs.replace(first, event_list=[*first.event_list, *second.event_list])
+    is_same = msgspec.structs.replace(second, event_list=merged.event_list) == merged
+    return merged if is_same else None

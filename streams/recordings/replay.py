@@ -1,8 +1,8 @@
-"""Recorded interactions sent through the real path, as fast as Kafka takes them or paced.
+"""Replay of recorded events into the event topics, at full speed or paced.
 
-Interrupted or failed, a replay leaves a note of the last line up to which Kafka has acknowledged
-everything, and `resume` goes on there. What had been sent beyond that line is sent again; its
-events have the same ids and so take effect once.
+An interrupted or failed replay leaves a resume point: the last line up to which Kafka has
+acknowledged everything. A resumed replay sends the messages beyond it again; their events have the
+same ids and so take effect once.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from streams.recordings.recorded_events import (
 )
 
 MAX_IN_FLIGHT = 5000
-"""Messages that wait for acknowledgement; also, at most, what a resumed replay sends twice."""
+"""Most unacknowledged messages, and so the most that a resumed replay sends twice."""
 
 MAX_BAD_ROWS = 20
 LINGER_MS = 20
 SAVE_EVERY_S = 1.0
 BURST_S = 0.1
-"""How much of its rate a replay catches up with after Kafka has held it up."""
+"""Longest delay by Kafka that a paced replay catches up with."""
 
 
 @dataclass
 class ReplayReport:
-    """How far a replay has come; events and messages are those Kafka has acknowledged.
+    """Progress and result of a replay; events and messages count once acknowledged by Kafka.
 
-    `rows` counts the rows read, good and bad; `bad_rows` tells line and reason of the first 20.
-    Everything up to `line` has been acknowledged; the replay started after `resumed_after_line`.
-    When it is not finished, it was interrupted, and there is more to send.
+    `rows` counts the rows read, good and bad; `bad_rows` has line and reason of the first 20. All
+    rows up to `line` are acknowledged; the replay started after `resumed_after_line`. An unfinished
+    replay was interrupted, with more rows to send.
     """
 
     rows: int = 0
@@ -66,7 +66,7 @@ class ReplayReport:
     is_finished: bool = False
 
     def add_bad_row(self, line: int, error: InvalidEvent) -> None:
-        """Count it, and keep its reason when it is one of the first."""
+        """Count a bad row; the first ones are stored with their reasons."""
         self.n_bad_rows += 1
         if len(self.bad_rows) < MAX_BAD_ROWS:
             self.bad_rows.append((line, str(error)))
@@ -86,44 +86,43 @@ def replay(
     on_progress: Callable[[ReplayReport], None] | None = None,
     progress_bar: bool = True,
 ) -> ReplayReport:
-    """What came of sending recorded events to the event topics.
+    """Send recorded events to the event topics.
 
-    Ctrl-C ends it early but in order: what is under way is waited for and noted first.
+    Ctrl-C ends it in order: messages in flight are awaited and the resume point is saved.
 
     Parameters
     ----------
     source, options, as_
-        As `streams.recordings.recorded_events` takes them.
+        See `streams.recordings.recorded_events`.
     rate
-        Events a second, at most; as many as Kafka takes when not given.
+        Most events a second; None: as many as Kafka accepts.
     speed
-        Times the recorded pace: 2 sends an hour of recorded time in half an hour.
+        Multiple of the recorded speed: 2 sends an hour of recorded time in half an hour.
     events_per_message
-        How many neighbouring rows of one session may share a message, 1 to 10.
+        Most neighbouring rows of a session in one message, 1 to 10.
     resume
-        Go on where an earlier replay of the same files to the same topics ended, if it did not
-        finish.
+        Start at the resume point of an unfinished replay of the same files to the same topics.
     on_recognised
-        Told what the source was recognised as, before anything is sent.
+        Called with the recognised source before anything is sent.
     on_progress
-        Told about every second how far it is, and at the end.
+        Called about every second, and at the end.
     progress_bar
-        Whether to draw one when standard error is a terminal.
+        Draw one if standard error is a terminal.
 
     Raises
     ------
     Unavailable
-        When Kafka fails on the way, after noting how far it came.
+        Kafka fails during the replay; the resume point is saved.
     UnreadableRecording
-        When the source is in no known format, is damaged, or has no good row.
+        The source has an unknown format, is damaged, or has no good row.
     """
-    pace = _Pacer(rate, speed)
+    pacer = _Pacer(rate, speed)
     objects = Objects(settings.buckets_dir)
     recording = Recording(str(source), options or ReadOptions(), objects)
     if on_recognised is not None:
         on_recognised(recording)
-    note = _ResumePoint.of(recording, settings, as_)
-    start = note.load() if resume else 0
+    resume_point = _ResumePoint.of(recording, settings, as_)
+    start = resume_point.load() if resume else 0
     report = ReplayReport(resumed_after_line=start, line=start)
     rows = recording.events(
         now_s=time.time(), as_=as_, future_limit_s=settings.future_limit_s, after=start
@@ -134,80 +133,82 @@ def replay(
         tqdm(unit=" events", disable=None if progress_bar else True) as bar,
     ):
 
-        def tell() -> None:
+        def report_progress() -> None:
             bar.update(report.events - bar.n)
             if on_progress is not None:
                 on_progress(report)
 
-        sending = _Unacknowledged(report, note, tell)
+        unacknowledged = _Unacknowledged(report, resume_point, report_progress)
         try:
             for message, completes in group_into_messages(_good(rows, report), events_per_message):
-                pace.wait(message, sending.watch)
-                sending.send(tracker, message, completes)
-            sending.settle(0)
+                pacer.wait(message, unacknowledged.watch)
+                unacknowledged.send(tracker, message, completes)
+            unacknowledged.settle(0)
             report.is_finished = True
         except KeyboardInterrupt:
-            sending.settle(0)
+            unacknowledged.settle(0)
         finally:
-            sending.end()
+            unacknowledged.end()
     if report.is_finished and report.n_bad_rows == report.rows and not start:
         raise no_good_rows(recording, report.bad_rows)
     return report
 
 
 class _Unacknowledged:
-    """The messages under way, oldest first, and the note of how far the acknowledged ones go."""
+    """Messages in flight, oldest first, and the resume point that follows the acknowledged ones."""
 
-    def __init__(self, report: ReplayReport, note: _ResumePoint, tell: Callable[[], None]) -> None:
+    def __init__(
+        self, report: ReplayReport, resume_point: _ResumePoint, report_progress: Callable[[], None]
+    ) -> None:
         self._report = report
-        self._note = note
-        self._tell = tell
-        self._under_way: deque[tuple[Future[Receipt], int, int]] = deque()
+        self._resume_point = resume_point
+        self._report_progress = report_progress
+        self._in_flight: deque[tuple[Future[Receipt], int, int]] = deque()
         self._started_s = time.monotonic()
         self._saved_s = self._started_s
 
     def send(self, tracker: Tracker, message: PutEvents, completes: int) -> None:
-        """Send it, once there are few enough under way."""
+        """Send a message; waits while too many are in flight."""
         try:
             future = tracker.put_events(message)
-        except InvalidEvent as error:  # too large, once its rows stand together
+        except InvalidEvent as error:  # too large as a whole
             self._report.add_bad_row(completes, error)
             return
-        self._under_way.append((future, len(message.event_list), completes))
+        self._in_flight.append((future, len(message.event_list), completes))
         self.watch()
 
     def watch(self) -> None:
-        """Take in what has been acknowledged; save and tell when it is time."""
+        """Count acknowledged messages; save and report the progress about every second."""
         self.settle(MAX_IN_FLIGHT)
         if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
             self._save()
 
     def settle(self, n_left: int) -> None:
-        """Wait until at most so many are under way; the oldest one's failure is raised."""
-        while self._under_way and (len(self._under_way) > n_left or self._under_way[0][0].done()):
-            future, n_events, completes = self._under_way[0]
+        """Wait until at most `n_left` messages are in flight; raises the failure of the oldest."""
+        while self._in_flight and (len(self._in_flight) > n_left or self._in_flight[0][0].done()):
+            future, n_events, completes = self._in_flight[0]
             future.result()
-            self._under_way.popleft()
+            self._in_flight.popleft()
             self._report.events += n_events
             self._report.messages += 1
             self._report.line = completes
 
     def end(self) -> None:
-        """Note where to go on; when all is done, that there is nothing."""
+        """Save the resume point; remove it if the replay is finished."""
         self._save()
         if self._report.is_finished:
-            self._note.remove()
+            self._resume_point.remove()
 
     def _save(self) -> None:
         self._saved_s = time.monotonic()
         self._report.seconds = self._saved_s - self._started_s
         if self._report.line:
-            self._note.save(self._report.line)
-        self._tell()
+            self._resume_point.save(self._report.line)
+        self._report_progress()
 
 
 class _Pacer:
-    """When the next message may go."""
+    """Due times of messages, by a rate or by the recorded times."""
 
     def __init__(self, rate: float | None, speed: float | None) -> None:
         if rate is not None and speed is not None:
@@ -221,7 +222,7 @@ class _Pacer:
         self._first: tuple[float, float] | None = None
 
     def wait(self, message: PutEvents, meanwhile: Callable[[], None]) -> None:
-        """Return when this message is due."""
+        """Wait until a message is due; calls `meanwhile` during the wait."""
         due_s = self._due(message)
         while (left_s := due_s - time.monotonic()) > 0:
             time.sleep(min(left_s, BURST_S))
@@ -243,13 +244,13 @@ class _Pacer:
 
 @dataclass(frozen=True)
 class _ResumePoint:
-    """The file that says how far a replay came."""
+    """The file with the last acknowledged line of an unfinished replay."""
 
     path: Path
 
     @classmethod
     def of(cls, recording: Recording, settings: Settings, as_: Owner) -> _ResumePoint:
-        """The note of these very files, unchanged, read like this, sent to these very topics."""
+        """The resume point of unchanged files, read with the same options into the same topics."""
         topics = Topics.of(settings)
         source = recording.source
         ids = topic_ids(settings, [topics.clicks, topics.purchases])
@@ -260,7 +261,7 @@ class _ResumePoint:
         return cls(settings.data_dir / "replay" / f"{name}.{digest}")
 
     def load(self) -> int:
-        """The line to go on after; 0 when there is no note."""
+        """The last acknowledged line; 0 without a resume point."""
         try:
             return int(self.path.read_text())
         except FileNotFoundError:
@@ -271,19 +272,19 @@ class _ResumePoint:
             ) from error
 
     def save(self, line: int) -> None:
-        """Write it, whole or not at all."""
+        """Write the line atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         written = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         written.write_text(f"{line}\n")
         written.replace(self.path)
 
     def remove(self) -> None:
-        """There is nothing left to go on with."""
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
 
 
 def _identity(file: Object) -> tuple[object, ...]:
-    """What tells a file from another, and from itself before a change."""
+    """Identity of a file's content: URL or path, size, and time of the last change."""
     if file.url.startswith("s3://"):
         return (file.url, file.size)
     path = Path(file.url).resolve()
@@ -291,7 +292,7 @@ def _identity(file: Object) -> tuple[object, ...]:
 
 
 def _good(rows: Iterable[RecordedRow], report: ReplayReport) -> Iterator[tuple[int, PutEvents]]:
-    """The good rows; the bad ones go into the report."""
+    """Good rows; bad ones are counted in the report."""
     for line, message in rows:
         report.rows += 1
         if isinstance(message, InvalidEvent):

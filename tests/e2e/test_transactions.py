@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from models.state.client import connect
 from models.state.store import Store
-from streams.jobs.resume import ends_now, in_effect
+from streams.jobs.resume import current_ends, wait_until_in_effect
 from streams.kafka.offsets import messages, partition_ends
 from streams.kafka.topics import Topics
 from tests.e2e.test_forwarder_unreadable import items
@@ -68,9 +68,9 @@ def wait_for_all_sent(stack: Stack) -> None:
 
     async def waiting() -> None:
         async with connect(stack.settings.redis) as client:
-            ends = await asyncio.to_thread(ends_now, stack.settings, ["clicks"])
+            ends = await asyncio.to_thread(current_ends, stack.settings, ["clicks"])
             async with asyncio.timeout(60):
-                await in_effect(stack.settings, Store(client, stack.settings), ends)
+                await wait_until_in_effect(stack.settings, Store(client, stack.settings), ends)
 
     asyncio.run(waiting())
 

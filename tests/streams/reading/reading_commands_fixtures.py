@@ -23,7 +23,7 @@ from models.events import PutEvents, parse
 from models.personalize.dataset_schemas import parse_schema
 from models.settings import Settings
 from models.state.interactions import Interaction
-from streams.jobs.import_rows import ImportSource, ImportSurvey, opened, parsed_rows
+from streams.jobs.imports import ImportSource, ImportSurvey
 from streams.kafka.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 from streams.object_store import Objects
@@ -131,8 +131,8 @@ class Entrances:
         settings, now_s, survey = self._settings, time.time(), ImportSurvey()
         rows: Rows = []
         try:
-            read = opened(Objects(), source, settings, now_s=now_s).read()
-            for row, one in parsed_rows(read, source, settings, now_s=now_s):
+            read = source.open(Objects(), settings, now_s=now_s).read()
+            for row, one in source.parsed(read, settings, now_s=now_s):
                 survey.add(row, one)
                 for event in one.event_list if isinstance(one, PutEvents) else ():
                     user, item = str(one.user_id), str(event.item_id)  # type: ignore[union-attr]

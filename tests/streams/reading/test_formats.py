@@ -17,8 +17,9 @@ from models.events import PutEvents
 from models.settings import Settings
 from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
+from streams.reading import registry
+from streams.reading.formats import Format
 from streams.reading.read_options import ReadOptions
-from streams.reading.registry import FORMATS
 from streams.recordings.recorded_events import read_events
 from tests.servers import ROOT
 from tests.streams.reading.format_samples_fixtures import (
@@ -159,7 +160,7 @@ def said(path: Path, options: ReadOptions | None = None) -> tuple[list[PutEvents
     return good, [str(row) for row in rows if isinstance(row, InvalidEvent)]
 
 
-def column_options(message: PutEvents) -> tuple[str, str, str, float]:
+def row_of(message: PutEvents) -> tuple[str, str, str, float]:
     """User, type, item and time of a message of one event."""
     (event,) = message.event_list
     assert message.user_id is not None
@@ -212,7 +213,7 @@ def test_what_is_no_event_of_an_item_is_said(
 
     good, bad = said(tmp_path / "events.jsonl")
 
-    assert sorted(map(column_options, good)) == WRITTEN["ga4"].rows()
+    assert sorted(map(row_of, good)) == WRITTEN["ga4"].rows()
     assert len(bad) == 1
     assert reason in bad[0]
 
@@ -233,7 +234,7 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
 
     good, bad = said(tmp_path / "orders.json", options)
 
-    assert (sorted(map(column_options, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
+    assert (sorted(map(row_of, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
 
 
 def test_every_format_is_documented_and_tried() -> None:
@@ -241,5 +242,38 @@ def test_every_format_is_documented_and_tried() -> None:
     text = (ROOT / "docs" / "formats.md").read_text()
     rows = re.findall(r"^\| `([a-z0-9][a-z0-9-]*)` \|", text, re.MULTILINE)
 
-    assert sorted(rows) == sorted(each.name for each in FORMATS)
+    assert sorted(rows) == sorted(registry.FORMATS)
     assert {*rows} <= {*WRITTEN, *SMALL}
+
+
+def test_a_registered_format_is_recognised_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One record, registered in one line, and its files are read like those of any format."""
+    monkeypatch.setattr(registry, "FORMATS", dict(registry.FORMATS))
+    registry.register(
+        Format(
+            "till",
+            "a till's receipts",
+            columns=("card", "paid_at", "lines"),
+            fields={"USER_ID": "card", "ITEM_ID": "lines.article", "TIMESTAMP": "paid_at"},
+            constants={"EVENT_TYPE": "purchase"},
+            list_column="lines",
+        )
+    )
+    receipt = {"card": "u1", "paid_at": NOW_S - 60, "lines": [{"article": "a"}, {"article": "b"}]}
+    (tmp_path / "receipts.jsonl").write_text(json.dumps(receipt))
+
+    good, _ = said(tmp_path / "receipts.jsonl")
+
+    assert [row_of(message) for message in good] == [
+        ("u1", "purchase", "a", NOW_S - 60),
+        ("u1", "purchase", "b", NOW_S - 60),
+    ]
+
+
+def test_the_name_of_a_format_is_unique() -> None:
+    """A second format of a name, or one named like a shape, is an error of its author."""
+    for name in ("otto", "csv"):
+        with pytest.raises(ValueError, match=name):
+            registry.register(Format(name, "taken"))

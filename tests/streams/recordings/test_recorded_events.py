@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.errors import CannotPrepare, InvalidEvent, UnreadableRecording
 from models.events import PutEvents
-from streams.reading.registry import NAMES
+from streams.reading.registry import names
 from streams.reading.text_streams import MAX_LINE_CHARS
 from streams.recordings.recorded_events import Owner, group_into_messages, read_events
 
@@ -165,7 +165,7 @@ def test_each_format_is_recognised_and_read(
     """The guess equals the format named, compressed or not, and the rows say what they say."""
     path = tmp_path / f"{name}{'.gz' if is_compressed else ''}"
     path.write_bytes(gzip.compress(text.encode()) if is_compressed else text.encode())
-    assert format_ in NAMES
+    assert format_ in names()
     assert kept(path) == kept(path, format_) == expected
     assert refused(path) == {}
 
