@@ -1,0 +1,83 @@
+"""Settings of every process, read once at the edges from `RECOMMENDER_*` variables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from models.environment import PREFIX, Environment
+from models.secrets import redacted
+from models.settings.forwarding import ForwardingSettings
+from models.settings.personalize import PersonalizeSettings
+from models.settings.servers import ServerSettings
+from models.settings.serving import ServingSettings
+from models.settings.state import StateSettings
+
+
+class OperationSettings(BaseSettings):
+    """Ending and metrics of processes."""
+
+    drain_s: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="Longest wait of `recommender up`, once it is asked to end and takes no more, "
+        "for what it has accepted to take effect: its embedded broker keeps nothing.",
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of a worker's or forwarder's metrics; the next ones for `up`'s further "
+        "workers and its jobs; 0: none.",
+    )
+
+
+# The order of bases is the order of the table in the documents, from the last one to the first.
+class Settings(
+    ForwardingSettings,
+    OperationSettings,
+    PersonalizeSettings,
+    ServingSettings,
+    StateSettings,
+    ServerSettings,
+):
+    """Everything an operator may change; each field is the variable `RECOMMENDER_<FIELD>`.
+
+    >>> Settings(partitions=8).partitions
+    8
+    """
+
+    # An invalid input may still be a secret: errors do not repeat it.
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment."""
+        return init_settings, Environment(settings_cls)
+
+    def __repr__(self) -> str:
+        # As a whole, for a list or a mapping may hold one as well.
+        return redacted(super().__repr__())
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
+
+    @property
+    def forwarded_trackers(self) -> dict[str, str]:
+        """Amazon Personalize tracking ids by the tracking ids here.
+
+        >>> Settings(forward_tracking_id="aws-1").forwarded_trackers
+        {'shop': 'aws-1'}
+        """
+        own = {self.tracking_id: self.forward_tracking_id} if self.forward_tracking_id else {}
+        return own | self.forward_tracking_ids
