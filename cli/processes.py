@@ -168,7 +168,7 @@ def count_broker_messages() -> MessageCounts:
     from streams.kafka import acknowledged
     from streams.operations.status import read_status
 
-    column_options: dict[str, int] = {}
+    counted: dict[str, int] = {}
 
     def lag(settings: Settings) -> int:
         try:
@@ -183,8 +183,8 @@ def count_broker_messages() -> MessageCounts:
         except Unavailable as error:
             say(str(error))
             return None
-        n_new = sum(n for field, n in found.items() if field not in column_options)
-        column_options.update(found)
+        n_new = sum(n for field, n in found.items() if field not in counted)
+        counted.update(found)
         return n_new
 
     return MessageCounts(lag, acknowledged.begin, lost)
