@@ -1,4 +1,4 @@
-"""The settings as the README shows them."""
+"""The table of settings in docs/settings.md."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ def settings_table() -> str:
 
 
 if __name__ == "__main__":
-    print(settings_table())  # noqa: T201  the README is filled from it
+    print(settings_table())  # noqa: T201  docs/settings.md is filled from it
