@@ -26,15 +26,14 @@ from models.evaluation.protocol import Model, RepeatPolicy, Scores, run, sort_an
 from models.evaluation.protocol import report as measured
 from models.retrieval.candidates import (
     ALIKE,
-    CO_VISITED,
     HOP,
+    MAX_CO_VISITED,
     MAX_REPEAT_ITEMS,
-    TOPS_TAKEN,
+    TOP_LIST_SIZES,
     best_places,
     blend,
 )
-from models.serving.local import LocalRecommender
-from models.serving.snapshots import RequestSnapshot
+from models.serving.local import LocalRecommender, SnapshotCandidates
 from models.settings import Settings
 from models.state import store as stored
 from models.state.client import connect
@@ -45,11 +44,11 @@ from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read_events
 
-SOURCES = ("co-visited", "hops", "alike", *TOPS_TAKEN, "own")
+SOURCES = ("co-visited", "hops", "alike", *TOP_LIST_SIZES, "own")
 LEFT_OUT = (
     *((source,) for source in SOURCES),
     ("co-visited", "hops", "alike"),
-    tuple(TOPS_TAKEN),
+    tuple(TOP_LIST_SIZES),
 )
 """Sources that are left out together: what one does not bring another often does."""
 
@@ -61,19 +60,19 @@ SCRIPT_PARTS = {
 """Of each kind of state what writes it in the script, and how to leave it out."""
 
 
-def members(situation: RequestSnapshot) -> dict[str, Indexes]:
+def members(found: SnapshotCandidates) -> dict[str, Indexes]:
     """The candidates that each source brings."""
-    candidates = situation.candidates
+    snapshot, candidates = found
     signals = candidates.signals
     scores = np.where(signals[:, :ALIKE].any(axis=1), blend(signals), -np.inf)
-    found = {
-        "co-visited": candidates.items[best_places(scores, CO_VISITED, CO_VISITED)],
+    by_source = {
+        "co-visited": candidates.items[best_places(scores, MAX_CO_VISITED, MAX_CO_VISITED)],
         "hops": candidates.items[signals[:, HOP] > 0],
         "alike": candidates.items[signals[:, ALIKE] > 0],
-        "own": situation.context.items[:MAX_REPEAT_ITEMS],
+        "own": snapshot.profile.items[:MAX_REPEAT_ITEMS],
     }
-    tops = situation.overview.tops
-    return found | {name: tops[name][:n] for name, n in TOPS_TAKEN.items()}
+    tops = snapshot.shared.top_lists
+    return by_source | {name: tops[name][:n] for name, n in TOP_LIST_SIZES.items()}
 
 
 class Without(RecommenderVariant):
@@ -85,9 +84,9 @@ class Without(RecommenderVariant):
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The candidates that others bring too, in the learned order."""
-        situation, _ = self._live.ask(user, at_s, barred)
+        found, _ = self._live.candidates(user, at_s, barred)
         ranked = super().rank(user, at_s, barred)
-        others = [found for name, found in members(situation).items() if name not in self._sources]
+        others = [items for name, items in members(found).items() if name not in self._sources]
         kept = np.isin(ranked.items + 1, np.concatenate(others))
         return Scores(ranked.items[kept], ranked.scores[kept])
 

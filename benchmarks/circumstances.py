@@ -98,10 +98,10 @@ class Hits:
 
 
 async def to_a_stranger(
-    recommender: Recommender, now_s: float, *, circumstances: dict[str, str] | None
+    recommender: Recommender, now_s: float, *, context: dict[str, str] | None
 ) -> Answer:
     """What somebody without history gets."""
-    return await recommender.recommend(k=TOP, now_s=now_s, circumstances=circumstances)
+    return await recommender.recommend(k=TOP, now_s=now_s, context=context)
 
 
 async def popular(recommender: Recommender, now_s: float) -> Answer:
@@ -114,21 +114,21 @@ def quality(settings: Settings, n: int, favour: float) -> dict[str, object]:
     hits: dict[str, Hits] = defaultdict(Hits)
     with LocalRecommender(settings) as shopkeeper:
         tenants = Tenants(connect(settings.redis), settings)
-        shopkeeper.ask(lambda *_: tenants.name_columns(settings.group, ["DEVICE"]))
+        shopkeeper.run(lambda *_: tenants.name_columns(settings.group, ["DEVICE"]))
         for number, (user, item, device) in enumerate(shop(n, favour)):
             said = {"DEVICE": device}
             if number > WARM_UP * n and number % EVERY == 0:
                 for name, given in (("with", said), ("without", None)):
-                    best = shopkeeper.recommend(user, k=TOP, barred=[], circumstances=given)
+                    best = shopkeeper.recommend(user, k=TOP, barred=[], context=given)
                     hits[f"{name} context"].add([one for one, _ in best], item)
-                    answer = shopkeeper.ask(partial(to_a_stranger, circumstances=given))
+                    answer = shopkeeper.run(partial(to_a_stranger, context=given))
                     names = [one.item_id for one in answer.items]
                     hits[f"{name} context, strangers"].add(names, item)
-                answer = shopkeeper.ask(popular)
+                answer = shopkeeper.run(popular)
                 hits["popular items, strangers"].add([one.item_id for one in answer.items], item)
-            shopkeeper.learn(user, item, at_s=START_S + 60 * number, circumstances=said)
-        served = shopkeeper.courses["interactions"].serving
-        shopkeeper.ask(lambda *_: tenants.redis.aclose())
+            shopkeeper.learn(user, item, at_s=START_S + 60 * number, context=said)
+        served = shopkeeper.learners["interactions"].champion
+        shopkeeper.run(lambda *_: tenants.redis.aclose())
     return {"served": served, **{name: one.measured() for name, one in sorted(hits.items())}}
 
 

@@ -25,9 +25,8 @@ from models.arrays import Indexes
 from models.evaluation.baselines import VARIANTS, RecommenderVariant, SharedRecommender
 from models.evaluation.protocol import Model, Scores, run, sort_and_shuffle, steps
 from models.evaluation.protocol import report as measured
-from models.ranking.diversity import insert_explored
 from models.serving.cache import StateCache
-from models.serving.exploration import Exploration
+from models.serving.exploration import Exploration, insert_explored
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
@@ -51,12 +50,12 @@ class Exploring(RecommenderVariant):
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The list as it would be shown, best first."""
         ranked = super().rank(user, at_s, barred)
-        situation, _ = self._live.ask(user, at_s, barred)
+        found, _ = self._live.candidates(user, at_s, barred)
         best = ranked.items[np.argsort(-ranked.scores, kind="stable")]
         listed = best[:LISTED].tolist()
-        out = {*listed, *(situation.history.items - 1).tolist()}
-        order = self._live.local.ask(
-            lambda recommender, now_s: self._order(recommender.catalogue, now_s)
+        out = {*listed, *(found.snapshot.history.items - 1).tolist()}
+        order = self._live.local.run(
+            lambda recommender, now_s: self._order(recommender.cache, now_s)
         )
         tried = list(
             itertools.islice((item - 1 for item, _ in order if item - 1 not in out), self._n)
@@ -65,9 +64,9 @@ class Exploring(RecommenderVariant):
         items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
         return Scores(items, -np.arange(len(items), dtype=np.float64))
 
-    async def _order(self, catalogue: StateCache, now_s: float) -> Iterator[tuple[int, str]]:
-        if self._trials is None or self._trials[0] is not catalogue:
-            self._trials = catalogue, Exploration(catalogue, self._rng)
+    async def _order(self, cache: StateCache, now_s: float) -> Iterator[tuple[int, str]]:
+        if self._trials is None or self._trials[0] is not cache:
+            self._trials = cache, Exploration(cache, self._rng)
         return await self._trials[1].order(now_s)
 
 

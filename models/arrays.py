@@ -1,4 +1,4 @@
-"""Arrays of items, and hash tables of them for compiled loops."""
+"""Arrays of item indexes, and hash tables of them for compiled loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_ITEMS: Indexes = np.empty(0, np.int64)
 
 @compiled(i8(i8[::1], i8[::1], i8))
 def slot_of(table: Indexes, items: Indexes, item: int) -> int:
-    """Where a hash table of places in `items` holds the place of `item`, or -1 in its stead."""
+    """Slot of `item` in a hash table of places in `items`; the table holds -1 there if absent."""
     mask = len(table) - 1
     slot = ((item * 2654435761) >> 8) & mask
     while table[slot] >= 0 and items[table[slot]] != item:
@@ -27,7 +27,7 @@ def slot_of(table: Indexes, items: Indexes, item: int) -> int:
 
 @compiled(i8[::1](i8))
 def empty_table(n: int) -> Indexes:
-    """A table for `n` items, at most half full."""
+    """Empty hash table for `n` items, at most half full."""
     size = 4
     while size < 2 * n:
         size *= 2
@@ -36,7 +36,7 @@ def empty_table(n: int) -> Indexes:
 
 @compiled(i8[::1](i8[::1]))
 def table_of(items: Indexes) -> Indexes:
-    """A table of these items, for `slot_of`; of equal ones it holds the last place."""
+    """Hash table of these items for `slot_of`; for equal items it holds the last place."""
     table = empty_table(len(items))
     for place in range(len(items)):
         table[slot_of(table, items, items[place])] = place
@@ -45,14 +45,14 @@ def table_of(items: Indexes) -> Indexes:
 
 @compiled(UniTuple(i8, 2)(i8[::1], i8[::1], i8, i8))
 def insert(table: Indexes, items: Indexes, n: int, item: int) -> tuple[int, int]:
-    """The place of an item among the first n, where it comes last if new; and how many are there.
+    """Find an item among the first n, or append it; returns its place and the new n.
 
-    `table` holds the places of these items; both have room for one more.
+    `table` holds the places of these items; both arrays have room for one more.
     """
     slot = slot_of(table, items, item)
     place = table[slot]
     if place >= 0:
         return place, n
-    # By a branch, so that the next item need not wait for what this one turned out to be.
+    # A branch, so that the processor can start on the next item before this lookup has ended.
     table[slot], items[n] = n, item
     return n, n + 1

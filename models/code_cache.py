@@ -34,7 +34,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def folder_of(module: str) -> Path:
-    """The folder for the code of a module of this package, as `models.ranking.top_k`."""
+    """The folder for the code of a module of this package, as `models.ranking.selection`."""
     return root() / f"{module.rpartition('.')[2]}-{_fingerprint(module)}"
 
 

@@ -133,7 +133,7 @@ async def read_request(
         item_id,
         _length(request, kind, item_ids),
         item_ids=item_ids,
-        circumstances=request.get("context", {}) if is_personal else {},
+        context=request.get("context", {}) if is_personal else {},
         filter=await get_filter(context, served, request),
         filter_values=request.get("filterValues", {}),
     )

@@ -1,4 +1,4 @@
-"""What is compared in an evaluation: the recommender's own orders, and plain ones to beat."""
+"""Compared models: the recommender's own orders, and simple baselines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 from models.arrays import Floats, Indexes
 from models.evaluation.protocol import Model, Scores
 from models.ranking.features import FEATURES
-from models.ranking.ranker import BASELINE
-from models.serving.local import LocalRecommender
-from models.serving.snapshots import RequestSnapshot
+from models.ranking.ranker import RANKERS
+from models.serving.local import LocalRecommender, SnapshotCandidates
 from models.state.interactions import Interaction
 from models.state.layout import FADE, WINDOW
 
@@ -22,39 +21,41 @@ DAY_S = 86400.0
 
 
 class SharedRecommender:
-    """The recommender as in production, asked once for all its orders.
+    """The recommender as in production, read once for all its orders.
 
-    Items are numbered as in the store, where numbers start at 1, so all events must come here.
+    Items have the store's numbers less one, so all events of the store must come through here.
     """
 
     def __init__(self, local: LocalRecommender) -> None:
         self.local = local
-        self._asked: tuple[tuple[int, bytes], RequestSnapshot, Floats] | None = None
+        self._read: tuple[tuple[int, bytes], SnapshotCandidates, Floats] | None = None
 
-    def ask(self, user: int, at_s: float, barred: Indexes) -> tuple[RequestSnapshot, Floats]:
-        """A user's situation at this time without barred items, and its candidates' features."""
-        question = user, barred.tobytes()
-        if self._asked is None or self._asked[0] != question:
-            situation = self.local.situation(str(user), at_s=at_s, barred=barred + 1)
-            self._asked = question, situation, self.local.features(situation)
-        return self._asked[1:]
+    def candidates(
+        self, user: int, at_s: float, barred: Indexes
+    ) -> tuple[SnapshotCandidates, Floats]:
+        """A user's candidates at this time without barred items, and their features."""
+        query = user, barred.tobytes()
+        if self._read is None or self._read[0] != query:
+            found = self.local.candidates(str(user), at_s=at_s, barred=barred + 1)
+            self._read = query, found, self.local.features(found)
+        return self._read[1:]
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
-        """Bring one event into effect; learn from it what the user chose among everything."""
-        situation = None
-        if self._asked and self._asked[0] == (user, b""):
-            situation = self._asked[1]
-        self.local.learn(str(user), str(item), event.type, at_s=event.at_s, situation=situation)
-        self._asked = None
+        """Bring one event into effect, and train on it with candidates without barred items."""
+        found = None
+        if self._read and self._read[0] == (user, b""):
+            found = self._read[1]
+        self.local.learn(str(user), str(item), event.type, at_s=event.at_s, found=found)
+        self._read = None
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:
-        """Take one event into the user's context."""
-        self.local.follow(str(user), str(item), at_s=event.at_s)
-        self._asked = None
+    def observe(self, user: int, item: int, event: Interaction) -> None:
+        """Add one event to the user's history."""
+        self.local.observe(str(user), str(item), at_s=event.at_s)
+        self._read = None
 
 
 class RecommenderVariant:
-    """One of the recommender's orders; the first of them teaches it."""
+    """One of the recommender's orders; one of them teaches it."""
 
     def __init__(
         self, live: SharedRecommender, scores: Callable[[LocalRecommender, Floats], Floats]
@@ -64,37 +65,40 @@ class RecommenderVariant:
         self.teaches = False
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
-        """The candidates in this order."""
-        situation, matrix = self._live.ask(user, at_s, barred)
-        return Scores(situation.candidates.items - 1, self._scores(self._live.local, matrix))
+        """Scores of the candidates in this order."""
+        found, matrix = self._live.candidates(user, at_s, barred)
+        return Scores(found.candidates.items - 1, self._scores(self._live.local, matrix))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
-        """Teach the recommender, if this is the order to do so."""
+        """Teach the recommender, if this order teaches."""
         if self.teaches:
             self._live.learn(user, item, event)
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:
-        """Let it follow the user, if this is the order to do so."""
+    def observe(self, user: int, item: int, event: Interaction) -> None:
+        """Add the event to the user's history, if this order teaches."""
         if self.teaches:
-            self._live.follow(user, item, event)
+            self._live.observe(user, item, event)
 
 
-def _column(name: str, sign: float = 1.0) -> Callable[[LocalRecommender, Floats], Floats]:
+def _column(name: str) -> Callable[[LocalRecommender, Floats], Floats]:
     column = FEATURES.index(name)
-    return lambda _, matrix: sign * matrix[:, column]
+    return lambda _, matrix: matrix[:, column]
+
+
+def _ranker(name: str) -> Callable[[LocalRecommender, Floats], Floats]:
+    return lambda local, matrix: RANKERS[name](local.ranker).scores(matrix)
 
 
 VARIANTS: dict[str, Callable[[LocalRecommender, Floats], Floats]] = {
     "user-personalization": lambda local, matrix: local.scores(matrix),
-    "ranker": lambda local, matrix: local.ranker.scores(matrix),
-    "blend": lambda _, matrix: BASELINE.scores(matrix),
+    **{name: _ranker(name) for name in RANKERS if name != "ranker-alone"},
     "similar-items": _column("both_10_share"),
 }
-"""What is served, the learned order whether served or not, and the unlearned ones."""
+"""The champion; the rankers, whether they serve or not; and co-visitation alone."""
 
 
 def variants(local: LocalRecommender, names: list[str]) -> dict[str, Model]:
-    """The recommender's orders by these names; the last is taught the events on behalf of all."""
+    """The recommender's orders by these names; the last one teaches it on behalf of all."""
     live = SharedRecommender(local)
     made = {name: RecommenderVariant(live, VARIANTS[name]) for name in names}
     if made:
@@ -103,14 +107,14 @@ def variants(local: LocalRecommender, names: list[str]) -> dict[str, Model]:
 
 
 class NonPersonalized:
-    """A rival that looks at no context."""
+    """A model that ignores histories."""
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:
-        """Nothing to take."""
+    def observe(self, user: int, item: int, event: Interaction) -> None:
+        """Do nothing."""
 
 
 class Popularity(NonPersonalized):
-    """Items by their number of events, halved every half-life."""
+    """Items by their number of events, decayed by a half-life."""
 
     def __init__(self, half_life_s: float = np.inf) -> None:
         self._half_life_s = half_life_s
@@ -118,17 +122,17 @@ class Popularity(NonPersonalized):
         self._at_s = np.zeros(1024)
         self._n = 0
 
-    def _faded(self, at_s: float) -> Floats:
+    def _decayed(self, at_s: float) -> Floats:
         ages_s = at_s - self._at_s[: self._n]
-        faded: Floats = self._counts[: self._n] * np.exp2(-ages_s / self._half_life_s)
-        return faded
+        decayed: Floats = self._counts[: self._n] * np.exp2(-ages_s / self._half_life_s)
+        return decayed
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """All items, the most popular first for everybody."""
-        return Scores(np.arange(self._n), self._faded(at_s))
+        """Scores of all items: the decayed counts."""
+        return Scores(np.arange(self._n), self._decayed(at_s))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """Count it."""
+        """Count the event."""
         if item >= len(self._counts):
             self._counts = np.append(self._counts, np.zeros(len(self._counts)))
             self._at_s = np.append(self._at_s, np.zeros(len(self._at_s)))
@@ -146,12 +150,12 @@ class MostRecent(NonPersonalized):
         self._n = 0
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """All items, the last touched first for everybody."""
+        """Scores of all items: the order of their last events."""
         items = np.arange(len(self._last))
         return Scores(items, self._last)
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """Take note of it; of two at one moment the later counts as later."""
+        """Make the item the newest; of two events at one time, the one learned later is newer."""
         if item >= len(self._last):
             self._last = np.append(self._last, np.full(len(self._last), -np.inf))
         self._n += 1
@@ -159,9 +163,9 @@ class MostRecent(NonPersonalized):
 
 
 class CoVisitation:
-    """What was seen together within a window, both ways, what came before at half; never forgets.
+    """Co-visitation within a window, in both directions, the item before at half; never decays.
 
-    In plain dictionaries without bounds, as a check on what the stored lists lose by theirs.
+    In unbounded dictionaries, as a check on the loss by the bounds of stored lists.
     """
 
     def __init__(self) -> None:
@@ -171,7 +175,7 @@ class CoVisitation:
         self._n = 0
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """All items that were seen together with the user's last ten."""
+        """Scores of the items co-visited with the user's last ten."""
         scores = np.full(self._n, -np.inf)
         for distance, item in enumerate(self._pasts[user]):
             weight = FADE**distance / (self._totals[item] + 0.5)
@@ -180,7 +184,7 @@ class CoVisitation:
         return Scores(np.arange(self._n), scores)
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
-        """Count the pairs with the items before, newest first."""
+        """Count the pairs with the user's recent items."""
         self._n = max(self._n, item + 1)
         past = self._pasts[user]
         if past[:1] != [item]:
@@ -188,10 +192,10 @@ class CoVisitation:
                 for one, two, weight in ((other, item, 1.0), (item, other, 0.5)):
                     self._pairs[one][two] += weight * FADE**distance
                     self._totals[one] += weight * FADE**distance
-        self.follow(user, item, event)
+        self.observe(user, item, event)
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """Make it the newest of the user's last ten items."""
+    def observe(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+        """Make the item the newest of the user's last ten."""
         past = self._pasts[user]
         if item in past:
             past.remove(item)
@@ -200,7 +204,7 @@ class CoVisitation:
 
 
 class BiasedMatrix(NonPersonalized):
-    """`river.reco.BiasedMF` on what was taken, and on one item drawn at random that was not."""
+    """`river.reco.BiasedMF` on the taken item, and on one random item as a negative."""
 
     def __init__(self, seed: int = 7) -> None:
         from river import reco  # noqa: PLC0415  a second to load
@@ -210,12 +214,12 @@ class BiasedMatrix(NonPersonalized):
         self._n = 0
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """All items; milliseconds, for River predicts one at a time."""
+        """Scores of all items; takes milliseconds, since River predicts one at a time."""
         scores = [self._model.predict_one(user, item) for item in range(self._n)]
         return Scores(np.arange(self._n), np.array(scores, np.float64))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """One step towards the item, one away from another."""
+        """One step for the item, one against a random one."""
         self._n = max(self._n, item + 1)
         self._model.learn_one(user, item, y=1.0)
         self._model.learn_one(user, int(self._rng.integers(self._n)), y=0.0)
@@ -232,7 +236,7 @@ class ItemNeighbours:
         self._similar: Any = None
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """What resembles the user's last 50 items by the last training."""
+        """Scores of the neighbours of the user's last 50 items, as of the last training."""
         if self._similar is None:
             return Scores(np.empty(0, np.int64), np.empty(0))
         known = [item for item in self._pasts[user][-50:] if item < self._similar.shape[0]]
@@ -240,15 +244,15 @@ class ItemNeighbours:
         return Scores(np.arange(len(scores)), np.where(scores > 0, scores, -np.inf))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
-        """Keep it, and train again when it is time."""
+        """Keep the event, and train again when it is due."""
         self._users.append(user)
         self._items.append(item)
-        self.follow(user, item, event)
+        self.observe(user, item, event)
         if len(self._items) % self._every == 0:
             self._train()
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """Add it to what the user has had."""
+    def observe(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
+        """Add the item to the user's history."""
         self._pasts[user].append(item)
 
     def _train(self) -> None:
@@ -258,7 +262,7 @@ class ItemNeighbours:
         counts = csr_matrix((np.ones(len(self._items)), (self._users, self._items)))
         model = BM25Recommender(K=100, num_threads=1)
         with warnings.catch_warnings():
-            # It weighs the matrix into another format, and then warns of it.
+            # It converts the matrix while weighting it, and then warns about the format.
             warnings.simplefilter("ignore")
             model.fit(counts, show_progress=False)
         self._similar = model.similarity.tocsr()
@@ -274,4 +278,4 @@ BASELINES: dict[str, Callable[[], Model]] = {
     "item-neighbours": ItemNeighbours,
 }
 SLOW = frozenset({"biased-mf", "item-neighbours"})
-"""Baselines that take milliseconds a query, or an optional extra: on request only."""
+"""Baselines that take milliseconds a query, or need an optional extra: only on request."""

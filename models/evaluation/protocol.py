@@ -1,9 +1,10 @@
-"""How good recommendations are, on recorded events: predicted first, learned after.
+"""Prequential evaluation on recorded events: each event is predicted first and learned after.
 
-The protocol: events in time order, exact repeats dropped, those of one moment shuffled, for their
-order says nothing. The first tenth only teaches. Then an event is a query if its user has a past
-and its item is not the last one again; every k-th is asked, the same ones of every rival. All items
-seen so far are ranked, equals count against the rival, and a target never seen is a miss.
+The protocol: events in order of time, exact duplicates dropped, events of one time shuffled, since
+their order carries no information. The first tenth is for learning only. After that an event is a
+query if its user has a history and its item is not the last one again; every k-th of these is
+evaluated, the same ones for all models. All items seen so far are ranked, ties count against the
+model, and a target that was never seen is a miss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from models.arrays import Floats, Indexes
 from models.state.interactions import Interaction
 
 RepeatPolicy = Literal["sessions", "users", "baskets"]
-"""What repeats mean: sessions return to items, users want new ones, baskets come all at once."""
+"""Treatment of repeats: sessions return to items, users want new ones, baskets come at once."""
 
 WARM_UP = 0.1
 CUTS = (10, 20, 100)
@@ -29,14 +30,14 @@ TOP = 20
 
 
 class Query(NamedTuple):
-    """A question about what a user takes next.
+    """Prediction of the items that a user takes next.
 
     Attributes
     ----------
     targets
-        The right answers; one, except where a whole basket is asked for.
+        The relevant items; one, except for a whole basket.
     barred
-        Items that are no answers, the user's last one among them.
+        Items that are not ranked, the user's last one among them.
     """
 
     targets: tuple[str, ...]
@@ -44,9 +45,9 @@ class Query(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An event to learn, and what is asked just before.
+    """An event to learn, and the queries just before it.
 
-    A frozen one is not learned: only the context of its user grows.
+    A frozen step is not learned: its event is only added to the user's history.
     """
 
     event: Interaction
@@ -56,13 +57,13 @@ class Step(NamedTuple):
 
 
 def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[Interaction]:
-    """Events by time without exact repeats; those of one moment shuffled, each user's together.
+    """Events by time without exact duplicates; those of one time shuffled, each user's together.
 
     >>> late, early = Interaction("u", "b", "click", 2), Interaction("u", "a", "click", 1)
     >>> sort_and_shuffle([late, early, late]) == [early, late]
     True
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     distinct = sorted(dict.fromkeys(events), key=lambda event: event.at_s)
     ordered: list[Interaction] = []
     for _, moment in itertools.groupby(distinct, key=lambda event: event.at_s):
@@ -70,9 +71,9 @@ def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[In
         for event in moment:
             users.setdefault(event.user, []).append(event)
         order = list(users)
-        chance.shuffle(order)
+        rng.shuffle(order)
         for user in order:
-            chance.shuffle(users[user])
+            rng.shuffle(users[user])
             ordered += users[user]
     return ordered
 
@@ -80,18 +81,18 @@ def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[In
 def steps(
     events: Sequence[Interaction], kind: RepeatPolicy, *, max_queries: int, seed: int = 7
 ) -> list[Step]:
-    """Which of the ordered events are asked about, by the protocol of the module."""
+    """Steps of the ordered events, with queries by the protocol of this module."""
     planned = _basket_steps(events, seed=seed) if kind == "baskets" else _choice_steps(events, kind)
     eligible = [n for n, step in enumerate(planned) if step.query]
     every = max(1, math.ceil(len(eligible) / max_queries))
-    asked = set(eligible[::every])
+    queried = set(eligible[::every])
     baskets = [n for n, step in enumerate(planned) if step.basket]
-    asked_baskets = set(baskets[:: max(1, math.ceil(len(baskets) / max_queries))])
+    queried_baskets = set(baskets[:: max(1, math.ceil(len(baskets) / max_queries))])
     return [
         Step(
             step.event,
-            step.query if n in asked else None,
-            step.basket if n in asked_baskets else None,
+            step.query if n in queried else None,
+            step.basket if n in queried_baskets else None,
         )
         for n, step in enumerate(planned)
     ]
@@ -100,10 +101,10 @@ def steps(
 def split_steps(
     train: Sequence[Interaction], test: Sequence[Interaction], *, frozen: bool
 ) -> list[Step]:
-    """A given split: training teaches, every later event of a user in the test is asked for.
+    """Steps of a given split: each event of a user in the test but the first is a query.
 
-    Nothing is barred, as in evaluations of session recommenders. Unless it is frozen, each event of
-    the test is learned once it has been asked for.
+    Nothing is barred, as in evaluations of session recommenders. Unless the test is frozen, its
+    events are learned after their queries.
     """
     planned = [Step(event) for event in train]
     known: set[str] = set()
@@ -134,19 +135,19 @@ def _choice_steps(events: Sequence[Interaction], kind: RepeatPolicy) -> list[Ste
 
 
 def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
-    """One completion a basket of two lines or more, and the whole basket before its first line."""
-    chance = random.Random(seed)
+    """One completion query for a basket of two lines or more, and a query for each whole basket."""
+    rng = random.Random(seed)
     warm = int(len(events) * WARM_UP)
     known: set[str] = set()
     planned: list[Step] = []
     for (user, _), lines in itertools.groupby(events, key=lambda event: (event.user, event.at_s)):
         basket = list(dict.fromkeys(lines))
         items = [event.item for event in basket]
-        asked = chance.randrange(1, len(basket)) if len(basket) > 1 else 0
+        completed = rng.randrange(1, len(basket)) if len(basket) > 1 else 0
         for at, event in enumerate(basket):
             counts = len(planned) >= warm
             query = whole = None
-            if counts and at and at == asked and event.item not in items[:at]:
+            if counts and at and at == completed and event.item not in items[:at]:
                 query = Query((event.item,), frozenset(items[:at]))
             if counts and at == 0 and user in known:
                 whole = Query(tuple(dict.fromkeys(items)), frozenset())
@@ -156,37 +157,37 @@ def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
 
 
 class Scores(NamedTuple):
-    """Items with scores, the better the higher, in no order; others are out of the question."""
+    """Items with scores, higher is better, in no order; other items are not ranked."""
 
     items: Indexes
     scores: Floats
 
 
 class Model(Protocol):
-    """Something that ranks; users and items are numbered from 0 by their first event."""
+    """A model that ranks items; users and items are numbered from 0 by their first event."""
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
-        """Everything it would show this user now; barred items may be left out already."""
+        """Scores of all items it would show to this user now; barred items may be left out."""
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Learn one event."""
 
-    def follow(self, user: int, item: int, event: Interaction) -> None:
-        """Take one event into the user's context, and learn nothing else from it."""
+    def observe(self, user: int, item: int, event: Interaction) -> None:
+        """Add one event to the user's history, and learn nothing else from it."""
 
 
 @dataclass
 class ModelResult:
-    """What one rival did with the queries.
+    """Results of one model on all queries.
 
     Attributes
     ----------
     ranks
-        Of each query's target, counted from 1; 0 where it was out of the question.
+        Rank of each query's target, from 1; 0 if it was not ranked.
     recalls
-        Of each whole basket, the share of the best 20 that was right.
+        Recall within the best 20 of each whole basket.
     shown
-        Items that were among anybody's best 20.
+        Items among the best 20 of any query.
     """
 
     ranks: list[int] = field(default_factory=list)
@@ -198,7 +199,7 @@ class ModelResult:
 
 
 def rank_of(ranked: Scores, target: int, barred: Indexes) -> int:
-    """Rank of the target among what is not barred, counted from 1; equals count against it.
+    """Rank of the target among items that are not barred, from 1; ties count against it.
 
     >>> rank_of(Scores(np.array([1, 2, 3]), np.array([0.5, 0.5, 0.9])), 1, np.array([3]))
     2
@@ -211,14 +212,14 @@ def rank_of(ranked: Scores, target: int, barred: Indexes) -> int:
 
 
 def best_of(ranked: Scores, k: int, barred: Indexes) -> Indexes:
-    """The k best items that are not barred, best first; equals by number."""
-    open_ = ~np.isin(ranked.items, barred) & (ranked.scores > -np.inf)
-    items, scores = ranked.items[open_], ranked.scores[open_]
+    """The k best items that are not barred, best first; ties by number."""
+    is_open = ~np.isin(ranked.items, barred) & (ranked.scores > -np.inf)
+    items, scores = ranked.items[is_open], ranked.scores[is_open]
     return items[np.lexsort((items, -scores))[:k]]
 
 
 def measures(ranks: Sequence[int]) -> dict[str, Floats]:
-    """Each query's hits, reciprocal rank and gain, one number a query.
+    """Hits, reciprocal rank and discounted gain of each query; ``(n,)`` each.
 
     >>> {name: float(values[0]) for name, values in measures([2]).items()}["mrr_20"]
     0.5
@@ -233,7 +234,7 @@ def measures(ranks: Sequence[int]) -> dict[str, Floats]:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % confidence interval (normal approximation)."""
+    """Mean and half the width of its 95 % confidence interval (normal approximation)."""
     if len(values) < 2:
         return float(values.mean()) if len(values) else 0.0, math.inf
     return float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -241,24 +242,24 @@ def interval(values: Floats) -> tuple[float, float]:
 
 def run(
     planned: Sequence[Step],
-    rivals: dict[str, Model],
+    compared: dict[str, Model],
     *,
     clock: Callable[[], float],
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, ModelResult]:
-    """Ask and teach every rival the steps in order.
+    """Evaluate and teach all models on the steps, in order.
 
     Parameters
     ----------
     clock
-        Seconds, for the time that asking and learning take.
+        Seconds, for the time that queries and learning take.
     progress
         Called after each step.
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     seen = np.zeros(1024)
-    outcomes = {name: ModelResult() for name in rivals}
+    results = {name: ModelResult() for name in compared}
     for number, step in enumerate(planned):
         user = users.setdefault(step.event.user, len(users))
         for query in (step.query, step.basket):
@@ -267,26 +268,26 @@ def run(
             targets = [items.get(target, -1) for target in query.targets]
             barred = np.array([items[item] for item in query.barred if item in items], np.int64)
             shares = (seen[: len(items)] + 1.0) / (number + len(items))
-            for name, rival in rivals.items():
-                _ask(
-                    outcomes[name], rival, user, step.event.at_s, targets, barred, shares, clock,
+            for name, model in compared.items():
+                _evaluate(
+                    results[name], model, user, step.event.at_s, targets, barred, shares, clock,
                     whole=query is step.basket,
                 )  # fmt: skip
         item = items.setdefault(step.event.item, len(items))
         if item >= len(seen):
             seen = np.append(seen, np.zeros(len(seen)))
         seen[item] += 1
-        for name, rival in rivals.items():
+        for name, model in compared.items():
             start = clock()
-            (rival.follow if step.is_frozen else rival.learn)(user, item, step.event)
-            outcomes[name].learn_s += clock() - start
+            (model.observe if step.is_frozen else model.learn)(user, item, step.event)
+            results[name].learn_s += clock() - start
         progress()
-    return outcomes
+    return results
 
 
-def _ask(
-    outcome: ModelResult,
-    rival: Model,
+def _evaluate(
+    result: ModelResult,
+    model: Model,
     user: int,
     at_s: float,
     targets: Sequence[int],
@@ -297,35 +298,35 @@ def _ask(
     whole: bool,
 ) -> None:
     start = clock()
-    ranked = rival.rank(user, at_s, barred)
-    outcome.query_s += clock() - start
+    ranked = model.rank(user, at_s, barred)
+    result.query_s += clock() - start
     best = best_of(ranked, TOP, barred)
     if whole:
         hits = np.isin(best, targets).sum()
-        outcome.recalls.append(float(hits) / min(TOP, len(targets)))
+        result.recalls.append(float(hits) / min(TOP, len(targets)))
         return
-    outcome.ranks.append(rank_of(ranked, targets[0], barred))
-    outcome.shown.update(best.tolist())
+    result.ranks.append(rank_of(ranked, targets[0], barred))
+    result.shown.update(best.tolist())
     if len(best):
-        outcome.novelty_bits -= float(np.log2(shares[best]).mean())
+        result.novelty_bits -= float(np.log2(shares[best]).mean())
 
 
-def report(outcomes: Mapping[str, ModelResult], n_events: int, n_items: int) -> dict[str, Any]:
-    """The outcomes as plain numbers; the first rival is the one that all are compared with.
+def report(results: Mapping[str, ModelResult], n_events: int, n_items: int) -> dict[str, Any]:
+    """Results as plain numbers; the first model is the reference of the comparison.
 
     Returns
     -------
     dict
-        Of each rival: every measure with half the width of its 95 % interval, its difference from
-        the first rival's on the same queries, coverage (share of all items among the best 20 of
+        By model: every measure with half the width of its 95 % interval, its difference from the
+        reference on the same queries, coverage (share of all items among the best 20 of
         some query), novelty (mean bits of surprise of the items shown), and microseconds.
     """
     compared: dict[str, Any] = {}
-    reference = measures(next(iter(outcomes.values())).ranks)
-    for name, outcome in outcomes.items():
-        n_queries = max(1, len(outcome.ranks))
+    reference = measures(next(iter(results.values())).ranks)
+    for name, result in results.items():
+        n_queries = max(1, len(result.ranks))
         found: dict[str, Any] = {}
-        for measure, values in measures(outcome.ranks).items():
+        for measure, values in measures(result.ranks).items():
             mean, half = interval(values)
             difference, half_difference = interval(values - reference[measure])
             found[measure] = {
@@ -334,20 +335,20 @@ def report(outcomes: Mapping[str, ModelResult], n_events: int, n_items: int) -> 
                 "difference": round(difference, 4),
                 "difference_ci95": round(half_difference, 4),
             }
-        if outcome.recalls:
-            mean, half = interval(np.array(outcome.recalls))
+        if result.recalls:
+            mean, half = interval(np.array(result.recalls))
             found["next_basket_recall_20"] = {"mean": round(mean, 4), "ci95": round(half, 4)}
         compared[name] = found | {
-            "coverage": round(len(outcome.shown) / max(1, n_items), 4),
-            "novelty_bits": round(outcome.novelty_bits / n_queries, 2),
-            "query_us": round(1e6 * outcome.query_s / (n_queries + len(outcome.recalls))),
-            "learn_us": round(1e6 * outcome.learn_s / max(1, n_events)),
+            "coverage": round(len(result.shown) / max(1, n_items), 4),
+            "novelty_bits": round(result.novelty_bits / n_queries, 2),
+            "query_us": round(1e6 * result.query_s / (n_queries + len(result.recalls))),
+            "learn_us": round(1e6 * result.learn_s / max(1, n_events)),
         }
     return compared
 
 
 def as_text(compared: Mapping[str, Any]) -> str:
-    """A report as a table for a reader."""
+    """A report as a table of text."""
     columns = [*(f"hr_{k}" for k in CUTS), f"mrr_{TOP}", f"ndcg_{TOP}"]
     lines = [
         f"{'':<22}" + "".join(f"{column:>9}" for column in columns) + f"{'±':>8}"
@@ -366,7 +367,7 @@ def as_text(compared: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def over_time(outcome: ModelResult, parts: int = 20) -> list[float]:
-    """MRR@20 in each of so many equal parts of the queries, in their order."""
-    reciprocal = measures(outcome.ranks)[f"mrr_{TOP}"]
+def over_time(result: ModelResult, parts: int = 20) -> list[float]:
+    """MRR@20 in equal parts of the queries, in their order."""
+    reciprocal = measures(result.ranks)[f"mrr_{TOP}"]
     return [float(part.mean()) for part in np.array_split(reciprocal, parts) if len(part)]

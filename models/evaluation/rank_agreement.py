@@ -1,4 +1,4 @@
-"""How far two ordered lists agree: what they share, and whether they order it alike."""
+"""Agreement of two ordered lists: overlap, and rank correlation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def overlap(ours: Sequence[str], theirs: Sequence[str], *, k: int) -> float:
-    """Share of the first `k` of the longer list that both have, 0 to 1; 1 for two empty lists.
+    """Overlap of the first `k` of both lists, as a share of the longer; 1 for two empty lists.
 
     >>> overlap(["a", "b", "c", "d"], ["d", "x", "a", "y"], k=4)
     0.5
@@ -17,9 +17,9 @@ def overlap(ours: Sequence[str], theirs: Sequence[str], *, k: int) -> float:
 
 
 def rank_correlation(ours: Sequence[str], theirs: Sequence[str]) -> float | None:
-    """Spearman's rank correlation of the items that both have, -1 to 1; None for fewer than two.
+    """Spearman's rank correlation of the items in both lists, -1 to 1; None for fewer than two.
 
-    Each list holds an item once.
+    Each list has distinct items.
 
     >>> rank_correlation(["a", "b", "c"], ["c", "x", "b", "a"])
     -1.0

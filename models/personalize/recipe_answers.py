@@ -60,7 +60,7 @@ class RecipeRequest:
         Items wanted, at most; a ranking holds all that are given and allowed.
     item_ids
         Items to rank, for a recipe of type PERSONALIZED_RANKING.
-    circumstances
+    context
         Values of contextual columns; they count in answers for one user.
     filter
         What decides which items may stand in the answer; None allows all.
@@ -73,7 +73,7 @@ class RecipeRequest:
     item_id: str | None
     length: int
     item_ids: Sequence[str] = ()
-    circumstances: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict)
     filter: Filter | None = None
     filter_values: Mapping[str, str] = field(default_factory=dict)
 
@@ -145,7 +145,7 @@ async def _candidates(
             item_id=request.item_id,
             k=k,
             now_s=now_s,
-            circumstances=request.circumstances,
+            context=request.context,
         )
     if request.recipe.type == "RELATED_ITEMS" and request.item_id is not None:
         return await recommender.similar(request.item_id, k=k, now_s=now_s)
@@ -161,7 +161,7 @@ async def _rank(
     item_ids = await apply_filter(recommender, request, item_ids, now_s=now_s)
     try:
         ranked = await recommender.rank(
-            item_ids, user_id=request.user_id, now_s=now_s, circumstances=request.circumstances
+            item_ids, user_id=request.user_id, now_s=now_s, context=request.context
         )
     except AWAY_ERRORS:
         cached = recommender.from_cache(k=sys.maxsize) if cached_if_away else None
@@ -225,8 +225,8 @@ async def filter_and_refill(
     left = await apply_filter(recommender, request, items, now_s=now_s)
     if request.filter is None or len(left) >= request.length:
         return left[: request.length]
-    history = await recommender.situations.history(request.user_id, None, now_s=now_s)
-    last = await recommender.catalogue.names.of(history.items[-1:].tolist())
+    history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
+    last = await recommender.cache.item_ids.of(history.items[-1:].tolist())
     known = {*items, *(last if request.item_id is None else [request.item_id])}
     named = await _named_by(recommender, request.filter, request.filter_values, now_s)
     others = await apply_filter(
@@ -234,7 +234,7 @@ async def filter_and_refill(
     )
     if request.user_id is not None and request.recipe.type == "USER_PERSONALIZATION":
         ranked = await recommender.rank(
-            others, user_id=request.user_id, now_s=now_s, circumstances=request.circumstances
+            others, user_id=request.user_id, now_s=now_s, context=request.context
         )
         others = [item.item_id for item in ranked.items]
     return [*left, *others][: request.length]
@@ -244,10 +244,10 @@ async def _named_by(
     recommender: Recommender, found: Filter, values: Mapping[str, str], now_s: float
 ) -> list[str]:
     """Items of the categories that a filter asks for, and then of the top lists; each once."""
-    catalogue = recommender.catalogue
-    overview = await catalogue.refresh(now_s)
-    heads = list(dict.fromkeys(np.concatenate([NO_ITEMS, *overview.tops.values()]).tolist()))
-    rows = await catalogue.properties(heads, now_s)
+    cache = recommender.cache
+    shared = await cache.refresh(now_s)
+    top_items = list(dict.fromkeys(np.concatenate([NO_ITEMS, *shared.top_lists.values()]).tolist()))
+    rows = await cache.properties(top_items, now_s)
     spelled = {(normalized(column), column) for row in rows if row for column in row}
     categories = {
         f"{column}={text}"
@@ -256,7 +256,7 @@ async def _named_by(
         if folded == field
     }
     listed = await of_categories(recommender.store, categories)
-    names = await catalogue.names.of(list(dict.fromkeys([*listed, *heads])))
+    names = await cache.item_ids.of(list(dict.fromkeys([*listed, *top_items])))
     return [name for name in names if name is not None]
 
 
@@ -264,7 +264,7 @@ async def _properties(
     recommender: Recommender, items: Sequence[str], now_s: float
 ) -> list[Properties | None]:
     indexes = await recommender.store.item_indexes(items)
-    known = await recommender.catalogue.properties([n for n in indexes if n], now_s)
+    known = await recommender.cache.properties([n for n in indexes if n], now_s)
     by_index = dict(zip((n for n in indexes if n), known, strict=True))
     return [by_index.get(index) for index in indexes]
 
@@ -273,11 +273,11 @@ async def _interactions(
     recommender: Recommender, user_id: str | None, now_s: float
 ) -> dict[str, set[str]]:
     """Types of the user's events by item; see `models.filters.filter.seen_types`."""
-    history = await recommender.situations.history(user_id, None, now_s=now_s)
-    types = (await recommender.catalogue.knowing(history.types, now_s)).types
+    history = await recommender.snapshots.history(user_id, None, now_s=now_s)
+    types = (await recommender.cache.with_types(history.types, now_s)).event_types
     is_item = history.items > 0
     items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
-    names = await recommender.catalogue.names.of(items)
+    names = await recommender.cache.item_ids.of(items)
     return seen_types(
         (name, types[code])
         for name, code in zip(names, codes, strict=True)

@@ -92,7 +92,7 @@ def evaluate_recipes(
     lists: dict[str, list[list[str]]] = {recipe.name: [] for recipe in recipes}
     for test in tests:
         for event in watched(test.context):
-            local.follow(event.user, event.item, at_s=event.at_s)
+            local.observe(event.user, event.item, at_s=event.at_s)
         for recipe in recipes:
             lists[recipe.name].append(_listed(local, recipe, test))
     taken = [test.taken for test in tests]
@@ -156,7 +156,7 @@ def _listed(local: LocalRecommender, recipe: Recipe, test: HeldOutUser) -> list[
         return await recommender.popular(k=DEPTH, now_s=now_s)
 
     if recipe.type in {"RELATED_ITEMS", "POPULAR_ITEMS"}:
-        return [item.item_id for item in local.ask(ask).items]
+        return [item.item_id for item in local.run(ask).items]
     return [name for name, _ in local.recommend(test.user, k=DEPTH)]
 
 

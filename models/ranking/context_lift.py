@@ -1,6 +1,6 @@
-"""Lifts: how much more often items are met under the circumstances of a request than elsewhere.
+"""Lifts of contextual columns: how much likelier an item is under a value than anywhere.
 
-Pure functions on what context_counts.lua counts; nothing here reads a store or a clock.
+Pure functions on the counts of context_counts.lua; nothing here reads a store or a clock.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from models.retrieval.candidates import best_places
 from models.state import layout
 
 MAX_CONTEXT_CANDIDATES = 50
-"""Items of each circumstance that become candidates, the most frequent."""
+"""Candidates from each context value: its most frequent items."""
 
-PRIORS = (5.0, 1000.0)
-"""The least and the most events that an item counts with beside its own; see `shrinkage`."""
+SHRINKAGE_RANGE = (5.0, 1000.0)
+"""Bounds of the pseudo-count of `shrinkage`, in events."""
 
 WEIGHT_WITH_HISTORY = 0.5
-"""How much of a lift counts for a user with a history: who reads on a phone has read what is read
-on phones, and the order knows it."""
+"""Weight of lifts for users with a history: past interactions were made in the same contexts, so
+their ranking contains a part of the lift already."""
 
 MAX_LIFT = 4.0
-"""All circumstances together lift an item by so much at most: some fifty times its odds."""
+"""Greatest sum of an item's lifts, in log-odds: a factor of some fifty."""
 
 
-class Counts(NamedTuple):
-    """Events of items, by whatever they have in common; all decayed alike.
+class DecayedCounts(NamedTuple):
+    """Decayed event counts of items, under one context value or one column.
 
     Attributes
     ----------
     items, events
-        ``(n,)`` distinct item indexes, and how many events of each.
+        ``(n,)`` distinct item indexes, and the events of each.
     total
-        Events of all items, also of those that had to make room for others.
+        Events of all items, evicted ones included.
     """
 
     items: Indexes
@@ -47,59 +47,60 @@ class Counts(NamedTuple):
     total: float
 
     @property
-    def least(self) -> float:
-        """What an item may have that is not there: nothing, as long as there is room."""
+    def max_missing(self) -> float:
+        """Most events that an item outside the list can have: 0 while the list is not full."""
         return float(self.events.min()) if len(self.items) >= layout.CONTEXT_ITEMS else 0.0
 
 
-def unpack_counts(raw: bytes | None, clock_s: float) -> Counts:
-    """A stored list at the time `clock_s`; of one that is not there, nothing."""
+def unpack_counts(raw: bytes | None, clock_s: float) -> DecayedCounts:
+    """Counts in a stored list at the time `clock_s`; empty for a missing list."""
     if not raw:
-        return Counts(NO_ITEMS, np.empty(0), 0.0)
+        return DecayedCounts(NO_ITEMS, np.empty(0), 0.0)
     age = (clock_s - layout.EPOCH) / layout.CONTEXT_HALF_LIFE_S
     total = float(np.frombuffer(raw, layout.CONTEXT_TOTAL, 1)[0])
     records = np.frombuffer(raw, layout.CONTEXT_COUNT, offset=layout.CONTEXT_TOTAL.itemsize)
     events = np.exp2(np.minimum(records["log2"] - age, 60.0))
-    return Counts(records["item"].astype(np.int64), events, 2.0 ** min(total - age, 60.0))
+    return DecayedCounts(records["item"].astype(np.int64), events, 2.0 ** min(total - age, 60.0))
 
 
 class ContextValue(NamedTuple):
-    """What is counted where a column has a value, and where it has any."""
+    """Counts of events with one value of a contextual column, and with any value of it."""
 
-    here: Counts
-    anywhere: Counts
+    with_value: DecayedCounts
+    with_column: DecayedCounts
 
 
 class ContextValues(NamedTuple):
-    """Those of one request that the group has met before."""
+    """Context values of one request that the group has counts of."""
 
-    known: tuple[ContextValue, ...] = ()
+    values: tuple[ContextValue, ...] = ()
 
     @property
-    def best(self) -> Indexes:
-        """The most frequent items of each; ``(at most BEST * n,)``, some perhaps repeated."""
-        if not self.known:
+    def frequent_items(self) -> Indexes:
+        """Most frequent items, `MAX_CONTEXT_CANDIDATES` of each value; they may repeat."""
+        if not self.values:
             return NO_ITEMS
-        return np.concatenate([one.here.items[_best(one.here.events)] for one in self.known])
+        return np.concatenate(
+            [one.with_value.items[_most_frequent(one.with_value.events)] for one in self.values]
+        )
 
-    def lifted(self, scores: Floats, items: Indexes, *, has_history: bool = True) -> Floats:
-        """Scores in log-odds with the items' lifts; the very same where nothing is known.
+    def with_lifts(self, scores: Floats, items: Indexes, *, has_history: bool = True) -> Floats:
+        """Scores in log-odds plus the items' lifts; the same array if there are no values.
 
-        Those of a user whose `has_history` say in part already what the lifts do.
+        Lifts have `WEIGHT_WITH_HISTORY` for users with a history.
         """
-        if not self.known:
+        if not self.values:
             return scores
         return scores + (WEIGHT_WITH_HISTORY if has_history else 1.0) * self.lifts(items)
 
     def lifts(self, items: Indexes) -> Floats:
-        """How much more likely each item is here than elsewhere, in log-odds; ``(n,)``.
+        """Sum of each item's lifts over all values, in log-odds; ``(n,)``.
 
-        As if circumstances were independent of each other, given the item (naive Bayes): P(item |
-        values) is P(item) by the product of P(value | item) / P(value). An item of which nothing is
-        known has a lift of 0.
+        Naive Bayes: values are taken as independent given the item, so P(item | values) is P(item)
+        times the product of P(value | item) / P(value). 0 for an item without counts.
         """
         total = np.zeros(len(items))
-        for one in self.known:
+        for one in self.values:
             total += lift(items, one)
         return np.clip(total, -MAX_LIFT, MAX_LIFT)
 
@@ -107,38 +108,39 @@ class ContextValues(NamedTuple):
 NO_CONTEXT_VALUES = ContextValues()
 
 
-def lift(items: Indexes, circumstance: ContextValue) -> Floats:
-    """How much more likely items are here, log P(value | item) / P(value); ``(n,)``.
+def lift(items: Indexes, value: ContextValue) -> Floats:
+    """Lift of items under one value, log P(value | item) / P(value); ``(n,)``.
 
-    Only events that have the column count: where others do not say, nothing follows from it. Each
-    item counts with `shrinkage` events that are spread as everybody's are.
+    Only events that have the column count. Each item's share is shrunk towards the overall share by
+    `shrinkage` events.
 
-    Of an item that has made room for others no more is taken to be known than that it is not among
-    the frequent ones: that speaks against it where it is frequent elsewhere, and never for it.
+    An item that was evicted from the value's list is only known not to be frequent there. That
+    counts against it if it is frequent elsewhere, and never in its favour.
 
-    >>> here = Counts(np.array([1, 2]), np.array([40.0, 10.0]), 50.0)
-    >>> anywhere = Counts(np.array([1, 2, 3]), np.array([40.0, 50.0, 10.0]), 100.0)
-    >>> lift(np.array([1, 2, 3, 4]), ContextValue(here, anywhere)).round(2).tolist()
+    >>> with_value = DecayedCounts(np.array([1, 2]), np.array([40.0, 10.0]), 50.0)
+    >>> with_column = DecayedCounts(np.array([1, 2, 3]), np.array([40.0, 50.0, 10.0]), 100.0)
+    >>> lift(np.array([1, 2, 3, 4]), ContextValue(with_value, with_column)).round(2).tolist()
     [0.64, -0.79, -1.1, 0.0]
     """
-    here, anywhere = circumstance
-    share = min(here.total / anywhere.total, 1.0)
-    events, all_events = (_looked_up(items, some.items, some.events) for some in circumstance)
-    missing = all_events < 0.0
-    all_events[missing] = np.where(events[missing] > 0.0, anywhere.least, 0.0)
+    with_value, with_column = value
+    share = min(with_value.total / with_column.total, 1.0)
+    events, all_events = (_looked_up(items, counts.items, counts.events) for counts in value)
+    is_missing = all_events < 0.0
+    all_events[is_missing] = np.where(events[is_missing] > 0.0, with_column.max_missing, 0.0)
     all_events = np.maximum(all_events, events)
-    events = np.where(events < 0.0, np.minimum(here.least, share * all_events), events)
-    base = shrinkage(circumstance)
-    lifts: Floats = np.log((events + base * share) / ((all_events + base) * share))
+    missing_events = np.minimum(with_value.max_missing, share * all_events)
+    events = np.where(events < 0.0, missing_events, events)
+    prior = shrinkage(value)
+    lifts: Floats = np.log((events + prior * share) / ((all_events + prior) * share))
     return lifts
 
 
-def shrinkage(circumstance: ContextValue) -> float:
-    """How many events of everybody's each item is to count with, between `PRIORS`.
+def shrinkage(value: ContextValue) -> float:
+    """Pseudo-count that shrinks an item's share towards the overall share, in `SHRINKAGE_RANGE`.
 
-    Few where items differ in their shares of events here by more than chance makes them, and many
-    where they do not: then the circumstance does not matter, and lifts nobody. By the moments of
-    the beta-binomial distribution.
+    Small if the items' shares of events with the value differ by more than chance explains, large
+    if they do not: then the value carries no information. Method of moments for the beta-binomial
+    distribution.
 
     References
     ----------
@@ -147,53 +149,53 @@ def shrinkage(circumstance: ContextValue) -> float:
 
     Examples
     --------
-    >>> anywhere = Counts(np.array([1, 2]), np.array([50.0, 50.0]), 100.0)
-    >>> here = Counts(np.array([1, 2]), np.array([25.0, 25.0]), 50.0)
-    >>> round(shrinkage(ContextValue(here, anywhere)))
+    >>> with_column = DecayedCounts(np.array([1, 2]), np.array([50.0, 50.0]), 100.0)
+    >>> with_value = DecayedCounts(np.array([1, 2]), np.array([25.0, 25.0]), 50.0)
+    >>> round(shrinkage(ContextValue(with_value, with_column)))
     1000
     """
-    here, anywhere = circumstance
-    least, most = PRIORS
-    share = here.total / anywhere.total
-    pairs = float((anywhere.events * np.maximum(anywhere.events - 1.0, 0.0)).sum())
+    with_value, with_column = value
+    least, most = SHRINKAGE_RANGE
+    share = with_value.total / with_column.total
+    pairs = float((with_column.events * np.maximum(with_column.events - 1.0, 0.0)).sum())
     if share >= 1.0 or pairs <= 0.0:
         return most
-    events = np.maximum(_looked_up(anywhere.items, here.items, here.events), 0.0)
-    spread = float(((events - share * anywhere.events) ** 2).sum()) / (share * (1.0 - share))
-    extraneous = (spread - float(anywhere.events.sum())) / pairs
+    events = np.maximum(_looked_up(with_column.items, with_value.items, with_value.events), 0.0)
+    spread = float(((events - share * with_column.events) ** 2).sum()) / (share * (1.0 - share))
+    extraneous = (spread - float(with_column.events.sum())) / pairs
     return max(1.0 / max(extraneous, 1.0 / (most + 1.0)) - 1.0, least)
 
 
-def popularity(items: Indexes, log2: Floats, circumstances: ContextValues) -> Floats:
-    """Scores, in log-odds, for who has no history: how popular items are, and their lifts.
+def popularity_with_lift(items: Indexes, log2: Floats, context: ContextValues) -> Floats:
+    """Scores in log-odds for users without a history: popularity and lifts.
 
     Parameters
     ----------
     log2
-        ``(n,)`` logarithms of the items' decayed counts; any half-life will do.
+        ``(n,)`` logarithms of the items' decayed counts, of any half-life.
     """
-    scores: Floats = math.log(2.0) * log2 + circumstances.lifts(items)
+    scores: Floats = math.log(2.0) * log2 + context.lifts(items)
     return scores
 
 
-def rerank_by_lift(items: Sequence[int], circumstances: ContextValues) -> list[int]:
-    """Items in another order by their lifts, as if the chances of the old were 1, 1/2, 1/3...
+def rerank_by_lift(items: Sequence[int], context: ContextValues) -> list[int]:
+    """Reorder items by their lifts, with odds of 1, 1/2, 1/3... for the given order.
 
     >>> rerank_by_lift([7, 8], NO_CONTEXT_VALUES)
     [7, 8]
     """
     places = np.arange(1, len(items) + 1)
-    scores = circumstances.lifts(np.array(items, np.int64)) - np.log(places)
+    scores = context.lifts(np.array(items, np.int64)) - np.log(places)
     return [items[place] for place in np.argsort(-scores, kind="stable")]
 
 
-def _best(events: Floats) -> Indexes:
+def _most_frequent(events: Floats) -> Indexes:
     return best_places(events, MAX_CONTEXT_CANDIDATES, MAX_CONTEXT_CANDIDATES)
 
 
 @compiled(f8[::1](i8[::1], i8[::1], f8[::1]))
 def _looked_up(items: Indexes, listed: Indexes, events: Floats) -> Floats:
-    """The events of each item, or -1 where it is not listed."""
+    """Events of each item, or -1 if it is not listed."""
     found, table = np.full(len(items), -1.0), table_of(listed)
     for at in range(len(items)):
         place = table[slot_of(table, listed, items[at])]

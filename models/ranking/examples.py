@@ -1,4 +1,4 @@
-"""Training examples: what a user chose, among what the recommender could have shown just before."""
+"""Training examples: an item that a user took, among the candidates of that moment."""
 
 from __future__ import annotations
 
@@ -9,31 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import Floats, Indexes
-from models.ranking.features import FEATURES, without_alike
-from models.ranking.ranker import Objective, Ranker
+from models.ranking.features import FEATURES
+from models.ranking.ranker import RANKERS, ListwiseRanker, Objective
 
-NEGATIVES = 20
-"""Candidates kept beside the chosen one, drawn by how likely they looked."""
+MAX_NEGATIVES = 20
+"""Candidates kept beside the taken item, sampled by their probability of being taken."""
 
-COMPARED = ("ranker", "ranker-alone", "blend", "co-visited", "popular", "recent")
-"""Whose ranks every example carries: the learned order, the same without those alike, and the plain
-ones it has to beat."""
+BASELINE_ORDERS = {
+    "co-visited": (FEATURES.index("both_10_share"), 1.0),
+    "popular": (FEATURES.index("popular_week"), 1.0),
+    "recent": (FEATURES.index("since_last_touch"), -1.0),
+}
+"""Orders by one feature that rankers are compared with: its column and sign."""
 
-INVALID = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What `decode` raises for bytes that are no example."""
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+"""Errors of `decode` for bytes that are not an example."""
+
+
+def compared_orders() -> tuple[str, ...]:
+    """Names of the orders in every example: all `RANKERS` and `BASELINE_ORDERS`."""
+    return (*RANKERS, *BASELINE_ORDERS)
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One choice.
+    """One training example.
 
     Attributes
     ----------
     ranks
-        Of each objective that the choice counts for, the rank of the chosen item by each of
-        `COMPARED`, counted from 1, ties against it; 0: missed. None of them for a repetition: the
-        last item is barred from answers, so that a choice of it is learned but not measured.
+        By objective that the example counts for, the rank of the taken item in each of
+        `compared_orders`, from 1, ties counted against it; 0 if it was no candidate. Empty for a
+        repetition: the last item is barred from answers, so that it is learned but not measured.
     rows
-        ``(n, len(FEATURES))`` half-precision features, the chosen item first; empty if missed.
+        ``(n, len(FEATURES))`` half-precision features, the taken item's first; empty if it was no
+        candidate.
     """
 
     n_features: int
@@ -41,7 +50,7 @@ class Example(msgspec.Struct, frozen=True):
     rows: bytes = b""
 
     def matrix(self) -> Floats:
-        """The rows as numbers, the chosen item's first."""
+        """Feature matrix, the taken item's row first."""
         return np.frombuffer(self.rows, np.float16).reshape(-1, self.n_features).astype(np.float64)
 
 
@@ -51,16 +60,16 @@ def encode(example: Example) -> bytes:
 
 
 def decode(raw: bytes) -> Example | None:
-    """The example, or None if it was made with other features or rivals than today's.
+    """The example, or None if it was made with other features or orders than today's.
 
     Raises
     ------
     ValueError, RecursionError
-        The bytes are no example; see `INVALID`.
+        The bytes are not an example; see `DECODE_ERRORS`.
     """
     example = msgspec.msgpack.decode(raw, type=Example)
-    rivals = [set(ranks) for ranks in example.ranks.values() if ranks]
-    if example.n_features != len(FEATURES) or any(names != set(COMPARED) for names in rivals):
+    names, measured = set(compared_orders()), [ranks for ranks in example.ranks.values() if ranks]
+    if example.n_features != len(FEATURES) or any(ranks.keys() != names for ranks in measured):
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
@@ -70,10 +79,10 @@ def decode(raw: bytes) -> Example | None:
 
 
 def is_example(raw: bytes) -> bool:
-    """Whether `decode` takes the bytes."""
+    """True if `decode` accepts the bytes."""
     try:
         decode(raw)
-    except INVALID:
+    except DECODE_ERRORS:
         return False
     return True
 
@@ -81,55 +90,51 @@ def is_example(raw: bytes) -> bool:
 def make_example(
     items: Indexes,
     matrix: Floats,
-    chosen: int,
-    rankers: Mapping[Objective, Ranker],
+    taken: int,
+    rankers: Mapping[Objective, ListwiseRanker],
     rng: np.random.Generator,
     last: int = 0,
 ) -> Example:
-    """The example that a choice gives; changes nothing but `rng`.
+    """Training example of one interaction; changes nothing but `rng`.
 
     Parameters
     ----------
     items, matrix
-        The candidates of that moment and their features.
-    chosen
-        Index of the item the user took.
+        Candidates of that moment and their features.
+    taken
+        Index of the item that the user took.
     rankers
-        Of each objective that the choice counts for; the first draws the rows to learn from.
+        Learned rankers of the objectives that the example counts for; the first samples the rows.
     last
-        Index of the user's last item, 0 for none. It takes no rank; it is learned how likely it is
-        to come again, for those who do not bar it.
+        Index of the user's last item, 0 for none. It has no rank, since answers bar it; how likely
+        it is taken again is learned for requests that do not.
     """
-    places = np.flatnonzero(items == chosen)
+    places = np.flatnonzero(items == taken)
     if not len(places):
-        missed = {objective: dict.fromkeys(COMPARED, 0) for objective in rankers}
+        missed = {objective: dict.fromkeys(compared_orders(), 0) for objective in rankers}
         return Example(len(FEATURES), missed)
     place = int(places[0])
-    ranked = items != last
+    is_ranked = items != last
     ranks: dict[Objective, dict[str, int]] = {
-        name: _ranks(matrix, place, ranked, ranker) if ranked[place] else {}
+        name: _ranks(matrix, place, is_ranked, ranker) if is_ranked[place] else {}
         for name, ranker in rankers.items()
     }
     others = np.delete(np.arange(len(items)), place)
-    if len(others) > NEGATIVES:
-        # Gumbel's trick: a draw without replacement, by the odds softmax(score).
-        learned = next(iter(rankers.values())).scores(matrix)
-        keys = learned[others] + rng.gumbel(size=len(others))
-        others = others[np.argpartition(-keys, NEGATIVES)[:NEGATIVES]]
+    if len(others) > MAX_NEGATIVES:
+        # Gumbel's trick: sampling without replacement by softmax(score).
+        scores = next(iter(rankers.values())).scores(matrix)
+        keys = scores[others] + rng.gumbel(size=len(others))
+        others = others[np.argpartition(-keys, MAX_NEGATIVES)[:MAX_NEGATIVES]]
     rows = matrix[np.concatenate(([place], others))].astype(np.float16)
     return Example(len(FEATURES), ranks, rows.tobytes())
 
 
-def _ranks(matrix: Floats, place: int, ranked: NDArray[np.bool_], ranker: Ranker) -> dict[str, int]:
-    """Of the row at the place by each rival, among those that take a rank."""
-    orders = {
-        "ranker": ranker.scores(matrix),
-        "ranker-alone": ranker.scores(without_alike(matrix)),
-        "blend": matrix[:, FEATURES.index("base")],
-        "co-visited": matrix[:, FEATURES.index("both_10_share")],
-        "popular": matrix[:, FEATURES.index("popular_week")],
-        "recent": -matrix[:, FEATURES.index("since_last_touch")],
-    }
+def _ranks(
+    matrix: Floats, place: int, is_ranked: NDArray[np.bool_], learned: ListwiseRanker
+) -> dict[str, int]:
+    """Rank of the row at the place in each of `compared_orders`, among ranked rows."""
+    orders = {name: ranker_of(learned).scores(matrix) for name, ranker_of in RANKERS.items()}
+    orders |= {name: sign * matrix[:, column] for name, (column, sign) in BASELINE_ORDERS.items()}
     return {
-        name: int((ranked & (scores >= scores[place])).sum()) for name, scores in orders.items()
+        name: int((is_ranked & (scores >= scores[place])).sum()) for name, scores in orders.items()
     }

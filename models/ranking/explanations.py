@@ -1,4 +1,4 @@
-"""Why an item is in an answer: the events and signals that lifted it above the other candidates."""
+"""Reasons of an answer: attribution of an item's score to events and sources."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ import numpy as np
 
 from models.arrays import Floats
 from models.ranking.features import FEATURES
-from models.ranking.ranker import UNITS, Ranker
+from models.ranking.ranker import Ranker
 from models.retrieval.covisitation import BOTH, Neighbours
 from models.retrieval.profile import UserProfile
 from models.state.layout import FADES
 
 NO_HOPS: Mapping[int, Neighbours] = {}
+"""No second-order co-visitation."""
 
 MAX_REASONS = 3
-"""Reasons given of one item, at most."""
-
-EPSILON = 1e-9
-"""A sum that moves by less has the slope it has in the end."""
+"""Most reasons of one item."""
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """Why an item is in the answer; `share` of all that speaks for it.
+    """Reason for an item, with its share of all positive contributions to the item's score.
 
-    `source` is "event" where an event of the user led to the item, and says which; else a signal:
+    `source` is "event" for an event of the user, which is then described; otherwise a signal:
     alike, popular, trending, recent, new, history, category or exploration.
     """
 
@@ -39,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
 
 
 class Attribution(NamedTuple):
-    """A reason before it has names: the index of the event's item, 0 where it is no event."""
+    """A reason by indexes: `item` is the index of the event's item, 0 for other sources."""
 
     source: str
     item: int
@@ -61,23 +59,15 @@ def _source(feature: str) -> str:
 SOURCES = np.array([_source(feature) for feature in FEATURES])
 
 
-def contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
-    """What each source adds to every candidate's score, against the mean candidate; ``(n,)`` each.
+def source_contributions(matrix: Floats, ranker: Ranker) -> dict[str, Floats]:
+    """Contribution of each source to every candidate's score, ``(n,)`` each.
 
-    Integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") from
-    the mean candidate on: together they are the score less its own. On the way a hidden unit's sum
-    moves evenly, so that its mean slope is what it gives more in the end by what its sum is more.
+    A source adds up the features that belong to it; see `Ranker.contributions`.
     """
-    slopes, shift, outward = ranker.slopes
-    mean = matrix.mean(axis=0)
-    start, end = (rows @ slopes[:UNITS].T + shift for rows in (mean, matrix))
-    way = end - start
-    still = np.abs(way) < EPSILON
-    lit = np.maximum(end, 0.0) - np.maximum(start, 0.0)
-    opened = np.where(still, end > 0.0, lit / np.where(still, 1.0, way))
-    weighed = (matrix - mean) * ((opened * outward) @ slopes[:UNITS] + slopes[UNITS])
+    by_feature = ranker.contributions(matrix)
     return {
-        str(source): weighed[:, source == SOURCES].sum(axis=1) for source in dict.fromkeys(SOURCES)
+        str(source): by_feature[:, source == SOURCES].sum(axis=1)
+        for source in dict.fromkeys(SOURCES)
     }
 
 
@@ -87,57 +77,57 @@ def _share(neighbours: Neighbours, item: int) -> float:
 
 
 def _links(
-    item: int, context: UserProfile, lists: Sequence[Neighbours], hops: Mapping[int, Neighbours]
+    item: int, profile: UserProfile, lists: Sequence[Neighbours], hops: Mapping[int, Neighbours]
 ) -> list[tuple[float, int]]:
-    """How much each of the context's items is linked with the item; over a hop where none is."""
-    direct = [_share(neighbours, item) for neighbours in lists]
-    if not any(direct):
+    """Co-visitation of the item with each recent item; of second order if there is no direct."""
+    links = [_share(neighbours, item) for neighbours in lists]
+    if not any(links):
         onward = {hop: _share(neighbours, item) for hop, neighbours in hops.items()}
-        direct = [
+        links = [
             sum(share * _share(neighbours, hop) for hop, share in onward.items() if share)
             for neighbours in lists
         ]
     return [
-        (float(FADES[distance]) * share, int(context.recent[distance]))
-        for distance, share in enumerate(direct)
+        (float(FADES[distance]) * share, int(profile.recent[distance]))
+        for distance, share in enumerate(links)
         if share
     ]
 
 
 def attributions_of(
     item: int,
-    lifts: dict[str, float],
-    context: UserProfile,
+    contributions: Mapping[str, float],
+    profile: UserProfile,
     lists: Sequence[Neighbours],
-    heads: Sequence[str],
+    top_lists: Sequence[str],
     hops: Mapping[int, Neighbours] = NO_HOPS,
 ) -> list[Attribution]:
-    """The reasons for one item, strongest first, at most `MAX_REASONS`; shares sum to 1 at most.
+    """Reasons for one item, strongest first, at most `MAX_REASONS`; shares sum to at most 1.
 
     Parameters
     ----------
-    lifts
-        Of each source, the item's of `contributions`.
+    contributions
+        The item's entry of each source in `source_contributions`.
     lists
-        Neighbours of `context.recent`, in that order.
-    heads
-        Names of the top lists that the item heads, for one that nothing else speaks for.
+        Neighbours of `profile.recent`, in that order.
+    top_lists
+        Names of the top lists with the item, the reason if no contribution is positive.
     hops
-        Neighbours of the items from which it was looked further.
+        Neighbours of the items of the second hop.
     """
-    links = _links(item, context, lists, hops)
-    speaking = {source: lift for source, lift in lifts.items() if lift > 0}
+    links = _links(item, profile, lists, hops)
+    positive = {source: value for source, value in contributions.items() if value > 0}
     if not links:
-        speaking.pop("event", None)
-    elif not speaking:
-        speaking = {"event": 1.0}
-    if not speaking:
-        return [Attribution(heads[0] if heads else "history", 0, 1.0)]
-    total = sum(speaking.values())
+        positive.pop("event", None)
+    elif not positive:
+        positive = {"event": 1.0}
+    if not positive:
+        return [Attribution(top_lists[0] if top_lists else "history", 0, 1.0)]
+    total = sum(positive.values())
     linked = sum(weight for weight, _ in links) or 1.0
-    event = speaking.pop("event", 0.0) / total
-    causes = [Attribution(source, 0, lift / total) for source, lift in speaking.items()]
-    causes += [
+    event = positive.pop("event", 0.0) / total
+    found = [Attribution(source, 0, value / total) for source, value in positive.items()]
+    found += [
         Attribution("event", index, event * weight / linked) for weight, index in links if event
     ]
-    return sorted(causes, key=lambda cause: (-cause.share, cause.source, cause.item))[:MAX_REASONS]
+    return sorted(found, key=lambda one: (-one.share, one.source, one.item))[:MAX_REASONS]

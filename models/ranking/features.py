@@ -1,4 +1,4 @@
-"""The named features of a candidate: one function, for training and for serving."""
+"""Features of candidates: one function computes them, in training and in serving."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from models.machine_code import compiled
 from models.retrieval.candidates import (
     ALIKE,
     BLEND_WEIGHTS,
-    BLENDED,
-    LEAST,
+    BLENDED_SIGNALS,
     MOMENT,
     MOMENT_S,
     N_SIGNALS,
     SIGNALS,
+    TINY,
     Candidates,
 )
 from models.retrieval.profile import UserProfile
@@ -58,47 +58,61 @@ FEATURES: tuple[str, ...] = (
 )
 """Features in the order of the matrix's columns.
 
-share, log: a signal of retrieval relative to the greatest among candidates that are new to the
-user, and its logarithm; those of `LIFTED` by the root of the item's count before. Own items may
-have more: of x times as much the share is 1 + ln x. So what new ones have does not depend on
-whether own ones are barred.
-own_share: of the context's events, those of the item. own_age: log minutes. own_now: touched in
-this moment; own_before: own_count where it was not.
+share, log: a signal relative to its greatest value among candidates that are new to the user, and
+its logarithm; signals in `POPULARITY_CORRECTED` are first divided by the root of the item's count.
+Own items can exceed that greatest value: x times as much has the share 1 + ln x. So the features of
+new candidates do not depend on whether own items are barred.
+own_share: share of the item in the events of the history. own_age: log minutes. own_now: touched
+within `MOMENT_S`; own_before: own_count if not.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
-against month. purchase_rate: logarithm of the share of purchases among the item's events. since_*:
+against month. purchase_rate: logarithm of the share of purchases in the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
-length of the context. *_step: of the request, the same for all its candidates, so that only the
-ranker's hidden layer makes something of them; see `steps_of`.
+length of the history. *_step: properties of the request, equal for all its candidates, so that only
+the hidden layer of the ranker uses them; see `request_steps`.
 """
 
 N_FEATURES = len(FEATURES)
-POPULAR = FEATURES.index("popular_hour")
-TREND = FEATURES.index("trend")
-OWN = FEATURES.index("in_context")
-BASE = FEATURES.index("base")
-STEPS = FEATURES.index("length_step")
-"""From here on: what all candidates of a request have."""
+(
+    POPULAR_HOUR, POPULAR_DAY, POPULAR_MONTH, POPULAR_ALL, TREND, PURCHASE_RATE, SINCE_LAST_TOUCH,
+    SINCE_FIRST_TOUCH, IN_CONTEXT, POSITION_BACK, IS_BEFORE_LAST, OWN_COUNT, OWN_RECENCY,
+    OWN_STRONG, OWN_SHARE, OWN_AGE, OWN_NOW, OWN_BEFORE, BASE_SHORT, BASE_MIDDLE, BASE_LONG, BASE,
+    LENGTH_STEP, GAP_STEP,
+) = map(
+    FEATURES.index,
+    (
+        "popular_hour", "popular_day", "popular_month", "popular_all", "trend", "purchase_rate",
+        "since_last_touch", "since_first_touch", "in_context", "position_back", "is_before_last",
+        "own_count", "own_recency", "own_strong", "own_share", "own_age", "own_now", "own_before",
+        "base_short", "base_middle", "base_long", "base", "length_step", "gap_step",
+    ),
+)  # fmt: skip
+SIGNAL_SHARES = FEATURES.index(f"{SIGNALS[0]}_share")
+SIGNAL_LOGS = FEATURES.index(f"{SIGNALS[0]}_log")
+"""First columns of the signals' shares and logarithms; they follow in the order of `SIGNALS`."""
 
-LIFTED = (MOMENT, ALIKE)
-"""Signals that say how much more than by chance: what is popular stands in every list."""
+N_HALF_LIVES = len(layout.POPULARITY_HALF_LIVES_S)
+"""Popularity columns from `POPULAR_HOUR` on, in the order of `layout.POPULARITY_HALF_LIVES_S`."""
 
-LEAST_SHARE = 0.003
-LOG_LEAST_SHARE = math.log(LEAST_SHARE)
-LEAST_POPULARITY = -12.0
+POPULARITY_CORRECTED = (MOMENT, ALIKE)
+"""Signals that measure association beyond chance: popular items occur in every list."""
+
+MIN_SHARE = 0.003
+LOG_MIN_SHARE = math.log(MIN_SHARE)
+MIN_LOG_POPULARITY = -12.0
 
 STATS = from_dtype(layout.STAT)[::1]
 
 
 @compiled(f8(u4, f8))
 def _log_seconds(then: int, clock_s: float) -> float:
-    # Not log1p, which takes twice as long to be exact near zero: these are whole seconds.
+    # Not log1p, whose precision near zero costs twice the time: these are whole seconds.
     return math.log(1.0 + max(clock_s - then, 0.0))
 
 
 @compiled(f8(f8, f8))
-def _popularity(log2: float, best: float) -> float:
-    # The greatest was read a little earlier than the counts, and may be behind them.
-    return max(min(LN2 * (log2 - best), 0.0), LEAST_POPULARITY)
+def _relative_popularity(log2: float, max_log2: float) -> float:
+    # The maximum was read a little earlier than the counts, and may be below them.
+    return max(min(LN2 * (log2 - max_log2), 0.0), MIN_LOG_POPULARITY)
 
 
 @compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, i8))
@@ -113,7 +127,7 @@ def _add_own(
     clock_s: float,
     length: int,
 ) -> None:
-    """The features of candidates that the user has seen before, into the matrix."""
+    """Write the features of candidates in the user's history into the matrix."""
     table = empty_table(len(items))
     for place in range(len(items)):
         table[slot_of(table, items, items[place])] = place
@@ -122,73 +136,78 @@ def _add_own(
         if place < 0:
             continue
         minutes = max(clock_s - times[place], 0.0) / 60.0
-        own = matrix[at, OWN:]
-        own[0] = 1.0
-        own[1] = 1.0 / positions[place]
-        own[2] = place == 1
-        own[3] = math.log1p(counts[place])
-        own[4] = 1.0 / (1.0 + math.log1p(minutes))
-        own[5] = strong[place]
-        own[6] = counts[place] / length
-        own[7] = math.log1p(minutes)
-        own[8] = clock_s - times[place] <= MOMENT_S
-        own[9] = own[3] * (1.0 - own[8])
+        matrix[at, IN_CONTEXT] = 1.0
+        matrix[at, POSITION_BACK] = 1.0 / positions[place]
+        matrix[at, IS_BEFORE_LAST] = place == 1
+        matrix[at, OWN_COUNT] = math.log1p(counts[place])
+        matrix[at, OWN_RECENCY] = 1.0 / (1.0 + math.log1p(minutes))
+        matrix[at, OWN_STRONG] = strong[place]
+        matrix[at, OWN_SHARE] = counts[place] / length
+        matrix[at, OWN_AGE] = math.log1p(minutes)
+        matrix[at, OWN_NOW] = clock_s - times[place] <= MOMENT_S
+        matrix[at, OWN_BEFORE] = matrix[at, OWN_COUNT] * (1.0 - matrix[at, OWN_NOW])
 
 
 @compiled(f8[:, ::1](f8[:, ::1], STATS))
-def _by_count(signals: Floats, stats: NDArray[np.void]) -> Floats:
-    counted = signals.copy()
+def _popularity_corrected(signals: Floats, stats: NDArray[np.void]) -> Floats:
+    """Signals, with those in `POPULARITY_CORRECTED` divided by the root of the item's count."""
+    corrected = signals.copy()
     for at in range(len(signals)):
         part = 1.0 / math.sqrt(stats[at].events + 1.0)
-        for signal in LIFTED:
-            counted[at, signal] *= part
-    return counted
+        for signal in POPULARITY_CORRECTED:
+            corrected[at, signal] *= part
+    return corrected
 
 
 @compiled(f8[::1](f8[:, ::1], f8[:, ::1]))
-def _greatest(matrix: Floats, signals: Floats) -> Floats:
-    """Of each signal, among the new candidates; among own ones where no new one has any."""
-    of_new, of_own = np.full(N_SIGNALS, LEAST), np.full(N_SIGNALS, LEAST)
+def _largest_signals(matrix: Floats, signals: Floats) -> Floats:
+    """Maximum of each signal over new candidates; over own ones if no new one has the signal."""
+    of_new, of_own = np.full(N_SIGNALS, TINY), np.full(N_SIGNALS, TINY)
     for at in range(len(signals)):
-        greatest = of_own if matrix[at, OWN] else of_new
+        largest = of_own if matrix[at, IN_CONTEXT] else of_new
         for signal in range(N_SIGNALS):
-            greatest[signal] = max(greatest[signal], signals[at, signal])
-    return np.where(of_new > LEAST, of_new, of_own)
+            largest[signal] = max(largest[signal], signals[at, signal])
+    return np.where(of_new > TINY, of_new, of_own)
 
 
 @compiled(void(f8[:, ::1], f8[:, ::1], i8))
 def _add_shares(matrix: Floats, signals: Floats, length: int) -> None:
-    """The signals and the blend of them, into a matrix that has the own features."""
-    greatest = _greatest(matrix, signals)
-    base_of_length = BASE - 3 + (0 if length <= 1 else 1 if length <= 3 else 2)
+    """Write the signals and their blend into a matrix that has the own features already."""
+    largest = _largest_signals(matrix, signals)
+    base_of_length = BASE_SHORT if length <= 1 else BASE_MIDDLE if length <= 3 else BASE_LONG
     for at in range(len(signals)):
         for signal in range(N_SIGNALS):
-            matrix[at, N_SIGNALS + signal] = LOG_LEAST_SHARE
+            matrix[at, SIGNAL_LOGS + signal] = LOG_MIN_SHARE
             if signals[at, signal] > 0.0:
-                share = signals[at, signal] / greatest[signal]
+                share = signals[at, signal] / largest[signal]
                 if share > 1.0:
                     share = 1.0 + math.log(share)
-                matrix[at, signal] = share
-                matrix[at, N_SIGNALS + signal] = math.log(share + LEAST_SHARE)
+                matrix[at, SIGNAL_SHARES + signal] = share
+                matrix[at, SIGNAL_LOGS + signal] = math.log(share + MIN_SHARE)
         base = 0.0
-        for part in range(len(BLENDED)):
-            base += BLEND_WEIGHTS[part] * matrix[at, BLENDED[part]]
+        for part in range(len(BLENDED_SIGNALS)):
+            base += BLEND_WEIGHTS[part] * matrix[at, SIGNAL_SHARES + BLENDED_SIGNALS[part]]
         matrix[at, BASE] = base
         matrix[at, base_of_length] = base
 
 
 @compiled(void(f8[:, ::1], STATS, f8[::1], f8))
-def _add_popularity(matrix: Floats, stats: NDArray[np.void], best: Floats, clock_s: float) -> None:
+def _add_popularity(
+    matrix: Floats, stats: NDArray[np.void], max_log2: Floats, clock_s: float
+) -> None:
     for at in range(len(matrix)):
-        # Elements, not rows: a view made for each candidate would take as long as its numbers.
+        # Elements, not rows: making a view for each candidate costs as much as its numbers.
         stat = stats[at]
-        for half_life in range(4):
-            matrix[at, POPULAR + half_life] = _popularity(stat.log2[half_life], best[half_life])
-        matrix[at, POPULAR + 4] = _popularity(math.log2(max(stat.events, 2.0**-12)), best[4])
-        matrix[at, TREND] = matrix[at, POPULAR + 1] - matrix[at, POPULAR + 3]
-        matrix[at, TREND + 1] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
-        matrix[at, TREND + 2] = _log_seconds(stat.last, clock_s)
-        matrix[at, TREND + 3] = _log_seconds(stat.first, clock_s)
+        for half_life in range(N_HALF_LIVES):
+            matrix[at, POPULAR_HOUR + half_life] = _relative_popularity(
+                stat.log2[half_life], max_log2[half_life]
+            )
+        log2_events = math.log2(max(stat.events, 2.0**-12))
+        matrix[at, POPULAR_ALL] = _relative_popularity(log2_events, max_log2[N_HALF_LIVES])
+        matrix[at, TREND] = matrix[at, POPULAR_DAY] - matrix[at, POPULAR_MONTH]
+        matrix[at, PURCHASE_RATE] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
+        matrix[at, SINCE_LAST_TOUCH] = _log_seconds(stat.last, clock_s)
+        matrix[at, SINCE_FIRST_TOUCH] = _log_seconds(stat.first, clock_s)
 
 
 @compiled(UniTuple(f8, 2)(f8[::1], i8, f8))
@@ -199,21 +218,31 @@ def _steps(times: Floats, length: int, clock_s: float) -> tuple[float, float]:
     return round(math.log2(length)), round(0.5 * math.log2(1.0 + gap_s))
 
 
-def steps_of(context: UserProfile, clock_s: float) -> tuple[float, float]:
-    """`length_step`: octaves of the context's length; `gap_step`: how long ago its newest event is.
+def request_steps(profile: UserProfile, clock_s: float) -> tuple[float, float]:
+    """`length_step` and `gap_step` of a request: its features that all candidates share.
 
-    The latter in steps of four times, from a second on. Few values: orders can be kept for each.
+    The length of the history in octaves, and the age of its newest event in factors of four from
+    a second on. They take few values, so that orders can be cached for each pair.
     """
-    steps: tuple[float, float] = _steps(context.times, context.length, clock_s)
+    steps: tuple[float, float] = _steps(profile.times, profile.length, clock_s)
     return steps
 
 
-def without_alike(matrix: Floats) -> Floats:
-    """The matrix as it would be if nobody alike were known; ``(n, len(FEATURES))``."""
-    left = matrix.copy()
-    left[:, ALIKE] = 0.0
-    left[:, N_SIGNALS + ALIKE] = LOG_LEAST_SHARE
-    return left
+def with_request_steps(matrix: Floats, steps: tuple[float, float]) -> Floats:
+    """A copy of the matrix with other `request_steps`."""
+    changed = matrix.copy()
+    changed[:, LENGTH_STEP], changed[:, GAP_STEP] = steps
+    return changed
+
+
+def without_user_knn(matrix: Floats) -> Floats:
+    """The matrix without user k-NN evidence; the same array if it has none."""
+    if not matrix[:, SIGNAL_SHARES + ALIKE].any():
+        return matrix
+    changed = matrix.copy()
+    changed[:, SIGNAL_SHARES + ALIKE] = 0.0
+    changed[:, SIGNAL_LOGS + ALIKE] = LOG_MIN_SHARE
+    return changed
 
 
 @compiled(
@@ -224,7 +253,7 @@ def without_alike(matrix: Floats) -> Floats:
 def _features(
     signals: Floats,
     stats: NDArray[np.void],
-    best: Floats,
+    max_log2: Floats,
     clock_s: float,
     length: int,
     candidates: Indexes,
@@ -237,30 +266,30 @@ def _features(
     """`features_of` as one piece of machine code."""
     matrix = np.zeros((len(signals), N_FEATURES))
     _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s, length)
-    _add_shares(matrix, _by_count(signals, stats), length)
-    _add_popularity(matrix, stats, best, clock_s)
-    steps = _steps(times, length, clock_s)
+    _add_shares(matrix, _popularity_corrected(signals, stats), length)
+    _add_popularity(matrix, stats, max_log2, clock_s)
+    length_step, gap_step = _steps(times, length, clock_s)
     for at in range(len(matrix)):
-        matrix[at, STEPS], matrix[at, STEPS + 1] = steps
+        matrix[at, LENGTH_STEP], matrix[at, GAP_STEP] = length_step, gap_step
     return matrix
 
 
 def features_of(
     candidates: Candidates,
-    context: UserProfile,
+    profile: UserProfile,
     stats: NDArray[np.void],
-    best: Floats,
+    max_log_popularity: Floats,
     clock_s: float,
 ) -> Floats:
-    """The feature matrix of candidates for a context at a time; changes nothing.
+    """Feature matrix of candidates for a user profile at a time; changes nothing.
 
     Parameters
     ----------
     stats
         ``(n,)`` of `layout.STAT`, one for each candidate.
-    best
-        ``(5,)`` greatest log2 popularity by hour, day, week, month, and log2 of the greatest
-        count, over all items.
+    max_log_popularity
+        ``(5,)`` maxima over all items: log2 popularity by hour, day, week and month, and log2 of
+        the count.
     clock_s
         Time of the newest event, Unix seconds.
 
@@ -270,6 +299,6 @@ def features_of(
         ``(n, len(FEATURES))``. About 40 µs at 300 candidates.
     """
     return _features(
-        candidates.signals, stats, best, clock_s, context.length, candidates.items, context.items,
-        context.times, context.counts, context.strong, context.positions,
+        candidates.signals, stats, max_log_popularity, clock_s, profile.length, candidates.items,
+        profile.items, profile.times, profile.counts, profile.strong, profile.positions,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is learned towards each objective: a ranker of its own, measured on its own choices."""
+"""Learners of the objectives: each has a ranker of its own, measured on its own examples."""
 
 from __future__ import annotations
 
@@ -9,65 +9,62 @@ import msgspec
 
 from models.ranking.examples import Example
 from models.ranking.prequential import Scoreboard, evaluate_then_learn
-from models.ranking.ranker import OBJECTIVES, Objective, Ranker
-
-STORED = tuple(f"{name}:{part}" for name in OBJECTIVES for part in ("state", "serving"))
-"""The fields that answers need of what `ObjectiveLearner.fields` gives of each objective."""
+from models.ranking.ranker import OBJECTIVES, ListwiseRanker, Objective
 
 
 @dataclass
 class ObjectiveLearner:
-    """What was learned towards one objective, and how it has done.
+    """The learned ranker of one objective, and its scoreboard.
 
-    >>> ObjectiveLearner().serving
+    >>> ObjectiveLearner().champion
     'blend'
     """
 
-    ranker: Ranker = field(default_factory=Ranker)
+    ranker: ListwiseRanker = field(default_factory=ListwiseRanker)
     scoreboard: Scoreboard = field(default_factory=Scoreboard)
 
     @property
-    def serving(self) -> str:
-        """Which order to serve; see `models.ranking.prequential`."""
-        return self.scoreboard.serving()
+    def champion(self) -> str:
+        """Name of the ranker to serve; see `Scoreboard.champion`."""
+        return self.scoreboard.champion()
 
     def learn(self, example: Example, ranks: Mapping[str, int]) -> None:
-        """Measure a choice by the ranks that it was given, then learn it."""
+        """Measure an example by its ranks for this objective, then learn it."""
         self.ranker = evaluate_then_learn(self.ranker, self.scoreboard, example, ranks)
 
     def fields(self, name: Objective) -> dict[str, bytes | str]:
-        """All of it as fields of a hash."""
+        """State of the learner as fields of a Redis hash."""
         return {
             f"{name}:state": self.ranker.state(),
             f"{name}:scoreboard": msgspec.json.encode(self.scoreboard),
-            f"{name}:serving": self.serving,
+            f"{name}:serving": self.champion,
         }
 
     @classmethod
     def from_fields(cls, name: Objective, stored: Mapping[str, bytes]) -> ObjectiveLearner:
-        """What `fields` described; a new one where there is nothing."""
+        """The learner of stored `fields`; a new one if there are none."""
         scoreboard = stored.get(f"{name}:scoreboard")
         return cls(
-            Ranker.from_state(stored.get(f"{name}:state")),
+            ListwiseRanker.from_state(stored.get(f"{name}:state")),
             msgspec.json.decode(scoreboard, type=Scoreboard) if scoreboard else Scoreboard(),
         )
 
 
 def load_learners(stored: Mapping[str, bytes] | None = None) -> dict[Objective, ObjectiveLearner]:
-    """A learner for each objective, as stored or new."""
+    """Learner of each objective, as stored or new."""
     return {name: ObjectiveLearner.from_fields(name, stored or {}) for name in OBJECTIVES}
 
 
 def learn(learners: Mapping[Objective, ObjectiveLearner], example: Example) -> None:
-    """Teach a choice to every objective that it says something about."""
+    """Teach an example to the learners of all its objectives."""
     for name, ranks in example.ranks.items():
         learners[name].learn(example, ranks)
 
 
-def applicable(
-    rankers: Mapping[Objective, Ranker], *, is_purchase: bool
-) -> dict[Objective, Ranker]:
-    """The rankers of the objectives that a choice counts for."""
+def rankers_for(
+    rankers: Mapping[Objective, ListwiseRanker], *, is_purchase: bool
+) -> dict[Objective, ListwiseRanker]:
+    """Rankers of the objectives that an event counts for."""
     return {
         name: ranker for name, ranker in rankers.items() if is_purchase or name == "interactions"
     }

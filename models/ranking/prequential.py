@@ -1,36 +1,37 @@
-"""Prequential evaluation: every choice is predicted first and learned after, so it measures."""
+"""Prequential evaluation online: each example is ranked by all rankers first, and learned after."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from models.ranking.examples import Example
-from models.ranking.ranker import Ranker
+from models.ranking.ranker import RANKERS, ListwiseRanker
 
-K = 20
+CUTOFF = 20
 WINDOW = 2000
-"""Choices that the running means look back on, about."""
+"""Window of the running means, in examples."""
 
-RECENT = 200
-"""Choices that the guard looks back on, about: a fall is seen long before the means show it."""
+LEAD_WINDOW = 200
+"""Window of the guard, in examples: it sees a fall long before the running means do."""
 
-ALIKE_GAIN = 1.01
-"""Those alike are looked for while that lifts the learned order's MRR at least so many times: it
-costs two reads a recommendation."""
+MIN_GAIN = 1.01
+"""Factor by which the MRR of a ranker with more cost must exceed that of the one without it: user
+k-NN costs three reads a recommendation."""
 
-LEAD_AFTER = 300
-"""Choices before the learned order may be served at all."""
+MIN_EXAMPLES_TO_SERVE = 300
+"""Examples before the learned ranker may serve at all."""
 
 
 def measures_of(rank: int) -> dict[str, float]:
-    """Hit, reciprocal rank and discounted gain within the first `K`; rank 0 is a miss.
+    """Hit, reciprocal rank and discounted gain within the first `CUTOFF`; rank 0 is a miss.
 
     >>> measures_of(2)["mrr"]
     0.5
     """
-    hit = 1 <= rank <= K
+    hit = 1 <= rank <= CUTOFF
     return {
         "hr": float(hit),
         "mrr": 1.0 / rank if hit else 0.0,
@@ -38,66 +39,77 @@ def measures_of(rank: int) -> dict[str, float]:
     }
 
 
-@dataclass
-class Scoreboard:
-    """Running means of HR@20, MRR@20 and NDCG@20 of every rival, on the same choices.
+class Scoreboard(msgspec.Struct, rename={"losing_streak": "behind", "squared_lead": "spread"}):
+    """Running means of HR@20, MRR@20 and NDCG@20 of all compared rankers, on the same examples.
 
     Attributes
     ----------
-    n, behind
-        Choices in all, and how many of the last in a row found the learned order not to be served.
-    lead, spread
-        Recent mean of the learned order's reciprocal rank less the blend's, and of its square.
+    n
+        Examples in all.
+    means
+        By ranker and measure.
+    losing_streak
+        Examples in a row, up to the last, after which the blend was champion.
+    lead, squared_lead
+        Recent means of the learned ranker's reciprocal rank less the blend's, and of its square.
     """
 
     n: int = 0
-    means: dict[str, dict[str, float]] = field(default_factory=dict)
-    behind: int = 0
+    means: dict[str, dict[str, float]] = {}
+    losing_streak: int = 0
     lead: float = 0.0
-    spread: float = 0.0
+    squared_lead: float = 0.0
 
     def update(self, ranks: Mapping[str, int]) -> None:
-        """Count one choice, by the rank each rival gave it."""
+        """Count one example, by the rank that each ranker gave to the taken item."""
         self.n += 1
         rate = max(1.0 / WINDOW, 1.0 / self.n)
         for name, rank in ranks.items():
             means = self.means.setdefault(name, {"hr": 0.0, "mrr": 0.0, "ndcg": 0.0})
             for measure, value in measures_of(rank).items():
                 means[measure] += rate * (value - means[measure])
-        ahead = (
+        lead = (
             measures_of(ranks.get("ranker", 0))["mrr"] - measures_of(ranks.get("blend", 0))["mrr"]
         )
-        self.lead += (ahead - self.lead) / RECENT
-        self.spread += (ahead**2 - self.spread) / RECENT
-        self.behind = self.behind + 1 if self.serving() == "blend" else 0
+        self.lead += (lead - self.lead) / LEAD_WINDOW
+        self.squared_lead += (lead**2 - self.squared_lead) / LEAD_WINDOW
+        self.losing_streak = self.losing_streak + 1 if self.champion() == "blend" else 0
 
-    def serving(self) -> str:
-        """Which order to serve: the learned one while it is not behind the blend.
+    def champion(self) -> str:
+        """Name of the ranker to serve, of `RANKERS`.
 
-        Behind is by the means, or lately by twice the standard error of an exponential mean. The
-        learned one is "ranker", or "ranker-alone" where those alike do not pay.
+        "blend" while the learned ranker is behind it, by the running means or, lately, by two
+        standard errors of an exponential mean. Otherwise "ranker", or "ranker-alone" where user
+        k-NN does not pay. A further ranker in `RANKERS` is champion if its MRR exceeds that one's
+        by `MIN_GAIN`.
         """
-        if self.n < LEAD_AFTER or self.lead < -2.0 * math.sqrt(self.spread / (2 * RECENT)):
+        lead_error = math.sqrt(self.squared_lead / (2 * LEAD_WINDOW))
+        if self.n < MIN_EXAMPLES_TO_SERVE or self.lead < -2.0 * lead_error:
             return "blend"
-        ranker, alone, blend = (
-            self.means.get(name, {}).get("mrr", 0.0) for name in ("ranker", "ranker-alone", "blend")
-        )
-        if ranker < blend:
-            return "blend"
-        return "ranker" if ranker >= ALIKE_GAIN * alone else "ranker-alone"
+        mrr = {name: self.means.get(name, {}).get("mrr", 0.0) for name in RANKERS}
+        if mrr["ranker"] < mrr["blend"]:
+            champion = "blend"
+        elif mrr["ranker"] >= MIN_GAIN * mrr["ranker-alone"]:
+            champion = "ranker"
+        else:
+            champion = "ranker-alone"
+        built_in = ("ranker", "ranker-alone", "blend")
+        further = {name: value for name, value in mrr.items() if name not in built_in}
+        best = max(further, key=further.__getitem__, default=champion)
+        return best if mrr[best] > MIN_GAIN * mrr[champion] else champion
 
 
 def evaluate_then_learn(
-    ranker: Ranker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
-) -> Ranker:
-    """Measure a choice by its ranks, if it has any, then learn it; gives the ranker to go on with.
+    ranker: ListwiseRanker, scoreboard: Scoreboard, example: Example, ranks: Mapping[str, int]
+) -> ListwiseRanker:
+    """Measure an example by its ranks, if any, then learn it; returns the ranker to continue with.
 
-    That is a new one where this one has been behind the blend for a whole window: whatever spoiled
-    it, to learn from the blend on is quicker than to unlearn with steps that grow ever smaller.
+    A new one if this one has lost to the blend for a whole window: learning again from the blend is
+    quicker than unlearning with AdaGrad's ever smaller steps.
     """
     if ranks:
         scoreboard.update(ranks)
-    if scoreboard.behind > WINDOW:
-        scoreboard.behind = 0
-        ranker = Ranker()
+    if scoreboard.losing_streak > WINDOW:
+        scoreboard.losing_streak = 0
+        ranker = ListwiseRanker()
     return ranker.learn_one(example.matrix(), 0) if example.rows else ranker

@@ -1,10 +1,11 @@
-"""The online ranker: features and a hidden layer of them, learned listwise by River's AdaGrad."""
+"""Rankers: the interface, the listwise ranker that learns online, and the blend it starts from."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -12,137 +13,202 @@ from numba import f8
 
 from models.arrays import Floats
 from models.machine_code import compiled
-from models.ranking.features import BASE, FEATURES, N_FEATURES
+from models.ranking.features import BASE, FEATURES, N_FEATURES, without_user_knn
 
 Objective = Literal["interactions", "purchases"]
-"""What an order aims at: any interaction, or a purchase."""
+"""Events that count as success: any interaction, or a purchase."""
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 LEARNING_RATE = 0.05
-BASE_WEIGHT = 1.0
-"""The weight `base` starts with: the first answers are those of the blend, not of chance."""
+INITIAL_BASE_WEIGHT = 1.0
+"""Initial weight of `base`: an untrained ranker orders by the blend, not at random."""
 
-LEAST_RATE = 0.001
-"""Running means and variances never forget slower than this."""
+MIN_FORGETTING_RATE = 0.001
+"""Least weight of a new example in the running means and variances of the features."""
 
 STATE_VERSION = 2
 
-UNITS = 16
-"""Of the hidden layer, a multiple of four. What others gain and cost stands in decision 13."""
+HIDDEN_UNITS = 16
+"""Units of the hidden layer, a multiple of four. Decision 13 measures other sizes."""
 
-SIZES = (N_FEATURES, UNITS * N_FEATURES, UNITS, UNITS)
-"""Of the parts of `Layers`."""
-
-N_PARAMETERS = sum(SIZES)
-BLOCK_OFFSETS = np.cumsum(SIZES[:-1])
+EPSILON = 1e-9
+"""Changes of a hidden unit's input below this have the slope of the end point."""
 
 
-class Layers(NamedTuple):
-    """What a ranker learns, as views of one vector.
+class Ranker(Protocol):
+    """Scores candidates; the order of an answer is that of the scores.
+
+    Implement it, add one line to `RANKERS`, and the ranker is measured on every example (running
+    means by rank in `Scoreboard`, metric `recommender_quality`), is a variant of `recommender
+    evaluate`, and serves an objective once it leads there (`Scoreboard.champion`).
+
+    When called: once per request, with all candidates of the request as one matrix; once per
+    training example; and, for top-list candidates without other evidence, once for each renewal
+    of the shared state. It runs on the event loop, so it must neither block nor do I/O.
+
+    Cost: `ListwiseRanker` takes 9 µs at 165 candidates. A request takes some hundred µs in all,
+    so 100 µs more for a ranker halve the throughput of a process.
+    """
+
+    @property
+    def uses_user_knn(self) -> bool:
+        """Whether user k-NN evidence is read for it: three more reads a request.
+
+        Where False, the `alike_*` features are empty in serving, but not in training examples.
+        """
+
+    def scores(self, matrix: Floats) -> Floats:
+        """Score every candidate.
+
+        Parameters
+        ----------
+        matrix
+            ``(n, len(FEATURES))``, finite, one row per candidate, columns as in
+            `models.ranking.features.FEATURES`; ``n`` may be 0. Shared with others: it must not be
+            changed.
+
+        Returns
+        -------
+        Floats
+            ``(n,)``, finite, higher is better. Log-odds: answers show their softmax, and lifts of
+            contextual columns are added to them. Equal rows must get equal scores, whatever their
+            place in the matrix: candidates with equal scores are then ordered by item id.
+        """
+
+    def contributions(self, matrix: Floats) -> Floats:
+        """Attribute each score to the features; called only where reasons are wanted.
+
+        Parameters
+        ----------
+        matrix
+            As in `scores`; it must not be changed.
+
+        Returns
+        -------
+        Floats
+            ``(n, len(FEATURES))``; a row sums to the candidate's score less the mean candidate's.
+        """
+
+
+class RankerLayers(NamedTuple):
+    """Learned parameters, as views of one vector.
 
     The score of standardised features `x` is
-    ``x @ weights + relu(x @ inward.T + shift) @ outward``.
+    ``x @ weights + relu(x @ hidden_weights.T + hidden_bias) @ output_weights``.
     """
 
     weights: Floats
-    inward: Floats
-    shift: Floats
-    outward: Floats
+    hidden_weights: Floats
+    hidden_bias: Floats
+    output_weights: Floats
 
 
-def layers(parameters: Floats) -> Layers:
-    """The parts of ``(N_PARAMETERS,)`` numbers, in place."""
-    weights, inward, shift, outward = np.split(parameters, BLOCK_OFFSETS)
-    return Layers(weights, inward.reshape(UNITS, N_FEATURES), shift, outward)
+BLOCK_SIZES = (N_FEATURES, HIDDEN_UNITS * N_FEATURES, HIDDEN_UNITS, HIDDEN_UNITS)
+"""Sizes of the parts of `RankerLayers`."""
+
+N_PARAMETERS = sum(BLOCK_SIZES)
+BLOCK_OFFSETS = np.cumsum(BLOCK_SIZES[:-1])
 
 
-def _start() -> Floats:
-    """The blend: the hidden layer sees chance mixtures of features, and nothing comes out of it."""
+def layers_of(parameters: Floats) -> RankerLayers:
+    """Views of the parts of a ``(N_PARAMETERS,)`` vector."""
+    weights, hidden_weights, hidden_bias, output_weights = np.split(parameters, BLOCK_OFFSETS)
+    hidden_weights = hidden_weights.reshape(HIDDEN_UNITS, N_FEATURES)
+    return RankerLayers(weights, hidden_weights, hidden_bias, output_weights)
+
+
+def _initial_parameters() -> Floats:
+    """Parameters of the blend: random hidden weights, and output weights of zero."""
     start = np.zeros(N_PARAMETERS)
-    parts = layers(start)
-    parts.weights[BASE] = BASE_WEIGHT
-    chance = np.random.default_rng(1)
-    parts.inward[:] = chance.normal(size=parts.inward.shape) / np.sqrt(N_FEATURES)
+    parts = layers_of(start)
+    parts.weights[BASE] = INITIAL_BASE_WEIGHT
+    rng = np.random.default_rng(1)
+    parts.hidden_weights[:] = rng.normal(size=parts.hidden_weights.shape) / np.sqrt(N_FEATURES)
     return start
 
 
-START = _start()
+INITIAL_PARAMETERS = _initial_parameters()
 
 
 class FoldedWeights(NamedTuple):
-    """Layers for features as they are, not standardised.
+    """Layers with the standardisation of features folded in: they apply to raw features.
 
     Attributes
     ----------
-    slopes
-        ``(UNITS + 1, N_FEATURES)``, of each hidden unit and, last, of what goes by it.
-    shift, outward
-        ``(UNITS,)``.
+    input_weights
+        ``(HIDDEN_UNITS + 1, N_FEATURES)`` of each hidden unit and, in the last row, of the linear
+        part.
+    hidden_bias, output_weights
+        ``(HIDDEN_UNITS,)``.
     """
 
-    slopes: Floats
-    shift: Floats
-    outward: Floats
+    input_weights: Floats
+    hidden_bias: Floats
+    output_weights: Floats
 
 
 @compiled(f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], f8[::1]), any_order=True)
-def _scores(matrix: Floats, slopes: Floats, shift: Floats, outward: Floats) -> Floats:
-    # Not by BLAS, which is no faster here and gives equal rows different last digits.
+def _scores(
+    matrix: Floats, input_weights: Floats, hidden_bias: Floats, output_weights: Floats
+) -> Floats:
+    # Not by BLAS, which is no faster at this size and gives equal rows different last digits
+    # (decision 13).
     scores = np.empty(len(matrix))
     for at in range(len(matrix)):
         score = 0.0
         for column in range(N_FEATURES):
-            score += matrix[at, column] * slopes[UNITS, column]
-        for unit in range(0, UNITS, 4):
-            # Four at a time, so that no sum waits for itself.
-            first, second, third, fourth = shift[unit : unit + 4]
+            score += matrix[at, column] * input_weights[HIDDEN_UNITS, column]
+        for unit in range(0, HIDDEN_UNITS, 4):
+            # Four units at a time: four independent sums keep the processor's pipeline full.
+            first, second, third, fourth = hidden_bias[unit : unit + 4]
             for column in range(N_FEATURES):
                 number = matrix[at, column]
-                first += number * slopes[unit, column]
-                second += number * slopes[unit + 1, column]
-                third += number * slopes[unit + 2, column]
-                fourth += number * slopes[unit + 3, column]
-            score += max(first, 0.0) * outward[unit]
-            score += max(second, 0.0) * outward[unit + 1]
-            score += max(third, 0.0) * outward[unit + 2]
-            score += max(fourth, 0.0) * outward[unit + 3]
+                first += number * input_weights[unit, column]
+                second += number * input_weights[unit + 1, column]
+                third += number * input_weights[unit + 2, column]
+                fourth += number * input_weights[unit + 3, column]
+            score += max(first, 0.0) * output_weights[unit]
+            score += max(second, 0.0) * output_weights[unit + 1]
+            score += max(third, 0.0) * output_weights[unit + 2]
+            score += max(fourth, 0.0) * output_weights[unit + 3]
         scores[at] = score
     return scores
 
 
 @dataclass
-class Ranker:
-    """Weights of standardised features and a hidden layer, learned one choice at a time.
+class ListwiseRanker:
+    """A linear model with a hidden layer on standardised features, trained one example at a time.
 
-    An example is the item a user chose among the candidates of that moment. The loss is the
+    An example is the item that a user took among the candidates of that moment. The loss is the
     listwise softmax cross-entropy (Cao et al. 2007, "Learning to rank: from pairwise approach to
     listwise approach"); River's AdaGrad makes the step. The hidden layer of rectified linear units
-    is for what one feature says depending on others, as popularity after a pause. Scoring is two
-    products and changes nothing.
+    captures interactions of features, such as popularity after a pause. Scoring is two products
+    and changes nothing.
 
-    >>> ranker = Ranker()
+    >>> ranker = ListwiseRanker()
     >>> rows = np.zeros((2, len(FEATURES))); rows[1, BASE] = 1.0
     >>> bool(ranker.scores(rows)[1] > ranker.scores(rows)[0])
     True
     """
 
-    parameters: Floats = field(default_factory=START.copy)
-    squares: Floats = field(default_factory=lambda: np.zeros(N_PARAMETERS))
+    parameters: Floats = field(default_factory=INITIAL_PARAMETERS.copy)
+    squared_gradients: Floats = field(default_factory=lambda: np.zeros(N_PARAMETERS))
     mean: Floats = field(default_factory=lambda: np.zeros(N_FEATURES))
     variance: Floats = field(default_factory=lambda: np.ones(N_FEATURES))
     n_examples: int = 0
-    _slopes: tuple[Floats, FoldedWeights] | None = field(default=None, init=False, repr=False)
-    """The parameters, and what they are for features as they are."""
+    uses_user_knn: ClassVar[bool] = True
+    _folded: FoldedWeights | None = field(default=None, init=False, repr=False)
+    """Cache of `folded_weights`; None after learning."""
 
     @functools.cached_property
     def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
-        # Servers only score: they need not wait a second for River and all it imports.
+        # Servers only score: they save the second that River and its imports take.
         from river import optim  # noqa: PLC0415
 
         optimizer = optim.AdaGrad(LEARNING_RATE)
         # One vector under one name: River's step then works on the whole array at once.
-        optimizer.g2["w"] = self.squares
+        optimizer.g2["w"] = self.squared_gradients
         return optimizer
 
     def _deviation(self) -> Floats:
@@ -150,35 +216,51 @@ class Ranker:
         return deviation
 
     @property
-    def slopes(self) -> FoldedWeights:
-        """What scores take; made anew when something was learned."""
-        if self._slopes is None or self._slopes[0] is not self.parameters:
-            parts = layers(self.parameters)
-            slopes = np.vstack([parts.inward, parts.weights]) / self._deviation()
-            shift = parts.shift - slopes[:UNITS] @ self.mean
-            self._slopes = self.parameters, FoldedWeights(slopes, shift, parts.outward)
-        return self._slopes[1]
+    def folded_weights(self) -> FoldedWeights:
+        """Weights for raw features; computed once after each learned example."""
+        if self._folded is None:
+            parts = layers_of(self.parameters)
+            weights = np.vstack([parts.hidden_weights, parts.weights]) / self._deviation()
+            bias = parts.hidden_bias - weights[:HIDDEN_UNITS] @ self.mean
+            self._folded = FoldedWeights(weights, bias, parts.output_weights)
+        return self._folded
 
     def scores(self, matrix: Floats) -> Floats:
-        """A score for each row; only their order and differences mean something. Pure.
-
-        Equal rows have equal scores. About 9 µs at 165 candidates.
-        """
-        scores: Floats = _scores(matrix, *self.slopes)
+        """Scores of candidates, see `Ranker.scores`; about 9 µs at 165 candidates."""
+        scores: Floats = _scores(matrix, *self.folded_weights)
         return scores
 
-    def learn_one(self, rows: Floats, chosen: int) -> Ranker:
+    def contributions(self, matrix: Floats) -> Floats:
+        """Contributions of features to scores, see `Ranker.contributions`.
+
+        Integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks")
+        from the mean candidate to each one. Between the two the input of a hidden unit changes
+        linearly, so its mean slope is the change of its output divided by that of its input.
+        """
+        input_weights, bias, output_weights = self.folded_weights
+        mean = matrix.mean(axis=0)
+        start, end = (rows @ input_weights[:HIDDEN_UNITS].T + bias for rows in (mean, matrix))
+        change = end - start
+        is_still = np.abs(change) < EPSILON
+        output_change = np.maximum(end, 0.0) - np.maximum(start, 0.0)
+        slope = np.where(is_still, end > 0.0, output_change / np.where(is_still, 1.0, change))
+        gradients = (slope * output_weights) @ input_weights[:HIDDEN_UNITS]
+        contributions: Floats = (matrix - mean) * (gradients + input_weights[HIDDEN_UNITS])
+        return contributions
+
+    def learn_one(self, rows: Floats, chosen: int) -> ListwiseRanker:
         """Learn that row `chosen` was taken among `rows`, ``(n, len(FEATURES))``."""
         self.n_examples += 1
-        rate = max(LEAST_RATE, 1.0 / self.n_examples)
+        rate = max(MIN_FORGETTING_RATE, 1.0 / self.n_examples)
         centre = rows.mean(axis=0)
         spread = rows.var(axis=0) + (centre - self.mean) ** 2
         self.variance = self.variance + rate * (spread - self.variance)
         self.mean = self.mean + rate * (centre - self.mean)
         scaled = (rows - self.mean) / self._deviation()
-        gradient = _gradient(layers(self.parameters), scaled, chosen)
+        gradient = _gradient(layers_of(self.parameters), scaled, chosen)
         step = self._optimizer.step({"w": self.parameters.copy()}, {"w": gradient})
-        self.parameters, self.squares = step["w"], self._optimizer.g2["w"]
+        self.parameters, self.squared_gradients = step["w"], self._optimizer.g2["w"]
+        self._folded = None
         return self
 
     def state(self) -> bytes:
@@ -188,7 +270,7 @@ class Ranker:
                 "version": STATE_VERSION,
                 "features": FEATURES,
                 "parameters": self.parameters.tolist(),
-                "squares": self.squares.tolist(),
+                "squares": self.squared_gradients.tolist(),
                 "mean": self.mean.tolist(),
                 "variance": self.variance.tolist(),
                 "n_examples": self.n_examples,
@@ -196,32 +278,82 @@ class Ranker:
         )
 
     @classmethod
-    def from_state(cls, raw: bytes | None) -> Ranker:
-        """The ranker that `state` described; a new one where features have changed since."""
+    def from_state(cls, raw: bytes | None) -> ListwiseRanker:
+        """The ranker of a stored `state`; a new one if the features have changed since."""
         if not raw:
             return cls()
         stored: dict[str, Any] = msgspec.json.decode(raw)
         if stored["version"] != STATE_VERSION or tuple(stored["features"]) != FEATURES:
             return cls()
-        arrays = {
-            name: np.array(stored[name]) for name in ("parameters", "squares", "mean", "variance")
-        }
-        return cls(**arrays, n_examples=stored["n_examples"])
+        parameters, squared_gradients, mean, variance = (
+            np.array(stored[name]) for name in ("parameters", "squares", "mean", "variance")
+        )
+        return cls(parameters, squared_gradients, mean, variance, stored["n_examples"])
 
 
-def _gradient(parts: Layers, scaled: Floats, chosen: int) -> Floats:
-    """Of the loss by every parameter, in their order."""
-    sums = scaled @ parts.inward.T + parts.shift
-    lit = np.maximum(sums, 0.0)
-    scores = scaled @ parts.weights + lit @ parts.outward
+def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:
+    """Gradient of the loss by every parameter, in the order of `RankerLayers`."""
+    inputs = scaled @ parts.hidden_weights.T + parts.hidden_bias
+    hidden = np.maximum(inputs, 0.0)
+    scores = scaled @ parts.weights + hidden @ parts.output_weights
     odds = np.exp(scores - scores.max())
     odds /= odds.sum()
     odds[chosen] -= 1.0
-    inward = (sums > 0.0) * np.outer(odds, parts.outward)
+    by_input = (inputs > 0.0) * np.outer(odds, parts.output_weights)
     return np.concatenate(
-        [odds @ scaled, (inward.T @ scaled).ravel(), inward.sum(axis=0), odds @ lit]
+        [odds @ scaled, (by_input.T @ scaled).ravel(), by_input.sum(axis=0), odds @ hidden]
     )
 
 
-BASELINE = Ranker()
-"""Ranks by the blend: what is served until the learned ranker has proved better."""
+class BlendRanker:
+    """The blend of co-visitation signals, without learning; `ListwiseRanker` starts as this.
+
+    It serves until the learned ranker leads, and is the baseline that it is measured against.
+    """
+
+    uses_user_knn: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        # The folded weight of an untrained `ListwiseRanker`: scores are equal to the last digit.
+        self._weight = float(ListwiseRanker().folded_weights.input_weights[HIDDEN_UNITS, BASE])
+
+    def scores(self, matrix: Floats) -> Floats:
+        """Scores of candidates, see `Ranker.scores`."""
+        scores: Floats = matrix[:, BASE] * self._weight
+        return scores
+
+    def contributions(self, matrix: Floats) -> Floats:
+        """Contributions of features to scores: of `base` alone, see `Ranker.contributions`."""
+        contributions = np.zeros_like(matrix)
+        contributions[:, BASE] = (matrix[:, BASE] - matrix[:, BASE].mean()) * self._weight
+        return contributions
+
+
+@dataclass(frozen=True)
+class WithoutUserKnn:
+    """A ranker on features without user k-NN, which then need not be read."""
+
+    ranker: Ranker
+    uses_user_knn: ClassVar[bool] = False
+
+    def scores(self, matrix: Floats) -> Floats:
+        """Scores of candidates, see `Ranker.scores`."""
+        return self.ranker.scores(without_user_knn(matrix))
+
+    def contributions(self, matrix: Floats) -> Floats:
+        """Contributions of features to scores, see `Ranker.contributions`."""
+        return self.ranker.contributions(without_user_knn(matrix))
+
+
+BLEND = BlendRanker()
+
+RANKERS: dict[str, Callable[[ListwiseRanker], Ranker]] = {
+    "ranker": lambda learned: learned,
+    "ranker-alone": WithoutUserKnn,
+    "blend": lambda _: BLEND,
+}
+"""Rankers by name, each made from the learned ranker of the objective. A line here registers one.
+
+The names stand in stored scoreboards, training examples and metrics. Examples without a rank for
+every name are dropped, so a new line makes those that are under way outdated.
+"""

@@ -1,4 +1,4 @@
-"""Candidates: what a user may want next, out of what was seen together, own items and top lists.
+"""Candidates of a request, merged from the evidence of all candidate sources.
 
 Pure functions on arrays of item indexes; nothing here reads a store or a clock.
 """
@@ -21,12 +21,13 @@ from models.retrieval.covisitation import (
     DAY,
     MONTH,
     N_CHANNELS,
+    NO_SECOND_HOPS,
+    SecondHops,
     concatenate,
     decay_offsets,
     decode_shares,
 )
 from models.retrieval.profile import UserProfile
-from models.retrieval.second_hop import NO_SECOND_HOPS, SecondHops
 from models.retrieval.user_neighbours import NO_NEIGHBOURS, NeighbourItems
 from models.state import layout
 
@@ -34,42 +35,78 @@ SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
     "both_10", "day_10", "month_10", "root_10", "moment", "alike", "hop",
 )  # fmt: skip
-"""Co-visitation of the last item by channel, then of the last 10 items together: sums of shares,
-and of their roots, which count how many of the items agree; then of the items of the newest moment,
-one like the other; what those hold who had several of the last 10 items too; and second hops."""
+"""Signals of an item, 0 where there is no evidence:
+
+*_1: co-visitation share with the newest item, by channel. both_10, day_10, month_10: sums of the
+shares with the last 10 items, decayed by position. root_10: sum of square roots of shares, which
+rewards agreement of several items. moment: shares with items within `MOMENT_S` of the newest event,
+without decay. alike: user k-NN. hop: second-order co-visitation.
+"""
 
 N_SIGNALS = len(SIGNALS)
-BLENDED = tuple(SIGNALS.index(name) for name in ("both_10", "next_1", "day_1", "hop"))
+BLENDED_SIGNALS = tuple(SIGNALS.index(name) for name in ("both_10", "next_1", "day_1", "hop"))
 BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2, 0.02])
 BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE, HOP = range(N_CHANNELS, N_SIGNALS)
-LEAST = 1e-300
-"""Divides nothing by nothing."""
+TINY = 1e-300
+"""Denominator in place of 0, so that 0 divided by it is 0."""
 
 MOMENT_S = 300.0
-"""Events so close to the user's newest are of one moment: their order says nothing."""
+"""Events this close to the user's newest are of one moment: their order carries no information."""
 
-CO_VISITED = 120
-"""Best co-visited items kept as candidates."""
+MAX_CO_VISITED = 120
+"""Candidates with signals: the best co-visited items."""
 
-TOPS_TAKEN = {"recent": 100, "week": 30, "new": 20}
-"""Candidates from each top list. Those of other lists are among these, or are never right."""
+TOP_LIST_SIZES = {"recent": 100, "week": 30, "new": 20}
+"""Candidates from each top list. Other lists' items are among these, or never the taken ones."""
 
 MAX_REPEAT_ITEMS = 150
 """Distinct own items, newest first, that are candidates again."""
 
-USER_KNN_FILL_WEIGHT = 1e-3
-"""Weight of `alike` in the choice of candidates: it fills up where little was co-visited."""
+USER_KNN_RECALL_WEIGHT = 1e-3
+"""Weight of `alike` in the choice of candidates: it fills up where few items were co-visited."""
+
+
+class Evidence(msgspec.Struct, frozen=True, gc=False):
+    """Everything that the candidate sources found for one request.
+
+    Attributes
+    ----------
+    neighbour_lists
+        Stored neighbour list of each recent item of the profile, in that order.
+    user_knn
+        Items of the nearest users.
+    second_hops
+        Intermediate items of second-order co-visitation, with their stored lists.
+    own_items
+        Items of the user's history, newest first; candidates are the first `MAX_REPEAT_ITEMS`.
+    listed_items
+        Candidates without signals of their own, such as those of top lists. They keep the signals
+        that they have from other evidence. Items may repeat.
+    max_unseen
+        Most `listed_items` that become candidates without being co-visited or own; the first ones.
+        None for all.
+    """
+
+    neighbour_lists: Sequence[bytes] = ()
+    user_knn: NeighbourItems = NO_NEIGHBOURS
+    second_hops: SecondHops = NO_SECOND_HOPS
+    own_items: Indexes = NO_ITEMS
+    listed_items: Indexes = NO_ITEMS
+    max_unseen: int | None = None
+
+
+NO_EVIDENCE = Evidence()
 
 
 class Candidates(msgspec.Struct, frozen=True, gc=False):
-    """Items to choose from, with their co-visitation signals.
+    """Items that may be recommended in one answer, with their signals.
 
     Attributes
     ----------
     items
         ``(n,)`` distinct item indexes.
     signals
-        ``(n, len(SIGNALS))``, 0 where an item was never seen with the context.
+        ``(n, len(SIGNALS))``, 0 where there is no evidence.
     """
 
     items: Indexes
@@ -90,22 +127,22 @@ def _summed(
     logs: NDArray[np.float32],
     lengths: Indexes,
     times: Floats,
-    lost: Floats,
-    alike_items: Indexes,
-    alike_weights: Floats,
+    offsets: Floats,
+    knn_items: Indexes,
+    knn_weights: Floats,
     hop_words: NDArray[np.uint32],
     hop_logs: NDArray[np.float32],
     hop_lengths: Indexes,
     hop_weights: Floats,
 ) -> tuple[Indexes, Floats, Indexes]:
-    """Every item in the lists, its signals, and a table of the items' places."""
-    size = len(words) + len(alike_items) + len(hop_words)
+    """All items of the evidence, their signals, and a hash table of the items' places."""
+    size = len(words) + len(knn_items) + len(hop_words)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     shares = np.empty((max(len(words), len(hop_words)), N_CHANNELS + 1))
     table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, total = decode_shares(words[start:end], logs[start:end], lost, shares)
+        used, total = decode_shares(words[start:end], logs[start:end], offsets, shares)
         fade, root = layout.FADES[distance], math.sqrt(total)
         is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
@@ -118,16 +155,16 @@ def _summed(
             signals[place, MONTH_10] += fade * shares[at, MONTH]
             signals[place, ROOT_10] += fade * math.sqrt(shares[at, BOTH])
             if is_of_moment:
-                # The count by the root of the sum, as in a cosine; its other half is a feature's.
+                # Count by root of the sum: one half of a cosine, the features have the other.
                 signals[place, MOMENT] += root * shares[at, BOTH]
-    for at in range(len(alike_items)):
-        if alike_items[at] != 0:
-            place, n = insert(table, items, n, alike_items[at])
-            signals[place, ALIKE] += alike_weights[at]
+    for at in range(len(knn_items)):
+        if knn_items[at] != 0:
+            place, n = insert(table, items, n, knn_items[at])
+            signals[place, ALIKE] += knn_weights[at]
     end = 0
     for hop in range(len(hop_lengths)):
         start, end = end, end + hop_lengths[hop]
-        used, _ = decode_shares(hop_words[start:end], hop_logs[start:end], lost, shares)
+        used, _ = decode_shares(hop_words[start:end], hop_logs[start:end], offsets, shares)
         for at in range(used):
             place, n = insert(table, items, n, hop_words[start + at, 0])
             signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
@@ -136,26 +173,26 @@ def _summed(
 
 @compiled(f8[::1](f8[:, ::1]))
 def blend(signals: Floats) -> Floats:
-    """The score that needs no learning: co-visitation of the last ten, the next, the day; and hops.
+    """Scores without learning: a weighted sum of `BLENDED_SIGNALS`, ``(n,)``.
 
     Each signal counts relative to its greatest value among the candidates.
     """
-    greatest, scores = np.full(len(BLENDED), LEAST), np.zeros(len(signals))
+    largest, scores = np.full(len(BLENDED_SIGNALS), TINY), np.zeros(len(signals))
     for at in range(len(signals)):
-        for part in range(len(BLENDED)):
-            greatest[part] = max(greatest[part], signals[at, BLENDED[part]])
-    weights = BLEND_WEIGHTS / greatest
+        for part in range(len(BLENDED_SIGNALS)):
+            largest[part] = max(largest[part], signals[at, BLENDED_SIGNALS[part]])
+    weights = BLEND_WEIGHTS / largest
     for at in range(len(signals)):
-        for part in range(len(BLENDED)):
-            scores[at] += weights[part] * signals[at, BLENDED[part]]
+        for part in range(len(BLENDED_SIGNALS)):
+            scores[at] += weights[part] * signals[at, BLENDED_SIGNALS[part]]
     return scores
 
 
 @compiled(i8[::1](f8[::1], i8, i8))
 def best_places(scores: Floats, k: int, most: int) -> Indexes:
-    """Places of the k best scores, and of more that equal the k-th best, up to `most` in all.
+    """Places of the k best scores and of ties with the k-th, up to `most` in all.
 
-    They are in no order, for most callers put them in another; minus infinity is never among them.
+    In no order, since most callers sort them anyway. Minus infinity is never among them.
     """
     least = -np.inf
     if k < len(scores):
@@ -175,47 +212,47 @@ def best_places(scores: Floats, k: int, most: int) -> Indexes:
         i8[::1], i8[::1], i8, i8[::1], i8[::1], i8[::1], f8[:, ::1], i8[::1],
     )
 )  # fmt: skip
-def _gathered(
-    places: Indexes,
-    heads: Indexes,
-    most_unseen: int,
-    known: Indexes,
+def _merged(
+    best: Indexes,
+    listed: Indexes,
+    max_unseen: int,
+    own: Indexes,
     barred: Indexes,
-    seen: Indexes,
-    seen_signals: Floats,
-    seen_table: Indexes,
+    found: Indexes,
+    found_signals: Floats,
+    found_table: Indexes,
 ) -> tuple[Indexes, Floats]:
-    """What stands at the places, then heads, then the first of the known; each once.
+    """Found items at the best places, then listed ones, then own ones; each once, with signals.
 
-    With their signals, and without what is barred. Of heads that are neither seen nor known come
-    only the first `most_unseen`.
+    Without barred items. Of listed items that are neither found nor own, only the first
+    `max_unseen`.
     """
-    own = known[:MAX_REPEAT_ITEMS]
-    size = len(places) + len(heads) + len(own)
+    repeats = own[:MAX_REPEAT_ITEMS]
+    size = len(best) + len(listed) + len(repeats)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    table, n, out, mine = empty_table(size), 0, table_of(barred), table_of(known)
+    table, n, barred_table, own_table = empty_table(size), 0, table_of(barred), table_of(own)
     for at in range(size):
-        if at < len(places):
-            place = places[at]
-            item = seen[place]
+        if at < len(best):
+            place = best[at]
+            item = found[place]
         else:
-            at_head = at - len(places)
-            item = heads[at_head] if at_head < len(heads) else own[at_head - len(heads)]
-            if out[slot_of(out, barred, item)] >= 0:
+            at_list = at - len(best)
+            item = listed[at_list] if at_list < len(listed) else repeats[at_list - len(listed)]
+            if barred_table[slot_of(barred_table, barred, item)] >= 0:
                 continue
             # It may be co-visited without being among the best, and keeps its signals.
-            place = seen_table[slot_of(seen_table, seen, item)]
+            place = found_table[slot_of(found_table, found, item)]
         slot = slot_of(table, items, item)
         if table[slot] >= 0:
             continue
-        if place < 0 and mine[slot_of(mine, known, item)] < 0:
-            if most_unseen == 0:
+        if place < 0 and own_table[slot_of(own_table, own, item)] < 0:
+            if max_unseen == 0:
                 continue
-            most_unseen -= 1
+            max_unseen -= 1
         table[slot], items[n] = n, item
         if place >= 0:
             for signal in range(N_SIGNALS):
-                signals[n, signal] = seen_signals[place, signal]
+                signals[n, signal] = found_signals[place, signal]
         n += 1
     return items[:n], signals[:n]
 
@@ -232,100 +269,81 @@ def _retrieved(
     lengths: Indexes,
     times: Floats,
     clock_s: float,
-    alike_items: Indexes,
-    alike_weights: Floats,
+    knn_items: Indexes,
+    knn_weights: Floats,
     hop_words: NDArray[np.uint32],
     hop_logs: NDArray[np.float32],
     hop_lengths: Indexes,
     hop_weights: Floats,
-    heads: Indexes,
-    most_unseen: int,
-    known: Indexes,
+    listed: Indexes,
+    max_unseen: int,
+    own: Indexes,
     barred: Indexes,
 ) -> tuple[Indexes, Floats]:
-    """`retrieve` as one piece of machine code: each call from Python takes microseconds."""
-    lost = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    """`retrieve` as one piece of machine code: each call from Python costs microseconds."""
+    offsets = (clock_s - layout.EPOCH) * layout.PAIR_RATES
     items, signals, table = _summed(
-        words, logs, lengths, times, lost, alike_items, alike_weights,
+        words, logs, lengths, times, offsets, knn_items, knn_weights,
         hop_words, hop_logs, hop_lengths, hop_weights,
     )  # fmt: skip
     scores = blend(signals)
-    if len(alike_items):
-        filling = USER_KNN_FILL_WEIGHT / max(signals[:, ALIKE].max(), LEAST)
+    if len(knn_items):
+        filling = USER_KNN_RECALL_WEIGHT / max(signals[:, ALIKE].max(), TINY)
         for at in range(len(scores)):
             scores[at] += filling * signals[at, ALIKE]
     for item in barred:
         place = table[slot_of(table, items, item)]
         if place >= 0:
             scores[place] = -np.inf
-    best = best_places(scores, CO_VISITED, CO_VISITED)
-    return _gathered(best, heads, most_unseen, known, barred, items, signals, table)
+    best = best_places(scores, MAX_CO_VISITED, MAX_CO_VISITED)
+    return _merged(best, listed, max_unseen, own, barred, items, signals, table)
 
 
 def top_list_candidates(
-    tops: Mapping[str, Indexes], taken: Mapping[str, int] = TOPS_TAKEN
+    top_lists: Mapping[str, Indexes], sizes: Mapping[str, int] = TOP_LIST_SIZES
 ) -> Indexes:
-    """The first items of each top list, best first, one list after another."""
+    """First items of each top list, best first, one list after another."""
     return np.concatenate(
-        [NO_ITEMS, *(tops[name][:n] for name, n in taken.items() if name in tops)]
+        [NO_ITEMS, *(top_lists[name][:n] for name, n in sizes.items() if name in top_lists)]
     )
 
 
 def retrieve(
-    context: UserProfile,
-    lists: Sequence[bytes],
-    heads: Indexes,
-    clock_s: float,
-    barred: Indexes = NO_ITEMS,
-    others: NeighbourItems = NO_NEIGHBOURS,
-    hops: SecondHops = NO_SECOND_HOPS,
-    most_unseen: int | None = None,
+    profile: UserProfile, evidence: Evidence, clock_s: float, barred: Indexes = NO_ITEMS
 ) -> Candidates:
-    """The best co-visited items, and the heads of the top lists, and own items; each once.
+    """Candidates of a request: the best co-visited items, listed items and own items; each once.
 
     Parameters
     ----------
-    lists
-        What the store holds as neighbours of `context.recent`, in that order.
-    heads
-        As of `top_list_candidates`.
     clock_s
         Time of the newest event, Unix seconds.
     barred
-        Items that are no candidates: they take no other's place.
-    others
-        As of `alike`.
-    hops
-        Where `strongest` says that it should be looked further.
-    most_unseen
-        How many heads may come that are neither co-visited nor in the history; the first ones.
+        Items that are no candidates; they take no other item's place.
 
     Returns
     -------
     Candidates
-        At most `CO_VISITED` + `MAX_REPEAT_ITEMS` items, beside the heads.
+        At most `MAX_CO_VISITED` + `MAX_REPEAT_ITEMS` items, and the listed ones.
     """
-    further, logs, lengths = concatenate(hops.lists)
-    most = len(heads) if most_unseen is None else most_unseen
+    knn, hops, listed = evidence.user_knn, evidence.second_hops, evidence.listed_items
+    hop_words, hop_logs, hop_lengths = concatenate(hops.lists)
+    max_unseen = len(listed) if evidence.max_unseen is None else evidence.max_unseen
     return Candidates(
         *_retrieved(
-            *concatenate(lists), context.times, clock_s, others.items, others.weights,
-            further, logs, lengths, hops.weights, heads, most, context.items, barred,
+            *concatenate(evidence.neighbour_lists), profile.times, clock_s, knn.items, knn.weights,
+            hop_words, hop_logs, hop_lengths, hops.weights, listed, max_unseen,
+            evidence.own_items, barred,
         )
     )  # fmt: skip
 
 
 def signals_of(
-    items: Indexes,
-    context: UserProfile,
-    lists: Sequence[bytes],
-    clock_s: float,
-    others: NeighbourItems = NO_NEIGHBOURS,
-    hops: SecondHops = NO_SECOND_HOPS,
+    items: Indexes, profile: UserProfile, evidence: Evidence, clock_s: float
 ) -> Candidates:
-    """The given items as candidates, in their order, with what the context says of them."""
-    seen = _summed(
-        *concatenate(lists), context.times, decay_offsets(clock_s), others.items, others.weights,
-        *concatenate(hops.lists), hops.weights,
+    """The given items as candidates, in their order, with their signals."""
+    knn, hops = evidence.user_knn, evidence.second_hops
+    found = _summed(
+        *concatenate(evidence.neighbour_lists), profile.times, decay_offsets(clock_s), knn.items,
+        knn.weights, *concatenate(hops.lists), hops.weights,
     )  # fmt: skip
-    return Candidates(*_gathered(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *seen))
+    return Candidates(*_merged(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *found))

@@ -1,4 +1,4 @@
-"""What a recommendation starts from: a user's recent events, distilled."""
+"""User profiles: histories distilled for scoring."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from models.state.histories import History
 
 
 class UserProfile(msgspec.Struct, frozen=True, gc=False):
-    """What a recommendation starts from: a user's recent events, distilled.
+    """A user's history, distilled for scoring.
 
     Attributes
     ----------
     recent
         ``(n,)`` distinct items, newest first, at most `layout.WINDOW`.
     items, times, counts, strong, positions
-        Of every distinct item in the history, newest first: index, Unix seconds of the last event,
-        number of events, whether the last event weighed more than a click, events back (from 1).
+        ``(m,)``, for every distinct item of the history, newest first: item index, Unix seconds of
+        its last event, its number of events, 1 if its last event is of a strong type, and events
+        back to it (1 for the newest).
     length
         Events in the history.
     """
@@ -37,11 +38,11 @@ class UserProfile(msgspec.Struct, frozen=True, gc=False):
     length: int
 
 
-TYPES = Array(u1, 1, "A", readonly=True)
-"""Types of events, as they stand in what was read."""
+EVENT_TYPES = Array(u1, 1, "A", readonly=True)
+"""Numba type of the event types in a stored history: strided and read-only."""
 
 
-@compiled(Tuple((i8[::1], f8[:, ::1], i8))(i8[::1], i8[::1], TYPES, b1[::1]))
+@compiled(Tuple((i8[::1], f8[:, ::1], i8))(i8[::1], i8[::1], EVENT_TYPES, b1[::1]))
 def _distilled(
     items: Indexes, times: Indexes, types: NDArray[np.uint8], strong_types: NDArray[np.bool_]
 ) -> tuple[Indexes, Floats, int]:
@@ -62,12 +63,12 @@ def _distilled(
 
 
 def profile_of(history: History, strong_types: NDArray[np.bool_]) -> UserProfile:
-    """The context that a history gives; O(events).
+    """Profile of a history; O(events).
 
     Parameters
     ----------
     strong_types
-        ``(256,)``, whether events of a type code weigh more than a click.
+        ``(256,)`` whether events of a type code weigh more than a click.
     """
     items, columns, length = _distilled(history.items, history.times, history.types, strong_types)
     times, counts, strong, positions = columns

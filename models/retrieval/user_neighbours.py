@@ -1,4 +1,4 @@
-"""Histories that are alike: who had several of a context's items, and what else they hold.
+"""User k-NN: the users and sessions that share most items with a history, and their items.
 
 Pure functions on arrays; nothing here reads a store.
 """
@@ -18,19 +18,19 @@ from models.machine_code import compiled
 from models.state import layout
 
 MAX_NEIGHBOURS = 50
-"""Owners of histories whose items count, at most: those with most of the context's items."""
+"""Neighbours at most: the histories that share most of the recent items."""
 
 LENGTH_POWER = -0.5
-"""A history of n events counts with n to this power: long ones share items by chance."""
+"""Events of a history of n count n to this power: long histories share items by chance."""
 
 
 class NeighbourItems(NamedTuple):
-    """What is held by others with several of the context's items.
+    """Items of the neighbours' histories.
 
     Attributes
     ----------
     items, weights
-        ``(n,)`` item of each of their events, and how much the event counts.
+        ``(n,)`` item index and weight of each event; items repeat.
     """
 
     items: Indexes
@@ -45,42 +45,42 @@ def _nearest(numbers: NDArray[np.uint32], lengths: Indexes, own: Indexes) -> tup
     owners, weights = np.empty(len(numbers), np.int64), np.zeros(len(numbers))
     last = np.full(len(numbers), -1)
     table, n, end = empty_table(len(numbers)), 0, 0
-    mine = table_of(own)
+    own_table = table_of(own)
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
         for at in range(end - 1, max(start, end - layout.RECENT_OWNERS) - 1, -1):
             owner = numbers[at]
-            if mine[slot_of(mine, own, owner)] >= 0:
+            if own_table[slot_of(own_table, own, owner)] >= 0:
                 continue
             place, n = insert(table, owners, n, owner)
             if last[place] < distance:
                 last[place] = distance
                 weights[place] += layout.FADES[distance]
-    # Of equals the newest: they were met first.
+    # Of equal weights, the owner of the newest event.
     best = np.argsort(-weights[:n], kind="mergesort")[:MAX_NEIGHBOURS]
     return owners[best], weights[best]
 
 
-def nearest_users(takers: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
-    """Numbers of the histories with most of a context's items, and their weights, best first.
+def nearest_users(recent_owners: Sequence[bytes], own: Sequence[int]) -> tuple[Indexes, Floats]:
+    """Numbers of the histories that share most recent items, and their weights, nearest first.
 
     Parameters
     ----------
-    takers
-        What the store holds as owners of each of the context's items, the newest item's first.
+    recent_owners
+        Stored numbers of the histories that had each recent item last, newest item first.
     own
-        Numbers of the user's own histories, which do not count.
+        Numbers of the user's own histories, which are left out.
     """
-    numbers = np.frombuffer(bytearray().join(takers), np.uint32)
-    lengths = np.array([len(raw) // 4 for raw in takers], np.int64)
+    numbers = np.frombuffer(bytearray().join(recent_owners), np.uint32)
+    lengths = np.array([len(raw) // 4 for raw in recent_owners], np.int64)
     return _nearest(numbers, lengths, np.array(own, np.int64))
 
 
 def neighbour_items(histories: Sequence[bytes | None], weights: Floats) -> NeighbourItems:
-    """The stored events of the histories of `nearest_users`; an absent history holds none."""
+    """Items in the stored histories of `nearest_users`; a missing history has none."""
     head, size = layout.HEAD.itemsize, layout.ENTRY.itemsize
     entries = bytearray().join([raw[head:] for raw in histories if raw])
     lengths = np.array([(len(raw) - head) // size if raw else 0 for raw in histories], np.int64)
-    faded = weights * np.maximum(lengths, 1) ** LENGTH_POWER
+    by_event = weights * np.maximum(lengths, 1) ** LENGTH_POWER
     items = np.frombuffer(entries, layout.ENTRY)["item"].astype(np.int64)
-    return NeighbourItems(items, np.repeat(faded, lengths))
+    return NeighbourItems(items, np.repeat(by_event, lengths))

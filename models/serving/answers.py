@@ -1,24 +1,38 @@
-"""Answers: recommended items, best first, and how they came about."""
+"""Answers: recommended items, best first, and their reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
-from models.ranking.explanations import Reason
+from models.arrays import NO_ITEMS, Floats, Indexes
+from models.ranking.explanations import Attribution, Reason, attributions_of, source_contributions
+from models.ranking.ranker import Ranker
+from models.retrieval.covisitation import unpack_neighbours
+from models.serving.cache import StateCache
+from models.serving.sources import RequestSnapshot
 
 RecipeName = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
 ServingLevel = Literal["ranked", "retrieved", "trending", "cached"]
 
 MAX_RESULTS = 500
 
+TOP_LIST_SOURCES = {
+    "hour": "trending",
+    **dict.fromkeys(("day", "week", "month", "all"), "popular"),
+    "recent": "recent",
+    "new": "new",
+}
+"""Source that a reason names for each top list, the most specific list first."""
+
 
 class Recommendation(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """One item of an answer; `score` in [0, 1], comparable within the answer only.
 
-    One that is there for exploration stands where chance put it, whatever its score.
+    An item in an exploration slot stands at a random place, whatever its score.
     """
 
     item_id: str
@@ -33,8 +47,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     Attributes
     ----------
     level
-        Which rung of the ladder answered: ranked, retrieved (unlearned order), trending, or cached
-        (trending as last known: the store is away).
+        Serving level: ranked; retrieved (in the order of the blend); trending; or cached (trending
+        as last read: the store is away).
     user_accepted_at, newest_accepted_at
         When the newest event in effect was accepted, of this user and overall; 0: none yet.
     """
@@ -47,14 +61,72 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 def scored_by_position(
-    names: Iterable[str | None], source: str, *, after: int = 0
+    item_ids: Iterable[str | None], source: str, *, after: int = 0
 ) -> list[Recommendation]:
-    """Items in an order that has no scores of its own, behind so many others.
+    """Items in an order without scores of its own, after as many others.
 
     >>> [one.score for one in scored_by_position(["tent", "stove"], "fresh")]
     [1.0, 0.5]
     """
+    known = (item_id for item_id in item_ids if item_id is not None)
     return [
-        Recommendation(name, 1.0 / place, (Reason(source),))
-        for place, name in enumerate((name for name in names if name is not None), after + 1)
+        Recommendation(item_id, 1.0 / place, (Reason(source),))
+        for place, item_id in enumerate(known, after + 1)
     ]
+
+
+async def with_reasons(
+    items: Sequence[Recommendation],
+    snapshot: RequestSnapshot,
+    candidates: Indexes,
+    matrix: Floats,
+    ranker: Ranker,
+    cache: StateCache,
+) -> list[Recommendation]:
+    """The items with their reasons, from the features that ranked them.
+
+    Parameters
+    ----------
+    candidates, matrix
+        Indexes of all candidates, and their features.
+    """
+    shared, hops = snapshot.shared, snapshot.evidence.second_hops
+    lists, hop_lists = (
+        [unpack_neighbours(raw, shared.clock_s) for raw in stored]
+        for stored in (snapshot.evidence.neighbour_lists, hops.lists)
+    )
+    by_hop = dict(zip(hops.items.tolist(), hop_lists, strict=True))
+    by_source = source_contributions(matrix, ranker)
+    indexes = await cache.store.item_indexes([item.item_id for item in items])
+    explained = []
+    for item, index in zip(items, indexes, strict=True):
+        place = int(np.flatnonzero(candidates == index)[0])
+        contributions = {source: float(values[place]) for source, values in by_source.items()}
+        top_lists = [
+            source
+            for name, source in TOP_LIST_SOURCES.items()
+            if index in shared.top_lists.get(name, NO_ITEMS)
+        ]
+        found = attributions_of(index, contributions, snapshot.profile, lists, top_lists, by_hop)
+        reasons = [await _reason(one, snapshot, cache) for one in found]
+        explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
+    return explained
+
+
+async def _reason(attribution: Attribution, snapshot: RequestSnapshot, cache: StateCache) -> Reason:
+    if not attribution.item:
+        return Reason(attribution.source, share=attribution.share)
+    (item_id,) = await cache.item_ids.of([attribution.item])
+    event_type, occurred_at = _last_event(snapshot, attribution.item)
+    return Reason("event", item_id, event_type, occurred_at, attribution.share)
+
+
+def _last_event(snapshot: RequestSnapshot, item: int) -> tuple[str | None, float | None]:
+    """Type and time of the user's last event on an item; a view now for one being looked at."""
+    history = snapshot.history
+    places = np.flatnonzero(history.items == item)
+    if not len(places):
+        return "view", None
+    last = places[-1]
+    event_type = snapshot.shared.event_types.get(int(history.types[last]))
+    return event_type, float(history.times[last])

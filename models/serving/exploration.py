@@ -1,54 +1,88 @@
-"""New items to try, so that they get their chance: which, and in which order."""
+"""Exploration: slots of an answer for new items, chosen by Thompson sampling."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from models.ranking.diversity import thompson_order
+from models.arrays import Floats, Indexes
 from models.serving.cache import SharedState, StateCache
 from models.state import layout
 
-EVENTS, AGE_S = 20, 30 * layout.DAY_S
-"""An item is tried until it has so many events, or has been there for so long."""
+MAX_EVENTS, MAX_AGE_S = 20, 30 * layout.DAY_S
+"""Events and age up to which an item counts as new."""
 
-ORDERS = 16
-"""Orders drawn at a time."""
+DRAWN_ORDERS = 16
+"""Orders sampled at a time."""
+
+T = TypeVar("T")
 
 
 class Exploration:
-    """Orders to try the new items in, drawn when what is known of them has been read anew.
+    """Orders of new items by Thompson sampling, sampled once for each renewal of the shared state.
 
-    Requests take turns with the orders: to draw one takes as long as to rank the candidates.
+    Requests take turns with the orders: sampling one costs as much as ranking the candidates.
     """
 
-    def __init__(self, catalogue: StateCache, rng: np.random.Generator) -> None:
-        self._catalogue = catalogue
+    def __init__(self, cache: StateCache, rng: np.random.Generator) -> None:
+        self._cache = cache
         self._rng = rng
-        self._overview: SharedState | None = None
-        self._named: list[tuple[int, str | None]] = []
+        self._shared: SharedState | None = None
+        self._items: list[tuple[int, str | None]] = []
         self._orders: Iterator[list[int]] = itertools.repeat([])
 
     async def order(self, now_s: float) -> Iterator[tuple[int, str]]:
-        """Index and id of every item to try, the first to try first."""
-        overview = self._catalogue.overview
-        if overview is not self._overview:
-            # Others go on with what was drawn before: not all shall draw the same again.
-            self._overview = overview
-            await self._draw(overview, now_s)
-        order = map(self._named.__getitem__, next(self._orders))
-        return ((item, name) for item, name in order if name is not None)
+        """Index and id of every new item, the first to show first."""
+        shared = self._cache.shared
+        if shared is not self._shared:
+            # Set before sampling: other requests meanwhile use the former orders.
+            self._shared = shared
+            await self._sample(shared, now_s)
+        order = map(self._items.__getitem__, next(self._orders))
+        return ((item, item_id) for item, item_id in order if item_id is not None)
 
-    async def _draw(self, overview: SharedState, now_s: float) -> None:
-        new = overview.tops["new"]
-        stats = await self._catalogue.stats(new, now_s)
-        young = (overview.clock_s - stats["first"] < AGE_S) & (stats["events"] < EVENTS)
-        items, events = new[young].tolist(), stats["events"][young].astype(np.float64)
-        shown = np.array([overview.tried.get(item, 0) for item in items], np.float64)
-        names = await self._catalogue.names.of(items)
+    async def _sample(self, shared: SharedState, now_s: float) -> None:
+        new = shared.top_lists["new"]
+        stats = await self._cache.stats(new, now_s)
+        is_new = (shared.clock_s - stats["first"] < MAX_AGE_S) & (stats["events"] < MAX_EVENTS)
+        items, events = new[is_new].tolist(), stats["events"][is_new].astype(np.float64)
+        shown = np.array([shared.trial_counts.get(item, 0) for item in items], np.float64)
+        item_ids = await self._cache.item_ids.of(items)
         orders = [
-            thompson_order(events, shown, len(items), self._rng).tolist() for _ in range(ORDERS)
+            thompson_order(events, shown, len(items), self._rng).tolist()
+            for _ in range(DRAWN_ORDERS)
         ]
-        self._named, self._orders = list(zip(items, names, strict=True)), itertools.cycle(orders)
+        self._items = list(zip(items, item_ids, strict=True))
+        self._orders = itertools.cycle(orders)
+
+
+def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> Indexes:
+    """Places of n items to show, by Thompson sampling of the rate at which a shown item is taken.
+
+    An item that was never shown has an uncertain rate and comes up soon; one that was shown without
+    events is sampled ever less (Chapelle and Li 2011, "An empirical evaluation of Thompson
+    sampling").
+
+    Parameters
+    ----------
+    events, shown
+        ``(m,)`` events of each item, and how often it was shown for exploration.
+    """
+    rates = rng.beta(1.0 + events, 1.0 + np.maximum(shown - events, 0.0))
+    return np.argsort(-rates, kind="stable")[:n]
+
+
+def insert_explored(listed: Sequence[T], explored: Sequence[T], rng: random.Random) -> list[T]:
+    """The list with explored items at random places of its second half, in its former length.
+
+    >>> insert_explored([5, 6, 7, 8], [9], random.Random(7))[:2]
+    [5, 6]
+    """
+    kept = list(listed[: len(listed) - len(explored)])
+    for item in explored:
+        kept.insert(rng.randint(len(listed) // 2, len(kept)), item)
+    return kept

@@ -1,7 +1,7 @@
-"""The whole recommender in one process, one event and one question at a time.
+"""The whole recommender in one process, one event and one request at a time.
 
-For evaluation, backfills and harnesses of others: the same script, retrieval, features and ranker
-as in the stream and the API, without Kafka, and with Redis for state.
+For evaluation, backfills and other programs: the Lua script, candidates, features and ranker of the
+stream and the API, without Kafka, and with Redis for state.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import uvloop
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
-from models.ranking.features import without_alike
-from models.ranking.objectives import applicable, learn, load_learners
-from models.ranking.ranker import BASELINE, Objective, Ranker
+from models.ranking.objectives import learn, load_learners, rankers_for
+from models.ranking.ranker import RANKERS, ListwiseRanker, Objective
+from models.retrieval.candidates import Candidates
 from models.serving.recommender import Recommender
-from models.serving.snapshots import RequestSnapshot
+from models.serving.sources import RequestSnapshot
 from models.settings import Settings
 from models.state.client import connect
 from models.state.context_columns import ContextColumns, context_values
@@ -31,24 +31,31 @@ from models.state.store import Store
 T = TypeVar("T")
 
 
+class SnapshotCandidates(NamedTuple):
+    """A snapshot and the candidates that follow from it."""
+
+    snapshot: RequestSnapshot
+    candidates: Candidates
+
+
 class LocalRecommender:
-    """Learns from events and recommends; a context manager, for it holds a connection.
+    """Learns from events and recommends; a context manager, since it holds a connection.
 
     Parameters
     ----------
     settings
         `redis` names the server, `group` the keys in it, which must be this object's alone.
     examples_of
-        Learn the ranking from each n-th choice; 0 for never.
+        Train the ranker on each n-th event; 0 for never.
 
     Examples
     --------
-    With a Redis server out of the wheel, in a folder of its own::
+    With the Redis server of the wheel, in a folder of its own::
 
         from ops.embedded_servers import start_redis
 
         server = start_redis(Path("state"))
-        with Local(Settings(redis=server.url)) as recommender:
+        with LocalRecommender(Settings(redis=server.url)) as recommender:
             recommender.learn("ada", "tent", at_s=1_790_000_000)
             recommender.recommend("ada", k=10)
         server.stop()
@@ -56,7 +63,7 @@ class LocalRecommender:
 
     def __init__(self, settings: Settings, *, examples_of: int = 1, seed: int = 7) -> None:
         self.settings = settings
-        self.courses = load_learners()
+        self.learners = load_learners()
         self._store = Store(connect(settings.redis), settings)
         self._recommender = Recommender(self._store)
         self._examples_of = examples_of
@@ -64,7 +71,7 @@ class LocalRecommender:
         self._loop = uvloop.new_event_loop()
         self._n_events = 0
         self._now_s = 0.0
-        self._followed: dict[str, History] = {}
+        self._observed: dict[str, History] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -75,46 +82,44 @@ class LocalRecommender:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._loop.run_until_complete(self._recommender.catalogue.close())
+        self._loop.run_until_complete(self._recommender.cache.close())
         self._loop.run_until_complete(self._store.close())
         self._loop.close()
 
-    def situation(
+    def candidates(
         self,
         user: str,
         *,
         at_s: float = 0.0,
         barred: Indexes | None = None,
-        added: Indexes = NO_ITEMS,
-    ) -> RequestSnapshot:
-        """What is known of a user at a time, now if not given, and the candidates that follow.
+        context: Mapping[str, str] | None = None,
+    ) -> SnapshotCandidates:
+        """Snapshot of a user and the candidates, at a time, by default that of the last event.
 
-        `barred` items are none of them; that is the user's last one, if not given. `added`
-        ones are, beside those that are found.
+        `barred` items are no candidates; by default the user's last one. `context` as in
+        `recommend`.
         """
         self._now_s = max(self._now_s, at_s)
-        return self._loop.run_until_complete(
-            self._recommender.situations.of(
+        snapshot = self._loop.run_until_complete(
+            self._recommender.snapshots.for_learning(
                 user,
                 None,
                 now_s=self._now_s,
                 barred=barred,
-                more=self._followed.get(user),
-                learning=True,
-                added=added,
+                context=context,
+                unstored=self._observed.get(user, NO_HISTORY),
             )
         )
+        return SnapshotCandidates(snapshot, snapshot.candidates())
 
-    def features(self, situation: RequestSnapshot) -> Floats:
-        """The feature matrix of a situation's candidates."""
-        return self._loop.run_until_complete(
-            self._recommender.situations.features(situation, self._now_s)
-        )
+    def features(self, found: SnapshotCandidates) -> Floats:
+        """Feature matrix of the candidates."""
+        return self._loop.run_until_complete(self._recommender.snapshots.features(*found))
 
-    def names(self, situation: RequestSnapshot) -> list[str | None]:
-        """Item ids of a situation's candidates."""
-        items = situation.candidates.items.tolist()
-        return self._loop.run_until_complete(self._recommender.catalogue.names.of(items))
+    def item_ids(self, found: SnapshotCandidates) -> list[str | None]:
+        """Item ids of the candidates."""
+        items = found.candidates.items.tolist()
+        return self._loop.run_until_complete(self._recommender.cache.item_ids.of(items))
 
     def recommend(
         self,
@@ -123,43 +128,39 @@ class LocalRecommender:
         k: int = 20,
         barred: Collection[str] | None = None,
         objective: Objective = "interactions",
-        circumstances: Mapping[str, str] | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> list[tuple[str, float]]:
-        """The best items for a user and their scores; without barred ones, or without the last.
+        """The best items for a user and their scores, without barred items; by default the last.
 
-        `circumstances` are the user's now; see `models.state.context_columns`.
+        `context` has the user's values of contextual columns; see `models.state.context_columns`.
         """
-        out: Indexes | None = None
+        indexes: Indexes | None = None
         if barred is not None:
             known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
-            out = np.array(known, np.int64)
-        met = self.ask(lambda recommender, s: recommender.catalogue.circumstances(circumstances, s))
-        situation = self.situation(user, barred=out, added=met.best)
-        scores = self.scores(self.features(situation), objective)
-        scores = met.lifted(scores, situation.candidates.items)
+            indexes = np.array(known, np.int64)
+        found = self.candidates(user, barred=indexes, context=context)
+        scores = self.scores(self.features(found), objective)
+        scores = found.snapshot.context.with_lifts(scores, found.candidates.items)
         ranked = sorted(
-            (-score, name)
-            for name, score in zip(self.names(situation), scores.tolist(), strict=True)
-            if name is not None
+            (-score, item_id)
+            for item_id, score in zip(self.item_ids(found), scores.tolist(), strict=True)
+            if item_id is not None
         )
-        return [(name, -score) for score, name in ranked[:k]]
+        return [(item_id, -score) for score, item_id in ranked[:k]]
 
-    def ask(self, question: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
-        """What the recommender itself answers to a question, at the time of the last event."""
-        return self._loop.run_until_complete(question(self._recommender, self._now_s))
+    def run(self, request: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
+        """Result of a request to the recommender itself, at the time of the last event."""
+        return self._loop.run_until_complete(request(self._recommender, self._now_s))
 
     @property
-    def ranker(self) -> Ranker:
-        """The order learned of all choices, whether it is served or not."""
-        return self.courses["interactions"].ranker
+    def ranker(self) -> ListwiseRanker:
+        """The ranker learned from all interactions, whether it serves or not."""
+        return self.learners["interactions"].ranker
 
     def scores(self, matrix: Floats, objective: Objective = "interactions") -> Floats:
-        """The order that would be served now: the ranker's, or the blend's while it is behind."""
-        course = self.courses[objective]
-        serving = course.serving
-        if serving == "blend":
-            return BASELINE.scores(matrix)
-        return course.ranker.scores(matrix if serving == "ranker" else without_alike(matrix))
+        """Scores by the champion of an objective."""
+        learner = self.learners[objective]
+        return RANKERS[learner.champion](learner.ranker).scores(matrix)
 
     def learn(
         self,
@@ -168,35 +169,35 @@ class LocalRecommender:
         event_type: str = "click",
         *,
         at_s: float,
-        situation: RequestSnapshot | None = None,
-        circumstances: Mapping[str, str] | None = None,
+        found: SnapshotCandidates | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> None:
-        """Bring one event into effect: first as a choice to learn from, then in the state.
+        """Bring one event into effect: first as a training example, then in the state.
 
         Parameters
         ----------
         at_s
-            Time of the event, Unix seconds; it is the present, too.
-        situation
-            The user's with nothing barred, if it was asked for since the last event.
-        circumstances
+            Time of the event, Unix seconds; also the present.
+        found
+            The user's candidates without barred items, if they were read since the last event.
+        context
             Values of contextual columns; the group must have them, by `Tenants.name_columns`.
         """
         self._now_s = max(self._now_s, at_s)
-        said = context_values(circumstances)
-        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, situation, said))
+        columns = context_values(context)
+        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, found, columns))
 
-    def follow(self, user: str, item: str, *, at_s: float) -> None:
-        """Take an event into this user's context only; nobody else learns from it.
+    def observe(self, user: str, item: str, *, at_s: float) -> None:
+        """Add an event to this user's history only, without learning from it.
 
-        Kept in memory, the last `history_events` of each user; an item not known yet says nothing.
+        Kept in memory, the last `history_events` of each user; an unknown item is no evidence.
         """
         self._now_s = max(self._now_s, at_s)
         (index,) = self._loop.run_until_complete(self._store.item_indexes([item]))
         event = History(1, 0.0, np.array([index]), np.array([int(at_s)]), np.zeros(1, np.uint8))
-        known = merge_histories(self._followed.get(user, NO_HISTORY), event)
+        known = merge_histories(self._observed.get(user, NO_HISTORY), event)
         limit = self.settings.history_events
-        self._followed[user] = History(
+        self._observed[user] = History(
             known.count, 0.0, known.items[-limit:], known.times[-limit:], known.types[-limit:]
         )
 
@@ -206,14 +207,14 @@ class LocalRecommender:
         item: str,
         event_type: str,
         at_s: float,
-        situation: RequestSnapshot | None,
-        said: ContextColumns,
+        found: SnapshotCandidates | None,
+        columns: ContextColumns,
     ) -> None:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
         if self._examples_of and number % self._examples_of == 0:
             is_purchase = kind in self.settings.purchase_types
-            await self._learn_choice(user, item, situation, is_purchase=is_purchase)
+            await self._learn_example(user, item, found, is_purchase=is_purchase)
         event = StoredEvent(
             item,
             int(at_s),
@@ -221,28 +222,21 @@ class LocalRecommender:
             math.log2(self.settings.event_weights.get(kind, 1.0)),
             kind in self.settings.purchase_types,
             event_hash(str(number)),
-            said,
+            columns,
         )
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
         await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)
 
-    async def _learn_choice(
-        self, user: str, item: str, situation: RequestSnapshot | None, *, is_purchase: bool
+    async def _learn_example(
+        self, user: str, item: str, found: SnapshotCandidates | None, *, is_purchase: bool
     ) -> None:
-        recommender = self._recommender
-        if situation is None:
-            situation = await recommender.situations.of(
-                user, None, now_s=self._now_s, barred=NO_ITEMS, learning=True
-            )
-        example = await recommender.situations.example(
-            situation,
-            item,
-            applicable(
-                {name: course.ranker for name, course in self.courses.items()},
-                is_purchase=is_purchase,
-            ),
-            self._rng,
-            now_s=self._now_s,
+        snapshots = self._recommender.snapshots
+        if found is None:
+            snapshot = await snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS)
+            found = SnapshotCandidates(snapshot, snapshot.candidates())
+        rankers = {name: learner.ranker for name, learner in self.learners.items()}
+        example = await snapshots.example(
+            *found, item, rankers_for(rankers, is_purchase=is_purchase), self._rng
         )
         if example is not None:
-            learn(self.courses, example)
+            learn(self.learners, example)

@@ -1,56 +1,38 @@
-"""What a recommendation is computed from, read at one moment."""
+"""Reading of request snapshots, and the features and training examples that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.examples import Example, make_example
-from models.ranking.features import features_of, steps_of
-from models.ranking.ranker import Objective, Ranker
-from models.retrieval.candidates import NO_CANDIDATES, Candidates, retrieve
+from models.ranking.features import features_of
+from models.ranking.ranker import ListwiseRanker, Objective
+from models.retrieval.candidates import TOP_LIST_SIZES, Candidates, top_list_candidates
 from models.retrieval.profile import UserProfile, profile_of
-from models.retrieval.second_hop import NO_SECOND_HOPS, SecondHops, hop_sources
-from models.retrieval.user_neighbours import (
-    NO_NEIGHBOURS,
-    NeighbourItems,
-    nearest_users,
-    neighbour_items,
-)
+from models.serving import sources
 from models.serving.cache import SharedState, StateCache
-from models.serving.top_list_order import TopListOrder
-from models.state.histories import History, merge_histories, unpack_history
+from models.serving.sources import RequestSnapshot, with_listed
+from models.state.histories import NO_HISTORY, History, merge_histories, unpack_history
 from models.state.store import Store
 
 
-@dataclass
-class RequestSnapshot:
-    """Everything one recommendation is computed from, read at one moment."""
-
-    history: History
-    context: UserProfile
-    lists: list[bytes]
-    overview: SharedState
-    others: NeighbourItems = NO_NEIGHBOURS
-    hops: SecondHops = NO_SECOND_HOPS
-    candidates: Candidates = NO_CANDIDATES
-
-
 class Snapshots:
-    """Reads situations from the store, through the catalogue of its group."""
+    """Reads request snapshots of one group, through its state cache and all candidate sources."""
 
-    def __init__(self, store: Store, catalogue: StateCache) -> None:
+    def __init__(self, store: Store, cache: StateCache) -> None:
         self._store = store
-        self._catalogue = catalogue
-        self._unseen = TopListOrder(catalogue)
+        self._cache = cache
+        self._sources = [source_of(cache) for source_of in sources.SOURCES]
+        self._signal_sources = [source for source in self._sources if source.has_signals]
 
     async def history(
         self, user_id: str | None, session_id: str | None, *, now_s: float
     ) -> History:
-        """A user's events, with those of a session that has not joined the user yet."""
+        """A user's events, with those of a session that is not linked to the user yet."""
         keys = []
         if user_id is None and session_id is not None:
             user_id = await self._store.linked_user(session_id, now_s=now_s)
@@ -58,143 +40,151 @@ class Snapshots:
             keys += [f"history:u:{user_id}", f"history:s:{user_id}"]
         if session_id is not None and session_id != user_id:
             keys.append(f"history:s:{session_id}")
-        merged = unpack_history(None)
+        merged = NO_HISTORY
         for raw in await self._store.values([self._store.key(key) for key in keys]):
             if raw:
                 merged = merge_histories(merged, unpack_history(raw))
         return merged
 
-    async def of(
+    async def for_recommending(
         self,
         user_id: str | None,
         session_id: str | None,
         item_id: str | None = None,
         *,
         now_s: float,
-        exclude_purchased: bool = False,
-        barred: Indexes | None = None,
-        more: History | None = None,
-        learning: bool = False,
         objective: Objective = "interactions",
-        added: Indexes = NO_ITEMS,
-        k: int | None = None,
+        context: Mapping[str, str] | None = None,
+        exclude_purchased: bool = False,
+        max_results: int | None = None,
     ) -> RequestSnapshot:
-        """What is known at this moment of a user, and the candidates that follow from it.
+        """Snapshot for recommendations; the last item is barred, and those bought if so asked.
 
-        `barred` items are none of them; that is the last one looked at, if not given. `more` events
-        of the user count that the store does not have. `added` items are candidates, too. For
-        `learning`, everything is looked at, also what does not pay to look at in serving. Where
-        only the best `k` are wanted, heads that cannot be among them are left out.
+        `item_id` is an item that the user is looking at, the newest of the profile.
         """
-        overview = await self._catalogue.refresh(now_s)
+        context_values = await self._cache.context_values(context, now_s)
+        shared = await self._cache.refresh(now_s)
         history = await self.history(user_id, session_id, now_s=now_s)
-        if more is not None:
-            history = merge_histories(history, more)
+        purchased = NO_ITEMS
         if exclude_purchased:
-            overview = await self._catalogue.knowing(history.types, now_s)
+            shared = await self._cache.with_types(history.types, now_s)
+            purchased = history.items[shared.purchase_types[history.types]]
         looking_at = 0
         if item_id is not None:
-            looking_at = (await self._store.item_indexes([item_id]))[0]
-        everything = learning or overview.serving[objective] == "ranker"
-        situation = await self.around(
-            history, overview, now_s, looking_at=looking_at, everything=everything
-        )
-        if barred is None:
-            barred = situation.context.recent[:1]
-        if exclude_purchased:
-            bought = history.items[overview.purchases[history.types]]
-            barred = np.concatenate([barred, bought])
-        heads, most_unseen = overview.heads, None
-        if len(added):
-            heads = np.concatenate([heads, added])
-        elif k is not None:
-            steps = steps_of(situation.context, overview.clock_s)
-            heads, most_unseen = await self._unseen.order(overview, objective, steps, now_s), k
-        situation.candidates = retrieve(
-            situation.context,
-            situation.lists,
-            heads,
-            overview.clock_s,
-            barred,
-            situation.others,
-            situation.hops,
-            most_unseen,
-        )
-        return situation
+            (looking_at,) = await self._store.item_indexes([item_id])
+        profile = _profile(history, shared, looking_at)
+        snapshot = RequestSnapshot(
+            now_s, shared, history, profile, objective, context_values,
+            barred=np.concatenate([profile.recent[:1], purchased]),
+            purchased=purchased,
+            max_results=max_results,
+            reads_user_knn=shared.champion(objective).uses_user_knn,
+        )  # fmt: skip
+        return await _with_evidence(snapshot, self._sources)
 
-    async def around(
+    async def for_learning(
         self,
-        history: History,
-        overview: SharedState,
-        now_s: float,
+        user_id: str | None,
+        session_id: str | None,
         *,
-        looking_at: int = 0,
-        everything: bool = False,
+        now_s: float,
+        barred: Indexes | None = NO_ITEMS,
+        context: Mapping[str, str] | None = None,
+        unstored: History = NO_HISTORY,
     ) -> RequestSnapshot:
-        """What a history says, without candidates yet.
+        """Snapshot with all evidence, also of sources that do not pay in serving.
 
-        `looking_at`: the index of an item that counts as its newest; `everything`: those alike too.
+        `barred` is None for the last item. `unstored` are events of the user beside the stored
+        ones.
         """
-        context = self._context(history, overview, looking_at=looking_at)
-        recent = context.recent.tolist()
-        lists = await self._catalogue.neighbours(recent, now_s)
-        others = await self._alike(recent, history.numbers) if everything else NO_NEIGHBOURS
-        hops, (items, weights) = NO_SECOND_HOPS, hop_sources(lists, overview.clock_s)
-        if len(items):
-            further = await self._catalogue.neighbours(items.tolist(), now_s)
-            hops = SecondHops(items, weights, further)
-        return RequestSnapshot(history, context, lists, overview, others, hops)
+        context_values = await self._cache.context_values(context, now_s)
+        shared = await self._cache.refresh(now_s)
+        history = await self.history(user_id, session_id, now_s=now_s)
+        history = merge_histories(history, unstored)
+        profile = _profile(history, shared)
+        if barred is None:
+            barred = profile.recent[:1]
+        snapshot = RequestSnapshot(
+            now_s, shared, history, profile, context=context_values, barred=barred,
+            reads_user_knn=True,
+        )  # fmt: skip
+        return await _with_evidence(snapshot, self._sources)
 
-    async def _alike(self, recent: Sequence[int], own: Sequence[int]) -> NeighbourItems:
-        """What those hold who had several of these items; three reads."""
-        store = self._store
-        takers = await store.values([store.key(f"takers:{item}") for item in recent])
-        numbers, weights = nearest_users([raw or b"" for raw in takers], own)
-        names = await self._catalogue.owner_keys(numbers.tolist())
-        keys = [store.key(f"history:{name}") for name in names]
-        return neighbour_items(await store.values(keys), weights)
+    async def for_ranking(
+        self,
+        user_id: str | None,
+        session_id: str | None,
+        *,
+        now_s: float,
+        objective: Objective,
+        context: Mapping[str, str] | None,
+    ) -> RequestSnapshot:
+        """Snapshot to rank given items, with the evidence of sources with signals."""
+        context_values = await self._cache.context_values(context, now_s)
+        shared = await self._cache.refresh(now_s)
+        history = await self.history(user_id, session_id, now_s=now_s)
+        snapshot = RequestSnapshot(
+            now_s, shared, history, _profile(history, shared), objective, context_values,
+            reads_user_knn=shared.champion(objective).uses_user_knn,
+        )  # fmt: skip
+        return await _with_evidence(snapshot, self._signal_sources)
 
-    def _context(
-        self, history: History, overview: SharedState, *, looking_at: int = 0
-    ) -> UserProfile:
-        """The context of a history, with an item being looked at as its newest."""
-        if looking_at:
-            history = History(
-                history.count,
-                history.accepted_at,
-                np.append(history.items, looking_at),
-                np.append(history.times, int(overview.clock_s)),
-                np.append(history.types, np.uint8(0)),
-                history.numbers,
-            )
-        return profile_of(history, overview.strong)
+    async def for_similar(self, item: int, *, now_s: float) -> RequestSnapshot:
+        """Snapshot for items similar to one, whose profile is that item alone."""
+        shared = await self._cache.refresh(now_s)
+        profile = _profile(NO_HISTORY, shared, item)
+        snapshot = RequestSnapshot(now_s, shared, NO_HISTORY, profile, barred=profile.recent)
+        snapshot = await _with_evidence(snapshot, self._signal_sources)
+        popular = top_list_candidates(shared.top_lists, {"week": TOP_LIST_SIZES["week"]})
+        return msgspec.structs.replace(snapshot, evidence=with_listed(snapshot.evidence, popular))
 
-    async def features(self, situation: RequestSnapshot, now_s: float) -> Floats:
-        """The feature matrix of a situation's candidates."""
-        overview = situation.overview
-        stats = await self._catalogue.stats(situation.candidates.items, now_s)
+    async def features(self, snapshot: RequestSnapshot, candidates: Candidates) -> Floats:
+        """Feature matrix of candidates; see `features_of`."""
+        shared = snapshot.shared
+        stats = await self._cache.stats(candidates.items, snapshot.now_s)
         return features_of(
-            situation.candidates, situation.context, stats, overview.best, overview.clock_s
+            candidates, snapshot.profile, stats, shared.max_log_popularity, shared.clock_s
         )
 
     async def example(
         self,
-        situation: RequestSnapshot,
+        snapshot: RequestSnapshot,
+        candidates: Candidates,
         item_id: str,
-        rankers: Mapping[Objective, Ranker],
+        rankers: Mapping[Objective, ListwiseRanker],
         rng: np.random.Generator,
-        *,
-        now_s: float,
     ) -> Example | None:
-        """The training example that a choice gives in a situation where nothing is barred.
+        """Training example of an item that the user took, with candidates without barred items.
 
-        None for a first event, for there is nothing to predict it from.
+        None for the first event of a user: there is nothing to predict it from.
         """
-        recent = situation.context.recent
+        recent = snapshot.profile.recent
         if not len(recent):
             return None
-        chosen = (await self._store.item_indexes([item_id]))[0]
-        matrix = await self.features(situation, now_s)
-        return make_example(
-            situation.candidates.items, matrix, chosen, rankers, rng, last=int(recent[0])
+        (taken,) = await self._store.item_indexes([item_id])
+        matrix = await self.features(snapshot, candidates)
+        return make_example(candidates.items, matrix, taken, rankers, rng, last=int(recent[0]))
+
+
+async def _with_evidence(
+    snapshot: RequestSnapshot, read_sources: list[sources.CandidateSource]
+) -> RequestSnapshot:
+    for source in read_sources:
+        evidence = await source.read(snapshot)
+        if evidence is not snapshot.evidence:
+            snapshot = msgspec.structs.replace(snapshot, evidence=evidence)
+    return snapshot
+
+
+def _profile(history: History, shared: SharedState, looking_at: int = 0) -> UserProfile:
+    """Profile of a history, with an item that is being looked at as its newest event."""
+    if looking_at:
+        history = History(
+            history.count,
+            history.accepted_at,
+            np.append(history.items, looking_at),
+            np.append(history.times, int(shared.clock_s)),
+            np.append(history.types, np.uint8(0)),
+            history.numbers,
         )
+    return profile_of(history, shared.strong_types)

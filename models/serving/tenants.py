@@ -27,10 +27,10 @@ RESERVED = "recommender"
 """A group of this name would have these very keys."""
 
 MAX_TRACKERS = 2000
-OPEN = 32
+MAX_OPEN_RECOMMENDERS = 32
 """Registered groups whose recommenders a process keeps, at most; the least used make room."""
 
-SHARE = 8
+REGISTERED_CACHE_SHARE = 8
 """A registered group's cache may hold one in so many of what that of the settings' group may."""
 
 
@@ -195,9 +195,9 @@ class Tenants:
         recommender = self._others.get(group)
         if recommender is None:
             store = Store(self.redis, self.settings.model_copy(update={"group": group}))
-            recommender = Recommender(store, StateCache(store, share=SHARE))
+            recommender = Recommender(store, StateCache(store, share=REGISTERED_CACHE_SHARE))
             self._others[group] = recommender
-            if len(self._others) > OPEN:
+            if len(self._others) > MAX_OPEN_RECOMMENDERS:
                 self._others.popitem(last=False)
         self._others.move_to_end(group)
         return recommender
@@ -205,7 +205,7 @@ class Tenants:
     async def close(self) -> None:
         """Let reads that are under way end."""
         for recommender in (self._own, *self._others.values()):
-            await recommender.catalogue.close()
+            await recommender.cache.close()
 
 
 def _check_name(group: str) -> None:

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from models.arrays import NO_ITEMS
 from models.ranking import examples
-from models.ranking.objectives import applicable
+from models.ranking.objectives import rankers_for
 from models.serving.tenants import Tenants
 from models.state.messages import StoredMessage
 from models.state.redis_errors import AWAY_ERRORS
@@ -118,18 +117,14 @@ class ExampleSampler:
 
     async def _example(self, message: StoredMessage, now_s: float) -> examples.Example | None:
         """The example of a message's first event; None if its group has nothing to compare yet."""
-        situations = self._tenants.recommender(message.group or self._own_group).situations
-        situation = await situations.of(
-            message.user_id or None,
-            message.session_id,
-            now_s=now_s,
-            barred=NO_ITEMS,
-            learning=True,
+        snapshots = self._tenants.recommender(message.group or self._own_group).snapshots
+        snapshot = await snapshots.for_learning(
+            message.user_id or None, message.session_id, now_s=now_s
         )
         taken = message.events[0]
-        objectives = applicable(situation.overview.rankers, is_purchase=taken.is_purchase)
-        return await situations.example(
-            situation, taken.item_id, objectives, self._rng, now_s=now_s
+        rankers = rankers_for(snapshot.shared.rankers, is_purchase=taken.is_purchase)
+        return await snapshots.example(
+            snapshot, snapshot.candidates(), taken.item_id, rankers, self._rng
         )
 
     def _offer(self, made: Mapping[str, Sequence[bytes]]) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from models.ranking import examples
 from models.ranking.objectives import learn, load_learners
-from models.serving.tenants import OPEN, Tenants
+from models.serving.tenants import MAX_OPEN_RECOMMENDERS, Tenants
 from models.state.store import Store
 from streams.kafka.assignment import ReceivedMessage
 from streams.retry_policy import retry_outages
@@ -60,7 +60,7 @@ class GroupLearner:
                 continue
             try:
                 example = examples.decode(one.value)
-            except examples.INVALID:
+            except examples.DECODE_ERRORS:
                 invalid.append(one)
                 LEARNED.labels("invalid").inc()
             else:
@@ -177,14 +177,14 @@ class GroupLearners:
     async def _learner(self, group: str) -> GroupLearner | None:
         """The group's learner, loaded if necessary; None if there is no such group.
 
-        The least recently used one is saved and dropped for it where `OPEN` are loaded.
+        The least recently used one is saved and dropped where `MAX_OPEN_RECOMMENDERS` are loaded.
         """
         if group in ("", self._tenants.settings.group):
             return self._own
         if group not in self._others:
             if group not in await retry_outages(self._tenants.groups):
                 return None
-            while len(self._others) >= OPEN:
+            while len(self._others) >= MAX_OPEN_RECOMMENDERS:
                 _, oldest = self._others.popitem(last=False)
                 await oldest.save()
                 oldest.unregister_metrics()

@@ -152,7 +152,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
         dead_letters=waiting_letters(settings, {tp: end.stable for tp, end in ends.items()}),
         partitions=partitions,
-        serving={name: learner.serving for name, learner in learned.items()},
+        serving={name: learner.champion for name, learner in learned.items()},
         examples={name: learner.scoreboard.n for name, learner in learned.items()},
         quality={name: learner.scoreboard.means for name, learner in learned.items()},
         forward=msgspec.to_builtins(forward)

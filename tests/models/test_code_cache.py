@@ -25,7 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "errors": "class Wrong(Exception): ...\n",
         "arrays": "from models.machine_code import compiled\n",
         "state/layout": "WINDOW = 200\n",
-        "ranking/top_k": "from models.state import layout\n"
+        "ranking/selection": "from models.state import layout\n"
         "from models.machine_code import compiled\n"
         "from models.errors import Wrong\nfrom models.arrays import put\n",
     }.items():
@@ -47,7 +47,7 @@ def _forget() -> None:
 @pytest.mark.parametrize(
     ("changed", "is_new"),
     [
-        ("ranking/top_k", True),
+        ("ranking/selection", True),
         ("arrays", True),
         ("state/layout", True),
         ("machine_code", True),
@@ -58,12 +58,12 @@ def test_code_is_new_when_what_it_is_made_of_has_changed(
     package: Path, changed: str, is_new: bool
 ) -> None:
     """Constants and functions of other modules are compiled in; classes are not."""
-    before = code_cache.folder_of("models.ranking.top_k")
+    before = code_cache.folder_of("models.ranking.selection")
     with (package / f"{changed}.py").open("a") as file:
         file.write("# changed\n")
     _forget()
 
-    assert (code_cache.folder_of("models.ranking.top_k") != before) is is_new
+    assert (code_cache.folder_of("models.ranking.selection") != before) is is_new
 
 
 @pytest.mark.usefixtures("package")

@@ -238,8 +238,8 @@ def test_following_changes_one_users_list_only(local: LocalRecommender) -> None:
             local.learn(f"camper{n}", item, at_s=1_790_000_000.0 + 100 * n + step)
     before = local.recommend("other")
 
-    local.follow("ada", "tent", at_s=1_790_001_000.0)
-    local.follow("ada", "unheard-of", at_s=1_790_001_001.0)
+    local.observe("ada", "tent", at_s=1_790_001_000.0)
+    local.observe("ada", "unheard-of", at_s=1_790_001_001.0)
 
     assert local.recommend("ada")[0][0] == "stove"
     assert [name for name, _ in local.recommend("other")] == [name for name, _ in before]

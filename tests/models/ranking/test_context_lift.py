@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from models.ranking.context_lift import (
     MAX_LIFT,
     NO_CONTEXT_VALUES,
-    PRIORS,
+    SHRINKAGE_RANGE,
     WEIGHT_WITH_HISTORY,
     ContextValue,
     ContextValues,
-    Counts,
+    DecayedCounts,
     lift,
     rerank_by_lift,
     shrinkage,
@@ -37,10 +37,10 @@ EVENTS = st.dictionaries(
 )
 
 
-def counts(events: Mapping[int, float]) -> Counts:
+def counts(events: Mapping[int, float]) -> DecayedCounts:
     """Counts as they are stored: of items that have any."""
     held = {item: n for item, n in events.items() if n}
-    return Counts(
+    return DecayedCounts(
         np.array(list(held), np.int64), np.array(list(held.values()), float), sum(held.values())
     )
 
@@ -62,7 +62,7 @@ def test_lift_is_its_definition(drawn: dict[int, tuple[int, int]]) -> None:
         x, of = here.get(item, 0), anywhere.get(item, 0)
         assert value == pytest.approx(math.log((x + base * n / total) / (of + base) / (n / total)))
     assert found[-1] == pytest.approx(0.0)
-    assert PRIORS[0] <= base <= PRIORS[1] * 1.000001
+    assert SHRINKAGE_RANGE[0] <= base <= SHRINKAGE_RANGE[1] * 1.000001
     lifts = ContextValues((one,) * 9).lifts(np.array(list(drawn)))
     assert np.abs(lifts).max() <= MAX_LIFT
 
@@ -71,30 +71,30 @@ def test_what_does_not_matter_lifts_nobody() -> None:
     """Shares that differ by chance weigh little, those that really differ weigh in full."""
     rng = np.random.default_rng(7)
     items = np.arange(1, 201)
-    anywhere = Counts(items, np.full(200, 40.0), 8000.0)
+    anywhere = DecayedCounts(items, np.full(200, 40.0), 8000.0)
     alike = rng.binomial(40, 0.5, 200).astype(float)
     apart = rng.binomial(40, np.where(items % 2, 0.8, 0.2)).astype(float)
 
-    by_chance = ContextValue(Counts(items, alike, alike.sum()), anywhere)
-    really = ContextValue(Counts(items, apart, apart.sum()), anywhere)
+    by_chance = ContextValue(DecayedCounts(items, alike, alike.sum()), anywhere)
+    really = ContextValue(DecayedCounts(items, apart, apart.sum()), anywhere)
 
     assert shrinkage(by_chance) > 100
     assert shrinkage(really) < 10
     assert np.abs(lift(items, by_chance)).max() < 0.2
     assert lift(items, really)[::2].mean() > 0.3
-    assert shrinkage(ContextValue(anywhere, anywhere)) == PRIORS[1]
+    assert shrinkage(ContextValue(anywhere, anywhere)) == SHRINKAGE_RANGE[1]
 
 
 def test_what_made_room_is_not_taken_to_be_here() -> None:
     """Where lists are full, what is missing has at most the least, and never a lift."""
     n = layout.CONTEXT_ITEMS
     items = np.arange(1, n + 1)
-    here = Counts(items, np.full(n, 4.0), 10.0 * n)
-    anywhere = Counts(items + 10, np.full(n, 6.0), 20.0 * n)
+    here = DecayedCounts(items, np.full(n, 4.0), 10.0 * n)
+    anywhere = DecayedCounts(items + 10, np.full(n, 6.0), 20.0 * n)
 
     found = lift(np.array([n + 5, 3, 5000]), ContextValue(here, anywhere))
 
-    assert here.least == 4.0
+    assert here.max_missing == 4.0
     assert found[0] == pytest.approx(0.0, abs=0.01)
     assert found[1] > 0
     assert found[2] == pytest.approx(0.0)
@@ -134,22 +134,16 @@ class Devices:
 
     async def recommend(self, user: str | None = None, **context: str) -> Answer:
         """An answer under circumstances."""
-        return await self.recommender.recommend(
-            user_id=user, now_s=self.now_s, circumstances=context
-        )
+        return await self.recommender.recommend(user_id=user, now_s=self.now_s, context=context)
 
     async def recommend_at(self, item: str, **context: str) -> Answer:
         """An answer to somebody new who looks at an item."""
-        return await self.recommender.recommend(
-            item_id=item, now_s=self.now_s, circumstances=context
-        )
+        return await self.recommender.recommend(item_id=item, now_s=self.now_s, context=context)
 
     async def rank(self, items: list[str], **context: str) -> list[str]:
         """Items in their order under circumstances."""
         return ids(
-            await self.recommender.rank(
-                items, user_id="nobody", now_s=self.now_s, circumstances=context
-            )
+            await self.recommender.rank(items, user_id="nobody", now_s=self.now_s, context=context)
         )
 
 
@@ -209,14 +203,14 @@ async def test_what_is_popular_here_is_a_candidate(devices: Devices) -> None:
 async def test_history_and_circumstances_share(devices: Devices) -> None:
     """A user's lift is a part of that of a stranger: the history says some of it already."""
     items = await devices.store.item_indexes(["tent", "desk"])
-    met = await devices.recommender.catalogue.circumstances({"device": "phone"}, devices.now_s)
+    met = await devices.recommender.cache.context_values({"device": "phone"}, devices.now_s)
     scores = np.zeros(2)
 
-    user, stranger = (met.lifted(scores, np.array(items), has_history=x) for x in (True, False))
+    user, stranger = (met.with_lifts(scores, np.array(items), has_history=x) for x in (True, False))
 
     assert user == pytest.approx(WEIGHT_WITH_HISTORY * stranger)
     assert stranger[0] > 0 > stranger[1]
-    assert NO_CONTEXT_VALUES.lifted(scores, np.array(items)) is scores
+    assert NO_CONTEXT_VALUES.with_lifts(scores, np.array(items)) is scores
 
 
 async def test_rankings_follow_circumstances(devices: Devices) -> None:
@@ -245,19 +239,22 @@ async def test_nothing_is_read_where_nothing_is_said(devices: Devices) -> None:
     """A request without context reads what it did before, and asking changes no state."""
     before = await contents(devices.store)
     await devices.recommend("p1")
-    assert not devices.recommender.catalogue._counts
+    assert not len(devices.recommender.cache._context_counts)
     await devices.recommend("p1", DEVICE="phone")
-    assert set(devices.recommender.catalogue._counts) == {"device", "device=phone"}
+    counts = devices.recommender.cache._context_counts
+    assert len(counts) == 2
+    assert "device" in counts
+    assert "device=phone" in counts
     assert await contents(devices.store) == before
 
 
 async def test_what_is_kept_is_bounded(devices: Devices, monkeypatch: Any) -> None:
     """Whatever values requests make up, a process keeps so many lists."""
-    catalogue = devices.recommender.catalogue
-    monkeypatch.setattr(catalogue, "_max_counts", 5)
+    counts = devices.recommender.cache._context_counts
+    monkeypatch.setattr(counts, "size", 5)
     for n in range(20):
         await devices.recommend(DEVICE=f"made-up-{n}")
-        assert len(catalogue._counts) <= 5
+        assert len(counts) <= 5
     assert set(ids(await devices.recommend(DEVICE="phone"))[:3]) == {"lamp", "tent", "stove"}
 
 
@@ -269,13 +266,13 @@ async def test_lists_of_different_age(make_store: Callable[..., Store]) -> None:
     )
     await shop.recommend(DEVICE="watch")
     await shop.send("p", "phone", "tent")
-    catalogue = shop.recommender.catalogue
+    cache = shop.recommender.cache
 
-    at_once = await catalogue.circumstances({"DEVICE": "phone"}, NOW)
-    later = await catalogue.circumstances({"DEVICE": "phone"}, NOW + 61.0)
+    at_once = await cache.context_values({"DEVICE": "phone"}, NOW)
+    later = await cache.context_values({"DEVICE": "phone"}, NOW + 61.0)
 
     assert at_once == NO_CONTEXT_VALUES
-    assert len(later.known) == 1
+    assert len(later.values) == 1
 
 
 async def test_same_category_follows_circumstances(devices: Devices) -> None:

@@ -11,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.arrays import Floats
-from models.ranking.examples import COMPARED, NEGATIVES, Example, decode, encode, make_example
+from models.ranking.examples import (
+    MAX_NEGATIVES,
+    Example,
+    compared_orders,
+    decode,
+    encode,
+    make_example,
+)
 from models.ranking.features import BASE, FEATURES
 from models.ranking.objectives import learn, load_learners
-from models.ranking.ranker import Objective, Ranker
+from models.ranking.ranker import ListwiseRanker, Objective
 
-RANKERS: dict[Objective, Ranker] = {"interactions": Ranker()}
-RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(COMPARED, 1)}
+RANKERS: dict[Objective, ListwiseRanker] = {"interactions": ListwiseRanker()}
+RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(compared_orders(), 1)}
 
 
 def matrix_of(n: int, seed: int = 6) -> Floats:
@@ -31,7 +38,7 @@ def made(n: int, chosen: int, seed: int = 0) -> Example:
     return make_example(np.arange(1, n + 1), matrix_of(n), chosen, RANKERS, rng)
 
 
-@pytest.mark.parametrize("n", [1, 2, NEGATIVES + 1, NEGATIVES + 2, 300])
+@pytest.mark.parametrize("n", [1, 2, MAX_NEGATIVES + 1, MAX_NEGATIVES + 2, 300])
 def test_examples_carry_the_choice_first(n: int) -> None:
     """An example holds the chosen row and distinct others, as many as there are, to a limit."""
     matrix, chosen = matrix_of(n), 1 + n // 2
@@ -40,7 +47,7 @@ def test_examples_carry_the_choice_first(n: int) -> None:
 
     assert example == made(n, chosen)
     rows = example.matrix()
-    assert rows.shape == (min(n, 1 + NEGATIVES), len(FEATURES))
+    assert rows.shape == (min(n, 1 + MAX_NEGATIVES), len(FEATURES))
     assert rows[0] == pytest.approx(matrix[chosen - 1], abs=1e-3)
     known = {row.tobytes() for row in matrix.astype(np.float16).astype(np.float64)}
     assert len({row.tobytes() for row in rows} & known) == len(rows)
@@ -63,7 +70,10 @@ def test_examples_carry_every_rivals_rank() -> None:
     assert [one["ranker"] for one in ranks] == [4, 1, 4, 5, 4]
     assert [one["recent"] for one in ranks] == [1, 2, 3, 4, 5]
     missed = made(100, chosen=999)
-    assert (missed.rows, missed.ranks) == (b"", {"interactions": dict.fromkeys(COMPARED, 0)})
+    assert (missed.rows, missed.ranks) == (
+        b"",
+        {"interactions": dict.fromkeys(compared_orders(), 0)},
+    )
     assert missed.matrix().shape == (0, len(FEATURES))
     assert decode(encode(missed)) == missed
 
@@ -82,15 +92,15 @@ def test_the_last_item_is_learned_but_takes_no_rank() -> None:
     assert again.ranks == {"interactions": {}}
     assert again.matrix()[0, BASE] == pytest.approx(0.9, abs=1e-3)
     assert decode(encode(again)) == again
-    course = load_learners()
-    learn(course, again)
-    assert course["interactions"].ranker.n_examples == 1
-    assert course["interactions"].scoreboard.n == 0
+    learner = load_learners()
+    learn(learner, again)
+    assert learner["interactions"].ranker.n_examples == 1
+    assert learner["interactions"].scoreboard.n == 0
 
 
 def test_making_an_example_changes_nothing() -> None:
     """Neither ranker nor features change, and equal seeds give equal examples."""
-    matrix, ranker = matrix_of(100), Ranker()
+    matrix, ranker = matrix_of(100), ListwiseRanker()
     state, before = ranker.state(), matrix.copy()
 
     make_example(np.arange(1, 101), matrix, 42, {"interactions": ranker}, np.random.default_rng(1))
@@ -111,7 +121,7 @@ def test_likely_candidates_are_drawn_more_often() -> None:
         kept = np.rint(example.matrix()[1:, BASE] * 10).astype(np.int64)
         np.add.at(drawn, kept, 1)
 
-    assert drawn.sum() == 50 * NEGATIVES
+    assert drawn.sum() == 50 * MAX_NEGATIVES
     assert drawn[81:].sum() > 5 * drawn[1:21].sum()
 
 
@@ -134,7 +144,7 @@ def test_damaged_examples_are_refused(data: st.DataObject) -> None:
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
         example = decode(bytes(raw))
         if example is not None and example.rows:
-            ranker = Ranker().learn_one(example.matrix(), 0)
+            ranker = ListwiseRanker().learn_one(example.matrix(), 0)
             assert np.isfinite(ranker.parameters).all()
 
 
@@ -156,9 +166,9 @@ def test_rows_cut_short_are_refused() -> None:
 @pytest.mark.parametrize(
     ("n_features", "rivals"),
     [
-        (len(FEATURES) + 1, COMPARED),
-        (0, COMPARED),
-        (len(FEATURES), COMPARED[1:]),
+        (len(FEATURES) + 1, compared_orders()),
+        (0, compared_orders()),
+        (len(FEATURES), compared_orders()[1:]),
         (len(FEATURES), "xyz"),
     ],
 )

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking.explanations import MAX_REASONS, attributions_of, contributions
+from models.ranking.explanations import MAX_REASONS, attributions_of, source_contributions
 from models.ranking.features import FEATURES
-from models.ranking.ranker import N_PARAMETERS, Ranker
+from models.ranking.ranker import N_PARAMETERS, ListwiseRanker
 from models.retrieval.covisitation import BOTH, Neighbours
 from models.retrieval.profile import UserProfile
 
-CONTEXT = UserProfile(
+PROFILE = UserProfile(
     np.array([7, 8]), np.array([7, 8]), np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 2
 )
 
@@ -29,7 +29,7 @@ def linked(item: int, share: float) -> Neighbours:
 def test_contributions_are_the_score(n: int, seed: int) -> None:
     """All sources together make each candidate's score, less that of the mean candidate."""
     rng = np.random.default_rng(seed)
-    ranker = Ranker(
+    ranker = ListwiseRanker(
         rng.normal(size=N_PARAMETERS),
         mean=rng.normal(size=len(FEATURES)),
         variance=rng.random(len(FEATURES)) + 0.1,
@@ -37,7 +37,7 @@ def test_contributions_are_the_score(n: int, seed: int) -> None:
     matrix = rng.normal(size=(n, len(FEATURES)))
     matrix[0] = matrix[1:].mean(axis=0)
 
-    total = sum(contributions(matrix, ranker).values())
+    total = sum(source_contributions(matrix, ranker).values())
 
     mean = ranker.scores(matrix.mean(axis=0, keepdims=True))
     assert total == pytest.approx(ranker.scores(matrix) - mean)
@@ -47,7 +47,7 @@ def test_events_share_what_they_brought() -> None:
     """The event with the stronger link comes first; what speaks against the item is no reason."""
     lifts = {"event": 3.0, "popular": 1.0, "recent": -2.0}
 
-    causes = attributions_of(1, lifts, CONTEXT, [linked(1, 0.5), linked(1, 0.3125)], ["popular"])
+    causes = attributions_of(1, lifts, PROFILE, [linked(1, 0.5), linked(1, 0.3125)], ["popular"])
 
     assert [(cause.source, cause.item) for cause in causes] == [
         ("event", 7),
@@ -61,18 +61,18 @@ def test_a_hop_is_the_reason_where_nothing_leads_there_at_once() -> None:
     """The event whose item was seen with the one in between; a direct link goes before that."""
     lists, hops = [linked(3, 0.25), linked(4, 0.5)], {4: linked(1, 0.5), 5: linked(1, 0.9)}
 
-    (cause,) = attributions_of(1, {"event": 2.0}, CONTEXT, lists, [], hops)
+    (cause,) = attributions_of(1, {"event": 2.0}, PROFILE, lists, [], hops)
     assert (cause.source, cause.item, cause.share) == ("event", 8, 1.0)
 
-    causes = attributions_of(1, {"event": 2.0}, CONTEXT, [linked(1, 0.1), linked(4, 0.5)], [], hops)
+    causes = attributions_of(1, {"event": 2.0}, PROFILE, [linked(1, 0.1), linked(4, 0.5)], [], hops)
     assert [cause.item for cause in causes] == [7]
 
 
 def test_what_nothing_speaks_for_heads_a_list_or_is_known() -> None:
     """An item below the mean in everything is there for its list, else for the user's history."""
-    assert attributions_of(1, {"event": -1.0}, CONTEXT, [], ["trending"])[0].source == "trending"
-    assert attributions_of(1, {"event": 1.0}, CONTEXT, [], [])[0].source == "history"
-    assert attributions_of(1, {"event": -1.0}, CONTEXT, [linked(1, 0.1)], [])[0].item == 7
+    assert attributions_of(1, {"event": -1.0}, PROFILE, [], ["trending"])[0].source == "trending"
+    assert attributions_of(1, {"event": 1.0}, PROFILE, [], [])[0].source == "history"
+    assert attributions_of(1, {"event": -1.0}, PROFILE, [linked(1, 0.1)], [])[0].item == 7
 
 
 @given(
@@ -83,7 +83,7 @@ def test_shares_are_of_one(lifts: dict[str, float], is_linked: bool) -> None:
     """At most three, none negative, together at most the whole, the strongest first."""
     lists = [linked(1, 0.5)] if is_linked else [linked(2, 0.5)]
 
-    causes = attributions_of(1, lifts, CONTEXT, lists, [])
+    causes = attributions_of(1, lifts, PROFILE, lists, [])
 
     shares = [cause.share for cause in causes]
     assert 1 <= len(causes) <= MAX_REASONS

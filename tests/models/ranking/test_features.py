@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.arrays import Floats
-from models.ranking.features import BASE, FEATURES, LIFTED, features_of, steps_of
+from models.ranking.features import BASE, FEATURES, POPULARITY_CORRECTED, features_of, request_steps
 from models.retrieval.candidates import SIGNALS, Candidates, blend, retrieve
 from models.retrieval.profile import profile_of
 from models.state import layout
 from models.state.histories import NO_HISTORY, History
-from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, history, lists_of
+from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_of, history, lists_of
 from tests.models.state.reference import NOW
 
 
@@ -24,16 +24,17 @@ from tests.models.state.reference import NOW
 def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: float) -> None:
     """Any state at any clock gives finite features that training can keep, the same each time."""
     rng = np.random.default_rng(seed)
-    context = profile_of(history(*events), CLICKS)
-    candidates = retrieve(context, lists_of(context, seed, 300), np.arange(1, 99), NOW)
+    profile = profile_of(history(*events), CLICKS)
+    evidence = evidence_of(profile, lists_of(profile, seed, 300), np.arange(1, 99))
+    candidates = retrieve(profile, evidence, NOW)
     stats = np.zeros(len(candidates.items), layout.STAT)
     stats["events"] = rng.integers(0, 2**31, len(stats))
     stats["log2"] = rng.normal(0, 1e5, (len(stats), 4))
     stats["last"] = rng.integers(0, 2**32, len(stats))
     before = stats.tobytes(), candidates.items.tobytes(), candidates.signals.tobytes()
 
-    first = features_of(candidates, context, stats, np.zeros(5), clock_s)
-    second = features_of(candidates, context, stats, np.zeros(5), clock_s)
+    first = features_of(candidates, profile, stats, np.zeros(5), clock_s)
+    second = features_of(candidates, profile, stats, np.zeros(5), clock_s)
 
     assert first.shape == (len(candidates.items), len(FEATURES))
     assert np.isfinite(first.astype(np.float16)).all()
@@ -45,7 +46,7 @@ def test_columns_are_what_they_are_called() -> None:
     """A small situation, feature by feature."""
     clicks = history(9, 5, 6, 5)
     types = np.array([7, 1, 1, 7], np.uint8)
-    context = profile_of(
+    profile = profile_of(
         History(4, 1.0, clicks.items, clicks.times, types), strong_types=np.arange(256) == 7
     )
     clock_s = float(clicks.times[-1]) + 180
@@ -59,14 +60,14 @@ def test_columns_are_what_they_are_called() -> None:
     best = np.array([3.0, 2.0, 2.0, 2.0, 3.0])
 
     matrix = features_of(
-        Candidates(np.array([5, 9, 77, 6]), signals), context, stats, best, clock_s
+        Candidates(np.array([5, 9, 77, 6]), signals), profile, stats, best, clock_s
     )
     row = {name: matrix[:, n].tolist() for n, name in enumerate(FEATURES)}
 
     ln2, least = math.log(2), -12.0
     for n, name in enumerate(SIGNALS):
         # The new item has 2 after no events, an own one 4 after two: by the root of them and one.
-        times = 2 / math.sqrt(3) if n in LIFTED else 2
+        times = 2 / math.sqrt(3) if n in POPULARITY_CORRECTED else 2
         shares = [0, 1 + math.log(times), 1, 0]
         assert row[f"{name}_share"] == pytest.approx(shares)
         assert row[f"{name}_log"] == pytest.approx([math.log(share + 0.003) for share in shares])
@@ -96,7 +97,7 @@ def test_columns_are_what_they_are_called() -> None:
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]
     assert row["length_step"] == [2, 2, 2, 2]
     assert row["gap_step"] == [4, 4, 4, 4]
-    assert steps_of(context, clock_s) == (2, 4)
+    assert request_steps(profile, clock_s) == (2, 4)
 
 
 @given(
@@ -109,7 +110,7 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
 ) -> None:
     """The ranker learns among all candidates, and is asked for items that are new to the user."""
     rng = np.random.default_rng(seed)
-    context = profile_of(history(*own), CLICKS)
+    profile = profile_of(history(*own), CLICKS)
     items = np.append(rng.choice(np.arange(1, 41), n, replace=False), 41)
     signals = rng.random((len(items), len(SIGNALS)))
     stats = np.zeros(len(items), layout.STAT)
@@ -118,7 +119,7 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
 
     def features(kept: NDArray[np.bool_]) -> Floats:
         candidates = Candidates(items[kept], signals[kept])
-        return features_of(candidates, context, stats[kept], np.zeros(5), NOW)
+        return features_of(candidates, profile, stats[kept], np.zeros(5), NOW)
 
     assert features(np.ones(len(items), bool))[new] == pytest.approx(features(new))
     strangers = profile_of(NO_HISTORY, CLICKS)
@@ -128,11 +129,11 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
 
 def test_own_items_are_compared_where_nothing_is_new() -> None:
     """Among own items alone the greatest of them is the measure."""
-    context = profile_of(history(1, 2), CLICKS)
+    profile = profile_of(history(1, 2), CLICKS)
     signals = np.full((2, len(SIGNALS)), [[4.0], [2.0]])
 
     matrix = features_of(
-        Candidates(np.array([1, 2]), signals), context, np.zeros(2, layout.STAT), np.zeros(5), NOW
+        Candidates(np.array([1, 2]), signals), profile, np.zeros(2, layout.STAT), np.zeros(5), NOW
     )
 
     assert matrix[:, : len(SIGNALS)].tolist() == [[1.0] * len(SIGNALS), [0.5] * len(SIGNALS)]
@@ -143,12 +144,12 @@ def test_own_items_are_compared_where_nothing_is_new() -> None:
     [(1, "base_short"), (2, "base_middle"), (3, "base_middle"), (4, "base_long")],
 )
 def test_base_has_a_column_by_length(events: int, column: str) -> None:
-    """The blend stands in one of three columns, by the events of the context."""
-    context = profile_of(history(*range(1, events + 1)), CLICKS)
+    """The blend stands in one of three columns, by the events of the profile."""
+    profile = profile_of(history(*range(1, events + 1)), CLICKS)
     signals = np.ones((1, len(SIGNALS)))
     stats = np.zeros(1, layout.STAT)
 
-    matrix = features_of(Candidates(np.array([9]), signals), context, stats, np.zeros(5), 0.0)
+    matrix = features_of(Candidates(np.array([9]), signals), profile, stats, np.zeros(5), 0.0)
 
     lengths = ("base_short", "base_middle", "base_long")
     filled = [name for name in lengths if matrix[0, FEATURES.index(name)]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from models.ranking.examples import COMPARED, Example
+from models.ranking.examples import Example, compared_orders
 from models.ranking.features import FEATURES
 from models.ranking.objectives import learn, load_learners
 from models.ranking.ranker import OBJECTIVES
@@ -17,7 +17,7 @@ from ops.embedded_servers import start_redis
 def test_a_purchase_teaches_both_and_a_click_one() -> None:
     """Each objective counts what it says something about, and comes back as it was stored."""
     learned = load_learners()
-    ranks = dict.fromkeys(COMPARED, 1)
+    ranks = dict.fromkeys(compared_orders(), 1)
 
     learn(learned, Example(len(FEATURES), {"interactions": ranks}))
     learn(learned, Example(len(FEATURES), {"interactions": ranks, "purchases": ranks}))
@@ -54,6 +54,6 @@ def test_what_is_bought_differs_from_what_is_looked_at(tmp_path: Path) -> None:
     finally:
         server.stop()
 
-    assert shop.courses["purchases"].serving != "blend"
+    assert shop.learners["purchases"].champion != "blend"
     assert all(name.startswith("phone") for name in looked_at)
     assert all(name.startswith("case") for name in bought)

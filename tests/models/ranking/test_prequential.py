@@ -14,15 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking.prequential import LEAD_AFTER, WINDOW, K, Scoreboard, measures_of
+from models.ranking.prequential import (
+    CUTOFF,
+    MIN_EXAMPLES_TO_SERVE,
+    WINDOW,
+    Scoreboard,
+    measures_of,
+)
 
-RANKS = st.integers(0, 2 * K)
+RANKS = st.integers(0, 2 * CUTOFF)
 
 
 @given(RANKS)
 def test_measures_are_the_formulas(rank: int) -> None:
     """Measured on the list itself, where the one relevant item stands at its rank."""
-    relevant = [place == rank for place in range(1, K + 1)]
+    relevant = [place == rank for place in range(1, CUTOFF + 1)]
 
     measures = measures_of(rank)
 
@@ -69,12 +75,12 @@ def test_scoreboard_forgets_what_is_long_past() -> None:
 def test_learned_order_serves_only_while_it_leads() -> None:
     """The guard: the blend serves at first and whenever the ranker falls behind it."""
     board = Scoreboard()
-    for n in range(LEAD_AFTER):
-        assert board.serving() == "blend", n
+    for n in range(MIN_EXAMPLES_TO_SERVE):
+        assert board.champion() == "blend", n
         board.update({"ranker": 2, "blend": 2})
-    assert board.serving() == "ranker"
+    assert board.champion() == "ranker"
     board.update({"ranker": 3, "blend": 2})
-    assert board.serving() == "blend"
+    assert board.champion() == "blend"
     for _ in range(10):
         board.update({"ranker": 1, "blend": 2})
-    assert board.serving() == "ranker"
+    assert board.champion() == "ranker"

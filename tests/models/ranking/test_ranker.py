@@ -10,7 +10,14 @@ import pytest
 
 from models.arrays import Floats
 from models.ranking.features import BASE, FEATURES
-from models.ranking.ranker import BASE_WEIGHT, LEARNING_RATE, N_PARAMETERS, START, Ranker, layers
+from models.ranking.ranker import (
+    INITIAL_BASE_WEIGHT,
+    INITIAL_PARAMETERS,
+    LEARNING_RATE,
+    N_PARAMETERS,
+    ListwiseRanker,
+    layers_of,
+)
 
 POPULAR = FEATURES.index("popular_week")
 
@@ -26,15 +33,15 @@ def choices(n: int, seed: int) -> list[tuple[Floats, int]]:
     return made
 
 
-def taught(n: int, seed: int = 4) -> Ranker:
+def taught(n: int, seed: int = 4) -> ListwiseRanker:
     """A ranker that has learned n choices."""
-    ranker = Ranker()
+    ranker = ListwiseRanker()
     for rows, chosen in choices(n, seed):
         ranker.learn_one(rows, chosen)
     return ranker
 
 
-def mean_rank(ranker: Ranker) -> float:
+def mean_rank(ranker: ListwiseRanker) -> float:
     """Mean reciprocal rank over fresh choices."""
     total = 0.0
     for rows, chosen in choices(200, seed=2):
@@ -47,8 +54,8 @@ def test_ranker_learns_what_is_chosen() -> None:
     """What users follow gains weight, and the order gets better."""
     ranker = taught(600, seed=1)
 
-    assert mean_rank(ranker) > mean_rank(Ranker()) + 0.3
-    assert int(np.argmax(layers(ranker.parameters).weights)) == POPULAR
+    assert mean_rank(ranker) > mean_rank(ListwiseRanker()) + 0.3
+    assert int(np.argmax(layers_of(ranker.parameters).weights)) == POPULAR
 
 
 def test_fresh_ranker_orders_as_the_blend_does() -> None:
@@ -56,7 +63,7 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
     rows = np.random.default_rng(3).random((50, len(FEATURES)))
     rows[10:20, BASE] = rows[0, BASE]
 
-    scores = Ranker().scores(rows)
+    scores = ListwiseRanker().scores(rows)
 
     assert np.array_equal(np.argsort(scores), np.argsort(rows[:, BASE]))
     assert len(set(scores[10:20].tolist())) == 1
@@ -65,7 +72,7 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
 def test_state_round_trip_is_exact() -> None:
     """A ranker out of its state scores and learns on exactly as the one it came from."""
     ranker = taught(20)
-    copy = Ranker.from_state(ranker.state())
+    copy = ListwiseRanker.from_state(ranker.state())
     rows, chosen = choices(1, seed=5)[0]
     assert np.array_equal(ranker.scores(rows), copy.scores(rows))
 
@@ -93,7 +100,7 @@ def test_state_of_other_features_starts_afresh(change: dict[str, object]) -> Non
     other = msgspec.json.encode(msgspec.json.decode(taught(5).state()) | change)
 
     for state in (other, b"", None):
-        assert Ranker.from_state(state).state() == Ranker().state()
+        assert ListwiseRanker.from_state(state).state() == ListwiseRanker().state()
 
 
 def test_scoring_is_pure() -> None:
@@ -110,11 +117,11 @@ def test_scoring_is_pure() -> None:
 
 def test_learning_leaves_other_rankers_alone() -> None:
     """Rankers share nothing: not even what every one of them starts with."""
-    fresh = Ranker().state()
+    fresh = ListwiseRanker().state()
 
     taught(5)
 
-    assert Ranker().state() == fresh
+    assert ListwiseRanker().state() == fresh
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -128,32 +135,36 @@ def test_first_step_is_the_softmax_gradient(seed: int | None) -> None:
     scaled = (rows - rows.mean(axis=0)) / deviation
 
     def loss(parameters: Floats) -> float:
-        parts = layers(parameters)
-        hidden = np.maximum(scaled @ parts.inward.T + parts.shift, 0.0)
-        scores = scaled @ parts.weights + hidden @ parts.outward
+        parts = layers_of(parameters)
+        hidden = np.maximum(scaled @ parts.hidden_weights.T + parts.hidden_bias, 0.0)
+        scores = scaled @ parts.weights + hidden @ parts.output_weights
         return float(np.log(np.exp(scores).sum()) - scores[chosen])
 
-    start = START if seed is None else np.random.default_rng(seed).normal(size=N_PARAMETERS)
+    start = (
+        INITIAL_PARAMETERS
+        if seed is None
+        else np.random.default_rng(seed).normal(size=N_PARAMETERS)
+    )
     gradient = np.array(
         [(loss(start + step) - loss(start - step)) / 2e-6 for step in 1e-6 * np.eye(N_PARAMETERS)]
     )
 
-    ranker = Ranker(start.copy()).learn_one(rows, chosen)
+    ranker = ListwiseRanker(start.copy()).learn_one(rows, chosen)
 
-    assert ranker.squares == pytest.approx(gradient**2, rel=1e-4, abs=1e-9)
+    assert ranker.squared_gradients == pytest.approx(gradient**2, rel=1e-4, abs=1e-9)
     moved = ranker.parameters - start
     clear = np.abs(gradient) > 1e-3
     assert clear.sum() > len(FEATURES) / 2
     # River divides by the root of the squares and 1e-8.
     step = LEARNING_RATE * gradient / np.sqrt(gradient**2 + 1e-8)
     assert moved[clear] == pytest.approx(-step[clear], rel=1e-3)
-    assert layers(START).weights[BASE] == BASE_WEIGHT
+    assert layers_of(INITIAL_PARAMETERS).weights[BASE] == INITIAL_BASE_WEIGHT
 
 
 def test_equal_rows_have_equal_scores() -> None:
     """Wherever they stand among the candidates: equals are put in order by their ids."""
     rng = np.random.default_rng(9)
-    ranker = Ranker(rng.normal(size=N_PARAMETERS))
+    ranker = ListwiseRanker(rng.normal(size=N_PARAMETERS))
     for n in range(1, 70):
         matrix = np.repeat(rng.normal(size=(1, len(FEATURES))), n, axis=0)
         assert len(set(ranker.scores(matrix).tolist())) == 1, n
@@ -163,7 +174,7 @@ def test_what_a_feature_says_may_depend_on_another() -> None:
     """The most popular is chosen or, after a pause, the least: no single weight is right."""
     rng = np.random.default_rng(11)
 
-    def choice(ranker: Ranker) -> float:
+    def choice(ranker: ListwiseRanker) -> float:
         rows = rng.random((20, len(FEATURES)))
         rows[:, -1] = pause = float(rng.integers(2))
         chosen = int((rows[:, POPULAR] * (1 - 2 * pause)).argmax())
@@ -171,7 +182,7 @@ def test_what_a_feature_says_may_depend_on_another() -> None:
         ranker.learn_one(rows, chosen)
         return 1 / int((scores >= scores[chosen]).sum())
 
-    ranker = Ranker()
+    ranker = ListwiseRanker()
     ranks = [choice(ranker) for _ in range(3000)]
 
     assert np.mean(ranks[-500:]) > 0.6
@@ -192,7 +203,7 @@ def test_nothing_makes_weights_run_away(rows: Floats) -> None:
     for _ in range(20):
         ranker.learn_one(rows, 0)
 
-    heavy = Ranker(np.full(N_PARAMETERS, 1e4)).learn_one(rows, 0)
+    heavy = ListwiseRanker(np.full(N_PARAMETERS, 1e4)).learn_one(rows, 0)
 
     for one in (ranker, heavy):
         assert np.isfinite(one.parameters).all()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.arrays import NO_ITEMS, empty_table, slot_of
+from models.arrays import NO_ITEMS, Indexes, empty_table, slot_of
 from models.retrieval import candidates as candidates_module
 from models.retrieval.candidates import (
     ALIKE,
-    CO_VISITED,
+    MAX_CO_VISITED,
     MAX_REPEAT_ITEMS,
     MOMENT_S,
     SIGNALS,
-    TOPS_TAKEN,
+    TOP_LIST_SIZES,
     Candidates,
+    Evidence,
     best_places,
     blend,
     retrieve,
@@ -32,13 +34,13 @@ from models.retrieval.covisitation import (
     DAY,
     MONTH,
     N_CHANNELS,
+    NO_SECOND_HOPS,
     concatenate,
     decay_offsets,
     exp2_inplace,
     unpack_neighbours,
 )
 from models.retrieval.profile import UserProfile, profile_of
-from models.retrieval.second_hop import NO_SECOND_HOPS
 from models.retrieval.user_neighbours import (
     MAX_NEIGHBOURS,
     NO_NEIGHBOURS,
@@ -62,22 +64,29 @@ def history(*items: int) -> History:
     return History(n, 1.0, np.array(items, np.int64), times, np.ones(n, np.uint8))
 
 
-def co_visited(context: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
+def evidence_of(
+    profile: UserProfile, lists: Sequence[bytes], listed: Indexes = NO_ITEMS, **more: Any
+) -> Evidence:
+    """Evidence of the co-visitation lists, listed items and the profile's own items."""
+    return Evidence(lists, own_items=profile.items, listed_items=listed, **more)
+
+
+def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """Everything in the lists, the best and all others."""
     none, nothing, nowhere = concatenate(NO_SECOND_HOPS.lists)
     summed = candidates_module._summed(
-        *concatenate(lists), context.times, decay_offsets(clock_s),
+        *concatenate(lists), profile.times, decay_offsets(clock_s),
         NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
         none, nothing, nowhere, NO_SECOND_HOPS.weights,
     )  # fmt: skip
     return Candidates(*summed[:2])
 
 
-def lists_of(context: UserProfile, seed: int, n_items: int) -> list[bytes]:
-    """Random stored lists of the context's items, some of them empty, with room behind."""
+def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
+    """Random stored lists of the profile's items, some of them empty, with room behind."""
     rng = np.random.default_rng(seed)
     lists = []
-    for _ in context.recent:
+    for _ in profile.recent:
         size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS - 3)
         rows = np.zeros(size + 3, layout.PAIR)
         rows["item"][:size] = rng.choice(np.arange(1, n_items), size, replace=False)
@@ -91,22 +100,23 @@ def lists_of(context: UserProfile, seed: int, n_items: int) -> list[bytes]:
 @given(HISTORIES, st.integers(0, 99))
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
     """No candidate twice, none unknown, and never more than the sources add up to."""
-    context = profile_of(history(*events), CLICKS)
-    heads = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOPS_TAKEN})
-    lists = lists_of(context, seed, 900)
+    profile = profile_of(history(*events), CLICKS)
+    heads = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOP_LIST_SIZES})
+    lists = lists_of(profile, seed, 900)
 
-    candidates = retrieve(context, lists, heads, NOW)
+    candidates = retrieve(profile, evidence_of(profile, lists, heads), NOW)
 
     items = candidates.items.tolist()
-    assert len(set(items)) == len(items) <= CO_VISITED + MAX_REPEAT_ITEMS + sum(TOPS_TAKEN.values())
+    assert len(set(items)) == len(items)
+    assert len(items) <= MAX_CO_VISITED + MAX_REPEAT_ITEMS + sum(TOP_LIST_SIZES.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
-    again = retrieve(context, lists, heads, NOW)
+    again = retrieve(profile, evidence_of(profile, lists, heads), NOW)
     assert np.array_equal(again.items, candidates.items)
     assert np.array_equal(again.signals, candidates.signals)
 
 
-def naive_signals(context: UserProfile, lists: Sequence[bytes]) -> dict[int, list[float]]:
+def naive_signals(profile: UserProfile, lists: Sequence[bytes]) -> dict[int, list[float]]:
     """Each co-visited item's signals, by their definitions."""
     signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
     for distance, raw in enumerate(lists):
@@ -126,7 +136,7 @@ def naive_signals(context: UserProfile, lists: Sequence[bytes]) -> dict[int, lis
             own[SIGNALS.index("day_10")] += fade * shares[row, DAY]
             own[SIGNALS.index("month_10")] += fade * shares[row, MONTH]
             own[SIGNALS.index("root_10")] += fade * np.sqrt(both[row])
-            if context.times[0] - context.times[distance] <= MOMENT_S:
+            if profile.times[0] - profile.times[distance] <= MOMENT_S:
                 own[SIGNALS.index("moment")] += lift[row]
     return signals
 
@@ -135,15 +145,15 @@ def naive_signals(context: UserProfile, lists: Sequence[bytes]) -> dict[int, lis
 @given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
 def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
     """Every way to candidates gives an item the signals that a plain loop gives."""
-    context = profile_of(history(*events), CLICKS)
-    lists = lists_of(context, seed, n_items)
-    naive = naive_signals(context, lists)
+    profile = profile_of(history(*events), CLICKS)
+    lists = lists_of(profile, seed, n_items)
+    naive = naive_signals(profile, lists)
     asked = np.arange(1, 2 * n_items, dtype=np.int64)
 
     found = {
-        "all": co_visited(context, lists, NOW),
-        "given": signals_of(asked, context, lists, NOW),
-        "best": retrieve(context, lists, asked, NOW),
+        "all": co_visited(profile, lists, NOW),
+        "given": signals_of(asked, profile, evidence_of(profile, lists), NOW),
+        "best": retrieve(profile, evidence_of(profile, lists, asked), NOW),
     }
 
     assert set(found["all"].items.tolist()) == naive.keys()
@@ -157,13 +167,13 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
 
 def test_the_best_of_the_co_visited_are_kept() -> None:
     """The blend decides which co-visited items are kept; others in a list keep their signals."""
-    context = profile_of(history(*range(1, 11)), CLICKS)
-    lists = lists_of(context, 5, 900)
-    everything = co_visited(context, lists, NOW)
+    profile = profile_of(history(*range(1, 11)), CLICKS)
+    lists = lists_of(profile, 5, 900)
+    everything = co_visited(profile, lists, NOW)
     order = np.argsort(-blend(everything.signals))
 
-    best, worst = order[:CO_VISITED], order[-20:]
-    found = retrieve(context, lists, everything.items[worst], NOW)
+    best, worst = order[:MAX_CO_VISITED], order[-20:]
+    found = retrieve(profile, evidence_of(profile, lists, everything.items[worst]), NOW)
     signals = dict(zip(found.items.tolist(), found.signals.tolist(), strict=True))
 
     expected = everything.items[[*best, *worst]].tolist()
@@ -175,15 +185,16 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
 @given(HISTORIES, st.integers(0, 99), st.sets(st.integers(1, 900), max_size=300))
 def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: set[int]) -> None:
     """They are no candidates; as many others are as there are."""
-    context = profile_of(history(*events), CLICKS)
-    lists = lists_of(context, seed, 900)
+    profile = profile_of(history(*events), CLICKS)
+    lists = lists_of(profile, seed, 900)
 
-    found = retrieve(context, lists, np.arange(1, 50), NOW, np.array(sorted(barred), np.int64))
+    evidence = evidence_of(profile, lists, np.arange(1, 50))
+    found = retrieve(profile, evidence, NOW, np.array(sorted(barred), np.int64))
 
     items = set(found.items.tolist())
     assert not items & barred
-    seen = set(co_visited(context, lists, NOW).items.tolist()) - barred
-    assert len(items & seen) >= min(CO_VISITED, len(seen))
+    seen = set(co_visited(profile, lists, NOW).items.tolist()) - barred
+    assert len(items & seen) >= min(MAX_CO_VISITED, len(seen))
 
 
 def test_blend_is_relative_to_the_greatest() -> None:
@@ -230,16 +241,16 @@ def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int)
 @given(HISTORIES)
 def test_context_is_the_history_distilled(events: list[int]) -> None:
     """Distinct known items, newest first, with counts, times and distance."""
-    context = profile_of(history(*events), CLICKS)
+    profile = profile_of(history(*events), CLICKS)
     known = [item for item in reversed(events) if item]
 
-    assert context.items.tolist() == list(dict.fromkeys(known))
-    assert context.recent.tolist() == context.items.tolist()[: layout.WINDOW]
-    assert context.counts.tolist() == [known.count(item) for item in context.items]
-    assert context.positions.tolist() == [known.index(item) + 1 for item in context.items]
+    assert profile.items.tolist() == list(dict.fromkeys(known))
+    assert profile.recent.tolist() == profile.items.tolist()[: layout.WINDOW]
+    assert profile.counts.tolist() == [known.count(item) for item in profile.items]
+    assert profile.positions.tolist() == [known.index(item) + 1 for item in profile.items]
     last = {item: NOW + 60.0 * n for n, item in enumerate(events)}
-    assert context.times.tolist() == [last[item] for item in context.items]
-    assert context.length == len(known)
+    assert profile.times.tolist() == [last[item] for item in profile.items]
+    assert profile.length == len(known)
 
 
 def test_strong_is_the_last_event() -> None:
@@ -358,7 +369,8 @@ def test_what_those_alike_hold_becomes_a_signal() -> None:
     short = bytes(layout.HEAD.itemsize) + rows[2:3].tobytes()
 
     held = neighbour_items([long, None, short], np.array([1.0, 9.0, 0.5]))
-    found = retrieve(profile_of(history(1), CLICKS), [b""], NO_ITEMS, NOW, NO_ITEMS, held)
+    profile = profile_of(history(1), CLICKS)
+    found = retrieve(profile, evidence_of(profile, [b""], user_knn=held), NOW)
 
     signals = dict(zip(found.items.tolist(), found.signals[:, ALIKE].tolist(), strict=True))
     assert signals == pytest.approx({5: 1.0, 6: 1.0, 1: 0.0})

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.arrays import NO_ITEMS
 from models.retrieval.candidates import HOP, retrieve, signals_of
-from models.retrieval.covisitation import BOTH, unpack_neighbours
-from models.retrieval.profile import UserProfile, profile_of
-from models.retrieval.second_hop import (
+from models.retrieval.covisitation import (
+    BOTH,
     FULL_LIST_BYTES,
-    HOPS,
+    MAX_HOPS,
     MIN_FIRST_ORDER,
     SecondHops,
     hop_sources,
+    unpack_neighbours,
 )
+from models.retrieval.profile import UserProfile, profile_of
 from models.state import layout
-from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, history, lists_of
+from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_of, history, lists_of
 from tests.models.state.reference import NOW
 
 
@@ -36,10 +36,10 @@ def faded_shares(lists: Sequence[bytes]) -> dict[int, float]:
     return weights
 
 
-def short_lists(context: UserProfile, seed: int) -> list[bytes]:
+def short_lists(profile: UserProfile, seed: int) -> list[bytes]:
     """Lists of a few items each."""
     size = layout.PAIR.itemsize
-    return [raw[: size * (seed % 7)] for raw in lists_of(context, seed, 60)]
+    return [raw[: size * (seed % 7)] for raw in lists_of(profile, seed, 60)]
 
 
 @given(HISTORIES, st.integers(0, 99))
@@ -53,7 +53,7 @@ def test_the_strongest_are_those_most_seen_together(events: list[int], seed: int
     if len(expected) >= MIN_FIRST_ORDER:
         assert not len(items)
         return
-    assert len(items) == min(HOPS, len(expected))
+    assert len(items) == min(MAX_HOPS, len(expected))
     assert weights.tolist() == pytest.approx(sorted(expected.values(), reverse=True)[: len(items)])
     found = dict(zip(items.tolist(), weights.tolist(), strict=True))
     assert found == pytest.approx({item: expected[item] for item in found})
@@ -66,14 +66,14 @@ def test_a_full_list_is_enough() -> None:
     assert len(rows.tobytes()) == FULL_LIST_BYTES
     assert not len(hop_sources([rows.tobytes()], NOW)[0])
     assert not len(hop_sources([b"", rows[:-1].tobytes()], NOW)[0])
-    assert len(hop_sources([b"", rows[: MIN_FIRST_ORDER - 1].tobytes()], NOW)[0]) == HOPS
+    assert len(hop_sources([b"", rows[: MIN_FIRST_ORDER - 1].tobytes()], NOW)[0]) == MAX_HOPS
 
 
 @given(HISTORIES.filter(any), st.integers(0, 99))
 def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -> None:
     """The signal sums the shares in the hops' lists, by the hops' weights; all are candidates."""
-    context = profile_of(history(*events), CLICKS)
-    lists = short_lists(context, seed)
+    profile = profile_of(history(*events), CLICKS)
+    lists = short_lists(profile, seed)
     items, weights = hop_sources(lists, NOW)
     further = short_lists(profile_of(history(*items.tolist()), CLICKS), seed + 1)
     further += [b""] * (len(items) - len(further))
@@ -83,8 +83,9 @@ def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -
             expected[item] += weight * share
 
     hops = SecondHops(items, weights, further)
-    found = retrieve(context, lists, NO_ITEMS, NOW, hops=hops)
-    given_ = signals_of(found.items, context, lists, NOW, hops=hops)
+    evidence = evidence_of(profile, lists, second_hops=hops)
+    found = retrieve(profile, evidence, NOW)
+    given_ = signals_of(found.items, profile, evidence, NOW)
 
     signals = dict(zip(found.items.tolist(), found.signals[:, HOP].tolist(), strict=True))
     reached = len({*faded_shares(lists), *expected})

@@ -11,9 +11,8 @@ import pytest
 import redis.exceptions
 
 from models.ranking.features import BASE, FEATURES
-from models.ranking.ranker import Ranker, layers
+from models.ranking.ranker import ListwiseRanker, layers_of
 from models.retrieval.covisitation import unpack_neighbours
-from models.serving import cache
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
 from models.state.client import connect
@@ -249,10 +248,10 @@ async def test_a_session_is_served_before_and_after_login(shop: Shop) -> None:
     assert ids(await shop.recommend("ada", session_id="s1"))[0] == "stove"
 
     await shop.send("ada", "novel", session="s1")
-    history = await shop.recommender.situations.history("ada", "s1", now_s=shop.now_s)
+    history = await shop.recommender.snapshots.history("ada", "s1", now_s=shop.now_s)
 
     assert await shop.store.item_ids(history.items.tolist()) == ["tent", "novel"]
-    by_session = await shop.recommender.situations.history(None, "s1", now_s=shop.now_s)
+    by_session = await shop.recommender.snapshots.history(None, "s1", now_s=shop.now_s)
     assert by_session.items.tolist() == history.items.tolist()
     answer = await shop.recommend(session_id="s1", reasons=True)
     assert ids(answer) == ids(await shop.recommend("ada"))
@@ -278,9 +277,9 @@ async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
     """What the learner saved decides the order as soon as it says so, within the cache's age."""
     await shop.send("ada", "tent")
     before = ids(await shop.recommend("ada"))
-    contrary = Ranker()
-    layers(contrary.parameters).weights[BASE] = -2.0
-    layers(contrary.parameters).weights[FEATURES.index("in_context")] = -1e-9
+    contrary = ListwiseRanker()
+    layers_of(contrary.parameters).weights[BASE] = -2.0
+    layers_of(contrary.parameters).weights[FEATURES.index("in_context")] = -1e-9
 
     async def learned(serving: str, expected: int) -> Answer:
         fields: dict[str, bytes | str] = {
@@ -373,7 +372,7 @@ async def test_shared_reads_age_and_own_events_do_not(make_store: Callable[..., 
     assert sorted(ids(await at(start_s + 30))) == ["lamp", "stove"]
     await shop.send("c", "tent", "kite")
     assert sorted(ids(await at(start_s - 1000))) == ["kite", "lamp", "stove"]
-    await recommender.catalogue.close()
+    await recommender.cache.close()
 
 
 async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
@@ -396,17 +395,16 @@ async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., 
     """Lists that make room for others are still given to who already counted on them."""
     shop = Shop(make_store(cache_s=60))
     await shop.send("a", "tent", "stove", "lamp")
-    known = shop.recommender.catalogue
-    await known.refresh(shop.now_s)
+    state = shop.recommender.cache
+    await state.refresh(shop.now_s)
     tent, stove, lamp = await shop.store.item_indexes(["tent", "stove", "lamp"])
-    await known.neighbours([tent], shop.now_s)
-    others = range(1000, 1000 + cache.MAX_LISTS - 1)
-    known._lists.update(dict.fromkeys(others, (shop.now_s, b"")))
+    state._lists.size = 1
+    await state.neighbours([tent], shop.now_s)
 
     one, two = await asyncio.gather(
-        known.neighbours([stove, lamp], shop.now_s), known.neighbours([tent, lamp], shop.now_s)
+        state.neighbours([stove, lamp], shop.now_s), state.neighbours([tent, lamp], shop.now_s)
     )
 
     counts = [len(unpack_neighbours(raw, shop.now_s).items) for raw in (*one, *two)]
     assert counts == [2, 2, 2, 2]
-    assert len(known._lists) == cache.MAX_LISTS
+    assert len(state._lists) == 1

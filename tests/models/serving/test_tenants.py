@@ -146,12 +146,12 @@ async def test_open_groups_are_bounded(tenants: Tenants) -> None:
     """A process keeps the recommenders used last, and that of the settings."""
     own, first = tenants.recommender("shop"), tenants.recommender("g0")
     assert tenants.recommender("g0") is first
-    for number in range(module.OPEN):
+    for number in range(module.MAX_OPEN_RECOMMENDERS):
         tenants.recommender(f"g{number + 1}")
 
     assert tenants.recommender("shop") is own
     assert tenants.recommender("g0") is not first
-    assert len(tenants._others) == module.OPEN
+    assert len(tenants._others) == module.MAX_OPEN_RECOMMENDERS
     assert tenants.store("g0").prefix == "{g0}:"
 
 

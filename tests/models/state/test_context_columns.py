@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.ranking.context_lift import Counts, unpack_counts
+from models.ranking.context_lift import DecayedCounts, unpack_counts
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state import layout
@@ -33,7 +33,7 @@ async def apply(store: Store, *events: Event, batch: int = 500) -> None:
         await store.apply([Part("p/0", at - 1, messages[at : at + batch])], now_s=NOW)
 
 
-async def counts(store: Store, name: str) -> Counts:
+async def counts(store: Store, name: str) -> DecayedCounts:
     """What is counted under a name."""
     return unpack_counts(await store.redis.get(store.key(f"circumstance:{name}")), NOW)
 
@@ -99,7 +99,7 @@ async def test_items_are_bounded(contextual: Store) -> None:
         assert len(found.items) == layout.CONTEXT_ITEMS == len(set(found.items.tolist()))
         assert found.total == pytest.approx(200 + n_items)
         assert sorted(found.events.tolist())[-20:] == pytest.approx([10.0] * 20)
-        assert found.least == pytest.approx(1.0)
+        assert found.max_missing == pytest.approx(1.0)
         size = layout.CONTEXT_TOTAL.itemsize + layout.CONTEXT_ITEMS * layout.CONTEXT_COUNT.itemsize
         assert len(await contextual.redis.get(contextual.key(f"circumstance:{name}"))) == size
 

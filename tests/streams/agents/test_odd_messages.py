@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models import events, metadata_records
 from models.errors import InvalidEvent, InvalidRecord
-from models.ranking.examples import COMPARED, Example, encode, is_example
+from models.ranking.examples import Example, compared_orders, encode, is_example
 from models.ranking.features import FEATURES
 from models.serving.tenants import Tenants
 from models.settings import Settings
@@ -174,7 +174,9 @@ def is_record(kind: metadata_records.RecordKind, odd: Odd) -> bool:
 
 @given(
     raws=st.lists(
-        st.one_of(odd_examples(n_features=len(FEATURES), rivals=COMPARED), st.binary(max_size=60)),
+        st.one_of(
+            odd_examples(n_features=len(FEATURES), rivals=compared_orders()), st.binary(max_size=60)
+        ),
         min_size=1,
         max_size=6,
     ),
@@ -184,7 +186,9 @@ def is_record(kind: metadata_records.RecordKind, odd: Odd) -> bool:
 def test_examples(redis_url: str, raws: list[bytes], key: bytes) -> None:
     """The ranker agent, whose measures stay finite and can be saved."""
     rows = bytes(2 * 2 * len(FEATURES))
-    good = encode(Example(len(FEATURES), {"interactions": dict.fromkeys(COMPARED, 1)}, rows))
+    good = encode(
+        Example(len(FEATURES), {"interactions": dict.fromkeys(compared_orders(), 1)}, rows)
+    )
 
     async def check() -> None:
         tenants = Tenants(connect(redis_url), SETTINGS)

@@ -10,8 +10,8 @@ import pytest
 
 from models.ranking.examples import encode, make_example
 from models.ranking.features import FEATURES
-from models.ranking.prequential import LEAD_AFTER, RECENT, WINDOW
-from models.ranking.ranker import Objective, Ranker, layers
+from models.ranking.prequential import LEAD_WINDOW, MIN_EXAMPLES_TO_SERVE, WINDOW
+from models.ranking.ranker import ListwiseRanker, Objective, layers_of
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
@@ -44,7 +44,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 LEARNED = ("ranker", "ranker-alone")
 
 
-def ranker_of(learner: GroupLearner) -> Ranker:
+def ranker_of(learner: GroupLearner) -> ListwiseRanker:
     """The ranker of the objective of any interaction."""
     return learner.learners["interactions"].ranker
 
@@ -63,7 +63,7 @@ class Shoppers:
             matrix = self._rng.random((30, len(FEATURES)))
             chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
             items = np.arange(1, 31)
-            rankers: dict[Objective, Ranker] = {
+            rankers: dict[Objective, ListwiseRanker] = {
                 "interactions": learner.learners["interactions"].ranker
             }
             example = make_example(items, matrix, chosen, rankers, self._rng)
@@ -85,21 +85,21 @@ async def test_a_poisoned_ranker_is_not_served_until_it_leads_again(store: Store
     """It takes over from the blend, is poisoned, loses to the blend, and leads again."""
     learner, shoppers = GroupLearner(store), Shoppers()
     await learner.load("c/t/0")
-    assert await shoppers.teach(learner, LEAD_AFTER - 50) == "blend"
+    assert await shoppers.teach(learner, MIN_EXAMPLES_TO_SERVE - 50) == "blend"
     assert await shoppers.teach(learner, 1000) in LEARNED
 
     spoiled = learner.learners["interactions"].ranker
     # The hidden layer is dead, so that it cannot make up for the weights.
-    wrong, right = np.zeros_like(spoiled.parameters), layers(spoiled.parameters)
-    layers(wrong).weights[:] = -20 * right.weights
+    wrong, right = np.zeros_like(spoiled.parameters), layers_of(spoiled.parameters)
+    layers_of(wrong).weights[:] = -20 * right.weights
     spoiled.parameters = wrong
     served = [await shoppers.teach(learner, 50) for _ in range(3 * WINDOW // 50)]
 
     fallen = served.index("blend")
-    assert fallen * 50 <= 2 * RECENT
+    assert fallen * 50 <= 2 * LEAD_WINDOW
     assert served[-1] in LEARNED
     healed = learner.learners["interactions"].ranker
-    assert layers(healed.parameters).weights[TELLING] > 0
+    assert layers_of(healed.parameters).weights[TELLING] > 0
 
 
 async def test_a_learner_resumes_from_another_ones_state(store: Store) -> None:
@@ -205,7 +205,7 @@ async def test_a_crash_while_saving_repeats_nothing(
 
 async def test_learners_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used one is saved, and resumes when its group has examples again."""
-    monkeypatch.setattr(ranker, "OPEN", 1)
+    monkeypatch.setattr(ranker, "MAX_OPEN_RECOMMENDERS", 1)
     shoppers, made = Shoppers(), GroupLearner(tenants.store("shop"))
     learners, alone = GroupLearners(tenants), GroupLearner(tenants.store("books"))
     await learners.load("c/t/0")
