@@ -1,4 +1,4 @@
-"""Settings out of environment variables: names checked, lists and mappings in two forms."""
+"""Settings from environment variables: names checked, lists and mappings in two forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.errors import InvalidSetting
 PREFIX = "RECOMMENDER_"
 
 READY_FILE = f"{PREFIX}READY_FILE"
-"""Variable that tells a child which file to make once it is ready."""
+"""Variable with the file that a child creates once it is ready."""
 
 
 class Environment(EnvSettingsSource):
@@ -26,12 +26,12 @@ class Environment(EnvSettingsSource):
     """
 
     def __call__(self) -> dict[str, Any]:
-        """The settings that the environment names.
+        """Settings in the environment.
 
         Raises
         ------
         InvalidSetting
-            When a variable has our prefix and no setting's name, or cannot be read.
+            A variable has the prefix but no setting's name, or cannot be parsed.
         """
         known = {variable(name) for name in self.settings_cls.model_fields}
         for name in sorted(os.environ):
@@ -44,7 +44,7 @@ class Environment(EnvSettingsSource):
         return super().__call__()
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
-        """A list or mapping out of text; gives what pydantic then validates."""
+        """Parse a list or mapping, for pydantic to validate."""
         is_mapping = get_origin(field.annotation) is dict
         text = str(value).strip()
         if text.startswith(("[", "{")):
@@ -63,7 +63,7 @@ class Environment(EnvSettingsSource):
 
 
 def variable(field_name: str) -> str:
-    """The variable of a setting.
+    """Environment variable of a setting.
 
     >>> variable("data_dir")
     'RECOMMENDER_DATA_DIR'
@@ -79,7 +79,7 @@ def _decoded(name: str, text: str, *, is_mapping: bool) -> Any:  # noqa: ANN401
         position = (
             f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         )
-        # Its text is left out: it may repeat the value, which may be a secret.
+        # Without the error's text: it may repeat the value, which may be a secret.
         raise InvalidSetting(f"{name} is no JSON{position}; write {form}") from None
     if isinstance(found, dict) is not is_mapping:
         raise InvalidSetting(

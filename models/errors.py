@@ -4,31 +4,31 @@
   x InvalidEvent            an event that breaks the schema
   x InvalidRecord           metadata of an item or user that breaks a rule
   x InvalidRequest          a query or body that breaks a rule
-  x InvalidToken            a read-your-writes token that was not given out by this service
-  x TooManyWaiting          as many requests wait for events to take effect as may
+  x InvalidToken            a read-your-writes token that this service did not issue
+  x TooManyWaiting          the limit of requests that wait for events to take effect
   x NotConfigured           a setting that this command needs is missing
   x InvalidSetting          a setting has no such name or value, or its server refuses it
   + Unavailable             Kafka or Redis cannot be reached in time
-    x Overloaded            too much is under way already
+    x Overloaded            a limit of requests or bytes under way is reached
   x Unreadable              messages that Kafka has cannot be decoded
-  x MessageRefused          Kafka takes other messages, but never this one
-  x TopicMismatch           a topic is not, or cannot be made, as the settings say
-  x UnreadableRecording     a recorded file, or a note of how far it was sent, cannot be read
-  x ClaimLost               a job was claimed by another since, or is no more
-  x CannotStart             a process on this machine could not be started, and what to do
-  x CannotPrepare           data cannot be prepared as asked, and what to do
-  x CannotProvision         a provisioning file breaks a rule, or AWS refuses what it asks for
-  x ObjectNotFound          nothing lies at an object's URL
-  x ObjectRefused           an object may not be read or written, or its URL is none
-  + ServiceError            an error that Amazon Personalize's API has a name for
+  x MessageRefused          Kafka refuses this message for good
+  x TopicMismatch           a topic does not match the settings
+  x UnreadableRecording     a recorded file, or the note of its replay, cannot be read
+  x ClaimLost               the lease of a job or run was lost
+  x CannotStart             a process on this machine could not be started
+  x CannotPrepare           data cannot be prepared with these options
+  x CannotProvision         a provisioning file breaks a rule, or AWS refuses a resource in it
+  x ObjectNotFound          there is no object at a URL
+  x ObjectRefused           access to an object is denied, or its URL is invalid
+  + ServiceError            an error that has a name in Amazon Personalize's API
     x InvalidInput          a member breaks a rule of the service
-    x InvalidNextToken      a page's token that was not given out by this service
+    x InvalidNextToken      a page's token that this service did not issue
     x ResourceNotFound      no resource has this ARN
     x ResourceAlreadyExists a resource has this name already
     x ResourceInUse         the resource is not in a state that allows it
-    x LimitExceeded         there are as many as there may be
-    x TooManyTags           a resource would have more tags than it may
-    x TooManyTagKeys        more tag keys are named than may be
+    x LimitExceeded         a quota is used up
+    x TooManyTags           a resource would exceed the limit of tags
+    x TooManyTagKeys        a request exceeds the limit of tag keys
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from models.secrets import redacted
 
 
 class RecommenderError(Exception):
-    """The root of all errors below; its text holds no secret."""
+    """Base class of all errors below; its text holds no secret."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
@@ -60,7 +60,7 @@ class InvalidToken(RecommenderError):
 
 
 class TooManyWaiting(RecommenderError):
-    """As many requests wait for events to take effect as may; trying again later may help."""
+    """The limit of requests that wait for events is reached; retrying later may help."""
 
 
 class NotConfigured(RecommenderError, ValueError):
@@ -68,15 +68,15 @@ class NotConfigured(RecommenderError, ValueError):
 
 
 class InvalidSetting(RecommenderError):
-    """A setting has no such name or value, or its server refuses it: waiting does not help."""
+    """A setting has no such name or value, or its server refuses it: retrying does not help."""
 
 
 class Unavailable(RecommenderError):
-    """A server this request needs did not answer in time; trying again later may help."""
+    """A server did not answer in time; retrying later may help."""
 
 
 class Overloaded(Unavailable):
-    """As much is under way as may be: nothing was done; trying again after a second may help."""
+    """A limit of work under way is reached: nothing was done; retrying after a second may help."""
 
 
 class Unreadable(RecommenderError):
@@ -85,9 +85,9 @@ class Unreadable(RecommenderError):
     Attributes
     ----------
     topic, partition, first, last
-        Where they are; `last` is their batch's last offset.
+        Their position; `last` is their batch's last offset.
     reason
-        Why, in a line.
+        The cause, in one line.
 
     Examples
     --------
@@ -104,46 +104,46 @@ class Unreadable(RecommenderError):
 
 
 class MessageRefused(RecommenderError):
-    """Kafka refuses one message for good, as too large or no valid record; others pass."""
+    """Kafka refuses one message for good, as too large or invalid; it takes others."""
 
 
 class CannotStart(RecommenderError):
-    """A process on this machine could not be started; the text says why and names a way out."""
+    """A process on this machine could not be started; the text has the cause and a remedy."""
 
 
 class ClaimLost(RecommenderError):
-    """A job was claimed by another since, or is no more: what was done for it does not count."""
+    """The lease of a job or run was lost to another: work since then does not count."""
 
 
 class TopicMismatch(RecommenderError):
-    """A topic is not, or cannot be made, as the settings say; an operator must decide."""
+    """A topic does not match the settings, or cannot; an operator must decide."""
 
 
 class UnreadableRecording(RecommenderError):
-    """A recorded file is in no known format, or the note of how far it was sent is damaged."""
+    """A recorded file is in no known format, or the note of its replay is damaged."""
 
 
 class CannotPrepare(RecommenderError):
-    """An option does not fit the data, or memory or disk do not suffice; the text says more."""
+    """An option does not fit the data, or memory or disk do not suffice; the text has the cause."""
 
 
 class CannotProvision(RecommenderError):
-    """A provisioning file breaks a rule, or AWS refuses what it asks for.
+    """A provisioning file breaks a rule, or AWS refuses a resource in it.
 
     The text begins with the file's key.
     """
 
 
 class ObjectNotFound(RecommenderError):
-    """Nothing lies at an object's URL; the text names it and what to check."""
+    """There is no object at a URL; the text names it and what to check."""
 
 
 class ObjectRefused(RecommenderError):
-    """An object may not be read or written, or its URL is none; the text says what to do."""
+    """Access to an object is denied, or its URL is invalid; the text says what to do."""
 
 
 class ServiceError(RecommenderError):
-    """An error that Amazon Personalize's API has a name for.
+    """An error that has a name in Amazon Personalize's API.
 
     >>> ResourceInUse("the solution version is not active yet").code
     'ResourceInUseException'
@@ -151,7 +151,7 @@ class ServiceError(RecommenderError):
 
     @property
     def code(self) -> str:
-        """The name that clients know it by."""
+        """Its name in answers."""
         return f"{type(self).__name__}Exception"
 
 
@@ -160,7 +160,7 @@ class InvalidInput(ServiceError):
 
 
 class InvalidNextToken(ServiceError):
-    """A page's token was not given out by this service."""
+    """A page's token that this service did not issue."""
 
 
 class ResourceNotFound(ServiceError):
@@ -172,16 +172,16 @@ class ResourceAlreadyExists(ServiceError):
 
 
 class ResourceInUse(ServiceError):
-    """The resource, or one that hangs on it, is not in a state that allows it."""
+    """The resource, or a child of it, is not in a state that allows it."""
 
 
 class LimitExceeded(ServiceError):
-    """There are as many of these as there may be; clients try again on their own."""
+    """A quota is used up; clients retry on their own."""
 
 
 class TooManyTags(ServiceError):
-    """A resource would have more tags than it may."""
+    """A resource would exceed the limit of tags."""
 
 
 class TooManyTagKeys(ServiceError):
-    """More tag keys are named than may be."""
+    """A request exceeds the limit of tag keys."""

@@ -1,7 +1,7 @@
 """The one event schema: Amazon Personalize PutEvents, as HTTP body, Kafka message and replay line.
 
-A `PutEvents` message carries 1 to 10 events of one session. `parse` is the only way in: what it
-returns is valid, has times in seconds and an `event_id` on every event.
+A `PutEvents` message carries 1 to 10 events of one session. All of them pass through `parse`, which
+returns valid messages with times in seconds and an `event_id` on every event.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ MAX_MESSAGE_BYTES = 256 * 1024
 """Largest encoded message: ten events of the largest allowed members, with room for escapes."""
 
 UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
-"""Units that times may be in, and how many of each a second has."""
+"""Units of times, and their number in a second."""
 
 MILLISECONDS_FROM = 1e11
 MICROSECONDS_FROM = 1e14
 NANOSECONDS_FROM = 1e17
-"""A time above this is in that unit: in the one before it would lie after the year 5138."""
+"""A time above this is in that unit: in the next larger one it would be after the year 5138."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
-# Numbers may come as text, and "nan" and "inf" are numbers then: nothing later could encode them.
+# Numbers may be sent as text, where "nan" and "inf" are numbers too: JSON could not encode them.
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class MetricAttribution(msgspec.Struct, frozen=True, rename="camel"):
-    """Where an event came from, for attribution."""
+    """Source of an event, for attribution."""
 
     event_attribution_source: Annotated[
-        # The end said so that Python and ECMAScript, whose patterns JSON Schema has, agree on it.
+        # The end in a form that Python and ECMAScript, whose patterns JSON Schema has, agree on.
         str, Meta(min_length=1, max_length=1024, pattern=r"^[\x20-\x7E]*(?![\s\S])")
     ]
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One thing a user did; times in seconds since the epoch."""
+    """One interaction of a user; times in Unix seconds."""
 
     event_type: Id
     sent_at: Annotated[float, Meta(description="Unix time, in seconds or milliseconds.")]
@@ -68,7 +68,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One to ten events of one session, as sent, and when the service accepted them (seconds)."""
+    """One to ten events of one session, as sent; `accepted_at` in Unix seconds."""
 
     session_id: Id
     event_list: Annotated[list[Event], Meta(min_length=1, max_length=10)]
@@ -78,14 +78,14 @@ class PutEvents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
 
 class Erasure(msgspec.Struct, frozen=True, rename="camel"):
-    """A user is erased from a dataset group: all that was sent or accepted until then.
+    """Erasure of a user in a dataset group: of all events sent or accepted until then.
 
     Attributes
     ----------
     erase
-        The group; the member by which these messages differ from events, among which they travel.
+        The group; the member that tells these messages from those of events on the same topics.
     accepted_at
-        When, in seconds since the epoch.
+        Time of the erasure, Unix seconds.
     """
 
     erase: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,63}\Z")]
@@ -109,21 +109,21 @@ _encoder = msgspec.json.Encoder()
 
 
 def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEvents:
-    """A valid message out of bytes: times in seconds, ids filled in, item lifted to the top.
+    """Parse a message: times become seconds, missing ids are filled in, `itemId` moves to the top.
 
     Parameters
     ----------
     raw
         JSON text of one message.
     now_s
-        The present, in seconds since the epoch.
+        The present, Unix seconds.
     future_limit_s
         An event later than `now_s` by more than this is refused.
 
     Raises
     ------
     InvalidEvent
-        Naming the member that breaks the schema, and how.
+        With the member that breaks the schema, and the rule.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def parse(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> PutEven
 
 
 def unit_of(time: float) -> str:
-    """The unit that a time since the epoch is in, by its size: one rule for every way in.
+    """Unit of a time since the epoch, by its size: one rule for all inputs.
 
     >>> [unit_of(1.7 * 10**n) for n in (9, 12, 15, 18)]
     ['seconds', 'milliseconds', 'microseconds', 'nanoseconds']
@@ -159,7 +159,7 @@ def unit_of(time: float) -> str:
 
 
 def in_seconds(time: float) -> float:
-    """A time since the epoch in seconds, whatever unit it is in.
+    """A time since the epoch, converted to seconds from whichever unit it is in.
 
     >>> in_seconds(1_700_000_000_000_000), in_seconds(1_700_000_000)
     (1700000000.0, 1700000000)
@@ -168,12 +168,12 @@ def in_seconds(time: float) -> float:
 
 
 def parse_erasure(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) -> Erasure | None:
-    """The erasure in a message; None if it is none.
+    """Parse an erasure; None for a message of events.
 
     Raises
     ------
     InvalidEvent
-        It is one, and breaks a rule; as `parse`.
+        An erasure breaks a rule; as in `parse`.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def parse_erasure(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) ->
     >>> parse_erasure(raw, now_s=1.8e9).user_id
     'u7'
     """
-    # Only few messages have the word in them: all others cost no second decoding.
+    # Few messages contain the word: all others are decoded once.
     if b'"erase"' not in raw or len(raw) > MAX_MESSAGE_BYTES:
         return None
     try:
@@ -196,7 +196,7 @@ def parse_erasure(raw: bytes, *, now_s: float, future_limit_s: float = 300.0) ->
 
 
 def tracking_id_of(raw: bytes) -> str | None:
-    """The tracking id in a message that breaks the schema elsewhere, if it can be made out.
+    """Tracking id of a message that breaks the schema elsewhere; None if it cannot be read.
 
     >>> tracking_id_of(b'{"trackingId":"shop","sessionId":5}')
     'shop'
@@ -210,12 +210,12 @@ def tracking_id_of(raw: bytes) -> str | None:
 
 
 def encode(message: PutEvents | Erasure) -> bytes:
-    """The message as JSON text, absent members left out; `parse` gives it back unchanged."""
+    """The message as JSON text, without absent members; `parse` returns an equal one."""
     return _encoder.encode(message)
 
 
 def event_hash(event_id: str) -> int:
-    """The 48 bits that stand for an eventId in the store's deduplication window."""
+    """48-bit hash of an eventId, for the store's deduplication."""
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=6).digest(), "little")
 
 
@@ -234,7 +234,7 @@ def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Ev
 
 
 def _item_in_properties(properties: str | dict[str, Any] | None, path: str) -> str | None:
-    """The `itemId` of the legacy form, where the item stands inside `properties`."""
+    """The `itemId` of the legacy form, which has it inside `properties`."""
     if properties is None:
         return None
     where = f" - at `{path}.properties`"
@@ -257,7 +257,7 @@ def _item_in_properties(properties: str | dict[str, Any] | None, path: str) -> s
 
 
 def _content_id(event: Event, session_id: str, item_id: str | None, sent_at: float) -> str:
-    """An id for an event sent without one: equal content at the same moment is the same event."""
+    """Id for an event without one: equal content at the same time is the same event."""
     content = _encoder.encode(
         (session_id, event.event_type, item_id, sent_at, event.event_value, event.properties)
     )

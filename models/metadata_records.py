@@ -1,6 +1,6 @@
-"""Metadata of items and users: what a record may be, and what it says of an item.
+"""Metadata records of items and users: their schema, and categories and creation of an item.
 
-A record is a whole: one that is newer, by `at`, takes the place of the older. On the topics `items`
+A record is a whole: a newer one, by `at`, replaces an older one. On the topics `items`
 and `users` it is a JSON text with the key `<group>/<id>`; a message without a value removes it.
 
     {"group": "shop", "itemId": "i9", "at": 1790000000.5,
@@ -20,19 +20,19 @@ from models.errors import InvalidRecord
 from models.events import Finite, Id, in_seconds
 
 RecordKind = Literal["items", "users"]
-"""Which of the two topics; the attribute of that name in `streams.kafka.topics.Topics`."""
+"""A topic by its attribute of `streams.kafka.topics.Topics`."""
 
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Value: TypeAlias = str | bool | Whole | Finite | None
-"""Several words may stand in one text, with `|` between them."""
+"""A text may hold several values, separated by `|`."""
 
 Properties: TypeAlias = Mapping[str, Value]
 
 GROUP = r"[A-Za-z0-9_-]{1,63}"
-"""What a group may be called."""
+"""Pattern of a dataset group's name."""
 
 MAX_CHARACTERS: Mapping[RecordKind, int] = {"items": 32_000, "users": 24_000}
-"""Of a record's properties as JSON text."""
+"""Length of a record's properties as JSON text."""
 
 MAX_RECORD_BYTES = 512 * 1024
 """Largest message: the longest properties and two ids, every letter escaped."""
@@ -42,13 +42,13 @@ MAX_CATEGORY_CHARACTERS = 64
 
 CREATION = ("CREATION_TIMESTAMP", "creationTimestamp")
 PREFERRED = ("categor", "genre")
-"""Beginnings of the names of columns that surely hold categories."""
+"""Beginnings of names of columns that hold categories."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class MetadataRecord(NamedTuple):
-    """What is known of one item or user since a time; without properties it is to be removed."""
+    """Properties of one item or user as of a time; without properties, its removal."""
 
     group: str
     id: str
@@ -80,13 +80,13 @@ _user_decoder = msgspec.json.Decoder(_UserMessage)
 def parse_record(
     kind: RecordKind, key: bytes, raw: bytes, *, now_s: float, future_limit_s: float = 300.0
 ) -> MetadataRecord:
-    """A valid record out of a message of the topic of this kind.
+    """Parse a message of the topic of this kind.
 
     Raises
     ------
     InvalidRecord
-        Naming the member that breaks the schema, and how. So does a record from further in the
-        future than `future_limit_s`: no later one could take its place.
+        With the member that breaks the schema, and the rule. A record from further in the future
+        than `future_limit_s` breaks one too: no later one could replace it.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def encode_record(kind: RecordKind, record: MetadataRecord) -> tuple[bytes, byte
     Raises
     ------
     InvalidRecord
-        No group has this name.
+        The group's name is invalid.
 
     Examples
     --------
@@ -148,13 +148,13 @@ def encode_record(kind: RecordKind, record: MetadataRecord) -> tuple[bytes, byte
 
 
 def validate_properties(kind: RecordKind, name: str, properties: Mapping[str, Any]) -> Properties:
-    """The properties, if a record of this id may have them.
+    """Validate a record's id and properties; returns the properties.
 
     Raises
     ------
     InvalidRecord
-        The id has not 1 to 256 characters, a value is neither text nor number nor truth value, or
-        there are more than `MAX_CHARACTERS`.
+        The id has not 1 to 256 characters, a value is not a text, number or truth value, or they
+        exceed `MAX_CHARACTERS`.
     """
     if not 1 <= len(name) <= 256 or any("\ud800" <= letter <= "\udfff" for letter in name):
         raise InvalidRecord(f"an id has 1 to 256 characters: {name[:300]!a}")
@@ -172,7 +172,7 @@ def properties_text(kind: RecordKind, properties: Properties) -> bytes:
         text = _encode(properties)
     except UnicodeEncodeError as error:
         raise InvalidRecord(f"properties: {error}") from error
-    # An upper bound first: characters are counted only where it matters.
+    # Bytes are an upper bound of characters, which are counted only beyond it.
     if len(text) > MAX_CHARACTERS[kind]:
         length = len(text.decode())
         if length > MAX_CHARACTERS[kind]:
@@ -183,7 +183,7 @@ def properties_text(kind: RecordKind, properties: Properties) -> bytes:
 
 
 def normalized(name: str) -> str:
-    """What all spellings of a field's name have in common.
+    """Folded form of a field's name, the same for all its spellings.
 
     >>> {normalized(name) for name in ("NUM_RATINGS", "numRatings", "num_ratings")}
     {'numratings'}
@@ -192,7 +192,7 @@ def normalized(name: str) -> str:
 
 
 def created_at(properties: Properties) -> float | None:
-    """When the item came into being, Unix seconds, if its properties tell.
+    """Creation time of an item, Unix seconds; None if its properties have none.
 
     >>> created_at({"CREATION_TIMESTAMP": 1_700_000_000_500})
     1700000000.5
@@ -205,9 +205,9 @@ def created_at(properties: Properties) -> float | None:
 
 
 def categories_of(properties: Properties) -> list[str]:
-    """The categories that an item is listed under, `<column>=<value>`, each once.
+    """Distinct categories that an item is listed under, `<column>=<value>`.
 
-    Any short text may be one; columns that are named for it come first, and only so many are kept.
+    Any short text is one, up to `MAX_CATEGORIES`; columns named for categories come first.
 
     >>> categories_of({"TITLE": "Alien", "GENRES": "horror|space", "YEAR": 1979})
     ['GENRES=horror', 'GENRES=space', 'TITLE=Alien']

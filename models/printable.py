@@ -1,10 +1,10 @@
-"""Text of others made fit for a terminal or a log."""
+"""Text from outside, escaped for a terminal or a log."""
 
 from __future__ import annotations
 
 
 def escaped(text: str) -> str:
-    r"""The text with what cannot be printed as in a Python literal.
+    r"""The text with unprintable characters escaped as in a Python literal.
 
     >>> escaped("new\nline, café")
     'new\\nline, café'
@@ -15,7 +15,7 @@ def escaped(text: str) -> str:
 
 
 def excerpt(raw: bytes, most: int) -> str:
-    r"""The beginning of some bytes as printable text, and how many there are where it is cut.
+    r"""The beginning of some bytes as printable text, with their number if it is cut.
 
     >>> excerpt(b'{"a":1}\xff\x1b[2J', 100)
     '{"a":1}\\xff\\x1b[2J'

@@ -1,4 +1,4 @@
-"""Where the servers of a running `recommender up` or `demo` are, told to others in its folder."""
+"""Addresses of the servers of a running `recommender up` or `demo`, in a note in its folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DEMO = "demo"
 
 
 class Servers(msgspec.Struct, frozen=True):
-    """What `servers.json` of the data folder holds; never a password.
+    """Content of `servers.json` in the data folder; never a password.
 
     Attributes
     ----------
     needs_password
-        Whether Redis' URL had one, which whoever reads this must bring along.
+        True if Redis' URL had one: the reader must provide it.
     """
 
     kafka: str
@@ -34,7 +34,7 @@ class Servers(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def announced(data_dir: Path, settings: Settings, api_url: str) -> Iterator[None]:
-    """Tell other processes of this folder where the servers are, while this lasts."""
+    """Keep the servers' addresses in the data folder during the block."""
     note = data_dir / "servers.json"
     redis = without_password(settings.redis)
     servers = Servers(settings.kafka, redis, api_url, needs_password=redis != settings.redis)
@@ -48,13 +48,13 @@ def announced(data_dir: Path, settings: Settings, api_url: str) -> Iterator[None
 
 
 def located(settings: Settings, *, needs_redis: bool = True) -> Settings:
-    """The settings with the addresses of the servers filled in, from a running `up` if need be.
+    """The settings with the servers' addresses filled in, from a running `up` if they lack them.
 
     Raises
     ------
     NotConfigured
         A server is not named, and no `recommender up` or `demo` runs on this data folder; or
-        its Redis wants a password, which is stored nowhere.
+        its Redis needs a password, which is stored nowhere.
     """
     lacks_redis = needs_redis and not settings.redis
     if settings.kafka and not lacks_redis:
@@ -81,7 +81,7 @@ def located(settings: Settings, *, needs_redis: bool = True) -> Settings:
 
 
 def _is_running(folder: Path) -> bool:
-    """Whether a supervisor holds this folder and has told where its servers are."""
+    """True if a supervisor holds this folder's lock and has written the note."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -89,5 +89,5 @@ def _is_running(folder: Path) -> bool:
         return (folder / "servers.json").exists()
     except OSError:
         return False
-    # What a killed one has left behind leads nowhere.
+    # A note of a killed supervisor is out of date.
     return False

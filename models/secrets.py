@@ -1,4 +1,4 @@
-"""Secrets kept out of whatever is shown, logged or stored: one function, used at every way out."""
+"""Redaction of secrets in output, logs and stored texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SESSION = re.compile(
 def redacted(text: str) -> str:
     """The text without passwords: of URLs, of `user:password@host:port`, of `password=…`.
 
-    Who is meant stays: the user's name, the host, the parameter's name.
+    The user's name, the host and the parameter's name stay.
 
     >>> redacted("redis://app:p@ss/w0rd@cache:6379/0 does not answer")
     'redis://app:***@cache:6379/0 does not answer'
@@ -49,7 +49,7 @@ def redacted(text: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be stored: with its user, without a password or a query.
+    """The URL without password and query, as it may be stored.
 
     >>> without_password("rediss://app:s3cret@cache:6380/1?password=x")
     'rediss://app@cache:6380/1'
@@ -63,9 +63,9 @@ def without_password(url: str) -> str:
 
 
 class _Redacted(logging.LogRecord):
-    """A record of a log whose text and traceback hold no secret, whatever formats them."""
+    """A log record whose text and traceback hold no secret, whatever formats them."""
 
-    def getMessage(self) -> str:  # noqa: N802  the name that logging has
+    def getMessage(self) -> str:  # noqa: N802  the name in logging
         """The text, with its arguments."""
         if self.exc_info and self.exc_info[0] is not None and not self.exc_text:
             lines = traceback.format_exception(*self.exc_info)

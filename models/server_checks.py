@@ -1,7 +1,7 @@
-"""Whether the servers that the settings name can be used, and if not, why: asked before any work.
+"""Checks of the servers in the settings before any work, with the cause of a failure.
 
-Client libraries say of most mistakes that there was a time-out. What a server really is shows in
-its first bytes, so it is asked in plain bytes where a client has failed.
+Client libraries report most mistakes as time-outs. A server's protocol shows in its first bytes, so
+a plain request follows where a client has failed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from models.settings import Settings
 T = TypeVar("T")
 
 ASK_S = 1.2
-"""Longest wait for one answer of a server; up to three are waited for within a step."""
+"""Longest wait for one answer of a server; a step waits for up to three."""
 
 PING_S = 4.0
-"""Longest wait for Redis to answer a PING: one that is busy is not one that is away."""
+"""Longest wait for Redis to answer a PING: a busy server is not away."""
 
 STEP_S = 5.0
-"""Longest step of a check, resolving a name included; there are two at most."""
+"""Longest step of a check, with the resolving of a name; there are two at most."""
 
 KAFKA_PORT, REDIS_PORT = 9092, 6379
 
@@ -41,7 +41,7 @@ _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 _PING = b"PING\r\n"
 
-_MUTE = "somebody listens there but does not answer"
+_MUTE = "a server listens there but does not answer"
 _CLOSED = "the connection is closed without an answer"
 _SILENT = {_MUTE, _CLOSED}
 
@@ -54,7 +54,7 @@ def check_redis(settings: Settings) -> None:
     Unavailable
         It is away, or still loads its data: waiting may help.
     InvalidSetting
-        It refuses the user or password, or the port is not what the URL says.
+        It refuses the user or password, or another protocol is spoken at the port.
     """
     url = settings.redis
     where = f"Redis at {redacted(url)}"
@@ -92,9 +92,9 @@ def check_redis(settings: Settings) -> None:
 
 
 def kafka_trouble(servers: list[str]) -> tuple[str, bool]:
-    """Why none of these bootstrap servers can be used, and whether waiting may help.
+    """Cause that no bootstrap server can be used, and True if waiting may help.
 
-    An empty text where one of them speaks Kafka.
+    An empty text if one of them speaks Kafka.
     """
     reasons: dict[str, bool] = {}
     for server in servers:
@@ -153,9 +153,9 @@ def _refusal(where: str, url: str, said: str) -> str:
 
 
 def _listener(host: str, port: int, request: bytes) -> str:
-    """What listens there: `Kafka`, `Redis`, `TLS`, another; or why that cannot be told."""
+    """Protocol of a listener: `Kafka`, `Redis`, `TLS`, another; or the cause of no answer."""
     found = _plain(host, port, request)
-    # Some only answer what they understand, others close the connection on what they do not.
+    # Some servers do not answer an unknown request, others close the connection.
     for other in (_PING, b"GET / HTTP/1.0\r\n\r\n"):
         if found not in _SILENT:
             return found
@@ -167,14 +167,14 @@ def _listener(host: str, port: int, request: bytes) -> str:
 
 
 def _plain(host: str, port: int, request: bytes) -> str:
-    """What the answer to a request in plain bytes shows, or why there is none."""
+    """Protocol in the answer to a plain request, or the cause of no answer."""
     try:
         connection = socket.create_connection((host, port), timeout=ASK_S)
     except OSError as error:
         if isinstance(error, socket.gaierror):
             return f"the name {host} is not known"
         if isinstance(error, ConnectionRefusedError):
-            return "nobody listens there"
+            return "nothing listens there"
         return "no answer" if isinstance(error, TimeoutError) else str(error.strerror or error)
     with connection:
         try:
@@ -199,7 +199,7 @@ def _protocol(request: bytes, answer: bytes) -> str:
 
 def _speaks_tls(host: str, port: int) -> bool:
     context = ssl.create_default_context()
-    # Only asked whether there is TLS: nothing is sent, and whose it is does not matter yet.
+    # Only a test for TLS: nothing is sent, so the certificate does not matter.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
@@ -214,7 +214,7 @@ def _speaks_tls(host: str, port: int) -> bool:
 
 
 def _in_time(ask: Callable[[], T], otherwise: T) -> T:
-    """What `ask` gives, or `otherwise` once `STEP_S` is over: resolving a name knows no limit."""
+    """Result of `ask`, or `otherwise` after `STEP_S`: resolving a name has no time-out."""
     found: list[T] = []
     asking = threading.Thread(target=lambda: found.append(ask()), daemon=True)
     asking.start()

@@ -1,10 +1,10 @@
-"""Read-your-writes tokens: where in Kafka a sender's events stand, as short URL-safe text.
+"""Read-your-writes tokens: positions of a sender's events in Kafka, as short URL-safe text.
 
-`c0-123-5f0c2a91.p2-45-77e1b0d4` says: partition 0 of the clicks topic, offset 123, and partition 2
-of the purchases topic, offset 45; `i` and `u` are the topics of items and users. What follows names
-the topic's incarnation: in one that was made anew, offsets begin again. Whoever sends the token
-back as `?after=` waits until those messages have taken effect. Tokens of earlier versions name no
-incarnation.
+`c0-123-5f0c2a91.p2-45-77e1b0d4` means: partition 0 of the clicks topic, offset 123, and partition 2
+of the purchases topic, offset 45; `i` and `u` are the topics of items and users. The third number
+identifies the topic's incarnation: in a topic that was made again, offsets begin again. A request
+with the token as `?after=` waits until these messages are in effect. Tokens of earlier versions
+have no incarnation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from models.errors import InvalidToken
 
 TopicKind = Literal["clicks", "purchases", "items", "users"]
-"""Which of the topics; the attribute of that name in `streams.kafka.topics.Topics`."""
+"""A topic by its attribute of `streams.kafka.topics.Topics`."""
 
 MAX_TOKEN_CHARACTERS = 420
 MAX_PARTS = 10
@@ -35,7 +35,7 @@ class Position(NamedTuple):
     Attributes
     ----------
     incarnation
-        As `short_incarnation` gives it; empty in a token that names none.
+        Result of `short_incarnation`; empty in a token without one.
     """
 
     kind: TopicKind
@@ -45,12 +45,12 @@ class Position(NamedTuple):
 
 
 class Published(NamedTuple):
-    """One message that Kafka has acknowledged; offset -1 where Kafka did not tell it.
+    """One message that Kafka has acknowledged; offset -1 if Kafka gave none.
 
     Attributes
     ----------
     incarnation
-        Of the topic: `<cluster id>/<topic id>`; empty where it is not known.
+        Of the topic: `<cluster id>/<topic id>`; empty if unknown.
     """
 
     topic: str
@@ -61,7 +61,7 @@ class Published(NamedTuple):
 
 
 def short_incarnation(incarnation: str) -> str:
-    """The part of a token that stands for a topic's incarnation, `<cluster id>/<topic id>`.
+    """Short form of a topic's incarnation, `<cluster id>/<topic id>`, in tokens.
 
     >>> short_incarnation("cluster/01a2293c-2b5a-7373-b2f8-cdad9433a4d5")
     '3ec9dd7d'
@@ -71,7 +71,7 @@ def short_incarnation(incarnation: str) -> str:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Kafka's acknowledgement of one call: the messages it became.
+    """Kafka's acknowledgement of the messages of one call.
 
     >>> Receipt((Published("events.clicks", 0, 123, "clicks"),)).token()
     'c0-123'
@@ -80,9 +80,9 @@ class Receipt:
     published: tuple[Published, ...]
 
     def token(self) -> str:
-        """The text that `parse_token` reads; empty where Kafka told no offset.
+        """Token for these messages; empty if Kafka gave no offset.
 
-        It names the last message of each partition: those before it take effect first.
+        It has the last message of each partition: earlier ones take effect first.
         """
         last: dict[tuple[TopicKind, int, str], int] = {}
         for one in self.published:
@@ -97,12 +97,12 @@ class Receipt:
 
 
 def parse_token(text: str) -> list[Position]:
-    """The positions that a token names, in its order.
+    """Positions in a token, in its order.
 
     Raises
     ------
     InvalidToken
-        For anything that `Receipt.token` does not write.
+        The text is not a token of `Receipt.token`.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Filter expressions of Amazon Personalize: their grammar, and what they let through."""
+"""Filter expressions of Amazon Personalize: their grammar, and their evaluation."""

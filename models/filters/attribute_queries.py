@@ -1,4 +1,4 @@
-"""Queries for items by their attributes, which segments of users are asked for with.
+"""Queries for items by their attributes, the input of user segments.
 
 `ITEMS.genres = "Comedy" AND ITEMS.genres = "Action"`: only `=` and AND, otherwise as in filters.
 """
@@ -17,16 +17,16 @@ from models.filters.matching import NO_PROPERTIES, Bools, CandidateProperties, P
 
 @dataclass(frozen=True)
 class AttributeQuery:
-    """What items must have, all of it; `str` of it is its text in a standard form."""
+    """Conditions that an item must all meet; `str` of it is its text in a standard form."""
 
     conditions: tuple[Condition, ...]
 
     def __str__(self) -> str:
-        """As the language writes it; parsing that gives an equal query."""
+        """Text in the language of queries; parsing it gives an equal query."""
         return " AND ".join(map(str, self.conditions))
 
     def matching(self, ids: Sequence[str], properties: Sequence[Properties | None]) -> Bools:
-        """Which of the items have it all; ``(n,)``, in their order.
+        """True for each item that meets all conditions; ``(n,)``, in their order.
 
         Parameters
         ----------
@@ -42,12 +42,12 @@ class AttributeQuery:
 
 @functools.lru_cache(maxsize=128)
 def parse_attribute_query(query: str) -> AttributeQuery:
-    """The query that a text describes.
+    """Parse a query.
 
     Raises
     ------
     InvalidInput
-        Naming line and column, counted from 1, what stands there, and what should.
+        With line and column, counted from 1, the word found there, and the words expected.
 
     Examples
     --------

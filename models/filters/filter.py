@@ -1,7 +1,7 @@
-"""Filters of Amazon Personalize: which candidates an answer may hold.
+"""Filters of Amazon Personalize: the candidates that an answer may hold.
 
-Pure: callers read what a filter `reads` and hand it over. What Amazon's guide leaves open is
-decided in `docs/filters.md`.
+Pure: callers read the data that a filter `reads` and pass it. Cases that Amazon's guide leaves open
+are decided in `docs/filters.md`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from models.filters.matching import (
 from models.metadata_records import normalized
 
 MAX_FIELDS = 5
-"""Different fields that a filter may ask for."""
+"""Distinct fields in a filter, at most."""
 
 MAX_VALUES = 25
 MAX_VALUE_CHARACTERS = 1000
 
 INTERACTIONS_PER_TYPE = 100
-"""Latest interactions of a user and an event type that filters know of."""
+"""Latest interactions of a user and an event type that filters see."""
 
 ReadPart = Literal["properties", "interactions", "user", "current_item"]
-"""What a filter may need, by the name that `Filter.allowed` takes it under."""
+"""Data that a filter may need, by the parameter of `Filter.allowed`."""
 
-# One value and the comma after it; possessive, for a stranger's text must not make it search.
+# One value and the comma after it; possessive, so that no input makes it backtrack.
 _VALUE = re.compile(r"""\s*+(?:"([^"]*)"|'([^']*)'|([^\s"',](?:[^,]*[^\s,])?)|)\s*+(?:,|\Z)""")
 
 
@@ -58,33 +58,33 @@ class Filter:
     expressions: tuple[Expression, ...]
 
     def __str__(self) -> str:
-        """As the language writes it; parsing that, if it is short enough, gives an equal filter."""
+        """Text in the language of filters; parsing it, if short enough, gives an equal filter."""
         return " | ".join(map(str, self.expressions))
 
     @property
     def target(self) -> IdTarget:
-        """What its candidates are."""
+        """Kind of its candidates."""
         return self.expressions[0].target
 
     @functools.cached_property
     def fields(self) -> frozenset[str]:
-        """Fields it asks for, their names folded: `Items.numratings`, `Interactions.eventtype`."""
+        """Fields in its conditions, names folded: `Items.numratings`, `Interactions.eventtype`."""
         return frozenset(field for one in self._conditions() for field in one.fields)
 
     @functools.cached_property
     def parameters(self) -> frozenset[str]:
-        """Names of its parameters, without the dollar."""
+        """Names of its parameters, without the dollar sign."""
         return frozenset(name for one in self.expressions for name in one.parameters)
 
     @functools.cached_property
     def required(self) -> frozenset[str]:
-        """Names of the parameters that must have values: those of its INCLUDEs."""
+        """Names of the parameters that need values: those of its INCLUDEs."""
         including = (one for one in self.expressions if one.includes)
         return frozenset(name for one in including for name in one.parameters)
 
     @functools.cached_property
     def reads(self) -> frozenset[ReadPart]:
-        """What `allowed` has to be given; the rest may be left out."""
+        """Data that `allowed` needs; the rest may be left out."""
         parts: set[ReadPart] = set()
         for condition in self._conditions():
             if condition.dataset == "CurrentUser":
@@ -98,7 +98,7 @@ class Filter:
         return frozenset(parts)
 
     def categories(self, values: Mapping[str, str]) -> set[tuple[str, str]]:
-        """Fields of items, their names folded, with texts that an INCLUDE asks for there.
+        """(field, text) pairs that an INCLUDE asks items for, field names folded.
 
         >>> one = parse_filter_expression("INCLUDE ItemID WHERE Items.GENRES IN ('war', $ELSE)")
         >>> sorted(one.categories({"ELSE": "drama"}))
@@ -128,28 +128,28 @@ class Filter:
         current_item: Properties | None = None,
         values: Mapping[str, str] = NO_PROPERTIES,
     ) -> Bools:
-        """Which of the candidates may be shown; ``(n,)``, in their order.
+        """True for each candidate that may be shown; ``(n,)``, in their order.
 
         Changes nothing. 0.2 ms for 300 candidates and two conditions.
 
         Parameters
         ----------
         ids
-            The candidates: items, users or actions, as `target` says.
+            The candidates: items, users or actions, by `target`.
         properties
-            Of each candidate; None where nothing is known of it.
+            Of each candidate; None without a record.
         interactions
             Event types by candidate: of the current user with an item or action (see `seen_types`),
             or of a candidate user with any item.
         user, current_item
-            Properties of who asks, and of the item being looked at.
+            Properties of the current user, and of the item being looked at.
         values
             The request's filterValues.
 
         Raises
         ------
         InvalidInput
-            A parameter of an INCLUDE has no value, or one has a value that cannot be used.
+            A parameter of an INCLUDE has no value, or a value is invalid.
 
         Examples
         --------
@@ -168,7 +168,7 @@ class Filter:
         included: Bools | None = None
         excluded = np.zeros(len(ids), np.bool_)
         for one in self.expressions:
-            # Only an EXCLUDE gets here without its values: it does not apply then.
+            # An EXCLUDE without its values does not apply; an INCLUDE has them here.
             if not one.parameters <= given.keys():
                 continue
             if not all(meets(condition, given, user or NO_PROPERTIES) for condition in one.only_if):
@@ -183,12 +183,12 @@ class Filter:
 
 @functools.lru_cache(maxsize=1024)
 def parse_filter_expression(expression: str) -> Filter:
-    """The filter that a text describes; remembered: parsing takes as long as evaluating.
+    """Parse a filter; cached, since parsing takes as long as evaluating.
 
     Raises
     ------
     InvalidInput
-        Naming line and column, counted from 1, what stands there, and what should.
+        With line and column, counted from 1, the word found there, and the words expected.
 
     Examples
     --------
@@ -204,7 +204,7 @@ def parse_filter_expression(expression: str) -> Filter:
 def seen_types(
     interactions: Iterable[tuple[str, str]], *, per_type: int = INTERACTIONS_PER_TYPE
 ) -> dict[str, set[str]]:
-    """Event types by item, as filters know them, from pairs of item and type, the latest first.
+    """Event types by item, from pairs of item and type, latest first; the input of `allowed`.
 
     >>> seen = seen_types([("i2", "view"), ("i1", "buy"), ("i1", "view")], per_type=1)
     >>> seen == {"i1": {"buy"}, "i2": {"view"}}
@@ -236,7 +236,7 @@ def _matching(
 
 
 def _given(values: Mapping[str, str], names: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    """The values of the parameters that have some; others' values are of no interest."""
+    """Values of the parameters that have some; values of other names are ignored."""
     if len(values) > MAX_VALUES:
         raise InvalidInput(f"filterValues must have at most {MAX_VALUES} names, not {len(values)}")
     return {name: _split(name, values[name]) for name in names if name in values}
@@ -244,7 +244,7 @@ def _given(values: Mapping[str, str], names: frozenset[str]) -> dict[str, tuple[
 
 @functools.lru_cache(maxsize=1024)
 def _split(name: str, text: str) -> tuple[str, ...]:
-    r"""The values in a text: separated by commas, each in quotes or, as the AWS CLI sends it, bare.
+    r"""Split a text at its commas; values are in quotes or, as the AWS CLI sends them, bare.
 
     >>> _split("GENRE", "\"sci-fi, old\", 'war',drama")
     ('sci-fi, old', 'war', 'drama')

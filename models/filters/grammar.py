@@ -1,7 +1,7 @@
-"""The language of filters: text to expressions and back, with errors that say where and what.
+"""The language of filters: text to expressions and back, with the position in every error.
 
-The grammar is `filters.lark`; which field, value and data set go together is checked here. Parsing
-is linear in the text, which has at most 2,500 characters, and nothing in the language nests.
+The grammar is `filters.lark`; combinations of fields, values and data sets are checked here.
+Parsing is linear in the text, which has at most 2,500 characters, and the language does not nest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.metadata_records import normalized
 MAX_CHARACTERS = 2500
 MAX_PARAMETER_CHARACTERS = 50
 MAX_SHOWN = 20
-"""Characters of a stranger's text that an error repeats."""
+"""Characters of the input that an error repeats."""
 
 IdTarget = Literal["ItemID", "UserID", "ActionID"]
 DatasetName = Literal["Items", "Interactions", "Users", "Actions", "Action_Interactions"]
@@ -37,7 +37,7 @@ IDENTITIES: dict[str, str] = {
     "Interactions": "eventtype",
     "Action_Interactions": "eventtype",
 }
-"""Of each data set the field that only equality makes sense of, as `normalized` gives it."""
+"""Field of each data set that only equality makes sense of, `normalized`."""
 
 INTERACTIONS = frozenset({"Interactions", "Action_Interactions"})
 """Data sets whose only field for filters is EVENT_TYPE."""
@@ -90,13 +90,13 @@ _WORDS = {
 
 
 class Value(NamedTuple):
-    """What a condition compares with: a text, a number as it was written, a parameter's name."""
+    """An operand of a condition: a text, a number as written, or a parameter's name."""
 
     kind: Literal["text", "number", "parameter"]
     text: str
 
     def __str__(self) -> str:
-        """As the language writes it; a text that was parsed never has both kinds of quotes."""
+        """Text in the language of filters; a parsed text never has both kinds of quotes."""
         if self.kind == "text":
             quote = "'" if '"' in self.text else '"'
             return f"{quote}{self.text}{quote}"
@@ -112,7 +112,7 @@ class Condition:
     field, current_item
         Names as written; `current_item` is the field of CurrentItem to compare with, or empty.
     values
-        What else to compare with; exactly one unless the test is IN or NOT IN.
+        Other operands; exactly one unless the test is IN or NOT IN.
     """
 
     dataset: DatasetName | Literal["CurrentUser"]
@@ -122,7 +122,7 @@ class Condition:
     current_item: str = ""
 
     def __str__(self) -> str:
-        """As the language writes it."""
+        """Text in the language of filters."""
         right = ", ".join(map(str, self.values))
         if self.current_item:
             right = f"CurrentItem.{self.current_item}"
@@ -132,7 +132,7 @@ class Condition:
 
     @property
     def negates(self) -> bool:
-        """Whether it is met by what does not equal its values."""
+        """True for NOT IN and !=."""
         return self.test in ("NOT IN", "!=")
 
     @property
@@ -142,7 +142,7 @@ class Condition:
 
     @property
     def fields(self) -> Iterator[str]:
-        """The data sets' fields it needs, their names folded: `Items.numratings`."""
+        """Fields of data sets in it, names folded: `Items.numratings`."""
         dataset = "Users" if self.dataset == "CurrentUser" else self.dataset
         yield f"{dataset}.{normalized(self.field)}"
         if self.current_item:
@@ -167,7 +167,7 @@ class Expression:
     only_if: tuple[Condition, ...] = ()
 
     def __str__(self) -> str:
-        """As the language writes it."""
+        """Text in the language of filters."""
         where = " OR ".join(" AND ".join(map(str, all_of)) for all_of in self.any_of)
         text = f"{'INCLUDE' if self.includes else 'EXCLUDE'} {self.target} WHERE {where}"
         return f"{text} IF {' AND '.join(map(str, self.only_if))}" if self.only_if else text
@@ -186,7 +186,7 @@ class Expression:
 
 @functools.lru_cache(maxsize=4096)
 def number_in(text: str) -> int | float | None:
-    """The finite number that a text is; other scripts' digits, `nan` and `1_000` are none.
+    """The finite number in a text; None for digits of other scripts, `nan` and `1_000`.
 
     >>> number_in("1994"), number_in("-.5e1"), number_in("12 "), number_in("1e999")
     (1994, -5.0, None, None)
@@ -194,19 +194,19 @@ def number_in(text: str) -> int | float | None:
     if not _NUMBER.fullmatch(text):
         return None
     value = float(text)
-    # Up to the 64 bits that a schema knows, whole numbers are compared exactly.
+    # Up to the 64 bits of a schema's types, whole numbers are compared exactly.
     if len(text) <= 20 and text.lstrip("+-").isdigit():
         return int(text)
     return value if math.isfinite(value) else None
 
 
 def parse_filter(text: str, *, max_fields: int) -> tuple[Expression, ...]:
-    """The expressions of a filter, in their order; all have the same target.
+    """Parse a filter's expressions, in their order; all have the same target.
 
     Raises
     ------
     InvalidInput
-        Naming line and column, counted from 1, what stands there, and what should.
+        With line and column, counted from 1, the word found there, and the words expected.
     """
     source = _Source("filterExpression", text)
     expressions: list[Expression] = []
@@ -224,7 +224,7 @@ def parse_filter(text: str, *, max_fields: int) -> tuple[Expression, ...]:
 
 
 def parse_attributes(text: str) -> tuple[Condition, ...]:
-    """The conditions of an item attribute query, all of which an item must meet.
+    """Parse an item attribute query; an item must meet all of its conditions.
 
     Raises
     ------
@@ -237,13 +237,13 @@ def parse_attributes(text: str) -> tuple[Condition, ...]:
 
 @functools.cache
 def _parser() -> Lark:
-    # Made when first needed: it takes 30 ms, and few processes parse filters.
+    # Created on first use: it takes 30 ms, and few processes parse filters.
     grammar = resources.files(__package__).joinpath("filters.lark").read_text()
     return Lark(grammar, parser="lalr", start=["filter", "attributes"], maybe_placeholders=False)
 
 
 class _Source(NamedTuple):
-    """A text, and the name of the request's member that it came in."""
+    """A text, and the member of the request that it came in."""
 
     member: str
     text: str
@@ -262,7 +262,7 @@ class _Source(NamedTuple):
             self._explain(error)
 
     def _explain(self, error: UnexpectedInput) -> NoReturn:
-        """Say in words what the parser has met, and what it would have taken."""
+        """Raise the error for the word that the parser met, with the words it expected."""
         position, found = len(self.text), "the end"
         if isinstance(error, UnexpectedCharacters):
             position = error.pos_in_stream or 0
@@ -277,7 +277,7 @@ class _Source(NamedTuple):
         self._fail(position, f"found {found}, expected {_either(words)}")
 
     def refuse(self, token: Token, why: str) -> NoReturn:
-        """Say that a word may not stand in its place, and why or what may."""
+        """Raise the error for a word that may not stand in its place."""
         self._fail(token.start_pos or 0, f"found {_shown(token)}, {why}")
 
     def _fail(self, position: int, what: str) -> NoReturn:
@@ -309,7 +309,7 @@ def _expression(source: _Source, tree: Tree[Token]) -> Expression:
 
 
 def _condition(source: _Source, tree: Tree[Token], dataset: DatasetName | None = None) -> Condition:
-    """The condition of a tree; of the current user if no data set is given."""
+    """Condition of a tree; on the current user if no data set is given."""
     place, field, *tests = _tokens(tree)
     right = next(_trees(tree))
     test = cast("Test", " ".join(tests).upper())
@@ -355,7 +355,7 @@ def _trees(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 
 
 def _leaves(tree: Tree[Token]) -> Iterator[Tree[Token]]:
-    """The trees of its conditions in the order of the text."""
+    """Trees of its conditions, in the order of the text."""
     for child in _trees(tree):
         if child.data in _CONDITIONS:
             yield child
@@ -364,7 +364,7 @@ def _leaves(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 
 
 def _shown(text: str) -> str:
-    """Some text of a stranger, short and printable."""
+    """Some of the input, short and printable."""
     printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:MAX_SHOWN])
     return f"'{printable}{'…' if len(text) > MAX_SHOWN else ''}'"
 

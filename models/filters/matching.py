@@ -1,8 +1,8 @@
-"""Whether conditions hold: of many candidates at once, or of one user.
+"""Evaluation of conditions, for many candidates at once or for one user.
 
-A property is a text, of which `a|b` is both a and b, or a number; whatever else is stored counts as
-absent. A condition holds if it holds for any of a property's values, so an absent one meets none;
-NOT IN and != are the plain opposites of IN and =.
+A property is a text, of which `a|b` has the values a and b, or a number; any other value counts as
+absent. A condition holds if it holds for any value, so an absent property meets none; NOT IN and !=
+are the plain negations of IN and =.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from models.metadata_records import normalized
 Number = int | float
 Scalar = str | Number | None
 Properties = Mapping[str, Any]
-"""Of one item, user or action: what is stored by name."""
+"""Properties of one item, user or action, by name."""
 Given = Mapping[str, Sequence[str]]
-"""The values of parameters by their names."""
+"""Values of parameters, by name."""
 Bools = NDArray[np.bool_]
 
 NO_PROPERTIES: Properties = MappingProxyType({})
@@ -47,18 +47,18 @@ _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class Operand(NamedTuple):
-    """What a condition compares with, once parameters and the current item are known.
+    """The right side of a condition, with parameters and the current item filled in.
 
     Attributes
     ----------
     texts
-        What a text must equal one of.
+        Texts, one of which a text must equal.
     numbers
-        What a number must equal one of: also every text that reads as a number.
+        Numbers, one of which a number must equal: also each text that is a number.
     plain
-        Those of the numbers that were not given as texts: any text that reads so equals them.
+        Numbers that were not given as texts: a text that is such a number equals it.
     limit
-        What an ordering compares with; None if there is no one number.
+        The number that an ordering compares with; None unless there is exactly one.
     """
 
     texts: frozenset[str]
@@ -68,12 +68,12 @@ class Operand(NamedTuple):
 
 
 def meets(condition: Condition, given: Given, properties: Properties) -> bool:
-    """Whether one with these properties meets a condition that no current item has a part in.
+    """True if these properties meet a condition that does not involve the current item.
 
     Raises
     ------
     InvalidInput
-        A parameter's value is not of the kind that the test takes.
+        A parameter's value is of the wrong kind for the test.
     """
     operand = _operand(condition, given, NO_PROPERTIES)
     (is_met,) = _met(condition, operand, [value_in(properties, condition.field)])
@@ -81,7 +81,7 @@ def meets(condition: Condition, given: Given, properties: Properties) -> bool:
 
 
 def value_in(properties: Properties, field: str) -> Scalar:
-    """The value of a field, whose name may be spelled otherwise there; None if it has none.
+    """Value of a field, under any spelling of its name; None without one.
 
     >>> value_in({"numRatings": 7}, "NUM_RATINGS")
     7
@@ -91,7 +91,7 @@ def value_in(properties: Properties, field: str) -> Scalar:
 
 
 class CandidateProperties:
-    """Candidates with what is known of them, as `models.filters.filter.Filter.allowed` takes it."""
+    """Candidates with their properties and interactions, as `Filter.allowed` takes them."""
 
     def __init__(
         self,
@@ -108,12 +108,12 @@ class CandidateProperties:
         return set().union(*self._rows)
 
     def meeting(self, condition: Condition, given: Given, current_item: Properties) -> Bools:
-        """Which of them meet a condition; ``(n,)``.
+        """True for each candidate that meets a condition; ``(n,)``.
 
         Raises
         ------
         InvalidInput
-            A parameter's value is not of the kind that the test takes.
+            A parameter's value is of the wrong kind for the test.
         """
         operand = _operand(condition, given, current_item)
         if condition.dataset in INTERACTIONS:
@@ -130,7 +130,7 @@ class CandidateProperties:
         return ~bools if condition.negates else bools
 
     def _with_types(self, wanted: set[str]) -> set[str]:
-        """Those with an interaction of a wanted type."""
+        """Candidates with an interaction of a wanted type."""
         if ANY_TYPE in wanted:
             return {one for one, types in self._interactions.items() if types}
         return {
@@ -141,14 +141,14 @@ class CandidateProperties:
 
 
 def _spellings(keys: Iterable[str], field: str) -> list[str]:
-    """Which keys name a field: the one spelled just so, then the others by name."""
+    """Keys that name a field: first the one with exactly this spelling, then the others by name."""
     folded = normalized(field)
     found = [key for key in keys if normalized(key) == folded]
     return sorted(found, key=lambda key: (key != field, key))
 
 
 def _column(rows: Sequence[Properties], keys: Sequence[str]) -> list[Scalar]:
-    """Each row's value under the first of the keys that has one which counts."""
+    """Each row's first value under the keys that is a text or a number."""
     found: list[Scalar] = [None] * len(rows)
     for key in keys:
         new = [row.get(key) for row in rows]
@@ -185,7 +185,7 @@ def _of(texts: Sequence[str], plain: Sequence[Number], limit: Number | None) -> 
 
 
 def _refuse(condition: Condition, wanted: str) -> None:
-    # The value itself is not repeated: the service's model calls it sensitive.
+    # The value itself is not repeated: the service model marks it as sensitive.
     (name,) = condition.parameters
     raise InvalidInput(
         f"filterValues must have {wanted} for {name}, it stands after {condition.test}"
@@ -193,9 +193,9 @@ def _refuse(condition: Condition, wanted: str) -> None:
 
 
 def _met(condition: Condition, operand: Operand, values: Sequence[Scalar]) -> list[bool]:
-    """Of each value, as it is stored, whether it meets the condition if that negates nothing."""
+    """True for each stored value that meets the condition, negation aside."""
     if condition.test not in ORDERINGS:
-        # A field that is tested for equality has few different values, as a rule.
+        # A field that is tested for equality usually has few distinct values.
         decided = {value: _equals(operand, value) for value in set(values)}
         return [decided[value] for value in values]
     compare, limit = _ORDERS[condition.test], operand.limit

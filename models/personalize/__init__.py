@@ -1,1 +1,1 @@
-"""What Amazon Personalize has beside recommendations: resources, recipes, datasets and jobs."""
+"""Amazon Personalize beside recommendations: resources, recipes, datasets and jobs."""

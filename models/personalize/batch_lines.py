@@ -1,6 +1,6 @@
-"""Lines of batch jobs in Amazon Personalize's formats: questions out of them, and their answers.
+"""Lines of batch jobs in Amazon Personalize's formats: requests, and answers to them.
 
-A job goes on after a bad line: reading gives a `Rejected` for it, and its answer says why.
+A job goes on after a bad line: reading gives a `Rejected` for it, and its answer has the error.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ RecipeKind = Literal[
     "USER_PERSONALIZATION", "POPULAR_ITEMS", "PERSONALIZED_RANKING", "RELATED_ITEMS"
 ]
 SegmentBy = Literal["items", "attributes"]
-"""What a recipe makes segments by: aws-item-affinity, or aws-item-attribute-affinity."""
+"""Input of a segmentation recipe: aws-item-affinity, or aws-item-attribute-affinity."""
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_SEGMENTS: Mapping[SegmentBy, int] = {"items": 500, "attributes": 10}
-"""Questions that a segment job may ask."""
+"""Requests in a segment job, at most."""
 
 MAX_ECHO_CHARACTERS = 1000
-"""How much of a line that is not JSON its answer repeats."""
+"""Characters that an answer repeats of a line that is not JSON."""
 
 _NEEDS: Mapping[RecipeKind | SegmentBy, tuple[str, ...]] = {
     "USER_PERSONALIZATION": ("user_id",),
@@ -48,7 +48,7 @@ _Value = Annotated[str, Meta(max_length=1000)]
 
 
 class InferenceRequest(NamedTuple):
-    """A question for items; what it does not say is empty.
+    """A request for items; absent members are empty.
 
     Attributes
     ----------
@@ -64,14 +64,14 @@ class InferenceRequest(NamedTuple):
 
 
 class SegmentRequest(NamedTuple):
-    """A question for users: of an item, or else of items by their attributes.
+    """A request for users: by an item, or by attributes of items.
 
     Attributes
     ----------
     input
         The line itself, JSON.
     item_attributes
-        The query as it was written.
+        The query as written.
     """
 
     input: bytes
@@ -82,7 +82,7 @@ class SegmentRequest(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A line that is no question: itself, or its beginning as a JSON text, and what is wrong."""
+    """An invalid line: itself, or its beginning as a JSON text, and the error."""
 
     input: bytes
     error: str
@@ -105,7 +105,7 @@ _encode = msgspec.json.Encoder().encode
 def inference_requests(
     lines: Iterable[bytes], kind: RecipeKind
 ) -> Iterator[InferenceRequest | Rejected]:
-    """The questions of a batch inference job in their order; blank lines are none.
+    """Requests of a batch inference job, in their order; blank lines are skipped.
 
     >>> good, bad = inference_requests([b'{"userId": "46"}', b'{"itemId": "7"}'], "POPULAR_ITEMS")
     >>> good.user_id, bad.error
@@ -115,12 +115,12 @@ def inference_requests(
 
 
 def segment_requests(lines: Iterable[bytes], by: SegmentBy) -> Iterator[SegmentRequest | Rejected]:
-    r"""The questions of a batch segment job in their order; blank lines are none.
+    r"""Requests of a batch segment job, in their order; blank lines are skipped.
 
     Raises
     ------
     InvalidInput
-        At the first question beyond what a job may ask.
+        At the first request beyond `MAX_SEGMENTS`.
 
     Examples
     --------
@@ -137,19 +137,19 @@ def segment_requests(lines: Iterable[bytes], by: SegmentBy) -> Iterator[SegmentR
 def inference_answer(
     request: InferenceRequest, items: Sequence[str], scores: Sequence[float] | None = None
 ) -> bytes:
-    """The line that answers a question for items, without its end.
+    """Answer to a request for items: a line, without its end.
 
     Parameters
     ----------
     scores
-        Of the items, in their order; None with recipes that give none.
+        Of the items, in their order; None for recipes without scores.
     """
     output = {"recommendedItems": items} | ({} if scores is None else {"scores": scores})
     return _encode({"input": msgspec.Raw(request.input), "output": output, "error": None})
 
 
 def segment_answer(request: SegmentRequest, users: Sequence[str]) -> bytes:
-    """The line that answers a question for users, without its end."""
+    """Answer to a request for users: a line, without its end."""
     output = {"recommendedUsers": users}
     if request.query is not None:
         return _encode({"itemAttributes": request.item_attributes, "output": output})
@@ -157,15 +157,14 @@ def segment_answer(request: SegmentRequest, users: Sequence[str]) -> bytes:
 
 
 def refusal(line: bytes, error: str) -> bytes:
-    """The line that says why the question in `line`, JSON, has no answer; without its end."""
+    """Answer to a request, JSON, that failed: a line with the error, without its end."""
     return _encode({"input": msgspec.Raw(line), "output": None, "error": error})
 
 
 def output_key(key: str, input_prefix: str, output_prefix: str) -> str:
-    """Where the answers to the questions at `key` go.
+    """Key of the answers to the requests at `key`.
 
-    Below the output, files stand as they do below the folder of the input, so that those of equal
-    names stay apart.
+    The output has the folders of the input, so that files of equal names stay apart.
 
     >>> output_key("jobs/in/de/users.json", "jobs/in/", "jobs/out")
     'jobs/out/de/users.json.out'
@@ -186,7 +185,7 @@ def _request(line: bytes, ask: Callable[[bytes, _Line], BatchRequest]) -> BatchR
     if len(line) > MAX_LINE_BYTES:
         return Rejected(_beginning(line), f"the line has more than {MAX_LINE_BYTES} bytes")
     try:
-        # As text: what the decoder passes over must be UTF-8 too, for the answer repeats it.
+        # As text: members that the decoder skips must be UTF-8 too, since the answer repeats them.
         return ask(line, _decoder.decode(line.decode()))
     except (msgspec.ValidationError, InvalidInput) as error:
         return Rejected(_echo(line), str(error))
@@ -223,7 +222,7 @@ def _check(asked: RecipeKind | SegmentBy, said: _Line) -> None:
 
 
 def _echo(line: bytes) -> bytes:
-    """The line, if it is JSON to its end."""
+    """The line if it is JSON, else its beginning."""
     try:
         msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError):
@@ -232,6 +231,6 @@ def _echo(line: bytes) -> bytes:
 
 
 def _beginning(line: bytes) -> bytes:
-    """The beginning of what is not JSON, as a JSON text."""
+    """The beginning of a line that is not JSON, as a JSON text."""
     text = line[: 4 * MAX_ECHO_CHARACTERS].decode(errors="replace")
     return _encode(text[:MAX_ECHO_CHARACTERS])

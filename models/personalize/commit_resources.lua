@@ -1,19 +1,19 @@
--- One change of the registry of resources, whole or not at all; see models/personalize/registry.py.
+-- One atomic change of the registry of resources; see models/personalize/registry.py.
 --
 -- KEYS[1]  routes the call in a cluster: every key starts with {recommender}
 -- ARGV[1]  MessagePack of
 --   prefix   "{recommender}:resources:"
---   claim    {path, number}: the job's claim that must still hold
+--   claim    {path, number}: the job's claim, which must still hold
 --            this and any of the following may be absent
---   expect   {path, number, revision} of each document, as it was read; number 0: nothing there
+--   expect   {path, number, revision} of each document as it was read; number 0: no document
 --   alive    paths that must be ACTIVE
---   bounds   {index, least, most}: how many an index must have
+--   bounds   {index, least, most}: limits of an index' size
 --   put      {path, document, number, indexes joined, indexes left}
 --   remove   {path, indexes left}
 --   queue    {path, time from which it may be claimed}; a negative time: no longer to be claimed
 --
--- Returns {"done", 0}, or what did not hold and its number, counted from 0, and nothing is changed:
---   "claim", "expect", "alive" or "bounds"
+-- Returns {"done", 0}; or, without a change, the condition that did not hold ("claim", "expect",
+-- "alive" or "bounds") and its number, counted from 0.
 
 local request = cmsgpack.unpack(ARGV[1])
 local call = redis.call

@@ -1,4 +1,4 @@
-"""Rows of a dataset as an import reads them: by the dataset's schema, to events and records."""
+"""Rows of a dataset in an import: converted by the dataset's schema to events and records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.personalize.dataset_schemas import Column, Schema
 DatasetType = Literal["INTERACTIONS", "ITEMS", "USERS"]
 
 EVENT_TYPE = "interaction"
-"""The type of an event whose dataset has no column for it."""
+"""Type of events of a dataset without a column for it."""
 
 MAX_IMPRESSION = 25
 MAX_SHOWN = 40
@@ -35,9 +35,9 @@ _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def columns_of(schema: Schema, header: Sequence[str]) -> dict[str, str]:
-    """What a header calls each column of a schema, names being the same in any case.
+    """Name in a header of each column of a schema, compared in any case.
 
-    Those that it lacks are left out, and those that the schema lacks.
+    Columns that only one of the two has are left out.
 
     Raises
     ------
@@ -60,17 +60,17 @@ def columns_of(schema: Schema, header: Sequence[str]) -> dict[str, str]:
 
 
 def missing_fields(names: Sequence[str]) -> InvalidInput:
-    """The error that lacking columns are, in Amazon's words."""
+    """Error of missing columns, in Amazon's words."""
     return InvalidInput(f"Input CSV is missing the following columns:[{', '.join(names)}]")
 
 
 def typed(column: Column, text: str | None) -> str | int | float | bool | None:
-    """The value that a text is in a column.
+    """Convert a text to a value of a column.
 
     Raises
     ------
     InvalidRecord
-        Naming the column, where it is of another type, or empty and may not be.
+        Naming the column; the text is of another type, or empty in a column without null.
     """
     if text is None:
         if not column.is_nullable:
@@ -92,10 +92,10 @@ def event_of(
     future_limit_s: float,
     default_type: str = EVENT_TYPE,
 ) -> PutEvents:
-    """The valid message of one event that a row of interactions says.
+    """Valid message of one event, out of a row of interactions.
 
-    Its eventId follows from the row: the same row again is the same event. Columns that are not
-    Amazon's own become the event's properties.
+    The eventId follows from the row: the same row again is the same event. Columns that are not
+    reserved become the event's properties.
 
     Raises
     ------
@@ -127,12 +127,12 @@ def event_of(
 
 
 def record_of(kind: RecordKind, values: Mapping[str, Any]) -> tuple[str, Properties]:
-    """The id and the properties that a row of items or users says.
+    """Id and properties out of a row of items or users.
 
     Raises
     ------
     InvalidRecord
-        Naming what breaks a rule.
+        Naming the property that breaks a rule.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def record_of(kind: RecordKind, values: Mapping[str, Any]) -> tuple[str, Propert
 
 
 def pack_by_user(events: Sequence[PutEvents], most: int) -> Iterator[PutEvents]:
-    """Single events as messages of up to so many of one user, each user's in their order.
+    """Pack single events into messages of up to `most` events of one user, in their order.
 
     >>> one = [PutEvents(user, [Event("view", 1.0)], user_id=user) for user in "aba"]
     >>> [(message.user_id, len(message.event_list)) for message in pack_by_user(one, 10)]
@@ -169,7 +169,7 @@ def _whole(text: str) -> int | None:
 
 
 def _whole_float(text: str) -> int | None:
-    """Spreadsheets and data frames write whole numbers as `881250949.0`."""
+    """A whole number as spreadsheets and data frames write it: `881250949.0`."""
     number = _number(text)
     return (
         int(number) if number is not None and number.is_integer() and abs(number) < 2**53 else None

@@ -1,4 +1,4 @@
-"""Schemas of datasets, in Avro's JSON: the columns there are, and what a dataset asks of them."""
+"""Schemas of datasets, in Avro's JSON: their columns, and the rules for each dataset type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATASET_TYPES = ("INTERACTIONS", "ITEMS", "USERS")
 NUMBERS = frozenset({"float", "double", "int", "long"})
 TYPES = NUMBERS | {"string", "boolean", "null"}
 CATEGORICAL = frozenset({"string", "boolean", "int", "long"})
-"""Types of columns whose values are often the same."""
+"""Types of columns whose values often repeat."""
 
 MAX_METADATA: Mapping[str, int] = {"INTERACTIONS": 5, "ITEMS": 100, "USERS": 25}
 """Columns of each type of dataset that are neither required nor reserved, at most."""
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,149}")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its Avro types, and how text in it is meant."""
+    """One column: its name, its Avro types, and the meaning of its text."""
 
     name: str
     types: frozenset[str]
@@ -38,7 +38,7 @@ class Column:
 
     @property
     def is_nullable(self) -> bool:
-        """Whether a row may leave it empty."""
+        """True if a row may leave it empty."""
         return "null" in self.types
 
 
@@ -49,12 +49,12 @@ class Schema:
     columns: tuple[Column, ...]
 
     def column(self, name: str) -> Column | None:
-        """The column of a name, in exactly these letters; None if there is none."""
+        """The column of exactly this name; None without one."""
         return next((column for column in self.columns if column.name == name), None)
 
 
-class _Asked(NamedTuple):
-    """What a column must be: one of these names (the first is the usual one), of one type."""
+class _ColumnRule(NamedTuple):
+    """Rule for a column: one of these names, the usual one first, and one of these types."""
 
     names: tuple[str, ...]
     types: frozenset[str]
@@ -62,24 +62,24 @@ class _Asked(NamedTuple):
     is_categorical: bool = False
 
 
-def _key(name: str, kind: str = "string") -> _Asked:
-    return _Asked((name,), frozenset({kind}))
+def _key(name: str, kind: str = "string") -> _ColumnRule:
+    return _ColumnRule((name,), frozenset({kind}))
 
 
-def _optional(name: str, *kinds: str) -> _Asked:
-    return _Asked((name,), frozenset(kinds), is_nullable=True)
+def _optional(name: str, *kinds: str) -> _ColumnRule:
+    return _ColumnRule((name,), frozenset(kinds), is_nullable=True)
 
 
-def _category(*names: str) -> _Asked:
-    return _Asked(names, frozenset({"string"}), is_nullable=True, is_categorical=True)
+def _category(*names: str) -> _ColumnRule:
+    return _ColumnRule(names, frozenset({"string"}), is_nullable=True, is_categorical=True)
 
 
-_REQUIRED: Mapping[str, tuple[_Asked, ...]] = {
+_REQUIRED: Mapping[str, tuple[_ColumnRule, ...]] = {
     "INTERACTIONS": (_key("USER_ID"), _key("ITEM_ID"), _key("TIMESTAMP", "long")),
     "ITEMS": (_key("ITEM_ID"),),
     "USERS": (_key("USER_ID"),),
 }
-_OF_DOMAIN: Mapping[tuple[str | None, str], tuple[_Asked, ...]] = {
+_OF_DOMAIN: Mapping[tuple[str | None, str], tuple[_ColumnRule, ...]] = {
     ("ECOMMERCE", "INTERACTIONS"): (_key("EVENT_TYPE"),),
     ("ECOMMERCE", "ITEMS"): (_optional("PRICE", "float", "double"), _category("CATEGORY_L1")),
     ("VIDEO_ON_DEMAND", "INTERACTIONS"): (_key("EVENT_TYPE"),),
@@ -89,7 +89,7 @@ _OF_DOMAIN: Mapping[tuple[str | None, str], tuple[_Asked, ...]] = {
         _key("CREATION_TIMESTAMP", "long"),
     ),
 }
-_RESERVED: Mapping[str, tuple[_Asked, ...]] = {
+_RESERVED: Mapping[str, tuple[_ColumnRule, ...]] = {
     "INTERACTIONS": (
         _optional("EVENT_TYPE", "string"),
         _optional("EVENT_VALUE", *NUMBERS),
@@ -103,12 +103,12 @@ _RESERVED: Mapping[str, tuple[_Asked, ...]] = {
 
 
 def parse_schema(text: str) -> Schema:
-    """The columns that a schema names.
+    """Parse a schema.
 
     Raises
     ------
     InvalidInput
-        Saying what is not as it must be, and where.
+        With the place that breaks a rule, and the rule.
 
     Examples
     --------
@@ -131,24 +131,24 @@ def parse_schema(text: str) -> Schema:
     seen: set[str] = set()
     for column in columns:
         if column.name.upper() in seen:
-            raise InvalidInput(f"schema.fields: {column.name} stands there twice")
+            raise InvalidInput(f"schema.fields: {column.name} appears twice")
         seen.add(column.name.upper())
     return Schema(columns)
 
 
 def contextual(schema: Schema) -> list[str]:
-    """The columns of an Interactions schema that say under which circumstances an event happened.
+    """Contextual columns of an Interactions schema.
 
-    Those that are not Amazon's own, and that hold texts, whole numbers or truth values: other
-    numbers are measures, hardly ever the same twice.
+    Those that are not reserved, and that hold texts, whole numbers or truth values: other numbers
+    are measures, hardly ever the same twice.
 
     >>> fields = [{"name": "USER_ID", "type": "string"}, {"name": "DEVICE", "type": "string"}]
     >>> schema = {"type": "record", "name": "Interactions", "fields": fields}
     >>> contextual(parse_schema(msgspec.json.encode(schema).decode()))
     ['DEVICE']
     """
-    asked = (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"])
-    own = {name for one in asked for name in one.names}
+    rule = (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"])
+    own = {name for one in rule for name in one.names}
     return [
         column.name
         for column in schema.columns
@@ -157,7 +157,7 @@ def contextual(schema: Schema) -> list[str]:
 
 
 def dataset_type_of(name: str) -> str:
-    """The type of dataset of a name in any case; raises `InvalidInput` for what is none here.
+    """Dataset type of a name in any case; raises `InvalidInput` for one that is not supported.
 
     >>> dataset_type_of("Interactions")
     'INTERACTIONS'
@@ -171,26 +171,26 @@ def dataset_type_of(name: str) -> str:
 
 
 def check_columns(schema: Schema, dataset_type: str, domain: str | None) -> None:
-    """See that a schema fits a type of dataset, in a group of a domain or of none.
+    """Check that a schema fits a dataset type, in a group of a domain or of none.
 
     Raises
     ------
     InvalidInput
-        Naming the first column that is missing, or is not as it must be.
+        Naming the first column that is missing or breaks a rule.
     """
     required = (*_REQUIRED[dataset_type], *_OF_DOMAIN.get((domain, dataset_type), ()))
     where = f"{dataset_type} schema" + (f" of domain {domain}" if domain else "")
     known: set[str] = set()
-    for asked in required:
-        column = next(filter(None, map(schema.column, asked.names)), None)
+    for rule in required:
+        column = next(filter(None, map(schema.column, rule.names)), None)
         if column is None:
-            raise InvalidInput(f"the {where} must have the column {asked.names[0]}")
-        _check_column(column, asked, where)
+            raise InvalidInput(f"the {where} must have the column {rule.names[0]}")
+        _check_column(column, rule, where)
         known.add(column.name)
-    for asked in _RESERVED[dataset_type]:
-        column = schema.column(asked.names[0])
+    for rule in _RESERVED[dataset_type]:
+        column = schema.column(rule.names[0])
         if column is not None and column.name not in known:
-            _check_column(column, asked, where)
+            _check_column(column, rule, where)
             known.add(column.name)
     if dataset_type != "INTERACTIONS" and len(schema.columns) < 2:
         raise InvalidInput(f"the {where} must have one metadata column or more")
@@ -206,12 +206,12 @@ def check_columns(schema: Schema, dataset_type: str, domain: str | None) -> None
 
 
 def check_replacement(old: Schema, new: Schema) -> None:
-    """See that data under one schema is data under the other: columns may only be added, nullable.
+    """Check that data of one schema is valid in another: it may only add nullable columns.
 
     Raises
     ------
     InvalidInput
-        Naming the first column that was left out, is another now, or must have values.
+        Naming the first column that is missing, has changed, or is new and not nullable.
     """
     for column in old.columns:
         if new.column(column.name) != column:
@@ -255,16 +255,16 @@ def _flag(field: Mapping[str, Any], name: str, where: str) -> bool:
     return flag
 
 
-def _check_column(column: Column, asked: _Asked, where: str) -> None:
+def _check_column(column: Column, rule: _ColumnRule, where: str) -> None:
     values = column.types - {"null"}
-    if len(values) != 1 or not values <= asked.types:
-        allowed, found = _listed(asked.types), _listed(column.types)
+    if len(values) != 1 or not values <= rule.types:
+        allowed, found = _listed(rule.types), _listed(column.types)
         raise InvalidInput(
             f"the column {column.name} of the {where} must be {allowed}, not {found}"
         )
-    if column.is_nullable and not asked.is_nullable:
+    if column.is_nullable and not rule.is_nullable:
         raise InvalidInput(f"the column {column.name} of the {where} may not be null")
-    if asked.is_categorical and not column.is_categorical:
+    if rule.is_categorical and not column.is_categorical:
         raise InvalidInput(f"the column {column.name} of the {where} must be categorical")
 
 
@@ -273,7 +273,7 @@ def _listed(names: frozenset[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in an error, cut where it is long, and of structures only what they are."""
+    """A value as an error shows it: shortened, and of structures only their kind."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)

@@ -1,11 +1,11 @@
-"""Jobs: resources that take time, claimed by one runner at a time from a queue in Redis.
+"""Queue of jobs: resources that take time, claimed by one runner at a time.
 
-A job is claimable from its creation on. Who claims it holds it for the time of a lease, and longer
-by renewing; a runner that dies lets the lease run out, and the job is claimed again. What is
-noted of a job, and its end, are stored only while the claim holds: nothing counts twice.
+A job can be claimed from its creation on. The runner holds it for a lease, which it renews; if the
+runner dies, the lease expires and the job is claimed again. Progress and end of a job are stored
+only while the claim holds: nothing counts twice.
 
-Besides the kinds that `resource_types` calls jobs, a dataset group whose deletion was asked for is
-one: erase what is in it (`models.serving.tenants`), then `remove` it.
+Besides the types that `resource_types` marks as jobs, a dataset group whose deletion was requested
+is one: erase its data (`models.serving.tenants`), then `remove` it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from models.personalize.statuses import (
 from models.state.scripts import Script, run_script
 
 MAX_TRIES = 5
-"""Claims of one job that may run out before it fails: it may be what kills its runners."""
+"""Claims of one job that may expire before it fails: it may be the job that kills its runners."""
 
 MAX_REASON_CHARACTERS = 2000
 
@@ -67,7 +67,7 @@ return 1
 
 @dataclass(frozen=True)
 class Job:
-    """A claimed job: the resource as it was then, and the claim."""
+    """A claimed job: the resource as of the claim, and the claim."""
 
     resource: Resource
     claim: Claim
@@ -86,10 +86,10 @@ class Jobs:
         self._redis = registry.redis
 
     async def claim(self, *, now_s: float, lease_s: float) -> Job | None:
-        """The job that waits longest, begun and held for `lease_s`; None if none is claimable.
+        """Claim the job that waits longest, for `lease_s`; None if there is none.
 
-        Jobs that were to stop while nobody held them are stopped on the way, and those that were
-        claimed `MAX_TRIES` times already have failed.
+        On the way, jobs without a runner that should stop are stopped, and those claimed
+        `MAX_TRIES` times fail.
         """
         names = ("queue", "claims", "tries", "sequence")
         keys = [PREFIX + name for name in names]
@@ -105,14 +105,15 @@ class Jobs:
                 return job
 
     async def renew(self, job: Job, *, now_s: float, lease_s: float) -> Job:
-        """Hold the job for `lease_s` from now on; gives it as it is.
+        """Renew the lease for `lease_s` from now; returns the job as it is.
 
-        A solution version that is CREATE STOPPING is to be ended at once, by `succeed` or `fail`.
+        A solution version that is CREATE STOPPING must be ended at once, by `succeed` or `fail`.
 
         Raises
         ------
         ClaimLost
-            Another has claimed it, or it is no more. A lease that ran out unnoticed is renewed.
+            Another runner has claimed it, or it is deleted. An expired lease of an unclaimed job is
+            renewed.
         """
         keys = [f"{PREFIX}queue", f"{PREFIX}claims"]
         held = await run_script(self._redis, _RENEW, keys, *job.claim, now_s + lease_s)
@@ -122,7 +123,7 @@ class Jobs:
         return Job(found, job.claim)
 
     async def leave(self, job: Job, *, now_s: float) -> None:
-        """Give the job back: another may claim it at once, and the try does not count.
+        """Return the job to the queue: it can be claimed at once, and the try does not count.
 
         Raises `ClaimLost` as `renew` does.
         """
@@ -131,13 +132,13 @@ class Jobs:
             raise ClaimLost(f"{job.path} was claimed by another since")
 
     async def unfinished(self, most: int = 100) -> list[Resource]:
-        """Jobs that have not ended, those that are claimed next first; `most` at most."""
+        """At most `most` jobs that have not ended, in the order in which they are claimed."""
         paths = await self._redis.zrange(f"{PREFIX}queue", 0, most - 1)
         found = [await self._registry.find(path.decode()) for path in paths]
         return [resource for resource in found if resource is not None]
 
     async def note(self, job: Job, *, now_s: float, **hidden: Any) -> None:  # noqa: ANN401  any JSON
-        """Keep what `Resource.hidden` is to have of the job under way, its progress above all."""
+        """Store members of `Resource.hidden` for a job under way, above all its progress."""
 
         def noted(resource: Resource) -> Resource:
             merged = {**resource.hidden, **hidden}
@@ -154,15 +155,15 @@ class Jobs:
         hidden: dict[str, Any] | None = None,
         remark: str = "",
     ) -> Resource:
-        """End the job as ACTIVE (COMPLETED, or CREATE STOPPED if it was to stop).
+        """End the job as ACTIVE (COMPLETED, or CREATE STOPPED if it should stop).
 
         Parameters
         ----------
         data, hidden
-            Members that are changed: of those the API describes, and of others. A version of a
-            solution that performs AutoML gets its `recipeArn` here.
+            Changed members of the API, and others. A version of a solution that performs AutoML
+            gets its `recipeArn` here.
         remark
-            Stands as the failure reason of a job that did what it could.
+            Failure reason of a job that succeeded in part.
 
         Raises
         ------
@@ -178,16 +179,16 @@ class Jobs:
         return await self._end(job, FAILING, now_s, reason, {}, {})
 
     async def remove(self, job: Job) -> None:
-        """Remove a dataset group whose deletion was the job, with all that hangs on it."""
+        """Remove a dataset group whose deletion was the job, with its children."""
         await self._registry.remove(job.path, claim=job.claim)
 
     async def stop(self, path: str, *, now_s: float) -> Resource:
-        """Stop a solution version: at once while nobody holds it, else it is CREATE STOPPING.
+        """Stop a solution version: at once without a runner, else it becomes CREATE STOPPING.
 
         Raises
         ------
         ResourceNotFound, ResourceInUse
-            It is not there; it has ended.
+            It does not exist; it has ended.
         """
 
         def stopped(resource: Resource) -> Resource:
@@ -216,7 +217,7 @@ class Jobs:
             elif resource.status in STARTED.values():
                 return job
         except (ClaimLost, ResourceNotFound):
-            # It was stopped, or claimed by another, since the claim.
+            # It was stopped, or claimed by another runner, since the claim.
             return None
         return None
 

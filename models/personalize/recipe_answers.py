@@ -44,7 +44,7 @@ def is_scored(recipe: Recipe) -> bool:
 
 def scores_of(answer: Answer) -> dict[str, float]:
     """The score of each item of an answer, as Personalize scales them."""
-    # Scores of what is popular are relative to the first; those of a user's candidates are shares.
+    # Scores of popular items are relative to the first; those of a user's candidates are shares.
     is_found = answer.level in PERSONALIZED_LEVELS
     total = 1.0 if is_found else sum(item.score for item in answer.items) or 1.0
     return {item.item_id: round(item.score / total, SCORE_DIGITS) for item in answer.items}
@@ -63,7 +63,7 @@ class RecipeRequest:
     context
         Values of contextual columns; they count in answers for one user.
     filter
-        What decides which items may stand in the answer; None allows all.
+        Decides which items the answer may hold; None allows all.
     filter_values
         Values of the filter's placeholders.
     """
@@ -243,7 +243,7 @@ async def filter_and_refill(
 async def _named_by(
     recommender: Recommender, found: Filter, values: Mapping[str, str], now_s: float
 ) -> list[str]:
-    """Items of the categories that a filter asks for, and then of the top lists; each once."""
+    """Distinct items of the categories that a filter asks for, then of the top lists."""
     cache = recommender.cache
     shared = await cache.refresh(now_s)
     top_items = list(dict.fromkeys(np.concatenate([NO_ITEMS, *shared.top_lists.values()]).tolist()))

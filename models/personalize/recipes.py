@@ -1,4 +1,4 @@
-"""Recipes of the Amazon Personalize API by name: what each recommends, and for which domain."""
+"""Recipes of the Amazon Personalize API, by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RecipeType = Literal[
 Domain = Literal["ECOMMERCE", "VIDEO_ON_DEMAND"]
 
 ARN = "arn:aws:personalize:::"
-"""Recipes, algorithms and transformations belong to no region and no account."""
+"""Beginning of ARNs of recipes, algorithms and transformations: no region, no account."""
 
 
 class Recipe(NamedTuple):
@@ -28,9 +28,9 @@ class Recipe(NamedTuple):
     Attributes
     ----------
     domain
-        None for one that solutions use; recommenders use those of a domain.
+        None for recipes of solutions; recommenders use recipes of a domain.
     event_type
-        The type of event that a recommender of this recipe learns from above all; empty: any.
+        Event type that a recommender of this recipe mainly learns from; empty: any.
     """
 
     name: str
@@ -107,16 +107,16 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     )
 }
-"""Every recipe by name, in the order in which they are listed."""
+"""Every recipe by name, in the order of lists."""
 
 
 def recipe_of(arn: str) -> Recipe:
-    """The recipe with an ARN.
+    """The recipe of an ARN.
 
     Raises
     ------
     InvalidInput, ResourceNotFound
-        It is the ARN of something else; no recipe has it.
+        It is not the ARN of a recipe; there is no such recipe.
 
     Examples
     --------

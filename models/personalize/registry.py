@@ -1,13 +1,13 @@
-"""Resources of the Amazon Personalize API: documents in Redis, each change whole or not at all.
+"""Registry of the resources of the Amazon Personalize API: documents in Redis, changed atomically.
 
 Keys, all on one node of a cluster; a path is the last part of an ARN (`resource_types`):
 
     {recommender}:resources:document:<path>   string  the resource as JSON
     {recommender}:resources:index:<name>      zset    paths by creation number (resource.py)
-    {recommender}:resources:sequence          string  the last number given
-    {recommender}:resources:queue             zset    jobs by when they may be claimed
+    {recommender}:resources:sequence          string  the last assigned number
+    {recommender}:resources:queue             zset    jobs by the time of their next claim
     {recommender}:resources:claims            hash    path -> number of the claim that holds the job
-    {recommender}:resources:tries             hash    path -> how often the job was claimed
+    {recommender}:resources:tries             hash    path -> number of claims of the job
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from models.state.scripts import Script, run_script
 PREFIX = "{recommender}:resources:"
 
 CACHED = 1000
-"""Resources that are kept in memory for `Registry.recent`."""
+"""Resources that `Registry.recent` caches."""
 
 LATEST = "/$LATEST"
-"""What follows a solution's ARN where its newest version is meant."""
+"""Suffix of a solution's ARN that stands for its newest version."""
 
 ATTEMPTS = 10
-"""Times a change is tried when others change the same resource at the same moment."""
+"""Attempts at a change while others change the same resource."""
 
 JOBS_KEPT = 1000
-"""Ended jobs that are kept of what they hang on: no operation deletes one."""
+"""Ended jobs that are kept of one parent: no operation deletes one."""
 
 PAGE = 100
 
 NO_LONGER = -1.0
-"""When a job may be claimed that has ended."""
+"""Claim time of a job that has ended: never."""
 
 _COMMIT = Script.of(resources.files(__package__).joinpath("commit_resources.lua").read_text())
 
@@ -64,13 +64,13 @@ return found
 )
 
 Done = Literal["done", "claim", "expect", "alive", "bounds"]
-"""What commit_resources.lua says: that the change is done, or what did not hold."""
+"""Result of commit_resources.lua: the change is done, or the condition that did not hold."""
 
 
 class IndexLimit(NamedTuple):
-    """How many an index may have for a change to take place, and the error if it has not.
+    """Condition of a change: the size of an index, and the error outside its limits.
 
-    Without an error the change is tried again, on what is there by then.
+    Without an error the change is retried on the state by then.
     """
 
     of: str
@@ -80,17 +80,17 @@ class IndexLimit(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Who holds a job: the number of the claim, greater than those of all claims before."""
+    """A runner's claim on a job; its number is greater than those of all earlier claims."""
 
     path: str
     number: int
 
 
 class Registry:
-    """The resources of the service, on any number of processes at once.
+    """The resources of the service, for any number of processes at once.
 
-    Every method raises one of `redis_errors.AWAY_ERRORS` when Redis is away; what it was to change
-    has then happened as a whole or not at all.
+    Every method raises one of `redis_errors.AWAY_ERRORS` when Redis is away; a change has then
+    happened as a whole or not at all.
     """
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
@@ -107,17 +107,17 @@ class Registry:
         return f"arn:aws:personalize:{place}:{path}"
 
     async def find(self, path: str) -> Resource | None:
-        """What is at a path, or None."""
+        """The resource at a path, or None."""
         text = await self.redis.get(f"{PREFIX}document:{path}")
         return None if text is None else msgspec.json.decode(text, type=Resource)
 
     async def get(self, path: str) -> Resource:
-        """What is at a path; at `<solution>/$LATEST`, the solution's newest version ACTIVE.
+        """The resource at a path; at `<solution>/$LATEST` the solution's newest ACTIVE version.
 
         Raises
         ------
         ResourceNotFound
-            Nothing is there.
+            There is none.
         """
         solution, is_latest, _ = path.partition(LATEST)
         if is_latest:
@@ -129,9 +129,9 @@ class Registry:
         return found
 
     async def recent(self, path: str, *, now_s: float) -> Resource:
-        """The same, at most `cache_s` old; this process's own changes are known at once.
+        """The same from a cache, at most `cache_s` old; this process's own changes show at once.
 
-        While Redis is away, what this process has read before is what it was then.
+        While Redis is away, the cached resource is returned however old it is.
         """
         read_s, resource = self._recent.get(path, (0.0, None))
         if resource is None or abs(now_s - read_s) >= self.settings.cache_s:
@@ -140,7 +140,7 @@ class Registry:
             except AWAY_ERRORS:
                 if resource is None:
                     raise
-            # After a failure, too: not every request is to wait for a server that is away.
+            # After a failure, too: not every request should wait for a server that is away.
             if len(self._recent) >= CACHED:
                 self._recent.clear()
             self._recent[path] = (now_s, resource)
@@ -153,7 +153,7 @@ class Registry:
     async def page(
         self, kind: str, parent: str = "", *, after: int = 0, limit: int = PAGE
     ) -> list[Resource]:
-        """Resources of a kind, all or those that hang on one, by number, from above `after`."""
+        """Resources of a type, all or one parent's children, by number, from above `after`."""
         index = f"{PREFIX}index:{index_name(kind, parent)}"
         texts = await run_script(
             self.redis, _PAGE, [index], f"({after}", limit, f"{PREFIX}document:"
@@ -161,25 +161,25 @@ class Registry:
         return [msgspec.json.decode(text, type=Resource) for text in texts]
 
     async def count(self, index: str) -> int:
-        """How many an index has."""
+        """Size of an index."""
         return int(await self.redis.zcard(f"{PREFIX}index:{index}"))
 
     async def newest(self, index: str) -> Resource | None:
-        """The one of an index that was created last, or None."""
+        """The resource of an index that was created last, or None."""
         paths = await self.redis.zrange(f"{PREFIX}index:{index}", 0, 0, desc=True)
         return await self.find(paths[0].decode()) if paths else None
 
     async def create(self, resource: Resource, *bounds: IndexLimit) -> Resource:
-        """Store a new resource, if its path is free and all that it hangs on is ACTIVE.
+        """Store a new resource, if its path is free and its parents are ACTIVE.
 
         A job can be claimed from then on.
 
         Raises
         ------
         ResourceAlreadyExists
-            Something is at its path.
+            Its path is taken.
         ResourceNotFound, ResourceInUse
-            What it hangs on is not there, or is not ACTIVE.
+            A parent does not exist, or is not ACTIVE.
         """
         number = await self._next()
         new = msgspec.structs.replace(resource, number=number, revision=number)
@@ -190,7 +190,7 @@ class Registry:
             put=[(new, None)],
             queue=[(new.path, new.created_s)] if new.kind.is_job else [],
         )
-        # The client repeats a command whose answer was lost: what is there may be this very one.
+        # The client repeats a command whose answer was lost: the stored one may be this very one.
         if done == "expect" and await self.find(new.path) != new:
             raise ResourceAlreadyExists(f"{self.arn(new.path)} already exists")
         if done == "alive":
@@ -208,24 +208,23 @@ class Registry:
         claim: Claim | None = None,
         claimable_s: float | None = None,
     ) -> Resource:
-        """Replace a resource by what `edit` makes of it; gives what is stored then.
+        """Replace a resource by `edit` of it; returns the stored resource.
 
         Parameters
         ----------
         edit
-            Raises where the change may not be. It is called again on what others have made of the
-            resource in the meantime; it gives back the same object where nothing is to change.
-            What it hangs on from then on must be ACTIVE.
+            Raises if the change is not permitted. It is called again if others have changed the
+            resource in the meantime; it returns the same object if nothing changes. New parents
+            must be ACTIVE.
         claim
-            The claim of a job that must still hold.
+            Claim on the job, which must still hold.
         claimable_s
-            From when on it may be claimed as a job; None: that stays as it is, until nothing is to
-            follow any more.
+            Time from which the job may be claimed; None: unchanged, until the job ends.
 
         Raises
         ------
         ResourceNotFound, ResourceInUse, ClaimLost
-            It is not there; it is changed by others again and again; the claim does not hold.
+            It does not exist; others change it again and again; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
             old = await self.get(path)
@@ -248,12 +247,12 @@ class Registry:
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
     async def remove(self, path: str, *more: IndexLimit, claim: Claim | None = None) -> None:
-        """Remove a resource and what goes with it, if nothing that must not hangs on it.
+        """Remove a resource and the children that go with it, unless other children block that.
 
         Raises
         ------
         ResourceNotFound, ResourceInUse, ClaimLost
-            It is not there; what hangs on it lives or is unfinished; the claim does not hold.
+            It does not exist; a child lives or is unfinished; the claim does not hold.
         """
         for _ in range(ATTEMPTS):
             resource = await self.get(path)
@@ -276,7 +275,7 @@ class Registry:
         raise ResourceInUse(f"{self.arn(path)} is being changed by others: try again")
 
     def blockers(self, resource: Resource) -> list[IndexLimit]:
-        """What must not hang on a resource that is to be deleted."""
+        """Conditions for deleting a resource: no living and no unfinished children."""
         arn, path, kind = self.arn(resource.path), resource.path, resource.kind
         lives = [
             IndexLimit(index_name(one, path), 0, ResourceInUse(f"{arn} has {KINDS[one].plural}"))
@@ -293,7 +292,7 @@ class Registry:
         return [*lives, *works]
 
     async def _next(self) -> int:
-        """A number that was never given before: no two writes of a document are alike."""
+        """A new number: no two writes of a document have the same."""
         return int(await self.redis.incr(f"{PREFIX}sequence"))
 
     async def _commit(
@@ -307,7 +306,7 @@ class Registry:
         queue: Sequence[tuple[str, float]] = (),
         claim: Claim | None = None,
     ) -> tuple[Done, int]:
-        """Change the registry if all that must hold does; raises what it has an error for."""
+        """Change the registry if all conditions hold; raises the error of an `IndexLimit`."""
         request = {
             "prefix": PREFIX,
             "claim": claim,

@@ -1,4 +1,4 @@
-"""One resource of the Amazon Personalize API as it is stored, and the indexes it is found in."""
+"""One resource of the Amazon Personalize API as it is stored, and its indexes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes
     ----------
     data
-        Its members as the API names them, but for the ARN, status, times and failure reason.
+        Its members as the API names them, without ARN, status, times and failure reason.
     links
-        Paths of what it hangs on, nearest first.
+        Paths of its parents, nearest first.
     hidden
-        What is kept with it and no operation describes.
+        Stored with it, but not part of the API.
     number, revision
-        Given when it is stored, of its creation and of its last change; they rise with time.
+        Assigned at its creation and at its last change; they rise with time.
     """
 
     path: str
@@ -40,14 +40,14 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def kind(self) -> ResourceType:
-        """What it is."""
+        """Its type."""
         found = resource_type_of(self.path)
         if found is None:
-            raise ValueError(f"{self.path!r} is no path of a resource")
+            raise ValueError(f"{self.path!r} is not the path of a resource")
         return found
 
     def to_api(self, arn: str) -> dict[str, Any]:
-        """All its members as the API names them, with this ARN."""
+        """All members as the API names them, with this ARN."""
         members = {
             **self.data,
             self.kind.arn_member: arn,
@@ -58,12 +58,12 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
         return {**members, "failureReason": self.failure_reason} if self.failure_reason else members
 
     def transition(self, *statuses: str, now_s: float, failure_reason: str = "") -> Resource:
-        """The resource after going through these statuses.
+        """The resource after these statuses, one after the other.
 
         Raises
         ------
         ResourceInUse
-            Where one of them may not follow the one before.
+            One of them may not follow the one before.
         """
         status = self.status
         for following in statuses:
@@ -75,28 +75,28 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def with_parents(self, *links: str) -> Resource:
-        """The resource as one that hangs on these."""
+        """The resource with these parents."""
         return msgspec.structs.replace(self, links=links)
 
     def with_data(self, *, now_s: float, **members: Any) -> Resource:  # noqa: ANN401  any JSON
-        """The resource with these members changed; None leaves a member as it is."""
+        """The resource with these members changed; None keeps a member."""
         changed = {name: member for name, member in members.items() if member is not None}
         return msgspec.structs.replace(self, data={**self.data, **changed}, updated_s=now_s)
 
 
 def index_name(kind: str, parent: str = "", *, only: str = "") -> str:
-    """The index of a kind of resource: of all, or of those that hang on one.
+    """Index of a type of resource: of all, or of one parent's children.
 
     Parameters
     ----------
     only
-        `unfinished`: those that a status is still to follow; `active`: those that are ACTIVE.
+        `unfinished`: those whose status will change; `active`: those that are ACTIVE.
     """
     return f"{kind}:{only}:{parent}"
 
 
 def indexes_of(resource: Resource) -> set[str]:
-    """Every index that a resource is in."""
+    """All indexes of a resource."""
     states = [""]
     if resource.status in UNFINISHED:
         states.append("unfinished")

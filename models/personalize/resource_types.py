@@ -1,6 +1,6 @@
-"""Kinds of resources of the Amazon Personalize API: what each hangs on, and what may delete it.
+"""Types of resources of the Amazon Personalize API, and the rules for deleting one.
 
-A resource is known by its path, the last part of its ARN: `campaign/spring`,
+A resource is identified by its path, the last part of its ARN: `campaign/spring`,
 `dataset/shop/ITEMS`, and `solution/clicks/0123abcd` for a version of the solution `clicks`.
 """
 
@@ -22,22 +22,22 @@ _ARN = re.compile(r"arn:[a-z0-9-]+:personalize:[^:]*:[^:]*:([A-Za-z0-9_$-]+(?:/[
 
 
 class ResourceType(NamedTuple):
-    """One kind of resource.
+    """One type of resource. A resource has parents, such as a campaign its solution.
 
     Attributes
     ----------
     parts
-        Parts of a path: 2, or 3 of what is named within something else.
+        Parts of a path: 2, or 3 for a name within another resource.
     transitions
         The statuses that may follow each status.
     blocked_by
-        Kinds of which none may hang on a resource that is deleted.
+        Types of children that prevent deletion.
     cascades_to
-        Kinds that are deleted with what they hang on, once finished.
+        Types of children that are deleted with it, once finished.
     is_job
-        It takes time: created pending, and ended by who claims it.
+        Created pending, and ended by the runner that claims it.
     is_pruned
-        No operation deletes one: only the newest of those that have ended are kept.
+        No operation deletes one: of those that have ended only the newest are kept.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ResourceType(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """The name as the API's operations have it: `DatasetImportJob`."""
+        """The name in operations of the API: `DatasetImportJob`."""
         return self.name.title().replace("-", "")
 
     @property
@@ -60,7 +60,7 @@ class ResourceType(NamedTuple):
 
     @property
     def plural(self) -> str:
-        """What its quota is called by."""
+        """Name of its quota."""
         return f"{self.name}s"
 
 
@@ -97,7 +97,7 @@ KINDS = {
 
 
 def resource_type_of(path: str) -> ResourceType | None:
-    """The kind of what is at a path; None where nothing can be.
+    """Type of the resource at a path; None for an invalid path.
 
     >>> resource_type_of("solution/clicks/0123abcd").name
     'solution-version'
@@ -151,12 +151,12 @@ class ResourcePath(NamedTuple):
 
 
 def path_of(arn: str) -> str:
-    """The path that an ARN ends in; its partition, region and account are anybody's.
+    """The path at the end of an ARN; any partition, region and account is accepted.
 
     Raises
     ------
     InvalidInput
-        For what is not the ARN of a resource of this service.
+        It is not the ARN of a resource of this service.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Amazon Personalize's protocol for measuring a recipe: some users are asked, the others teach.
+"""Amazon Personalize's evaluation of a recipe: training users, and held-out test users.
 
-Nine users in ten teach. Of each of the others, the oldest nine tenths of the events are given as
-context, and what is recommended then is compared with the rest.
+Nine users in ten are for training. The oldest nine tenths of a test user's events are the input,
+and the recommendations are compared with the rest.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from models.state.interactions import Interaction
 TEST_ONE_IN = 10
 CONTEXT_SHARE = 0.9
 EXAMPLES_OF = 4
-"""Measuring teaches the ranking from each so-manieth choice: a live stream brings far more."""
+"""The ranker trains on every 4th interaction only: a live stream brings far more."""
 
 CUTS = (5, 10, 25)
 DEPTH = 25
-"""How many recommendations of each list count."""
+"""Recommendations of each list that count."""
 
 WatchEvents = Callable[[Iterable[Interaction]], Iterable[Interaction]]
-"""Passes events on, and raises where the measuring is to end."""
+"""Passes events on, and raises to end the evaluation."""
 
 
 class HeldOutUser(NamedTuple):
-    """A test user: the events that are given, and the items that came after."""
+    """A test user: the input events, and the items of the held-out ones."""
 
     user: str
     context: Sequence[Interaction]
@@ -42,9 +42,9 @@ class HeldOutUser(NamedTuple):
 
 
 def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[HeldOutUser]]:
-    """The events that teach, in order, and the test users; the same ones at every run.
+    """Training events, in order, and test users; the same at every run.
 
-    A test user with a single event teaches: there is nothing to ask about.
+    A test user with a single event is for training: nothing could be held out.
 
     >>> from models.state.interactions import Interaction
     >>> events = [Interaction(f"u{n}", f"i{k}", "view", k) for n in range(40) for k in range(10)]
@@ -77,14 +77,14 @@ def evaluate_recipes(
     n_items: int,
     watched: WatchEvents = iter,
 ) -> dict[str, dict[str, float]]:
-    """What each recipe measures, by its name; `local` learns the events of the training users.
+    """Metrics of each recipe, by its name; `local` learns the events of the training users.
 
     Parameters
     ----------
     n_items
-        Items there are, for the coverage.
+        Items of the group, for the coverage.
     watched
-        Goes through all events that are learned.
+        Passes on all events that are learned.
     """
     train, tests = split(interactions)
     for event in watched(train):
@@ -106,17 +106,17 @@ def solution_metrics(
 ) -> dict[str, float]:
     """Coverage, and the means over users of reciprocal rank, NDCG and precision.
 
-    As Amazon's guide defines them: a hit at position p weighs 1 / log(1 + p), and NDCG divides the
-    sum by what as many hits would weigh at the top of the list. A user without a hit counts 0.
+    As Amazon's guide defines them: a hit at position p has the gain 1 / log(1 + p), and NDCG
+    divides the sum by that of as many hits at the top of the list. A user without a hit counts 0.
 
     Parameters
     ----------
     recommended
-        Of each test user, different items, the best first.
+        Distinct items for each test user, best first.
     taken
-        Of each of them, in the same order, the items of the interactions held back.
+        Items of each test user's held-out interactions, in the same order.
     n_items
-        Different items in the interactions and items data sets.
+        Distinct items in the interactions and items data sets.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def solution_metrics(
 
 
 def _listed(local: LocalRecommender, recipe: Recipe, test: HeldOutUser) -> list[str]:
-    """What a recipe recommends to a test user after the context."""
+    """Recommendations of a recipe to a test user after the input events."""
 
     async def ask(recommender: Recommender, now_s: float) -> Answer:
         if recipe.type == "RELATED_ITEMS":
@@ -166,9 +166,9 @@ def _is_test(user: str) -> bool:
 
 
 def _ndcg(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """Of each row of hits; ``(n,)``."""
+    """NDCG of each row of hits; ``(n,)``."""
     weights = 1.0 / np.log2(np.arange(2.0, k + 2.0))
-    # Without a hit anything divides the 0 to 0.
+    # Without a hit the sum is 0, whatever divides it.
     ideals = np.concatenate([[1.0], np.cumsum(weights)])
     shares: NDArray[np.float64] = (hits[:, :k] @ weights) / ideals[hits[:, :k].sum(axis=1)]
     return shares

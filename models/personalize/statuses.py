@@ -1,4 +1,4 @@
-"""The documented ways of resources of the Amazon Personalize API through their statuses.
+"""Documented statuses of resources of the Amazon Personalize API, and their transitions.
 
 The words are verbatim, with a space before the underscore: clients compare them.
 """
@@ -22,20 +22,20 @@ STARTED = {
     PENDING: IN_PROGRESS,
     DELETE_PENDING: DELETE_IN_PROGRESS,
 }
-"""What a status becomes when its work begins."""
+"""Status after the work of a resource begins."""
 
 SUCCEEDED = {CREATE_IN_PROGRESS: ACTIVE, IN_PROGRESS: COMPLETED, CREATE_STOPPING: CREATE_STOPPED}
 FAILING = {CREATE_IN_PROGRESS: CREATE_FAILED, IN_PROGRESS: FAILED, CREATE_STOPPING: CREATE_STOPPED}
-"""What a status becomes when its work has ended, well or not."""
+"""Status after the work has ended, with success or not."""
 
 UNFINISHED = frozenset(
     {CREATE_PENDING, CREATE_IN_PROGRESS, CREATE_STOPPING, PENDING, IN_PROGRESS, DELETE_PENDING}
     | {DELETE_IN_PROGRESS, STOP_PENDING, STOP_IN_PROGRESS, START_PENDING, START_IN_PROGRESS}
 )
-"""Statuses that something is still to follow."""
+"""Statuses that another one will follow."""
 
 Transitions = Mapping[str, frozenset[str]]
-"""The statuses that may follow each status."""
+"""Statuses that may follow each status."""
 
 
 def _transitions(*chains: tuple[str, ...]) -> Transitions:

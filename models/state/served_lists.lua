@@ -1,17 +1,17 @@
--- Keeps lists that were served, in a budget: buckets, of which the oldest is dropped.
+-- Stores served lists within a budget: in buckets, of which the oldest is dropped.
 --
 -- KEYS[1]  {group}:served   hash    number of each bucket -> "<bytes> <second it was opened>"
 --          {group}:served:<number>  one bucket: a hash, id -> indexes of the items, 4 bytes each
 -- KEYS[2]  {group}:items
--- KEYS[3]  {group}:tried    hash    index of an item -> times it was shown to be tried
--- ARGV[1]  MessagePack of now (seconds), ttl (seconds), budget (bytes), buckets, overhead (bytes that
---          a list takes beside its own), most_tried, share (of the server's limit, from which on
---          nothing is kept), lists, each of items, and tried, items
--- ARGV[n]  the id of list n - 1: MessagePack of this kind has no bytes
+-- KEYS[3]  {group}:tried    hash    index of an item -> times it was shown for exploration
+-- ARGV[1]  MessagePack of now (seconds), ttl (seconds), budget (bytes), buckets, overhead (bytes of a
+--          list beside its id and items), most_tried, share (of the server's memory limit, from which
+--          no list is stored), lists of item ids, and tried item ids
+-- ARGV[n]  the id of list n - 1: bytes, for which the MessagePack here has no type
 --
--- Returns how many lists were kept. Where the server's memory is nearly full that is none, and the
--- oldest bucket goes: what is learned needs the room. Dropping takes no memory, and so is not
--- refused by a server that is full.
+-- Returns the number of stored lists. When the server's memory is nearly full it is 0, and the oldest
+-- bucket is dropped: learned state needs the room. Dropping takes no memory, and so a full server does
+-- not refuse it.
 
 local request = cmsgpack.unpack(ARGV[1])
 local call = redis.call
@@ -37,7 +37,7 @@ end
 
 local function is_nearly_full()
   local told = redis.pcall('INFO', 'memory')
-  if type(told) ~= 'string' then return false end -- a server that does not tell
+  if type(told) ~= 'string' then return false end -- not permitted
   local limit = tonumber(string.match(told, '\nmaxmemory:(%d+)')) or 0
   local used = tonumber(string.match(told, 'used_memory:(%d+)')) or 0
   return limit > 0 and used >= request.share * limit
@@ -69,7 +69,7 @@ local function keep(id, items)
   call('HSET', name, id, value)
   if bytes[last] == 0 then call('EXPIRE', name, math.ceil(request.ttl * (1 + 1 / request.buckets))) end
   bytes[last], total = bytes[last] + size, total + size
-  -- Whatever lies in a bucket is older than the next one.
+  -- All lists of a bucket are older than the next bucket.
   while count > 1 and (total > request.budget or count > request.buckets + 1
     or opened[first + 1] <= request.now - request.ttl) do
     drop_oldest()
@@ -91,6 +91,6 @@ for _, item in ipairs(request.tried) do
   local index = call('HGET', KEYS[2], item)
   if index then call('HINCRBY', KEYS[3], index, 1) end
 end
--- Most of so many are no longer new: what is known of the others is soon known again.
+-- Most of so many items are no longer new, and the others are soon counted again.
 if call('HLEN', KEYS[3]) > request.most_tried then call('DEL', KEYS[3]) end
 return #request.lists

@@ -77,7 +77,7 @@ def test_a_kafka_that_is_away_ends_what_does_not_wait(
 
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert f"Kafka at {nobody} cannot be used (nobody listens there)" in line
+    assert f"Kafka at {nobody} cannot be used (nothing listens there)" in line
 
 
 @pytest.mark.parametrize("name", ["worker", "api"])

@@ -150,7 +150,7 @@ def test_what_is_no_redis(web_port: int, tmp_path: Path) -> None:
 def test_a_redis_that_is_away(mute_port: int) -> None:
     """Waiting may heal it."""
     port = own_port()
-    assert "nobody listens there" in _said(f"redis://127.0.0.1:{port}/0", Unavailable)
+    assert "nothing listens there" in _said(f"redis://127.0.0.1:{port}/0", Unavailable)
     assert "does not answer" in _said(f"redis://127.0.0.1:{mute_port}/0", Unavailable)
     said = _said(f"redis://u:{SECRET}@no-such-host.invalid:6379/0", Unavailable)
     assert "no-such-host.invalid" in said
@@ -176,8 +176,8 @@ def test_what_is_no_kafka(guarded: str, web_port: int, tls_port: int) -> None:
 def test_a_kafka_that_is_away(mute_port: int) -> None:
     """Each server's reason, where there are several."""
     nobody = f"127.0.0.1:{own_port()}"
-    assert kafka_trouble([nobody]) == ("nobody listens there", True)
+    assert kafka_trouble([nobody]) == ("nothing listens there", True)
     said, may_heal = kafka_trouble([nobody, "no-such-host.invalid:9092"])
-    assert f"{nobody}: nobody listens there; no-such-host.invalid:9092: " in said
+    assert f"{nobody}: nothing listens there; no-such-host.invalid:9092: " in said
     assert may_heal
     assert kafka_trouble([f"127.0.0.1:{mute_port}"])[1]

@@ -85,7 +85,7 @@ def test_columns_are_read_as_they_stand() -> None:
         (text(("", "string")), r"fields\[0\].name"),
         (text(("A" * 200, "string")), r"fields\[0\].name must be .*A…"),
         (text((None, "string")), r"fields\[0\].name must be .*None"),  # type: ignore[arg-type]
-        (text(("A", "string"), ("a", "long")), "a stands there twice"),
+        (text(("A", "string"), ("a", "long")), "a appears twice"),
         (text(("A", "date")), r"\(A\).type: no such type: 'date'"),
         (text(("A", ["string", 5])), "no such type: 5"),
         (text(("A", [["string"]])), "no such type: a list"),

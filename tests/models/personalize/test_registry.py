@@ -479,5 +479,5 @@ def test_every_kind_is_known_by_its_path() -> None:
         assert resource_type_of(path) is kind
     for path in ("recipe/x", "solution-version/x/y", "dataset/x", "schema/x/y", "nothing", ""):
         assert resource_type_of(path) is None
-    with pytest.raises(ValueError, match="no path"):
+    with pytest.raises(ValueError, match="not the path"):
         _ = new("recipe/x").kind
