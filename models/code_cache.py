@@ -1,8 +1,8 @@
-"""Where machine code of the inner loops is kept, so that each is compiled once.
+"""Cache folders of the machine code of inner loops, so that each is compiled once.
 
-Code of a module depends on its own source and on that of the modules whose compiled functions and
-constants it uses: numba compiles those in, but looks for changes at the function's own file only.
-So each module's code lies in a folder named for all of these sources. Nothing here loads numba.
+The code of a module depends on its source and on that of the modules whose compiled functions and
+constants it uses: numba compiles those in, but checks only the function's own file for changes.
+So each module's code has a folder named by a hash of all these sources. Numba is not loaded here.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from models.errors import CannotStart
 
 SOURCES = Path(__file__).parent
 BESIDE = SOURCES / "__pycache__" / "machine-code"
-"""Where it is kept if this folder can be written to."""
+"""Root of the folders, if it can be written to."""
 
 COMPILER = "models.machine_code"
-"""The module whose decorator compiles: who imports it has inner loops."""
+"""Module with the decorator that compiles; modules that import it have inner loops."""
 
 VARIABLE = "NUMBA_CACHE_DIR"
-"""Variable that names another folder."""
+"""Environment variable with another root."""
 
 
 def folder_of(module: str) -> Path:
-    """The folder for the code of a module of this package, as `models.ranking.selection`."""
+    """Folder for the code of a module of this package, such as `models.ranking.selection`."""
     return root() / f"{module.rpartition('.')[2]}-{_fingerprint(module)}"
 
 
 @functools.cache
 def root() -> Path:
-    """The folder for all machine code: `NUMBA_CACHE_DIR`, beside the source, or a temporary one.
+    """Root of all machine code: `NUMBA_CACHE_DIR`, a folder beside the source, or a temporary one.
 
-    A temporary one begins with what lies beside a source that is read-only, as in an image.
+    A temporary one starts as a copy of the folder beside a read-only source, as in an image.
     """
     if os.environ.get(VARIABLE):
         return _made(Path(os.environ[VARIABLE]))
@@ -61,20 +61,20 @@ def root() -> Path:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Compile while no other process does: what it has compiled need not be compiled again."""
+def compile_lock() -> Iterator[None]:
+    """Hold the lock for compiling: another process then loads the code instead of compiling it."""
     with (root() / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def compile_once(say: Callable[[str], None]) -> None:
-    """Compile all inner loops, in a process of its own, unless that has been done.
+    """Compile all inner loops in a child process, unless they are compiled.
 
     Raises
     ------
     CannotStart
-        When that fails, with the end of what it said.
+        Compilation fails; the message has the end of its error output.
     """
     names = sorted(filter(_is_compiled, map(_name, SOURCES.rglob("*.py"))))
     digest = hashlib.sha256("".join(_fingerprint(name) for name in names).encode()).hexdigest()
@@ -112,7 +112,7 @@ def _path(name: str) -> Path:
 
 @functools.cache
 def _imports(name: str) -> dict[str, frozenset[str]]:
-    """Modules of this package that a module of it imports, with the names it takes from each."""
+    """Imports of a module from this package: names by module, "*" for a whole module."""
     found: dict[str, frozenset[str]] = {}
     for node in ast.walk(ast.parse(_path(name).read_bytes())):
         if isinstance(node, ast.ImportFrom):
@@ -132,7 +132,7 @@ def _is_compiled(name: str) -> bool:
 
 @functools.cache
 def _fingerprint(name: str) -> str:
-    """What tells the code of a module from any other: the sources that it is made of."""
+    """Hash of all sources that the code of a module is compiled from."""
     used, ahead = {COMPILER}, [name]
     while ahead:
         module = ahead.pop()

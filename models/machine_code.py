@@ -1,4 +1,4 @@
-"""Compilation of inner loops: one pass of machine code where numpy would make dozens of passes."""
+"""Compilation of inner loops: one pass of machine code in place of dozens of numpy passes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Any, TypeVar
 
 import numba
 
-from models.code_cache import alone, folder_of
+from models.code_cache import compile_lock, folder_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ANY_ORDER = {"reassoc", "contract", "nsz"}
-"""What LLVM may do where the order of sums does not matter; what is not finite stays so."""
+"""LLVM's fast-math flags for sums in any order; infinities and NaN are kept."""
 
 
 def compiled(signature: object, *, any_order: bool = False) -> Callable[[F], F]:
     """Compile a function of arrays and numbers for exactly the types of `signature`.
 
-    That happens when its module is first loaded, seconds once, in one process at a time: the
-    machine code is kept where `code_cache` says. Other types are an error and never compiled in
-    the middle of a request. With `any_order` numbers are added in the order that is fastest, the
-    same at each call.
+    It is compiled when its module is first loaded, which takes seconds, by one process at a time;
+    `code_cache` keeps the machine code. Other types raise an error, so that nothing is compiled
+    during a request. With `any_order`, sums are added in the fastest order, the same at each call.
     """
 
     def decorate(function: F) -> F:
-        with alone():
+        with compile_lock():
             numba.config.CACHE_DIR = str(folder_of(function.__module__))
             made: F = numba.njit(
                 signature,

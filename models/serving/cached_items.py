@@ -81,10 +81,21 @@ class TimedCache(Generic[K, V]):
             missing = [key for key in dict.fromkeys(keys) if key not in found]
             if missing:
                 for key, value in zip(missing, await load(missing), strict=True):
+                    self.drop(key)
                     if value is not None:
                         found[key] = value
                         self._keep(key, value, now_s)
         return [found.get(key) for key in keys]
+
+    def drop(self, key: K) -> None:
+        """Remove a value, if there is one."""
+        self._values.pop(key, None)
+        self._read_at.pop(key, None)
+
+    def clear(self) -> None:
+        """Remove all values."""
+        self._values.clear()
+        self._read_at.clear()
 
     def _fresh(self, keys: Sequence[K], now_s: float) -> dict[K, V]:
         values, read_at = self._values, self._read_at
@@ -96,14 +107,11 @@ class TimedCache(Generic[K, V]):
         }
 
     def _keep(self, key: K, value: V, now_s: float) -> None:
-        self._values.pop(key, None)
         self._values[key] = value
         if self._max_age_s < math.inf:
             self._read_at[key] = now_s
         while len(self._values) > self.size:
-            first = next(iter(self._values))
-            del self._values[first]
-            self._read_at.pop(first, None)
+            self.drop(next(iter(self._values)))
 
 
 class ItemIds:

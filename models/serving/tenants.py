@@ -1,9 +1,9 @@
-"""Dataset groups as tenants: whose events a tracking id marks, and each group's state and answers.
+"""Dataset groups as tenants: the group of each tracking id, and its state and recommender.
 
-One group stands in the settings and is always there; others are registered while the service runs
+The group of the settings always exists; others are registered while the service runs
 (`models.state.groups`).
 
-All groups of a service live in one Redis: events of several take effect in one atomic step.
+All groups of a service are in one Redis: events of several take effect in one atomic step.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.metadata_records import GROUP
 from models.serving.cache import StateCache
+from models.serving.cached_items import TimedCache
 from models.serving.recommender import Recommender
 from models.settings import Settings
 from models.state import groups
@@ -24,14 +25,14 @@ from models.state.client import RedisClient
 from models.state.store import Store
 
 RESERVED = "recommender"
-"""A group of this name would have these very keys."""
+"""A group of this name would have the keys of the registry."""
 
 MAX_TRACKERS = 2000
 MAX_OPEN_RECOMMENDERS = 32
-"""Registered groups whose recommenders a process keeps, at most; the least used make room."""
+"""Most recommenders of registered groups in a process; the least recently used make room."""
 
 REGISTERED_CACHE_SHARE = 8
-"""A registered group's cache may hold one in so many of what that of the settings' group may."""
+"""Sizes of a registered group's cache are those of the settings' group divided by this."""
 
 
 class Tenants:
@@ -40,11 +41,11 @@ class Tenants:
     Parameters
     ----------
     client
-        A client of the Redis server that holds all groups.
+        Client of the Redis server with all groups.
     settings
-        Name the group that is always there; of the others, all but group and tracking id.
+        Of the group that always exists; of the others, all but group and tracking id.
     clock
-        Seconds that only go forward, for the age of what is cached.
+        Monotonic seconds, for the age of cached tracking ids.
     """
 
     def __init__(
@@ -57,63 +58,56 @@ class Tenants:
         self.redis = client
         self.settings = settings
         self._clock = clock
-        self._known: dict[str, tuple[float, str]] = {}
+        self._groups = TimedCache[str, str](size=MAX_TRACKERS, max_age_s=settings.cache_s)
         self._own = Recommender(Store(client, settings))
         self._others: OrderedDict[str, Recommender] = OrderedDict()
 
     async def group_of(self, tracking_id: str) -> str | None:
-        """The group whose events carry this tracking id; None if it is nobody's.
+        """Group of a tracking id; None if it is not registered.
 
-        A new one is known at once; one that was removed may be known for `cache_s` more.
+        A new tracking id is found at once; a removed one is found for up to `cache_s`.
         """
         if tracking_id == self.settings.tracking_id:
             return self.settings.group
-        now_s = self._clock()
-        known = self._known.get(tracking_id)
-        if known is not None and now_s - known[0] <= self.settings.cache_s:
-            return known[1]
-        group = await groups.registered_group(self.redis, tracking_id)
-        if group is None:
-            self._known.pop(tracking_id, None)
-            return None
-        if len(self._known) >= MAX_TRACKERS:
-            self._known.clear()
-        self._known[tracking_id] = (now_s, group)
+        (group,) = await self._groups.read([tracking_id], self._clock(), self._registered)
         return group
 
+    async def _registered(self, tracking_ids: list[str]) -> list[str | None]:
+        return [await groups.registered_group(self.redis, each) for each in tracking_ids]
+
     def forget(self) -> None:
-        """Ask the store again whose tracking ids are."""
-        self._known.clear()
+        """Read the groups of tracking ids again."""
+        self._groups.clear()
 
     async def groups(self) -> frozenset[str]:
-        """Every group that there is, as the store has it now."""
+        """All groups, as stored now."""
         return await groups.registered_groups(self.redis) | {self.settings.group}
 
     async def create(self, group: str) -> None:
-        """From now on there is a group of this name; one that is there stays as it is.
+        """Create a group, unless it exists.
 
         Raises
         ------
         InvalidInput
-            A group cannot have this name.
+            The name is not allowed for a group.
         """
         _check_name(group)
         if group != self.settings.group:
             await groups.add_group(self.redis, group)
 
     async def register(self, tracking_id: str, group: str) -> None:
-        """From now on events with this tracking id are the group's, which there is then.
+        """Register a tracking id for a group, which is created unless it exists.
 
         Registering again changes nothing.
 
         Raises
         ------
         InvalidInput
-            The tracking id or the group cannot have this name.
+            The tracking id or the group name is not allowed.
         ResourceAlreadyExists
-            The tracking id is another group's.
+            The tracking id belongs to another group.
         LimitExceeded
-            There are `MAX_TRACKERS` already.
+            `MAX_TRACKERS` tracking ids are registered.
         """
         if not 1 <= len(tracking_id) <= 256:
             raise InvalidInput("a tracking id has 1 to 256 characters")
@@ -132,42 +126,42 @@ class Tenants:
         )
 
     async def name_columns(self, group: str, columns: Collection[str]) -> None:
-        """From now on these are the group's contextual columns; see `models.state.context_columns`.
+        """Set the group's contextual columns; see `models.state.context_columns`.
 
-        What was counted of others stays, without effect. Nothing is stored of a group that is gone.
+        Counts of former columns stay, without effect. Nothing is stored for a removed group.
         """
         await groups.set_context_columns(
             self.redis, group, columns, settings_group=self.settings.group
         )
 
     async def remove(self, tracking_id: str) -> None:
-        """Let the tracking id lead nowhere; one that does not exist is no error.
+        """Remove a tracking id, if it exists; the group stays.
 
-        The group stays. Another process may take its events for as long as `cache_s`.
+        Another process may accept its events for up to `cache_s`.
         """
-        self._known.pop(tracking_id, None)
+        self._groups.drop(tracking_id)
         await groups.remove_tracker(self.redis, tracking_id)
 
     async def erase(self, group: str) -> None:
-        """Remove a group, its tracking ids and all that is stored of it; O(keys of all groups).
+        """Remove a group, its tracking ids and all of its state; O(keys of all groups).
 
-        What is under way to it takes no effect any more, and what has been removed stays so.
+        Messages on their way to the group take no effect, so removed state does not come back.
 
         Raises
         ------
         ResourceInUse
-            The group stands in the settings.
+            The group is that of the settings.
         """
         if group == self.settings.group:
             raise ResourceInUse(f"group {group!r} stands in the settings")
         await groups.erase_group(self.redis, group)
-        self._known.clear()
+        self._groups.clear()
         self._others.pop(group, None)
 
     async def lower_watermarks(self, field: str, offset: int) -> Literal[True]:
-        """Take every group's watermark of a partition back to an offset, if it lies beyond.
+        """Lower the watermark of a partition to an offset in all groups, where it is higher.
 
-        Of the settings' group last: until then nothing tells that it was done.
+        In the settings' group last: its watermark tells that all are done.
         """
         for group in sorted(await self.groups() - {self.settings.group}):
             await self.store(group).lower_watermark(field, offset)
@@ -175,21 +169,20 @@ class Tenants:
         return True
 
     async def forget_partitions(self, incarnations: Collection[str]) -> None:
-        """Have every group keep the places in partitions of these topics, if it has too many.
+        """Forget partitions of other topics than these in all groups, if there are too many.
 
-        No group has more than that of the settings, which has those of all: it alone is asked each
-        time.
+        The settings' group has the partitions of all groups, so only it is checked each time.
         """
         if await self._own.store.forget_partitions(incarnations):
             for group in await self.groups() - {self.settings.group}:
                 await self.store(group).forget_partitions(incarnations)
 
     def store(self, group: str) -> Store:
-        """The group's state."""
+        """State of a group."""
         return self.recommender(group).store
 
     def recommender(self, group: str) -> Recommender:
-        """The group's recommender, with a cache that its callers share."""
+        """Recommender of a group, with a state cache that all callers share."""
         if group == self.settings.group:
             return self._own
         recommender = self._others.get(group)
@@ -203,7 +196,7 @@ class Tenants:
         return recommender
 
     async def close(self) -> None:
-        """Let reads that are under way end."""
+        """End background reads."""
         for recommender in (self._own, *self._others.values()):
             await recommender.cache.close()
 
