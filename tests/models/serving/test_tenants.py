@@ -139,7 +139,7 @@ async def test_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch
     await tenants.remove("one")
     await tenants.register("three", "c")
     assert await tenants.group_of("three") == "c"
-    assert len(tenants._known) <= 2
+    assert len(tenants._groups) <= 2
 
 
 async def test_open_groups_are_bounded(tenants: Tenants) -> None:
