@@ -72,7 +72,7 @@ def _proof(client: ShopClient) -> DemoProof:
 def as_text(shown: DemoProof) -> str:
     """Both lists side by side, for people.
 
-    >>> print(as_text(Proof("u", ["tent", "lamp"], "tent", ["stove"], 9.5, True, [])))
+    >>> print(as_text(DemoProof("u", ["tent", "lamp"], "tent", ["stove"], 9.5, True, [])))
     before the click        after the click on tent, 9.5 ms after it was accepted
       1 tent                  1 stove
       2 lamp

@@ -48,7 +48,7 @@ def is_free_port(port: int, host: str = HOST) -> bool:
 def port_holder(port: int) -> str:
     """Name of the process that listens on this port.
 
-    >>> holder(1)
+    >>> port_holder(1)
     'another process'
     """
     # macOS shows connections to root only.

@@ -1,4 +1,4 @@
-"""The API in this process on a real port, with an embedded Redis and a Kafka played by the test."""
+"""The API in this process on a real port, with an embedded Redis and a fake publisher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class FakePublisher:
-    """A publisher of which a test says what each method does."""
+    """A publisher whose methods a test provides."""
 
     publish: Callable[..., Awaitable[str]]
     put: Callable[..., Awaitable[str]]
@@ -39,7 +39,7 @@ class FakePublisher:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer as it came over a socket."""
+    """An answer as received over a socket."""
 
     status: int
     headers: dict[str, str]
@@ -47,7 +47,7 @@ class Reply:
 
 
 class Client:
-    """A socket to the API, for what no HTTP client would send."""
+    """A socket to the API, for requests that no HTTP client sends."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
@@ -60,12 +60,12 @@ class Client:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send as much as the server takes before it ends the connection."""
+        """Send data, as far as the server reads it before it closes the connection."""
         with contextlib.suppress(ConnectionError):
             self.socket.sendall(data)
 
     def reply(self, *, to: str = "GET") -> Reply:
-        """The next answer; fails where the connection ends before it is complete."""
+        """The next answer; fails if the connection ends before it is complete."""
         parsed = _Answer()
         parser = httptools.HttpResponseParser(parsed)
         head, _, rest = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
@@ -77,7 +77,7 @@ class Client:
         return Reply(parser.get_status_code(), parsed.headers, rest[:length])
 
     def rest(self) -> bytes:
-        """All that comes until the connection ends, however it ends."""
+        """All data until the connection ends."""
         received, self._received = self._received, b""
         with contextlib.suppress(ConnectionError):
             while data := self.socket.recv(65536):
@@ -121,11 +121,11 @@ class Api:
             return client.reply(to=method)
 
     def get(self, path: str, *headers: str, method: str = "GET") -> Reply:
-        """The answer to a request without a body; `Host: localhost` unless there is another."""
+        """The answer to a request without a body; `Host: localhost` unless overridden."""
         return self.ask(request(path, *headers, method=method), method=method)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a counter or gauge; 0 where there is none yet."""
+        """The value of a counter or gauge; 0 without the series."""
         shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
         series = f"{name}{{{shown}}} " if labels else f"{name} "
         for line in self.get("/metrics").body.decode().splitlines():
@@ -135,7 +135,7 @@ class Api:
 
 
 def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:
-    """A request; `Host: localhost` unless a header says another."""
+    """A request; `Host: localhost` unless overridden."""
     lines = [f"{method} {path} HTTP/1.1"]
     if not any(header.lower().startswith("host:") for header in headers):
         lines.append("Host: localhost")
@@ -157,7 +157,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 def run_api(
     directory: Path, *, kafka: EventPublisher | None = None, **settings: Any
 ) -> Iterator[Api]:
-    """The API on a port of its own."""
+    """An API on a port of its own, with a Redis of its own."""
     redis = start_redis(directory)
     try:
         with serve_api(Settings(redis=redis.url, port=own_port(), **settings), kafka) as one:
@@ -168,7 +168,7 @@ def run_api(
 
 @contextlib.contextmanager
 def serve_api(settings: Settings, kafka: EventPublisher | None = None) -> Iterator[Api]:
-    """The API as the settings say, of which Redis must run."""
+    """An API with these settings, whose Redis must run."""
     app = create_app(
         settings, Store(connect(settings.redis), settings), kafka or accepting_publisher()
     )
@@ -184,7 +184,7 @@ def serve_api(settings: Settings, kafka: EventPublisher | None = None) -> Iterat
 
 
 def accepting_publisher(**overridden: Any) -> EventPublisher:
-    """A Kafka that takes everything at once."""
+    """A publisher that accepts everything at once."""
 
     async def taken(*_: object) -> str:
         return "c0-0"

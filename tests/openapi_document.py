@@ -1,4 +1,4 @@
-"""The API reference as tests hold answers against it."""
+"""The API reference, and checks of answers against it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def application() -> FastPathApp:
 
 @cache
 def document() -> dict[str, Any]:
-    """The OpenAPI document, as it is sent."""
+    """The OpenAPI document as it is served."""
     sent: dict[str, Any] = json.loads(json.dumps(application().openapi()))
     return sent
 
@@ -55,7 +55,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 @cache
 def operation_of(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
-    """The operation of a request, and its path in the document; None for what is not described."""
+    """The operation of a request, and its path in the document; None if not described."""
     bare = path.partition("?")[0]
     for known, described, operation in operations():
         pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(described))
@@ -65,7 +65,7 @@ def operation_of(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, or what it refers to."""
+    """The schema, or the schema that it refers to."""
     if "$ref" not in schema:
         return schema
     found: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].split("/")[-1]]
@@ -73,7 +73,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def violations(schema: dict[str, Any], instance: object) -> list[str]:
-    """What of a JSON value breaks a schema of the document."""
+    """Rules of a schema that a JSON value breaks."""
     # With the components beside it, what the schema refers to is where it says.
     checks = Draft202012Validator(schema | {"components": document()["components"]})
     return [f"{error.json_path}: {error.message}" for error in checks.iter_errors(instance)]
@@ -82,7 +82,7 @@ def violations(schema: dict[str, Any], instance: object) -> list[str]:
 def check_answer(
     method: str, path: str, *, sent: object, status: int, media_type: str, content: bytes
 ) -> None:
-    """Fail unless the document describes this answer, and the request that was taken.
+    """Fail unless the document describes this answer, and the accepted request.
 
     What is asked of no operation is an error of the one shape, or belongs to a page.
     """

@@ -1,4 +1,4 @@
-"""Real servers for tests and benchmarks: Apache Kafka from its published jars, Redis from the PATH.
+"""Real servers for tests and benchmarks: Apache Kafka from its published jars, Redis of the PATH.
 
 Both run what docker-compose.yml says: its version of Kafka, its environment and its command line,
 with nothing changed but the ports, the addresses and the folders. Each listens on loopback only.
@@ -70,7 +70,7 @@ Configuration:
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
-    """Return as soon as `condition()` holds; after `within_s` fail, naming `what` never came."""
+    """Return as soon as `condition()` holds; fail after `within_s` with `what`."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
@@ -101,7 +101,7 @@ def compose() -> dict[str, Any]:
 
 @dataclass
 class Port:
-    """A loopback port that stays one server's own from the first start to the last stop."""
+    """A loopback port reserved for one server from its first start to its last stop."""
 
     number: int = field(init=False)
     _held: socket.socket | None = field(init=False, default=None)
@@ -125,7 +125,7 @@ class Port:
 
 
 def own_port() -> int:
-    """A loopback port that nobody else is given, nor listens on, until the tests have ended."""
+    """A loopback port reserved until the tests have ended."""
     port = Port()
     atexit.register(port.release)
     return port.number
@@ -156,7 +156,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What the process printed, over all its starts."""
+        """Output of the process, over all its starts."""
         return (self.directory / "server.log").read_text(errors="replace")
 
     def is_healthy(self) -> bool:
@@ -280,7 +280,7 @@ def _require_java() -> None:
 
 
 def _on_loopback(text: str, ports: Mapping[str, Port]) -> str:
-    """`text` with each of the container's own addresses moved to its port on loopback."""
+    """`text` with each of the container's addresses replaced by its port on loopback."""
     for inside, port in ports.items():
         address = rf"(?:kafka|127\.0\.0\.1)?([:/]){inside}\b"
         text = re.sub(address, rf"127.0.0.1\g<1>{port.number}", text)

@@ -1,4 +1,4 @@
-"""A stack as the end-to-end tests use it: servers, the product's own processes, an HTTP client."""
+"""A stack for end-to-end tests: servers, the product's own processes, an HTTP client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Redis:
-    """A Redis server that tests stop, kill and start again on its port and data."""
+    """A Redis server that tests stop, kill and restart on its port and data."""
 
     url: str
     data: Path
@@ -48,7 +48,7 @@ class Redis:
 
 @dataclass
 class Servers:
-    """Kafka and Redis of one kind."""
+    """Kafka and Redis, both embedded or both real."""
 
     kafka: str
     redis: Redis
@@ -93,7 +93,7 @@ def apache_servers(directory: Path) -> Iterator[Servers]:
 
 @dataclass
 class Stack:
-    """One group on running servers, with the processes a test has started."""
+    """A group on running servers, with the processes that a test has started."""
 
     servers: Servers
     settings: Settings
@@ -115,7 +115,7 @@ class Stack:
         )  # fmt: skip
 
     def start(self, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
-        """A command that goes on, stopped at the end of the test."""
+        """Start a command without end; it is stopped after the test."""
         name = f"{arguments[0]}-{len(self.processes)}.log"
         with (self.logs / name).open("wb") as log:
             process = subprocess.Popen(
@@ -127,14 +127,14 @@ class Stack:
         return process
 
     def log(self) -> str:
-        """What all processes printed."""
+        """Output of all processes."""
         return "\n".join(
             f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
             for path in sorted(self.logs.iterdir())
         )
 
     def stop_all(self) -> None:
-        """End every process; killed where it does not end by itself."""
+        """End every process, by SIGKILL after a time limit."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -148,7 +148,7 @@ class Stack:
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and JSON of one request; 0 and the error where nobody answers.
+        """Status and JSON of a request; 0 and the error without an answer.
 
         An answer that the API reference does not describe fails the test.
         """
@@ -198,7 +198,7 @@ class Stack:
         return found
 
     def stored(self, read: Callable[[Store], Awaitable[T]], *, group: str | None = None) -> T:
-        """Something read from the store of a group; of the settings' one if not given."""
+        """Read from the store of a group, by default that of the settings."""
         name = group or self.settings.group
 
         async def reading() -> T:
@@ -216,11 +216,11 @@ class Stack:
         return self.stored(lambda store: store.counts(), group=group)
 
     def status(self) -> Status:
-        """What `recommender status` shows, without the time that a process takes to start."""
+        """The data of `recommender status`, without the start of a process."""
         return asyncio.run(read_status(self.settings, now_s=time.time()))
 
     def tenant(self, name: str) -> str:
-        """Another group beside the settings' one; its tracking id is its name."""
+        """Register another group, whose tracking id is its name."""
         group = f"{self.settings.group}-{name}"
 
         async def register() -> None:
@@ -232,7 +232,7 @@ class Stack:
         return group
 
     def wait(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
-        """Wait until the condition holds; the processes' logs otherwise."""
+        """Wait until the condition holds; fail with the processes' logs."""
         deadline = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages, and servers that take broken batches."""
+"""A real browser for tests of pages, and servers that accept broken batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Servers that take what Apache Kafka refuses."""
+    """Embedded servers, which accept batches that Apache Kafka refuses."""
     with embedded_servers(tmp_path_factory.mktemp("embedded")) as started:
         yield started
 

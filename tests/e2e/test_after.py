@@ -1,4 +1,4 @@
-"""Reading one's own writes: true only for what is in effect, and bounded however many wait."""
+"""Read-your-writes: true only for events in effect, with a bound on waiting requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 
 
 class Topics:
-    """Topics as Kafka would tell of them, in incarnations that a test decides."""
+    """Topics whose incarnations a test decides."""
 
     def __init__(self) -> None:
         self.incarnation = "first"
@@ -58,7 +58,7 @@ class Topics:
         self.asked = 0
 
     async def load(self) -> Mapping[TopicKind, str]:
-        """What Kafka says."""
+        """The incarnations as Kafka gives them."""
         self.asked += 1
         if self.is_away:
             raise Unavailable("Kafka is away")
@@ -70,19 +70,19 @@ class Topics:
         return Receipt((Published("c", partition, offset, "clicks", topic),)).token()
 
     async def apply(self, store: Store, offset: int, *, partition: int = 0) -> None:
-        """Move a watermark of the present incarnation, as a worker does."""
+        """Move a watermark of the current incarnation, as a worker does."""
         field = f"cluster/{self.incarnation}-clicks/{partition}"
         await store.redis.hset(store.key("watermarks"), field, offset)
 
 
-async def looks(store: Store) -> int:
-    """How often the watermarks were asked for, as Redis counts it."""
+async def watermark_reads(store: Store) -> int:
+    """Reads of the watermarks, counted by Redis."""
     stats = await store.redis.info("commandstats")
     return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
 
 
 async def test_true_as_soon_as_it_is_in_effect(store: Store) -> None:
-    """What is in effect is true at once, what comes into effect is true then, the rest false."""
+    """True at once for events in effect, later for those that take effect, else false."""
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=10)
     await topics.apply(store, 5)
@@ -98,7 +98,7 @@ async def test_true_as_soon_as_it_is_in_effect(store: Store) -> None:
 
 
 async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
-    """Offsets begin again in a new incarnation: the old one's watermarks say nothing of it.
+    """Watermarks of an earlier incarnation say nothing of the offsets of a new one.
 
     Nor is anything true of an incarnation that is no more; that is said without waiting.
     """
@@ -118,8 +118,8 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
     await effects.close()
 
 
-async def test_what_kafka_said_last_stands_while_it_is_away(store: Store) -> None:
-    """A read does not need Kafka, once the topics are known."""
+async def test_known_incarnations_stand_while_kafka_is_away(store: Store) -> None:
+    """A read does not need Kafka once the topics are known."""
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=10)
     topics.is_away = True
@@ -136,7 +136,7 @@ async def test_what_kafka_said_last_stands_while_it_is_away(store: Store) -> Non
 
 
 async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
-    """Some give up while others go on waiting, and each gets its own answer."""
+    """Some requests time out while others wait, and each gets its own answer."""
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=1000)
 
@@ -151,31 +151,31 @@ async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
     await effects.close()
 
 
-async def test_many_who_wait_ask_redis_as_often_as_one(store: Store) -> None:
-    """All who wait share each question to Redis; nobody waiting means no question at all."""
+async def test_waiting_requests_share_reads_of_redis(store: Store) -> None:
+    """All waiting requests share each read; without any, there is none."""
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=500)
     await topics.apply(store, 0)
     asked = []
     for n in (1, 500):
-        before = await looks(store)
+        before = await watermark_reads(store)
         tokens = [topics.token(NEVER + k, partition=k % 16) for k in range(n)]
         async with asyncio.TaskGroup() as group:
             for token in tokens:
                 group.create_task(effects.wait(token, wait_s=1))
-        asked.append(await looks(store) - before)
+        asked.append(await watermark_reads(store) - before)
     alone, together = asked
     assert 0 < together <= alone + 10
     assert alone < 100, "the pauses grow while nothing comes"
 
-    before = await looks(store)
+    before = await watermark_reads(store)
     await asyncio.sleep(0.3)
-    assert await looks(store) == before
+    assert await watermark_reads(store) == before
     await effects.close()
 
 
 async def test_more_than_may_wait_are_refused(store: Store) -> None:
-    """The bound holds, and a place is free again when a wait ends or its client goes."""
+    """The bound holds; a place is free again after a wait, or if its client disconnects."""
     topics = Topics()
     effects = ReadYourWrites(store, topics.load, most=2)
     leave = asyncio.Event()
@@ -199,8 +199,8 @@ async def test_more_than_may_wait_are_refused(store: Store) -> None:
     await effects.close()
 
 
-async def test_redis_away_is_told_to_all_who_wait(tmp_path: Path) -> None:
-    """Nobody waits for an answer that cannot come, and the next to ask starts afresh."""
+async def test_redis_away_is_reported_to_all_waiting_requests(tmp_path: Path) -> None:
+    """All of them get the error, and the next request starts anew."""
     server = start_redis(tmp_path, port=own_port())
     one = Store(connect(server.url), Settings())
     topics = Topics()
@@ -229,7 +229,7 @@ def waiting_on(one: Stack) -> int:
 
 
 def test_clients_that_go_free_their_places(stack: Callable[..., Stack]) -> None:
-    """On every route that waits: who disconnects waits no longer; beyond the bound it is 429."""
+    """On every route that waits; beyond the bound the answer is 429."""
     one = stack(after_timeout_s=30, after_max_waiting=4)
     one.start("api")
     one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
@@ -260,7 +260,7 @@ def test_clients_that_go_free_their_places(stack: Callable[..., Stack]) -> None:
 
 
 def test_a_broker_that_forgot_its_topics(tmp_path: Path) -> None:
-    """Tokens of before and after a restart that lost everything are true only of what is so."""
+    """Tokens from before a restart that lost all topics are not true, later ones are."""
     broker = start_broker(tmp_path, port=own_port())
     redis = start_redis(tmp_path)
     servers = Servers(
@@ -308,5 +308,5 @@ def test_a_broker_that_forgot_its_topics(tmp_path: Path) -> None:
 
 
 def reached(one: Stack, token: str) -> bool:
-    """What the API says of a token."""
+    """The API's answer to a token."""
     return bool(one.recommend(f"user_id=x&after={token}")["freshness"]["afterReached"])

@@ -1,4 +1,4 @@
-"""The HTTP API at its edges: errors, limits, health."""
+"""The HTTP API: errors, limits, health."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.stack import Servers, Stack, new_stack
 def test_errors_have_one_shape(
     running: Stack, method: str, path: str, body: object, status: int, kind: str
 ) -> None:
-    """Whatever is wrong, the answer is a status and a typed error with a sentence."""
+    """Every error has a status, a type and a sentence."""
     found, answer = running.ask(method, path, body)
 
     assert (found, answer["error"]["type"]) == (status, kind)
@@ -45,7 +45,7 @@ def test_errors_have_one_shape(
 
 
 def test_foreign_tracking_id_is_refused(running: Stack) -> None:
-    """Events of a tracker this group does not know are not accepted."""
+    """Events with an unknown tracking id are not accepted."""
     event = {"eventType": "click", "itemId": "x", "sentAt": 1.7e9}
     message = {"trackingId": "other", "sessionId": "s", "eventList": [event]}
 
@@ -55,8 +55,8 @@ def test_foreign_tracking_id_is_refused(running: Stack) -> None:
     assert "other" in answer["error"]["message"]
 
 
-def test_nobody_gets_an_error_for_being_new(running: Stack) -> None:
-    """Unknown users, sessions and items are answered with what is trending."""
+def test_new_users_and_items_get_trending_items(running: Stack) -> None:
+    """Unknown users, sessions and items get an answer."""
     for path in ("/recommend", "/recommend?user_id=nobody", "/similar/unheard-of", "/trending"):
         status, answer = running.ask("GET", path)
         assert (status, answer["recipe"]) == (200, "trending-now")
@@ -64,7 +64,7 @@ def test_nobody_gets_an_error_for_being_new(running: Stack) -> None:
 
 
 def test_ranking_a_given_list(running: Stack) -> None:
-    """Every item asked for comes back once, unknown ones last with score 0."""
+    """Every requested item comes back once, unknown ones last with score 0."""
     after = running.click("sun", session="sky")
     running.recommend(f"after={after}")
 
@@ -88,7 +88,7 @@ def test_health_and_metrics(running: Stack) -> None:
 
 
 def test_browsers_of_configured_origins_may_call(running: Stack) -> None:
-    """The configured origin is let in, another is not."""
+    """A configured origin is allowed, others are not."""
     shop = {"Origin": "https://shop.example"}
     request = urllib.request.Request(running.url + "/healthz", headers=shop)
     with urllib.request.urlopen(request, timeout=30) as answer:
@@ -98,7 +98,7 @@ def test_browsers_of_configured_origins_may_call(running: Stack) -> None:
 
 
 def test_kafka_away(servers: Servers, tmp_path: Path) -> None:
-    """Events are refused, nobody is erased, recommendations go on; readiness names Kafka."""
+    """Events and erasures are refused, recommendations go on; readiness names Kafka."""
     broker = start_broker(tmp_path)
     one = new_stack(
         Servers(broker.address, servers.redis), f"k{broker.port}", tmp_path, publish_timeout_s=2
@@ -129,7 +129,7 @@ def test_kafka_away(servers: Servers, tmp_path: Path) -> None:
 
 
 def test_redis_away(stack: Callable[..., Stack]) -> None:
-    """Without Redis the last known trends are served; readiness names what is missing."""
+    """Without Redis, cached trending items are served; readiness names Redis."""
     one = stack(cache_s=0.1, publish_timeout_s=2)
     one.start("worker")
     one.start("api")

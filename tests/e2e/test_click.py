@@ -20,7 +20,7 @@ def items(answer: dict[str, object]) -> list[str]:
 
 
 def test_click_changes_the_next_recommendation(running: Stack) -> None:
-    """After a click, what others clicked next is recommended, with the click as the reason."""
+    """The items that followed in other sessions are recommended, with the click as reason."""
     last = []
     for session in range(3):
         for item in ("tent", "stove", "lamp"):
@@ -46,7 +46,7 @@ def test_click_changes_the_next_recommendation(running: Stack) -> None:
 
 
 def test_session_joins_the_user_at_login(running: Stack) -> None:
-    """Anonymous events count for the user as soon as one event names both."""
+    """Anonymous events count for the user once an event names both."""
     running.click("pen", session="writer-0")
     written = running.click("ink", session="writer-0")
     after = f"{written}.{running.click('pen', session='anonymous-7')}"
@@ -65,7 +65,7 @@ def test_session_joins_the_user_at_login(running: Stack) -> None:
 
 
 def test_purchased_items_can_be_left_out(running: Stack) -> None:
-    """exclude_purchased takes out what the user has bought."""
+    """exclude_purchased removes items that the user has bought."""
     for session in range(2):
         for item in ("racket", "balls", "grip"):
             running.click(item, session=f"tennis-{session}")
@@ -85,7 +85,7 @@ def test_purchased_items_can_be_left_out(running: Stack) -> None:
 
 
 def test_any_producer_may_send(running: Stack) -> None:
-    """The Tracker and a plain Kafka client reach the same effect as HTTP."""
+    """The Tracker and a plain Kafka client have the same effect as HTTP."""
     with Tracker(running.settings) as tracker:
         token = tracker.track("kim", "kim-1", "kettle", "click").result().token()
     assert running.recommend(f"user_id=kim&after={token}")["freshness"]["afterReached"] is True
@@ -104,7 +104,7 @@ def test_any_producer_may_send(running: Stack) -> None:
 
 
 def test_token_beyond_the_end_is_not_reached(running: Stack) -> None:
-    """Waiting for an event that does not exist ends in time and says so."""
+    """Waiting for an event that does not exist ends after the time limit."""
     answer = running.recommend("user_id=ada&after=c0-999999999")
 
     assert answer["freshness"]["afterReached"] is False

@@ -1,4 +1,4 @@
-"""The commands, as an operator runs them."""
+"""The commands, as operators run them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BARE = {name: value for name, value in os.environ.items() if not name.startswith
 
 
 def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A command of the product in a folder, with nothing configured but these settings."""
+    """A command of the product in a folder, with only these settings."""
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
         cwd=cwd, env=BARE | {"PYTHONPATH": str(ROOT)} | settings, capture_output=True, text=True,
@@ -33,7 +33,7 @@ def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.Completed
 
 
 def children_of(folder: Path) -> list[psutil.Process]:
-    """Processes that work in this folder or were told of it."""
+    """Processes that work in this folder, or whose command names it."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -45,7 +45,7 @@ def children_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_up_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end every child; after kill -9 they end by themselves."""
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(
@@ -80,7 +80,7 @@ def test_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_no_servers_is_one_clear_line(tmp_path: Path) -> None:
-    """Commands that find no servers say what to do."""
+    """Commands without servers say what to do."""
     for arguments in (("topics",), ("status",), ("worker",), ("dead-letters", "list")):
         ended = command(*arguments, cwd=tmp_path)
         assert ended.returncode == 1
@@ -88,7 +88,7 @@ def test_no_servers_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
-    """Commands whose configured servers do not answer name the address, and end."""
+    """Commands name the address of a configured server that does not answer, and end."""
     recording = tmp_path / "events.csv"
     recording.write_text("user,item,type,ts\nu,i,click,1700000000\n")
     nobody = f"127.0.0.1:{own_port()}"
@@ -106,7 +106,7 @@ def test_unreachable_servers_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
-    """A worker that starts before Kafka says what it waits for, once, and goes on waiting."""
+    """A worker that starts before Kafka says once that it waits."""
     nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": nobody,
@@ -132,7 +132,7 @@ def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
 
 
 def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
-    """A setting out of range is named."""
+    """The error names a setting out of range."""
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "topics"],
         cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT), "RECOMMENDER_PARTITIONS": "0"},
@@ -170,7 +170,7 @@ def replayed_exactly(one: Stack, name: str, *options: str) -> None:
 
 
 def test_replay_of_a_real_data_set(stack: Callable[..., Stack]) -> None:
-    """The small real data set takes effect to the last event."""
+    """All events of the small real data set take effect."""
     replayed_exactly(stack(), "otto-fixture")
 
 
@@ -179,12 +179,12 @@ def test_replay_of_a_real_data_set(stack: Callable[..., Stack]) -> None:
 @pytest.mark.parametrize("servers", ["embedded"], indirect=True, scope="session")
 @pytest.mark.parametrize("name", ["serenade-toy", "online-retail"])
 def test_replay_of_large_real_data_sets(stack: Callable[..., Stack], name: str) -> None:
-    """The large ones too."""
+    """All events of the large ones, too."""
     replayed_exactly(stack(), name, "--events-per-message", "10")
 
 
 def test_evaluate_compares_on_a_recording(tmp_path: Path) -> None:
-    """The table, the same as JSON, a plot; unknown rivals are named; nothing is left behind."""
+    """The table, the same as JSON, and a plot; unknown models are named; no process is left."""
     recording = recorded("otto-fixture")
     wanted = ("--recipes", "user-personalization,popularity,item-neighbours")
 

@@ -1,4 +1,4 @@
-"""The drill at a small size; `make drill` is the whole of it."""
+"""The drill at a small size; `make drill` runs it in full."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.drill.tails import Record, Tail
 )
 @pytest.mark.kafka
 def test_a_small_drill_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """Faults of fifteen kinds or more, of which every event comes out once."""
+    """With fifteen kinds of faults or more, every event takes effect once."""
     report = run(tmp_path, Plan(n_faults=18, seed=7, audit_every=18), say=print)
     assert report["kinds"] >= 15
     assert report["acknowledged_events"] > 300
     assert report["passed"], json.dumps(report, indent=1)
 
 
-def test_what_kafka_lost_takes_effect_before_what_has_its_place() -> None:
-    """As far as it was in effect: twice at one place, and once behind it."""
+def test_lost_events_in_effect_come_before_those_at_their_offsets() -> None:
+    """Twice at one offset, and once behind it."""
     place = TopicPartition("clicks", 0)
     tails = [
         Tail(place, 2, [event(2, "b"), event(3, "c"), event(4, "never")], in_effect=3),
@@ -55,6 +55,6 @@ def event(offset: int, item: str) -> Record:
 
 
 def items_of(messages: list[StoredMessage]) -> list[str]:
-    """The item of each, which have to be numbered from 0 on."""
+    """Items of the messages, whose numbers must begin at 0."""
     assert [message.offset for message in messages] == list(range(len(messages)))
     return [message.events[0].item_id for message in messages]

@@ -1,4 +1,4 @@
-"""What `recommender up` has accepted when it ends: in effect, or counted as lost."""
+"""Accepted messages at the end of `recommender up`: in effect, or counted as lost."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Up:
 
     @property
     def said(self) -> str:
-        """What it printed."""
+        """Its output."""
         return self._log.read_text()
 
     def send(self, n: int) -> list[str]:
-        """The tokens of so many events, each a message of its own."""
+        """Send this many events, each in a message of its own; gives their tokens."""
         tokens = []
         for number in range(n):
             event = {"eventType": "click", "itemId": f"i{number % 7}", "sentAt": time.time()}
@@ -60,13 +60,13 @@ class Up:
         return tokens
 
     def has(self, token: str) -> bool:
-        """Whether an event is in effect."""
+        """True if an event is in effect."""
         url = f"http://127.0.0.1:{self.port}/recommend?after={token}"
         with urllib.request.urlopen(url) as answer:
             return bool(json.loads(answer.read())["freshness"]["afterReached"])
 
     def worker(self) -> psutil.Process:
-        """Its worker."""
+        """The process of its worker."""
         (found,) = [
             child
             for child in psutil.Process(self.process.pid).children(recursive=True)
@@ -76,7 +76,7 @@ class Up:
 
 
 def events_in_effect(folder: Path) -> int:
-    """How many events the embedded Redis of a folder has, with nobody else there."""
+    """Events in effect in the embedded Redis of a folder, started alone."""
     redis = start_redis(folder / ".recommender")
 
     async def counted() -> int:
@@ -95,7 +95,7 @@ def events_in_effect(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_ctrl_c_drains_and_a_kill_is_counted(tmp_path: Path) -> None:
-    """What was accepted is in effect after Ctrl-C; after a kill the next start says what is not."""
+    """After Ctrl-C all are in effect; after a kill the next start counts the lost ones."""
     up = Up(tmp_path)
     up.send(150)
     up.process.send_signal(signal.SIGINT)

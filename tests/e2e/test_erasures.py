@@ -1,4 +1,4 @@
-"""Who is erased stays erased, and is counted once: over stops, an older Redis and rebalances."""
+"""Erased users stay erased, over stops, rebalances and an older Redis; later events count once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = {"events": 0, "sessions": 0, "links": 0, "records": 0}
 
 
 def visit(user: str, n_events: int) -> list[dict[str, Any]]:
-    """What a client sends of a user, with or without the name, and may send again as it is."""
+    """Messages of a user, anonymous or not, that a client may send again unchanged."""
     began_s = time.time() - 60
     return [
         {
@@ -49,12 +49,12 @@ def send(stack: Stack, messages: Sequence[dict[str, Any]]) -> str:
 
 
 def held(stack: Stack, user: str) -> dict[str, int]:
-    """What there is of a user."""
+    """Counts of a user's data."""
     return stack.stored(lambda store: store.user_data_counts(user, now_s=time.time()))
 
 
 def counted(stack: Stack, *users: str) -> list[int]:
-    """How many events are counted of each user's item."""
+    """Counted events of each user's item."""
 
     async def read(store: Store) -> list[int]:
         indexes = await store.item_indexes([f"i-{user}" for user in users])
@@ -64,13 +64,13 @@ def counted(stack: Stack, *users: str) -> list[int]:
     return stack.stored(read)
 
 
-def settled(stack: Stack) -> None:
-    """Wait until all that is in Kafka is in effect."""
+def wait_for_lag_zero(stack: Stack) -> None:
+    """Wait until all messages in Kafka are in effect."""
     stack.wait(lambda: stack.status().lag == 0, "nothing waits")
 
 
 def gone(stack: Stack, user: str) -> None:
-    """Nothing is left of a user, under no name of a key."""
+    """True if no key holds data of a user."""
     assert held(stack, user) == NOTHING
 
     async def keys(store: Store) -> list[bytes]:
@@ -81,7 +81,7 @@ def gone(stack: Stack, user: str) -> None:
 
 
 def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
-    """What was in effect goes, and what waits behind and before it takes none."""
+    """Data in effect is erased, and waiting events before the erasure take no effect."""
     one = stack(after_timeout_s=1)
     worker = one.start("worker")
     one.start("api")
@@ -89,7 +89,7 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     sent = visit("ada", 8)
     send(one, sent[:5])
     send(one, visit("bob", 4))
-    settled(one)
+    wait_for_lag_zero(one)
     assert held(one, "ada")["events"] == 5
     worker.terminate()
     assert worker.wait(30) == 0
@@ -99,10 +99,10 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     send(one, sent)
 
     one.start("worker")
-    settled(one)
+    wait_for_lag_zero(one)
     gone(one, "ada")
     send(one, sent)
-    settled(one)
+    wait_for_lag_zero(one)
     gone(one, "ada")
     # Where partitions are read in another order, what waited may have counted before it went.
     n_counted = counted(one, "ada", "bob")
@@ -111,27 +111,27 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     again = visit("ada", 9)[-1]
     again["eventList"][0]["sentAt"] = time.time()
     send(one, [again])
-    settled(one)
+    wait_for_lag_zero(one)
     assert held(one, "ada")["events"] == 1
     assert counted(one, "ada", "bob") == [n_counted[0] + 1, 4]
 
 
 def test_erased_before_redis_came_back_older(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """It is applied again with all else that was lost, also when that happens twice."""
+    """The erasure is applied again with all lost effects, also if that happens twice."""
     one = stack(after_timeout_s=30)
     one.start("worker")
     one.start("api")
     one.wait_ready()
     sent = visit("ada", 6)
     send(one, sent)
-    settled(one)
+    wait_for_lag_zero(one)
     synced_at = time.monotonic() + 2  # the append-only file is synced each second
     one.wait(lambda: time.monotonic() > synced_at, "it is on disk")
     older = tmp_path / "older"
     shutil.copytree(one.servers.redis.data, older)
     assert one.ask("DELETE", "/users/ada")[0] == 200
     send(one, visit("bob", 4))
-    settled(one)
+    wait_for_lag_zero(one)
     gone(one, "ada")
 
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_erased_before_redis_came_back_older(stack: Callable[..., Stack], tmp_pa
         one.wait(lambda: one.ask("POST", "/events", sent[-1])[0] == 202, "a retry is accepted")
         one.wait(lambda: held(one, "bob")["events"] == 4, "what was lost is back")
         send(one, sent)
-        settled(one)
+        wait_for_lag_zero(one)
         gone(one, "ada")
         assert counted(one, "ada", "bob") == [6, 4]
         assert one.counts()["events"] == 11
@@ -147,7 +147,7 @@ def test_erased_before_redis_came_back_older(stack: Callable[..., Stack], tmp_pa
 
 
 def test_erased_while_another_worker_joins(stack: Callable[..., Stack]) -> None:
-    """Users go before, during and after the rebalance; what comes again of them never counts."""
+    """Before, during and after a rebalance; repeated events of erased users never count."""
     one = stack(after_timeout_s=30)
     ports = own_port(), own_port()
     first = one.start("worker", RECOMMENDER_METRICS_PORT=str(ports[0]))
@@ -157,7 +157,7 @@ def test_erased_while_another_worker_joins(stack: Callable[..., Stack]) -> None:
     visits = {user: visit(user, 4) for user in users}
     for messages in visits.values():
         send(one, messages)
-    settled(one)
+    wait_for_lag_zero(one)
     one.start("worker", RECOMMENDER_METRICS_PORT=str(ports[1]))
     numbers = itertools.count()
     others, erased, n_after = 0, 0, 0
@@ -178,7 +178,7 @@ def test_erased_while_another_worker_joins(stack: Callable[..., Stack]) -> None:
     assert first.wait(60) == 0
     for user in users[:erased]:
         send(one, visits[user])
-    settled(one)
+    wait_for_lag_zero(one)
 
     for user in users[:erased]:
         gone(one, user)

@@ -1,4 +1,4 @@
-"""Who is erased: what waits for Amazon Personalize is not sent, and no log names the user."""
+"""Erased users and the forwarder: waiting events are not sent, and no log names the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = "ada-4f1d7c"
 
 @pytest.fixture
 def aws() -> Iterator[PersonalizeStub]:
-    """An Amazon Personalize."""
+    """A fake Amazon Personalize."""
     with PersonalizeStub() as stub:
         yield stub
 
@@ -39,7 +39,7 @@ def send(
 
 
 def waiting(stack: Stack) -> int:
-    """Events that a forwarder has read and AWS has not answered for."""
+    """Events that a forwarder has read and that AWS has not answered."""
 
     async def read(store: Store) -> int:
         found = await tracker_waiting(store.redis, stack.settings.group)
@@ -49,15 +49,15 @@ def waiting(stack: Stack) -> int:
 
 
 def erase(stack: Stack) -> None:
-    """Erase the user, in effect when it returns."""
+    """Erase the user, in effect on return."""
     status, answer = stack.ask("DELETE", f"/users/{USER}")
     assert (status, answer["userId"]) == (200, USER)
 
 
-def test_what_waits_of_an_erased_user_is_not_sent(
+def test_waiting_events_of_an_erased_user_are_not_sent(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """Neither once AWS is back, nor with a client's retries; of others and of later ones all is."""
+    """Neither once AWS is back, nor by retries; other events are sent."""
     one = embedded_stack(after_timeout_s=30)
     aws.behaviour = "unavailable"
     for command in ("worker", "api"):
@@ -93,10 +93,10 @@ def test_what_waits_of_an_erased_user_is_not_sent(
     assert list(dead_letters(one.settings, again=True)) == []
 
 
-def test_an_erasure_holds_where_no_worker_and_no_redis_is(
+def test_an_erasure_holds_without_worker_and_redis(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """What the forwarder has read of the log is enough."""
+    """The forwarder reads it from the log."""
     one = embedded_stack(partitions=1)
     aws.behaviour = "unavailable"
     one.start("forward", **environment(aws))
@@ -118,7 +118,7 @@ def test_an_erasure_holds_where_no_worker_and_no_redis_is(
 
 
 def test_no_log_names_a_user(embedded_stack: Callable[..., Stack], aws: PersonalizeStub) -> None:
-    """At no level, in no process; nor does what AWS says, in the ledger or a dead letter."""
+    """At no level, in no process, nor in texts of AWS in the ledger or a dead letter."""
     one = embedded_stack(partitions=2, log_level="debug", after_timeout_s=30)
     aws.refuse = lambda event: f"Value '{USER}' at 'userId'" if event["eventId"] == "a2" else None
     one.start("worker")

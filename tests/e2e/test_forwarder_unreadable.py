@@ -1,4 +1,4 @@
-"""The forwarder and what it may find in Kafka: every codec, and batches that nobody can decode."""
+"""The forwarder reads every codec, and stops at batches that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 @pytest.fixture
 def aws() -> Iterator[PersonalizeStub]:
-    """An Amazon Personalize."""
+    """A fake Amazon Personalize."""
     with PersonalizeStub() as stub:
         yield stub
 
 
 def items(aws: PersonalizeStub) -> set[str]:
-    """The items of which it has events."""
+    """Items of the events that it has received."""
     return {taken.event["itemId"] for taken in list(aws.taken)}
 
 
 def test_the_forwarder_reads_every_codec(stack: Callable[..., Stack], aws: PersonalizeStub) -> None:
-    """Each codec in a partition with the others, in batches that have shrunk."""
+    """All codecs in one partition, in batches of which some messages are missing."""
     one = stack(partitions=2)
     clicks = Topics.of(one.settings).clicks
     sent = set()
@@ -43,10 +43,10 @@ def test_the_forwarder_reads_every_codec(stack: Callable[..., Stack], aws: Perso
 
 
 @pytest.mark.parametrize(("kind", "is_first"), [("checksum", False), ("zstd", True)])
-def test_a_batch_that_nobody_can_decode_stops_its_partition_of_the_forwarder_alone(
+def test_an_undecodable_batch_stops_one_partition_of_the_forwarder(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub, kind: str, is_first: bool
 ) -> None:
-    """It is named as what the forwarder stands at, and an operator's word goes past it.
+    """It is reported, and `skip` goes past it.
 
     Also where the forwarder has passed nothing in the partition yet.
     """
@@ -80,10 +80,10 @@ def test_a_batch_that_nobody_can_decode_stops_its_partition_of_the_forwarder_alo
     assert "Traceback" not in one.log()
 
 
-def test_the_forwarder_alone_is_sent_past_what_it_cannot_decode(
+def test_a_skip_holds_for_the_forwarder_alone(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """A worker that was not there yet comes to it by itself, and starts nowhere else."""
+    """A worker that starts later stops at the batch too."""
     one = embedded_stack(partitions=1)
     clicks = Topics.of(one.settings).clicks
     produce(one.settings, clicks, click("before"))
@@ -100,10 +100,10 @@ def test_the_forwarder_alone_is_sent_past_what_it_cannot_decode(
     assert one.counts()["events"] == 1
 
 
-def test_dead_letters_keep_no_more_than_they_are_told(
+def test_dead_letters_keep_bounded_payloads(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """Of every stage; a replay sends all of it, read at its source, but a single event of one."""
+    """A replay reads the whole message at its source, or a single event of it."""
     one = embedded_stack(partitions=2, dead_letter_payload_bytes=4)
     topics = Topics.of(one.settings)
     aws.refuse = lambda event: "no" if event["itemId"] == "refused" else None

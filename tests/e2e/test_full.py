@@ -1,4 +1,4 @@
-"""A Redis with little memory: reading does not fill it, and what waits takes effect with room."""
+"""A Redis with little memory: reads do not fill it; waiting events take effect once it has room."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEMS = 300
 
 @pytest.fixture(params=["embedded", pytest.param("debian", marks=pytest.mark.kafka)])
 def small(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
-    """A stack whose Redis is its own."""
+    """A stack with a Redis of its own."""
     if request.param == "embedded":
         server = start_redis(tmp_path / "redis")
         own = Redis(server.url, tmp_path, server.stop, server.process.kill, lambda: None)
@@ -47,7 +47,7 @@ def run(one: Stack) -> Iterator[Stack]:
         one.stop_all()
 
 
-def configured(one: Stack, **values: object) -> None:
+def configure(one: Stack, **values: object) -> None:
     """Change the server's configuration."""
 
     async def change(store: Any) -> None:
@@ -58,18 +58,18 @@ def configured(one: Stack, **values: object) -> None:
 
 
 def used(one: Stack) -> int:
-    """Bytes that the server has."""
+    """Memory in use by the server, in bytes."""
     return int(one.stored(lambda store: store.redis.info("memory"))["used_memory"])
 
 
 def reached(one: Stack, token: str) -> bool:
-    """What the API says of a token."""
+    """The API's answer to a token."""
     return bool(
         one.recommend(f"user_id=x&num_results=1&after={token}")["freshness"]["afterReached"]
     )
 
 
-def test_reading_leaves_room_for_learning(small: Stack) -> None:
+def test_reads_leave_room_for_events(small: Stack) -> None:
     """Under a load of long answers events take effect, and the server is never full."""
     for n in range(0, ITEMS, 10):
         events = [
@@ -80,7 +80,7 @@ def test_reading_leaves_room_for_learning(small: Stack) -> None:
         assert status == 202
     small.wait(lambda: reached(small, answer["after"]), "the shop is filled")
     most = used(small) + 2_000_000
-    configured(small, maxmemory_policy="noeviction", maxmemory=most)
+    configure(small, maxmemory_policy="noeviction", maxmemory=most)
     stop = threading.Event()
 
     def read(number: int) -> None:
@@ -107,7 +107,7 @@ def test_reading_leaves_room_for_learning(small: Stack) -> None:
 
 def test_events_wait_while_the_server_is_full(small: Stack) -> None:
     """They are accepted and kept in Kafka; readiness says why; with room they take effect."""
-    configured(small, maxmemory_policy="noeviction", maxmemory=used(small) // 2)
+    configure(small, maxmemory_policy="noeviction", maxmemory=used(small) // 2)
     token = small.click("later", session="waits")
     assert not reached(small, token)
     status, answer = small.ask("GET", "/readyz")
@@ -115,12 +115,12 @@ def test_events_wait_while_the_server_is_full(small: Stack) -> None:
     assert "full" in answer["missing"][0]
     assert small.ask("GET", "/recommend?user_id=x")[0] == 200
 
-    configured(small, maxmemory=0)
+    configure(small, maxmemory=0)
     small.wait(lambda: reached(small, token), "it takes effect")
     assert small.ask("GET", "/readyz")[0] == 200
     assert all(process.poll() is None for process in small.processes)
 
-    configured(small, maxmemory_policy="allkeys-lru")
+    configure(small, maxmemory_policy="allkeys-lru")
     status, answer = small.ask("GET", "/readyz")
     assert status == 200
     assert "allkeys-lru" in answer["warnings"][0]

@@ -1,4 +1,4 @@
-"""Clients that others generate from the OpenAPI document send events and get recommendations."""
+"""Generated clients of the OpenAPI document send events and get recommendations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def follow(running: Stack) -> None:
-    """Let others go from the item that a client clicks on to another."""
+    """Send sessions that go from the item that a client clicks on to another."""
     for n in range(3):
         running.click("generated-tea", session=f"generated-{n}")
         after = running.click("generated-cup", session=f"generated-{n}")
@@ -85,7 +85,7 @@ def follow(running: Stack) -> None:
 
 
 def test_python(running: Stack, written: Path, tmp_path: Path) -> None:
-    """openapi-python-client understands every operation, and its client does what it says."""
+    """openapi-python-client parses every operation, and its client works."""
     generated = subprocess.run(
         [str(Path(sys.executable).with_name("openapi-python-client")), "generate", "--meta", "none",
          "--fail-on-warning", "--path", str(written), "--output-path", str(tmp_path / "client")],
@@ -107,7 +107,7 @@ def test_python(running: Stack, written: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_typescript(running: Stack, written: Path, tmp_path: Path) -> None:
-    """openapi-typescript's types compile strictly, and a client of them does what it says."""
+    """openapi-typescript's types compile strictly, and a client with them works."""
     require("node", "npm")
     packages = typescript()
     (tmp_path / "node_modules").symlink_to(packages / "node_modules")

@@ -1,4 +1,4 @@
-"""What hostile and clumsy clients may do to the HTTP server: be answered properly, or cut."""
+"""Hostile and broken HTTP clients: they get an answer, or the connection is cut."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POST = b"POST /events HTTP/1.1\r\nHost: localhost\r\n"
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: Any) -> Iterator[Api]:
-    """An API with little patience."""
+    """An API with short time limits."""
     with (
         pytest.MonkeyPatch.context() as patched,
         run_api(
@@ -93,10 +93,10 @@ def one(tmp_path_factory: Any) -> Iterator[Api]:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "invalid_request"),
     ],
 )
-def test_what_breaks_a_bound_or_a_rule_is_answered_and_cut(
+def test_broken_limits_and_rules_are_answered_and_cut(
     one: Api, sent: bytes, status: int, kind: str
 ) -> None:
-    """There is one answer, with a typed error, and nothing after it."""
+    """There is one typed error, and nothing after it."""
     with one.client() as client:
         client.send(sent)
         reply = client.reply()
@@ -108,7 +108,7 @@ def test_what_breaks_a_bound_or_a_rule_is_answered_and_cut(
 
 
 def test_endless_headers_cost_nothing(one: Api) -> None:
-    """Four connections that send headers for ever are cut; others are served, in little memory."""
+    """Four connections with endless headers are cut; others are served, in little memory."""
     process = psutil.Process()
     before = process.memory_info().rss
 
@@ -129,7 +129,7 @@ def test_endless_headers_cost_nothing(one: Api) -> None:
 
 
 def test_silent_connections_are_closed(one: Api) -> None:
-    """One that never asks, and one that has been answered, end without a word."""
+    """Before a first request and after an answer, without a message."""
     with one.client() as silent, one.client() as answered:
         answered.send(request("/healthz"))
         assert answered.reply().status == 200
@@ -137,7 +137,7 @@ def test_silent_connections_are_closed(one: Api) -> None:
 
 
 def test_pipelined_requests_are_all_answered_in_order(one: Api) -> None:
-    """However many come at once; and what breaks a rule is answered after those before it."""
+    """However many come at once; a refusal comes after the answers before it."""
     paths = [f"/nowhere/{n}" if n % 2 else "/healthz" for n in range(5000)]
     with one.client() as client:
         sending = threading.Thread(
@@ -153,7 +153,7 @@ def test_pipelined_requests_are_all_answered_in_order(one: Api) -> None:
 
 
 def test_clients_that_do_not_read_are_cut(one: Api) -> None:
-    """Answers that nobody takes do not pile up: asking stops being read, then the line is cut."""
+    """Unread answers are bounded: requests are no longer read, then the connection is cut."""
     before = one.metric("recommender_refused_total", reason="unread")
     with one.client() as client:
         asking = request("/") * 1_000_000
@@ -165,7 +165,7 @@ def test_clients_that_do_not_read_are_cut(one: Api) -> None:
 
 
 def test_http_1_0_upgrades_and_expectations(one: Api) -> None:
-    """Old clients need no Host; other protocols are not spoken; a body is asked for or refused."""
+    """HTTP/1.0 needs no Host; upgrades are ignored; `Expect` is answered."""
     assert one.ask(b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
     upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     with one.client() as client:
@@ -183,8 +183,8 @@ def test_http_1_0_upgrades_and_expectations(one: Api) -> None:
         assert client.rest() == b""
 
 
-def test_more_connections_than_may_be(tmp_path: Path) -> None:
-    """Idle ones make room for who asks; where all are busy, a new one is told when to come back."""
+def test_connections_beyond_the_bound(tmp_path: Path) -> None:
+    """Idle ones make room; if all are busy, a new one gets 503 with Retry-After."""
     with run_api(tmp_path, max_connections=20, after_timeout_s=30) as few:
         idle = [few.client() for _ in range(200)]
         assert few.get("/healthz").status == 200
@@ -207,7 +207,7 @@ def test_more_connections_than_may_be(tmp_path: Path) -> None:
 
 
 def test_large_bodies_share_a_budget(tmp_path: Path) -> None:
-    """A body that finds no memory is refused for now; small ones, and later ones, are taken."""
+    """A body that finds no memory is refused for now; small and later ones are accepted."""
     large = (
         b"POST /personalize/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
     )
@@ -232,8 +232,8 @@ ABORTED = (
 )
 
 
-def test_clients_that_go_away_are_no_errors(one: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """Each is counted as 499, at once though it would have waited, and nothing is logged."""
+def test_disconnected_clients_are_no_errors(one: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Each is counted as 499 at once, even if it waited, and nothing is logged."""
 
     def gone() -> float:
         text = one.get("/metrics").body.decode()
@@ -266,7 +266,7 @@ def test_clients_that_go_away_are_no_errors(one: Api, caplog: pytest.LogCaptureF
     ],
 )
 def test_methods(one: Api, path: str, methods: str) -> None:
-    """OPTIONS tells them, a 405 too, and HEAD is GET without its body."""
+    """OPTIONS and 405 list the methods; HEAD is GET without a body."""
     told = one.get(path, method="OPTIONS")
     assert (told.status, told.headers["allow"]) == (204, methods)
     if "GET" in methods:
@@ -292,7 +292,7 @@ HTTP_WORDS = some.sampled_from(
 @properties(max_examples=60)
 @given(some.lists(some.one_of(HTTP_WORDS, some.binary(max_size=8)), max_size=25))
 def test_whatever_is_sent(one: Api, pieces: list[bytes]) -> None:
-    """There are answers or there is silence, then the end; nothing unexpected is logged."""
+    """There are answers or silence, then the end; nothing unexpected is logged."""
     handler = logging.handlers.BufferingHandler(1000)
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
@@ -310,6 +310,6 @@ def test_whatever_is_sent(one: Api, pieces: list[bytes]) -> None:
 
 
 def test_a_client_helper_notices_a_cut(one: Api) -> None:
-    """An answer that ends early is not taken for one."""
+    """An incomplete answer is an error of the helper."""
     with Client(one.port) as client, pytest.raises(ConnectionError):
         client.reply()

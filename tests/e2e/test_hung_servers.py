@@ -1,4 +1,4 @@
-"""Servers that take connections and never answer: who sends and who reads hears so, in bounds."""
+"""Servers that accept connections and never answer: requests get an error within time limits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SENDERS = 40
 BOUND = 10
 
 
-class Heard(NamedTuple):
-    """An answer, with its `Retry-After`; whoever hears nothing fails."""
+class TimedAnswer(NamedTuple):
+    """An answer, with its `Retry-After`; fails without one."""
 
     status: int
     retry_after: str | None
@@ -47,20 +47,20 @@ class Running(NamedTuple):
 
     @property
     def api_bytes(self) -> int:
-        """Memory of the API."""
+        """Memory of the API process."""
         return int(psutil.Process(self.api.pid).memory_info().rss)
 
-    def ask(self, method: str, path: str, body: object = None) -> Heard:
+    def ask(self, method: str, path: str, body: object = None) -> TimedAnswer:
         """The answer to one request, on a connection of its own."""
         port = self.stack.settings.port
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWERED_WITHIN_S)
         with contextlib.closing(connection):
             connection.request(method, path, json.dumps(body) if body else None)
             answer = connection.getresponse()
-            return Heard(answer.status, answer.getheader("retry-after"), answer.read())
+            return TimedAnswer(answer.status, answer.getheader("retry-after"), answer.read())
 
-    def send(self, number: int) -> Heard:
-        """The answer to an event, the same one for the same number."""
+    def send(self, number: int) -> TimedAnswer:
+        """Send an event, the same one for the same number; gives the answer."""
         event = {
             "eventId": f"e{number}",
             "eventType": "click",
@@ -69,13 +69,13 @@ class Running(NamedTuple):
         }
         return self.ask("POST", "/events", {"sessionId": f"s{number}", "eventList": [event]})
 
-    def send_all(self, numbers: Sequence[int]) -> list[Heard]:
-        """The answers to many at once."""
+    def send_all(self, numbers: Sequence[int]) -> list[TimedAnswer]:
+        """Send many events at once; gives the answers."""
         with ThreadPoolExecutor(SENDERS) as senders:
             return list(senders.map(self.send, numbers))
 
     def send_until_accepted(self, numbers: Sequence[int]) -> None:
-        """Send as clients do: again where it was refused."""
+        """Send as clients do, again after a refusal."""
         left = list(numbers)
         deadline = time.monotonic() + ANSWERED_WITHIN_S
         while left:
@@ -84,7 +84,7 @@ class Running(NamedTuple):
             left = [n for n, one in zip(left, heard, strict=True) if one.status != 202]
 
     def wait_for_events(self, count: int) -> None:
-        """Wait until so many events are in effect, and see that there are no more."""
+        """Wait until exactly this many events are in effect."""
         self.stack.wait(
             lambda: self.stack.counts().get("events", 0) >= count, f"{count} events are in effect"
         )
@@ -93,7 +93,7 @@ class Running(NamedTuple):
 
 @contextlib.contextmanager
 def hung(server: Server) -> Iterator[None]:
-    """The server does nothing, while the system takes connections and bytes for it."""
+    """Stop the server's process, while the system accepts connections and bytes for it."""
     server.process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -125,7 +125,7 @@ def service(directory: Path, **settings: object) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service that few may wait in."""
+    """A service with low bounds on waiting requests."""
     with service(
         tmp_path_factory.mktemp("hung"),
         publish_timeout_s=2,
@@ -136,12 +136,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def before(running: Running) -> int:
-    """How many events are in effect."""
+    """Events in effect before the test."""
     return int(running.stack.counts()["events"])
 
 
 def test_kafka_that_never_answers(running: Running) -> None:
-    """Events are refused with a time to come back, readers served; later each counts once."""
+    """Events are refused with Retry-After, reads go on; later each event counts once."""
     known, memory = before(running), running.api_bytes
     numbers = range(1000, 1300)
     with hung(running.broker):
@@ -160,7 +160,7 @@ def test_kafka_that_never_answers(running: Running) -> None:
 
 
 def test_redis_that_never_answers(running: Running) -> None:
-    """Events are accepted or refused, readers hear something; what was accepted takes effect."""
+    """Events are accepted or refused, reads get an error; accepted events take effect."""
     known, memory = before(running), running.api_bytes
     numbers = range(2000, 2300)
     with hung(running.redis):
@@ -186,12 +186,10 @@ def test_redis_that_never_answers(running: Running) -> None:
 @pytest.mark.parametrize(
     "bound", [{"max_publishing": BOUND}, {"publish_buffer_bytes": 1500}], ids=["requests", "bytes"]
 )
-def test_what_fits_waits_and_what_does_not_is_refused(
-    tmp_path: Path, bound: dict[str, int]
-) -> None:
-    """While Kafka hangs a queue fills up: what is in it is accepted once Kafka is back."""
+def test_requests_beyond_the_queue_are_refused(tmp_path: Path, bound: dict[str, int]) -> None:
+    """While Kafka hangs a queue fills; queued events are accepted once it is back."""
     numbers = range(60)
-    heard: dict[int, Heard] = {}
+    heard: dict[int, TimedAnswer] = {}
     with service(tmp_path, publish_timeout_s=60, **bound) as running:
         known = before(running)
 
@@ -219,15 +217,15 @@ def test_what_fits_waits_and_what_does_not_is_refused(
         running.wait_for_events(known + len(accepted))
 
 
-def _are_idle(senders: Sequence[threading.Thread], heard: dict[int, Heard]) -> bool:
-    """Whether those that have not heard are the same for a while."""
+def _are_idle(senders: Sequence[threading.Thread], heard: dict[int, TimedAnswer]) -> bool:
+    """True if the same requests have no answer for a while."""
     known = len(heard)
     time.sleep(1)
     return 0 < known == len(heard) and sum(map(threading.Thread.is_alive, senders)) > 0
 
 
-def test_a_full_gate_that_stands_still_means_that_a_server_is_away() -> None:
-    """Full and moving is too much at once (429); full and still is a server's absence (503)."""
+def test_a_stuck_full_gate_means_an_unavailable_server() -> None:
+    """A full gate answers 429 while it moves, and 503 once it stands still."""
     now_s = 0.0
     gate = Gate(2, "events", "Kafka", clock=lambda: now_s)
     with gate:

@@ -1,4 +1,4 @@
-"""Apache Kafka that starts again without its last messages, as a machine's crash leaves it."""
+"""Apache Kafka restarts without its last messages, as after a crash of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kafka
 def test_events_at_the_offsets_of_lost_ones_take_effect(
     tmp_path: Path, *, worker_is_running: bool
 ) -> None:
-    """Each event that Kafka accepts after the crash counts once, and the log says what was lost."""
+    """Each event accepted after the crash counts once, and the log counts the lost ones."""
     with apache_kafka(tmp_path / "kafka") as kafka, debian_redis(tmp_path / "redis") as redis:
         kept = Redis(redis.address, tmp_path / "redis", redis.stop, redis.kill, redis.start)
         stack = new_stack(Servers(kafka.address, kept), "tail", tmp_path, partitions=2)
@@ -61,13 +61,13 @@ def body(item: str, n: int) -> dict[str, object]:
 
 
 def counted(stack: Stack, item: str) -> int:
-    """How many events of an item are in effect."""
+    """Events of an item in effect."""
     status, answer = stack.ask("GET", f"/items/{item}")
     return int(answer["events"]) if status == 200 else 0
 
 
 def cut_segments(data: Path) -> None:
-    """Take the last third off every partition of the clicks, as of pages that were not on disk."""
+    """Cut the last third of every partition of the clicks, as if not synced to disk."""
     for segment in data.glob("*events.clicks-*/*.log"):
         size = segment.stat().st_size
         os.truncate(segment, size - size // 3)

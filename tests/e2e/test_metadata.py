@@ -1,4 +1,4 @@
-"""Metadata over HTTP and Kafka: in effect at once, for ever, and removed where it must be."""
+"""Metadata over HTTP and Kafka: in effect at once, kept, and removed with an erasure."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.stack import Stack
 
 
 def put_items(stack: Stack, **items: dict[str, Any]) -> str:
-    """Put items and their properties; gives the token."""
+    """Put items with properties; gives the token."""
     records = [{"itemId": name, "properties": found} for name, found in items.items()]
     status, answer = stack.ask("PUT", "/items", {"items": records})
     assert (status, answer["accepted"]) == (202, len(items))
     return str(answer["after"])
 
 
-def test_what_was_put_is_told(running: Stack) -> None:
-    """Properties come back, with the counts of the item; the newest record is all that is known."""
+def test_metadata_is_shown(running: Stack) -> None:
+    """Properties of the newest record, with the counts of the item."""
     put_items(running, drum={"PRICE": 9.5, "GENRE": "loud|wood"})
     after = f"{put_items(running, drum={'PRICE': 7})}.{running.click('drum', session='drummer')}"
 
@@ -53,7 +53,7 @@ def test_what_was_put_is_told(running: Stack) -> None:
     ],
 )
 def test_bad_records_are_refused(running: Stack, path: str, body: object) -> None:
-    """Nothing of a call with a bad record is accepted, and the answer says what is wrong."""
+    """Nothing of a call with a bad record is accepted, and the error names it."""
     status, answer = running.ask("PUT", path, body)
 
     assert (status, answer["error"]["type"]) == (400, "invalid_record")
@@ -61,7 +61,7 @@ def test_bad_records_are_refused(running: Stack, path: str, body: object) -> Non
 
 
 def test_long_records_fit_into_a_call(running: Stack) -> None:
-    """Ten records of the greatest length are accepted, though other bodies are kept short."""
+    """Ten records of the greatest length are accepted, beyond the bound of other bodies."""
     longest = {"A": "漢" * (32_000 - 8)}
     after = put_items(running, **{f"long-{n}": longest for n in range(10)})
 
@@ -71,7 +71,7 @@ def test_long_records_fit_into_a_call(running: Stack) -> None:
 
 
 def test_a_cold_item_appears_among_its_category(running: Stack) -> None:
-    """An item that nobody has met is recommended to who looks at another of its category."""
+    """An item without events is recommended with another of its category."""
     genre = {"GENRE": "camping|outdoor"}
     put_items(running, **{"cold-lamp": genre, "cold-mat": {"GENRE": "yoga"}})
     after = f"{put_items(running, **{'cold-tent': genre})}"
@@ -92,7 +92,7 @@ def test_a_cold_item_appears_among_its_category(running: Stack) -> None:
 
 
 def test_an_erased_user_has_no_metadata(running: Stack) -> None:
-    """It is gone from Redis, and for good from the topic, whoever reads it again."""
+    """It is removed from Redis and from the topic."""
     records = [{"userId": "rob", "properties": {"AGE": 36}}]
     status, answer = running.ask("PUT", "/users", {"users": records})
     assert status == 202
@@ -110,7 +110,7 @@ def test_an_erased_user_has_no_metadata(running: Stack) -> None:
 
 
 def test_records_survive_a_killed_worker(stack: Callable[..., Stack]) -> None:
-    """Killed -9 among thousands of records, a worker's successor ends with the newest of each."""
+    """After kill -9 among thousands of records, the next worker ends with the newest of each."""
     one = stack()
     with Tracker(one.settings, linger_ms=20) as tracker:
         for version in range(10):

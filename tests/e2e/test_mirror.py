@@ -1,4 +1,4 @@
-"""Two instances: what one forwards to the other's Personalize endpoint is what the other has."""
+"""Two instances: one forwards to the other's Personalize endpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW_S = 1_800_000_000.0
 
 
 def sent_events(stack: Stack) -> list[PutEvents]:
-    """Put clicks and purchases of some sessions on the topics of an instance."""
+    """Send clicks and purchases of some sessions to the topics of an instance."""
     topics = Topics.of(stack.settings)
     puts = [
         PutEvents(
@@ -53,7 +53,7 @@ def sent_events(stack: Stack) -> list[PutEvents]:
 
 
 def arrived_events(stack: Stack) -> dict[tuple[str, str], tuple[str | None, Event]]:
-    """Every event on the topics of an instance by session and eventId, the first of each."""
+    """Events on the topics of an instance by session and eventId, the first of each."""
     topics = Topics.of(stack.settings)
     ends = end_offsets(stack.settings, [topics.clicks, topics.purchases])
     consumer = KafkaConsumer(bootstrap_servers=stack.settings.kafka, auto_offset_reset="earliest")
@@ -75,7 +75,7 @@ def arrived_events(stack: Stack) -> dict[tuple[str, str], tuple[str | None, Even
 
 
 def test_another_instance_gets_every_event_once(stack: Callable[..., Stack]) -> None:
-    """Through a proxy that breaks every third call, the other has what was sent, as it was sent."""
+    """Through a proxy that breaks every third call, all events arrive unchanged."""
     source, other = stack(), stack(tracking_id="mirror")
     other.start("api")
     other.start("worker")
@@ -116,6 +116,6 @@ def forwarding(proxy: FaultyProxy) -> dict[str, str]:
 
 
 def forwarded(stack: Stack) -> int:
-    """How many events the instance's ledger says AWS has taken."""
+    """Events that AWS has accepted, by the ledger of the instance."""
     counts = stack.stored(lambda store: tracker_counts(store.redis, stack.settings.group))
     return counts["shop"].forwarded if counts else 0

@@ -1,4 +1,4 @@
-"""Which names the API answers to, and which web pages may send it anything."""
+"""Hosts and origins: protection against DNS rebinding and other sites' pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENT = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentA
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: Any) -> Iterator[Api]:
-    """An API with a name, and a page elsewhere that may call it."""
+    """An API with a host name, and an allowed origin."""
     with run_api(
         tmp_path_factory.mktemp("api"),
         allowed_hosts=["api.example", "*.inside.example"],
@@ -51,7 +51,7 @@ def one(tmp_path_factory: Any) -> Iterator[Api]:
     ],
 )
 def test_only_known_names_are_answered(one: Api, host: str, is_allowed: bool) -> None:
-    """A name that somebody made point here is refused, for reading too; an address is not."""
+    """Another name that points here is refused, for reads too; an address is not."""
     for path in ("/healthz", "/recommend", "/", "/metrics"):
         reply = one.get(path, f"Host: {host}")
         assert reply.status == (200 if is_allowed else 403)
@@ -84,7 +84,7 @@ def test_only_known_names_are_answered(one: Api, host: str, is_allowed: bool) ->
 def test_only_own_and_listed_pages_may_write(
     one: Api, headers: list[str], is_allowed: bool
 ) -> None:
-    """Whatever the content type, a page of another site is refused before anything is done."""
+    """Pages of other sites are refused before any work, with every content type."""
     plain = "Content-Type: text/plain"
     for path, body in (("/events", EVENT), ("/personalize/events", b"{}")):
         reply = one.ask(request(path, plain, *headers, method="POST", body=body))
@@ -98,8 +98,8 @@ def test_only_own_and_listed_pages_may_write(
     assert erased.status == (202 if is_allowed else 403)
 
 
-def test_pages_elsewhere_cannot_make_answers_be_given(one: Api) -> None:
-    """An answer leaves a trace: another site's images get none; its links may be followed."""
+def test_other_sites_cannot_cause_answers(one: Api) -> None:
+    """Answers leave impressions: images of other sites get none; links may be followed."""
     for path in ("/recommend", "/similar/x"):
         assert one.get(path, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors").status == 403
         assert one.get(path, "Origin: https://evil.example").status == 403
@@ -108,7 +108,7 @@ def test_pages_elsewhere_cannot_make_answers_be_given(one: Api) -> None:
 
 
 def test_everything_can_be_allowed(tmp_path_factory: Any) -> None:
-    """An asterisk lets any name and any page in."""
+    """An asterisk allows every name and every origin."""
     folder = tmp_path_factory.mktemp("api")
     with run_api(folder, allowed_hosts=["*"], cors_origins=["*"]) as one:
         reply = one.get("/recommend", "Host: any.example", "Origin: https://evil.example")

@@ -1,4 +1,4 @@
-"""What is logged while a server is away."""
+"""The log while a server is away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENT = b'{"sessionId":"s","eventList":[{"eventType":"click","itemId":"i","sentA
 def test_refused_requests_share_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many are refused while Kafka is away, the log says it once, and later how many."""
+    """While Kafka is away the log says it once, and later how often."""
     now_s = 1000.0
     monkeypatch.setattr(app, "OUTAGES", OutageLog(clock=lambda: now_s))
 
@@ -40,7 +40,7 @@ def test_refused_requests_share_a_line(
 
 
 def test_reasons_are_forgotten() -> None:
-    """However many there are."""
+    """The number of remembered reasons is bounded."""
     outages = OutageLog(clock=lambda: 0.0)
     assert all(outages.note(f"reason {n}") for n in range(3 * MAX_REASONS))
     assert not outages.note(f"reason {3 * MAX_REASONS - 1}")

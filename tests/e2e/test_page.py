@@ -24,12 +24,12 @@ from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 
 def texts(browser: Chrome, selector: str) -> list[str]:
-    """What the elements of a list say."""
+    """Texts of the elements of a list."""
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def somebody_new(running: Stack, browser: Chrome) -> WebElement:
-    """The page of somebody new whose list shows an item that others went on from."""
+def page_of_a_new_user(running: Stack, browser: Chrome) -> WebElement:
+    """The page of a new user whose list shows an item that others follow."""
     for session in range(3):
         for item in ("garden-hose", "sprinkler", "flower-pot"):
             running.click(item, session=f"gardener-{session}")
@@ -40,7 +40,7 @@ def somebody_new(running: Stack, browser: Chrome) -> WebElement:
     browser.get(running.url)
 
     def clickable(_: Chrome) -> WebElement | None:
-        """The first item, once it is shown; somebody new is asked for until then."""
+        """The first item, once shown; until then, new users are requested."""
         found = browser.find_elements(By.CSS_SELECTOR, "#items [data-item=garden-hose]")
         if found:
             return found[0]
@@ -55,7 +55,7 @@ def somebody_new(running: Stack, browser: Chrome) -> WebElement:
 def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> None:
     """Clicking an item shows the list before and after, and the milliseconds between."""
     wait = WebDriverWait(browser, 30)
-    hose = somebody_new(running, browser)
+    hose = page_of_a_new_user(running, browser)
     before = texts(browser, "#items .item")
 
     hose.click()
@@ -75,8 +75,8 @@ def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> N
 
 
 def test_page_works_by_keyboard(running: Stack, browser: Chrome) -> None:
-    """Enter on an item is a click, and the focus stays in the list that has changed."""
-    hose = somebody_new(running, browser)
+    """Enter on an item is a click, and the focus stays in the changed list."""
+    hose = page_of_a_new_user(running, browser)
 
     hose.send_keys(Keys.ENTER)
     WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "proof").is_displayed())
@@ -86,8 +86,8 @@ def test_page_works_by_keyboard(running: Stack, browser: Chrome) -> None:
 
 
 def test_page_claims_no_effect_that_it_has_not_seen(running: Stack, browser: Chrome) -> None:
-    """An event that no worker brings into effect is said to be accepted only."""
-    hose = somebody_new(running, browser)
+    """An event without effect is shown as accepted only."""
+    hose = page_of_a_new_user(running, browser)
     # A token of the future: its event never takes effect.
     browser.execute_script(
         "const sent = ask; ask = async (path, options) =>"
@@ -102,7 +102,7 @@ def test_page_claims_no_effect_that_it_has_not_seen(running: Stack, browser: Chr
 
 
 def test_page_shows_errors_as_text(running: Stack, browser: Chrome) -> None:
-    """What the API refuses is shown in its words."""
+    """The page shows the API's error texts."""
     browser.get(running.url)
     WebDriverWait(browser, 30).until(lambda _: texts(browser, "#trending .item"))
 
@@ -111,10 +111,8 @@ def test_page_shows_errors_as_text(running: Stack, browser: Chrome) -> None:
     WebDriverWait(browser, 30).until(lambda _: "256" in browser.find_element(By.ID, "error").text)
 
 
-def test_page_shows_what_became_of_forwarded_events(
-    stack: Callable[..., Stack], browser: Chrome
-) -> None:
-    """Each tracker has a row once there is a forwarder, with the numbers of its ledger."""
+def test_page_shows_forwarded_events(stack: Callable[..., Stack], browser: Chrome) -> None:
+    """With a forwarder, each tracker has a row with the counts of its ledger."""
     one = stack()
     one.start("api")
     one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
@@ -144,7 +142,7 @@ def test_page_shows_what_became_of_forwarded_events(
 
 
 def test_demo_once(tmp_path: Path) -> None:
-    """`demo --once --json` prints the proof as JSON, and leaves neither process nor file."""
+    """`demo --once --json` prints JSON, and leaves neither process nor file."""
     bare = {
         name: value for name, value in os.environ.items() if not name.startswith("RECOMMENDER_")
     }
@@ -173,7 +171,7 @@ def test_demo_once(tmp_path: Path) -> None:
 
 
 def of_session(leader: int) -> list[int]:
-    """The processes that were started in a session and still run."""
+    """Running processes of a session."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError):

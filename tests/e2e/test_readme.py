@@ -1,4 +1,4 @@
-"""The README's commands do what it says they do."""
+"""The README's commands work as documented."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def up(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def as_pattern(text: str) -> str:
-    """The text as a pattern, where `…` stands for anything."""
+    """The text as a regular expression in which `…` matches anything."""
     return re.escape(text).replace("…", r".*?") + r"\Z"
 
 
 def test_console_session(up: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    """Every command of the README's session prints what stands under it."""
+    """Every command of the README's session prints the output below it."""
     address, environment = up
     (session,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
     steps = re.findall(r"^\$ (.*?)\n(.*?)(?=^\$ |\Z)", session, re.MULTILINE | re.DOTALL)
@@ -75,7 +75,7 @@ def test_console_session(up: tuple[str, dict[str, str]], tmp_path: Path) -> None
 
 
 def test_two_commands_do_all_set_up() -> None:
-    """The make targets that the README promises exist."""
+    """The README's make targets exist."""
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`?make ([a-z-]+)", README)) - {"s"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

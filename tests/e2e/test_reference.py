@@ -1,4 +1,4 @@
-"""The API reference says what is really taken and answered.
+"""The API reference matches accepted requests and sent answers.
 
 `Stack.ask` holds every answer of every end-to-end test against it; here each operation is asked for
 at the limits that it describes, and beyond them.
@@ -30,7 +30,7 @@ MADE_ELSEWHERE = {"after", "trackingId"}
 
 
 def test_document_is_valid() -> None:
-    """The document is valid OpenAPI 3.1, and whatever it refers to is in it."""
+    """The document is valid OpenAPI 3.1, and all its references resolve."""
     validate(document(), cls=OpenAPIV31SpecValidator)
 
     referred = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document())))
@@ -39,14 +39,14 @@ def test_document_is_valid() -> None:
 
 
 def test_document_is_served(running: Stack) -> None:
-    """What is served is what the tests hold answers against."""
+    """The served document is the one that tests check answers against."""
     status, served = running.ask("GET", "/openapi.json")
 
     assert (status, served) == (200, document())
 
 
 def test_every_route_is_described() -> None:
-    """Each route of the native API, and each of those that are answered before FastAPI."""
+    """Every route of the native API, the fast path included."""
     described = {(method, path) for method, path, _ in operations()}
     routes = [one for one in application().routes if isinstance(one, APIRoute)]
 
@@ -59,7 +59,7 @@ def test_every_route_is_described() -> None:
 
 
 def test_every_operation_answers_as_described(running: Stack) -> None:
-    """Each operation is asked for with the least that it takes, and succeeds."""
+    """Each operation succeeds with its required parameters only."""
     running.click("lamp", user="ada")
     for method, path, operation in operations():
         status, _ = running.ask(method, address(path, operation), example(operation))
@@ -73,7 +73,7 @@ def test_every_operation_answers_as_described(running: Stack) -> None:
 def test_limits_are_those_described(
     running: Stack, method: str, path: str, operation: dict[str, Any]
 ) -> None:
-    """What lies at a described limit is taken, and what lies beyond it is refused with 400."""
+    """Values at a described limit are accepted, values beyond it get 400."""
     body = example(operation)
     for parameter in operation.get("parameters", ()):
         name, schema = parameter["name"], parameter["schema"]
@@ -89,7 +89,7 @@ def test_limits_are_those_described(
 
 
 def test_unknown_parameters_are_refused(running: Stack) -> None:
-    """An operation that has parameters takes no others."""
+    """Operations with parameters accept no others."""
     for method, path, operation in operations():
         if any(one["in"] == "query" for one in operation.get("parameters", ())):
             asked = address(path, operation)
@@ -98,7 +98,7 @@ def test_unknown_parameters_are_refused(running: Stack) -> None:
 
 
 def address(path: str, operation: dict[str, Any], **values: object) -> str:
-    """The path with its parameters, and those given in its query string."""
+    """The path with its parameters, and the given query parameters."""
     places = {one["name"]: one["in"] for one in operation.get("parameters", ())}
     for name, place in places.items():
         if place == "path":
@@ -114,7 +114,7 @@ def body_schema(operation: dict[str, Any]) -> Schema:
 
 
 def example(operation: dict[str, Any]) -> Any:
-    """The example of an operation's body, with times of today; None without a body."""
+    """The example of an operation's body, with current times; None without a body."""
     if "requestBody" not in operation:
         return None
     shown = copy.deepcopy(operation["requestBody"]["content"]["application/json"]["example"])
@@ -141,7 +141,7 @@ def at_limits(schema: Schema) -> Iterator[tuple[Any, bool]]:
 
 
 def variants(schema: Schema, instance: Any) -> Iterator[tuple[Any, bool]]:
-    """A JSON value of a schema changed in one place, and whether it still is of the schema."""
+    """JSON values of a schema changed in one place, with their validity."""
     schema = resolved(schema)
     if "properties" in schema:
         yield from _objects(schema, instance)
@@ -175,7 +175,7 @@ def _lists(schema: Schema, instance: list[Any]) -> Iterator[tuple[Any, bool]]:
 
 
 def least(schema: Schema) -> Any:
-    """The least value of a schema."""
+    """The smallest value of a schema."""
     schema = resolved(schema)
     made: dict[str, Callable[[], Any]] = {
         "object": lambda: {

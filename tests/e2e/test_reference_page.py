@@ -15,7 +15,7 @@ from tests.stack import Stack
 
 
 def requested(browser: Chrome, page: str) -> list[str]:
-    """Addresses that a page has asked for since it was last looked."""
+    """Addresses that a page has requested since the last call."""
     entries: list[dict[str, Any]] = browser.get_log("performance")  # type: ignore[no-untyped-call]
     messages = [json.loads(entry["message"])["message"] for entry in entries]
     return [
@@ -27,7 +27,7 @@ def requested(browser: Chrome, page: str) -> list[str]:
 
 
 def test_reference_shows_every_route_and_sends_a_request(running: Stack, browser: Chrome) -> None:
-    """All is served from here, also when a request is sent: nobody else is called."""
+    """No other site is called, not even for a request."""
     wait = WebDriverWait(browser, 60)
     running.click("lamp")
     browser.get(running.url + "/docs")

@@ -1,4 +1,4 @@
-"""Commands that cannot do their work say so in one sentence, without a secret, and end."""
+"""Commands that cannot work say so in one sentence, without secrets, and end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Host and port of a Redis that wants a password."""
+    """Host and port of a Redis with a password."""
     port = own_port()
     command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with subprocess.Popen(
@@ -52,7 +52,7 @@ def _files(folder: Path) -> str:
 def test_a_wrong_password_ends_every_command(
     tmp_path: Path, broker: str, guarded: str, arguments: tuple[str, ...]
 ) -> None:
-    """One sentence that names the server and the cause; the password stands nowhere."""
+    """One sentence names the server and the cause, and not the password."""
     ended = command(
         *arguments, cwd=tmp_path, RECOMMENDER_KAFKA=broker,
         RECOMMENDER_REDIS=f"redis://app:{SECRET}@{guarded}/0", RECOMMENDER_PORT=str(own_port()),
@@ -66,10 +66,10 @@ def test_a_wrong_password_ends_every_command(
 
 
 @pytest.mark.parametrize("arguments", [("up", "--port", "0"), ("topics",)])
-def test_a_kafka_that_is_away_ends_what_does_not_wait(
+def test_commands_that_do_not_wait_end_without_kafka(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """With the address and the cause."""
+    """The error names the address and the cause."""
     nobody = f"127.0.0.1:{own_port()}"
     ended = command(
         *arguments, cwd=tmp_path, RECOMMENDER_KAFKA=nobody, RECOMMENDER_REDIS=f"redis://{nobody}/0"
@@ -81,10 +81,8 @@ def test_a_kafka_that_is_away_ends_what_does_not_wait(
 
 
 @pytest.mark.parametrize("name", ["worker", "api"])
-def test_a_server_that_is_away_is_waited_for_and_told_at_once(
-    tmp_path: Path, broker: str, name: str
-) -> None:
-    """A process that goes on says what it waits for, without the password, and does not end."""
+def test_processes_wait_for_a_server_that_is_away(tmp_path: Path, broker: str, name: str) -> None:
+    """They say at once what they wait for, without the password."""
     nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": broker,
@@ -110,8 +108,8 @@ def test_a_server_that_is_away_is_waited_for_and_told_at_once(
     assert SECRET not in _files(tmp_path)
 
 
-def test_a_port_that_was_asked_for_and_is_taken_is_an_error(tmp_path: Path) -> None:
-    """It names the port and who holds it; nothing is left running."""
+def test_a_taken_explicit_port_is_an_error(tmp_path: Path) -> None:
+    """It names the port and its process; no process is left."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         by_option = command("up", "--port", port, cwd=tmp_path)
@@ -130,7 +128,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arguments", [("up",), ("status",)])
 def test_a_misspelt_variable_ends_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """With the nearest name there is."""
+    """The error suggests the nearest name."""
     ended = command(*arguments, cwd=tmp_path, RECOMMENDER_REDIS_URL=f"redis://:{SECRET}@h:1")
 
     assert ended.returncode == 1

@@ -1,4 +1,4 @@
-"""Nothing lost, nothing counted twice: kills, redeliveries, lost state, poison."""
+"""Events are neither lost nor doubled: kills, redeliveries, lost state, undecodable messages."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def assert_exact(stack: Stack, rows: Rows, *, group: str | None = None) -> None:
 
 
 def wait_applied(stack: Stack, n: int, *, group: str | None = None) -> None:
-    """Wait until that many events of a group are in effect."""
+    """Wait until this many events of a group are in effect."""
     stack.wait(
         lambda: stack.counts(group=group).get("events", 0) >= n, f"{n} events are in effect", 180
     )
 
 
 def kill_often(stack: Stack, rows: Rows, path: Path, kills: int, *, group: str) -> None:
-    """Kill workers at random points under a replay of two groups, until all is in effect."""
+    """Kill workers at random points during a replay of two groups, until all is in effect."""
     chance = random.Random(11)
     # A worker takes seconds to start: what has gathered by then makes batches to be killed in.
     rate = str(len(rows) / (8 * kills))
@@ -121,7 +121,7 @@ def kill_often(stack: Stack, rows: Rows, path: Path, kills: int, *, group: str) 
 
 
 def test_worker_killed_in_mid_batch(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """A worker killed -9 at random points ends in exactly the state of an undisturbed run.
+    """A worker killed -9 at random points ends in the state of an undisturbed run.
 
     Of two groups with the same users, sessions and items, whose events share the topics.
     """
@@ -150,7 +150,7 @@ def test_worker_killed_twenty_times(stack: Callable[..., Stack], tmp_path: Path)
 
 
 def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """Two workers share the partitions, one is killed; the same file again changes nothing."""
+    """Two workers share the partitions, one is killed; a second replay changes nothing."""
     one = stack()
     rows = recording(tmp_path / "events.csv", 3000)
     ports = own_port(), own_port()
@@ -176,7 +176,7 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
 
 
 def metrics(port: int) -> str:
-    """What the worker with this metrics port measures; nothing while it starts."""
+    """Metrics of the worker with this port; empty while it starts."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             text: str = answer.read().decode()
@@ -186,14 +186,14 @@ def metrics(port: int) -> str:
 
 
 def applied_by(port: int) -> float:
-    """Events that the worker with this metrics port brought into effect; 0 while it starts."""
+    """Events applied by the worker with this metrics port; 0 while it starts."""
     text = metrics(port)
     found = re.search(r'^recommender_events_total\{outcome="applied"\} (\S+)', text, re.MULTILINE)
     return float(found[1]) if found else 0
 
 
 def learned(stack: Stack) -> dict[bytes, bytes]:
-    """All that events have taught: items, their counts, neighbours and places; histories."""
+    """State that events have changed: items, counts, neighbours, top lists and histories."""
 
     async def read(store: Store) -> dict[bytes, bytes]:
         kept: dict[bytes, bytes] = {}
@@ -211,7 +211,7 @@ def learned(stack: Stack) -> dict[bytes, bytes]:
 
 
 def test_redis_stopped_under_a_running_stream(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """While Redis is away for ten seconds the stream waits; nothing is lost."""
+    """The stream waits while Redis is away for ten seconds; nothing is lost."""
     one = stack()
     rows = recording(tmp_path / "events.csv", 2000)
     one.start("worker")
@@ -228,7 +228,7 @@ def test_redis_stopped_under_a_running_stream(stack: Callable[..., Stack], tmp_p
 
 
 def test_redis_forgets(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """Redis comes back with older data, with events arriving and without: all count again."""
+    """Redis comes back with older data, with and without new events: all count again."""
     one = stack()
     other = one.tenant("other")
     rows = recording(tmp_path / "events.csv", 4000)
@@ -259,7 +259,7 @@ def test_redis_forgets(stack: Callable[..., Stack], tmp_path: Path) -> None:
 
 
 def restore(redis: Redis, older: Path) -> None:
-    """Redis crashes and comes back with an older state of its data."""
+    """Crash Redis, and start it with an older state of its data."""
     redis.kill()
     shutil.rmtree(redis.data)
     shutil.copytree(older, redis.data)
@@ -267,7 +267,7 @@ def restore(redis: Redis, older: Path) -> None:
 
 
 def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
-    """What cannot be decoded or applied is kept with its reason; the stream goes on."""
+    """Undecodable and invalid messages are kept with their reasons; the stream goes on."""
     one = stack(max_items=2)
     topic = Topics.of(one.settings).clicks
     producer = KafkaProducer(bootstrap_servers=one.settings.kafka)
@@ -327,7 +327,7 @@ def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
 
 @pytest.mark.slow
 def test_redis_away_while_partitions_move(stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """Workers given partitions while Redis is away wait for it, for longer than Faust would."""
+    """Workers that get partitions while Redis is away wait longer than Faust would."""
     one = stack()
     rows = recording(tmp_path / "events.csv", 2000)
     first = one.start("worker")

@@ -1,4 +1,4 @@
-"""A secret in every setting that may hold one shows nowhere, whatever is asked and goes wrong."""
+"""Secrets in settings are shown nowhere, whatever is requested and fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATHS = (
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A Redis that wants a user and a password."""
+    """A Redis with a user and a password."""
     port = own_port()
     folder = tmp_path / "redis-of-others"
     folder.mkdir()
@@ -49,7 +49,7 @@ def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
 
 
 def body_of(url: str, data: bytes | None = None) -> str:
-    """What is answered, error or not."""
+    """The body of an answer or error."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data), timeout=60) as answer:
             return str(answer.read().decode())
@@ -62,7 +62,7 @@ def body_of(url: str, data: bytes | None = None) -> str:
 def test_no_secret_shows_anywhere(
     tmp_path: Path, redis: tuple[int, subprocess.Popen[bytes]]
 ) -> None:
-    """In no answer, log, file or command, at the most talkative level, before and after a fault."""
+    """In no answer, log, file or command, at level debug, before and after a fault."""
     (redis_port, server), port, metrics_port = redis, own_port(), own_port()
     work = tmp_path / "work"
     work.mkdir()
@@ -150,7 +150,7 @@ def test_no_secret_shows_anywhere(
 # A path is no URL any more: its slashes are single.
 @pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"data_dir"}))
 def test_a_secret_in_a_wrong_value_is_not_repeated(name: str) -> None:
-    """Of any setting: somebody may have put the URL into the wrong variable."""
+    """Of any setting, as a URL may be put into the wrong variable."""
     variable = f"RECOMMENDER_{name.upper()}"
     written = f"redis://app:{SECRET}@host:6379/0"
     with pytest.MonkeyPatch.context() as patched:

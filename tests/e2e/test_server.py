@@ -1,4 +1,4 @@
-"""The HTTP server's transport: everything written is sent, in order, an answer in one piece."""
+"""The coalescing transport: all writes are sent, in order, an answer in one piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.server.uvicorn_protocol import CoalescedWrites
 
 
 class Wire:
-    """A transport that keeps what is sent."""
+    """A transport that records sent data."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -28,12 +28,12 @@ class Wire:
         self.is_closed = True
 
     def get_extra_info(self, name: str) -> str:
-        """What else a transport has."""
+        """Other members of a transport."""
         return name
 
 
-def joined(steps: list[list[bytes]], *, closes: bool) -> Wire:
-    """What is sent of several writes in each step of an event loop."""
+def sent_by(steps: list[list[bytes]], *, closes: bool) -> Wire:
+    """The transport after several writes in each step of an event loop."""
     wire: Any = Wire()
 
     async def writing() -> None:
@@ -54,12 +54,12 @@ def joined(steps: list[list[bytes]], *, closes: bool) -> Wire:
 
 @given(some.lists(some.lists(some.binary(max_size=5))), some.booleans())
 def test_everything_is_sent_in_order(steps: list[list[bytes]], closes: bool) -> None:
-    """Nothing is lost, doubled or held back, also where the connection is closed at once."""
-    wire = joined(steps, closes=closes)
+    """Nothing is lost, doubled or held back, even if the connection is closed at once."""
+    wire = sent_by(steps, closes=closes)
     assert b"".join(wire.sent) == b"".join(data for writes in steps for data in writes)
     assert wire.is_closed == closes
 
 
 def test_head_and_body_travel_together() -> None:
-    """Two writes of one step are one; one alone is sent in the next step."""
-    assert joined([[b"head", b"body"], [b"alone"]], closes=False).sent == [b"headbody", b"alone"]
+    """Writes of one step are sent as one, in the next step."""
+    assert sent_by([[b"head", b"body"], [b"alone"]], closes=False).sent == [b"headbody", b"alone"]

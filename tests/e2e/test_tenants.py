@@ -1,4 +1,4 @@
-"""Groups beside the one of the settings: through HTTP, Kafka, the worker and Redis."""
+"""Groups beside that of the settings: through HTTP, Kafka, the worker and Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stack import Stack
 
 
 def test_two_groups_never_see_each_others_events(running: Stack) -> None:
-    """A click with another group's tracking id changes its answers, and no others."""
+    """A click with another group's tracking id changes only its answers."""
     books = running.tenant("books")
     for session in range(2):
         for item in ("atlas", "globe"):
@@ -34,7 +34,7 @@ def test_two_groups_never_see_each_others_events(running: Stack) -> None:
 
 
 def test_the_ranker_learns_of_every_group(stack: Callable[..., Stack]) -> None:
-    """Choices in a group beside the settings' one come back as its own ranker."""
+    """Examples of another group train its own ranker."""
     one = stack()
     one.start("worker")
     one.start("api")

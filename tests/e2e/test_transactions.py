@@ -1,4 +1,4 @@
-"""Senders that use Kafka's transactions: what is committed takes effect, at once and alone."""
+"""Producers with Kafka transactions: committed messages take effect, aborted ones never."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def aws() -> Iterator[PersonalizeStub]:
-    """An Amazon Personalize."""
+    """A fake Amazon Personalize."""
     with PersonalizeStub() as stub:
         yield stub
 
@@ -52,19 +52,19 @@ def transaction(stack: Stack, *names: str) -> Iterator[KafkaProducer]:
 
 
 def read(stack: Stack) -> list[str]:
-    """The items of the messages that a job finds in partition 0 of the clicks."""
+    """Items of the messages that a job finds in partition 0 of the clicks."""
     found = messages(stack.settings, {(Topics.of(stack.settings).clicks, 0): 0})
     return [str(record.value).partition('"itemId": "')[2].partition('"')[0] for record in found]
 
 
 def settled(stack: Stack) -> bool:
-    """Whether status has nothing waiting, neither for the worker nor for the forwarder."""
+    """True if status has no lag, neither of the worker nor of the forwarder."""
     status = stack.status()
     return status.lag == 0 and status.forward["waiting"] == 0
 
 
 def wait_for_all_sent(stack: Stack) -> None:
-    """Wait for what was sent as a job does, which must not wait for an offset without a message."""
+    """Wait for sent messages as a job does; it must not wait for an offset without a message."""
 
     async def waiting() -> None:
         async with connect(stack.settings.redis) as client:
@@ -78,7 +78,7 @@ def wait_for_all_sent(stack: Stack) -> None:
 def test_a_transaction_takes_effect_once_it_is_committed(
     stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """Until then nothing of it does, nor what is behind it; its end in the log is no lag."""
+    """Until then neither it nor later messages do; its end marker is no lag."""
     one, port = stack(partitions=2), own_port()
     clicks = Topics.of(one.settings).clicks
     produce(one.settings, clicks, click("before", "s0"))
@@ -110,7 +110,7 @@ def test_a_transaction_takes_effect_once_it_is_committed(
 
 
 def committed(stack: Stack) -> int:
-    """The next offset of partition 0 of the clicks, as the worker's group has told Kafka."""
+    """The next offset of partition 0 of the clicks that the worker's group has committed."""
     admin = KafkaAdminClient(bootstrap_servers=stack.settings.kafka)
     try:
         (found,) = admin.list_group_offsets(f"{stack.settings.group}-worker").values()
@@ -123,10 +123,10 @@ def committed(stack: Stack) -> int:
 @pytest.mark.parametrize(
     "servers", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True
 )
-def test_what_is_aborted_never_takes_effect(
+def test_aborted_messages_never_take_effect(
     stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:
-    """Neither here nor at AWS, alone or in a batch's midst; at the end of the log it is no lag."""
+    """Neither here nor at AWS, alone or within a batch; at the end of the log they are no lag."""
     one = stack(partitions=2)
     clicks = Topics.of(one.settings).clicks
     with transaction(one, "never") as producer:

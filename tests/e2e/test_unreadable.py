@@ -1,4 +1,4 @@
-"""Messages of every codec, messages that are too long, and batches that nobody can decode."""
+"""Messages of every codec, messages that are too long, and batches that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def click(item: str, session: str = "s") -> bytes:
 
 
 def produce(settings: Settings, topic: str, *values: bytes, **options: Any) -> list[int]:
-    """Put messages into a partition, 0 if it is not named; gives their offsets."""
+    """Produce messages to a partition, 0 by default; gives their offsets."""
     partition, key = options.pop("partition", 0), options.pop("key", b"k")
     producer = KafkaProducer(
         **{"linger_ms": 20, "max_request_size": 2**26, "bootstrap_servers": settings.kafka}
@@ -43,14 +43,14 @@ def produce(settings: Settings, topic: str, *values: bytes, **options: Any) -> l
 
 
 def applied(stack: Stack, n_events: int) -> None:
-    """Wait until so many events are in effect."""
+    """Wait until this many events are in effect."""
     stack.wait(lambda: stack.counts().get("events", 0) >= n_events, f"{n_events} events")
     assert stack.counts()["events"] == n_events
 
 
 @pytest.mark.parametrize("codec", [*CODECS, "all in one"])
-def test_every_codec_is_read_by_everybody(stack: Callable[..., Stack], codec: str) -> None:
-    """Worker, status, jobs and dead letters read what was compressed with any codec of Kafka's."""
+def test_every_codec_is_read(stack: Callable[..., Stack], codec: str) -> None:
+    """Worker, status, jobs and dead letters read every codec of Kafka."""
     one = stack(partitions=2)
     topics = Topics.of(one.settings)
     used = CODECS if codec == "all in one" else (codec,)
@@ -76,8 +76,8 @@ def test_every_codec_is_read_by_everybody(stack: Callable[..., Stack], codec: st
     one.wait(lambda: len(list(dead_letters(one.settings))) == 2 * len(used), "all are back")
 
 
-def test_a_long_message_stops_nobody(stack: Callable[..., Stack]) -> None:
-    """A message whose key and value are as long as Kafka takes is one dead letter; others go on."""
+def test_a_long_message_becomes_a_dead_letter(stack: Callable[..., Stack]) -> None:
+    """Key and value have the greatest length that Kafka accepts; others go on."""
     one = stack(partitions=2)
     topics = Topics.of(one.settings)
     produce(one.settings, topics.clicks, b"{" * 260_000, key=b"k" * 770_000)
@@ -122,16 +122,16 @@ def metric(port: int, name: str) -> dict[str, float]:
 
 
 def unreadable(stack: Stack) -> list[tuple[str, str, int, int, int]]:
-    """Where readers stand still, as status shows it."""
+    """Positions at which readers stand still, by status."""
     found = stack.status().unreadable
     return [(one.reader, one.topic, one.partition, one.first, one.last) for one in found]
 
 
 @pytest.mark.parametrize("kind", ["checksum", "zstd"])
-def test_a_batch_that_nobody_can_decode_stops_its_partition_alone(
+def test_an_undecodable_batch_stops_its_partition_alone(
     embedded_stack: Callable[..., Stack], kind: str
 ) -> None:
-    """It is named everywhere, all else goes on, and an operator's word goes past it."""
+    """It is reported everywhere, all else goes on, and `skip` goes past it."""
     one = embedded_stack(partitions=2)
     stops_its_partition_alone(one, partial(damaged, one.settings, kind=kind))
 
@@ -140,7 +140,7 @@ def test_a_batch_that_nobody_can_decode_stops_its_partition_alone(
 def test_a_batch_that_unpacks_too_far_stops_its_partition_alone(
     stack: Callable[..., Stack], codec: str
 ) -> None:
-    """It is sound, and a few kilobytes long: no broker has a reason to refuse it."""
+    """It is valid and a few kilobytes long, so no broker refuses it."""
     one = stack(partitions=2, max_unpacked_bytes=2**20)
 
     def put(topic: str, partition: int, *, messages: int = 1) -> int:
@@ -162,7 +162,7 @@ def test_a_batch_that_unpacks_too_far_stops_its_partition_alone(
 
 
 def stops_its_partition_alone(one: Stack, put: Callable[..., int]) -> None:
-    """See what a batch does that `put` puts into a topic's partition, of so many `messages`."""
+    """Check the effect of a batch that `put` puts into a partition, of so many `messages`."""
     topics, port = Topics.of(one.settings), own_port()
     produce(one.settings, topics.clicks, click("before", "s0"))
     bad = put(topics.clicks, 0, messages=3)
@@ -220,7 +220,7 @@ def stops_its_partition_alone(one: Stack, put: Callable[..., int]) -> None:
 
 
 def test_a_stop_survives_restarts(embedded_stack: Callable[..., Stack]) -> None:
-    """A worker that starts again comes to the same place; one that takes over after a skip not."""
+    """A restarted worker stops at the same place; after a skip, a later one does not."""
     one = embedded_stack(partitions=2)
     topics = Topics.of(one.settings)
     bad = damaged(one.settings, topics.clicks, 0, kind="checksum")

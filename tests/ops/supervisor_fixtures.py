@@ -1,4 +1,4 @@
-"""A process that supervises, for tests to interrupt and kill; run as a script it is that process.
+"""A process with a supervisor that tests interrupt and kill; run as a script, it is that process.
 
 python supervising.py DATA_DIR MODE
 """
@@ -32,12 +32,12 @@ DEAF = (
 
 
 def python(script: str) -> list[str]:
-    """The command that runs these statements."""
+    """The command that runs these Python statements."""
     return [sys.executable, "-c", script]
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
-    """Return as soon as the condition holds; fail when it does not hold in time."""
+    """Return once the condition holds; fail after a time limit."""
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, f"not within {within_s:g} s"
@@ -45,7 +45,7 @@ def wait_until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet waited for does not."""
+    """True if a process runs; zombies count as dead."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -53,14 +53,14 @@ def is_alive(pid: int) -> bool:
 
 
 def recorded(data_dir: Path) -> dict[str, int]:
-    """The pids in the ledger by the children's names."""
+    """Pids in the ledger by child name."""
     ledger = (data_dir / "processes.json").read_bytes()
     records = msgspec.json.decode(ledger, type=list[orphans.ProcessRecord])
     return {entry.name: entry.pid for entry in records}
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and its descendants."""
     process = psutil.Process(pid)
     return [pid, *(child.pid for child in process.children(recursive=True))]
 
@@ -73,7 +73,7 @@ class Supervising:
     data_dir: Path
 
     def read_until(self, word: str) -> str:
-        """What it says up to and with the line that holds the word."""
+        """Its output up to the line that holds the word."""
         assert self.process.stdout is not None
         said = ""
         for line in self.process.stdout:
@@ -83,7 +83,7 @@ class Supervising:
         raise AssertionError(f"ended without saying {word!r}: {said}")
 
     def kill(self) -> None:
-        """Kill it with -9, and before it what would then end its children."""
+        """Kill it with -9, after the watchers that would end its children."""
         for child in psutil.Process(self.process.pid).children():
             if "watch" in child.cmdline():
                 child.kill()
@@ -91,7 +91,7 @@ class Supervising:
         self.process.wait()
 
     def everyone(self) -> list[int]:
-        """Its children and all that they started, once the family is complete."""
+        """Its children and their descendants, once there are as many as expected."""
         children = recorded(self.data_dir)
         wait_until(lambda: len(family(children["family"])) == 2)
         return [pid for child in children.values() for pid in family(child)]
@@ -99,7 +99,7 @@ class Supervising:
 
 @contextlib.contextmanager
 def supervising(data_dir: Path, mode: str) -> Iterator[Supervising]:
-    """Start the script in a mode; at the end it and all that it left is ended."""
+    """Start the script in a mode; at the end, it and its descendants are ended."""
     command = [sys.executable, __file__, str(data_dir), mode]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile and what they mount, read closely; `test_deployment` runs them."""
+"""Checks of docker-compose.yml, Dockerfile and mounted files; `test_deployment` runs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PINNED = re.compile(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$")
 
 
 def test_images_are_pinned() -> None:
-    """Every image names one version; what is built here is not fetched."""
+    """Every image names one version; images that are built here are not pulled."""
     images = [s["image"] for s in SERVICES.values() if "build" not in s]
     assert all(PINNED.search(image) for image in [*images, *(s.image for s in dockerfile())])
 
@@ -38,14 +38,14 @@ def test_service_has_few_rights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_lasting_service_is_watched(name: str) -> None:
-    """A service that goes on for ever has a health check and comes back after a crash."""
+def test_lasting_service_is_restarted(name: str) -> None:
+    """A service without end has a health check, and restarts after a crash."""
     assert SERVICES[name]["restart"] == "unless-stopped"
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
 def test_topics_run_once_before_the_rest() -> None:
-    """Topics are made by a one-shot service, which all that works with them waits for."""
+    """A one-shot service makes the topics, before the services that use them."""
     assert SERVICES["topics"]["restart"].startswith("on-failure")
     assert SERVICES["topics"]["healthcheck"] == {"disable": True}
     made = {"condition": "service_completed_successfully"}
@@ -53,12 +53,12 @@ def test_topics_run_once_before_the_rest() -> None:
 
 
 def test_workers_can_be_scaled() -> None:
-    """Nothing of a worker can exist once only."""
+    """A worker has no container name or fixed port."""
     assert not {"container_name", "hostname", "ports", "volumes"} & set(SERVICES["worker"])
 
 
 def test_ports_are_published_on_loopback_only() -> None:
-    """Servers that ask nobody for a password are not put on the network."""
+    """Servers without authentication are not reachable from the network."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -101,8 +101,8 @@ def test_image_runs_as_the_user_of_the_services() -> None:
     assert f"--uid {user.split(':')[0]} " in dockerfile()[-1].all("RUN")[0]
 
 
-def test_build_context_holds_what_is_copied() -> None:
-    """Every source of a COPY exists and is let through by .dockerignore."""
+def test_build_context_holds_copied_files() -> None:
+    """Every source of a COPY exists, and .dockerignore lets it pass."""
     rules = (ROOT / ".dockerignore").read_text().split("\n")
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
     sources = {source for sources, _ in copied() for source in sources}
@@ -126,7 +126,7 @@ def test_prometheus_scrapes_services_that_serve_metrics() -> None:
 
 
 def scrape_targets(job: Mapping[str, Any]) -> list[str]:
-    """The targets of a scrape job, whether listed or found by name."""
+    """Targets of a scrape job, listed or found by DNS."""
     listed = [t for c in job.get("static_configs", ()) for t in c["targets"]]
     named = [f"{n}:{c['port']}" for c in job.get("dns_sd_configs", ()) for n in c["names"]]
     return listed + named

@@ -44,7 +44,7 @@ def dashboard_queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Apache Kafka and Redis, and the image's environment; no service has started."""
+    """Apache Kafka and Redis, and the image's environment, before any service has started."""
     directory = tmp_path_factory.mktemp("deployment")
     install_image(directory)
     with (
@@ -70,7 +70,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 @pytest.fixture(scope="module")
 def topics(deployment: Deployment) -> list[str]:
-    """What the service `topics` printed, run twice: the second run finds everything made."""
+    """Output of the service `topics`, run twice: the second run makes nothing."""
     service = deployment.service("topics")
     runs = [
         subprocess.run(
@@ -92,7 +92,7 @@ def topics(deployment: Deployment) -> list[str]:
 
 @pytest.fixture(scope="module")
 def services(deployment: Deployment, topics: list[str]) -> Iterator[dict[str, Server]]:
-    """Worker, runner of jobs, forwarder and API, healthy by their own health checks."""
+    """Worker, job runner, forwarder and API, healthy by their own health checks."""
     assert topics
     names = ["worker", "jobs", "forwarder", "api"]
     with contextlib.ExitStack() as stack:
@@ -100,7 +100,7 @@ def services(deployment: Deployment, topics: list[str]) -> Iterator[dict[str, Se
 
 
 def scrape_config(services: dict[str, Server]) -> dict[str, Any]:
-    """ops/prometheus.yml with the addresses that the services have here."""
+    """ops/prometheus.yml with the addresses of the services in this test."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "ops" / "prometheus.yml").read_text())
     for job in config["scrape_configs"]:
         job.pop("dns_sd_configs", None)
@@ -143,7 +143,7 @@ def prometheus(
 
 
 def test_topics_are_made(deployment: Deployment, topics: list[str]) -> None:
-    """The one-shot service makes the event topics with the partitions it is told."""
+    """The one-shot service makes the event topics with the configured partitions."""
     assert topics
     admin = KafkaAdminClient(bootstrap_servers=deployment.kafka.address)
     try:
@@ -155,7 +155,7 @@ def test_topics_are_made(deployment: Deployment, topics: list[str]) -> None:
 
 
 def test_event_changes_the_answer(services: dict[str, Server]) -> None:
-    """An event sent to the API goes through Kafka and the worker into the next answer."""
+    """An event goes through API, Kafka and worker into the next answer."""
     api = services["api"].address
     event = {"eventType": "click", "itemId": "tent", "sentAt": time.time()}
     body = {"trackingId": "shop", "userId": "u1", "sessionId": "s1", "eventList": [event]}
@@ -172,7 +172,7 @@ def test_event_changes_the_answer(services: dict[str, Server]) -> None:
 
 @pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
 def test_other_containers_can_reach_it(services: dict[str, Server], name: str) -> None:
-    """A service listens on every address, so that Prometheus and the proxy can reach it."""
+    """A service listens on every address, for Prometheus and the proxy."""
     process = services[name].process
     assert process is not None
     listening = [
@@ -198,7 +198,7 @@ def test_prometheus_scrapes_every_service(services: dict[str, Server], prometheu
 def test_dashboard_asks_for_series_that_exist(
     services: dict[str, Server], prometheus: Server
 ) -> None:
-    """Every query of the dashboard is valid, and every series in it is served by a process."""
+    """Every dashboard query is valid, and a process serves each of its series."""
     asked = set()
     for query in dashboard_queries():
         answer = httpx.get(f"{prometheus.address}/api/v1/query", params={"query": query})
@@ -218,7 +218,7 @@ def test_dashboard_asks_for_series_that_exist(
 
 @pytest.mark.parametrize("name", ["worker", "jobs", "forwarder", "api"])
 def test_service_ends_when_asked(services: dict[str, Server], name: str) -> None:
-    """SIGTERM ends a service well before the container engine would kill it."""
+    """SIGTERM ends a service well before the container engine kills it."""
     grace_s = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
     # The API's server ends itself by the signal once it has finished.
     assert services[name].stop(within_s=grace_s) in {0, -signal.SIGTERM}

@@ -1,4 +1,4 @@
-"""The embedded servers: they start, answer, keep their promise about data, and end."""
+"""Embedded servers: start, readiness, durability of data, and end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ops.embedded_servers import start_broker, start_redis
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """A folder with a name that has to be quoted."""
+    """A folder with a name that needs quoting."""
     return tmp_path / "a 'folder' of \"data\""
 
 
 def test_a_broker_serves_kafka_clients_as_soon_as_it_is_started(data_dir: Path) -> None:
-    """The first metadata request and the first topic succeed at the address it gives."""
+    """The first metadata request and the first topic succeed at its address."""
     broker = start_broker(data_dir)
     try:
         admin = KafkaAdminClient(bootstrap_servers=broker.address)
@@ -36,7 +36,7 @@ def test_a_broker_serves_kafka_clients_as_soon_as_it_is_started(data_dir: Path) 
 
 
 def test_redis_keeps_its_data_when_stopped_and_started(data_dir: Path) -> None:
-    """A value written before the stop is there after the next start, on the same port too."""
+    """A value survives a stop and start, on the same port too."""
     server = start_redis(data_dir)
     with redis.Redis.from_url(server.url) as client:
         client.set("k", "v")
@@ -62,8 +62,8 @@ def test_two_servers_never_share_their_files(tmp_path: Path) -> None:
         running.stop()
 
 
-def test_a_server_on_the_same_port_is_not_mistaken_for_ones_own(tmp_path: Path) -> None:
-    """Starting on a port where another Redis answers fails, and shows the end of the log."""
+def test_a_foreign_server_on_the_port_is_detected(tmp_path: Path) -> None:
+    """Starting on a port of another Redis fails, and shows the end of the log."""
     other = start_redis(tmp_path / "other")
     try:
         with pytest.raises(CannotStart, match=r"redis ended with exit code 1(.|\n)*in use"):
@@ -73,7 +73,7 @@ def test_a_server_on_the_same_port_is_not_mistaken_for_ones_own(tmp_path: Path) 
 
 
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """The broker's own words about the taken port are in the error."""
+    """The error holds the broker's text about the taken port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -81,8 +81,8 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
             start_broker(tmp_path, port=taken.getsockname()[1])
 
 
-def test_a_taken_port_gives_way_to_another() -> None:
-    """`free_port` gives the preferred port when nobody listens on it, else another."""
+def test_a_taken_port_is_replaced() -> None:
+    """`free_port` gives the preferred port if it is free, else another."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -141,6 +141,6 @@ def test_the_broker_is_looked_up_in_order(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_servers_do_not_see_variables_meant_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker would take its telemetry's address, and more, from the environment."""
+    """The broker would read its telemetry's address, and more, from the environment."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in embedded_servers.server_env()

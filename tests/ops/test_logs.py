@@ -1,4 +1,4 @@
-"""One log: the same format and level for every process and library."""
+"""The log: one format and level for every process and library."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ except ValueError:
 
 @pytest.mark.parametrize(("level", "n_records"), [("debug", 17), ("warning", 10)])
 def test_every_logger_has_one_format_and_level(level: str, n_records: int) -> None:
-    """Records of libraries as of our own; what is in a message neither ends a line nor acts.
+    """Records of all libraries have the format; control characters are escaped.
 
     At `debug`, three of the libraries would log what they send: they speak from `info` on.
     """

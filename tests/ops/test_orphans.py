@@ -1,4 +1,4 @@
-"""The sweep ends everything that is left of a killed supervisor, and nothing else."""
+"""Orphans of a killed supervisor are ended, and no other process is."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ops.supervisor import Supervisor
 from tests.ops.supervisor_fixtures import SLEEPER, is_alive, python, supervising, wait_until
 
 
-def test_a_sweep_ends_all_that_a_killed_supervisor_left(tmp_path: Path) -> None:
-    """After kill -9, broker, Redis, a child and the child's child are ended, with a line each."""
+def test_all_orphans_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
+    """After kill -9: broker, Redis, a child and its child, with a line for each."""
     with supervising(tmp_path, "servers") as killed:
         killed.read_until("running")
         left = killed.everyone()
@@ -29,8 +29,8 @@ def test_a_sweep_ends_all_that_a_killed_supervisor_left(tmp_path: Path) -> None:
         assert orphans.kill_orphans(tmp_path) == []
 
 
-def test_the_next_supervisor_sweeps_before_it_starts(tmp_path: Path) -> None:
-    """The lock of a killed supervisor does not stop the next one, which ends what was left."""
+def test_the_next_supervisor_ends_orphans_before_it_starts(tmp_path: Path) -> None:
+    """The lock of a killed supervisor does not block the next one."""
     with supervising(tmp_path, "servers") as killed:
         killed.read_until("running")
         left = killed.everyone()
@@ -40,8 +40,8 @@ def test_the_next_supervisor_sweeps_before_it_starts(tmp_path: Path) -> None:
             assert not any(is_alive(pid) for pid in left)
 
 
-def test_a_pid_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -> None:
-    """A living process with another creation time than the recorded one survives the sweep."""
+def test_a_process_with_a_reused_pid_survives(tmp_path: Path) -> None:
+    """Its creation time differs from the recorded one."""
     with subprocess.Popen(python(SLEEPER), start_new_session=True) as innocent:
         real = orphans.process_record("worker", innocent.pid)
         earlier = msgspec.structs.replace(real, create_time_s=real.create_time_s - 5)
@@ -51,15 +51,15 @@ def test_a_pid_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -
         innocent.kill()
 
 
-def test_a_sweep_never_ends_the_process_that_sweeps(tmp_path: Path) -> None:
-    """A ledger that names this process, or the one that started it, ends neither."""
+def test_the_caller_never_ends_itself(tmp_path: Path) -> None:
+    """A ledger that names this process or its parent ends neither."""
     own = [orphans.process_record("worker", pid) for pid in (os.getpid(), os.getppid()) if pid > 1]
     orphans.write_ledger(tmp_path, own)
     assert orphans.kill_orphans(tmp_path) == []
 
 
-def test_what_a_dead_process_started_is_ended(tmp_path: Path) -> None:
-    """A recorded process that died alone still answers for its session."""
+def test_descendants_of_a_dead_process_are_ended(tmp_path: Path) -> None:
+    """The session of a recorded process that died is ended."""
     script = (
         "import subprocess, sys; input(); "
         f"print(subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]).pid)"
@@ -84,7 +84,7 @@ def test_what_a_dead_process_started_is_ended(tmp_path: Path) -> None:
     [b"", b"[{]", b"7", b'["\xff"]', b'[{"name":"x","pid":1,"create_time_s":0}]'],
 )
 def test_a_damaged_ledger_is_reported_and_ends_nothing(tmp_path: Path, damage: bytes) -> None:
-    """Half a file, or one that names pid 1, costs a line, not the start."""
+    """An incomplete file, or one that names pid 1, is reported, and the start goes on."""
     (tmp_path / "processes.json").write_bytes(damage)
     (line,) = orphans.kill_orphans(tmp_path)
     assert "damaged" in line
@@ -92,7 +92,7 @@ def test_a_damaged_ledger_is_reported_and_ends_nothing(tmp_path: Path, damage: b
 
 
 def test_two_supervisors_cannot_share_a_folder(tmp_path: Path) -> None:
-    """The second start, and a sweep, fail with the first one's pid; after its end both work."""
+    """A second start fails with the first one's pid; after its end it works."""
     with supervising(tmp_path, "nothing") as first:
         first.read_until("running")
         with pytest.raises(CannotStart, match=f"pid {first.process.pid}.*RECOMMENDER_DATA_DIR"):
@@ -106,14 +106,14 @@ def test_two_supervisors_cannot_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used_gives_one_clear_error(tmp_path: Path) -> None:
-    """A file in the folder's place is named in the error."""
+    """The error names a file in the folder's place."""
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match=r"file.*RECOMMENDER_DATA_DIR"):
         orphans.kill_orphans(tmp_path / "file")
 
 
-def test_a_process_that_ignores_being_asked_is_killed() -> None:
-    """SIGTERM is ignored, SIGKILL cannot be."""
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
+    """SIGKILL cannot be ignored."""
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); input()"
     with subprocess.Popen(
         python(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE

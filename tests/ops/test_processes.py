@@ -1,4 +1,4 @@
-"""One child process: its log, its end, and what it does when its parent dies."""
+"""A child process: its log, its end, and its end with its parent."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ESCAPED = (
 )
 
 
-def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
-    """Even a grandchild that left for a session of its own is ended."""
+def test_descendants_end_with_a_process(tmp_path: Path) -> None:
+    """Even a grandchild in a session of its own is ended."""
     process = processes.spawn(python(ESCAPED), None, tmp_path / "log")
     wait_until(lambda: len(processes._descendants(process)) == 1)
     (grandchild,) = processes._descendants(process)
@@ -28,8 +28,8 @@ def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
     assert not is_alive(grandchild.pid)
 
 
-def test_a_process_that_does_not_end_is_killed_when_there_is_a_hurry(tmp_path: Path) -> None:
-    """`at_once` cuts the grace short."""
+def test_at_once_kills_a_process_without_grace(tmp_path: Path) -> None:
+    """A process that ignores its stop signal is killed once `at_once` is true."""
     log = tmp_path / "log"
     process = processes.spawn(python(DEAF), None, log)
     wait_until(lambda: "deaf" in log.read_text())
@@ -37,8 +37,8 @@ def test_a_process_that_does_not_end_is_killed_when_there_is_a_hurry(tmp_path: P
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_gated_process_runs_only_through_the_gate(tmp_path: Path) -> None:
-    """It waits for the gate; when the gate's keeper is gone it ends without having run."""
+def test_a_gated_process_runs_only_after_its_release(tmp_path: Path) -> None:
+    """If its parent dies first, it ends without having run."""
     log = tmp_path / "log"
     script = python("print('ran')")
     shut = processes.spawn(script, None, log, gated=True)
@@ -53,13 +53,13 @@ def test_a_gated_process_runs_only_through_the_gate(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
-    """The command is named."""
+    """The error names the command."""
     with pytest.raises(CannotStart, match="/no/such/command"):
         processes.spawn(["/no/such/command"], None, tmp_path / "log")
 
 
 def test_the_tail_of_a_log_is_short_and_harmless(tmp_path: Path) -> None:
-    """The last lines only, without what would steer a terminal."""
+    """It holds the last lines, without control characters."""
     log = tmp_path / "log"
     log.write_bytes(b"early\n" * 1000 + b"\xff\x1b[31mlate\x1b[0m\n")
     tail = processes.log_tail(log)
@@ -69,7 +69,7 @@ def test_the_tail_of_a_log_is_short_and_harmless(tmp_path: Path) -> None:
 
 
 def test_a_log_is_bounded_while_its_writer_goes_on(tmp_path: Path) -> None:
-    """A log over the limit keeps its end, and what is appended next follows it."""
+    """A log over the limit keeps its end, and later output follows it."""
     log = tmp_path / "log"
     with log.open("ab") as writer:
         writer.write(b"x" * processes.MAX_LOG_BYTES + b"end\n")
@@ -81,8 +81,8 @@ def test_a_log_is_bounded_while_its_writer_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["input()", "pass"])
-def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path, ending: str) -> None:
-    """After kill -9, and when a script ends without `stop`."""
+def test_embedded_servers_end_with_their_parent(tmp_path: Path, ending: str) -> None:
+    """After kill -9, and if a script ends without `stop`."""
     script = (
         "from pathlib import Path; from ops.embedded_servers import start_broker, start_redis; "
         f"folder = Path({str(tmp_path)!r}); "
@@ -102,7 +102,7 @@ def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path, ending: 
 
 
 def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
-    """Stopping ends the watcher too, and it ends nobody."""
+    """Stopping a server ends its watcher too."""
     process = processes.spawn(python(SLEEPER), None, tmp_path / "log")
     processes.end_with_parent(process)
     watcher = processes._watchers[process]
@@ -112,7 +112,7 @@ def test_a_server_that_was_stopped_leaves_no_watcher(tmp_path: Path) -> None:
 
 
 def test_a_server_that_others_ended_leaves_no_watcher(tmp_path: Path) -> None:
-    """The next one to be watched finds it gone, and ends its watcher."""
+    """The next call of `end_with_parent` ends its watcher."""
     killed, next_one = (processes.spawn(python(SLEEPER), None, tmp_path / n) for n in "ab")
     processes.end_with_parent(killed)
     watcher = processes._watchers[killed]

@@ -1,4 +1,4 @@
-"""Simulated shoppers and the proof, against an HTTP server that only notes and answers."""
+"""Simulated shoppers and the demo's click, against a fake API that records events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CATEGORY = {item: category for category, items in CATALOGUE.items() for item in 
 
 
 class Shop(ThreadingHTTPServer):
-    """Answers as the API does: a user's events are in effect with its n-th question after them.
+    """A fake API: a user's events are in effect at the n-th request after them.
 
     Attributes
     ----------
@@ -45,11 +45,11 @@ class Shop(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Address of the fake API."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def accept(self, message: dict[str, Any]) -> dict[str, Any]:
-        """What POST /events answers; two partitions take turns."""
+        """The answer of POST /events, of two partitions in turn."""
         self.messages.append(message)
         if message.get("userId"):
             self.asked_since.setdefault(message["userId"], 0)
@@ -59,7 +59,7 @@ class Shop(ThreadingHTTPServer):
         return {"accepted": len(message["eventList"]), "eventIds": [], "after": f"c{n % 2}-{n}"}
 
     def answer(self, query: str) -> dict[str, Any]:
-        """What GET /recommend answers."""
+        """The answer of GET /recommend."""
         self.afters += re.findall(r"after=([^&]+)", query)
         user = re.search(r"user_id=([^&]+)", query)
         items, event_at = ["capo", "bike-lock", "yoga-mat"], None
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(202, self.server.accept(message))
 
     def log_message(self, *_: object) -> None:
-        """Nothing: tests are quiet."""
+        """Log nothing."""
 
     def _send(self, status: int, content: object) -> None:
         self.server.clients.add(self.client_address)
@@ -111,14 +111,14 @@ def api() -> Iterator[Shop]:
 
 
 def warmed(api: Shop, *, seed: int) -> list[dict[str, Any]]:
-    """The messages of a warm-up."""
+    """Messages of a warm-up."""
     api.messages.clear()
     warm_up(api.url, events=100, seed=seed, now_s=NOW_S, say=print)
     return list(api.messages)
 
 
 def visited(api: Shop, *, seed: int, messages: int) -> list[dict[str, Any]]:
-    """The first messages of live shopping."""
+    """First messages of simulated shopping."""
     api.messages.clear()
     api.asked_since.clear()
     api.enough.clear()
@@ -128,14 +128,14 @@ def visited(api: Shop, *, seed: int, messages: int) -> list[dict[str, Any]]:
 
 
 def test_catalogue_is_small_and_readable() -> None:
-    """Eight categories of slugs, each item in one of them."""
+    """Eight categories of slugs, with each item in one of them."""
     assert len(CATALOGUE) == 8
     assert 55 <= sum(map(len, CATALOGUE.values())) == len(CATEGORY) <= 70
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", item) for item in CATEGORY)
 
 
 def test_taste_stays_with_the_name() -> None:
-    """Whoever comes again has the taste of the last time; others have others."""
+    """A returning shopper has the same taste, others have different ones."""
     first, again = Shopper("ann", random.Random(1)), Shopper("ann", random.Random(2))
 
     assert first.taste == again.taste
@@ -143,7 +143,7 @@ def test_taste_stays_with_the_name() -> None:
 
 
 def test_sessions_have_structure() -> None:
-    """One item follows another of its category far more often than the eighth of pure chance."""
+    """An item follows one of its category far more often than by chance (an eighth)."""
     chance = random.Random(3)
     pairs = [
         (CATEGORY[a["itemId"]], CATEGORY[b["itemId"]])
@@ -156,7 +156,7 @@ def test_sessions_have_structure() -> None:
 
 
 def test_picks_by_position_and_taste() -> None:
-    """The first place is picked more often than the eighth; what is unknown never is."""
+    """The first position is picked more often than the eighth, unknown items never."""
     shopper = Shopper("ann", random.Random(4))
     favourite = max(shopper.taste, key=shopper.taste.__getitem__)
     shelf = list(CATALOGUE[favourite])
@@ -167,7 +167,7 @@ def test_picks_by_position_and_taste() -> None:
 
 
 def test_warm_up_is_the_same_for_a_seed(api: Shop) -> None:
-    """One seed gives one warm-up, another seed another."""
+    """The same seed gives the same warm-up, another seed another."""
     first = warmed(api, seed=1)
 
     assert warmed(api, seed=1) == first
@@ -187,7 +187,7 @@ def test_warm_up_sends_sessions_of_the_last_hour(api: Shop) -> None:
 
 
 def test_warm_up_waits_for_every_partition(api: Shop) -> None:
-    """The newest token of each partition is waited for, over one connection."""
+    """It waits for the newest token of each partition, over one connection."""
     n = len(warmed(api, seed=1))
 
     assert sorted(api.afters) == sorted([f"c{n % 2}-{n}", f"c{(n - 1) % 2}-{n - 1}"])
@@ -195,7 +195,7 @@ def test_warm_up_waits_for_every_partition(api: Shop) -> None:
 
 
 def test_shoppers_log_in_during_a_visit(api: Shop) -> None:
-    """Some are anonymous first and known later in the same session; a seed repeats them all."""
+    """Some sessions are anonymous first and linked later; a seed repeats them."""
     messages = visited(api, seed=5, messages=200)
     known: dict[str, list[bool]] = {}
     for message in messages:
@@ -207,7 +207,7 @@ def test_shoppers_log_in_during_a_visit(api: Shop) -> None:
 
 
 def test_shoppers_react_to_the_list(api: Shop) -> None:
-    """Some events name the answer that they follow, and take an item of its list."""
+    """Some events name the answer that they follow, and an item of its list."""
     events = [m["eventList"][0] for m in visited(api, seed=6, messages=200)]
     followed = [event for event in events if "recommendationId" in event]
 
@@ -218,7 +218,7 @@ def test_shoppers_react_to_the_list(api: Shop) -> None:
 
 
 def test_no_api_is_unavailable() -> None:
-    """Where nobody listens, the error says so by its type."""
+    """Without a server, the error is `Unavailable`."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -227,7 +227,7 @@ def test_no_api_is_unavailable() -> None:
 
 
 def test_proof_waits_for_the_change(api: Shop) -> None:
-    """The list after is the first that shows the user's click, with its reasons."""
+    """The list after the click is the first with the click in effect, with its reasons."""
     api.delay = 3
 
     shown = prove(api.url)
@@ -242,7 +242,7 @@ def test_proof_waits_for_the_change(api: Shop) -> None:
 
 
 def test_text_has_both_lists_side_by_side() -> None:
-    """Lists of different lengths stand beside each other, with the milliseconds and the cause."""
+    """Lists of different lengths, with the milliseconds and the reason."""
     reasons: list[dict[str, Any]] = [
         {"source": "event", "itemId": "capo"},
         {"source": "trending", "itemId": None},

@@ -1,4 +1,4 @@
-"""What `recommender up` does around its children, without starting all of them."""
+"""`run_stack` around its children: ports, metrics, and the note for other commands."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ops.orphans import lock_data_dir
 from ops.stack import _api_port, _metrics
 
 
-def test_a_port_is_only_replaced_where_nobody_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default one may be; the choice is told."""
+def test_only_the_default_port_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default port may be replaced, which is said; an explicit one may not."""
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -34,13 +34,13 @@ def test_a_port_is_only_replaced_where_nobody_asked_for_it(monkeypatch: pytest.M
 
 
 def test_children_have_metrics_on_ports_of_their_own() -> None:
-    """None has one where no port is configured."""
+    """No child has a metrics port if none is configured."""
     assert _metrics(Settings(metrics_port=9100), 2) == {"RECOMMENDER_METRICS_PORT": "9102"}
     assert _metrics(Settings(), 2) == {"RECOMMENDER_METRICS_PORT": "0"}
 
 
 def test_servers_are_found_while_they_run_and_without_their_password(tmp_path: Path) -> None:
-    """A note that a killed supervisor left leads nowhere; a password is stored nowhere."""
+    """The note of a killed supervisor is ignored; no password is stored."""
     settings = Settings(data_dir=tmp_path)
     full = Settings(kafka="k:9092", redis="redis://u:Pl4nted@h:1/0", data_dir=tmp_path)
     with lock_data_dir(tmp_path), announced(tmp_path, full, "http://a"):

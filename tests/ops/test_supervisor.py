@@ -1,4 +1,4 @@
-"""The supervisor restarts what dies, and leaves nothing behind however it is ended."""
+"""The supervisor restarts children that die, and leaves no orphans however it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.servers import own_port
 
 @contextmanager
 def running(supervisor: Supervisor) -> Iterator[None]:
-    """`run` in a thread, as a demo has it; ended at the end."""
+    """`run` in a thread, as in a demo; ended afterwards."""
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
@@ -60,7 +60,7 @@ def test_a_signal_ends_every_child_last_started_first(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_leaves_no_child(tmp_path: Path, number: signal.Signals) -> None:
-    """A child that is not ready yet is ended too, and the supervisor ends as if by Ctrl-C."""
+    """A child that is not ready yet is ended too."""
     with supervising(tmp_path, "starting") as asked:
         asked.read_until("not yet")
         (late,) = recorded(tmp_path).values()
@@ -72,7 +72,7 @@ def test_a_signal_during_the_start_leaves_no_child(tmp_path: Path, number: signa
 
 
 def test_a_second_interrupt_kills_at_once(tmp_path: Path) -> None:
-    """A child that ignores SIGTERM is killed by the second Ctrl-C."""
+    """A second Ctrl-C kills a child that ignores SIGTERM."""
     with supervising(tmp_path, "deaf") as asked:
         asked.read_until("running")
         (deaf,) = recorded(tmp_path).values()
@@ -85,7 +85,7 @@ def test_a_second_interrupt_kills_at_once(tmp_path: Path) -> None:
 
 
 def test_redis_comes_back_with_its_data_on_its_port(tmp_path: Path) -> None:
-    """After kill -9 clients of the same URL find what they wrote, and both events were said."""
+    """After kill -9, clients of the same URL find their data, and both events were said."""
     said: list[str] = []
     with Supervisor(tmp_path, say=said.append) as supervisor:
         url = supervise_redis(supervisor)
@@ -98,8 +98,8 @@ def test_redis_comes_back_with_its_data_on_its_port(tmp_path: Path) -> None:
     assert said[-1] == "redis: stopped"
 
 
-def test_the_caller_is_told_of_a_broker_that_is_back(tmp_path: Path) -> None:
-    """`on_restart` is called when it answers, again after an error, and before it is said."""
+def test_on_restart_is_called_for_a_restarted_broker(tmp_path: Path) -> None:
+    """It is called once the broker answers, and again after an error."""
     back: list[str] = []
     said: list[str] = []
     port = own_port()
@@ -120,8 +120,8 @@ def test_the_caller_is_told_of_a_broker_that_is_back(tmp_path: Path) -> None:
     assert "back, but topics cannot be made; trying again in 1 s" in said[2]
 
 
-def test_a_taken_port_gives_way_to_another(tmp_path: Path) -> None:
-    """A supervised server on a port where another listens gets a free one."""
+def test_a_taken_port_is_replaced(tmp_path: Path) -> None:
+    """A supervised server gets a free port if its preferred one is taken."""
     with Supervisor(tmp_path / "one", say=print) as first:
         taken = supervise_redis(first)
         port = int(taken.split(":")[2].removesuffix("/0"))
@@ -129,8 +129,8 @@ def test_a_taken_port_gives_way_to_another(tmp_path: Path) -> None:
             assert supervise_redis(second, port=port) != taken
 
 
-def test_a_child_that_keeps_dying_is_tried_ever_more_rarely(tmp_path: Path) -> None:
-    """Each death is said with the end of the log; the waits double."""
+def test_restarts_back_off_exponentially(tmp_path: Path) -> None:
+    """Each death is said with the end of the log; the delays double."""
     said: list[str] = []
     with Supervisor(tmp_path, say=said.append) as supervisor:
         supervisor.start("worker", ["/bin/sh", "-c", "echo broken; exit 3"])
@@ -162,7 +162,7 @@ def test_a_child_that_dies_while_starting_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
-    """`start` gives up in time and ends the child; a missing program is no different."""
+    """`start` ends the child after the time limit; a missing program is an error too."""
     with Supervisor(tmp_path, say=print) as supervisor:
         with pytest.raises(CannotStart, match=r"not ready after 0\.2 s"):
             supervisor.start("api", python(SLEEPER), ready=lambda: False, ready_s=0.2)
@@ -172,7 +172,7 @@ def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> None:
-    """It starts and stops children all the same."""
+    """It starts and ends children as usual."""
     handlers: list[object] = []
 
     def supervise() -> None:
@@ -188,8 +188,8 @@ def test_a_supervisor_outside_the_main_thread_leaves_signals_alone(tmp_path: Pat
     assert recorded(tmp_path) == {}
 
 
-def test_signals_are_as_before_when_a_supervisor_is_done(tmp_path: Path) -> None:
-    """The handlers of the main thread are given back."""
+def test_signal_handlers_are_restored(tmp_path: Path) -> None:
+    """The main thread has its earlier handlers again."""
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with Supervisor(tmp_path, say=print):
         pass

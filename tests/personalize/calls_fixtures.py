@@ -35,7 +35,7 @@ def campaign(name: str) -> str:
 
 
 def client(service: str, url: str, **options: Any) -> Any:
-    """A boto3 client that calls there, each call once, and fails where an answer has no shape."""
+    """A boto3 client without retries, which fails if an answer does not fit its shape."""
     session = boto3.session.Session()
     config = Config(retries={"total_max_attempts": 1}).merge(options.pop("config", Config()))
     made = session.client(
@@ -55,7 +55,7 @@ def _check(operation_model: OperationModel, response_dict: dict[str, Any], **_: 
 
 
 def check_answer(operation: str, body: bytes) -> None:
-    """Fail where the body of a successful answer does not fit the operation's output shape."""
+    """Fail if the body of a successful answer does not fit the operation's output shape."""
     one = service_operations()[operation]
     if one.model.output_shape is None:
         assert body == b""
@@ -84,8 +84,8 @@ def serving(settings: Settings, **options: Any) -> Iterator[str]:
             thread.join()
 
 
-class Answer(NamedTuple):
-    """What came back over HTTP."""
+class HttpAnswer(NamedTuple):
+    """An answer as it came over HTTP."""
 
     status: int
     headers: Mapping[str, str]
@@ -93,7 +93,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The name of the error; the header says what the body says."""
+        """The error code; header and body must agree."""
         code = str(json.loads(self.body)["__type"])
         assert self.headers["x-amzn-errortype"] == code
         return code
@@ -112,8 +112,8 @@ class Caller:
         self._prefix = parts.path
         self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
 
-    def call(self, operation: str, document: object) -> Answer:
-        """What the operation answers to a document."""
+    def call(self, operation: str, document: object) -> HttpAnswer:
+        """The answer of an operation to a document."""
         one = service_operations()[operation]
         headers = {"content-type": "application/json"}
         if not one.path:
@@ -125,11 +125,11 @@ class Caller:
 
     def send(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        """What comes back for any request below the address."""
+    ) -> HttpAnswer:
+        """The answer to any request below the address."""
         self._connection.request(method, self._prefix + path, body, dict(headers or {}))
         response = self._connection.getresponse()
-        return Answer(response.status, _lower(response.getheaders()), response.read())
+        return HttpAnswer(response.status, _lower(response.getheaders()), response.read())
 
     def __enter__(self) -> Self:
         return self
@@ -142,8 +142,8 @@ def _lower(headers: list[tuple[str, str]]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers}
 
 
-def parsed(operation: str, answer: Answer) -> dict[str, Any]:
-    """The answer as botocore understands it."""
+def parsed(operation: str, answer: HttpAnswer) -> dict[str, Any]:
+    """The answer as botocore parses it."""
     one = service_operations()[operation]
     parser = create_parser("json" if not one.path else "rest-json")
     response = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}

@@ -9,7 +9,7 @@ import pytest
 
 from ops.embedded_servers import start_redis
 from tests.personalize.calls_fixtures import client
-from tests.personalize.control_fixtures import Control, control_of
+from tests.personalize.control_fixtures import Control, make_control_plane
 from tests.personalize.jobs_fixtures import Service, service
 from tests.stack import Stack
 
@@ -36,11 +36,11 @@ def control_redis(tmp_path_factory: Any) -> Iterator[str]:
 
 @pytest.fixture
 async def make_control(control_redis: str) -> AsyncIterator[Callable[..., Control]]:
-    """Makes control planes, with settings as given, on one empty Redis."""
+    """Makes control planes with given settings, on one empty Redis."""
     made: list[Control] = []
 
     def make(**settings: Any) -> Control:
-        made.append(control_of(control_redis, **settings))
+        made.append(make_control_plane(control_redis, **settings))
         return made[-1]
 
     yield make

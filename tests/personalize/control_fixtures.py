@@ -32,7 +32,7 @@ INTERACTIONS = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
 
 @dataclass
 class Control:
-    """Calls operations as the wire does: input checked before, output checked after.
+    """Calls operations as the protocol does: input is checked before, output after.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Control:
         self.jobs = Jobs(self.context.registry)
 
     async def __call__(self, operation: str, **request: Any) -> dict[str, Any]:
-        """What the operation answers."""
+        """The answer of the operation."""
         self.now_s += 1
         checked = service_operations()[operation].validate_input(request)
         answer = await OPERATIONS[operation](self.context, checked)
@@ -66,7 +66,7 @@ class Control:
         return str(answer["datasetGroupArn"])
 
     async def schema(self, name: str, *columns: str, **request: Any) -> str:
-        """The ARN of a new schema; of the columns, all text but TIMESTAMP."""
+        """The ARN of a new schema; all columns but TIMESTAMP are text."""
         text = schema_text(*columns)
         answer = await self("CreateSchema", name=name, schema=text, **request)
         return str(answer["schemaArn"])
@@ -92,13 +92,13 @@ class Control:
     async def version(self, solution: str, **results: Any) -> str:
         """The ARN of a new version that is ACTIVE."""
         answer = await self("CreateSolutionVersion", solutionArn=solution)
-        job = await self.claimed()
+        job = await self.claim_next()
         assert self.arn(job.path) == answer["solutionVersionArn"]
         await self.jobs.succeed(job, now_s=self.now_s, **results)
         return str(answer["solutionVersionArn"])
 
-    async def claimed(self) -> Job:
-        """The job that waits longest, which must be there."""
+    async def claim_next(self) -> Job:
+        """The job that waits longest, claim_next; there must be one."""
         job = await self.jobs.claim(now_s=self.now_s, lease_s=LEASE_S)
         assert job is not None
         return job
@@ -110,7 +110,7 @@ def recipe_arn(name: str) -> str:
 
 
 def schema_text(*columns: str, **more: Any) -> str:
-    """An Avro schema of these columns: `NAME`, `NAME:type`, or `NAME:categorical`."""
+    """An Avro schema with columns given as `NAME`, `NAME:type`, or `NAME:categorical`."""
     return json.dumps(
         {
             "type": "record",
@@ -131,8 +131,8 @@ def _field(column: str) -> dict[str, Any]:
     return {"name": name, "type": kind.split("|") if "|" in kind else kind or usual}
 
 
-def control_of(redis_url: str, **settings: Any) -> Control:
-    """A control plane on a server, that of a service with a group `shop`."""
+def make_control_plane(redis_url: str, **settings: Any) -> Control:
+    """A control plane on a server; its settings' group is `shop`."""
     made = Settings(redis=redis_url, **({"cache_s": 0} | settings))
     store = Store(connect(redis_url), made)
     tenants = Tenants(store.redis, made)

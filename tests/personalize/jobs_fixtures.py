@@ -37,12 +37,12 @@ class Service:
     s3: Any
 
     def put(self, bucket: str, key: str, text: str) -> str:
-        """The address of a new object."""
+        """Upload an object; gives its address."""
         self.s3.put_object(Bucket=bucket, Key=key, Body=text.encode())
         return f"s3://{bucket}/{key}"
 
     def lines(self, bucket: str, key: str) -> list[Any]:
-        """The lines of an object, each of them JSON."""
+        """The lines of an object, decoded from JSON."""
         body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         return [json.loads(line) for line in body.splitlines()]
 
@@ -57,9 +57,9 @@ class Service:
         )
 
     def imported(self, name: str, dataset: str, location: str, **more: Any) -> dict[str, Any]:
-        """An import as it has ended."""
+        """Run an import to its end; gives its description."""
         arn = self.import_job(name, dataset, location, **more)
-        return self.ended(self.import_of(arn))
+        return self.wait_for_end(self.import_of(arn))
 
     def import_job(self, name: str, dataset: str, location: str, **more: Any) -> str:
         """The ARN of a new import."""
@@ -73,7 +73,7 @@ class Service:
         return str(created["datasetImportJobArn"])
 
     def import_of(self, arn: str) -> Callable[[], dict[str, Any]]:
-        """Describes an import."""
+        """The description of an import."""
         return lambda: dict(
             self.personalize.describe_dataset_import_job(datasetImportJobArn=arn)[
                 "datasetImportJob"
@@ -81,9 +81,9 @@ class Service:
         )
 
     def version(self, solution: str) -> dict[str, Any]:
-        """A new version of a solution as it has ended."""
+        """Create a solution version and wait for its end; gives its description."""
         arn = self.personalize.create_solution_version(solutionArn=solution)["solutionVersionArn"]
-        return self.ended(
+        return self.wait_for_end(
             lambda: dict(
                 self.personalize.describe_solution_version(solutionVersionArn=arn)[
                     "solutionVersion"
@@ -91,8 +91,8 @@ class Service:
             )
         )
 
-    def ended(self, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What a description says once nothing is to follow; as in programs, by asking again."""
+    def wait_for_end(self, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The description once its status is final, by polling as programs do."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             said = describe()
@@ -114,7 +114,7 @@ class Service:
 
 @contextlib.contextmanager
 def service(directory: Path, **settings: Any) -> Iterator[Service]:
-    """A service with buckets `data` and `results`; the API is in this process, the rest is not."""
+    """A service with buckets `data` and `results`; only the API runs in this process."""
     with s3_server() as s3_url, embedded_servers(directory) as servers:
         stack = new_stack(
             servers,
@@ -153,7 +153,7 @@ def service(directory: Path, **settings: Any) -> Iterator[Service]:
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as the CSV that an import takes."""
+    """Rows as CSV for an import."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
@@ -162,7 +162,7 @@ def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ratings(n_users: int = 60, n_items: int = 80, each: int = 25) -> list[dict[str, Any]]:
-    """Made-up ratings, most of a genre that the user likes, every one different."""
+    """Random distinct ratings, most of a genre that the user likes."""
     rng = random.Random(7)
     rows = []
     for user in range(n_users):

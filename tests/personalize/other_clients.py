@@ -22,7 +22,7 @@ SERVICES = ("personalize", "personalize-runtime", "personalize-events")
 
 
 def command_line() -> list[str]:
-    """The AWS command line interface as a command; it brings a botocore of its own."""
+    """The command of the AWS command line interface, which has a botocore of its own."""
     folder = ROOT / ".cache" / f"awscli-{CLI_VERSION}"
     if not folder.is_dir():
         with _new(folder) as made:
@@ -35,7 +35,7 @@ def command_line() -> list[str]:
 
 
 def javascript() -> dict[str, str]:
-    """Where Node.js finds the AWS SDK for JavaScript, as its environment says it."""
+    """Environment with which Node.js finds the AWS SDK for JavaScript."""
     packages = [f"@aws-sdk/client-{name}@{SDK_VERSION}" for name in SERVICES]
     return {"NODE_PATH": f"{npm(f'aws-sdk-js-{SDK_VERSION}', packages)}/node_modules"}
 
@@ -53,7 +53,7 @@ def npm(name: str, packages: Sequence[str]) -> Path:
 
 
 def environment(url: str) -> dict[str, str]:
-    """What points AWS's clients to an address, with nothing of this machine's own configuration."""
+    """Environment that sends AWS clients to an address, without this machine's configuration."""
     return {
         "PATH": os.environ["PATH"],
         "AWS_REGION": "us-east-1",
@@ -68,7 +68,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def run(command: Sequence[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself, with an environment of its own."""
+    """Run a command that ends by itself, with an environment of its own."""
     return subprocess.run(
         command, env=variables, capture_output=True, text=True, timeout=120, check=False,
         stdin=subprocess.DEVNULL,
@@ -76,13 +76,13 @@ def run(command: Sequence[str], variables: dict[str, str]) -> subprocess.Complet
 
 
 def parsed(ended: subprocess.CompletedProcess[str]) -> Any:
-    """What a command printed, as JSON; None for nothing."""
+    """The output of a command as JSON; None if empty."""
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout) if ended.stdout.strip() else None
 
 
 def _new(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder to fill, beside the one it becomes: another run sees all of it or nothing."""
+    """A new folder, moved to its place once complete, so that no other run sees a part."""
     folder.parent.mkdir(exist_ok=True)
     return tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True)
 

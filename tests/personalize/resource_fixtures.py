@@ -75,7 +75,7 @@ class Documents:
                 return document
 
     def can_break(self) -> bool:
-        """Whether there is any document that breaks the shape, but one that is no object."""
+        """True if some document that is an object breaks the shape."""
         return self._shape is not None and bool(self._shape.members)
 
     def _of(self, shape: Shape, name: str) -> Any:
@@ -121,7 +121,7 @@ class Documents:
         return "".join(self._random.choices(ALPHABET, k=self._length(shape, 12)))
 
     def _breaks(self, document: Any) -> Any:
-        """Ways to break the document, each a function that changes it in one place."""
+        """Mutations of the document, each breaking it in one place."""
         assert self._shape is not None
         yield from self._breaks_of(self._shape, document)
 
@@ -145,7 +145,7 @@ class Documents:
                     yield lambda wrong=wrong: value.update({wrong: value[key]})
 
     def _breaks_at(self, shape: Shape, holder: Any, place: Any) -> Any:
-        """Ways to break what stands at one place, or something within it."""
+        """Mutations of the value at one place, or within it."""
         yield from self._breaks_of(shape, holder[place])
         for wrong in self._wrong(shape):
             yield lambda wrong=wrong: holder.__setitem__(place, wrong)

@@ -1,4 +1,4 @@
-"""Who may call: anybody on loopback, or who names an access key, or who signs with its secret."""
+"""Authentication: none on loopback, a known access key, or a signature with its secret."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def serve(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 def ask(url: str, **options: Any) -> dict[str, Any]:
-    """A question that anybody who is let in gets an answer to."""
+    """A request that every authenticated caller gets an answer to."""
     asked: dict[str, Any] = client("personalize-runtime", url, **options).get_recommendations(
         campaignArn=campaign("default"), userId="zoë 漢"
     )
@@ -49,7 +49,7 @@ def ask(url: str, **options: Any) -> dict[str, Any]:
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, int]:
-    """Code and status of the error that a call ends with."""
+    """Code and status of the error of a call."""
     with pytest.raises(ClientError) as caught:
         call()
     response = caught.value.response
@@ -59,8 +59,10 @@ def refusal(call: Callable[[], object]) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_signed_requests_of_every_service_are_let_in(serve: Callable[..., Any], slash: str) -> None:
-    """boto3 signs with a known key, with a session token or without, and is understood."""
+def test_signed_requests_of_every_service_are_accepted(
+    serve: Callable[..., Any], slash: str
+) -> None:
+    """boto3 signs with a known key, with or without a session token."""
     with serve(**SIGNED) as url:
         assert "itemList" in ask(url + slash)
         assert "itemList" in ask(url + slash, aws_session_token="a-token")
@@ -84,17 +86,17 @@ def test_signed_requests_of_every_service_are_let_in(serve: Callable[..., Any], 
         ({"aws_access_key_id": "no-id"}, ("UnrecognizedClientException", 403)),
     ],
 )
-def test_what_is_not_known_is_refused(
+def test_unknown_keys_and_secrets_are_refused(
     serve: Callable[..., Any], options: dict[str, Any], refused: tuple[str, int]
 ) -> None:
-    """Another secret and another key are refused, in the words of AWS."""
+    """Another secret or another key is refused with AWS's text."""
     with serve(**SIGNED) as url:
         assert refusal(lambda: ask(url, **options)) == refused
 
 
 @pytest.mark.parametrize("settings", [SIGNED, NAMED])
-def test_who_says_nothing_is_refused(serve: Callable[..., Any], settings: dict[str, Any]) -> None:
-    """A request without an Authorization header is refused, one with another's is incomplete."""
+def test_unsigned_requests_are_refused(serve: Callable[..., Any], settings: dict[str, Any]) -> None:
+    """Without an Authorization header the token is missing; another scheme is incomplete."""
     with serve(**settings) as url:
         config = Config(signature_version=UNSIGNED)
         assert refusal(lambda: ask(url, config=config))[0] == "MissingAuthenticationTokenException"
@@ -115,7 +117,7 @@ def test_who_says_nothing_is_refused(serve: Callable[..., Any], settings: dict[s
 def test_clocks_may_differ_by_a_quarter_of_an_hour(
     serve: Callable[..., Any], shift_s: float, reason: str | None
 ) -> None:
-    """A request signed longer ago, or that much later, is refused with both times."""
+    """A request signed earlier or later than that is refused, with both times."""
     with serve(clock=lambda: time.time() + shift_s, **SIGNED) as url:
         if reason is None:
             assert "itemList" in ask(url)
@@ -125,13 +127,13 @@ def test_clocks_may_differ_by_a_quarter_of_an_hour(
 
 
 def tampered_body(request: AWSPreparedRequest) -> None:
-    """Ask for another user."""
+    """Name another user."""
     assert isinstance(request.body, bytes)
     request.body = request.body.replace(b"zo", b"za")
 
 
 def tampered_host(request: AWSPreparedRequest) -> None:
-    """Be another host, of those that are answered."""
+    """Name another allowed host."""
     request.headers["Host"] = "personalize.localhost"
 
 
@@ -141,17 +143,17 @@ def tampered_query(request: AWSPreparedRequest) -> None:
 
 
 def tampered_path(request: AWSPreparedRequest) -> None:
-    """Ask for something else."""
+    """Name another operation's path."""
     request.url = request.url.replace("/recommendations", "/personalize-ranking")
 
 
 def tampered_target(request: AWSPreparedRequest) -> None:
-    """Ask for an operation whose name was not signed."""
+    """Name an operation that was not signed."""
     request.headers["X-Amz-Target"] = "AmazonPersonalize.DeleteSchema"
 
 
 def tampered_hash(request: AWSPreparedRequest) -> None:
-    """Say that the body has another hash."""
+    """Claim another hash of the body."""
     request.headers["X-Amz-Content-SHA256"] = "0" * 64
 
 
@@ -159,10 +161,10 @@ def tampered_hash(request: AWSPreparedRequest) -> None:
     "tamper",
     [tampered_body, tampered_host, tampered_query, tampered_path, tampered_target, tampered_hash],
 )
-def test_what_was_changed_after_it_was_signed_is_refused(
+def test_requests_changed_after_signing_are_refused(
     serve: Callable[..., Any], tamper: Callable[[AWSPreparedRequest], None]
 ) -> None:
-    """Everything that says what is asked for is signed."""
+    """All that determines the operation is signed."""
     with serve(**SIGNED) as url:
         made = client("personalize-runtime", url)
         made.meta.events.register("before-send.*.*", lambda request, **_: tamper(request))
@@ -171,8 +173,8 @@ def test_what_was_changed_after_it_was_signed_is_refused(
         ) == ("InvalidSignatureException", 403)
 
 
-def test_access_key_mode_asks_for_a_known_key_only(serve: Callable[..., Any]) -> None:
-    """The key's id must be known; the secret proves nothing there."""
+def test_access_key_mode_needs_a_known_key_only(serve: Callable[..., Any]) -> None:
+    """The key id must be known; the secret is not checked."""
     with serve(**NAMED) as url:
         assert "itemList" in ask(url, aws_secret_access_key="any")
         refused = refusal(lambda: ask(url, aws_access_key_id="no-id"))
@@ -180,7 +182,7 @@ def test_access_key_mode_asks_for_a_known_key_only(serve: Callable[..., Any]) ->
 
 
 def test_off_is_for_loopback_only(serve: Callable[..., Any]) -> None:
-    """Anybody may call on loopback; beyond it nobody, with the settings that would let them in."""
+    """Without authentication all callers pass on loopback, and none on other addresses."""
     with serve() as url, Caller(url) as caller:
         assert "itemList" in ask(url)
         assert caller.call("GetRecommendations", {}).code == "InvalidInputException"
@@ -206,8 +208,8 @@ def test_off_is_for_loopback_only(serve: Callable[..., Any]) -> None:
     st.sampled_from([b"20261124T120000Z", b"20261124", b"\xff", b""]),
     st.binary(max_size=20),
 )
-def test_nothing_but_a_signature_gets_in(header: bytes, date: bytes, query: bytes) -> None:
-    """Whatever stands in the headers, a request without a true signature is refused."""
+def test_only_a_valid_signature_is_accepted(header: bytes, date: bytes, query: bytes) -> None:
+    """A request without a valid signature is refused, whatever its headers."""
     check = request_check(Settings(**SIGNED))
     scope = {
         "method": "POST",
@@ -221,8 +223,8 @@ def test_nothing_but_a_signature_gets_in(header: bytes, date: bytes, query: byte
 
 
 @pytest.mark.parametrize("mode", ["sigv4", "access-key"])
-def test_modes_that_need_keys_do_not_start_without(mode: str, running: Stack) -> None:
-    """The command says in one line which setting is missing, and ends."""
+def test_modes_that_need_keys_do_not_start_without_keys(mode: str, running: Stack) -> None:
+    """The command names the missing setting in one line, and ends."""
     free = str(own_port())
     ended = running.run("api", RECOMMENDER_PERSONALIZE_AUTH=mode, RECOMMENDER_PORT=free)
 
@@ -234,8 +236,8 @@ def test_modes_that_need_keys_do_not_start_without(mode: str, running: Stack) ->
 @pytest.mark.parametrize(
     "keys", ['{"id": "hunter2"', '{"id": ["hunter2"]}', '"hunter2"', '{"id": {"hunter2": 1}}']
 )
-def test_secrets_are_not_shown_where_settings_are_wrong(keys: str, running: Stack) -> None:
-    """An error about the keys names the setting, and nothing of its value."""
+def test_settings_errors_do_not_show_secrets(keys: str, running: Stack) -> None:
+    """An error about the keys names the setting, without its value."""
     ended = running.run("topics", RECOMMENDER_PERSONALIZE_ACCESS_KEYS=keys)
 
     assert ended.returncode == 1
@@ -244,7 +246,7 @@ def test_secrets_are_not_shown_where_settings_are_wrong(keys: str, running: Stac
 
 
 def test_secrets_are_in_no_log(serve: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Settings print without secrets, and neither a refusal nor a log has one."""
+    """Neither printed settings nor refusals nor logs contain secrets."""
     settings = Settings(**SIGNED)
     assert not _holds_secret(repr(settings) + str(settings) + settings.model_dump_json())
     with caplog.at_level(logging.DEBUG, logger="api"), serve(**SIGNED) as url:

@@ -1,4 +1,4 @@
-"""Redis away under created campaigns: what a process has read before, it goes on answering from."""
+"""Redis away: campaigns answer from what the process has cached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from ops.embedded_servers import start_redis
 from tests.personalize.calls_fixtures import client, serving
-from tests.personalize.control_fixtures import Control, control_of
+from tests.personalize.control_fixtures import Control, make_control_plane
 from tests.servers import own_port
 
 NAMES = ("c", "r", "unasked")
@@ -20,14 +20,14 @@ NAMES = ("c", "r", "unasked")
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Any]:
-    """An embedded Redis of its own, to be stopped."""
+    """An embedded Redis that a test stops."""
     server = start_redis(tmp_path)
     yield server
     server.stop()
 
 
 async def prepared(control: Control) -> dict[str, str]:
-    """Campaigns by name, of a group in which `i0` was taken most."""
+    """Campaigns by name, of a group whose most popular item is `i0`."""
     group = await control.group()
     store = control.context.tenants.store("g")
     taken = [StoredEvent(f"i{n % 3 * (n % 2)}", 10**9 + n, "watch", 0, False, n) for n in range(9)]
@@ -52,9 +52,9 @@ async def prepared(control: Control) -> dict[str, str]:
     return arns
 
 
-async def test_what_was_read_goes_on(redis: Any) -> None:
-    """A campaign that was asked before answers what trended; whatever else is needed is away."""
-    control = control_of(redis.url)
+async def test_cached_campaigns_answer_while_redis_is_away(redis: Any) -> None:
+    """A campaign asked before answers trending items; other requests are unavailable."""
+    control = make_control_plane(redis.url)
     arns = await prepared(control)
     settings = control.settings.model_copy(update={"port": own_port(), "cache_s": 0.0})
     with serving(settings) as url:

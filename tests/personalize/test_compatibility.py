@@ -1,4 +1,4 @@
-"""docs/personalize-compatibility.md keeps up with the code."""
+"""docs/personalize-compatibility.md matches the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCUMENT = (ROOT / "docs" / "personalize-compatibility.md").read_text()
 
 
 def test_the_table_of_operations_is_current() -> None:
-    """All operations of the API are listed, and each says whether it is done."""
+    """The table lists every operation, with its state."""
     expected = f"<!-- operations -->\n{operations_table()}\n<!-- /operations -->"
 
     assert expected in DOCUMENT
@@ -28,13 +28,13 @@ def test_the_table_of_operations_is_current() -> None:
     )
 
 
-def test_what_is_implemented_is_an_operation() -> None:
-    """No operation is registered under a name that the API does not have."""
+def test_implemented_names_are_operations() -> None:
+    """Every registered name is an operation of the API."""
     assert set(OPERATIONS) <= set(service_operations())
 
 
 def test_settings_and_modes_are_documented() -> None:
-    """Every setting of the API is named, and every mode of authentication."""
+    """The document names every setting of this API, and every authentication mode."""
     named = {
         f"RECOMMENDER_{name.upper()}"
         for name in Settings.model_fields
@@ -49,13 +49,13 @@ def test_settings_and_modes_are_documented() -> None:
 
 @pytest.mark.parametrize("name", ["default", "similar-items", "popularity", "trending", "ranking"])
 def test_campaigns_of_the_settings_are_documented(name: str) -> None:
-    """The campaigns that are there from the start are named."""
+    """The document names the built-in campaigns."""
     assert name in Settings().campaigns
     assert f"`{name}`" in DOCUMENT
 
 
 def test_the_example_runs(running: Stack) -> None:
-    """The Python in the document does what it says."""
+    """The document's Python example gives the documented result."""
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     printed: list[object] = []
 

@@ -1,4 +1,4 @@
-"""`context` of GetRecommendations and GetPersonalizedRanking, as boto3 gives it."""
+"""`context` of GetRecommendations and GetPersonalizedRanking, sent by boto3."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def devices(jobs_service: Service) -> Iterator[Devices]:
 
 
 class Devices:
-    """Sends events of devices, and asks under circumstances."""
+    """Sends events of devices, and requests with contexts."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -46,7 +46,7 @@ class Devices:
         self._numbers = itertools.count()
 
     def send(self, user: str, device: str, *items: str) -> None:
-        """Events of a user on a device; they are in effect when this returns."""
+        """Send events of a user on a device, in effect on return."""
         events = [
             {
                 "eventId": f"context-{next(self._numbers)}",
@@ -65,7 +65,7 @@ class Devices:
         self.wait(lambda: self.service.counts(self.group).get("events", 0) >= self.sent)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds: caches are renewed within moments."""
+        """Wait until the condition holds, as caches are renewed after a moment."""
         self.service.stack.wait(condition, "events are in effect and known")
 
     def recommended(self, user: str = "somebody new", **request: Any) -> list[str]:
@@ -75,19 +75,19 @@ class Devices:
         return [item["itemId"] for item in answer["itemList"] if item.get("score", 1)]
 
     def is_first(self, item: str, user: str, context: dict[str, str]) -> bool:
-        """Whether this is what is recommended most."""
+        """True if this item is recommended first."""
         return self.recommended(user, context=context)[:1] == [item]
 
     def ranked(self, user: str = "somebody new", **request: Any) -> list[tuple[str, float]]:
-        """The items of the shop in a user's order, and their scores."""
+        """The items of the shop ranked for a user, with scores."""
         answer = self.service.runtime.get_personalized_ranking(
             campaignArn=campaign("ranking"), inputList=EVERYTHING, userId=user, **request
         )
         return [(item["itemId"], item["score"]) for item in answer["personalizedRanking"]]
 
 
-def test_context_decides_what_a_new_user_gets(devices: Devices) -> None:
-    """What is popular on the device comes first, and other devices' items last."""
+def test_context_decides_the_answer_of_a_new_user(devices: Devices) -> None:
+    """Items popular on the device come first, items of other devices last."""
     devices.wait(lambda: set(devices.recommended(context=PHONE)[:3]) == {"lamp", "tent", "stove"})
     devices.wait(lambda: set(devices.recommended(context=DESKTOP)[:3]) == {"lamp", "desk", "chair"})
 
@@ -98,7 +98,7 @@ def test_context_decides_what_a_new_user_gets(devices: Devices) -> None:
 
 
 def test_context_counts_beside_history(devices: Devices) -> None:
-    """After a lamp, what follows lamps on the device; in rankings, too."""
+    """After a lamp, items that follow lamps on the device come first, in rankings too."""
     devices.send("ada", "phone", "lamp")
 
     for context, own, others in (
@@ -114,7 +114,7 @@ def test_context_counts_beside_history(devices: Devices) -> None:
 
 
 def test_rankings_of_new_users_follow_context(devices: Devices) -> None:
-    """Scores add up to one, the items of the device first."""
+    """Items of the device come first; scores add up to one."""
     for context, others in ((PHONE, {"desk", "chair"}), (DESKTOP, {"tent", "stove"})):
         ranked = devices.ranked(context=context)
         assert {item for item, _ in ranked[3:5]} == others
@@ -122,14 +122,14 @@ def test_rankings_of_new_users_follow_context(devices: Devices) -> None:
 
 
 @pytest.mark.parametrize("context", [{"DEVICE": "fridge"}, {"WEATHER": "rain"}, {"COLOUR": "red"}])
-def test_what_is_unknown_changes_nothing(devices: Devices, context: dict[str, str]) -> None:
-    """Values that were never met, and columns that the schema does not have."""
+def test_unknown_context_changes_nothing(devices: Devices, context: dict[str, str]) -> None:
+    """Unknown values, and columns outside the schema, are ignored."""
     assert devices.recommended(context=context) == devices.recommended()
     assert devices.ranked("p1", context=context) == devices.ranked("p1")
 
 
 @pytest.mark.parametrize("name", ["similar-items", "popularity", "trending"])
-def test_other_recipes_pay_no_heed(devices: Devices, name: str) -> None:
+def test_other_recipes_ignore_context(devices: Devices, name: str) -> None:
     """Only recipes that personalise use context."""
     request = {"campaignArn": campaign(name), "itemId": "lamp"}
 
@@ -137,7 +137,7 @@ def test_other_recipes_pay_no_heed(devices: Devices, name: str) -> None:
 
 
 def test_an_event_shifts_it_at_once(devices: Devices) -> None:
-    """What was just taken on a device is recommended there, and not elsewhere."""
+    """An item just taken on a device is recommended there, and not elsewhere."""
     assert "kettle" not in devices.recommended(context=CONSOLE)
 
     for n in range(8):
@@ -148,7 +148,7 @@ def test_an_event_shifts_it_at_once(devices: Devices) -> None:
 
 
 def test_imported_columns_are_context_too(devices: Devices) -> None:
-    """Rows with a value in a contextual column count as events with such a property do."""
+    """Imported rows with a contextual column count like events with that property."""
     rows = [
         {
             "USER_ID": f"import-{n}",

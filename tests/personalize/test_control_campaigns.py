@@ -1,4 +1,4 @@
-"""Campaigns and recommenders, and what they stand for when they are asked."""
+"""Campaigns and recommenders, and the recipes that they serve."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def campaign_of(control: Control, version: str, name: str = "c", **more: A
 
 
 async def described(control: Control, arn: str) -> dict[str, Any]:
-    """The campaign as the API shows it."""
+    """The description of a campaign."""
     return dict((await control("DescribeCampaign", campaignArn=arn))["campaign"])
 
 
-async def test_a_campaign_names_a_version(control: Control) -> None:
-    """ACTIVE at once, described as asked for, and what is answered by it follows."""
+async def test_a_campaign_deploys_a_version(control: Control) -> None:
+    """It is ACTIVE at once, described as requested, and answers by the version's recipe."""
     solution = await control.solution(await control.group())
     version = await control.version(solution)
     config = {
@@ -67,7 +67,7 @@ async def test_a_campaign_names_a_version(control: Control) -> None:
 
 
 async def test_a_campaign_waits_for_its_version(control: Control) -> None:
-    """In use until it is ACTIVE; a version of no use is invalid, and none is not found."""
+    """Unfinished versions are in use, failed ones invalid, unknown ones not found."""
     solution = await control.solution(await control.group())
     created = await control("CreateSolutionVersion", solutionArn=solution)
     version = created["solutionVersionArn"]
@@ -87,7 +87,7 @@ async def test_a_campaign_waits_for_its_version(control: Control) -> None:
 
 
 async def test_an_update_takes_effect_at_once(control: Control) -> None:
-    """What it leaves out stays; the update is described beside the campaign."""
+    """Members left out stay; the description has the update beside the campaign."""
     group = await control.group()
     first = await control.version(await control.solution(group))
     second = await control.version(await control.solution(group, "r", "aws-similar-items"))
@@ -121,7 +121,7 @@ async def test_an_update_takes_effect_at_once(control: Control) -> None:
 
 
 async def test_a_synced_campaign_follows_its_solution(control: Control) -> None:
-    """It answers by the newest version that is ACTIVE, and says which that is."""
+    """It answers by the newest ACTIVE version, and names it."""
     solution = await control.solution(await control.group())
     first = await control.version(solution)
     latest = f"{solution}/$LATEST"
@@ -144,8 +144,8 @@ async def test_a_synced_campaign_follows_its_solution(control: Control) -> None:
         assert (await described(control, arn))["solutionVersionArn"] == third
 
 
-async def test_campaigns_of_the_settings_are_there_and_fixed(control: Control) -> None:
-    """They are described, answer, and can be neither created, changed nor deleted."""
+async def test_builtin_campaigns_exist_and_cannot_be_changed(control: Control) -> None:
+    """They answer, and can be neither created, changed nor deleted."""
     arn = control.arn("campaign/default")
     shown = await described(control, arn)
     version = await control.version(await control.solution(await control.group()))
@@ -166,10 +166,10 @@ async def test_campaigns_of_the_settings_are_there_and_fixed(control: Control) -
         ({"explorationWeight": "much"}, "explorationWeight must be a number, not 'much'"),
         ({"explorationWeight": "1.1"}, "explorationWeight must be from 0 to 1"),
         ({"explorationItemAgeCutOff": "-1"}, "explorationItemAgeCutOff must be from 0"),
-        ({"exploration_weight": "0.3"}, "there is no 'exploration_weight'"),
+        ({"exploration_weight": "0.3"}, "unknown 'exploration_weight'"),
     ],
 )
-async def test_exploration_that_makes_no_sense(
+async def test_invalid_exploration_is_refused(
     control: Control, config: dict[str, str], message: str
 ) -> None:
     """Campaigns and recommenders refuse it alike."""
@@ -197,7 +197,7 @@ async def recommender_of(
 
 
 async def test_a_recommender_starts_and_stops(control: Control) -> None:
-    """It answers while it is ACTIVE, and goes only along the documented ways."""
+    """It answers while ACTIVE, and takes only the documented transitions."""
     shop = await control.group("shop2", domain="ECOMMERCE")
     arn = await recommender_of(control, shop)
 
@@ -247,7 +247,7 @@ async def test_a_recommender_starts_and_stops(control: Control) -> None:
 
 
 async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> None:
-    """A recipe of another domain, or of none, is refused."""
+    """Recipes of another domain, or of none, are refused."""
     plain = await control.group()
     video = await control.group("video", domain="VIDEO_ON_DEMAND")
     for group, domain in ((plain, "none"), (video, "VIDEO_ON_DEMAND")):
@@ -269,7 +269,7 @@ async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> 
 
 
 async def test_quotas_of_campaigns_and_recommenders(make_control: Callable[..., Control]) -> None:
-    """Of each, as many in a group as the settings say."""
+    """A group has at most as many of each as the settings allow."""
     control = make_control(personalize_quotas={"campaigns": 1, "recommenders": 1})
     group = await control.group("shop2", domain="ECOMMERCE")
     version = await control.version(await control.solution(group))

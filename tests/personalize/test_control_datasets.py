@@ -1,4 +1,4 @@
-"""Schemas and datasets."""
+"""Operations on schemas and datasets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.errors import (
 from tests.personalize.control_fixtures import INTERACTIONS, NOW, ROLE, Control, schema_text
 
 
-async def test_a_schema_is_given_back_to_the_letter(control: Control) -> None:
-    """What was created is described as it was sent; a second of its name is one too many."""
+async def test_a_schema_is_described_unchanged(control: Control) -> None:
+    """The description equals the request; a second schema with the name is refused."""
     text = schema_text(*INTERACTIONS, "EVENT_TYPE") + "\n "
     created = await control("CreateSchema", name="clicks", schema=text)
     described = await control("DescribeSchema", schemaArn=created["schemaArn"])
@@ -37,7 +37,7 @@ async def test_a_schema_is_given_back_to_the_letter(control: Control) -> None:
 
 
 async def test_datasets_of_all_three_types(control: Control) -> None:
-    """One of each type in a group, named in any case, ACTIVE at once."""
+    """A group has one of each type, named in any case, ACTIVE at once."""
     group = await control.group()
     columns = {
         "INTERACTIONS": INTERACTIONS,
@@ -79,7 +79,7 @@ async def test_datasets_of_all_three_types(control: Control) -> None:
 
 @pytest.mark.parametrize("kind", ["Actions", "ACTION_INTERACTIONS", "Everything"])
 async def test_other_types_of_datasets_are_refused(control: Control, kind: str) -> None:
-    """What is not served says so, with what is."""
+    """The error names the type, and the supported types."""
     group, schema = await control.group(), await control.schema("s", *INTERACTIONS)
     with pytest.raises(InvalidInput, match="is not supported; there are INTERACTIONS"):
         await control(
@@ -88,7 +88,7 @@ async def test_other_types_of_datasets_are_refused(control: Control, kind: str) 
 
 
 async def test_a_schema_must_fit_the_dataset(control: Control) -> None:
-    """Its columns those of the type, its domain that of the group, and it must be there."""
+    """Columns must fit the type, the domain the group, and the schema must exist."""
     group = await control.group()
     shop = await control.group("shop2", domain="ECOMMERCE")
     plain = await control.schema("plain", *INTERACTIONS)
@@ -119,7 +119,7 @@ async def test_a_schema_must_fit_the_dataset(control: Control) -> None:
 
 
 async def test_a_schema_stays_while_a_dataset_uses_it(control: Control) -> None:
-    """Deleted first is what hangs on it."""
+    """A schema in use cannot be deleted."""
     dataset = await control.dataset(await control.group())
     schema = control.arn("schema/g-INTERACTIONS")
     with pytest.raises(ResourceInUse, match="has datasets"):
@@ -133,7 +133,7 @@ async def test_a_schema_stays_while_a_dataset_uses_it(control: Control) -> None:
 
 
 async def test_a_dataset_takes_a_wider_schema(control: Control) -> None:
-    """The update is described; the old schema is free then, the new one is not."""
+    """The update is described; it frees the old schema and holds the new one."""
     dataset = await control.dataset(await control.group())
     wider = await control.schema("wider", *INTERACTIONS, "EVENT_TYPE:string|null")
     other = await control.schema("other", *INTERACTIONS, "EVENT_TYPE:string")
@@ -154,7 +154,7 @@ async def test_a_dataset_takes_a_wider_schema(control: Control) -> None:
 
 
 async def test_a_dataset_stays_while_work_on_it_is_under_way(control: Control) -> None:
-    """Neither deleted nor changed during an import; not deleted during training."""
+    """It cannot be deleted or changed during an import, nor deleted during training."""
     group = await control.group()
     dataset = await control.dataset(group)
     wider = await control.schema("wider", *INTERACTIONS, "EVENT_TYPE:string|null")
@@ -169,13 +169,13 @@ async def test_a_dataset_stays_while_work_on_it_is_under_way(control: Control) -
         await control("UpdateDataset", datasetArn=dataset, schemaArn=wider)
     with pytest.raises(ResourceInUse, match="has unfinished dataset-import-jobs"):
         await control("DeleteDataset", datasetArn=dataset)
-    await control.jobs.succeed(await control.claimed(), now_s=control.now_s)
+    await control.jobs.succeed(await control.claim_next(), now_s=control.now_s)
 
     solution = await control.solution(group)
     await control("CreateSolutionVersion", solutionArn=solution)
     with pytest.raises(ResourceInUse, match="solution version"):
         await control("DeleteDataset", datasetArn=dataset)
-    await control.jobs.fail(await control.claimed(), "too few users", now_s=control.now_s)
+    await control.jobs.fail(await control.claim_next(), "too few users", now_s=control.now_s)
     await control("DeleteDataset", datasetArn=dataset)
     with pytest.raises(ResourceNotFound):
         await control(
@@ -183,10 +183,10 @@ async def test_a_dataset_stays_while_work_on_it_is_under_way(control: Control) -
         )
 
 
-async def test_there_are_as_many_schemas_as_the_quota_says(
+async def test_schemas_have_a_quota(
     make_control: Callable[..., Control],
 ) -> None:
-    """One more is LimitExceeded; what is deleted makes room."""
+    """One more is LimitExceeded; a deletion makes room."""
     control = make_control(personalize_quotas={"schemas": 2})
     first = await control.schema("a", *INTERACTIONS)
     await control.schema("b", *INTERACTIONS)
@@ -197,7 +197,7 @@ async def test_there_are_as_many_schemas_as_the_quota_says(
 
 
 async def test_a_schema_of_the_largest_size(control: Control) -> None:
-    """As long as the API allows, it is stored and listed."""
+    """A schema of the longest allowed text is stored and listed."""
     text = schema_text(*INTERACTIONS)
     padded = json.dumps(json.loads(text) | {"doc": "é" * 3000}, ensure_ascii=False)
     padded += " " * (20_000 - len(padded))
@@ -208,7 +208,7 @@ async def test_a_schema_of_the_largest_size(control: Control) -> None:
 
 
 async def test_contextual_columns_follow_the_schema(control: Control) -> None:
-    """They are known with the dataset, grow with its schema, and go with it."""
+    """They are registered with the dataset, extended with its schema, and removed with it."""
 
     async def columns() -> set[bytes]:
         found: set[bytes] = await control.context.tenants.redis.smembers("{g}:columns")

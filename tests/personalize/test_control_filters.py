@@ -1,4 +1,4 @@
-"""Filters: expressions with a name, of a dataset group."""
+"""Filters: named expressions of a dataset group."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ async def filter_of(control: Control, group: str, name: str = "f", text: str = B
     return str(answer["filterArn"])
 
 
-async def test_a_filter_is_given_back_to_the_letter(control: Control) -> None:
-    """ACTIVE at once, in any spelling that the language allows; gone when it is deleted."""
+async def test_a_filter_is_described_unchanged(control: Control) -> None:
+    """It is ACTIVE at once, in any allowed spelling, and gone after its deletion."""
     group = await control.group()
     text = f" {BOUGHT.lower()} | include itemid where ITEMS.price < $P"
     arn = await filter_of(control, group, text=text)
@@ -50,7 +50,7 @@ async def test_a_filter_is_given_back_to_the_letter(control: Control) -> None:
         ('EXCLUDE ActionID WHERE Actions.A IN ("x")', "actions are not supported"),
     ],
 )
-async def test_what_is_no_filter_says_where(control: Control, text: str, message: str) -> None:
+async def test_invalid_expressions_say_where(control: Control, text: str, message: str) -> None:
     """The error points into the expression."""
     group = await control.group()
     with pytest.raises(InvalidInput, match=message):
@@ -58,7 +58,7 @@ async def test_what_is_no_filter_says_where(control: Control, text: str, message
 
 
 async def test_filters_have_quotas(make_control: Callable[..., Control]) -> None:
-    """Filters of a group, and different fields that all of them ask for."""
+    """Quotas bound the filters of a group, and the distinct fields that they read."""
     control = make_control(personalize_quotas={"filters": 2, "filter-fields": 2})
     group, other = await control.group("a"), await control.group("b")
     await filter_of(control, group, "f1", 'INCLUDE ItemID WHERE Items.X IN ("1")')
@@ -72,7 +72,7 @@ async def test_filters_have_quotas(make_control: Callable[..., Control]) -> None
 
 
 async def test_a_batch_job_takes_a_filter_of_its_group(control: Control) -> None:
-    """One of another group is refused; filters go with their group."""
+    """A filter of another group is refused; filters are deleted with their group."""
     group, other = await control.group("a"), await control.group("b")
     version = await control.version(await control.solution(group))
     mine = await filter_of(control, group, "mine")
@@ -91,7 +91,7 @@ async def test_a_batch_job_takes_a_filter_of_its_group(control: Control) -> None
     )
     assert shown["batchInferenceJob"]["filterArn"] == mine
     await control("DeleteDatasetGroup", datasetGroupArn=other)
-    await control.jobs.succeed(await control.claimed(), now_s=control.now_s)
-    await control.jobs.remove(await control.claimed())
+    await control.jobs.succeed(await control.claim_next(), now_s=control.now_s)
+    await control.jobs.remove(await control.claim_next())
     with pytest.raises(ResourceNotFound):
         await control("DescribeFilter", filterArn=theirs)

@@ -1,4 +1,4 @@
-"""Dataset groups and event trackers: tenants that come and go."""
+"""Dataset groups and event trackers: creation and deletion of tenants."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.personalize.control_fixtures import NOW, Control
 SHOP = "arn:aws:personalize:us-east-1:000000000000:dataset-group/shop"
 
 
-async def test_a_group_is_active_at_the_first_look(control: Control) -> None:
-    """What was created is described and listed as it was asked for, ACTIVE at once."""
+async def test_a_group_is_active_at_once(control: Control) -> None:
+    """It is described and listed as requested, ACTIVE at once."""
     created = await control("CreateDatasetGroup", name="video", domain="VIDEO_ON_DEMAND")
     described = await control("DescribeDatasetGroup", datasetGroupArn=created["datasetGroupArn"])
     listed = await control("ListDatasetGroups")
@@ -41,8 +41,8 @@ async def test_a_group_is_active_at_the_first_look(control: Control) -> None:
     assert [group["name"] for group in listed["datasetGroups"]] == ["shop", "video"]
 
 
-async def test_the_group_of_the_settings_is_always_there(control: Control) -> None:
-    """It has its tracker, takes resources, and cannot be deleted, created or given another one."""
+async def test_the_builtin_group_always_exists(control: Control) -> None:
+    """It has its tracker, takes resources, and cannot be created or deleted."""
     described = await control("DescribeDatasetGroup", datasetGroupArn=SHOP)
     (tracker,) = (await control("ListEventTrackers", datasetGroupArn=SHOP))["eventTrackers"]
     arn = tracker["eventTrackerArn"]
@@ -62,10 +62,10 @@ async def test_the_group_of_the_settings_is_always_there(control: Control) -> No
         await control("DeleteDatasetGroup", datasetGroupArn=SHOP)
 
 
-async def test_another_tracking_id_in_the_settings_is_told(
+async def test_a_changed_tracking_id_of_the_settings_is_described(
     make_control: Callable[..., Control],
 ) -> None:
-    """Started with another tracking id, the service describes that one."""
+    """After a start with another tracking id, the service describes the new one."""
     for tracking_id in ("first", "second"):
         control = make_control(tracking_id=tracking_id)
         (tracker,) = (await control("ListEventTrackers"))["eventTrackers"]
@@ -73,10 +73,10 @@ async def test_another_tracking_id_in_the_settings_is_told(
         assert shown["eventTracker"]["trackingId"] == tracking_id
 
 
-async def test_processes_at_once_make_one_group_of_the_settings(
+async def test_simultaneous_processes_make_one_builtin_group(
     make_control: Callable[..., Control],
 ) -> None:
-    """However many processes look at the same moment, there is one group and one tracker."""
+    """However many processes ask at once, there is one group and one tracker."""
     controls = [make_control() for _ in range(4)]
     await asyncio.gather(*(one("ListDatasetGroups") for one in controls))
 
@@ -85,7 +85,7 @@ async def test_processes_at_once_make_one_group_of_the_settings(
 
 
 async def test_a_tracker_leads_events_to_its_group(control: Control) -> None:
-    """From its creation to its deletion, and not when it could not be created."""
+    """From its creation to its deletion, and not if its creation failed."""
     group = await control.group()
     tenants = control.context.tenants
     created = await control("CreateEventTracker", name="web", datasetGroupArn=group)
@@ -108,7 +108,7 @@ async def test_a_tracker_leads_events_to_its_group(control: Control) -> None:
 
 
 async def test_a_deleted_group_leaves_nothing(control: Control) -> None:
-    """It stays DELETE PENDING until a job has erased what is in it; then all of it is gone."""
+    """It stays DELETE PENDING until a job has erased its data; then nothing of it is left."""
     group = await control.group()
     tracker = await control("CreateEventTracker", name="web", datasetGroupArn=group)
     resources, tenants = control.context.registry, control.context.tenants
@@ -128,7 +128,7 @@ async def test_a_deleted_group_leaves_nothing(control: Control) -> None:
     with pytest.raises(ResourceAlreadyExists):
         await control.group()
 
-    job = await control.claimed()
+    job = await control.claim_next()
     assert job.resource.status == "DELETE IN_PROGRESS"
     await tenants.erase("g")
     await control.jobs.remove(job)
@@ -142,8 +142,8 @@ async def test_a_deleted_group_leaves_nothing(control: Control) -> None:
     await control.group()
 
 
-async def test_a_group_goes_only_when_what_it_needs_is_gone(control: Control) -> None:
-    """Datasets, solutions and recommenders hold it."""
+async def test_a_group_with_resources_cannot_be_deleted(control: Control) -> None:
+    """Datasets, solutions and recommenders block its deletion."""
     group = await control.group(domain="ECOMMERCE")
     solution = await control.solution(group)
     with pytest.raises(ResourceInUse, match="has solutions"):
@@ -152,24 +152,24 @@ async def test_a_group_goes_only_when_what_it_needs_is_gone(control: Control) ->
     await control("DeleteDatasetGroup", datasetGroupArn=group)
 
 
-async def test_names_and_roles_that_may_not_be(control: Control) -> None:
-    """The registry's own name is nobody's, and a role is for a key."""
+async def test_reserved_names_and_lone_roles_are_refused(control: Control) -> None:
+    """The registry's own name is reserved, and a role needs a key."""
     with pytest.raises(InvalidInput, match="the name 'recommender' is reserved"):
         await control.group("recommender")
     with pytest.raises(InvalidInput, match="kmsKeyArn"):
         await control.group(roleArn="arn:aws:iam::000000000000:role/r")
 
 
-async def test_there_are_as_many_groups_as_the_quota_says(
+async def test_groups_have_a_quota(
     make_control: Callable[..., Control],
 ) -> None:
-    """The one of the settings comes on top; what is deleted makes room."""
+    """The built-in group does not count; a deletion makes room."""
     control = make_control(personalize_quotas={"dataset-groups": 2})
     groups = [await control.group(f"g{n}") for n in range(2)]
     with pytest.raises(LimitExceeded, match="there may be 2 dataset-groups"):
         await control.group("g2")
     await control("DeleteDatasetGroup", datasetGroupArn=groups[0])
-    await control.jobs.remove(await control.claimed())
+    await control.jobs.remove(await control.claim_next())
     await control.group("g2")
 
 
@@ -183,7 +183,7 @@ async def test_there_are_as_many_groups_as_the_quota_says(
     ],
 )
 async def test_arns_of_groups(control: Control, arn: str, error: type[Exception] | None) -> None:
-    """An ARN of any region and account is matched by its resource; of another kind, refused."""
+    """An ARN of any region and account is accepted; of another type, refused."""
     if error is None:
         answer = await control("DescribeDatasetGroup", datasetGroupArn=arn)
         assert answer["datasetGroup"]["datasetGroupArn"] == SHOP

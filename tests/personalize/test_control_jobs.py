@@ -44,7 +44,7 @@ async def batch(control: Control, version: str, name: str = "b", **more: Any) ->
 
 
 async def test_an_import_goes_through_its_statuses(control: Control) -> None:
-    """Pending, in progress when claimed, ACTIVE with what was left out as the reason."""
+    """Pending, in progress once claimed, then ACTIVE with the count of bad rows as reason."""
     dataset = await control.dataset(await control.group())
     arn = await imports(control, dataset)
 
@@ -63,7 +63,7 @@ async def test_an_import_goes_through_its_statuses(control: Control) -> None:
         "creationDateTime": NOW + 4,
         "lastUpdatedDateTime": NOW + 4,
     }
-    job = await control.claimed()
+    job = await control.claim_next()
     assert (await described())["status"] == "CREATE IN_PROGRESS"
     await control.jobs.note(job, now_s=control.now_s, rows=10)
     await control.jobs.succeed(job, now_s=NOW + 99, remark="2 of 10 rows were left out")
@@ -86,24 +86,24 @@ async def test_an_import_goes_through_its_statuses(control: Control) -> None:
 
 
 async def test_a_failed_import_says_why(control: Control) -> None:
-    """The reason is the runner's, to the letter."""
+    """The failure reason is the runner's text, unchanged."""
     dataset = await control.dataset(await control.group())
     arn = await imports(control, dataset, importMode="INCREMENTAL")
     reason = "Input CSV is missing the following columns:[TIMESTAMP]"
-    await control.jobs.fail(await control.claimed(), reason, now_s=control.now_s)
+    await control.jobs.fail(await control.claim_next(), reason, now_s=control.now_s)
     job = (await control("DescribeDatasetImportJob", datasetImportJobArn=arn))["datasetImportJob"]
 
     assert (job["status"], job["failureReason"]) == ("CREATE FAILED", reason)
 
 
 async def test_one_import_into_a_dataset_at_a_time(control: Control) -> None:
-    """Another one is ResourceInUse until the first has ended; names are taken for good."""
+    """Another is ResourceInUse until the first has ended; names cannot be used again."""
     group = await control.group()
     dataset = await control.dataset(group)
     await imports(control, dataset)
     with pytest.raises(ResourceInUse, match="another import"):
         await imports(control, dataset, "k")
-    await control.jobs.succeed(await control.claimed(), now_s=control.now_s)
+    await control.jobs.succeed(await control.claim_next(), now_s=control.now_s)
     await imports(control, dataset, "k")
     with pytest.raises(ResourceAlreadyExists):
         await imports(control, dataset)
@@ -116,7 +116,7 @@ async def test_one_import_into_a_dataset_at_a_time(control: Control) -> None:
 async def test_no_more_pending_imports_than_the_quota(
     make_control: Callable[..., Control],
 ) -> None:
-    """The error has Amazon's words."""
+    """The error has Amazon's text."""
     control = make_control(personalize_quotas={"pending-dataset-import-jobs": 2})
     for n in range(3):
         dataset = await control.dataset(await control.group(f"g{n}"))
@@ -126,12 +126,12 @@ async def test_no_more_pending_imports_than_the_quota(
         LimitExceeded, match=r"^More than 2 resources with PENDING or IN_PROGRESS status$"
     ):
         await imports(control, dataset, "j2")
-    await control.jobs.fail(await control.claimed(), "no", now_s=control.now_s)
+    await control.jobs.fail(await control.claim_next(), "no", now_s=control.now_s)
     await imports(control, dataset, "j2")
 
 
 async def test_an_export_is_a_job(control: Control) -> None:
-    """Of what was put one by one, unless it is to be otherwise."""
+    """It exports records that were put one by one, unless requested otherwise."""
     dataset = await control.dataset(await control.group())
     created = await control(
         "CreateDatasetExportJob",
@@ -141,7 +141,7 @@ async def test_an_export_is_a_job(control: Control) -> None:
         jobOutput=OUTPUT,
     )
     arn = created["datasetExportJobArn"]
-    job = await control.claimed()
+    job = await control.claim_next()
     shown = (await control("DescribeDatasetExportJob", datasetExportJobArn=arn))["datasetExportJob"]
     (listed,) = (await control("ListDatasetExportJobs", datasetArn=dataset))["datasetExportJobs"]
 
@@ -151,7 +151,7 @@ async def test_an_export_is_a_job(control: Control) -> None:
 
 
 async def test_a_data_deletion_has_statuses_of_its_own(control: Control) -> None:
-    """PENDING, IN_PROGRESS, COMPLETED, and how many were deleted."""
+    """PENDING, IN_PROGRESS, COMPLETED, with the count of deleted users."""
     group = await control.group()
     created = await control(
         "CreateDataDeletionJob",
@@ -167,7 +167,7 @@ async def test_a_data_deletion_has_statuses_of_its_own(control: Control) -> None
         return dict(answer["dataDeletionJob"])
 
     assert (await described())["status"] == "PENDING"
-    job = await control.claimed()
+    job = await control.claim_next()
     assert (await described())["status"] == "IN_PROGRESS"
     with pytest.raises(ResourceInUse, match="has unfinished data-deletion-jobs"):
         await control("DeleteDatasetGroup", datasetGroupArn=group)
@@ -180,13 +180,13 @@ async def test_a_data_deletion_has_statuses_of_its_own(control: Control) -> None
 
 
 async def test_batch_inference_waits_for_the_version(control: Control) -> None:
-    """In use while it is not ACTIVE, so that callers wait; invalid when it never will be."""
+    """ResourceInUse while the version is unfinished; invalid once it has failed."""
     solution = await control.solution(await control.group())
     created = await control("CreateSolutionVersion", solutionArn=solution)
     version = created["solutionVersionArn"]
     with pytest.raises(ResourceInUse, match="is CREATE PENDING, not ACTIVE"):
         await batch(control, version)
-    await control.jobs.fail(await control.claimed(), "too few users", now_s=control.now_s)
+    await control.jobs.fail(await control.claim_next(), "too few users", now_s=control.now_s)
     with pytest.raises(InvalidInput, match="is CREATE FAILED: too few users"):
         await batch(control, version)
     version = await control.version(solution)
@@ -214,8 +214,8 @@ async def test_batch_inference_waits_for_the_version(control: Control) -> None:
         await control("DeleteSolution", solutionArn=solution)
 
 
-async def test_batch_jobs_that_make_no_sense(control: Control) -> None:
-    """Each is refused with what is wrong."""
+async def test_invalid_batch_jobs_are_refused(control: Control) -> None:
+    """Each error names the reason."""
     group = await control.group()
     version = await control.version(await control.solution(group))
     trending = await control.version(await control.solution(group, "t", "aws-trending-now"))
@@ -243,8 +243,8 @@ async def test_batch_jobs_that_make_no_sense(control: Control) -> None:
     assert await control.jobs.claim(now_s=control.now_s, lease_s=60) is None
 
 
-async def test_segments_are_of_recipes_that_segment(control: Control) -> None:
-    """Fifty users for each line, unless told otherwise."""
+async def test_segment_jobs_need_a_segmentation_recipe(control: Control) -> None:
+    """The default is 50 users for each line."""
     group = await control.group()
     version = await control.version(await control.solution(group, "u", "aws-item-affinity"))
     items = await control.version(await control.solution(group))

@@ -1,4 +1,4 @@
-"""Recipes, tags, metric attributions, and lists a page at a time."""
+"""Recipes, tags, metric attributions, and paged lists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def pages(control: Control, operation: str, member: str, **request: Any) -
 
 
 async def test_lists_come_in_pages(control: Control) -> None:
-    """Pages of any size hold everything once, oldest first, and the last one has no token."""
+    """Pages of any size hold every element once, oldest first; the last has no token."""
     group = await control.group()
     for n in range(5):
         await control.solution(group, f"s{n}")
@@ -54,8 +54,8 @@ async def test_lists_come_in_pages(control: Control) -> None:
     assert [len(page) for page in of_group] == [2, 2, 1]
 
 
-async def test_a_token_is_good_for_its_list_only(control: Control) -> None:
-    """Made up, changed or taken from another list, it is InvalidNextToken."""
+async def test_a_token_is_valid_for_its_list_only(control: Control) -> None:
+    """Invented, changed or of another list, it is InvalidNextToken."""
     group = await control.group()
     for n in range(3):
         await control.schema(f"s{n}", *INTERACTIONS)
@@ -76,8 +76,8 @@ async def test_a_token_is_good_for_its_list_only(control: Control) -> None:
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name.startswith("List")])
-async def test_lists_begin_with_what_is_given(control: Control, operation: str) -> None:
-    """Without resources there is what the settings and the service have, and nothing else."""
+async def test_empty_lists_hold_builtin_resources_only(control: Control, operation: str) -> None:
+    """Without created resources, lists hold those of the settings and of the service."""
     if operation in OF_ONE:
         with pytest.raises((ResourceNotFound, InvalidInput)):
             await control(operation, **{OF_ONE[operation]: control.arn("metric-attribution/none")})
@@ -88,8 +88,8 @@ async def test_lists_begin_with_what_is_given(control: Control, operation: str) 
     assert len(listed) == given.get(operation, 0)
 
 
-async def test_what_is_listed_under_must_be_of_the_right_kind(control: Control) -> None:
-    """The ARN of something else is invalid; of what is not there, nothing hangs on it."""
+async def test_the_parent_of_a_list_must_have_the_right_type(control: Control) -> None:
+    """An ARN of another type is invalid; an unknown parent has an empty list."""
     none = control.arn("dataset-group/none")
     assert await control("ListDatasets", datasetGroupArn=none) == {"datasets": []}
     assert await control("ListFilters", datasetGroupArn=none) == {"Filters": []}
@@ -98,7 +98,7 @@ async def test_what_is_listed_under_must_be_of_the_right_kind(control: Control) 
 
 
 async def test_recipes_are_listed_and_described(control: Control) -> None:
-    """All of them, or those of a domain, each with its type."""
+    """All recipes, or those of a domain, each with its type."""
     found = await pages(control, "ListRecipes", "recipes", recipeProvider="SERVICE", maxResults=10)
     listed = [one for page in found for one in page]
     video = await control("ListRecipes", domain="VIDEO_ON_DEMAND")
@@ -130,12 +130,12 @@ async def test_recipes_are_listed_and_described(control: Control) -> None:
 
 
 def tags(**pairs: str) -> list[dict[str, str]]:
-    """Tags as the API has them."""
+    """Tags in the form of the API."""
     return [{"tagKey": key, "tagValue": value} for key, value in pairs.items()]
 
 
 async def test_tags_are_added_replaced_and_removed(control: Control) -> None:
-    """Those of the creation too; they are listed by key and described nowhere else."""
+    """Tags of the creation included; they are listed by key, and described nowhere else."""
     group = await control.group(tags=tags(team="shop", stage="test"))
 
     async def listed() -> dict[str, str]:
@@ -152,7 +152,7 @@ async def test_tags_are_added_replaced_and_removed(control: Control) -> None:
 
 
 async def test_tags_have_limits(make_control: Callable[..., Control]) -> None:
-    """No more than the quota, no key twice, none of Amazon's own, and on what can have them."""
+    """The quota, repeated and reserved keys, and resource types without tags are checked."""
     control = make_control(personalize_quotas={"tags": 2})
     group = await control.group(tags=tags(a="1", b="2"))
     with pytest.raises(TooManyTags, match="may have 2 tags, not 3"):
@@ -162,7 +162,7 @@ async def test_tags_have_limits(make_control: Callable[..., Control]) -> None:
         await control.group("h", tags=tags(a="1", b="2", c="3"))
     with pytest.raises(InvalidInput, match="repeated"):
         await control("TagResource", resourceArn=group, tags=[*tags(a="1"), *tags(a="2")])
-    with pytest.raises(InvalidInput, match="Amazon's own"):
+    with pytest.raises(InvalidInput, match="reserved for Amazon"):
         await control("TagResource", resourceArn=group, tags=tags(**{"AWS:x": "1"}))
     with pytest.raises(TooManyTagKeys):
         await control("UntagResource", resourceArn=group, tagKeys=["a", "b", "c"])
@@ -178,12 +178,12 @@ CONFIG = {"roleArn": ROLE, "s3DataDestination": {"path": "s3://bucket/metrics/"}
 
 
 def metric(name: str, expression: str = "SAMPLECOUNT()") -> dict[str, str]:
-    """A metric as the API has it."""
+    """A metric in the form of the API."""
     return {"metricName": name, "eventType": "click", "expression": expression}
 
 
 async def test_a_metric_attribution_keeps_its_metrics(control: Control) -> None:
-    """They are listed in pages, added, removed by name, and go with the group."""
+    """They are listed in pages, added, removed by name, and deleted with the group."""
     group = await control.group()
     created = await control(
         "CreateMetricAttribution",

@@ -1,4 +1,4 @@
-"""Random sequences of operations on a few names: whatever comes, the registry stays whole."""
+"""Random sequences of operations on a few names keep the registry consistent."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ KNOWN: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_sequence_leaves_the_registry_whole(control: Control, seed: int) -> None:
-    """Every answer fits its shape, every refusal is typed, and no index or link leads astray."""
+async def test_any_sequence_keeps_the_registry_consistent(control: Control, seed: int) -> None:
+    """Answers fit their shapes, refusals are typed, and all indexes and links are right."""
     chosen = random.Random(seed)
     known = dict(KNOWN)
     names = sorted(
@@ -75,11 +75,11 @@ async def test_any_sequence_leaves_the_registry_whole(control: Control, seed: in
         known["solutionVersionArn"] = [none, *(control.arn(one.path) for one in versions[:5])]
 
     assert done > 100
-    await assert_whole(control.context.registry)
+    await assert_consistent(control.context.registry)
 
 
 async def run_a_job(control: Control, chosen: random.Random) -> None:
-    """Claim a job, and end it well or not, or let its lease run out."""
+    """Claim a job, and let it succeed, fail, or lose its lease."""
     job = await control.jobs.claim(now_s=control.now_s, lease_s=10)
     how = chosen.random()
     if job is None or how < 0.2:
@@ -93,8 +93,8 @@ async def run_a_job(control: Control, chosen: random.Random) -> None:
         await control.jobs.fail(job, "it broke", now_s=control.now_s)
 
 
-async def assert_whole(resources: Registry) -> None:
-    """What hangs on something hangs on what is there; indexes and queue have what they must."""
+async def assert_consistent(resources: Registry) -> None:
+    """Every link leads to a resource, and indexes and queue hold what they must."""
     stored = {one.path: one for kind in KINDS for one in await resources.page(kind, limit=10_000)}
     expected: dict[str, set[str]] = {}
     for one in stored.values():

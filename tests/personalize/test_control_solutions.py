@@ -1,4 +1,4 @@
-"""Solutions, their versions and what these measured."""
+"""Solutions, their versions, and the versions' metrics."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ CONFIG = {
 
 
 async def described(control: Control, solution: str) -> dict[str, Any]:
-    """The solution as the API shows it."""
+    """The description of a solution."""
     answer = await control("DescribeSolution", solutionArn=solution)
     return dict(answer["solution"])
 
 
-async def test_a_solution_is_described_as_it_was_asked_for(control: Control) -> None:
+async def test_a_solution_is_described_as_requested(control: Control) -> None:
     """The configuration comes back whole, with the documented defaults."""
     group = await control.group()
     arn = await control.solution(group, eventType="click", solutionConfig=CONFIG)
@@ -65,7 +65,7 @@ async def test_a_solution_is_described_as_it_was_asked_for(control: Control) -> 
 
 @pytest.mark.parametrize("name", RECIPES)
 async def test_every_recipe_is_for_a_solution_or_says_why_not(control: Control, name: str) -> None:
-    """Recipes of domains are for recommenders, and actions are not served."""
+    """Recipes of domains are for recommenders; recipes of actions are not supported."""
     group, recipe = await control.group(), RECIPES[name]
     if recipe.domain is None and recipe.type != "PERSONALIZED_ACTIONS":
         await control.solution(group, recipe=name)
@@ -119,23 +119,23 @@ async def test_every_recipe_is_for_a_solution_or_says_why_not(control: Control, 
         ),
     ],
 )
-async def test_solutions_that_make_no_sense(
+async def test_invalid_solutions_are_refused(
     control: Control, request_: dict[str, Any], message: str
 ) -> None:
-    """Each is refused with what is wrong."""
+    """Each error names the reason."""
     group = await control.group()
     with pytest.raises(InvalidInput, match=message):
         await control("CreateSolution", name="s", datasetGroupArn=group, **request_)
 
 
 async def test_an_unknown_recipe_does_not_exist(control: Control) -> None:
-    """It is another error than an ARN of something else."""
+    """It is not found; an ARN of another type is invalid."""
     with pytest.raises(ResourceNotFound, match="recipe/aws-magic does not exist"):
         await control.solution(await control.group(), recipe="aws-magic")
 
 
-async def test_a_version_keeps_what_the_solution_was(control: Control) -> None:
-    """Its ARN is the solution's with eight hexadecimal digits; a later update changes nothing."""
+async def test_a_version_copies_its_solution(control: Control) -> None:
+    """Its ARN is the solution's with eight hexadecimal digits; later updates change nothing."""
     group = await control.group()
     solution = await control.solution(group, eventType="click", solutionConfig=CONFIG)
     created = await control("CreateSolutionVersion", solutionArn=solution, name="first")
@@ -183,13 +183,13 @@ async def test_a_version_keeps_what_the_solution_was(control: Control) -> None:
 
 
 async def test_metrics_are_there_once_training_has_ended(control: Control) -> None:
-    """In use before, invalid for what failed, and then what the runner measured."""
+    """Before it they are in use; of a failed version, invalid; then the runner's."""
     solution = await control.solution(await control.group())
     created = await control("CreateSolutionVersion", solutionArn=solution)
     arn = created["solutionVersionArn"]
     with pytest.raises(ResourceInUse, match="CREATE PENDING"):
         await control("GetSolutionMetrics", solutionVersionArn=arn)
-    job = await control.claimed()
+    job = await control.claim_next()
     with pytest.raises(ResourceInUse, match="CREATE IN_PROGRESS"):
         await control("GetSolutionMetrics", solutionVersionArn=arn)
     metrics = {"coverage": 0.5, "mean_reciprocal_rank_at_25": 0.25}
@@ -206,13 +206,13 @@ async def test_metrics_are_there_once_training_has_ended(control: Control) -> No
     assert "metrics" not in shown
     await control("CreateSolutionVersion", solutionArn=solution)
     reason = "Dataset has fewer than 25 users with at least 2 interactions each."
-    failed = await control.jobs.fail(await control.claimed(), reason, now_s=control.now_s)
+    failed = await control.jobs.fail(await control.claim_next(), reason, now_s=control.now_s)
     with pytest.raises(InvalidInput, match="CREATE FAILED: Dataset has fewer than 25 users"):
         await control("GetSolutionMetrics", solutionVersionArn=control.arn(failed.path))
 
 
-async def test_the_latest_version_and_the_best_recipe_are_told(control: Control) -> None:
-    """The solution shows its newest version; of several recipes, the one that training chose."""
+async def test_a_solution_shows_latest_version_and_best_recipe(control: Control) -> None:
+    """Of several recipes, it shows the one that training chose."""
     group = await control.group()
     created = await control(
         "CreateSolution", name="auto", datasetGroupArn=group, performAutoML=True
@@ -244,7 +244,7 @@ async def test_the_latest_version_and_the_best_recipe_are_told(control: Control)
 
 
 async def test_training_can_be_stopped(control: Control) -> None:
-    """At once before it begins; else it is stopping until the runner notices."""
+    """At once before it begins; afterwards it is stopping until the runner notices."""
     solution = await control.solution(await control.group())
 
     async def status(arn: str) -> str:
@@ -262,7 +262,7 @@ async def test_training_can_be_stopped(control: Control) -> None:
         await stop(waiting)
     created = await control("CreateSolutionVersion", solutionArn=solution)
     begun = created["solutionVersionArn"]
-    job = await control.claimed()
+    job = await control.claim_next()
     await stop(begun)
     assert await status(begun) == "CREATE STOPPING"
     with pytest.raises(ResourceInUse, match="has unfinished solution-versions"):
@@ -275,8 +275,8 @@ async def test_training_can_be_stopped(control: Control) -> None:
         await control("GetSolutionMetrics", solutionVersionArn=begun)
 
 
-async def test_an_update_needs_a_version_to_go_on_from(control: Control) -> None:
-    """And a recipe that can; a schedule's mode is not for callers."""
+async def test_an_update_needs_an_earlier_version(control: Control) -> None:
+    """It also needs a recipe that supports it; AUTOTRAIN is not for callers."""
     group = await control.group()
     solution = await control.solution(group)
     related = await control.solution(group, "related", "aws-sims")
@@ -290,8 +290,8 @@ async def test_an_update_needs_a_version_to_go_on_from(control: Control) -> None
     await control("CreateSolutionVersion", solutionArn=solution, trainingMode="UPDATE")
 
 
-async def test_a_solution_goes_with_its_versions(control: Control) -> None:
-    """Once no campaign uses one."""
+async def test_a_solution_is_deleted_with_its_versions(control: Control) -> None:
+    """Only once no campaign uses one."""
     group = await control.group()
     solution = await control.solution(group)
     version = await control.version(solution)
@@ -308,7 +308,7 @@ async def test_a_solution_goes_with_its_versions(control: Control) -> None:
 
 
 async def test_quotas_of_solutions(make_control: Callable[..., Control]) -> None:
-    """Solutions of a group, versions of a solution, and versions under way."""
+    """Quotas of solutions of a group, versions of a solution, and unfinished versions."""
     control = make_control(
         personalize_quotas={"solutions": 1, "solution-versions": 2, "pending-solution-versions": 1}
     )
@@ -320,7 +320,7 @@ async def test_quotas_of_solutions(make_control: Callable[..., Control]) -> None
     await control("CreateSolutionVersion", solutionArn=solution)
     with pytest.raises(LimitExceeded, match="More than 1 resources with PENDING"):
         await control("CreateSolutionVersion", solutionArn=solution)
-    await control.jobs.succeed(await control.claimed(), now_s=control.now_s)
+    await control.jobs.succeed(await control.claim_next(), now_s=control.now_s)
     await control.version(solution)
     with pytest.raises(LimitExceeded, match="there may be 2 solution-versions"):
         await control("CreateSolutionVersion", solutionArn=solution)

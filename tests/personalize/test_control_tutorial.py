@@ -1,4 +1,4 @@
-"""The boto3 tutorial's sequence over HTTP, by unmodified boto3; the test runs its jobs."""
+"""The sequence of the boto3 tutorial over HTTP; the test runs the jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAR_S = 4e9
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, str]]:
-    """An API and a worker on servers of their own, and the API's address."""
+    """An API and a worker on servers of their own; gives the API's address."""
     directory = tmp_path_factory.mktemp("tutorial")
     with embedded_servers(directory) as servers:
         stack = new_stack(servers, "tutorial", directory / "stack", cache_s=0.1)
@@ -46,7 +46,7 @@ def personalize(service: tuple[Settings, str]) -> Any:
 
 
 def run_next(settings: Settings, end: Callable[[Jobs, Job], Any]) -> None:
-    """Claim a job and end it, as a runner does."""
+    """Claim a job and complete it, as a runner does."""
 
     async def run() -> None:
         async with connect(settings.redis) as redis:
@@ -134,7 +134,7 @@ def test_the_tutorial(service: tuple[Settings, str], personalize: Any) -> None:
 
 
 def test_groups_never_see_each_others_events(service: tuple[Settings, str]) -> None:
-    """Events with a tracking id change its group's answers only; a deleted id is nobody's."""
+    """Events change only the answers of their tracking id's group; a deleted id is refused."""
     control, events, runtime = (
         client(name, service[1])
         for name in ("personalize", "personalize-events", "personalize-runtime")
@@ -172,7 +172,7 @@ def put(events: Any, tracking_id: str, item_id: str) -> None:
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    """Ask until it holds."""
+    """Repeat until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
@@ -180,7 +180,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
 
 
 def test_exceptions_are_typed(personalize: Any) -> None:
-    """Each error of the control plane is the class that clients catch."""
+    """Each error of the control plane raises the class that clients catch."""
     errors = personalize.exceptions
     group = personalize.create_dataset_group(name="errors")["datasetGroupArn"]
     with pytest.raises(errors.ResourceAlreadyExistsException):
@@ -213,7 +213,7 @@ def test_exceptions_are_typed(personalize: Any) -> None:
 
 
 def test_paginators_go_through_everything(personalize: Any) -> None:
-    """boto3's paginators follow the tokens."""
+    """boto3's paginators follow the tokens to the end."""
     for n in range(3):
         personalize.create_schema(name=f"page-{n}", schema=schema_text(*INTERACTIONS))
     pages = personalize.get_paginator("list_schemas").paginate(PaginationConfig={"PageSize": 1})

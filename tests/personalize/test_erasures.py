@@ -1,4 +1,4 @@
-"""Users and groups that are erased: nothing is left of them, neither in Redis nor in Kafka."""
+"""Erased users and groups: nothing of them is left in Redis or Kafka."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def control(broker: Server, make_control: Callable[..., Control]) -> Control:
-    """A control plane whose records go to topics of their own."""
+    """A control plane with topics of its own."""
     prefix = f"t{next(_numbers)}."
     made = make_control(kafka=broker.address, topic_prefix=prefix)
     ensure_topics(made.settings)
@@ -45,14 +45,14 @@ def control(broker: Server, make_control: Callable[..., Control]) -> Control:
 
 @pytest.fixture
 def runner(control: Control, tmp_path: Path) -> Iterator[Runner]:
-    """A runner of its jobs."""
+    """A runner of the control plane's jobs."""
     one = runner_of(control, tmp_path)
     yield one
     one.close()
 
 
 def kept(settings: Settings) -> set[str]:
-    """What the newest messages of the keys of the compacted topics still say something of."""
+    """Keys of the compacted topics whose newest message has a value."""
     topics = Topics.of(settings)
     starts = {
         (topic, partition): 0
@@ -64,7 +64,7 @@ def kept(settings: Settings) -> set[str]:
 
 
 async def apply_erasures(control: Control, group: str) -> None:
-    """Bring the erasures of the log into effect, as workers do."""
+    """Apply the erasures in the log, as workers do."""
     clicks = Topics.of(control.settings).clicks
     starts = {(clicks, partition): 0 for partition in range(control.settings.partitions)}
     store = control.context.tenants.store(group)
@@ -78,7 +78,7 @@ async def apply_erasures(control: Control, group: str) -> None:
 
 
 async def known(control: Control, *groups: str) -> None:
-    """Let records of items and users be in Kafka, and those of the first group in effect."""
+    """Put records of items and users into Kafka; those of the first group are in effect."""
     with Tracker(control.settings) as tracker:
         for group in groups:
             tracker.put_users(group, [(name, {"AGE": 36}) for name in PEOPLE])
@@ -89,7 +89,7 @@ async def known(control: Control, *groups: str) -> None:
 
 
 async def test_users_are_erased(control: Control, runner: Runner, tmp_path: Path) -> None:
-    """In Redis and in Kafka; those of whom there was something are counted, others stay."""
+    """In Redis and Kafka; users with data are counted, other users stay."""
     group = await control.group()
     await events(control, "g", 2, 2)
     await known(control, "g", "other")
@@ -110,7 +110,7 @@ async def test_users_are_erased(control: Control, runner: Runner, tmp_path: Path
 async def test_a_row_without_a_user_ends_the_job(
     control: Control, runner: Runner, tmp_path: Path, bad: str
 ) -> None:
-    """It says where the row is; nobody of the rows around it is erased."""
+    """The error names the row; users of the other rows are not erased."""
     described = await deletion(control, await control.group())
     await events(control, "g", 2, 2)
     (tmp_path / "data" / "users.csv").write_text(f"USER_ID\nu1\n{bad}\n")
@@ -123,8 +123,8 @@ async def test_a_row_without_a_user_ends_the_job(
     assert len(await store.redis.keys(store.key("history:*"))) == 2
 
 
-async def test_a_group_goes_with_all_that_is_in_it(control: Control, runner: Runner) -> None:
-    """Nothing of it is left in Redis or Kafka, and it is listed no more."""
+async def test_a_group_is_deleted_with_its_data(control: Control, runner: Runner) -> None:
+    """Nothing is left in Redis or Kafka, and it is not listed any more."""
     group = await control.group()
     await events(control, "g", 2, 2)
     await known(control, "g", "other")

@@ -1,4 +1,4 @@
-"""PutEvents: what is acknowledged takes effect, in the group of its tracking id, once."""
+"""PutEvents: acknowledged events take effect once, in the group of their tracking id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Clients = Callable[[str], Any]
 
 
 def follow(running: Stack, first: str, second: str) -> None:
-    """Let others go from one item on to another, so that it is what follows."""
+    """Send sessions that go from one item to another, so that the second is recommended."""
     for n in range(3):
         running.click(first, session=f"{first}-{n}")
         after = running.click(second, session=f"{first}-{n}")
@@ -28,7 +28,7 @@ def follow(running: Stack, first: str, second: str) -> None:
 
 
 def recommended(clients: Clients, user: str) -> list[str]:
-    """What the default campaign recommends to a user."""
+    """The recommendations of the default campaign for a user."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("default"), userId=user
     )
@@ -44,7 +44,7 @@ def put(clients: Clients, session: str, event: dict[str, Any], **members: Any) -
 
 
 def test_an_event_changes_the_next_answer(running: Stack, clients: Clients) -> None:
-    """What boto3 was told has been taken is in the next recommendation."""
+    """An event that boto3 got an acknowledgement for is in the next recommendation."""
     follow(running, "wire-tent", "wire-stove")
 
     put(clients, "wire-1", {"itemId": "wire-tent"}, userId="wire-ada")
@@ -60,7 +60,7 @@ def test_an_event_changes_the_next_answer(running: Stack, clients: Clients) -> N
      dt.datetime(2026, 9, 21, 14, 13, 20, tzinfo=dt.UTC)],
 )  # fmt: skip
 def test_times_as_boto3_sends_them(running: Stack, clients: Clients, sent_at: Any) -> None:
-    """Whatever boto3 takes for a time is the time of the event."""
+    """Every form of time that boto3 accepts is the time of the event."""
     user = f"timed-{type(sent_at).__name__}-{sent_at}"
     follow(running, "wire-lamp", "wire-bulb")
 
@@ -73,7 +73,7 @@ def test_times_as_boto3_sends_them(running: Stack, clients: Clients, sent_at: An
 
 
 def test_the_item_may_stand_in_the_properties(running: Stack, clients: Clients) -> None:
-    """The form of AWS's older samples: the item, and more, as JSON text."""
+    """As in AWS's older samples, the item and more stand in JSON text."""
     follow(running, "wire-pan", "wire-lid")
     properties = json.dumps({"itemId": "wire-pan", "eventValue": 4, "numRatings": 0})
 
@@ -82,10 +82,8 @@ def test_the_item_may_stand_in_the_properties(running: Stack, clients: Clients) 
     running.wait(lambda: recommended(clients, "wire-bob")[:1] == ["wire-lid"], "it is in effect")
 
 
-def test_an_anonymous_session_is_known_by_its_id_and_joined_at_login(
-    running: Stack, clients: Clients
-) -> None:
-    """The session's id stands for a user until an event says who that is; then nothing is lost."""
+def test_an_anonymous_session_is_linked_at_login(running: Stack, clients: Clients) -> None:
+    """The session id stands for a user until an event names the user; no event is lost."""
     follow(running, "wire-boot", "wire-lace")
     put(clients, "wire-anonymous", {"itemId": "wire-boot"})
     running.wait(
@@ -103,7 +101,7 @@ def test_an_anonymous_session_is_known_by_its_id_and_joined_at_login(
 
 
 def test_a_repeated_event_id_counts_once(running: Stack, clients: Clients) -> None:
-    """Sending an event again is answered as before, and changes nothing."""
+    """A repeated event is answered as before, and changes nothing."""
     before = running.counts()
     for _ in range(3):
         put(clients, "wire-3", {"itemId": "wire-cup", "eventId": "wire-once"}, userId="wire-dan")
@@ -116,7 +114,7 @@ def test_a_repeated_event_id_counts_once(running: Stack, clients: Clients) -> No
 
 
 def test_impressions_are_kept(running: Stack, clients: Clients) -> None:
-    """The list that was answered is kept under its id, and an event may name it and another."""
+    """The answered list is kept under its id, and an event may name it or another."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("popularity"), numResults=3
     )
@@ -142,7 +140,7 @@ def test_impressions_are_kept(running: Stack, clients: Clients) -> None:
 
 
 def test_foreign_tracking_ids_are_refused(clients: Clients) -> None:
-    """Events of no known tracker are refused whole, as invalid input."""
+    """Events of an unknown tracker are refused whole, as invalid input."""
     events = clients("personalize-events")
 
     with pytest.raises(events.exceptions.InvalidInputException, match="'other'"):
@@ -161,9 +159,7 @@ def test_foreign_tracking_ids_are_refused(clients: Clients) -> None:
         ({"sentAt": 2e10}, "sentAt"),
     ],
 )
-def test_what_the_schema_cannot_say_is_checked_too(
-    url: str, event: dict[str, Any], word: str
-) -> None:
+def test_rules_beyond_the_shape_are_checked(url: str, event: dict[str, Any], word: str) -> None:
     """Properties must be a JSON object, and times between 1970 and now."""
     document = {"trackingId": "shop", "sessionId": "s",
                 "eventList": [{"eventType": "e", "sentAt": 1.7e9} | event]}  # fmt: skip

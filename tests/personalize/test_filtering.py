@@ -1,4 +1,4 @@
-"""Metadata, filters and promotions, from PutItems to the answer, as boto3 asks for them."""
+"""Metadata, filters and promotions, from PutItems to the answer, by boto3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 class Shop:
-    """A shop whose user `filly` looked at a film, which others went on from to five more."""
+    """A shop whose user `filly` looked at a film that five other films followed."""
 
     def __init__(self, running: Stack, clients: Clients) -> None:
         self.running = running
@@ -40,7 +40,7 @@ class Shop:
         running.recommend(f"after={after}")
 
     def put(self, films: dict[str, dict[str, Any]]) -> None:
-        """Say what is known of films."""
+        """Put metadata of films."""
         self.events.put_items(
             datasetArn=f"{ACCOUNT}:dataset/{self.running.settings.group}/ITEMS",
             items=[
@@ -88,7 +88,7 @@ def shop(running: Stack) -> Shop:
 
 
 def test_metadata_columns(shop: Shop) -> None:
-    """Columns are found whatever their case, and come as text; what is not known is left out."""
+    """Columns are found in any case, and come as text; unknown values are left out."""
     columns = {"ITEMS": ["GENRES", "PRICE", "new", "NOTE", "UNHEARD_OF"]}
 
     items = shop.ask(metadataColumns=columns, numResults=50)
@@ -116,7 +116,7 @@ def test_metadata_columns(shop: Shop) -> None:
 def test_filters_of_items(
     shop: Shop, expression: str, values: dict[str, str], left: set[int]
 ) -> None:
-    """Only what the filter lets through is in the answer, in the order that it has without."""
+    """The answer holds allowed items only, in the order that it has without the filter."""
     arn = shop.filter(expression)
 
     names = shop.names(filterArn=arn, filterValues=values)
@@ -136,14 +136,14 @@ def test_filters_of_items(
 
 
 def test_a_filter_fills_the_answer(shop: Shop) -> None:
-    """The filter comes before the cut: as many as were asked for, if there are as many."""
+    """The filter comes before the cut: the answer is as long as requested, if possible."""
     arn = shop.filter('INCLUDE ItemID WHERE Items.GENRES IN ("comedy")')
 
     assert len(shop.names(filterArn=arn, numResults=2)) == 2
 
 
-def test_what_was_bought_is_excluded_from_the_next_answer(shop: Shop) -> None:
-    """A purchase that has taken effect takes the item out, at once and for this user only."""
+def test_a_purchase_is_excluded_from_the_next_answer(shop: Shop) -> None:
+    """Once in effect, it removes the item at once, and for this user only."""
     arn = shop.filter('EXCLUDE ItemID WHERE INTERACTIONS.event_type IN ("purchase")')
     assert "film-4" in shop.names(filterArn=arn)
 
@@ -168,7 +168,7 @@ def test_what_was_bought_is_excluded_from_the_next_answer(shop: Shop) -> None:
 
 
 def test_filters_by_user_and_current_item(shop: Shop) -> None:
-    """What is known of the user and of the item being looked at counts; both ids are needed."""
+    """Metadata of the user and of the current item counts; both ids are needed."""
     shop.events.put_users(
         datasetArn=f"{ACCOUNT}:dataset/{shop.running.settings.group}/USERS",
         users=[{"userId": "filly", "properties": '{"AGE": 12}'}],
@@ -189,7 +189,7 @@ def test_filters_by_user_and_current_item(shop: Shop) -> None:
 
 
 def test_an_include_needs_its_values(shop: Shop) -> None:
-    """A parameter of an INCLUDE without a value is invalid input that names it."""
+    """A missing parameter of an INCLUDE is invalid input; the error names it."""
     arn = shop.filter("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
 
     with pytest.raises(shop.runtime.exceptions.InvalidInputException, match="GENRE"):
@@ -197,7 +197,7 @@ def test_an_include_needs_its_values(shop: Shop) -> None:
 
 
 def test_filters_that_do_not_fit_are_refused(shop: Shop) -> None:
-    """Of another group, of users, or no filter at all."""
+    """Filters of another group or of users, and unknown filters."""
     other = shop.control.create_dataset_group(name="another-shop")["datasetGroupArn"]
     foreign = shop.control.create_filter(
         name="foreign", datasetGroupArn=other,
@@ -217,7 +217,7 @@ def test_filters_that_do_not_fit_are_refused(shop: Shop) -> None:
 
 
 def test_promotions(shop: Shop) -> None:
-    """Its share of the answer is promoted, in order among themselves; filters are apart."""
+    """Promoted items take their share, in their own order; both filters are independent."""
     war = shop.filter('INCLUDE ItemID WHERE Items.GENRES IN ("drama")')
     comedy = shop.filter("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
     promotion = {"name": "summer", "percentPromotedItems": 34, "filterArn": war}
@@ -256,7 +256,7 @@ def test_promotions(shop: Shop) -> None:
     ],
 )
 def test_bad_records_are_refused_whole(shop: Shop, kind: str, properties: str, words: str) -> None:
-    """One bad record refuses the call, and says where it is."""
+    """One bad record refuses the call; the error says where it is."""
     with pytest.raises(shop.events.exceptions.InvalidInputException, match=words):
         shop.events.put_items(
             datasetArn=f"{ACCOUNT}:dataset/{shop.running.settings.group}/{kind}",
@@ -265,7 +265,7 @@ def test_bad_records_are_refused_whole(shop: Shop, kind: str, properties: str, w
 
 
 def test_datasets_must_exist(url: str) -> None:
-    """A dataset of a group that is not there is not found; what is no dataset is invalid."""
+    """A dataset of an unknown group is not found; an ARN of another type is invalid."""
     document = {"items": [{"itemId": "i"}]}
     with Caller(url) as caller:
         missing = caller.call(
@@ -276,8 +276,8 @@ def test_datasets_must_exist(url: str) -> None:
     assert (wrong.status, wrong.code) == (400, "InvalidInputException")
 
 
-def test_a_narrow_filter_finds_what_nobody_touched(shop: Shop) -> None:
-    """Of a category that is no candidate of anybody, known by its metadata alone."""
+def test_a_narrow_filter_finds_items_without_events(shop: Shop) -> None:
+    """Items of a category outside all candidates are found by their metadata."""
     rare = [f"rare-{n}" for n in range(10)]
     shop.put({item: {"GENRES": "documentary|rare", "price": n} for n, item in enumerate(rare)})
     arn = shop.filter(

@@ -1,4 +1,4 @@
-"""Groups made over the API: their own events, recommenders and metadata, by boto3."""
+"""Groups created over the API: their own events, recommenders and metadata, by boto3."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def make_group(clients: Clients) -> Iterator[Callable[..., str]]:
-    """Makes groups; they are deleted afterwards, with what hangs on them."""
+    """Makes groups, deleted afterwards with their resources."""
     control, made = clients("personalize"), []
 
     def make(**members: Any) -> str:
@@ -50,7 +50,7 @@ def recommender(clients: Clients, group: str, recipe: str) -> str:
 def test_a_group_sees_its_own_events_only(
     running: Stack, clients: Clients, make_group: Callable[..., str]
 ) -> None:
-    """Events with the group's tracking id change its recommenders' answers, and no others'."""
+    """Events change the answers of their group's recommenders, and no others."""
     control, runtime = clients("personalize"), clients("personalize-runtime")
     group = make_group(domain="ECOMMERCE")
     tracker = control.create_event_tracker(name="wire-tracker", datasetGroupArn=group)
@@ -89,10 +89,10 @@ def test_a_group_sees_its_own_events_only(
         names(recommenderArn=bought, metadataColumns={"ITEMS": ["GENRES"]})
 
 
-def test_datasets_take_metadata_once_they_are_there(
+def test_datasets_take_metadata_once_created(
     clients: Clients, make_group: Callable[..., str]
 ) -> None:
-    """PutItems is not found before the dataset was created, and taken afterwards."""
+    """Before the dataset is created, PutItems is not found."""
     control, events = clients("personalize"), clients("personalize-events")
     group = make_group()
     arn = f"{ACCOUNT}:dataset/{group.rpartition('/')[2]}/ITEMS"

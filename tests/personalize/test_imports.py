@@ -1,4 +1,4 @@
-"""Import jobs of a running service: rows take effect once each, and bad ones are told of."""
+"""Import jobs of a running service: rows take effect once, bad rows are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def new_group(one: Service, name: str) -> str:
 
 
 def test_an_import_takes_effect_once(jobs_service: Service) -> None:
-    """All rows of a folder are in effect when the job is ACTIVE; again, they change nothing."""
+    """All rows are in effect once the job is ACTIVE; a second import changes nothing."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "once"), "INTERACTIONS", schema_text(*EVENTS))
     one.put("data", "once/a.csv", csv_text(COLUMNS, rows[:700]).replace("USER_ID", "user_id"))
@@ -42,7 +42,7 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
 
 @pytest.mark.parametrize("name", ["put-events", "ga4", "ga4-parquet", "snowplow-tsv"])
 def test_other_formats_take_effect(jobs_service: Service, name: str) -> None:
-    """By what the format says of its columns, though one may be called as a column of the schema.
+    """By the format's own columns, even if one has the name of a schema column.
 
     All formats, at every entrance: tests/streams/reading/test_formats.py.
     """
@@ -59,8 +59,8 @@ def test_other_formats_take_effect(jobs_service: Service, name: str) -> None:
     assert counts["users"] == len({user for user, *_ in written.rows()})
 
 
-def test_bad_rows_are_told_of(jobs_service: Service) -> None:
-    """A few are left out and told of; where columns lack, or many are bad, nothing is sent."""
+def test_bad_rows_are_reported(jobs_service: Service) -> None:
+    """A few are left out; with missing columns, or many bad rows, nothing is sent."""
     one, rows = jobs_service, ratings()
     dataset = one.dataset(new_group(one, "bad"), "INTERACTIONS", schema_text(*EVENTS))
     few: list[dict[str, Any]] = [dict(row) for row in rows[:500]]
@@ -99,7 +99,7 @@ def test_bad_rows_are_told_of(jobs_service: Service) -> None:
 def test_a_killed_runner_leaves_every_row_in_effect_once(
     jobs_service: Service, packed: str
 ) -> None:
-    """Another goes on where it was, though late rows are older than all that is kept of a user.
+    """Another continues, though late rows are older than the user's history.
 
     Packed files are read again up to that row.
     """
@@ -131,7 +131,7 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(
     (told,) = json.loads(one.stack.run("status", "--json").stdout)["jobs"]
     text = one.stack.run("status").stdout
     one.stack.start("jobs")
-    ended = one.ended(one.import_of(job))
+    ended = one.wait_for_end(one.import_of(job))
 
     assert under_way == "CREATE IN_PROGRESS"
     assert (told["path"], told["status"]) == (f"dataset-import-job/{name}", under_way)
@@ -142,8 +142,8 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(
     assert one.counts(name)["events"] == len(rows)
 
 
-def test_rows_beyond_the_limits_are_told_of(tmp_path: Path) -> None:
-    """What a full group did not take is a dead letter each, and the job says how many."""
+def test_rows_beyond_the_limits_are_reported(tmp_path: Path) -> None:
+    """Rows that a full group refuses become dead letters, which the job counts."""
     with service(tmp_path, max_items=3, max_users=2, partitions=1) as one:
         group = new_group(one, "full")
         interactions = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def signed(running: Stack) -> Iterator[str]:
-    """Address of an API of the shared stack that lets in who signs."""
+    """Address of an API of the shared stack that checks signatures."""
     secret = SecretStr(CREDENTIALS["aws_secret_access_key"])
     settings = running.settings.model_copy(
         update={
@@ -35,7 +35,7 @@ def signed(running: Stack) -> Iterator[str]:
 
 
 def follow(running: Stack, first: str, second: str) -> None:
-    """Let others go from one item on to another."""
+    """Send sessions that go from one item to another."""
     for n in range(3):
         running.click(first, session=f"{first}-{n}")
         after = running.click(second, session=f"{first}-{n}")
@@ -49,7 +49,7 @@ def events(item: str, **members: Any) -> str:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_command_line(running: Stack, signed: str, slash: str) -> None:
-    """`aws` puts an event and reads the changed recommendation; its errors are named."""
+    """`aws` puts an event and reads the changed recommendation; errors have their names."""
     aws, variables = command_line(), environment(signed + slash)
     user, first, second = f"cli{slash}", f"cli-tea{slash}", f"cli-cup{slash}"
     follow(running, first, second)
@@ -89,7 +89,7 @@ def test_command_line(running: Stack, signed: str, slash: str) -> None:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_javascript(running: Stack, signed: str, slash: str) -> None:
-    """The SDK puts an event and reads the changed recommendation; its errors are typed."""
+    """The SDK puts an event and reads the changed recommendation; errors have their types."""
     variables = environment(signed + slash) | javascript()
     user, first, second = f"js{slash}", f"js-ink{slash}", f"js-pen{slash}"
     follow(running, first, second)

@@ -1,4 +1,4 @@
-"""Random requests, valid and invalid, of every implemented operation: none fails the service."""
+"""Random requests, valid and invalid, to every implemented operation: none fails the service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from api.personalize.service_model import service_operations
 from benchmarks.state import fill
 from models.settings import Settings
 from streams.kafka.topics import ensure_topics
-from tests.personalize.calls_fixtures import Answer, Caller, campaign, check_answer, parsed, serving
+from tests.personalize.calls_fixtures import (
+    Caller,
+    HttpAnswer,
+    campaign,
+    check_answer,
+    parsed,
+    serving,
+)
 from tests.personalize.resource_fixtures import ARN, Documents
 from tests.stack import embedded_servers, new_stack
 
@@ -48,7 +55,7 @@ SERVED = {"GetPersonalizedRanking", "GetRecommendations", "PutEvents", "PutItems
 
 @pytest.fixture(scope="module")
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    """Calls an API with servers of its own, a catalogue and users, and no worker."""
+    """Calls an API with servers of its own, items and users, and no worker."""
     directory = tmp_path_factory.mktemp("random")
     with embedded_servers(directory) as servers:
         settings = new_stack(servers, "random", directory / "stack").settings
@@ -64,8 +71,8 @@ async def filled(settings: Settings) -> None:
     await store.redis.aclose()
 
 
-def check(operation: str, answer: Answer) -> None:
-    """Fail unless the answer is one that AWS clients understand."""
+def check(operation: str, answer: HttpAnswer) -> None:
+    """Fail unless AWS clients can parse the answer."""
     understood = parsed(operation, answer)
     if answer.status == 200:
         check_answer(operation, answer.body)
@@ -82,7 +89,7 @@ def check(operation: str, answer: Answer) -> None:
 @pytest.mark.parametrize("amount", AMOUNTS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_valid_requests(caller: Caller, operation: str, amount: int) -> None:
-    """What fits the shape passes validation, and is answered or refused for a modelled reason."""
+    """Documents that fit the shape pass validation, and get an answer or a modelled error."""
     documents = Documents(operation, seed=1, known=KNOWN)
     for _ in range(amount):
         document = documents.valid()
@@ -94,7 +101,7 @@ def test_valid_requests(caller: Caller, operation: str, amount: int) -> None:
 @pytest.mark.parametrize("amount", AMOUNTS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_invalid_requests(caller: Caller, operation: str, amount: int) -> None:
-    """What breaks the shape in one place is refused as invalid, whatever the place."""
+    """Documents that break the shape in one place are refused as invalid."""
     documents = Documents(operation, seed=2, known=KNOWN)
     for _ in range(amount):
         document = documents.invalid() if documents.can_break() else [documents.valid()]
@@ -105,8 +112,8 @@ def test_invalid_requests(caller: Caller, operation: str, amount: int) -> None:
 
 
 @pytest.mark.parametrize("operation", sorted(SERVED))
-def test_requests_find_what_they_look_for(caller: Caller, operation: str) -> None:
-    """Random requests get to the end of an operation often enough to be of use."""
+def test_random_requests_often_succeed(caller: Caller, operation: str) -> None:
+    """Enough random requests reach the end of an operation to be useful."""
     documents = Documents(operation, seed=3, known=KNOWN)
 
     answers = [caller.call(operation, documents.valid()) for _ in range(1000)]

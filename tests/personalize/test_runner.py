@@ -1,4 +1,4 @@
-"""The runner of jobs in this process: claims, ends and leaves jobs, on a real Redis server."""
+"""The runner of jobs in this process: claims, completes and releases jobs, on a real Redis."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def runner_of(control: Control, folder: Path) -> Runner:
 
 async def run_next(control: Control, runner: Runner) -> None:
     """Run the job that waits longest."""
-    await runner.run_one(await control.claimed())
+    await runner.run_one(await control.claim_next())
 
 
 async def events(control: Control, group: str, n_users: int, each: int) -> None:
-    """Bring events into effect: user n takes items of its own kind."""
+    """Apply events: user n takes items of its own kind."""
     store = control.context.tenants.store(group)
     for user in range(n_users):
         message = StoredMessage(
@@ -64,7 +64,7 @@ async def events(control: Control, group: str, n_users: int, each: int) -> None:
 
 
 async def deletion(control: Control, group: str, name: str = "d") -> Callable[[], Any]:
-    """Describes a new job that deletes the users in data/users.csv."""
+    """The description of a new job that deletes the users in data/users.csv."""
     created = await control(
         "CreateDataDeletionJob",
         jobName=name,
@@ -82,7 +82,7 @@ async def deletion(control: Control, group: str, name: str = "d") -> Callable[[]
 
 
 async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
-    """The reason says which, and what to check."""
+    """The failure reason names the file, and what to check."""
     described = await deletion(control, await control.group())
     await run_next(control, runner_of(control, tmp_path))
     failed = await described()
@@ -92,7 +92,7 @@ async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> N
 
 
 async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -> None:
-    """Its metrics are there, and the scratch group is not, even one that was left behind."""
+    """Its metrics are stored, and the scratch group is deleted, an abandoned one included."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
     await control.context.tenants.redis.hset(SCRATCH_GROUPS, "scratch.gone", "solution/x/gone")
@@ -114,7 +114,7 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
 
 
 async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
-    """AutoML takes the recipe with the better reciprocal rank, which the version has then."""
+    """AutoML takes the recipe with the better reciprocal rank, and the version has it."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
     solution = (
@@ -131,8 +131,8 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
     assert arn == f"arn:aws:personalize:::recipe/{best}"
 
 
-async def test_minimums_have_amazons_words(control: Control, tmp_path: Path) -> None:
-    """A version of a group with 24 users fails; a limit of fewer interactions says so, too."""
+async def test_minimums_have_amazons_text(control: Control, tmp_path: Path) -> None:
+    """A group with 24 users fails, and one with too few interactions."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 24, 50)
     solution = await control.solution(group)
@@ -147,7 +147,7 @@ async def test_minimums_have_amazons_words(control: Control, tmp_path: Path) -> 
 
 
 async def test_batches_answer_each_line(control: Control, tmp_path: Path) -> None:
-    """Similar items without scores, rankings with filters, and the error of a line in its place."""
+    """Similar items without scores, filtered rankings, and errors, in the order of the lines."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
     await control(
@@ -192,7 +192,7 @@ async def test_batches_answer_each_line(control: Control, tmp_path: Path) -> Non
 
 
 async def test_segments_by_attributes(control: Control, tmp_path: Path) -> None:
-    """Users of items with the attributes; a query that is none has an error."""
+    """Users of items with the attributes; an invalid query gets an error."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 30, 5)
     store = control.context.tenants.store("g")
@@ -218,10 +218,10 @@ async def test_segments_by_attributes(control: Control, tmp_path: Path) -> None:
     assert "line 1" in bad["error"]
 
 
-async def test_how_far_a_job_is_can_be_seen(
+async def test_progress_of_a_job_is_shown(
     make_control: Callable[..., Control], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a job tells from a thread stands with it, and in the metrics until it ends."""
+    """Progress reported from a thread is stored, and in the metrics until the job ends."""
     seen = threading.Event()
 
     def telling(context: JobContext) -> None:
@@ -235,14 +235,14 @@ async def test_how_far_a_job_is_can_be_seen(
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     control = make_control(job_lease_s=1.0)
     described = await deletion(control, await control.group())
-    job = await control.claimed()
+    job = await control.claim_next()
     task = asyncio.create_task(runner_of(control, tmp_path).run_one(job))
     try:
         found = await control.jobs.unfinished()
         while not found[0].hidden:
             await asyncio.sleep(0.01)
             found = await control.jobs.unfinished()
-        counted = [told(f"recommender_job_{name}_rows") for name in ("done", "known")]
+        counted = [shown_progress(f"recommender_job_{name}_rows") for name in ("done", "known")]
     finally:
         seen.set()
         await task
@@ -250,20 +250,20 @@ async def test_how_far_a_job_is_can_be_seen(
     assert [one.path for one in found] == ["data-deletion-job/d"]
     assert found[0].hidden == {"progress": ["lines answered", 7, 9]}
     assert counted == [7, 9]
-    assert told("recommender_job_done_rows") == 0
+    assert shown_progress("recommender_job_done_rows") == 0
     assert (await described())["status"] == "COMPLETED"
     assert await control.jobs.unfinished() == []
 
 
-def told(name: str) -> float | None:
-    """What this process's metrics say of a deletion under way."""
+def shown_progress(name: str) -> float | None:
+    """Progress of a deletion in this process's metrics."""
     return REGISTRY.get_sample_value(name, {"kind": "data-deletion-job"})
 
 
-async def test_a_runner_that_ends_leaves_its_job(
+async def test_a_runner_that_ends_releases_its_job(
     control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled, it lets what works in a thread end, and another claims the job at once."""
+    """Cancelled, it waits for its threads, and another runner claims the job at once."""
     entered, ended = threading.Event(), threading.Event()
 
     def for_ever(context: JobContext) -> None:
@@ -281,13 +281,13 @@ async def test_a_runner_that_ends_leaves_its_job(
 
     monkeypatch.setattr(jobs_runner, "HANDLERS", {"data-deletion-job": busy})
     await deletion(control, await control.group())
-    job = await control.claimed()
+    job = await control.claim_next()
     task = asyncio.create_task(runner_of(control, tmp_path).run_one(job))
     await asyncio.to_thread(entered.wait)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    again = await control.claimed()
+    again = await control.claim_next()
 
     assert ended.is_set()
     assert again.path == job.path

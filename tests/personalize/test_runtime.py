@@ -1,4 +1,4 @@
-"""GetRecommendations and GetPersonalizedRanking, as boto3 asks for them."""
+"""GetRecommendations and GetPersonalizedRanking, by boto3."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPLORED = ["Exploration"]
 
 @pytest.fixture
 def known(running: Stack) -> None:
-    """A user, `runa`, who looked at a kite; others went on to strings and tails."""
+    """A user, `runa`, who looked at a kite, which strings and tails followed in other sessions."""
     for n in range(3):
         for item in ("run-kite", "run-string", "run-tail"):
             running.click(item, session=f"run-{n}", user=f"run-{n}")
@@ -35,7 +35,7 @@ def names(answer: dict[str, Any], member: str = "itemList") -> list[str]:
 
 @pytest.mark.usefixtures("known")
 def test_user_personalization(clients: Clients) -> None:
-    """Items with scores that fall and add up to no more than one; as many as asked for.
+    """Scores fall and add up to at most one; the answer has the requested length.
 
     An item that is tried to learn of it has none, wherever it stands.
     """
@@ -57,7 +57,7 @@ def test_user_personalization(clients: Clients) -> None:
 
 @pytest.mark.usefixtures("known")
 def test_both_ids_are_accepted(clients: Clients) -> None:
-    """A user at an item: what follows that item comes first."""
+    """For a user at an item, the items that follow it come first."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("default"), userId="somebody new", itemId="run-kite"
     )
@@ -66,8 +66,8 @@ def test_both_ids_are_accepted(clients: Clients) -> None:
 
 
 @pytest.mark.usefixtures("known")
-def test_nobody_gets_an_error_for_being_new(clients: Clients) -> None:
-    """Somebody unknown gets what is popular, and is told so; its scores add up to one at most."""
+def test_new_users_get_popular_items(clients: Clients) -> None:
+    """The reason says so, and scores add up to at most one."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("default"), userId="nobody has heard of"
     )
@@ -93,7 +93,7 @@ def test_nobody_gets_an_error_for_being_new(clients: Clients) -> None:
     ],
 )
 def test_other_recipes_have_no_scores(clients: Clients, name: str, ids: dict[str, str]) -> None:
-    """Similar, popular and trending items come in order and without scores; more ids do no harm."""
+    """Similar, popular and trending items come without scores; further ids are ignored."""
     answer = clients("personalize-runtime").get_recommendations(campaignArn=campaign(name), **ids)
 
     assert answer["itemList"]
@@ -127,10 +127,10 @@ def test_other_recipes_have_no_scores(clients: Clients, name: str, ids: dict[str
           "numResults": 51}, "at most 50"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(
+def test_invalid_requests_are_refused(
     clients: Clients, request_: dict[str, Any], words: str
 ) -> None:
-    """Ids that a recipe needs, numbers out of range, and what does not go together."""
+    """Missing ids, numbers out of range, and members that exclude each other."""
     runtime = clients("personalize-runtime")
 
     with pytest.raises(runtime.exceptions.InvalidInputException, match=words):
@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_refused(
          "promotions": [{"filterArn": f"{ACCOUNT}:filter/none", "percentPromotedItems": 10}]},
     ],
 )  # fmt: skip
-def test_what_does_not_exist_is_not_found(clients: Clients, members: dict[str, Any]) -> None:
+def test_unknown_resources_are_not_found(clients: Clients, members: dict[str, Any]) -> None:
     """Unknown campaigns, recommenders and filters."""
     runtime = clients("personalize-runtime")
 
@@ -156,7 +156,7 @@ def test_what_does_not_exist_is_not_found(clients: Clients, members: dict[str, A
 
 
 @pytest.mark.parametrize("place", ["us-east-1:123456789012", "eu-west-1:000000000000", ":"])
-def test_campaigns_of_the_settings_are_of_any_account(clients: Clients, place: str) -> None:
+def test_builtin_campaigns_are_found_under_any_account(clients: Clients, place: str) -> None:
     """Region and account in the ARN are the caller's."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=f"arn:aws:personalize:{place}:campaign/popularity"
@@ -168,7 +168,7 @@ def test_campaigns_of_the_settings_are_of_any_account(clients: Clients, place: s
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(("asked", "given"), [(0, 25), (500, 500), (2, 2)])
 def test_number_of_results(clients: Clients, asked: int, given: int) -> None:
-    """None given or 0 means 25; 500 at most."""
+    """The default, and 0, mean 25; 500 is the maximum."""
     answer = clients("personalize-runtime").get_recommendations(
         campaignArn=campaign("popularity"), numResults=asked
     )
@@ -178,7 +178,7 @@ def test_number_of_results(clients: Clients, asked: int, given: int) -> None:
 
 @pytest.mark.usefixtures("known")
 def test_personalized_ranking(clients: Clients) -> None:
-    """The given items, each once, the likeliest first; unknown ones last with score 0."""
+    """The given items, each once, the likeliest first; unknown items last with score 0."""
     answer = clients("personalize-runtime").get_personalized_ranking(
         campaignArn=campaign("ranking"),
         userId="runa",
@@ -205,10 +205,10 @@ def test_personalized_ranking(clients: Clients) -> None:
          "at most 50"),
     ],
 )  # fmt: skip
-def test_rankings_that_make_no_sense_are_refused(
+def test_invalid_rankings_are_refused(
     clients: Clients, members: dict[str, Any], words: str
 ) -> None:
-    """The list has bounds, and only campaigns of a ranking recipe rank."""
+    """The list has bounds, and the campaign must have a ranking recipe."""
     runtime = clients("personalize-runtime")
     request = {"campaignArn": campaign("ranking"), "userId": "u", "inputList": ["a"]}
 
@@ -216,8 +216,8 @@ def test_rankings_that_make_no_sense_are_refused(
         runtime.get_personalized_ranking(**(request | members))
 
 
-def test_rankings_of_nothing_known(url: str) -> None:
-    """Items nobody has heard of are ranked by their ids, all with score 0."""
+def test_unknown_items_are_ranked_by_id(url: str) -> None:
+    """All of them have score 0."""
     document = {"campaignArn": campaign("ranking"), "userId": "u", "inputList": ["b", "", "a"]}
     with Caller(url) as caller:
         answer = caller.call("GetPersonalizedRanking", document)
@@ -235,7 +235,7 @@ def test_rankings_of_nothing_known(url: str) -> None:
 def test_promoted_items_are_mixed_in(
     plain: list[int], promoted: list[int], k: int, rng: Any
 ) -> None:
-    """All promoted items that fit are in, both kinds keep their order, and the list is full."""
+    """All promoted items that fit are in, both kinds keep their order, the list is full."""
     found = mixed([str(n) for n in plain], [str(n) for n in promoted], k, rng)
 
     mine = [int(name) for name in found]

@@ -82,7 +82,7 @@ def test_the_boto3_tutorial(jobs_service: Service) -> None:
 
 
 def no_scratch_is_left(one: Service) -> bool:
-    """Whether the state of measurements is gone."""
+    """True if the state of measurements is deleted."""
 
     async def read(store: Any) -> bool:
         return not await store.redis.keys("{scratch.*")
@@ -91,7 +91,7 @@ def no_scratch_is_left(one: Service) -> bool:
 
 
 def test_too_few_users_have_amazons_reason(jobs_service: Service) -> None:
-    """A version of a group with few users fails, to the letter; the best recipe is noted."""
+    """A version of a group with few users fails with Amazon's text; the best recipe is noted."""
     one, personalize = jobs_service, jobs_service.personalize
     group = personalize.create_dataset_group(name="few")["datasetGroupArn"]
     dataset = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
@@ -118,12 +118,12 @@ def test_too_few_users_have_amazons_reason(jobs_service: Service) -> None:
 
 
 def trimmed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with the required columns only."""
+    """The same records with required columns only."""
     return [{name: row[name] for name in INTERACTIONS} for row in rows]
 
 
 def test_the_batch_pipeline(jobs_service: Service) -> None:
-    """Low ratings dropped, import, version, and batch inference that waits for it: 25 for each."""
+    """Import without low ratings, version, and batch inference of 25 items after it."""
     one, personalize = jobs_service, jobs_service.personalize
     rows = [row for row in ratings() if row["EVENT_VALUE"] >= 3.5]
     group = personalize.create_dataset_group(name="pipeline")["datasetGroupArn"]
@@ -155,7 +155,7 @@ def test_the_batch_pipeline(jobs_service: Service) -> None:
         except personalize.exceptions.ResourceInUseException:
             waited += 1
             time.sleep(POLL_S)
-    ended = one.ended(
+    ended = one.wait_for_end(
         lambda: dict(
             personalize.describe_batch_inference_job(batchInferenceJobArn=job)["batchInferenceJob"]
         )
@@ -175,7 +175,7 @@ def test_the_batch_pipeline(jobs_service: Service) -> None:
 
 
 def test_segments_exports_and_deletions(jobs_service: Service) -> None:
-    """Users of an item, the interactions as CSV, users that are erased, and a group that is."""
+    """Users of an item, interactions as CSV, erased users, and a deleted group."""
     one, personalize = jobs_service, jobs_service.personalize
     group = personalize.create_dataset_group(name="segments")["datasetGroupArn"]
     dataset = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
@@ -201,12 +201,12 @@ def test_segments_exports_and_deletions(jobs_service: Service) -> None:
         jobOutput={"s3DataDestination": {"path": "s3://results/export/"}},
     )["datasetExportJobArn"]
     one.put("data", "gone.csv", "USER_ID\nu1\nu2\nnobody\n")
-    one.ended(
+    one.wait_for_end(
         lambda: dict(
             personalize.describe_batch_segment_job(batchSegmentJobArn=segments)["batchSegmentJob"]
         )
     )
-    one.ended(
+    one.wait_for_end(
         lambda: dict(
             personalize.describe_dataset_export_job(datasetExportJobArn=exported)[
                 "datasetExportJob"
@@ -219,7 +219,7 @@ def test_segments_exports_and_deletions(jobs_service: Service) -> None:
         dataSource={"dataLocation": "s3://data/gone.csv"},
         roleArn=ROLE,
     )["dataDeletionJobArn"]
-    deleted = one.ended(
+    deleted = one.wait_for_end(
         lambda: dict(
             personalize.describe_data_deletion_job(dataDeletionJobArn=deletion)["dataDeletionJob"]
         )

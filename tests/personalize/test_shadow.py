@@ -1,4 +1,4 @@
-"""Answers compared with a campaign, for which this project's own API stands in."""
+"""Shadow comparison with a campaign of this project's own API."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ SERIES = {
 
 
 def measured() -> dict[str, float]:
-    """The shadow's series, as they are now."""
+    """The current series of the shadow comparison."""
     return {name: REGISTRY.get_sample_value(*one) or 0.0 for name, one in SERIES.items()}
 
 
 def since(before: dict[str, float]) -> dict[str, float]:
-    """What was measured since."""
+    """The difference of the series since then."""
     return {name: value - before[name] for name, value in measured().items()}
 
 
 def wait_until_asked(before: dict[str, float], n: float) -> dict[str, float]:
-    """What was measured since, once as many answers have an outcome."""
+    """The difference of the series, once as many answers have an outcome."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         found = since(before)
@@ -57,7 +57,7 @@ def wait_until_asked(before: dict[str, float], n: float) -> dict[str, float]:
 
 
 def ask(url: str, query: str) -> dict[str, Any]:
-    """The answer of /recommend of the API whose AWS address this is."""
+    """The answer of /recommend of the API with this AWS address."""
     with urllib.request.urlopen(f"{url.removesuffix('/personalize')}/recommend?{query}") as answer:
         found: dict[str, Any] = json.loads(answer.read())
         return found
@@ -84,7 +84,7 @@ def shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 
 def test_the_same_campaign_agrees(shadowed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a campaign that answers as this API does, all is shared, in the same order."""
+    """A campaign that answers as this API shares all items, in the same order."""
     with serving(shadowed) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
         before = measured()
@@ -102,7 +102,7 @@ def test_the_same_campaign_agrees(shadowed: Settings, monkeypatch: pytest.Monkey
 def test_an_absent_campaign_changes_no_answer(
     shadowed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where AWS cannot be reached, or knows no such campaign, only the count says so."""
+    """If AWS or the campaign cannot be reached, only the count shows it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", f"http://127.0.0.1:{own_port()}")
     before = measured()
     with serving(shadowed) as url:
@@ -120,7 +120,7 @@ def test_an_absent_campaign_changes_no_answer(
 async def test_a_silent_campaign_fills_the_queue_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a campaign that never answers, calls return, what is too much is dropped and counted."""
+    """If a campaign never answers, requests are served, and overflow is dropped and counted."""
     use_aws_environment(monkeypatch, tmp_path)
     settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=1.0)
     before, n = measured(), 2 * MAX_WAITING
@@ -140,7 +140,7 @@ async def test_a_silent_campaign_fills_the_queue_only(
 
 
 async def test_only_the_share_is_compared() -> None:
-    """An answer whose chance is not below the share leaves no trace."""
+    """Answers outside the sample are not compared."""
     settings = Settings(shadow_campaign_arn=campaign("default"), shadow_share=0.25)
     shadow, before = ShadowComparison(settings, chance=lambda: 0.25), measured()
     shadow.compare("eve", ["lamp"], k=25, took_s=0.001)

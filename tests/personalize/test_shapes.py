@@ -1,4 +1,4 @@
-"""Validation against the service models."""
+"""Validation against botocore's service models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANKING: dict[str, Any] = {"campaignArn": "arn:aws:personalize:::campaign/c", "u
 
 
 def test_every_operation_is_described() -> None:
-    """All 79 operations of the three services are there, eight of them by path."""
+    """All 79 operations of the three services, eight of them by path."""
     assert len(service_operations()) >= 79
     assert sorted(one.path for one in service_operations().values() if one.path) == [
         "/action-interactions", "/action-recommendations", "/actions", "/events", "/items",
@@ -74,7 +74,7 @@ def test_every_operation_is_described() -> None:
 def test_errors_say_what_is_wrong_and_where(
     operation: str, document: Any, where: str, constraint: str
 ) -> None:
-    """The sentence of AWS: the value, the path to it, and the constraint it breaks."""
+    """AWS's text: the value, the path to it, and the broken constraint."""
     with pytest.raises(InvalidInput) as caught:
         service_operations()[operation].validate_input(document)
 
@@ -84,8 +84,8 @@ def test_errors_say_what_is_wrong_and_where(
     assert len(text) < 500
 
 
-def test_values_come_back_as_their_shapes_have_them() -> None:
-    """Unknown members and null ones are left out; texts that are times become numbers."""
+def test_values_are_converted_to_their_shapes() -> None:
+    """Unknown and null members are left out; times as text become numbers."""
     event = EVENT | {"sentAt": "1553631760.5", "itemId": None, "colour": "red"}
 
     found = service_operations()["PutEvents"].validate_input(
@@ -102,7 +102,7 @@ def test_values_come_back_as_their_shapes_have_them() -> None:
 
 @pytest.mark.parametrize("value", [10**400, 1e308, -(10**400)])
 def test_numbers_out_of_range_are_refused(value: float) -> None:
-    """No number gets in that arithmetic would make infinite, and none is written out in full."""
+    """Numbers near infinity are refused, and long ones are not quoted in full."""
     document = EVENTS | {"eventList": [EVENT | {"eventValue": value}]}
 
     with pytest.raises(InvalidInput) as caught:
@@ -110,8 +110,8 @@ def test_numbers_out_of_range_are_refused(value: float) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_what_is_secret_is_not_repeated() -> None:
-    """Values that the models call sensitive do not stand in errors."""
+def test_sensitive_values_are_not_quoted() -> None:
+    """Errors do not contain values that the models call sensitive."""
     with pytest.raises(InvalidInput) as caught:
         service_operations()["PutEvents"].validate_input(EVENTS | {"userId": "ada" * 100})
 
@@ -128,7 +128,7 @@ def test_what_is_secret_is_not_repeated() -> None:
     ],
 )
 def test_answers_are_checked_strictly(answer: Any, where: str) -> None:
-    """What a client would ignore or stumble over in an answer is found."""
+    """The check finds members that clients would ignore or fail on."""
     service_operations()["GetRecommendations"].check_output(
         {"itemList": [{"itemId": "a", "score": 0.5}]}
     )
@@ -138,8 +138,8 @@ def test_answers_are_checked_strictly(answer: Any, where: str) -> None:
     assert f"at '{where}'" in caught.value.text()
 
 
-def test_documents_are_what_they_say() -> None:
-    """The generator of the random tests: valid documents pass, invalid ones do not."""
+def test_generated_documents_are_valid_or_invalid() -> None:
+    """Valid documents of the random generator pass, invalid ones do not."""
     for operation, one in service_operations().items():
         documents = Documents(operation, seed=1)
         for _ in range(30):
@@ -151,7 +151,7 @@ def test_documents_are_what_they_say() -> None:
 
 @pytest.mark.parametrize("pattern", LINEAR)
 def test_fast_patterns_find_the_same(pattern: str) -> None:
-    """The patterns that stand in for those of the models find the same texts."""
+    """The replaced patterns match the same texts as those of the models."""
 
     @given(st.from_regex(pattern, fullmatch=True) | st.text("arn:peson lize!é\n", max_size=40))
     def same(text: str) -> None:
@@ -164,7 +164,7 @@ def test_fast_patterns_find_the_same(pattern: str) -> None:
 @pytest.mark.parametrize("filler", ["!", " !", ":", "a:"])
 @pytest.mark.parametrize("pattern", LINEAR)
 def test_fast_patterns_refuse_at_once(pattern: str, filler: str) -> None:
-    """A text made to mislead, for which the models' own patterns would take hours, is refused."""
+    """Text on which the models' own patterns would take hours is refused at once."""
     text = "arn:aws:personalize:" * (":" in filler) + filler * 50_000 + "\n"
 
     assert re.fullmatch(LINEAR[pattern], text, re.ASCII) is None

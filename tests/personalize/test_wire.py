@@ -1,4 +1,4 @@
-"""The wire: which operation a request asks for, and errors that AWS clients understand."""
+"""The protocol: operations of requests, and errors for AWS clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import service_operations
-from tests.personalize.calls_fixtures import Answer, Caller, campaign, client, parsed, serving
+from tests.personalize.calls_fixtures import Caller, HttpAnswer, campaign, client, parsed, serving
 from tests.personalize.resource_fixtures import Documents
 from tests.servers import own_port
 from tests.stack import Stack
@@ -22,14 +22,14 @@ CONTROL = {"content-type": "application/x-amz-json-1.1"}
 
 @pytest.fixture
 def caller(url: str) -> Iterator[Caller]:
-    """Sends requests that no client checks first."""
+    """Sends requests that no client has checked."""
     with Caller(url) as made:
         yield made
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_one_address_serves_three_services(url: str, slash: str) -> None:
-    """boto3's three clients are understood at one address, with and without a slash at its end."""
+    """boto3's three clients use one address, with and without a slash at its end."""
     runtime = client("personalize-runtime", url + slash)
     events = client("personalize-events", url + slash)
     control = client("personalize", url + slash)
@@ -43,7 +43,7 @@ def test_one_address_serves_three_services(url: str, slash: str) -> None:
 
 
 def test_two_slashes_are_one(caller: Caller) -> None:
-    """The JavaScript SDK sends two where the address ends with one."""
+    """The JavaScript SDK sends two if the address ends with one."""
     answer = caller.send("POST", "//events", b"{}")
 
     assert answer.code == "InvalidInputException"
@@ -76,8 +76,8 @@ def test_errors_of_json_1_1(caller: Caller, clients: Callable[[str], Any]) -> No
 
 
 @pytest.mark.parametrize("operation", sorted(set(service_operations()) - set(OPERATIONS)))
-def test_what_is_not_implemented_says_so(caller: Caller, operation: str) -> None:
-    """Every other operation of the API answers a modelled error that names it."""
+def test_unimplemented_operations_are_named(caller: Caller, operation: str) -> None:
+    """Every other operation answers a modelled error with its name."""
     answer = caller.call(operation, Documents(operation, seed=1).valid())
 
     assert (answer.status, answer.code) == (400, "InvalidInputException")
@@ -104,7 +104,7 @@ def test_what_is_not_implemented_says_so(caller: Caller, operation: str) -> None
         ("GET", "/", CONTROL | {"x-amz-target": "AmazonPersonalize.ListSchemas"}, 400),
     ],
 )
-def test_what_is_no_operation_says_so(
+def test_unknown_operations_are_refused(
     caller: Caller, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     """Unknown paths, targets and methods answer UnknownOperationException."""
@@ -118,8 +118,8 @@ def test_what_is_no_operation_says_so(
     [b"{", b"nonsense", b"\xff", b'{"a":1}x', b"[" * 100_000, b'{"a":' * 5000, b'"\\ud800"',
      b'{"numResults":NaN}', b'{"numResults":1e999}', b'{"numResults":' + b"9" * 5000 + b"}"],
 )  # fmt: skip
-def test_bodies_that_are_no_json_say_so(caller: Caller, body: bytes) -> None:
-    """Broken, endless and bottomless JSON is refused, and the next request is served."""
+def test_bodies_must_be_json(caller: Caller, body: bytes) -> None:
+    """Broken, endless and deeply nested JSON is refused, and the next request is served."""
     answer = caller.send("POST", "/recommendations", body)
 
     assert answer.status == 400
@@ -128,8 +128,8 @@ def test_bodies_that_are_no_json_say_so(caller: Caller, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"5", b"null", b"true", b"", b"{}"])
-def test_bodies_that_are_no_objects_say_so(caller: Caller, body: bytes) -> None:
-    """A body that is no object breaks a constraint; an empty one is an empty object."""
+def test_bodies_must_be_objects(caller: Caller, body: bytes) -> None:
+    """Other JSON breaks a constraint; an empty body is an empty object."""
     answer = caller.send("POST", "/events", body)
 
     assert (answer.status, answer.code) == (400, "InvalidInputException")
@@ -138,7 +138,7 @@ def test_bodies_that_are_no_objects_say_so(caller: Caller, body: bytes) -> None:
 
 
 def test_bodies_have_a_bound(running: Stack) -> None:
-    """A body over the bound answers 413; one of the largest PutItems is under it."""
+    """A body over the bound answers 413; the largest PutItems is under it."""
     settings = running.settings.model_copy(
         update={"port": own_port(), "personalize_max_body_bytes": 10_000}
     )
@@ -153,8 +153,8 @@ def test_bodies_have_a_bound(running: Stack) -> None:
 
 
 def test_every_answer_has_an_id_of_its_own(caller: Caller) -> None:
-    """`x-amzn-RequestId` names each request, of answers and of errors."""
-    answers: list[Answer] = [
+    """`x-amzn-RequestId` names each request, in answers and errors."""
+    answers: list[HttpAnswer] = [
         caller.call("GetRecommendations", {"campaignArn": campaign("trending")}),
         caller.call("GetRecommendations", {"campaignArn": campaign("trending")}),
         caller.call("GetRecommendations", {}),
@@ -166,7 +166,7 @@ def test_every_answer_has_an_id_of_its_own(caller: Caller) -> None:
 
 
 def test_requests_are_counted_by_operation(running: Stack, caller: Caller) -> None:
-    """The metrics have a series for each operation, and one for what is none."""
+    """The metrics have a series for each operation, and one for unknown operations."""
     caller.call("GetRecommendations", {"campaignArn": campaign("trending")})
     caller.call("GetRecommendations", {})
     caller.send("POST", "/nowhere")
@@ -183,7 +183,7 @@ def test_requests_are_counted_by_operation(running: Stack, caller: Caller) -> No
 
 
 def test_browsers_of_configured_origins_may_call(caller: Caller) -> None:
-    """A browser's AWS client may send its headers from a configured origin, and read the ids."""
+    """A browser's AWS client at a configured origin may send its headers and read the ids."""
     origin = {"origin": "https://shop.example"}
     asks = {
         "access-control-request-method": "POST",
@@ -200,8 +200,8 @@ def test_browsers_of_configured_origins_may_call(caller: Caller) -> None:
     assert (other.status, other.code) == (403, "AccessDeniedException")
 
 
-def test_away_is_said_as_such(running: Stack) -> None:
-    """Without Redis and Kafka the answers are those that AWS clients try again after."""
+def test_unavailable_servers_are_retryable_errors(running: Stack) -> None:
+    """Without Redis and Kafka, the errors are those that AWS clients retry."""
     settings = running.settings.model_copy(
         update={
             "port": own_port(),
