@@ -35,7 +35,7 @@ INCARNATIONS_AGE_S = 1.0
 """Age up to which known incarnations are used for a new request; then Kafka is asked again."""
 
 ASK_EVERY_S = 0.1
-"""Shortest time between two requests to Kafka, whatever the tokens say."""
+"""Shortest time between two requests to Kafka, even for unknown incarnations."""
 
 PATIENCE_S = 0.5
 """Wait for Kafka's answer before the last known incarnations are used."""

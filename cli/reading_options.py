@@ -33,7 +33,7 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401
 def read_options(
     options: dict[str, Any], keep: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> ReadOptions:
-    """What `reading_options` say; they are taken out of the options."""
+    """The values of `reading_options`, which are removed from the options."""
     from streams.reading.column_mapping import ColumnOptions
     from streams.reading.read_options import ReadOptions
 

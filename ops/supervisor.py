@@ -48,7 +48,6 @@ class _Child:
     port: int | None
     ready: Callable[[], bool] | None
     ready_s: float
-    restart: bool
     restart_note: str
     stop_signal: signal.Signals
     ready_file: Path
@@ -144,14 +143,13 @@ class Supervisor:
         port: int | None = None,
         ready: Callable[[], bool] | None = None,
         ready_s: float = READY_S,
-        restart: bool = True,
         restart_note: str = "",
         stop_signal: signal.Signals = signal.SIGTERM,
         tells_ready: bool = False,
         waits: bool = True,
         after_stop: Callable[[Callable[[], bool]], None] = lambda _ends_at_once: None,
     ) -> None:
-        """Start a child and wait until it is ready.
+        """Start a child and wait until it is ready; `run` restarts it when it dies.
 
         Parameters
         ----------
@@ -167,8 +165,6 @@ class Supervisor:
             ready as soon as it runs.
         ready_s
             Time limit for a start or restart.
-        restart
-            Restart it in `run` when it dies, after 0.5 s doubling to 10 s.
         restart_note
             Said with every restart: the consequence of the crash.
         stop_signal
@@ -194,7 +190,6 @@ class Supervisor:
             port=port,
             ready=ready,
             ready_s=ready_s,
-            restart=restart,
             restart_note=restart_note,
             stop_signal=stop_signal,
             ready_file=self.data_dir / f"{name}.ready",
@@ -308,7 +303,7 @@ class Supervisor:
     def _supervise(self, child: _Child) -> None:
         now_s = time.monotonic()
         if child.process is None:
-            if child.restart and now_s >= child.due_s:
+            if now_s >= child.due_s:
                 self._relaunch(child)
         elif child.process.poll() is not None:
             self._on_death(child, how_it_ended(child.process.returncode))
@@ -328,8 +323,8 @@ class Supervisor:
     def _on_death(self, child: _Child, what: str) -> None:
         self._end(child)
         note = f"; {child.restart_note}" if child.restart_note else ""
-        then = f"; starting again in {child.postpone():g} s" if child.restart else ""
-        self._say(f"{child.name}: {what}{note}{then}{log_tail(child.log)}")
+        then = f"starting again in {child.postpone():g} s"
+        self._say(f"{child.name}: {what}{note}; {then}{log_tail(child.log)}")
 
     def _check_restarted(self, child: _Child) -> None:
         if child.answers():

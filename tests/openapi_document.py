@@ -74,7 +74,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 def violations(schema: dict[str, Any], instance: object) -> list[str]:
     """Rules of a schema that a JSON value breaks."""
-    # With the components beside it, what the schema refers to is where it says.
+    # With the components beside it, the references of the schema resolve.
     checks = Draft202012Validator(schema | {"components": document()["components"]})
     return [f"{error.json_path}: {error.message}" for error in checks.iter_errors(instance)]
 

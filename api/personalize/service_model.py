@@ -212,7 +212,7 @@ def _list(shape: ListShape, *, lenient: bool) -> ShapeCheck:
         found: list[Any] = []
         try:
             for member in value:
-                found.append(check(member))  # noqa: PERF401  the path of what is broken
+                found.append(check(member))  # noqa: PERF401  its length is the path of an invalid member
         except InvalidMember as broken:
             broken.path.append(f"{len(found) + 1}.member")
             raise

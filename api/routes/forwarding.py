@@ -20,7 +20,7 @@ async def forwarding(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     with services.redis_gate:
-        told = await tracker_status(
+        statuses = await tracker_status(
             services.store.redis, services.settings.group, now_s=services.clock()
         )
     trackers = [
@@ -31,6 +31,6 @@ async def forwarding(request: Request) -> Response:
             int(one["waiting"]),
             float(one["oldest_waiting_age_s"]),
         )
-        for tracker, one in told.items()
+        for tracker, one in statuses.items()
     ]
     return json_response(Forwarding(trackers))

@@ -1,1 +1,1 @@
-"""The HTTP server: its protocol, and the limits on connections, requests and what is under way."""
+"""The HTTP server: its protocol, and limits on connections and requests."""

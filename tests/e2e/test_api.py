@@ -119,7 +119,7 @@ def test_kafka_away(servers: Servers, tmp_path: Path) -> None:
         status, answer = one.ask("POST", "/events", message)
         assert (status, answer["error"]["type"]) == (503, "unavailable")
         assert one.ask("GET", "/recommend?user_id=x")[0] == 200
-        # Who is erased may not come back with what Kafka keeps: that goes first.
+        # An erased user must not come back from Kafka, so the erasure goes to Kafka first.
         status, answer = one.ask("DELETE", "/users/ada")
         assert (status, answer["error"]["type"]) == (503, "unavailable")
         assert one.stored(lambda store: store.users_with_records(["ada"])) == {"ada"}

@@ -31,7 +31,7 @@ def test_click_changes_the_next_recommendation(running: Stack) -> None:
         last.append(after)
     # The sessions are in several partitions, and each takes effect in its own time.
     after = ".".join([*last, running.click("umbrella", user="ada", session="ada-0")])
-    # What follows shows what follows, whatever else is trending here.
+    # Co-visited items come before trending ones.
     before = items(running.recommend(f"user_id=ada&after={after}&num_results=5"))
     assert before[:2] == ["raincoat", "boots"]
 

@@ -34,7 +34,7 @@ def visit(user: str, n_events: int) -> list[dict[str, Any]]:
                     "sentAt": began_s + n,
                 }
             ],
-            # A visitor who logs in with the third event.
+            # An anonymous user who logs in with the third event.
             **({"userId": user} if n >= 2 else {}),
         }
         for n in range(n_events)
@@ -104,7 +104,7 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     send(one, sent)
     wait_for_lag_zero(one)
     gone(one, "ada")
-    # Where partitions are read in another order, what waited may have counted before it went.
+    # If partitions are read in another order, waiting events may have counted before the erasure.
     n_counted = counted(one, "ada", "bob")
     assert (5 <= n_counted[0] <= 8, n_counted[1]) == (True, 4)
     assert one.counts()["events"] == sum(n_counted) + 1

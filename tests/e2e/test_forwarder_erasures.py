@@ -74,7 +74,7 @@ def test_waiting_events_of_an_erased_user_are_not_sent(
     erase(one)
     aws.behaviour = "answer"
     one.wait(lambda: "b1" in aws.taken_ids(), "the others' are sent")
-    # A retry of what was accepted, and one of what was not.
+    # A retry of an accepted event, and one of a refused event.
     send(one, "a2", user=USER, session="s1", sent_at=began_s)
     send(one, "a4", user=USER, session="s9", sent_at=began_s)
     send(one, "a5", user=USER, session="s9")

@@ -245,7 +245,7 @@ def test_disconnected_clients_are_no_errors(one: Api, caplog: pytest.LogCaptureF
         for sent in ABORTED:
             with one.client() as client:
                 client.send(sent)
-                # Whether its request has begun is seen from outside only by what it does not say.
+                # From outside, a request under way shows only by its missing answer.
                 client.socket.settimeout(0.1)
                 with pytest.raises(TimeoutError):
                     client.socket.recv(1)

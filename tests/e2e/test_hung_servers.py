@@ -175,7 +175,7 @@ def test_redis_that_never_answers(running: Running) -> None:
     running.send_until_accepted(refused)
 
     assert {one.status for one in heard} <= {202, 429, 503}
-    # From what was known before, or that it is to be tried again.
+    # A cached answer, or an error with Retry-After.
     assert {one.status for one in read} <= {200, 429, 503}
     assert all(int(one.retry_after or 0) >= 1 for one in heard + read if one.status in {429, 503})
     assert (ready.status, b"redis" in ready.body) == (503, True)

@@ -34,7 +34,7 @@ def page_of_a_new_user(running: Stack, browser: Chrome) -> WebElement:
         for item in ("garden-hose", "sprinkler", "flower-pot"):
             running.click(item, session=f"gardener-{session}")
     for passer_by in range(40):
-        # More than any other test on this stack clicks, so that it is shown to anybody.
+        # More clicks than any other test on this stack sends, so that every user sees the item.
         after = running.click("garden-hose", session=f"passer-by-{passer_by}")
     running.recommend(f"after={after}")
     browser.get(running.url)

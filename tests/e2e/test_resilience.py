@@ -95,7 +95,7 @@ def wait_applied(stack: Stack, n: int, *, group: str | None = None) -> None:
 def kill_often(stack: Stack, rows: Rows, path: Path, kills: int, *, group: str) -> None:
     """Kill workers at random points during a replay of two groups, until all is in effect."""
     chance = random.Random(11)
-    # A worker takes seconds to start: what has gathered by then makes batches to be killed in.
+    # A worker takes seconds to start; waiting messages make batches in which it is killed.
     rate = str(len(rows) / (8 * kills))
     replays = [
         stack.start("replay", str(path), "--rate", rate, RECOMMENDER_TRACKING_ID=tracking_id)

@@ -142,17 +142,6 @@ def test_restarts_back_off_exponentially(tmp_path: Path) -> None:
     assert all(line.endswith("    broken") for line in deaths)
 
 
-def test_a_child_not_to_be_restarted_is_only_reported(tmp_path: Path) -> None:
-    """Its end is said once; the others go on."""
-    said: list[str] = []
-    with Supervisor(tmp_path, say=said.append) as supervisor:
-        supervisor.start("shoppers", ["/bin/sh", "-c", "exit 0"], restart=False)
-        supervisor.start("worker", python(SLEEPER))
-        with running(supervisor):
-            wait_until(lambda: "shoppers: ended with exit code 0" in said)
-            assert list(recorded(tmp_path)) == ["worker"]
-
-
 def test_a_child_that_dies_while_starting_is_an_error(tmp_path: Path) -> None:
     """`start` raises with the end of the log, and forgets the child."""
     with Supervisor(tmp_path, say=print) as supervisor:

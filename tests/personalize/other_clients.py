@@ -29,7 +29,7 @@ def command_line() -> list[str]:
             _fetch([sys.executable, "-m", "venv", made])
             pip = [f"{made}/bin/python", "-m", "pip", "--disable-pip-version-check"]
             _fetch([*pip, "install", "--quiet", f"awscli=={CLI_VERSION}"])
-            # By its folder a program finds what it needs: it may be moved.
+            # A program finds its files relative to its folder, so the folder may be moved.
             Path(made).rename(folder)
     return [f"{folder}/bin/python", "-m", "awscli"]
 

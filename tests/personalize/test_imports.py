@@ -105,7 +105,7 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(
     """
     one, name = jobs_service, f"killed-{packed}"
     dataset = one.dataset(new_group(one, name), "INTERACTIONS", schema_text(*INTERACTIONS))
-    # Of few users, newest first: what is kept of them cannot tell that an old row was there.
+    # Few users, newest rows first: their histories cannot tell that an old row was applied.
     rows = [
         {"USER_ID": f"u{n % 7}", "ITEM_ID": f"m{n % 50}", "TIMESTAMP": START_S - n}
         for n in range(12_000)

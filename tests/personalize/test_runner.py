@@ -106,7 +106,7 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
         metrics = (await control("GetSolutionMetrics", **created))["metrics"]
 
         assert len(metrics) == 8
-        # What is most popular is, here, what none of the test users takes next.
+        # None of the test users takes the most popular item next.
         assert (metrics["mean_reciprocal_rank_at_25"] > 0) is (n < 2)
         assert 0 < metrics["coverage"] <= 1
     assert await control.context.tenants.redis.keys("{scratch.*") == []
