@@ -147,7 +147,7 @@ def forward() -> None:
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
     compile_once(say)
 
-    from streams.forwarding.forwarder import forward_app
+    from streams.forwarding.app import forward_app
     from streams.kafka.faust_app import run
 
     run(forward_app(settings))

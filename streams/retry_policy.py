@@ -36,6 +36,11 @@ def backoff(first_s: float, max_s: float) -> tenacity.wait.wait_base:
     return tenacity.wait_exponential(multiplier=first_s, max=max_s)
 
 
+def jittered_backoff(first_s: float, max_s: float) -> tenacity.wait.wait_base:
+    """Waits as of `backoff`, each times a random number in [0, 1): many callers spread out."""
+    return tenacity.wait_random_exponential(multiplier=first_s, max=max_s)
+
+
 def failure_of(attempt: tenacity.RetryCallState) -> BaseException:
     """The error that an attempt ended with; only for attempts that failed."""
     error = None if attempt.outcome is None else attempt.outcome.exception()

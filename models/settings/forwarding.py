@@ -25,6 +25,10 @@ class ForwardingSettings(BaseSettings):
         description="Amazon Personalize tracking id of each tracking id here whose events are "
         "forwarded.",
     )
+    forward_sink: str = Field(
+        "personalize",
+        description="Event sink that events are forwarded to, one of streams/forwarding/sinks.py.",
+    )
     forward_event_types: frozenset[str] = Field(
         frozenset(),
         description="Event types that are forwarded, in any case; empty: all.",

@@ -1,4 +1,4 @@
-"""Blocking work in threads that nobody has to wait for."""
+"""Blocking work in threads that do not hold up the end of the process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """The result of blocking work, done in a daemon thread.
+    """The result of blocking work in a daemon thread.
 
-    The threads of an executor are waited for at exit, so that a hanging call would keep the
-    process from ending.
+    The threads of an executor are joined at exit: a hanging call would keep the process alive.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def settle(outcome: Callable[[], None]) -> None:
-        # Nobody waits any more once stopped, and then the loop may be closed, too.
+        # After a stop no task waits for the result, and the loop may be closed.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(lambda: None if done.done() else outcome())
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001  it is raised where it is awaited
+        except BaseException as error:  # noqa: BLE001  raised where it is awaited
             failure = error
             settle(lambda: done.set_exception(failure))
         else:

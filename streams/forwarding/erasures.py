@@ -1,7 +1,7 @@
-"""Who was erased, as the forwarder has to know it: from the store, and from the log it reads.
+"""Erased users as the forwarder knows them: from the store, and from the log it reads.
 
-A worker brings an erasure into effect and leaves a tombstone in the store. Where none is at work,
-or Redis is away, the erasures that the forwarder itself has read still hold.
+A worker applies an erasure and leaves a tombstone in the store. Where no worker runs, or Redis is
+away, the erasures that the forwarder itself has read still count.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 
 MAX_READ = 100_000
-"""Erasures from the log that are remembered; the oldest go first. About 100 bytes each."""
+"""Most erasures from the log that are kept; the oldest go first. About 100 bytes each."""
 
 
 class KnownErasures:
-    """Up to when users were erased; one for each forwarder.
+    """Times of users' erasures; one for each forwarder.
 
     Parameters
     ----------
     client
-        Redis, where the tombstones are.
+        Redis, which has the tombstones.
 
     Attributes
     ----------
     n_noted
-        Erasures that were read from the log so far.
+        Number of erasures that were read from the log so far.
     """
 
     def __init__(self, settings: Settings, client: RedisClient) -> None:
@@ -42,9 +42,9 @@ class KnownErasures:
         self._groups: dict[str, str] = {settings.tracking_id: settings.group}
 
     def note(self, erasure: Erasure) -> None:
-        """Remember an erasure that was read from the log."""
+        """Keep an erasure that was read from the log."""
         self.n_noted += 1
-        # As apply_group.lua has it: a session of the same name is the user's.
+        # As in apply_group.lua: a session with the user's id as its name is the user's.
         for owner in (f"u:{erasure.user_id}", f"s:{erasure.user_id}"):
             key = _digest(erasure.erase, owner)
             self._read[key] = max(_floor_ms(erasure.accepted_at), self._read.pop(key, 0))
@@ -52,9 +52,9 @@ class KnownErasures:
             self._read.popitem(last=False)
 
     async def until_ms(self, put: PutEvents, *, now_s: float) -> tuple[int, Exception | None]:
-        """Up to when everything of a message's owner was erased; 0 where nothing was.
+        """Time of the last erasure of a message's owner, in ms; 0 for none.
 
-        Beside it is the error where Redis did not answer: then only what was read is in it.
+        With the error if Redis did not answer: then only erasures from the log are considered.
         """
         tracker = put.tracking_id or self._settings.tracking_id
         owners = [_owner(put)]
@@ -73,7 +73,7 @@ class KnownErasures:
         return max(found, *(self._read.get(_digest(group, one), 0) for one in owners)), error
 
     def read_until_ms(self, put: PutEvents) -> int:
-        """The same as far as the log alone has told it, without waiting."""
+        """The same from the log alone, without waiting."""
         group = self._groups.get(put.tracking_id or self._settings.tracking_id, "")
         return self._read.get(_digest(group, _owner(put)), 0)
 
@@ -87,7 +87,7 @@ class KnownErasures:
 
 
 def is_before(event: Event, put: PutEvents, until_ms: int) -> bool:
-    """Whether an event precedes its owner's erasure, by the rule of apply_group.lua."""
+    """True if an event precedes its owner's erasure, by the rule of apply_group.lua."""
     return _floor_ms(min(event.sent_at, put.accepted_at or event.sent_at)) <= until_ms
 
 

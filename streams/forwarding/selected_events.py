@@ -1,4 +1,4 @@
-"""Which events go on to Amazon Personalize: by tracker, by type, by a sample of sessions."""
+"""Selection of the events to forward: by tracker, by type, by a sample of sessions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.settings import Settings
 def selected(put: PutEvents, settings: Settings) -> tuple[PutEvents | None, Sequence[Event]]:
     """The message with its tracking id, and those of its events that are to be forwarded.
 
-    `None` and nothing, if its tracker is not forwarded.
+    None and no events if its tracker is not forwarded.
 
     >>> put = PutEvents("s", [Event("click", 1.0), Event("view", 1.0)])
     >>> settings = Settings(forward_tracking_id="aws", forward_event_types={"Click"})
@@ -32,9 +32,9 @@ def selected(put: PutEvents, settings: Settings) -> tuple[PutEvents | None, Sequ
 
 
 def in_sample(session_id: str, share: float) -> bool:
-    """Whether a session is among this share of all; the same answer in every process.
+    """True if a session is in this share of all sessions; the same in every process.
 
-    A larger share has all sessions of a smaller one.
+    A larger share contains the sessions of a smaller one.
 
     >>> in_sample("any", 1.0), sum(in_sample(f"s{n}", 0.1) for n in range(1000))
     (True, 102)

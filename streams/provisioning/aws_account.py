@@ -17,7 +17,8 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from models.errors import CannotProvision, Unavailable
-from streams.aws_personalize import DEFAULT_REGION, PutEventsAnswer, answer_of, describe
+from streams.aws_personalize import DEFAULT_REGION, answer_of, describe
+from streams.event_sinks import SinkAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_personalize import PersonalizeClient
@@ -110,7 +111,7 @@ def translated_errors(key: str) -> Iterator[None]:
         yield
     except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
         text = f"{key}: {describe(error)}"
-        if answer_of(error) in {PutEventsAnswer.FAILED, PutEventsAnswer.THROTTLED} and code_of_any(
+        if answer_of(error) in {SinkAnswer.FAILED, SinkAnswer.THROTTLED} and code_of_any(
             error
         ) not in {
             "ResourceNotFound",

@@ -29,9 +29,9 @@ from streams.agents.example_sampling import ExampleSampler
 from streams.agents.metadata import metadata_agent
 from streams.agents.ranker import GroupLearners
 from streams.agents.rewinds import AssignedPartition
-from streams.forwarding import forwarder
+from streams.forwarding.app import read_message
 from streams.forwarding.erasures import KnownErasures
-from streams.forwarding.put_events_calls import pending, plan_calls
+from streams.forwarding.sink_calls import pending, plan_calls
 from streams.kafka.assignment import ReadStart, ReceivedMessage, next_read
 from streams.kafka.dead_letters import DeadLetter, Origin, envelope
 from tests.streams.agents.odd_messages import (
@@ -222,7 +222,7 @@ def test_forwarding(odd: list[Odd]) -> None:
     # An erasure is recorded without asking Redis.
     erasures = KnownErasures(SETTINGS, connect("redis://127.0.0.1:1"))
     read = [
-        forwarder._read(as_faust(n, one), SETTINGS, erasures, NOW_S)
+        read_message(as_faust(n, one), SETTINGS, erasures, NOW_S)
         for n, one in enumerate([*odd, Odd(good_event(0), b"good", 0)])
     ]
     for message, one in zip(read, odd, strict=False):

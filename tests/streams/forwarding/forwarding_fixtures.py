@@ -1,4 +1,4 @@
-"""What the tests of the forwarder share: topics, keys, an AWS, and forwarder processes."""
+"""Fixtures of the forwarder's tests: topics, keys, a stub of AWS, and forwarder processes."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from tests.streams.forwarding.personalize_stub import PersonalizeStub
 WORKER = """
 from models.settings import Settings
 from streams.kafka.faust_app import run
-from streams.forwarding.forwarder import forward_app
+from streams.forwarding.app import forward_app
 run(forward_app(Settings()))
 """
 HASTY = WORKER.replace(
     "run(forward_app",
-    "import streams.forwarding.rate_limit\nstreams.forwarding.rate_limit.FIRST_BACKOFF_S = 0.001\n"
-    "streams.forwarding.rate_limit.LAST_BACKOFF_S = 0.1\nrun(forward_app",
+    "import streams.forwarding.forwarder\nstreams.forwarding.forwarder.FIRST_BACKOFF_S = 0.001\n"
+    "streams.forwarding.forwarder.MAX_BACKOFF_S = 0.1\nrun(forward_app",
 )
-"""A forwarder to which a second is as long as a hundred are to others."""
+"""A forwarder that retries a hundred times as soon."""
 
 PATIENCE_S = 180.0
 
 
 def environment(stub: PersonalizeStub) -> dict[str, str]:
-    """What a forwarder to an AWS needs beside its servers."""
+    """Environment of a forwarder to a stub of AWS, beside its servers."""
     return {
         "RECOMMENDER_FORWARD_TRACKING_ID": "real-tracker",
         "RECOMMENDER_FORWARD_TIMEOUT_S": "0.5",
@@ -51,7 +51,7 @@ def environment(stub: PersonalizeStub) -> dict[str, str]:
 
 
 def wait_for(claim: Callable[[], Any], what: str) -> None:
-    """Return once the claim holds; fails when patience ends."""
+    """Wait until the claim holds; fails after `PATIENCE_S`."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not claim():
         assert time.monotonic() < deadline_s, f"never: {what}"
@@ -60,7 +60,7 @@ def wait_for(claim: Callable[[], Any], what: str) -> None:
 
 @dataclass
 class Bench:
-    """One test's topics, keys and AWS, and the forwarders between them."""
+    """One test's topics, keys and stub of AWS, and its forwarder processes."""
 
     settings: Settings
     stub: PersonalizeStub
@@ -70,7 +70,7 @@ class Bench:
     sent: dict[str, list[str]] = field(default_factory=dict)
 
     def start(self, *, script: str = WORKER, **overrides: str) -> subprocess.Popen[bytes]:
-        """A forwarder process."""
+        """Start a forwarder process."""
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             "RECOMMENDER_KAFKA": self.settings.kafka,
@@ -101,7 +101,7 @@ class Bench:
         self.produce(*messages)
 
     def produce(self, *messages: tuple[str, bytes]) -> None:
-        """Put bytes on the clicks topic, each under the key of its session."""
+        """Produce bytes to the clicks topic, keyed by session."""
         producer = KafkaProducer(bootstrap_servers=self.settings.kafka, linger_ms=5)
         for session, raw in messages:
             producer.send(Topics.of(self.settings).clicks, key=session.encode(), value=raw)
@@ -119,7 +119,7 @@ class Bench:
             return await forward_positions(client, self.settings.group)
 
     async def until(self, claim: Callable[[ForwardCounts], bool], what: str) -> ForwardCounts:
-        """The counters once they are so."""
+        """Wait until the claim holds for the counters, and return them."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not claim(counts := await self.counts()):
             log = (self.folder / "forward.log").read_text()[-3000:]
@@ -131,7 +131,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench_on(broker: Server, folder: Path, name: str) -> Iterator[Bench]:
-    """Topics and keys of a test's own; its forwarders are gone afterwards."""
+    """Topics and keys of one test; its forwarders are killed afterwards."""
     server = start_redis(folder, port=own_port())
     settings = Settings(
         kafka=broker.address,

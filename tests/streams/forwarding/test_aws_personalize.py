@@ -15,23 +15,17 @@ from botocore.stub import Stubber
 from models.errors import NotConfigured
 from models.events import Event, MetricAttribution, PutEvents
 from models.settings import Settings
-from streams.aws_personalize import AwsTracker, CallFailed, PutEventsAnswer, answer_of, describe
-from streams.forwarding.put_events_calls import QueuedMessage, parameters, pending
+from streams.aws_personalize import AwsTracker, answer_of, describe
+from streams.event_sinks import EventBatch, SendFailed, SinkAnswer
+from streams.forwarding.sink_calls import QueuedMessage, event_batch, pending
 from tests.streams.forwarding.personalize_stub import Behaviour, PersonalizeStub
 
-REQUEST: dict[str, Any] = {
-    "trackingId": "tracker",
-    "sessionId": "s1",
-    "userId": "u1",
-    "eventList": [
-        {"eventId": "e1", "eventType": "click", "sentAt": datetime.fromtimestamp(1.25, UTC)}
-    ],
-}
+BATCH = EventBatch("tracker", "s1", "u1", [Event("click", 1.25, event_id="e1")])
 
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PersonalizeStub]:
-    """A server that boto3 takes for Amazon Personalize, and an environment without others."""
+    """A server that boto3 takes for Amazon Personalize, and no other credentials or addresses."""
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -43,98 +37,99 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Personaliz
 
 
 def tracker(*, renew_every_s: float = 60.0) -> AwsTracker:
-    """A tracker that is not patient."""
+    """A sink with a short timeout."""
     settings = Settings(forward_tracking_id="tracker", forward_timeout_s=0.3)
     return AwsTracker(settings, renew_every_s=renew_every_s)
 
 
 def test_a_call_arrives_with_fractions_of_a_second(stub: PersonalizeStub) -> None:
     """Without a region configured the call goes out, and sentAt keeps its fraction."""
-    tracker().put(REQUEST)
+    tracker().send(BATCH)
     event = {"eventId": "e1", "eventType": "click", "sentAt": 1.25}
-    assert stub.requests == [{**REQUEST, "eventList": [event]}]
+    request = {"trackingId": "tracker", "sessionId": "s1", "userId": "u1", "eventList": [event]}
+    assert stub.requests == [request]
 
 
 @pytest.mark.parametrize(
     ("behaviour", "answer"),
     [
-        ("throttle", PutEventsAnswer.THROTTLED),
-        ("limit", PutEventsAnswer.THROTTLED),
-        ("fail", PutEventsAnswer.FAILED),
-        ("unavailable", PutEventsAnswer.FAILED),
-        ("hang", PutEventsAnswer.FAILED),
-        ("reset", PutEventsAnswer.FAILED),
-        ("deny", PutEventsAnswer.DENIED),
+        ("throttle", SinkAnswer.THROTTLED),
+        ("limit", SinkAnswer.THROTTLED),
+        ("fail", SinkAnswer.FAILED),
+        ("unavailable", SinkAnswer.FAILED),
+        ("hang", SinkAnswer.FAILED),
+        ("reset", SinkAnswer.FAILED),
+        ("deny", SinkAnswer.DENIED),
     ],
 )
-def test_every_failure_is_one_call_and_not_the_events_fault(
-    stub: PersonalizeStub, behaviour: Behaviour, answer: PutEventsAnswer
+def test_a_passing_failure_is_one_call_and_no_refusal(
+    stub: PersonalizeStub, behaviour: Behaviour, answer: SinkAnswer
 ) -> None:
-    """boto3 does not try again by itself, and nothing that may pass later counts as refused."""
+    """boto3 does not retry by itself."""
     stub.behaviour = behaviour
-    with pytest.raises(CallFailed) as caught:
-        tracker().put(REQUEST)
+    with pytest.raises(SendFailed) as caught:
+        tracker().send(BATCH)
     assert caught.value.answer is answer
     assert len(stub.requests) == 1
 
 
 def test_an_invalid_event_is_refused_with_the_reason(stub: PersonalizeStub) -> None:
-    """What AWS says about a bad event reaches whoever reads the dead letters."""
+    """The reason of AWS is kept for the dead letter."""
     stub.refuse = lambda event: f"{event['eventId']} is bad"
-    with pytest.raises(CallFailed, match="InvalidInputException: e1 is bad") as caught:
-        tracker().put(REQUEST)
-    assert caught.value.answer is PutEventsAnswer.REFUSED
+    with pytest.raises(SendFailed, match="InvalidInputException: e1 is bad") as caught:
+        tracker().send(BATCH)
+    assert caught.value.answer is SinkAnswer.REFUSED
 
 
-def test_what_aws_quotes_names_nobody(stub: PersonalizeStub) -> None:
-    """The text is kept where no erasure reaches; a word that has an id in it stays as it is."""
+def test_error_texts_hold_no_user_or_session_id(stub: PersonalizeStub) -> None:
+    """AWS may quote them; a word that only contains an id stays as it is."""
     stub.refuse = lambda _: "user 'ada' of s.1: no adapter, ada-7 is ada"
-    with pytest.raises(CallFailed) as caught:
-        tracker().put({**REQUEST, "sessionId": "s.1", "userId": "ada-7"})
+    with pytest.raises(SendFailed) as caught:
+        tracker().send(BATCH._replace(session_id="s.1", user_id="ada-7"))
     assert caught.value.text.endswith("user 'ada' of <sessionId>: no adapter, <userId> is ada")
-    with pytest.raises(CallFailed) as caught:
-        tracker().put({**REQUEST, "sessionId": "x", "userId": "ada"})
+    with pytest.raises(SendFailed) as caught:
+        tracker().send(BATCH._replace(session_id="x", user_id="ada"))
     assert "user '<userId>' of s.1: no adapter" in caught.value.text
 
 
-def test_nobody_at_the_address_is_a_failure(
+def test_a_refused_connection_is_a_passing_failure(
     stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused connection is tried again later."""
+    """The call is tried again later."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_EVENTS", url)
-        with pytest.raises(CallFailed, match="EndpointConnectionError") as caught:
-            tracker().put(REQUEST)
-    assert caught.value.answer is PutEventsAnswer.FAILED
+        with pytest.raises(SendFailed, match="EndpointConnectionError") as caught:
+            tracker().send(BATCH)
+    assert caught.value.answer is SinkAnswer.FAILED
     assert stub.requests == []
 
 
-def test_missing_credentials_are_found_once_they_are_there(
+def test_credentials_written_later_are_found(
     stub: PersonalizeStub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without credentials a call is denied; a file written later is read."""
+    """Without credentials a call is denied; their file is read again later."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     poor = tracker(renew_every_s=0.0)
-    with pytest.raises(CallFailed, match=r"^NoCredentialsError$") as caught:
-        poor.put(REQUEST)
-    assert caught.value.answer is PutEventsAnswer.DENIED
+    with pytest.raises(SendFailed, match=r"^NoCredentialsError$") as caught:
+        poor.send(BATCH)
+    assert caught.value.answer is SinkAnswer.DENIED
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = key\naws_secret_access_key = secret\n"
     )
-    with pytest.raises(CallFailed):
-        poor.put(REQUEST)
-    poor.put(REQUEST)
+    with pytest.raises(SendFailed):
+        poor.send(BATCH)
+    poor.send(BATCH)
     assert len(stub.requests) == 1
 
 
 def test_a_denial_is_named_without_its_text(stub: PersonalizeStub) -> None:
     """AWS may quote the signed request, token included: none of it gets into logs."""
     stub.behaviour = "deny"
-    with pytest.raises(CallFailed, match=r"^InvalidSignatureException$"):
-        tracker().put(REQUEST)
+    with pytest.raises(SendFailed, match=r"^InvalidSignatureException$"):
+        tracker().send(BATCH)
 
 
 def test_a_password_in_an_address_is_left_out() -> None:
@@ -154,18 +149,18 @@ def test_a_long_strange_text_becomes_one_bounded_line() -> None:
 @pytest.mark.parametrize(
     ("status", "code", "answer"),
     [
-        (400, "ValidationException", PutEventsAnswer.REFUSED),
-        (413, "413", PutEventsAnswer.REFUSED),
-        (400, "400", PutEventsAnswer.FAILED),
-        (404, "ResourceNotFoundException", PutEventsAnswer.FAILED),
-        (400, "ExpiredTokenException", PutEventsAnswer.DENIED),
-        (400, "ThrottlingException", PutEventsAnswer.THROTTLED),
-        (429, "429", PutEventsAnswer.THROTTLED),
-        (302, "302", PutEventsAnswer.FAILED),
+        (400, "ValidationException", SinkAnswer.REFUSED),
+        (413, "413", SinkAnswer.REFUSED),
+        (400, "400", SinkAnswer.FAILED),
+        (404, "ResourceNotFoundException", SinkAnswer.FAILED),
+        (400, "ExpiredTokenException", SinkAnswer.DENIED),
+        (400, "ThrottlingException", SinkAnswer.THROTTLED),
+        (429, "429", SinkAnswer.THROTTLED),
+        (302, "302", SinkAnswer.FAILED),
     ],
 )
 def test_only_what_is_wrong_with_the_events_is_refused(
-    status: int, code: str, answer: PutEventsAnswer
+    status: int, code: str, answer: SinkAnswer
 ) -> None:
     """A wrong address or an expired token never sends events to the dead letters."""
     details: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
@@ -174,7 +169,7 @@ def test_only_what_is_wrong_with_the_events_is_refused(
 
 def test_what_boto3_itself_finds_invalid_is_refused() -> None:
     """An event that boto3 does not even send would never pass."""
-    assert answer_of(boto.ParamValidationError(report="no")) is PutEventsAnswer.REFUSED
+    assert answer_of(boto.ParamValidationError(report="no")) is SinkAnswer.REFUSED
 
 
 def test_a_wrong_profile_is_said_at_the_start(
@@ -187,7 +182,7 @@ def test_a_wrong_profile_is_said_at_the_start(
     assert stub.requests == []
 
 
-def full_call() -> tuple[dict[str, Any], dict[str, Any]]:
+def full_call() -> tuple[EventBatch, dict[str, Any]]:
     """Parameters made of a call with all that an event can hold, and what boto3 is to get."""
     event = Event(
         "purchase",
@@ -222,38 +217,38 @@ def full_call() -> tuple[dict[str, Any], dict[str, Any]]:
                                                                        tzinfo=UTC)},
         ],
     }  # fmt: skip
-    return parameters(call, "real"), expected
+    return event_batch(call, "real"), expected
 
 
 def test_boto3_gets_exactly_the_members_of_the_api() -> None:
     """Botocore finds the request valid by its own model, and member for member as expected."""
-    request, expected = full_call()
+    batch, expected = full_call()
     one = tracker()
     with Stubber(one._client) as stubber:
         stubber.add_response("put_events", {}, expected)
-        one.put(request)
+        one.send(batch)
         stubber.assert_no_pending_responses()
 
 
 @pytest.mark.parametrize(
     ("code", "status", "answer"),
     [
-        ("InvalidInputException", 400, PutEventsAnswer.REFUSED),
-        ("ThrottlingException", 400, PutEventsAnswer.THROTTLED),
-        ("InternalFailure", 500, PutEventsAnswer.FAILED),
-        ("AccessDeniedException", 403, PutEventsAnswer.DENIED),
+        ("InvalidInputException", 400, SinkAnswer.REFUSED),
+        ("ThrottlingException", 400, SinkAnswer.THROTTLED),
+        ("InternalFailure", 500, SinkAnswer.FAILED),
+        ("AccessDeniedException", 403, SinkAnswer.DENIED),
     ],
 )
 def test_errors_that_botocore_models_have_their_meaning(
-    code: str, status: int, answer: PutEventsAnswer
+    code: str, status: int, answer: SinkAnswer
 ) -> None:
-    """What botocore raises for an error is taken for what it is."""
-    request, expected = full_call()
+    """Botocore's errors are classified by code and status."""
+    batch, expected = full_call()
     one = tracker()
     with Stubber(one._client) as stubber:
         stubber.add_client_error(
             "put_events", code, "why", http_status_code=status, expected_params=expected
         )
-        with pytest.raises(CallFailed) as caught:
-            one.put(request)
+        with pytest.raises(SendFailed) as caught:
+            one.send(batch)
     assert caught.value.answer is answer

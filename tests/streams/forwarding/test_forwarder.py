@@ -1,4 +1,4 @@
-"""The forwarder as a process, on a real broker and Redis, against an AWS in good and bad moods."""
+"""The forwarder as a process, on a real broker and Redis, against a stub of AWS with faults."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+import msgspec
 import pytest
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,27 +23,34 @@ from models.state.client import connect
 from models.state.messages import Part, StoredMessage
 from models.state.store import Store
 from ops.embedded_servers import Server, start_broker, start_redis
-from streams.aws_personalize import CallFailed, PutEventsAnswer
-from streams.forwarding import forwarder
+from streams.event_sinks import EventBatch, SendFailed, SinkAnswer
+from streams.forwarding import forwarder, queues
+from streams.forwarding.app import forward_app
 from streams.forwarding.erasures import KnownErasures
-from streams.forwarding.forwarder import Forwarder, forward_app
-from streams.forwarding.put_events_calls import QueuedMessage
-from streams.forwarding.rate_limit import BURST_S, LAST_BACKOFF_S, RateLimit, backoff_s
-from streams.kafka.dead_letters import letters
+from streams.forwarding.forwarder import Forwarder
+from streams.forwarding.rate_limit import BURST_S, RateLimit
+from streams.forwarding.sink_calls import QueuedMessage
+from streams.forwarding.sinks import SINKS, sink_of
+from streams.kafka.dead_letters import DeadLetter, letters
 from streams.kafka.topics import Topics
+from streams.retry_policy import jittered_backoff
 from tests.streams.forwarding.forwarding_fixtures import PATIENCE_S, Bench, bench_on, wait_for
 from tests.streams.forwarding.personalize_stub import Behaviour
 
 
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_a_backoff_is_bounded(attempt: int, chance: float) -> None:
-    """However long an outage lasts, the next attempt is at most `LAST_BACKOFF_S` away."""
-    assert 0 <= backoff_s(attempt, chance) <= LAST_BACKOFF_S
+@given(st.integers(1, 10_000))
+def test_a_backoff_is_bounded(attempt: int) -> None:
+    """However long an outage lasts, the next attempt is at most `MAX_BACKOFF_S` away."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = attempt
+    wait_s = jittered_backoff(forwarder.FIRST_BACKOFF_S, forwarder.MAX_BACKOFF_S)(state)
+    doubled_s = forwarder.FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 30)
+    assert 0 <= wait_s <= min(forwarder.MAX_BACKOFF_S, doubled_s)
 
 
 @given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=50))
-def test_calls_are_paced(per_s: float, pauses_s: list[float]) -> None:
-    """In any stretch of time there are at most as many calls as allowed, and one burst."""
+def test_calls_keep_to_the_rate(per_s: float, pauses_s: list[float]) -> None:
+    """In any period there are at most as many calls as allowed, and one burst."""
     pace, now_s = RateLimit(per_s), 1000.0
     starts_s = []
     for pause_s in pauses_s:
@@ -59,6 +68,59 @@ def test_without_a_tracking_id_nothing_is_forwarded() -> None:
         forward_app(Settings(kafka="127.0.0.1:1", redis="redis://127.0.0.1:1"))
 
 
+class ListSink:
+    """A sink that keeps events in a list, and refuses those without an item."""
+
+    def __init__(self, _: Settings) -> None:
+        self.taken: list[str | None] = []
+
+    def send(self, batch: EventBatch) -> None:
+        """Take a batch, unless one of its events is refused."""
+        if not all(event.item_id for event in batch.events):
+            raise SendFailed(SinkAnswer.REFUSED, "no item")
+        self.taken += [event.event_id for event in batch.events]
+
+
+async def test_another_sink_is_one_class_and_one_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets the events in order; a refused one alone becomes a dead letter."""
+    monkeypatch.setitem(SINKS, "list", ListSink)
+    settings = bench.settings.model_copy(
+        update={"forward_tracking_id": "real-tracker", "forward_sink": "list"}
+    )
+    sink, dead = sink_of(settings), []
+
+    async def dead_letter(_: bytes | None, letter: bytes) -> None:
+        dead.append(msgspec.json.decode(letter, type=DeadLetter).detail)
+
+    async def ignore(_: object) -> None:
+        """Commit nothing."""
+
+    clicks = Topics.of(settings).clicks
+    events = [Event("click", 1.7e9, event_id=f"e{n}", item_id="i" if n != 2 else None)
+              for n in range(5)]  # fmt: skip
+    put = PutEvents("s", events, tracking_id="shop")
+    async with connect(settings.redis) as client:
+        one = Forwarder(
+            settings, client, sink=sink, dead_letter=dead_letter, commit=ignore, crash=ignore
+        )
+        await one.load_positions({(clicks, 0)})
+        message = QueuedMessage(clicks, 0, 0, put, put.event_list, size=400)
+        await one.forward([message])
+        await asyncio.to_thread(wait_for, lambda: not message.unsettled, "all are settled")
+        one.close()
+    assert isinstance(sink, ListSink)
+    assert sink.taken == ["e0", "e1", "e3", "e4"]
+    assert dead == ["no item"]
+
+
+def test_an_unknown_sink_is_named() -> None:
+    """The error names the setting and the known sinks."""
+    with pytest.raises(NotConfigured, match="RECOMMENDER_FORWARD_SINK is 'x': use personalize"):
+        sink_of(Settings(forward_sink="x"))
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A broker that this module's tests share, each with topics of its own."""
@@ -69,12 +131,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Topics and keys of the test's own."""
+    """Topics and keys of one test."""
     with bench_on(broker, tmp_path, request.node.name.replace("[", "-").replace("]", "")) as made:
         yield made
 
 
-async def test_every_event_arrives_in_order_through_all_kinds_of_trouble(bench: Bench) -> None:
+async def test_every_event_arrives_in_order_despite_faults(bench: Bench) -> None:
     """Throttles, failures, hangs, resets and lost answers delay events and lose none."""
     for behaviour in get_args(Behaviour) * 2:
         bench.stub.script.extend([behaviour, "answer"])
@@ -89,8 +151,8 @@ async def test_every_event_arrives_in_order_through_all_kinds_of_trouble(bench: 
     assert sum((await bench.positions()).values()) == 180
 
 
-async def test_one_bad_event_goes_to_the_dead_letters_alone(bench: Bench) -> None:
-    """Nine of ten are forwarded, the tenth is kept with AWS's reason, the unreadable is skipped."""
+async def test_a_refused_event_alone_becomes_a_dead_letter(bench: Bench) -> None:
+    """Nine of ten are forwarded, one is kept with AWS's reason; invalid messages are skipped."""
     bench.stub.refuse = lambda event: "no such item" if event["eventId"] == "s0/6" else None
     foreign = PutEvents("s1", [Event("click", 1.7e9, event_id="x")], tracking_id="other")
     bench.produce(("s0", b"\xff no JSON"), ("s0", encode(foreign)))
@@ -109,7 +171,7 @@ async def test_one_bad_event_goes_to_the_dead_letters_alone(bench: Bench) -> Non
 
 
 async def test_a_killed_forwarder_loses_and_doubles_nothing(bench: Bench) -> None:
-    """After kill -9 in the middle, a new process goes on; each event counts once."""
+    """After a kill -9 a new process goes on; each event counts once."""
     bench.send(n_sessions=20, n_messages=10)
     first = bench.start(RECOMMENDER_FORWARD_CALLS_PER_S="30", RECOMMENDER_BATCH_EVENTS="20")
     await bench.until(lambda counts: counts.forwarded >= 20, "some are forwarded")
@@ -123,8 +185,8 @@ async def test_a_killed_forwarder_loses_and_doubles_nothing(bench: Bench) -> Non
     assert counts.forwarded == 200
 
 
-async def test_an_outage_holds_the_position_and_does_not_hold_up_a_stop(bench: Bench) -> None:
-    """While AWS is down the ledger says so and nothing moves; a hanging call is left behind."""
+async def test_an_outage_holds_the_position_but_not_a_stop(bench: Bench) -> None:
+    """While AWS is down the ledger says so and nothing moves; a hanging call is abandoned."""
     bench.stub.behaviour = "fail"
     bench.send(n_sessions=3, n_messages=2)
     worker = bench.start(RECOMMENDER_FORWARD_TIMEOUT_S="300")
@@ -143,22 +205,25 @@ async def test_an_outage_holds_the_position_and_does_not_hold_up_a_stop(bench: B
     assert bench.stub.taken_by_session() == bench.sent
 
 
-async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With too much in its hands a forwarder takes no more until AWS has answered."""
-    monkeypatch.setattr(forwarder, "HELD_BYTES", 1000)
+async def test_queued_messages_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With full queues the forwarder reads no more until the sink has answered."""
+    monkeypatch.setattr(queues, "MAX_QUEUED_BYTES", 1000)
     called, answers = threading.Event(), threading.Event()
 
-    def put(_: dict[str, Any]) -> None:
-        called.set()
-        answers.wait()
+    class SlowSink:
+        def send(self, _: EventBatch) -> None:
+            called.set()
+            answers.wait()
 
     async def keep(*_: object) -> None:
-        """Nothing: only the ledger is looked at."""
+        """Do nothing: the test looks at the ledger only."""
 
     settings = bench.settings.model_copy(update={"forward_tracking_id": "real-tracker"})
     clicks = Topics.of(settings).clicks
     async with connect(settings.redis) as client:
-        one = Forwarder(settings, client, put=put, dead_letter=keep, commit=keep, crash=keep)
+        one = Forwarder(
+            settings, client, sink=SlowSink(), dead_letter=keep, commit=keep, crash=keep
+        )
         await one.load_positions({(clicks, 0)})
         events = [Event("click", 1.7e9, event_id=f"e{n}", item_id="i") for n in range(4)]
         puts = [PutEvents("s", [event], tracking_id="shop") for event in events]
@@ -176,24 +241,25 @@ async def test_what_is_held_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-async def test_what_is_held_of_an_erased_user_is_dropped_while_aws_is_away(
+async def test_queued_events_of_an_erased_user_are_dropped_during_an_outage(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, *, is_read: bool
 ) -> None:
-    """At once where the erasure was read from the log, soon where Redis alone knows of it."""
-    monkeypatch.setattr(forwarder, "LOOK_FOR_ERASED_EVERY_S", 0.1)
+    """At once if the erasure was read from the log, soon if Redis alone knows it."""
+    monkeypatch.setattr(forwarder, "FIND_ERASED_EVERY_S", 0.1)
     monkeypatch.setattr(forwarder, "SAVE_EVERY_S", 0.1)
     sent: list[str] = []
     is_away = True
 
-    def put(request: dict[str, Any]) -> None:
-        if is_away:
-            raise CallFailed(PutEventsAnswer.FAILED, "away")
-        sent.extend(event["eventId"] for event in request["eventList"])
+    class AbsentSink:
+        def send(self, batch: EventBatch) -> None:
+            if is_away:
+                raise SendFailed(SinkAnswer.FAILED, "away")
+            sent.extend(str(event.event_id) for event in batch.events)
 
     async def keep(*_: object) -> None:
-        """Nothing: only what is held is looked at."""
+        """Do nothing: the test looks at the queued messages only."""
 
-    # The first is tried over and over; the others, and their contents, are not come to.
+    # The first event is retried until the sink is back; the others wait.
     settings = bench.settings.model_copy(
         update={"forward_tracking_id": "real-tracker", "forward_parallel": 1, "batch_events": 2}
     )
@@ -217,7 +283,7 @@ async def test_what_is_held_of_an_erased_user_is_dropped_while_aws_is_away(
         one = Forwarder(
             settings,
             client,
-            put=put,
+            sink=AbsentSink(),
             dead_letter=keep,
             commit=keep,
             crash=keep,
@@ -231,7 +297,7 @@ async def test_what_is_held_of_an_erased_user_is_dropped_while_aws_is_away(
             await one.forward(messages)
             stored = StoredMessage(0, "ada", "", 0, 0.0, [], erased_at=now_s)
             await Store(client, settings).apply([Part("c/t/0", -1, [stored])], now_s=now_s)
-            await asyncio.to_thread(wait_for, lambda: not messages[2].unanswered, "it is dropped")
+            await asyncio.to_thread(wait_for, lambda: not messages[2].unsettled, "it is dropped")
         held = [(message.put is not None, *message.events) for message in messages]
         assert held == [
             (True, puts[0].event_list[0]),
@@ -243,16 +309,16 @@ async def test_what_is_held_of_an_erased_user_is_dropped_while_aws_is_away(
         assert [message.outcomes["withheld"] for message in messages] == [0, 1, 1, 0, 0]
         is_away = False
         await asyncio.to_thread(
-            wait_for, lambda: not any(one.unanswered for one in messages), "all are answered for"
+            wait_for, lambda: not any(one.unsettled for one in messages), "all are answered for"
         )
         assert sent == ["e0", "e3", "e4"]
-        # What AWS has taken is not held either.
+        # Events that the sink has taken are dropped, too.
         assert {message.put for message in messages} == {None}
         one.close()
 
 
-async def test_a_redis_that_is_away_delays_and_skips_nothing(bench: Bench) -> None:
-    """What AWS took while Redis was away is in the ledger once Redis is back."""
+async def test_an_outage_of_redis_delays_and_skips_nothing(bench: Bench) -> None:
+    """Events forwarded meanwhile are in the ledger once Redis is back."""
     bench.start()
     bench.send(n_sessions=2, n_messages=5)
     await bench.until(lambda counts: counts.forwarded == 10, "the first are forwarded")
