@@ -119,7 +119,7 @@ def create_app(
     for routes in (recommendations, events, metadata, forwarding, health):
         app.include_router(routes.router)
     serve_reference(app)
-    app.get("/", include_in_schema=False)(page)
+    app.get("/", include_in_schema=False)(demo_page)
     for error, status, kind in (
         (InvalidEvent, 400, "invalid_event"),
         (InvalidRecord, 400, "invalid_record"),
@@ -171,7 +171,7 @@ def _ids() -> Iterator[str]:
         yield from (drawn[at : at + 32] for at in range(0, len(drawn), 32))
 
 
-async def page() -> Response:
+async def demo_page() -> Response:
     """The demonstration page."""
     return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
 

@@ -55,12 +55,12 @@ def serve_reference(app: FastAPI) -> None:
 
 
 @router.get("/docs")
-async def page() -> Response:
+async def reference_page() -> Response:
     """The page; its links are relative, because a proxy may serve it under another path."""
     return Response(PAGE, media_type="text/html", headers=HEADERS)
 
 
 @router.get("/docs/start.js")
-async def start() -> Response:
+async def start_script() -> Response:
     """The script that shows the reference; the page's policy forbids inline scripts."""
     return Response(START, media_type="text/javascript", headers=HEADERS)

@@ -58,12 +58,12 @@ class RecommendParams(ListParams, frozen=True, kw_only=True):
 Params = TypeVar("Params", bound=AfterParams)
 
 
-def query(raw: bytes, kind: type[Params]) -> Params:
+def parse_query(raw: bytes, kind: type[Params]) -> Params:
     """A query string decoded to `kind`; the last value counts if a name repeats.
 
     Raises `InvalidRequest` with the rule that is broken.
 
-    >>> query(b"user_id=u%207&num_results=3", RecommendParams).user_id
+    >>> parse_query(b"user_id=u%207&num_results=3", RecommendParams).user_id
     'u 7'
     """
     try:

@@ -45,7 +45,7 @@ class DemoProof(msgspec.Struct, frozen=True):
     reasons: list[dict[str, Any]]
 
 
-def prove(api_url: str) -> DemoProof:
+def show_click(api_url: str) -> DemoProof:
     """A new user clicks the first item shown; raises `Unavailable` if the answer stays the same."""
     with ShopClient(api_url) as client:
         return _proof(client)
@@ -104,7 +104,7 @@ def run_demo(
 ) -> None:
     """Send simulated events, show the effect of a click, and unless `once` go on until Ctrl-C."""
     warm_up(stack.api_url, events=EVENTS, seed=SEED, now_s=time.time(), say=say)
-    shown = prove(stack.api_url)
+    shown = show_click(stack.api_url)
     write(msgspec.json.encode(shown).decode() if as_json else as_text(shown))
     if once:
         return

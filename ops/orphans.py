@@ -88,10 +88,10 @@ def kill_orphans(data_dir: Path) -> list[str]:
         A running supervisor holds the folder, or an orphan cannot be ended.
     """
     with lock_data_dir(data_dir):
-        return kill_orphans_held(data_dir)
+        return kill_orphans_locked(data_dir)
 
 
-def kill_orphans_held(data_dir: Path) -> list[str]:
+def kill_orphans_locked(data_dir: Path) -> list[str]:
     """`kill_orphans` for a caller that holds the lock of the folder."""
     ledger = data_dir / "processes.json"
     if not ledger.exists():

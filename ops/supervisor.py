@@ -118,7 +118,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
             resources.enter_context(orphans.lock_data_dir(self.data_dir))
-            for line in orphans.kill_orphans_held(self.data_dir):
+            for line in orphans.kill_orphans_locked(self.data_dir):
                 self._say(line)
             if threading.current_thread() is threading.main_thread():
                 self._take_signals(resources)

@@ -55,7 +55,7 @@ async def get_recommendations(
         chosen = frozenset(promoted)
         rest = [name for name in names if name not in chosen]
         # Seeded by the answer's id, so that the places can be computed again from it.
-        names = mixed(rest, promoted, asked.length, random.Random(recommendation_id))
+        names = mix_promoted(rest, promoted, asked.length, random.Random(recommendation_id))
     items = _predicted_items(names, candidates, served)
     if promotion is not None:
         _mark_promoted(items, frozenset(promoted), promotion, served)
@@ -84,10 +84,12 @@ async def get_personalized_ranking(
     return {"personalizedRanking": items, "recommendationId": recommendation_id}
 
 
-def mixed(plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Random) -> list[str]:
+def mix_promoted(
+    plain: Sequence[str], promoted: Sequence[str], k: int, rng: random.Random
+) -> list[str]:
     """At most k items; promoted items take random places and keep their order.
 
-    >>> mixed(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
+    >>> mix_promoted(["a", "b", "c"], ["P", "Q"], 4, random.Random(1))
     ['a', 'P', 'Q', 'b']
     """
     length = min(k, len(plain) + len(promoted))

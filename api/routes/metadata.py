@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from api.dependencies import Services
 from api.openapi import SERVER_ERRORS, documented
-from api.schemas import AcceptedRecords, AfterParams, Item, json_response, query
+from api.schemas import AcceptedRecords, AfterParams, Item, json_response, parse_query
 from models.errors import InvalidRecord
 from models.events import Id
 from models.metadata_records import (
@@ -111,7 +111,7 @@ async def item(
 ) -> Response:
     """Properties of an item, and counts of its events."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], AfterParams)
+    asked = parse_query(request.scope["query_string"], AfterParams)
     await services.await_effect(asked, request.receive)
     with services.redis_gate:
         found = await metadata.item(services.store, item_id)

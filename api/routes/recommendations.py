@@ -18,7 +18,7 @@ from api.schemas import (
     Recommendations,
     RecommendParams,
     encode,
-    query,
+    parse_query,
     recommendations_body,
 )
 from models import events
@@ -64,7 +64,7 @@ def list_route(
 @list_route("/recommend", RecommendParams, "What next for this user?")
 async def recommend(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items that this user is most likely to want next; a new user gets trending items."""
-    asked = query(query_string, RecommendParams)
+    asked = parse_query(query_string, RecommendParams)
     reached: bool | None = None
     try:
         reached = await services.await_effect(asked, receive)
@@ -100,7 +100,7 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
 @list_route("/trending", ListParams, "Growing fastest now")
 async def trending(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items whose rate of events grows most: a short-term count relative to a long-term one."""
-    asked = query(query_string, ListParams)
+    asked = parse_query(query_string, ListParams)
     reached = await services.await_effect(asked, receive)
     with services.redis_gate:
         answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
@@ -110,7 +110,7 @@ async def trending(services: Services, query_string: bytes, receive: Receive) ->
 @list_route("/popular", ListParams, "Most events of all time")
 async def popular(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items with the most events of all time."""
-    asked = query(query_string, ListParams)
+    asked = parse_query(query_string, ListParams)
     reached = await services.await_effect(asked, receive)
     with services.redis_gate:
         answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
@@ -123,7 +123,7 @@ async def similar(
 ) -> Response:
     """Items co-visited with this one; for an unknown item, trending items."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], ListParams)
+    asked = parse_query(request.scope["query_string"], ListParams)
     reached = await services.await_effect(asked, request.receive)
     k, now_s = asked.num_results, services.clock()
     with services.redis_gate:
@@ -152,7 +152,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 async def rank(request: Request) -> Response:
     """The given items, the likeliest for this user first, unknown items last."""
     services: Services = request.app.state.services
-    asked = query(request.scope["query_string"], AfterParams)
+    asked = parse_query(request.scope["query_string"], AfterParams)
     try:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

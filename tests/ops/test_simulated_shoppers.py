@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from models.errors import Unavailable
-from ops.demo import DemoProof, as_text, prove
+from ops.demo import DemoProof, as_text, show_click
 from ops.simulated_shoppers import CATALOGUE, Shopper, session_events, simulate_shopping, warm_up
 
 NOW_S = 1_795_381_719.0
@@ -230,7 +230,7 @@ def test_proof_waits_for_the_change(api: Shop) -> None:
     """The list after the click is the first with the click in effect, with its reasons."""
     api.delay = 3
 
-    shown = prove(api.url)
+    shown = show_click(api.url)
 
     assert shown.before == ["capo", "bike-lock", "yoga-mat"]
     assert shown.click == "capo"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.personalize.runtime import mixed
+from api.personalize.runtime import mix_promoted
 from tests.personalize.calls_fixtures import ACCOUNT, Caller, campaign
 from tests.stack import Stack
 
@@ -236,7 +236,7 @@ def test_promoted_items_are_mixed_in(
     plain: list[int], promoted: list[int], k: int, rng: Any
 ) -> None:
     """All promoted items that fit are in, both kinds keep their order, the list is full."""
-    found = mixed([str(n) for n in plain], [str(n) for n in promoted], k, rng)
+    found = mix_promoted([str(n) for n in plain], [str(n) for n in promoted], k, rng)
 
     mine = [int(name) for name in found]
     assert len(mine) == min(k, len(plain) + len(promoted))

@@ -26,7 +26,7 @@ def tracker_path(name: str) -> str:
     return f"event-tracker/{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
-async def ensure(context: PersonalizeContext) -> None:
+async def ensure_builtin(context: PersonalizeContext) -> None:
     """Store the group and its tracker of the settings, unless they are stored already."""
     resources, settings = context.registry, context.registry.settings
     now_s = context.services.clock()
@@ -55,7 +55,7 @@ async def _create(context: PersonalizeContext, resource: Resource) -> None:
         return  # another process with the same settings was first
 
 
-def campaign(context: PersonalizeContext, path: str) -> Resource | None:
+def find_campaign(context: PersonalizeContext, path: str) -> Resource | None:
     """The campaign of the settings with this path, or None."""
     kind, name = ResourcePath.of(path)
     if kind != "campaign" or name not in context.registry.settings.campaigns:

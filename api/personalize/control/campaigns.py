@@ -36,7 +36,7 @@ class DeployedVersion(NamedTuple):
 async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Deploy an ACTIVE solution version under a name."""
     path = f"campaign/{request['name']}"
-    if builtin_resources.campaign(context, path) is not None:
+    if builtin_resources.find_campaign(context, path) is not None:
         raise ResourceAlreadyExists(f"{path} is one of RECOMMENDER_CAMPAIGNS")
     config = request.get("campaignConfig", {})
     check_config(config)
@@ -112,7 +112,7 @@ async def _current_version(context: PersonalizeContext, campaign: Resource) -> d
 
 
 def _refuse_configured(context: PersonalizeContext, campaign: Resource) -> None:
-    if builtin_resources.campaign(context, campaign.path) is not None:
+    if builtin_resources.find_campaign(context, campaign.path) is not None:
         raise ResourceInUse(f"{campaign.path} is one of RECOMMENDER_CAMPAIGNS")
 
 

@@ -38,8 +38,8 @@ async def get_resource(context: PersonalizeContext, arn: str, kind: str) -> Reso
     if resource_type_of(path) is not KINDS[kind]:
         raise InvalidInput(f"{arn} is not the ARN of a {kind}")
     if kind in BUILT_IN:
-        await builtin_resources.ensure(context)
-    return builtin_resources.campaign(context, path) or await context.registry.get(path)
+        await builtin_resources.ensure_builtin(context)
+    return builtin_resources.find_campaign(context, path) or await context.registry.get(path)
 
 
 def new_resource(
@@ -143,7 +143,7 @@ def list_operation(kind: str, *, must_exist: bool = False) -> Operation:
 
     async def list_all(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
         if kind in BUILT_IN:
-            await builtin_resources.ensure(context)
+            await builtin_resources.ensure_builtin(context)
         parent = _parent(request)
         if must_exist and parent:
             await context.registry.get(parent)

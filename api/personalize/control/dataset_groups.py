@@ -26,7 +26,7 @@ async def create_dataset_group(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Create an empty dataset group."""
-    await builtin_resources.ensure(context)
+    await builtin_resources.ensure_builtin(context)
     name = request["name"]
     if name == RESERVED:
         raise InvalidInput(f"the name {name!r} is reserved")
@@ -74,7 +74,7 @@ async def create_event_tracker(
     )
     has_one = ResourceAlreadyExists(f"{resources.arn(group.path)} has an event tracker already")
     # Registered first: a tracker that was created and not registered would lose events unnoticed.
-    await context.tenants.register(tracking_id, name_of(group))
+    await context.tenants.register(tracking_id, group_name(group))
     try:
         await resources.create(
             tracker, IndexLimit(index_name("event-tracker", group.path), 0, has_one)
@@ -98,7 +98,7 @@ async def delete_event_tracker(
     return {}
 
 
-def name_of(group: Resource) -> str:
+def group_name(group: Resource) -> str:
     """Name of a dataset group, as in `models.serving.tenants`."""
     return ResourcePath.of(group.path).name
 

@@ -13,7 +13,7 @@ from api.personalize.control.crud import (
     new_resource,
     quota_limit,
 )
-from api.personalize.control.dataset_groups import name_of
+from api.personalize.control.dataset_groups import group_name
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
 from models.personalize.dataset_schemas import (
@@ -43,8 +43,8 @@ async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -
     dataset_type = dataset_type_of(request["datasetType"])
     _check(schema, dataset_type, group)
     # Repeated, because creating the group may have been interrupted.
-    await context.tenants.create(name_of(group))
-    path = f"dataset/{name_of(group)}/{dataset_type}"
+    await context.tenants.create(group_name(group))
+    path = f"dataset/{group_name(group)}/{dataset_type}"
     dataset = new_resource(
         context, path, request, group.path, schema.path, datasetType=dataset_type
     )
@@ -92,7 +92,7 @@ async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -
     await context.registry.remove(dataset.path, IndexLimit(training, 0, error))
     if dataset.data["datasetType"] == "INTERACTIONS":
         group = await context.registry.get(dataset.links[0])
-        await context.tenants.name_columns(name_of(group), ())
+        await context.tenants.name_columns(group_name(group), ())
     return {}
 
 
@@ -102,7 +102,7 @@ async def _name_columns(context: PersonalizeContext, path: str) -> None:
     if dataset.data["datasetType"] == "INTERACTIONS":
         group, schema = [await context.registry.get(link) for link in dataset.links]
         columns = contextual(parse_schema(schema.data["schema"]))
-        await context.tenants.name_columns(name_of(group), columns)
+        await context.tenants.name_columns(group_name(group), columns)
 
 
 def _check(schema: Resource, dataset_type: str, group: Resource) -> None:
