@@ -84,7 +84,7 @@ def check_answer(
 ) -> None:
     """Fail unless the document describes this answer, and the accepted request.
 
-    What is asked of no operation is an error of the one shape, or belongs to a page.
+    Other answers are errors of the one shape, or belong to a page.
     """
     found = operation_of(method, path)
     if found is None:

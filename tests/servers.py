@@ -1,6 +1,6 @@
 """Real servers for tests and benchmarks: Apache Kafka from its published jars, Redis of the PATH.
 
-Both run what docker-compose.yml says: its version of Kafka, its environment and its command line,
+Both run as in docker-compose.yml: its version of Kafka, its environment and its command line,
 with nothing changed but the ports, the addresses and the folders. Each listens on loopback only.
 """
 
@@ -31,7 +31,7 @@ LOG4J_VERSION = "2.25.4"
 """Of the log4j that this version of Kafka brings; its SLF4J binding is not among Kafka's jars."""
 
 INHERITED = {name: os.environ[name] for name in ("PATH", "CI_RUN_MARK") if name in os.environ}
-"""All that a server gets of this process's environment; CI finds what is left over by its mark."""
+"""Variables that a server inherits; CI finds orphans by its mark."""
 
 POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -138,13 +138,13 @@ class Server:
     Parameters
     ----------
     address
-        What clients connect to.
+        Address for clients.
     command, environment
-        What is run; the environment is complete, nothing is inherited.
+        Command and its whole environment; nothing is inherited.
     health
         A command that exits 0 while the server is well.
     directory
-        Its working directory; `server.log` there has what it printed.
+        Its working directory; `server.log` there has its output.
     """
 
     address: str
@@ -160,7 +160,7 @@ class Server:
         return (self.directory / "server.log").read_text(errors="replace")
 
     def is_healthy(self) -> bool:
-        """Whether the health check passes; fails if the process has ended."""
+        """True if the health check passes; fails if the process has ended."""
         if self.process is None or self.process.poll() is not None:
             raise RuntimeError(f"{self.command[0]} is not running:\n{self.log[-4000:]}")
         check = subprocess.run(

@@ -1,4 +1,4 @@
-"""The documents keep up with the code."""
+"""The documents match the code."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_json_in_commands_parses() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Relative links of the documents exist."""
+    """Targets of relative links exist."""
     pages = (DOCS / f"{name}.md" for name in ("commands", "http-api", "settings"))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
@@ -90,7 +90,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python in docs/quality.md does what it says."""
+    """The Python example in docs/quality.md gives the documented result."""
     text = (ROOT / "docs" / "quality.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)

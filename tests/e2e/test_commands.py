@@ -80,7 +80,7 @@ def test_up_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_no_servers_is_one_clear_line(tmp_path: Path) -> None:
-    """Commands without servers say what to do."""
+    """Commands without servers name the settings or commands that help."""
     for arguments in (("topics",), ("status",), ("worker",), ("dead-letters", "list")):
         ended = command(*arguments, cwd=tmp_path)
         assert ended.returncode == 1

@@ -102,7 +102,7 @@ def test_broken_limits_and_rules_are_answered_and_cut(
         reply = client.reply()
         assert reply.status == status
         assert f'"type":"{kind}"'.encode() in reply.body
-        if status != 413:  # what comes of the body is read, so that the answer is heard
+        if status != 413:  # the body is read, so that the client gets the answer
             assert reply.headers["connection"] == "close"
             assert client.rest() == b""
 

@@ -200,7 +200,7 @@ def test_requests_beyond_the_queue_are_refused(tmp_path: Path, bound: dict[str, 
         with hung(running.broker):
             for sender in senders:
                 sender.start()
-            # What was refused was answered at once; the others wait.
+            # Refused requests were answered at once; the others wait.
             running.stack.wait(lambda: _are_idle(senders, heard), "the queue is full")
             refused = dict(heard)
         for sender in senders:
@@ -229,7 +229,7 @@ def test_a_stuck_full_gate_means_an_unavailable_server() -> None:
     now_s = 0.0
     gate = Gate(2, "events", "Kafka", clock=lambda: now_s)
     with gate:
-        now_s = 100.0  # one that waits for long holds nobody up
+        now_s = 100.0  # a long wait before does not count
         with gate, pytest.raises(Overloaded), gate:
             pass
         with gate:

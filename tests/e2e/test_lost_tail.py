@@ -43,9 +43,7 @@ def test_events_at_the_offsets_of_lost_ones_take_effect(
                 )
             if not worker_is_running:
                 worker = stack.start("worker")
-            stack.wait(
-                lambda: counted(stack, "new") == 12, "what came after the crash is in effect"
-            )
+            stack.wait(lambda: counted(stack, "new") == 12, "events after the crash are in effect")
 
             assert counted(stack, "old") == 30
             assert worker.poll() is None

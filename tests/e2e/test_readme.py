@@ -69,7 +69,7 @@ def test_console_session(up: tuple[str, dict[str, str]], tmp_path: Path) -> None
             assert prints_it(), printed
         else:
             try:
-                wait_until(prints_it, within_s=180, what=f"{command} prints what is expected")
+                wait_until(prints_it, within_s=180, what=f"{command} prints the documented output")
             except TimeoutError:
                 pytest.fail(f"{command} prints\n{printed}")
 

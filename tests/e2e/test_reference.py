@@ -26,7 +26,7 @@ from tests.stack import Stack
 Schema = dict[str, Any]
 
 MADE_ELSEWHERE = {"after", "trackingId"}
-"""What has to be known to the service, and so cannot be made of its schema."""
+"""Values that the service must know, which cannot be generated from the schema."""
 
 
 def test_document_is_valid() -> None:

@@ -82,7 +82,7 @@ def test_commands_that_do_not_wait_end_without_kafka(
 
 @pytest.mark.parametrize("name", ["worker", "api"])
 def test_processes_wait_for_a_server_that_is_away(tmp_path: Path, broker: str, name: str) -> None:
-    """They say at once what they wait for, without the password."""
+    """They name it at once, without the password."""
     nobody = f"127.0.0.1:{own_port()}"
     servers = {
         "RECOMMENDER_KAFKA": broker,
@@ -99,7 +99,7 @@ def test_processes_wait_for_a_server_that_is_away(tmp_path: Path, broker: str, n
             wait_until(
                 lambda: f"Redis at redis://app:***@{nobody}/0 cannot be used" in said.read_text(),
                 within_s=PATIENCE_S,
-                what="it says what is missing",
+                what="it names the missing server",
             )
             time.sleep(1)
             assert process.poll() is None

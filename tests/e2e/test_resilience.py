@@ -316,7 +316,7 @@ def test_poison_goes_to_the_dead_letters(stack: Callable[..., Stack]) -> None:
     assert "Traceback" not in one.log()
 
     one.start("worker", RECOMMENDER_MAX_ITEMS="10")
-    # What is no dead letter is shown like one and sent nowhere.
+    # A message that is no dead letter is shown as one, and not replayed.
     producer.send(Topics.of(one.settings).dead_letters, value=b"junk").get(30)
     producer.close()
     assert "5 dead letters sent again" in one.run("dead-letters", "replay").stdout

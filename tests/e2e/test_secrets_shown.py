@@ -1,4 +1,4 @@
-"""Secrets in settings are shown nowhere, whatever is requested and fails."""
+"""Secrets in settings are shown nowhere, by any request or failure."""
 
 from __future__ import annotations
 

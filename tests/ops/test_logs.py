@@ -38,7 +38,7 @@ except ValueError:
 def test_every_logger_has_one_format_and_level(level: str, n_records: int) -> None:
     """Records of all libraries have the format; control characters are escaped.
 
-    At `debug`, three of the libraries would log what they send: they speak from `info` on.
+    At `debug`, three of the libraries would log payloads: they log from `info` on.
     """
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(level=level)],

@@ -1,4 +1,4 @@
-"""Redis away: campaigns answer from what the process has cached."""
+"""Redis away: campaigns answer from the cache of the process."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ OF_ONE = {
     "ListTagsForResource": "resourceArn",
     "ListMetricAttributionMetrics": "metricAttributionArn",
 }
-"""Lists of what one resource has."""
+"""Lists of members of one resource."""
 
 
 async def pages(control: Control, operation: str, member: str, **request: Any) -> list[list[Any]]:

@@ -94,7 +94,7 @@ async def run_a_job(control: Control, chosen: random.Random) -> None:
 
 
 async def assert_consistent(resources: Registry) -> None:
-    """Every link leads to a resource, and indexes and queue hold what they must."""
+    """Every link leads to a resource, and indexes and queue are complete."""
     stored = {one.path: one for kind in KINDS for one in await resources.page(kind, limit=10_000)}
     expected: dict[str, set[str]] = {}
     for one in stored.values():

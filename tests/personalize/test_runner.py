@@ -82,7 +82,7 @@ async def deletion(control: Control, group: str, name: str = "d") -> Callable[[]
 
 
 async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
-    """The failure reason names the file, and what to check."""
+    """The failure reason names the file, and a possible cause."""
     described = await deletion(control, await control.group())
     await run_next(control, runner_of(control, tmp_path))
     failed = await described()

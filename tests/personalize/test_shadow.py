@@ -89,7 +89,7 @@ def test_the_same_campaign_agrees(shadowed: Settings, monkeypatch: pytest.Monkey
         monkeypatch.setenv("AWS_ENDPOINT_URL_PERSONALIZE_RUNTIME", url)
         before = measured()
         ours = [item["itemId"] for item in ask(url, "user_id=ada")["items"]]
-        ask(url, "session_id=s")  # nobody AWS could be asked about
+        ask(url, "session_id=s")  # without a user, AWS is not asked
         found = wait_until_asked(before, 1)
 
     assert len(ours) == 4
