@@ -1,4 +1,4 @@
-"""A real Redis server for the tests of the store."""
+"""A real Redis server for the tests of models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def redis_url(tmp_path_factory: Any) -> Iterator[str]:
 
 @pytest.fixture
 async def make_store(redis_url: str) -> AsyncIterator[Callable[..., Store]]:
-    """Makes stores with groups of their own, with settings as given."""
+    """Creates stores with groups of their own and the given settings."""
     made: list[Store] = []
 
     def make(**settings: Any) -> Store:

@@ -1,4 +1,4 @@
-"""Settings out of environment variables."""
+"""Settings from environment variables."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_lists_and_mappings_are_read_in_two_forms(
         ("PERSONALIZE_ACCESS_KEYS", '{"id": "Pl4nted"', "no JSON"),
     ],
 )
-def test_what_cannot_be_read_names_the_variable(
+def test_unreadable_values_name_the_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: str
 ) -> None:
-    """And never repeats the value, which may be a secret."""
+    """And never repeat the value, which may be a secret."""
     monkeypatch.setenv(f"RECOMMENDER_{name}", text)
     with pytest.raises(InvalidSetting, match=f"RECOMMENDER_{name}.*{said}") as raised:
         Settings()
@@ -51,7 +51,7 @@ def test_what_cannot_be_read_names_the_variable(
 
 
 def test_a_wrong_entry_names_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A weight that is no number."""
+    """A weight that is not a number."""
     monkeypatch.setenv("RECOMMENDER_EVENT_WEIGHTS", "cart=much")
     with pytest.raises(ValidationError, match=r"event_weights\.cart"):
         Settings()
@@ -69,7 +69,7 @@ def test_a_wrong_entry_names_its_setting(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_misspelt_variable_is_an_error(
     monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
-    """With the nearest name there is."""
+    """With the nearest name."""
     monkeypatch.setenv(name, "8")
     with pytest.raises(InvalidSetting) as raised:
         Settings()

@@ -1,4 +1,4 @@
-"""The event schema: what gets in, and in what form."""
+"""The event schema: accepted messages, and their form after parsing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = 1_790_000_000.0
 
 
 def raw(event: dict[str, Any] | None = None, **message: Any) -> bytes:
-    """A message with one event, parts of it replaced; None takes a member away."""
+    """A message with one event, parts of it replaced; None removes a member."""
     whole = {"eventType": "click", "itemId": "i", "sentAt": NOW, **(event or {})}
     kept = {name: value for name, value in whole.items() if value is not None}
     return json.dumps({"sessionId": "s", "eventList": [kept], **message}).encode()
@@ -94,8 +94,8 @@ def parsed(event: dict[str, Any] | None = None, **message: Any) -> Event:
         ({}, {"eventList": [{"eventType": "c", "sentAt": 1}] * 11}),
     ],
 )
-def test_what_breaks_the_schema_is_refused(event: dict[str, Any], message: dict[str, Any]) -> None:
-    """Each member's limits are held, and the error names the place."""
+def test_invalid_events_are_refused(event: dict[str, Any], message: dict[str, Any]) -> None:
+    """Each member has limits, and the error names the place."""
     with pytest.raises(InvalidEvent, match=r"\$"):
         parse(raw(event, **message), now_s=NOW)
 
@@ -117,14 +117,14 @@ def test_what_breaks_the_schema_is_refused(event: dict[str, Any], message: dict[
     ],
 )
 def test_the_limits_themselves_are_allowed(event: dict[str, Any], message: dict[str, Any]) -> None:
-    """What is as large as it may be gets in, and comes back out of its encoding as it was."""
+    """Values at the limits are accepted, and unchanged by encoding."""
     got = parse(raw(event, **message), now_s=NOW)
 
     assert parse(encode(got), now_s=NOW) == got
 
 
 def test_the_largest_message_fits() -> None:
-    """Ten events of the largest members, three bytes a character, fit; a byte over is refused."""
+    """Ten events of the largest members, three bytes a character; a byte more is refused."""
     event = {
         "eventType": "漢" * 256, "eventId": "漢" * 256, "itemId": "漢" * 256, "sentAt": NOW,
         "impression": ["漢" * 256] * 25, "properties": {"a": "漢" * 1016},
@@ -162,7 +162,7 @@ def test_both_units_are_the_same_moment(sent_at: float) -> None:
 
 @pytest.mark.parametrize("limit_s", [0.0, 300.0, 1e6])
 def test_the_future_begins_after_the_limit(limit_s: float) -> None:
-    """An event may be as far ahead as the limit says, and no further."""
+    """An event may be as far ahead as the limit, and no further."""
     ahead = raw({"sentAt": NOW + limit_s})
     assert parse(ahead, now_s=NOW, future_limit_s=limit_s).event_list[0].sent_at == NOW + limit_s
     with pytest.raises(InvalidEvent, match="future"):
@@ -170,7 +170,7 @@ def test_the_future_begins_after_the_limit(limit_s: float) -> None:
 
 
 def test_item_in_properties() -> None:
-    """The legacy place of the item counts, unless the event names one itself."""
+    """The legacy place of the item counts, unless the event has one itself."""
     assert parsed({"itemId": None, "properties": '{"itemId": "p"}'}).item_id == "p"
     assert parsed({"itemId": None, "properties": {"itemId": "p"}}).item_id == "p"
     assert parsed({"itemId": "t", "properties": {"itemId": "p"}}).item_id == "t"
@@ -178,7 +178,7 @@ def test_item_in_properties() -> None:
 
 
 def test_an_event_without_id_gets_one_from_its_content() -> None:
-    """Equal content is the same event, in whatever unit its time came; other content is another."""
+    """Equal content is the same event, in any unit of time; other content is another."""
     changes: list[dict[str, Any]] = [
         {},
         {"sentAt": 1.6e9},
@@ -196,21 +196,21 @@ def test_an_event_without_id_gets_one_from_its_content() -> None:
     assert parsed({"eventId": "own"}).event_id == "own"
 
 
-def test_content_ids_stay_what_they_are() -> None:
-    """The id of given content never changes: recordings are sent again with another release."""
+def test_content_ids_are_stable() -> None:
+    """Recordings are sent again with other releases."""
     assert parsed({"sentAt": 1.7e9}).event_id == "3f53f822a10fe1c40d0707dfd93f84af"
 
 
 @given(st.binary(max_size=300))
 def test_bytes_raise_nothing_else(data: bytes) -> None:
-    """Whatever bytes come, they are a message or an InvalidEvent."""
+    """Any bytes are a message or an InvalidEvent."""
     with contextlib.suppress(InvalidEvent):
         parse(data, now_s=NOW)
 
 
 @given(st.data())
 def test_damaged_messages_raise_nothing_else(data: st.DataObject) -> None:
-    """A good message with bytes cut, changed or put in is a message or an InvalidEvent."""
+    """A valid message with bytes cut, changed or inserted is a message or an InvalidEvent."""
     damaged = bytearray(raw({"properties": {"a": [1, "é"]}, "impression": ["i"]}, userId="u"))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(damaged)))
@@ -265,7 +265,7 @@ MEMBERS = [
     st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=3),
 )
 def test_json_raises_nothing_else(message: dict[str, Any], event: dict[str, Any]) -> None:
-    """Any JSON in any member is refused, or is a message that survives its own encoding."""
+    """Any JSON in any member is refused, or a message that its encoding does not change."""
     with contextlib.suppress(InvalidEvent):
         got = parse(raw(event, **message), now_s=NOW)
         assert parse(encode(got), now_s=NOW) == got
@@ -306,7 +306,7 @@ IDS = st.text(min_size=1, max_size=20)
     )
 )
 def test_round_trip(message: PutEvents) -> None:
-    """What was encoded is parsed as it was."""
+    """An encoded message is parsed as it was."""
     assert parse(encode(message), now_s=NOW) == message
 
 

@@ -1,4 +1,4 @@
-"""Metadata records: what is accepted, and what they say of an item."""
+"""Metadata records: validation, categories and creation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROPERTIES = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), 
 
 
 def message(**changed: object) -> bytes:
-    """An item's message with some members changed; None leaves one out."""
+    """An item's message with some members changed; None removes one."""
     whole = {"group": "shop", "itemId": "i", "properties": {"A": "b"}, "at": 1.7e9} | changed
     return json.dumps({k: v for k, v in whole.items() if v is not None}).encode()
 
@@ -47,10 +47,10 @@ def message(**changed: object) -> bytes:
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256),
     st.none() | PROPERTIES,
 )
-def test_messages_come_back(
+def test_messages_round_trip(
     kind: RecordKind, name: str, properties: dict[str, object] | None
 ) -> None:
-    """What was written is read; a removal takes the time of its reading."""
+    """A removal has the time of its reading."""
     valid = None if properties is None else validate_properties(kind, name, properties)
     record = MetadataRecord("shop", name, valid, NOW_S)
 
@@ -85,7 +85,7 @@ def test_messages_come_back(
     ],
 )
 def test_bad_messages_are_refused(raw: bytes) -> None:
-    """Whatever comes, the error is the one of its type."""
+    """Any input is a record or an InvalidRecord."""
     with pytest.raises(InvalidRecord):
         parse_record("items", b"shop/i", raw, now_s=NOW_S)
 
@@ -93,15 +93,15 @@ def test_bad_messages_are_refused(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "key", [b"", b"shop", b"shop/", b"/i", b"a b/i", b"\xff/i", b"shop/" + b"x" * 257]
 )
-def test_a_removal_says_of_what(key: bytes) -> None:
-    """A message without a value needs a key that names group and id."""
+def test_a_removal_needs_a_key(key: bytes) -> None:
+    """It names group and id."""
     with pytest.raises(InvalidRecord):
         parse_record("users", key, b"", now_s=NOW_S)
     assert parse_record("users", b"shop/a/b", b"", now_s=NOW_S).id == "a/b"
 
 
 def test_characters_are_counted_not_bytes() -> None:
-    """Letters that take several bytes count once."""
+    """A letter of several bytes counts once."""
     longest = {"A": "ö" * (MAX_CHARACTERS["users"] - 8)}
 
     assert validate_properties("users", "u", longest) == longest
@@ -123,14 +123,14 @@ def test_characters_are_counted_not_bytes() -> None:
         ("i", {1: "a"}),
     ],
 )
-def test_what_no_record_may_have(name: str, properties: dict[str, object]) -> None:
-    """Ids and values that could not be stored as they are."""
+def test_invalid_ids_and_values(name: str, properties: dict[str, object]) -> None:
+    """Those that could not be stored unchanged."""
     with pytest.raises(InvalidRecord):
         validate_properties("items", name, properties)
 
 
 def test_creation_is_read_in_seconds_and_milliseconds() -> None:
-    """Both spellings of the column, either unit; what is no time is none."""
+    """Both spellings of the column, either unit; other values are ignored."""
     assert created_at({"CREATION_TIMESTAMP": 1_600_000_000}) == 1.6e9
     assert created_at({"creationTimestamp": 1_600_000_000_000}) == 1.6e9
     for value in (None, True, "yesterday", -5, 0):
@@ -140,7 +140,7 @@ def test_creation_is_read_in_seconds_and_milliseconds() -> None:
 
 @given(PROPERTIES | st.dictionaries(st.text(), st.text("a|b ", max_size=9), max_size=9))
 def test_categories_are_few_short_and_distinct(properties: dict[str, str]) -> None:
-    """However many words there are, they are bounded, and each stands in its column."""
+    """However many values there are, categories are bounded, each under its column."""
     found = categories_of(properties)
 
     assert len(found) == len(set(found)) <= MAX_CATEGORIES

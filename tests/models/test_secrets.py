@@ -33,8 +33,8 @@ SECRET = "Pl4nted"
         f"aws_session_token={SECRET}",
     ],
 )
-def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
-    """In URLs, pairs of names and values, JSON and reprs; also in errors, whose text has it."""
+def test_secrets_are_hidden_everywhere(text: str) -> None:
+    """In URLs, pairs of names and values, JSON and reprs; also in texts of errors."""
     assert SECRET not in redacted(text)
     assert SECRET not in str(Unavailable(text))
     assert SECRET not in repr(Unavailable(text))
@@ -50,19 +50,19 @@ def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
         "https://host/o?after=c0-5",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
-    """Names, tokens of events and sentences about passwords are left as they are."""
+def test_other_text_is_unchanged(text: str) -> None:
+    """Names, tokens of events and sentences about passwords."""
     assert redacted(text) == text
 
 
-def test_a_stored_url_keeps_its_user_and_place() -> None:
+def test_a_stored_url_keeps_user_and_host() -> None:
     """Only the password and the query go."""
     assert without_password(f"redis://u:{SECRET}@h:1/2") == "redis://u@h:1/2"
     assert without_password("redis://h:1/2") == "redis://h:1/2"
 
 
 def test_settings_never_show_a_secret() -> None:
-    """Neither their repr nor what is said of a wrong value holds one."""
+    """Neither their repr nor an error about a value."""
     settings = Settings(
         redis=f"redis://u:{SECRET}@h:1/0",
         personalize_access_keys={"id": SECRET},
@@ -78,7 +78,7 @@ def test_settings_never_show_a_secret() -> None:
 
 
 def test_logs_and_their_tracebacks_never_show_a_secret() -> None:
-    """Whatever logger, handler and formatter they go through."""
+    """In any logger, handler and formatter."""
     before = logging.getLogRecordFactory()
     said = io.StringIO()
     handler = logging.StreamHandler(said)

@@ -1,4 +1,4 @@
-"""What is said of servers that cannot be used, on real servers and on what is none."""
+"""Checks of servers, on real ones and on other listeners."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "Pl4nted"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Host and port of a Redis that wants a password."""
+    """Host and port of a Redis that requires a password."""
     port = own_port()
     command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with subprocess.Popen(
@@ -42,7 +42,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tls_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A port on which somebody speaks TLS, with a certificate that nobody has signed."""
+    """A port that speaks TLS, with a self-signed certificate."""
     if shutil.which("openssl") is None:
         unavailable("no openssl to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
@@ -68,7 +68,7 @@ def web_port() -> Iterator[int]:
 
     class Quiet(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -78,7 +78,7 @@ def web_port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def mute_port() -> Iterator[int]:
-    """A port that takes connections and never says anything."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -121,23 +121,23 @@ def test_a_redis_that_answers_is_fine(tmp_path: Path, guarded: str) -> None:
     check_redis(Settings(redis=f"redis://:{SECRET}@{guarded}/0"))
 
 
-def test_a_password_that_is_missing_or_wrong(guarded: str) -> None:
-    """Waiting does not heal it."""
+def test_a_missing_or_wrong_password(guarded: str) -> None:
+    """Waiting does not help."""
     assert f"{guarded}/0 wants a password" in _said(f"redis://{guarded}/0", InvalidSetting)
     for user in ("", "somebody"):
         said = _said(f"redis://{user}:{SECRET}x@{guarded}/0", InvalidSetting)
         assert "refuses the user or password" in said
 
 
-def test_tls_where_there_is_none_and_none_where_there_is(guarded: str, tls_port: int) -> None:
-    """Either way, the sentence says which scheme to write."""
+def test_a_wrong_scheme(guarded: str, tls_port: int) -> None:
+    """The error says which scheme to write."""
     assert "speaks no TLS" in _said(f"rediss://:{SECRET}@{guarded}/0", InvalidSetting)
     assert "write rediss://" in _said(f"redis://127.0.0.1:{tls_port}/0", InvalidSetting)
     said = _said(f"rediss://127.0.0.1:{tls_port}/0", InvalidSetting)
     assert "certificate verify failed" in said
 
 
-def test_what_is_no_redis(web_port: int, tmp_path: Path) -> None:
+def test_other_servers_than_redis(web_port: int, tmp_path: Path) -> None:
     """A web server, and a Kafka broker."""
     assert "a web server" in _said(f"redis://127.0.0.1:{web_port}/0", InvalidSetting)
     broker = start_broker(tmp_path)
@@ -147,8 +147,8 @@ def test_what_is_no_redis(web_port: int, tmp_path: Path) -> None:
         broker.stop()
 
 
-def test_a_redis_that_is_away(mute_port: int) -> None:
-    """Waiting may heal it."""
+def test_an_absent_redis(mute_port: int) -> None:
+    """Waiting may help."""
     port = own_port()
     assert "nothing listens there" in _said(f"redis://127.0.0.1:{port}/0", Unavailable)
     assert "does not answer" in _said(f"redis://127.0.0.1:{mute_port}/0", Unavailable)
@@ -166,15 +166,15 @@ def test_a_kafka_that_answers_is_fine(tmp_path: Path) -> None:
         broker.stop()
 
 
-def test_what_is_no_kafka(guarded: str, web_port: int, tls_port: int) -> None:
-    """Redis, a web server, TLS: waiting does not heal it."""
+def test_other_servers_than_kafka(guarded: str, web_port: int, tls_port: int) -> None:
+    """Redis, a web server, TLS: waiting does not help."""
     assert kafka_trouble([guarded]) == ("that is Redis", False)
     assert kafka_trouble([f"127.0.0.1:{web_port}"]) == ("that is a web server", False)
     assert kafka_trouble([f"127.0.0.1:{tls_port}"]) == ("it speaks TLS", False)
 
 
-def test_a_kafka_that_is_away(mute_port: int) -> None:
-    """Each server's reason, where there are several."""
+def test_an_absent_kafka(mute_port: int) -> None:
+    """The cause for each of several servers."""
     nobody = f"127.0.0.1:{own_port()}"
     assert kafka_trouble([nobody]) == ("nothing listens there", True)
     said, may_heal = kafka_trouble([nobody, "no-such-host.invalid:9092"])

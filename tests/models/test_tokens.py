@@ -1,4 +1,4 @@
-"""Read-your-writes tokens: what is written is read back, all else is refused."""
+"""Read-your-writes tokens: reading, writing, and invalid ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLISHED = st.builds(
 
 
 def short(incarnation: str) -> str:
-    """What stands in a token for it, if anything."""
+    """The incarnation's part of a token, if any."""
     return short_incarnation(incarnation) if incarnation else ""
 
 
@@ -43,8 +43,8 @@ def short(incarnation: str) -> str:
         PUBLISHED, min_size=1, max_size=MAX_PARTS, unique_by=lambda one: (one.kind, one.partition)
     )
 )
-def test_a_token_names_the_receipts_positions(published: list[Published]) -> None:
-    """A receipt's token is short, safe in a URL, and reads back as its positions."""
+def test_a_token_has_the_receipts_positions(published: list[Published]) -> None:
+    """It is short, safe in a URL, and reads back as the positions."""
     token = Receipt(tuple(published)).token()
     assert re.fullmatch(r"[cpiu0-9a-f.-]+", token)
     assert len(token) <= MAX_TOKEN_CHARACTERS
@@ -53,8 +53,8 @@ def test_a_token_names_the_receipts_positions(published: list[Published]) -> Non
     ]
 
 
-def test_incarnations_of_one_topic_are_told_apart() -> None:
-    """Equal offsets of a topic and of the one made anew in its place are different positions."""
+def test_incarnations_of_a_topic_differ() -> None:
+    """Equal offsets of a topic and of its successor are different positions."""
     old, new = (
         Receipt((Published("c", 0, 5, "clicks", f"cluster/{topic}"),)).token()
         for topic in ("01a2293c-2b5a-7373-b2f8", "01a2293c-2f12-7303-acee")
@@ -65,13 +65,13 @@ def test_incarnations_of_one_topic_are_told_apart() -> None:
 
 
 def test_an_unknown_offset_is_left_out_of_the_token() -> None:
-    """A message whose offset Kafka did not tell cannot be waited for."""
+    """A message without an offset cannot be waited for."""
     receipt = Receipt((Published("c", 0, -1, "clicks"), Published("p", 1, 7, "purchases")))
     assert receipt.token() == "p1-7"
 
 
-def test_the_last_of_a_partition_stands_for_all() -> None:
-    """However many messages a call became, its token has a part for each partition."""
+def test_a_token_has_one_part_per_partition() -> None:
+    """The last offset stands for the earlier ones."""
     published = [Published("i", n % 2, n, "items") for n in (3, 0, 2, 1)]
 
     assert Receipt(tuple(published)).token() == "i1-3.i0-2"
@@ -105,14 +105,14 @@ def test_the_last_of_a_partition_stands_for_all() -> None:
     ],
 )
 def test_other_text_is_no_token(text: str) -> None:
-    """What no receipt writes is refused."""
+    """Text that no receipt writes is refused."""
     with pytest.raises(InvalidToken):
         parse_token(text)
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Hostile text raises nothing but `InvalidToken`, and what is read was written so."""
+    """Hostile text raises only `InvalidToken`, and valid tokens have one form."""
     try:
         positions = parse_token(text)
     except InvalidToken:

@@ -38,7 +38,7 @@ PARAMETERS = {"many": ["G", "g"], "one": ["ONE"], "number": ["N", "n_2"]}
 
 
 def tables(*fields: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Properties by spellings of these fields, more often some than none."""
+    """Properties under spellings of these fields, some fields more often than others."""
     keys = st.sampled_from([key for field in fields for key in SPELLINGS[field]])
     return st.dictionaries(keys, st.sampled_from(STORED), min_size=2, max_size=4) | st.just({})
 
@@ -71,7 +71,7 @@ SCENES = st.fixed_dictionaries(
 
 @st.composite
 def conditions(draw: st.DrawFn, target: str, kind: str) -> dict[str, Any]:
-    """A condition on a candidate's properties, its id, its interactions, or the current user."""
+    """A condition on a candidate's properties, id or interactions, or on the current user."""
     candidates, identity, interactions = DATASETS[target]
     tests = ["IN", "NOT IN", "=", "!="]
     texts, numbers = TEXTS, NUMBERS
@@ -100,7 +100,7 @@ def conditions(draw: st.DrawFn, target: str, kind: str) -> dict[str, Any]:
 
 @functools.cache
 def groups(target: str, kinds: tuple[str, ...]) -> st.SearchStrategy[list[list[dict[str, Any]]]]:
-    """Conditions of these kinds, as OR and AND join them."""
+    """Conditions of these kinds, joined by OR and AND."""
     one = st.one_of([conditions(target, kind) for kind in kinds])
     return st.lists(st.lists(one, min_size=1, max_size=2), min_size=1, max_size=2)
 
@@ -126,7 +126,7 @@ def filters() -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 def quoted(chance: random.Random, text: str) -> str:
-    """A text in quotes that it does not hold."""
+    """A text in quotes that it does not contain."""
     quote = chance.choice([quote for quote in "\"'" if quote not in text])
     return f"{quote}{text}{quote}"
 
@@ -168,7 +168,7 @@ def written(parts: list[dict[str, Any]], chance: random.Random) -> str:
 
 
 def sent(values: dict[str, list[str]], chance: random.Random) -> dict[str, str]:
-    """Values of parameters as a request has them."""
+    """Values of parameters as a request holds them."""
 
     def value(text: str) -> str:
         return text if text.isalnum() and chance.random() < 0.5 else quoted(chance, text)
@@ -177,7 +177,7 @@ def sent(values: dict[str, list[str]], chance: random.Random) -> dict[str, str]:
 
 
 def number(value: Any) -> Any:
-    """The number that a stored or written value is, if it is one."""
+    """The number in a stored or written value; None without one."""
     if not isinstance(value, str):
         return value
     try:
@@ -187,7 +187,7 @@ def number(value: Any) -> Any:
 
 
 def stored(properties: dict[str, Any] | None, field: str) -> list[Any]:
-    """The values of a field under the first name that has some: the same one, then by alphabet."""
+    """Values of a field under the first name with some: its own spelling, then by name."""
     names = next(names for names in SPELLINGS.values() if field in names)
     for key in sorted(names, key=lambda key: (key != field, key)):
         value = (properties or {}).get(key)
@@ -199,14 +199,14 @@ def stored(properties: dict[str, Any] | None, field: str) -> list[Any]:
 
 
 def equal(have: Any, kind: str, want: Any) -> bool:
-    """Whether a stored value is a wanted one: texts by letter, numbers by size."""
+    """True if a stored value equals a wanted one: texts by letter, numbers by size."""
     if isinstance(have, str):
         return have == want or (kind == "number" and number(have) == number(want))
     return bool(have == number(want))
 
 
 def holds(one: dict[str, Any], candidate: int, scene: dict[str, Any]) -> bool:
-    """Whether a candidate meets a condition."""
+    """True if a candidate meets a condition."""
     values: list[tuple[str, Any]] = []
     for kind, text in one.get("values", []):
         texts = scene["values"][text] if kind == "parameter" else [text]
@@ -238,8 +238,8 @@ def parameters(one: dict[str, Any]) -> set[str]:
     return {text for kind, text in pairs if kind == "parameter"}
 
 
-def let_through(parts: list[dict[str, Any]], scene: dict[str, Any]) -> list[bool] | None:
-    """Which candidates may be shown; None if an INCLUDE lacks a parameter's value."""
+def allowed_by_rules(parts: list[dict[str, Any]], scene: dict[str, Any]) -> list[bool] | None:
+    """Candidates that may be shown; None if an INCLUDE lacks a parameter's value."""
     given = set(scene["values"])
     if any(one["includes"] and not parameters(one) <= given for one in parts):
         return None

@@ -1,4 +1,4 @@
-"""Filters: what they let through, on examples and against a naive evaluator."""
+"""Filters, on examples and against a naive evaluator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.filters.filter import (
     parse_filter_expression,
     seen_types,
 )
-from tests.models.filters.naive_filters import IDS, SCENES, filters, let_through, sent, written
+from tests.models.filters.naive_filters import IDS, SCENES, allowed_by_rules, filters, sent, written
 
 ITEMS: dict[str, dict[str, Any] | None] = {
     "heat": {"GENRE": "crime|drama", "LENGTH": 170, "YEAR": 1995, "STUDIO": "w"},
@@ -34,7 +34,7 @@ SEEN = {"heat": {"play", "Rate"}, "big": {"PLAY"}, "elsewhere": {"play"}, "up": 
 
 
 def shown(text: str, **more: Any) -> str:
-    """Which of the items a filter lets through, joined by spaces."""
+    """Items that a filter allows, joined by spaces."""
     told = {"properties": list(ITEMS.values()), "interactions": SEEN, **more}
     allowed = parse_filter_expression(text).allowed(list(ITEMS), **told)
     return " ".join(np.array(list(ITEMS))[allowed])
@@ -81,13 +81,13 @@ SHOWN = [
 ]  # fmt: skip
 
 
-def test_what_is_let_through() -> None:
-    """Each kind of condition, and how they combine, on five items."""
+def test_allowed_items() -> None:
+    """Each kind of condition, and combinations, on five items."""
     assert [(text, shown(text)) for text, _ in SHOWN] == SHOWN
 
 
-def test_the_current_item_is_compared_with() -> None:
-    """By its categories, numbers and texts; what is not known of it is equal to nothing."""
+def test_conditions_on_the_current_item() -> None:
+    """By its categories, numbers and texts; an absent property equals nothing."""
     item = {"Genre": "drama|war", "length": "104", "STUDIO": "f", "STARS": 3}
 
     for condition, expected in {
@@ -108,8 +108,8 @@ def test_the_current_item_is_compared_with() -> None:
     assert shown(f"{INCLUDE} Items.GENRE IN CurrentItem.GENRE") == ""
 
 
-def test_an_expression_applies_if_the_user_is_so() -> None:
-    """Otherwise it is as if it was not written: an INCLUDE restricts nobody else."""
+def test_an_expression_applies_if_the_user_meets_its_conditions() -> None:
+    """Otherwise it is ignored: an INCLUDE restricts no other user."""
     adults = f"{INCLUDE} Items.GENRE = 'crime' IF CurrentUser.AGE >= 18 AND CurrentUser.PLAN != 'x'"
 
     assert shown(adults, user={"age": 18, "plan": "gold"}) == "heat"
@@ -140,7 +140,7 @@ def test_an_expression_applies_if_the_user_is_so() -> None:
     ],
 )
 def test_values_come_in_quotes_and_bare(value: str, expected: str) -> None:
-    """Separated by commas; the AWS CLI's shorthand takes the quotes off."""
+    """Separated by commas; the AWS CLI's shorthand removes the quotes."""
     assert shown(f"{INCLUDE} Items.GENRE IN ($G)", values={"G": value}) == expected
     assert shown(f"{INCLUDE} Items.GENRE IN ('crime', $G)", values={"G": value}) == (
         "heat big up" if "big" in expected else "heat"
@@ -157,7 +157,7 @@ def test_values_are_numbers_too() -> None:
 
 
 def test_parameters_are_case_sensitive_and_others_are_ignored() -> None:
-    """$g and $G are two; values of no parameter say nothing."""
+    """$g and $G are two; values of unknown parameters are ignored."""
     text = f"{INCLUDE} Items.GENRE IN ($g) | {EXCLUDE} Items.GENRE IN ($G)"
 
     assert parse_filter_expression(text).parameters == {"g", "G"}
@@ -165,7 +165,7 @@ def test_parameters_are_case_sensitive_and_others_are_ignored() -> None:
 
 
 def test_an_include_needs_every_value_and_an_exclude_does_not() -> None:
-    """The error names what is missing; an EXCLUDE without its values is skipped as a whole."""
+    """The error names missing values; an EXCLUDE without its values is skipped as a whole."""
     text = f"{INCLUDE} Items.GENRE IN ($b, $a) AND Items.YEAR > $c IF CurrentUser.AGE > $d"
     with pytest.raises(InvalidInput, match=r"parameter of an INCLUDE: a, b, d$"):
         shown(text, values={"c": "1"})
@@ -193,8 +193,8 @@ def test_an_include_needs_every_value_and_an_exclude_does_not() -> None:
         ("Items.YEAR IN ($N)", {str(n): "a" for n in range(26)}, "at most 25 names, not 26"),
     ],
 )
-def test_values_that_cannot_be_used(condition: str, values: dict[str, str], message: str) -> None:
-    """The error names the parameter and what it takes, and keeps the value to itself."""
+def test_invalid_values(condition: str, values: dict[str, str], message: str) -> None:
+    """The error names the parameter and the rule, without the value."""
     with pytest.raises(InvalidInput, match=message) as caught:
         shown(f"{EXCLUDE} {condition}", values=values)
 
@@ -203,7 +203,7 @@ def test_values_that_cannot_be_used(condition: str, values: dict[str, str], mess
 
 
 def test_users_can_be_the_candidates() -> None:
-    """A filter of segments asks for users' properties, and for what users did with any item."""
+    """A filter of segments reads users' properties, and users' interactions with any item."""
     users = [{"AGE": 31, "PLAN": "gold"}, {"age": 17, "plan": "free"}, None]
     seen = {"u1": {"click"}, "u2": {"Rating", "view"}}
 
@@ -220,8 +220,8 @@ def test_users_can_be_the_candidates() -> None:
         assert found.target == "UserID"
 
 
-def test_a_filter_says_what_it_reads() -> None:
-    """What is not among it can be left out; then nothing is asked of it."""
+def test_a_filter_names_the_data_it_reads() -> None:
+    """Other data can be left out."""
     reads: dict[str, set[ReadPart]] = {
         f"{INCLUDE} Items.GENRE = 'a'": {"properties"},
         f"{INCLUDE} Items.ITEM_ID = 'a'": set(),
@@ -256,7 +256,7 @@ def test_fields_are_counted_once_however_they_are_spelled() -> None:
 
 
 def test_a_field_has_one_value() -> None:
-    """If two names of a property are the same field's, the one spelled like the filter's counts."""
+    """Of two spellings of a field, the one of the filter counts."""
     twice: list[dict[str, Any]] = [
         {"numRatings": 1, "NUM_RATINGS": 2},
         {"NUM_RATINGS": None, "numRatings": 3},
@@ -270,7 +270,7 @@ def test_a_field_has_one_value() -> None:
 
 
 def test_types_are_seen_in_the_latest_interactions() -> None:
-    """As many of each type as the service looks back on, whatever their case."""
+    """The service's number of latest interactions of each type, in any case."""
     many = [(f"i{n}", "click" if n % 3 else "CLICK") for n in range(150)]
 
     seen = seen_types([*many, ("late", "view"), ("i0", "View")])
@@ -280,7 +280,7 @@ def test_types_are_seen_in_the_latest_interactions() -> None:
 
 
 def test_attribute_queries_match_items() -> None:
-    """An item must have all that is asked for."""
+    """An item must meet all conditions."""
     for text, expected in {
         "ITEMS.genre = 'drama' AND ITEMS.genre = 'comedy'": ["up"],
         "Items.YEAR = 1988": ["big"],
@@ -298,7 +298,7 @@ def test_attribute_queries_match_items() -> None:
 def test_a_naive_evaluator_agrees(
     expressions: list[dict[str, Any]], scene: dict[str, Any], seed: int
 ) -> None:
-    """Random filters, however written, let through what the plainest rules do; nothing changes."""
+    """Random filters, in any form, allow what the naive rules allow; inputs stay unchanged."""
     chance = random.Random(seed)
     found = parse_filter_expression(written(expressions, chance))
     told: dict[str, Any] = {
@@ -307,7 +307,7 @@ def test_a_naive_evaluator_agrees(
     }  # fmt: skip
     before = copy.deepcopy(told)
 
-    expected = let_through(expressions, scene)
+    expected = allowed_by_rules(expressions, scene)
 
     if expected is None:
         with pytest.raises(InvalidInput, match="value for every parameter of an INCLUDE"):
@@ -321,7 +321,7 @@ def test_a_naive_evaluator_agrees(
 
 
 def test_the_document_is_right(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its expressions are in standard form, and its Python prints what it says."""
+    """Its expressions are in standard form, and its Python prints what it shows."""
     text = (Path(__file__).parents[3] / "docs" / "filters.md").read_text()
     (expressions,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

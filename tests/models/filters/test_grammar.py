@@ -1,4 +1,4 @@
-"""The language of filters: what is understood, what is refused and where, and hostile texts."""
+"""The language of filters: valid and invalid texts, positions in errors, and hostile input."""
 
 from __future__ import annotations
 
@@ -149,23 +149,23 @@ REFUSED = [
 ]
 
 
-def test_the_language_is_understood() -> None:
-    """All of the corpus parses; only its three ways to write * are the same filter."""
+def test_the_corpus_parses() -> None:
+    """Only its three ways to write * are the same filter."""
     filters = [parse_filter_expression(text) for text in CORPUS]
 
     assert len(set(filters)) == len(CORPUS) - 2 >= 45
 
 
-def test_the_standard_form_says_the_same() -> None:
-    """A filter's standard form parses to an equal filter, whose standard form it is."""
+def test_the_standard_form_parses_to_an_equal_filter() -> None:
+    """Whose standard form it is."""
     for text in CORPUS:
         found = parse_filter_expression(text)
         assert parse_filter_expression(str(found)) == found
         assert str(parse_filter_expression(str(found))) == str(found)
 
 
-def test_what_is_refused_is_pointed_at() -> None:
-    """The error says at which line and column, what stands there, and what should."""
+def test_errors_have_a_position() -> None:
+    """Line, column, the word found there and the words expected."""
     for marked, found, expected in REFUSED:
         before, after = marked.split("¦")
         *lines, last = before.split("\n")
@@ -188,8 +188,8 @@ def test_an_error_is_a_sentence() -> None:
     )
 
 
-def test_a_filter_is_its_parts() -> None:
-    """AND binds tighter than OR; values and names are kept as written; the rest has one form."""
+def test_the_parts_of_a_filter() -> None:
+    """AND binds tighter than OR; values and names are kept as written; the rest is folded."""
     found = parse_filter_expression(
         "include itemid where ITEMS.Year in (1994,\"a'b\",'c',$P)"
         " or Items.Year<=($q) and item.x Not  In CurrentItem.y if currentUSER.m=-3.50"
@@ -229,7 +229,7 @@ def test_a_filter_is_its_parts() -> None:
     )
 
 
-def test_words_of_the_language_can_name_fields() -> None:
+def test_keywords_can_name_fields() -> None:
     """After a dot, any name is a field's."""
     for word in ("IN", "and", "If", "WHERE", "Items", "CurrentUser", "include"):
         text = f"INCLUDE ItemID WHERE Items.{word} IN CurrentItem.{word} IF CurrentUser.{word} = 1"
@@ -243,7 +243,7 @@ ATTRIBUTES = [
 ]
 
 
-def test_attribute_queries_are_understood() -> None:
+def test_attribute_queries_parse() -> None:
     """Only = and AND; the standard form parses to an equal query."""
     for text in ATTRIBUTES:
         found = attribute_queries.parse_attribute_query(text)
@@ -265,7 +265,7 @@ REFUSED_ATTRIBUTES = [
 
 
 def test_other_attribute_queries_are_refused() -> None:
-    """The error names the member of the request, the place and what should stand there."""
+    """The error has the request's member, the position and the words expected."""
     for text, column, expected in REFUSED_ATTRIBUTES:
         with pytest.raises(InvalidInput) as caught:
             attribute_queries.parse_attribute_query(text)
@@ -276,7 +276,7 @@ def test_other_attribute_queries_are_refused() -> None:
 
 
 def longest(opening: str, piece: str) -> str:
-    """The opening, and as many pieces as a filter has room for."""
+    """The opening, and as many pieces as fit into a filter."""
     return opening + piece * ((MAX_CHARACTERS - len(opening)) // len(piece))
 
 
@@ -293,8 +293,8 @@ LONGEST = [
 ]
 
 
-def test_the_longest_filters_are_understood() -> None:
-    """What fits into 2,500 characters parses, and one character more is refused unread."""
+def test_the_longest_filters_parse() -> None:
+    """2,500 characters parse, and one more is refused unread."""
     for text in LONGEST:
         found = parse_filter_expression(text)
         assert sum(len(group) for one in found.expressions for group in one.any_of) <= 500
@@ -341,7 +341,7 @@ def test_hostile_texts_are_refused() -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
-    """Whatever text comes, it is a filter that survives its own form, or an InvalidInput."""
+    """Any text parses to a filter with a standard form, or is an InvalidInput."""
     with contextlib.suppress(InvalidInput):
         assert parse_filter_expression(
             str(parse_filter_expression(text))
@@ -356,7 +356,7 @@ PIECES = sorted({piece for text in CORPUS for piece in re.findall(r"\w+|\S", tex
 )
 @example(["*"], CORPUS[0])
 def test_damaged_filters_are_filters_or_refused(pieces: list[str], text: str) -> None:
-    """Words of the language in any order, also after a good beginning, raise nothing else."""
+    """Keywords in any order, also after a valid beginning, raise nothing else."""
     for damaged in (" ".join(pieces), f"{text[: len(text) // 2]} {' '.join(pieces)}"):
         with contextlib.suppress(InvalidInput):
             assert parse_filter_expression(

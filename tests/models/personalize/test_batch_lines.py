@@ -1,4 +1,4 @@
-"""Batch jobs: what their lines ask for, and the lines that answer."""
+"""Lines of batch jobs: requests and answers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from models.personalize.batch_lines import (
 
 
 def asked(line: str | bytes, kind: RecipeKind = "USER_PERSONALIZATION") -> Any:
-    """What one line of an inference job asks."""
+    """Request in one line of an inference job."""
     (request,) = inference_requests([line if isinstance(line, bytes) else line.encode()], kind)
     return request
 
 
 def segment(line: str, by: SegmentBy = "items") -> Any:
-    """What one line of a segment job asks."""
+    """Request in one line of a segment job."""
     (request,) = segment_requests([line.encode()], by)
     return request
 
@@ -42,7 +42,7 @@ def segment(line: str, by: SegmentBy = "items") -> Any:
 GENRES = '{"GENRES": "\\"horror\\",\\"comedy\\""}'
 
 
-def test_inference_lines_are_understood() -> None:
+def test_inference_lines() -> None:
     """The forms of Amazon's guide, for each kind of recipe."""
     users = f'{{"userId": "4638", "filterValues": {GENRES}}}'
     ranking = '{"userId": "891", "itemList": ["27", "886"]}'
@@ -55,16 +55,16 @@ def test_inference_lines_are_understood() -> None:
     assert asked(ranking, "PERSONALIZED_RANKING").item_ids == ("27", "886")
 
 
-def test_ids_may_be_numbers_and_more_may_be_said() -> None:
-    """A pipeline's number is the same id; both ids may come; other members are passed over."""
+def test_ids_may_be_numbers_and_other_members_are_ignored() -> None:
+    """A number is the same id as its text; both ids may be present."""
     one = asked('{"userId": 4638, "itemId": -7, "context": {"DEVICE": ["a"]}}')
 
     assert (one.user_id, one.item_id) == ("4638", "-7")
     assert asked('{"userId":1,"itemList":[2,"3"]}', "PERSONALIZED_RANKING").item_ids == ("2", "3")
 
 
-def test_blank_lines_ask_nothing() -> None:
-    """Ends of lines and empty lines do not count; order stays."""
+def test_blank_lines_are_skipped() -> None:
+    """Ends of lines and empty lines do not count; the order stays."""
     lines = [b"\n", b'{"userId":"a"}\r\n', b"  ", b"nonsense", b'{"userId":"b"}']
     found = list(inference_requests(lines, "USER_PERSONALIZATION"))
 
@@ -102,8 +102,8 @@ REJECTED: list[tuple[str | bytes, RecipeKind, str, Any]] = [
 ]
 
 
-def test_bad_lines_are_answered_with_a_reason() -> None:
-    """The answer repeats the line, as JSON or the beginning of a text, and says what is wrong."""
+def test_invalid_lines_are_answered_with_an_error() -> None:
+    """The answer repeats the line, as JSON or the beginning of a text."""
     for line, kind, error, echo in REJECTED:
         one = asked(line, kind)
         assert isinstance(one, Rejected), line
@@ -113,7 +113,7 @@ def test_bad_lines_are_answered_with_a_reason() -> None:
         assert echo in (..., answer["input"]), line
 
 
-def test_a_line_has_its_limit() -> None:
+def test_lines_are_bounded() -> None:
     """A longer one is rejected unread, and its beginning repeated."""
     short = b'{"userId":"1","x":"' + b"x" * (MAX_LINE_BYTES - 21) + b'"}'
 
@@ -123,7 +123,7 @@ def test_a_line_has_its_limit() -> None:
 
 
 def test_inference_answers() -> None:
-    """Amazon's form: the line as it came, items, scores where the recipe has some, no error."""
+    """Amazon's form: the line itself, items, scores if the recipe has some, no error."""
     one = asked('{"userId" : "4638", "x": 1.50, "y": 123456789012345678901234567890}')
 
     assert inference_answer(one, ["i1", "é"], [0.5, 1e-7]).decode() == (
@@ -133,8 +133,8 @@ def test_inference_answers() -> None:
     assert json.loads(inference_answer(one, []))["output"] == {"recommendedItems": []}
 
 
-def test_segment_lines_are_understood_and_answered() -> None:
-    """By items, and by attributes, whose answer has a form of its own."""
+def test_segment_lines_and_answers() -> None:
+    """By items, and by attributes, whose answers have a form of their own."""
     item = segment('{"itemId": "105"}')
     assert item == SegmentRequest(b'{"itemId": "105"}', "105", "", None, {})
     assert json.loads(segment_answer(item, ["106", "49"])) == {
@@ -151,8 +151,8 @@ def test_segment_lines_are_understood_and_answered() -> None:
     }
 
 
-def test_bad_segment_lines_are_answered_with_a_reason() -> None:
-    """What is missing, or where a query goes wrong."""
+def test_invalid_segment_lines_are_answered_with_an_error() -> None:
+    """A missing member, or the position of an error in a query."""
     assert segment('{"itemAttributes": "Items.a = 1"}').error == "itemId is missing"
     assert segment('{"itemId": "1"}', "attributes").error == "itemAttributes is missing"
     found = segment('{"itemAttributes": "Items.a > 1"}', "attributes")
@@ -162,8 +162,8 @@ def test_bad_segment_lines_are_answered_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("by", MAX_SEGMENTS)
-def test_a_segment_job_has_its_limit(by: SegmentBy) -> None:
-    """So many questions and not one more, good or bad."""
+def test_segment_jobs_are_bounded(by: SegmentBy) -> None:
+    """By the number of lines, valid or not."""
     lines = [b'{"itemId": "1"}\n', b"\n"] * MAX_SEGMENTS[by]
 
     assert len(list(segment_requests(lines, by))) == MAX_SEGMENTS[by]
@@ -171,8 +171,8 @@ def test_a_segment_job_has_its_limit(by: SegmentBy) -> None:
         list(segment_requests([*lines, b"x"], by))
 
 
-def test_answers_go_beside_the_output_of_their_question() -> None:
-    """Files keep their place below the folder, whether that is named by a prefix or a file."""
+def test_output_keys_keep_the_folders_of_the_input() -> None:
+    """Whether the input is a prefix or a file."""
     for key, below, to, expected in [
         ("in/a.json", "in/", "out/", "out/a.json.out"),
         ("in/x/a.json", "in/", "out", "out/x/a.json.out"),
@@ -192,8 +192,8 @@ MEMBERS = ["userId", "itemId", "itemList", "itemAttributes", "filterValues"]
 
 
 @given(st.dictionaries(st.sampled_from(MEMBERS), JSON) | JSON)
-def test_any_json_is_a_question_or_rejected(value: Any) -> None:
-    """Its answer is JSON that repeats it exactly."""
+def test_any_json_is_a_request_or_rejected(value: Any) -> None:
+    """The answer is JSON that repeats it exactly."""
     line = json.dumps(value).encode()
     for request in (asked(line, "PERSONALIZED_RANKING"), segment(line.decode())):
         if isinstance(request, InferenceRequest):
@@ -206,7 +206,7 @@ def test_any_json_is_a_question_or_rejected(value: Any) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_question_or_rejected(line: bytes) -> None:
+def test_any_bytes_are_a_request_or_rejected(line: bytes) -> None:
     """Nothing else is raised, and every answer is JSON."""
     for request in inference_requests([line], "USER_PERSONALIZATION"):
         answer = refusal(*request) if isinstance(request, Rejected) else b"{}"

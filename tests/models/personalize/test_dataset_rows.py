@@ -1,4 +1,4 @@
-"""Rows of datasets: what they say by their schema, and what is wrong with them."""
+"""Rows of datasets: conversion by their schema, and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ INTERACTIONS = schema(USER_ID="string", ITEM_ID="string", TIMESTAMP="long")
     ],
 )
 def test_values_have_the_types_of_the_schema(kind: object, text: str, value: object) -> None:
-    """Text becomes what its column says; what is empty and may be is left out."""
+    """Text is converted to the column's type; empty nullable values are left out."""
     assert typed(schema(ONE=kind).columns[0], text or None) == value
 
 
@@ -61,20 +61,20 @@ def test_values_have_the_types_of_the_schema(kind: object, text: str, value: obj
     ],
 )
 def test_bad_values_name_their_column(kind: object, text: str, why: str) -> None:
-    """Each says which column, and what stands there."""
+    """Each error has the column and the value."""
     with pytest.raises(InvalidRecord, match=why):
         typed(schema(ONE=kind).columns[0], text or None)
 
 
 def test_missing_columns_have_amazons_words() -> None:
-    """All that lack are named."""
+    """All missing columns are named."""
     assert str(missing_fields(["USER_ID", "TIMESTAMP"])) == (
         "Input CSV is missing the following columns:[USER_ID, TIMESTAMP]"
     )
 
 
 def test_columns_are_named_in_any_case() -> None:
-    """Unless two of them are one column of the schema; those that are none may repeat."""
+    """Two names of one schema column are an error; other columns may repeat."""
     header = ["more", " item_id", "User_Id", "MORE"]
     assert columns_of(INTERACTIONS, header) == {"ITEM_ID": " item_id", "USER_ID": "User_Id"}
     with pytest.raises(
@@ -83,8 +83,8 @@ def test_columns_are_named_in_any_case() -> None:
         columns_of(INTERACTIONS, ["user_id", "ITEM_ID", "TIMESTAMP", "USER_ID"])
 
 
-def test_a_row_is_an_event_with_all_it_says() -> None:
-    """Amazon's columns are members, milliseconds seconds, and the rest properties."""
+def test_a_row_becomes_an_event() -> None:
+    """Reserved columns become members, milliseconds seconds, and the rest properties."""
     message = event_of(
         {
             "USER_ID": "u",
@@ -118,13 +118,13 @@ def test_a_row_is_an_event_with_all_it_says() -> None:
         {"USER_ID": "u", "ITEM_ID": "i", "TIMESTAMP": 1, "MORE": "x" * 1100},
     ],
 )
-def test_rows_beyond_the_limits_of_events_are_bad(row: dict[str, object]) -> None:
+def test_rows_beyond_the_limits_of_events_are_invalid(row: dict[str, object]) -> None:
     """Ids, times and properties are checked as those of live events."""
     with pytest.raises(InvalidEvent):
         event_of(row, now_s=NOW_S, future_limit_s=0)
 
 
-def test_records_keep_all_but_their_id() -> None:
+def test_records_keep_all_columns_but_the_id() -> None:
     """Of items and of users."""
     assert record_of("items", {"ITEM_ID": "i", "PRICE": 2.5}) == ("i", {"PRICE": 2.5})
     with pytest.raises(InvalidRecord):
@@ -133,7 +133,7 @@ def test_records_keep_all_but_their_id() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 10**6))), st.integers(1, 10))
 def test_messages_hold_every_event_once_in_order(said: list[tuple[int, int]], most: int) -> None:
-    """Messages are of one user and short enough; each user's events keep their order."""
+    """Messages are of one user and bounded; each user's events keep their order."""
     events = [
         event_of(
             {"USER_ID": f"u{user}", "ITEM_ID": str(n), "TIMESTAMP": at + 1},

@@ -1,4 +1,4 @@
-"""Schemas of datasets: what is one, and what fits a dataset."""
+"""Schemas of datasets: parsing, and the rules of dataset types."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def text(*fields: tuple[str, Any], **more: Any) -> str:
     return json.dumps({"type": "record", "name": "Items", "fields": listed, **more})
 
 
-def test_columns_are_read_as_they_stand() -> None:
-    """Unions, categories and texts are known of each column, in order."""
+def test_columns_keep_types_flags_and_order() -> None:
+    """Unions, categorical and textual columns."""
     schema = parse_schema(
         text(
             ("ITEM_ID", "string"),
@@ -98,15 +98,15 @@ def test_columns_are_read_as_they_stand() -> None:
         (text(("A", {"type": "string", "categorical": True, "textual": True})), "either"),
     ],
 )
-def test_what_is_no_schema_says_where(schema: str, message: str) -> None:
-    """The error names the member that is not as it must be."""
+def test_invalid_schemas_name_the_member(schema: str, message: str) -> None:
+    """The error has the member and the rule."""
     with pytest.raises(InvalidInput, match=message):
         parse_schema(schema)
 
 
 @given(JSON)
 def test_any_json_is_a_schema_or_invalid_input(document: Any) -> None:
-    """Whatever the JSON, nothing else is raised."""
+    """Nothing else is raised."""
     try:
         schema = parse_schema(json.dumps(document))
     except InvalidInput:
@@ -116,7 +116,7 @@ def test_any_json_is_a_schema_or_invalid_input(document: Any) -> None:
 
 @pytest.mark.parametrize("dataset_type", KEYS)
 def test_required_columns(dataset_type: str) -> None:
-    """Each is needed, of its type, and never null."""
+    """Each is required, of its type, and never null."""
     keys = KEYS[dataset_type]
     whole = [*keys, ("AGE", "int")]
     check_columns(parse_schema(text(*whole)), dataset_type, None)
@@ -146,14 +146,14 @@ def test_required_columns(dataset_type: str) -> None:
 def test_reserved_columns_have_their_type(
     dataset_type: str, column: str, good: Any, wrong: Any
 ) -> None:
-    """They may be left out, and may be null; their type is not free."""
+    """They may be absent or nullable, of the reserved type."""
     check_columns(parse_schema(text(*KEYS[dataset_type], (column, good))), dataset_type, None)
     with pytest.raises(InvalidInput, match=f"the column {column} of"):
         check_columns(parse_schema(text(*KEYS[dataset_type], (column, wrong))), dataset_type, None)
 
 
 def test_metadata_columns_are_bounded() -> None:
-    """Items and users have one or more; no type of dataset has more than it may."""
+    """Items and users have one or more; no dataset type exceeds its limit."""
     for dataset_type, most in MAX_METADATA.items():
         many = [(f"C{n}", "int") for n in range(most)]
         check_columns(parse_schema(text(*KEYS[dataset_type], *many)), dataset_type, None)
@@ -184,8 +184,10 @@ def test_metadata_columns_are_bounded() -> None:
         ("VIDEO_ON_DEMAND", "ITEMS", [("GENRES", CATEGORY), ("CREATION_TIMESTAMP", "long")]),
     ],
 )
-def test_domains_ask_for_more(domain: str, dataset_type: str, more: list[tuple[str, Any]]) -> None:
-    """Each further column of a domain is needed, and needed as it is."""
+def test_domains_require_further_columns(
+    domain: str, dataset_type: str, more: list[tuple[str, Any]]
+) -> None:
+    """Each by its name, type and flags."""
     keys = KEYS[dataset_type]
     check_columns(parse_schema(text(*keys, *more)), dataset_type, domain)
     for n, (name, _) in enumerate(more):
@@ -196,8 +198,8 @@ def test_domains_ask_for_more(domain: str, dataset_type: str, more: list[tuple[s
             check_columns(parse_schema(text(*keys, *rest, (name, "boolean"))), dataset_type, domain)
 
 
-def test_video_genres_go_by_the_names_that_amazon_gives_them() -> None:
-    """The first level of genres may have any of the three names of the documents."""
+def test_video_genres_have_three_names() -> None:
+    """Those of Amazon's documents for the first level."""
     for name in ("GENRES", "GENRE_L1", "GENRES_L1"):
         fields = [("ITEM_ID", "string"), (name, CATEGORY), ("CREATION_TIMESTAMP", "long")]
         check_columns(parse_schema(text(*fields)), "ITEMS", "VIDEO_ON_DEMAND")
@@ -207,7 +209,7 @@ def test_video_genres_go_by_the_names_that_amazon_gives_them() -> None:
 
 
 def test_a_schema_is_replaced_by_a_wider_one_only() -> None:
-    """Columns stay as they are, and new ones may be empty in old rows."""
+    """Columns stay unchanged, and new ones are nullable."""
     old = parse_schema(text(("USER_ID", "string"), ("AGE", "int")))
     wider = [("AGE", "int"), ("CITY", ["null", "string"]), ("USER_ID", "string")]
     check_replacement(old, parse_schema(text(*wider)))
@@ -217,8 +219,8 @@ def test_a_schema_is_replaced_by_a_wider_one_only() -> None:
         check_replacement(old, parse_schema(text(*wider[::2], ("CITY", "string"))))
 
 
-def test_types_of_datasets_are_known_in_any_case() -> None:
-    """Those that are not served are refused by name."""
+def test_dataset_types_in_any_case() -> None:
+    """Unsupported ones are refused by name."""
     assert dataset_type_of("Items") == "ITEMS"
     for name in ("Actions", "ACTION_INTERACTIONS", "nothing"):
         with pytest.raises(InvalidInput, match=f"{name}.*INTERACTIONS, ITEMS, USERS"):

@@ -1,4 +1,4 @@
-"""Jobs on a real Redis server: one holder each, none lost, only documented ways."""
+"""Queue of jobs on a real Redis: one runner per job, none lost, documented transitions only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STEPS = st.lists(
 
 
 class Naive:
-    """The queue in dicts: what each job is, when it may be claimed, and whose claim counts."""
+    """The queue in dicts: each job's status, its time of the next claim, and its valid claim."""
 
     def __init__(self) -> None:
         self.status = {path: job_resource(path).status for path in JOBS}
@@ -47,7 +47,7 @@ class Naive:
         self.holder: dict[str, int] = {}
 
     def claim(self, number: int, now_s: float) -> str | None:
-        """The job that a claim gives; others may end on the way."""
+        """The job that a claim returns; others may end on the way."""
         while due := sorted((at, path) for path, at in self.claimable_s.items() if at <= now_s):
             path = due[0][1]
             self.claimable_s[path] = now_s + LEASE_S
@@ -61,17 +61,17 @@ class Naive:
         return None
 
     def end(self, path: str, ends: dict[str, str]) -> None:
-        """The job is done with."""
+        """The job has ended."""
         self.status[path] = ends[self.status[path]]
         self.forget(path)
 
     def forget(self, path: str) -> None:
-        """It is not to be claimed again, nor does a claim on it count."""
+        """It can no longer be claimed, and no claim on it counts."""
         del self.claimable_s[path]
         self.holder.pop(path, None)
 
     def leave(self, path: str, now_s: float) -> None:
-        """The job is given back untried."""
+        """The job is returned to the queue untried."""
         self.claimable_s[path] = now_s
         self.tries[path] -= 1
         del self.holder[path]
@@ -94,7 +94,7 @@ async def resources(redis_url: str) -> AsyncIterator[Registry]:
 
 
 def job_resource(path: str) -> Resource:
-    """A job that was just asked for."""
+    """A job that was just requested."""
     pending = statuses.PENDING if path.startswith("data-deletion") else CREATE_PENDING
     return Resource(path, pending, NOW, NOW, dict(DATA), ("dataset-group/g",))
 
@@ -108,7 +108,7 @@ async def asked_for(resources: Registry, *paths: str) -> Jobs:
 
 
 async def claimed(jobs: Jobs, now_s: float = NOW) -> Job:
-    """A job that must be claimable."""
+    """A job that can be claimed now."""
     job = await jobs.claim(now_s=now_s, lease_s=LEASE_S)
     assert job is not None
     return job
@@ -116,8 +116,10 @@ async def claimed(jobs: Jobs, now_s: float = NOW) -> Job:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
-def test_one_holder_each_and_none_lost(redis_url: str, steps: list[tuple[str, str, float]]) -> None:
-    """Whatever runners do and when they stop, the naive queue says who holds what."""
+def test_each_job_has_one_runner_and_none_is_lost(
+    redis_url: str, steps: list[tuple[str, str, float]]
+) -> None:
+    """Whatever runners do and when they stop, the queue equals the naive one."""
 
     async def check() -> None:
         async with connect(redis_url) as client:
@@ -130,7 +132,7 @@ def test_one_holder_each_and_none_lost(redis_url: str, steps: list[tuple[str, st
 
 
 async def follow(resources: Registry, steps: list[tuple[str, str, float]]) -> None:
-    """Take the steps with the queue and with the naive one, and compare after each."""
+    """Take the steps in both queues, and compare after each."""
     jobs, naive = await asked_for(resources, *JOBS), Naive()
     hands: dict[str, tuple[Job, int]] = {}
     now_s = NOW
@@ -163,7 +165,7 @@ async def follow(resources: Registry, steps: list[tuple[str, str, float]]) -> No
 
 
 async def act(jobs: Jobs, step: str, job: Job, now_s: float) -> bool:
-    """Whether what a runner does to a job counts."""
+    """True if a runner's action on a job counts."""
     try:
         if step == "renew":
             await jobs.renew(job, now_s=now_s, lease_s=LEASE_S)
@@ -181,7 +183,7 @@ async def act(jobs: Jobs, step: str, job: Job, now_s: float) -> bool:
 
 
 def is_documented(path: str, before: str, after: str) -> bool:
-    """Whether the documented ways lead from one status to the other."""
+    """True if documented transitions lead from one status to the other."""
     ways, reached = job_resource(path).kind.transitions, {before}
     for _ in range(3):
         reached |= {following for status in reached for following in ways.get(status, ())}
@@ -189,7 +191,7 @@ def is_documented(path: str, before: str, after: str) -> bool:
 
 
 async def test_the_oldest_job_comes_first(resources: Registry) -> None:
-    """Jobs are claimed in the order they were asked for, each once, and begun."""
+    """Jobs are claimed in the order of their requests, each once, and begun."""
     jobs = await asked_for(resources)
     for n in (3, 1, 2):
         one = job_resource(f"batch-inference-job/b{n}")
@@ -204,7 +206,7 @@ async def test_the_oldest_job_comes_first(resources: Registry) -> None:
 
 
 async def test_runners_at_once_share_the_jobs(redis_url: str, resources: Registry) -> None:
-    """Of twenty runners that claim at the same moment, each job goes to one."""
+    """Each job goes to one of twenty runners that claim at the same moment."""
     await asked_for(resources, *(f"dataset-import-job/j{n}" for n in range(8)))
     async with connect(redis_url) as other:
         queues = [Jobs(resources), Jobs(Registry(other, resources.settings))]
@@ -216,8 +218,8 @@ async def test_runners_at_once_share_the_jobs(redis_url: str, resources: Registr
     assert sorted(paths) == [f"dataset-import-job/j{n}" for n in range(8)]
 
 
-async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Registry) -> None:
-    """After a lease ran out and another claimed the job, the first can change nothing."""
+async def test_a_runner_without_its_lease_changes_nothing(resources: Registry) -> None:
+    """After the lease expired and another runner claimed the job."""
     jobs = await asked_for(resources, JOBS[0])
     first = await claimed(jobs)
     second = await claimed(jobs, NOW + LEASE_S)
@@ -232,7 +234,7 @@ async def test_what_a_runner_that_lost_its_job_says_does_not_count(resources: Re
 
 
 async def test_progress_and_results_are_kept(resources: Registry) -> None:
-    """What is noted under way and at the end stands beside what is described."""
+    """Hidden members, under way and at the end, are stored beside those of the API."""
     jobs = await asked_for(resources, JOBS[1])
     job = await claimed(jobs)
     await jobs.note(job, now_s=NOW + 1, rows=10, bad=1)
@@ -249,7 +251,7 @@ async def test_progress_and_results_are_kept(resources: Registry) -> None:
 
 
 async def test_a_version_without_a_recipe_does_not_become_active(resources: Registry) -> None:
-    """Whoever runs it must say which recipe won, or nobody could ask it anything."""
+    """The runner must name the recipe, or the version could answer nothing."""
     jobs = await asked_for(resources)
     one = job_resource(JOBS[0])
     await resources.create(msgspec.structs.replace(one, data={}))
@@ -261,8 +263,8 @@ async def test_a_version_without_a_recipe_does_not_become_active(resources: Regi
     assert (ended.status, ended.data) == (ACTIVE, DATA)
 
 
-async def test_a_failed_job_says_why_within_bounds(resources: Registry) -> None:
-    """The reason is what the runner gave, cut where it is long."""
+async def test_the_failure_reason_is_bounded(resources: Registry) -> None:
+    """It is the runner's, shortened."""
     jobs = await asked_for(resources, "data-deletion-job/d")
     failed = await jobs.fail(await claimed(jobs), "x" * 9999, now_s=NOW)
 
@@ -271,7 +273,7 @@ async def test_a_failed_job_says_why_within_bounds(resources: Registry) -> None:
 
 
 async def test_a_job_that_ends_its_runners_fails(resources: Registry) -> None:
-    """A job is not tried for ever: after MAX_TRIES leases that ran out it has failed."""
+    """After MAX_TRIES expired leases it has failed."""
     jobs = await asked_for(resources, JOBS[0])
     for n in range(MAX_TRIES):
         await claimed(jobs, NOW + n * LEASE_S)
@@ -283,7 +285,7 @@ async def test_a_job_that_ends_its_runners_fails(resources: Registry) -> None:
 
 
 async def test_runners_that_are_stopped_harm_no_job(resources: Registry) -> None:
-    """However often its runner is asked to end, as by a deployment, another goes on with a job."""
+    """However often its runner is stopped, as by a deployment, another goes on with a job."""
     jobs = await asked_for(resources, JOBS[0])
     for _ in range(2 * MAX_TRIES):
         await jobs.leave(await claimed(jobs), now_s=NOW)
@@ -294,7 +296,7 @@ async def test_runners_that_are_stopped_harm_no_job(resources: Registry) -> None
 async def test_a_job_whose_path_is_taken_again_does_not_inherit_claims(
     resources: Registry,
 ) -> None:
-    """Removed with what it hung on and asked for anew, a job starts from nothing."""
+    """Removed with its parent and requested again, a job starts from nothing."""
     await resources.create(Resource("dataset/g/ITEMS", ACTIVE, NOW, NOW, {}))
     jobs = Jobs(resources)
     for _ in range(2):
@@ -308,7 +310,7 @@ async def test_a_job_whose_path_is_taken_again_does_not_inherit_claims(
 
 
 async def test_a_stopped_job_is_not_begun(resources: Registry) -> None:
-    """Stopped before anybody began it, or between claim and begin, it stays stopped."""
+    """Stopped before its claim, or between claim and begin."""
     jobs = await asked_for(resources, *JOBS[:2])
     await jobs.stop(JOBS[0], now_s=NOW)
     await resources.redis.zadd(f"{PREFIX}queue", {JOBS[0]: NOW - 1})

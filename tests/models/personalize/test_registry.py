@@ -1,4 +1,4 @@
-"""The registry of resources against a naive one, and its other promises."""
+"""The registry of resources against a naive one, and its other guarantees."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ STEPS = st.lists(
 
 
 class Naive:
-    """The same as `Registry`, in a dict."""
+    """The interface of `Registry`, in a dict."""
 
     def __init__(self) -> None:
         self.all: dict[str, Resource] = {}
 
     def create(self, resource: Resource) -> None:
-        """A new one, if its path is free and what it hangs on is ACTIVE."""
+        """A new one, if its path is free and its parents are ACTIVE."""
         if resource.path in self.all:
             raise ResourceAlreadyExists
         for link in resource.links:
@@ -73,13 +73,13 @@ class Naive:
         self.all[resource.path] = resource
 
     def move(self, path: str, status: str) -> None:
-        """Another status, if it may follow."""
+        """Another status, if the transition is permitted."""
         if status not in self._at(path).kind.transitions.get(self._at(path).status, ()):
             raise ResourceInUse
         self.all[path] = msgspec.structs.replace(self.all[path], status=status)
 
     def remove(self, path: str) -> None:
-        """It goes, with what it takes along, unless that holds it."""
+        """It is removed with the children that it cascades to, unless others block it."""
         kind = self._at(path).kind
         children = [one for one in self.all.values() if path in one.links]
         if any(child.kind.name in kind.blocked_by for child in children):
@@ -102,7 +102,7 @@ def new(path: str, status: str = ACTIVE, links: Iterable[str] = (), **data: Any)
 
 
 def moving(status: str) -> Callable[[Resource], Resource]:
-    """The change to another status."""
+    """A transition to another status."""
     return lambda resource: resource.transition(status, now_s=NOW + 1)
 
 
@@ -116,7 +116,7 @@ async def outcome(step: Any) -> type[ServiceError] | None:
 
 
 async def contents(resources: Registry) -> dict[str, Resource]:
-    """Everything that is stored, by path."""
+    """All stored documents, by path."""
     found = {}
     for kind in KINDS:
         for one in await resources.page(kind):
@@ -134,10 +134,10 @@ async def resources(redis_url: str) -> AsyncIterator[Registry]:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
-def test_any_steps_mean_what_the_naive_registry_says(
+def test_any_steps_equal_the_naive_registry(
     redis_url: str, steps: list[tuple[str, str, str]]
 ) -> None:
-    """Every step succeeds or fails alike, and leaves the same resources, in the right indexes."""
+    """Every step succeeds or fails alike, and leaves the same resources in the same indexes."""
 
     async def check() -> None:
         async with connect(redis_url) as client:
@@ -180,7 +180,7 @@ async def follow(resources: Registry, steps: list[tuple[str, str, str]]) -> None
 
 
 async def assert_indexed(resources: Registry, stored: dict[str, Resource]) -> None:
-    """Every index has exactly what belongs there, by number."""
+    """Every index holds exactly its resources, by number."""
     expected: dict[str, dict[str, float]] = {}
     for one in stored.values():
         for name in indexes_of(one):
@@ -194,7 +194,7 @@ async def assert_indexed(resources: Registry, stored: dict[str, Resource]) -> No
 
 
 async def test_of_creations_at_once_one_wins(resources: Registry) -> None:
-    """Twenty creations of one name make one resource, and say so to the others."""
+    """Twenty creations of one name make one resource; the others get an error."""
     outcomes = await asyncio.gather(
         *(outcome(resources.create(new("schema/s", n=n))) for n in range(20))
     )
@@ -203,7 +203,7 @@ async def test_of_creations_at_once_one_wins(resources: Registry) -> None:
 
 
 async def test_a_quota_holds_against_creations_at_once(resources: Registry) -> None:
-    """Twenty creations within a bound of five make five, whoever comes first."""
+    """Twenty creations within a limit of five make five."""
     full = IndexLimit(index_name("schema"), 4, LimitExceeded("five are enough"))
 
     outcomes = await asyncio.gather(
@@ -214,8 +214,8 @@ async def test_a_quota_holds_against_creations_at_once(resources: Registry) -> N
     assert len(await resources.page("schema")) == 5
 
 
-async def test_a_taken_name_is_said_before_a_full_quota(resources: Registry) -> None:
-    """Who runs a program again hears that the resource is there, not that there are too many."""
+async def test_a_taken_name_precedes_a_full_quota(resources: Registry) -> None:
+    """A repeated program gets ResourceAlreadyExists, not LimitExceeded."""
     await resources.create(new("schema/s"))
     full = IndexLimit(index_name("schema"), 0, LimitExceeded("no more"))
 
@@ -224,7 +224,7 @@ async def test_a_taken_name_is_said_before_a_full_quota(resources: Registry) -> 
 
 
 async def test_changes_at_once_are_all_made(resources: Registry) -> None:
-    """No change overwrites another that was made since it read."""
+    """No change overwrites another one made since its read."""
     await resources.create(new("schema/s", n=0))
 
     def counted(old: Resource) -> Resource:
@@ -235,8 +235,8 @@ async def test_changes_at_once_are_all_made(resources: Registry) -> None:
     assert (await resources.get("schema/s")).data == {"n": 5}
 
 
-async def test_a_change_that_never_gets_through_says_so(resources: Registry) -> None:
-    """A resource that others change at every try is in use."""
+async def test_a_change_gives_up_after_many_conflicts(resources: Registry) -> None:
+    """A resource that others change at every attempt is in use."""
     await resources.create(new("schema/s", n=0))
     rival = Registry(resources.redis, resources.settings)
 
@@ -256,7 +256,7 @@ async def test_a_change_that_never_gets_through_says_so(resources: Registry) -> 
 async def test_a_command_that_is_repeated_counts_once(
     resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sent again because its answer was lost, a change says what it said the first time."""
+    """Repeated after its answer was lost, a change has the same result."""
 
     async def twice(*request: Any) -> Any:
         await run_script(*request)
@@ -278,8 +278,8 @@ async def test_a_command_that_is_repeated_counts_once(
         await resources.remove("schema/s")
 
 
-async def test_no_child_is_born_to_a_parent_that_goes(resources: Registry) -> None:
-    """Whatever the order of a deletion and a creation at once, no child is left without parent."""
+async def test_no_child_is_created_under_a_deleted_parent(resources: Registry) -> None:
+    """In whatever order a deletion and a creation meet."""
     for n in range(20):
         group, child = f"dataset-group/g{n}", f"solution/x{n}"
         await resources.create(new(group))
@@ -292,7 +292,7 @@ async def test_no_child_is_born_to_a_parent_that_goes(resources: Registry) -> No
 
 
 async def test_pages_lose_and_repeat_nothing(resources: Registry) -> None:
-    """Pages of any size give all resources of a parent, oldest first, whatever comes and goes."""
+    """Pages of any size give all resources of a parent, oldest first, during changes."""
     for group in ("g", "h"):
         await resources.create(new(f"dataset-group/{group}"))
         for n in range(7):
@@ -334,8 +334,8 @@ async def test_newest_and_counts_follow_the_status(resources: Registry) -> None:
     assert await resources.newest(index_name("campaign")) is None
 
 
-async def test_a_resource_is_described_as_the_api_names_its_members(resources: Registry) -> None:
-    """What an operation describes is what was stored, with its ARN, times and any failure."""
+async def test_to_api_has_all_members(resources: Registry) -> None:
+    """The stored ones, ARN, times and any failure."""
     await resources.create(new("solution/x", name="x"))
     remarked = await resources.change(
         "solution/x",
@@ -353,7 +353,7 @@ async def test_a_resource_is_described_as_the_api_names_its_members(resources: R
 
 
 async def test_the_latest_version_is_the_newest_that_is_active(resources: Registry) -> None:
-    """$LATEST passes over versions that are still, or will never be, ACTIVE."""
+    """$LATEST skips versions that are not, or never will be, ACTIVE."""
     await resources.create(new("solution/x"))
     latest = "solution/x/$LATEST"
     with pytest.raises(ResourceNotFound, match=r"\$LATEST does not exist"):
@@ -365,10 +365,10 @@ async def test_the_latest_version_is_the_newest_that_is_active(resources: Regist
     assert (await resources.recent(latest, now_s=NOW)).path == "solution/x/00000001"
 
 
-async def test_recent_is_a_while_behind_others_and_never_behind_itself(
+async def test_recent_shows_own_changes_at_once(
     resources: Registry,
 ) -> None:
-    """Another process's change is seen once the cache is old; one's own at once."""
+    """Those of other processes once the cache is old."""
     other = Registry(resources.redis, resources.settings)
     await resources.create(new("schema/s", n=0))
 
@@ -385,10 +385,10 @@ async def test_recent_is_a_while_behind_others_and_never_behind_itself(
         await seen(NOW + 1.1)
 
 
-async def test_what_is_recent_is_bounded(
+async def test_the_cache_of_recent_is_bounded(
     resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory holds a bounded number of resources, however many are asked for."""
+    """However many resources are read."""
     monkeypatch.setattr("models.personalize.registry.CACHED", 3)
     for n in range(8):
         await resources.create(new(f"schema/s{n}"))
@@ -397,10 +397,10 @@ async def test_what_is_recent_is_bounded(
     assert len(resources._recent) <= 3
 
 
-async def test_old_jobs_are_forgotten_but_not_unfinished_ones(
+async def test_old_ended_jobs_are_pruned(
     resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of jobs that nobody can delete, the newest are kept, and those still to end."""
+    """The newest and the unfinished ones are kept."""
     monkeypatch.setattr("models.personalize.registry.JOBS_KEPT", 2)
     await resources.create(new("dataset/g/ITEMS"))
     statuses = [CREATE_PENDING, ACTIVE, "CREATE FAILED", ACTIVE, ACTIVE]
@@ -413,7 +413,7 @@ async def test_old_jobs_are_forgotten_but_not_unfinished_ones(
 
 
 async def test_a_group_of_a_thousand_filters_goes_at_once(resources: Registry) -> None:
-    """What a deletion takes along is taken whole, beyond one page of it."""
+    """A deletion cascades to all children, beyond one page of them."""
     await resources.create(new("dataset-group/g"))
     for n in range(250):
         await resources.create(new(f"filter/f{n}", links=["dataset-group/g"]))
@@ -424,7 +424,7 @@ async def test_a_group_of_a_thousand_filters_goes_at_once(resources: Registry) -
 
 
 async def test_resources_survive_a_restart(tmp_path: Path) -> None:
-    """A Redis that comes back has every resource, index and number."""
+    """Every resource, index and number."""
     for n in range(2):
         server = start_redis(tmp_path)
         async with connect(server.url) as client:
@@ -439,7 +439,7 @@ async def test_resources_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_arns_have_the_region_and_account_of_the_settings(redis_url: str) -> None:
-    """What is given out names them; a path comes out of any ARN as it went in."""
+    """The path of any ARN is the one it was made of."""
     async with connect(redis_url) as client:
         arn = Registry(
             client, Settings(personalize_region="eu-central-1", personalize_account="123456789012")
@@ -465,14 +465,14 @@ async def test_arns_have_the_region_and_account_of_the_settings(redis_url: str) 
         f"arn:aws:personalize:us-east-1:1:campaign/{'c' * 256}",
     ],
 )
-def test_what_is_no_arn_is_invalid_input(arn: str) -> None:
-    """Nothing that could not have been given out becomes a key."""
+def test_other_text_is_no_arn(arn: str) -> None:
+    """It is InvalidInput, and becomes no key."""
     with pytest.raises(InvalidInput, match="not an ARN"):
         path_of(arn)
 
 
-def test_every_kind_is_known_by_its_path() -> None:
-    """A path tells its kind by its first part and its length, and nothing else is one."""
+def test_the_type_of_each_path() -> None:
+    """By its first part and its length."""
     for name, kind in KINDS.items():
         first = "solution" if name == "solution-version" else name
         path = "/".join([first, *["x"] * (kind.parts - 1)])

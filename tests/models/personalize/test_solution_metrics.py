@@ -1,4 +1,4 @@
-"""The measures of a solution version, against Amazon's example and a naive computation."""
+"""Metrics of a solution version, against Amazon's example and a naive computation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = {
 
 
 def test_the_example_of_the_guide() -> None:
-    """The second and the fifth recommendation are right, K is 5."""
+    """The second and the fifth recommendation are hits, K is 5."""
     found = solution_metrics([["a", "b", "c", "d", "e"]], [{"b", "e"}], n_items=20)
 
     assert found["mean_reciprocal_rank_at_25"] == 0.5
@@ -31,7 +31,7 @@ def test_the_example_of_the_guide() -> None:
 
 
 def test_edges() -> None:
-    """No users, no items, no hits and hits too far down are all 0; all right is 1."""
+    """No users, no items, no hits and hits beyond K are all 0; all hits are 1."""
     assert solution_metrics([], [], n_items=0) == dict.fromkeys(NAMES, 0.0)
     nothing = solution_metrics([[], ["a"]], [{"a"}, set()], n_items=4)
     assert nothing == dict.fromkeys(NAMES, 0.0) | {"coverage": 0.25}
@@ -56,10 +56,10 @@ USERS = st.lists(
 
 
 @given(USERS, st.integers(41, 60))
-def test_measures_equal_a_naive_computation(
+def test_metrics_equal_a_naive_computation(
     users: list[tuple[list[str], set[str]]], n_items: int
 ) -> None:
-    """Each measure, one user and one position at a time."""
+    """Each metric, one user and one position at a time."""
     found = solution_metrics(
         [best for best, _ in users], [own for _, own in users], n_items=n_items
     )

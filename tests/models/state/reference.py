@@ -1,4 +1,4 @@
-"""What apply_group.lua means, written naively: dictionaries, and decay by its definition.
+"""Naive meaning of the atomic step: dictionaries, and decay by its definition.
 
 And what it takes to compare a store with that: messages, replays, and everything that is stored.
 """
@@ -164,12 +164,12 @@ class Reference:
         del history[: -self.limit]
 
     def _known(self, owner: str) -> set[int]:
-        """Events that are known as the owner's when they come again."""
+        """Ids of events that are recognised as the owner's when they come again."""
         last = self.forgotten[owner][-layout.TRIMMED_IDS_PER_EVENT * self.limit :]
         return {seen[2] for seen in self.histories[owner]} | set(last)
 
     def _is_repeated(self, owner: str, event: StoredEvent) -> bool:
-        """Whether it is there already, as the owner's, or without an owner on one side."""
+        """True if the event was counted before, by this owner or with one owner unknown."""
         if event.hash in self._known(owner):
             return True
         same = (event.hash, event.item_id, event.type, event.time, event.millisecond)
@@ -232,7 +232,7 @@ def decayed(parts: Sequence[tuple[float, int]], now: float, half_life_s: float) 
 
 
 async def history_of(store: Store, owner: str) -> History:
-    """What is stored of `u:<user>` or `s:<session>`."""
+    """The stored history of `u:<user>` or `s:<session>`."""
     return unpack_history(await store.redis.get(store.key(f"history:{owner}")))
 
 
@@ -255,7 +255,7 @@ async def contents(store: Store) -> dict[str, Any]:
 
 
 async def assert_same(store: Store, reference: Reference) -> None:
-    """Everything in the store is as the reference has it, and nothing is missing."""
+    """The store equals the reference, and holds nothing else."""
     counts = await store.counts()
     expected = {"items": len(reference.items), **reference.counts}
     assert {name: counts.get(name, 0) for name in expected} == expected
@@ -282,13 +282,13 @@ async def assert_same(store: Store, reference: Reference) -> None:
             i for _, i, _ in history
         ]
     assert_same_pairs(stored, reference, list(map(str, names)))
-    await assert_same_takers(store, reference, list(map(str, names)))
+    await assert_same_recent_owners(store, reference, list(map(str, names)))
     await assert_same_popularity(store, reference, list(map(str, names)))
     assert_same_context_counts(stored, reference, list(map(str, names)))
 
 
 def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[str]) -> None:
-    """Every pair in the reference is stored, no other is, each logarithm as exact as its bits."""
+    """Exactly the reference's pairs are stored, each logarithm as exact as its bits."""
     found = {}
     for index, name in enumerate(names, 1):
         records = np.frombuffer(stored.get(f"pairs:{index}", b""), layout.PAIR)
@@ -304,8 +304,8 @@ def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[
         assert log2 == pytest.approx(expected, rel=0, abs=FLOAT32_LOG2 * len(parts))
 
 
-async def assert_same_takers(store: Store, reference: Reference, names: list[str]) -> None:
-    """Each item remembers whose histories it came into, in order; joined sessions have no name."""
+async def assert_same_recent_owners(store: Store, reference: Reference, names: list[str]) -> None:
+    """Each item remembers its owners, in order; joined sessions have no name."""
     for index, name in enumerate(names, 1):
         raw = await store.redis.get(store.key(f"takers:{index}")) or b""
         numbers = np.frombuffer(raw, np.uint32).tolist()
@@ -318,7 +318,7 @@ async def assert_same_takers(store: Store, reference: Reference, names: list[str
 
 
 async def assert_same_popularity(store: Store, reference: Reference, names: list[str]) -> None:
-    """Counts, times and decayed popularities of each item, and the top lists made of them."""
+    """Counts, times and decayed popularities of each item, and the top lists of them."""
     stats = await StateCache(store).stats(np.arange(1, len(names) + 1), NOW)
     tops: dict[str, list[float]] = {name: [] for name in ("all", "recent", "new")}
     for name, row in zip(names, stats, strict=True):
@@ -343,7 +343,7 @@ async def assert_same_popularity(store: Store, reference: Reference, names: list
 def assert_same_context_counts(
     stored: dict[str, Any], reference: Reference, names: list[str]
 ) -> None:
-    """Counts under each circumstance, by item and in all, and when values were last met."""
+    """Counts under each context value, by item and in total, and times of values."""
     half_life_s = layout.CONTEXT_HALF_LIFE_S
     found = {
         key.removeprefix("circumstance:"): raw

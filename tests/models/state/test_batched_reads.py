@@ -1,4 +1,4 @@
-"""Reads gathered into one command: everybody gets their own, whatever happens to the server."""
+"""Batched reads: each task gets its own values, also when the server fails."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ async def client(redis_url: str) -> AsyncIterator[BatchingClient]:
     stored=some.dictionaries(some.sampled_from("abcdef"), some.binary(max_size=200_000)),
     wanted=some.lists(some.lists(some.sampled_from("abcdefgh"), max_size=5), max_size=9),
 )
-def test_everybody_gets_their_own(
+def test_each_task_gets_its_own_values(
     redis_url: str, stored: dict[str, bytes], wanted: list[list[str]]
 ) -> None:
-    """Whoever reads at the same moment gets the values of their own keys, in their order."""
+    """Tasks that read at the same moment get the values of their own keys, in their order."""
 
     async def reading() -> list[list[bytes | None]]:
         client = connect(redis_url)
@@ -51,8 +51,8 @@ def test_everybody_gets_their_own(
     assert asyncio.run(reading()) == [[stored.get(key) for key in one] for one in wanted]
 
 
-async def test_reads_at_the_same_moment_travel_together(client: BatchingClient) -> None:
-    """However many ask in one step of the loop, one command is sent."""
+async def test_reads_of_one_moment_are_one_command(client: BatchingClient) -> None:
+    """All reads of one step of the event loop are one command."""
     await client.reads.get(["a"])
     before = (await client.info("commandstats"))["cmdstat_mget"]["calls"]
     first = [client.reads.get(["a"]) for _ in range(20)]
@@ -63,8 +63,8 @@ async def test_reads_at_the_same_moment_travel_together(client: BatchingClient) 
     assert (await client.info("commandstats"))["cmdstat_mget"]["calls"] == before + 2
 
 
-async def test_answers_come_in_the_order_of_the_questions(client: BatchingClient) -> None:
-    """Commands that are sent while others are under way get their own answers."""
+async def test_answers_match_their_commands(client: BatchingClient) -> None:
+    """Commands sent while others are under way get their own answers."""
     for n in range(50):
         await client.set(str(n), str(n) * n)
     futures = []
@@ -75,8 +75,8 @@ async def test_answers_come_in_the_order_of_the_questions(client: BatchingClient
     assert await asyncio.gather(*futures) == [[(str(n) * n).encode()] for n in range(50)]
 
 
-async def test_a_failed_read_fails_all_who_waited() -> None:
-    """Everybody whose keys were in a read that failed learns of it, and the next one is tried."""
+async def test_a_failed_read_fails_all_its_tasks() -> None:
+    """All tasks of a failed read get the error, and the next read is tried."""
     client = connect(f"redis://127.0.0.1:{own_port()}")
     reads = client.reads
     for _ in range(2):
@@ -85,10 +85,8 @@ async def test_a_failed_read_fails_all_who_waited() -> None:
     await client.aclose()
 
 
-async def test_an_error_is_an_error_for_all_who_waited(
-    client: BatchingClient, redis_url: str
-) -> None:
-    """What the server says instead of values is raised as the client raises it."""
+async def test_an_error_answer_reaches_all_tasks(client: BatchingClient, redis_url: str) -> None:
+    """An error answer is raised as the client raises it."""
     await client.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["-mget"])
     limited = connect(redis_url.replace("redis://", "redis://limited:any@"))
     reads = limited.reads
@@ -99,8 +97,8 @@ async def test_an_error_is_an_error_for_all_who_waited(
     assert [type(result) for result in results] == [redis.exceptions.NoPermissionError] * 2
 
 
-async def test_who_gives_up_harms_no_one(client: BatchingClient) -> None:
-    """A request that is cancelled while its read is under way takes no other one with it."""
+async def test_a_cancelled_read_leaves_the_others(client: BatchingClient) -> None:
+    """A task that is cancelled during its read does not cancel the others."""
     await client.set("there", b"value")
     impatient = client.reads.get(["absent"])
     patient = client.reads.get(["absent", "there"])
@@ -112,7 +110,7 @@ async def test_who_gives_up_harms_no_one(client: BatchingClient) -> None:
 
 
 async def test_a_dead_connection_is_replaced(client: BatchingClient) -> None:
-    """A connection that died unused costs the next read nothing but a new one."""
+    """A connection that died unused is renewed for the next read."""
     await client.set("there", b"value")
     await client.reads.get(["there"])
     await client.client_kill_filter(_type="normal", skipme=True)
@@ -120,8 +118,8 @@ async def test_a_dead_connection_is_replaced(client: BatchingClient) -> None:
     assert await client.reads.get(["there"]) == [b"value"]
 
 
-async def test_a_server_that_hangs_and_goes_on(tmp_path: Path) -> None:
-    """A read is given up after its time, and a late answer to it is never taken for another's."""
+async def test_a_late_answer_is_dropped(tmp_path: Path) -> None:
+    """A read is given up after its time-out, and a late answer is never taken for another's."""
     server = start_redis(tmp_path)
     client = connect(server.url, timeout_s=TIMEOUT_S)
     try:
@@ -141,8 +139,8 @@ async def test_a_server_that_hangs_and_goes_on(tmp_path: Path) -> None:
         server.stop()
 
 
-async def test_a_server_that_comes_back(tmp_path: Path) -> None:
-    """While the server is away every read says so; once it is back, the next one succeeds."""
+async def test_reads_succeed_after_an_outage(tmp_path: Path) -> None:
+    """Reads fail while the server is away, and succeed once it is back."""
     server = start_redis(tmp_path, port=own_port())
     client = connect(server.url)
     await client.set("there", b"value")

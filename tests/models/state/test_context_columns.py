@@ -1,4 +1,4 @@
-"""What events say of their circumstances, how it is counted, and that the counts are bounded."""
+"""Context of events: its extraction, its counts, and their bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Event = tuple[str, int, Mapping[str, list[str]]]
 
 
 async def apply(store: Store, *events: Event, batch: int = 500) -> None:
-    """Events, each in a message of its own, of few users."""
+    """Apply events, each in a message of its own, of few users."""
     messages = [
         StoredMessage(
             n, f"u{n % 9}", f"u{n % 9}", shard_of(f"u{n % 9}"), 1.0,
@@ -34,7 +34,7 @@ async def apply(store: Store, *events: Event, batch: int = 500) -> None:
 
 
 async def counts(store: Store, name: str) -> DecayedCounts:
-    """What is counted under a name."""
+    """Counts under a column or value."""
     return unpack_counts(await store.redis.get(store.key(f"circumstance:{name}")), NOW)
 
 
@@ -62,13 +62,13 @@ async def contextual(store: Store) -> Store:
         ({"wide": 1e300, "endless": float("inf")}, {}),
     ],
 )
-def test_what_properties_say(properties: Any, said: dict[str, list[str]]) -> None:
+def test_context_values_of_properties(properties: Any, said: dict[str, list[str]]) -> None:
     """Short texts and whole numbers by column, the same in any spelling; nothing else."""
     assert context_values(properties) == said
 
 
 async def test_only_contextual_columns_are_counted(store: Store) -> None:
-    """Properties leave nothing behind in a group whose schema does not name them."""
+    """Properties that the group's schema does not name leave nothing behind."""
     await apply(store, ("a", NOW, {"device": ["phone"]}))
     assert not [key for key in await contents(store) if "device" in key]
 
@@ -87,7 +87,7 @@ async def test_only_contextual_columns_are_counted(store: Store) -> None:
 
 
 async def test_items_are_bounded(contextual: Store) -> None:
-    """The frequent items stay when there are more than are counted, and the total knows of all."""
+    """Frequent items stay in a full list, and the total counts all."""
     n_items = layout.CONTEXT_ITEMS + 300
     often = [(f"often{n % 20}", NOW, {"device": ["phone"]}) for n in range(200)]
     once = [(f"once{n}", NOW, {"device": ["phone"]}) for n in range(n_items)]
@@ -106,7 +106,7 @@ async def test_items_are_bounded(contextual: Store) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 async def test_values_are_bounded(contextual: Store, batch: int) -> None:
-    """One too many is not counted apart, until another has not been met for a half-life."""
+    """A value beyond the limit gets counts once another is unseen for a half-life."""
     values = [f"v{n:03}" for n in range(layout.CONTEXT_VALUES + 5)]
     later = NOW - 3600 + int(layout.CONTEXT_HALF_LIFE_S)
     first = [("a", NOW - 3600 + n, {"device": [value]}) for n, value in enumerate(values)]
@@ -124,7 +124,7 @@ async def test_values_are_bounded(contextual: Store, batch: int) -> None:
 
 
 async def test_a_value_that_comes_back_starts_anew(make_store: Callable[..., Store]) -> None:
-    """Even in the step that dropped it, and whatever the steps: nothing of its past is left."""
+    """Counts of a dropped value are gone, even within the step that dropped it."""
     found = []
     half_life_s = int(layout.CONTEXT_HALF_LIFE_S)
     values = [f"v{n:03}" for n in range(layout.CONTEXT_VALUES)]
@@ -146,8 +146,8 @@ async def test_a_value_that_comes_back_starts_anew(make_store: Callable[..., Sto
     assert found[0] == found[1] == found[2]
 
 
-async def test_a_group_that_goes_takes_its_circumstances_along(redis_url: str) -> None:
-    """Nothing of them is left, and columns of a group that is gone are not stored."""
+async def test_erasing_a_group_removes_its_context(redis_url: str) -> None:
+    """Context counts of an erased group are gone, and its columns are not stored again."""
     tenants = Tenants(connect(redis_url), Settings(group="own", cache_s=0))
     await tenants.register("t-books", "books")
     await tenants.name_columns("books", ["DEVICE", "HOUR_OF_DAY"])

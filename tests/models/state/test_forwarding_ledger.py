@@ -40,14 +40,14 @@ async def client(server: Server) -> AsyncIterator[RedisClient]:
         yield connected
 
 
-async def test_a_group_without_a_forwarder_has_done_nothing(client: RedisClient) -> None:
-    """Reading before the first save gives zeros and no positions."""
+async def test_an_empty_ledger_is_all_zeros(client: RedisClient) -> None:
+    """Reads before the first save give zeros and no positions."""
     assert await forward_counts(client, "shop") == ForwardCounts()
     assert await forward_positions(client, "shop") == {}
 
 
-async def test_positions_and_counts_are_kept_together(client: RedisClient) -> None:
-    """What was saved is what is read, and a further save adds."""
+async def test_positions_and_counts_are_saved_together(client: RedisClient) -> None:
+    """Reads equal the save, and a further save adds."""
     notes: dict[str, dict[str, str | float]] = {
         "shop": {"last_error": "ThrottlingException: slow", "last_error_at": 1795381719.25}
     }
@@ -76,7 +76,7 @@ async def test_positions_and_counts_are_kept_together(client: RedisClient) -> No
 
 
 async def test_a_repeated_save_counts_no_event_twice(client: RedisClient) -> None:
-    """After an answer that got lost on its way, the same save again is harmless."""
+    """The same save again, after its answer was lost, is harmless."""
     moves = {"c/t/0": TrackerChange(5, {"shop": {"forwarded": 5}})}
     for _ in range(2):
         await save_forward(client, "shop", moves=moves)
@@ -84,7 +84,7 @@ async def test_a_repeated_save_counts_no_event_twice(client: RedisClient) -> Non
 
 
 async def test_a_position_never_moves_back(client: RedisClient) -> None:
-    """A worker that has lost its partition cannot undo what the new one did."""
+    """A forwarder that has lost its partition cannot undo the work of the new one."""
     for offset in (9, 4):
         moves = {"c/t/0": TrackerChange(offset, {"shop": {"forwarded": 1}})}
         await save_forward(client, "shop", moves=moves)
@@ -92,8 +92,8 @@ async def test_a_position_never_moves_back(client: RedisClient) -> None:
     assert (await forward_counts(client, "shop")).forwarded == 1
 
 
-async def test_what_waits_is_summed_over_partitions_and_ends(client: RedisClient) -> None:
-    """Each partition says what it holds; a later word of it replaces the earlier."""
+async def test_waiting_events_are_summed_over_partitions(client: RedisClient) -> None:
+    """A later save of a partition replaces its earlier one."""
     first = {
         "c/t/0": {"shop": WaitingEvents(3, 50.5), "b": WaitingEvents(1, 9.0)},
         "c/t/1": {"shop": WaitingEvents(2, 40.0)},
@@ -110,8 +110,8 @@ async def test_what_waits_is_summed_over_partitions_and_ends(client: RedisClient
     assert await tracker_waiting(client, "shop") == {}
 
 
-async def test_an_outage_is_on_record_while_no_position_moves(client: RedisClient) -> None:
-    """Calls and the last error are saved without a position, the error bounded."""
+async def test_errors_are_saved_without_a_position(client: RedisClient) -> None:
+    """Calls and the last error are saved while no position moves; the text is bounded."""
     notes = {"shop": {"last_error": "x" * 5000}}
     await save_forward(client, "shop", calls=CALLS, notes=notes)
     counts = await forward_counts(client, "shop")
@@ -129,8 +129,8 @@ async def test_the_keys_live_on_one_node_of_a_cluster(client: RedisClient) -> No
     assert sorted(await client.keys()) == [f"{{shop}}:forward:{name}".encode() for name in names]
 
 
-async def test_a_redis_that_is_away_is_unavailable() -> None:
-    """Every call says so with the one error that callers wait on."""
+async def test_an_absent_redis_is_unavailable() -> None:
+    """Every function raises `Unavailable`."""
     async with connect(f"redis://127.0.0.1:{own_port()}") as away:
         with pytest.raises(Unavailable):
             await forward_counts(away, "shop")

@@ -1,4 +1,4 @@
-"""Steps of several dataset groups: what each group gets is what it would get alone."""
+"""Steps of several dataset groups: each group gets what it would get alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_group_is_as_if_alone(
     drawn: list[tuple[str, str, str, list[StoredEvent]]],
     cuts: list[tuple[int, int]],
 ) -> None:
-    """Any mixed stream, cut anywhere, every part sent twice and more, is each one's reference."""
+    """Any mixed stream, cut anywhere, with repeated parts, equals each group's reference."""
 
     async def check() -> None:
         async with connect(redis_url) as client:
@@ -131,12 +131,12 @@ async def replay(
 
 
 async def everything(tenants: Tenants) -> dict[str, dict[str, Any]]:
-    """All that is stored, by group."""
+    """All stored keys and values, by group."""
     return {name: await contents(tenants.store(name)) for name in GROUPS.values()}
 
 
 async def test_a_redelivered_batch_changes_nothing(tenants: Tenants) -> None:
-    """Neither does one whose position alone was lost: the other group has its own."""
+    """Even if the batch's own watermark was lost: the other group has its own."""
     store = tenants.store("h")
     part = Part(
         "p/0", -1, [of(group, message(n, click("a", n))) for n, group in enumerate(["", "other"])]
@@ -156,8 +156,8 @@ async def test_a_redelivered_batch_changes_nothing(tenants: Tenants) -> None:
     assert await everything(tenants) == before
 
 
-async def test_a_group_that_is_gone_stops_the_part(tenants: Tenants) -> None:
-    """What comes before it is in effect, it and what follows is not; another partition goes on."""
+async def test_an_unknown_group_stops_the_part(tenants: Tenants) -> None:
+    """Earlier messages are in effect, it and later ones are not; other partitions go on."""
     store = tenants.store("h")
     mixed = [
         of("other", message(0, click("a", 0))),
@@ -179,7 +179,7 @@ async def test_a_group_that_is_gone_stops_the_part(tenants: Tenants) -> None:
 
 @pytest.mark.usefixtures("tenants")
 async def test_a_full_group_stops_the_part(redis_url: str) -> None:
-    """Whichever group is full, nothing behind its message is in effect, of no group."""
+    """No message behind that of a full group is in effect, in any group."""
     async with connect(redis_url) as client:
         store = Store(client, Settings(group="h", max_items=1))
         mixed = [
@@ -200,7 +200,7 @@ async def test_a_full_group_stops_the_part(redis_url: str) -> None:
 
 
 async def test_a_group_made_again_starts_afresh(tenants: Tenants) -> None:
-    """What the worker has applied of the erased one is not missed in the new one."""
+    """Watermarks of an erased group do not hold for a new one of its name."""
     store = tenants.store("h")
     await store.apply([Part("p/0", -1, [of("other", message(7, click("a", 0)))])], now_s=NOW)
     await tenants.erase("other")
@@ -214,8 +214,8 @@ async def test_a_group_made_again_starts_afresh(tenants: Tenants) -> None:
     assert await tenants.store("other").item_indexes(["a", "b"]) == [0, 1]
 
 
-async def test_what_was_lost_is_lost_to_all(tenants: Tenants) -> None:
-    """A position behind what the worker applied lets no group's message through."""
+async def test_lost_effects_stop_all_groups(tenants: Tenants) -> None:
+    """A watermark behind the worker's refuses the messages of every group."""
     store = tenants.store("h")
 
     results, counts = await store.apply(

@@ -1,4 +1,4 @@
-"""What Redis holds by family, at a bounded cost, and what is wrong with its limits."""
+"""Memory by families of keys, at a bounded cost, and warnings about limits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def alone(tmp_path: Path) -> AsyncIterator[Store]:
     server.stop()
 
 
-async def test_families_are_told_about_right(alone: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact where all keys are looked at, near where a sample is, and as cheap with many keys."""
+async def test_families_are_estimated(alone: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact if all keys are sampled, close otherwise, and as cheap with many keys."""
     clicks = [
         message(n, click(f"i{n % 50}", n), click(f"i{n % 7}", 1000 + n), user=f"u{n}")
         for n in range(300)
@@ -68,8 +68,8 @@ async def test_families_are_told_about_right(alone: Store, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-async def test_a_policy_that_drops_state_is_told(alone: Store, policy: str) -> None:
-    """Whatever the limit is, for one may be set at any time."""
+async def test_an_eviction_policy_is_a_risk(alone: Store, policy: str) -> None:
+    """Whatever the limit is: one may be set at any time."""
     await alone.redis.config_set("maxmemory-policy", policy)
 
     told = await read_memory(alone.redis)
@@ -80,8 +80,8 @@ async def test_a_policy_that_drops_state_is_told(alone: Store, policy: str) -> N
     assert "noeviction" in risk
 
 
-async def test_a_full_server_is_told(alone: Store) -> None:
-    """As long as it refuses what is to be written, and no longer."""
+async def test_a_full_server_is_a_shortage(alone: Store) -> None:
+    """As long as it refuses writes, and no longer."""
     assert shortages(await read_memory(alone.redis)) == []
     await alone.redis.config_set("maxmemory", 100_000)
     (told,) = shortages(await read_memory(alone.redis))
@@ -92,8 +92,8 @@ async def test_a_full_server_is_told(alone: Store) -> None:
     assert risks(await read_memory(alone.redis)) == []
 
 
-async def test_places_in_topics_that_are_gone_are_bounded(alone: Store) -> None:
-    """Topics made anew again and again leave nothing for ever; those that there are stay."""
+async def test_watermarks_of_deleted_topics_are_bounded(alone: Store) -> None:
+    """Topics made again and again leave a bounded number; those of live topics stay."""
     for n in range(30):
         one = message(n, click("a", n))._replace(checksum=n)
         await alone.apply(

@@ -1,4 +1,4 @@
-"""Metadata on a real Redis: what repeated and disordered records lead to, and what is read."""
+"""Metadata in Redis: repeated and disordered records, and reads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RECORDS = st.lists(
 
 
 def uncounted(stored: dict[str, Any]) -> dict[str, Any]:
-    """All but how many records it took, and which index came first."""
+    """Everything but counts of records and the order of indexes."""
     counts = {
         name: value for name, value in stored["counts"].items() if not name.endswith(b"_updates")
     }
@@ -61,7 +61,7 @@ def uncounted(stored: dict[str, Any]) -> dict[str, Any]:
 def test_any_order_and_repetition_ends_in_the_newest(
     redis_url: str, drawn: list[tuple[Any, str, dict[str, Any]]], chance: Any
 ) -> None:
-    """Records in any order, some of them again, lead to what they lead to in order of time."""
+    """Records in any order, some repeated, lead to the state of their order in time."""
     entries = [
         record_entry(0, kind, MetadataRecord("h", name, properties, NOW - 100 + at), own_group="h")
         for at, (kind, name, properties) in enumerate(drawn)
@@ -96,7 +96,7 @@ def test_any_order_and_repetition_ends_in_the_newest(
 
 
 async def test_records_are_read_as_they_were_sent(store: Store) -> None:
-    """Properties come back as they were; of an unknown item or user there are none."""
+    """Properties are read as sent; an unknown item or user has none."""
     properties = {"GENRE": "a|b", "PRICE": 1.5, "N": 3, "OK": True, "NONE": None, "é": "ü"}
     await put_items(store, [("i", properties)], NOW)
     await put_users(store, [("ada", {"AGE": 36})], NOW)
@@ -110,7 +110,7 @@ async def test_records_are_read_as_they_were_sent(store: Store) -> None:
 
 
 async def test_bad_records_change_nothing(store: Store) -> None:
-    """One record that breaks a rule, and none of the call is in effect."""
+    """With one invalid record, no record of the call is in effect."""
     with pytest.raises(InvalidRecord):
         await put_items(store, [("i", {}), ("j", {"A": []})], NOW)
 
@@ -118,7 +118,7 @@ async def test_bad_records_change_nothing(store: Store) -> None:
 
 
 async def test_items_and_users_are_bounded(make_store: Callable[..., Store]) -> None:
-    """Beyond the limit a new one is refused, with its place; what is known can be changed."""
+    """Beyond the limit a new one is refused, with its offset; known ones can be changed."""
     store = make_store(max_items=2, max_users=1)
     with pytest.raises(LimitExceeded):
         await put_items(store, [(name, {}) for name in "abc"], NOW)
@@ -134,7 +134,7 @@ async def test_items_and_users_are_bounded(make_store: Callable[..., Store]) -> 
 
 
 async def test_watermarks_move_with_the_effects(store: Store) -> None:
-    """What was taken in is not again, what passes over moves on, what was lost is told."""
+    """A repeated record is skipped, one of no kind moves the watermark, a loss is reported."""
     group = store.settings.group
     entries = [
         record_entry(0, "items", MetadataRecord(group, "a", {"N": 1}, NOW), own_group=group),
@@ -155,7 +155,7 @@ async def test_watermarks_move_with_the_effects(store: Store) -> None:
 
 
 async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
-    """A record of a group that no tracking id leads to stops its part; a removal does not."""
+    """A record of an unknown group stops its part; a removal does not."""
     removal = RecordEntry(0, "nowhere", "users", "ada", NOW)
     entries = [removal, RecordEntry(1, "nowhere", "items", "a", NOW, 0.0, "{}")]
 
@@ -164,7 +164,7 @@ async def test_a_group_that_does_not_exist_gets_nothing(store: Store) -> None:
 
 
 async def test_removal_leaves_no_trace_but_the_index(store: Store) -> None:
-    """A removed record is in no list; nothing happens where there was none."""
+    """A removed record is in no list; removing an absent one changes nothing."""
     group = store.settings.group
     await put_items(store, [("i", {"GENRE": "x"})], NOW)
     await put_users(store, [("ada", {"AGE": 36})], NOW)
@@ -184,7 +184,7 @@ async def test_removal_leaves_no_trace_but_the_index(store: Store) -> None:
 
 
 async def test_fresh_items_are_listed_by_creation(store: Store) -> None:
-    """The property counts, else when it was first heard of; nothing is from the future."""
+    """By the property, else by the first record; no item is from the future."""
     await put_items(store, [("told", {"CREATION_TIMESTAMP": NOW - 50})], NOW)
     await put_items(store, [("first", {}), ("future", {"CREATION_TIMESTAMP": NOW * 2})], NOW - 9)
     await put_items(store, [("first", {"N": 1})], NOW + 9)
@@ -195,7 +195,7 @@ async def test_fresh_items_are_listed_by_creation(store: Store) -> None:
 
 
 async def test_lists_are_bounded(store: Store) -> None:
-    """Only the newest stay in a list."""
+    """Only the newest items stay in a list."""
     many = [(f"i{n}", {"GENRE": "x", "CREATION_TIMESTAMP": NOW - n}) for n in range(400)]
     for at in range(0, 400, 100):
         await put_items(store, many[at : at + 100], NOW)
@@ -204,7 +204,7 @@ async def test_lists_are_bounded(store: Store) -> None:
         assert await listed(store, name) == {f"i{n}": NOW - n for n in range(layout.TOPS)}
 
 
-async def test_items_stand_under_their_categories(store: Store) -> None:
+async def test_items_are_listed_under_their_categories(store: Store) -> None:
     """A changed record leaves old categories, and the last event moves an item to the front."""
     part = Part("p/0", -1, [message(0, click("touched", 0, NOW + 100))])
     await store.apply([part], now_s=NOW)
@@ -220,7 +220,7 @@ async def test_items_stand_under_their_categories(store: Store) -> None:
 async def test_events_move_items_up_in_their_categories(
     make_store: Callable[..., Store],
 ) -> None:
-    """Wherever batches are cut, the list is in order of the last minute, and only goes up."""
+    """However batches are cut, the order is by the last minute, and only rises."""
     chance = random.Random(3)
     names = [f"i{n}" for n in range(40)]
     events = [click(chance.choice(names), n, NOW + chance.randrange(600)) for n in range(400)]
@@ -237,8 +237,8 @@ async def test_events_move_items_up_in_their_categories(
     assert lists == [{name: at // 60 * 60 for name, at in last.items()}] * 3
 
 
-async def test_touched_items_come_back_into_a_full_list(store: Store) -> None:
-    """An item that had to go is listed again once it is met, and the list stays bounded."""
+async def test_active_items_return_to_a_full_list(store: Store) -> None:
+    """An evicted item is listed again with its next event, and the list stays bounded."""
     many = [(f"i{n}", {"GENRE": "x"}) for n in range(layout.TOPS + 5)]
     for n, record in enumerate(many):
         await put_items(store, [record], NOW - 1000 + n)
@@ -260,7 +260,7 @@ async def listed(store: Store, name: str) -> dict[str, float]:
 
 
 async def test_items_of_the_same_category(store: Store) -> None:
-    """The last one touched comes first; the items asked about are not among them."""
+    """Most recently active first, without the given items."""
     records = {"a": "x", "b": "x|y", "c": "y", "d": "z", "e": ""}
     for n, (name, genre) in enumerate(records.items()):
         await put_items(store, [(name, {"GENRE": genre})], NOW + n)
@@ -272,7 +272,7 @@ async def test_items_of_the_same_category(store: Store) -> None:
     assert await same_category(store, [e]) == await same_category(store, []) == []
 
 
-async def test_one_item_is_described(store: Store) -> None:
+async def test_one_item_has_properties_and_counts(store: Store) -> None:
     """Properties and counts, either of them alone, or nothing."""
     part = Part("p/0", -1, [message(0, click("seen", 0)), message(1, click("both", 1))])
     await store.apply([part], now_s=NOW)
@@ -289,7 +289,7 @@ async def test_one_item_is_described(store: Store) -> None:
 async def test_cached_properties_are_read_again_when_they_change(
     make_store: Callable[..., Store],
 ) -> None:
-    """For `cache_s` what is held is used; then a change is seen, also of what was absent."""
+    """For `cache_s` the cache is used; then changes show, also of absent records."""
     store = make_store(cache_s=1)
     part = Part("p/0", -1, [message(0, click("a", 0), click("b", 1))])
     await store.apply([part], now_s=NOW)
@@ -308,7 +308,7 @@ async def test_cached_properties_are_read_again_when_they_change(
 async def test_cache_of_properties_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither many records nor long ones make it grow beyond its limits."""
+    """By number and by size."""
     monkeypatch.setattr(metadata, "MAX_CACHED", 5)
     monkeypatch.setattr(metadata, "MAX_CACHED_BYTES", 2000)
     sizes = itertools.cycle([10, 700])
@@ -323,5 +323,5 @@ async def test_cache_of_properties_is_bounded(
 
 
 def test_long_names_are_no_categories() -> None:
-    """A column with an endless name makes no key of that length."""
+    """A column with a very long name creates no key."""
     assert categories_of({"x" * 65: "a", "y" * 64: "b"}) == ["y" * 64 + "=b"]

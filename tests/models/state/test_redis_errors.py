@@ -1,4 +1,4 @@
-"""What Redis answers, on a real one: what passes is told from what never will."""
+"""Errors of a real Redis: temporary ones are told from permanent ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    """A store on an empty server, whose settings are put back afterwards."""
+    """A store on an empty server, whose settings are restored afterwards."""
     one = Store(connect(redis_url), Settings())
     await one.redis.flushall()
     yield one
@@ -49,20 +49,20 @@ async def apply(store: Store, offset: int = 0) -> None:
 
 
 async def eternity(client: BatchingClient) -> None:
-    """Run a script without an end, until it is killed."""
+    """Run an endless script, until it is killed."""
     with pytest.raises(redis.exceptions.ResponseError, match="killed"):
         await client.eval("while true do end", 0)
 
 
 async def asked_until_refused(store: Store) -> None:
-    """Ask for a key until the server no longer answers; ten seconds long."""
+    """Read a key until the server no longer answers; ten seconds at most."""
     for _ in range(200):
         await asyncio.sleep(0.05)
         await store.redis.get("x")
 
 
-async def test_a_full_server_passes(store: Store) -> None:
-    """What a script meets on a full server is to be tried again, and works once there is room."""
+async def test_a_full_server_is_temporary(store: Store) -> None:
+    """A script's error on a full server is retried, and works once there is room."""
     await apply(store)
     await store.redis.config_set("maxmemory", 1)
     with pytest.raises(NotNow, match="OOM"):
@@ -74,8 +74,8 @@ async def test_a_full_server_passes(store: Store) -> None:
     assert (await store.counts())["events"] == 2
 
 
-async def test_a_replica_passes(store: Store) -> None:
-    """A server that became a replica refuses to write, or to read, until a failover is over."""
+async def test_a_replica_is_temporary(store: Store) -> None:
+    """A server that became a replica refuses reads or writes until a failover is over."""
     await store.redis.replicaof("127.0.0.1", "1")
     with pytest.raises(NotNow, match="READONLY"):
         await apply(store)
@@ -84,15 +84,15 @@ async def test_a_replica_passes(store: Store) -> None:
         await store.counts()
 
 
-async def test_too_few_replicas_pass(store: Store) -> None:
-    """A primary that must have replicas to write to waits for them."""
+async def test_too_few_replicas_are_temporary(store: Store) -> None:
+    """A primary that requires replicas for writes waits for them."""
     await store.redis.config_set("min-replicas-to-write", 1)
     with pytest.raises(NotNow, match="NOREPLICAS"):
         await store.redis.set("x", "y")
 
 
-async def test_somebodys_long_script_passes(store: Store, redis_url: str) -> None:
-    """While a script runs for too long, the server refuses all others."""
+async def test_a_long_script_is_temporary(store: Store, redis_url: str) -> None:
+    """While a script runs for too long, the server refuses other commands."""
     await store.redis.config_set("lua-time-limit", 50)
     async with connect(redis_url) as other:
         hanging = asyncio.create_task(eternity(other))
@@ -102,8 +102,8 @@ async def test_somebodys_long_script_passes(store: Store, redis_url: str) -> Non
         await hanging
 
 
-async def test_a_key_of_another_type_never_passes(store: Store) -> None:
-    """What no waiting mends is no server that is away: of a script as of a command."""
+async def test_a_key_of_another_type_is_permanent(store: Store) -> None:
+    """For a command and in a script: the server is not away."""
     await store.redis.set(store.key("watermarks"), "no hash")
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE") as failed:
         await apply(store)
@@ -113,15 +113,15 @@ async def test_a_key_of_another_type_never_passes(store: Store) -> None:
     assert not isinstance(failed.value, AWAY_ERRORS)
 
 
-async def test_a_bug_in_a_script_never_passes(store: Store) -> None:
-    """Nor does an error of the script's own, whatever words are in it."""
+async def test_a_bug_in_a_script_is_permanent(store: Store) -> None:
+    """Whatever words its error contains."""
     with pytest.raises(redis.exceptions.ResponseError) as failed:
         await store.redis.eval("return nil .. 'OOM BUSY LOADING'", 0)
     assert not isinstance(failed.value, AWAY_ERRORS)
 
 
-async def test_the_ledger_says_unavailable_only_of_a_server_that_is(store: Store) -> None:
-    """The forwarder tries again for ever where Redis is away; a wrong type ends it."""
+async def test_the_ledger_is_unavailable_only_while_redis_is_away(store: Store) -> None:
+    """The forwarder retries while Redis is away; a wrong type ends it."""
     await store.redis.set("{shop}:forward:positions", "no hash")
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
         await save_forward(store.redis, "shop", moves={"t/0": TrackerChange(1, {})})

@@ -1,4 +1,4 @@
-"""An event counts once, in whatever order and under whichever sessions of its user it comes."""
+"""An event counts once, in any order and under any of its user's sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(make_store: Callable[..., Store]) -> Store:
 
 
 async def send(store: Store, *sent: tuple[str, str, StoredEvent], batch: int = 1) -> int:
-    """Apply events of a user ("" for nobody) in a session each; gives how many were repeated."""
+    """Apply events of a user ("" for none), each in a session; returns the duplicates."""
     messages: list[StoredMessage] = []
     repeated = 0
     for offset, (user, session, event) in enumerate(sent):
@@ -37,7 +37,7 @@ async def send(store: Store, *sent: tuple[str, str, StoredEvent], batch: int = 1
 
 
 async def times_counted(store: Store, item: str) -> int:
-    """How many events are counted of the item."""
+    """Number of counted events on the item."""
     found = await metadata.item(store, item)
     return found.events if found else 0
 
@@ -45,7 +45,7 @@ async def times_counted(store: Store, item: str) -> int:
 @pytest.mark.parametrize("batch", [1, 100])
 @pytest.mark.parametrize("user", ["ada", ""])
 async def test_a_late_event_counts_once(store: Store, user: str, batch: int) -> None:
-    """It is trimmed at once in a history full of newer ones, and recognised all the same."""
+    """It is trimmed at once from a history of newer events, and recognised all the same."""
     full = [click(f"i{n}", n, NOW + n) for n in range(2 * LIMIT)]
     late = click("late", 99, NOW - 1000)
 
@@ -59,7 +59,7 @@ async def test_a_late_event_counts_once(store: Store, user: str, batch: int) -> 
 
 
 async def test_a_late_event_of_a_session_counts_once_after_its_login(store: Store) -> None:
-    """What a session has trimmed is known of the user that it turns out to be."""
+    """Ids that a session has trimmed count for the user that it is linked to."""
     full = [click(f"i{n}", n, NOW + n) for n in range(2 * LIMIT)]
     late = click("late", 99, NOW - 1000)
     before = [("", "s", event) for event in [*full, late]]
@@ -83,14 +83,14 @@ async def test_a_late_event_of_a_session_counts_once_after_its_login(store: Stor
 async def test_one_event_in_several_sessions(
     store: Store, sent: list[tuple[str, str]], counted: int
 ) -> None:
-    """It is one event as long as it may be of one user, and two where two are known to have it."""
+    """One event if it may be of one user, two if two users are known to have it."""
     await send(store, *((user, session, click("x", 1)) for user, session in sent))
 
     assert await times_counted(store, "x") == counted
 
 
-async def test_ids_of_other_sessions_are_used_again(store: Store) -> None:
-    """Clients may number the events of each session from one: another moment is another event."""
+async def test_ids_may_repeat_between_sessions(store: Store) -> None:
+    """Clients may number events per session: another time is another event."""
     first = click("x", 1)
     others = [first._replace(millisecond=1), first._replace(time=NOW + 1)]
     others += [first._replace(item_id="y"), first._replace(type="view"), first._replace(hash=9)]
@@ -100,7 +100,7 @@ async def test_ids_of_other_sessions_are_used_again(store: Store) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_order_counts_once(store: Store, seed: int) -> None:
-    """Late, repeated within the last events, over several sessions and logins, cut anywhere."""
+    """Late, repeated, over several sessions and logins, cut anywhere."""
     chance = random.Random(seed)
     sessions = {user: [f"{user}{n}" for n in range(3)] for user in ("ada", "bob", "eve")}
     arrived: dict[str, list[StoredEvent]] = {user: [] for user in sessions}
@@ -122,8 +122,8 @@ async def test_any_order_counts_once(store: Store, seed: int) -> None:
     assert {item: await times_counted(store, item) for item in expected} == expected
 
 
-async def test_what_recognises_events_is_bounded(make_store: Callable[..., Store]) -> None:
-    """Neither grows with the number of events, and what a history forgot expires with it."""
+async def test_deduplication_is_bounded(make_store: Callable[..., Store]) -> None:
+    """It does not grow with the number of events, and trimmed ids expire with their history."""
     store = make_store(history_events=LIMIT, recent_events=1000, session_ttl_s=1000)
     chance = random.Random(1)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Steps on a server whose append-only file was torn by a crash: all of a step, or nothing."""
+"""Atomic steps on a server whose append-only file was torn by a crash."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start with what the folder has; returns at once, clients wait."""
+        """Start with the folder's data; returns at once, clients wait."""
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         options += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.binary, *options], stdout=log)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as a crash does."""
         self.process.kill()
         self.process.wait()
 
     def cut_behind(self, text: bytes) -> None:
-        """Cut the file a few bytes behind the last place where a text stands."""
+        """Cut the file a few bytes behind the last occurrence of a text."""
         files = [path for path in self.folder.rglob("*.aof") if ".base" not in path.name]
         newest = max(files, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
         raw = newest.read_bytes()
@@ -77,7 +77,7 @@ async def _store(server: Server) -> Store:
 
 
 async def test_half_a_step_never_comes_back(server: Server) -> None:
-    """A crash cuts the file within a step; the step is applied again, and counts once for ever."""
+    """A crash cuts the file within a step; applied again, the step counts once."""
     store = await _store(server)
     expected = -1
     for number in range(3):
@@ -104,8 +104,8 @@ async def test_half_a_step_never_comes_back(server: Server) -> None:
     await store.redis.aclose()
 
 
-async def test_a_file_is_written_anew_only_where_one_was_loaded(tmp_path: Path) -> None:
-    """A fresh server, and one that has done it, are not asked for it."""
+async def test_only_a_loaded_file_is_rewritten(tmp_path: Path) -> None:
+    """Not on a fresh server, and not twice."""
     server = Server(redis_binary(), tmp_path)
     try:
         store = await _store(server)

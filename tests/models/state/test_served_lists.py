@@ -1,4 +1,4 @@
-"""Served lists: found by their ids, in a budget whatever is read, and the first to make room."""
+"""Served lists: found by their ids, within a budget, and first to make room."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MB = 1024 * 1024
 
 
 async def catalogue(store: Store, names: list[str] = NAMES) -> None:
-    """Items that the store knows, as events make them known."""
+    """Store items, as events do."""
     numbers = {name: number for number, name in enumerate(names, 1)}
     await store.redis.hset(store.key("items"), mapping=numbers)
     await store.redis.hset(
@@ -34,18 +34,18 @@ async def catalogue(store: Store, names: list[str] = NAMES) -> None:
 
 
 def ids(n: int, start: int = 0) -> list[str]:
-    """Ids as the service gives them."""
+    """Ids in the form of this service."""
     return [f"{start + k:032x}" for k in range(n)]
 
 
 async def taken(store: Store) -> int:
-    """Bytes that served lists take, as the server measures them."""
+    """Bytes of served lists, as the server measures them."""
     keys = [key async for key in store.redis.scan_iter(match=store.key("served*"))]
     return sum([int(await store.redis.memory_usage(key, samples=0)) for key in keys])
 
 
 async def test_lists_are_found_by_their_ids(store: Store) -> None:
-    """In order, however they are named, with a place for what nobody knows, until they are old."""
+    """In order, under any form of id, with "" for unknown items, until they expire."""
     await catalogue(store)
     lists = {
         ids(1)[0]: [NAMES[3], "unheard-of", NAMES[1]],
@@ -67,7 +67,7 @@ async def test_lists_are_found_by_their_ids(store: Store) -> None:
 
 
 async def test_a_list_is_kept_for_its_time(make_store: Callable[..., Store]) -> None:
-    """For the whole of it, and not much longer, however steadily others come."""
+    """For the whole of it and not much longer, however steadily others come."""
     store = make_store(impression_ttl_s=1600)
     for n in range(0, 4000, 100):
         await log_served(store, {f"r{n}": []}, now_s=NOW + n)
@@ -77,8 +77,8 @@ async def test_a_list_is_kept_for_its_time(make_store: Callable[..., Store]) -> 
             assert await served(store, f"r{n - 1900}") is None
 
 
-async def test_the_budget_holds_whatever_is_read(make_store: Callable[..., Store]) -> None:
-    """Whether lists are long or short, the memory taken is as set, and the newest stay."""
+async def test_the_budget_holds_under_any_load(make_store: Callable[..., Store]) -> None:
+    """Long lists or short, memory stays within the budget, and the newest stay."""
     store = make_store(impression_budget_mb=1)
     await catalogue(store)
     for length, n in ((500, 3000), (0, 14_000), (25, 6500)):
@@ -96,7 +96,7 @@ async def test_the_budget_holds_whatever_is_read(make_store: Callable[..., Store
 
 
 async def test_nothing_is_kept_without_a_budget(make_store: Callable[..., Store]) -> None:
-    """What was tried is counted all the same, and in a bound."""
+    """Exploration is counted all the same, within a bound."""
     store = make_store(impression_budget_mb=0)
     await catalogue(store)
 
@@ -131,7 +131,7 @@ async def small(server_url: str) -> AsyncIterator[Store]:
 
 
 async def limit(store: Store, room: int) -> dict[str, Any]:
-    """Let the server take so many bytes more than it does now; gives what it then says."""
+    """Set the server's limit this many bytes above its use; returns its memory."""
     used = (await store.redis.info("memory"))["used_memory"]
     await store.redis.config_set("maxmemory-policy", "noeviction")
     await store.redis.config_set("maxmemory", used + room)
@@ -140,7 +140,7 @@ async def limit(store: Store, room: int) -> dict[str, Any]:
 
 
 async def test_lists_give_way_before_the_server_is_full(small: Store) -> None:
-    """With a budget beyond the server's limit they stop at nine tenths, and go as others grow."""
+    """With a budget beyond the limit they stop at nine tenths, and shrink as other keys grow."""
     await catalogue(small)
     said = await limit(small, 4 * MB)
     most = said["maxmemory"]
@@ -161,7 +161,7 @@ async def test_lists_give_way_before_the_server_is_full(small: Store) -> None:
 
 
 async def test_a_step_that_finds_the_server_full_makes_room(small: Store) -> None:
-    """Events take effect without anybody reading: lists go first, in all groups."""
+    """Events take effect without any request: lists go first, in all groups."""
     await catalogue(small)
     other = Store(small.redis, small.settings.model_copy(update={"group": "other"}))
     await small.redis.sadd("{recommender}:groups", "other")

@@ -1,4 +1,4 @@
-"""The atomic step against its naive meaning, and the store's other promises."""
+"""The atomic step against its naive meaning, and the store's other guarantees."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CUTS = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), min_size=1, max
 
 
 async def send(store: Store, *messages: StoredMessage, batch: int = 100) -> dict[str, int]:
-    """Apply messages to one partition, whose first offset is 0; gives the last step's counts."""
+    """Apply messages to one partition, whose first offset is 0; returns the last step's counts."""
     counts: dict[str, int] = {}
     for at in range(0, len(messages), batch):
         part = Part("p/0", messages[at].offset - 1, list(messages[at : at + batch]))
@@ -69,13 +69,13 @@ async def send(store: Store, *messages: StoredMessage, batch: int = 100) -> dict
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MESSAGES, CUTS, st.sampled_from([10, 100]))
-def test_step_means_what_the_reference_says(
+def test_the_step_equals_the_reference(
     redis_url: str,
     drawn: list[tuple[str, str, list[StoredEvent] | float]],
     cuts: list[tuple[int, int]],
     limit: int,
 ) -> None:
-    """Any stream on two partitions, cut anywhere, parts of it sent again, is the reference's."""
+    """Any stream on two partitions, cut anywhere, with repeated parts."""
 
     async def check() -> None:
         async with connect(redis_url) as client:
@@ -88,8 +88,8 @@ def test_step_means_what_the_reference_says(
     asyncio.run(check())
 
 
-async def test_long_histories_mean_the_same(make_store: Callable[..., Store]) -> None:
-    """The same of a stream that fills histories many times over, with repeats and late events."""
+async def test_long_histories_equal_the_reference(make_store: Callable[..., Store]) -> None:
+    """A stream that fills histories many times over, with repeats and late events."""
     chance = random.Random(5)
     drawn: list[tuple[str, str, list[StoredEvent] | float]] = []
     for n in range(300):
@@ -105,7 +105,7 @@ async def test_long_histories_mean_the_same(make_store: Callable[..., Store]) ->
 
 
 async def test_lost_effects_are_noticed(store: Store) -> None:
-    """A partition behind what the worker has applied takes nothing; another one goes on."""
+    """A partition behind the worker's watermark applies nothing; another one goes on."""
     await send(store, message(0, click("a", 0)))
 
     results, counts = await store.apply(
@@ -123,7 +123,7 @@ async def test_lost_effects_are_noticed(store: Store) -> None:
 
 
 async def test_a_step_follows_the_message_that_it_names(store: Store) -> None:
-    """Wherever else the store is, nothing changes; offsets may be of any size."""
+    """At any other watermark nothing changes; offsets may be of any size."""
     last = 2**53 - 1
     first = message(5, click("a", 0))._replace(checksum=7)
     await store.apply([Part("p/0", -1, [first])], now_s=NOW)
@@ -142,7 +142,7 @@ async def test_a_step_follows_the_message_that_it_names(store: Store) -> None:
 
 
 async def test_message_without_events_moves_the_watermark(store: Store) -> None:
-    """A message of which nothing was left to apply is done with, and leaves no owner."""
+    """And leaves no owner."""
     await send(store, message(0, user="ada"))
 
     kept = await contents(store)
@@ -152,7 +152,7 @@ async def test_message_without_events_moves_the_watermark(store: Store) -> None:
 
 
 async def test_full_catalogue_stops_before_the_message(make_store: Callable[..., Store]) -> None:
-    """A message that names too many new items has no effect, nor has what follows it."""
+    """A message with too many new items has no effect, nor have later ones."""
     store, twin = make_store(max_items=2), make_store(max_items=2)
     first = message(0, click("a", 0), session="s1")
     batch = [
@@ -175,7 +175,7 @@ async def test_full_catalogue_stops_before_the_message(make_store: Callable[...,
 async def test_neighbours_are_bounded_and_the_strong_stay(
     make_store: Callable[..., Store],
 ) -> None:
-    """A full list makes room by its weak ones, the same whatever the batches; none twice."""
+    """A full list evicts weak neighbours, the same in any batches; none is there twice."""
     messages = []
     for step in range(1200):
         # Items come again after they had to go.
@@ -199,7 +199,7 @@ async def test_neighbours_are_bounded_and_the_strong_stay(
 
 
 async def test_everything_else_is_bounded(store: Store) -> None:
-    """Histories and top lists stop growing at their limits, and no list names an item twice."""
+    """Histories and top lists stop growing at their limits, and list no item twice."""
     messages = [message(n, click(f"i{(n * 17) % 700}", n, NOW + n)) for n in range(2000)]
     await send(store, *messages)
     history = await history_of(store, "s:s")
@@ -216,7 +216,7 @@ async def test_everything_else_is_bounded(store: Store) -> None:
 
 
 async def test_logarithms_of_zero_are_records_too(store: Store) -> None:
-    """Pairs whose logarithm is 0, as at the epoch, are not taken for empty room."""
+    """Pairs whose logarithm is 0, as at the epoch, are not taken for free places."""
     for offset, other in enumerate("bcde"):
         pair = [click(item, 2 * offset + n, layout.EPOCH) for n, item in enumerate(["a", other])]
         await send(store, message(offset, *pair, session=other))
@@ -227,7 +227,7 @@ async def test_logarithms_of_zero_are_records_too(store: Store) -> None:
 
 
 async def test_the_clock_is_the_newest_event(store: Store) -> None:
-    """Late events, in the same step or in another one, leave the clock where it is."""
+    """Late events, in the same step or another, do not move it."""
     await send(store, message(0, click("a", 0, NOW), click("b", 1, NOW - 9)))
     await send(store, message(1, click("c", 2, NOW - 8)))
     assert (await store.counts())["clock"] == NOW
@@ -237,7 +237,7 @@ async def test_the_clock_is_the_newest_event(store: Store) -> None:
 
 
 async def test_event_types_are_bounded(store: Store) -> None:
-    """Types beyond the table's room share the code 0; their events count all the same."""
+    """Types beyond the limit share code 0; their events count all the same."""
     events = [StoredEvent("a", NOW, f"type{n}", 0.0, False, n) for n in range(300)]
     messages = [message(n, event, session=f"s{n}") for n, event in enumerate(events)]
     await send(store, *messages)
@@ -248,7 +248,7 @@ async def test_event_types_are_bounded(store: Store) -> None:
 
 
 async def test_tops_hold_the_exact_head(store: Store) -> None:
-    """Each top list is the head of a full sort, although it is bounded."""
+    """Each bounded top list is the beginning of a full sort."""
     places = np.random.default_rng(1).zipf(1.3, 3000) % 500
     times = np.sort(np.random.default_rng(2).integers(NOW - 5 * 86400, NOW, 3000)).tolist()
     await send(
@@ -269,7 +269,7 @@ async def test_tops_hold_the_exact_head(store: Store) -> None:
 
 
 async def test_login_joins_the_session(store: Store) -> None:
-    """At login the session's events become the user's, by time, none twice; later ones follow."""
+    """The session's events become the user's, by time, none twice; later ones follow."""
     seen_on_both = click("b", 2, NOW + 2)
     await send(
         store,
@@ -287,7 +287,7 @@ async def test_login_joins_the_session(store: Store) -> None:
 
 
 async def test_a_joined_history_is_bounded(make_store: Callable[..., Store]) -> None:
-    """What joins at login counts against the limit, even if the login itself is a repetition."""
+    """Joined events count against the limit, even if the login itself is a repetition."""
     store = make_store(history_events=10)
     newest = click("z", 99, NOW + 99)
     await send(
@@ -303,7 +303,7 @@ async def test_a_joined_history_is_bounded(make_store: Callable[..., Store]) -> 
 
 
 async def test_links_and_histories_expire(make_store: Callable[..., Store]) -> None:
-    """A link holds for one session lifetime at least and two at most; every history expires."""
+    """A link lives for one to two session lifetimes; every history expires."""
     store = make_store(session_ttl_s=1000, user_ttl_s=5000)
     await send(store, message(0, click("a", 0), user="ada"), message(1, click("b", 1), session="t"))
 
@@ -320,7 +320,7 @@ async def test_links_and_histories_expire(make_store: Callable[..., Store]) -> N
 
 
 async def test_a_session_in_use_keeps_its_link(make_store: Callable[..., Store]) -> None:
-    """Events move the link along, so that it expires one session_ttl after the last of them."""
+    """Events renew the link: it expires one session_ttl after the last of them."""
     store = make_store(session_ttl_s=1000)
     for n in range(5):
         one = message(n, click("a", n), user="" if n else "ada")
@@ -331,8 +331,8 @@ async def test_a_session_in_use_keeps_its_link(make_store: Callable[..., Store])
     assert (await store.counts())["users"] == 1
 
 
-async def test_a_new_item_found_to_be_old_is_new_no_more(store: Store) -> None:
-    """A late event that came first makes an item older, in the list of new items too."""
+async def test_a_late_first_event_makes_an_item_older(store: Store) -> None:
+    """In the list of new items too."""
     many = [click(f"i{n}", n, NOW + n) for n in range(layout.TOPS + 1)]
     await send(store, *(message(n, event) for n, event in enumerate(many)))
     newest = (await store.item_indexes([f"i{layout.TOPS}"]))[0]
@@ -358,7 +358,7 @@ async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
 
 
 async def test_erasing_a_user(store: Store) -> None:
-    """History, links and histories of linked sessions go; what is counted of items stays."""
+    """History, links and linked sessions' histories go; counts of items stay."""
     await send(
         store,
         message(0, click("a", 0), session="s1"),
@@ -386,8 +386,10 @@ async def test_erasing_a_user(store: Store) -> None:
     assert not any((await store.user_data_counts("ada", now_s=NOW)).values())
 
 
-async def test_who_was_erased_does_not_come_back(make_store: Callable[..., Store]) -> None:
-    """What was sent or accepted before is dropped, of linked sessions too; later events count."""
+async def test_erased_events_are_dropped_if_repeated(
+    make_store: Callable[..., Store],
+) -> None:
+    """Of linked sessions too; later events count."""
     store = make_store(session_ttl_s=1000)
     late, again = click("a", 0), click("b", 1)
     await send(store, message(0, late, user="ada", session="s1"), message(1, again, session="s1"))
@@ -410,8 +412,8 @@ async def test_who_was_erased_does_not_come_back(make_store: Callable[..., Store
     assert "ada" not in str(await store.redis.zrange(store.key("erased"), 0, -1))
 
 
-async def test_an_erasure_that_comes_late_leaves_what_is_newer(store: Store) -> None:
-    """Other partitions may be ahead of the erasure's own: what was sent after it stays."""
+async def test_a_late_erasure_leaves_newer_events(store: Store) -> None:
+    """Other partitions may be ahead of the erasure's: events sent after it stay."""
     events = [click("a", 0, NOW - 9), click("b", 1, NOW + 9)]
     await send(store, message(0, *events, user="ada"), erasure(1, "ada", NOW))
     history = await history_of(store, "u:ada")
@@ -422,7 +424,7 @@ async def test_an_erasure_that_comes_late_leaves_what_is_newer(store: Store) -> 
 
 
 async def test_tombstones_are_bounded(make_store: Callable[..., Store]) -> None:
-    """By number and by age, so that they never outgrow what they are for."""
+    """By number and by age."""
     store = make_store(max_tombstones=1000)
     await send(store, *(erasure(n, f"u{n}", NOW - 1000.0 + n) for n in range(600)))
     assert await store.redis.zcard(store.key("erased")) == 1000
@@ -448,7 +450,7 @@ async def test_links_of_a_user_are_bounded(make_store: Callable[..., Store]) -> 
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
-    """A learner that is behind the stored watermark cannot overwrite it."""
+    """A learner behind the stored watermark cannot overwrite the state."""
     assert await store.load_ranker() == {}
     assert await store.save_ranker({"state": b"1"}, field="x/0", expected=-1, offset=5)
     assert not await store.save_ranker({"state": b"2"}, field="x/0", expected=-1, offset=6)
@@ -458,7 +460,7 @@ async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
 
 
 def test_events_as_the_step_takes_them() -> None:
-    """Weights and purchases go by the type in lower case; times are whole seconds."""
+    """Weights and purchases by the type in lower case; times in whole seconds."""
     events = [
         Event("Purchase", 1.9, event_id="e", item_id="i"),
         Event("view", 2.0, event_id="f"),
@@ -476,13 +478,13 @@ def test_events_as_the_step_takes_them() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
 def test_weights_have_logarithms(weight: float) -> None:
-    """A weight that the step could not count is refused when settings are read."""
+    """A weight without a logarithm is refused with the settings."""
     with pytest.raises(ValueError, match="event_weights"):
         Settings(event_weights={"click": weight})
 
 
 async def test_dead_connection_is_replaced(store: Store) -> None:
-    """A connection that died unused costs the next command nothing but a new one."""
+    """A connection that died unused is renewed for the next command."""
     await store.ping()
     port = store.redis.connection_pool.connection_kwargs["port"]
     other: Any = connect(f"redis://127.0.0.1:{port}")
@@ -493,8 +495,8 @@ async def test_dead_connection_is_replaced(store: Store) -> None:
     await other.aclose()
 
 
-async def test_a_store_that_is_away_is_unavailable() -> None:
-    """Asking an absent server says so with a typed error."""
+async def test_an_absent_store_is_unavailable() -> None:
+    """`ping` raises `Unavailable`."""
     away = Store(connect(f"redis://127.0.0.1:{own_port()}"), Settings())
     with pytest.raises(Unavailable):
         await away.ping()
