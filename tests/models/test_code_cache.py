@@ -1,4 +1,4 @@
-"""Machine code is kept for as long as it is right, and compiled by one process only."""
+"""Machine code is cached until its sources change, and compiled by one process only."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def _forget() -> None:
         ("errors", False),
     ],
 )
-def test_code_is_new_when_what_it_is_made_of_has_changed(
-    package: Path, changed: str, is_new: bool
-) -> None:
+def test_a_change_of_a_source_changes_the_folder(package: Path, changed: str, is_new: bool) -> None:
     """Constants and functions of other modules are compiled in; classes are not."""
     before = code_cache.folder_of("models.ranking.selection")
     with (package / f"{changed}.py").open("a") as file:
@@ -67,10 +65,10 @@ def test_code_is_new_when_what_it_is_made_of_has_changed(
 
 
 @pytest.mark.usefixtures("package")
-def test_a_source_that_is_read_only_begins_with_its_own_code(
+def test_a_read_only_source_is_copied_with_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in an image: what was compiled when it was built is copied to a folder of ours."""
+    """As in an image: code that was compiled at its build is copied to a temporary folder."""
     (code_cache.root() / "complete").write_text("built")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -86,7 +84,7 @@ def test_a_source_that_is_read_only_begins_with_its_own_code(
 
 
 def test_processes_that_start_together_compile_once(tmp_path: Path) -> None:
-    """Each function is compiled by one of them, and loaded by the other."""
+    """Each function is compiled by one of the processes, and loaded by the other."""
     script = (
         "from models import arrays; print(sum(sum(each.stats.cache_misses.values())"
         " for each in vars(arrays).values() if hasattr(each, 'stats')))"

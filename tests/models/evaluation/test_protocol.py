@@ -1,4 +1,4 @@
-"""The protocol of evaluation, its measures by brute force, and every rival on a small stream."""
+"""The evaluation protocol, its measures by brute force, and all models on a small stream."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-def test_order_is_by_time_and_says_nothing_else(events: list[Interaction]) -> None:
-    """Each event once, by time, a user's events of one moment together; the same every time."""
+def test_order_is_by_time_and_random_within_a_moment(events: list[Interaction]) -> None:
+    """Each event once, by time, a user's events of one moment together; reproducible."""
     ordered = sort_and_shuffle(events)
 
     assert sorted(ordered) == sorted(set(events))
@@ -61,8 +61,8 @@ def test_order_is_by_time_and_says_nothing_else(events: list[Interaction]) -> No
     assert sort_and_shuffle(reversed(events)) == sort_and_shuffle(reversed(events))
 
 
-def test_the_seed_is_of_the_shuffle() -> None:
-    """Another seed gives another order to events of one moment, and other places in baskets."""
+def test_the_seed_changes_the_shuffle() -> None:
+    """Another seed gives another order of one moment's events, and other completion queries."""
     events = [Interaction("u", str(item), "click", 1.0) for item in range(20)]
     baskets = [Interaction(f"u{n // 9}", str(n), "click", n // 9) for n in range(900)]
 
@@ -82,8 +82,10 @@ def test_the_seed_is_of_the_shuffle() -> None:
 
 
 @given(EVENTS, st.sampled_from(["sessions", "users", "baskets"]), st.integers(1, 20))
-def test_queries_are_fair(events: list[Interaction], kind: RepeatPolicy, most: int) -> None:
-    """Every event is taught; no query asks for what is barred, and not more than allowed."""
+def test_queries_follow_the_protocol(
+    events: list[Interaction], kind: RepeatPolicy, most: int
+) -> None:
+    """Every event is learned; no target is barred; the number of queries is bounded."""
     ordered = sort_and_shuffle(events)
     planned = steps(ordered, kind, max_queries=most)
 
@@ -97,8 +99,8 @@ def test_queries_are_fair(events: list[Interaction], kind: RepeatPolicy, most: i
             assert step.event.item not in step.query.barred
 
 
-def test_a_basket_is_completed_once_and_asked_for_before() -> None:
-    """One line of each basket is asked for, and the whole where the user has a past."""
+def test_a_basket_has_one_completion_and_one_whole_query() -> None:
+    """A completion of one line, and the whole basket if the user has a history."""
     events = [
         Interaction("u", item, "purchase", float(basket))
         for basket in range(10)
@@ -116,8 +118,10 @@ def test_a_basket_is_completed_once_and_asked_for_before() -> None:
     st.integers(0, 19),
     st.sets(st.integers(0, 19)),
 )
-def test_ranks_count_equals_against(scores: list[float], target: int, barred: set[int]) -> None:
-    """The rank is that of a naive count; the best are those of a sort."""
+def test_ranks_count_ties_against_the_target(
+    scores: list[float], target: int, barred: set[int]
+) -> None:
+    """The rank is that of a plain count; the best are those of a sort."""
     barred -= {target}
     ranked = Scores(np.arange(len(scores)), np.array(scores))
     out = np.array(sorted(barred), np.int64)
@@ -133,7 +137,7 @@ def test_ranks_count_equals_against(scores: list[float], target: int, barred: se
 
 @given(st.lists(st.integers(0, 150), min_size=1))
 def test_measures_are_their_formulas(ranks: list[int]) -> None:
-    """Hits, reciprocal rank and gain of each query, a miss counting nothing."""
+    """Hits, reciprocal rank and gain of each query; 0 for a miss."""
     found = measures(ranks)
 
     for n, rank in enumerate(ranks):
@@ -145,7 +149,7 @@ def test_measures_are_their_formulas(ranks: list[int]) -> None:
 
 
 def test_interval_covers_the_mean() -> None:
-    """Of many samples about 95 % have the true mean in their interval."""
+    """About 95 % of many samples have the true mean in their interval."""
     rng = np.random.default_rng(7)
     covered = 0
     for _ in range(400):
@@ -156,14 +160,14 @@ def test_interval_covers_the_mean() -> None:
 
 @pytest.fixture
 def local(redis_url: str) -> Iterator[LocalRecommender]:
-    """The recommender in this process, with nothing learned."""
+    """A recommender in this process, without events."""
     with LocalRecommender(Settings(redis=redis_url, group="local")) as one:
         yield one
         one._loop.run_until_complete(one._store.redis.flushdb())
 
 
 def test_local_learns_and_recommends(local: LocalRecommender) -> None:
-    """What followed an item is recommended after it; the last and the barred are not."""
+    """Items that followed an item are recommended after it; the last and barred ones are not."""
     for n in range(4):
         for step, item in enumerate(("tent", "stove", "lamp")):
             local.learn(f"camper{n}", item, at_s=1_790_000_000.0 + 100 * n + step)
@@ -179,7 +183,7 @@ def test_local_learns_and_recommends(local: LocalRecommender) -> None:
 
 
 def stream(n: int) -> list[Interaction]:
-    """Sessions that walk along a ring of items, now and then jumping."""
+    """Sessions that walk along a ring of items, with random jumps."""
     chance = random.Random(7)
     events = []
     for session in range(n):
@@ -190,49 +194,53 @@ def stream(n: int) -> list[Interaction]:
     return sort_and_shuffle(events)
 
 
-def test_every_rival_ranks_and_learns(local: LocalRecommender) -> None:
-    """All run through one stream; those that know pairs beat those that do not."""
-    rivals: dict[str, Model] = variants(local, list(VARIANTS))
-    rivals |= {name: make() for name, make in BASELINES.items() if name != "item-neighbours"}
+def test_every_model_ranks_and_learns(local: LocalRecommender) -> None:
+    """All models run on one stream; those with co-visitation beat those without."""
+    compared_models: dict[str, Model] = variants(local, list(VARIANTS))
+    compared_models |= {
+        name: make() for name, make in BASELINES.items() if name != "item-neighbours"
+    }
     events = stream(120)
 
-    outcomes = run(steps(events, "sessions", max_queries=200), rivals, clock=lambda: 0.0)
-    compared = report(outcomes, len(events), 30)
+    results = run(steps(events, "sessions", max_queries=200), compared_models, clock=lambda: 0.0)
+    compared = report(results, len(events), 30)
 
-    assert len({len(outcome.ranks) for outcome in outcomes.values()}) == 1
+    assert len({len(result.ranks) for result in results.values()}) == 1
     for name in (*VARIANTS, "co-visitation"):
         assert compared[name]["mrr_20"]["mean"] > 2 * compared["popularity"]["mrr_20"]["mean"]
     assert compared["biased-mf"]["coverage"] > 0
     assert compared["user-personalization"]["mrr_20"]["difference"] == 0
-    assert len(as_text(compared).splitlines()) == len(rivals) + 1
-    assert len(over_time(outcomes["blend"])) == 20
+    assert len(as_text(compared).splitlines()) == len(compared_models) + 1
+    assert len(over_time(results["blend"])) == 20
 
 
-def test_a_frozen_test_teaches_nothing(local: LocalRecommender) -> None:
-    """Contexts grow, so that rivals know what to predict; what they learned stays as it was."""
+def test_a_frozen_test_is_not_learned(local: LocalRecommender) -> None:
+    """Histories grow, so that models can predict; their learned state stays as it was."""
     events = stream(120)
-    # The same ring, walked the other way by others.
+    # The same ring, walked in the other direction by other users.
     later = [event._replace(user=f"t{event.user}", at_s=1e6 - event.at_s) for event in events]
-    rivals: dict[str, Model] = variants(local, list(VARIANTS))
-    rivals |= {name: make() for name, make in BASELINES.items() if name != "item-neighbours"}
+    compared_models: dict[str, Model] = variants(local, list(VARIANTS))
+    compared_models |= {
+        name: make() for name, make in BASELINES.items() if name != "item-neighbours"
+    }
     planned = split_steps(events, sort_and_shuffle(later), frozen=True)
 
-    outcomes = run(planned, rivals, clock=lambda: 0.0)
+    results = run(planned, compared_models, clock=lambda: 0.0)
 
     assert sum(step.is_frozen for step in planned) == len(later)
     assert [step.query for step in planned[: len(events)]] == [None] * len(events)
     n_users = len({event.user for event in later})
-    for outcome in outcomes.values():
-        assert len(outcome.ranks) == len(later) - n_users
+    for result in results.values():
+        assert len(result.ranks) == len(later) - n_users
     counts = local._loop.run_until_complete(local._store.counts())
     assert counts["events"] == len(events)
-    assert measures(outcomes["similar-items"].ranks)["hr_10"].mean() > 0.3
+    assert measures(results["similar-items"].ranks)["hr_10"].mean() > 0.3
     learning = split_steps(events, sort_and_shuffle(later), frozen=False)
     assert not any(step.is_frozen for step in learning)
 
 
-def test_following_changes_one_users_list_only(local: LocalRecommender) -> None:
-    """What a user did counts for that user, and for nobody else."""
+def test_observed_events_count_for_their_user_only(local: LocalRecommender) -> None:
+    """An observed event changes the recommendations of its user, and of no other."""
     for n in range(4):
         for step, item in enumerate(("tent", "stove", "lamp")):
             local.learn(f"camper{n}", item, at_s=1_790_000_000.0 + 100 * n + step)
@@ -245,42 +253,46 @@ def test_following_changes_one_users_list_only(local: LocalRecommender) -> None:
     assert [name for name, _ in local.recommend("other")] == [name for name, _ in before]
 
 
-def test_item_neighbours_are_trained_again_and_again() -> None:
-    """The batch rival knows nothing before its first training, and then what was together."""
-    rival = BASELINES["item-neighbours"]()
-    rival._every = 200  # type: ignore[attr-defined]
-    outcome = run(steps(stream(120), "sessions", max_queries=100), {"it": rival}, clock=lambda: 0.0)
+def test_item_neighbours_are_trained_repeatedly() -> None:
+    """The batch model has no scores before its first training, and then co-visited items."""
+    model = BASELINES["item-neighbours"]()
+    model._every = 200  # type: ignore[attr-defined]
+    result = run(steps(stream(120), "sessions", max_queries=100), {"it": model}, clock=lambda: 0.0)
 
-    assert outcome["it"].ranks[0] == 0
-    assert measures(outcome["it"].ranks)["hr_10"][50:].mean() > 0.5
+    assert result["it"].ranks[0] == 0
+    assert measures(result["it"].ranks)["hr_10"][50:].mean() > 0.5
 
 
 def test_quality_on_real_sessions(local: LocalRecommender) -> None:
-    """Floors far under what is measured: they catch what is broken, not what is noise."""
+    """Floors far below the measured values: they fail for defects, not for noise."""
     found, bad = interactions(read_events(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
     assert (len(found), bad) == (116_285, [])
     planned = steps(sort_and_shuffle(found)[:8000], "sessions", max_queries=1500)
-    rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
+    compared_models = variants(local, list(VARIANTS)) | {
+        "co-visitation": BASELINES["co-visitation"]()
+    }
 
-    compared = report(run(planned, rivals, clock=lambda: 0.0), 8000, 1)
+    compared = report(run(planned, compared_models, clock=lambda: 0.0), 8000, 1)
 
     mrr = {name: found["mrr_20"]["mean"] for name, found in compared.items()}
     assert mrr["user-personalization"] > 0.28
     assert compared["user-personalization"]["hr_20"]["mean"] > 0.42
     assert mrr["ranker"] > mrr["co-visitation"] - 0.01
     assert mrr["blend"] > 0.26
-    # Among rare items second hops find what was never seen together with the session.
+    # Among rare items, second-order co-visitation finds targets without first-order co-visitation.
     found_by = {name: found["hr_100"]["mean"] for name, found in compared.items()}
     assert found_by["user-personalization"] > found_by["similar-items"] + 0.02
 
 
 def test_quality_on_real_baskets(local: LocalRecommender) -> None:
-    """The same floors for invoices, whose lines are of one moment: the learned order leads."""
+    """Floors for invoices, whose lines have one time: the learned ranker leads."""
     found, _ = interactions(read_events(recorded("online-retail"), now_s=2e9, as_="users"))
     planned = steps(sort_and_shuffle(found)[:12_000], "baskets", max_queries=400)
-    rivals = variants(local, list(VARIANTS)) | {"co-visitation": BASELINES["co-visitation"]()}
+    compared_models = variants(local, list(VARIANTS)) | {
+        "co-visitation": BASELINES["co-visitation"]()
+    }
 
-    compared = report(run(planned, rivals, clock=lambda: 0.0), 12_000, 1)
+    compared = report(run(planned, compared_models, clock=lambda: 0.0), 12_000, 1)
 
     mrr = {name: found["mrr_20"]["mean"] for name, found in compared.items()}
     assert mrr["ranker"] > 0.065

@@ -1,4 +1,4 @@
-"""Agreement of two lists, against its meaning."""
+"""Agreement of two lists, against plain definitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LISTS = st.lists(st.sampled_from([f"i{n}" for n in range(12)]), unique=True)
 
 @given(LISTS, LISTS, st.integers(1, 30))
 def test_overlap_is_a_share_and_symmetric(ours: list[str], theirs: list[str], k: int) -> None:
-    """Between 0 and 1, the same either way round, and 1 for the same list."""
+    """Between 0 and 1, symmetric, and 1 for equal lists."""
     share = overlap(ours, theirs, k=k)
 
     assert 0 <= share <= 1
@@ -24,7 +24,7 @@ def test_overlap_is_a_share_and_symmetric(ours: list[str], theirs: list[str], k:
 
 @given(LISTS, LISTS)
 def test_correlation_is_spearmans(ours: list[str], theirs: list[str]) -> None:
-    """What scipy gives for the places of the common items."""
+    """As scipy's for the places of the common items."""
     common = [item for item in ours if item in theirs]
     found = rank_correlation(ours, theirs)
 

@@ -1,4 +1,4 @@
-"""Lifts against their definition, and answers that follow from circumstances."""
+"""Lifts of contextual columns against their definition, and answers under context values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EVENTS = st.dictionaries(
 
 
 def counts(events: Mapping[int, float]) -> DecayedCounts:
-    """Counts as they are stored: of items that have any."""
+    """Counts as stored: only of items with events."""
     held = {item: n for item, n in events.items() if n}
     return DecayedCounts(
         np.array(list(held), np.int64), np.array(list(held.values()), float), sum(held.values())
@@ -47,7 +47,7 @@ def counts(events: Mapping[int, float]) -> DecayedCounts:
 
 @given(EVENTS)
 def test_lift_is_its_definition(drawn: dict[int, tuple[int, int]]) -> None:
-    """P(value | item) / P(value), each item's share drawn to everybody's by `shrinkage` events."""
+    """P(value | item) / P(value), each item's share shrunk towards the overall share."""
     here = {item: here for item, (here, _) in drawn.items()}
     anywhere = {item: sum(both) for item, both in drawn.items()}
     n, total = sum(here.values()), sum(anywhere.values())
@@ -67,8 +67,8 @@ def test_lift_is_its_definition(drawn: dict[int, tuple[int, int]]) -> None:
     assert np.abs(lifts).max() <= MAX_LIFT
 
 
-def test_what_does_not_matter_lifts_nobody() -> None:
-    """Shares that differ by chance weigh little, those that really differ weigh in full."""
+def test_a_value_without_information_has_no_lifts() -> None:
+    """Shares that differ by chance are shrunk fully, those that really differ hardly."""
     rng = np.random.default_rng(7)
     items = np.arange(1, 201)
     anywhere = DecayedCounts(items, np.full(200, 40.0), 8000.0)
@@ -85,8 +85,8 @@ def test_what_does_not_matter_lifts_nobody() -> None:
     assert shrinkage(ContextValue(anywhere, anywhere)) == SHRINKAGE_RANGE[1]
 
 
-def test_what_made_room_is_not_taken_to_be_here() -> None:
-    """Where lists are full, what is missing has at most the least, and never a lift."""
+def test_an_evicted_item_has_no_positive_lift() -> None:
+    """In full lists a missing item has at most the least count, and never a positive lift."""
     n = layout.CONTEXT_ITEMS
     items = np.arange(1, n + 1)
     here = DecayedCounts(items, np.full(n, 4.0), 10.0 * n)
@@ -100,8 +100,8 @@ def test_what_made_room_is_not_taken_to_be_here() -> None:
     assert found[2] == pytest.approx(0.0)
 
 
-def test_an_order_without_scores_is_moved() -> None:
-    """What is met here more often moves up, the rest keeps its order."""
+def test_items_without_scores_are_reranked_by_lift() -> None:
+    """Items with a positive lift move up, the rest keeps its order."""
     here = counts({3: 40})
     one = ContextValues((ContextValue(here, counts({1: 40, 2: 40, 3: 40})),))
 
@@ -110,7 +110,7 @@ def test_an_order_without_scores_is_moved() -> None:
 
 
 class Devices:
-    """A shop whose events say on which device they happened."""
+    """A shop with a contextual column for the device of an event."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -133,7 +133,7 @@ class Devices:
         return NOW + 60.0 * self.n
 
     async def recommend(self, user: str | None = None, **context: str) -> Answer:
-        """An answer under circumstances."""
+        """Recommendations under context values."""
         return await self.recommender.recommend(user_id=user, now_s=self.now_s, context=context)
 
     async def recommend_at(self, item: str, **context: str) -> Answer:
@@ -141,7 +141,7 @@ class Devices:
         return await self.recommender.recommend(item_id=item, now_s=self.now_s, context=context)
 
     async def rank(self, items: list[str], **context: str) -> list[str]:
-        """Items in their order under circumstances."""
+        """Given items, ranked under context values."""
         return ids(
             await self.recommender.rank(items, user_id="nobody", now_s=self.now_s, context=context)
         )
@@ -149,7 +149,7 @@ class Devices:
 
 @pytest.fixture
 async def devices(store: Store) -> Devices:
-    """A shop where tents go on phones and desks go on desktops; everybody looks at lamps."""
+    """A shop where tents sell on phones and desks on desktops; lamps on both."""
     await Tenants(store.redis, store.settings).name_columns(store.settings.group, ["DEVICE"])
     shop = Devices(store)
     for n in range(6):
@@ -158,8 +158,8 @@ async def devices(store: Store) -> Devices:
     return shop
 
 
-async def test_strangers_get_what_is_popular_here(devices: Devices) -> None:
-    """Nobody's history is known: what is popular under the circumstances comes first."""
+async def test_cold_start_users_get_popular_items_of_the_context(devices: Devices) -> None:
+    """Without a history, items popular under the context values come first."""
     phone, desktop = (
         await devices.recommend(DEVICE="phone"),
         await devices.recommend(device="Desktop"),
@@ -173,8 +173,8 @@ async def test_strangers_get_what_is_popular_here(devices: Devices) -> None:
     assert phone.items[0].reasons[0].source == "popular"
 
 
-async def test_known_users_get_what_fits_both(devices: Devices) -> None:
-    """After a lamp, what follows lamps here."""
+async def test_history_and_context_both_count(devices: Devices) -> None:
+    """After a lamp, items that follow lamps on this device."""
     await devices.send("ada", "phone", "lamp")
 
     for device, own, others in (
@@ -187,8 +187,8 @@ async def test_known_users_get_what_fits_both(devices: Devices) -> None:
             assert found.index(one) < found.index(other)
 
 
-async def test_what_is_popular_here_is_a_candidate(devices: Devices) -> None:
-    """Also where it is in no top list and was never seen with the user's items."""
+async def test_frequent_items_of_the_context_are_candidates(devices: Devices) -> None:
+    """Also if they are in no top list and not co-visited with the user's items."""
     for n in range(layout.TOPS + 50):
         await devices.send(f"x{n}", "desktop", f"other{n}", f"more{n}")
     for n in range(3):
@@ -200,21 +200,21 @@ async def test_what_is_popular_here_is_a_candidate(devices: Devices) -> None:
     assert "strap" in ids(await devices.recommend("x1", DEVICE="watch"))
 
 
-async def test_history_and_circumstances_share(devices: Devices) -> None:
-    """A user's lift is a part of that of a stranger: the history says some of it already."""
+async def test_lifts_count_less_with_a_history(devices: Devices) -> None:
+    """Past interactions of a user contain a part of the lift already."""
     items = await devices.store.item_indexes(["tent", "desk"])
     met = await devices.recommender.cache.context_values({"device": "phone"}, devices.now_s)
     scores = np.zeros(2)
 
-    user, stranger = (met.with_lifts(scores, np.array(items), has_history=x) for x in (True, False))
+    user, new_user = (met.with_lifts(scores, np.array(items), has_history=x) for x in (True, False))
 
-    assert user == pytest.approx(WEIGHT_WITH_HISTORY * stranger)
-    assert stranger[0] > 0 > stranger[1]
+    assert user == pytest.approx(WEIGHT_WITH_HISTORY * new_user)
+    assert new_user[0] > 0 > new_user[1]
     assert NO_CONTEXT_VALUES.with_lifts(scores, np.array(items)) is scores
 
 
-async def test_rankings_follow_circumstances(devices: Devices) -> None:
-    """The given items, what is met here first, unknown ones last."""
+async def test_rankings_depend_on_context(devices: Devices) -> None:
+    """Given items by their lift on this device, unknown ones last."""
     wanted = ["desk", "nothing", "tent", "chair", "stove"]
 
     assert set((await devices.rank(wanted, DEVICE="phone"))[:2]) == {"tent", "stove"}
@@ -225,8 +225,10 @@ async def test_rankings_follow_circumstances(devices: Devices) -> None:
 @pytest.mark.parametrize(
     "context", [{}, {"DEVICE": "fridge"}, {"WEATHER": "rain"}, {"DEVICE": ""}, {"A": "x" * 1000}]
 )
-async def test_what_is_not_known_changes_nothing(devices: Devices, context: dict[str, str]) -> None:
-    """Columns and values that were never met are as if nothing was said."""
+async def test_unknown_columns_and_values_change_nothing(
+    devices: Devices, context: dict[str, str]
+) -> None:
+    """Columns and values without events give the answers of a request without context."""
     plain = await devices.recommender.recommend(user_id="p1", now_s=devices.now_s)
 
     assert await devices.recommend("p1", **context) == plain
@@ -235,8 +237,8 @@ async def test_what_is_not_known_changes_nothing(devices: Devices, context: dict
     assert await devices.rank(wanted, **context) == await devices.rank(wanted)
 
 
-async def test_nothing_is_read_where_nothing_is_said(devices: Devices) -> None:
-    """A request without context reads what it did before, and asking changes no state."""
+async def test_nothing_is_read_without_context(devices: Devices) -> None:
+    """Counts are read only for a request with context, and no request changes state."""
     before = await contents(devices.store)
     await devices.recommend("p1")
     assert not len(devices.recommender.cache._context_counts)
@@ -248,8 +250,8 @@ async def test_nothing_is_read_where_nothing_is_said(devices: Devices) -> None:
     assert await contents(devices.store) == before
 
 
-async def test_what_is_kept_is_bounded(devices: Devices, monkeypatch: Any) -> None:
-    """Whatever values requests make up, a process keeps so many lists."""
+async def test_cached_counts_are_bounded(devices: Devices, monkeypatch: Any) -> None:
+    """Requests with made-up values do not exceed the size of the cache."""
     counts = devices.recommender.cache._context_counts
     monkeypatch.setattr(counts, "size", 5)
     for n in range(20):
@@ -258,8 +260,8 @@ async def test_what_is_kept_is_bounded(devices: Devices, monkeypatch: Any) -> No
     assert set(ids(await devices.recommend(DEVICE="phone"))[:3]) == {"lamp", "tent", "stove"}
 
 
-async def test_lists_of_different_age(make_store: Callable[..., Store]) -> None:
-    """A column that was read before its first event tells nothing yet."""
+async def test_a_column_older_than_its_first_event(make_store: Callable[..., Store]) -> None:
+    """Counts of a column that were cached before its first event give no lift yet."""
     shop = Devices(make_store(cache_s=60))
     await Tenants(shop.store.redis, shop.store.settings).name_columns(
         shop.store.settings.group, ["DEVICE"]
@@ -275,8 +277,8 @@ async def test_lists_of_different_age(make_store: Callable[..., Store]) -> None:
     assert len(later.values) == 1
 
 
-async def test_same_category_follows_circumstances(devices: Devices) -> None:
-    """Where nothing was seen together, what is like it and met here comes first."""
+async def test_same_category_is_reranked_by_context(devices: Devices) -> None:
+    """Without co-visitation, items of the category with a positive lift come first."""
     from models.state.metadata import put_items
 
     shelf = [(name, {"GENRE": "gear"}) for name in ("tent", "desk", "novelty")]

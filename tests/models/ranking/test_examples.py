@@ -1,4 +1,4 @@
-"""Training examples: the choice first, distinct rivals, and bytes that nobody trusts."""
+"""Training examples: the taken item first, distinct negatives, and decoding of untrusted bytes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def matrix_of(n: int, seed: int = 6) -> Floats:
 
 
 def made(n: int, chosen: int, seed: int = 0) -> Example:
-    """An example of n candidates, which are the items 1 to n."""
+    """An example of n candidates, the items 1 to n."""
     rng = np.random.default_rng(seed)
     return make_example(np.arange(1, n + 1), matrix_of(n), chosen, RANKERS, rng)
 
 
 @pytest.mark.parametrize("n", [1, 2, MAX_NEGATIVES + 1, MAX_NEGATIVES + 2, 300])
-def test_examples_carry_the_choice_first(n: int) -> None:
-    """An example holds the chosen row and distinct others, as many as there are, to a limit."""
+def test_examples_have_the_taken_item_first(n: int) -> None:
+    """An example has the taken row and distinct others, up to a limit."""
     matrix, chosen = matrix_of(n), 1 + n // 2
 
     example = decode(encode(made(n, chosen)))
@@ -53,8 +53,8 @@ def test_examples_carry_the_choice_first(n: int) -> None:
     assert len({row.tobytes() for row in rows} & known) == len(rows)
 
 
-def test_examples_carry_every_rivals_rank() -> None:
-    """A rank counts from 1, with ties against the choice; who missed the choice has rank 0."""
+def test_examples_have_a_rank_in_every_order() -> None:
+    """Ranks count from 1, ties against the taken item; 0 if it was no candidate."""
     matrix = matrix_of(5)
     matrix[:, BASE] = [0.3, 0.9, 0.3, 0.1, 0.3]
     matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
@@ -78,8 +78,8 @@ def test_examples_carry_every_rivals_rank() -> None:
     assert decode(encode(missed)) == missed
 
 
-def test_the_last_item_is_learned_but_takes_no_rank() -> None:
-    """It is barred from answers: none is measured against it, and a choice of it not at all."""
+def test_the_last_item_is_learned_but_not_ranked() -> None:
+    """It is barred from answers: no rank counts it, and taking it again is not measured."""
     matrix, rng = np.zeros((3, len(FEATURES))), np.random.default_rng(1)
     matrix[:, BASE] = [0.5, 0.9, 0.7]
     items = np.array([1, 2, 3])
@@ -111,8 +111,8 @@ def test_making_an_example_changes_nothing() -> None:
     assert made(100, 42, seed=1) != made(100, 42, seed=2)
 
 
-def test_likely_candidates_are_drawn_more_often() -> None:
-    """The harder it was to tell a candidate from the choice, the likelier it is kept."""
+def test_likely_candidates_are_sampled_more_often() -> None:
+    """A candidate with a higher score is more likely to be a negative."""
     matrix = np.zeros((101, len(FEATURES)))
     matrix[:, BASE] = np.arange(101) / 10
     rng, drawn = np.random.default_rng(3), np.zeros(101)
@@ -126,15 +126,15 @@ def test_likely_candidates_are_drawn_more_often() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_foreign_bytes_are_refused(raw: bytes) -> None:
-    """Bytes are an example, an outdated one, or an error of two kinds."""
+def test_random_bytes_are_rejected(raw: bytes) -> None:
+    """Bytes are an example, an outdated one, or one of `DECODE_ERRORS`."""
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
         decode(raw)
 
 
 @given(st.data())
-def test_damaged_examples_are_refused(data: st.DataObject) -> None:
-    """An example with bytes cut or changed is refused, or is one that can be learned."""
+def test_damaged_examples_are_rejected(data: st.DataObject) -> None:
+    """An example with bytes cut or changed is rejected, or can be learned."""
     raw = bytearray(encode(made(30, 3)))
     if data.draw(st.booleans()):
         del raw[data.draw(st.integers(0, len(raw) - 1)) :]
@@ -149,16 +149,16 @@ def test_damaged_examples_are_refused(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_a_feature_that_is_no_number_is_refused(poison: float) -> None:
-    """One such row would spoil the ranker's weights for good."""
+def test_a_feature_that_is_not_finite_is_rejected(poison: float) -> None:
+    """One such row would spoil the ranker's weights for ever."""
     rows = np.zeros((2, len(FEATURES)), np.float16)
     rows[1, 5] = poison
     with pytest.raises(ValueError, match="finite"):
         decode(encode(Example(len(FEATURES), RANKS, rows.tobytes())))
 
 
-def test_rows_cut_short_are_refused() -> None:
-    """Rows that are no whole number of rows are no example."""
+def test_incomplete_rows_are_rejected() -> None:
+    """The rows must be a whole number of feature vectors."""
     with pytest.raises(ValueError, match="cut short"):
         decode(encode(Example(len(FEATURES), RANKS, b"\0\0")))
 
@@ -172,8 +172,6 @@ def test_rows_cut_short_are_refused() -> None:
         (len(FEATURES), "xyz"),
     ],
 )
-def test_examples_of_another_version_are_passed_over(
-    n_features: int, rivals: tuple[str, ...]
-) -> None:
-    """What was made with other features or other rivals can be neither learned nor compared."""
+def test_examples_of_another_version_are_skipped(n_features: int, rivals: tuple[str, ...]) -> None:
+    """Examples with other features or orders can be neither learned nor compared."""
     assert decode(encode(Example(n_features, {"interactions": dict.fromkeys(rivals, 1)}))) is None

@@ -1,4 +1,4 @@
-"""Reasons come from what ranked the item."""
+"""Reasons: attribution of scores to sources and events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROFILE = UserProfile(
 
 
 def linked(item: int, share: float) -> Neighbours:
-    """A list in which one item stands."""
+    """A neighbour list of one item."""
     shares = np.zeros((1, BOTH + 1))
     shares[0, BOTH] = share
     return Neighbours(np.array([item]), shares)
@@ -27,7 +27,7 @@ def linked(item: int, share: float) -> Neighbours:
 
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1))
 def test_contributions_are_the_score(n: int, seed: int) -> None:
-    """All sources together make each candidate's score, less that of the mean candidate."""
+    """The contributions of all sources sum to a score less that of the mean candidate."""
     rng = np.random.default_rng(seed)
     ranker = ListwiseRanker(
         rng.normal(size=N_PARAMETERS),
@@ -43,8 +43,8 @@ def test_contributions_are_the_score(n: int, seed: int) -> None:
     assert total == pytest.approx(ranker.scores(matrix) - mean)
 
 
-def test_events_share_what_they_brought() -> None:
-    """The event with the stronger link comes first; what speaks against the item is no reason."""
+def test_events_share_their_contribution_by_co_visitation() -> None:
+    """The event with the larger share comes first; negative contributions are no reasons."""
     lifts = {"event": 3.0, "popular": 1.0, "recent": -2.0}
 
     causes = attributions_of(1, lifts, PROFILE, [linked(1, 0.5), linked(1, 0.3125)], ["popular"])
@@ -57,8 +57,8 @@ def test_events_share_what_they_brought() -> None:
     assert [cause.share for cause in causes] == pytest.approx([0.5, 0.25, 0.25])
 
 
-def test_a_hop_is_the_reason_where_nothing_leads_there_at_once() -> None:
-    """The event whose item was seen with the one in between; a direct link goes before that."""
+def test_second_order_co_visitation_explains_without_first_order() -> None:
+    """The event whose item was co-visited with the intermediate one; direct links come first."""
     lists, hops = [linked(3, 0.25), linked(4, 0.5)], {4: linked(1, 0.5), 5: linked(1, 0.9)}
 
     (cause,) = attributions_of(1, {"event": 2.0}, PROFILE, lists, [], hops)
@@ -68,8 +68,8 @@ def test_a_hop_is_the_reason_where_nothing_leads_there_at_once() -> None:
     assert [cause.item for cause in causes] == [7]
 
 
-def test_what_nothing_speaks_for_heads_a_list_or_is_known() -> None:
-    """An item below the mean in everything is there for its list, else for the user's history."""
+def test_an_item_without_positive_contributions_has_a_reason() -> None:
+    """Its top list, else the user's history."""
     assert attributions_of(1, {"event": -1.0}, PROFILE, [], ["trending"])[0].source == "trending"
     assert attributions_of(1, {"event": 1.0}, PROFILE, [], [])[0].source == "history"
     assert attributions_of(1, {"event": -1.0}, PROFILE, [linked(1, 0.1)], [])[0].item == 7
@@ -79,8 +79,8 @@ def test_what_nothing_speaks_for_heads_a_list_or_is_known() -> None:
     st.dictionaries(st.sampled_from(["event", "alike", "popular", "new"]), st.floats(-5, 5)),
     st.booleans(),
 )
-def test_shares_are_of_one(lifts: dict[str, float], is_linked: bool) -> None:
-    """At most three, none negative, together at most the whole, the strongest first."""
+def test_shares_are_bounded_and_ordered(lifts: dict[str, float], is_linked: bool) -> None:
+    """At most three shares, none negative, at most 1 together, the largest first."""
     lists = [linked(1, 0.5)] if is_linked else [linked(2, 0.5)]
 
     causes = attributions_of(1, lifts, PROFILE, lists, [])

@@ -22,7 +22,7 @@ from tests.models.state.reference import NOW
 
 @given(HISTORIES, st.integers(0, 99), st.floats(0, 2e9))
 def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: float) -> None:
-    """Any state at any clock gives finite features that training can keep, the same each time."""
+    """Any state at any clock gives finite half-precision features, the same at each call."""
     rng = np.random.default_rng(seed)
     profile = profile_of(history(*events), CLICKS)
     evidence = evidence_of(profile, lists_of(profile, seed, 300), np.arange(1, 99))
@@ -42,8 +42,8 @@ def test_features_are_finite_and_pure(events: list[int], seed: int, clock_s: flo
     assert (stats.tobytes(), candidates.items.tobytes(), candidates.signals.tobytes()) == before
 
 
-def test_columns_are_what_they_are_called() -> None:
-    """A small situation, feature by feature."""
+def test_columns_follow_their_definitions() -> None:
+    """A small request, feature by feature."""
     clicks = history(9, 5, 6, 5)
     types = np.array([7, 1, 1, 7], np.uint8)
     profile = profile_of(
@@ -66,7 +66,7 @@ def test_columns_are_what_they_are_called() -> None:
 
     ln2, least = math.log(2), -12.0
     for n, name in enumerate(SIGNALS):
-        # The new item has 2 after no events, an own one 4 after two: by the root of them and one.
+        # Signal 2 of a new item without events, 4 of an own one with two: by the root of count + 1.
         times = 2 / math.sqrt(3) if n in POPULARITY_CORRECTED else 2
         shares = [0, 1 + math.log(times), 1, 0]
         assert row[f"{name}_share"] == pytest.approx(shares)
@@ -108,7 +108,7 @@ def test_columns_are_what_they_are_called() -> None:
 def test_new_items_have_the_same_features_whether_own_ones_are_barred(
     seed: int, own: list[int], n: int
 ) -> None:
-    """The ranker learns among all candidates, and is asked for items that are new to the user."""
+    """The ranker is trained on all candidates, and serves without the user's own ones."""
     rng = np.random.default_rng(seed)
     profile = profile_of(history(*own), CLICKS)
     items = np.append(rng.choice(np.arange(1, 41), n, replace=False), 41)
@@ -122,13 +122,13 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
         return features_of(candidates, profile, stats[kept], np.zeros(5), NOW)
 
     assert features(np.ones(len(items), bool))[new] == pytest.approx(features(new))
-    strangers = profile_of(NO_HISTORY, CLICKS)
-    matrix = features_of(Candidates(items, signals), strangers, stats, np.zeros(5), NOW)
+    new_user = profile_of(NO_HISTORY, CLICKS)
+    matrix = features_of(Candidates(items, signals), new_user, stats, np.zeros(5), NOW)
     assert matrix[:, BASE] == pytest.approx(blend(signals))
 
 
-def test_own_items_are_compared_where_nothing_is_new() -> None:
-    """Among own items alone the greatest of them is the measure."""
+def test_own_items_are_scaled_among_themselves_without_new_ones() -> None:
+    """Without new candidates, signals are relative to the greatest of own ones."""
     profile = profile_of(history(1, 2), CLICKS)
     signals = np.full((2, len(SIGNALS)), [[4.0], [2.0]])
 
@@ -144,7 +144,7 @@ def test_own_items_are_compared_where_nothing_is_new() -> None:
     [(1, "base_short"), (2, "base_middle"), (3, "base_middle"), (4, "base_long")],
 )
 def test_base_has_a_column_by_length(events: int, column: str) -> None:
-    """The blend stands in one of three columns, by the events of the profile."""
+    """The blend is in one of three columns, by the length of the history."""
     profile = profile_of(history(*range(1, events + 1)), CLICKS)
     signals = np.ones((1, len(SIGNALS)))
     stats = np.zeros(1, layout.STAT)
@@ -156,8 +156,8 @@ def test_base_has_a_column_by_length(events: int, column: str) -> None:
     assert filled == [column]
 
 
-def test_counts_ahead_of_the_greatest_are_the_greatest() -> None:
-    """Where the greatest popularity was read before anything happened, no feature explodes."""
+def test_counts_above_the_maximum_count_as_the_maximum() -> None:
+    """Popularity features stay 0 if the maximum was read before the counts."""
     stats = np.zeros(1, layout.STAT)
     stats["events"], stats["log2"] = 5, 60_000.0
     candidates = Candidates(np.array([1]), np.zeros((1, len(SIGNALS))))
@@ -168,8 +168,8 @@ def test_counts_ahead_of_the_greatest_are_the_greatest() -> None:
     assert matrix[0, popular].tolist() == [0.0] * 5
 
 
-def test_no_candidates_no_rows() -> None:
-    """Without candidates the matrix is empty, of all columns."""
+def test_no_candidates_give_an_empty_matrix() -> None:
+    """Without candidates the matrix has no rows and all columns."""
     nothing = Candidates(np.empty(0, np.int64), np.empty((0, len(SIGNALS))))
 
     matrix = features_of(

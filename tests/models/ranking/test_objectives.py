@@ -1,4 +1,4 @@
-"""Two objectives on one stream: what is looked at next, and what is bought."""
+"""Two objectives on one stream: any interaction, and purchases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from models.settings import Settings
 from ops.embedded_servers import start_redis
 
 
-def test_a_purchase_teaches_both_and_a_click_one() -> None:
-    """Each objective counts what it says something about, and comes back as it was stored."""
+def test_a_purchase_counts_for_both_objectives_and_a_click_for_one() -> None:
+    """Each learner counts examples of its objective, and is restored as it was stored."""
     learned = load_learners()
     ranks = dict.fromkeys(compared_orders(), 1)
 
@@ -33,8 +33,8 @@ def test_a_purchase_teaches_both_and_a_click_one() -> None:
         assert again[name].ranker.state() == learned[name].ranker.state()
 
 
-def test_what_is_bought_differs_from_what_is_looked_at(tmp_path: Path) -> None:
-    """Shoppers look at phones and buy a case: each objective puts its own kind first."""
+def test_objectives_rank_differently(tmp_path: Path) -> None:
+    """Users click phones and buy a case: each objective ranks its own items first."""
     chance = random.Random(7)
     server = start_redis(tmp_path)
     try:

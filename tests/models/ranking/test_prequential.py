@@ -1,6 +1,6 @@
-"""The measures against their formulas, and the guard that decides what is served.
+"""Measures against their formulas, and the guard that chooses the champion.
 
-The functions look at one choice each, so of Amazon Personalize's worked example only the
+The functions measure one example each, so of Amazon Personalize's worked example only the
 reciprocal rank and the gains apply; precision, which needs several relevant items in one list,
 has no counterpart yet.
 """
@@ -27,7 +27,7 @@ RANKS = st.integers(0, 2 * CUTOFF)
 
 @given(RANKS)
 def test_measures_are_the_formulas(rank: int) -> None:
-    """Measured on the list itself, where the one relevant item stands at its rank."""
+    """As measured on a list with the one relevant item at its rank."""
     relevant = [place == rank for place in range(1, CUTOFF + 1)]
 
     measures = measures_of(rank)
@@ -47,22 +47,22 @@ def test_worked_example_of_the_measures() -> None:
 
 
 @given(st.lists(st.tuples(RANKS, RANKS), min_size=1, max_size=60))
-def test_scoreboard_is_the_mean(ranks: list[tuple[int, int]]) -> None:
-    """Up to its window, the scoreboard is the plain mean of each measure of each rival."""
+def test_scoreboard_has_running_means(ranks: list[tuple[int, int]]) -> None:
+    """Up to its window, the scoreboard has the plain mean of each measure of each ranker."""
     board = Scoreboard()
     for ranker, blend in ranks:
         board.update({"ranker": ranker, "blend": blend})
 
     assert board.n == len(ranks)
-    for rival, own in zip(("ranker", "blend"), zip(*ranks, strict=True), strict=True):
-        for measure, value in board.means[rival].items():
+    for name, own in zip(("ranker", "blend"), zip(*ranks, strict=True), strict=True):
+        for measure, value in board.means[name].items():
             expected = sum(measures_of(rank)[measure] for rank in own) / len(own)
             assert value == pytest.approx(expected)
     assert msgspec.json.decode(msgspec.json.encode(board), type=Scoreboard) == board
 
 
-def test_scoreboard_forgets_what_is_long_past() -> None:
-    """Beyond its window, what came before fades with each further choice."""
+def test_scoreboard_decays_old_examples() -> None:
+    """Beyond its window, older examples decay with each further one."""
     board = Scoreboard()
     for _ in range(WINDOW):
         board.update({"ranker": 0})
@@ -72,8 +72,8 @@ def test_scoreboard_forgets_what_is_long_past() -> None:
     assert board.means["ranker"]["hr"] == pytest.approx(1 - (1 - 1 / WINDOW) ** WINDOW)
 
 
-def test_learned_order_serves_only_while_it_leads() -> None:
-    """The guard: the blend serves at first and whenever the ranker falls behind it."""
+def test_the_learned_ranker_is_champion_only_while_it_leads() -> None:
+    """The blend is champion at first and whenever the ranker falls behind it."""
     board = Scoreboard()
     for n in range(MIN_EXAMPLES_TO_SERVE):
         assert board.champion() == "blend", n

@@ -1,4 +1,4 @@
-"""The online ranker: starts as the blend, learns what is chosen, keeps all it knows."""
+"""The listwise ranker: starts as the blend, learns from examples, and restores its state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POPULAR = FEATURES.index("popular_week")
 
 
 def choices(n: int, seed: int) -> list[tuple[Floats, int]]:
-    """Choices that follow the popularity of the week and nothing else."""
+    """Examples whose taken item depends on the week's popularity only."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(n):
@@ -34,7 +34,7 @@ def choices(n: int, seed: int) -> list[tuple[Floats, int]]:
 
 
 def taught(n: int, seed: int = 4) -> ListwiseRanker:
-    """A ranker that has learned n choices."""
+    """A ranker that has learned n examples."""
     ranker = ListwiseRanker()
     for rows, chosen in choices(n, seed):
         ranker.learn_one(rows, chosen)
@@ -42,7 +42,7 @@ def taught(n: int, seed: int = 4) -> ListwiseRanker:
 
 
 def mean_rank(ranker: ListwiseRanker) -> float:
-    """Mean reciprocal rank over fresh choices."""
+    """Mean reciprocal rank on new examples."""
     total = 0.0
     for rows, chosen in choices(200, seed=2):
         scores = ranker.scores(rows)
@@ -50,8 +50,8 @@ def mean_rank(ranker: ListwiseRanker) -> float:
     return total / 200
 
 
-def test_ranker_learns_what_is_chosen() -> None:
-    """What users follow gains weight, and the order gets better."""
+def test_ranker_learns_the_informative_feature() -> None:
+    """The informative feature gains weight, and the mean reciprocal rank rises."""
     ranker = taught(600, seed=1)
 
     assert mean_rank(ranker) > mean_rank(ListwiseRanker()) + 0.3
@@ -59,7 +59,7 @@ def test_ranker_learns_what_is_chosen() -> None:
 
 
 def test_fresh_ranker_orders_as_the_blend_does() -> None:
-    """Before it has learned, the ranker is the blend, equal rows and all."""
+    """Before it has learned, the ranker scores as the blend does, with ties."""
     rows = np.random.default_rng(3).random((50, len(FEATURES)))
     rows[10:20, BASE] = rows[0, BASE]
 
@@ -70,7 +70,7 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
 
 
 def test_state_round_trip_is_exact() -> None:
-    """A ranker out of its state scores and learns on exactly as the one it came from."""
+    """A restored ranker scores and learns exactly as the original."""
     ranker = taught(20)
     copy = ListwiseRanker.from_state(ranker.state())
     rows, chosen = choices(1, seed=5)[0]
@@ -84,7 +84,7 @@ def test_state_round_trip_is_exact() -> None:
 
 
 def test_state_is_plain_numbers() -> None:
-    """The state is JSON of finite numbers, and names the features."""
+    """The state is JSON of finite numbers, with the names of the features."""
     stored = msgspec.json.decode(taught(20).state())
 
     assert stored["features"] == list(FEATURES)
@@ -95,8 +95,8 @@ def test_state_is_plain_numbers() -> None:
 
 
 @pytest.mark.parametrize("change", [{"features": ["other"]}, {"version": 0}])
-def test_state_of_other_features_starts_afresh(change: dict[str, object]) -> None:
-    """What was learned of other features says nothing of today's."""
+def test_state_of_other_features_is_ignored(change: dict[str, object]) -> None:
+    """A state with other features or of another version gives a new ranker."""
     other = msgspec.json.encode(msgspec.json.decode(taught(5).state()) | change)
 
     for state in (other, b"", None):
@@ -116,7 +116,7 @@ def test_scoring_is_pure() -> None:
 
 
 def test_learning_leaves_other_rankers_alone() -> None:
-    """Rankers share nothing: not even what every one of them starts with."""
+    """Rankers share no arrays, not even the initial parameters."""
     fresh = ListwiseRanker().state()
 
     taught(5)
@@ -126,9 +126,9 @@ def test_learning_leaves_other_rankers_alone() -> None:
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_first_step_is_the_softmax_gradient(seed: int | None) -> None:
-    """The first step is AdaGrad's along the gradient of the listwise loss, on standard features.
+    """The first step is AdaGrad's, by the listwise loss of standardised features.
 
-    From the start, where nothing comes out of the hidden layer, and from anywhere.
+    From the initial parameters, where the hidden layer has no output, and from random ones.
     """
     rows, chosen = choices(1, seed=7)[0]
     deviation = np.sqrt(rows.var(axis=0) + rows.mean(axis=0) ** 2 + 1e-6)
@@ -155,14 +155,14 @@ def test_first_step_is_the_softmax_gradient(seed: int | None) -> None:
     moved = ranker.parameters - start
     clear = np.abs(gradient) > 1e-3
     assert clear.sum() > len(FEATURES) / 2
-    # River divides by the root of the squares and 1e-8.
+    # River divides by the root of the squared gradients plus 1e-8.
     step = LEARNING_RATE * gradient / np.sqrt(gradient**2 + 1e-8)
     assert moved[clear] == pytest.approx(-step[clear], rel=1e-3)
     assert layers_of(INITIAL_PARAMETERS).weights[BASE] == INITIAL_BASE_WEIGHT
 
 
 def test_equal_rows_have_equal_scores() -> None:
-    """Wherever they stand among the candidates: equals are put in order by their ids."""
+    """Whatever their place in the matrix: ties are ordered by item id."""
     rng = np.random.default_rng(9)
     ranker = ListwiseRanker(rng.normal(size=N_PARAMETERS))
     for n in range(1, 70):
@@ -170,8 +170,8 @@ def test_equal_rows_have_equal_scores() -> None:
         assert len(set(ranker.scores(matrix).tolist())) == 1, n
 
 
-def test_what_a_feature_says_may_depend_on_another() -> None:
-    """The most popular is chosen or, after a pause, the least: no single weight is right."""
+def test_ranker_learns_interactions_of_features() -> None:
+    """The most popular item is taken or, after a pause, the least: no linear weight is right."""
     rng = np.random.default_rng(11)
 
     def choice(ranker: ListwiseRanker) -> float:
@@ -197,8 +197,8 @@ def test_what_a_feature_says_may_depend_on_another() -> None:
         np.full((5, len(FEATURES)), 65504.0) * np.array([[1], [-1], [0], [1], [1]]),
     ],
 )
-def test_nothing_makes_weights_run_away(rows: Floats) -> None:
-    """A single row, equal rows and the largest numbers an example can hold leave finite weights."""
+def test_weights_stay_finite(rows: Floats) -> None:
+    """With a single row, equal rows and the largest half-precision numbers."""
     ranker = taught(3)
     for _ in range(20):
         ranker.learn_one(rows, 0)

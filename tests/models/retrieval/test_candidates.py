@@ -1,4 +1,4 @@
-"""Retrieval: pure, bounded, and what the neighbour lists say."""
+"""Candidates, co-visitation, profiles and user k-NN against plain definitions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def evidence_of(
 
 
 def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
-    """Everything in the lists, the best and all others."""
+    """All items of the lists, the best and all others."""
     none, nothing, nowhere = concatenate(NO_SECOND_HOPS.lists)
     summed = candidates_module._summed(
         *concatenate(lists), profile.times, decay_offsets(clock_s),
@@ -83,7 +83,7 @@ def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> 
 
 
 def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
-    """Random stored lists of the profile's items, some of them empty, with room behind."""
+    """Random stored neighbour lists of the recent items, some empty, with unused records."""
     rng = np.random.default_rng(seed)
     lists = []
     for _ in profile.recent:
@@ -99,7 +99,7 @@ def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
 
 @given(HISTORIES, st.integers(0, 99))
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
-    """No candidate twice, none unknown, and never more than the sources add up to."""
+    """No candidate twice, none unknown, and not more than the bounds of the sources."""
     profile = profile_of(history(*events), CLICKS)
     heads = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOP_LIST_SIZES})
     lists = lists_of(profile, seed, 900)
@@ -143,8 +143,8 @@ def naive_signals(profile: UserProfile, lists: Sequence[bytes]) -> dict[int, lis
 
 @settings(max_examples=30)
 @given(HISTORIES, st.integers(0, 99), st.integers(2, 60))
-def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items: int) -> None:
-    """Every way to candidates gives an item the signals that a plain loop gives."""
+def test_signals_follow_their_definitions(events: list[int], seed: int, n_items: int) -> None:
+    """Co-visited, given and retrieved items have the signals of a plain loop."""
     profile = profile_of(history(*events), CLICKS)
     lists = lists_of(profile, seed, n_items)
     naive = naive_signals(profile, lists)
@@ -165,8 +165,8 @@ def test_signals_are_sums_over_the_context(events: list[int], seed: int, n_items
             assert np.allclose(signals, expected, rtol=1e-6, atol=0), (name, item)
 
 
-def test_the_best_of_the_co_visited_are_kept() -> None:
-    """The blend decides which co-visited items are kept; others in a list keep their signals."""
+def test_the_best_co_visited_items_are_candidates() -> None:
+    """The blend chooses the co-visited candidates; listed items keep their signals."""
     profile = profile_of(history(*range(1, 11)), CLICKS)
     lists = lists_of(profile, 5, 900)
     everything = co_visited(profile, lists, NOW)
@@ -183,8 +183,10 @@ def test_the_best_of_the_co_visited_are_kept() -> None:
 
 
 @given(HISTORIES, st.integers(0, 99), st.sets(st.integers(1, 900), max_size=300))
-def test_barred_items_take_nobodys_place(events: list[int], seed: int, barred: set[int]) -> None:
-    """They are no candidates; as many others are as there are."""
+def test_barred_items_take_no_other_items_place(
+    events: list[int], seed: int, barred: set[int]
+) -> None:
+    """They are no candidates; other items fill their places."""
     profile = profile_of(history(*events), CLICKS)
     lists = lists_of(profile, seed, 900)
 
@@ -228,7 +230,7 @@ SCORES = st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), ma
 
 @given(SCORES, st.integers(1, 40), st.integers(0, 20))
 def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int) -> None:
-    """As many as there are of the best, equals of the last included while there is room."""
+    """The k best, and ties with the last of them up to the limit."""
     places = best_places(np.array(scores), k, k + more)
 
     found = [scores[place] for place in places]
@@ -239,8 +241,8 @@ def test_best_places_are_those_of_a_sort(scores: list[float], k: int, more: int)
 
 
 @given(HISTORIES)
-def test_context_is_the_history_distilled(events: list[int]) -> None:
-    """Distinct known items, newest first, with counts, times and distance."""
+def test_profile_is_the_history_distilled(events: list[int]) -> None:
+    """Distinct known items, newest first, with counts, times and positions."""
     profile = profile_of(history(*events), CLICKS)
     known = [item for item in reversed(events) if item]
 
@@ -268,7 +270,7 @@ def test_strong_is_the_last_event() -> None:
 
 
 def packed(*records: tuple[int, float], room: int = 0) -> bytes:
-    """A stored list whose channels all say the same, with empty room behind."""
+    """A stored list with equal channels, and unused records."""
     rows = np.zeros(len(records) + room, layout.PAIR)
     for row, (item, log2) in zip(rows, records, strict=False):
         row["item"], row["log2"] = item, log2
@@ -276,7 +278,7 @@ def packed(*records: tuple[int, float], room: int = 0) -> bytes:
 
 
 def test_lists_are_unpacked_as_shares() -> None:
-    """Each count is divided by the list's sum and a half; what never was counts nothing."""
+    """Each count is divided by the list's sum plus a half; without events it is 0."""
     clock_s = layout.EPOCH + 86400.0
     ages = clock_s - layout.EPOCH
     raw = packed((3, 2.0), (300, -1e30), room=5)
@@ -293,8 +295,8 @@ def test_lists_are_unpacked_as_shares() -> None:
 
 
 @given(st.lists(st.floats(-140, 70, width=32), max_size=50))
-def test_two_is_raised_as_by_numpy(logs: list[float]) -> None:
-    """To seven digits, within the range that counts can have; below it there is nothing."""
+def test_exp2_is_that_of_numpy(logs: list[float]) -> None:
+    """To seven digits, within the range of counts; 0 below it."""
     powers = np.array(logs, np.float32)
     exp2_inplace(powers)
 
@@ -302,8 +304,8 @@ def test_two_is_raised_as_by_numpy(logs: list[float]) -> None:
     assert np.allclose(powers, expected, rtol=2e-7, atol=2.0**-126)
 
 
-def test_nothing_is_two_raised_to_very_little() -> None:
-    """What never was has no count at all, not a small one."""
+def test_exp2_of_very_small_numbers_is_zero() -> None:
+    """Without events the count is exactly 0."""
     powers = np.array([-np.inf, -1e30, -127.1], np.float32)
     exp2_inplace(powers)
     assert powers.tolist() == [0.0, 0.0, 0.0]
@@ -311,7 +313,7 @@ def test_nothing_is_two_raised_to_very_little() -> None:
 
 @given(st.floats(0, 2**32), st.lists(st.floats(-(2.0**99), 1e5, width=32), min_size=1, max_size=20))
 def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> None:
-    """A clock far behind or ahead of the list gives shares that are numbers and sum to one."""
+    """A clock far behind or ahead of the list gives finite shares that sum to at most 1."""
     raw = packed(*enumerate(logs, 1))
 
     neighbours = unpack_neighbours(raw, clock_s)
@@ -338,8 +340,8 @@ def test_histories_merge_by_time() -> None:
     st.lists(st.lists(st.integers(1, 30), max_size=40), min_size=1, max_size=10),
     st.sets(st.integers(1, 30), max_size=3),
 )
-def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own: set[int]) -> None:
-    """Each item counts once for an owner, the newer the more; own histories never do."""
+def test_nearest_users_share_most_recent_items(rings: list[list[int]], own: set[int]) -> None:
+    """Each item counts once for an owner, newer items more; own histories are left out."""
     expected: dict[int, float] = defaultdict(float)
     for distance, ring in enumerate(rings):
         for owner in set(ring) - own:
@@ -352,8 +354,8 @@ def test_nearest_are_those_with_most_of_the_context(rings: list[list[int]], own:
     assert weights.tolist() == sorted(weights.tolist(), reverse=True)
 
 
-def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
-    """Of many who had the item, the last to take it count, and no more of a ring than it holds."""
+def test_nearest_users_are_bounded_and_the_newest_of_ties() -> None:
+    """Of many owners of an item the newest count, and not more than are stored."""
     ring = np.arange(1, 2 * layout.RECENT_OWNERS + 1, dtype=np.uint32)
 
     owners, _ = nearest_users([ring.tobytes()], ())
@@ -361,8 +363,8 @@ def test_nearest_are_bounded_and_the_newest_of_equals() -> None:
     assert owners.tolist() == ring[::-1][:MAX_NEIGHBOURS].tolist()
 
 
-def test_what_those_alike_hold_becomes_a_signal() -> None:
-    """Items of their histories are candidates; long histories count less an event."""
+def test_items_of_neighbours_have_a_signal() -> None:
+    """Items of the nearest users are candidates; each event of a long history counts less."""
     rows = np.zeros(4, layout.ENTRY)
     rows["item"] = [5, 5, 6, 0]
     long = bytes(layout.HEAD.itemsize) + rows.tobytes()

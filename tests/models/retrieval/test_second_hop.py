@@ -1,4 +1,4 @@
-"""Second hops: looked for where little was co-visited, and counted by their definition."""
+"""Second-order co-visitation: made where few items were co-visited, and by its definition."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_o
 from tests.models.state.reference import NOW
 
 
-def faded_shares(lists: Sequence[bytes]) -> dict[int, float]:
-    """By item, the sum of its shares in the lists, each fainter than the one before."""
+def decayed_shares(lists: Sequence[bytes]) -> dict[int, float]:
+    """Sum of each item's shares in the lists, decayed by position."""
     weights: dict[int, float] = defaultdict(float)
     for distance, raw in enumerate(lists):
         items, shares = unpack_neighbours(raw, NOW)
@@ -37,16 +37,16 @@ def faded_shares(lists: Sequence[bytes]) -> dict[int, float]:
 
 
 def short_lists(profile: UserProfile, seed: int) -> list[bytes]:
-    """Lists of a few items each."""
+    """Neighbour lists of a few items each."""
     size = layout.PAIR.itemsize
     return [raw[: size * (seed % 7)] for raw in lists_of(profile, seed, 60)]
 
 
 @given(HISTORIES, st.integers(0, 99))
-def test_the_strongest_are_those_most_seen_together(events: list[int], seed: int) -> None:
-    """Best first, with the sum of their faded shares; none where enough was seen together."""
+def test_hop_items_are_the_most_co_visited(events: list[int], seed: int) -> None:
+    """Best first, with the sum of their decayed shares; none if enough items were co-visited."""
     lists = short_lists(profile_of(history(*events), CLICKS), seed)
-    expected = faded_shares(lists)
+    expected = decayed_shares(lists)
 
     items, weights = hop_sources(lists, NOW)
 
@@ -59,8 +59,8 @@ def test_the_strongest_are_those_most_seen_together(events: list[int], seed: int
     assert found == pytest.approx({item: expected[item] for item in found})
 
 
-def test_a_full_list_is_enough() -> None:
-    """That a list has enough items is seen by its length, and by counting them."""
+def test_a_full_list_needs_no_second_hop() -> None:
+    """The items are counted, or known to be enough by the length of the list."""
     rows = np.zeros(MIN_FIRST_ORDER + 16, layout.PAIR)
     rows["item"][:MIN_FIRST_ORDER] = np.arange(1, MIN_FIRST_ORDER + 1)
     assert len(rows.tobytes()) == FULL_LIST_BYTES
@@ -70,8 +70,8 @@ def test_a_full_list_is_enough() -> None:
 
 
 @given(HISTORIES.filter(any), st.integers(0, 99))
-def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -> None:
-    """The signal sums the shares in the hops' lists, by the hops' weights; all are candidates."""
+def test_the_hop_signal_is_weighted_by_the_hops(events: list[int], seed: int) -> None:
+    """The signal sums the shares in the hops' lists times the hops' weights."""
     profile = profile_of(history(*events), CLICKS)
     lists = short_lists(profile, seed)
     items, weights = hop_sources(lists, NOW)
@@ -79,7 +79,7 @@ def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -
     further += [b""] * (len(items) - len(further))
     expected: dict[int, float] = defaultdict(float)
     for weight, raw in zip(weights.tolist(), further, strict=True):
-        for item, share in faded_shares([raw]).items():
+        for item, share in decayed_shares([raw]).items():
             expected[item] += weight * share
 
     hops = SecondHops(items, weights, further)
@@ -88,7 +88,7 @@ def test_hops_are_weighed_by_how_strong_they_are(events: list[int], seed: int) -
     given_ = signals_of(found.items, profile, evidence, NOW)
 
     signals = dict(zip(found.items.tolist(), found.signals[:, HOP].tolist(), strict=True))
-    reached = len({*faded_shares(lists), *expected})
+    reached = len({*decayed_shares(lists), *expected})
     assert reached > 120 or expected.keys() <= signals.keys()
     assert signals == pytest.approx({item: expected.get(item, 0.0) for item in signals})
     assert np.array_equal(found.signals, given_.signals)

@@ -1,4 +1,4 @@
-"""What is recommended where nothing was seen together yet: categories, and what is fresh."""
+"""Cold start of items: items of the same category, and the newest items."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ async def shop(make_store: Callable[..., Store]) -> Shop:
 
 
 def told(answer: Answer) -> list[tuple[str, str]]:
-    """Items and why they are there; empty where that was not asked for."""
+    """Items and the sources of their first reasons; "" without reasons."""
     return [(item.item_id, item.reasons[0].source if item.reasons else "") for item in answer.items]
 
 
-async def test_a_shop_without_events_shows_what_is_fresh(shop: Shop) -> None:
-    """The newest item comes first; the first event brings trends instead."""
+async def test_a_shop_without_events_shows_its_newest_items(shop: Shop) -> None:
+    """The newest item comes first; from the first event on, trending items."""
     answer = await shop.recommender.recommend(user_id="ada", k=3, now_s=shop.now_s)
     assert told(answer) == [("book", "fresh"), ("pan", "fresh"), ("stove", "fresh")]
     assert (answer.recipe, answer.level) == ("trending-now", "trending")
@@ -71,7 +71,7 @@ async def test_a_shop_without_events_shows_what_is_fresh(shop: Shop) -> None:
 
 
 async def test_items_of_the_same_category_come_first(shop: Shop) -> None:
-    """The last one touched leads; then what is trending, without the item itself."""
+    """The one with the newest event leads; then trending items, without the item itself."""
     await shop.send("bob", "book")
     await shop.send("eve", "tent")
 
@@ -84,8 +84,8 @@ async def test_items_of_the_same_category_come_first(shop: Shop) -> None:
     assert told(short) == [("tent", "category")]
 
 
-async def test_a_user_gets_the_categories_of_what_was_seen_last(shop: Shop) -> None:
-    """What was bought can be left out; what is being looked at counts as seen."""
+async def test_a_user_gets_the_categories_of_recent_items(shop: Shop) -> None:
+    """Bought items can be excluded; an item being looked at counts as recent."""
     await shop.send("bob", "book", kind="purchase")
     await put_items(shop.store, [("novel", {"GENRE": "reading"})], NOW + 20)
     await shop.send("ada", "pan")
@@ -105,8 +105,8 @@ async def test_a_user_gets_the_categories_of_what_was_seen_last(shop: Shop) -> N
         assert ("pan" in dict(told(answer))) is not is_out
 
 
-async def test_what_was_seen_together_wins(shop: Shop) -> None:
-    """As soon as there are neighbours, they answer; so for an item without categories."""
+async def test_co_visitation_comes_before_categories(shop: Shop) -> None:
+    """Items with neighbours are answered by them, also without categories."""
     await put_items(shop.store, [("plain", {})], NOW)
     await shop.send("ada", "stove", "book")
 
@@ -117,7 +117,7 @@ async def test_what_was_seen_together_wins(shop: Shop) -> None:
 
 
 async def test_an_item_without_events_can_be_ranked(shop: Shop) -> None:
-    """A cold item among those to be ranked has features that are numbers, and its place."""
+    """A cold item in a ranking has finite features and a rank."""
     await shop.send("ada", "stove", "book")
 
     answer = await shop.recommender.rank(["tent", "book"], user_id="ada", now_s=shop.now_s)

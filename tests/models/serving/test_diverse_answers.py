@@ -1,4 +1,4 @@
-"""Answers as settings shape them: new items get a chance, and no kind takes too much."""
+"""Exploration slots and diversity caps of answers, as set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.models.state.reference import NOW
 
 
 async def filled(shop: Shop) -> Shop:
-    """A shop where 30 items are known well, seen together, and 10 were seen once, by one user."""
+    """A shop of 30 co-visited items with many events, and 10 with one event each."""
     for n in range(25):
         await shop.send(f"old{n}", "tent", *(f"thing{(n + step) % 30}" for step in range(6)))
     for n in range(10):
@@ -22,7 +22,7 @@ async def filled(shop: Shop) -> Shop:
 
 
 async def test_new_items_stand_in_the_second_half(make_store: Callable[..., Store]) -> None:
-    """As many as the share says, marked, where the first half stays as it would be without."""
+    """As many as the share says, marked; the first half is that without exploration."""
     shop = await filled(Shop(make_store(exploration_share=0.2)))
     plain = Recommender(make_store(exploration_share=0))
     plain.store.prefix = shop.store.prefix
@@ -42,8 +42,10 @@ async def test_new_items_stand_in_the_second_half(make_store: Callable[..., Stor
     assert not any(item.is_exploration for item in without.items)
 
 
-async def test_what_was_tried_in_vain_makes_room(make_store: Callable[..., Store]) -> None:
-    """Trials are counted with the lists; an item shown often without effect is tried less."""
+async def test_explored_items_without_success_come_up_less(
+    make_store: Callable[..., Store],
+) -> None:
+    """Trials are counted with the served lists; an item often shown in vain is shown less."""
     shop = await filled(Shop(make_store(exploration_share=0.05)))
     await shop.send("ada", "tent")
     failed = [f"new{n}" for n in range(9)]
@@ -60,7 +62,7 @@ async def test_what_was_tried_in_vain_makes_room(make_store: Callable[..., Store
 
 
 async def test_caps_on_popular_items_and_categories(make_store: Callable[..., Store]) -> None:
-    """While there is something else, no more of a kind than its share of the answer."""
+    """While other items are left, no group has more than its share of the answer."""
     store = make_store(exploration_share=0, category_share=0.25, category_property="Kind")
     shop = await filled(Shop(store))
     kinds = {f"thing{n}": "red" if n % 3 else "blue" for n in range(30)}
@@ -81,7 +83,7 @@ async def test_caps_on_popular_items_and_categories(make_store: Callable[..., St
 
 
 async def test_served_lists_and_trials_are_kept(store: Store) -> None:
-    """A list can be read by its id; items nobody knows are not counted."""
+    """A list can be read by its id; trials of unknown items are not counted."""
     shop = Shop(store)
     await shop.send("ada", "tent")
 

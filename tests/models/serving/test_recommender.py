@@ -1,4 +1,4 @@
-"""The recommender on a real store: what changes an answer, and how it explains itself."""
+"""The recommender on a real store: answers, their reasons, and the state cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.servers import own_port
 
 
 class Shop:
-    """A store that events are sent to, and the recommender on it."""
+    """A store, events sent to it, and the recommender on it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -45,7 +45,7 @@ class Shop:
             await self.store.apply([Part("p/0", self.offset - 1, [message])], now_s=self.now_s)
 
     async def recommend(self, user: str | None = None, **options: Any) -> Answer:
-        """What to recommend now."""
+        """Recommendations now."""
         self.now_s += 1
         return await self.recommender.recommend(user_id=user, now_s=self.now_s, **options)
 
@@ -65,8 +65,8 @@ async def shop(store: Store) -> Shop:
     return shop
 
 
-async def test_a_rare_item_leads_on_over_a_hop(shop: Shop) -> None:
-    """What was only seen with something that was seen with the click is found, for that click."""
+async def test_a_rare_item_has_second_order_candidates(shop: Shop) -> None:
+    """Items of second-order co-visitation are found, with the click as the reason."""
     await shop.send("finder", "odd find", "stove")
     await shop.send("ada", "odd find")
 
@@ -78,8 +78,8 @@ async def test_a_rare_item_leads_on_over_a_hop(shop: Shop) -> None:
     assert ("event", "odd find") in [(reason.source, reason.item_id) for reason in hop.reasons]
 
 
-async def test_the_last_click_decides(shop: Shop) -> None:
-    """A click moves what followed it to the top, with the click as the reason."""
+async def test_the_last_click_changes_the_answer(shop: Shop) -> None:
+    """Items that followed the clicked one move to the top, with the click as the reason."""
     assert (await shop.recommend("ada")).recipe == "trending-now"
 
     await shop.send("ada", "tent")
@@ -95,8 +95,8 @@ async def test_the_last_click_decides(shop: Shop) -> None:
     assert ids(await shop.recommend("ada"))[0] == "pen"
 
 
-async def test_strangers_get_what_is_trending(shop: Shop) -> None:
-    """Unknown users and sessions get the trend; an empty shop has nothing to say."""
+async def test_unknown_users_get_trending_items(shop: Shop) -> None:
+    """Unknown users, sessions and items get trending items, with that reason."""
     trending = ids(await shop.recommender.trending(now_s=shop.now_s))
     assert sorted(trending) == ["ink", "lamp", "novel", "pen", "stove", "tent"]
 
@@ -108,7 +108,7 @@ async def test_strangers_get_what_is_trending(shop: Shop) -> None:
 
 
 async def test_a_quiet_shop_has_a_trend(shop: Shop) -> None:
-    """Where every rate falls, the trend is still an order by rate, not by name."""
+    """While every rate falls, trending items are still ordered by rate, not by id."""
     shop.now_s += 6 * 3600
     await shop.send("late", "zither")
     shop.now_s += 1800
@@ -120,8 +120,8 @@ async def test_a_quiet_shop_has_a_trend(shop: Shop) -> None:
     assert len({item.score for item in answer.items}) == len(answer.items)
 
 
-async def test_an_empty_shop_has_nothing_to_say(store: Store) -> None:
-    """Before the first event every recipe answers, with nothing."""
+async def test_an_empty_shop_has_empty_answers(store: Store) -> None:
+    """Before the first event every recipe has an empty answer."""
     shop = Shop(store)
     recommender, now_s = shop.recommender, shop.now_s
     answers = [
@@ -161,7 +161,7 @@ async def test_answers_are_ordered_and_bounded(shop: Shop, k: int) -> None:
     assert all(len(answer.items) <= k for answer in answers[:-1])
 
 
-async def test_the_item_looked_at_is_context(shop: Shop) -> None:
+async def test_the_item_looked_at_is_the_newest(shop: Shop) -> None:
     """The item looked at counts as the newest event, and is not recommended itself."""
     await shop.send("ada", "tent")
 
@@ -176,7 +176,7 @@ async def test_the_item_looked_at_is_context(shop: Shop) -> None:
 
 
 async def test_equal_scores_are_in_order_of_ids(store: Store) -> None:
-    """Items that nothing tells apart come by id, and the id decides who is left out."""
+    """Ties are ordered by id, also at the end of the answer."""
     shop = Shop(store)
     for item in ("d", "b", "c", "a"):
         await shop.send("", item, session="one")
@@ -188,8 +188,8 @@ async def test_equal_scores_are_in_order_of_ids(store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["purchase", "Purchase"])
-async def test_purchases_can_be_left_out(shop: Shop, kind: str) -> None:
-    """What the user bought is left out where that is asked, trending included."""
+async def test_purchases_can_be_excluded(shop: Shop, kind: str) -> None:
+    """Bought items are excluded if so asked, from all items of the answer."""
     await shop.send("ada", "stove", kind=kind)
     await shop.send("ada", "tent")
     assert "stove" in ids(await shop.recommend("ada"))
@@ -199,8 +199,8 @@ async def test_purchases_can_be_left_out(shop: Shop, kind: str) -> None:
     assert "stove" in ids(await shop.recommend("bob", exclude_purchased=True))
 
 
-async def test_the_very_first_purchase_can_be_left_out(make_store: Callable[..., Store]) -> None:
-    """A type of events that came up after what is held was read counts at once."""
+async def test_the_first_purchase_of_all_can_be_excluded(make_store: Callable[..., Store]) -> None:
+    """An event type that is newer than the cached state counts at once."""
     shop = Shop(make_store(cache_s=60))
     await shop.send("bob", "tent", "stove", "lamp")
     await shop.recommend("bob")
@@ -214,7 +214,7 @@ async def test_the_very_first_purchase_can_be_left_out(make_store: Callable[...,
 
 
 async def test_similar_and_ranked(shop: Shop) -> None:
-    """Similar items were seen together; a given list is ordered, unknown ones last at 0."""
+    """Similar items are co-visited; a given list is ranked, unknown items last with score 0."""
     await shop.send("ada", "tent")
     recommender, now_s = shop.recommender, shop.now_s
 
@@ -229,7 +229,7 @@ async def test_similar_and_ranked(shop: Shop) -> None:
 
 
 async def test_popular_counts_events(shop: Shop) -> None:
-    """Popular items come by the number of their events, shown as shares of the greatest."""
+    """Popular items are ordered by their number of events, scaled to the greatest."""
     await shop.send("", "ink", "pen", "ink", session="x")
 
     answer = await shop.recommender.popular(k=3, now_s=shop.now_s + 1)
@@ -241,7 +241,7 @@ async def test_popular_counts_events(shop: Shop) -> None:
 
 
 async def test_a_session_is_served_before_and_after_login(shop: Shop) -> None:
-    """A session without user has its own history; at login it becomes the user's, once."""
+    """A session without user has its own history; once linked, it counts once for the user."""
     await shop.send("", "tent", session="s1")
     assert ids(await shop.recommend(session_id="s1"))[0] == "stove"
     assert (await shop.recommend("ada")).level == "trending"
@@ -259,8 +259,8 @@ async def test_a_session_is_served_before_and_after_login(shop: Shop) -> None:
     assert causes == {"tent", "novel"}
 
 
-async def test_reasons_without_events_name_a_list(shop: Shop) -> None:
-    """What was seen with nothing of the user's is explained by the list it heads."""
+async def test_reasons_without_events_name_a_top_list(shop: Shop) -> None:
+    """Items that are not co-visited with the user's are explained by their top list."""
     await shop.send("loner", "kite")
 
     answer = await shop.recommend("loner", reasons=True)
@@ -273,8 +273,8 @@ async def test_reasons_without_events_name_a_list(shop: Shop) -> None:
         assert not shares or sum(shares) == pytest.approx(1)
 
 
-async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
-    """What the learner saved decides the order as soon as it says so, within the cache's age."""
+async def test_the_champion_serves(shop: Shop) -> None:
+    """The stored champion ranks the answer, within the age of the cache."""
     await shop.send("ada", "tent")
     before = ids(await shop.recommend("ada"))
     contrary = ListwiseRanker()
@@ -299,8 +299,8 @@ async def test_the_learned_order_serves_once_it_leads(shop: Shop) -> None:
     assert ids(turned)[-1] == before[0]
 
 
-async def test_asking_changes_nothing(shop: Shop) -> None:
-    """No recipe writes a key or changes a value, and two processes answer alike."""
+async def test_requests_change_no_state(shop: Shop) -> None:
+    """No recipe writes a key or changes a value, and two processes give equal answers."""
     await shop.send("ada", "tent", "pen")
     before = await contents(shop.store)
     other = Shop(shop.store)
@@ -316,7 +316,7 @@ async def test_asking_changes_nothing(shop: Shop) -> None:
 
 
 async def test_better_than_popularity(store: Store) -> None:
-    """On a stream with structure, the next item is found far oftener than among the popular."""
+    """On a structured stream, far more next items are hit than by popularity."""
     shop, chance = Shop(store), random.Random(7)
     hits = popular_hits = asked = 0
     for number in range(300):
@@ -337,8 +337,8 @@ async def test_better_than_popularity(store: Store) -> None:
     assert hits > 3 * popular_hits
 
 
-async def test_many_requests_at_once(shop: Shop) -> None:
-    """Requests under way at the same moment get each their own answer."""
+async def test_concurrent_requests(shop: Shop) -> None:
+    """Requests that run at the same time each get their own answer."""
     alone = [await shop.recommend(f"reader{n}") for n in range(4)]
     alone += [await shop.recommend(f"camper{n}") for n in range(4)]
     shop.now_s += 1
@@ -354,8 +354,10 @@ async def test_many_requests_at_once(shop: Shop) -> None:
     assert list(map(ids, together)) == list(map(ids, alone))
 
 
-async def test_shared_reads_age_and_own_events_do_not(make_store: Callable[..., Store]) -> None:
-    """What all share may be `cache_s` old, or older than now; one's own history never is."""
+async def test_shared_state_is_cached_and_histories_are_not(
+    make_store: Callable[..., Store],
+) -> None:
+    """Shared state may be `cache_s` old, also by a clock set back; a history never is."""
     shop = Shop(make_store(cache_s=10))
     await shop.send("a", "tent", "stove")
     start_s = shop.now_s
@@ -375,8 +377,8 @@ async def test_shared_reads_age_and_own_events_do_not(make_store: Callable[..., 
     await recommender.cache.close()
 
 
-async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
-    """Of a store that went away the last trend remains; a store never read gives nothing."""
+async def test_trending_items_are_answered_from_cache(shop: Shop) -> None:
+    """With the store away, the last read trending items remain; without a read, none."""
     assert Shop(shop.store).recommender.from_cache(k=3) is None
     await shop.recommend("ada")
     here, shop.store.redis = shop.store.redis, connect(f"redis://127.0.0.1:{own_port()}")
@@ -391,8 +393,8 @@ async def test_what_is_known_outlives_the_store(shop: Shop) -> None:
     assert [item.score for item in answer.items] == [1, 1 / 2, 1 / 3]
 
 
-async def test_a_full_cache_forgets_nothing_under_way(make_store: Callable[..., Store]) -> None:
-    """Lists that make room for others are still given to who already counted on them."""
+async def test_evicted_neighbour_lists_are_still_returned(make_store: Callable[..., Store]) -> None:
+    """Lists that are evicted during a read are still in its result."""
     shop = Shop(make_store(cache_s=60))
     await shop.send("a", "tent", "stove", "lamp")
     state = shop.recommender.cache

@@ -1,4 +1,4 @@
-"""Whose a tracking id is, and what becomes of groups, on a real Redis."""
+"""Groups of tracking ids, their creation and removal, on a real Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.models.state.reference import NOW, click, contents, message
 
 
 class Clock:
-    """Seconds that a test moves on."""
+    """A monotonic clock that tests advance."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def tenants(redis_url: str, clock: Clock) -> AsyncIterator[Tenants]:
-    """The tenants of an empty Redis; `shop` stands in the settings."""
+    """The tenants of an empty Redis; `shop` is the settings' group."""
     one = Tenants(connect(redis_url), Settings(tracking_id="t-shop", cache_s=1), clock=clock)
     await one.redis.flushdb()
     yield one
@@ -44,8 +44,8 @@ async def tenants(redis_url: str, clock: Clock) -> AsyncIterator[Tenants]:
     await one.redis.aclose()
 
 
-async def test_a_tracking_id_leads_to_its_group(tenants: Tenants) -> None:
-    """The settings' group is always there, a registered one at once, nobody's is None."""
+async def test_a_tracking_id_has_its_group(tenants: Tenants) -> None:
+    """The settings' group always exists, a registered one at once; unknown ids have None."""
     assert await tenants.group_of("t-shop") == "shop"
     assert await tenants.group_of("t-books") is None
     assert await tenants.groups() == {"shop"}
@@ -57,10 +57,10 @@ async def test_a_tracking_id_leads_to_its_group(tenants: Tenants) -> None:
     assert await tenants.groups() == {"shop", "books"}
 
 
-async def test_what_was_removed_is_known_for_a_moment_only(
+async def test_a_removed_tracking_id_is_cached_for_a_bounded_time(
     tenants: Tenants, redis_url: str, clock: Clock
 ) -> None:
-    """A process that removes an id knows at once; another one after `cache_s`."""
+    """The removing process rejects it at once, another process after `cache_s`."""
     other = Tenants(connect(redis_url), tenants.settings, clock=clock)
     await tenants.register("t-books", "books")
     assert await other.group_of("t-books") == "books"
@@ -81,7 +81,7 @@ async def test_what_was_removed_is_known_for_a_moment_only(
 
 
 async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
-    """It is there once it is created, and stays when its tracking id goes."""
+    """It exists once it is created, and stays when its tracking id is removed."""
     await tenants.create("books")
     await tenants.create("shop")
     assert await tenants.groups() == {"shop", "books"}
@@ -104,16 +104,16 @@ async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
         ("t", RESERVED),
     ],
 )
-async def test_names_that_cannot_be(tenants: Tenants, tracking_id: str, group: str) -> None:
-    """What would not be a key of its own is refused."""
+async def test_invalid_names_are_rejected(tenants: Tenants, tracking_id: str, group: str) -> None:
+    """Names that would not give a key of their own are rejected."""
     with pytest.raises(InvalidInput):
         await tenants.register(tracking_id, group)
     assert await tenants.group_of(tracking_id) is None
     assert await tenants.groups() == {"shop"}
 
 
-async def test_an_id_is_one_groups_own(tenants: Tenants) -> None:
-    """Neither a registered id nor that of the settings can be taken by another group."""
+async def test_a_tracking_id_belongs_to_one_group(tenants: Tenants) -> None:
+    """Neither a registered id nor that of the settings can be registered for another group."""
     await tenants.register("t-books", "books")
     for tracking_id in ("t-books", "t-shop"):
         with pytest.raises(ResourceAlreadyExists):
@@ -126,8 +126,8 @@ async def test_an_id_is_one_groups_own(tenants: Tenants) -> None:
     assert await tenants.groups() == {"shop", "books"}
 
 
-async def test_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than there may be is refused; those there are can be registered again."""
+async def test_tracking_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than the maximum is rejected; known ids can be registered again."""
     monkeypatch.setattr(module, "MAX_TRACKERS", 2)
     await tenants.register("one", "a")
     await tenants.register("two", "b")
@@ -142,8 +142,8 @@ async def test_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.MonkeyPatch
     assert len(tenants._groups) <= 2
 
 
-async def test_open_groups_are_bounded(tenants: Tenants) -> None:
-    """A process keeps the recommenders used last, and that of the settings."""
+async def test_recommenders_are_bounded(tenants: Tenants) -> None:
+    """A process keeps the recently used recommenders, and that of the settings' group."""
     own, first = tenants.recommender("shop"), tenants.recommender("g0")
     assert tenants.recommender("g0") is first
     for number in range(module.MAX_OPEN_RECOMMENDERS):
@@ -155,8 +155,8 @@ async def test_open_groups_are_bounded(tenants: Tenants) -> None:
     assert tenants.store("g0").prefix == "{g0}:"
 
 
-async def test_an_erased_group_leaves_nothing(tenants: Tenants) -> None:
-    """All of a group's keys and tracking ids go, no other's; the settings' group stays."""
+async def test_an_erased_group_leaves_no_keys(tenants: Tenants) -> None:
+    """All keys and tracking ids of the group are removed, and no others."""
     await tenants.register("t-books", "books")
     await tenants.register("t-book", "book")
     for group in ("books", "book"):
