@@ -52,13 +52,13 @@ def prepare(source: str, target: str | None, **options: Any) -> None:  # noqa: A
     from models.extras import require_extra
 
     require_extra("duckdb", "prepare", "`recommender prepare`")
-    from streams.preparation.prepare import Options
+    from streams.preparation.prepare import PrepareOptions
     from streams.preparation.prepare import prepare as make
     from streams.preparation.report import as_text
 
     # SIGTERM ends it like Ctrl-C, so that it removes its temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    wanted = Options(
+    wanted = PrepareOptions(
         kind=options["kind"],
         read_options=read_options(options, options["keep"], options["drop"]),
         where=options["where"],
@@ -120,7 +120,7 @@ def provision(
     if only_plan and as_json:
         click.echo(msgspec.json.encode(planned).decode())
         return
-    click.echo(apply.as_text(planned, is_removed=destroy), err=not only_plan)
+    click.echo(apply.as_text(planned, is_removal=destroy), err=not only_plan)
     if only_plan:
         return
     if not yes:

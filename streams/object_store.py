@@ -1,11 +1,11 @@
-"""Objects by URL: files of this machine, and S3 or a local folder that stands for its buckets.
+"""Objects by URL: local files, and objects of S3 or of a local folder in its place.
 
-    s3://bucket/key    S3 as boto3 finds it everywhere: credentials, region and endpoint of the
-                       standard AWS environment (`AWS_ENDPOINT_URL_S3`, profiles, roles, …); with
-                       a buckets folder: the file <folder>/bucket/key
-    anything else      a path of this machine
+    s3://bucket/key    S3 with the credentials, region and endpoint of the standard AWS environment
+                       (`AWS_ENDPOINT_URL_S3`, profiles, roles, …); with a buckets folder, the file
+                       <folder>/bucket/key
+    anything else      a local path
 
-What is written appears whole or not at all. Memory stays bounded whatever the size.
+Objects are written atomically. Memory is bounded for any size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TIMEOUT_S = 20.0
 ATTEMPTS = 4
 CHUNK_BYTES = 1024 * 1024
 MAX_KEY_BYTES = 1024
-"""S3 takes no longer key."""
+"""Longest key of S3."""
 
 _S3 = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
@@ -45,14 +45,14 @@ _NOT_FOUND = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 
 
 class Object(NamedTuple):
-    """One object, and its size in bytes."""
+    """An object with its size in bytes."""
 
     url: str
     size: int
 
 
 class _Key(NamedTuple):
-    """Where an object lies in S3."""
+    """Location of an object in S3."""
 
     bucket: str
     key: str
@@ -61,20 +61,20 @@ class _Key(NamedTuple):
 class Objects:
     """Reads and writes objects; blocking, safe to call from many threads.
 
-    Every method raises `ObjectNotFound` where nothing is, `ObjectRefused` where the URL is none or
-    access is denied, and `Unavailable` when S3 does not answer.
+    Every method raises `ObjectNotFound` for a missing object, `ObjectRefused` for an invalid URL or
+    denied access, and `Unavailable` if S3 does not answer.
 
     Parameters
     ----------
     buckets_dir
-        The folder that stands for S3, with a folder for each bucket; empty: S3 itself.
+        Folder in place of S3, with a folder for each bucket; "": S3 itself.
     """
 
     def __init__(self, buckets_dir: str = "") -> None:
         self._buckets_dir = Path(buckets_dir) if buckets_dir else None
 
     def find(self, url: str) -> Iterator[Object]:
-        """The object at a URL or, where none is, all objects under it as a folder, by key.
+        """The object at a URL; without one, all objects below it as a folder, by key.
 
         Never empty. A URL that ends with a slash, or names a bucket only, is a folder.
         """
@@ -87,9 +87,9 @@ class Objects:
         yield from found
 
     def size(self, url: str) -> int:
-        """Bytes of one object."""
+        """Size of an object in bytes."""
         place = self._place(url, folder=False)
-        with _explained(url):
+        with _translated_errors(url):
             if isinstance(place, _Key):
                 return self._s3.head_object(Bucket=place.bucket, Key=place.key)["ContentLength"]
             if not place.is_file():
@@ -98,10 +98,10 @@ class Objects:
 
     @contextlib.contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
-        """The content of one object, as a stream that is closed with the block."""
+        """The content of an object as a stream, closed with the block."""
         place = self._place(url, folder=False)
         stream: BinaryIO
-        with _explained(url):
+        with _translated_errors(url):
             if isinstance(place, _Key):
                 body = self._s3.get_object(Bucket=place.bucket, Key=place.key)["Body"]
                 stream = io.BufferedReader(_Body(cast("BinaryIO", body), url), CHUNK_BYTES)
@@ -111,10 +111,10 @@ class Objects:
             yield stream
 
     def download(self, url: str, folder: Path) -> Path:
-        """A new file in the folder with the content of one object, for the caller to remove."""
+        """A new file in the folder with the content of an object; the caller removes it."""
         place = self._place(url, folder=False)
         path = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
-        with _explained(url), _created(path) as target:
+        with _translated_errors(url), _created(path) as target:
             if isinstance(place, _Key):
                 self._s3.download_fileobj(place.bucket, place.key, target)
             else:
@@ -124,7 +124,7 @@ class Objects:
 
     @contextlib.contextmanager
     def as_file(self, url: str, folder: Path) -> Iterator[Path]:
-        """A file with the content of one object: itself, or a download that goes with the block."""
+        """A file with the content of an object: itself, or a download removed with the block."""
         place = self._place(url, folder=False)
         path = self.download(url, folder) if isinstance(place, _Key) else place
         try:
@@ -134,22 +134,22 @@ class Objects:
                 path.unlink(missing_ok=True)
 
     def upload(self, path: Path, url: str) -> None:
-        """Make a file's content the object at a URL, in the place of what was there."""
+        """Write a file's content to the object at a URL, replacing it."""
         with path.open("rb") as source:
             self._write(url, source)
 
     @contextlib.contextmanager
     def writing(self, url: str) -> Iterator[BinaryIO]:
-        """A stream whose content becomes the object when the block ends well, and else is gone."""
+        """A stream whose content becomes the object if the block ends without an error."""
         with tempfile.TemporaryFile() as spool:
             yield spool
             spool.seek(0)
             self._write(url, spool)
 
     def remove(self, url: str) -> None:
-        """Remove one object; nothing happens where none is."""
+        """Remove an object; does nothing if it is missing."""
         place = self._place(url, folder=False)
-        with _explained(url):
+        with _translated_errors(url):
             if isinstance(place, _Key):
                 self._s3.delete_object(Bucket=place.bucket, Key=place.key)
             else:
@@ -157,7 +157,7 @@ class Objects:
 
     def _write(self, url: str, source: BinaryIO) -> None:
         place = self._place(url, folder=False)
-        with _explained(url):
+        with _translated_errors(url):
             if isinstance(place, _Key):
                 self._s3.upload_fileobj(source, place.bucket, place.key)
                 return
@@ -175,16 +175,16 @@ class Objects:
                 yield Object(url, self.size(url))
                 return
             key += "/"
-        with _explained(url):
+        with _translated_errors(url):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
             for page in pages:
                 for each in page.get("Contents", []):
-                    # Consoles mark a folder by an empty object with a slash at its end.
+                    # Consoles mark a folder by an empty object whose key ends with a slash.
                     if not each["Key"].endswith("/"):
                         yield Object(f"{_S3}{bucket}/{each['Key']}", each["Size"])
 
     def _place(self, url: str, *, folder: bool = True) -> Path | _Key:
-        """Where an object lies, or, unless `folder` says no, a folder of objects."""
+        """Location of an object, or of a folder unless `folder` is False."""
         parsed = _parsed(url)
         key = parsed.key if isinstance(parsed, _Key) else url
         if not folder and (not key or key.endswith("/")):
@@ -194,7 +194,7 @@ class Objects:
         root = (self._buckets_dir / parsed.bucket).resolve()
         if not root.is_dir():
             raise ObjectNotFound(f"no bucket {parsed.bucket}: make the folder {root}")
-        with _explained(url):
+        with _translated_errors(url):
             if not (root / key).resolve().is_relative_to(root):
                 raise ObjectRefused(f"{url!r} leads out of its bucket")
         return root / key
@@ -213,7 +213,7 @@ class Objects:
 
 
 class _Body(io.RawIOBase):
-    """The body of an S3 answer, whose errors are this project's."""
+    """The body of an S3 response, with errors of this project."""
 
     def __init__(self, body: BinaryIO, url: str) -> None:
         self._body = body
@@ -223,7 +223,7 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        with _explained(self._url):
+        with _translated_errors(self._url):
             chunk = self._body.read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
@@ -234,7 +234,7 @@ class _Body(io.RawIOBase):
 
 
 def join(folder: str, name: str) -> str:
-    """The URL of an object in a folder.
+    """URL of an object in a folder.
 
     >>> join("s3://bucket/prefix/", "items.csv"), join("s3://bucket", "a"), join("out", "a")
     ('s3://bucket/prefix/items.csv', 's3://bucket/a', 'out/a')
@@ -261,16 +261,16 @@ def _parsed(url: str) -> Path | _Key:
 
 def _files(path: Path, url: str) -> Iterator[Object]:
     """The file, or all files below the folder in the order of S3 keys."""
-    with _explained(url):
+    with _translated_errors(url):
         if path.is_dir():
-            yield from _walked(path, url)
+            yield from _walk(path, url)
         elif path.is_file() and not url.endswith("/"):
             yield Object(url, path.stat().st_size)
 
 
-def _walked(folder: Path, url: str) -> Iterator[Object]:
+def _walk(folder: Path, url: str) -> Iterator[Object]:
     with os.scandir(folder) as entries:
-        # A key goes on after a folder's name with a slash, by which it sorts.
+        # A folder sorts by its name with a slash, as the keys in it do.
         keys = sorted(
             os.fsencode(entry.name) + b"/" * entry.is_dir(follow_symlinks=False)
             for entry in entries
@@ -279,14 +279,14 @@ def _walked(folder: Path, url: str) -> Iterator[Object]:
         name = os.fsdecode(key.removesuffix(b"/"))
         path, at = folder / name, join(url, name)
         if key.endswith(b"/"):
-            yield from _walked(path, at)
+            yield from _walk(path, at)
         elif path.is_file() and not name.startswith(_UNFINISHED):
             yield Object(at, path.stat().st_size)
 
 
 @contextlib.contextmanager
 def _created(path: Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing; removed again if the block fails."""
+    """A new file, open for writing; removed if the block fails."""
     with path.open("xb") as file:
         try:
             yield file
@@ -296,12 +296,12 @@ def _created(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Errors of boto3 and of the system as this project's, with the URL and what to do."""
+def _translated_errors(url: str) -> Iterator[None]:
+    """Translate errors of boto3 and the system to this project's, with the URL and a remedy."""
     try:
         yield
     except boto.ClientError as error:
-        raise _answered(url, error) from error
+        raise _response_error(url, error) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise ObjectRefused(f"{url}: boto3 finds no credentials for S3: {error}") from error
     except boto.BotoCoreError as error:
@@ -312,8 +312,8 @@ def _explained(url: str) -> Iterator[None]:
         raise ObjectRefused(f"{url}: {error.strerror or error}") from error
 
 
-def _answered(url: str, error: boto.ClientError) -> RecommenderError:
-    """What an error answer of S3 says."""
+def _response_error(url: str, error: boto.ClientError) -> RecommenderError:
+    """The error of an S3 error response."""
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))[:100]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _NOT_FOUND:

@@ -1,4 +1,4 @@
-"""The Avro schema of what `prepare` writes, as Amazon Personalize's CreateSchema takes it."""
+"""The Avro schema of a prepared dataset, for Amazon Personalize's CreateSchema."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.preparation.database import PreparationDatabase
+from streams.preparation.database import PreparationDatabase, identifier
 from streams.reading.column_mapping import DATASETS, ColumnMapping, DatasetKind
 
 MAX_CATEGORY_CHARS = 1000
-"""A category may not be longer; an import with such a one fails."""
+"""Longest category; an import with a longer one fails."""
 
 _TYPES = {
     "USER_ID": "string",
@@ -25,8 +25,8 @@ _TYPES = {
 }
 
 
-class Field(NamedTuple):
-    """One field: its Avro type, whether it may be empty, and whether it is a category."""
+class SchemaField(NamedTuple):
+    """A field with its Avro type; nullable if it may be empty, categorical for categories."""
 
     name: str
     type: str
@@ -36,33 +36,36 @@ class Field(NamedTuple):
 
 def fields_of(
     database: PreparationDatabase, kind: DatasetKind, mapping: ColumnMapping
-) -> list[Field]:
-    """The fields with the narrowest types that all good rows of the table `judged` fit.
+) -> list[SchemaField]:
+    """The fields with the narrowest types that fit all kept rows of the table `checked`.
 
-    Text is a category when its values are short and on average appear at least twice.
+    A text is a category if its values are short and occur twice or more on average.
     """
     reserved = DATASETS[kind].reserved
     measured = ", ".join(
-        _measured(n) if name not in reserved else f"[count(f{n})]"
-        for n, name in enumerate(mapping.fields)
+        f"[count({identifier(name)})]" if name in reserved else _type_counts(identifier(name))
+        for name in mapping.fields
     )
     [(total, *counts)] = database.run(
-        f"SELECT count(*), {measured} FROM judged WHERE verdict IS NULL", doing="counting"
+        f"SELECT count(*), {measured} FROM checked WHERE _reason IS NULL", doing="counting"
     )
     return [
-        Field(name, _TYPES[name], values[0] < total)
+        SchemaField(name, _TYPES[name], values[0] < total)
         if name in reserved
         else _field(name, total, *values)
         for name, values in zip(mapping.fields, counts, strict=True)
     ]
 
 
-def _measured(n: int) -> str:
-    # A number with a leading zero is a code: as a number it would lose it.
-    return rf"""[count(f{n}),
-      count(*) FILTER (regexp_full_match(f{n}, '[+-]?(0|[1-9]\d{{0,17}})')),
-      count(*) FILTER (number(f{n}) IS NOT NULL AND NOT regexp_matches(f{n}, '^[+-]?0\d')),
-      count(truth(f{n})), coalesce(max(length(f{n})), 0), approx_count_distinct(f{n})]"""
+def _type_counts(column: str) -> str:
+    """SQL of the arguments of `_field` for a quoted column, as a list."""
+    # A number with a leading zero is a code, which would lose the zero as a number.
+    return rf"""[count({column}),
+      count(*) FILTER (regexp_full_match({column}, '[+-]?(0|[1-9]\d{{0,17}})')),
+      count(*) FILTER (
+        number({column}) IS NOT NULL AND NOT regexp_matches({column}, '^[+-]?0\d')),
+      count(truth({column})), coalesce(max(length({column})), 0),
+      approx_count_distinct({column})]"""
 
 
 def _field(
@@ -74,17 +77,17 @@ def _field(
     truths: int,
     longest: int,
     different: int,
-) -> Field:
+) -> SchemaField:
     is_nullable = present < total
     if present:
         for type_, fitting in (("long", whole), ("double", numbers), ("boolean", truths)):
             if fitting == present:
-                return Field(name, type_, is_nullable)
+                return SchemaField(name, type_, is_nullable)
     is_categorical = longest <= MAX_CATEGORY_CHARS and different * 2 <= present
-    return Field(name, "string", is_nullable, is_categorical)
+    return SchemaField(name, "string", is_nullable, is_categorical)
 
 
-def as_json(kind: DatasetKind, fields: Sequence[Field]) -> str:
+def as_json(kind: DatasetKind, fields: Sequence[SchemaField]) -> str:
     """The schema as JSON text.
 
     >>> json.loads(as_json("users", [Field("USER_ID", "string", False)]))["name"]

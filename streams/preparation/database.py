@@ -1,4 +1,4 @@
-"""DuckDB as `prepare` uses it: in a folder of its own, within its memory, told to stop at once."""
+"""The DuckDB database of `prepare`: on disk, within a memory limit, interruptible."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import duckdb
 from models.errors import CannotPrepare
 
 ReportProgress = Callable[[str, float], None]
-"""Told what is being done, and which share of it, 0 to 1, is."""
+"""Called with the present step and its finished share, 0 to 1."""
 
 MAX_THREADS = 4
-"""Each takes memory of its own."""
+"""Each thread takes memory."""
 
 POLL_S = 0.1
 
 
 class PreparationDatabase:
-    """A database on disk that spills what memory does not hold; a context manager.
+    """A database on disk that spills to disk beyond its memory limit; a context manager.
 
-    No extension is ever loaded or fetched. Times without a zone are in UTC.
+    Extensions are never loaded nor fetched. Times without a zone are in UTC.
 
     Parameters
     ----------
     folder
-        For the database and what it spills; whoever made it removes it.
+        Folder of the database and its spilled data; removed by its creator.
     memory_mb
-        How much memory the engine may take.
+        Memory limit of DuckDB.
     progress
         Called a few times a second while a statement runs.
     """
@@ -60,8 +60,8 @@ class PreparationDatabase:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An interrupt may have come in the middle of a thread's start: nobody waits for that one,
-        # and it may begin only after this.
+        # An interrupt may come while a thread starts: that thread is not awaited, and its
+        # statement may begin only after this.
         while not self._working.acquire(timeout=POLL_S):
             self._connection.interrupt()
         try:
@@ -70,7 +70,7 @@ class PreparationDatabase:
             self._working.release()
 
     def lock(self, writable: Path) -> None:
-        """From here on, no statement reads or writes a file outside one folder, or undoes this."""
+        """Restrict all later statements to files in one folder; cannot be undone."""
         self.run(f"SET allowed_directories = [{literal(str(writable.resolve()))}]")
         self.run("SET enable_external_access = false")
         self.run("SET lock_configuration = true")
@@ -78,14 +78,14 @@ class PreparationDatabase:
     def run(
         self, statement: str, parameters: Sequence[object] = (), *, doing: str = ""
     ) -> list[tuple[Any, ...]]:
-        """The rows that a statement gives; an interrupt ends it.
+        """The rows of a statement; an interrupt ends it.
 
         Raises
         ------
         CannotPrepare
-            When memory or disk do not suffice.
+            Memory or disk do not suffice.
         duckdb.Error
-            When the statement fails otherwise.
+            The statement fails otherwise.
         """
         rows: list[tuple[Any, ...]] = []
         failures: list[BaseException] = []
@@ -94,10 +94,10 @@ class PreparationDatabase:
             try:
                 with self._working:
                     rows.extend(self._connection.execute(statement, parameters).fetchall())
-            except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
+            except BaseException as error:  # noqa: BLE001  raised by the waiting thread
                 failures.append(error)
 
-        # In a thread of its own, because this one could not be interrupted while the engine works.
+        # In a thread of its own: the main thread cannot be interrupted inside DuckDB.
         worker = threading.Thread(target=work, name="duckdb")
         try:
             worker.start()
@@ -126,7 +126,7 @@ class PreparationDatabase:
 
 
 def literal(value: str) -> str:
-    """A text as SQL.
+    """A text as an SQL literal.
 
     >>> literal("it's")
     "'it''s'"
@@ -135,7 +135,7 @@ def literal(value: str) -> str:
 
 
 def identifier(value: str) -> str:
-    """A name as SQL, whatever is in it.
+    """A name as a quoted SQL identifier.
 
     >>> identifier('a "b" c')
     '"a ""b"" c"'

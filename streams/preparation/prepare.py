@@ -1,8 +1,14 @@
-"""Data of any origin as Amazon Personalize imports it, checked before anything is uploaded.
+"""Preparation of files for import by Amazon Personalize, checked before anything is uploaded.
 
-Reads every format of `streams.reading`, local or in S3, of any size; writes the CSV of a
-dataset, its Avro schema, and the users for batch inference as JSON Lines. The same input gives the
-same bytes.
+Reads every format of `streams.reading`, local or in S3, of any size; writes the CSV of a dataset,
+its Avro schema, and the users for batch inference as JSON Lines. The same input gives the same
+bytes.
+
+1. `staging` writes the checked rows into the table `staged`.
+2. `row_checks` makes it the table `checked`: rows that `--where` excludes and superseded rows get a
+   reason, too.
+3. `report` counts and checks the rules of an import.
+4. `avro_schema` finds types, and the files are written.
 """
 
 from __future__ import annotations
@@ -15,10 +21,10 @@ import msgspec
 
 from models.settings import Settings
 from streams.object_store import Objects, join
-from streams.preparation.avro_schema import Field, as_json, fields_of
+from streams.preparation.avro_schema import SchemaField, as_json, fields_of
 from streams.preparation.database import PreparationDatabase, ReportProgress, identifier, literal
 from streams.preparation.report import Report, build_report
-from streams.preparation.row_checks import supersede, validate_rows
+from streams.preparation.row_checks import apply_where, drop_superseded
 from streams.preparation.staging import stage, with_all_columns
 from streams.preparation.where_clause import parse
 from streams.reading.column_mapping import ColumnMapping, DatasetKind
@@ -27,19 +33,19 @@ from streams.reading.recognition import recognise
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is asked for.
+class PrepareOptions:
+    """Options of a preparation.
 
     Attributes
     ----------
     read_options
-        How the source is to be read, and which column is which field.
+        Options of reading the source, with its mapping of columns to fields.
     where
-        Only rows for which this expression over the columns is true; empty: all.
+        Condition on the columns for the rows to keep; "": all.
     is_strict
-        Whether too few interactions are a problem, and not only worth a note.
+        True if too few interactions are a problem, False for a note.
     scales_values
-        Whether EVENT_VALUE is moved to 0 to 1, the least being 0 and the greatest 1.
+        True to scale EVENT_VALUE linearly from its range to 0 to 1.
     """
 
     kind: DatasetKind = "interactions"
@@ -53,7 +59,7 @@ def prepare(
     source: str,
     target: str | None,
     settings: Settings,
-    options: Options,
+    options: PrepareOptions,
     *,
     now_s: float,
     progress: ReportProgress = lambda _doing, _share: None,
@@ -65,18 +71,18 @@ def prepare(
     source
         An object or a folder of objects: s3://bucket/key, or a path.
     target
-        The folder: s3://bucket/prefix, or a path. `None`: only check.
+        The folder: s3://bucket/prefix, or a path. None: only check.
     now_s
-        The present; a time after this by more than the future limit is a bad one.
+        Present time, s; times later than it by more than the future limit are bad.
 
     Raises
     ------
     CannotPrepare
-        When an option does not fit the data, or memory or disk do not suffice.
+        An option does not fit the data, or memory or disk do not suffice.
     UnreadableRecording
-        When the source is in no known format, or damaged.
+        The source has an unknown format, or is damaged.
     ObjectNotFound, ObjectRefused, Unavailable
-        When the source cannot be read or the target not be written.
+        The source cannot be read, or the target cannot be written.
     """
     objects = Objects(settings.buckets_dir)
     with tempfile.TemporaryDirectory(prefix="recommender-prepare-") as name:
@@ -95,11 +101,11 @@ def prepare(
             stage(
                 database, objects, found, mapping, condition, latest_s=latest_s, progress=progress
             )
-            # From here on, what the user wrote is part of what the engine runs.
+            # From here on, statements contain text of the user.
             database.lock(output)
-            validate_rows(database, found.columns, mapping, condition)
+            apply_where(database, found.columns, mapping, condition)
             if options.kind != "interactions":
-                supersede(database)
+                drop_superseded(database, options.kind)
             report = build_report(database, found, mapping, is_strict=options.is_strict)
             if target is None or report.problems:
                 return report
@@ -111,43 +117,43 @@ def prepare(
 
 
 def _write(
-    database: PreparationDatabase, output: Path, mapping: ColumnMapping, options: Options
+    database: PreparationDatabase, output: Path, mapping: ColumnMapping, options: PrepareOptions
 ) -> list[Path]:
-    """The dataset's files in a folder of this machine, the one that others explain last."""
+    """The dataset's files in a local folder, the dataset itself last."""
     fields = fields_of(database, options.kind, mapping)
     schema = output / f"{options.kind}.schema.json"
     schema.write_text(as_json(options.kind, fields))
     files = [schema]
     if "USER_ID" in mapping.fields:
         files.append(output / "batch-users.jsonl")
-        users = 'SELECT id AS "userId" FROM owners ORDER BY id'
+        users = 'SELECT id AS "userId" FROM user_counts ORDER BY id'
         database.run(f"COPY ({users}) TO {literal(str(files[-1]))} (FORMAT json)", doing="writing")
     files.append(output / f"{options.kind}.csv")
     scale = _scale(database, mapping) if options.scales_values else ""
-    values = ", ".join(f"{_value(n, field, scale)} AS {identifier(field.name)}"
-                       for n, field in enumerate(fields))  # fmt: skip
+    values = ", ".join(f"{_value(field, scale)} AS {identifier(field.name)}" for field in fields)
     database.run(
-        f"COPY (SELECT {values} FROM judged WHERE verdict IS NULL) TO {literal(str(files[-1]))}"
+        f"COPY (SELECT {values} FROM checked WHERE _reason IS NULL) TO {literal(str(files[-1]))}"
         " (FORMAT csv, HEADER, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '')",
         doing="writing",
     )
     return files
 
 
-def _value(n: int, field: Field, scale: str) -> str:
+def _value(field: SchemaField, scale: str) -> str:
+    """SQL of a field's value in the output."""
     if field.name == "EVENT_VALUE" and scale:
         return scale
-    return f"lower(trim(f{n}))" if field.type == "boolean" else f"f{n}"
+    column = identifier(field.name)
+    return f"lower(trim({column}))" if field.type == "boolean" else column
 
 
 def _scale(database: PreparationDatabase, mapping: ColumnMapping) -> str:
-    """EVENT_VALUE between its least and its greatest as SQL; empty where there is no difference."""
+    """SQL of EVENT_VALUE scaled to its range; "" if all values are equal."""
     if "EVENT_VALUE" not in mapping.fields:
         return ""
-    value = f"f{list(mapping.fields).index('EVENT_VALUE')}"
     [(least, greatest)] = database.run(
-        f"SELECT min({value}), max({value}) FROM judged WHERE verdict IS NULL"
+        "SELECT min(EVENT_VALUE), max(EVENT_VALUE) FROM checked WHERE _reason IS NULL"
     )
     if least is None or least == greatest:
         return ""
-    return f"round(({value} - {least!r}) / ({greatest!r} - {least!r}), 6)"
+    return f"round((EVENT_VALUE - {least!r}) / ({greatest!r} - {least!r}), 6)"

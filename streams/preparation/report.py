@@ -1,4 +1,4 @@
-"""What `prepare` found in its input, against the rules of an import, and as text for people."""
+"""The report of a preparation: counts, rules of an import, and its text for users."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.preparation.database import PreparationDatabase
-from streams.preparation.row_checks import FILTERED, reasons
+from streams.preparation.database import PreparationDatabase, identifier
+from streams.preparation.row_checks import FILTERED, dropped_by_reason
 from streams.reading.column_mapping import ColumnMapping, DatasetKind
 from streams.reading.recognition import RecognisedSource
 
 MIN_INTERACTIONS = 1000
 MIN_RETURNING_USERS = 25
-"""Amazon Personalize trains on no fewer interactions, of no fewer users with at least two each."""
+"""Least numbers for training: interactions, and users with at least two."""
 
 MAX_TYPES_AND_OPTIONAL = 10
-"""Types of events and optional columns that it takes together."""
+"""Most types of events and optional columns together."""
 
 N_FIRST, N_SHOWN = 20, 5
-"""So many rows of each reason are named, and shown to a reader."""
+"""Rows of each reason in the report, and in its text."""
 
 _NOT_OPTIONAL = frozenset({"USER_ID", "ITEM_ID", "TIMESTAMP", "IMPRESSION", "RECOMMENDATION_ID"})
 
 
 class DroppedRows(msgspec.Struct, frozen=True):
-    """Rows that were left out for one reason, and where the first of them are."""
+    """Rows dropped for one reason, with the labels of the first."""
 
     reason: str
     rows: int
@@ -34,7 +34,7 @@ class DroppedRows(msgspec.Struct, frozen=True):
 
 
 class ColumnOutcome(msgspec.Struct, frozen=True):
-    """What became of a column; `field` is None for one that was left out."""
+    """A column with its field, None for a dropped one, and the reason."""
 
     column: str
     field: str | None
@@ -42,9 +42,9 @@ class ColumnOutcome(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Numbers of the kept rows; times in seconds, None without any.
+    """Counts of the kept rows; times in seconds, None without any.
 
-    `returning_users` are those with at least two rows.
+    `returning_users` have at least two rows.
     """
 
     rows: int
@@ -57,24 +57,24 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a preparation.
+    """Result of a preparation.
 
     Attributes
     ----------
     recognised
-        What the source was recognised as and why, and how it is written.
+        The recognised format with its evidence, encoding, separator and the like.
     filtered
-        Good rows that the condition left out; they are not in `dropped`.
+        Good rows that the condition excludes; not in `dropped`.
     constants
-        Fields that have the same text in every row.
+        Fields with the same text in every row.
     times
-        How many of the kept rows had their time in each way of writing it.
+        Numbers of kept rows by the notation of their time.
     problems
-        Import rules that the kept rows break as a whole; with any, nothing is written.
+        Rules of an import that the kept rows break as a whole; with any, nothing is written.
     notes
-        Such rules that were relaxed.
+        Broken rules that were relaxed.
     written
-        URLs of what was written.
+        URLs of the written files.
     """
 
     source: str
@@ -101,21 +101,21 @@ def build_report(
     *,
     is_strict: bool,
 ) -> Report:
-    """The report on what is in the engine's table `judged`; nothing is written yet.
+    """The report on the table `checked`, before anything is written.
 
-    Also leaves the table `owners`: each user of the kept rows under `id`, with the number of rows.
+    Also creates the table `user_counts`: each user of the kept rows (`id`), with its rows (`n`).
     """
-    verdicts = dict(reasons(database, N_FIRST))
-    filtered, _ = verdicts.pop(FILTERED, (0, []))
+    by_reason = dict(dropped_by_reason(database, N_FIRST))
+    filtered, _ = by_reason.pop(FILTERED, (0, []))
     kept = _totals(database, mapping)
     broken = _broken(kept, mapping) if source.kind == "interactions" else []
     dropped = [
         DroppedRows(reason, n, [source.row_label(place) for place in first])
-        for reason, (n, first) in verdicts.items()
+        for reason, (n, first) in by_reason.items()
     ]
     times = database.run(
-        "SELECT kind, count(*) FROM judged WHERE verdict IS NULL AND kind IS NOT NULL"
-        " GROUP BY kind ORDER BY kind"
+        "SELECT _notation, count(*) FROM checked"
+        " WHERE _reason IS NULL AND _notation IS NOT NULL GROUP BY 1 ORDER BY 1"
     )
     return Report(
         source=source.location,
@@ -137,19 +137,21 @@ def build_report(
 
 def _totals(database: PreparationDatabase, mapping: ColumnMapping) -> Totals:
     def field(name: str) -> str:
-        return f"f{list(mapping.fields).index(name)}" if name in mapping.fields else "NULL"
+        return identifier(name) if name in mapping.fields else "NULL"
 
     database.run(
-        f"CREATE TABLE owners AS SELECT {field('USER_ID')} AS id, count(*) AS n FROM judged"
-        " WHERE verdict IS NULL GROUP BY 1",
+        f"CREATE TABLE user_counts AS SELECT {field('USER_ID')} AS id, count(*) AS n FROM checked"
+        " WHERE _reason IS NULL GROUP BY 1",
         doing="counting",
     )
-    [(users, returning)] = database.run("SELECT count(id), count(id) FILTER (n >= 2) FROM owners")
+    [(users, returning)] = database.run(
+        "SELECT count(id), count(id) FILTER (n >= 2) FROM user_counts"
+    )
     [(rows, *others)] = database.run(
         f"""
         SELECT count(*), count(DISTINCT {field("ITEM_ID")}), count(DISTINCT {field("EVENT_TYPE")}),
           min({field("TIMESTAMP")}), max({field("TIMESTAMP")})
-        FROM judged WHERE verdict IS NULL
+        FROM checked WHERE _reason IS NULL
         """,
         doing="counting",
     )
@@ -157,29 +159,29 @@ def _totals(database: PreparationDatabase, mapping: ColumnMapping) -> Totals:
 
 
 def _broken(kept: Totals, mapping: ColumnMapping) -> list[str]:
-    """The rules that a dataset of interactions breaks as a whole."""
-    source = []
+    """Rules that a dataset of interactions breaks as a whole."""
+    broken = []
     if kept.rows < MIN_INTERACTIONS:
-        source.append(f"{kept.rows} interactions, and {MIN_INTERACTIONS} are the least")
+        broken.append(f"{kept.rows} interactions, and {MIN_INTERACTIONS} are the least")
     if kept.returning_users < MIN_RETURNING_USERS:
-        source.append(
+        broken.append(
             f"{kept.returning_users} users with two or more interactions, and"
             f" {MIN_RETURNING_USERS} are the least"
         )
     n_optional = len(mapping.fields.keys() - _NOT_OPTIONAL)
     if kept.event_types + n_optional > MAX_TYPES_AND_OPTIONAL:
-        source.append(
+        broken.append(
             f"{kept.event_types} types of events and {n_optional} optional columns, and"
             f" {MAX_TYPES_AND_OPTIONAL} together are the most"
         )
-    return source
+    return broken
 
 
 def as_text(report: Report) -> str:
-    """The report for a reader."""
+    """The report as text."""
     files = f", {report.files} files" if report.files > 1 else ""
     lines = [f"{report.source}: {report.dataset} from {report.recognised[0]}{files}"]
-    lines += [f"  {said}" for said in report.recognised[1:]]
+    lines += [f"  {note}" for note in report.recognised[1:]]
     wide = max(len(each.column) for each in report.columns)
     lines += [
         f"  {each.column:<{wide}}  {f'-> {each.field} ({each.why})' if each.field else each.why}"
@@ -205,15 +207,15 @@ def as_text(report: Report) -> str:
 
 def _kept(report: Report) -> str:
     kept = report.kept
-    said: Mapping[str, object] = {
+    counts: Mapping[str, object] = {
         "users": kept.users,
         "items": kept.items,
         "types of events": kept.event_types,
     }
-    parts = [f"{n} {what}" for what, n in said.items() if n]
+    parts = [f"{n} {noun}" for noun, n in counts.items() if n]
     if kept.first_s is not None and kept.last_s is not None:
         days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in
                 (kept.first_s, kept.last_s)]  # fmt: skip
         parts.append(f"{days[0]} to {days[1]}")
-    parts += [f"{n} times in {how}" for how, n in report.times.items()]
+    parts += [f"{n} times in {notation}" for notation, n in report.times.items()]
     return f"kept: {', '.join(parts) or 'nothing'}"

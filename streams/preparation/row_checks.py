@@ -1,6 +1,6 @@
-"""Which staged rows are kept: good ones that the condition lets through, the last of each id.
+"""Checks of staged rows in the database: the condition of `--where`, and one row for each id.
 
-The result is the engine's table `judged`: `staged` with verdicts for these rules too.
+The result is the table `checked`: `staged`, with reasons also for rows that these checks drop.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import duckdb
 
 from models.errors import CannotPrepare
 from streams.preparation.database import PreparationDatabase, identifier, literal
+from streams.preparation.staging import ROW_COLUMNS, source_column
 from streams.preparation.where_clause import WhereClause
-from streams.reading.column_mapping import ColumnMapping
+from streams.reading.column_mapping import DATASETS, ColumnMapping, DatasetKind
 from streams.reading.fields import IDS
 
 FILTERED = "left out by --where"
 UNDECIDED = "--where has no answer"
 SUPERSEDED = "a later row has the same id"
 
-_OURS = "\x02"
+_HIDDEN = "\x02"
+"""Prefix of internal columns in a condition; columns of users are printable."""
 
 _MACROS = (
     "finite(v) AS CASE WHEN isfinite(v) THEN v END",
@@ -29,37 +31,37 @@ _MACROS = (
 )
 
 
-def validate_rows(
+def apply_where(
     database: PreparationDatabase,
     columns: tuple[str, ...],
     mapping: ColumnMapping,
     condition: WhereClause | None,
 ) -> None:
-    """Judge every staged row.
+    """Make the table `checked`; rows that the condition excludes get a reason.
 
     Raises
     ------
     CannotPrepare
-        When the condition cannot be a condition on these columns.
+        The condition is none on these columns.
     """
     for macro in _MACROS:
         database.run(f"CREATE TEMP MACRO {macro}")
     if condition is None:
-        database.run("ALTER TABLE staged RENAME TO judged")
+        database.run("ALTER TABLE staged RENAME TO checked")
         return
     plain = {n for name, n in mapping.fields.items() if name in IDS | {"EVENT_TYPE"}}
     numeric = _numeric(database, [n for n in condition.columns if n not in plain])
     typed = ", ".join(
-        f"{f'number(c{n})' if n in numeric else f'c{n}'} AS {identifier(columns[n])}"
+        f"{f'number({source_column(n)})' if n in numeric else source_column(n)}"
+        f" AS {identifier(columns[n])}"
         for n in condition.columns
     )
-    # Ours get names that no column of a user has, for those are printable.
-    ours = ["nth", "place", "verdict", "kind", *(f"f{n}" for n in range(len(mapping.fields)))]
-    hidden = ", ".join(f"{each} AS {identifier(_OURS + each)}" for each in ours)
-    back = ", ".join(f"{identifier(_OURS + each)} AS {each}" for each in ours)
-    seen = f"SELECT {hidden}{', ' if typed else ''}{typed} FROM staged"
+    internal = (*ROW_COLUMNS, *mapping.fields)
+    hidden = ", ".join(f"{identifier(each)} AS {identifier(_HIDDEN + each)}" for each in internal)
+    back = ", ".join(f"{identifier(_HIDDEN + each)} AS {identifier(each)}" for each in internal)
+    rows = f"SELECT {hidden}{', ' if typed else ''}{typed} FROM staged"
     try:
-        [described] = database.run(f"DESCRIBE SELECT ({condition.text}\n) FROM ({seen})")
+        [described] = database.run(f"DESCRIBE SELECT ({condition.text}\n) FROM ({rows})")
     except duckdb.Error as error:
         raise CannotPrepare(f"--where: {str(error).splitlines()[0]}") from error
     kind = str(described[1])
@@ -67,46 +69,51 @@ def validate_rows(
         raise CannotPrepare(f"--where: {condition.text!r} is no condition, but a {kind}")
     database.run(
         f"""
-        CREATE TABLE judged AS
-        SELECT * EXCLUDE (matches) REPLACE (CASE WHEN verdict IS NOT NULL THEN verdict
-          WHEN matches IS NULL THEN {literal(UNDECIDED)}
-          WHEN NOT matches THEN {literal(FILTERED)} END AS verdict)
-        FROM (SELECT {back}, TRY(({condition.text}\n)) AS matches FROM ({seen}))
+        CREATE TABLE checked AS
+        SELECT * EXCLUDE (_matches) REPLACE (CASE WHEN _reason IS NOT NULL THEN _reason
+          WHEN _matches IS NULL THEN {literal(UNDECIDED)}
+          WHEN NOT _matches THEN {literal(FILTERED)} END AS _reason)
+        FROM (SELECT {back}, TRY(({condition.text}\n)) AS _matches FROM ({rows}))
         """,
         doing="checking",
     )
 
 
-def supersede(database: PreparationDatabase) -> None:
-    """Of good rows with the same id, keep the last: an import would, too."""
+def drop_superseded(database: PreparationDatabase, kind: DatasetKind) -> None:
+    """Keep the last of the rows with the same id, as an import would."""
+    item_or_user = identifier(DATASETS[kind].required[0])
     database.run(
-        "CREATE TABLE latest AS SELECT f0, max(nth) AS nth FROM judged WHERE verdict IS NULL"
-        " GROUP BY f0",
+        f"CREATE TABLE latest AS SELECT {item_or_user} AS id, max(_row) AS last FROM checked"
+        " WHERE _reason IS NULL GROUP BY 1",
         doing="checking",
     )
     database.run(
-        f"UPDATE judged SET verdict = '{SUPERSEDED}' FROM latest"
-        " WHERE judged.f0 = latest.f0 AND judged.nth < latest.nth AND judged.verdict IS NULL",
+        f"UPDATE checked SET _reason = {literal(SUPERSEDED)} FROM latest"
+        f" WHERE checked.{item_or_user} = latest.id AND _row < latest.last AND _reason IS NULL",
         doing="checking",
     )
 
 
 def _numeric(database: PreparationDatabase, columns: list[int]) -> set[int]:
-    """Those of the columns most of whose values are numbers."""
+    """Numbers of the columns whose values are mostly numbers."""
     if not columns:
         return set()
-    counts = ", ".join(f"count(number(c{n})) * 2 > count(c{n})" for n in columns)
+    counts = ", ".join(
+        f"count(number({source_column(n)})) * 2 > count({source_column(n)})" for n in columns
+    )
     [found] = database.run(f"SELECT {counts} FROM staged", doing="looking at columns")
     return {n for n, is_numeric in zip(columns, found, strict=True) if is_numeric}
 
 
-def reasons(database: PreparationDatabase, n_first: int) -> Mapping[str, tuple[int, list[int]]]:
-    """How many rows have each verdict, and the places of the first, the most frequent first."""
+def dropped_by_reason(
+    database: PreparationDatabase, n_first: int
+) -> Mapping[str, tuple[int, list[int]]]:
+    """Number of rows by reason, with the places of the first, the most frequent reason first."""
     found = database.run(
         f"""
-        SELECT verdict, count(*), min(place, {n_first}) FROM judged WHERE verdict IS NOT NULL
-        GROUP BY verdict ORDER BY count(*) DESC, verdict
+        SELECT _reason, count(*), min(_place, {n_first}) FROM checked WHERE _reason IS NOT NULL
+        GROUP BY _reason ORDER BY count(*) DESC, _reason
         """,
         doing="counting",
     )
-    return {str(verdict): (int(n), list(first)) for verdict, n, first in found}
+    return {str(reason): (int(n), list(first)) for reason, n, first in found}

@@ -1,8 +1,7 @@
-"""The rows that `prepare` reads, checked by the one reader, as a table of the engine.
+"""Staging: the rows of a source, checked by the reader, as the table `staged` of the database.
 
-The engine's table `staged` has for each row `nth`, which orders the rows, `place`, which says where
-it stands, a `verdict` that is NULL for a good row, `kind`, which says how its time was written, the
-fields of the choice in their order (`f0`, `f1`, …), and the columns of the condition (`c<n>`).
+Its columns are those of `ROW_COLUMNS`, the fields of the mapping by their names, and the columns
+that the condition reads (`source_column`). No field begins with an underscore.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.object_store import Objects
-from streams.preparation.database import PreparationDatabase, ReportProgress
+from streams.preparation.database import PreparationDatabase, ReportProgress, literal
 from streams.preparation.where_clause import WhereClause
 from streams.reading.column_mapping import DATASETS, ColumnMapping
 from streams.reading.fields import TIMES, VALUES, RowChecker, reason_of, text_or_none
@@ -26,20 +25,34 @@ from streams.reading.recognition import RecognisedSource
 from streams.reading.reshaping import columns_of_mappings
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""More than the longest staged row has."""
+"""More than the longest staged row."""
+
+ROW_COLUMNS = {
+    "_row": "BIGINT",
+    "_place": "BIGINT",
+    "_reason": "VARCHAR",
+    "_notation": "VARCHAR",
+}
+"""Columns of each row beside its fields: its number and place, the reason of a dropped row (NULL
+for a kept one), and the notation of its time."""
 
 _NULL = "\x02"
-_STAGED = "staging"
+_FILE = "staging"
+
+
+def source_column(n: int) -> str:
+    """Name in the database of a column of the source that the condition reads."""
+    return f"_source_{n}"
 
 
 def with_all_columns(
     objects: Objects, source: RecognisedSource, *, has_condition: bool, folder: Path
 ) -> RecognisedSource:
-    """The source with the keys of all its records as columns, where somebody may ask for them."""
-    is_asked = (
+    """The source with the keys of all its records as columns, if options may name them."""
+    is_needed = (
         has_condition or source.options.column_options.keep or DATASETS[source.kind].keeps_others
     ) and source.shape in {"json", "jsonl"}
-    if not is_asked or len(source.sample) < SAMPLE_ROWS:
+    if not is_needed or len(source.sample) < SAMPLE_ROWS:
         return source
     good = (
         row.values
@@ -61,14 +74,14 @@ def stage(
     latest_s: float,
     progress: ReportProgress,
 ) -> None:
-    """Read the source, check its rows, and make them the table `staged`.
+    """Read the source, check its rows, and create the table `staged`.
 
     Raises
     ------
     UnreadableRecording
-        When a file is damaged or has other columns than the first.
+        A file is damaged or has other columns than the first.
     """
-    file = database.folder / _STAGED
+    file = database.folder / _FILE
     total, done = sum(each.size for each in source.files), 0
 
     def on_bytes(n: int) -> None:
@@ -95,12 +108,12 @@ def _write(
     on_bytes: Callable[[int], None],
 ) -> None:
     check = RowChecker(source.field_sources(mapping), source.read_time, latest_s=latest_s)
-    seen = [source.value_getter(source.columns[n]) for n in used]
+    read_used = [source.value_getter(source.columns[n]) for n in used]
     names = list(mapping.fields)
-    nothing = [_NULL] * (1 + len(names) + len(seen))
+    nothing = [_NULL] * (1 + len(names) + len(read_used))
     with file.open("w", newline="", encoding="utf-8") as target:
         write = csv.writer(target, lineterminator="\n").writerow
-        for nth, (place, values) in enumerate(
+        for row, (place, values) in enumerate(
             read_rows(
                 objects,
                 source,
@@ -112,13 +125,13 @@ def _write(
             try:
                 if isinstance(values, InvalidRecord):
                     raise values
-                said, written = check(values)
+                checked, notation = check(values)
             except InvalidRecord as error:
-                write([nth, place, reason_of(error), *nothing])
+                write([row, place, reason_of(error), *nothing])
                 continue
-            fields = [_staged(name, said[name]) for name in names]
-            raw = [_plain(text_or_none(get(values))) for get in seen]
-            write([nth, place, _NULL, written or _NULL, *fields, *raw])
+            fields = [_staged(name, checked[name]) for name in names]
+            raw = [_plain(text_or_none(get(values))) for get in read_used]
+            write([row, place, _NULL, notation or _NULL, *fields, *raw])
 
 
 def _staged(name: str, value: Any) -> Any:  # noqa: ANN401
@@ -128,7 +141,7 @@ def _staged(name: str, value: Any) -> Any:  # noqa: ANN401
 
 
 def _plain(text: str | None) -> str:
-    """A text that the engine takes: without its own mark, and without what is half a character."""
+    """A text without the mark of NULL and without lone surrogates, which DuckDB refuses."""
     if text is None:
         return _NULL
     if text.isprintable():
@@ -139,12 +152,11 @@ def _plain(text: str | None) -> str:
 def _load(
     database: PreparationDatabase, file: Path, mapping: ColumnMapping, used: Sequence[int]
 ) -> None:
-    kinds = {"nth": "BIGINT", "place": "BIGINT", "verdict": "VARCHAR", "kind": "VARCHAR"}
-    for n, name in enumerate(mapping.fields):
-        is_number = name in VALUES
-        kinds[f"f{n}"] = "BIGINT" if name in TIMES else "DOUBLE" if is_number else "VARCHAR"
-    kinds |= {f"c{n}": "VARCHAR" for n in used}
-    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in kinds.items())
+    types = dict(ROW_COLUMNS)
+    for name in mapping.fields:
+        types[name] = "BIGINT" if name in TIMES else "DOUBLE" if name in VALUES else "VARCHAR"
+    types |= {source_column(n): "VARCHAR" for n in used}
+    columns = ", ".join(f"{literal(name)}: '{type_}'" for name, type_ in types.items())
     database.run(
         f"""
         CREATE TABLE staged AS SELECT * FROM read_csv(?, auto_detect = false, header = false,

@@ -1,8 +1,8 @@
-"""The condition of `prepare --where`: an expression over the columns that can do nothing else.
+"""The condition of `prepare --where`: an expression on columns without any side effect.
 
-What a user writes is parsed by the engine and let through only if it is made of comparisons,
-arithmetic, CASE, casts and a few functions of text and numbers. The engine is locked as well when
-it runs: it could reach no file.
+DuckDB parses the user's text; it is accepted only if it consists of comparisons, arithmetic, CASE,
+casts and a few functions of text and numbers. The database is locked besides when it runs, and so
+could reach no file.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _FUNCTIONS = frozenset(
 
 
 class WhereClause(NamedTuple):
-    """A condition that was let through, and the numbers of the columns that it reads."""
+    """An accepted condition, and the numbers of the columns that it reads."""
 
     text: str
     columns: tuple[int, ...]
 
 
 def parse(database: PreparationDatabase, text: str, columns: Sequence[str]) -> WhereClause:
-    """The condition in a text.
+    """Parse and check a condition.
 
     Raises
     ------
     CannotPrepare
-        When it is no expression, names an unknown column, or might do more than compare.
+        It is no expression, names an unknown column, or has a forbidden part.
     """
     if len(text) > MAX_CHARS or "\0" in text:
         raise CannotPrepare(f"--where: at most {MAX_CHARS} characters of text")
     inside, is_expression = None, False
-    # Only an expression reads the same with and without parentheses around it.
+    # Only an expression parses equally with and without parentheses.
     with contextlib.suppress(RecursionError):
         inside = _parsed(database, f"SELECT ({text}\n)")
         is_expression = inside is not None and inside == _parsed(database, f"SELECT {text}\n")
@@ -79,7 +79,7 @@ def parse(database: PreparationDatabase, text: str, columns: Sequence[str]) -> W
 
 
 def _parsed(database: PreparationDatabase, statement: str) -> Any:  # noqa: ANN401  a syntax tree
-    """The one selected expression of a statement as a tree without positions, or `None`."""
+    """Syntax tree of the one selected expression of a statement, without positions; or None."""
     try:
         [(tree,)] = database.run("SELECT json_serialize_sql(?)", [statement])
         parsed = json.loads(tree, object_hook=_without_positions)

@@ -1,1 +1,1 @@
-"""Resources in an AWS account: declared in a file, made, changed and deleted."""
+"""Resources in an AWS account: declared in a file, created, updated and deleted."""

@@ -1,7 +1,7 @@
-"""A provisioning file made true: planned, made piece by piece and waited for, or removed again.
+"""Applying a provisioning file: plan, create and wait for each resource, or remove them all.
 
-The account itself is the only state: what is there is found by its name, what is under way is
-waited for, and the rest is made. So an interrupted run goes on where it stopped, and a second run
+The account itself is the only state: existing resources are found by name, pending ones awaited,
+and missing ones are created. So an interrupted run is resumed by the next one, and a second run
 changes nothing.
 """
 
@@ -32,24 +32,24 @@ from streams.provisioning.resource import (
 T = TypeVar("T")
 
 MAX_TRIES = 10
-"""Times that a call is made which finds a limit reached; for what is in use, the time counts."""
+"""Attempts at a call that exceeds a limit; for a resource in use, the time counts instead."""
 
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0
 DEFAULT_TIMEOUT_S = 6 * 3600.0
 
-_PASSING = frozenset({"LimitExceeded", "ResourceInUse"})
+_RETRYABLE = frozenset({"LimitExceeded", "ResourceInUse"})
 
 
 @dataclass(frozen=True)
 class WaitOptions:
-    """How long to wait, by which clock, and who hears of it.
+    """Timeout, clock and progress reports of waiting.
 
     Attributes
     ----------
     timeout_s
-        Longest wait for one piece.
+        Longest wait for one resource.
     say
-        Takes what is being done, and its status, whenever it changes.
+        Called with the label of a resource and its status at every change.
     """
 
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -59,12 +59,12 @@ class WaitOptions:
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """One piece of a plan: what it is, and what will be done.
+    """A resource in a plan, and the action on it.
 
     Attributes
     ----------
     action
-        `exists`, `wait`, `make`, `update`, or `again` for what failed before.
+        `exists`, `wait`, `make`, `update`, or `again` for a failed one.
     """
 
     key: str
@@ -75,23 +75,23 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 def context_of(declaration: Declaration, settings: Settings) -> ProvisioningContext:
-    """The account that the standard AWS environment leads to."""
+    """The context of a declaration, with the account of the standard AWS environment."""
     return ProvisioningContext(AwsAccount(), Objects(settings.buckets_dir), declaration)
 
 
 def resources_of(context: ProvisioningContext, settings: Settings) -> list[ManagedResource]:
-    """All pieces of the file, each after those it needs."""
+    """All resources of the file, each after those it depends on."""
     storage = storage_resources(context.declaration, settings.buckets_dir)
     return storage + service_resources(context.declaration)
 
 
 def plan(context: ProvisioningContext, resources: list[ManagedResource]) -> list[Planned]:
-    """What is there and what will be done; changes nothing.
+    """The existing resources and the actions to take; changes nothing.
 
     Raises
     ------
     CannotProvision
-        Something else has a name that the file uses.
+        A name in the file belongs to a different resource.
     Unavailable
         AWS does not answer.
     """
@@ -101,14 +101,14 @@ def plan(context: ProvisioningContext, resources: list[ManagedResource]) -> list
 def run(
     context: ProvisioningContext, resources: list[ManagedResource], wait_options: WaitOptions
 ) -> dict[str, str]:
-    """Make what is missing, and wait until all is ready; gives ARNs by key.
+    """Create missing resources and wait until all are ready; gives ARNs by key.
 
     May be interrupted at any point, and run again.
 
     Raises
     ------
     CannotProvision
-        AWS refuses a piece, or it failed; the text begins with its key.
+        AWS refuses a resource, or it failed; the text begins with its key.
     Unavailable
         AWS does not answer, or not in time.
     """
@@ -127,9 +127,9 @@ def run(
 def destroy(
     context: ProvisioningContext, resources: list[ManagedResource], wait_options: WaitOptions
 ) -> dict[str, str]:
-    """Remove everything that the file names, what hangs on others first.
+    """Remove all resources of the file, dependent ones first.
 
-    Gives what was kept, by key, and why. May be interrupted, and run again.
+    Gives the reasons of retained ones by key. May be interrupted, and run again.
 
     Raises
     ------
@@ -137,20 +137,20 @@ def destroy(
         As in `run`.
     """
     everything = [(resource, find_resource(context, resource)) for resource in resources]
-    kept = {}
+    retained = {}
     for resource, existing in reversed(everything):
         if existing is None or resource.remove is None:
             continue
         try:
             remove_resource(context, resource, existing, wait_options)
         except Retained as reason:
-            kept[resource.key] = str(reason)
+            retained[resource.key] = str(reason)
             wait_options.say(resource.label, f"kept: {reason}")
-    return kept
+    return retained
 
 
 def arns(context: ProvisioningContext) -> dict[str, str]:
-    """ARNs by key of all that was found, and the tracking id."""
+    """ARNs of the existing resources by key, and the tracking id."""
     known = {key: one.arn for key, one in context.found.items()}
     with translated_errors("tracker"):
         tracking = tracking_id(context)
@@ -158,7 +158,7 @@ def arns(context: ProvisioningContext) -> dict[str, str]:
 
 
 def find_resource(context: ProvisioningContext, resource: ManagedResource) -> FoundResource | None:
-    """The piece as it is now, which others of the world may ask for."""
+    """The present state of a resource, also recorded in the context for dependent ones."""
     with translated_errors(resource.key):
         existing = resource.find(context)
     if existing is None:
@@ -174,13 +174,13 @@ def make_resource(
     existing: FoundResource | None,
     wait_options: WaitOptions,
 ) -> None:
-    """Make a piece, or bring it up to date; raises as `run` does."""
+    """Create or update a resource; raises as `run` does."""
 
     def made() -> None:
         try:
             resource.make(context, existing)
         except boto.ClientError as error:
-            # Another run may have made it since it was looked for.
+            # A concurrent run may have created it.
             if code_of(error) != "ResourceAlreadyExists" or resource.find(context) is None:
                 raise
 
@@ -193,7 +193,7 @@ def remove_resource(
     existing: FoundResource,
     wait_options: WaitOptions,
 ) -> None:
-    """Remove a piece, and wait until it is gone."""
+    """Remove a resource, and wait until it is deleted."""
     if resource.remove is None:
         return
     removing = resource.remove
@@ -220,7 +220,7 @@ def remove_resource(
 def await_ready(
     context: ProvisioningContext, resource: ManagedResource, wait_options: WaitOptions
 ) -> FoundResource:
-    """Wait until a piece is ready; raises as `run` does."""
+    """Wait until a resource is ready; raises as `run` does."""
     return wait_until_ready(
         lambda: find_resource(context, resource), resource.key, resource.label, wait_options
     )
@@ -229,10 +229,10 @@ def await_ready(
 def wait_until_ready(
     find: Callable[[], FoundResource | None], key: str, label: str, wait_options: WaitOptions
 ) -> FoundResource:
-    """Wait until what `find` gives is ready; raises as `run` does."""
+    """Wait until the resource that `find` gives is ready; raises as `run` does."""
     for existing in _watched(find, key, label, wait_options):
         if existing is None or existing.is_stale:
-            continue  # lists of AWS show what was made only after a moment
+            continue  # lists of AWS show new resources with a delay
         if existing.is_ready:
             return existing
         if existing.is_failed:
@@ -241,14 +241,14 @@ def wait_until_ready(
 
 
 def retry_while_busy(call: Callable[[], T], key: str, label: str, wait_options: WaitOptions) -> T:
-    """What a call gives, made again while something is in use or a limit is reached.
+    """The result of a call, retried while a resource is in use or a limit is exceeded.
 
     Raises
     ------
     CannotProvision
-        It still is, after `MAX_TRIES` or the time; or AWS refuses for another reason.
+        Tries or time are exhausted, or AWS refuses for another reason.
     """
-    deadline, wait_s, n_limits = wait_options.clock() + wait_options.timeout_s, FIRST_PAUSE_S, 0
+    deadline, wait_s, n_limits = wait_options.clock() + wait_options.timeout_s, FIRST_WAIT_S, 0
     while True:
         with translated_errors(key):
             try:
@@ -256,22 +256,26 @@ def retry_while_busy(call: Callable[[], T], key: str, label: str, wait_options: 
             except boto.ClientError as error:
                 code = code_of(error)
                 n_limits += code != "ResourceInUse"
-                if not _passes(error) or n_limits >= MAX_TRIES or wait_options.clock() > deadline:
+                if (
+                    not _is_retryable(error)
+                    or n_limits >= MAX_TRIES
+                    or wait_options.clock() > deadline
+                ):
                     raise
                 wait_options.say(label, f"{code}, trying again")
         wait_options.pause(wait_s)
-        wait_s = min(2 * wait_s, LAST_PAUSE_S)
+        wait_s = min(2 * wait_s, MAX_WAIT_S)
 
 
-def _passes(error: boto.ClientError) -> bool:
-    """Whether trying again later may help; a role just made cannot be assumed at once."""
+def _is_retryable(error: boto.ClientError) -> bool:
+    """True if a retry may help; a new role, for example, cannot be assumed at once."""
     code, text = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
-    return code in _PASSING or (code == "InvalidInput" and "assume" in text.lower())
+    return code in _RETRYABLE or (code == "InvalidInput" and "assume" in text.lower())
 
 
-def as_text(planned: list[Planned], *, is_removed: bool = False) -> str:
-    """The plan for people; of a removal, what is there to remove."""
-    if is_removed:
+def as_text(planned: list[Planned], *, is_removal: bool = False) -> str:
+    """The plan as text; of a removal, the resources to remove."""
+    if is_removal:
         existing = [one for one in planned if one.action != "make"]
         return "\n".join([f"remove  {one.label}" for one in existing] or ["nothing is there"])
     lines = [f"{one.action:<7} {one.label}" + (f"  ({one.reason})" if one.reason else "")
@@ -281,7 +285,7 @@ def as_text(planned: list[Planned], *, is_removed: bool = False) -> str:
 
 
 def as_lines(known: Mapping[str, str]) -> str:
-    """ARNs for people, one a line."""
+    """ARNs as text, one a line."""
     return "\n".join(f"{key:<34} {arn}" for key, arn in known.items())
 
 
@@ -298,20 +302,20 @@ def _planned(resource: ManagedResource, existing: FoundResource | None) -> Plann
 def _watched(
     find: Callable[[], FoundResource | None], key: str, label: str, wait_options: WaitOptions
 ) -> Iterator[FoundResource | None]:
-    """What `find` gives, again and again, less and less often.
+    """Successive states of a resource, at growing intervals.
 
     Raises
     ------
     Unavailable
-        The time is up.
+        The timeout has passed.
     """
-    deadline, wait_s, said = wait_options.clock() + wait_options.timeout_s, FIRST_PAUSE_S, ""
+    deadline, wait_s, reported = wait_options.clock() + wait_options.timeout_s, FIRST_WAIT_S, ""
     while True:
         with translated_errors(key):
             existing = find()
         status = "absent" if existing is None else existing.status
-        if status != said:
-            said = status
+        if status != reported:
+            reported = status
             wait_options.say(label, status)
         yield existing
         if wait_options.clock() > deadline:
@@ -319,4 +323,4 @@ def _watched(
                 f"{key}: still {status} after {wait_options.timeout_s:.0f} s; run again to go on"
             )
         wait_options.pause(wait_s)
-        wait_s = min(2 * wait_s, LAST_PAUSE_S)
+        wait_s = min(2 * wait_s, MAX_WAIT_S)

@@ -1,7 +1,7 @@
-"""An AWS account as provisioning sees it: clients by the standard AWS environment, and errors.
+"""The clients of an AWS account by the standard AWS environment, and translation of their errors.
 
-`AWS_ENDPOINT_URL_PERSONALIZE`, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL_IAM` lead to other
-servers, this project's own API among them.
+`AWS_ENDPOINT_URL_PERSONALIZE`, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL_IAM` select other
+servers, such as this project's own API.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 TIMEOUT_S = 20.0
 ATTEMPTS = 5
 MAX_LISTED = 10_000
-"""Resources of one kind that are looked through for a name, at most."""
+"""Most resources of one kind that are searched for a name."""
 
 
 class AwsAccount:
-    """Clients, each made when first used; throttled and failed calls are repeated by boto3."""
+    """Clients, created at first use; boto3 retries throttled and failed calls."""
 
     def __init__(self) -> None:
         self._config = Config(
@@ -57,16 +57,16 @@ class AwsAccount:
 
     @property
     def region(self) -> str:
-        """Where resources are made."""
+        """Region of the resources."""
         return str(self.s3.meta.region_name)
 
     def listed(self, operation: str, members: str, **request: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-        """The summaries that a List operation of Amazon Personalize gives, page by page.
+        """The summaries of a List operation of Amazon Personalize, page by page.
 
         Raises
         ------
         CannotProvision
-            There are more than are looked through.
+            There are more than `MAX_LISTED`.
         """
         pages = cast("Any", self.personalize).get_paginator(operation).paginate(**request)
         n = 0
@@ -92,13 +92,13 @@ class AwsAccount:
 
 
 def code_of(error: boto.ClientError) -> str:
-    """The name of an error answer: `ResourceInUse`, `NoSuchBucket`, `404`."""
+    """Code of an error response: `ResourceInUse`, `NoSuchBucket`, `404`."""
     return str(error.response.get("Error", {}).get("Code", "")).removesuffix("Exception")
 
 
 @contextlib.contextmanager
 def translated_errors(key: str) -> Iterator[None]:
-    """Errors of boto3 as this project's, with the key of the file that led to them.
+    """Translate errors of boto3 to this project's, with a key of the declaration.
 
     Raises
     ------
@@ -124,5 +124,5 @@ def translated_errors(key: str) -> Iterator[None]:
 
 
 def code_of_any(error: Exception) -> str:
-    """As `code_of`; empty for what is no answer."""
+    """Code of an error response; "" for other errors."""
     return code_of(error) if isinstance(error, boto.ClientError) else ""

@@ -1,7 +1,7 @@
-"""The batch pipeline: import new data, train a new version, infer for many users, into S3.
+"""The batch pipeline: import new data, train a version, and infer for many users into S3.
 
-Once, or on a schedule. One run of a group at a time, held by a lease in Redis; what each run did
-is kept there too. A step that finds its resource in use waits for it.
+It runs once or on a schedule, one run of a group at a time under a lease in Redis, which also has
+the history of runs. A step whose resource is in use waits for it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ LOG = logging.getLogger(__name__)
 
 LEASE_S = 120.0
 RENEW_EVERY_S = 30.0
-LOOK_EVERY_S = 30.0
-"""Longest sleep before a due time is looked at again: the clock may be set meanwhile."""
+CHECK_EVERY_S = 30.0
+"""Longest sleep between two checks of a due time: the clock may be set meanwhile."""
 
 RUNS = prometheus_client.Counter(
     "recommender_batch_runs_total", "Runs of the batch pipeline by outcome", ["outcome"]
@@ -66,14 +66,14 @@ for _outcome in ("succeeded", "failed", "interrupted", "skipped"):
 
 @dataclass
 class PipelineProgress:
-    """How far a run is: the step begun last, and what was made, by step."""
+    """Progress of a run: its present step, and the created ARNs by step."""
 
     step: str = ""
     arns: dict[str, str] = field(default_factory=dict)
 
 
 class _Stopped(Exception):
-    """The run is to end."""
+    """The run was stopped."""
 
 
 async def run_once(
@@ -85,9 +85,9 @@ async def run_once(
     run_id: str,
     clock: Callable[[], float] = time.time,
 ) -> Run | None:
-    """Run the pipeline; gives what is remembered of it, None where another run is under way.
+    """Run the pipeline; gives its record, or None during another run.
 
-    A failure is an outcome, not an error.
+    A failure is an outcome in the record, not an error.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ async def run_once(
     CannotProvision
         The file has no `[batch]`.
     Unavailable
-        Redis does not answer: nothing has begun, or nothing is remembered.
+        Redis does not answer: the run has not begun, or is not recorded.
     """
     group, batch = context.declaration.group, context.declaration.batch
     if batch is None:
@@ -110,13 +110,13 @@ async def run_once(
     began_s, progress, stopping = clock(), PipelineProgress(), threading.Event()
     outcome: Literal["succeeded", "failed", "interrupted"] = "interrupted"
     reason = "stopped"
-    work = asyncio.create_task(
+    running = asyncio.create_task(
         asyncio.to_thread(
             _infer, context, resources, batch, _stoppable(wait_options, stopping), run_id, progress
         )
     )
     try:
-        await _held(work, client, group, run_id)
+        await _renew_until_done(running, client, group, run_id)
         outcome, reason = "succeeded", ""
     except RecommenderError as error:
         outcome, reason = "failed", str(error)
@@ -125,8 +125,8 @@ async def run_once(
         raise
     finally:
         stopping.set()
-        # Its end is of no interest any more; asking for it keeps asyncio from complaining.
-        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        # Its result is no longer needed; retrieving it avoids a warning of asyncio.
+        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         run = Run(
             id=run_id, began_s=began_s, ended_s=clock(), outcome=outcome, step=progress.step,
             reason=reason, output=batch.output, arns=progress.arns,
@@ -140,7 +140,7 @@ async def run_once(
 
 
 async def restore_last_success(client: RedisClient, group: str) -> None:
-    """Let the metrics tell of the last success of earlier processes; raises `Unavailable`."""
+    """Restore the metric of the last success from the history; raises `Unavailable`."""
     past = await pipeline_runs.history(client, group)
     ends = [run.ended_s for run in past if run.outcome == "succeeded"]
     if ends:
@@ -154,11 +154,10 @@ async def run_on_schedule(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Call `start` with each due time, for ever; times that pass meanwhile are left out.
+    """Call `start` with each due time, for ever; times that pass during a run are skipped.
 
-    A failure that the project has a name for is logged, and the next time is waited for. Faust's
-    `crontab` is the same sleep around the same croniter, in an app that needs Kafka to start: a
-    batch run has no use for one.
+    A `RecommenderError` is logged, and the next due time awaited. Faust's `crontab` is the same
+    sleep around the same croniter, in an app that needs Kafka to start; a batch run does not.
 
     Parameters
     ----------
@@ -168,7 +167,7 @@ async def run_on_schedule(
     Raises
     ------
     CannotProvision
-        The expression is none.
+        The expression is invalid.
     """
     if len(cron.split()) != 5 or not croniter.is_valid(cron):
         raise CannotProvision(f"--cron: {cron[:100]!r} is not five fields as in '0 3 * * *'")
@@ -176,16 +175,16 @@ async def run_on_schedule(
         now = dt.datetime.fromtimestamp(clock(), dt.UTC)
         due_s = float(croniter(cron, now).get_next(float))
         while (left_s := due_s - clock()) > 0:
-            await sleep(min(left_s, LOOK_EVERY_S))
+            await sleep(min(left_s, CHECK_EVERY_S))
         try:
             await start(due_s)
         except RecommenderError as error:
             RUNS.labels("failed").inc()
-            LOG.warning("run %s did not begin, or is not remembered: %s", run_id_of(due_s), error)
+            LOG.warning("run %s did not begin, or is not recorded: %s", run_id_of(due_s), error)
 
 
 def run_id_of(now_s: float) -> str:
-    """The id of a run that begins now.
+    """Id of a run that begins at this time.
 
     >>> run_id_of(0)
     '19700101T000000'
@@ -193,21 +192,23 @@ def run_id_of(now_s: float) -> str:
     return f"{dt.datetime.fromtimestamp(now_s, dt.UTC):%Y%m%dT%H%M%S}"
 
 
-async def _held(work: asyncio.Task[None], client: RedisClient, group: str, run_id: str) -> None:
-    """Wait for the work, and hold the lease meanwhile."""
+async def _renew_until_done(
+    running: asyncio.Task[None], client: RedisClient, group: str, run_id: str
+) -> None:
+    """Wait for the run, renewing its lease."""
     while True:
-        done, _ = await asyncio.wait({work}, timeout=RENEW_EVERY_S)
+        done, _ = await asyncio.wait({running}, timeout=RENEW_EVERY_S)
         if done:
-            return work.result()
+            return running.result()
         try:
             await pipeline_runs.extend(client, group, run_id, lease_s=LEASE_S)
         except Unavailable as error:
-            # The lease may outlive the trouble; if not, the next renewal says so.
+            # The lease may outlast the outage; if not, the next renewal fails.
             LOG.warning("the lease of run %s was not renewed: %s", run_id, error)
 
 
 def _stoppable(wait_options: WaitOptions, stopping: threading.Event) -> WaitOptions:
-    """The same pace, whose pauses end soon after the run is to."""
+    """The same options, with waits that end within a second of a stop."""
 
     def pause(wait_s: float) -> None:
         while wait_s > 0:
@@ -227,7 +228,7 @@ def _infer(
     run_id: str,
     progress: PipelineProgress,
 ) -> None:
-    """The pipeline, step by step."""
+    """Run the steps of the pipeline. Blocking."""
     progress.step = "look"
     for resource in resources:
         find_resource(context, resource)
@@ -256,11 +257,11 @@ def _import(
     wait_options: WaitOptions,
     run_id: str,
 ) -> str:
-    """Bring a dataset's newest rows in; gives the ARN of the job that did."""
+    """Import a dataset's newest rows; gives the ARN of the import job."""
     key = f"datasets.{kind}"
     source = context.declaration.datasets[kind].source or ""  # type: ignore[index]
     if not source.startswith("s3://"):
-        # A file is known by its content: what was imported before is not imported again.
+        # A file is identified by its content: an imported one is not imported again.
         for resource in resources:
             if resource.key in {f"{key}.source", f"{key}.import"}:
                 existing = find_resource(context, resource)
@@ -274,11 +275,11 @@ def _import(
         lambda: start_import(context, kind, name), key, f"import of {kind}", wait_options
     )
 
-    def look() -> FoundResource:
+    def describe() -> FoundResource:
         answer: Any = personalize.describe_dataset_import_job(datasetImportJobArn=arn)
         return found_resource(answer["datasetImportJob"], "datasetImportJobArn")
 
-    return wait_until_ready(look, f"{key}.source", f"import of {kind}", wait_options).arn
+    return wait_until_ready(describe, f"{key}.source", f"import of {kind}", wait_options).arn
 
 
 def _train(context: ProvisioningContext, solution: str, wait_options: WaitOptions) -> str:
@@ -287,11 +288,11 @@ def _train(context: ProvisioningContext, solution: str, wait_options: WaitOption
     arn = retry_while_busy(lambda: start_version(context, solution), key, label, wait_options)
     personalize = context.account.personalize
 
-    def look() -> FoundResource:
+    def describe() -> FoundResource:
         answer: Any = personalize.describe_solution_version(solutionVersionArn=arn)
         return found_resource(answer["solutionVersion"], "solutionVersionArn")
 
-    return wait_until_ready(look, key, label, wait_options).arn
+    return wait_until_ready(describe, key, label, wait_options).arn
 
 
 def _recommend(
@@ -301,7 +302,7 @@ def _recommend(
     wait_options: WaitOptions,
     run_id: str,
 ) -> str:
-    """Infer for the whole input; gives the ARN of the job."""
+    """Infer for the whole input; gives the ARN of the inference job."""
     personalize, request = context.account.personalize, _job(context, batch, version, run_id)
     key, label = "batch", f"inference {request['jobName']}"
     arn = retry_while_busy(
@@ -309,11 +310,11 @@ def _recommend(
         key, label, wait_options,
     )  # fmt: skip
 
-    def look() -> FoundResource:
+    def describe() -> FoundResource:
         answer: Any = personalize.describe_batch_inference_job(batchInferenceJobArn=arn)
         return found_resource(answer["batchInferenceJob"], "batchInferenceJobArn")
 
-    return wait_until_ready(look, key, label, wait_options).arn
+    return wait_until_ready(describe, key, label, wait_options).arn
 
 
 def _job(

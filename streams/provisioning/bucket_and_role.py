@@ -1,4 +1,4 @@
-"""What lies outside Amazon Personalize: the bucket and its policy, uploads, the role."""
+"""Resources outside Amazon Personalize: the bucket with its policy, uploads, and the role."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchBucketPolicy", "NoSuchEntity"
 
 
 def storage_resources(declaration: Declaration, buckets_dir: str) -> list[ManagedResource]:
-    """Bucket, its policy, uploads and the role; a folder that stands for S3 needs no policy."""
+    """Bucket, bucket policy, uploads and role; with a buckets folder, no policy and no role."""
     resources = []
     if declaration.bucket is not None:
         name = declaration.bucket.name
@@ -62,7 +62,7 @@ def storage_resources(declaration: Declaration, buckets_dir: str) -> list[Manage
 
 
 def upload_batch_input(context: ProvisioningContext, source: str) -> str:
-    """The URL of a batch's input, uploaded unless it is there."""
+    """URL of a batch's input, which is uploaded if missing."""
     if source.startswith("s3://"):
         return source
     resource = _upload("input", source, INPUTS, "batch.input")
@@ -72,13 +72,13 @@ def upload_batch_input(context: ProvisioningContext, source: str) -> str:
 
 
 def source_url(context: ProvisioningContext, kind: str) -> str:
-    """Where the rows of a dataset lie, or will once uploaded."""
+    """URL of a dataset's rows, also before their upload."""
     source = context.declaration.datasets[kind].source or ""  # type: ignore[index]
     return source if source.startswith("s3://") else context.uploads[f"datasets.{kind}.source"]
 
 
 def source_digest(context: ProvisioningContext, kind: str) -> str:
-    """Tells versions of a dataset's rows apart: by content, or by size where they lie in S3."""
+    """Digest of a version of a dataset's rows: of content, or of sizes for rows in S3."""
     url = source_url(context, kind)
     if url == context.uploads.get(f"datasets.{kind}.source"):
         return digest(context.declaration.group, url)
@@ -87,7 +87,7 @@ def source_digest(context: ProvisioningContext, kind: str) -> str:
 
 
 def _upload(kind: str, source: str, folder: str, key: str) -> ManagedResource:
-    """A file in the bucket, under a name that tells its content."""
+    """A file in the bucket, under a name with the digest of its content."""
 
     def url(context: ProvisioningContext) -> str:
         if key not in context.uploads:
@@ -118,7 +118,7 @@ def _upload(kind: str, source: str, folder: str, key: str) -> ManagedResource:
 
 
 def _folder(path: Path) -> ManagedResource:
-    """A folder that stands for a bucket."""
+    """A local folder in place of a bucket."""
 
     def remove(_: ProvisioningContext, __: FoundResource) -> None:
         if any(below.is_file() for below in path.rglob("*")):
@@ -157,7 +157,7 @@ def _bucket(context: ProvisioningContext) -> FoundResource | None:
 
 def _make_bucket(context: ProvisioningContext, _: FoundResource | None) -> None:
     region = context.account.region
-    # The first region is the one that may not be named.
+    # The default region must not be named.
     place: Any = (
         {} if region == "us-east-1"
         else {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -184,7 +184,7 @@ def _remove_bucket(context: ProvisioningContext, _: FoundResource) -> None:
 
 
 def _statements(context: ProvisioningContext) -> list[dict[str, Any]]:
-    """The bucket's present policy."""
+    """Statements of the bucket's present policy."""
     try:
         answer = context.account.s3.get_bucket_policy(Bucket=_name(context))
     except boto.ClientError as error:
@@ -216,7 +216,7 @@ def _remove_policy(context: ProvisioningContext, _: FoundResource) -> None:
 
 
 def _put(context: ProvisioningContext, ours: list[dict[str, Any]]) -> None:
-    """Replace this project's statements; those of others stay."""
+    """Replace this project's statements in the policy, and no others."""
     statements = [each for each in _statements(context) if not _is_ours(each)] + ours
     if statements:
         policy = bucket_policy(context.declaration) | {"Statement": statements}
@@ -246,8 +246,8 @@ def _role(context: ProvisioningContext) -> FoundResource | None:
         if code_of(error) not in _ABSENT:
             raise
         existing = None
-    asked = (trust_policy(context.declaration), role_policy(context.declaration))
-    is_same = (role["AssumeRolePolicyDocument"], existing) == asked
+    declared = (trust_policy(context.declaration), role_policy(context.declaration))
+    is_same = (role["AssumeRolePolicyDocument"], existing) == declared
     return FoundResource(role["Arn"], "ACTIVE" if is_same else "STALE")
 
 

@@ -25,13 +25,13 @@ Path_: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class DeclaredBucket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where data is put for Amazon Personalize, and where its results go."""
+    """The bucket for data of Amazon Personalize and for its results."""
 
     name: BucketName
 
 
 class DeclaredRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What Amazon Personalize acts as: a role that is there (`arn`), or one to make (`name`)."""
+    """The role of Amazon Personalize: an existing one (`arn`), or one to create (`name`)."""
 
     arn: Annotated[str, Meta(pattern=r"^arn:[a-z0-9-]+:iam::[0-9]{12}:role/.{1,512}$")] | None = (
         None
@@ -53,27 +53,27 @@ class DeclaredTracker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeclaredSolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to train: a recipe's name, or `automatic` for the choice by what is measured."""
+    """A solution: a recipe's name, or `automatic` for the best of several by metrics."""
 
     recipe: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,128}$")]
     event_type: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
 class DeclaredCampaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A solution that is served."""
+    """A campaign that serves a solution."""
 
     solution: Name
     min_tps: Annotated[int, Meta(ge=1, le=500)] = 1
 
 
 class DeclaredFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which items may be recommended."""
+    """A filter on the recommended items."""
 
     expression: Annotated[str, Meta(min_length=1, max_length=2500)]
 
 
 class DeclaredBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `recommender batch` infers: for whom, with what, and the folder in S3 for results."""
+    """The inference of `recommender batch`: solution, input, and the output folder in S3."""
 
     solution: Name
     input: Path_
@@ -88,7 +88,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes
     ----------
     account
-        Of AWS; the policies are for it alone. Taken from `role.arn` where that is given.
+        AWS account, to which the policies are restricted; by default that of `role.arn`.
     """
 
     group: Name
@@ -104,7 +104,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def owner(self) -> str:
-        """The account that the policies are for; raises `CannotProvision` if nothing says it."""
+        """The account of the policies; raises `CannotProvision` without one."""
         if self.account is not None:
             return self.account
         if self.role is not None and self.role.arn is not None:
@@ -118,7 +118,7 @@ def read_declaration(path: Path) -> Declaration:
     Raises
     ------
     CannotProvision
-        What is wrong, by the file's key.
+        The file is invalid; the text begins with a key.
     """
     try:
         with path.open("rb") as file:
@@ -132,11 +132,11 @@ def read_declaration(path: Path) -> Declaration:
         found = msgspec.convert(document, Declaration)
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `")
-        # "$.datasets", or "key` in `$.datasets" of a key that is wrong itself.
+        # "$.datasets", or "key` in `$.datasets" for an invalid key.
         key = at.rstrip("`").rpartition("$")[2].lstrip(".") or "the file"
         raise CannotProvision(f"{key}: {text}") from error
     _check(found)
-    return _located(found, path.resolve().parent)
+    return _with_absolute_paths(found, path.resolve().parent)
 
 
 def schema_text(dataset: DeclaredDataset, key: str) -> str:
@@ -153,7 +153,7 @@ def schema_text(dataset: DeclaredDataset, key: str) -> str:
 
 
 def _check(found: Declaration) -> None:
-    """Raise `CannotProvision` where parts of the file do not fit each other."""
+    """Raise `CannotProvision` if parts of the file contradict each other."""
     role = found.role
     if role is not None and (role.arn is None) == (role.name is None):
         raise CannotProvision("role: give either arn or name")
@@ -181,7 +181,7 @@ def _check_source(found: Declaration, source: str, key: str) -> None:
         raise CannotProvision(f"{key}: a file needs a bucket to go to")
 
 
-def _located(found: Declaration, folder: Path) -> Declaration:
+def _with_absolute_paths(found: Declaration, folder: Path) -> Declaration:
     def located(path: str) -> str:
         return path if _is_remote(path) else str(folder / path)
 

@@ -1,7 +1,7 @@
-"""Least-privilege IAM documents of a provisioning file: what Amazon Personalize may do, and where.
+"""Least-privilege IAM documents of a provisioning file for Amazon Personalize.
 
-Reading is allowed of the very objects that are imported or inferred from, writing below the
-results' folder only, and all of it for the one account only.
+They allow reading the imported objects and the inference input, and writing below the results'
+folder, for one account only.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from streams.provisioning.declaration import Declaration
 VERSION = "2012-10-17"
 SERVICE = "personalize.amazonaws.com"
 SID = "StreamingRecommender"
-"""What the ids of this project's statements in a bucket's policy begin with."""
+"""Prefix of the ids of this project's statements in a bucket policy."""
 
 DATASETS, INPUTS = "datasets/", "batch/"
-"""Folders of the bucket for what is uploaded."""
+"""Folders of the bucket for uploads."""
 
 
 class _Access(NamedTuple):
-    """Places of one bucket, as keys or folders with a star."""
+    """Keys of one bucket, or folders with a star, for reading and for writing."""
 
     reads: set[str]
     writes: set[str]
 
 
 def trust_policy(declaration: Declaration) -> dict[str, Any]:
-    """Who may act as the role: the service, for this account's resources."""
+    """Trust policy of the role: the service may assume it for this account's resources."""
     statement = {
         "Effect": "Allow",
         "Principal": {"Service": SERVICE},
@@ -38,7 +38,7 @@ def trust_policy(declaration: Declaration) -> dict[str, Any]:
 
 
 def role_policy(declaration: Declaration) -> dict[str, Any]:
-    """What the role may do."""
+    """Permission policy of the role."""
     statements = []
     for bucket, access in sorted(_accesses(declaration).items()):
         statements += _statements(bucket, access)
@@ -46,7 +46,7 @@ def role_policy(declaration: Declaration) -> dict[str, Any]:
 
 
 def bucket_policy(declaration: Declaration) -> dict[str, Any]:
-    """What the declared bucket lets the service do; no statement if there is no bucket."""
+    """Policy of the declared bucket for the service; without statements if there is none."""
     if declaration.bucket is None:
         return {"Version": VERSION, "Statement": []}
     bucket = declaration.bucket.name
@@ -64,7 +64,7 @@ def bucket_policy(declaration: Declaration) -> dict[str, Any]:
 
 
 def policies(declaration: Declaration) -> dict[str, dict[str, Any]]:
-    """All of them, by what they are."""
+    """All policies by name."""
     return {
         "bucketPolicy": bucket_policy(declaration),
         "roleTrustPolicy": trust_policy(declaration),
@@ -98,7 +98,7 @@ def _accesses(declaration: Declaration) -> dict[str, _Access]:
     def read(source: str, folder: str) -> None:
         if source.startswith("s3://"):
             bucket, key = split(source)
-            # A folder's objects are read; an object's name may begin those of its parts.
+            # A folder's objects are read; a key may be the prefix of its parts.
             access(bucket).reads.add(f"{key}*" if key.endswith("/") or not key else key)
         elif declaration.bucket is not None:
             access(declaration.bucket.name).reads.add(f"{folder}*")

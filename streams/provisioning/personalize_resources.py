@@ -1,4 +1,4 @@
-"""What lies in Amazon Personalize, piece by piece, in the order in which it can be made."""
+"""Resources of Amazon Personalize, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from streams.provisioning.resource import (
     require_same,
 )
 
-MAX_AGAIN = 20
-"""Times that a failed import job is made again, each under a name of its own."""
+MAX_IMPORT_JOBS = 20
+"""Most attempts at a failed import job, each under a name of its own."""
 
 
 def service_resources(declaration: Declaration) -> list[ManagedResource]:
-    """All that the file asks for of Amazon Personalize."""
+    """All resources of Amazon Personalize in the file."""
     name = declaration.group
     group = ManagedResource(
         "group", f"dataset group {name}", _group, _make_group, _remove_group, is_replaced=True
@@ -143,7 +143,7 @@ def _import_resource(key: str, kind: str) -> ManagedResource:
         return f"{context.declaration.group[:34]}-{kind}-{source_digest(context, kind)}"
 
     def jobs(context: ProvisioningContext, dataset: str) -> dict[str, FoundResource]:
-        """Jobs of these rows by name: the first, and those made after one failed."""
+        """Import jobs of these rows by name: the first, and retries of failed ones."""
         first = job_name(context)
         listed = context.account.listed(
             "list_dataset_import_jobs", "datasetImportJobs", datasetArn=dataset
@@ -163,14 +163,14 @@ def _import_resource(key: str, kind: str) -> ManagedResource:
     def make(context: ProvisioningContext, _: FoundResource | None) -> None:
         dataset = context.needed(key)
         taken, first = jobs(context, dataset), job_name(context)
-        names = [first, *(f"{first}-{n}" for n in range(2, MAX_AGAIN + 1))]
+        names = [first, *(f"{first}-{n}" for n in range(2, MAX_IMPORT_JOBS + 1))]
         start_import(context, kind, next((name for name in names if name not in taken), names[-1]))
 
     return ManagedResource(f"{key}.import", f"import of {kind}", find, make)
 
 
 def start_import(context: ProvisioningContext, kind: str, name: str) -> str:
-    """Begin to import a dataset's rows; gives the ARN of the job."""
+    """Start the import of a dataset's rows; gives the ARN of the job."""
     return context.account.personalize.create_dataset_import_job(
         jobName=name,
         datasetArn=context.needed(f"datasets.{kind}"),
@@ -225,7 +225,7 @@ def _solution_resources(name: str, solution: DeclaredSolution) -> list[ManagedRe
             request["recipeArn"] = recipe
         if solution.event_type is not None:
             request["eventType"] = solution.event_type
-        # Whoever provisions says when to train, and pays for it.
+        # Training is started explicitly: it costs money.
         context.account.personalize.create_solution(
             name=name,
             datasetGroupArn=context.needed("group"),
@@ -246,7 +246,7 @@ def _solution_resources(name: str, solution: DeclaredSolution) -> list[ManagedRe
 
 
 def find_version(context: ProvisioningContext, *, name: str) -> FoundResource | None:
-    """The newest version of a solution that has not failed, if it knows the newest imports."""
+    """The newest version of a solution that has not failed, if newer than the last imports."""
     solution = context.arn(f"solutions.{name}")
     if solution is None:
         return None
@@ -260,14 +260,14 @@ def find_version(context: ProvisioningContext, *, name: str) -> FoundResource | 
 
 
 def start_version(context: ProvisioningContext, name: str) -> str:
-    """Begin to train a version; gives its ARN."""
+    """Start the training of a version; gives its ARN."""
     return context.account.personalize.create_solution_version(
         solutionArn=context.needed(f"solutions.{name}")
     )["solutionVersionArn"]
 
 
 def _imported_s(context: ProvisioningContext) -> float:
-    """When the newest import began; infinite while one is still to be made."""
+    """Start time of the newest import; infinite if one is missing."""
     times = [0.0]
     for kind, dataset in context.declaration.datasets.items():
         if dataset.source is not None:
@@ -291,11 +291,11 @@ def _campaign_resource(name: str, campaign: DeclaredCampaign) -> ManagedResource
         update: Any = existing.get("latestCampaignUpdate", {})
         wanted = (context.arn(version_key), campaign.min_tps)
         if wanted[0] is None:
-            return FoundResource(found.arn, "STALE")  # its version is to be trained first
+            return FoundResource(found.arn, "STALE")  # its version must be trained first
         if (existing["solutionVersionArn"], existing.get("minProvisionedTPS", 1)) == wanted:
             return found
-        asked = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))
-        if asked == wanted:
+        updated_to = (update.get("solutionVersionArn"), update.get("minProvisionedTPS", 1))
+        if updated_to == wanted:
             status = update["status"]
             return FoundResource(found.arn, "STALE" if status == "ACTIVE" else status)
         return FoundResource(found.arn, "STALE")
@@ -344,7 +344,7 @@ def _filter_resource(name: str, expression: str) -> ManagedResource:
 
 
 def tracking_id(context: ProvisioningContext) -> str | None:
-    """The tracking id of the group's event tracker; None where it has none."""
+    """Tracking id of the group's event tracker; None without one."""
     arn = context.arn("tracker")
     if arn is None:
         return None

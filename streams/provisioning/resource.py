@@ -1,6 +1,6 @@
-"""Pieces: what a provisioning file asks for, each found, made and removed on its own.
+"""Managed resources: the parts of a provisioning file, each found, created and removed on its own.
 
-Nothing is remembered between runs: a piece is found by its name, through the account's lists.
+No state is stored between runs: a resource is found by its name in the account's lists.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ACTIVE = "ACTIVE"
 
 @dataclass(frozen=True)
 class FoundResource:
-    """A piece that is there.
+    """An existing resource.
 
     Attributes
     ----------
     status
-        As AWS says it; `STALE` for a campaign that serves an older version.
+        Status of AWS; `STALE` for an outdated resource, such as a campaign of an older version.
     created_s
-        When it was made, where that matters.
+        Creation time, if it matters.
     """
 
     arn: str
@@ -37,23 +37,23 @@ class FoundResource:
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing is left to do."""
+        """True if nothing is left to do."""
         return self.status == ACTIVE
 
     @property
     def is_failed(self) -> bool:
-        """Whether it will never be ready."""
+        """True if it will never be ready."""
         return self.status.endswith(("FAILED", "STOPPED"))
 
     @property
     def is_stale(self) -> bool:
-        """Whether it is to be brought up to date."""
+        """True if it must be updated."""
         return self.status == "STALE"
 
 
 @dataclass
 class ProvisioningContext:
-    """The account, the file, and what has been found of it so far, by key."""
+    """The account, the declaration, and the resources found so far by key."""
 
     account: AwsAccount
     objects: Objects
@@ -62,23 +62,23 @@ class ProvisioningContext:
     uploads: dict[str, str] = field(default_factory=dict)
 
     def arn(self, key: str) -> str | None:
-        """The ARN of a piece; None where it is not there."""
+        """ARN of a resource; None if it is missing."""
         found = self.found.get(key)
         return None if found is None else found.arn
 
     def needed(self, key: str) -> str:
-        """The ARN of a piece that others need; raises `CannotProvision` where it is not there."""
+        """ARN of a dependency; raises `CannotProvision` if it is missing."""
         arn = self.arn(key)
         if arn is None:
             raise CannotProvision(f"{key}: is gone; run again")
         return arn
 
     def role(self) -> str:
-        """The ARN of the role that Amazon Personalize is to act as."""
+        """ARN of the role of Amazon Personalize."""
         role = self.declaration.role
         if role is None:
             raise CannotProvision("role: missing")
-        # One that was just made has this ARN too; where there is no IAM, nobody looks.
+        # A created role has this ARN, too; without IAM it is not checked.
         return role.arn or f"arn:aws:iam::{self.declaration.owner}:role/{role.name}"
 
 
@@ -87,23 +87,24 @@ Find: TypeAlias = Callable[[ProvisioningContext], FoundResource | None]
 
 @dataclass(frozen=True)
 class ManagedResource:
-    """One piece.
+    """A resource of the declaration, by functions.
 
     Attributes
     ----------
     key
-        Where the file asks for it.
+        Its key in the file.
     label
-        What it is, for people.
+        Its name for users.
     find
-        None where it is not there; raises `CannotProvision` where it is something else.
+        The existing resource; None if missing. Raises `CannotProvision` if the name belongs to a
+        different one.
     make
-        Makes it, or brings what was found up to date; returns before it is ready.
+        Creates it, or updates the existing one; returns before it is ready.
     remove
-        Removes it and returns before it is gone; None for what goes with what it hangs on. Says
-        why in a `Retained` where it must stay.
+        Removes it; returns before it is deleted. None for resources that are deleted with another.
+        Raises `Retained` with the reason if it must stay.
     is_replaced
-        Whether a failed one is removed before it is made again.
+        True if a failed one is removed before it is created again.
     """
 
     key: str
@@ -115,13 +116,13 @@ class ManagedResource:
 
 
 class Retained(Exception):
-    """A piece that is not removed, and why."""
+    """The reason why a resource is not removed."""
 
 
 def find_by_name(
     summaries: Iterable[dict[str, Any]], arn: str, name: str, *, by: str = "name"
 ) -> FoundResource | None:
-    """The one of this name, whose ARN is its member `arn`."""
+    """The resource of a name in summaries whose ARN is the member `arn`; None without one."""
     for summary in summaries:
         if summary.get(by) == name:
             return found_resource(summary, arn)
@@ -129,7 +130,7 @@ def find_by_name(
 
 
 def found_resource(summary: dict[str, Any], arn: str) -> FoundResource:
-    """What a summary or a description says."""
+    """The resource of a summary or a description."""
     created = summary.get("creationDateTime")
     return FoundResource(
         summary[arn],
@@ -139,17 +140,17 @@ def found_resource(summary: dict[str, Any], arn: str) -> FoundResource:
     )
 
 
-def require_same(key: str, member: str, existing: object, asked: object) -> None:
-    """Raise `CannotProvision` unless what is there is what the file asks for."""
-    if existing != asked:
+def require_same(key: str, member: str, existing: object, declared: object) -> None:
+    """Raise `CannotProvision` if a member of the existing resource differs from the file."""
+    if existing != declared:
         raise CannotProvision(
             f"{key}.{member}: the one of this name that is there has {str(existing)[:200]!r}, not"
-            f" {str(asked)[:200]!r}; give another name, or delete it first"
+            f" {str(declared)[:200]!r}; give another name, or delete it first"
         )
 
 
 def digest(*parts: str) -> str:
-    """Twelve characters that tell contents apart.
+    """First twelve hexadecimal digits of the SHA-256 of texts.
 
     >>> digest("a")
     'ca978112ca1b'

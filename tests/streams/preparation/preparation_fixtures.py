@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.settings import Settings
-from streams.preparation.prepare import Options, prepare
+from streams.preparation.prepare import PrepareOptions, prepare
 from streams.preparation.report import Report
 from streams.reading.column_mapping import ColumnOptions
 from streams.reading.read_options import ReadOptions
@@ -72,7 +72,7 @@ class Preparing:
     def __call__(
         self, source: str | bytes | Path, name: str = "input.csv", **options: Any
     ) -> Prepared:
-        """Prepare it, with options of `Options`, `ReadOptions` and `ColumnOptions`."""
+        """Prepare it, with options of `PrepareOptions`, `ReadOptions` and `ColumnOptions`."""
         if not isinstance(source, Path):
             path = self._folder / name
             path.write_bytes(source.encode() if isinstance(source, str) else source)
@@ -81,7 +81,7 @@ class Preparing:
             **{key: options.pop(key) for key in ColumnOptions._fields if key in options}
         )
         reading = {key: options.pop(key) for key in _READING if key in options}
-        wanted = Options(
+        wanted = PrepareOptions(
             read_options=ReadOptions(column_options=column_options, **reading),
             is_strict=False,
             **options,

@@ -20,7 +20,7 @@ from models.personalize.dataset_schemas import check_columns, parse_schema
 from models.settings import Settings
 from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects
-from streams.preparation.prepare import Options, prepare
+from streams.preparation.prepare import PrepareOptions, prepare
 from streams.preparation.report import Report
 from streams.reading.column_mapping import DatasetKind
 from tests.buckets import s3_server, use_aws_environment
@@ -122,7 +122,7 @@ def test_the_same_input_gives_the_same_bytes(run: Preparing) -> None:
 def strict(source: Path, target: Path | None) -> Report:
     """A preparation with all rules."""
     where = str(target) if target else None
-    return prepare(str(source), where, Settings(), Options(), now_s=NOW_S)
+    return prepare(str(source), where, Settings(), PrepareOptions(), now_s=NOW_S)
 
 
 def test_too_few_interactions_are_not_written(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_too_little_memory_says_what_to_do(tmp_path: Path) -> None:
     source.write_text(CSV)
     settings = Settings().model_copy(update={"prepare_memory_mb": 1})
     with pytest.raises(CannotPrepare, match="RECOMMENDER_PREPARE_MEMORY_MB"):
-        prepare(str(source), None, settings, Options(), now_s=NOW_S)
+        prepare(str(source), None, settings, PrepareOptions(), now_s=NOW_S)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_s3_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: st
     s3.create_bucket(Bucket="raw-data")
     s3.put_object(Bucket="raw-data", Key="in/1.csv.gz", Body=gzip.compress(CSV.encode()))
     s3.put_object(Bucket="raw-data", Key="in/2.csv", Body=CSV.replace("u1", "u9").encode())
-    options = Options(is_strict=False)
+    options = PrepareOptions(is_strict=False)
     report = prepare("s3://raw-data/in", "s3://raw-data/out/", Settings(), options, now_s=NOW_S)
     names = ["interactions.schema.json", "batch-users.jsonl", "interactions.csv"]
     assert report.written == [f"s3://raw-data/out/{name}" for name in names]
@@ -192,7 +192,7 @@ def test_a_folder_stands_for_buckets(tmp_path: Path) -> None:
     (tmp_path / "raw-data").mkdir()
     (tmp_path / "raw-data" / "a.json").write_text(LIST)
     settings = Settings(buckets_dir=str(tmp_path))
-    options = Options(is_strict=False)
+    options = PrepareOptions(is_strict=False)
     prepare("s3://raw-data/a.json", "s3://raw-data/out", settings, options, now_s=NOW_S)
     text = (tmp_path / "raw-data" / "out" / "interactions.csv").read_text()
     assert text.splitlines()[0] == "USER_ID,ITEM_ID,TIMESTAMP"

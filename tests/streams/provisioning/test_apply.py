@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from models.errors import CannotProvision, Unavailable
-from streams.preparation.prepare import Options, prepare
+from streams.preparation.prepare import PrepareOptions, prepare
 from streams.provisioning import aws_account
 from streams.provisioning.apply import as_text, destroy, plan, run
 from tests.streams.provisioning.provisioning_fixtures import FILE, Cloud, a_cloud
@@ -187,7 +187,7 @@ def test_the_glue_case(cloud: Cloud) -> None:
     (cloud.folder / "rows.json").write_text(json.dumps(rows))
     out = cloud.folder / "out"
     report = prepare(
-        str(cloud.folder / "rows.json"), str(out), cloud.settings, Options(), now_s=1.8e9
+        str(cloud.folder / "rows.json"), str(out), cloud.settings, PrepareOptions(), now_s=1.8e9
     )
     assert report.problems == []
     text = FILE.replace('"interactions.', '"out/interactions.')

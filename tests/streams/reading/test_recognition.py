@@ -29,7 +29,7 @@ from models.personalize.dataset_schemas import Column, Schema
 from models.settings import Settings
 from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects
-from streams.preparation.prepare import Options, prepare
+from streams.preparation.prepare import PrepareOptions, prepare
 from streams.reading.column_mapping import ColumnOptions
 from streams.reading.read_options import ReadOptions
 from streams.recordings.interactions import interactions
@@ -148,7 +148,7 @@ def test_times_of_many_writings_are_one(tmp_path: Path, text: str) -> None:
     ((_, message),) = read_events(path, now_s=later)
     assert isinstance(message, PutEvents)
     assert message.event_list[0].sent_at == 1_712_336_781
-    options = Options(is_strict=False)
+    options = PrepareOptions(is_strict=False)
     assert prepare(str(path), None, Settings(), options, now_s=later).kept.first_s == 1_712_336_781
     if text.isdigit():
         raw = b'{"sessionId":"s","eventList":[{"eventType":"e","sentAt":%s}]}' % text.encode()
@@ -169,7 +169,7 @@ def test_words_for_nothing_are_no_ids(tmp_path: Path) -> None:
     nothing = ["NaN", "nan", "None", "NaT", "NULL", "null", "\\N", "<NA>"]
     text = "".join(f"{word},i,1600000000\nu,{word},1600000000\nu,i,{word}\n" for word in nothing)
     path = put(tmp_path, "a.csv", HEAD + ROWS + text)
-    report = prepare(str(path), None, Settings(), Options(is_strict=False), now_s=NOW_S)
+    report = prepare(str(path), None, Settings(), PrepareOptions(is_strict=False), now_s=NOW_S)
     assert {each.reason: each.rows for each in report.dropped} == {
         f"{field}: empty": len(nothing) for field in ("USER_ID", "ITEM_ID", "TIMESTAMP")
     }
@@ -185,7 +185,7 @@ def test_parquet_with_nan(tmp_path: Path) -> None:
             " ('v', 'j', 1600000001.0, 2.5), ('w', 'k', 'nan', 1.0))"
             ' AS t(user_id, item_id, "timestamp", price)'
         ).write_parquet(str(path))
-    report = prepare(str(path), None, Settings(), Options(is_strict=False), now_s=NOW_S)
+    report = prepare(str(path), None, Settings(), PrepareOptions(is_strict=False), now_s=NOW_S)
     assert [(each.reason, each.first) for each in report.dropped] == [
         ("TIMESTAMP: empty", ["record 3"])
     ]
