@@ -90,7 +90,7 @@ def _field(
 def as_json(kind: DatasetKind, fields: Sequence[SchemaField]) -> str:
     """The schema as JSON text.
 
-    >>> json.loads(as_json("users", [Field("USER_ID", "string", False)]))["name"]
+    >>> json.loads(as_json("users", [SchemaField("USER_ID", "string", False)]))["name"]
     'Users'
     """
     described = [

@@ -1,4 +1,4 @@
-"""Objects by URL: one contract for S3 and for a local folder that stands for its buckets."""
+"""Objects by URL: one contract for S3 and for a local folder in its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.servers import own_port
 BUCKET = "shop-data"
 ROOT = f"s3://{BUCKET}"
 LARGE = os.urandom(1024) * 9 * 1024
-"""More than boto3 sends or fetches in one piece."""
+"""More than boto3 sends or fetches in one part."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def content_of(objects: Objects, url: str) -> bytes:
         return stream.read()
 
 
-def test_what_was_written_is_read(objects: Objects, tmp_path: Path) -> None:
+def test_a_written_object_can_be_read(objects: Objects, tmp_path: Path) -> None:
     """Stream, upload, size, download and the stream back agree, also for a large object."""
     source = tmp_path / "source"
     source.write_bytes(LARGE)
@@ -80,7 +80,7 @@ def test_what_was_written_is_read(objects: Objects, tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_stream_is_read_by_lines_and_pieces(objects: Objects) -> None:
+def test_a_stream_is_read_by_lines_and_chunks(objects: Objects) -> None:
     """The stream is a buffered one: lines, a few bytes, the rest."""
     put(objects, "lines", b"one\ntwo\n" + b"x" * 3_000_000)
     with objects.open(f"{ROOT}/lines") as stream:
@@ -96,7 +96,7 @@ def test_writing_again_replaces(objects: Objects) -> None:
     assert content_of(objects, f"{ROOT}/a") == b"now"
 
 
-def test_a_failed_write_leaves_what_was(objects: Objects) -> None:
+def test_a_failed_write_leaves_the_old_object(objects: Objects) -> None:
     """An error in the middle of writing changes nothing, and leaves nothing behind."""
     put(objects, "a", b"before")
 
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_what_was(objects: Objects) -> None:
 
 
 def test_a_folder_is_listed_by_key(objects: Objects) -> None:
-    """All below a folder is found in the order of keys, and nothing that merely begins alike."""
+    """All objects below a folder are found in key order, and none with only the same prefix."""
     keys = ["data/b.csv", "data/a/2.csv", "data/a.csv", "data/a/1.csv", "data-old/x", "data/Z"]
     for key in keys:
         put(objects, key)
@@ -123,7 +123,7 @@ def test_a_folder_is_listed_by_key(objects: Objects) -> None:
     assert everything == sorted(keys)
 
 
-def test_an_object_is_found_by_itself(objects: Objects) -> None:
+def test_an_object_is_found_by_its_own_url(objects: Objects) -> None:
     """A key that is an object gives just that."""
     put(objects, "a.csv", b"12345")
     put(objects, "a.csv.old")
@@ -131,7 +131,7 @@ def test_an_object_is_found_by_itself(objects: Objects) -> None:
 
 
 @pytest.mark.parametrize("url", [f"{ROOT}/none", f"{ROOT}/none/", "s3://no-such-bucket/a"])
-def test_what_is_not_there_is_not_found(objects: Objects, url: str, tmp_path: Path) -> None:
+def test_a_missing_object_is_an_error(objects: Objects, url: str, tmp_path: Path) -> None:
     """Neither a missing key nor a missing bucket is found, and a download leaves no file."""
     with pytest.raises(ObjectNotFound, match=url.split("/")[2]):
         list(objects.find(url))
@@ -150,7 +150,7 @@ def test_an_empty_bucket_has_nothing_to_find(objects: Objects) -> None:
         list(objects.find(ROOT))
 
 
-def test_nothing_is_written_to_a_bucket_that_is_not_there(objects: Objects, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_not_written(objects: Objects, tmp_path: Path) -> None:
     """A misspelt bucket is not made."""
     (tmp_path / "f").write_bytes(b"x")
     with pytest.raises(ObjectNotFound):
@@ -189,8 +189,8 @@ def test_a_url_that_leads_elsewhere_is_refused(objects: Objects, url: str) -> No
 
 
 @pytest.mark.parametrize("url", [ROOT, f"{ROOT}/", f"{ROOT}/a/"])
-def test_a_folder_is_no_object(objects: Objects, url: str) -> None:
-    """Reading or writing a folder says that an object in it must be named."""
+def test_a_folder_cannot_be_read_as_an_object(objects: Objects, url: str) -> None:
+    """The error asks for the name of an object in it."""
     with pytest.raises(ObjectRefused, match="name an object"):
         content_of(objects, url)
     with pytest.raises(ObjectRefused, match="name an object"), objects.writing(url):
@@ -210,7 +210,7 @@ def test_a_link_out_of_its_bucket_is_refused(tmp_path: Path) -> None:
             content_of(objects, url)
 
 
-def test_a_path_of_this_machine_needs_no_bucket(tmp_path: Path) -> None:
+def test_a_local_path_needs_no_bucket(tmp_path: Path) -> None:
     """Plain paths are written, listed and read; writing makes the folders."""
     objects = Objects()
     url = join(str(tmp_path / "new" / "folder"), "a")
@@ -222,14 +222,14 @@ def test_a_path_of_this_machine_needs_no_bucket(tmp_path: Path) -> None:
 
 
 def umask() -> int:
-    """What new files of this process may not be."""
+    """Permission bits that new files of this process do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def test_without_credentials_s3_is_refused(monkeypatch: pytest.MonkeyPatch, moto: str) -> None:
-    """The error says that credentials are missing."""
+    """The error names missing credentials."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto)
@@ -237,14 +237,14 @@ def test_without_credentials_s3_is_refused(monkeypatch: pytest.MonkeyPatch, moto
         Objects().size(f"{ROOT}/a")
 
 
-def test_a_wrong_profile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile that does not exist is named."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(ObjectRefused, match="nobody"):
         Objects().size(f"{ROOT}/a")
 
 
-def test_nobody_at_the_endpoint_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_server_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection may pass later."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{own_port()}")
     with pytest.raises(Unavailable, match="does not answer"):
@@ -252,7 +252,7 @@ def test_nobody_at_the_endpoint_is_unavailable(monkeypatch: pytest.MonkeyPatch) 
 
 
 class BadS3(BaseHTTPRequestHandler):
-    """An S3 that denies, breaks down, or cuts its answers short, as the key says."""
+    """An S3 server that denies, fails, or truncates its responses, by the key."""
 
     protocol_version = "HTTP/1.1"
 
@@ -285,7 +285,7 @@ def bad_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
         server.shutdown()
 
 
-def test_a_denial_says_which_rights_are_needed(bad_s3: Objects) -> None:
+def test_a_denial_names_the_needed_permissions(bad_s3: Objects) -> None:
     """Forbidden is no outage."""
     with pytest.raises(ObjectRefused, match="s3:GetObject"):
         bad_s3.size(f"{ROOT}/403")
@@ -297,7 +297,7 @@ def test_a_broken_s3_is_unavailable(bad_s3: Objects) -> None:
         bad_s3.size(f"{ROOT}/503")
 
 
-def test_an_answer_cut_short_is_never_taken_for_the_whole(bad_s3: Objects) -> None:
-    """Reading to the end says that the end is missing."""
+def test_a_truncated_response_is_an_error(bad_s3: Objects) -> None:
+    """Reading to the end raises an error."""
     with pytest.raises(Unavailable):
         content_of(bad_s3, f"{ROOT}/200")

@@ -52,8 +52,8 @@ def test_rows_of_all_objects_in_order(tmp_path: Path) -> None:
     assert [row.where for row in rows] == [f"{where}a.csv line 2", f"{where}b.csv line 2"]
 
 
-def test_a_bad_row_is_no_end(tmp_path: Path) -> None:
-    """What comes after it is read; what is not UTF-8 spoils its own row only."""
+def test_reading_continues_after_a_bad_row(tmp_path: Path) -> None:
+    """Rows after it are read; bytes other than UTF-8 drop their own row only."""
     where = written(tmp_path, a=b'USER_ID,AGE\n\xff,1\n"b"x,2\nc,three\nd,4\n')
     rows = read(where)
 
@@ -66,7 +66,7 @@ def test_a_bad_row_is_no_end(tmp_path: Path) -> None:
 
 
 def test_an_unclosed_quote_costs_its_own_line(tmp_path: Path) -> None:
-    """Nor do two of them, far apart or one after the other, take what is between along."""
+    """Two unclosed quotes, near or far, do not drop the lines between them."""
     lines = [f'u{n},i{n},{1_600_000_000 + n},"web"' for n in range(300)]
     lines[5] = 'u5,i5,1600000005,"19 inch'
     lines[198] = 'u198,i198,1600000198,19"'
@@ -84,8 +84,8 @@ def test_an_unclosed_quote_costs_its_own_line(tmp_path: Path) -> None:
     }
 
 
-def test_marks_of_other_tools_and_subfolders_are_left_out(tmp_path: Path) -> None:
-    """As Amazon Personalize, which reads the first level of a folder; all of it by a pattern."""
+def test_markers_and_subfolders_are_skipped(tmp_path: Path) -> None:
+    """As in Amazon Personalize, the first level of a folder is read; all levels by a pattern."""
     where = written(tmp_path, a=b"USER_ID,AGE\na,1\n")
     (tmp_path / "_SUCCESS").write_text("")
     (tmp_path / "_started_123").write_text("{}")
@@ -102,7 +102,7 @@ def test_marks_of_other_tools_and_subfolders_are_left_out(tmp_path: Path) -> Non
 
 
 def test_other_formats_are_imported_too(tmp_path: Path) -> None:
-    """What `prepare` reads, an import reads: names that only mean the same, JSON Lines, gzip."""
+    """An import reads files like `prepare`: usual column names, JSON Lines, gzip."""
     (tmp_path / "a.jsonl.gz").write_bytes(
         gzip.compress(json.dumps({"user": "u", "sku": 7, "ts": "2020-09-13T12:26:40Z"}).encode())
     )
@@ -121,13 +121,13 @@ def test_other_formats_are_imported_too(tmp_path: Path) -> None:
         (b"user_id,USER_ID,AGE\n", r"several columns for USER_ID:\[user_id, USER_ID\]"),
     ],
 )
-def test_an_object_that_is_no_dataset(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_without_the_columns_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     """It is refused as a whole."""
     with pytest.raises(RecommenderError, match=why):
         read(written(tmp_path, a=content))
 
 
-def test_amazons_words_are_the_servers_error(tmp_path: Path) -> None:
+def test_missing_columns_have_the_error_of_amazon_personalize(tmp_path: Path) -> None:
     """All columns that lack by their name are named, also those of which another is like it."""
     with pytest.raises(InvalidInput) as caught:
         read(written(tmp_path, a=b"user,item\nu,i\n"), INTERACTIONS, "interactions")

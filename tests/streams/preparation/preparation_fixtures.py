@@ -1,4 +1,4 @@
-"""What the tests of `prepare` share: a small preparation, and what came of it."""
+"""A small preparation and its result, for the tests of `prepare`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LINES = "".join(f"{json.dumps(record)}\n" for record in json.loads(LIST))
 
 
 class Prepared:
-    """What one preparation gave, and what stands in its files."""
+    """The report of a preparation, and the content of its files."""
 
     def __init__(self, report: Report, folder: Path) -> None:
         self.report = report
@@ -59,7 +59,7 @@ class Prepared:
 
     @property
     def dropped(self) -> dict[str, list[str]]:
-        """Where the dropped rows stand, by reason."""
+        """Places of dropped rows by reason."""
         return {each.reason: each.first for each in self.report.dropped}
 
 

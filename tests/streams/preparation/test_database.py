@@ -1,4 +1,4 @@
-"""The engine: what an interrupt leaves behind ends, whenever it comes."""
+"""The database: statements end after an interrupt at any time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from streams.preparation.database import PreparationDatabase
 
 
 def opened(folder: Path) -> PreparationDatabase:
-    """An engine of a test."""
+    """A database of a test."""
     return PreparationDatabase(folder, memory_mb=256, progress=lambda _doing, _share: None)
 
 
-def test_what_begins_after_the_end_fails(tmp_path: Path) -> None:
+def test_a_statement_after_closing_fails(tmp_path: Path) -> None:
     """A statement whose thread an interrupt found not yet begun does not wait for ever."""
     with opened(tmp_path) as database:
         assert database.run("SELECT 1") == [(1,)]
@@ -25,8 +25,8 @@ def test_what_begins_after_the_end_fails(tmp_path: Path) -> None:
         database.run("SELECT 1")
 
 
-def test_what_nobody_waits_for_is_ended(tmp_path: Path) -> None:
-    """A statement under way when the engine is closed is interrupted first."""
+def test_closing_interrupts_a_running_statement(tmp_path: Path) -> None:
+    """A statement that runs during closing is interrupted first."""
     with opened(tmp_path) as database:
         failures: list[BaseException] = []
 

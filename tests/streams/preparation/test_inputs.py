@@ -1,4 +1,4 @@
-"""Every format that `prepare` reads, and what it says of files that it cannot."""
+"""Every format that `prepare` reads, and its errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ def run(tmp_path: Path) -> Preparing:
          "movielens-dat"),
     ],
 )  # fmt: skip
-def test_every_format_says_the_same(run: Preparing, name: str, content: str, format_: str) -> None:
-    """Whatever the file is called and however it is written, the same events come out of it."""
-    # A known format says the type of its events too.
+def test_every_format_gives_the_same_events(
+    run: Preparing, name: str, content: str, format_: str
+) -> None:
+    """Files of any name and notation give the same events."""
+    # A known format also has the type of its events.
     rated = [{"EVENT_TYPE": "rating", "EVENT_VALUE": f"{5.0 - 4 * (n == 2) - (n == 1)}"}
              for n in range(3)]  # fmt: skip
     events = [{**one, **more} for one, more in zip(EVENTS, rated, strict=True)]
@@ -59,8 +61,8 @@ def test_every_format_says_the_same(run: Preparing, name: str, content: str, for
     assert run(content, "misleading.xyz", format=format_).rows == expected
 
 
-def test_parquet_says_the_same(run: Preparing, tmp_path: Path) -> None:
-    """Ids that are numbers, times that are times and lists come out of Parquet as text."""
+def test_parquet_gives_the_same_events(run: Preparing, tmp_path: Path) -> None:
+    """Numeric ids, typed times and lists of Parquet become text."""
     path = tmp_path / "events [1]*.parquet"
     with duckdb.connect() as database:
         database.execute(
@@ -91,7 +93,7 @@ def test_records_inside_a_document_are_found(run: Preparing, content: str, name:
     assert run(content, name, records=["data", "rows"]).rows == EVENTS
 
 
-def test_a_record_without_the_list_is_told(run: Preparing) -> None:
+def test_a_record_without_the_list_is_reported(run: Preparing) -> None:
     """A line that lacks the list is a bad one."""
     content = f'{{"data": {{"rows": {ONE_LINE}}}}}\n{{"data": 1}}\n'
     prepared = run(content, "a.jsonl", records=["data", "rows"])
@@ -172,23 +174,23 @@ def test_the_files_of_a_folder_are_one_table(run: Preparing, tmp_path: Path) -> 
         (b"[{%s}]" % b",".join(b'"k%d": 1' % n for n in range(1001)), "a.json", "1001 columns"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_read_is_named(
+def test_an_unreadable_file_is_named(
     run: Preparing, content: bytes, name: str, reason: str
 ) -> None:
-    """The error says which file, and what is wrong with it."""
+    """The error names the file and the reason."""
     with pytest.raises(UnreadableRecording, match=reason) as caught:
         run(content, name)
     assert name in str(caught.value)
     assert "staging" not in str(caught.value)
 
 
-def test_a_list_that_is_not_there_is_named(run: Preparing) -> None:
+def test_a_missing_list_is_named(run: Preparing) -> None:
     """The path of the records is in the error."""
     with pytest.raises(UnreadableRecording, match=r"no list at data\.rows"):
         run('{"data":\n{"row": []}}', "a.json", records=["data", "rows"])
 
 
-def test_a_missing_source_is_not_found(run: Preparing, tmp_path: Path) -> None:
-    """A misspelt path says so."""
+def test_a_missing_source_is_an_error(run: Preparing, tmp_path: Path) -> None:
+    """The error names the path."""
     with pytest.raises(ObjectNotFound, match=r"none\.csv"):
         run(tmp_path / "none.csv")

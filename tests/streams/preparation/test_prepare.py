@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Preparing:
     return Preparing(tmp_path)
 
 
-def test_the_case_of_the_glue_post(run: Preparing) -> None:
+def test_a_json_array_with_extra_columns_is_prepared(run: Preparing) -> None:
     """A JSON array with more columns than needed becomes a clean CSV and its schema."""
     reviews: list[dict[str, Any]] = [
         {
@@ -81,7 +81,7 @@ def test_the_case_of_the_glue_post(run: Preparing) -> None:
 
 
 def test_real_purchases_are_counted_exactly(run: Preparing) -> None:
-    """All lines of the online-retail set arrive, and a condition keeps what it says."""
+    """All lines of the online-retail set are prepared, and a condition keeps its rows."""
     path = recorded("online-retail").with_name("lines.csv.gz")
     with gzip.open(path, "rt", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -150,8 +150,8 @@ def test_without_a_target_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_too_little_memory_says_what_to_do(tmp_path: Path) -> None:
-    """The engine's own error is never what a user sees."""
+def test_the_error_of_too_little_memory_names_a_remedy(tmp_path: Path) -> None:
+    """The user never sees DuckDB's own error."""
     source = tmp_path / "a.csv"
     source.write_text(CSV)
     settings = Settings().model_copy(update={"prepare_memory_mb": 1})
@@ -166,7 +166,9 @@ def moto() -> Iterator[str]:
         yield url
 
 
-def test_s3_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: str) -> None:
+def test_source_and_target_may_be_in_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: str
+) -> None:
     """Objects of a prefix become objects of another, and no file of this machine."""
     use_aws_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto)
@@ -187,7 +189,7 @@ def test_s3_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_stands_for_buckets(tmp_path: Path) -> None:
+def test_a_buckets_folder_replaces_s3(tmp_path: Path) -> None:
     """With a buckets folder the same URLs are files of this machine."""
     (tmp_path / "raw-data").mkdir()
     (tmp_path / "raw-data" / "a.json").write_text(LIST)
@@ -199,7 +201,7 @@ def test_a_folder_stands_for_buckets(tmp_path: Path) -> None:
     assert len(text.splitlines()) == 4
 
 
-def test_what_is_written_is_imported_here(run: Preparing) -> None:
+def test_prepared_files_can_be_imported(run: Preparing) -> None:
     """The import of this project takes every row by the schema, as Amazon Personalize would."""
     cases: list[tuple[DatasetKind, str, dict[str, Any]]] = [
         (

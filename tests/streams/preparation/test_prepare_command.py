@@ -1,4 +1,4 @@
-"""The command `recommender prepare` as a process: what it says, exit codes, an interrupt."""
+"""The command `recommender prepare` as a process: output, exit codes, and interrupts."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_report_says_what_became_of_what(tmp_path: Path, source: Path) -> None:
-    """Columns, rows, reasons and files are told; the files are there."""
+def test_the_report_has_columns_rows_reasons_and_files(tmp_path: Path, source: Path) -> None:
+    """The report names columns, rows, reasons and files; the files exist."""
     done = run(tmp_path, source.name, "out", "--map", "TIMESTAMP=when", "--keep", "stars",
                "--where", "stars >= 1", "--event-type", "rate")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -103,10 +103,10 @@ def test_broken_rules_have_an_exit_code_of_their_own(tmp_path: Path, source: Pat
         (["http://example.org/a.csv"], 1, "neither s3://bucket/key nor a path"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(
+def test_errors_are_one_line(
     tmp_path: Path, source: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    """No traceback, but what is wrong."""
+    """The error without a traceback."""
     done = run(tmp_path, *arguments)
     assert done.returncode == code
     assert said in done.stderr.splitlines()[-1]
@@ -115,7 +115,7 @@ def test_what_cannot_be_is_said_in_one_line(
 
 
 def engine_works(tmp: Path) -> bool:
-    """Whether all was read and staged, and is being checked."""
+    """True once all rows are staged and are being checked."""
     return any(tmp.glob("*/prepare.duckdb")) and any(tmp.glob("*/output")) and not any(
         tmp.glob("*/staging")
     )  # fmt: skip
@@ -137,7 +137,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [lambda tmp: any(tmp.glob("*/staging")), engine_works],
     ids=["reading", "checking"],
 )
-def test_an_interrupt_leaves_nothing(
+def test_an_interrupt_leaves_no_files(
     tmp_path: Path, large: Path, sent: signal.Signals, is_reached: Callable[[Path], bool]
 ) -> None:
     """Stopped anywhere it ends at once with 130, without temporary files and without output."""

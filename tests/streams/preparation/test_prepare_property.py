@@ -1,4 +1,4 @@
-"""Any mixture of good and bad rows: `prepare` keeps exactly the good, and names every bad one."""
+"""Any mixture of good and bad rows: `prepare` keeps the good ones and reports every bad one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOTHING = {"NULL", "null", "\\N", "NaN", "nan", "None", "NaT", "<NA>"}
 
 @dataclass(frozen=True)
 class Row:
-    """What a row says, or, without fields, a line that says nothing."""
+    """Fields of a row, or, without fields, a line that is none."""
 
     fields: tuple[str, str, str, str] | None
     line: bytes
@@ -67,7 +67,7 @@ def rows(line: Callable[[tuple[str, ...]], bytes], broken: list[bytes]) -> st.Se
 
 
 def is_id(text: str) -> bool:
-    """What this test takes for an id."""
+    """The id in a text, by this test's own rule."""
     return (
         1 <= len(text) <= 256
         and not text.isspace()
@@ -102,7 +102,7 @@ def value_of(text: str) -> float | None:
 
 
 def expected(row: Row) -> tuple[str, str, str, str] | None:
-    """What must be kept of a row, if anything."""
+    """The values to be kept of a row; None for a bad row."""
     if row.fields is None:
         return None
     user, item, time, value = row.fields
@@ -148,7 +148,7 @@ def test_exactly_the_good_rows_are_kept(
     @settings(max_examples=60)
     @given(st.lists(rows(line, broken), min_size=1, max_size=N_FIRST - 1))
     def check(mixture: list[Row]) -> None:
-        # One row that is surely good names the columns, and keeps the set from being empty.
+        # One good row names the columns, and keeps the set from being empty.
         fields = ("u1", "i1", "1600000000", "1.5")
         mixture = [Row(fields, line(fields)), *mixture]
         content = b"\n".join([*head, *(row.line for row in mixture)])
@@ -172,7 +172,7 @@ def test_exactly_the_good_rows_are_kept(
 
 
 def plain(text: str) -> str | float:
-    """A value by what it says: 1e+16 and 10000000000000000.0 are the same."""
+    """A value by its meaning: 1e+16 and 10000000000000000.0 are equal."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which rows `prepare` keeps, as what, and what it says of the others."""
+"""The rows that `prepare` keeps, their values, and the reasons of the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(tmp_path: Path) -> Preparing:
     return Preparing(tmp_path)
 
 
-def test_times_may_be_written_in_three_ways(run: Preparing) -> None:
+def test_three_notations_of_times_are_read(run: Preparing) -> None:
     """Seconds, milliseconds and ISO 8601 with or without a zone are all seconds in the end."""
     times = ["1600000000", "1600000000.9", "1600000000123", "2020-09-13T12:26:40Z",
              "2020-09-13 12:26:40", "2020-09-13T14:26:40+02:00", " 1.6e9 "]  # fmt: skip
@@ -26,7 +26,7 @@ def test_times_may_be_written_in_three_ways(run: Preparing) -> None:
     assert prepared.report.times == {"ISO 8601": 3, "milliseconds": 1, "seconds": 3}
 
 
-def test_every_reason_to_drop_a_row_is_told(run: Preparing) -> None:
+def test_every_reason_for_dropping_a_row_is_reported(run: Preparing) -> None:
     """Each bad row is reported with its reason and its line; the good ones stay."""
     bad = {
         ",i,1600000000": "USER_ID: empty",
@@ -77,8 +77,8 @@ def test_only_the_first_rows_of_a_reason_are_named(run: Preparing) -> None:
 
 
 @pytest.mark.parametrize(("name", "unit"), [("bad.jsonl", "line"), ("bad.json", "record")])
-def test_bad_records_of_json_are_told(run: Preparing, name: str, unit: str) -> None:
-    """What is no object, and ids that are none, are reported; numbers and numeric text are ids."""
+def test_bad_records_of_json_are_reported(run: Preparing, name: str, unit: str) -> None:
+    """Values other than objects and invalid ids are reported; numbers and numeric text are ids."""
     good = {"user": 12345678901234567890123, "item": "007", "ts": 1600000000}
     records = [good, 7, [good], None, good | {"user": None}, good | {"user": {"id": 1}},
                good | {"item": ["a"]}, good | {"ts": None}, {"user": 1}, good]  # fmt: skip
@@ -96,14 +96,14 @@ def test_bad_records_of_json_are_told(run: Preparing, name: str, unit: str) -> N
     }
 
 
-def test_a_line_that_is_no_json_is_told(run: Preparing) -> None:
+def test_a_line_without_json_is_reported(run: Preparing) -> None:
     """A broken line costs nothing but itself."""
     prepared = run(LINES.replace("\n", "\n{\n", 1), "events.jsonl")
     assert prepared.rows == EVENTS
     assert prepared.dropped == {"not JSON": ["line 2"]}
 
 
-def test_bytes_that_are_no_text_cost_one_record_of_a_list(run: Preparing) -> None:
+def test_undecodable_bytes_drop_one_record_of_a_list(run: Preparing) -> None:
     """A name in another encoding inside a JSON list does not spoil the list."""
     text = LIST.encode().replace(b"u1", b"u\xff")
     prepared = run(text, "events.json")
@@ -133,7 +133,7 @@ def test_values_become_numbers(run: Preparing) -> None:
 
 
 def test_items_keep_their_columns_and_the_last_of_each(run: Preparing) -> None:
-    """Metadata gets the narrowest type that fits; an item that comes again replaces itself."""
+    """Metadata gets the narrowest type that fits; the last row of an item replaces earlier ones."""
     head = "id,unitPrice,inStock,Colour,Zip code,text,old\n"
     text = "".join(
         f"i{n},{n}.5,{'True' if n % 2 else 'false'},{'red' if n % 3 else ''},0{n},"
@@ -166,7 +166,7 @@ def test_line_breaks_in_metadata_become_spaces(run: Preparing) -> None:
 
 
 def test_a_creation_time_may_be_missing_but_not_wrong(run: Preparing) -> None:
-    """An item without one is kept; one that is no time is reported."""
+    """An item without one is kept; an invalid one is reported."""
     prepared = run("id,created_at,c\na,2020-09-13,x\nb,,x\nc,soon,x\n", kind="items")
     assert [row["CREATION_TIMESTAMP"] for row in prepared.rows] == ["1599955200", ""]
     assert prepared.dropped == {"CREATION_TIMESTAMP: not a time": ["line 4"]}

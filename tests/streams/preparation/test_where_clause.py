@@ -1,4 +1,4 @@
-"""`--where`: what it lets through says what it means, and nothing else gets through."""
+"""`--where`: accepted conditions select the right rows, and all other SQL is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = "user,item,ts,rating,Country,at\n"
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparationDatabase]:
-    """An engine that is locked, as it is when conditions come to it."""
+    """A locked database, as it is when conditions run."""
     folder = tmp_path_factory.mktemp("engine")
     (folder / "output").mkdir()
     with PreparationDatabase(folder, memory_mb=256, progress=lambda _doing, _share: None) as opened:
@@ -54,15 +54,15 @@ def run(tmp_path: Path) -> Preparing:
         ("true", ["a", "b", "c", "d"]),
     ],
 )
-def test_a_condition_keeps_what_it_says(run: Preparing, condition: str, kept: list[str]) -> None:
+def test_a_condition_keeps_its_rows(run: Preparing, condition: str, kept: list[str]) -> None:
     """Numbers compare as numbers, texts as texts, empty values as nothing."""
     rows = ("a,i1,1600000000,3.4,DE,9\nb,i2,1600000000,3.5,UK,9.0\nc,i3,1600000000,10,FR,9\n"
             "d,i4,1600000000,,,8\n")  # fmt: skip
     assert [row["USER_ID"] for row in run(HEAD + rows, where=condition).rows] == kept
 
 
-def test_a_row_without_an_answer_is_dropped_and_told(run: Preparing) -> None:
-    """A value that cannot be compared is no reason to keep a row, nor to stop."""
+def test_a_row_without_an_answer_is_dropped_and_reported(run: Preparing) -> None:
+    """A row whose value cannot be compared is dropped, and checking continues."""
     rows = "a,i,1600000000,5,,\nb,i,1600000000,1,,\nc,i,1600000000,five,,\nd,i,soon,5,,\n"
     prepared = run(HEAD + rows, where="rating >= 3.5")
     assert [row["USER_ID"] for row in prepared.rows] == ["a"]
@@ -73,7 +73,7 @@ def test_a_row_without_an_answer_is_dropped_and_told(run: Preparing) -> None:
     }
 
 
-def test_an_error_inside_a_condition_costs_one_row(run: Preparing) -> None:
+def test_an_error_inside_a_condition_drops_one_row(run: Preparing) -> None:
     """A cast that fails in one row leaves the others alone."""
     rows = "a,i,1600000000,5,1,\nb,i,1600000000,5,x,\n"
     prepared = run(HEAD + rows, where="CAST(country AS INTEGER) = 1")
@@ -140,13 +140,15 @@ def test_an_error_inside_a_condition_costs_one_row(run: Preparing) -> None:
         "-" * 3000 + "rating > 1",
     ],
 )
-def test_whatever_is_no_condition_is_refused(database: PreparationDatabase, condition: str) -> None:
+def test_other_sql_than_a_condition_is_refused(
+    database: PreparationDatabase, condition: str
+) -> None:
     """Statements, files, other tables, and functions that are not of the few: all are refused."""
     with pytest.raises(CannotPrepare, match="--where"):
         parse(database, condition, COLUMNS)
 
 
-def test_a_condition_that_is_none_is_refused(run: Preparing) -> None:
+def test_an_expression_without_a_truth_value_is_refused(run: Preparing) -> None:
     """A number is not true or false, and texts do not compare with numbers."""
     for condition in ("rating", "rating + 1", "upper(country)", "country + 1 > 2"):
         with pytest.raises(CannotPrepare, match="--where"):
@@ -159,7 +161,7 @@ def test_an_unknown_column_is_named(database: PreparationDatabase) -> None:
         parse(database, "ratings > 3", COLUMNS)
 
 
-def test_a_locked_engine_reaches_no_file(database: PreparationDatabase, tmp_path: Path) -> None:
+def test_a_locked_database_reaches_no_file(database: PreparationDatabase, tmp_path: Path) -> None:
     """Even a statement that was let through could neither read nor write, nor undo the lock."""
     for statement in (
         "SELECT * FROM read_text('/etc/hostname')",
@@ -178,8 +180,8 @@ def test_a_locked_engine_reaches_no_file(database: PreparationDatabase, tmp_path
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from("user()'\";,-*/ =1<>$[]{}"), max_size=30))
-def test_any_text_is_refused_or_a_condition(database: PreparationDatabase, text: str) -> None:
-    """Nothing but one error comes out of any text, and never another statement."""
+def test_any_text_is_a_condition_or_refused(database: PreparationDatabase, text: str) -> None:
+    """Any text is a condition or one kind of error, and never another statement."""
     try:
         condition = parse(database, text, COLUMNS)
     except CannotPrepare:

@@ -73,31 +73,31 @@ filter = "not-seen"
 
 @dataclass
 class Cloud:
-    """Where a file is made true.
+    """The services in which a file is applied.
 
     Attributes
     ----------
-    said
-        What a run told of its progress.
+    reported
+        Progress reports of a run.
     """
 
     settings: Settings
     url: str
     folder: Path
-    said: list[tuple[str, str]] = field(default_factory=list)
+    reported: list[tuple[str, str]] = field(default_factory=list)
     failing: dict[str, str] = field(default_factory=dict)
 
     def context(self, text: str = FILE) -> tuple[ProvisioningContext, list[ManagedResource]]:
-        """The world of a file, as a new process finds it, and its pieces."""
+        """The context of a file in a new process, and its resources."""
         path = self.folder / "movies.toml"
         path.write_text(text)
         context = context_of(read_declaration(path), self.settings)
         return context, resources_of(context, self.settings)
 
     def wait_options(self, **options: Any) -> WaitOptions:
-        """A pace whose pauses run what waits in the queue of jobs."""
+        """Wait options whose waits run the queued jobs."""
         return WaitOptions(
-            say=lambda label, status: self.said.append((label, status)),
+            say=lambda label, status: self.reported.append((label, status)),
             pause=lambda _: self.run_jobs(),
             **options,
         )

@@ -28,7 +28,7 @@ def provisioned(cloud: Cloud, text: str = FILE) -> dict[str, str]:
     return run(*cloud.context(text), cloud.wait_options())
 
 
-def test_everything_is_made_once(cloud: Cloud) -> None:
+def test_every_resource_is_created_once(cloud: Cloud) -> None:
     """The plan makes all of it, the run does, and a second run finds nothing to do."""
     context, resources = cloud.context()
     assert {one.action for one in plan(context, resources)} == {"make"}
@@ -36,13 +36,13 @@ def test_everything_is_made_once(cloud: Cloud) -> None:
 
     known = provisioned(cloud)
     made = cloud.everything()
-    cloud.said.clear()
+    cloud.reported.clear()
 
     assert {one.action for one in plan(*cloud.context())} == {"exists"}
     assert as_text(plan(*cloud.context())).endswith("nothing to do")
     assert provisioned(cloud) == known
     assert cloud.everything() == made
-    assert {status for _, status in cloud.said} == {"ACTIVE"}
+    assert {status for _, status in cloud.reported} == {"ACTIVE"}
     assert known["campaigns.home"].endswith(":campaign/home")
     assert known["trackingId"]
     assert sorted(made["solutions"]) == ["best", "recommended"]
@@ -50,8 +50,8 @@ def test_everything_is_made_once(cloud: Cloud) -> None:
     assert len(made["objects"]) == 1
 
 
-def test_an_interrupted_run_goes_on(cloud: Cloud) -> None:
-    """Interrupted after each step in turn, runs end with what one run makes."""
+def test_an_interrupted_run_is_resumed(cloud: Cloud) -> None:
+    """Runs that are interrupted after each step end with the resources of one run."""
     n_runs = 0
     while True:
         n_runs += 1
@@ -78,20 +78,20 @@ def test_an_interrupted_run_goes_on(cloud: Cloud) -> None:
     assert made["campaigns"] == ["home"]
 
 
-def test_a_destroyed_file_leaves_nothing(cloud: Cloud) -> None:
-    """Everything that was made is gone, at every service; a second time, nothing is to do."""
+def test_destroying_removes_every_resource(cloud: Cloud) -> None:
+    """All created resources are removed from every service; a second time does nothing."""
     before = cloud.everything()
     provisioned(cloud)
 
     assert destroy(*cloud.context(), cloud.wait_options()) == {}
     assert cloud.everything() == before
-    cloud.said.clear()
+    cloud.reported.clear()
     assert destroy(*cloud.context(), cloud.wait_options()) == {}
-    assert cloud.said == []
+    assert cloud.reported == []
 
 
-def test_objects_of_others_stay(cloud: Cloud) -> None:
-    """A bucket with other objects is kept, with the reason."""
+def test_foreign_objects_are_retained(cloud: Cloud) -> None:
+    """A bucket with other objects is retained, with the reason."""
     provisioned(cloud)
     boto3.client("s3").put_object(Bucket="movies-data", Key="results/1.json", Body=b"{}")
 
@@ -119,7 +119,7 @@ def test_new_rows_are_imported_trained_and_served(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dataset-import-job", "solution-version"])
-def test_what_failed_is_made_again(cloud: Cloud, kind: str) -> None:
+def test_a_failed_resource_is_created_again(cloud: Cloud, kind: str) -> None:
     """A failed job stops the run by its key and reason; the next run makes another."""
     cloud.failing[kind] = "the rows are too few"
     with pytest.raises(CannotProvision, match=r"^(datasets|solutions)\..*the rows are too few"):
@@ -129,8 +129,8 @@ def test_what_failed_is_made_again(cloud: Cloud, kind: str) -> None:
     assert {one.action for one in plan(*cloud.context())} == {"exists"}
 
 
-def test_what_takes_too_long_is_left_under_way(cloud: Cloud) -> None:
-    """The wait for a step is bounded; the next run waits for what was begun."""
+def test_waiting_times_out_and_is_resumed(cloud: Cloud) -> None:
+    """The wait for a step is bounded; the next run waits for the pending resource."""
     context, resources = cloud.context()
     wait_options = cloud.wait_options()
     times = iter(range(0, 10_000_000, 100))
@@ -154,8 +154,10 @@ def test_what_takes_too_long_is_left_under_way(cloud: Cloud) -> None:
         ("movies-tracker", "other-tracker", "tracker.name"),
     ],
 )
-def test_another_of_the_same_name_is_refused(cloud: Cloud, old: str, new: str, key: str) -> None:
-    """What is there and differs from the file is an error at its key, and stays as it is."""
+def test_a_different_resource_of_the_same_name_is_an_error(
+    cloud: Cloud, old: str, new: str, key: str
+) -> None:
+    """An existing resource that differs from the file is an error at its key, and unchanged."""
     provisioned(cloud)
     before = cloud.everything()
 
@@ -164,7 +166,7 @@ def test_another_of_the_same_name_is_refused(cloud: Cloud, old: str, new: str, k
     assert cloud.everything() == before
 
 
-def test_limits_are_tried_again_and_then_named(
+def test_exceeded_limits_are_retried_and_then_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quota that stays reached ends the run at its key, after bounded tries."""
@@ -175,11 +177,11 @@ def test_limits_are_tried_again_and_then_named(
         pytest.raises(CannotProvision, match=r"^solutions\.s2: LimitExceededException"),
     ):
         provisioned(cloud, FILE.replace("[batch]", many + "[batch]"))
-    assert [status for _, status in cloud.said].count("LimitExceeded, trying again") == 9
+    assert [status for _, status in cloud.reported].count("LimitExceeded, trying again") == 9
 
 
-def test_the_glue_case(cloud: Cloud) -> None:
-    """A JSON array with extra columns, prepared, becomes what is imported, trained and served."""
+def test_prepared_data_is_imported_trained_and_served(cloud: Cloud) -> None:
+    """A JSON array with extra columns is prepared, imported, trained and served."""
     rows = [
         {"userId": n % 40 + 1, "itemId": n % 90, "timestamp": 1_700_000_000 + n, "note": "x" * 9}
         for n in range(1200)
@@ -204,7 +206,7 @@ def test_the_glue_case(cloud: Cloud) -> None:
     assert answer["recommendationId"]
 
 
-def test_a_folder_stands_for_s3(cloud: Cloud) -> None:
+def test_a_folder_replaces_s3(cloud: Cloud) -> None:
     """With a buckets folder all is made without S3 and IAM, and removed again."""
     before, buckets = cloud.everything(), cloud.folder / "buckets"
     cloud.settings = cloud.settings.model_copy(update={"buckets_dir": str(buckets)})
@@ -218,8 +220,8 @@ def test_a_folder_stands_for_s3(cloud: Cloud) -> None:
     assert cloud.everything() == before
 
 
-def test_statements_of_others_stay(cloud: Cloud) -> None:
-    """In a bucket that has a policy, only this project's statements come and go."""
+def test_foreign_policy_statements_are_retained(cloud: Cloud) -> None:
+    """In a bucket with a policy, only this project's statements are added and removed."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="movies-data")
     theirs = {

@@ -1,4 +1,4 @@
-"""The batch pipeline by real boto3 against this project's own API, with runs kept in Redis."""
+"""The batch pipeline by real boto3 against this project's own API, with its history in Redis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 def with_redis(cloud: Cloud, call: Callable[[RedisClient], Awaitable[T]]) -> T:
-    """What a call on a client gives."""
+    """The response of a call on a client."""
 
     async def called() -> T:
         async with connect(cloud.settings.redis) as client:
@@ -87,8 +87,8 @@ def test_a_run_imports_trains_and_infers(cloud: Cloud) -> None:
     assert counted("succeeded") == before + 1
 
 
-def test_a_failed_run_is_remembered_and_counted(cloud: Cloud) -> None:
-    """A failed step is the outcome with its key and reason; the next run goes through."""
+def test_a_failed_run_is_recorded_and_counted(cloud: Cloud) -> None:
+    """A failed step is the outcome with its key and reason; the next run succeeds."""
     provision(*cloud.context(), cloud.wait_options())
     cloud.failing["batch-inference-job"] = "no such object"
     before = counted("failed")
@@ -104,7 +104,7 @@ def test_a_failed_run_is_remembered_and_counted(cloud: Cloud) -> None:
     assert again.outcome == "succeeded"
 
 
-def test_what_is_in_use_is_waited_for(cloud: Cloud) -> None:
+def test_a_resource_in_use_is_awaited(cloud: Cloud) -> None:
     """An import of another hand that is under way delays the run, and does not fail it."""
     remote = FILE.replace('"interactions.csv"', '"s3://movies-data/theirs/rows.csv"')
     boto3.client("s3").create_bucket(Bucket="movies-data")
@@ -116,18 +116,18 @@ def test_what_is_in_use_is_waited_for(cloud: Cloud) -> None:
         dataSource={"dataLocation": "s3://movies-data/theirs/rows.csv"},
         roleArn="arn:aws:iam::123456789012:role/theirs",
     )
-    cloud.said.clear()
+    cloud.reported.clear()
 
     run = batch(cloud, "20261125T030000", remote)
 
-    assert ("import of interactions", "ResourceInUse, trying again") in cloud.said
+    assert ("import of interactions", "ResourceInUse, trying again") in cloud.reported
     assert run is not None
     assert run.outcome == "succeeded"
     assert run.arns["import.interactions"].endswith("/movies-interactions-20261125T030000")
 
 
-def test_what_is_not_provisioned_is_named(cloud: Cloud) -> None:
-    """Without its resources a run fails, and says what to do."""
+def test_a_missing_resource_is_named(cloud: Cloud) -> None:
+    """Without its resources a run fails, and the error names the remedy."""
     run = batch(cloud, "20261125T030000")
 
     assert run is not None
@@ -135,7 +135,7 @@ def test_what_is_not_provisioned_is_named(cloud: Cloud) -> None:
 
 
 def test_runs_do_not_overlap(cloud: Cloud) -> None:
-    """While a run holds the lease another does not begin; one that lost it cannot go on."""
+    """A second run does not begin under another's lease; a run without its lease stops."""
 
     async def check(client: RedisClient) -> None:
         assert await pipeline_runs.acquire(client, "movies", "one", lease_s=LEASE_S)
@@ -152,8 +152,8 @@ def test_runs_do_not_overlap(cloud: Cloud) -> None:
     with_redis(cloud, check)
 
 
-def test_an_interrupted_run_lets_the_next_begin(cloud: Cloud) -> None:
-    """A cancelled run is remembered as interrupted, and its lease is let go."""
+def test_an_interrupted_run_releases_its_lease(cloud: Cloud) -> None:
+    """A cancelled run is recorded as interrupted, and its lease released."""
     provision(*cloud.context(), cloud.wait_options())
 
     async def check(client: RedisClient) -> None:
@@ -198,7 +198,7 @@ class _Enough(Exception):
 
 
 def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
-    """A new process tells when the newest run that succeeded has ended, failed ones aside."""
+    """A new process has the end of the last successful run in its metrics."""
 
     async def check(client: RedisClient) -> None:
         await pipeline_runs.release(client, "movies", Run("1", 1.0, 20.0, "succeeded"))
@@ -211,8 +211,8 @@ def test_the_last_success_is_known_after_a_restart(cloud: Cloud) -> None:
     assert REGISTRY.get_sample_value("recommender_batch_last_success_timestamp_seconds") == 40.0
 
 
-async def test_a_schedule_starts_when_it_is_due() -> None:
-    """Each due time starts once, in UTC; what passes during a run is left out, failures are not."""
+async def test_a_schedule_starts_runs_when_due() -> None:
+    """Each due time starts one run, in UTC, also after failures; times during a run are skipped."""
     now_s, started = 1_795_000_000.0, []
 
     async def sleep(wait_s: float) -> None:
@@ -235,8 +235,8 @@ async def test_a_schedule_starts_when_it_is_due() -> None:
 
 
 @pytest.mark.parametrize("cron", ["", "0 3 * *", "0 3 * * * *", "61 3 * * *", "a" * 1000])
-async def test_a_schedule_must_be_one(cron: str) -> None:
-    """What is no schedule is refused before anything starts."""
+async def test_an_invalid_schedule_is_refused(cron: str) -> None:
+    """An invalid schedule is refused before anything starts."""
 
     async def start(_: float) -> None:
         raise AssertionError

@@ -1,4 +1,4 @@
-"""Provisioning files: what they say, and what is refused, by its key."""
+"""Provisioning files: their content, and errors by key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.streams.provisioning.provisioning_fixtures import FILE
 
 
 def read(folder: Path, text: str) -> object:
-    """What a file with this text says."""
+    """The declaration of a file with this text."""
     path = folder / "file.toml"
     path.write_text(text)
     return read_declaration(path)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    """Local paths stand below the file's folder; S3's stay as they are."""
+    """Local paths are relative to the file's folder; S3 URLs are unchanged."""
     path = tmp_path / "file.toml"
     path.write_text(FILE.replace('"interactions.csv"', '"s3://theirs/rows.csv"'))
     found = read_declaration(path)
@@ -32,7 +32,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert found.batch.input == str(tmp_path / "batch-users.jsonl")
 
 
-def test_an_account_is_that_of_the_role(tmp_path: Path) -> None:
+def test_the_account_defaults_to_that_of_the_role(tmp_path: Path) -> None:
     """The policies are for the account of the file, or of its role; without either, for none."""
     path = tmp_path / "file.toml"
     path.write_text('group = "g"\n[role]\narn = "arn:aws:iam::210987654321:role/r"')
@@ -62,7 +62,7 @@ def test_an_account_is_that_of_the_role(tmp_path: Path) -> None:
         ("[tracker]", "[tracker", r"file\.toml: "),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_errors_name_their_key(tmp_path: Path, old: str, new: str, says: str) -> None:
     """Each break of a rule is an error that begins with the key."""
     assert old in FILE
     with pytest.raises(CannotProvision, match=says):
@@ -79,7 +79,7 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
 def test_any_bytes_are_refused_or_read(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """Whatever a file holds, nothing but the project's own error is raised."""
+    """Any content of a file is a declaration or one kind of error."""
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_bytes(content)
     with pytest.raises(CannotProvision):

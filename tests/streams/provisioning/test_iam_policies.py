@@ -1,4 +1,4 @@
-"""IAM documents: what is needed, and nothing more."""
+"""IAM documents: the needed permissions, and no more."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def statements(document: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def test_the_role_may_what_is_needed(declaration: Declaration) -> None:
+def test_the_role_has_the_needed_permissions(declaration: Declaration) -> None:
     """Read the object that is imported, write below the output, list there, and no more."""
     assert statements(role_policy(declaration)) == {
         ("movies-data", "s3:ListBucket"): ["arn:aws:s3:::movies-data"],
@@ -58,7 +58,7 @@ def test_only_the_service_for_the_account_is_trusted(declaration: Declaration) -
     assert trust_policy(declaration)["Statement"][0]["Action"] == "sts:AssumeRole"
 
 
-def test_nothing_is_allowed_in_full(declaration: Declaration) -> None:
+def test_no_permission_is_unrestricted(declaration: Declaration) -> None:
     """No statement allows every action, every bucket, or all objects of a bucket."""
     for document in policies(declaration).values():
         for one in document["Statement"]:

@@ -25,15 +25,15 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 def command(cloud: Cloud, *arguments: str, **options: Any) -> Result:
-    """What a command prints about the file."""
+    """Output of a command about the file."""
     path = cloud.folder / "movies.toml"
     if not path.exists():
         path.write_text(FILE)
     return CliRunner().invoke(main, [arguments[0], str(path), *arguments[1:]], **options)
 
 
-def test_a_plan_and_a_no_change_nothing(cloud: Cloud) -> None:
-    """The plan names everything; who does not say yes gets nothing made; policies need no AWS."""
+def test_a_plan_and_a_declined_run_change_nothing(cloud: Cloud) -> None:
+    """The plan names every resource; without a yes nothing is created; policies need no AWS."""
     planned = command(cloud, "provision", "--plan")
     refused = command(cloud, "provision", input="n\n")
     documents = command(cloud, "provision", "--policies")
@@ -48,8 +48,8 @@ def test_a_plan_and_a_no_change_nothing(cloud: Cloud) -> None:
     assert (made["groups"], made["buckets"], made["schemas"]) == ([], [], [])
 
 
-def test_what_is_provisioned_is_printed(cloud: Cloud) -> None:
-    """The ARNs come as JSON on standard output, the plan beside it."""
+def test_the_provisioned_arns_are_printed(cloud: Cloud) -> None:
+    """The ARNs are JSON on standard output, the plan on standard error."""
     known = run(*cloud.context(), cloud.wait_options())
 
     printed = command(cloud, "provision", "--yes", "--json")
@@ -58,8 +58,8 @@ def test_what_is_provisioned_is_printed(cloud: Cloud) -> None:
     assert "nothing to do" in printed.stderr
 
 
-def test_a_broken_file_is_one_line(cloud: Cloud) -> None:
-    """A mistake in the file is said in one line with its key."""
+def test_an_invalid_file_is_one_line_of_error(cloud: Cloud) -> None:
+    """An error in the file is one line with its key."""
     path = cloud.folder / "movies.toml"
     path.write_text(FILE.replace("num_results = 10", "num_results = -1"))
 
@@ -69,7 +69,7 @@ def test_a_broken_file_is_one_line(cloud: Cloud) -> None:
     assert failed.output.startswith("Error: batch.num_results: ")
 
 
-def test_a_failed_batch_is_an_exit_code_and_history(cloud: Cloud) -> None:
+def test_a_failed_batch_has_an_exit_code_and_a_record(cloud: Cloud) -> None:
     """A run that cannot be ends with 1, and the history has it with its reason."""
     failed = command(cloud, "batch")
     shown = command(cloud, "batch", "--history", "--json")

@@ -104,7 +104,7 @@ def recbole() -> str:
 
 
 def mind() -> str:
-    """MIND's behaviors.tsv: a list that was shown, and what of it was clicked."""
+    """MIND's behaviors.tsv: a list of shown items with the clicked ones."""
     return "".join(
         f"{n}\t{one.user}\t{utc(one.at_s, '%m/%d/%Y %I:%M:%S %p')}\tN8 N9\t"
         f"N7-0 {one.items[0]}-1 N6-0\n"
@@ -137,7 +137,7 @@ def ga4() -> str:
 
 
 def ga4_text() -> str:
-    """As CSV, where lists are texts of JSON."""
+    """As CSV with lists as JSON strings."""
     return table(
         [
             {
@@ -385,7 +385,7 @@ def session_rec() -> str:
 
 
 def yoochoose(*more: str) -> str:
-    """YooChoose, with what stands after the item."""
+    """YooChoose, with further columns after the item."""
     return "".join(
         ",".join((one.user, utc(one.at_s, "%Y-%m-%dT%H:%M:%S.000Z"), one.items[0], *more)) + "\n"
         for one in CLICKS
@@ -402,12 +402,12 @@ def as_parquet(lines: str) -> bytes:
 
 
 class Written(NamedTuple):
-    """A file of a format, and what its rows say.
+    """A file of a format, with the events of its rows.
 
     Attributes
     ----------
     bad
-        Where rows stand that are no events of an item, and why.
+        Places of rows without an event of an item, with the reasons.
     """
 
     file: str

@@ -1,8 +1,8 @@
-"""The four entrances for files of people's own: what they take, and what they say.
+"""The four commands that read files, run on small files: the events they read, and their errors.
 
-`replay`, `evaluate` and `prepare` are the commands, in this process: of a replay what it sent is
-read in Kafka, and an evaluation is stopped once it has read. An import is its reading half; the
-tests of jobs do the whole of it.
+`replay`, `evaluate` and `prepare` are run as commands in this process: the events of a replay are
+read back from Kafka, and an evaluation is stopped after reading. Of an import only the reading is
+run; the tests of jobs cover the rest.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ Rows = list[tuple[str, str, str, float]]
 
 
 class File(NamedTuple):
-    """A small file, and what an import's schema has beside the columns that must be."""
+    """A small file, with the columns of an import's schema beside the required ones."""
 
     name: str
     content: bytes
     columns: tuple[str, ...] = ()
 
 
-class Taken(NamedTuple):
-    """What came of a file.
+class ReadResult(NamedTuple):
+    """Result of reading a file.
 
     Attributes
     ----------
     bad
-        Where rows stand that were left out, and why.
+        Places of dropped rows, with the reasons.
     error
-        Why nothing was taken; empty if something was.
+        Error of an unreadable file; "" otherwise.
     """
 
     rows: Rows
@@ -61,12 +61,12 @@ class Taken(NamedTuple):
     error: str = ""
 
 
-class _Enough(Exception):
-    """An evaluation has read."""
+class _StopReading(Exception):
+    """Stops an evaluation after reading."""
 
 
-class Entrances:
-    """The entrances beside one broker, and files for them."""
+class ReadingCommands:
+    """The commands on one broker, and files for them."""
 
     def __init__(self, settings: Settings, folder: Path, files: Mapping[str, File]) -> None:
         self._settings = settings
@@ -78,17 +78,17 @@ class Entrances:
             self._paths[key].parent.mkdir()
             self._paths[key].write_bytes(file.content)
 
-    def take(self, entrance: str, key: str) -> Taken:
-        """What becomes of a file at an entrance."""
-        taken: Mapping[str, Callable[[str], Taken]] = {
+    def take(self, command: str, key: str) -> ReadResult:
+        """Read a file with a command."""
+        taken: Mapping[str, Callable[[str], ReadResult]] = {
             "replay": self._replay,
             "evaluate": self._evaluate,
             "prepare": self._prepare,
             "import": self._import,
         }
-        return taken[entrance](key)
+        return taken[command](key)
 
-    def _replay(self, key: str) -> Taken:
+    def _replay(self, key: str) -> ReadResult:
         settings = self._settings
         ends = end_offsets(settings, [Topics.of(settings).clicks, Topics.of(settings).purchases])
         done = self._run("replay", str(self._paths[key]))
@@ -98,33 +98,33 @@ class Entrances:
             for event in sent.event_list:
                 owner = sent.user_id or sent.session_id
                 rows.append((owner, event.event_type, str(event.item_id), event.sent_at))
-        return _said(done, rows)
+        return _result(done, rows)
 
-    def _evaluate(self, key: str) -> Taken:
+    def _evaluate(self, key: str) -> ReadResult:
         found: Rows = []
 
-        def noted(events: Iterable[Interaction], **_: object) -> NoReturn:
+        def capture(events: Iterable[Interaction], **_: object) -> NoReturn:
             found.extend((one.user, one.type, one.item, one.at_s) for one in events)
-            raise _Enough
+            raise _StopReading
 
-        with mock.patch("models.evaluation.protocol.sort_and_shuffle", noted):
+        with mock.patch("models.evaluation.protocol.sort_and_shuffle", capture):
             done = self._run("evaluate", str(self._paths[key]), "--as", "users")
-        return _said(done, found)
+        return _result(done, found)
 
-    def _prepare(self, key: str) -> Taken:
+    def _prepare(self, key: str) -> ReadResult:
         target = self._folder / f"{key}-prepared"
         done = self._run("prepare", str(self._paths[key]), str(target), "--relaxed")
         if done.exit_code:
-            return _said(done, [])
+            return _result(done, [])
         rows = []
         with (target / "interactions.csv").open(newline="") as file:
             for row in csv.DictReader(file):
                 kind = row.get("EVENT_TYPE", "interaction")
                 rows.append((row["USER_ID"], kind, row["ITEM_ID"], float(row["TIMESTAMP"])))
         dropped = re.findall(r"^ +1  (.*?)  \((.*)\)$", done.output, re.MULTILINE)
-        return Taken(sorted(rows), {place: reason for reason, place in dropped})
+        return ReadResult(sorted(rows), {place: reason for reason, place in dropped})
 
-    def _import(self, key: str) -> Taken:
+    def _import(self, key: str) -> ReadResult:
         columns = (*INTERACTIONS, *self._files[key].columns)
         schema = parse_schema(schema_text(*columns))
         source = ImportSource(str(self._paths[key]), schema, "INTERACTIONS")
@@ -139,8 +139,8 @@ class Entrances:
                     rows.append((user, event.event_type, item, event.sent_at))
             survey.check(source.location, settings.import_bad_share)
         except RecommenderError as error:
-            return Taken([], {}, str(error))
-        return Taken(sorted(rows), dict(_PLACE.findall(survey.remark)))
+            return ReadResult([], {}, str(error))
+        return ReadResult(sorted(rows), dict(_PLACE.findall(survey.remark)))
 
     def _run(self, *arguments: str) -> Result:
         named = {
@@ -151,7 +151,7 @@ class Entrances:
         return CliRunner().invoke(main, arguments, env=named)
 
 
-def _said(done: Result, rows: Rows) -> Taken:
-    """What a command said."""
-    error = "" if isinstance(done.exception, _Enough) or not done.exit_code else done.output
-    return Taken(sorted(rows), {} if error else dict(_PLACE.findall(done.output)), error)
+def _result(done: Result, rows: Rows) -> ReadResult:
+    """The result of a command."""
+    error = "" if isinstance(done.exception, _StopReading) or not done.exit_code else done.output
+    return ReadResult(sorted(rows), {} if error else dict(_PLACE.findall(done.output)), error)

@@ -1,4 +1,4 @@
-"""Which column becomes which field: guesses, orders, and what cannot be."""
+"""Mapping of columns to fields: guesses, options, and errors."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ from streams.reading.column_mapping import (
         ("users", ["id", "user", "age"], {"USER_ID": 1, "ID": 0, "AGE": 2}),
     ],
 )  # fmt: skip
-def test_guesses(kind: DatasetKind, columns: list[str], fields: dict[str, int]) -> None:
-    """Columns are known by what they are called, the likeliest name first."""
+def test_columns_are_guessed_by_name(
+    kind: DatasetKind, columns: list[str], fields: dict[str, int]
+) -> None:
+    """Columns are recognised by their usual names, the likeliest first."""
     mapping = map_columns(kind, columns, ColumnOptions())
     assert mapping.fields == fields
     assert [use.column for use in mapping.assignments] == columns
@@ -52,8 +54,8 @@ def test_a_value_is_only_guessed_beside_a_type() -> None:
     }  # fmt: skip
 
 
-def test_orders_come_before_guesses() -> None:
-    """What is told is done; dropped and kept columns are no longer guessed."""
+def test_options_come_before_guesses() -> None:
+    """Options apply first; dropped and kept columns are not guessed."""
     columns = ["user", "customer", "item", "ts", "rating", "note", "Price"]
     column_options = ColumnOptions({"USER_ID": "CUSTOMER", "REMARK": "note"}, ["price"], ["rating"],
                 event_type="buy")  # fmt: skip
@@ -91,7 +93,7 @@ def test_orders_come_before_guesses() -> None:
         ("users", ["user", "A", "a"], ColumnOptions(keep=["A", "a"]), "would both be A"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said(
+def test_ambiguous_or_missing_columns_are_errors(
     kind: DatasetKind, columns: list[str], column_options: ColumnOptions, reason: str
 ) -> None:
     """The error names the column and the way out."""
@@ -103,8 +105,8 @@ def test_what_cannot_be_is_said(
     st.sampled_from(["interactions", "items", "users"]),
     st.lists(st.text("abUIts_id 1é", min_size=1, max_size=6), unique=True, max_size=8),
 )
-def test_any_columns_give_a_choice_or_a_reason(kind: DatasetKind, columns: list[str]) -> None:
-    """A choice has what is required, in order, every column once, and only names that may be."""
+def test_any_columns_give_a_mapping_or_an_error(kind: DatasetKind, columns: list[str]) -> None:
+    """A mapping has the required fields, in order, each column once, and only valid names."""
     try:
         mapping = map_columns(kind, columns, ColumnOptions())
     except CannotPrepare:
@@ -121,7 +123,7 @@ def test_any_columns_give_a_choice_or_a_reason(kind: DatasetKind, columns: list[
 @given(st.text(max_size=100))
 @example("A0a")
 @example("A" * 62 + "_B")
-def test_a_field_stays_as_it_is(column: str) -> None:
+def test_a_field_name_is_unchanged(column: str) -> None:
     """A name that was made a field's once is one."""
     try:
         name = field_name(column)

@@ -1,4 +1,4 @@
-"""The list inside a JSON document, read in pieces: what `json` finds, this finds."""
+"""The list inside a JSON document, read in chunks: the same as by `json`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ documents = st.recursive(
 )
 @example({"x": {"rows": [1]}, "rows": [{"rows": [2]}]}, ["rows"], 1, False)
 @example([{"rows": [1]}], ["rows"], 3, True)
-def test_the_list_is_found_whatever_is_around_it(
+def test_the_list_is_found_in_any_document(
     document: Any, path: list[str], size: int, is_ascii: bool
 ) -> None:
     """For any document cut anywhere, the list is the one that reading it whole gives."""
@@ -67,14 +67,14 @@ def test_the_list_is_found_whatever_is_around_it(
         ("]", "no list at rows"),
     ],
 )
-def test_a_missing_list_is_said(text: str, reason: str) -> None:
-    """The error says whether the document breaks off or the list is not in it."""
+def test_a_missing_list_is_an_error(text: str, reason: str) -> None:
+    """The error tells a truncated document from one without the list."""
     with pytest.raises(UnreadableRecording, match=reason):
         list(list_at_path([text], ["rows"]))
 
 
 def test_memory_stays_bounded() -> None:
-    """A text without an end is given up after so many characters."""
+    """A string without an end is an error after the longest allowed length."""
 
     def endless() -> Iterator[str]:
         yield '{"rows": ["'

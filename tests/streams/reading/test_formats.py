@@ -1,4 +1,4 @@
-"""Formats that people have: each is read as the same events at every entrance, or refused alike."""
+"""Formats of files: every command reads the same events, or refuses a file with the same error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.streams.reading.format_samples_fixtures import (
     json_lines,
     mind,
 )
-from tests.streams.reading.reading_commands_fixtures import NAMES, Entrances, File
+from tests.streams.reading.reading_commands_fixtures import NAMES, File, ReadingCommands
 
 NOW_S = 1_800_000_000.0
 TABLES = {"movielens-movies": "items", "movielens-users": "users"}
@@ -80,56 +80,60 @@ UNREADABLE = {
 
 
 def of_schema(written: Written) -> tuple[str, ...]:
-    """Columns of a schema beside those that must be: of events that say their type, also that."""
+    """Columns of a schema beside the required ones: EVENT_TYPE, if the events have types."""
     return () if {one.kind for one in written.events} == {"interaction"} else ("EVENT_TYPE",)
 
 
 @pytest.fixture(scope="module")
-def entrances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrances]:
-    """The entrances beside one broker."""
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadingCommands]:
+    """The commands beside one broker."""
     files = {
         **{name: File(one.file, one.content(), of_schema(one)) for name, one in WRITTEN.items()},
         **SMALL,
         **{name: File("a.csv", HEAD + (text + GOOD).encode()) for name, (text, _) in BAD.items()},
         **{name: file for name, (file, _) in UNREADABLE.items()},
     }
-    folder = tmp_path_factory.mktemp("entrances")
+    folder = tmp_path_factory.mktemp("commands")
     broker = start_broker(folder)
     try:
         settings = Settings(
             kafka=broker.address, data_dir=folder, partitions=1, import_bad_share=0.5
         )
         ensure_topics(settings)
-        yield Entrances(settings, folder, files)
+        yield ReadingCommands(settings, folder, files)
     finally:
         broker.stop()
 
 
-@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("command", NAMES)
 @pytest.mark.parametrize("name", WRITTEN)
-def test_every_entrance_takes_every_format(entrances: Entrances, name: str, entrance: str) -> None:
-    """Each item is an event of its own, with the user and the time of what it stands in."""
-    taken = entrances.take(entrance, name)
+def test_every_command_reads_every_format(
+    commands: ReadingCommands, name: str, command: str
+) -> None:
+    """Each item is an event, with the user and the time of its record."""
+    taken = commands.take(command, name)
 
     assert (taken.error, taken.rows) == ("", WRITTEN[name].rows())
     assert taken.bad == dict(WRITTEN[name].bad)
 
 
-@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("command", NAMES)
 @pytest.mark.parametrize("name", SMALL)
-def test_other_datasets_are_refused_as_such(entrances: Entrances, name: str, entrance: str) -> None:
-    """A file of items or users has no events, and the sentence says what it has."""
-    taken = entrances.take(entrance, name)
+def test_files_of_other_datasets_are_refused(
+    commands: ReadingCommands, name: str, command: str
+) -> None:
+    """A file of items or users has no events; the error names its dataset."""
+    taken = commands.take(command, name)
 
-    said = f"{name} (MovieLens {SMALL[name].name}): {TABLES[name]}, and not interactions"
-    assert said in taken.error
+    error = f"{name} (MovieLens {SMALL[name].name}): {TABLES[name]}, and not interactions"
+    assert error in taken.error
 
 
-@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("command", NAMES)
 @pytest.mark.parametrize("name", BAD)
-def test_bad_rows_have_the_same_reasons(entrances: Entrances, name: str, entrance: str) -> None:
-    """And the same lines, whoever reads."""
-    taken = entrances.take(entrance, name)
+def test_bad_rows_have_the_same_reasons(commands: ReadingCommands, name: str, command: str) -> None:
+    """Every command reports the same lines and reasons."""
+    taken = commands.take(command, name)
 
     assert [row[0] for row in taken.rows] == ["u0", "u1", "u2", "u3"]
     assert sorted(taken.bad) == ["line 2", "line 3", "line 4"]
@@ -137,24 +141,26 @@ def test_bad_rows_have_the_same_reasons(entrances: Entrances, name: str, entranc
         assert why.startswith(reason)
 
 
-@pytest.mark.parametrize("entrance", NAMES)
+@pytest.mark.parametrize("command", NAMES)
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_cannot_be_read_is_said_in_the_same_words(
-    entrances: Entrances, name: str, entrance: str
+def test_unreadable_files_have_the_same_error_everywhere(
+    commands: ReadingCommands, name: str, command: str
 ) -> None:
-    """Of every entrance it is an error, never an empty success."""
-    taken = entrances.take(entrance, name)
+    """Of every command it is an error, never an empty success."""
+    taken = commands.take(command, name)
 
     assert taken.rows == []
-    if (name, entrance) == ("no-good-row", "prepare"):
+    if (name, command) == ("no-good-row", "prepare"):
         # Its report counts reasons, and has the lines after them.
         assert "1  TIMESTAMP: not a time  (line 2)" in taken.error
     else:
         assert UNREADABLE[name][1] in taken.error
 
 
-def said(path: Path, options: ReadOptions | None = None) -> tuple[list[PutEvents], list[str]]:
-    """The events of a file, as `replay` and `evaluate` read them, and what is wrong with others."""
+def good_and_bad(
+    path: Path, options: ReadOptions | None = None
+) -> tuple[list[PutEvents], list[str]]:
+    """The events of a file, as `replay` and `evaluate` read them, and the errors of bad rows."""
     rows = [row for _, row in read_events(path, now_s=NOW_S, options=options)]
     good = [row for row in rows if isinstance(row, PutEvents)]
     return good, [str(row) for row in rows if isinstance(row, InvalidEvent)]
@@ -173,18 +179,18 @@ def test_sessions_of_ga4_are_kept(tmp_path: Path) -> None:
     for name in ("ga4", "ga4-parquet"):
         path = tmp_path / WRITTEN[name].file
         path.write_bytes(WRITTEN[name].content())
-        good, _ = said(path)
+        good, _ = good_and_bad(path)
         assert {message.session_id for message in good} == {f"{one.user}.17" for one in VISITS}
 
 
-def test_mind_says_what_was_shown(tmp_path: Path) -> None:
-    """The list around a click is its impression, however long; without a click there is none."""
+def test_lists_of_mind_are_impressions(tmp_path: Path) -> None:
+    """The list around a click is its impression, of any length; without a click there is none."""
     many = " ".join(f"N{n}-{int(n in {150, 400})}" for n in range(100, 500))
     (tmp_path / "behaviors.tsv").write_text(
         mind() + f"4\tu4\t11/14/2023 10:20:00 PM\t\t{many}\n5\tu5\t11/14/2023 10:20:00 PM\t\tN1-0\n"
     )
 
-    good, bad = said(tmp_path / "behaviors.tsv")
+    good, bad = good_and_bad(tmp_path / "behaviors.tsv")
 
     assert good[0].event_list[0].impression == ["N7", "N1", "N6"]
     for message in good[-2:]:
@@ -204,14 +210,14 @@ def test_mind_says_what_was_shown(tmp_path: Path) -> None:
         ({"event_name": "purchase", "items": [{"item_id": "(not set)"}]}, "no item in it"),
     ],
 )
-def test_what_is_no_event_of_an_item_is_said(
+def test_records_without_item_events_are_bad_rows(
     tmp_path: Path, record: dict[str, Any], reason: str
 ) -> None:
-    """Page views, lists merely shown and returns never pass for interest in an item."""
+    """Page views, shown lists and returns are no interactions."""
     whole = {"event_timestamp": "1700000000000000", "user_pseudo_id": "0.17", "items": []} | record
     (tmp_path / "events.jsonl").write_text(json_lines([whole, *ga4_records()]))
 
-    good, bad = said(tmp_path / "events.jsonl")
+    good, bad = good_and_bad(tmp_path / "events.jsonl")
 
     assert sorted(map(row_of, good)) == WRITTEN["ga4"].rows()
     assert len(bad) == 1
@@ -232,12 +238,12 @@ def test_any_list_becomes_rows(tmp_path: Path) -> None:
         column_options=options.column_options._replace(fields=columns, event_type="purchase"),
     )
 
-    good, bad = said(tmp_path / "orders.json", options)
+    good, bad = good_and_bad(tmp_path / "orders.json", options)
 
     assert (sorted(map(row_of, good)), bad) == (WRITTEN["shopify-orders"].rows(), [])
 
 
-def test_every_format_is_documented_and_tried() -> None:
+def test_every_format_is_documented_and_tested() -> None:
     """The one table has a row for each format that is known, and each has a small file here."""
     text = (ROOT / "docs" / "formats.md").read_text()
     rows = re.findall(r"^\| `([a-z0-9][a-z0-9-]*)` \|", text, re.MULTILINE)
@@ -264,7 +270,7 @@ def test_a_registered_format_is_recognised_and_read(
     receipt = {"card": "u1", "paid_at": NOW_S - 60, "lines": [{"article": "a"}, {"article": "b"}]}
     (tmp_path / "receipts.jsonl").write_text(json.dumps(receipt))
 
-    good, _ = said(tmp_path / "receipts.jsonl")
+    good, _ = good_and_bad(tmp_path / "receipts.jsonl")
 
     assert [row_of(message) for message in good] == [
         ("u1", "purchase", "a", NOW_S - 60),

@@ -1,4 +1,4 @@
-"""What is recognised, how it may be packed and written, and that all readers agree on it."""
+"""Recognition of formats, compression, encodings and times, equal for all readers."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def zipped(content: bytes) -> bytes:
     [gzip.compress, bz2.compress, lzma.compress, zstandard.ZstdCompressor().compress, zipped],
 )
 @pytest.mark.parametrize("name", ["events.csv", "events.csv.gz"])
-def test_packed_files_are_known_by_content(tmp_path: Path, pack: object, name: str) -> None:
-    """Whatever their name says; cut off, they are an error and no shorter file."""
+def test_compression_is_recognised_by_content(tmp_path: Path, pack: object, name: str) -> None:
+    """Names do not matter; a truncated file is an error, not a shorter file."""
     packed = pack((HEAD + ROWS).encode())  # type: ignore[operator]
     assert kept(put(tmp_path, name, packed)) == KEPT
     with pytest.raises(UnreadableRecording, match="damaged"):
@@ -92,7 +92,7 @@ def test_packed_files_are_known_by_content(tmp_path: Path, pack: object, name: s
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
 )
 def test_encodings_are_recognised(tmp_path: Path, encoding: str) -> None:
-    """With and without a byte order mark; what is none of Unicode is said."""
+    """With and without a byte order mark; an encoding other than Unicode is noted."""
     path = put(tmp_path, "a.csv", (HEAD + ROWS + "Zoë,Müsli,1600000000\n").encode(encoding))
     assert kept(path) == [*KEPT, ("Zoë", "Müsli", 1_600_000_000.0)]
     said = Recording(str(path), ReadOptions(), Objects()).description
@@ -100,7 +100,7 @@ def test_encodings_are_recognised(tmp_path: Path, encoding: str) -> None:
     assert kept(path, encoding=encoding) == kept(path)
 
 
-def test_bytes_that_are_no_words_are_not_taken_for_another_encoding(tmp_path: Path) -> None:
+def test_binary_bytes_do_not_change_the_encoding(tmp_path: Path) -> None:
     """A broken line of UTF-8 stays one broken line."""
     content = (HEAD + ROWS).encode() + b"u\xff\x81,i,1600000000\n"
     (bad,) = [row for _, row in read_events(put(tmp_path, "a.csv", content), now_s=NOW_S)
@@ -115,7 +115,7 @@ def test_separators_are_recognised(tmp_path: Path, separator: str) -> None:
         assert kept(put(tmp_path, name, (HEAD + ROWS).replace(",", separator))) == KEPT
 
 
-def test_two_separators_that_fit_are_both_named(tmp_path: Path) -> None:
+def test_ambiguous_separators_are_an_error(tmp_path: Path) -> None:
     """The user decides."""
     path = put(tmp_path, "a.txt", "a;b,c;d,e\n" * 5)
     with pytest.raises(UnreadableRecording, match=r"comma or semicolon.*--separator"):
@@ -141,8 +141,8 @@ def test_two_separators_that_fit_are_both_named(tmp_path: Path) -> None:
         "1712336781000000000",
     ],
 )
-def test_times_of_many_writings_are_one(tmp_path: Path, text: str) -> None:
-    """Replay, and with it evaluate, takes what prepare takes; POST /events the numbers."""
+def test_every_notation_of_a_time_is_read(tmp_path: Path, text: str) -> None:
+    """`replay` and `evaluate` accept the times that `prepare` accepts; POST /events the numbers."""
     path = put(tmp_path, "a.csv", f'{HEAD}u,i,"{text}"\n')
     later = 1_800_000_000.0
     ((_, message),) = read_events(path, now_s=later)
@@ -155,8 +155,8 @@ def test_times_of_many_writings_are_one(tmp_path: Path, text: str) -> None:
         assert parse(raw, now_s=later).event_list[0].sent_at == 1_712_336_781
 
 
-def test_any_other_time_is_read_by_its_format(tmp_path: Path) -> None:
-    """Which of day and month comes first only the user knows."""
+def test_other_times_are_read_by_a_time_format(tmp_path: Path) -> None:
+    """The order of day and month is ambiguous without a format."""
     path = put(tmp_path, "a.csv", HEAD + "u,i,05/04/2020 21:06\n")
     assert kept(path) == []
     assert kept(path, time_format="%d/%m/%Y %H:%M") == [("u", "i", 1_586_120_760.0)]
@@ -164,8 +164,8 @@ def test_any_other_time_is_read_by_its_format(tmp_path: Path) -> None:
         kept(path, time_format="day first")
 
 
-def test_words_for_nothing_are_no_ids(tmp_path: Path) -> None:
-    """What pandas, SQL and Hive write where there is nothing makes no user and no item."""
+def test_missing_values_are_no_ids(tmp_path: Path) -> None:
+    """Missing values as pandas, SQL and Hive write them are neither users nor items."""
     nothing = ["NaN", "nan", "None", "NaT", "NULL", "null", "\\N", "<NA>"]
     text = "".join(f"{word},i,1600000000\nu,{word},1600000000\nu,i,{word}\n" for word in nothing)
     path = put(tmp_path, "a.csv", HEAD + ROWS + text)
@@ -177,7 +177,7 @@ def test_words_for_nothing_are_no_ids(tmp_path: Path) -> None:
 
 
 def test_parquet_with_nan(tmp_path: Path) -> None:
-    """A NaN is nothing, in any column, also one that nobody asks for."""
+    """NaN is a missing value in any column, unused ones included."""
     path = tmp_path / "a.parquet"
     with duckdb.connect() as engine:
         engine.sql(
@@ -193,7 +193,7 @@ def test_parquet_with_nan(tmp_path: Path) -> None:
 
 
 def test_notes_over_several_lines_stay_one_record(tmp_path: Path) -> None:
-    """As shops export them; the line of a record is its first."""
+    """As in exports of shops; the line of a record is its first one."""
     text = (
         "Name,Email,Created at,Lineitem sku,Notes\r\n"
         '#1,a@example.org,2020-04-05 21:06:21 +0400,A1,"Gift: yes\nFloor: 2"\r\n'
@@ -219,7 +219,7 @@ def test_notes_over_several_lines_stay_one_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["users", "items"])
 def test_a_header_with_numbers_in_it_is_a_header(tmp_path: Path, kind: str) -> None:
-    """Its id column tells, or text above numbers."""
+    """A name of an id column or text above numbers identifies it."""
     name = kind.removesuffix("s")
     text = f"{name}_id,Gender,2019,2020,zip\n" + "".join(
         f"x{n},{'MF'[n % 2]},{n},{n % 3},{10_000 + n}\n" for n in range(6)
@@ -230,7 +230,7 @@ def test_a_header_with_numbers_in_it_is_a_header(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("separator", [",", "\t", "::"])
-def test_columns_without_names_are_not_guessed_at(tmp_path: Path, separator: str) -> None:
+def test_ambiguous_columns_without_names_are_an_error(tmp_path: Path, separator: str) -> None:
     """Four numbers may be user and item or item and user; both readings are named."""
     lines = [f"{n % 7 + 1},{n % 11 + 1},{n % 5 + 1},{1_600_000_000 + n}" for n in range(50)]
     path = put(tmp_path, "a.txt", "\n".join(lines).replace(",", separator))
@@ -241,8 +241,8 @@ def test_columns_without_names_are_not_guessed_at(tmp_path: Path, separator: str
     assert said[7] == ("8", "1", 1_600_000_007.0)
 
 
-def test_ids_that_tell_what_they_are_name_their_columns(tmp_path: Path) -> None:
-    """What users and items begin with is evidence; what was guessed is said."""
+def test_prefixes_of_ids_identify_columns(tmp_path: Path) -> None:
+    """Prefixes of users and items are evidence; guesses are noted."""
     path = put(
         tmp_path, "a.csv", "".join(f"i{n},u{n % 3},5,{1_600_000_000 + n}\n" for n in range(9))
     )
@@ -256,21 +256,21 @@ def test_ids_that_tell_what_they_are_name_their_columns(tmp_path: Path) -> None:
     "head",
     ["user,movie_id,song_id,ts", "user,item,created_at,sent_at", "account_id,profile_id,item,ts"],
 )
-def test_two_columns_that_fit_are_both_named(tmp_path: Path, head: str) -> None:
+def test_two_columns_for_one_field_are_an_error(tmp_path: Path, head: str) -> None:
     """And the option that decides."""
     path = put(tmp_path, "a.csv", f"{head}\n1,2,1600000000,1600000001\n")
     with pytest.raises(CannotPrepare, match=r" may be (\w+) or (\w+): name it with --map"):
         kept(path)
 
 
-def test_a_time_is_told_by_its_values(tmp_path: Path) -> None:
+def test_a_column_of_times_is_recognised_by_its_values(tmp_path: Path) -> None:
     """Of two columns that are called so, the one that has times."""
     path = put(tmp_path, "a.csv", "user,item,time,datetime\nu,i,12.5,2020-09-13\n")
     assert kept(path) == [("u", "i", 1_599_955_200.0)]
 
 
-def test_a_source_of_bad_rows_only_is_none(tmp_path: Path) -> None:
-    """Archives and databases are named for what they are."""
+def test_foreign_files_are_an_error(tmp_path: Path) -> None:
+    """The error names archives and databases as such."""
     for content, why in [
         (b"7z\xbc\xaf\x27\x1c" + bytes(100), "7z archive"),
         (b"SQLite format 3\0" + bytes(100), "SQLite"),
@@ -280,8 +280,8 @@ def test_a_source_of_bad_rows_only_is_none(tmp_path: Path) -> None:
             kept(put(tmp_path, "events.csv", content))
 
 
-def test_lists_in_records_are_rows(tmp_path: Path) -> None:
-    """An order of two items is two rows with its user and time, without being asked, and said."""
+def test_elements_of_lists_become_rows(tmp_path: Path) -> None:
+    """An order of two items is recognised as two rows with its user and time, with a note."""
     order = {
         "user": "u",
         "time": 1_600_000_000_000_000,
@@ -292,7 +292,7 @@ def test_lists_in_records_are_rows(tmp_path: Path) -> None:
     assert "one row for each of items" in Recording(str(path), ReadOptions(), Objects()).description
 
 
-def test_excel(tmp_path: Path) -> None:
+def test_excel_files_are_read(tmp_path: Path) -> None:
     """The first sheet; dates are times."""
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     cells = [
@@ -347,7 +347,7 @@ lines = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(lines, min_size=1, max_size=12), st.sampled_from(["\n", "\r\n"]))
 def test_all_readers_agree(made: list[str], end: str) -> None:
-    """All keep the same rows, and leave the same out for the same reasons."""
+    """All keep the same rows, and drop the others for the same reasons."""
     content = end.join([HEAD.strip(), "u0,i0,1600000000", *made])
     with tempfile.TemporaryDirectory() as folder:
         path = put(Path(folder), "a.csv", content)
@@ -401,7 +401,7 @@ def test_no_good_row_is_an_error(tmp_path: Path, made: str) -> None:
     )
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """As in every command."""
     with pytest.raises(RecommenderError, match=r"none\.csv"):
         kept(tmp_path / "none.csv")

@@ -36,7 +36,7 @@ JSONL = (
     '{"eventId":"e2","eventType":"buy","itemId":"i2","sentAt":1600000001}]}\n'
 )
 
-# What a row says: line, session, user, type, item, time, value.
+# A row: line, session, user, type, item, time, value.
 Said = tuple[int, str, str | None, str, str | None, float, float | None]
 
 
@@ -54,7 +54,7 @@ def kept(path: Path, format_: str | None = None, as_: Owner = "users") -> list[S
 
 
 def refused(path: Path, format_: str | None = None) -> dict[int, str]:
-    """What is wrong in a file, by line number."""
+    """Errors of a file by line number."""
     return {
         line: str(message)
         for line, message in read_events(path, now_s=NOW_S, format_=format_)
@@ -63,7 +63,7 @@ def refused(path: Path, format_: str | None = None) -> dict[int, str]:
 
 
 def rating(line: int, user: str, item: str, ts: float, value: float) -> Said:
-    """What a row of a MovieLens file says."""
+    """A row of a MovieLens file."""
     return (line, user, user, "rating", item, ts, value)
 
 
@@ -162,7 +162,7 @@ def test_each_format_is_recognised_and_read(
     *,
     is_compressed: bool,
 ) -> None:
-    """The guess equals the format named, compressed or not, and the rows say what they say."""
+    """The recognised format equals the named one, compressed or not, and the rows are read."""
     path = tmp_path / f"{name}{'.gz' if is_compressed else ''}"
     path.write_bytes(gzip.compress(text.encode()) if is_compressed else text.encode())
     assert format_ in names()
@@ -208,10 +208,10 @@ def test_users_can_be_read_as_sessions(tmp_path: Path, name: str) -> None:
         ("a.jsonl", b'{"x":' * 40_000, "not JSON"),
     ],
 )
-def test_a_bad_row_is_told_and_passed_over(
+def test_a_bad_row_is_reported_and_skipped(
     tmp_path: Path, name: str, line: bytes, reason: str
 ) -> None:
-    """What is wrong stands at its line number, and the rows around it are kept."""
+    """A bad row has its line number, and the rows around it are kept."""
     good = {
         "a.csv": b"u,i,click,1600000000",
         "u.data": b"1\t2\t3\t881250949",
@@ -227,7 +227,7 @@ def test_a_bad_row_is_told_and_passed_over(
     assert {said[0] for said in kept(path)} == {bad_line - 1, bad_line + 1}
 
 
-def test_one_bad_event_of_an_otto_session_is_told(tmp_path: Path) -> None:
+def test_one_bad_event_of_an_otto_session_is_reported(tmp_path: Path) -> None:
     """The session's other events are kept."""
     path = tmp_path / "train.jsonl"
     path.write_text(OTTO.replace('"carts"', '"swaps"') + OTTO.replace('"session"', '"visit"'))
@@ -238,7 +238,7 @@ def test_one_bad_event_of_an_otto_session_is_told(tmp_path: Path) -> None:
 
 
 def test_a_cut_off_file_is_an_error(tmp_path: Path) -> None:
-    """It is named; nobody takes a part of it for the whole."""
+    """The error names it; its beginning is not taken for the whole."""
     path = tmp_path / "events.csv.gz"
     lines = [f"u{n},{n * 7919 % 10007},click,{1600000000 + n}" for n in range(5000)]
     packed = gzip.compress((CSV + "\n".join(lines)).encode())
@@ -291,7 +291,7 @@ def test_the_same_rows_have_the_same_event_ids(tmp_path: Path) -> None:
     assert len(set(first)) == 5
 
 
-def test_reading_goes_on_after_a_line(tmp_path: Path) -> None:
+def test_reading_resumes_after_a_line(tmp_path: Path) -> None:
     """Rows up to the line are passed over; the header still counts as line 1."""
     path = tmp_path / "events.csv"
     path.write_text(CSV + "".join(f"u,i{n},click,{1600000000 + n}\n" for n in range(2, 9)))
@@ -315,10 +315,10 @@ BAD_ROWS = st.one_of(
     ),
     is_compressed=st.booleans(),
 )
-def test_good_rows_are_kept_and_bad_rows_are_told(
+def test_good_rows_are_kept_and_bad_rows_reported(
     rows: list[tuple[bool, bytes]], *, is_compressed: bool
 ) -> None:
-    """In any mixture exactly the good rows are kept and each bad one is told with its line."""
+    """In any mixture exactly the good rows are kept, and each bad one is reported with its line."""
     content = CSV.encode() + b"\n".join(row for _, row in rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.csv"

@@ -126,7 +126,7 @@ def sent(settings: Settings, topic: str) -> list[PutEvents]:
 
 
 def items(settings: Settings) -> Counter[str | None]:
-    """How often each item was clicked, as the broker has it."""
+    """Clicks of each item in the broker."""
     return Counter(
         event.item_id
         for message in sent(settings, Topics.of(settings).clicks)
@@ -135,7 +135,7 @@ def items(settings: Settings) -> Counter[str | None]:
 
 
 def notes(settings: Settings) -> list[Path]:
-    """What is left in the folder of notes."""
+    """Files in the folder of resume points."""
     return list((settings.data_dir / "replay").glob("*"))
 
 
@@ -149,7 +149,7 @@ def otto() -> Path:
 
 
 def runs(path: Path, limit: int) -> int:
-    """How many messages a file's rows fill, when only neighbours of one user share one."""
+    """Messages of a file's rows, if only neighbours of one user share one."""
     with gzip.open(path, "rt") as rows:
         next(rows)
         users = groupby(row.split(",")[0] for row in rows)
@@ -157,7 +157,9 @@ def runs(path: Path, limit: int) -> int:
 
 
 @pytest.mark.parametrize("events_per_message", [1, 10])
-def test_a_recording_arrives_whole(settings: Settings, otto: Path, events_per_message: int) -> None:
+def test_every_event_of_a_recording_arrives(
+    settings: Settings, otto: Path, events_per_message: int
+) -> None:
     """Every event of the file is in its topic, in the session's order, once."""
     report = replay(otto, settings, as_="sessions", events_per_message=events_per_message)
     assert (report.rows, report.events, report.n_bad_rows) == (862, 862, 0)
@@ -181,7 +183,7 @@ def test_a_recording_arrives_whole(settings: Settings, otto: Path, events_per_me
     assert all(ones == sorted(ones) for ones in times.values())
 
 
-def test_sending_a_file_again_names_the_same_events(settings: Settings, otto: Path) -> None:
+def test_a_second_replay_has_the_same_event_ids(settings: Settings, otto: Path) -> None:
     """Without `resume` a file is sent again from the start, under the same event ids."""
     for _ in range(2):
         assert replay(otto, settings).events == 862
@@ -197,7 +199,7 @@ def test_sending_a_file_again_names_the_same_events(settings: Settings, otto: Pa
 
 
 def test_bad_rows_are_in_the_report(settings: Settings, tmp_path: Path) -> None:
-    """All are counted, and the first twenty are told with line and reason."""
+    """All are counted, and the first twenty reported with line and reason."""
     path = recording(tmp_path, 10)
     path.write_text(path.read_text() + "u,i,click,never\n" * 30)
     column_options: list[ReplayReport] = []
@@ -209,7 +211,7 @@ def test_bad_rows_are_in_the_report(settings: Settings, tmp_path: Path) -> None:
     assert column_options[-1] is report
 
 
-def test_kafka_failing_on_the_way(
+def test_a_failure_of_kafka_saves_the_resume_point(
     settings: Settings, broker: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The position is noted, and resuming sends the rest: no gap, few events twice."""
@@ -233,11 +235,11 @@ def test_kafka_failing_on_the_way(
     assert notes(settings) == []
     found = items(settings)
     assert set(found) == {f"i{n}" for n in range(2000)}
-    # Those beyond the noted line that had arrived, among them what the hung broker then took in.
+    # Messages beyond the resume point that had arrived, some of them in the hung broker.
     assert found.total() - 2000 <= 101
 
 
-def test_an_interrupted_replay_goes_on_without_a_gap(settings: Settings, tmp_path: Path) -> None:
+def test_an_interrupted_replay_resumes_without_a_gap(settings: Settings, tmp_path: Path) -> None:
     """Ctrl-C ends it in order: all that was sent is acknowledged and noted, nothing is repeated."""
     path = recording(tmp_path, 8_000)
     process = subprocess.Popen(
@@ -263,7 +265,7 @@ def test_an_interrupted_replay_goes_on_without_a_gap(settings: Settings, tmp_pat
     assert found.total() <= 8_001
 
 
-def test_a_note_belongs_to_the_file_and_the_topics(settings: Settings, tmp_path: Path) -> None:
+def test_a_resume_point_is_of_one_file_and_its_topics(settings: Settings, tmp_path: Path) -> None:
     """A changed file, or topics made anew, are sent from the start."""
     path = recording(tmp_path, 10)
     folder = settings.data_dir / "replay"
@@ -279,7 +281,7 @@ def test_a_note_belongs_to_the_file_and_the_topics(settings: Settings, tmp_path:
     assert note != module._ResumePoint.of(read_as(path), settings, "users")
 
 
-def test_a_damaged_note_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_a_damaged_resume_point_is_an_error(settings: Settings, tmp_path: Path) -> None:
     """Rather than guess where to go on, the error names the file to delete."""
     path = recording(tmp_path, 10)
     note = module._ResumePoint.of(read_as(path), settings, "users")
@@ -299,10 +301,10 @@ def test_a_finished_replay_leaves_nothing_to_resume(settings: Settings, tmp_path
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(100.0, None), (None, 100.0)])
-def test_a_pace_is_kept(
+def test_rate_and_speed_pace_a_replay(
     settings: Settings, tmp_path: Path, rate: float | None, speed: float | None
 ) -> None:
-    """61 events, a recorded second apart, take their time: 0.6 s less what may be caught up."""
+    """61 events, a recorded second apart, take 0.6 s less the time that may be caught up."""
     report = replay(recording(tmp_path, 61), settings, rate=rate, speed=speed)
     assert report.events == 61
     assert report.seconds >= 0.5 - module.BURST_S
@@ -311,16 +313,16 @@ def test_a_pace_is_kept(
 @pytest.mark.parametrize(
     ("rate", "speed"), [(0.0, None), (-1.0, None), (None, 0.0), (float("nan"), None), (1.0, 1.0)]
 )
-def test_an_impossible_pace_is_refused(
+def test_invalid_rates_and_speeds_are_refused(
     settings: Settings, tmp_path: Path, rate: float | None, speed: float | None
 ) -> None:
-    """The mistake is told before anything is sent."""
+    """The error comes before anything is sent."""
     with pytest.raises(ValueError, match=r"rate|speed"):
         replay(recording(tmp_path, 1), settings, rate=rate, speed=speed)
     assert items(settings) == {}
 
 
-def test_an_unknown_format_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_an_unknown_format_is_an_error(settings: Settings, tmp_path: Path) -> None:
     """Nothing is sent of a file that cannot be read, and no note is left."""
     path = tmp_path / "events.xml"
     path.write_text("<events/>")
@@ -329,7 +331,7 @@ def test_an_unknown_format_is_told(settings: Settings, tmp_path: Path) -> None:
     assert notes(settings) == []
 
 
-def test_kafka_away_at_the_start(tmp_path: Path) -> None:
+def test_a_replay_without_kafka_is_unavailable(tmp_path: Path) -> None:
     """The error names the address."""
     address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
