@@ -1,10 +1,10 @@
-"""What each source of candidates adds to what can be found, and what it costs.
+"""Contribution of each candidate source to hits, and its cost in the atomic step.
 
     python -m benchmarks.ablation FILE [--as sessions] [--limit 20000] [--max-queries 2000]
 
-One pass of the prequential protocol; every query is answered by the learned order over all
-candidates, and again without those that come from one source only, or from a few. Then the atomic
-step is timed with each kind of state left out of its script.
+One pass of the prequential protocol. Every query is answered by the learned order over all
+candidates, and again without those of one source, or of a few. Then the atomic step is timed
+without each kind of state in turn.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ LEFT_OUT = (
     ("co-visited", "hops", "alike"),
     tuple(TOP_LIST_SIZES),
 )
-"""Sources that are left out together: what one does not bring another often does."""
+"""Sources that are left out together: they often give the same candidates."""
 
 SCRIPT_PARTS = {
     "pairs": ("if not is_same_item then", "if false then"),
     "counts": ("items.count(item, time, weight, purchase)", ""),
     "owners": ("not histories.has_item(history, item) then", "false then"),
 }
-"""Of each kind of state what writes it in the script, and how to leave it out."""
+"""The statement in the script that writes each kind of state, and its replacement."""
 
 
 def members(found: SnapshotCandidates) -> dict[str, Indexes]:
-    """The candidates that each source brings."""
+    """The candidates of each source."""
     snapshot, candidates = found
     signals = candidates.signals
     scores = np.where(signals[:, :ALIKE].any(axis=1), blend(signals), -np.inf)
@@ -76,14 +76,14 @@ def members(found: SnapshotCandidates) -> dict[str, Indexes]:
 
 
 class Without(RecommenderVariant):
-    """The learned order over what the other sources bring."""
+    """The learned order over the candidates of the other sources."""
 
     def __init__(self, live: SharedRecommender, sources: tuple[str, ...]) -> None:
         super().__init__(live, lambda local, matrix: local.ranker.scores(matrix))
         self._sources = sources
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
-        """The candidates that others bring too, in the learned order."""
+        """The candidates that other sources give, too, in the learned order."""
         found, _ = self._live.candidates(user, at_s, barred)
         ranked = super().rank(user, at_s, barred)
         others = [items for name, items in members(found).items() if name not in self._sources]

@@ -1,12 +1,12 @@
-"""What `context` of a request gains in hits, and what contextual properties of events cost.
+"""Hits gained by the `context` of requests, and the cost of contextual columns of events.
 
     python -m benchmarks.circumstances [--events 20000]
 
-A made-up shop: users of a taste each, whose device says something of what they take. Every tenth
-event is predicted, with and without its device, before it takes effect: for its user, and for a
-stranger. Then the same with devices that say nothing: there the context should cost no hits. At
-last the atomic step is timed on events without properties, with contextual ones, and with those of
-no schema; `--events 0` does only that.
+A simulated shop: each user has a taste, and devices correlate with the items taken. Every tenth
+event is predicted, with and without its device, before it takes effect: for its user, and for an
+anonymous visitor. Then the same with devices that correlate with nothing, where the context should
+cost no hits. Last, the atomic step is timed on events without properties, with contextual ones, and
+with properties of no schema; `--events 0` does only that.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Hits:
         self.n, self.hits, self.reciprocal = 0, 0, 0.0
 
     def add(self, items: list[str], target: str) -> None:
-        """One answer, and what was right."""
+        """One answer, and the item that was taken."""
         self.n += 1
         if target in items[:TOP]:
             self.hits += 1
@@ -100,12 +100,12 @@ class Hits:
 async def to_a_stranger(
     recommender: Recommender, now_s: float, *, context: dict[str, str] | None
 ) -> Answer:
-    """What somebody without history gets."""
+    """The answer for a user without history."""
     return await recommender.recommend(k=TOP, now_s=now_s, context=context)
 
 
 async def popular(recommender: Recommender, now_s: float) -> Answer:
-    """What is most popular: that alone is more than what is trending, where nothing trends."""
+    """The most popular items: a better baseline than trending ones if nothing trends."""
     return await recommender.popular(k=TOP, now_s=now_s)
 
 
@@ -186,7 +186,7 @@ async def cost(redis: str) -> dict[str, object]:
 
 
 def _varied(properties: dict[str, str] | None, values: dict[str, str]) -> dict[str, str] | None:
-    """The properties with values as they come; those of no schema as they are."""
+    """Properties with drawn values; those of no schema unchanged."""
     return properties and {name: values.get(name, value) for name, value in properties.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured under, and how a benchmark starts what it measures."""
+"""Conditions of a measurement, and the processes that a benchmark starts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def end_in_order() -> None:
-    """Have SIGTERM end this process as an error does, so that it ends what it has started."""
+    """Raise an error on SIGTERM, so that this process ends its child processes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
@@ -106,7 +106,7 @@ def command(name: str, settings: Settings, **extra: str) -> Iterator[subprocess.
 
 
 def until(done: Callable[[], bool], *, within_s: float = 60.0) -> None:
-    """Wait until `done` says so."""
+    """Wait until `done` gives True."""
     deadline = time.monotonic() + within_s
     while not done():
         if time.monotonic() > deadline:

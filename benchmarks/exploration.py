@@ -1,10 +1,10 @@
-"""What giving new items a chance costs in hits, and what it gains in coverage.
+"""Cost of exploration in hits, and its gain in coverage.
 
     python -m benchmarks.exploration FILE [--as sessions] [--limit 40000] [--max-queries 3000]
 
 One pass of the prequential protocol: every query is answered by the served order, and by it with
-several shares of new items to try, as the recommender places them. Nobody reacts to what is shown,
-so that this is all cost: what is learned of the new items does not come back as hits.
+several shares of explored items, as the recommender places them. Recorded users do not react to the
+shown items, so hits only show the cost: nothing learned of new items comes back as hits.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ FILTERS = {
 
 
 def scene(chance: random.Random) -> dict[str, Any]:
-    """What such a filter is asked with: items of eight properties, a user, a request's values."""
+    """Input of such a filter: items of eight properties, a user, and values of a request."""
     genres = [f"g{n}" for n in range(12)]
     items = [
         {

@@ -1,11 +1,11 @@
-"""From the acceptance of an event over HTTP to its effect in `/recommend`.
+"""Time from the acceptance of an event over HTTP to its effect in `/recommend`.
 
     python -m benchmarks.freshness [--kafka embedded|apache] [--rate 100] [--seconds 20] [--runs 5]
         [--warm-up 40]
 
-Events are sent at the rate; after each fifth, `/recommend?after=` is asked at once, and the time
-from the answer of POST /events to the answer that holds the effect is taken. What is sent in the
-seconds of the warm-up, in which a Java broker compiles itself, is not counted.
+Events are sent at the rate; after each fifth, `/recommend?after=` is requested at once, and the
+time from the answer of POST /events to the answer with the effect is measured. Events of the
+warm-up, in which a Java broker compiles itself, are not counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streams.kafka.topics import ensure_topics
 PROBE_EVERY = 5
 
 ANSWER_S = 30.0
-"""Longest wait for an answer, far beyond what any takes while the servers run."""
+"""Longest wait for an answer, far beyond any that occurs while the servers run."""
 
 
 async def ready(client: aiohttp.ClientSession, url: str) -> None:
@@ -75,7 +75,7 @@ async def measure(url: str, rate: float, seconds: float) -> list[float]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as client:
         await ready(client, url)
         start = time.perf_counter()
-        # The first that fails ends the run: what comes behind it would only wait, too.
+        # The first failure ends the run: later requests would only wait, too.
         async with asyncio.TaskGroup() as group:
             for number in range(int(rate * seconds)):
                 await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))

@@ -84,7 +84,7 @@ def empty_rate(settings: Settings, messages: int, run: int) -> float:
     environment = {"RECOMMENDER_KAFKA": settings.kafka, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-c", EMPTY, str(messages), str(run)]
     with process(argv, environment, stdout=subprocess.PIPE) as started:
-        assert started.stdout is not None  # noqa: S101  it was asked for
+        assert started.stdout is not None  # noqa: S101  requested above
         for line in started.stdout:
             if line.startswith(b"rate "):
                 return float(line.split()[1])

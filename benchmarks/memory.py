@@ -20,7 +20,7 @@ USERS, EVENTS, ITEMS = 20_000, 20, 1000
 
 
 async def used(store: Store) -> int:
-    """Bytes that the server holds."""
+    """Used memory of the server in bytes."""
     info = await store.redis.info("memory")
     return int(info["used_memory"])
 

@@ -1,11 +1,11 @@
-"""Freshness and throughput while Amazon Personalize is away for good, beside no forwarder at all.
+"""Freshness and throughput during an outage of Amazon Personalize, against no forwarder.
 
     python -m benchmarks.outage [--rounds 5] [--rate 100] [--seconds 5] [--events 60000]
 
-One worker and one API. In each round the same load comes twice: without a forwarder, and with one
-whose AWS, a local server, refuses every call (in every other round: answers none). Which is first
-changes from round to round. The load is that of `benchmarks.freshness`, and then events straight to
-Kafka, ten a message, from the first one sent to the last one in effect. A ratio is that of a round.
+One worker and one API. Each round has the same load twice: without a forwarder, and with one whose
+AWS, a local server, refuses every call (in every other round: answers none). Their order
+alternates. The load is that of `benchmarks.freshness`, and then events written to Kafka, ten a
+message, timed from the first one sent to the last one in effect. Ratios are within a round.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.streams.forwarding.personalize_stub import Behaviour, PersonalizeStub
 AWS: tuple[Behaviour, ...] = ("unavailable", "hang")
 EVENTS_A_MESSAGE = 10
 SETTLE_S = 6.0
-"""After its first call a forwarder still reads ahead what it may hold."""
+"""Wait after the first call, while the forwarder reads ahead as far as it may."""
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def forwarding(settings: Settings, behaviour: Behaviour) -> Iterator[Personalize
 
 
 async def in_effect(settings: Settings, n: int) -> int:
-    """How many events there are, once there are `n`."""
+    """Number of events in effect, once there are at least `n`."""
     store = Store(connect(settings.redis), settings)
     try:
         while True:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.personalize [--users 20000] [--items 50000] [--runs 5]
 
-Needs `wrk` (4.1 or later) on the PATH. One API process asks nobody, another checks signatures; wrk
-drives each with the same users from 16 connections, in turn. Requests were signed beforehand: the
-figures are the server's alone.
+Needs `wrk` (4.1 or later) on the PATH. One API process does not authenticate, another checks
+signatures; wrk drives each with the same users from 16 connections, in turn. Requests are signed
+beforehand, so that only the server is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ N_SIGNED = 2000
 """Users whose requests are sent, each of them signed once."""
 
 START_S = 300.0
-"""How long two processes may take to start that compile at the same time."""
+"""Longest start of two processes that compile at the same time."""
 
 NATIVE = """
 math.randomseed({seed})

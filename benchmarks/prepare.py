@@ -23,7 +23,7 @@ START_S = 1_600_000_000
 
 
 def write(path: Path, rows: int) -> int:
-    """A CSV of so many rows with a quoted column; every hundredth row is bad. Gives its bytes."""
+    """Write a CSV with a quoted column and 1 % bad rows; gives its size in bytes."""
     chance = random.Random(7)
     with path.open("w") as file:
         file.write("user,item,rating,ts,note\n")

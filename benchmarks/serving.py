@@ -3,8 +3,8 @@
     python -m benchmarks.serving [--users 20000] [--items 50000] [--runs 5]
 
 Needs `wrk` (4.1 or later) on the PATH. One API process; wrk drives both from 16 connections.
-`alike_share` is of the learned order with histories that are alike, whose reads and sums the others
-are without: which order is served depends on what pays.
+`alike_share` is the share with user k-NN in the learned order, whose reads and sums the other
+figures lack: online evaluation decides which order is served.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def wrk(url: str, seconds: int, script: str = "") -> tuple[float, str]:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody answers there."""
+    """True if a server answers at this address."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
@@ -80,7 +80,7 @@ def answers(url: str) -> bool:
 
 
 async def serve(settings: Settings, order: str) -> None:
-    """Have the API serve an order, as the guard would say it; see `models.ranking.prequential`."""
+    """Make the API serve an order, as its guard would; see `models.ranking.prequential`."""
     store = Store(connect(settings.redis), settings)
     await store.redis.hset(store.key("ranker"), "interactions:serving", order)
     await store.redis.aclose()

@@ -1,6 +1,6 @@
-"""`python -m tests.drill`: the drill at full size; exit code 1 where anything was lost or doubled.
+"""`python -m tests.drill`: the drill at full size; exit code 1 for lost or doubled effects.
 
-A report of how often each kind of fault came, and of what differs, is printed as JSON.
+Prints a JSON report with the number of faults of each kind, and all differences.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is in effect against what Kafka holds, applied naively: event by event, item by item."""
+"""Audit: the state in Redis against a naive application of the events in Kafka."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WEIGHTS = {"click": 1.0, "purchase": 3.0}
 POSITIONS_S = 120.0
 
 ERASED, ERASED_ITEMS = "gone", "g"
-"""How the names of users begin who are erased, and those of their items."""
+"""Prefix of the ids of users who are erased, and of their items."""
 
 DROPPED = ("duplicates", "erased")
 """Counters of events that take no effect, and count whenever they are read."""
@@ -36,18 +36,18 @@ Position = tuple[str, int, int]
 
 
 class Account(NamedTuple):
-    """What the drill knows of what it did.
+    """Record of a drill's actions.
 
     Attributes
     ----------
     acknowledged
-        Ids of events that Kafka has acknowledged, and not lost since.
+        Ids of events that Kafka has acknowledged and has not lost since.
     poison, lost_poison
-        Where messages are of which dead letters have to tell, and where Kafka lost such ones.
+        Positions of messages that must become dead letters, and of those that Kafka lost.
     erased
-        Users.
+        Erased users.
     tails
-        What Kafka lost, in the order of the losses.
+        Lost tails of Kafka's log, in order of time.
     """
 
     acknowledged: set[str]
@@ -58,7 +58,7 @@ class Account(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What tells an event from others of its owner."""
+    """Identity of an event among those of its owner."""
 
     owner: str
     time: int
@@ -74,14 +74,14 @@ class Log:
     names: dict[Seen, str] = field(default_factory=dict)
     undecodable: set[Position] = field(default_factory=set)
     has_lost_tails: bool = False
-    """Whether messages were read again to find where Kafka has others: see `DROPPED`."""
+    """True if messages were re-read to find where Kafka has different ones: see `DROPPED`."""
     n_erasable: int = 0
     """Events of users who are erased: in which order with the erasure is not known."""
 
 
 @dataclass
 class Findings:
-    """What differs; all empty where nothing was lost and nothing doubled."""
+    """Differences; all empty if nothing was lost or doubled."""
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Findings:
     other: list[str] = field(default_factory=list)
 
     def is_clean(self) -> bool:
-        """Whether nothing differs."""
+        """True without differences."""
         return not (self.lost or self.doubled or self.unacknowledged_loss or self.other)
 
 
@@ -120,7 +120,7 @@ def read_topics(kafka: str, names: Sequence[str]) -> list[Record]:
 
 
 def log_of(records: Iterable[Record], tails: Sequence[Tail]) -> Log:
-    """What the records say, and before those at their place what Kafka lost and is in effect."""
+    """The events of the records, and before them lost ones that are in effect."""
     log = Log(defaultdict(list), has_lost_tails=bool(tails))
     ordered = [(*record.position, 0, record.offset, record) for record in records]
     for number, tail in enumerate(tails):
@@ -183,7 +183,7 @@ def reference_of(log: Log, limit: int) -> Reference:
 async def compare(
     store: Store, log: Log, acknowledged: set[str], erased: Iterable[str]
 ) -> Findings:
-    """What in the store differs from the log, and what was acknowledged and is not in the log."""
+    """Differences between store and log, and acknowledged events that the log lacks."""
     reference = reference_of(log, store.settings.history_events)
     findings = Findings()
     findings.unacknowledged_loss = sorted(acknowledged - log.positions.keys())[:MOST_SHOWN]
@@ -205,7 +205,7 @@ async def compare(
 
 
 async def _compare_erased(store: Store, erased: Iterable[str], findings: Findings) -> None:
-    """Nothing is left of who was erased, and what is counted of their items is counted once."""
+    """Erased users have no data left, and events on their items are counted once."""
     for user in erased:
         held = await store.user_data_counts(user, now_s=NOW)
         found = sum(held.values())
@@ -279,7 +279,7 @@ async def _compare_items(
 async def _compare_pairs(
     store: Store, reference: Reference, name_of: dict[int, str], findings: Findings
 ) -> None:
-    """Pairs of the items of ordered users: the others' depend on which partition came first."""
+    """Item pairs of users with ordered events; those of others depend on the partitions' order."""
     found: dict[tuple[str, str, str], float] = {}
     for index, name in name_of.items():
         if not name.startswith("a"):

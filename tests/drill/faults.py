@@ -1,4 +1,4 @@
-"""The registry of kinds of faults, and the order in which a drill goes through them."""
+"""The registry of kinds of faults, and their order in a drill."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Fault:
     Attributes
     ----------
     act
-        Brings it about, and ends it.
+        Causes the fault, and ends it.
     parts
-        What it touches: `worker`, `api`, `redis`, `kafka` or `network`; no two faults touch one
-        part at a time.
+        Affected parts: `worker`, `api`, `redis`, `kafka` or `network`; concurrent faults share
+        none.
     is_slow
-        Takes ten seconds or more; comes up less often.
+        Takes ten seconds or more; drawn less often.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Fault:
 
     @property
     def summary(self) -> str:
-        """What it does, in one line."""
+        """Description in one line."""
         return (self.act.__doc__ or "").splitlines()[0]
 
 

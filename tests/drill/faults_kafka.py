@@ -27,7 +27,7 @@ def kafka_restarted(site: Site, chance: random.Random) -> None:
 
 @fault("kafka")
 def kafka_halted(site: Site, chance: random.Random) -> None:
-    """Kafka stands still, also for longer than a session's time-out."""
+    """Kafka is paused, also for longer than the session timeout."""
     with frozen(site.kafka):
         pause(chance, 0.5, 8)
 

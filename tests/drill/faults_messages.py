@@ -1,4 +1,4 @@
-"""Faults in what is sent: poison, repeats, late events, large batches, transactions, erasures."""
+"""Faults in messages: poison, repeats, late events, large batches, transactions, erasures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.drill.site import Site
 
 @fault()
 def poison(site: Site, chance: random.Random) -> None:
-    """Messages that cannot be decoded, are too large, have a huge key or belong to nobody."""
+    """Messages that cannot be decoded, are too large, have a huge key or an unknown tracking id."""
     stranger = {
         "trackingId": "nobody",
         "sessionId": "s",
@@ -58,7 +58,7 @@ def burst(site: Site, chance: random.Random) -> None:
 
 @fault()
 def erased(site: Site, chance: random.Random) -> None:
-    """Users are erased while their events arrive, and what was sent before is sent again."""
+    """Users are erased while their events arrive, and earlier events are sent again."""
     for _ in range(2):
         user = f"gone{chance.randrange(10**9)}"
         messages = [site.load.script.of_user(user) for _ in range(8)]

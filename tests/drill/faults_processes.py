@@ -24,7 +24,7 @@ def worker_killed(site: Site, chance: random.Random) -> None:
 
 @fault("worker")
 def worker_terminated(site: Site, chance: random.Random) -> None:
-    """A worker is told to end, as at a deployment, and must do so with exit code 0."""
+    """A worker is terminated, as by a deployment, and must end with exit code 0."""
     worker = chance.choice(site.workers)
     worker.down(signal.SIGTERM)
     worker.up()
@@ -32,14 +32,14 @@ def worker_terminated(site: Site, chance: random.Random) -> None:
 
 @fault("worker", is_slow=True)
 def worker_zombie(site: Site, chance: random.Random) -> None:
-    """A worker stands still until its partitions are others', and then goes on where it was."""
+    """A worker is paused until its partitions are reassigned, and then resumed."""
     with chance.choice(site.workers).stopped():
         pause(chance, 7, 11)
 
 
 @fault("worker")
 def worker_halted(site: Site, chance: random.Random) -> None:
-    """A worker stands still for a moment and keeps its partitions."""
+    """A worker is paused for a moment and keeps its partitions."""
     with chance.choice(site.workers).stopped():
         pause(chance, 0.3, 3)
 
@@ -115,7 +115,7 @@ def api_killed(site: Site, chance: random.Random) -> None:
 
 @fault("api")
 def api_terminated(site: Site, chance: random.Random) -> None:
-    """The API is told to end with requests under way."""
+    """The API is terminated during requests."""
     site.api.down(signal.SIGTERM)
     pause(chance, 0, 0.5)
     site.api.up()
@@ -123,6 +123,6 @@ def api_terminated(site: Site, chance: random.Random) -> None:
 
 @fault("api")
 def api_halted(site: Site, chance: random.Random) -> None:
-    """The API stands still for some seconds."""
+    """The API is paused for some seconds."""
     with site.api.stopped():
         pause(chance, 0.5, 4)

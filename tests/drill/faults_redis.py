@@ -24,7 +24,7 @@ STEP = re.compile(
 
 @fault("redis")
 def redis_killed(site: Site, chance: random.Random) -> None:
-    """Redis is killed -9 and started again: what it had not written yet is gone."""
+    """Redis is killed -9 and started again: unwritten data is lost."""
     site.redis.kill()
     pause(chance, 0, 2)
     site.redis.start()
@@ -40,21 +40,21 @@ def redis_restarted(site: Site, chance: random.Random) -> None:
 
 @fault("redis")
 def redis_halted(site: Site, chance: random.Random) -> None:
-    """Redis stands still, also for longer than its clients wait for an answer."""
+    """Redis is paused, also for longer than its clients' timeout."""
     with frozen(site.redis):
         pause(chance, 0.5, 7)
 
 
 @fault("redis")
 def redis_older(site: Site, chance: random.Random) -> None:
-    """Redis comes back with an older state of its data."""
+    """Redis restarts with an older state of its data."""
     if site.snapshots:
         site.restore(chance.choice(site.snapshots))
 
 
 @fault("redis")
 def redis_older_twice(site: Site, chance: random.Random) -> None:
-    """Redis comes back with older data, and again while the loss is being made up."""
+    """Redis restarts with older data, and again during the re-read."""
     if site.snapshots:
         site.restore(site.snapshots[-1])
         pause(chance, 0, 2.5)
@@ -64,7 +64,7 @@ def redis_older_twice(site: Site, chance: random.Random) -> None:
 
 @fault("redis", "worker")
 def redis_older_while_balancing(site: Site, chance: random.Random) -> None:
-    """Redis comes back with older data while partitions move from a killed worker."""
+    """Redis restarts with older data while partitions of a killed worker are reassigned."""
     worker = chance.choice(site.workers)
     worker.down(signal.SIGKILL)
     if site.snapshots:

@@ -1,8 +1,8 @@
 """Kafka loses its tail: acknowledged messages vanish, and new ones take their offsets.
 
-What was in effect of them stays in effect, what was not is Kafka's loss; the load sends half of
-both again. Each fault ends once Redis has gone on from what Kafka has, with effects enough behind
-that for no later crash of Redis to reach it, and no older state of it is put back afterwards.
+Lost messages that were in effect stay in effect, the others are Kafka's loss; the load sends half
+of both again. Each fault ends once Redis has continued from Kafka's log, far enough for no later
+crash of Redis to reach back to it, and no older state is restored afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.drill.tails import (
 from tests.servers import wait_until
 
 ALL = ("kafka", "redis", "worker", "api", "network")
-"""Nothing else is broken meanwhile: what was in effect at the loss has to be known."""
+"""All parts: the effects at the time of the loss must be known, so no other fault runs."""
 
 STILL_S = 3.0
 """Whatever a worker had fetched is in effect by then."""
@@ -47,7 +47,7 @@ FURTHER_S = 2.5
 
 @fault(*ALL, is_slow=True)
 def kafka_tail_lost(site: Site, chance: random.Random) -> None:
-    """Kafka comes back with an earlier log of some partitions, under running workers."""
+    """Kafka restarts with an earlier log of some partitions, under running workers."""
     with _loss(site, chance) as loss:
         pause(chance, 0.5, 4)
         loss.strike()
@@ -56,7 +56,7 @@ def kafka_tail_lost(site: Site, chance: random.Random) -> None:
 
 @fault(*ALL, is_slow=True)
 def kafka_tail_lost_without_workers(site: Site, chance: random.Random) -> None:
-    """Kafka comes back with an earlier log of some partitions while no worker runs."""
+    """Kafka restarts with an earlier log of some partitions while no worker runs."""
     with _loss(site, chance) as loss:
         pause(chance, 0.5, 3)
         for worker in site.workers:
@@ -72,7 +72,7 @@ def kafka_tail_lost_without_workers(site: Site, chance: random.Random) -> None:
 
 @fault(*ALL, is_slow=True)
 def kafka_tail_lost_redis_older(site: Site, chance: random.Random) -> None:
-    """Kafka with an earlier log and Redis with an older state come back at once."""
+    """Kafka restarts with an earlier log, and Redis with an older state, at once."""
     with _loss(site, chance) as loss:
         pause(chance, 0.5, 3)
         loss.keep_redis()
@@ -84,7 +84,7 @@ def kafka_tail_lost_redis_older(site: Site, chance: random.Random) -> None:
 
 @fault(*ALL, is_slow=True)
 def kafka_tail_lost_redis_older_later(site: Site, chance: random.Random) -> None:
-    """Redis comes back at messages that Kafka has lost, when others are in effect there."""
+    """Redis restarts at messages that Kafka has lost and replaced."""
     with _loss(site, chance) as loss:
         pause(chance, 0.5, 3)
         loss.keep_redis()
@@ -96,7 +96,7 @@ def kafka_tail_lost_redis_older_later(site: Site, chance: random.Random) -> None
 
 
 class _Loss:
-    """One loss: what is kept for it on disk, and what it has taken."""
+    """One loss: the copies on disk for it, and the lost messages."""
 
     def __init__(self, site: Site, chance: random.Random, folder: Path) -> None:
         self._site, self._chance, self._folder = site, chance, folder
@@ -126,13 +126,13 @@ class _Loss:
         return bool(self._site.client.info("persistence")["aof_buffer_length"] == 0)
 
     def restore_redis(self) -> None:
-        """Redis comes back with the state that was kept, and with what was in effect then."""
+        """Redis restarts with the copied state, and the effects of that time."""
         self._site.restore(self._folder / "redis")
         for tail in self._tails:
             tail.in_effect = min(tail.in_effect, self._kept_marks[tail.place])
 
     def strike(self) -> None:
-        """Kafka ends, and its log is that of the copy; what is lost is noted."""
+        """Kafka is stopped and its log replaced by the copy; records the lost messages."""
         site = self._site
         if self._chance.random() < 0.5:
             site.kafka.kill()

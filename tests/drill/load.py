@@ -1,7 +1,7 @@
 """The load of the drill: messages drawn from a seed, sent over HTTP and straight to Kafka.
 
-A message is sent again, with the same eventIds, until it is acknowledged. Every event of a user has
-a time of its own, so user, time and item say which event it is wherever it is found.
+A message is sent again, with the same eventIds, until it is acknowledged. The times of a user's
+events are unique, so user, time and item identify an event in any store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POSTERS = 3
 ORDERED_USERS, FREE_USERS = 240, 160
 ORDERED_ITEMS, FREE_ITEMS = 40, 120
 BUSY_SHARE, BUSY_USERS = 0.1, 2
-"""Some do far more than a history holds, and what it no longer holds is sent again, too."""
+"""Some users exceed the length of a history, and events beyond it are sent again, too."""
 
 LATE_SHARE, REPEATED_SHARE = 0.05, 0.05
 MOST_LATE = 2000
@@ -75,7 +75,7 @@ class Script:
         self._lock = threading.Lock()
 
     def draw(self, *, late: bool = False) -> Message:
-        """The next message; of late events if so asked, otherwise of few."""
+        """The next message; of late events on request, otherwise of few."""
         with self._lock:
             chance = self._chance
             is_ordered = chance.random() < 0.5
@@ -104,7 +104,7 @@ class Script:
             return Message(kind, session, body, tuple(event["eventId"] for event in events))
 
     def of_user(self, user: str) -> Message:
-        """A message of somebody whom nothing else is drawn of, on an item of its own."""
+        """A message of a user and an item that are not drawn otherwise."""
         with self._lock:
             event = self._event(f"g{self._number}", "click", late=False)
             session = f"{user}-{self._chance.randrange(5)}"
@@ -122,7 +122,7 @@ class Script:
 
 @dataclass
 class Sent:
-    """What became of what was sent, over all senders."""
+    """Outcomes of messages, over all senders."""
 
     acknowledged: dict[str, Message] = field(default_factory=dict)
     lost_by_kafka: set[str] = field(default_factory=set)
@@ -241,7 +241,7 @@ class Load:
             time.sleep(AGAIN_AFTER_S)
 
     def erase(self, user: str) -> None:
-        """Ask the API to erase a user until it says that Kafka has it."""
+        """Erase a user by the API, repeated until Kafka has acknowledged it."""
         while not self._stopped.is_set():
             status, answer = _answered(self._port, "DELETE", f"/users/{user}", None)
             with self.sent.lock:
@@ -319,7 +319,7 @@ class Load:
 
 
 def _answered(port: int, method: str, path: str, body: str | None) -> tuple[int, str]:
-    """Status and text of the answer; 0 and the reason where none came."""
+    """Status and text of the answer; 0 and the reason without one."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HTTP_TIMEOUT_S)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})

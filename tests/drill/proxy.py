@@ -48,7 +48,7 @@ class TcpProxy:
         self._run(self._reset())
 
     def delay(self, delay_s: float) -> None:
-        """Let everything arrive so much later from here on."""
+        """Delay all data from now on."""
         self._delay_s = delay_s
 
     def silence(self) -> None:
@@ -56,7 +56,7 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._passing.clear)
 
     def resume(self) -> None:
-        """End a silence; what was sent meanwhile arrives now."""
+        """End a silence; the data held back arrives now."""
         self._loop.call_soon_threadsafe(self._passing.set)
 
     def _run(self, coroutine: object) -> None:

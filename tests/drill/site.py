@@ -1,4 +1,4 @@
-"""What the drill breaks: Apache Kafka, Redis, workers and an API, with proxies between them."""
+"""The system under test: Apache Kafka, Redis, workers and an API, with proxies between them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ AOF = "appendonlydir"
 
 @dataclass
 class Process:
-    """One of the project's own processes, started again under the same name.
+    """A process of the project, restarted under the same name.
 
     Attributes
     ----------
     ended
-        Its unasked-for ends: exit codes.
+        Exit codes of its unexpected ends.
     is_over
-        Whether it is not started again, since the site ends.
+        True if it is not restarted, because the site ends.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Process:
             self.running = self.start()
 
     def down(self, by: signal.Signals) -> None:
-        """End it; told to by SIGTERM it must do so in time and without an error."""
+        """Stop it; after SIGTERM it must end in time and without an error."""
         with self.lock:
             process, self.running = self.running, None
             if process is None:
@@ -75,7 +75,7 @@ class Process:
             if code is None:
                 process.kill()
                 process.wait()
-            # Told while it starts, or raising what it was told at its end, it ends by SIGTERM.
+            # A signal during the start or the very end makes SIGTERM its exit status.
             if code is None or (by is signal.SIGTERM and code not in {0, -signal.SIGTERM}):
                 self.ended.append(-signal.SIGKILL if code is None else code)
 
@@ -95,7 +95,7 @@ class Process:
 
 @dataclass
 class Site:
-    """All that runs, and what the faults need of it."""
+    """All processes, with operations for the faults."""
 
     directory: Path
     kafka: Server
@@ -120,7 +120,7 @@ class Site:
         return Client.from_url(self.redis.address, socket_timeout=10)
 
     def up(self) -> None:
-        """Start again what has ended by itself, and take note."""
+        """Restart processes that ended by themselves, and record it."""
         for process in (*self.workers, self.api):
             if process.lock.acquire(blocking=False):
                 try:
@@ -153,12 +153,12 @@ class Site:
             shutil.rmtree(self.snapshots.pop(0))
 
     def forget_snapshots(self) -> None:
-        """Have none of the states that were kept of Redis come back."""
+        """Discard the snapshots of Redis."""
         while self.snapshots:
             shutil.rmtree(self.snapshots.pop())
 
     def restore(self, snapshot: Path) -> None:
-        """Redis crashes and comes back with the data of a snapshot."""
+        """Redis crashes and restarts with the data of a snapshot."""
         self.redis.kill()
         shutil.rmtree(self.redis.directory / AOF)
         shutil.copytree(snapshot, self.redis.directory / AOF)

@@ -36,16 +36,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a drill does.
+    """Parameters of a drill.
 
     Attributes
     ----------
     per_s
         Messages a second.
     audit_every
-        Faults between two audits; one more comes at the end.
+        Faults between two audits; another audit is at the end.
     names
-        Kinds of faults to choose from.
+        Kinds of faults to draw from.
     """
 
     n_faults: int
@@ -111,7 +111,7 @@ def run(directory: Path, plan: Plan, *, say: Say) -> dict[str, Any]:
 
 
 def _strike(one: Site, together: list[Fault], chance: random.Random) -> list[str]:
-    """Bring faults about at the same time; gives what went wrong in doing so."""
+    """Run faults concurrently; gives the errors of running them."""
     errors: list[str] = []
 
     def act(fault: Fault, own: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""What Kafka lost of its log: put back to an earlier copy, and known message by message."""
+"""Lost tails of Kafka's log: it is replaced by an earlier copy, and the lost messages are known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
     @property
     def position(self) -> tuple[str, int, int]:
-        """Where it is."""
+        """Its partition and offset."""
         return self[:3]
 
 
@@ -59,18 +59,18 @@ class Tail:
 
 
 def folder_of(data: Path, place: TopicPartition) -> Path:
-    """Where Kafka has a partition on disk."""
+    """Folder of a partition on disk."""
     return data / f"{place.topic}-{place.partition}"
 
 
 def copied(data: Path, places: Iterable[TopicPartition], target: Path) -> None:
-    """Copy the log of partitions while Kafka stands still."""
+    """Copy the log of partitions while Kafka is paused."""
     for place in places:
         shutil.copytree(folder_of(data, place), folder_of(target, place))
 
 
 def put_back(data: Path, places: Iterable[TopicPartition], copy: Path) -> list[Tail]:
-    """Give partitions of a broker that does not run their log of earlier; gives what is lost."""
+    """Replace the log of partitions of a stopped broker by the copy; gives the lost messages."""
     tails = []
     for place in places:
         end = max((offset + 1 for offset, _ in messages_in(folder_of(copy, place))), default=0)
@@ -110,7 +110,7 @@ def event_ids(record: Record) -> list[str]:
 
 
 def erased_user(record: Record) -> str | None:
-    """Whom a message erases."""
+    """Users that a message erases."""
     try:
         body = json.loads(record.value)
         return str(body["userId"]) if "erase" in body else None
@@ -142,7 +142,7 @@ def ends_of(kafka: str, places: Sequence[TopicPartition]) -> dict[TopicPartition
 
 
 def fields_of(stack: Stack, places: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
-    """By what names Redis has the watermark of each partition."""
+    """Field of each partition's watermark in Redis."""
     ids = topic_ids(stack.settings, sorted({place.topic for place in places}))
     return {place: f"{ids[place.topic]}/{place.partition}" for place in places}
 
