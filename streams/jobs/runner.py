@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+import tenacity
+
 from models.errors import ClaimLost, RecommenderError, Unavailable
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
@@ -30,13 +32,14 @@ from streams.jobs.job import JobContext, JobResult
 from streams.jobs.training import train
 from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
+from streams.retry_policy import backoff, failure_of
 
 IDLE_S = 0.2
 """Interval between two claims of an idle runner."""
 
 ATTEMPTS = 10
 """Attempts at a job while servers are away, and the longest wait between two."""
-MAX_WAIT_S = 30.0
+FIRST_WAIT_S, MAX_WAIT_S = 1.0, 30.0
 
 RENEWALS = 3
 """Renewals of a claim within the time of one lease."""
@@ -116,25 +119,35 @@ class Runner:
 
     async def _attempt(self, context: JobContext) -> None:
         """Run the handler until the job ends, again after each outage."""
-        for attempt in range(1, ATTEMPTS + 1):
+
+        async def attempt() -> None:
             context.is_ending = False
-            try:
-                await self._end(context, await HANDLERS[context.job.resource.kind.name](context))
-            except ClaimLost as error:
-                log.warning("%s", error)
-                await self._stopped(context)
-            except AWAY as error:
-                log.warning("%s, attempt %d: %s", context.job.path, attempt, error)
-                if attempt == ATTEMPTS:
-                    await self._fail(context, f"Given up after {ATTEMPTS} attempts: {error}")
-                await asyncio.sleep(min(MAX_WAIT_S, 2.0**attempt / 2))
-                continue
-            except RecommenderError as error:
-                await self._fail(context, str(error))
-            except Exception as error:
-                log.exception("%s", context.job.path)
-                await self._fail(context, f"Internal error: {type(error).__name__}: {error}")
-            return
+            await self._end(context, await HANDLERS[context.job.resource.kind.name](context))
+
+        def log_outage(state: tenacity.RetryCallState) -> None:
+            error = failure_of(state)
+            if isinstance(error, AWAY):
+                log.warning("%s, attempt %d: %s", context.job.path, state.attempt_number, error)
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(AWAY),
+            wait=backoff(FIRST_WAIT_S, MAX_WAIT_S),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            after=log_outage,
+            reraise=True,
+        )
+        try:
+            await retrying(attempt)
+        except ClaimLost as error:
+            log.warning("%s", error)
+            await self._stopped(context)
+        except AWAY as error:
+            await self._fail(context, f"Given up after {ATTEMPTS} attempts: {error}")
+        except RecommenderError as error:
+            await self._fail(context, str(error))
+        except Exception as error:
+            log.exception("%s", context.job.path)
+            await self._fail(context, f"Internal error: {type(error).__name__}: {error}")
 
     async def _end(self, context: JobContext, outcome: JobResult | None) -> None:
         context.is_ending = True

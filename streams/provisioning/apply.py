@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import botocore.exceptions as boto
 import msgspec
+import tenacity
 
 from models.errors import CannotProvision, Unavailable
 from models.settings import Settings
@@ -28,6 +29,7 @@ from streams.provisioning.resource import (
     ProvisioningContext,
     Retained,
 )
+from streams.retry_policy import backoff, failure_of, waits_s
 
 T = TypeVar("T")
 
@@ -248,27 +250,36 @@ def retry_while_busy(call: Callable[[], T], key: str, label: str, wait_options: 
     CannotProvision
         Tries or time are exhausted, or AWS refuses for another reason.
     """
-    deadline, wait_s, n_limits = wait_options.clock() + wait_options.timeout_s, FIRST_WAIT_S, 0
-    while True:
-        with translated_errors(key):
-            try:
-                return call()
-            except boto.ClientError as error:
-                code = code_of(error)
-                n_limits += code != "ResourceInUse"
-                if (
-                    not _is_retryable(error)
-                    or n_limits >= MAX_TRIES
-                    or wait_options.clock() > deadline
-                ):
-                    raise
-                wait_options.say(label, f"{code}, trying again")
-        wait_options.pause(wait_s)
-        wait_s = min(2 * wait_s, MAX_WAIT_S)
+    deadline_s, n_limits = wait_options.clock() + wait_options.timeout_s, 0
+
+    def is_over(attempt: tenacity.RetryCallState) -> bool:
+        nonlocal n_limits
+        n_limits += _code(failure_of(attempt)) != "ResourceInUse"
+        return n_limits >= MAX_TRIES or wait_options.clock() > deadline_s
+
+    def say(attempt: tenacity.RetryCallState) -> None:
+        wait_options.say(label, f"{_code(failure_of(attempt))}, trying again")
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_retryable),
+        wait=backoff(FIRST_WAIT_S, MAX_WAIT_S),
+        stop=is_over,
+        sleep=wait_options.pause,
+        before_sleep=say,
+        reraise=True,
+    )
+    with translated_errors(key):
+        return retrying(call)
 
 
-def _is_retryable(error: boto.ClientError) -> bool:
+def _code(error: BaseException) -> str:
+    return code_of(error) if isinstance(error, boto.ClientError) else ""
+
+
+def _is_retryable(error: BaseException) -> bool:
     """True if a retry may help; a new role, for example, cannot be assumed at once."""
+    if not isinstance(error, boto.ClientError):
+        return False
     code, text = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
     return code in _RETRYABLE or (code == "InvalidInput" and "assume" in text.lower())
 
@@ -309,8 +320,8 @@ def _watched(
     Unavailable
         The timeout has passed.
     """
-    deadline, wait_s, reported = wait_options.clock() + wait_options.timeout_s, FIRST_WAIT_S, ""
-    while True:
+    deadline_s, reported = wait_options.clock() + wait_options.timeout_s, ""
+    for wait_s in waits_s(FIRST_WAIT_S, MAX_WAIT_S):
         with translated_errors(key):
             existing = find()
         status = "absent" if existing is None else existing.status
@@ -318,9 +329,8 @@ def _watched(
             reported = status
             wait_options.say(label, status)
         yield existing
-        if wait_options.clock() > deadline:
+        if wait_options.clock() > deadline_s:
             raise Unavailable(
                 f"{key}: still {status} after {wait_options.timeout_s:.0f} s; run again to go on"
             )
         wait_options.pause(wait_s)
-        wait_s = min(2 * wait_s, MAX_WAIT_S)
