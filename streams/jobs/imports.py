@@ -104,7 +104,7 @@ class ImportSource(NamedTuple):
         return self.dataset_type == "INTERACTIONS"
 
     def open(self, objects: Objects, settings: Settings, *, now_s: float) -> DatasetRows:
-        """The rows of the import, their format recognised; raises what `DatasetRows` does."""
+        """The rows of the import, their format recognised; raises the errors of `DatasetRows`."""
         latest_s = now_s + settings.future_limit_s
         return DatasetRows(objects, self.location, self.schema, self.type.rows, latest_s=latest_s)
 

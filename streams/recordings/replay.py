@@ -138,23 +138,23 @@ def replay(
             if on_progress is not None:
                 on_progress(report)
 
-        unacknowledged = _Unacknowledged(report, resume_point, report_progress)
+        in_flight = _InFlight(report, resume_point, report_progress)
         try:
             for message, completes in group_into_messages(_good(rows, report), events_per_message):
-                pacer.wait(message, unacknowledged.watch)
-                unacknowledged.send(tracker, message, completes)
-            unacknowledged.settle(0)
+                pacer.wait(message, in_flight.watch)
+                in_flight.send(tracker, message, completes)
+            in_flight.settle(0)
             report.is_finished = True
         except KeyboardInterrupt:
-            unacknowledged.settle(0)
+            in_flight.settle(0)
         finally:
-            unacknowledged.end()
+            in_flight.end()
     if report.is_finished and report.n_bad_rows == report.rows and not start:
         raise no_good_rows(recording, report.bad_rows)
     return report
 
 
-class _Unacknowledged:
+class _InFlight:
     """Messages in flight, oldest first, and the resume point that follows the acknowledged ones."""
 
     def __init__(
@@ -163,7 +163,7 @@ class _Unacknowledged:
         self._report = report
         self._resume_point = resume_point
         self._report_progress = report_progress
-        self._in_flight: deque[tuple[Future[Receipt], int, int]] = deque()
+        self._messages: deque[tuple[Future[Receipt], int, int]] = deque()
         self._started_s = time.monotonic()
         self._saved_s = self._started_s
 
@@ -174,7 +174,7 @@ class _Unacknowledged:
         except InvalidEvent as error:  # too large as a whole
             self._report.add_bad_row(completes, error)
             return
-        self._in_flight.append((future, len(message.event_list), completes))
+        self._messages.append((future, len(message.event_list), completes))
         self.watch()
 
     def watch(self) -> None:
@@ -185,10 +185,10 @@ class _Unacknowledged:
 
     def settle(self, n_left: int) -> None:
         """Wait until at most `n_left` messages are in flight; raises the failure of the oldest."""
-        while self._in_flight and (len(self._in_flight) > n_left or self._in_flight[0][0].done()):
-            future, n_events, completes = self._in_flight[0]
+        while self._messages and (len(self._messages) > n_left or self._messages[0][0].done()):
+            future, n_events, completes = self._messages[0]
             future.result()
-            self._in_flight.popleft()
+            self._messages.popleft()
             self._report.events += n_events
             self._report.messages += 1
             self._report.line = completes
