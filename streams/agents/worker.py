@@ -159,7 +159,7 @@ class Worker:
                 await self._log.seek({(error.topic, error.partition): start})
             else:
                 found.append(error)
-        due = await self._standstill.look(found, now_s=time.time())
+        due = await self._standstill.update(found, now_s=time.time())
         partitions = {(error.topic, error.partition) for error in due}
         self.events.reread(partitions)
         self.metadata.reread(partitions)

@@ -87,7 +87,7 @@ def forward_app(settings: Settings) -> faust.App:
     async def check_unreadable() -> None:
         """Report partitions that stand still; go on where an operator has skipped a batch."""
         found = log.unreadable()
-        due = await standstill.look(found, now_s=time.time())
+        due = await standstill.update(found, now_s=time.time())
         for error in found:
             partition = error.topic, error.partition
             try:

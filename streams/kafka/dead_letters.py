@@ -1,7 +1,7 @@
-"""Dead letters: what could not be decoded, validated or applied, kept with reason and origin.
+"""Dead letters: messages that could not be decoded, validated or applied, with reason and origin.
 
-A letter always fits into what a broker with Kafka's defaults takes. What is too long for it is cut,
-and then the letter says so: the whole is at its source for as long as Kafka keeps it.
+A letter always fits into a batch of a broker with Kafka's defaults. A longer message is truncated,
+and the letter says so: the whole is at its source for as long as Kafka keeps it.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ POLL_MS = 500
 MAX_SILENT_POLLS = 20
 
 MAX_PAYLOAD_BYTES = MAX_RECORD_BYTES
-"""The longest message that is valid anywhere: in base64 it is two thirds of what Kafka takes.
+"""Longest valid message of any topic: in base64 it is two thirds of Kafka's default limit.
 
-Settings may have letters keep less, never more: then a letter might not fit.
+Settings may have letters keep less, never more: a letter might not fit.
 """
 
 MAX_KEY_BYTES = 2048
-"""Longer than the key of any valid message, a group and an id; so no setting: there is nothing to
-gain by keeping less, and a longer one is of no use to a replay."""
+"""Longer than the key of any valid message, a group and an id. No setting: keeping less gains
+nothing, and a longer key is of no use to a replay."""
 
 LATEST_S = 253_402_300_799.0
-"""The end of the year 9999: whoever produces a message gives it any time."""
+"""The end of the year 9999: a message may carry any timestamp."""
 
 MAX_DETAIL_CHARS = 500
 MAX_GROUP_CHARS = 63
 
 FULL = "catalogue-full"
-"""The reason of what went beyond the items or users that a group may hold."""
+"""Reason: the group holds as many items or users as it may."""
 
 UNREADABLE = "unreadable"
-"""The reason of what was passed over because nobody could decode it."""
+"""Reason: a batch was skipped because it cannot be decoded."""
 
 
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the bytes of a dead letter came from."""
+    """Position of a dead letter's message."""
 
     topic: str
     partition: Annotated[int, Meta(ge=0, lt=2**31)]
@@ -60,14 +60,14 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Truncated(msgspec.Struct, frozen=True):
-    """What a letter lacks of its message: lengths of the whole, in bytes.
+    """Missing parts of a truncated letter: lengths of the whole, in bytes.
 
     Attributes
     ----------
     key, payload
-        None where the letter has all of it.
+        None if the letter has all of it.
     last
-        The last offset that the letter stands for, where nothing could be decoded.
+        The last offset that the letter stands for, of an unreadable batch.
     """
 
     key: int | None = None
@@ -76,20 +76,20 @@ class Truncated(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One thing that could not be processed.
+    """One message that could not be processed.
 
     Attributes
     ----------
     stage
-        What gave up on it: sessions, metadata, ranker, forward or skip.
+        Part of the system that rejected it: sessions, metadata, ranker, forward or skip.
     reason, detail
         A word to count by, and a sentence to read.
     payload
         The original bytes, in base64.
     group
-        The dataset group it was for; empty where that could not be made out.
+        The dataset group it was for; empty if unknown.
     truncated
-        What is not in the letter, and has to be read at `source`; None if all is.
+        Missing parts, which have to be read at `source`; None if the letter is whole.
     """
 
     stage: str
@@ -118,16 +118,16 @@ def envelope(
     group: str = "",
     payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> bytes:
-    """A dead letter as JSON text, bounded whatever is in it.
+    """A dead letter as JSON text of bounded length.
 
     Parameters
     ----------
     source
         Topic, partition, offset.
     key
-        The message's; the letter is to be produced under `letter_key` of it.
+        The message's key; the letter is to be produced under `letter_key` of it.
     payload_bytes
-        How much of the message it keeps at most, up to `MAX_PAYLOAD_BYTES`.
+        Most bytes of the message that it keeps, up to `MAX_PAYLOAD_BYTES`.
     """
     is_long = len(raw) > payload_bytes
     is_keyless = len(key) > MAX_KEY_BYTES
@@ -146,12 +146,12 @@ def envelope(
 
 
 def letter_key(key: bytes) -> bytes | None:
-    """What a letter is produced under: its message's key, so that it goes to the same partition."""
+    """Key of a letter: its message's, so that it goes to the same partition; None if too long."""
     return key if 0 < len(key) <= MAX_KEY_BYTES else None
 
 
 def without_payload(letter: bytes, key: bytes | None) -> bytes:
-    """The same letter with its position alone, for a broker that takes less than Kafka's default.
+    """The same letter with its position alone, for a broker with a limit below Kafka's default.
 
     It is to be produced without a key.
     """
@@ -166,7 +166,7 @@ def without_payload(letter: bytes, key: bytes | None) -> bytes:
 
 
 def of_unreadable(error: Unreadable, *, now_s: float) -> bytes:
-    """A dead letter for messages that nobody could decode: it has their position alone."""
+    """A dead letter for an unreadable batch: it has its position alone."""
     letter = DeadLetter(
         "skip",
         UNREADABLE,
@@ -180,14 +180,14 @@ def of_unreadable(error: Unreadable, *, now_s: float) -> bytes:
 
 
 def _printable(text: str, most: int) -> str:
-    """A text in bounds that can be encoded, and changes nothing where it is shown."""
+    """A text of bounded length that can be encoded, and is safe to show in a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
 
 
 def letters(settings: Settings, *, again: bool = False) -> Iterator[tuple[DeadLetter, Any]]:
-    """The dead letters that were not replayed yet, or all of them; then stops.
+    """Dead letters that were not replayed yet, or all of them, up to the current end.
 
-    Beside each is its record, as kafka-python has it; None where that could not be decoded.
+    With kafka-python's record of each; None for an unreadable one.
 
     Raises
     ------
@@ -204,25 +204,25 @@ def letters(settings: Settings, *, again: bool = False) -> Iterator[tuple[DeadLe
 
 
 def ends(settings: Settings) -> dict[str, int]:
-    """Where the dead letters end now, by partition; blocking."""
+    """Current end of the dead letters, by partition; blocking."""
     found = end_offsets(settings, [Topics.of(settings).dead_letters])
     return {str(partition): end for (_, partition), end in found.items()}
 
 
 def since(settings: Settings, ends: Mapping[str, int]) -> Iterator[DeadLetter]:
-    """The dead letters that came since they ended there; raises `Unavailable`; blocking."""
+    """Dead letters behind these ends; raises `Unavailable`; blocking."""
     topic = Topics.of(settings).dead_letters
     starts = {(topic, int(partition)): end for partition, end in ends.items()}
     return map(_letter, messages(settings, starts))
 
 
 def waiting_letters(settings: Settings, ends: Mapping[tuple[str, int], int]) -> int:
-    """How many letters were not replayed, of those that Kafka still has; blocking.
+    """Number of letters in Kafka that were not replayed; blocking.
 
     Parameters
     ----------
     ends
-        Where partitions end; of other topics, they are passed over.
+        Ends of partitions; those of other topics are ignored.
     """
     topic = Topics.of(settings).dead_letters
     own = {TopicPartition(*tp): end for tp, end in ends.items() if tp[0] == topic and end}
@@ -240,7 +240,7 @@ def waiting_letters(settings: Settings, ends: Mapping[tuple[str, int], int]) -> 
 
 
 def letter_consumer(settings: Settings) -> KafkaConsumer:
-    """A consumer whose committed offsets say which letters were replayed."""
+    """A consumer whose committed offsets tell which letters were replayed."""
     return connect(
         KafkaConsumer,
         settings,
@@ -253,8 +253,8 @@ def letter_consumer(settings: Settings) -> KafkaConsumer:
 def read_letters(
     consumer: KafkaConsumer, settings: Settings, *, again: bool
 ) -> Iterator[tuple[DeadLetter, Any]]:
-    """As `letters`, with a consumer of the caller's."""
-    # What comes while these are read is for the next time: it may be what they became when sent.
+    """As `letters`, with the caller's consumer."""
+    # Letters that arrive meanwhile are left for the next time: a replay may have made them.
     ends = {
         TopicPartition(*partition): end
         for partition, end in end_offsets(settings, [Topics.of(settings).dead_letters]).items()
@@ -280,7 +280,7 @@ def read_letters(
 
 
 def _letter(record: Any) -> DeadLetter:  # noqa: ANN401  kafka-python is not typed
-    """The dead letter in a record; what is none is shown as one whose origin is this topic."""
+    """The dead letter in a record; an invalid one becomes a letter with this topic as origin."""
     raw = record.value or b""
     try:
         letter = msgspec.json.decode(raw, type=DeadLetter)

@@ -1,4 +1,4 @@
-"""A reader's standing still at what it cannot decode: told of, tried again, and gone past."""
+"""Partitions that stand still at an unreadable batch: reported, and read again now and then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.state.stuck_readers import Reader, StuckReader
 LOG = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 30.0
-"""So often it is read anew: another replica, or a mended disk, may give what one could not.
+"""Interval of new reads: another replica, or a repaired disk, may give the batch intact.
 
 No setting: one fetch in this time costs nothing, and `recommender skip` waits for none of it.
 """
@@ -29,32 +29,32 @@ UNREADABLE = Gauge(
 
 
 class Standstill:
-    """What a process of a group knows of its own partitions that stand still.
+    """The partitions of one process that stand still.
 
     Parameters
     ----------
     client
-        Redis, where status and the API look.
+        Redis, where the status and the API find them.
     """
 
     def __init__(self, client: Any, group: str, reader: Reader) -> None:  # noqa: ANN401
         self._client, self._group, self._reader = client, group, reader
-        self._told: Mapping[tuple[str, int], StuckReader] = {}
+        self._reported: Mapping[tuple[str, int], StuckReader] = {}
         self._since_s: dict[tuple[str, int], float] = {}
-        # Read anew since the last look, and so perhaps not come to again yet.
-        self._asked: set[tuple[str, int]] = set()
+        # Read again since the last update, so perhaps not back at the batch yet.
+        self._reread: set[tuple[str, int]] = set()
 
-    async def look(self, found: Sequence[Unreadable], *, now_s: float) -> list[Unreadable]:
-        """Tell of what stands still now; gives what it is time to read anew.
+    async def update(self, found: Sequence[Unreadable], *, now_s: float) -> list[Unreadable]:
+        """Report the partitions that stand still now; returns those that are due for a new read.
 
         To be called about once a second.
         """
-        now = {place: self._told[place] for place in self._asked & self._told.keys()}
+        now = {at: self._reported[at] for at in self._reread & self._reported.keys()}
         now |= {
             (e.topic, e.partition): stuck_readers.stuck_reader(self._reader, e, now_s=now_s)
             for e in found
         }
-        over = [stuck for place, stuck in self._told.items() if place not in now]
+        over = [stuck for at, stuck in self._reported.items() if at not in now]
         if now or over:
             for stuck in over:
                 UNREADABLE.remove(self._reader, stuck.topic, str(stuck.partition))
@@ -63,14 +63,14 @@ class Standstill:
             try:
                 await stuck_readers.report(self._client, self._group, now.values(), over)
             except AWAY_ERRORS as away:
-                LOG.warning("Redis is away, where reading stands still is told later: %s", away)
-        self._told = now
-        self._since_s = {place: self._since_s.get(place, now_s) for place in now}
-        self._asked, due = set(), []
+                LOG.warning("Redis is away, standing partitions are reported later: %s", away)
+        self._reported = now
+        self._since_s = {at: self._since_s.get(at, now_s) for at in now}
+        self._reread, due = set(), []
         for error in found:
-            place = error.topic, error.partition
-            if now_s - self._since_s[place] >= TRY_AGAIN_S:
-                self._since_s[place] = now_s
-                self._asked.add(place)
+            partition = error.topic, error.partition
+            if now_s - self._since_s[partition] >= TRY_AGAIN_S:
+                self._since_s[partition] = now_s
+                self._reread.add(partition)
                 due.append(error)
         return due

@@ -1,4 +1,4 @@
-"""A small local server that speaks Amazon Personalize's PutEvents over HTTP, well or badly."""
+"""A local server of Amazon Personalize's PutEvents over HTTP, with faults on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 Behaviour = Literal["answer", "throttle", "limit", "fail", "unavailable", "deny", "hang", "reset",
                     "lose"]  # fmt: skip
-"""`lose` takes the events, but the answer does not arrive."""
+"""`lose` takes the events, and drops the answer."""
 
 ERRORS: dict[str, tuple[int, str, str]] = {
     "throttle": (429, "ThrottlingException", "Rate exceeded"),
@@ -76,11 +76,11 @@ class PersonalizeStub:
         self._server.server_close()
 
     def taken_ids(self) -> list[str]:
-        """The eventIds taken, each once, in the order of their first arrival."""
+        """EventIds taken, each once, in the order of their first arrival."""
         return list(dict.fromkeys(taken.event["eventId"] for taken in list(self.taken)))
 
     def taken_by_session(self) -> dict[str, list[str]]:
-        """The eventIds of each session, each once, in the order of their first arrival."""
+        """EventIds of each session, each once, in the order of their first arrival."""
         sessions: dict[str, dict[str, None]] = {}
         for taken in list(self.taken):
             sessions.setdefault(taken.session_id, {})[taken.event["eventId"]] = None
@@ -115,7 +115,7 @@ class PersonalizeStub:
 
 
 def _invalid(path: str, body: dict[str, Any]) -> str | None:
-    """Which constraint of the API the call breaks; `None` when it is valid."""
+    """Constraint of the API that the call violates; None if it is valid."""
     if path != "/events" or not {"trackingId", "sessionId", "eventList"} <= body.keys():
         return "not a PutEvents call"
     if not 1 <= len(body["eventList"]) <= 10:
@@ -150,7 +150,7 @@ def _respond(
 
 
 def break_off(handler: BaseHTTPRequestHandler) -> None:
-    """Break the connection off, as a dying server or a firewall does."""
+    """Close the connection, as a dying server or a firewall does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_connection = True
@@ -166,6 +166,6 @@ def handler_of(meet: Callable[[BaseHTTPRequestHandler], None]) -> type[BaseHTTPR
             meet(self)
 
         def log_message(self, *_: object) -> None:
-            """Nothing: tests look at what was met."""
+            """Log nothing: tests look at the recorded requests."""
 
     return Handler

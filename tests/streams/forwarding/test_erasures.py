@@ -1,4 +1,4 @@
-"""Who was erased, as the forwarder knows it: what it has read, and what the store says."""
+"""Erased users as the forwarder knows them: from the log, and from the store."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def put(user: str | None, session: str = "s", tracking_id: str | None = None) ->
     return PutEvents(session, [], user_id=user, tracking_id=tracking_id)
 
 
-async def test_what_was_read_holds_without_redis() -> None:
-    """Of the user, and of a session with that name; in that group alone; and the newest of them."""
+async def test_erasures_from_the_log_count_without_redis() -> None:
+    """The newest one of the user, and of a session with its name, in its group only."""
     settings = Settings(group="shop", tracking_id="t")
     client = connect(AWAY)
     known = KnownErasures(settings, client)
@@ -49,8 +49,8 @@ async def test_what_was_read_holds_without_redis() -> None:
     await client.aclose()
 
 
-async def test_what_was_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest are remembered; a user is two of them."""
+async def test_erasures_from_the_log_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are kept; a user counts as two."""
     monkeypatch.setattr(erasures, "MAX_READ", 4)
     client = connect(AWAY)
     known = KnownErasures(Settings(), client)
@@ -75,14 +75,14 @@ async def test_what_was_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_event_of_the_same_millisecond_is_before(
     sent_at: float, accepted_at: float | None, *, is_over: bool
 ) -> None:
-    """As the store has it: by when it was sent, or accepted if that was earlier."""
+    """As in the store: by the time it was sent, or accepted if that was earlier."""
     event = Event("click", sent_at)
     message = PutEvents("s", [event], accepted_at=accepted_at)
     assert is_before(event, message, 1_800_000_000_000) == is_over
 
 
-async def test_a_session_that_is_linked_afterwards_is_the_users(redis: Server) -> None:
-    """What it did before the erasure, and comes later, is the erased user's."""
+async def test_a_session_linked_later_is_the_users(redis: Server) -> None:
+    """Its events from before the erasure are the erased user's."""
     settings = Settings(redis=redis.url)
     client = connect(redis.url)
     store = Store(client, settings)

@@ -1,4 +1,4 @@
-"""The forwarder behind a proxy that breaks everything: what arrived equals what was sent."""
+"""The forwarder behind a faulty proxy: AWS gets every event once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.streams.agents.faulty_proxy import Fault, FaultyProxy, at_random, in_
 from tests.streams.forwarding.forwarding_fixtures import HASTY, Bench, bench_on, wait_for
 
 Told = tuple[str, str | None, dict[str, Any]]
-"""Session, user and members of an event, as AWS is to be told them."""
+"""Session, user and members of an event, as AWS should get them."""
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +37,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Topics and keys of the test's own."""
+    """Topics and keys of one test."""
     with bench_on(broker, tmp_path, request.node.name.replace("[", "-").replace("]", "")) as made:
         yield made
 
 
 @pytest.fixture
 def proxy(bench: Bench) -> Iterator[FaultyProxy]:
-    """A proxy before the test's AWS."""
+    """A proxy before the test's stub of AWS."""
     with FaultyProxy(bench.stub.url) as made:
         yield made
 
 
 def send(bench: Bench, n_sessions: int, n_messages: int, *, after: int = 0) -> list[Told]:
-    """Send events with all that an event can hold; gives what AWS is to be told, in order.
+    """Send events with every member; returns the events that AWS should get, in order.
 
     Each session gets `n_messages`, behind those `after` messages that it had before.
     """
@@ -58,7 +58,7 @@ def send(bench: Bench, n_sessions: int, n_messages: int, *, after: int = 0) -> l
     messages: list[tuple[str, bytes]] = []
     for n in range(after, after + n_messages):
         for session in (f"s{number}" for number in range(n_sessions)):
-            # A visitor who logs in half-way.
+            # A visitor who logs in half-way through.
             user = f"u-{session}" if n >= after + n_messages / 2 else None
             events = [
                 Event(
@@ -86,7 +86,7 @@ def send(bench: Bench, n_sessions: int, n_messages: int, *, after: int = 0) -> l
 
 
 def arrived(bench: Bench) -> list[Told]:
-    """What AWS was told, each eventId once; the same event always said the same."""
+    """Events that AWS got, each eventId once; repetitions are equal."""
     found: dict[str, Told] = {}
     for taken in list(bench.stub.taken):
         told = (taken.session_id, taken.user_id, taken.event)
@@ -95,7 +95,7 @@ def arrived(bench: Bench) -> list[Told]:
 
 
 def by_session(told: list[Told]) -> dict[str, list[Told]]:
-    """Each session's events in their order."""
+    """Each session's events in order."""
     sessions: dict[str, list[Told]] = {}
     for each in told:
         sessions.setdefault(each[0], []).append(each)
@@ -108,7 +108,7 @@ def by_session(told: list[Told]) -> dict[str, list[Told]]:
 async def test_no_fault_loses_or_doubles_an_event(
     bench: Bench, proxy: FaultyProxy, fault: Fault
 ) -> None:
-    """Each kind of trouble in every other call delays events and changes none."""
+    """A fault in every other call delays events and changes none."""
     proxy.fault = in_turn(*([fault, "pass"] * 12))
     told = send(bench, n_sessions=6, n_messages=6)
     bench.start(
@@ -125,7 +125,7 @@ async def test_no_fault_loses_or_doubles_an_event(
 async def test_a_storm_of_all_faults_loses_and_doubles_nothing(
     bench: Bench, proxy: FaultyProxy, seed: int
 ) -> None:
-    """With every other call broken in some way, a kill in between, all arrives in order."""
+    """With a random fault in every other call, and a kill, all events arrive in order."""
     proxy.fault = at_random(
         seed, 0.5, "outage", "throttle", "stranger", "slow", "reset", "lose", "malformed", "cut"
     )
@@ -143,8 +143,8 @@ async def test_a_storm_of_all_faults_loses_and_doubles_nothing(
     assert proxy.n_faults > 10
 
 
-async def test_an_outage_is_seen_and_ends(bench: Bench, proxy: FaultyProxy) -> None:
-    """While AWS is away nothing moves, and the status says what waits since when; then all goes."""
+async def test_an_outage_is_reported_and_ends(bench: Bench, proxy: FaultyProxy) -> None:
+    """During an outage nothing moves, and the status tells waiting events and their age."""
     proxy.fault = lambda: "outage"
     told = send(bench, n_sessions=5, n_messages=4)
     bench.start(AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url)
@@ -152,7 +152,7 @@ async def test_an_outage_is_seen_and_ends(bench: Bench, proxy: FaultyProxy) -> N
     assert (counts.forwarded, counts.refused) == (0, 0)
     assert counts.last_error.startswith("503")
     assert await bench.positions() == {}
-    # 100 s from now, whatever the clock says.
+    # 100 s from now, whatever the clock shows.
     held = await waiting(bench)
     seen = await read_status(bench.settings, now_s=held.since_s + 100)
     assert held.events == seen.trackers["shop"]["waiting"]
@@ -171,9 +171,9 @@ async def test_an_outage_is_seen_and_ends(bench: Bench, proxy: FaultyProxy) -> N
 async def test_ten_minutes_without_aws_lose_and_double_nothing(
     bench: Bench, proxy: FaultyProxy
 ) -> None:
-    """As many calls fail as in ten minutes, over a kill; then all goes, and goes on.
+    """As many calls fail as in ten minutes, with a kill; then all events arrive.
 
-    A sender tries every five seconds on average, so four of them make 480 calls.
+    A sender retries every five seconds on average, so four of them make 480 calls.
     """
     kinds: tuple[Fault, ...] = ("outage", "reset", "throttle", "stranger", "lose")
     away = iter(range(480))
@@ -202,8 +202,8 @@ async def test_ten_minutes_without_aws_lose_and_double_nothing(
     wait_for(lambda: committed(bench) == ends(bench), "Kafka knows it")
 
 
-async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
-    """The others go on over many batches; positions wait, and in the end each event counts once."""
+async def test_an_outage_of_one_tracker_holds_up_no_other(bench: Bench) -> None:
+    """The others go on for many batches; positions wait, and each event counts once."""
     trackers = {"shop": "aws-shop", "outlet": "aws-outlet"}
     environment = {
         "RECOMMENDER_FORWARD_TRACKING_ID": "",
@@ -245,13 +245,13 @@ async def test_a_tracker_that_is_away_holds_up_no_other(bench: Bench) -> None:
 
 
 def ends(bench: Bench) -> dict[int, int]:
-    """Where the partitions of clicks end."""
+    """Ends of the partitions of clicks."""
     found = end_offsets(bench.settings, [Topics.of(bench.settings).clicks])
     return {partition: end for (_, partition), end in found.items()}
 
 
 def committed(bench: Bench) -> dict[int, int]:
-    """What the forwarder has committed of the partitions of clicks."""
+    """The forwarder's committed offsets of the partitions of clicks."""
     admin = KafkaAdminClient(bootstrap_servers=bench.settings.kafka)
     try:
         (found,) = admin.list_group_offsets(f"{bench.settings.group}-forward").values()
@@ -262,7 +262,7 @@ def committed(bench: Bench) -> dict[int, int]:
 
 
 async def waiting(bench: Bench) -> WaitingEvents:
-    """What the ledger says of the one tracker."""
+    """Waiting events of the only tracker, from the ledger."""
     async with connect(bench.settings.redis) as client:
         [held] = (await tracker_waiting(client, bench.settings.group)).values()
         return held
@@ -273,8 +273,8 @@ def event(event_id: str, event_type: str = "click", **members: Any) -> Event:
     return Event(event_type, 1.7e9, event_id=event_id, item_id="i", **members)
 
 
-async def test_settings_say_what_is_forwarded_where(bench: Bench) -> None:
-    """Trackers map to those of AWS; types, sessions and properties are left out as told."""
+async def test_settings_select_events_and_trackers(bench: Bench) -> None:
+    """Trackers map to those of AWS; types, sessions and properties are left out."""
     session = next(f"s{n}" for n in itertools.count() if in_sample(f"s{n}", 0.5))
     bench.stub.refuse = lambda event: "bad" if event["eventId"] == "bad" else None
     puts = [

@@ -1,4 +1,4 @@
-"""What a broker that is gone took along: counted by what its senders were told."""
+"""Messages lost with a killed broker, counted by the acknowledgements of its producers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from streams.kafka.acknowledged import AcknowledgedOffsets, begin, lost
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    """Of an embedded broker that is gone, and of a Redis that is not."""
+    """Settings of a killed embedded broker, and of a Redis that runs."""
     server = start_redis(tmp_path)
     yield Settings(kafka="127.0.0.1:1", redis=server.url, data_dir=tmp_path)
     server.stop()
 
 
 def receipt(*places: tuple[int, int]) -> Receipt:
-    """That messages at these partitions and offsets were acknowledged."""
+    """A receipt for messages at these partitions and offsets."""
     return Receipt(tuple(Published("t", *place, "clicks", "cluster/topic") for place in places))
 
 
-async def test_what_is_not_in_effect_is_counted(settings: Settings) -> None:
-    """The furthest of all senders in each partition, beyond the watermark; none twice."""
+async def test_acknowledged_messages_beyond_the_watermark_are_lost(settings: Settings) -> None:
+    """Up to the furthest acknowledgement of all producers in each partition; none twice."""
     begin(settings)
     senders = [AcknowledgedOffsets.of(settings) for _ in range(2)]
     for n, sender in enumerate(senders):
@@ -49,8 +49,8 @@ async def test_what_is_not_in_effect_is_counted(settings: Settings) -> None:
     assert await lost(settings) == {}
 
 
-async def test_nobody_knows_of_other_brokers(settings: Settings) -> None:
-    """Who sends elsewhere notes nothing, and without a note there is no number."""
+async def test_other_brokers_acknowledgements_are_not_recorded(settings: Settings) -> None:
+    """Without a record there is no count."""
     with pytest.raises(Unavailable):
         await lost(settings)
     begin(settings)

@@ -1,4 +1,4 @@
-"""Dead letters: they always fit, say what they lack, and find their way back whole."""
+"""Dead letters: they always fit, name their missing parts, and are replayed whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KAFKAS_LIMIT = 1_048_576
 FAUSTS_LIMIT = 1_000_000
 
 anything = st.text(st.characters(exclude_categories=()), max_size=2000)
-"""Texts of any characters, lone surrogates and control characters among them."""
+"""Texts of any characters, including lone surrogates and control characters."""
 
 
 @given(
@@ -52,7 +52,7 @@ anything = st.text(st.characters(exclude_categories=()), max_size=2000)
 def test_a_letter_always_fits(
     begin: bytes, key_bytes: int, value_bytes: int, detail: str, group: str, most: int
 ) -> None:
-    """Whatever the message and what is said of it, key and letter are within Kafka's limit."""
+    """Key and letter are within Kafka's limit for any message, detail and group."""
     key, value = begin.ljust(key_bytes, b"\xff"), begin.ljust(value_bytes, b"\xff")
     source = ("t" * 249, 2**31 - 1, 2**63 - 1)
     raw = envelope(
@@ -91,7 +91,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(broker: str, request: pytest.FixtureRequest) -> Settings:
-    """Topics of the test's own."""
+    """Topics of one test."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
     made = Settings(kafka=broker, topic_prefix=f"{name}.", group=name, partitions=2)
     ensure_topics(made)
@@ -101,7 +101,7 @@ def settings(broker: str, request: pytest.FixtureRequest) -> Settings:
 def produce(
     settings: Settings, topic: str, *messages: tuple[bytes | None, bytes], **options: Any
 ) -> list[int]:
-    """Put messages into partition 0 of a topic; gives their offsets."""
+    """Produce messages to partition 0 of a topic; returns their offsets."""
     producer = KafkaProducer(bootstrap_servers=settings.kafka, max_request_size=2**25, **options)
     sent = [producer.send(topic, key=key, value=value, partition=0) for key, value in messages]
     offsets = [one.get(30).offset for one in sent]
@@ -110,7 +110,7 @@ def produce(
 
 
 def arrived(settings: Settings, topic: str, since: int) -> list[tuple[bytes | None, bytes | None]]:
-    """Key and value of what came to a topic, in either partition, behind an offset of the first."""
+    """Key and value of a topic's messages, of partition 0 behind an offset, of 1 all."""
     consumer = connect(KafkaConsumer, settings, auto_offset_reset="earliest")
     ends = end_offsets(settings, [topic])
     consumer.assign([TopicPartition(*tp) for tp in ends])
@@ -145,8 +145,8 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_the_whole_message_is_sent_again(settings: Settings, name: str) -> None:
-    """Also of a letter that was cut: the rest is read where the message came from."""
+def test_a_replay_sends_the_whole_message(settings: Settings, name: str) -> None:
+    """The rest of a truncated one is read at its source."""
     topics = Topics.of(settings)
     key, value = MESSAGES[name]
     (offset,) = produce(settings, topics.clicks, (key or None, value), compression_type="zstd")
@@ -159,8 +159,8 @@ def test_the_whole_message_is_sent_again(settings: Settings, name: str) -> None:
     assert list(letters(settings)) == []
 
 
-def test_letters_that_were_replayed_wait_no_more(settings: Settings) -> None:
-    """What the status counts goes back to none, and counts what comes later."""
+def test_replayed_letters_are_not_counted_as_waiting(settings: Settings) -> None:
+    """The count goes back to 0, and then counts later letters."""
     topics = Topics.of(settings)
 
     def waiting() -> int:
@@ -178,8 +178,8 @@ def test_letters_that_were_replayed_wait_no_more(settings: Settings) -> None:
     assert (before, added, done, waiting()) == (0, 2, 0, 1)
 
 
-def test_what_is_gone_is_never_sent_in_part(settings: Settings) -> None:
-    """A cut letter whose source has another message now, or none, stays, and says why."""
+def test_a_truncated_message_is_never_sent_in_part(settings: Settings) -> None:
+    """A letter whose source has another message by now, or none, stays, with the reason."""
     topics = Topics.of(settings)
     (offset,) = produce(settings, topics.clicks, (b"k", b"another"))
     for at in (offset, offset + 5):
@@ -195,8 +195,8 @@ def test_what_is_gone_is_never_sent_in_part(settings: Settings) -> None:
     assert [letter.source.offset for letter, _ in letters(settings)] == [offset, offset + 5]
 
 
-def test_a_letter_for_a_foreign_topic_goes_nowhere(settings: Settings) -> None:
-    """What claims to come from a topic that is not read here is not produced there."""
+def test_a_letter_of_a_foreign_topic_is_not_sent(settings: Settings) -> None:
+    """No message is produced to a topic that is not read here."""
     letter = envelope("sessions", "no", "d", ("their.topic", 0, 0), b"v", now_s=NOW_S)
     produce(settings, Topics.of(settings).dead_letters, (None, letter))
     done = resend(settings)
@@ -204,8 +204,8 @@ def test_a_letter_for_a_foreign_topic_goes_nowhere(settings: Settings) -> None:
     assert "none of the topics" in done.kept[0][1]
 
 
-def test_what_nobody_could_read_is_sent_once_somebody_can(settings: Settings) -> None:
-    """A letter for a batch without payload stands for all its messages, if they can be read now."""
+def test_an_unreadable_batch_is_sent_once_it_is_readable(settings: Settings) -> None:
+    """Its letter stands for all of its messages."""
     topics = Topics.of(settings)
     messages = [(b"k", b"%d" % n) for n in range(3)]
     offsets = produce(settings, topics.clicks, *messages)
@@ -219,8 +219,8 @@ def test_what_nobody_could_read_is_sent_once_somebody_can(settings: Settings) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_batch_is_named_and_passed(settings: Settings, kind: str) -> None:
-    """Letters behind one that cannot be decoded are listed and sent; a source like it is told."""
+def test_a_damaged_batch_is_reported_and_skipped(settings: Settings, kind: str) -> None:
+    """Letters behind an unreadable one are listed and sent; an unreadable source is a reason."""
     topics = Topics.of(settings)
     bad = damaged(settings, topics.clicks, 0, kind=kind, messages=3)
     error = Unreadable(topics.clicks, 0, bad, bad + 2, "damaged")

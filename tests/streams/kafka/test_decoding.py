@@ -1,4 +1,4 @@
-"""What aiokafka fetched and cannot decode: what stands before it is handed out all the same."""
+"""Unreadable batches in aiokafka: the messages before them are delivered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def consumer(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer as the worker's, without Faust."""
+    """A consumer like the worker's, without Faust."""
     made = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
     await made.start()
     yield made
@@ -36,8 +36,10 @@ async def consumer(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_partition_stops_alone(broker: str, consumer: Any, kind: str) -> None:
-    """What stands before it and in other partitions arrives; a seek behind it goes on."""
+async def test_an_unreadable_batch_stops_its_partition_only(
+    broker: str, consumer: Any, kind: str
+) -> None:
+    """Messages before it and of other partitions arrive; reading goes on after a seek behind it."""
     settings = Settings(kafka=broker, topic_prefix=f"{kind}.", partitions=2)
     ensure_topics(settings)
     topic = Topics.of(settings).clicks

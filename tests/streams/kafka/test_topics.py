@@ -1,4 +1,4 @@
-"""Topics on a real broker: made once, as the settings say, and told apart by incarnation."""
+"""Topics on a real broker: created once, by the settings, with an id for each incarnation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @pytest.fixture(autouse=True)
 def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Refused connections, whose sockets kafka-python leaves to the garbage collector, are gone.
+    """Collect the sockets of refused connections, which kafka-python does not close.
 
     Its log is silenced because a record keeps the error, and so the socket, past the test's end.
     """
@@ -32,14 +32,14 @@ def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a broker that this module's tests share, each with a prefix of its own."""
+    """Address of a broker that this module's tests share, each with a topic prefix of its own."""
     server = start_broker(tmp_path_factory.mktemp("broker"))
     yield server.address
     server.stop()
 
 
 def described(address: str, names: list[str]) -> dict[str, int]:
-    """The number of partitions of each topic, as the broker tells it."""
+    """Number of partitions of each topic, from the broker."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     try:
         return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(names)}
@@ -47,8 +47,8 @@ def described(address: str, names: list[str]) -> dict[str, int]:
         admin.close()
 
 
-def test_topics_are_created_as_the_settings_say(broker: str) -> None:
-    """Each topic gets the settings' partitions, and the examples a single one."""
+def test_topics_are_created_by_the_settings(broker: str) -> None:
+    """Each topic has the settings' partitions, the examples a single one."""
     settings = Settings(kafka=broker, topic_prefix="made.", partitions=3)
     topics = Topics.of(settings)
     created = ensure_topics(settings)
@@ -65,7 +65,7 @@ def test_topics_are_created_as_the_settings_say(broker: str) -> None:
 
 
 def test_creating_again_creates_nothing(broker: str) -> None:
-    """The second run finds all there, and only a missing topic is made by a third."""
+    """A later run creates missing topics only."""
     settings = Settings(kafka=broker, topic_prefix="twice.", partitions=2)
     ensure_topics(settings)
     assert ensure_topics(settings) == []
@@ -84,7 +84,7 @@ def test_other_partitions_of_an_event_topic_are_refused(broker: str) -> None:
         ensure_topics(Settings(kafka=broker, topic_prefix="other.", partitions=4))
 
 
-def test_a_topic_made_anew_has_another_id(broker: str) -> None:
+def test_a_topic_that_was_made_again_has_another_id(broker: str) -> None:
     """The id stays while the topic does, and changes when it is deleted and created again."""
     settings = Settings(kafka=broker, topic_prefix="again.", partitions=1)
     ensure_topics(settings)
@@ -104,8 +104,8 @@ def test_a_topic_made_anew_has_another_id(broker: str) -> None:
     assert second[purchases] == first[purchases]
 
 
-def test_asking_for_a_missing_topic_does_not_make_it(broker: str) -> None:
-    """A topic that is not there is reported, with the command that makes it."""
+def test_asking_for_a_missing_topic_does_not_create_it(broker: str) -> None:
+    """The error names the command that creates it."""
     settings = Settings(kafka=broker, topic_prefix="missing.", publish_timeout_s=2)
     with pytest.raises(Unavailable, match="run `recommender topics`"):
         topic_ids(settings, ["missing.events.clicks"])
@@ -113,28 +113,28 @@ def test_asking_for_a_missing_topic_does_not_make_it(broker: str) -> None:
 
 
 @pytest.mark.parametrize("kafka", ["", " , "])
-def test_no_address_is_reported(kafka: str) -> None:
-    """Without a server's name the error says which variable is missing."""
+def test_a_missing_address_is_an_error(kafka: str) -> None:
+    """The error names the variable."""
     with pytest.raises(NotConfigured, match="RECOMMENDER_KAFKA"):
         ensure_topics(Settings(kafka=kafka))
 
 
 @pytest.mark.parametrize("kafka", ["127.0.0.1:notaport", "no.such.host.invalid:9092"])
-def test_an_address_that_leads_nowhere_is_reported(kafka: str) -> None:
-    """A wrong RECOMMENDER_KAFKA gives an error that names the variable."""
+def test_a_wrong_address_is_an_error(kafka: str) -> None:
+    """The error names the variable RECOMMENDER_KAFKA."""
     with pytest.raises(Unavailable, match="RECOMMENDER_KAFKA"):
         ensure_topics(Settings(kafka=kafka, publish_timeout_s=0.3))
 
 
-def test_kafka_away_is_reported() -> None:
-    """When nobody listens, the error names the address."""
+def test_an_outage_is_an_error() -> None:
+    """The error names the address."""
     address = f"127.0.0.1:{own_port()}"
     with pytest.raises(Unavailable, match=address):
         topic_ids(Settings(kafka=address, publish_timeout_s=0.3), ["any"])
 
 
-def test_a_server_that_never_answers_is_reported() -> None:
-    """A server that accepts and stays silent is given up on."""
+def test_a_server_that_never_answers_is_an_error() -> None:
+    """A server that accepts connections and stays silent is not waited for."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(Unavailable, match=address):

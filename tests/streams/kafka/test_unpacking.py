@@ -1,4 +1,4 @@
-"""What a batch unpacks to is known before it is unpacked, in every codec."""
+"""The unpacked size of a batch is checked before it is unpacked, for every codec."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_BYTES = 2**20
 
 @pytest.fixture(autouse=True)
 def _bound() -> Iterator[None]:
-    """A bound of this module's own."""
+    """Set a bound for this module."""
     bound_unpacking(Settings(max_unpacked_bytes=MOST_BYTES))
     yield
     bound_unpacking(Settings())
@@ -35,8 +35,8 @@ def _bound() -> Iterator[None]:
         ("gzip", lambda raw: gzip.compress(raw[:1000]) + gzip.compress(raw[1000:])),
     ],
 )
-def test_a_batch_is_taken_up_to_the_bound(codec: str, pack: object) -> None:
-    """And not a byte more; also in several members."""
+def test_a_batch_is_accepted_up_to_the_bound(codec: str, pack: object) -> None:
+    """One byte more is refused, also in several members."""
     raw = b"0123456789abcdef" * (MOST_BYTES // 16)
     check(codec, pack(raw))  # type: ignore[operator]
     with pytest.raises(UnpacksTooLarge, match="RECOMMENDER_MAX_UNPACKED_BYTES"):
@@ -45,7 +45,7 @@ def test_a_batch_is_taken_up_to_the_bound(codec: str, pack: object) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_bomb_is_small(codec: str) -> None:
-    """What the tests send as one fits in a message, and does not fit here."""
+    """The tests' bomb fits into a message when packed, and exceeds the bound when unpacked."""
     assert len(bomb(codec)) < 10**6
     with pytest.raises(UnpacksTooLarge):
         check(codec, bomb(codec))

@@ -1,4 +1,4 @@
-"""The status for a reader: ten lines, what is wrong first."""
+"""The status as text: ten lines, problems first."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ WELL = Status(
 )
 
 
-def test_ten_lines_of_which_the_first_says_that_all_is_well() -> None:
-    """However many partitions, trackers and jobs there are."""
+def test_ten_lines_whatever_the_numbers() -> None:
+    """Many partitions, trackers and jobs add no lines; the first says that nothing is wrong."""
     many = msgspec.structs.replace(
         WELL,
         forward={"forwarded": 3, "waiting": 0, "oldest_waiting_age_s": 0.0},
@@ -46,7 +46,7 @@ def test_ten_lines_of_which_the_first_says_that_all_is_well() -> None:
 
 
 def test_partitions_only_on_request() -> None:
-    """A row for each, under a head, below the ten lines."""
+    """A row for each, under a header, below the ten lines."""
     rows = as_text(WELL, partitions=True).splitlines()[10:]
     assert len(rows) == 1 + len(WELL.partitions)
     assert rows[0].split() == ["topic", "partition", "end", "watermark", "lag"]
@@ -63,21 +63,21 @@ def test_partitions_only_on_request() -> None:
         ({"forward": {"oldest_waiting_age_s": 301.0}}, "events wait for 301 s to be forwarded"),
     ],
 )
-def test_what_is_wrong_stands_in_the_first_line(change: dict[str, object], said: str) -> None:
-    """Each kind of trouble is named, with what to do."""
+def test_problems_are_in_the_first_line(change: dict[str, object], said: str) -> None:
+    """Each kind of problem is named, with the remedy."""
     first = as_text(msgspec.structs.replace(WELL, **change)).splitlines()[0]
     assert first.startswith(f"group shop: {said}")
 
 
 def test_the_worst_comes_first() -> None:
-    """Events that wait are worse than some that could not be read."""
+    """Waiting events are worse than dead letters."""
     both = msgspec.structs.replace(WELL, dead_letters=1, oldest_unapplied_age_s=99.0)
     first = as_text(both).splitlines()[0]
     assert first.index("events wait") < first.index("1 dead letters")
 
 
-def test_lag_says_where_most_of_it_is() -> None:
-    """The partition that is furthest behind is named."""
+def test_lag_names_the_partition_with_most_of_it() -> None:
+    """With the number of partitions behind, and the age of the oldest message."""
     behind = [PartitionStatus("events.clicks", 0, 9, 6, 2), PartitionStatus("users", 3, 9, 1, 7)]
     status = msgspec.structs.replace(WELL, lag=9, partitions=behind, oldest_unapplied_age_s=1.5)
     assert "9 messages in 2 of 2 partitions, the oldest 1.5 s old; most in users/3: 7" in as_text(
