@@ -2,8 +2,8 @@
 
 The life of a batch:
 
-* The worker's Faust agent hands over what has arrived, in order: `AtomicBatches.apply`. One lock
-  serializes batches, the search for losses and rewinds; a rebalance does not wait for it.
+* The worker's Faust agent hands over the messages that arrived, in order (`AtomicBatches.apply`).
+  One lock serializes batches, the search for losses and rewinds; a rebalance does not wait for it.
 * A message is accepted if it is the next one of its partition in the current assignment and read
   (`PartitionRead.accepts`). Others are dropped: Kafka delivers them again.
 * Accepted messages are cut into steps of bounded size, since the store serves no request while it
@@ -90,7 +90,7 @@ class AtomicBatches(Generic[M]):
         self._lock = asyncio.Lock()
 
     def assign(self, partitions: Mapping[Partition, AssignedPartition]) -> None:
-        """Begin a new assignment; the one before ends at once, with what waits in it."""
+        """Begin a new assignment; the one before ends at once, with its waiting messages."""
         self.assignment.has_ended = True
         reads = {}
         for partition, (field, watermark, start, witness) in partitions.items():
@@ -184,7 +184,7 @@ class AtomicBatches(Generic[M]):
         waiting: dict[Partition, list[M]],
         received: ReceivedByPartition,
     ) -> bool:
-        """Write a step, and again what follows a message that the store refuses.
+        """Write a step, and again the messages behind one that the store refuses.
 
         False if the assignment ended meanwhile: messages not yet in effect will be read again.
         """

@@ -2,7 +2,7 @@
 
 All are called from the worker's event loop under the agent's lock, so never twice at once for one
 agent. A rebalance may come at every `await`. None of them has to notice it: `AtomicBatches` drops
-what belongs to an assignment that has ended, and Kafka delivers those messages again, here or to
+the messages of an assignment that has ended, and Kafka delivers them again, here or to
 another worker.
 """
 

@@ -28,7 +28,7 @@ STEP_EVENTS = 200
 EVENT_BYTES = 150
 """Typical bytes of an event in a message, to estimate the size of a step."""
 
-APPLIED = Counter("recommender_events_total", "Events by what became of them", ["outcome"])
+APPLIED = Counter("recommender_events_total", "Events by outcome", ["outcome"])
 FRESHNESS = Histogram(
     "recommender_freshness_seconds",
     "From the acceptance of a message to its effect",
@@ -107,7 +107,7 @@ class EventCodec:
             message.user_id or "",
             message.session_id,
             shard_of(message.session_id),
-            # Whoever produces to Kafka directly writes this time: the future would look fresh.
+            # Producers other than the API write this time: one in the future would look fresh.
             min(message.accepted_at or now_s, now_s),
             stored_events(
                 message.event_list,

@@ -9,7 +9,7 @@ IDLE_S = 60.0
 
 
 class FairRate:
-    """A total rate per second, in equal shares; what one name leaves goes to the others.
+    """A total rate per second, in equal shares; the unused rest of one goes to the others.
 
     A name saves up at most its share of a second, or one whole unit.
 

@@ -26,9 +26,7 @@ STEP_RECORDS = 100
 RECORD_BYTES = 5000
 """Longer records count for more than one."""
 
-RECORDS = Counter(
-    "recommender_records_total", "Metadata records by what became of them", ["outcome"]
-)
+RECORDS = Counter("recommender_records_total", "Metadata records by outcome", ["outcome"])
 
 
 def metadata_agent(

@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import river.optim  # noqa: F401  loads for a second: not when the first example comes
+import river.optim  # noqa: F401  takes a second to load: now, not at the first example
 from prometheus_client import Counter, Gauge
 
 from models.ranking import examples
@@ -22,10 +22,10 @@ from streams.retry_policy import retry_outages
 
 LOG = logging.getLogger(__name__)
 
-LEARNED = Counter("recommender_examples_total", "Examples by what became of them", ["outcome"])
+LEARNED = Counter("recommender_examples_total", "Examples by outcome", ["outcome"])
 QUALITY = Gauge(
     "recommender_quality",
-    "Running mean over the last choices, predicted first",
+    "Running mean over the last examples, each predicted before it is learned",
     ["group", "objective", "rival", "measure"],
 )
 

@@ -13,7 +13,7 @@ from models.state.redis_errors import AWAY_ERRORS
 from streams.kafka.assignment import Assignment
 from streams.retry_policy import FIRST_WAIT_S, MAX_WAIT_S, backoff, failure_of
 
-STORE_RETRIES = Counter("recommender_store_retries_total", "Steps tried again: Redis was away")
+STORE_RETRIES = Counter("recommender_store_retries_total", "Retries of steps while Redis was away")
 
 LOG = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 10.0
 """Waits after failed attempts double between these, times a random number in [0, 1)."""
 
 FIND_ERASED_EVERY_S = 60.0
-"""How often Redis is asked for erasures of the owners of queued messages."""
+"""Interval of searches in Redis for erasures of the owners of queued messages."""
 
 LEDGER_TASK = ""
 """Key of the task that saves the ledger, beside those of the trackers: no tracker has this name."""
@@ -120,7 +120,7 @@ class Forwarder:
         self._settled, self._saved = asyncio.Event(), asyncio.Event()
         self._trackers = settings.forwarded_trackers
         self._stats = TrackerStats(self._trackers)
-        # Several trackers here may forward to one of the sink: its limit is what counts.
+        # Several trackers here may forward to one of the sink: that one's limit counts.
         self._rates = {
             id_: RateLimit(settings.forward_calls_per_s) for id_ in self._trackers.values()
         }

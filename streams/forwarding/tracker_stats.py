@@ -14,22 +14,22 @@ from streams.event_sinks import SendFailed, SinkAnswer
 
 EVENTS = prometheus_client.Counter(
     "recommender_forward_events_total",
-    "Events by tracker and what became of them at AWS.",
+    "Events by tracker and outcome at the sink.",
     ["tracker", "outcome"],
 )
 CALLS = prometheus_client.Counter(
     "recommender_forward_calls_total",
-    "PutEvents calls to AWS by tracker and answer.",
+    "Calls to the sink by tracker and answer.",
     ["tracker", "outcome"],
 )
 WAITING = prometheus_client.Gauge(
     "recommender_forward_waiting_events",
-    "Events that were read from Kafka and AWS has not answered for.",
+    "Events that were read from Kafka and are not settled.",
     ["tracker"],
 )
 WAITING_AGE = prometheus_client.Gauge(
     "recommender_forward_oldest_waiting_age_seconds",
-    "How long the oldest of them has been in Kafka; 0 without any.",
+    "Age in Kafka of the oldest of them; 0 without any.",
     ["tracker"],
 )
 

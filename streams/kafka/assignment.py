@@ -44,7 +44,7 @@ class ReceivedMessage(NamedTuple):
     follows
         The offset behind which its read went on: between that and `offset` the log holds nothing.
     connection
-        Grows when the broker was connected to anew between this message and the one before.
+        Number that grows with each new connection to the broker.
     """
 
     topic: str
@@ -182,7 +182,7 @@ class PartitionRead:
         return received.offset > self.applied
 
     def note_connection(self, connection: int | None) -> None:
-        """Have the applied messages compared if the broker was connected to anew.
+        """Have the applied messages compared after a new connection to the broker.
 
         It may have restarted without its last messages, with others at their offsets.
         """

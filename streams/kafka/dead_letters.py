@@ -253,7 +253,7 @@ def letter_consumer(settings: Settings) -> KafkaConsumer:
 def read_letters(
     consumer: KafkaConsumer, settings: Settings, *, again: bool
 ) -> Iterator[tuple[DeadLetter, Any]]:
-    """As `letters`, with the caller's consumer."""
+    """Dead letters as of `letters`, by the caller's consumer."""
     # Letters that arrive meanwhile are left for the next time: a replay may have made them.
     ends = {
         TopicPartition(*partition): end

@@ -1,4 +1,4 @@
-"""Producing from a Faust app, with outages and refused messages told apart."""
+"""Producing from a Faust app: outages raise `Unavailable`, refused messages `MessageRefused`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from streams.kafka.topic_incarnations import TopicIncarnations
 from streams.kafka.tracker import Tracker
 
 FRESH_S = 5.0
-"""How long calls fail at once with the reason of the last failed attempt to connect."""
+"""Time for which calls fail at once with the reason of the last failed attempt to connect."""
 
 
 class Publisher:

@@ -193,7 +193,7 @@ class ReceiptProducer:
             self._verify(delivery)
 
     def _verify(self, delivery: Delivery) -> None:
-        """Settle an acknowledged delivery once Kafka has told the topics' incarnations again.
+        """Settle an acknowledged delivery once Kafka has confirmed the topics' incarnations.
 
         Incarnations never return: if it is the same before and after a message was written, it is
         the one that it was written to. Nothing less could tell: topics may be deleted and made
@@ -212,7 +212,7 @@ class ReceiptProducer:
             return
         found, before = asked.result(), delivery.incarnations
         if any(found[kind] != before[kind] for kind in before):
-            self._refuse(delivery, KafkaError("its topics were made anew meanwhile"))
+            self._refuse(delivery, KafkaError("its topics were deleted and made again meanwhile"))
             return
         with self._changed:
             is_due = delivery.claim()

@@ -23,7 +23,7 @@ No setting: one fetch in this time costs nothing, and `recommender skip` waits f
 
 UNREADABLE = Gauge(
     "recommender_unreadable_offset",
-    "Offset of what cannot be decoded, where a partition stands still; nothing where none does",
+    "Offset of the unreadable batch at which a partition stands still; absent if it does not",
     ["reader", "topic", "partition"],
 )
 

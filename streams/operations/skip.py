@@ -59,10 +59,10 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         positions = await forward_positions(store.redis, settings.group)
         nexts: dict[Reader, int] = {"worker": mark + 1}
         # A forwarder that has not forwarded anything yet has no position.
-        told = await stuck_readers.reported(store.redis, settings.group, now_s=time.time())
+        reported = await stuck_readers.reported(store.redis, settings.group, now_s=time.time())
         nexts |= {
             one.reader: one.first
-            for one in told
+            for one in reported
             if (one.reader, one.topic, one.partition) == ("forwarder", topic, partition)
         }
         if field in positions:
