@@ -13,8 +13,8 @@ The life of a message:
 * Faust hands it to the stream of its topic. It drops nothing that is read again: that is for the
   agents to decide.
 * After a rebalance reading starts at the positions that `load_positions` gives, the store's
-  watermarks, rather than at committed offsets: the effects are in the store, so it knows which messages
-  were applied. They are waited for as long as it takes.
+  watermarks, rather than at committed offsets: the effects are in the store, so it knows which
+  messages were applied. They are waited for as long as it takes.
 
 See docs/decisions/0016-faust-internals.md.
 """
