@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import tenacity
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
@@ -177,11 +178,10 @@ def stop_producer(producer: KafkaProducer) -> None:
 
 
 def _wait_for_topic(producer: KafkaProducer, topic: str, deadline_s: float) -> None:
-    while True:
-        try:
-            producer.partitions_for(topic)
-        except KafkaTimeoutError:
-            if time.monotonic() >= deadline_s:
-                raise
-        else:
-            return
+    """Return once the producer knows a topic; each attempt blocks for up to `max_block_ms`."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(KafkaTimeoutError),
+        stop=lambda _: time.monotonic() >= deadline_s,
+        reraise=True,
+    )
+    retrying(producer.partitions_for, topic)
