@@ -262,7 +262,7 @@ class _ColumnMapper:
         for name, column in column_options.fields.items():
             if not _FIELD.fullmatch(name):
                 raise CannotPrepare(f"{name!r} cannot be a field: use A-Z, 0-9 and _")
-            self.assign(name, _number(column, self._columns), "as told")
+            self.assign(name, _number(column, self._columns), "by --map")
         for column in column_options.drop:
             self.outcomes.setdefault(_number(column, self._columns), (None, "dropped"))
         if column_options.event_type and "EVENT_TYPE" in self._fields:
@@ -349,9 +349,7 @@ class _ColumnMapper:
                 f"{dataset.schema} take {least} to {most} columns of metadata, not"
                 f" {len(metadata)}: choose with --keep and --drop"
             )
-        outcomes = (
-            self.outcomes.get(n, (None, "not asked for")) for n in range(len(self._columns))
-        )
+        outcomes = (self.outcomes.get(n, (None, "not mapped")) for n in range(len(self._columns)))
         return ColumnMapping(
             {name: self._fields[name] for name in (*reserved, *metadata)},
             tuple(

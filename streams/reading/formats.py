@@ -170,7 +170,7 @@ def match_format(
         Two formats match, or one of another kind of dataset.
     """
     if name:
-        matching = [(each, "as told") for each in formats if each.name == name]
+        matching = [(each, "by --format") for each in formats if each.name == name]
     else:
         matching = [(each, why) for each in formats if (why := each.evidence(sample))]
     found = [(each, why) for each, why in matching if each.dataset == kind]

@@ -118,13 +118,13 @@ def _elements(texts: Iterable[str]) -> Iterator[Any]:
             yield value if is_decoded(buffer[at:end]) else InvalidRecord(NOT_TEXT)
             at = end
             continue
-        piece = next(parts, None)
-        if piece is None or len(buffer) - at > MAX_RECORD_CHARS:
+        chunk = next(parts, None)
+        if chunk is None or len(buffer) - at > MAX_RECORD_CHARS:
             why = wrong or "it ends too early"
-            if piece is not None:
+            if chunk is not None:
                 why = f"no end within {MAX_RECORD_CHARS} characters"
             raise UnreadableRecording(f"malformed JSON after record {n}: {why}")
-        buffer, at = buffer[at:] + piece, 0
+        buffer, at = buffer[at:] + chunk, 0
 
 
 MAX_TEXT_CHARS = 1024 * 1024
@@ -147,10 +147,10 @@ class _Text:
         """Read another chunk; drops the text before `at`."""
         if len(self.buffer) - self.at > MAX_TEXT_CHARS:
             raise UnreadableRecording(f"a text of more than {MAX_TEXT_CHARS} characters")
-        piece = next(self._chunks, None)
-        if piece is None:
+        chunk = next(self._chunks, None)
+        if chunk is None:
             raise UnreadableRecording("the JSON document ends too early")
-        self.buffer, self.at = self.buffer[self.at :] + piece, 0
+        self.buffer, self.at = self.buffer[self.at :] + chunk, 0
 
 
 def list_at_path(chunks: Iterable[str], path: Sequence[str]) -> Iterator[str]:

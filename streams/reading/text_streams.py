@@ -60,7 +60,7 @@ def encoding_of(head: bytes, name: str) -> Encoding:
     if name:
         try:
             # A byte order mark is skipped in any case.
-            return Encoding(codecs.lookup(name).name, f"{name}, as told")
+            return Encoding(codecs.lookup(name).name, f"{name}, by --encoding")
         except LookupError as error:
             raise UnreadableRecording(f"no encoding {name!r}: name one such as cp1252") from error
     for bom, bom_encoding in _BOMS:

@@ -99,9 +99,9 @@ class Recording:
             try:
                 if isinstance(values, InvalidRecord):
                     raise values
-                said = _event(check(values), {name: get(values) for name, get in extra.items()},
+                event = _event(check(values), {name: get(values) for name, get in extra.items()},
                               has_user=has_user)  # fmt: skip
-                yield place, parse(encode(said), now_s=now_s, future_limit_s=future_limit_s)
+                yield place, parse(encode(event), now_s=now_s, future_limit_s=future_limit_s)
             except (InvalidRecord, UnicodeEncodeError) as error:
                 yield place, InvalidEvent(str(error))
             except InvalidEvent as error:

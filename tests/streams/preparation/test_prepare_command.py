@@ -53,7 +53,7 @@ def test_the_report_has_columns_rows_reasons_and_files(tmp_path: Path, source: P
         "events.csv: interactions from csv\n"
         "  customer  -> USER_ID (guessed)\n"
         "  sku       -> ITEM_ID (guessed)\n"
-        "  when      -> TIMESTAMP (as told)\n"
+        "  when      -> TIMESTAMP (by --map)\n"
         "  stars     -> STARS (kept)\n"
         "  'rate' -> EVENT_TYPE in every row\n"
         "1251 rows read, 1000 kept, 1 dropped, 250 left out by --where\n"

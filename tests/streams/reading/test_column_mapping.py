@@ -64,8 +64,8 @@ def test_options_come_before_guesses() -> None:
         "USER_ID": 1, "ITEM_ID": 2, "TIMESTAMP": 3, "EVENT_TYPE": "buy", "REMARK": 5, "PRICE": 6,
     }  # fmt: skip
     assert {use.column: use.why for use in mapping.assignments} == {
-        "user": "not asked for", "customer": "as told", "item": "guessed", "ts": "guessed",
-        "rating": "dropped", "note": "as told", "Price": "kept",
+        "user": "not mapped", "customer": "by --map", "item": "guessed", "ts": "guessed",
+        "rating": "dropped", "note": "by --map", "Price": "kept",
     }  # fmt: skip
 
 
