@@ -50,11 +50,11 @@ def environment(stub: PersonalizeStub) -> dict[str, str]:
     }
 
 
-def wait_for(claim: Callable[[], Any], what: str) -> None:
+def wait_for(claim: Callable[[], Any], meaning: str) -> None:
     """Wait until the claim holds; fails after `PATIENCE_S`."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not claim():
-        assert time.monotonic() < deadline_s, f"never: {what}"
+        assert time.monotonic() < deadline_s, f"never: {meaning}"
         time.sleep(0.02)
 
 
@@ -118,13 +118,13 @@ class Bench:
         async with connect(self.settings.redis) as client:
             return await forward_positions(client, self.settings.group)
 
-    async def until(self, claim: Callable[[ForwardCounts], bool], what: str) -> ForwardCounts:
+    async def until(self, claim: Callable[[ForwardCounts], bool], meaning: str) -> ForwardCounts:
         """Wait until the claim holds for the counters, and return them."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not claim(counts := await self.counts()):
             log = (self.folder / "forward.log").read_text()[-3000:]
             assert self.workers[-1].poll() is None, f"the forwarder has ended\n{log}"
-            assert time.monotonic() < deadline_s, f"never: {what}; {counts}\n{log}"
+            assert time.monotonic() < deadline_s, f"never: {meaning}; {counts}\n{log}"
             time.sleep(0.05)  # noqa: ASYNC251  nothing else runs in this loop
         return counts
 

@@ -38,9 +38,9 @@ class PersonalizeStub:
     Attributes
     ----------
     behaviour
-        How calls are met once `script` has run out.
+        Answer to calls once `script` has run out.
     script
-        How the next calls are met, one each.
+        Answers to the next calls, one each.
     away
         Tracking ids whose calls fail, however others are met.
     refuse

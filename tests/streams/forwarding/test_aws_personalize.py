@@ -183,7 +183,7 @@ def test_a_wrong_profile_is_said_at_the_start(
 
 
 def full_call() -> tuple[EventBatch, dict[str, Any]]:
-    """Parameters made of a call with all that an event can hold, and what boto3 is to get."""
+    """A batch of events with every member, and the parameters that boto3 should get."""
     event = Event(
         "purchase",
         1_700_000_000.25,
