@@ -212,7 +212,7 @@ class Jobs:
             if resource.status == CREATE_STOPPING:
                 await self.succeed(job, now_s=now_s)
             elif tries > MAX_TRIES and resource.status in FAILING:
-                reason = f"Given up after {MAX_TRIES} tries: whoever ran it ended without a word."
+                reason = f"Given up after {MAX_TRIES} tries: its runners ended without a result."
                 await self.fail(job, reason, now_s=now_s)
             elif resource.status in STARTED.values():
                 return job

@@ -105,7 +105,7 @@ async def answer(
 
     A filter chooses among all candidates, before the answer is cut to its length; if too few are
     left, others are looked for (`filter_and_refill`). For a ranking the filter comes first, so that
-    the scores of what is left add up to one.
+    the scores of the remaining items add up to one.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 -- Effects of events in one dataset group: the only place where state is written on their behalf.
 --
 -- Takes the group's prefix, "{group}:"; apply_batch.lua calls it once a step for each group that has
--- events in it. Returns functions, and the counts of what took effect. Before `write` only new items,
+-- events in it. Returns functions, and the counts of the step. Before `write` only new items,
 -- event types, links, tombstones and ids of recent events are stored.
 --
 -- Numbers that decay are kept as logarithms of forward-decayed sums (Cormode et al. 2009, "Forward

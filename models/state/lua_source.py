@@ -33,7 +33,7 @@ def make_script(
     Parameters
     ----------
     shared
-        Files whose locals all that follow may use.
+        Files with locals for all later files.
     functions
         Files that are bodies of functions: `items` of `open_items`, `apply_group` of `open_group`.
     records

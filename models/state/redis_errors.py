@@ -4,8 +4,8 @@ The first kind passes, so retrying is right. The second never does: a bug in a s
 another type, a command that the user may not give.
 
 One convention holds: functions raise `AWAY_ERRORS` as they are, for callers that retry or answer
-from what they have; who reports to a person or to a client turns them into `models.errors.
-Unavailable` by `unavailable`.
+from a cache; code that reports to a person or to a client turns them into `Unavailable`, by
+`unavailable`.
 """
 
 from __future__ import annotations

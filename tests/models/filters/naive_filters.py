@@ -1,4 +1,4 @@
-"""Random filters and data, and what a filter lets through by the plainest rules.
+"""Random filters and data, and the candidates that naive rules allow.
 
 Nothing here knows the parser: a filter is a list of dictionaries, of which both its text and its
 answer are made.
@@ -33,7 +33,7 @@ STORED = [
     "a", "a|b", "5", 5, "5.0", "c|5", "x|10", 7, 5.0, 0.5, -1, 10, "", "it's", True, None, ["a"],
     math.nan, 2**70,
 ]  # fmt: skip
-# Parameters by what their values are: any texts, one text, one number.
+# Parameters by their values: any texts, one text, one number.
 PARAMETERS = {"many": ["G", "g"], "one": ["ONE"], "number": ["N", "n_2"]}
 
 

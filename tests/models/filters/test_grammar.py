@@ -157,7 +157,7 @@ def test_the_corpus_parses() -> None:
 
 
 def test_the_standard_form_parses_to_an_equal_filter() -> None:
-    """Whose standard form it is."""
+    """The standard form of that is the same text."""
     for text in CORPUS:
         found = parse_filter_expression(text)
         assert parse_filter_expression(str(found)) == found

@@ -44,7 +44,7 @@ PATHS = {
     "solution/x/01234567": ("solution/x", "dataset-group/g"),
     "campaign/c": ("solution/x/01234567", "solution/x", "dataset-group/g"),
 }
-"""What hangs on what, in the naive registry."""
+"""Parents of each path, in the naive registry."""
 
 STATUSES = sorted({status for kind in KINDS.values() for status in (*kind.transitions, ACTIVE)})
 

@@ -1,6 +1,6 @@
 """Naive meaning of the atomic step: dictionaries, and decay by its definition.
 
-And what it takes to compare a store with that: messages, replays, and everything that is stored.
+With helpers to compare a store with it: messages, replays, and the contents of a group.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Reference:
     limit: int = 100
     watermarks: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
     histories: dict[str, list[Seen]] = field(default_factory=dict)
-    forgotten: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    trimmed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     recent: dict[tuple[int, str, str, int, int], set[str]] = field(
         default_factory=lambda: defaultdict(set)
     )
@@ -54,7 +54,7 @@ class Reference:
     )
     items: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     item_purchases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    takers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    recent_owners: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     columns: Collection[str] = ()
     context_counts: dict[str, dict[str, list[tuple[float, int]]]] = field(
@@ -104,10 +104,10 @@ class Reference:
 
     def _erase_history(self, owner: str, until_ms: int) -> None:
         self.erasures[owner] += 1
-        self.forgotten.pop(owner, None)
+        self.trimmed.pop(owner, None)
         del self.owner_counts[owner]
         accepted_at = self.accepted_at.pop(owner)
-        for owners in self.takers.values():
+        for owners in self.recent_owners.values():
             owners[:] = [other for other in owners if other != owner]
         after = [seen for seen in self.histories.pop(owner) if seen[0] * 1000 > until_ms]
         if after:
@@ -132,9 +132,9 @@ class Reference:
 
     def _join(self, session: str, owner: str) -> None:
         joining = self.histories.pop(session, [])
-        for owners in self.takers.values():
+        for owners in self.recent_owners.values():
             owners[:] = [other for other in owners if other != session]
-        self.forgotten[owner] += self.forgotten.pop(session, [])
+        self.trimmed[owner] += self.trimmed.pop(session, [])
         self.owner_counts[owner] += self.owner_counts.pop(session, 0) - len(joining)
         known = self._known(owner)
         for seen in joining:
@@ -148,7 +148,7 @@ class Reference:
 
     def _take(self, owner: str, item: str) -> None:
         if item and all(item != seen[1] for seen in self.histories[owner]):
-            self.takers[item].append(owner)
+            self.recent_owners[item].append(owner)
 
     def _insert(self, owner: str, seen: Seen) -> int:
         history = self.histories[owner]
@@ -160,12 +160,12 @@ class Reference:
 
     def _trim(self, owner: str) -> None:
         history = self.histories[owner]
-        self.forgotten[owner] += [seen[2] for seen in history[: -self.limit]]
+        self.trimmed[owner] += [seen[2] for seen in history[: -self.limit]]
         del history[: -self.limit]
 
     def _known(self, owner: str) -> set[int]:
         """Ids of events that are recognised as the owner's when they come again."""
-        last = self.forgotten[owner][-layout.TRIMMED_IDS_PER_EVENT * self.limit :]
+        last = self.trimmed[owner][-layout.TRIMMED_IDS_PER_EVENT * self.limit :]
         return {seen[2] for seen in self.histories[owner]} | set(last)
 
     def _is_repeated(self, owner: str, event: StoredEvent) -> bool:
@@ -173,7 +173,7 @@ class Reference:
         if event.hash in self._known(owner):
             return True
         same = (event.hash, event.item_id, event.type, event.time, event.millisecond)
-        # Who comes back after an erasure is somebody else.
+        # A user who returns after an erasure counts as another one.
         user = f"{owner}#{self.erasures[owner]}" if owner.startswith("u:") else ""
         others = self.recent[same]
         if user in others or (others and not user) or "" in others:
@@ -310,7 +310,7 @@ async def assert_same_recent_owners(store: Store, reference: Reference, names: l
         raw = await store.redis.get(store.key(f"takers:{index}")) or b""
         numbers = np.frombuffer(raw, np.uint32).tolist()
         owners = [owner for owner in await store.owner_keys(numbers) if owner is not None]
-        there = [owner for owner in reference.takers[name] if owner in reference.histories]
+        there = [owner for owner in reference.recent_owners[name] if owner in reference.histories]
         assert owners == there
         for owner, number in zip(await store.owner_keys(numbers), numbers, strict=True):
             if owner is not None:
@@ -387,7 +387,7 @@ async def replay(
 ) -> None:
     """Apply a stream in batches of the sizes given, each with some of the last messages again.
 
-    Where a time stands for the events, the user is erased then.
+    A time in place of the events is an erasure of the user at that time.
     """
     reference = Reference(store.settings.history_events, columns=columns)
     if columns:

@@ -19,7 +19,7 @@ from models.state.store import Store
 from tests.models.state.reference import NOW, Reference, assert_same, click, contents, message
 
 GROUPS = {"": "h", "other": "other"}
-"""How a message names a group, and what it is called."""
+"""Names of the groups, by the group field of messages."""
 
 EVENTS = st.builds(
     StoredEvent,

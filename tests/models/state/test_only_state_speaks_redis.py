@@ -18,7 +18,7 @@ CLIENTS = {"redis", "_redis"}
 """Attributes that hold a client."""
 
 LIFETIME = {"aclose"}
-"""What who has made a client may do with it."""
+"""Attributes that the owner of a client may use."""
 
 
 def sources() -> Iterator[Path]:
