@@ -23,7 +23,7 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-kafka test-slow drill check lock bench clean
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check lock bench clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ demo: $(FOR_DEMO) ## Real events, learning and recommendations that change; ARGS
 
 test: $(READY) ## The tests that need nothing installed; ARGS go to pytest.
 	$(BIN)/python -m pytest $(PARALLEL) -m "not kafka and not slow" $(ARGS)
+
+test-unit: $(READY) ## The tests that start no server, in seconds.
+	$(BIN)/python -m pytest -q -m unit tests $(ARGS)
 
 test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Maven, redis-server.
 	$(BIN)/python -m pytest $(PARALLEL) -n 2 -m kafka $(ARGS)

@@ -6,6 +6,7 @@ import gc
 import itertools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,26 @@ def pytest_xdist_auto_num_workers() -> int:
 def _quiet_kafka() -> None:
     """Keep kafka-python's log records from holding on to sockets of refused connections."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+_of_unit_tests = False
+
+
+def _refuse_servers(event: str, _: tuple[object, ...]) -> None:
+    if _of_unit_tests and event in {"subprocess.Popen", "socket.connect"}:
+        raise RuntimeError(f"{event}: a unit test starts no server and connects to none")
+
+
+sys.addaudithook(_refuse_servers)
+
+
+@pytest.fixture(autouse=True)
+def _no_servers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold tests that are marked `unit` to that: `make test-unit` answers in seconds."""
+    global _of_unit_tests  # noqa: PLW0603  an audit hook cannot be taken back
+    _of_unit_tests = request.node.get_closest_marker("unit") is not None
+    yield
+    _of_unit_tests = False
 
 
 @pytest.fixture(autouse=True)

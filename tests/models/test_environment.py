@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from models.errors import InvalidSetting
 from models.settings import Settings
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),

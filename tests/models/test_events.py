@@ -23,6 +23,8 @@ from models.events import (
     parse,
 )
 
+pytestmark = pytest.mark.unit
+
 NOW = 1_790_000_000.0
 
 

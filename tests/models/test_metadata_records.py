@@ -24,6 +24,8 @@ from models.metadata_records import (
     validate_properties,
 )
 
+pytestmark = pytest.mark.unit
+
 NOW_S = 1.79e9
 
 VALUES = (

@@ -12,6 +12,8 @@ from models.errors import Unavailable
 from models.secrets import redact_output, redacted, without_password
 from models.settings import Settings
 
+pytestmark = pytest.mark.unit
+
 SECRET = "Pl4nted"
 
 

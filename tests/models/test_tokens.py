@@ -22,6 +22,8 @@ from models.tokens import (
     short_incarnation,
 )
 
+pytestmark = pytest.mark.unit
+
 KINDS: st.SearchStrategy[TopicKind] = st.sampled_from(("clicks", "purchases", "items", "users"))
 PUBLISHED = st.builds(
     Published,

@@ -16,6 +16,8 @@ from models.settings import Settings
 from tests.deployment import LASTING, OURS, SERVICES, copied, dockerfile, entry_point
 from tests.servers import ROOT, compose
 
+pytestmark = pytest.mark.unit
+
 PINNED = re.compile(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$")
 
 

@@ -13,6 +13,8 @@ from api.personalize.service_model import LINEAR, InvalidMember, service_operati
 from models.errors import InvalidInput
 from tests.personalize.resource_fixtures import Documents
 
+pytestmark = pytest.mark.unit
+
 EVENT: dict[str, Any] = {"eventType": "click", "sentAt": 1}
 EVENTS: dict[str, Any] = {"trackingId": "t", "sessionId": "s", "eventList": [EVENT]}
 RANKING: dict[str, Any] = {"campaignArn": "arn:aws:personalize:::campaign/c", "userId": "u"}

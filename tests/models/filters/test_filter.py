@@ -23,6 +23,8 @@ from models.filters.filter import (
 )
 from tests.models.filters.naive_filters import IDS, SCENES, allowed_by_rules, filters, sent, written
 
+pytestmark = pytest.mark.unit
+
 ITEMS: dict[str, dict[str, Any] | None] = {
     "heat": {"GENRE": "crime|drama", "LENGTH": 170, "YEAR": 1995, "STUDIO": "w"},
     "big": {"GENRE": "comedy", "LENGTH": 104, "YEAR": "1988", "STUDIO": "f"},

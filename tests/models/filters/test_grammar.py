@@ -14,6 +14,8 @@ from models.filters import attribute_queries
 from models.filters.filter import Filter, parse_filter_expression
 from models.filters.grammar import MAX_CHARACTERS, Condition, Expression, Value
 
+pytestmark = pytest.mark.unit
+
 CORPUS = """
 EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("purchase")
 EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("play", "skip")

@@ -26,6 +26,8 @@ from models.personalize.batch_lines import (
     segment_requests,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def asked(line: str | bytes, kind: RecipeKind = "USER_PERSONALIZATION") -> Any:
     """Request in one line of an inference job."""

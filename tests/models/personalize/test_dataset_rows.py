@@ -20,6 +20,8 @@ from models.personalize.dataset_rows import (
 )
 from models.personalize.dataset_schemas import Schema, parse_schema
 
+pytestmark = pytest.mark.unit
+
 NOW_S = 1.8e9
 
 

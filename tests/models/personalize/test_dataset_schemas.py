@@ -19,6 +19,8 @@ from models.personalize.dataset_schemas import (
     parse_schema,
 )
 
+pytestmark = pytest.mark.unit
+
 KEYS = {
     "INTERACTIONS": [("USER_ID", "string"), ("ITEM_ID", "string"), ("TIMESTAMP", "long")],
     "ITEMS": [("ITEM_ID", "string")],

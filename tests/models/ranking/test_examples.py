@@ -23,6 +23,8 @@ from models.ranking.features import BASE, FEATURES
 from models.ranking.objectives import learn, load_learners
 from models.ranking.ranker import ListwiseRanker, Objective
 
+pytestmark = pytest.mark.unit
+
 RANKERS: dict[Objective, ListwiseRanker] = {"interactions": ListwiseRanker()}
 RANKS: dict[Objective, dict[str, int]] = {"interactions": dict.fromkeys(compared_orders(), 1)}
 

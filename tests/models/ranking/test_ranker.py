@@ -19,6 +19,8 @@ from models.ranking.ranker import (
     layers_of,
 )
 
+pytestmark = pytest.mark.unit
+
 POPULAR = FEATURES.index("popular_week")
 
 

@@ -51,6 +51,8 @@ from models.state import layout
 from models.state.histories import History, merge_histories, unpack_history
 from tests.models.state.reference import NOW
 
+pytestmark = pytest.mark.unit
+
 CLICKS = np.zeros(256, np.bool_)
 """No event type weighs more than a click."""
 

@@ -19,6 +19,8 @@ from tests.streams.preparation.preparation_fixtures import (
     Preparing,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Preparing:

@@ -10,6 +10,8 @@ import pytest
 from streams.preparation.report import as_text
 from tests.streams.preparation.preparation_fixtures import EVENTS, LINES, LIST, Preparing
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Preparing:

@@ -14,6 +14,8 @@ from streams.preparation.database import PreparationDatabase
 from streams.preparation.where_clause import MAX_CHARS, parse
 from tests.streams.preparation.preparation_fixtures import Preparing
 
+pytestmark = pytest.mark.unit
+
 COLUMNS = ["user", "item", "ts", "rating", "Country", "at"]
 HEAD = "user,item,ts,rating,Country,at\n"
 

@@ -12,6 +12,8 @@ from models.errors import CannotProvision
 from streams.provisioning.declaration import MAX_FILE_BYTES, read_declaration
 from tests.streams.provisioning.provisioning_fixtures import FILE
 
+pytestmark = pytest.mark.unit
+
 
 def read(folder: Path, text: str) -> object:
     """The declaration of a file with this text."""

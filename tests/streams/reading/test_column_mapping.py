@@ -17,6 +17,8 @@ from streams.reading.column_mapping import (
     map_columns,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("kind", "columns", "fields"),

@@ -36,6 +36,8 @@ from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import Recording, read_events
 from tests.streams.preparation.preparation_fixtures import NOW_S, Preparing
 
+pytestmark = pytest.mark.unit
+
 HEAD = "user_id,item_id,timestamp\n"
 ROWS = "".join(f"u{n % 3},i{n},{1_600_000_000 + n}\n" for n in range(12))
 KEPT = [(f"u{n % 3}", f"i{n}", 1_600_000_000.0 + n) for n in range(12)]

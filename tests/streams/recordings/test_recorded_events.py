@@ -17,6 +17,8 @@ from streams.reading.registry import names
 from streams.reading.text_streams import MAX_LINE_CHARS
 from streams.recordings.recorded_events import Owner, group_into_messages, read_events
 
+pytestmark = pytest.mark.unit
+
 NOW_S = 1_700_000_000.0
 FIRST_S = 1_600_000_000
 CSV = "user,item,type,ts\n"
