@@ -76,15 +76,15 @@ class TimedCache(Generic[K, V]):
         None for a key that `load` gives None for, which is not kept. Values that are evicted while
         `load` runs are still in the result.
         """
-        found = self._fresh(keys, now_s)
-        if len(found) < len(keys):
-            missing = [key for key in dict.fromkeys(keys) if key not in found]
-            if missing:
-                for key, value in zip(missing, await load(missing), strict=True):
-                    self.drop(key)
-                    if value is not None:
-                        found[key] = value
-                        self._keep(key, value, now_s)
+        if self._are_fresh(keys, now_s):
+            return [*map(self._values.get, keys)]
+        found = {key: self._values[key] for key in keys if self._are_fresh((key,), now_s)}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        for key, value in zip(missing, await load(missing), strict=True):
+            self.drop(key)
+            if value is not None:
+                found[key] = value
+                self._keep(key, value, now_s)
         return [found.get(key) for key in keys]
 
     def drop(self, key: K) -> None:
@@ -97,14 +97,13 @@ class TimedCache(Generic[K, V]):
         self._values.clear()
         self._read_at.clear()
 
-    def _fresh(self, keys: Sequence[K], now_s: float) -> dict[K, V]:
-        values, read_at = self._values, self._read_at
+    def _are_fresh(self, keys: Sequence[K], now_s: float) -> bool:
         if self._max_age_s == math.inf:
-            return {key: values[key] for key in keys if key in values}
+            return all(key in self._values for key in keys)
+        # One pass for most requests, which find everything.
+        times = [self._read_at.get(key, NEVER) for key in keys]
         oldest, newest = now_s - self._max_age_s, now_s + self._max_age_s
-        return {
-            key: values[key] for key in keys if key in values and oldest <= read_at[key] <= newest
-        }
+        return not times or (oldest <= min(times) and max(times) <= newest)
 
     def _keep(self, key: K, value: V, now_s: float) -> None:
         self._values[key] = value

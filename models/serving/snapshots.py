@@ -11,7 +11,12 @@ from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.examples import Example, make_example
 from models.ranking.features import features_of
 from models.ranking.ranker import ListwiseRanker, Objective
-from models.retrieval.candidates import TOP_LIST_SIZES, Candidates, top_list_candidates
+from models.retrieval.candidates import (
+    NO_EVIDENCE,
+    TOP_LIST_SIZES,
+    Candidates,
+    top_list_candidates,
+)
 from models.retrieval.profile import UserProfile, profile_of
 from models.serving import sources
 from models.serving.cache import SharedState, StateCache
@@ -73,9 +78,12 @@ class Snapshots:
         if item_id is not None:
             (looking_at,) = await self._store.item_indexes([item_id])
         profile = _profile(history, shared, looking_at)
+        barred = profile.recent[:1]
+        if len(purchased):
+            barred = np.concatenate([barred, purchased])
         snapshot = RequestSnapshot(
             now_s, shared, history, profile, objective, context_values,
-            barred=np.concatenate([profile.recent[:1], purchased]),
+            barred=barred,
             purchased=purchased,
             max_results=max_results,
             reads_user_knn=shared.champion(objective).uses_user_knn,
@@ -169,11 +177,10 @@ class Snapshots:
 async def _with_evidence(
     snapshot: RequestSnapshot, read_sources: list[sources.CandidateSource]
 ) -> RequestSnapshot:
+    evidence = NO_EVIDENCE
     for source in read_sources:
-        evidence = await source.read(snapshot)
-        if evidence is not snapshot.evidence:
-            snapshot = msgspec.structs.replace(snapshot, evidence=evidence)
-    return snapshot
+        evidence = await source.read(snapshot, evidence)
+    return msgspec.structs.replace(snapshot, evidence=evidence)
 
 
 def _profile(history: History, shared: SharedState, looking_at: int = 0) -> UserProfile:

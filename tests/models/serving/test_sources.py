@@ -85,10 +85,10 @@ class OldFavourites:
     def __init__(self, cache: StateCache) -> None:
         self._cache = cache
 
-    async def read(self, snapshot: RequestSnapshot) -> Evidence:
+    async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:  # noqa: ARG002
         """List the item, if the group knows it."""
         found = np.array(await self._cache.store.item_indexes(["kite"]), np.int64)
-        return with_listed(snapshot.evidence, found[found > 0])
+        return with_listed(evidence, found[found > 0])
 
 
 async def test_a_source_is_one_class_and_one_line(store: Store, monkeypatch: Any) -> None:
