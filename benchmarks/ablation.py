@@ -150,8 +150,10 @@ def found_by(
                     live, lambda local, matrix: local.ranker.scores(matrix)
                 )
                 orders["all"].teaches = True
-                rivals: dict[str, Model] = dict(orders)
-                compared = measured(run(planned, rivals, clock=time.perf_counter), len(events), 1)
+                compared_models: dict[str, Model] = dict(orders)
+                compared = measured(
+                    run(planned, compared_models, clock=time.perf_counter), len(events), 1
+                )
         finally:
             server.stop()
     return {

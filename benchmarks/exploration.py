@@ -84,14 +84,14 @@ def compared(
         try:
             with LocalRecommender(Settings(redis=server.url)) as local:
                 live = SharedRecommender(local)
-                rivals: dict[str, Model] = {
+                compared_models: dict[str, Model] = {
                     f"share {share}": Exploring(live, share) for share in SHARES
                 }
                 without = RecommenderVariant(live, VARIANTS["user-personalization"])
                 without.teaches = True
-                rivals["share 0"] = without
+                compared_models["share 0"] = without
                 found = measured(
-                    run(planned, rivals, clock=time.perf_counter), len(events), n_items
+                    run(planned, compared_models, clock=time.perf_counter), len(events), n_items
                 )
         finally:
             server.stop()

@@ -137,7 +137,7 @@ class Devices:
         return await self.recommender.recommend(user_id=user, now_s=self.now_s, context=context)
 
     async def recommend_at(self, item: str, **context: str) -> Answer:
-        """An answer to somebody new who looks at an item."""
+        """Recommendations for a user without a history who looks at an item."""
         return await self.recommender.recommend(item_id=item, now_s=self.now_s, context=context)
 
     async def rank(self, items: list[str], **context: str) -> list[str]:

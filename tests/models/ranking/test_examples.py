@@ -166,7 +166,7 @@ def test_incomplete_rows_are_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_features", "rivals"),
+    ("n_features", "names"),
     [
         (len(FEATURES) + 1, compared_orders()),
         (0, compared_orders()),
@@ -174,6 +174,6 @@ def test_incomplete_rows_are_rejected() -> None:
         (len(FEATURES), "xyz"),
     ],
 )
-def test_examples_of_another_version_are_skipped(n_features: int, rivals: tuple[str, ...]) -> None:
+def test_examples_of_another_version_are_skipped(n_features: int, names: tuple[str, ...]) -> None:
     """Examples with other features or orders can be neither learned nor compared."""
-    assert decode(encode(Example(n_features, {"interactions": dict.fromkeys(rivals, 1)}))) is None
+    assert decode(encode(Example(n_features, {"interactions": dict.fromkeys(names, 1)}))) is None

@@ -103,17 +103,17 @@ def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
 def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> None:
     """No candidate twice, none unknown, and not more than the bounds of the sources."""
     profile = profile_of(history(*events), CLICKS)
-    heads = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOP_LIST_SIZES})
+    top_items = top_list_candidates({name: np.arange(1, 301) * 3 for name in TOP_LIST_SIZES})
     lists = lists_of(profile, seed, 900)
 
-    candidates = retrieve(profile, evidence_of(profile, lists, heads), NOW)
+    candidates = retrieve(profile, evidence_of(profile, lists, top_items), NOW)
 
     items = candidates.items.tolist()
     assert len(set(items)) == len(items)
     assert len(items) <= MAX_CO_VISITED + MAX_REPEAT_ITEMS + sum(TOP_LIST_SIZES.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
-    again = retrieve(profile, evidence_of(profile, lists, heads), NOW)
+    again = retrieve(profile, evidence_of(profile, lists, top_items), NOW)
     assert np.array_equal(again.items, candidates.items)
     assert np.array_equal(again.signals, candidates.signals)
 
