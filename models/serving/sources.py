@@ -92,7 +92,7 @@ class CandidateSource(Protocol):
 
     @property
     def has_signals(self) -> bool:
-        """Whether the evidence gives signals; False where it only lists items or own items."""
+        """True for evidence with signals; False for listed and own items only."""
 
     async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:
         """Add this source's evidence to that of the sources before it.
