@@ -7,6 +7,7 @@ costs a step nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -79,7 +80,7 @@ def layout_constants() -> dict[str, Constant]:
         "PAIR_BYTES": layout.PAIR.itemsize,
         "PAIR_MONTH_AT": _offset(layout.PAIR, "log2") + log2_bytes * channels.index("month"),
         "SPARE_PAIRS": layout.SPARE_PAIRS,
-        "FADES_LOG2": [d * float(np.log2(layout.FADE)) for d in range(layout.WINDOW)],
+        "FADES_LOG2": [d * math.log2(layout.FADE) for d in range(layout.WINDOW)],
         **{
             f"{channel.name.upper()}_RATE": 1 / channel.half_life_s
             for channel in layout.PAIR_CHANNELS
