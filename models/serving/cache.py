@@ -27,7 +27,7 @@ from models.ranking.ranker import OBJECTIVES, RANKERS, ListwiseRanker, Objective
 from models.retrieval.candidates import top_list_candidates
 from models.serving.cached_items import NEVER, ItemIds, ItemStatistics, TimedCache, in_background
 from models.state import layout
-from models.state.context_columns import context_values
+from models.state.context_columns import NO_CONTEXT, context_values
 from models.state.metadata import PropertiesCache
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
@@ -201,7 +201,7 @@ class StateCache:
         Columns and values without events in the group are left out. Nothing is read without
         context.
         """
-        named = context_values(context)
+        named = context_values(context) if context else NO_CONTEXT
         if not named:
             return NO_CONTEXT_VALUES
         await self.refresh(now_s)
