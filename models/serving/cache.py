@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,14 +248,19 @@ class StateCache:
         """
         return await self._properties.get(items, now_s)
 
+    async def settle(self) -> None:
+        """Wait for background reads under way: what is read next depends on no timing."""
+        await asyncio.gather(*self._background_tasks(), return_exceptions=True)
+
     async def close(self) -> None:
         """End background reads."""
-        tasks: list[asyncio.Task[Any]] = [
-            task for task in (self._shared_task, self._statistics.task) if task and not task.done()
-        ]
-        for task in tasks:
+        for task in self._background_tasks():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.settle()
+
+    def _background_tasks(self) -> list[asyncio.Task[None]]:
+        tasks = (self._shared_task, self._statistics.task)
+        return [task for task in tasks if task is not None and not task.done()]
 
 
 def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool_]:

@@ -100,7 +100,7 @@ class LocalRecommender:
         `recommend`.
         """
         self._now_s = max(self._now_s, at_s)
-        snapshot = self._loop.run_until_complete(
+        snapshot = self._complete(
             self._recommender.snapshots.for_learning(
                 user,
                 None,
@@ -114,12 +114,12 @@ class LocalRecommender:
 
     def features(self, found: SnapshotCandidates) -> Floats:
         """Feature matrix of the candidates."""
-        return self._loop.run_until_complete(self._recommender.snapshots.features(*found))
+        return self._complete(self._recommender.snapshots.features(*found))
 
     def item_ids(self, found: SnapshotCandidates) -> list[str | None]:
         """Item ids of the candidates."""
         items = found.candidates.items.tolist()
-        return self._loop.run_until_complete(self._recommender.cache.item_ids.of(items))
+        return self._complete(self._recommender.cache.item_ids.of(items))
 
     def recommend(
         self,
@@ -136,7 +136,7 @@ class LocalRecommender:
         """
         indexes: Indexes | None = None
         if barred is not None:
-            known = self._loop.run_until_complete(self._store.item_indexes(list(barred)))
+            known = self._complete(self._store.item_indexes(list(barred)))
             indexes = np.array(known, np.int64)
         found = self.candidates(user, barred=indexes, context=context)
         scores = self.scores(self.features(found), objective)
@@ -150,7 +150,7 @@ class LocalRecommender:
 
     def run(self, request: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
         """Result of a request to the recommender itself, at the time of the last event."""
-        return self._loop.run_until_complete(request(self._recommender, self._now_s))
+        return self._complete(request(self._recommender, self._now_s))
 
     @property
     def ranker(self) -> ListwiseRanker:
@@ -185,7 +185,7 @@ class LocalRecommender:
         """
         self._now_s = max(self._now_s, at_s)
         columns = context_values(context)
-        self._loop.run_until_complete(self._learn(user, item, event_type, at_s, found, columns))
+        self._complete(self._learn(user, item, event_type, at_s, found, columns))
 
     def observe(self, user: str, item: str, *, at_s: float) -> None:
         """Add an event to this user's history only, without learning from it.
@@ -193,13 +193,23 @@ class LocalRecommender:
         Kept in memory, the last `history_events` of each user; an unknown item is no evidence.
         """
         self._now_s = max(self._now_s, at_s)
-        (index,) = self._loop.run_until_complete(self._store.item_indexes([item]))
+        (index,) = self._complete(self._store.item_indexes([item]))
         event = History(1, 0.0, np.array([index]), np.array([int(at_s)]), np.zeros(1, np.uint8))
         known = merge_histories(self._observed.get(user, NO_HISTORY), event)
         limit = self.settings.history_events
         self._observed[user] = History(
             known.count, 0.0, known.items[-limit:], known.times[-limit:], known.types[-limit:]
         )
+
+    def _complete(self, request: Coroutine[Any, Any, T]) -> T:
+        """Result of a request, and of the reads that it began: equal events give equal answers."""
+
+        async def settled() -> T:
+            result = await request
+            await self._recommender.cache.settle()
+            return result
+
+        return self._loop.run_until_complete(settled())
 
     async def _learn(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from models.evaluation.protocol import (
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from models.state.interactions import Interaction
+from models.state.shared_reads import read_group_state
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read_events
 from tests.conftest import recorded
@@ -192,6 +195,24 @@ def stream(n: int) -> list[Interaction]:
             at = (at + 1) % 30 if chance.random() < 0.8 else chance.randrange(30)
             events.append(Interaction(f"s{session}", f"i{at}", "click", session * 60.0 + step))
     return sort_and_shuffle(events)
+
+
+def test_reads_of_a_request_end_with_it(
+    local: LocalRecommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow read in the background is there for the next question: equal events, equal answers."""
+
+    async def slow(*arguments: Any) -> Any:
+        await asyncio.sleep(0.02)
+        return await read_group_state(*arguments)
+
+    monkeypatch.setattr("models.serving.cache.read_group_state", slow)
+    for n in range(3):
+        at_s = 1_790_000_000.0 + 1.5 * n * local.settings.cache_s
+        local.learn("ada", f"item-{n}", "click", at_s=at_s)
+        local.recommend("ada", k=1)
+
+        assert local._recommender.cache.shared.read_at == at_s
 
 
 def test_every_model_ranks_and_learns(local: LocalRecommender) -> None:
