@@ -82,11 +82,33 @@ def test_json_in_commands_parses() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Targets of relative links exist."""
-    pages = (DOCS / f"{name}.md" for name in ("commands", "http-api", "settings"))
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), target
+    """Targets of relative links exist, headings on their pages included."""
+    pages = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+    for page in (*pages, *DOCS.rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            linked = page.parent / path if path else page
+            assert linked.exists(), f"{page.name}: {target}"
+            if heading:
+                assert heading in _headings(linked.read_text()), f"{page.name}: {target}"
+
+
+def _headings(text: str) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_paths_in_the_architecture_exist() -> None:
+    """The files that a reader is sent to are there."""
+    text = (DOCS / "architecture.md").read_text()
+    named = re.findall(r"`((?:api|cli|models|ops|streams|tests)/[\w/{},.]*)`", text)
+    assert len(named) > 40
+    for name in named:
+        before, _, rest = name.partition("{")
+        inside, _, after = rest.partition("}")
+        for each in inside.split(","):
+            assert (ROOT / f"{before}{each}{after}").exists(), name
 
 
 def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
