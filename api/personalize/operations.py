@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.personalize import events, runtime
+from api.personalize import ingestion, runtime
 from api.personalize.control import (
     batch_jobs,
     campaigns,
@@ -26,9 +26,9 @@ from api.personalize.protocol import Operation
 from api.personalize.service_model import SERVICES, service_operations
 
 OPERATIONS: Mapping[str, Operation] = {
-    "PutEvents": events.put_events,
-    "PutItems": events.put_items,
-    "PutUsers": events.put_users,
+    "PutEvents": ingestion.put_events,
+    "PutItems": ingestion.put_items,
+    "PutUsers": ingestion.put_users,
     "GetRecommendations": runtime.get_recommendations,
     "GetPersonalizedRanking": runtime.get_personalized_ranking,
     **dataset_groups.OPERATIONS,

@@ -163,7 +163,7 @@ class MostRecent(NonPersonalized):
         self._last[item] = self._n
 
 
-class CoVisitation:
+class CoVisitationBaseline:
     """Co-visitation within a window, in both directions, the item before at half; never decays.
 
     In unbounded dictionaries, as a check on the loss by the bounds of stored lists.
@@ -275,7 +275,7 @@ BASELINES: dict[str, Callable[[], Model]] = {
     "popularity-day": lambda: Popularity(DAY_S),
     "popularity-week": lambda: Popularity(7 * DAY_S),
     "most-recent": MostRecent,
-    "co-visitation": CoVisitation,
+    "co-visitation": CoVisitationBaseline,
     "biased-mf": BiasedMatrix,
     "item-neighbours": ItemNeighbours,
 }

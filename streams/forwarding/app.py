@@ -16,9 +16,9 @@ from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.forwarder import Forwarder
 from streams.forwarding.queues import OVERHEAD_BYTES
 from streams.forwarding.selected_events import selected
-from streams.forwarding.sink_calls import Partition, QueuedMessage
+from streams.forwarding.sink_calls import QueuedMessage
 from streams.forwarding.sinks import sink_of
-from streams.kafka.assignment import ReadStart, next_read
+from streams.kafka.assignment import Partition, ReadStart, next_read
 from streams.kafka.consumer_log import ConsumerLog
 from streams.kafka.faust_app import add_agent, commit, create_app
 from streams.kafka.faust_producing import keep_letter

@@ -42,7 +42,6 @@ from streams.forwarding.queues import OVERHEAD_BYTES, ForwardQueues, erased_even
 from streams.forwarding.rate_limit import RateLimit
 from streams.forwarding.sink_calls import (
     Call,
-    Partition,
     Pending,
     QueuedMessage,
     bisect,
@@ -52,6 +51,7 @@ from streams.forwarding.sink_calls import (
     single_event_message,
 )
 from streams.forwarding.tracker_stats import TrackerStats
+from streams.kafka.assignment import Partition
 from streams.kafka.dead_letters import envelope, letter_key
 from streams.kafka.faust_consumer import EARLIEST
 from streams.kafka.topics import topic_ids

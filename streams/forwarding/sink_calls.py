@@ -13,9 +13,7 @@ import msgspec
 from models.events import Event, PutEvents, encode
 from models.state.forwarding_ledger import TrackerChange, WaitingEvents
 from streams.event_sinks import MAX_BATCH_EVENTS, EventBatch
-
-Partition = tuple[str, int]
-"""A topic and the number of one of its partitions."""
+from streams.kafka.assignment import Partition
 
 
 @dataclass(eq=False, slots=True)

@@ -70,7 +70,7 @@ SendChunk = Callable[[list[Good]], list[Receipt]]
 log = logging.getLogger(__name__)
 
 
-class DatasetType(NamedTuple):
+class ImportTarget(NamedTuple):
     """The rows of a type of dataset, and the topics that they are sent to."""
 
     rows: DatasetKind
@@ -80,9 +80,9 @@ class DatasetType(NamedTuple):
 
 
 DATASET_TYPES = {
-    "INTERACTIONS": DatasetType("interactions", ("clicks", "purchases"), "items"),
-    "ITEMS": DatasetType("items", ("items",), "items"),
-    "USERS": DatasetType("users", ("users",), "users"),
+    "INTERACTIONS": ImportTarget("interactions", ("clicks", "purchases"), "items"),
+    "ITEMS": ImportTarget("items", ("items",), "items"),
+    "USERS": ImportTarget("users", ("users",), "users"),
 }
 
 
@@ -94,7 +94,7 @@ class ImportSource(NamedTuple):
     dataset_type: str
 
     @property
-    def type(self) -> DatasetType:
+    def type(self) -> ImportTarget:
         """Kind of the rows and their topics."""
         return DATASET_TYPES[self.dataset_type]
 

@@ -1,0 +1,43 @@
+"""Names are unique: whoever searches for one finds one thing."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+pytestmark = pytest.mark.unit
+
+PACKAGES = ("api", "cli", "models", "ops", "streams")
+
+
+def _sources(package: str) -> list[Path]:
+    return [path for path in (ROOT / package).rglob("*.py") if not path.stem.startswith("__")]
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """Nor do type aliases."""
+    names = Counter[str]()
+    for package in PACKAGES:
+        for path in _sources(package):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    names[node.name] += 1
+                elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    name = node.targets[0].id
+                    names[name] += name[0].isupper() and not name.isupper()
+
+    assert len(names) > 300
+    assert [name for name, n in names.items() if n > 1 and not name.startswith("_")] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_files_of_a_package_share_a_name(package: str) -> None:
+    """A stack trace and an editor's tab name the file alone."""
+    names = Counter(path.name for path in _sources(package))
+
+    assert [name for name, n in names.items() if n > 1] == []
