@@ -14,12 +14,12 @@ from models.state.forwarding_ledger import TrackerChange, WaitingEvents
 from streams.forwarding.erasures import is_before
 from streams.forwarding.sink_calls import (
     Call,
-    Partition,
     QueuedMessage,
     pending,
     pop_settled,
     waiting,
 )
+from streams.kafka.assignment import Partition
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """Most bytes of queued messages: so far may one tracker lag behind the others."""
