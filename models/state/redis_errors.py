@@ -11,6 +11,7 @@ from a cache; code that reports to a person or to a client turns them into `Unav
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,11 +68,14 @@ class Parser(redis.asyncio.connection.DefaultParser):  # type: ignore[misc,valid
 AWAY_ERRORS = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
-    OSError,
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
     NotNow,
 )
 """Errors of a server that is away, starting, stopping, full, read-only or failing over; retrying
-may help."""
+may help. Other kinds of `OSError`, such as of a file, are not among them; redis-py wraps those of
+sockets."""
 
 
 @contextmanager

@@ -125,3 +125,18 @@ async def test_the_ledger_is_unavailable_only_while_redis_is_away(store: Store) 
     await store.redis.set("{shop}:forward:positions", "no hash")
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
         await save_forward(store.redis, "shop", moves={"t/0": TrackerChange(1, {})})
+
+
+def test_errors_of_files_are_not_an_absent_server() -> None:
+    """A file that is missing is a fault of its own, not a reason to answer 503 or to wait."""
+    assert not issubclass(FileNotFoundError, AWAY_ERRORS)
+    assert not issubclass(PermissionError, AWAY_ERRORS)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "redis://name.invalid:6379"])
+async def test_a_server_that_cannot_be_reached_is_away(url: str) -> None:
+    """Nothing listens there, or there is no such host: the read says so as any outage."""
+    async with connect(url) as client:
+        for call in (client.get("x"), client.reads.get(["x"]), client.evalsha("0" * 40, 0)):
+            with pytest.raises(AWAY_ERRORS):
+                await call
