@@ -45,7 +45,7 @@ class PersonalizeSettings(BaseSettings):
     )
     personalize_auth: Literal["off", "access-key", "sigv4"] = Field(
         "off",
-        description="Who may call /personalize: off (anybody, and only while the API listens on "
+        description="Who may call /personalize: off (any client, and only while the API listens on "
         "loopback), access-key (who names a known key; no proof) or sigv4 (who signed with its "
         "secret).",
     )

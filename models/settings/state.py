@@ -44,7 +44,7 @@ class StateSettings(BaseSettings):
         ge=1000,
         le=10_000_000,
         description="Newest events of a group among which one is recognised that comes again under "
-        "another session, of nobody or of the same user; 14 bytes each.",
+        "another session, anonymous or of the same user; 14 bytes each.",
     )
     session_ttl_s: int = Field(
         30 * 86400,
@@ -89,7 +89,7 @@ class StateSettings(BaseSettings):
         ge=2**20,
         le=2**31,
         description="Size to which a compressed batch of messages may unpack; a larger one counts "
-        "as one that nobody can read, and stops its partition.",
+        "as undecodable, and stops its partition.",
     )
     dead_letter_payload_bytes: int = Field(
         MAX_RECORD_BYTES,
