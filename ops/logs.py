@@ -20,6 +20,10 @@ PAYLOAD_LIBRARIES = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3trans
 """Libraries that log the payloads they send and receive at level debug: the events of an erased
 user would stay in the log."""
 
+NO_FAILURES = frozenset({("kafka.cluster", "Metadata refresh: failed Cancelled")})
+"""Logger and text of records that are errors by their level only: a client that is closed while it
+asks for metadata ends its question."""
+
 QUIET_S = 10.0
 """Seconds for which a line of a repetitive library is not repeated."""
 
@@ -75,6 +79,8 @@ class SparseFilter(logging.Filter):
         """True if the record is to be logged."""
         if record.name.partition(".")[0] not in REPETITIVE_LIBRARIES:
             return True
+        if (record.name, record.getMessage()) in NO_FAILURES:
+            return False
         place = record.name, record.pathname, record.lineno
         n_suppressed = self._throttle.suppressed(place, record.created)
         if n_suppressed:
