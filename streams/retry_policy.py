@@ -62,18 +62,24 @@ def failure_of(attempt: tenacity.RetryCallState) -> BaseException:
     return error
 
 
+def _log_outage(error: BaseException) -> None:
+    LOG.warning("a server is away, trying again: %s", error)
+
+
 async def retry_outages(
-    action: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...] = AWAY_ERRORS
+    action: Callable[[], Awaitable[T]],
+    errors: tuple[type[Exception], ...] = AWAY_ERRORS,
+    *,
+    on_outage: Callable[[BaseException], None] = _log_outage,
 ) -> T:
-    """The result of an action on Redis or Kafka, repeated until it raises none of these errors."""
+    """The result of an action on Redis or Kafka, repeated until it raises none of these errors.
 
-    def log_outage(attempt: tenacity.RetryCallState) -> None:
-        LOG.warning("a server is away, trying again: %s", failure_of(attempt))
-
+    `on_outage` is called with each of these errors, before the wait that follows it.
+    """
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(errors),
         wait=backoff(FIRST_WAIT_S, MAX_WAIT_S),
-        before_sleep=log_outage,
+        before_sleep=lambda attempt: on_outage(failure_of(attempt)),
     )
 
     async def attempt() -> T:  # Tenacity awaits coroutine functions only, not what a lambda returns

@@ -6,12 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import tenacity
 from prometheus_client import Counter
 
-from models.state.redis_errors import AWAY_ERRORS
 from streams.kafka.assignment import Assignment
-from streams.retry_policy import FIRST_WAIT_S, MAX_WAIT_S, backoff, failure_of
+from streams.retry_policy import retry_outages
 
 STORE_RETRIES = Counter("recommender_store_retries_total", "Retries of steps while Redis was away")
 
@@ -31,14 +29,9 @@ async def retry_while_assigned(
     async def attempt() -> T | None:
         return None if assignment.has_ended else await action()
 
-    retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(AWAY_ERRORS),
-        wait=backoff(FIRST_WAIT_S, MAX_WAIT_S),
-        before_sleep=_log_outage,
-    )
-    return await retrying(attempt)
+    return await retry_outages(attempt, on_outage=_count_outage)
 
 
-def _log_outage(attempt: tenacity.RetryCallState) -> None:
+def _count_outage(error: BaseException) -> None:
     STORE_RETRIES.inc()
-    LOG.warning("Redis is away, trying again: %s", failure_of(attempt))
+    LOG.warning("Redis is away, trying again: %s", error)
