@@ -9,7 +9,7 @@ from typing import Any, Literal
 from models.errors import InvalidInput, InvalidRecord
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from models.metadata_records import Properties, RecordKind, validate_properties
-from models.personalize.dataset_schemas import Column, Schema
+from models.personalize.dataset_schemas import EVENT_COLUMNS, Column, Schema
 
 DatasetType = Literal["INTERACTIONS", "ITEMS", "USERS"]
 
@@ -19,18 +19,6 @@ EVENT_TYPE = "interaction"
 MAX_IMPRESSION = 25
 MAX_SHOWN = 40
 
-_OF_EVENTS = frozenset(
-    {
-        "USER_ID",
-        "ITEM_ID",
-        "TIMESTAMP",
-        "EVENT_TYPE",
-        "EVENT_VALUE",
-        "IMPRESSION",
-        "RECOMMENDATION_ID",
-        "EVENT_ATTRIBUTION_SOURCE",
-    }
-)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -111,7 +99,7 @@ def event_of(
     user = values["USER_ID"]
     source = values.get("EVENT_ATTRIBUTION_SOURCE")
     shown = [item for item in values.get("IMPRESSION", "").split("|") if item]
-    rest = {name: value for name, value in values.items() if name not in _OF_EVENTS}
+    rest = {name: value for name, value in values.items() if name not in EVENT_COLUMNS}
     event = Event(
         values.get("EVENT_TYPE", default_type),
         values["TIMESTAMP"],

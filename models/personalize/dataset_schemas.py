@@ -101,6 +101,11 @@ _RESERVED: Mapping[str, tuple[_ColumnRule, ...]] = {
     "USERS": (),
 }
 
+EVENT_COLUMNS = frozenset(
+    name for rule in (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"]) for name in rule.names
+)
+"""Columns of interactions that become members of the event; all others are its properties."""
+
 
 def parse_schema(text: str) -> Schema:
     """Parse a schema.
@@ -147,12 +152,10 @@ def contextual(schema: Schema) -> list[str]:
     >>> contextual(parse_schema(msgspec.json.encode(schema).decode()))
     ['DEVICE']
     """
-    rule = (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"])
-    own = {name for one in rule for name in one.names}
     return [
         column.name
         for column in schema.columns
-        if column.name not in own and column.types & CATEGORICAL
+        if column.name not in EVENT_COLUMNS and column.types & CATEGORICAL
     ]
 
 
