@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,6 @@ import pytest
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
-from ops.embedded_servers import start_redis
 from streams.agents.rewinds import END_CHECKS
 from streams.kafka.assignment import Partition
 from tests.streams.agents.agent_fixtures import (
@@ -20,14 +19,6 @@ from tests.streams.agents.agent_fixtures import (
     restore,
     snapshot,
 )
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture(params=[EventWorker, MetadataWorker])

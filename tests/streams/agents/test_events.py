@@ -6,27 +6,18 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
-from ops.embedded_servers import start_redis
 from streams.agents.contracts import Publish
 from streams.agents.example_sampling import ExampleSampler
 from tests.streams.agents.agent_fixtures import NOW_S, EventWorker, restore, snapshot
 
 FIRST, SECOND = EventWorker.first, EventWorker.second
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

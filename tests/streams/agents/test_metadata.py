@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,19 +12,10 @@ from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.metadata import item_properties, user_properties
-from ops.embedded_servers import start_redis
 from streams.kafka.assignment import Partition
 from tests.streams.agents.agent_fixtures import MetadataWorker, record
 
 ITEMS, USERS = ("items", 0), ("users", 0)
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 class Worker(MetadataWorker):

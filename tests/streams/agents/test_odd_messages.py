@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import msgspec
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,6 @@ from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.metadata import record_entry
-from ops.embedded_servers import start_redis
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -68,14 +66,6 @@ class Odd(NamedTuple):
 
 ODD_CLICKS = st.lists(st.builds(Odd, ODD_EVENTS, KEYS, TIMES_MS), min_size=1, max_size=6)
 ODD_ITEMS = st.lists(st.builds(Odd, ODD_RECORDS, KEYS, TIMES_MS), min_size=1, max_size=6)
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 class DeadLetters:

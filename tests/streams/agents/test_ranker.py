@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -16,20 +16,11 @@ from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
-from ops.embedded_servers import start_redis
 from streams.agents import ranker
 from streams.agents.ranker import GroupLearner, GroupLearners
 from streams.kafka.assignment import ReceivedMessage
 
 TELLING = FEATURES.index("own_recency")
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture
