@@ -94,7 +94,7 @@ class ReadinessCheck:
         self._checking: asyncio.Task[tuple[list[str], list[str]]] | None = None
 
     async def check(self) -> tuple[list[str], list[str]]:
-        """What is missing, and warnings for an operator, in words."""
+        """Reasons not to be ready, and warnings for an operator, both in words."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._check_once())
         return await asyncio.shield(self._checking)

@@ -113,9 +113,6 @@ class Candidates(msgspec.Struct, frozen=True, gc=False):
     signals: Floats
 
 
-NO_CANDIDATES = Candidates(NO_ITEMS, np.empty((0, N_SIGNALS)))
-
-
 @compiled(
     Tuple((i8[::1], f8[:, ::1], i8[::1]))(
         u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1],
