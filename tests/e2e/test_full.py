@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ def small(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
     if request.param == "embedded":
         server = start_redis(tmp_path / "redis")
         own = Redis(server.url, tmp_path, server.stop, server.process.kill, lambda: None)
-        one = new_stack(Servers(servers.kafka, own), f"f{server.port}", tmp_path / "stack")
+        one = new_stack(replace(servers, redis=own), f"f{server.port}", tmp_path / "stack")
         yield from run(one)
         server.stop()
     else:
         with debian_redis(tmp_path / "redis") as running:
             own = Redis(running.address, tmp_path, running.stop, running.kill, running.start)
             name = f"f{running.address.rpartition(':')[2].split('/')[0]}"
-            yield from run(new_stack(Servers(servers.kafka, own), name, tmp_path / "stack"))
+            yield from run(new_stack(replace(servers, redis=own), name, tmp_path / "stack"))
 
 
 def run(one: Stack) -> Iterator[Stack]:

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ from api.server.admission import STUCK_S, Gate
 from models.errors import Overloaded, Unavailable
 from ops.embedded_servers import Server, start_broker, start_redis
 from streams.kafka.topics import ensure_topics
-from tests.stack import Redis, Servers, Stack, new_stack
+from tests.forked_processes import ForkedProcess
+from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, new_stack
 
 MEBIBYTE = 1024 * 1024
 ANSWERED_WITHIN_S = 60.0
@@ -43,7 +43,7 @@ class Running(NamedTuple):
     stack: Stack
     broker: Server
     redis: Server
-    api: subprocess.Popen[bytes]
+    api: ForkedProcess
 
     @property
     def api_bytes(self) -> int:
@@ -109,7 +109,11 @@ def service(directory: Path, **settings: object) -> Iterator[Running]:
     def never() -> None:
         raise NotImplementedError
 
-    servers = Servers(broker.address, Redis(redis.url, directory, never, never, never))
+    servers = Servers(
+        broker.address,
+        Redis(redis.url, directory, never, never, never),
+        EMBEDDED_SESSION_TIMEOUT_S,
+    )
     stack = new_stack(servers, "hung", directory / "stack", partitions=1, cache_s=0.1, **settings)
     try:
         ensure_topics(stack.settings)

@@ -96,7 +96,7 @@ def kill_often(stack: Stack, rows: Rows, path: Path, kills: int, *, group: str) 
     """Kill workers at random points during a replay of two groups, until all is in effect."""
     chance = random.Random(11)
     # A worker takes seconds to start; waiting messages make batches in which it is killed.
-    rate = str(len(rows) / (8 * kills))
+    rate = str(len(rows) / (4 * kills))
     replays = [
         stack.start("replay", str(path), "--rate", rate, RECOMMENDER_TRACKING_ID=tracking_id)
         for tracking_id in (stack.settings.tracking_id, group)
@@ -157,7 +157,8 @@ def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: P
     first, _ = (one.start("worker", RECOMMENDER_METRICS_PORT=str(port)) for port in ports)
     one.wait(lambda: all(metrics(port) for port in ports), "both have started")
     # Slow enough that the group has been balanced anew before it is over.
-    replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", "60")
+    rate = len(rows) / (8 * one.settings.session_timeout_s)
+    replay = one.start("replay", str(tmp_path / "events.csv"), "--rate", str(rate))
     one.wait(lambda: all(applied_by(port) > 0 for port in ports), "both work")
     first.kill()
     assert one.counts()["events"] < len(rows)

@@ -19,7 +19,7 @@ from models.settings import Settings
 from ops.embedded_servers import redis_binary
 from ops.processes import listens
 from tests.e2e.test_commands import BARE, command
-from tests.servers import ROOT, own_port, wait_until
+from tests.servers import ROOT, own_port, own_ports, wait_until
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
 SECRET = "Pl4nted"
@@ -63,7 +63,8 @@ def test_no_secret_shows_anywhere(
     tmp_path: Path, redis: tuple[int, subprocess.Popen[bytes]]
 ) -> None:
     """In no answer, log, file or command, at level debug, before and after a fault."""
-    (redis_port, server), port, metrics_port = redis, own_port(), own_port()
+    (redis_port, server), port = redis, own_port()
+    metrics_port = own_ports(2)  # of the worker and of the jobs
     work = tmp_path / "work"
     work.mkdir()
     secrets = {

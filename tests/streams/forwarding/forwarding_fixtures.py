@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,23 +18,27 @@ from models.state.client import connect
 from models.state.forwarding_ledger import ForwardCounts, forward_counts, forward_positions
 from ops.embedded_servers import Server, start_redis
 from streams.kafka.topics import Topics, ensure_topics
+from tests.forked_processes import ForkedProcess, start_function
 from tests.servers import own_port
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
-WORKER = """
-from models.settings import Settings
-from streams.kafka.faust_app import run
-from streams.forwarding.app import forward_app
-run(forward_app(Settings()))
-"""
-HASTY = WORKER.replace(
-    "run(forward_app",
-    "import streams.forwarding.forwarder\nstreams.forwarding.forwarder.FIRST_BACKOFF_S = 0.001\n"
-    "streams.forwarding.forwarder.MAX_BACKOFF_S = 0.1\nrun(forward_app",
-)
-"""A forwarder that retries a hundred times as soon."""
-
 PATIENCE_S = 180.0
+
+
+def forward() -> None:
+    """Run a forwarder with the settings of the environment."""
+    from streams.forwarding.app import forward_app
+    from streams.kafka.faust_app import run
+
+    run(forward_app(Settings()))
+
+
+def forward_hastily() -> None:
+    """Run a forwarder that retries a hundred times as soon."""
+    from streams.forwarding import forwarder
+
+    forwarder.FIRST_BACKOFF_S, forwarder.MAX_BACKOFF_S = 0.001, 0.1
+    forward()
 
 
 def environment(stub: PersonalizeStub) -> dict[str, str]:
@@ -66,10 +68,10 @@ class Bench:
     stub: PersonalizeStub
     folder: Path
     redis: Server
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[ForkedProcess] = field(default_factory=list)
     sent: dict[str, list[str]] = field(default_factory=dict)
 
-    def start(self, *, script: str = WORKER, **overrides: str) -> subprocess.Popen[bytes]:
+    def start(self, *, function: Callable[[], None] = forward, **overrides: str) -> ForkedProcess:
         """Start a forwarder process."""
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
@@ -82,8 +84,12 @@ class Bench:
             **environment(self.stub),
             **overrides,
         }
-        with (self.folder / "forward.log").open("ab") as log:
-            worker = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=log)
+        worker = start_function(
+            function,
+            environment=env,
+            directory=self.folder,
+            output=self.folder / "forward.log",
+        )
         self.workers.append(worker)
         return worker
 

@@ -21,7 +21,7 @@ from streams.kafka.offsets import end_offsets
 from streams.kafka.topics import Topics
 from streams.operations.status import read_status
 from tests.streams.agents.faulty_proxy import Fault, FaultyProxy, at_random, in_turn
-from tests.streams.forwarding.forwarding_fixtures import HASTY, Bench, bench_on, wait_for
+from tests.streams.forwarding.forwarding_fixtures import Bench, bench_on, forward_hastily, wait_for
 
 Told = tuple[str, str | None, dict[str, Any]]
 """Session, user and members of an event, as AWS should get them."""
@@ -112,7 +112,9 @@ async def test_no_fault_loses_or_doubles_an_event(
     proxy.fault = in_turn(*([fault, "pass"] * 12))
     told = send(bench, n_sessions=6, n_messages=6)
     bench.start(
-        script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="6"
+        function=forward_hastily,
+        AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url,
+        RECOMMENDER_BATCH_EVENTS="6",
     )
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
     assert by_session(arrived(bench)) == by_session(told)
@@ -131,12 +133,14 @@ async def test_a_storm_of_all_faults_loses_and_doubles_nothing(
     )
     told = send(bench, n_sessions=10, n_messages=8)
     first = bench.start(
-        script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url, RECOMMENDER_BATCH_EVENTS="20"
+        function=forward_hastily,
+        AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url,
+        RECOMMENDER_BATCH_EVENTS="20",
     )
     await bench.until(lambda counts: counts.forwarded > 0, "some are forwarded")
     first.kill()
     first.wait()
-    bench.start(script=HASTY, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url)
+    bench.start(function=forward_hastily, AWS_ENDPOINT_URL_PERSONALIZE_EVENTS=proxy.url)
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
     assert by_session(arrived(bench)) == by_session(told)
     assert (counts.forwarded, counts.refused) == (len(told), 0)
@@ -183,11 +187,11 @@ async def test_ten_minutes_without_aws_lose_and_double_nothing(
         "RECOMMENDER_FORWARD_PARALLEL": "4",
     }
     told = send(bench, n_sessions=20, n_messages=4)
-    first = bench.start(script=HASTY, **environment)
+    first = bench.start(function=forward_hastily, **environment)
     wait_for(lambda: proxy.n_faults > 150, "calls fail")
     first.kill()
     first.wait()
-    bench.start(script=HASTY, **environment)
+    bench.start(function=forward_hastily, **environment)
     wait_for(lambda: proxy.n_faults > 300, "calls fail again")
     told += send(bench, n_sessions=20, n_messages=4, after=4)
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
@@ -227,7 +231,7 @@ async def test_an_outage_of_one_tracker_holds_up_no_other(bench: Bench) -> None:
     bench.stub.away = {"aws-shop"}
     produce("shop", 0)
     others = produce("outlet", 0)
-    first = bench.start(script=HASTY, **environment)
+    first = bench.start(function=forward_hastily, **environment)
     wait_for(lambda: set(bench.stub.taken_ids()) == others, "the others arrive")
     produce("shop", 60)
     others |= produce("outlet", 60)
@@ -235,7 +239,7 @@ async def test_an_outage_of_one_tracker_holds_up_no_other(bench: Bench) -> None:
     assert sum((await bench.positions()).values()) < 60
     first.kill()
     first.wait()
-    bench.start(script=HASTY, **environment)
+    bench.start(function=forward_hastily, **environment)
     bench.stub.away = set()
     counts = await bench.until(lambda counts: counts.forwarded >= 240, "all are forwarded")
 

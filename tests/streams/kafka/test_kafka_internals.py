@@ -55,6 +55,7 @@ def check(owner: Any, names: tuple[str, ...], library: str, module: str, decisio
         (AIOKafkaConsumer, ("_fetch_max_wait_ms", "_isolation_level", "_fetcher", "_client")),
         (AIOKafkaConsumer, ("_subscription", "_closed")),
         (AIOKafkaClient, ("_conns",)),
+        (aio_fetcher.Fetcher, ("_fetch_max_wait_ms",)),
     ],
 )
 def test_faust_has_the_members_that_are_overridden(owner: Any, names: tuple[str, ...]) -> None:
