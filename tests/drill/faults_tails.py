@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 
 from tests.drill.faults import fault
 from tests.drill.faults_messages import send
@@ -158,6 +158,7 @@ def _loss(site: Site, chance: random.Random) -> Iterator[_Loss]:
     """A loss that begins with all in effect up to now, and ends with that again."""
     folder = site.directory / "tails" / str(time.monotonic_ns())
     places = event_places(site.stack, site.kafka.address)
+    _wait_joined(site)
     _wait_caught_up(site, places)
     loss = _Loss(site, chance, folder)
     try:
@@ -176,6 +177,25 @@ def _loss(site: Site, chance: random.Random) -> Iterator[_Loss]:
         for worker in site.workers:
             worker.up()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_joined(site: Site) -> None:
+    """All workers share the partitions.
+
+    One that joins its group while Kafka is away holds what it has fetched until Kafka is back,
+    and brings it into effect after the effects have been looked at.
+    """
+    group = f"{site.stack.settings.group}-worker"
+    admin = KafkaAdminClient(bootstrap_servers=site.kafka.address)
+
+    def is_stable() -> bool:
+        found = admin.describe_groups([group])[group]
+        return (found["group_state"], len(found["members"])) == ("Stable", len(site.workers))
+
+    try:
+        wait_until(is_stable, within_s=CAUGHT_UP_S, what="all workers have joined their group")
+    finally:
+        admin.close()
 
 
 def _wait_caught_up(site: Site, places: list[TopicPartition]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.forked_processes import command_result
 from tests.servers import ROOT
 
 HEAD = "customer,sku,when,stars\n"
@@ -29,8 +30,8 @@ def command(*arguments: str, tmp: Path) -> list[Any]:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, ended; it leaves no temporary file."""
-    argv, env = command(*arguments, tmp=folder / "tmp")
-    done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    [_, _, _, *argv], env = command(*arguments, tmp=folder / "tmp")
+    done = command_result(argv, environment=env, directory=folder, within_s=PATIENCE_S)
     assert list((folder / "tmp").iterdir()) == []
     return done
 
