@@ -79,7 +79,7 @@ def servers(kind: str = "embedded") -> Iterator[Settings]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         data_dir = Path(folder)
         if kind == "apache":
-            kafka = stack.enter_context(apache_kafka(data_dir / "kafka")).address
+            kafka = stack.enter_context(apache_kafka(data_dir / "kafka", jvm=())).address
             redis = stack.enter_context(debian_redis(data_dir / "redis")).address
         else:
             broker = start_broker(data_dir)

@@ -38,19 +38,26 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 NodeManager.EXIT_TIMEOUT = 60
 
 
-SPREAD = (
+LONG = (
+    "tests/e2e/test_drill.py",
+    "tests/ops/test_deployment.py",
     "tests/e2e/test_resilience.py",
     "tests/models/evaluation/test_protocol.py",
     "tests/streams/agents/test_mutants.py",
     "tests/e2e/test_hung_servers.py",
     "tests/e2e/test_commands.py",
     "tests/e2e/test_unreadable.py",
+    "tests/e2e/test_lost_tail.py",
+    "tests/e2e/test_full.py",
     "tests/streams/forwarding/test_forwarder_faults.py",
     "tests/e2e/test_forwarder_unreadable.py",
     "tests/e2e/test_erasures.py",
     "tests/e2e/test_forwarder_erasures.py",
 )
-"""Modules of long tests that share little, the longest first: each test goes to a free process."""
+"""Modules of long tests, the longest first."""
+
+TOGETHER = ("tests/ops/test_deployment.py",)
+"""Of these, those whose tests share what takes long; others' tests go to any free process."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -59,11 +66,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 class _LongTestsFirst(LoadFileScheduling):  # type: ignore[misc]
-    """Modules to processes as they get free, but the tests of `SPREAD` one by one."""
+    """Modules to processes as they get free, but the tests of `LONG` ones one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return nodeid if module in SPREAD else module
+        return nodeid if module in LONG and module not in TOGETHER else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
@@ -80,9 +87,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         module = item.nodeid.partition("::")[0]
-        if module in SPREAD:
-            return SPREAD.index(module)
-        return len(SPREAD) + (item.get_closest_marker("unit") is not None)
+        if module in LONG:
+            return LONG.index(module)
+        return len(LONG) + (item.get_closest_marker("unit") is not None)
 
     items.sort(key=place)
 
