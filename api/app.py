@@ -158,6 +158,9 @@ def create_app(
     app.add_middleware(
         BodyLimits, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer
     )
+    app.state.limited = BodyLimits(
+        app.answer_post, max_body_bytes=most, timeout_s=timeout_s, budget=budget
+    )
     most = settings.personalize_max_body_bytes
     limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
     app.add_middleware(PathMount, path=PREFIX, other=limited)

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.openapi import openapi_document
 from api.personalize.protocol import PREFIX, refusal_response
+from api.routes.events import EVENTS, PostRoute
 from api.routes.recommendations import FAST_ROUTES, AnswerRoute
 from api.schemas import error_response
 from api.server.origins import Origins
@@ -24,12 +25,14 @@ JSON = (b"content-type", b"application/json")
 
 
 class FastPathApp(FastAPI):
-    """The application: answers `FAST_ROUTES` itself, and leaves all other requests to FastAPI.
+    """The application: answers `FAST_ROUTES` and events itself, and leaves the rest to FastAPI.
 
     FastAPI's and Starlette's layers take as long as half a recommendation, and these routes need
-    none of them: they read no body, and check the query string by their own schema. Requests of
-    other origins take FastAPI's way, whose CORS middleware sets their headers; hosts and origins
-    that are not allowed are refused first.
+    none of them: they check query string or body by their own schema. Requests of other origins
+    take FastAPI's way, whose CORS middleware sets their headers; hosts and origins that are not
+    allowed are refused first.
+
+    `state.limited` is an application that bounds bodies and calls `answer_post`.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,10 +54,15 @@ class FastPathApp(FastAPI):
             await self._answer_options(scope, receive, send)
             return
         answering = FAST_ROUTES.get(scope["path"]) if method == "GET" else None
-        if answering is None or b"origin" in headers:
+        if b"origin" in headers:
             await super().__call__(scope, receive, send)
-        else:
+        elif answering is not None:
             await self._answer_fast(answering, scope, receive, send)
+        elif method == "POST" and scope["path"] == EVENTS.path:
+            scope["route"] = EVENTS
+            await self.state.limited(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the schemas of requests and responses."""
@@ -69,16 +77,30 @@ class FastPathApp(FastAPI):
         try:
             body = await answering(self.state.services, scope["query_string"], receive)
         except Exception as error:  # noqa: BLE001  answered by its handler, as in FastAPI
-            response: Response = await self._handler(error)(Request(scope), error)
-            status = response.status_code
-            await response(scope, receive, send)
+            status = await self._answer_error(error, scope, receive, send)
         else:
             status = 200
-            length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": 200, "headers": [JSON, length]})
-            await send({"type": "http.response.body", "body": body})
+            await _send_json(200, body, send)
         finally:
             count_request(scope["path"], status, started=started)
+
+    async def answer_post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of the route in its scope, a `PostRoute`, whose body is bounded."""
+        route: PostRoute = scope["route"]
+        try:
+            body = await Request(scope, receive).body()
+            answer = await route.answering(self.state.services, body)
+        except Exception as error:  # noqa: BLE001  answered by its handler, as in FastAPI
+            await self._answer_error(error, scope, receive, send)
+        else:
+            await _send_json(route.status, answer, send)
+
+    async def _answer_error(
+        self, error: Exception, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        response: Response = await self._handler(error)(Request(scope), error)
+        await response(scope, receive, send)
+        return response.status_code
 
     def _handler(self, error: Exception) -> Callable[[Request, Exception], Any]:
         """The handler registered for the error's class, or for its nearest base class."""
@@ -135,6 +157,12 @@ def is_below(path: str, prefix: str) -> bool:
     (True, False)
     """
     return path == prefix or path.startswith(f"{prefix}/")
+
+
+async def _send_json(status: int, body: bytes, send: Send) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _without_body(send: Send) -> Send:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.routes.recommendations import FAST_ROUTES
-from tests.api_server import Api, run_api
+from tests.api_server import Api, Reply, request, run_api
 
 UVICORN = (
     "uvicorn has moved {0}, which api/server/uvicorn_protocol.py uses: adapt it, then "
@@ -76,6 +77,11 @@ def test_redis_has_the_members_by_which_a_connection_is_taken_over() -> None:
     assert not missing, REDIS.format(missing)
 
 
+CLICK = b"""{"sessionId": "s", "eventList": [
+    {"eventId": "e", "eventType": "click", "itemId": "i", "sentAt": 1700000000}
+]}"""
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API that allows another origin, whose requests go through FastAPI."""
@@ -84,27 +90,61 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield one
 
 
+OTHER_ORIGIN = "Origin: http://shop.example"
+MOVED = "FastAPI answers otherwise than api/fast_path.py (docs/decisions/0021-fast-path.md)"
+
+
+def comparable(reply: Reply) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer, without those of other origins."""
+    return reply.status, {
+        name: value
+        for name, value in reply.headers.items()
+        if not name.startswith("access-control-") and name not in {"date", "vary"}
+    }
+
+
 @pytest.mark.parametrize("path", sorted(FAST_ROUTES))
 @pytest.mark.parametrize("query", ["num_results=3", "num_results=0", "unknown=1", "after=x"])
 def test_the_fast_path_answers_as_fastapi_does(api: Api, path: str, query: str) -> None:
     """Status, headers and body are the same in front of FastAPI as behind it."""
     fast = api.get(f"{path}?{query}")
-    behind = api.get(f"{path}?{query}", "Origin: http://shop.example")
+    behind = api.get(f"{path}?{query}", OTHER_ORIGIN)
 
-    def comparable(headers: dict[str, str]) -> dict[str, str]:
-        return {
-            name: value
-            for name, value in headers.items()
-            if not name.startswith("access-control-") and name not in {"date", "vary"}
-        }
-
-    moved_text = (
-        "FastAPI answers otherwise than api/fast_path.py (docs/decisions/0021-fast-path.md)"
-    )
-    assert fast.status == behind.status, moved_text
-    assert comparable(fast.headers) == comparable(behind.headers), moved_text
+    assert comparable(fast) == comparable(behind), MOVED
     if fast.status >= 400:
-        assert fast.body == behind.body, moved_text
+        assert fast.body == behind.body, MOVED
     else:
         # An id of its own is all that differs.
-        assert fast.body[60:] == behind.body[60:], moved_text
+        assert fast.body[60:] == behind.body[60:], MOVED
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (CLICK, 202),
+        (b"", 400),
+        (b"[", 400),
+        (CLICK.replace(b"click", b""), 400),
+        (CLICK.replace(b"{", b'{"trackingId": "unheard-of", ', 1), 400),
+        (b" " * 2_000_000, 413),
+    ],
+    ids=["taken", "empty", "no JSON", "no type", "unknown tracking id", "too long"],
+)
+def test_events_are_answered_as_fastapi_does(api: Api, body: bytes, status: int) -> None:
+    """Status, headers and body are the same in front of FastAPI as behind it, and both count."""
+    counted = [
+        api.metric("recommender_requests_total", route="/events", status=str(status)),
+    ]
+    replies = []
+    for headers in ((), (OTHER_ORIGIN,)):
+        sent = request("/events", *headers, method="POST", body=body)
+        replies.append(api.ask(sent, method="POST"))
+        counted.append(
+            api.metric("recommender_requests_total", route="/events", status=str(status))
+        )
+    fast, behind = replies
+
+    assert fast.status == status
+    assert comparable(fast) == comparable(behind), MOVED
+    assert fast.body == behind.body, MOVED
+    assert [after - before for before, after in itertools.pairwise(counted)] == [1, 1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
-from api.schemas import Accepted, Erased, json_response
+from api.schemas import Accepted, Erased, encode, json_response
 from models import events
 from models.errors import InvalidEvent, TooManyWaiting, Unavailable
 from models.state.redis_errors import AWAY_ERRORS
@@ -34,16 +35,37 @@ router = APIRouter()
 async def put_events(request: Request) -> Response:
     """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
     services: Services = request.app.state.services
+    answer = await accept_events(services, await request.body())
+    return Response(answer, EVENTS.status, media_type="application/json")
+
+
+async def accept_events(services: Services, body: bytes) -> bytes:
+    """The answer to a body of events, once Kafka has acknowledged them."""
     settings, now_s = services.settings, services.clock()
-    message = events.parse(
-        await request.body(), now_s=now_s, future_limit_s=settings.future_limit_s
-    )
+    message = events.parse(body, now_s=now_s, future_limit_s=settings.future_limit_s)
     tracking_id = message.tracking_id
     if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
         raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
     after = await services.publisher.publish(msgspec.structs.replace(message, accepted_at=now_s))
     event_ids = [event.event_id for event in message.event_list if event.event_id is not None]
-    return json_response(Accepted(len(event_ids), event_ids, after), 202)
+    return encode(Accepted(len(event_ids), event_ids, after))
+
+
+class PostRoute(NamedTuple):
+    """A route that needs only the body of a request; see `api.fast_path`.
+
+    Attributes
+    ----------
+    status
+        Status of its answer, which `answering` makes as JSON.
+    """
+
+    path: str
+    status: int
+    answering: Callable[[Services, bytes], Awaitable[bytes]]
+
+
+EVENTS = PostRoute("/events", 202, accept_events)
 
 
 @router.delete(

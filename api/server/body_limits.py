@@ -1,4 +1,4 @@
-"""Limits on request bodies, and the count and duration of requests outside the fast path."""
+"""Limits on request bodies, and the count and duration of requests that may have one."""
 
 from __future__ import annotations
 
