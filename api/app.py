@@ -48,10 +48,11 @@ from models.errors import (
     Unavailable,
 )
 from models.personalize.registry import Registry
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
+from models.state.tenants import Tenants
 
 LOG = logging.getLogger(__name__)
 
@@ -67,10 +68,11 @@ def create_app(
 ) -> FastAPI:
     """The application; it opens no connection before its first request."""
     tenants = Tenants(store.redis, settings)
+    recommenders = Recommenders(tenants)
     services = Services(
         settings=settings,
         store=store,
-        recommender=tenants.recommender(settings.group),
+        recommender=recommenders.of(settings.group),
         tenants=tenants,
         publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
         redis_gate=Gate(settings.max_answering, "answers", "Redis"),
@@ -85,7 +87,7 @@ def create_app(
     )
 
     check_campaigns(settings)
-    context = PersonalizeContext(Registry(store.redis, settings), tenants, services)
+    context = PersonalizeContext(Registry(store.redis, settings), tenants, recommenders, services)
     personalize: ASGIApp = PersonalizeApp(context, request_check(settings), OPERATIONS)
 
     @asynccontextmanager
@@ -101,7 +103,7 @@ def create_app(
         await services.impressions.close()
         if services.shadow is not None:
             await services.shadow.close()
-        await tenants.close()
+        await recommenders.close()
         await store.close()
 
     app = FastPathApp(

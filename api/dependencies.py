@@ -21,11 +21,11 @@ from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.memory import read_memory, risks, shortages
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
+from models.state.tenants import Tenants
 from models.tokens import TopicKind
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])

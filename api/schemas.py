@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from models.errors import InvalidRequest
 from models.metadata_records import Value
-from models.ranking.ranker import Objective
+from models.ranking.champions import Objective
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation, ServingLevel
 from models.tokens import MAX_TOKEN_CHARACTERS
 

@@ -27,11 +27,11 @@ from models.events import Event
 from models.serving.answers import Answer
 from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
 from models.state.store import Store
+from models.state.tenants import Tenants
 from ops.embedded_servers import start_redis
 
 USERS, ITEMS, TASTES = 1500, 1000, 20

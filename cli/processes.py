@@ -145,7 +145,6 @@ def jobs() -> None:
 def forward() -> None:
     """Run the forwarder: send every event to Amazon Personalize."""
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
-    compile_once(say)
 
     from streams.forwarding.app import forward_app
     from streams.kafka.faust_app import run

@@ -27,7 +27,9 @@ MODULES = (
     "ops.logs",
     "streams.agents.worker",
     "streams.forwarding.app",
+    "streams.jobs.batch_inference",
     "streams.jobs.runner",
+    "streams.jobs.training",
     "streams.kafka.publisher",
     "streams.operations.status",
 )

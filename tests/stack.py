@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
+from models.state.tenants import Tenants
 from ops.embedded_servers import Server as EmbeddedServer
 from ops.embedded_servers import start_broker, start_redis
 from streams.kafka.topics import ensure_topics

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from api.dependencies import Services
 from models.personalize.registry import Registry
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
+from models.state.tenants import Tenants
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,13 @@ class PersonalizeContext:
         Resources by ARN.
     tenants
         Dataset groups by name and tracking id.
+    recommenders
+        Recommenders by dataset group.
     services
         The dependencies of the native routes, which these operations share.
     """
 
     registry: Registry
     tenants: Tenants
+    recommenders: Recommenders
     services: Services

@@ -42,7 +42,7 @@ async def get_recommendations(
     # The shape of the request allows one at most.
     promotion = next(iter(request.get("promotions", [])), None)
     candidates, names = await answer(
-        context.tenants.recommender(served.group),
+        context.recommenders.of(served.group),
         asked,
         now_s=services.clock(),
         all_candidates=promotion is not None,
@@ -75,7 +75,7 @@ async def get_personalized_ranking(
     services = context.services
     served, asked = await read_request(context, request, "PERSONALIZED_RANKING")
     columns = metadata_columns(served, request.get("metadataColumns", {}), asked.length)
-    recommender = context.tenants.recommender(served.group)
+    recommender = context.recommenders.of(served.group)
     ranked, names = await answer(recommender, asked, now_s=services.clock(), cached_if_away=True)
     items = _predicted_items(names, ranked, served)
     await _add_metadata(context, served, columns, items)
@@ -114,7 +114,7 @@ async def _promoted(
         filter=await get_filter(context, served, promotion),
         filter_values=promotion.get("filterValues", {}),
     )
-    recommender = context.tenants.recommender(served.group)
+    recommender = context.recommenders.of(served.group)
     now_s = context.services.clock()
     popular = await recommender.popular(k=MAX_RESULTS, now_s=now_s)
     known = dict.fromkeys(item.item_id for item in (*candidates.items, *popular.items))

@@ -5,7 +5,7 @@ runner dies, the lease expires and the job is claimed again. Progress and end of
 only while the claim holds: nothing counts twice.
 
 Besides the types that `resource_types` marks as jobs, a dataset group whose deletion was requested
-is one: erase its data (`models.serving.tenants`), then `remove` it.
+is one: erase its data (`models.state.tenants`), then `remove` it.
 """
 
 from __future__ import annotations

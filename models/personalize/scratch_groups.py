@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from models.personalize.registry import Registry
 from models.personalize.statuses import UNFINISHED
-from models.serving.tenants import Tenants
 from models.state import groups
+from models.state.tenants import Tenants
 
 
 def name_of(path: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import Floats, Indexes
+from models.ranking.champions import Objective
 from models.ranking.features import FEATURES
-from models.ranking.ranker import RANKERS, ListwiseRanker, Objective
+from models.ranking.ranker import RANKERS, ListwiseRanker
 
 MAX_NEGATIVES = 20
 """Candidates kept beside the taken item, sampled by their probability of being taken."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from models.ranking.champions import OBJECTIVES, Objective
 from models.ranking.examples import Example
 from models.ranking.prequential import Scoreboard, evaluate_then_learn
-from models.ranking.ranker import OBJECTIVES, ListwiseRanker, Objective
+from models.ranking.ranker import ListwiseRanker
 
 
 @dataclass

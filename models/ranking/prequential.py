@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import msgspec
-
+from models.ranking.champions import Measures
 from models.ranking.examples import Example
 from models.ranking.ranker import RANKERS, ListwiseRanker
 
@@ -39,23 +38,17 @@ def measures_of(rank: int) -> dict[str, float]:
     }
 
 
-class Scoreboard(msgspec.Struct, rename={"losing_streak": "behind", "squared_lead": "spread"}):
-    """Running means of HR@20, MRR@20 and NDCG@20 of all compared rankers, on the same examples.
+class Scoreboard(Measures, rename={"losing_streak": "behind", "squared_lead": "spread"}):
+    """Measures of all compared rankers, and what else decides which of them serves.
 
     Attributes
     ----------
-    n
-        Examples in all.
-    means
-        By ranker and measure.
     losing_streak
         Examples in a row, up to the last, after which the blend was champion.
     lead, squared_lead
         Recent means of the learned ranker's reciprocal rank less the blend's, and of its square.
     """
 
-    n: int = 0
-    means: dict[str, dict[str, float]] = {}
     losing_streak: int = 0
     lead: float = 0.0
     squared_lead: float = 0.0

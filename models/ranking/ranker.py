@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -14,11 +14,6 @@ from numba import f8
 from models.arrays import Floats
 from models.machine_code import compiled
 from models.ranking.features import BASE, FEATURES, N_FEATURES, without_user_knn
-
-Objective = Literal["interactions", "purchases"]
-"""Events that count as success: any interaction, or a purchase."""
-
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 LEARNING_RATE = 0.05
 INITIAL_BASE_WEIGHT = 1.0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.metadata_records import Properties
+from models.ranking.champions import OBJECTIVES, Objective
 from models.ranking.context_lift import (
     NO_CONTEXT_VALUES,
     ContextValue,
@@ -22,14 +23,15 @@ from models.ranking.context_lift import (
     DecayedCounts,
     unpack_counts,
 )
-from models.ranking.ranker import OBJECTIVES, RANKERS, ListwiseRanker, Objective, Ranker
+from models.ranking.ranker import RANKERS, ListwiseRanker, Ranker
 from models.retrieval.candidates import top_list_candidates
-from models.serving.cached_items import NEVER, ItemIds, ItemStatistics, TimedCache, in_background
+from models.serving.cached_items import ItemIds, ItemStatistics, in_background
 from models.state import layout
 from models.state.context_columns import NO_CONTEXT, context_values
 from models.state.metadata import PropertiesCache
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
+from models.state.timed_cache import NEVER, TimedCache
 
 RANKER_FIELDS = tuple(f"{name}:{part}" for part in ("state", "serving") for name in OBJECTIVES)
 """Fields of the stored learners that requests need."""

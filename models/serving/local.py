@@ -16,8 +16,9 @@ import uvloop
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
+from models.ranking.champions import Objective
 from models.ranking.objectives import learn, load_learners, rankers_for
-from models.ranking.ranker import RANKERS, ListwiseRanker, Objective
+from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
 from models.serving.recommender import Recommender
 from models.serving.sources import RequestSnapshot

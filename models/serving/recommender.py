@@ -10,9 +10,9 @@ import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.metadata_records import categories_of
+from models.ranking.champions import Objective
 from models.ranking.context_lift import popularity_with_lift, rerank_by_lift
 from models.ranking.explanations import Reason
-from models.ranking.ranker import Objective
 from models.ranking.selection import (
     CapGroup,
     apply_caps,

@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
+from models.ranking.champions import Objective
 from models.ranking.examples import Example, make_example
 from models.ranking.features import features_of
-from models.ranking.ranker import ListwiseRanker, Objective
+from models.ranking.ranker import ListwiseRanker
 from models.retrieval.candidates import (
     NO_EVIDENCE,
     TOP_LIST_SIZES,

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
+from models.ranking.champions import Objective
 from models.ranking.context_lift import NO_CONTEXT_VALUES, ContextValues
 from models.ranking.features import features_of, request_steps, with_request_steps
-from models.ranking.ranker import Objective
 from models.retrieval.candidates import (
     N_SIGNALS,
     NO_EVIDENCE,

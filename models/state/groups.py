@@ -4,7 +4,7 @@
     {recommender}:groups        set     the groups beside that of the settings
     {recommender}:scratch       hash    scratch group -> path of the job that it belongs to
 
-`models.serving.tenants` has the rules; every function here raises the errors of redis-py.
+`models.state.tenants` has the rules; every function here raises the errors of redis-py.
 """
 
 from __future__ import annotations

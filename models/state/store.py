@@ -138,7 +138,7 @@ class Store:
     ) -> tuple[list[PartResult], dict[str, int]]:
         """Apply messages, each exactly once, in one atomic step.
 
-        Messages may be of this group and of any registered one (`models.serving.tenants`): all
+        Messages may be of this group and of any registered one (`models.state.tenants`): all
         take effect together, and this group's watermarks hold for all. Returns the result of each
         part, and counts of what took effect in all groups: events, purchases, duplicates, erased
         events, and new items, users and sessions.

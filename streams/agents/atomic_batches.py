@@ -30,9 +30,9 @@ import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Generic
 
-from models.serving.tenants import Tenants
 from models.state.messages import PartResult
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.agents.contracts import BatchPart, M, MessageCodec, StepObserver, StepWriter
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.retries import retry_while_assigned

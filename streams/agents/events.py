@@ -13,9 +13,9 @@ from prometheus_client import Counter, Histogram
 
 from models import events
 from models.errors import InvalidEvent
-from models.serving.tenants import Tenants
 from models.state.messages import Part, PartResult, StoredMessage, shard_of, stored_events
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import BatchPart, Publish, StepObserver
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.ranking import examples
 from models.ranking.objectives import rankers_for
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.state.messages import StoredMessage
 from models.state.redis_errors import AWAY_ERRORS
 from streams.agents.contracts import Publish
@@ -55,13 +55,16 @@ class ExampleSampler:
         The present in Unix seconds.
     """
 
-    def __init__(self, tenants: Tenants, *, publish: Publish, clock: Callable[[], float]) -> None:
-        self._tenants = tenants
-        self._own_group = tenants.settings.group
+    def __init__(
+        self, recommenders: Recommenders, *, publish: Publish, clock: Callable[[], float]
+    ) -> None:
+        settings = recommenders.tenants.settings
+        self._recommenders = recommenders
+        self._own_group = settings.group
         self._publish = publish
         self._clock = clock
         self._rng = np.random.default_rng()
-        self._rate = FairRate(tenants.settings.examples_per_s, clock())
+        self._rate = FairRate(settings.examples_per_s, clock())
         self._gathered: dict[str, list[bytes]] | None = None
         self._producing: asyncio.Task[None] | None = None
 
@@ -117,7 +120,7 @@ class ExampleSampler:
 
     async def _example(self, message: StoredMessage, now_s: float) -> examples.Example | None:
         """The example of a message's first event; None if its group has nothing to compare yet."""
-        snapshots = self._tenants.recommender(message.group or self._own_group).snapshots
+        snapshots = self._recommenders.of(message.group or self._own_group).snapshots
         snapshot = await snapshots.for_learning(
             message.user_id or None, message.session_id, now_s=now_s
         )

@@ -8,11 +8,11 @@ from prometheus_client import Counter
 
 from models.errors import InvalidRecord
 from models.metadata_records import RecordKind, parse_record
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.messages import PartResult
 from models.state.metadata import RecordEntry, RecordPart, apply_records, record_entry
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import BatchPart, Publish
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection

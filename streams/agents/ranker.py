@@ -15,8 +15,9 @@ from prometheus_client import Counter, Gauge
 
 from models.ranking import examples
 from models.ranking.objectives import learn, load_learners
-from models.serving.tenants import MAX_OPEN_RECOMMENDERS, Tenants
+from models.serving.recommenders import MAX_OPEN_RECOMMENDERS
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.kafka.assignment import ReceivedMessage
 from streams.retry_policy import retry_outages
 

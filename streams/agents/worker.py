@@ -13,10 +13,11 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from models.errors import Unavailable
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
+from models.state.tenants import Tenants
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -49,6 +50,7 @@ class Worker:
         self.topics = Topics.of(settings)
         self._redis = connect(settings.redis)
         self.tenants = Tenants(self._redis, settings)
+        self._recommenders = Recommenders(self.tenants)
         self.app = create_app("worker", settings, self.load_positions)
         self._log = WorkerLog(self.app, settings)
         self.events = event_agent(
@@ -56,7 +58,9 @@ class Worker:
             publish=self.publish_dead_letters,
             log=self._log,
             clock=time.time,
-            observer=ExampleSampler(self.tenants, publish=self.publish_examples, clock=time.time),
+            observer=ExampleSampler(
+                self._recommenders, publish=self.publish_examples, clock=time.time
+            ),
         )
         self.metadata = metadata_agent(
             self.tenants, publish=self.publish_dead_letters, log=self._log, clock=time.time
@@ -166,7 +170,7 @@ class Worker:
 
     async def close(self, *_: object, **__: object) -> None:
         """Close the connections to Redis."""
-        await self.tenants.close()
+        await self._recommenders.close()
         await self._redis.aclose()
 
 

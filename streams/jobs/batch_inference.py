@@ -116,7 +116,7 @@ async def _batch(context: JobContext, target: str) -> _Batch:
         if found.target != target:
             raise InvalidInput(f"{data['filterArn']} chooses by {found.target}, not by {target}")
     recipe = recipe_of(version.data["recipeArn"])
-    recommender = context.tenants.recommender(context.group)
+    recommender = context.recommenders().of(context.group)
     return _Batch(recommender, recipe, found, data["numResults"], context.clock)
 
 

@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from prometheus_client import Gauge
 
@@ -22,10 +22,13 @@ from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.personalize.resource_types import ResourcePath
-from models.serving.tenants import Tenants
 from models.settings import Settings
+from models.state.tenants import Tenants
 from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
+
+if TYPE_CHECKING:
+    from models.serving.recommenders import Recommenders
 
 T = TypeVar("T")
 
@@ -74,6 +77,8 @@ class JobContext:
     ----------
     tracker
         Connects the sender of events and metadata at its first call; blocking.
+    recommenders
+        Recommenders by group, made at the first call.
     stopping
         Set when the job must stop at once: its claim is lost, it was stopped, or the runner ends.
     is_ending
@@ -89,6 +94,7 @@ class JobContext:
     tenants: Tenants
     objects: Objects
     tracker: Callable[[], Tracker]
+    recommenders: Callable[[], Recommenders]
     clock: Callable[[], float]
     stopping: threading.Event = field(default_factory=threading.Event)
     is_ending: bool = False

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import tenacity
 
@@ -20,19 +21,20 @@ from models.errors import ClaimLost, RecommenderError, Unavailable
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.personalize.statuses import CREATE_STOPPING
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.redis_errors import AWAY_ERRORS
-from streams.jobs.batch_inference import infer, segment
+from models.state.tenants import Tenants
 from streams.jobs.deletions import delete_group, delete_users
 from streams.jobs.exports import export_dataset
 from streams.jobs.imports import import_dataset
 from streams.jobs.job import JobContext, JobResult
-from streams.jobs.training import train
 from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
 from streams.retry_policy import backoff, failure_of
+
+if TYPE_CHECKING:
+    from models.serving.recommenders import Recommenders
 
 IDLE_S = 0.2
 """Interval between two claims of an idle runner."""
@@ -53,15 +55,34 @@ HANDLERS: Mapping[str, Handler] = {
     "dataset-export-job": export_dataset,
     "data-deletion-job": delete_users,
     "dataset-group": delete_group,
-    "solution-version": train,
-    "batch-inference-job": infer,
-    "batch-segment-job": segment,
 }
-"""Handler of each kind of job; one that returns None has ended its job itself."""
+"""Handler of each kind of job that ranks nothing; one that returns None has ended its job itself.
+
+Those of the others are in `ranking_handlers`.
+"""
 
 AWAY = (Unavailable, *AWAY_ERRORS)
 
 log = logging.getLogger(__name__)
+
+
+def ranking_handlers() -> Mapping[str, Handler]:
+    """Handler of each kind of job that ranks; loads the recommender at its first call, blocking.
+
+    With its machine code that is a second of CPU and 150 MB, which most runners never need.
+    """
+    from streams.jobs.batch_inference import infer, segment  # noqa: PLC0415
+    from streams.jobs.training import train  # noqa: PLC0415
+
+    return {"solution-version": train, "batch-inference-job": infer, "batch-segment-job": segment}
+
+
+async def handler_of(kind: str) -> Handler:
+    """The handler of a kind of job."""
+    if kind in HANDLERS:
+        return HANDLERS[kind]
+    # In a thread: the claim is renewed meanwhile.
+    return (await asyncio.to_thread(ranking_handlers))[kind]
 
 
 @dataclass
@@ -73,6 +94,7 @@ class Runner:
     objects: Objects
     clock: Callable[[], float] = time.time
     _trackers: list[Tracker] = field(default_factory=list)
+    _recommenders: list[Recommenders] = field(default_factory=list)
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run jobs for ever; calls `ready` once Redis has answered."""
@@ -91,7 +113,13 @@ class Runner:
     async def run_one(self, job: Job) -> None:
         """Run a claimed job until it ends or the claim is lost."""
         context = JobContext(
-            job, self.resources, self.tenants, self.objects, self._tracker, self.clock
+            job,
+            self.resources,
+            self.tenants,
+            self.objects,
+            self._tracker,
+            self._shared_recommenders,
+            self.clock,
         )
         working = asyncio.create_task(self._attempt(context))
         holding = asyncio.create_task(self._hold(context, working))
@@ -108,10 +136,12 @@ class Runner:
             if working.cancelled():
                 await self._leave(context)
 
-    def close(self) -> None:
-        """Disconnect from Kafka."""
+    async def close(self) -> None:
+        """Disconnect from Kafka, and end background reads."""
         for tracker in self._trackers:
-            tracker.close()
+            await asyncio.to_thread(tracker.close)
+        for recommenders in self._recommenders:
+            await recommenders.close()
 
     async def _claim(self) -> Job | None:
         lease_s = self.resources.settings.job_lease_s
@@ -122,7 +152,8 @@ class Runner:
 
         async def attempt() -> None:
             context.is_ending = False
-            await self._end(context, await HANDLERS[context.job.resource.kind.name](context))
+            handle = await handler_of(context.job.resource.kind.name)
+            await self._end(context, await handle(context))
 
         def log_outage(state: tenacity.RetryCallState) -> None:
             error = failure_of(state)
@@ -218,6 +249,13 @@ class Runner:
             self._trackers.append(Tracker(self.resources.settings, linger_ms=LINGER_MS))
         return self._trackers[0]
 
+    def _shared_recommenders(self) -> Recommenders:
+        from models.serving.recommenders import Recommenders  # noqa: PLC0415  see ranking_handlers
+
+        if not self._recommenders:
+            self._recommenders.append(Recommenders(self.tenants))
+        return self._recommenders[0]
+
 
 async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     """Run jobs until cancelled; calls `ready` once Redis has answered."""
@@ -228,8 +266,7 @@ async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) ->
     try:
         await runner.run(ready)
     finally:
-        await asyncio.to_thread(runner.close)
-        await runner.tenants.close()
+        await runner.close()
         await client.aclose()
 
 

@@ -10,7 +10,7 @@ from models.errors import Unavailable
 from models.personalize.job_queue import Jobs
 from models.personalize.registry import Registry
 from models.personalize.resource import Resource
-from models.ranking.objectives import load_learners
+from models.ranking.champions import stored_champions
 from models.settings import Settings
 from models.state import forwarding_ledger, stuck_readers
 from models.state.client import connect
@@ -141,7 +141,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         if is_forwarding
         else {}
     )
-    learned = load_learners(ranker)
+    champions = stored_champions(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
     hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
     return Status(
@@ -152,9 +152,9 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         counts={name: int(count) for name, count in sorted(counts.items()) if name not in hidden},
         dead_letters=waiting_letters(settings, {tp: end.stable for tp, end in ends.items()}),
         partitions=partitions,
-        serving={name: learner.champion for name, learner in learned.items()},
-        examples={name: learner.scoreboard.n for name, learner in learned.items()},
-        quality={name: learner.scoreboard.means for name, learner in learned.items()},
+        serving={name: champion.name for name, champion in champions.items()},
+        examples={name: champion.measures.n for name, champion in champions.items()},
+        quality={name: champion.measures.means for name, champion in champions.items()},
         forward=msgspec.to_builtins(forward)
         | {
             "waiting": _behind(unsent, ends, list(unsent)),

@@ -46,7 +46,7 @@ async def make_control(control_redis: str) -> AsyncIterator[Callable[..., Contro
     yield make
     for one in made:
         await one.context.registry.redis.flushdb()
-        await one.context.tenants.close()
+        await one.context.recommenders.close()
         await one.context.registry.redis.aclose()
 
 

@@ -17,10 +17,11 @@ from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
+from models.state.tenants import Tenants
 from tests.api_server import FakePublisher
 
 NOW = 1_795_000_000.0
@@ -136,6 +137,7 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
     made = Settings(redis=redis_url, **({"cache_s": 0} | settings))
     store = Store(connect(redis_url), made)
     tenants = Tenants(store.redis, made)
+    recommenders = Recommenders(tenants)
     numbers = itertools.count()
 
     async def nothing(*_: Any) -> Any:
@@ -145,7 +147,7 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
     services = Services(
         settings=made,
         store=store,
-        recommender=tenants.recommender(made.group),
+        recommender=recommenders.of(made.group),
         tenants=tenants,
         publisher=publisher,
         redis_gate=Gate(made.max_answering, "answers", "Redis"),
@@ -155,5 +157,6 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",
     )
-    control = Control(PersonalizeContext(Registry(store.redis, made), tenants, services), made)
+    context = PersonalizeContext(Registry(store.redis, made), tenants, recommenders, services)
+    control = Control(context, made)
     return control

@@ -47,7 +47,7 @@ async def prepared(control: Control) -> dict[str, str]:
         datasetGroupArn=group,
         filterExpression='EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("watch")',
     )
-    await control.context.tenants.close()
+    await control.context.recommenders.close()
     await store.redis.aclose()
     return arns
 

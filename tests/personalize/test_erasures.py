@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +44,11 @@ def control(broker: Server, make_control: Callable[..., Control]) -> Control:
 
 
 @pytest.fixture
-def runner(control: Control, tmp_path: Path) -> Iterator[Runner]:
+async def runner(control: Control, tmp_path: Path) -> AsyncIterator[Runner]:
     """A runner of the control plane's jobs."""
     one = runner_of(control, tmp_path)
     yield one
-    one.close()
+    await one.close()
 
 
 def kept(settings: Settings) -> set[str]:

@@ -19,7 +19,7 @@ from models.personalize.registry import IndexLimit
 from models.personalize.resource import Resource, index_name
 from models.personalize.resource_types import ResourcePath
 from models.personalize.statuses import DELETE_PENDING
-from models.serving.tenants import RESERVED
+from models.state.tenants import RESERVED
 
 
 async def create_dataset_group(
@@ -99,7 +99,7 @@ async def delete_event_tracker(
 
 
 def group_name(group: Resource) -> str:
-    """Name of a dataset group, as in `models.serving.tenants`."""
+    """Name of a dataset group, as in `models.state.tenants`."""
     return ResourcePath.of(group.path).name
 
 

@@ -25,10 +25,10 @@ from models.ranking.context_lift import (
 )
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
-from models.serving.tenants import Tenants
 from models.state import layout
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from models.state.tenants import Tenants
 from tests.models.serving.test_recommender import ids
 from tests.models.state.reference import NOW, contents
 

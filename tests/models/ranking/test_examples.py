@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.arrays import Floats
+from models.ranking.champions import Objective
 from models.ranking.examples import (
     MAX_NEGATIVES,
     Example,
@@ -21,7 +22,7 @@ from models.ranking.examples import (
 )
 from models.ranking.features import BASE, FEATURES
 from models.ranking.objectives import learn, load_learners
-from models.ranking.ranker import ListwiseRanker, Objective
+from models.ranking.ranker import ListwiseRanker
 
 pytestmark = pytest.mark.unit
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from models.ranking.champions import OBJECTIVES, Measures, stored_champions
 from models.ranking.examples import Example, compared_orders
 from models.ranking.features import FEATURES
 from models.ranking.objectives import learn, load_learners
-from models.ranking.ranker import OBJECTIVES
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
@@ -28,8 +28,11 @@ def test_a_purchase_counts_for_both_objectives_and_a_click_for_one() -> None:
         for key, value in learned[name].fields(name).items():
             stored[key] = value if isinstance(value, bytes) else value.encode()
     again = load_learners(stored)
+    champions = stored_champions(stored)
     for name in OBJECTIVES:
-        assert again[name].scoreboard == learned[name].scoreboard
+        board = learned[name].scoreboard
+        assert champions[name] == (board.champion(), Measures(board.n, board.means))
+        assert again[name].scoreboard == board
         assert again[name].ranker.state() == learned[name].ranker.state()
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from models.ranking.context_lift import DecayedCounts, unpack_counts
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state import layout
 from models.state.client import connect
 from models.state.context_columns import MAX_VALUE_CHARACTERS, MAX_WORDS, context_values
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from models.state.tenants import Tenants
 from tests.models.state.reference import NOW, contents
 
 Event = tuple[str, int, Mapping[str, list[str]]]
@@ -162,6 +162,5 @@ async def test_erasing_a_group_removes_its_context(redis_url: str) -> None:
     await tenants.name_columns("books", ["DEVICE"])
 
     assert not await tenants.redis.keys("{books}:*")
-    await tenants.close()
     await tenants.redis.flushdb()
     await tenants.redis.aclose()

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from models.state.tenants import Tenants
 from tests.models.state.reference import NOW, Reference, assert_same, click, contents, message
 
 GROUPS = {"": "h", "other": "other"}

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from models.serving.tenants import Tenants
 from models.state.messages import StoredMessage
 from models.state.metadata import item_properties
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import StepObserver
 from streams.agents.events import event_agent

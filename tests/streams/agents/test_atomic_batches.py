@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
+from models.state.tenants import Tenants
 from streams.agents.rewinds import END_CHECKS
 from streams.kafka.assignment import Partition
 from tests.streams.agents.agent_fixtures import (

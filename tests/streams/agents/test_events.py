@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.client import connect
+from models.state.tenants import Tenants
 from streams.agents.contracts import Publish
 from streams.agents.example_sampling import ExampleSampler
 from tests.streams.agents.agent_fixtures import NOW_S, EventWorker, restore, snapshot
@@ -151,11 +152,12 @@ async def sampling(
 
     tenants = Tenants(connect(redis_url), Settings(cache_s=0))
     await tenants.redis.flushdb()
-    sampler = ExampleSampler(tenants, publish=publish, clock=clock)
+    recommenders = Recommenders(tenants)
+    sampler = ExampleSampler(recommenders, publish=publish, clock=clock)
     one = EventWorker(tenants, clock=clock, observer=sampler)
     await one.assign(FIRST)
     yield one, sampler
-    await tenants.close()
+    await recommenders.close()
     await tenants.redis.aclose()
 
 

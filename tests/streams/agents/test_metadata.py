@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from models.metadata_records import MAX_RECORD_BYTES
-from models.serving.tenants import Tenants
 from models.settings import Settings
 from models.state.client import connect
 from models.state.metadata import item_properties, user_properties
+from models.state.tenants import Tenants
 from streams.kafka.assignment import Partition
 from tests.streams.agents.agent_fixtures import MetadataWorker, record
 

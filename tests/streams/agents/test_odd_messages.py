@@ -17,10 +17,11 @@ from models import events, metadata_records
 from models.errors import InvalidEvent, InvalidRecord
 from models.ranking.examples import Example, compared_orders, encode, is_example
 from models.ranking.features import FEATURES
-from models.serving.tenants import Tenants
+from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.client import connect
 from models.state.metadata import record_entry
+from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -105,7 +106,7 @@ def test_events(redis_url: str, odd: list[Odd]) -> None:
     async def check() -> None:
         kept, tenants = DeadLetters(), Tenants(connect(redis_url), SETTINGS)
         await tenants.redis.flushdb()
-        sampler = ExampleSampler(tenants, publish=ignore, clock=lambda: NOW_S)
+        sampler = ExampleSampler(Recommenders(tenants), publish=ignore, clock=lambda: NOW_S)
         agent = event_agent(
             tenants,
             publish=kept.publish,

@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from models.ranking.champions import Objective
 from models.ranking.examples import encode, make_example
 from models.ranking.features import FEATURES
 from models.ranking.prequential import LEAD_WINDOW, MIN_EXAMPLES_TO_SERVE, WINDOW
-from models.ranking.ranker import ListwiseRanker, Objective, layers_of
-from models.serving.tenants import Tenants
+from models.ranking.ranker import ListwiseRanker, layers_of
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
+from models.state.tenants import Tenants
 from streams.agents import ranker
 from streams.agents.ranker import GroupLearner, GroupLearners
 from streams.kafka.assignment import ReceivedMessage

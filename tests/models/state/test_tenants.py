@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
-from models.serving import tenants as module
-from models.serving.tenants import RESERVED, Tenants
 from models.settings import Settings
+from models.state import tenants as module
 from models.state.client import connect
 from models.state.messages import Part
 from models.state.metadata import put_items
+from models.state.tenants import RESERVED, Tenants
 from tests.models.state.reference import NOW, click, contents, message
 
 
@@ -39,7 +39,6 @@ async def tenants(redis_url: str, clock: Clock) -> AsyncIterator[Tenants]:
     one = Tenants(connect(redis_url), Settings(tracking_id="t-shop", cache_s=1), clock=clock)
     await one.redis.flushdb()
     yield one
-    await one.close()
     await one.redis.flushdb()
     await one.redis.aclose()
 
@@ -142,16 +141,15 @@ async def test_tracking_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.Mo
     assert len(tenants._groups) <= 2
 
 
-async def test_recommenders_are_bounded(tenants: Tenants) -> None:
-    """A process keeps the recently used recommenders, and that of the settings' group."""
-    own, first = tenants.recommender("shop"), tenants.recommender("g0")
-    assert tenants.recommender("g0") is first
-    for number in range(module.MAX_OPEN_RECOMMENDERS):
-        tenants.recommender(f"g{number + 1}")
+async def test_stores_are_bounded(tenants: Tenants) -> None:
+    """A group's store is made once, and again after those of many others."""
+    own, first = tenants.store("shop"), tenants.store("g0")
+    assert tenants.store("g0") is first
+    for number in range(module.MAX_STORES):
+        tenants.store(f"g{number + 1}")
 
-    assert tenants.recommender("shop") is own
-    assert tenants.recommender("g0") is not first
-    assert len(tenants._others) == module.MAX_OPEN_RECOMMENDERS
+    assert tenants.store("shop") is own
+    assert tenants.store("g0") is not first
     assert tenants.store("g0").prefix == "{g0}:"
 
 

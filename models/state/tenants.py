@@ -1,4 +1,4 @@
-"""Dataset groups as tenants: the group of each tracking id, and its state and recommender.
+"""Dataset groups as tenants: the group of each tracking id, and its state.
 
 The group of the settings always exists; others are registered while the service runs
 (`models.state.groups`).
@@ -8,31 +8,26 @@ All groups of a service are in one Redis: events of several take effect in one a
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Literal
 
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.metadata_records import GROUP
-from models.serving.cache import StateCache
-from models.serving.cached_items import TimedCache
-from models.serving.recommender import Recommender
 from models.settings import Settings
 from models.state import groups
 from models.state.client import RedisClient
 from models.state.store import Store
+from models.state.timed_cache import TimedCache
 
 RESERVED = "recommender"
 """A group of this name would have the keys of the registry."""
 
 MAX_TRACKERS = 2000
-MAX_OPEN_RECOMMENDERS = 32
-"""Most recommenders of registered groups in a process; the least recently used make room."""
-
-REGISTERED_CACHE_SHARE = 8
-"""Sizes of a registered group's cache are those of the settings' group divided by this."""
+MAX_STORES = 64
+"""Most stores of registered groups that are kept; they hold nothing, but take time to make."""
 
 
 class Tenants:
@@ -59,8 +54,9 @@ class Tenants:
         self.settings = settings
         self._clock = clock
         self._groups = TimedCache[str, str](size=MAX_TRACKERS, max_age_s=settings.cache_s)
-        self._own = Recommender(Store(client, settings))
-        self._others: OrderedDict[str, Recommender] = OrderedDict()
+        self._own = Store(client, settings)
+        self._other = functools.lru_cache(MAX_STORES)(self._new_store)
+        self._on_erased: list[Callable[[str], None]] = []
 
     async def group_of(self, tracking_id: str) -> str | None:
         """Group of a tracking id; None if it is not registered.
@@ -156,7 +152,15 @@ class Tenants:
             raise ResourceInUse(f"group {group!r} stands in the settings")
         await groups.erase_group(self.redis, group)
         self._groups.clear()
-        self._others.pop(group, None)
+        for forget in self._on_erased:
+            forget(group)
+
+    def on_erased(self, forget: Callable[[str], None]) -> None:
+        """Call `forget` with each group that this object erases from now on.
+
+        A new group of the same name has none of its state: what is cached of it must go.
+        """
+        self._on_erased.append(forget)
 
     async def lower_watermarks(self, field: str, offset: int) -> Literal[True]:
         """Lower the watermark of a partition to an offset in all groups, where it is higher.
@@ -165,7 +169,7 @@ class Tenants:
         """
         for group in sorted(await self.groups() - {self.settings.group}):
             await self.store(group).lower_watermark(field, offset)
-        await self._own.store.lower_watermark(field, offset)
+        await self._own.lower_watermark(field, offset)
         return True
 
     async def forget_partitions(self, incarnations: Collection[str]) -> None:
@@ -173,32 +177,16 @@ class Tenants:
 
         The settings' group has the partitions of all groups, so only it is checked each time.
         """
-        if await self._own.store.forget_partitions(incarnations):
+        if await self._own.forget_partitions(incarnations):
             for group in await self.groups() - {self.settings.group}:
                 await self.store(group).forget_partitions(incarnations)
 
     def store(self, group: str) -> Store:
         """State of a group."""
-        return self.recommender(group).store
+        return self._own if group == self.settings.group else self._other(group)
 
-    def recommender(self, group: str) -> Recommender:
-        """Recommender of a group, with a state cache that all callers share."""
-        if group == self.settings.group:
-            return self._own
-        recommender = self._others.get(group)
-        if recommender is None:
-            store = Store(self.redis, self.settings.model_copy(update={"group": group}))
-            recommender = Recommender(store, StateCache(store, share=REGISTERED_CACHE_SHARE))
-            self._others[group] = recommender
-            if len(self._others) > MAX_OPEN_RECOMMENDERS:
-                self._others.popitem(last=False)
-        self._others.move_to_end(group)
-        return recommender
-
-    async def close(self) -> None:
-        """End background reads."""
-        for recommender in (self._own, *self._others.values()):
-            await recommender.cache.close()
+    def _new_store(self, group: str) -> Store:
+        return Store(self.redis, self.settings.model_copy(update={"group": group}))
 
 
 def _check_name(group: str) -> None:

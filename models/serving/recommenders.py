@@ -1,0 +1,51 @@
+"""Recommenders by dataset group: one for each group that a process answers or learns for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from models.serving.cache import StateCache
+from models.serving.recommender import Recommender
+from models.state.tenants import Tenants
+
+MAX_OPEN_RECOMMENDERS = 32
+"""Most recommenders of registered groups in a process; the least recently used make room."""
+
+REGISTERED_CACHE_SHARE = 8
+"""Sizes of a registered group's cache are those of the settings' group divided by this."""
+
+
+class Recommenders:
+    """The recommenders of a service's groups; safe for many tasks of one event loop.
+
+    A group that `tenants` erases is forgotten: what its recommender has cached never changes only
+    as long as the group exists.
+    """
+
+    def __init__(self, tenants: Tenants) -> None:
+        self.tenants = tenants
+        self._own = Recommender(tenants.store(tenants.settings.group))
+        self._others: OrderedDict[str, Recommender] = OrderedDict()
+        tenants.on_erased(self._forget)
+
+    def of(self, group: str) -> Recommender:
+        """Recommender of a group, with a state cache that all callers share."""
+        if group == self.tenants.settings.group:
+            return self._own
+        recommender = self._others.get(group)
+        if recommender is None:
+            store = self.tenants.store(group)
+            recommender = Recommender(store, StateCache(store, share=REGISTERED_CACHE_SHARE))
+            self._others[group] = recommender
+            if len(self._others) > MAX_OPEN_RECOMMENDERS:
+                self._others.popitem(last=False)
+        self._others.move_to_end(group)
+        return recommender
+
+    async def close(self) -> None:
+        """End background reads."""
+        for recommender in (self._own, *self._others.values()):
+            await recommender.cache.close()
+
+    def _forget(self, group: str) -> None:
+        self._others.pop(group, None)

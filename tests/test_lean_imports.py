@@ -1,0 +1,47 @@
+"""Processes and commands that rank nothing load neither machine code nor the ranker's libraries."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import ROOT
+
+HEAVY = {"numba", "llvmlite", "river", "scipy", "lark"}
+
+LOADED = "import json, sys, {module}; print(json.dumps([*sys.modules]))"
+
+
+def loaded(module: str) -> set[str]:
+    """Top-level packages in a new interpreter that has imported a module."""
+    code = LOADED.format(module=module)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return {name.partition(".")[0] for name in json.loads(ended.stdout)}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cli",
+        "streams.forwarding.app",
+        "streams.jobs.runner",
+        "streams.kafka.dead_letters",
+        "streams.kafka.topics",
+        "streams.operations.resending",
+        "streams.operations.skip",
+        "streams.operations.status",
+    ],
+)
+def test_what_ranks_nothing_loads_no_ranker(module: str) -> None:
+    """A second of CPU and 150 MB for each process that needs none of it."""
+    assert loaded(module) & HEAVY == set()
+
+
+def test_what_ranks_loads_it() -> None:
+    """The names above are those that the recommender loads."""
+    assert {"numba", "scipy"} < loaded("models.serving.recommender")
