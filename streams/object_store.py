@@ -11,7 +11,6 @@ Objects are written atomically. Memory is bounded for any size.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import secrets
@@ -20,19 +19,13 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-import boto3.session
-import botocore.exceptions as boto
-from botocore.config import Config
-
-from models.errors import ObjectNotFound, ObjectRefused, RecommenderError, Unavailable
+from models.errors import ObjectNotFound, ObjectRefused
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    from streams.s3_objects import S3Objects
 
-TIMEOUT_S = 20.0
-ATTEMPTS = 4
 CHUNK_BYTES = 1024 * 1024
 MAX_KEY_BYTES = 1024
 """Longest key of S3."""
@@ -41,7 +34,6 @@ _S3 = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _UNFINISHED = ".recommender-unfinished-"
-_NOT_FOUND = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 
 
 class Object(NamedTuple):
@@ -91,7 +83,7 @@ class Objects:
         place = self._place(url, folder=False)
         with _translated_errors(url):
             if isinstance(place, _Key):
-                return self._s3.head_object(Bucket=place.bucket, Key=place.key)["ContentLength"]
+                return self._s3.size(*place, url)
             if not place.is_file():
                 raise FileNotFoundError
             return place.stat().st_size
@@ -102,11 +94,7 @@ class Objects:
         place = self._place(url, folder=False)
         stream: BinaryIO
         with _translated_errors(url):
-            if isinstance(place, _Key):
-                body = self._s3.get_object(Bucket=place.bucket, Key=place.key)["Body"]
-                stream = io.BufferedReader(_Body(cast("BinaryIO", body), url), CHUNK_BYTES)
-            else:
-                stream = place.open("rb")
+            stream = self._s3.open(*place, url) if isinstance(place, _Key) else place.open("rb")
         with stream:
             yield stream
 
@@ -116,7 +104,7 @@ class Objects:
         path = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
         with _translated_errors(url), _created(path) as target:
             if isinstance(place, _Key):
-                self._s3.download_fileobj(place.bucket, place.key, target)
+                self._s3.download(*place, target, url)
             else:
                 with self.open(url) as source:
                     shutil.copyfileobj(source, target, CHUNK_BYTES)
@@ -151,7 +139,7 @@ class Objects:
         place = self._place(url, folder=False)
         with _translated_errors(url):
             if isinstance(place, _Key):
-                self._s3.delete_object(Bucket=place.bucket, Key=place.key)
+                self._s3.remove(*place, url)
             else:
                 place.unlink(missing_ok=True)
 
@@ -159,7 +147,7 @@ class Objects:
         place = self._place(url, folder=False)
         with _translated_errors(url):
             if isinstance(place, _Key):
-                self._s3.upload_fileobj(source, place.bucket, place.key)
+                self._s3.upload(*place, source, url)
                 return
             place.parent.mkdir(parents=True, exist_ok=True)
             unfinished = place.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
@@ -176,12 +164,10 @@ class Objects:
                 return
             key += "/"
         with _translated_errors(url):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-            for page in pages:
-                for each in page.get("Contents", []):
-                    # Consoles mark a folder by an empty object whose key ends with a slash.
-                    if not each["Key"].endswith("/"):
-                        yield Object(f"{_S3}{bucket}/{each['Key']}", each["Size"])
+            for name, size in self._s3.below(bucket, key, url):
+                # Consoles mark a folder by an empty object whose key ends with a slash.
+                if not name.endswith("/"):
+                    yield Object(f"{_S3}{bucket}/{name}", size)
 
     def _place(self, url: str, *, folder: bool = True) -> Path | _Key:
         """Location of an object, or of a folder unless `folder` is False."""
@@ -200,37 +186,10 @@ class Objects:
         return root / key
 
     @cached_property
-    def _s3(self) -> S3Client:
-        config = Config(
-            connect_timeout=TIMEOUT_S,
-            read_timeout=TIMEOUT_S,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        )
-        try:
-            return boto3.session.Session().client("s3", config=config)
-        except (boto.BotoCoreError, ValueError) as error:
-            raise ObjectRefused(f"boto3 cannot be set up for S3: {error}") from error
+    def _s3(self) -> S3Objects:
+        from streams.s3_objects import S3Objects  # noqa: PLC0415  boto3, only where S3 is used
 
-
-class _Body(io.RawIOBase):
-    """The body of an S3 response, with errors of this project."""
-
-    def __init__(self, body: BinaryIO, url: str) -> None:
-        self._body = body
-        self._url = url
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        with _translated_errors(self._url):
-            chunk = self._body.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._body.close()
-        super().close()
+        return S3Objects()
 
 
 def join(folder: str, name: str) -> str:
@@ -297,30 +256,10 @@ def _created(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _translated_errors(url: str) -> Iterator[None]:
-    """Translate errors of boto3 and the system to this project's, with the URL and a remedy."""
+    """Translate errors of the system to this project's, with the URL and a remedy."""
     try:
         yield
-    except boto.ClientError as error:
-        raise _response_error(url, error) from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise ObjectRefused(f"{url}: boto3 finds no credentials for S3: {error}") from error
-    except boto.BotoCoreError as error:
-        raise Unavailable(f"S3 does not answer for {url}: {error}") from error
     except FileNotFoundError as error:
         raise ObjectNotFound(f"no object at {url}: check the path") from error
     except OSError as error:
         raise ObjectRefused(f"{url}: {error.strerror or error}") from error
-
-
-def _response_error(url: str, error: boto.ClientError) -> RecommenderError:
-    """The error of an S3 error response."""
-    code = str(error.response.get("Error", {}).get("Code", "Unknown"))[:100]
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _NOT_FOUND:
-        return ObjectNotFound(f"no object at {url} ({code}): check bucket and key")
-    if 400 <= status < 500 and status not in {408, 429}:
-        return ObjectRefused(
-            f"S3 refuses {url} ({code}): check the credentials, and that they may s3:ListBucket,"
-            " s3:GetObject and s3:PutObject there"
-        )
-    return Unavailable(f"S3 does not answer for {url}: {code}")

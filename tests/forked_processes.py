@@ -32,6 +32,7 @@ MODULES = (
     "streams.jobs.training",
     "streams.kafka.publisher",
     "streams.operations.status",
+    "streams.s3_objects",
 )
 """What commands load; each of them is importable from anywhere."""
 

@@ -42,6 +42,12 @@ def test_what_ranks_nothing_loads_no_ranker(module: str) -> None:
     assert loaded(module) & HEAVY == set()
 
 
+@pytest.mark.parametrize("module", ["streams.jobs.runner", "streams.object_store"])
+def test_local_files_need_no_client_of_s3(module: str) -> None:
+    """It is loaded where an object of S3 is used."""
+    assert loaded(module) & {"boto3", "botocore"} == set()
+
+
 def test_what_ranks_loads_it() -> None:
     """The names above are those that the recommender loads."""
     assert {"numba", "scipy"} < loaded("models.serving.recommender")
