@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from models.evaluation.rank_agreement import overlap, rank_correlation
 
@@ -25,6 +24,9 @@ def test_overlap_is_a_share_and_symmetric(ours: list[str], theirs: list[str], k:
 @given(LISTS, LISTS)
 def test_correlation_is_spearmans(ours: list[str], theirs: list[str]) -> None:
     """As scipy's for the places of the common items."""
+    # Half a second to load, in each process of the tests.
+    from scipy.stats import spearmanr
+
     common = [item for item in ours if item in theirs]
     found = rank_correlation(ours, theirs)
 
