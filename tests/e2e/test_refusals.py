@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from ops.embedded_servers import redis_binary, start_broker
 from tests.e2e.test_commands import BARE, children_of, command
+from tests.forked_processes import start_command
 from tests.servers import ROOT, own_port, wait_until
 
 SECRET = "Pl4nted"
@@ -89,22 +89,24 @@ def test_processes_wait_for_a_server_that_is_away(tmp_path: Path, broker: str, n
         "RECOMMENDER_REDIS": f"redis://app:{SECRET}@{nobody}/0",
         "RECOMMENDER_PORT": str(own_port()),
     }
-    with (tmp_path / "said").open("wb") as log, subprocess.Popen(
-        [sys.executable, "-m", "cli", name], cwd=tmp_path,
-        env=BARE | {"PYTHONPATH": str(ROOT)} | servers, stdin=subprocess.DEVNULL,
-        stdout=log, stderr=log,
-    ) as process:  # fmt: skip
-        try:
-            said = tmp_path / "said"
-            wait_until(
-                lambda: f"Redis at redis://app:***@{nobody}/0 cannot be used" in said.read_text(),
-                within_s=PATIENCE_S,
-                what="it names the missing server",
-            )
-            time.sleep(1)
-            assert process.poll() is None
-        finally:
-            process.terminate()
+    said = tmp_path / "said"
+    process = start_command(
+        [name],
+        environment=BARE | {"PYTHONPATH": str(ROOT)} | servers,
+        directory=tmp_path,
+        output=said,
+    )
+    try:
+        wait_until(
+            lambda: f"Redis at redis://app:***@{nobody}/0 cannot be used" in said.read_text(),
+            within_s=PATIENCE_S,
+            what="it names the missing server",
+        )
+        time.sleep(1)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
     assert SECRET not in _files(tmp_path)
 
 
