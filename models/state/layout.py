@@ -112,6 +112,11 @@ POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_
 _WITNESS = struct.Struct("<ddd")
 
 
+def pack_witness(offset: int, timestamp_ms: int, checksum: int) -> bytes:
+    """The same as `unpack_witness` takes apart."""
+    return _WITNESS.pack(offset, timestamp_ms, checksum)
+
+
 def unpack_witness(raw: bytes) -> tuple[int, int, int]:
     """Offset, time in milliseconds and checksum of a message, as prelude.lua stores them."""
     offset, timestamp_ms, checksum = _WITNESS.unpack(raw)

@@ -78,10 +78,10 @@ return 1
 
 
 _LOWER_WATERMARK = Script.of("""
-for number, key in ipairs(KEYS) do
-  local mark = tonumber(redis.call('HGET', key, ARGV[1]) or nil)
-  if mark and mark > tonumber(ARGV[2]) then redis.call('HSET', key, ARGV[1], ARGV[2]) end
-end
+local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil)
+if not mark or mark <= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[2], ARGV[1], ARGV[3]) end
 return 1
 """)
 
@@ -190,9 +190,16 @@ class Store:
         """Set the group's watermark of a partition to an offset, if it is lower."""
         await run_script(self.redis, _RAISE_WATERMARK, [self.key("watermarks")], field, offset)
 
-    async def lower_watermark(self, field: str, offset: int) -> None:
-        """Set the group's watermark of a partition to an offset, if it is higher."""
-        await run_script(self.redis, _LOWER_WATERMARK, [self.key("watermarks")], field, offset)
+    async def lower_watermark(
+        self, field: str, offset: int, witness: tuple[int, int, int] | None = None
+    ) -> None:
+        """Set the group's watermark of a partition to an offset, if it is higher.
+
+        `witness` is the message there, as `witnesses` gives it, where it is known.
+        """
+        packed = b"" if witness is None else layout.pack_witness(*witness)
+        keys = [self.key("watermarks"), self.key("witnesses")]
+        await run_script(self.redis, _LOWER_WATERMARK, keys, field, offset, packed)
 
     async def forget_partitions(
         self, incarnations: Collection[str], *, most: int = MAX_PARTITIONS

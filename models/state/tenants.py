@@ -162,14 +162,17 @@ class Tenants:
         """
         self._on_erased.append(forget)
 
-    async def lower_watermarks(self, field: str, offset: int) -> Literal[True]:
+    async def lower_watermarks(
+        self, field: str, offset: int, witness: tuple[int, int, int] | None = None
+    ) -> Literal[True]:
         """Lower the watermark of a partition to an offset in all groups, where it is higher.
 
-        In the settings' group last: its watermark tells that all are done.
+        In the settings' group last: its watermark tells that all are done, and only there is the
+        message at the watermark kept.
         """
         for group in sorted(await self.groups() - {self.settings.group}):
             await self.store(group).lower_watermark(field, offset)
-        await self._own.lower_watermark(field, offset)
+        await self._own.lower_watermark(field, offset, witness)
         return True
 
     async def forget_partitions(self, incarnations: Collection[str]) -> None:

@@ -198,8 +198,10 @@ class Rewinds:
     ) -> None:
         """Read on in a partition whose messages from `offset` on are no longer those in effect.
 
-        Where the first of them is unknown, messages are read again from a while before the last one
-        that is known; their eventIds keep them from counting twice.
+        Reading goes on behind the last applied message that was compared with Kafka's: where only
+        the end of the partition was seen, those before may be others, too. If none was compared,
+        messages are read again from a while before the oldest one that is known; their eventIds
+        keep them from counting twice.
         """
         read = assignment.reads[partition]
         lost = read.applied
@@ -208,9 +210,11 @@ class Rewinds:
         if await self._log.is_renewed(partition, read.field):
             await self._log.reload()
             return
-        known = [one for one in read.witnesses if one.offset <= offset]
-        is_exact = any(one.offset < offset for one in known)
-        if not is_exact and read.witnesses:
+        end = min(offset, read.last_read + 1)
+        last = next((one for one in reversed(read.witnesses) if one.offset < end), None)
+        if last is not None:
+            offset = end
+        elif read.witnesses:
             since_ms = max(0, read.witnesses[0].timestamp_ms - 1000 * MAX_CLOCK_SKEW_S)
             found = await self._log.offset_at(partition, since_ms)
             offset = min(offset, offset if found is None else found)
@@ -221,8 +225,10 @@ class Rewinds:
             lost,
             offset,
         )
+        # With its witness: after a rebalance, another loss is seen by it.
+        mark = offset - 1 if last is None else last.offset
         lowered = await retry_while_assigned(
-            lambda: self._tenants.lower_watermarks(read.field, offset - 1), assignment
+            lambda: self._tenants.lower_watermarks(read.field, mark, last), assignment
         )
         if lowered is not None:
-            read.begin(ReadStart(offset, next_read()), offset - 1)
+            read.begin(ReadStart(offset, next_read()), mark)

@@ -238,7 +238,10 @@ class PartitionRead:
 
     def _is_as_applied(self, received: ReceivedMessage) -> bool:
         known = next((one for one in self.witnesses if one.offset == received.offset), None)
-        return known is None or known == received.witness
+        if known is None:
+            # Older than those that are known; among them, at its offset there was no message.
+            return not self.witnesses or received.offset < self.witnesses[0].offset
+        return known == received.witness
 
 
 @dataclass

@@ -88,6 +88,97 @@ async def test_messages_fetched_before_and_after_a_lost_tail_arrive_together(
     assert counted == dict.fromkeys(["old0", "old1", "old2", "old3", "new0", "new1", "new2"], 1)
 
 
+@pytest.mark.parametrize("n_lost", [2, 3, 4])
+@pytest.mark.parametrize("n_new", [0, 1, 2])
+async def test_an_end_is_seen_and_no_message_arrives_until_a_rebalance(
+    worker: Worker, n_lost: int, n_new: int
+) -> None:
+    """The end alone does not tell which messages before it are the applied ones."""
+    kafka = worker.kafka
+    for n in range(4):
+        send(kafka, f"old{n}")
+    await worker.agent.apply(kafka.read(PARTITION))
+    kafka.lose_tail(PARTITION, n_lost)
+    for n in range(n_new):
+        send(kafka, f"new{n}")
+    for _ in range(2 * END_CHECKS + 1):
+        await worker.agent.detect_losses()
+
+    await worker.assign([PARTITION])
+    send(kafka, "last")
+    for _ in range(4):
+        await worker.agent.apply(kafka.read(PARTITION))
+        await worker.agent.detect_losses()
+
+    names = [*(f"old{n}" for n in range(4)), *(f"new{n}" for n in range(n_new)), "last"]
+    assert await events_by_item(worker.agent.store) == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize("n_arrived", [1, 2])
+async def test_part_of_the_rest_is_compared_before_it_counts_as_lost(
+    worker: Worker, n_arrived: int
+) -> None:
+    """Behind the messages that were compared, everything is read as new."""
+    kafka = worker.kafka
+    for n in range(6):
+        send(kafka, f"old{n}")
+    await worker.agent.apply(kafka.read(PARTITION))
+    kafka.lose_tail(PARTITION, 4)
+    for n in range(2):
+        send(kafka, f"new{n}")
+    for _ in range(2 * END_CHECKS + 1):
+        await worker.agent.detect_losses()
+        kafka.fetch(PARTITION, n_arrived)
+        await worker.agent.apply(kafka.deliver(PARTITION, n_arrived))
+        n_arrived = 0
+    for _ in range(4):
+        await worker.agent.apply(kafka.read(PARTITION))
+        await worker.agent.detect_losses()
+
+    names = [*(f"old{n}" for n in range(6)), "new0", "new1"]
+    assert await events_by_item(worker.agent.store) == dict.fromkeys(names, 1)
+
+
+async def test_a_tail_is_lost_again_before_a_rebalance(worker: Worker) -> None:
+    """The second loss is seen by the message at the watermark that the first one has lowered."""
+    kafka = worker.kafka
+    for n in range(4):
+        send(kafka, f"old{n}")
+    await worker.agent.apply(kafka.read(PARTITION))
+    kafka.lose_tail(PARTITION, 1)
+    for _ in range(2 * END_CHECKS + 1):
+        await worker.agent.detect_losses()
+        await worker.agent.apply(kafka.read(PARTITION))
+    kafka.lose_tail(PARTITION, 2)
+    for n in range(3):
+        send(kafka, f"new{n}")
+    await worker.assign([PARTITION])
+    for _ in range(4):
+        await worker.agent.apply(kafka.read(PARTITION))
+        await worker.agent.detect_losses()
+
+    names = [*(f"old{n}" for n in range(4)), *(f"new{n}" for n in range(3))]
+    assert await events_by_item(worker.agent.store) == dict.fromkeys(names, 1)
+
+
+async def test_a_message_where_there_was_none_before_the_loss(worker: Worker) -> None:
+    """The end of a transaction takes an offset; after the loss a message has it."""
+    kafka = worker.kafka
+    send(kafka, "old0")
+    kafka.of(PARTITION).records.append(None)
+    send(kafka, "old2")
+    await worker.agent.apply(kafka.read(PARTITION))
+    kafka.lose_tail(PARTITION, 2)
+    for n in range(3):
+        send(kafka, f"new{n}")
+    for _ in range(4):
+        await worker.agent.apply(kafka.read(PARTITION))
+        await worker.agent.detect_losses()
+
+    names = ["old0", "old2", "new0", "new1", "new2"]
+    assert await events_by_item(worker.agent.store) == dict.fromkeys(names, 1)
+
+
 def send(kafka: SimulatedKafka, name: str) -> None:
     """Append an event on an item of this name."""
     event = {"eventId": name, "eventType": "click", "itemId": name, "sentAt": NOW_S - 1000}
