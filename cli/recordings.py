@@ -176,7 +176,7 @@ def _evaluated(
     from models.evaluation.baselines import BASELINES, SLOW, VARIANTS, variants
     from models.evaluation.protocol import run
     from models.serving.local import LocalRecommender
-    from ops.embedded_servers import start_redis
+    from ops.embedded_servers import start_scratch_redis
 
     everybody = [*VARIANTS, *(name for name in BASELINES if name not in SLOW)]
     names = recipes.split(",") if recipes else everybody
@@ -188,7 +188,7 @@ def _evaluated(
         tempfile.TemporaryDirectory() as folder,
         tqdm(total=len(planned), unit=" events", disable=None) as bar,
     ):
-        server = start_redis(Path(folder))
+        server = start_scratch_redis(Path(folder))
         try:
             settings = Settings(redis=server.url)
             with LocalRecommender(settings, examples_of=learn_every) as local:

@@ -8,6 +8,7 @@ Both listen on loopback only and run from binaries of the extra `embedded`, or o
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -17,7 +18,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,6 +111,22 @@ def start_redis(data_dir: Path, *, port: int = 0) -> Server:
     return _start(_REDIS, data_dir, port)
 
 
+def start_scratch_redis(data_dir: Path) -> Server:
+    """Start a Redis server whose data ends with it: it writes no file but its log.
+
+    Parameters
+    ----------
+    data_dir
+        Gets `logs/redis.log`, emptied first.
+
+    Raises
+    ------
+    CannotStart
+        With the end of its log.
+    """
+    return _start(_SCRATCH_REDIS, data_dir, 0)
+
+
 def supervise_broker(supervisor: Supervisor, *, port: int = 0) -> str:
     """Start a supervised broker on this port, or on another if it is taken; gives host:port."""
     return f"{HOST}:{_supervise(_BROKER, supervisor, port)}"
@@ -180,8 +197,10 @@ def broker_command(_data_dir: Path, port: int) -> list[str]:
     return [broker_binary(), "broker", *listener, "--storage-engine", "memory://tansu/"]
 
 
-def redis_command(data_dir: Path, port: int) -> list[str]:
+def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> list[str]:
     """Command of a Redis server on this port; makes the folder `data_dir/redis`.
+
+    A scratch server writes nothing to it.
 
     Raises
     ------
@@ -196,8 +215,8 @@ def redis_command(data_dir: Path, port: int) -> list[str]:
             if process.name() in _REDIS_NAMES and process.cwd() == str(folder):
                 raise CannotStart(f"a Redis server (pid {process.pid}) still runs in {folder}")
     network = ["--bind", HOST, "--port", str(port), "--protected-mode", "yes"]
-    durability = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return [redis_binary(), *network, *durability, "--dir", str(folder), "--daemonize", "no"]
+    durability = ["--appendonly", "no" if is_scratch else "yes", "--appendfsync", "everysec"]
+    return [redis_binary(), *network, *durability, "--save", "", "--dir", str(folder), "--daemonize", "no"]
 
 
 def server_env() -> dict[str, str]:
@@ -268,6 +287,7 @@ _REDIS = _Kind(
     stop_signal=signal.SIGTERM,
     restart_note="its data is on disk",
 )
+_SCRATCH_REDIS = replace(_REDIS, command=functools.partial(redis_command, is_scratch=True))
 
 
 def _start(kind: _Kind, data_dir: Path, port: int) -> Server:

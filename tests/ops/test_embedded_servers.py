@@ -12,7 +12,7 @@ from kafka.admin import NewTopic
 
 from models.errors import CannotStart
 from ops import embedded_servers, ports
-from ops.embedded_servers import start_broker, start_redis
+from ops.embedded_servers import start_broker, start_redis, start_scratch_redis
 
 
 @pytest.fixture
@@ -50,6 +50,19 @@ def test_redis_keeps_its_data_when_stopped_and_started(data_dir: Path) -> None:
     finally:
         again.stop()
         again.stop()
+
+
+def test_a_scratch_server_writes_no_data(data_dir: Path) -> None:
+    """What it holds is in memory alone, also after it has stopped."""
+    server = start_scratch_redis(data_dir)
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("k", "v")
+            assert client.get("k") == b"v"
+    finally:
+        server.stop()
+
+    assert not list((data_dir / "redis").iterdir())
 
 
 def test_two_servers_never_share_their_files(tmp_path: Path) -> None:
