@@ -18,7 +18,7 @@ LEAD_WINDOW = 200
 
 MIN_GAIN = 1.01
 """Factor by which the MRR of a ranker with more cost must exceed that of the one without it: user
-k-NN costs three reads a recommendation."""
+k-NN costs two reads a recommendation."""
 
 MIN_EXAMPLES_TO_SERVE = 300
 """Examples before the learned ranker may serve at all."""

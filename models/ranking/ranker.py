@@ -47,7 +47,7 @@ class Ranker(Protocol):
 
     @property
     def uses_user_knn(self) -> bool:
-        """True for a ranker that user k-NN evidence is read for: three more reads a request.
+        """True for a ranker that user k-NN evidence is read for: two more reads a request.
 
         Where False, the `alike_*` features are empty in serving, but not in training examples.
         """

@@ -73,6 +73,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     ----------
     neighbour_lists
         Stored neighbour list of each recent item of the profile, in that order.
+    recent_owners
+        Stored numbers of the histories that had each recent item last, in that order.
     user_knn
         Items of the nearest users.
     second_hops
@@ -88,6 +90,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     """
 
     neighbour_lists: Sequence[bytes] = ()
+    recent_owners: Sequence[bytes] = ()
     user_knn: NeighbourItems = NO_NEIGHBOURS
     second_hops: SecondHops = NO_SECOND_HOPS
     own_items: Indexes = NO_ITEMS

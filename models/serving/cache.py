@@ -103,14 +103,19 @@ class SharedState:
 class StateCache:
     """Cached reads of one group's state; `now_s` is the present in Unix seconds.
 
-    `share` divides the sizes: 1 for a group that a process serves alone.
+    `share` divides the sizes: 1 for a group that a process serves alone. `list_sizes` are the items
+    to read of each top list, and others stay empty; None for all.
     """
 
-    def __init__(self, store: Store, *, share: int = 1) -> None:
+    def __init__(
+        self, store: Store, *, share: int = 1, list_sizes: Mapping[str, int] | None = None
+    ) -> None:
         self.store = store
+        self._list_sizes = list_sizes
         cache_s = store.settings.cache_s
         self.shared = SharedState()
         self.item_ids = ItemIds(store, size=MAX_ITEM_IDS // share)
+        self._indexes = TimedCache[str, int](size=MAX_ITEM_IDS // share)
         self._lists = TimedCache[int, bytes](size=MAX_LISTS // share, max_age_s=cache_s)
         self._owner_keys = TimedCache[int, str](size=MAX_ITEM_IDS // share)
         self._columns = TimedCache[str, frozenset[str]](size=1, max_age_s=cache_s)
@@ -149,7 +154,7 @@ class StateCache:
         return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
 
     async def _read_shared(self, now_s: float) -> None:
-        stored = await read_group_state(self.store, RANKER_FIELDS)
+        stored = await read_group_state(self.store, RANKER_FIELDS, self._list_sizes)
         states, champions = stored.ranker[: len(OBJECTIVES)], stored.ranker[len(OBJECTIVES) :]
         log_popularity = [stored.greatest[name] for name in layout.POPULARITY_HALF_LIVES_S]
         log_popularity.append(np.log2(max(stored.greatest["all"], 1.0)))
@@ -171,8 +176,8 @@ class StateCache:
             trial_counts=stored.tried,
             read_at=now_s,
         )
-        await self.item_ids.of(stored.tops["day"][:MAX_FALLBACK_ITEMS].tolist())
-        await self.item_ids.of(stored.tops["all"][:MAX_FALLBACK_ITEMS].tolist())
+        for name in ("day", "all"):
+            await self.item_ids.of(stored.tops.get(name, NO_ITEMS)[:MAX_FALLBACK_ITEMS].tolist())
 
     def _rankers(self, states: dict[Objective, bytes | None]) -> dict[Objective, ListwiseRanker]:
         """Learned rankers of the stored states; the same objects where a state is unchanged."""
@@ -235,6 +240,14 @@ class StateCache:
         """Counts and popularities of items, ``(n,)`` of `layout.STAT`."""
         return await self._statistics.of(items, now_s)
 
+    async def item_index(self, item_id: str) -> int:
+        """Index of an item, which never changes; 0 for an unknown one."""
+        (index,) = await self._indexes.read([item_id], 0.0, self._read_indexes)
+        return index or 0
+
+    async def _read_indexes(self, item_ids: list[str]) -> list[int | None]:
+        return [index or None for index in await self.store.item_indexes(item_ids)]
+
     async def owner_keys(self, numbers: Sequence[int]) -> list[str]:
         """Owner key of each history number; "" if the history no longer exists.
 
@@ -252,7 +265,8 @@ class StateCache:
 
     async def settle(self) -> None:
         """Wait for background reads under way: what is read next depends on no timing."""
-        await asyncio.gather(*self._background_tasks(), return_exceptions=True)
+        if tasks := self._background_tasks():
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """End background reads."""

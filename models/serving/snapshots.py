@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -107,9 +108,11 @@ class Snapshots:
         ones.
         """
         context_values = await self._cache.context_values(context, now_s)
-        shared = await self._cache.refresh(now_s)
-        history = await self.history(user_id, session_id, now_s=now_s)
-        history = merge_histories(history, unstored)
+        # At once: most examples are made when both must be read.
+        shared, stored = await asyncio.gather(
+            self._cache.refresh(now_s), self.history(user_id, session_id, now_s=now_s)
+        )
+        history = merge_histories(stored, unstored)
         profile = _profile(history, shared)
         if barred is None:
             barred = profile.recent[:1]
@@ -170,7 +173,7 @@ class Snapshots:
         recent = snapshot.profile.recent
         if not len(recent):
             return None
-        (taken,) = await self._store.item_indexes([item_id])
+        taken = await self._cache.item_index(item_id)
         matrix = await self.features(snapshot, candidates)
         return make_example(candidates.items, matrix, taken, rankers, rng, last=int(recent[0]))
 

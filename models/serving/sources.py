@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -122,7 +123,10 @@ class CandidateSource(Protocol):
 
 
 class CoVisitation:
-    """Candidates co-visited with the recent items: their stored neighbour lists."""
+    """Candidates co-visited with the recent items: their stored neighbour lists.
+
+    It reads the recent items' owners along, where user k-NN needs them.
+    """
 
     has_signals: ClassVar[bool] = True
 
@@ -132,12 +136,23 @@ class CoVisitation:
     async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:
         """Add the neighbour lists of the recent items, see `CandidateSource.read`."""
         recent = snapshot.profile.recent.tolist()
-        lists = await self._cache.neighbours(recent, snapshot.now_s)
-        return msgspec.structs.replace(evidence, neighbour_lists=lists)
+        if not snapshot.reads_user_knn:
+            lists = await self._cache.neighbours(recent, snapshot.now_s)
+            return msgspec.structs.replace(evidence, neighbour_lists=lists)
+        # In the same round trip, for the source after this one.
+        lists, owners = await asyncio.gather(
+            self._cache.neighbours(recent, snapshot.now_s), self._recent_owners(recent)
+        )
+        return msgspec.structs.replace(evidence, neighbour_lists=lists, recent_owners=owners)
+
+    async def _recent_owners(self, items: list[int]) -> list[bytes]:
+        store = self._cache.store
+        raws = await store.values([store.key(f"takers:{item}") for item in items])
+        return [raw or b"" for raw in raws]
 
 
 class UserKnn:
-    """Candidates from the histories that share most items with the user's; three reads."""
+    """Candidates from the histories that share most items with the user's; two reads."""
 
     has_signals: ClassVar[bool] = True
 
@@ -149,11 +164,7 @@ class UserKnn:
         if not snapshot.reads_user_knn:
             return evidence
         store = self._cache.store
-        recent = snapshot.profile.recent.tolist()
-        recent_owners = await store.values([store.key(f"takers:{item}") for item in recent])
-        numbers, weights = nearest_users(
-            [raw or b"" for raw in recent_owners], snapshot.history.numbers
-        )
+        numbers, weights = nearest_users(evidence.recent_owners, snapshot.history.numbers)
         owner_keys = await self._cache.owner_keys(numbers.tolist())
         histories = await store.values([store.key(f"history:{owner}") for owner in owner_keys])
         return msgspec.structs.replace(evidence, user_knn=neighbour_items(histories, weights))

@@ -1,33 +1,35 @@
-"""Reads of many keys by many tasks, batched into one MGET per step of the event loop."""
+"""Reads by many tasks: those of one step of the event loop are one MGET; others go in one piece."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import hiredis
 import redis.asyncio
 import redis.exceptions
 
 Values = list[bytes | None]
+Answers = list[Any]
+Command = tuple[str | bytes | float, ...]
 Wanted = list[tuple[list[str], asyncio.Future[Values]]]
 
 TRIES = 2
 """A command whose connection died is sent once more, on a new one."""
 
 # Its types say that a command is one word.
-_pack: Callable[[tuple[str, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class MgetBatcher:
     """Batches the keys that tasks read in one step of the event loop into one MGET.
 
-    It owns one connection of the client's pool, and writes to its transport directly: the client's
-    tasks, streams and timers take longer than the rest of a command. With a server that is away it
-    behaves as the client does: a dead connection is renewed, a command is repeated once, and each
-    try may take `socket_timeout`.
+    Beside these it sends other reads, several in one piece. It owns one connection of the client's
+    pool, and writes to its transport directly: the client's tasks, streams and timers take longer
+    than the rest of a command. With a server that is away it behaves as the client does: a dead
+    connection is renewed, a request is repeated once, and each try may take `socket_timeout`.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
@@ -38,7 +40,7 @@ class MgetBatcher:
         self._link: _RawConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._wanted: Wanted = []
-        self._held: list[_Command] = []
+        self._held: list[Request] = []
 
     def get(self, keys: list[str]) -> asyncio.Future[Values]:
         """The values of `keys`, absent ones as None.
@@ -55,15 +57,27 @@ class MgetBatcher:
         self._wanted.append((keys, future))
         return future
 
+    def run(self, *commands: Command) -> asyncio.Future[Answers]:
+        """Answers of commands that are sent in one piece, in the types of the protocol.
+
+        Raises, when awaited, what `get` raises; an error answer to any of them.
+        """
+        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        if commands:
+            self._send(_Commands(commands, future))
+        else:
+            future.set_result([])
+        return future
+
     def _gather(self) -> None:
         wanted, self._wanted = self._wanted, []
-        self._send(_Command(wanted))
+        self._send(_Mget(wanted))
 
-    def _send(self, command: _Command) -> None:
+    def _send(self, request: Request) -> None:
         if self._link is not None:
-            self._link.send(command)
+            self._link.send(request)
             return
-        self._held.append(command)
+        self._held.append(request)
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
 
@@ -81,8 +95,8 @@ class MgetBatcher:
         else:
             self._link = _RawConnection(self._connection, self._timeout_s, self._lost)
             held, self._held = self._held, []
-            for command in held:
-                self._link.send(command)
+            for request in held:
+                self._link.send(request)
         finally:
             self._connecting = None
 
@@ -94,29 +108,65 @@ class MgetBatcher:
 
     def _fail(self, error: Exception) -> None:
         held, self._held = self._held, []
-        for command in held:
-            command.fail(error)
+        for request in held:
+            request.fail(error)
 
-    def _lost(self, commands: list[_Command], error: Exception) -> None:
+    def _lost(self, requests: list[Request], error: Exception) -> None:
         self._link = None
-        for command in commands:
-            if command.tries < TRIES:
-                self._send(command)
+        for request in requests:
+            if request.tries < TRIES:
+                self._send(request)
             else:
-                command.fail(error)
+                request.fail(error)
 
 
-class _Command:
+class Request(Protocol):
+    """Commands of one piece, and who waits for their answers."""
+
+    packed: bytes
+    n_answers: int
+    tries: int
+
+    def answer(self, answers: Answers) -> None:
+        """Hand on all answers, none of them an error."""
+
+    def fail(self, error: Exception) -> None:
+        """Hand on an error."""
+
+
+class _Commands:
+    """Commands of one task."""
+
+    def __init__(self, commands: Sequence[Command], future: asyncio.Future[Answers]) -> None:
+        self.packed = b"".join(map(_pack, commands))
+        self.n_answers = len(commands)
+        self.tries = 0
+        self._future = future
+
+    def answer(self, answers: Answers) -> None:
+        """Hand the task its answers."""
+        if not self._future.done():
+            self._future.set_result(answers)
+
+    def fail(self, error: Exception) -> None:
+        """Hand the task the error."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class _Mget:
     """An MGET of the keys of several tasks."""
+
+    n_answers = 1
 
     def __init__(self, wanted: Wanted) -> None:
         self.packed = _pack(("MGET", *(key for keys, _ in wanted for key in keys)))
         self.tries = 0
         self._wanted = wanted
 
-    def answer(self, values: Values) -> None:
+    def answer(self, answers: Answers) -> None:
         """Hand each task its values."""
-        at = 0
+        at, (values,) = 0, answers
         for keys, future in self._wanted:
             if not future.done():
                 future.set_result(values[at : at + len(keys)])
@@ -129,57 +179,78 @@ class _Command:
                 future.set_exception(error)
 
 
+class AnswerReader:
+    """Answers to requests, out of what a connection receives."""
+
+    def __init__(self, parse_error: Callable[[str], Any]) -> None:
+        self._reader = hiredis.Reader(replyError=parse_error)
+        self._answers: Answers = []
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received."""
+        self._reader.feed(data)
+
+    def hand_to(self, request: Request) -> bool:
+        """Hand the next answers to a request, if all of them are there."""
+        answers = self._answers
+        while len(answers) < request.n_answers:
+            answer = self._reader.gets()
+            if answer is False:
+                return False
+            if not isinstance(answer, hiredis.PushNotification):
+                answers.append(answer)
+        self._answers = []
+        error = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if error is None:
+            request.answer(answers)
+        else:
+            request.fail(error)
+        return True
+
+
 class _RawConnection(asyncio.Protocol):
     """A connection that the client has made, taken over from its streams.
 
     redis-py has no public access to the transport; asyncio permits to change its protocol.
-    `on_lost` is called with the commands without an answer, and the error.
+    `on_lost` is called with the requests without an answer, and the error.
     """
 
     def __init__(
         self,
         connection: Any,  # noqa: ANN401  as above
         timeout_s: float,
-        on_lost: Callable[[list[_Command], Exception], None],
+        on_lost: Callable[[list[Request], Exception], None],
     ) -> None:
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._streams: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
-        self._reader = hiredis.Reader(
-            replyError=connection._parser.parse_error  # noqa: SLF001
-        )
+        self._answers = AnswerReader(connection._parser.parse_error)  # noqa: SLF001
         self._timeout_s = timeout_s
         self._on_lost = on_lost
-        self._sent: deque[tuple[_Command, asyncio.TimerHandle]] = deque()
+        self._sent: deque[tuple[Request, asyncio.TimerHandle]] = deque()
         self._loop = asyncio.get_running_loop()
         self._error: Exception = redis.exceptions.ConnectionError("the server closed a connection")
 
-    def send(self, command: _Command) -> None:
-        """Send a command; its answer comes after those of all before."""
-        command.tries += 1
+    def send(self, request: Request) -> None:
+        """Send a request; its answers come after those of all before."""
+        request.tries += 1
         timer = self._loop.call_later(self._timeout_s, self._give_up)
-        self._sent.append((command, timer))
-        self._transport.write(command.packed)
+        self._sent.append((request, timer))
+        self._transport.write(request.packed)
 
     def data_received(self, data: bytes) -> None:
-        """Hand complete answers to their commands."""
-        self._reader.feed(data)
-        while (answer := self._reader.gets()) is not False:
-            if isinstance(answer, hiredis.PushNotification):
-                continue
-            command, timer = self._sent.popleft()
+        """Hand complete answers to their requests."""
+        self._answers.feed(data)
+        while self._sent and self._answers.hand_to(self._sent[0][0]):
+            _, timer = self._sent.popleft()
             timer.cancel()
-            if isinstance(answer, Exception):
-                command.fail(answer)
-            else:
-                command.answer(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Report the loss to the streams, and to the commands under way."""
         self._streams.connection_lost(error)
         for _, timer in self._sent:
             timer.cancel()
-        self._on_lost([command for command, _ in self._sent], self._error)
+        self._on_lost([request for request, _ in self._sent], self._error)
 
     def _give_up(self) -> None:
         # A late answer must not be taken for another's: nothing more is read from this connection.

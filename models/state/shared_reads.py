@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ class GroupState(NamedTuple):
     clock_s, accepted_at
         Time of the newest event, and when the newest message was accepted, Unix seconds; 0 without.
     tops
-        Item indexes of each of `TOP_LISTS`, best first, at most `layout.TOPS`.
+        Item indexes of each top list that was asked for, best first.
     greatest
-        The first item's score in each list; 0 for an empty one.
+        The first item's score in each list of `GREATEST`; 0 for an empty one.
     types
         Event type of each code.
     ranker
@@ -42,30 +42,59 @@ class GroupState(NamedTuple):
     tried: dict[int, int]
 
 
-async def read_group_state(store: Store, ranker_fields: Sequence[str]) -> GroupState:
-    """The group's shared state; one round trip."""
-    pipe = store.redis.pipeline(transaction=False)
-    for name in TOP_LISTS:
-        pipe.zrange(store.key(f"top:{name}"), 0, layout.TOPS - 1, desc=True)
+GREATEST = ("all", *layout.POPULARITY_HALF_LIVES_S)
+"""Top lists whose greatest score is read."""
+
+
+async def read_group_state(
+    store: Store, ranker_fields: Sequence[str], sizes: Mapping[str, int] | None = None
+) -> GroupState:
+    """The group's shared state; one round trip.
+
+    Parameters
+    ----------
+    sizes
+        Items to read of each top list, 1 or more; lists that are not in it are not read. None for
+        all, `layout.TOPS` of each.
+    """
+    if sizes is None:
+        sizes = dict.fromkeys(TOP_LISTS, layout.TOPS)
+    answers = await store.redis.reads.run(
+        *(("ZRANGE", store.key(f"top:{name}"), 0, n - 1, "REV") for name, n in sizes.items()),
         # Scores of all would take the client longer than everything else here.
-        pipe.zrange(store.key(f"top:{name}"), 0, 0, desc=True, withscores=True)
-    pipe.hmget(store.key("counts"), ["clock", "accepted_at"])
-    pipe.hgetall(store.key("types"))
-    pipe.hmget(store.key("ranker"), list(ranker_fields))
-    pipe.hgetall(store.key("tried"))
-    *ranked, (clock, accepted_at), types, ranker, tried = await pipe.execute()
+        *(("ZRANGE", store.key(f"top:{name}"), 0, 0, "REV", "WITHSCORES") for name in GREATEST),
+        ("HMGET", store.key("counts"), "clock", "accepted_at"),
+        ("HGETALL", store.key("types")),
+        ("HMGET", store.key("ranker"), *ranker_fields),
+        ("HGETALL", store.key("tried")),
+    )
+    *ranked, (clock, accepted_at), types, ranker, tried = answers
     return GroupState(
         float(clock or 0),
         float(accepted_at or 0),
         {
-            name: np.array(items, "S").astype(np.int64) if items else np.empty(0, np.int64)
-            for name, items in zip(TOP_LISTS, ranked[::2], strict=True)
+            name: np.array([*map(int, items)], np.int64)
+            for name, items in zip(sizes, ranked, strict=False)
         },
         {
-            name: scored[0][1] if scored else 0.0
-            for name, scored in zip(TOP_LISTS, ranked[1::2], strict=True)
+            name: _first_score(scored)
+            for name, scored in zip(GREATEST, ranked[len(sizes) :], strict=True)
         },
-        {int(code): name.decode() for name, code in types.items()},
+        {int(code): name.decode() for name, code in _pairs(types)},
         ranker,
-        {int(item): int(count) for item, count in tried.items()},
+        {int(item): int(count) for item, count in _pairs(tried)},
     )
+
+
+def _first_score(scored: list[Any]) -> float:
+    """Score of the first member, as either version of the protocol gives it; 0 without one."""
+    if not scored:
+        return 0.0
+    return float(scored[0][1] if isinstance(scored[0], list) else scored[1])
+
+
+def _pairs(answer: dict[bytes, bytes] | list[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    """Fields and values of a hash, as either version of the protocol gives them."""
+    if isinstance(answer, dict):
+        return answer.items()
+    return zip(answer[::2], answer[1::2], strict=True)

@@ -275,11 +275,11 @@ class Store:
 
     async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
         """Owner of each history number, "u:<user>" or "s:<session>"; None if it has expired."""
-        pipe = self.redis.pipeline(transaction=False)
+        commands = []
         for number in numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)
-            pipe.hget(self.key(f"owners:{page}"), place)
-        found = await pipe.execute() if numbers else []
+            commands.append(("HGET", self.key(f"owners:{page}"), place))
+        found = await self.redis.reads.run(*commands)
         return [raw.decode() if raw is not None else None for raw in found]
 
     async def histories(self, owners: Sequence[str]) -> list[History]:
