@@ -175,6 +175,7 @@ def _evaluated(
 
     from models.evaluation.baselines import BASELINES, SLOW, VARIANTS, variants
     from models.evaluation.protocol import run
+    from models.retrieval.candidates import TOP_LIST_SIZES
     from models.serving.local import LocalRecommender
     from ops.embedded_servers import start_scratch_redis
 
@@ -191,7 +192,9 @@ def _evaluated(
         server = start_scratch_redis(Path(folder))
         try:
             settings = Settings(redis=server.url)
-            with LocalRecommender(settings, examples_of=learn_every) as local:
+            with LocalRecommender(
+                settings, examples_of=learn_every, list_sizes=TOP_LIST_SIZES
+            ) as local:
                 made = variants(local, [name for name in names if name in VARIANTS])
                 made |= {name: BASELINES[name]() for name in names if name in BASELINES}
                 rivals = {name: made[name] for name in names}

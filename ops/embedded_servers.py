@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import psutil
 
@@ -45,6 +46,9 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 _REDIS_NAMES = ("redis-server", "valkey-server")
 
+MAX_SOCKET_PATH = 103
+"""Bytes of the path of a Unix socket that every system permits."""
+
 Result = TypeVar("Result")
 
 
@@ -57,6 +61,7 @@ class Server:
     host: str
     port: int
     stop_signal: signal.Signals = signal.SIGTERM
+    socket_path: Path | None = None
 
     @property
     def address(self) -> str:
@@ -66,6 +71,8 @@ class Server:
     @property
     def url(self) -> str:
         """Its address as a Redis URL."""
+        if self.socket_path is not None:
+            return f"unix://{quote(str(self.socket_path))}"
         return f"redis://{self.address}/0"
 
     def stop(self) -> None:
@@ -114,6 +121,9 @@ def start_redis(data_dir: Path, *, port: int = 0) -> Server:
 def start_scratch_redis(data_dir: Path) -> Server:
     """Start a Redis server whose data ends with it: it writes no file but its log.
 
+    Its URL is that of a Unix socket, which takes less time than loopback, where the system permits
+    the path.
+
     Parameters
     ----------
     data_dir
@@ -124,7 +134,9 @@ def start_scratch_redis(data_dir: Path) -> Server:
     CannotStart
         With the end of its log.
     """
-    return _start(_SCRATCH_REDIS, data_dir, 0)
+    server = _start(_SCRATCH_REDIS, data_dir, 0)
+    path = _redis_socket(data_dir)
+    return replace(server, socket_path=path if path.is_socket() else None)
 
 
 def supervise_broker(supervisor: Supervisor, *, port: int = 0) -> str:
@@ -215,8 +227,25 @@ def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> lis
             if process.name() in _REDIS_NAMES and process.cwd() == str(folder):
                 raise CannotStart(f"a Redis server (pid {process.pid}) still runs in {folder}")
     network = ["--bind", HOST, "--port", str(port), "--protected-mode", "yes"]
+    path = _redis_socket(data_dir)
+    if is_scratch and len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        network += ["--unixsocket", str(path), "--unixsocketperm", "700"]
     durability = ["--appendonly", "no" if is_scratch else "yes", "--appendfsync", "everysec"]
-    return [redis_binary(), *network, *durability, "--save", "", "--dir", str(folder), "--daemonize", "no"]
+    return [
+        redis_binary(),
+        *network,
+        *durability,
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+        "--daemonize",
+        "no",
+    ]
+
+
+def _redis_socket(data_dir: Path) -> Path:
+    return data_dir.resolve() / "redis" / "socket"
 
 
 def server_env() -> dict[str, str]:

@@ -6,24 +6,26 @@ stream and the API, without Kafka, and with Redis for state.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-import uvloop
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
 from models.ranking.champions import Objective
+from models.ranking.examples import Example
 from models.ranking.objectives import learn, load_learners, rankers_for
 from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
+from models.serving.cache import StateCache
 from models.serving.recommender import Recommender
 from models.serving.sources import RequestSnapshot
 from models.settings import Settings
-from models.state.client import connect
+from models.state.blocking_client import connect_blocking
 from models.state.context_columns import ContextColumns, context_values
 from models.state.histories import NO_HISTORY, History, merge_histories
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
@@ -48,6 +50,9 @@ class LocalRecommender:
         `redis` names the server, `group` the keys in it, which must be this object's alone.
     examples_of
         Train the ranker on each n-th event; 0 for never.
+    list_sizes
+        Items to read of each top list; None for all. `TOP_LIST_SIZES` are enough for all but
+        `run`, and take a fraction of the time.
 
     Examples
     --------
@@ -62,14 +67,24 @@ class LocalRecommender:
         server.stop()
     """
 
-    def __init__(self, settings: Settings, *, examples_of: int = 1, seed: int = 7) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        examples_of: int = 1,
+        seed: int = 7,
+        list_sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.settings = settings
         self.learners = load_learners()
-        self._store = Store(connect(settings.redis), settings)
-        self._recommender = Recommender(self._store)
+        self._client = connect_blocking(settings.redis)
+        self._store = Store(self._client, settings)
+        cache = StateCache(self._store, list_sizes=list_sizes)
+        self._recommender = Recommender(self._store, cache)
         self._examples_of = examples_of
         self._rng = np.random.default_rng(seed)
-        self._loop = uvloop.new_event_loop()
+        self._loop = self._client.loop()
+        self._applying: asyncio.Task[Any] | None = None
         self._n_events = 0
         self._now_s = 0.0
         self._observed: dict[str, History] = {}
@@ -83,9 +98,15 @@ class LocalRecommender:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._loop.run_until_complete(self._recommender.cache.close())
-        self._loop.run_until_complete(self._store.close())
-        self._loop.close()
+        try:
+            if self._applying is not None:
+                # After an error, that one is told.
+                last = asyncio.gather(self._applying, return_exceptions=kind is not None)
+                self._loop.run_until_complete(last)
+        finally:
+            self._loop.run_until_complete(self._recommender.cache.close())
+            self._loop.run_until_complete(self._store.close())
+            self._loop.close()
 
     def candidates(
         self,
@@ -151,7 +172,14 @@ class LocalRecommender:
 
     def run(self, request: Callable[[Recommender, float], Coroutine[Any, Any, T]]) -> T:
         """Result of a request to the recommender itself, at the time of the last event."""
-        return self._complete(request(self._recommender, self._now_s))
+
+        async def after_last_step() -> T:
+            # It may read over other connections.
+            if self._applying is not None:
+                await self._applying
+            return await request(self._recommender, self._now_s)
+
+        return self._complete(after_last_step())
 
     @property
     def ranker(self) -> ListwiseRanker:
@@ -223,9 +251,10 @@ class LocalRecommender:
     ) -> None:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
+        example = None
         if self._examples_of and number % self._examples_of == 0:
             is_purchase = kind in self.settings.purchase_types
-            await self._learn_example(user, item, found, is_purchase=is_purchase)
+            example = await self._example(user, item, found, is_purchase=is_purchase)
         event = StoredEvent(
             item,
             int(at_s),
@@ -236,18 +265,37 @@ class LocalRecommender:
             columns,
         )
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
-        await self._store.apply([Part("local/0", number - 1, [message])], now_s=self._now_s)
-
-    async def _learn_example(
-        self, user: str, item: str, found: SnapshotCandidates | None, *, is_purchase: bool
-    ) -> None:
-        snapshots = self._recommender.snapshots
-        if found is None:
-            snapshot = await snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS)
-            found = SnapshotCandidates(snapshot, snapshot.candidates())
-        rankers = {name: learner.ranker for name, learner in self.learners.items()}
-        example = await snapshots.example(
-            *found, item, rankers_for(rankers, is_purchase=is_purchase), self._rng
-        )
+        await self._apply(Part("local/0", number - 1, [message]))
         if example is not None:
             learn(self.learners, example)
+
+    async def _apply(self, part: Part) -> None:
+        """Begin a step; all later reads see it, since they go over the same connection behind it.
+
+        The first one is waited for: it may have to load the script.
+        """
+        before = self._applying
+        self._applying = asyncio.create_task(self._store.apply([part], now_s=self._now_s))
+        if before is None:
+            await self._applying
+        else:
+            await before
+            # Sent now: the server works on it during what follows here.
+            await asyncio.sleep(0)
+            self._client.reads.flush()
+
+    async def _example(
+        self, user: str, item: str, found: SnapshotCandidates | None, *, is_purchase: bool
+    ) -> Example | None:
+        snapshots = self._recommender.snapshots
+        if found is None:
+            # The index of the item is read along, for the example.
+            snapshot, _ = await asyncio.gather(
+                snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS),
+                self._recommender.cache.item_index(item),
+            )
+            found = SnapshotCandidates(snapshot, snapshot.candidates())
+        rankers = {name: learner.ranker for name, learner in self.learners.items()}
+        return await snapshots.example(
+            *found, item, rankers_for(rankers, is_purchase=is_purchase), self._rng
+        )

@@ -52,13 +52,17 @@ def test_redis_keeps_its_data_when_stopped_and_started(data_dir: Path) -> None:
         again.stop()
 
 
-def test_a_scratch_server_writes_no_data(data_dir: Path) -> None:
-    """What it holds is in memory alone, also after it has stopped."""
+@pytest.mark.parametrize(("name", "scheme"), [("a", "unix"), ("a" * 100, "redis")])
+def test_a_scratch_server_writes_no_data(tmp_path: Path, name: str, scheme: str) -> None:
+    """What it holds is in memory alone; where a path is too long for a socket, it has a port."""
+    data_dir = tmp_path / name
     server = start_scratch_redis(data_dir)
+    assert server.url.startswith(f"{scheme}://")
     try:
         with redis.Redis.from_url(server.url) as client:
             client.set("k", "v")
             assert client.get("k") == b"v"
+        assert [path for path in (data_dir / "redis").iterdir() if not path.is_socket()] == []
     finally:
         server.stop()
 

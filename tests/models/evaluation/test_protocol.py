@@ -6,13 +6,15 @@ import asyncio
 import math
 import random
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import ResponseError
 
 from models.evaluation.baselines import BASELINES, VARIANTS, variants
 from models.evaluation.protocol import (
@@ -185,6 +187,46 @@ def test_local_learns_and_recommends(local: LocalRecommender) -> None:
     assert local.recommend("stranger")
 
 
+def test_an_event_is_in_effect_for_all_later_reads(local: LocalRecommender) -> None:
+    """Learning does not wait for the server, and nothing that follows overtakes it."""
+    for n in range(50):
+        local.learn("ada", f"item-{n}", at_s=1_790_000_000.0 + n)
+
+        found = local.candidates("ada", at_s=1_790_000_000.0 + n)
+
+        assert found.snapshot.history.count == n + 1
+
+
+def test_the_last_event_is_in_effect_at_the_end(redis_url: str) -> None:
+    """So it is for others, once the context has ended."""
+    with LocalRecommender(Settings(redis=redis_url, group="ended")) as one:
+        for n in range(3):
+            one.learn("ada", f"item-{n}", at_s=1_790_000_000.0 + n)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.hget("{ended}:counts", "events") == b"3"
+        client.flushdb()
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_step_that_fails_is_reported(redis_url: str, *, is_last: bool) -> None:
+    """By the next event, or by the end."""
+
+    def learn_all() -> None:
+        settings = Settings(redis=redis_url, group="failing")
+        with LocalRecommender(settings, examples_of=0) as one:
+            one.learn("ada", "item-0", at_s=1_790_000_000.0)
+            client.set("{failing}:counts", "not a hash")
+            one.learn("ada", "item-1", at_s=1_790_000_001.0)
+            if not is_last:
+                one.learn("ada", "item-2", at_s=1_790_000_002.0)
+                pytest.fail("no error")
+
+    with redis.Redis.from_url(redis_url) as client:
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            learn_all()
+        client.flushdb()
+
+
 def stream(n: int) -> list[Interaction]:
     """Sessions that walk along a ring of items, with random jumps."""
     chance = random.Random(7)
@@ -307,8 +349,11 @@ def test_quality_on_real_sessions(local: LocalRecommender) -> None:
 
 def test_quality_on_real_baskets(local: LocalRecommender) -> None:
     """Floors for invoices, whose lines have one time: the learned ranker leads."""
-    found, _ = interactions(read_events(recorded("online-retail"), now_s=2e9, as_="users"))
+    # The file is in order of time: a part of it holds the first events.
+    rows = islice(read_events(recorded("online-retail"), now_s=2e9, as_="users"), 13_000)
+    found, _ = interactions(rows)
     planned = steps(sort_and_shuffle(found)[:12_000], "baskets", max_queries=400)
+    assert found[-1].at_s > planned[-1].event.at_s
     compared_models = variants(local, list(VARIANTS)) | {
         "co-visitation": BASELINES["co-visitation"]()
     }
