@@ -23,8 +23,8 @@ class Fault:
     act
         Causes the fault, and ends it.
     parts
-        Affected parts: `worker`, `api`, `redis`, `kafka` or `network`; concurrent faults share
-        none.
+        Affected parts: `worker`, `api`, `redis`, `kafka`, `network` or `letters` (dead ones);
+        concurrent faults share none.
     is_slow
         Takes ten seconds or more; drawn less often.
     """

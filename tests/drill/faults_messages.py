@@ -10,7 +10,7 @@ from tests.drill.load import CODECS, Message
 from tests.drill.site import Site
 
 
-@fault()
+@fault("letters")
 def poison(site: Site, chance: random.Random) -> None:
     """Messages that cannot be decoded, are too large, have a huge key or an unknown tracking id."""
     stranger = {

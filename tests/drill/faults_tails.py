@@ -34,8 +34,9 @@ from tests.drill.tails import (
 )
 from tests.servers import wait_until
 
-ALL = ("kafka", "redis", "worker", "api", "network")
-"""All parts: the effects at the time of the loss must be known, so no other fault runs."""
+ALL = ("kafka", "redis", "worker", "api", "network", "letters")
+"""All parts: the effects at the time of the loss must be known, so no other fault runs. A step with
+a message for the dead letters waits for Kafka, and is in effect only after that."""
 
 STILL_S = 3.0
 """Whatever a worker had fetched is in effect by then."""
