@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from streams.kafka.topics import Topics, topic_ids
 from streams.kafka.tracker import Tracker
 from streams.object_store import Object, Objects
 from streams.reading.read_options import ReadOptions
+from streams.recordings.interrupts import Interrupts
 from streams.recordings.recorded_events import (
     Owner,
     RecordedRow,
@@ -128,8 +129,9 @@ def replay(
         now_s=time.time(), as_=as_, future_limit_s=settings.future_limit_s, after=start
     )
     with (
+        Interrupts() as interrupts,
         closing(rows),
-        closing(Tracker(settings, linger_ms=LINGER_MS)) as tracker,
+        _opened_tracker(settings, interrupts) as tracker,
         tqdm(unit=" events", disable=None if progress_bar else True) as bar,
     ):
 
@@ -138,15 +140,15 @@ def replay(
             if on_progress is not None:
                 on_progress(report)
 
-        in_flight = _InFlight(report, resume_point, report_progress)
+        in_flight = _InFlight(report, resume_point, report_progress, interrupts)
         try:
             for message, completes in group_into_messages(_good(rows, report), events_per_message):
                 pacer.wait(message, in_flight.watch)
                 in_flight.send(tracker, message, completes)
-            in_flight.settle(0)
+            in_flight.settle()
             report.is_finished = True
         except KeyboardInterrupt:
-            in_flight.settle(0)
+            in_flight.settle()
         finally:
             in_flight.end()
     if report.is_finished and report.n_bad_rows == report.rows and not start:
@@ -154,12 +156,27 @@ def replay(
     return report
 
 
+@contextmanager
+def _opened_tracker(settings: Settings, interrupts: Interrupts) -> Iterator[Tracker]:
+    tracker = Tracker(settings, linger_ms=LINGER_MS)
+    try:
+        yield tracker
+    finally:
+        with interrupts.deferred():
+            tracker.close()
+
+
 class _InFlight:
     """Messages in flight, oldest first, and the resume point that follows the acknowledged ones."""
 
     def __init__(
-        self, report: ReplayReport, resume_point: _ResumePoint, report_progress: Callable[[], None]
+        self,
+        report: ReplayReport,
+        resume_point: _ResumePoint,
+        report_progress: Callable[[], None],
+        interrupts: Interrupts,
     ) -> None:
+        self._interrupts = interrupts
         self._report = report
         self._resume_point = resume_point
         self._report_progress = report_progress
@@ -169,22 +186,32 @@ class _InFlight:
 
     def send(self, tracker: Tracker, message: PutEvents, completes: int) -> None:
         """Send a message; waits while too many are in flight."""
-        try:
-            future = tracker.put_events(message)
-        except InvalidEvent as error:  # too large as a whole
-            self._report.add_bad_row(completes, error)
-            return
-        self._messages.append((future, len(message.event_list), completes))
-        self.watch()
+        with self._interrupts.deferred():
+            try:
+                future = tracker.put_events(message)
+            except InvalidEvent as error:  # too large as a whole
+                self._report.add_bad_row(completes, error)
+                return
+            self._messages.append((future, len(message.event_list), completes))
+            self._watch()
 
     def watch(self) -> None:
         """Count acknowledged messages; save and report the progress about every second."""
-        self.settle(MAX_IN_FLIGHT)
+        with self._interrupts.deferred():
+            self._watch()
+
+    def settle(self) -> None:
+        """Wait until no message is in flight; raises the failure of the oldest."""
+        with self._interrupts.deferred():
+            self._settle(0)
+
+    def _watch(self) -> None:
+        self._settle(MAX_IN_FLIGHT)
         if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
             self._save()
 
-    def settle(self, n_left: int) -> None:
-        """Wait until at most `n_left` messages are in flight; raises the failure of the oldest."""
+    def _settle(self, n_left: int) -> None:
+        """Wait until at most `n_left` messages are in flight."""
         while self._messages and (len(self._messages) > n_left or self._messages[0][0].done()):
             future, n_events, completes = self._messages[0]
             future.result()
