@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.embedded_servers import redis_binary, start_broker
+from ops.processes import listens
 from tests.e2e.test_commands import BARE, children_of, command
 from tests.forked_processes import start_command
 from tests.servers import ROOT, own_port, wait_until
@@ -38,6 +39,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         cwd=tmp_path_factory.mktemp("guarded"),
         stdout=subprocess.DEVNULL,
     ) as server:
+        wait_until(lambda: listens(server.pid, port), within_s=PATIENCE_S, what="Redis listens")
         yield f"127.0.0.1:{port}"
         server.terminate()
 

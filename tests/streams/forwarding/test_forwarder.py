@@ -146,7 +146,9 @@ async def test_every_event_arrives_in_order_despite_faults(bench: Bench) -> None
     assert bench.stub.taken_by_session() == bench.sent
     assert {taken.user_id for taken in bench.stub.taken} == {f"u-s{n}" for n in range(12)}
     assert {body["trackingId"] for body in bench.stub.requests} == {"real-tracker"}
-    assert (counts.retries, counts.throttles, counts.refused) == (16, 4, 0)
+    # On a busy machine calls also time out that the stub would have answered.
+    assert counts.retries >= 16
+    assert (counts.throttles, counts.refused) == (4, 0)
     assert counts.calls == len(bench.stub.requests)
     assert sum((await bench.positions()).values()) == 180
 
