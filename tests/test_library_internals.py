@@ -75,6 +75,8 @@ def test_redis_has_the_members_by_which_a_connection_is_taken_over() -> None:
         *("get_available_connection", "ensure_connection", "connection_kwargs"),
     )
     assert not missing, REDIS.format(missing)
+    missing = moved(redis.ConnectionPool().make_connection(), "_sock", "connect", "disconnect")
+    assert not missing, REDIS.format(missing)
 
 
 CLICK = b"""{"sessionId": "s", "eventList": [

@@ -118,7 +118,8 @@ async def test_no_fault_loses_or_doubles_an_event(
     )
     counts = await bench.until(lambda counts: counts.forwarded >= len(told), "all are forwarded")
     assert by_session(arrived(bench)) == by_session(told)
-    assert (counts.forwarded, counts.refused, counts.retries) == (len(told), 0, 12)
+    assert (counts.forwarded, counts.refused) == (len(told), 0)
+    assert counts.retries >= 12
     assert counts.throttles == (12 if fault == "throttle" else 0)
     assert proxy.calls[fault] == 12
 
