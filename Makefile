@@ -62,7 +62,7 @@ test-unit: $(READY) ## The tests that start no server, in seconds.
 	$(BIN)/python -m pytest -q -m unit tests $(ARGS)
 
 test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Maven, redis-server.
-	$(BIN)/python -m pytest $(PARALLEL) -n 4 -m kafka $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -n 6 -m kafka $(ARGS)
 
 test-slow: $(READY) ## The tests that take minutes.
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not kafka" $(ARGS)

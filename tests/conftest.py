@@ -41,11 +41,12 @@ NodeManager.EXIT_TIMEOUT = 60
 LONG = (
     "tests/e2e/test_drill.py",
     "tests/ops/test_deployment.py",
+    "tests/ops/test_installation.py",
+    "tests/e2e/test_commands.py",
     "tests/e2e/test_resilience.py",
     "tests/models/evaluation/test_protocol.py",
     "tests/streams/agents/test_mutants.py",
     "tests/e2e/test_hung_servers.py",
-    "tests/e2e/test_commands.py",
     "tests/e2e/test_unreadable.py",
     "tests/e2e/test_lost_tail.py",
     "tests/e2e/test_full.py",
@@ -56,7 +57,7 @@ LONG = (
 )
 """Modules of long tests, the longest first."""
 
-TOGETHER = ("tests/ops/test_deployment.py",)
+TOGETHER = ("tests/ops/test_deployment.py", "tests/ops/test_installation.py")
 """Of these, those whose tests share what takes long; others' tests go to any free process."""
 
 
