@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
 
+from tests.forked_processes import MODULES
 from tests.servers import ROOT
 
 HEAVY = {"numba", "llvmlite", "river", "scipy", "lark"}
@@ -51,3 +53,8 @@ def test_local_files_need_no_client_of_s3(module: str) -> None:
 def test_what_ranks_loads_it() -> None:
     """The names above are those that the recommender loads."""
     assert {"numba", "scipy"} < loaded("models.serving.recommender")
+
+
+def test_forked_processes_have_their_modules_loaded() -> None:
+    """A name that is gone would only make every start slow."""
+    assert [name for name in MODULES if importlib.util.find_spec(name) is None] == []
