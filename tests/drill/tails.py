@@ -7,7 +7,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,17 +45,24 @@ class Tail:
         The offset of the first lost one, or of the next message where none was lost.
     in_effect
         The offset of the last one whose effects Redis has.
+    late
+        Offsets of those that a worker held while Kafka was away, and applied once it was back.
     """
 
     place: TopicPartition
     first: int
     records: list[Record]
     in_effect: int
+    late: set[int] = field(default_factory=set)
 
     @property
     def kept(self) -> list[Record]:
         """Lost by Kafka, and in effect."""
-        return [record for record in self.records if record.offset <= self.in_effect]
+        return [
+            record
+            for record in self.records
+            if record.offset <= self.in_effect or record.offset in self.late
+        ]
 
 
 def folder_of(data: Path, place: TopicPartition) -> Path:
