@@ -113,7 +113,7 @@ _WITNESS = struct.Struct("<ddd")
 
 
 def pack_witness(offset: int, timestamp_ms: int, checksum: int) -> bytes:
-    """The same as `unpack_witness` takes apart."""
+    """Offset, time in milliseconds and checksum of a message, as `unpack_witness` reads them."""
     return _WITNESS.pack(offset, timestamp_ms, checksum)
 
 

@@ -141,14 +141,13 @@ async def test_every_event_arrives_in_order_despite_faults(bench: Bench) -> None
     for behaviour in get_args(Behaviour) * 2:
         bench.stub.script.extend([behaviour, "answer"])
     bench.send(n_sessions=12, n_messages=15)
-    bench.start()
+    # Longer than an answer takes on a busy machine: only calls that hang time out.
+    bench.start(RECOMMENDER_FORWARD_TIMEOUT_S="3")
     counts = await bench.until(lambda counts: counts.forwarded == 180, "all are forwarded")
     assert bench.stub.taken_by_session() == bench.sent
     assert {taken.user_id for taken in bench.stub.taken} == {f"u-s{n}" for n in range(12)}
     assert {body["trackingId"] for body in bench.stub.requests} == {"real-tracker"}
-    # On a busy machine calls also time out that the stub would have answered.
-    assert counts.retries >= 16
-    assert (counts.throttles, counts.refused) == (4, 0)
+    assert (counts.retries, counts.throttles, counts.refused) == (16, 4, 0)
     assert counts.calls == len(bench.stub.requests)
     assert sum((await bench.positions()).values()) == 180
 
