@@ -283,6 +283,7 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
     It has fewer partitions than usual: a broker looks through all of them at each fetch.
     """
     settings = {
+        "kafka": servers.kafka,
         "partitions": 4,
         "session_timeout_s": servers.session_timeout_s,
         **settings,
@@ -292,7 +293,6 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir()
     chosen = Settings(
-        kafka=servers.kafka,
         redis=servers.redis.url,
         group=name,
         topic_prefix=f"{name}.",
@@ -305,7 +305,7 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
         **{
             f"RECOMMENDER_{field.upper()}": value if isinstance(value, str) else json.dumps(value)
             for field, value in chosen.model_dump(mode="json").items()
-            if field in {"kafka", "redis", "group", "topic_prefix", "data_dir", "port", *settings}
+            if field in {"redis", "group", "topic_prefix", "data_dir", "port", *settings}
         },
     }
     return Stack(servers, chosen, logs, environment)

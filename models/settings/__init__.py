@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from models.environment import PREFIX, Environment
 from models.secrets import redacted
 from models.settings.forwarding import ForwardingSettings
+from models.settings.kafka_security import KafkaSecuritySettings
 from models.settings.personalize import PersonalizeSettings
 from models.settings.servers import ServerSettings
 from models.settings.serving import ServingSettings
@@ -40,6 +41,7 @@ class Settings(
     PersonalizeSettings,
     ServingSettings,
     StateSettings,
+    KafkaSecuritySettings,
     ServerSettings,
 ):
     """Everything an operator may change; each field is the variable `RECOMMENDER_<FIELD>`.

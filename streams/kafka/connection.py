@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -12,9 +13,12 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
 from models.errors import InvalidSetting, NotConfigured, Unavailable
+from models.listeners import Trouble
 from models.server_checks import kafka_trouble
 from models.settings import Settings
+from streams.kafka.authentication import are_accepted, check_credentials
 from streams.kafka.decoding import name_unreadable
+from streams.kafka.security import kafka_python_options, tls_context, wire_mechanism
 from streams.kafka.unpacking import bound_unpacking
 
 KafkaClient = TypeVar("KafkaClient")
@@ -48,11 +52,20 @@ def connect(
     Raises
     ------
     Unavailable
-        Naming the servers, when none of them answers in time.
+        Naming the servers, when none of them answers in time; when they refuse the credentials,
+        which may be for a while; when a file of the settings cannot be read.
     NotConfigured
         When the settings name no server.
     """
     named = servers(settings)
+    try:
+        config = {**kafka_python_options(settings), **config}
+        if not are_accepted(settings):
+            # kafka-python would try again until its time-out, and then tell of a time-out.
+            with contextlib.suppress(Unavailable):
+                check_credentials(settings, named)
+    except InvalidSetting as error:
+        raise Unavailable(str(error)) from error
     timeout_ms = round(1000 * (settings.publish_timeout_s if timeout_s is None else timeout_s))
     started: list[KafkaNetClient] = []
 
@@ -78,8 +91,7 @@ def connect(
         # A constructor that fails does not close its sockets and its thread.
         for failed in started:
             failed.close()
-        trouble, _ = kafka_trouble(named)
-        raise unavailable(settings, trouble or error) from error
+        raise _explained(settings, error) from error
     if isinstance(client, KafkaConsumer):
         name_unreadable(client)
         bound_unpacking(settings)
@@ -87,21 +99,43 @@ def connect(
 
 
 def check_kafka(settings: Settings) -> None:
-    """Check that one of the servers that the settings name speaks Kafka.
+    """Check that one of the servers that the settings name can be used; ends in 10 s.
 
     Raises
     ------
     Unavailable
-        None of them does, but waiting may help.
+        None of them can, but waiting may help.
     InvalidSetting
-        Another kind of server listens there.
+        Another kind of server listens there, or it refuses the certificate or credentials.
     NotConfigured
         When the settings name no server.
     """
-    trouble, may_heal = kafka_trouble(servers(settings))
-    if trouble:
-        error = unavailable(settings, trouble)
-        raise error if may_heal else InvalidSetting(str(error))
+    found = _trouble(settings)
+    if found.text and found.may_heal:
+        raise unavailable(settings, found.text)
+    if found.text:
+        raise InvalidSetting(f"Kafka at {settings.kafka} cannot be used: {found.text}")
+    check_credentials(settings, servers(settings))
+
+
+def _explained(settings: Settings, error: Exception) -> Unavailable:
+    """The error for callers that could not connect, with the cause."""
+    try:
+        found = _trouble(settings)
+        if not found.text:
+            check_credentials(settings, servers(settings))
+    except (InvalidSetting, Unavailable) as cause:
+        return Unavailable(str(cause))
+    return unavailable(settings, found.text or error)
+
+
+def _trouble(settings: Settings) -> Trouble:
+    return kafka_trouble(
+        servers(settings),
+        context=tls_context(settings),
+        mechanism=wire_mechanism(settings),
+        shows_certificate=bool(settings.kafka_certificate_file),
+    )
 
 
 def servers(settings: Settings) -> list[str]:

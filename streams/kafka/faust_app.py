@@ -20,7 +20,9 @@ from faust.types import TP
 
 from models.settings import Settings
 from streams.kafka.assignment import Partition
+from streams.kafka.connection import servers
 from streams.kafka.faust_consumer import LoadPositions, PositionedConsumer, start_when_reachable
+from streams.kafka.faust_credentials import faust_credentials
 from streams.kafka.message_batches import in_batches
 from streams.kafka.unpacking import bound_unpacking
 
@@ -100,7 +102,8 @@ def create_app(name: str, settings: Settings, load_positions: LoadPositions | No
     bound_unpacking(settings)
     app = _App(
         f"{settings.group}-{name}",
-        broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
+        broker=[f"kafka://{server}" for server in servers(settings)],
+        broker_credentials=faust_credentials(settings),
         store="memory://",
         topic_disable_leader=True,
         topic_allow_declare=False,

@@ -170,7 +170,8 @@ def test_other_servers_than_kafka(guarded: str, web_port: int, tls_port: int) ->
     """Redis, a web server, TLS: waiting does not help."""
     assert kafka_trouble([guarded]) == ("that is Redis", False)
     assert kafka_trouble([f"127.0.0.1:{web_port}"]) == ("that is a web server", False)
-    assert kafka_trouble([f"127.0.0.1:{tls_port}"]) == ("it speaks TLS", False)
+    needed = "set RECOMMENDER_KAFKA_SECURITY_PROTOCOL to ssl or sasl_ssl"
+    assert kafka_trouble([f"127.0.0.1:{tls_port}"]) == (f"it speaks TLS: {needed}", False)
 
 
 def test_an_absent_kafka(mute_port: int) -> None:

@@ -6,6 +6,7 @@ A release that moves one fails here, with its name and the decision that says wh
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import faust
@@ -18,10 +19,12 @@ from faust.transport.drivers import aiokafka as driver
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import Fetcher
 from kafka.net.compat import KafkaNetClient
+from kafka.net.sasl import get_sasl_mechanism
 from kafka.producer.sender import Sender
 
 from streams.kafka import faust_app, faust_consumer
 from streams.kafka.unpacking import MODULES, SIZES
+from tests.servers import ROOT
 
 MOVED = (
     "{library} has moved {names}: adapt {module}, then raise the bound in pyproject.toml ({doc})"
@@ -132,3 +135,27 @@ def test_kafka_python_has_the_members_that_stop_a_producer(
     """Members that `streams.kafka.connection` uses to end threads and to create no topics."""
     decision = "0019-kafka-python-producer"
     check(owner, names, "kafka-python", "streams/kafka/connection.py", decision)
+
+
+@pytest.mark.parametrize("name", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
+def test_kafka_python_has_the_mechanisms_that_credentials_are_shown_by(name: str) -> None:
+    """Before a client is made."""
+    names = ("auth_bytes", "receive", "is_done", "is_authenticated")
+    check(
+        get_sasl_mechanism(name),
+        names,
+        "kafka-python",
+        "streams/kafka/authentication.py",
+        "0025-kafka-security",
+    )
+
+
+def test_one_file_makes_clients() -> None:
+    """Another would connect without the settings' certificates and credentials."""
+    makers = {
+        str(path.relative_to(ROOT))
+        for package in ("api", "cli", "models", "ops", "streams")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"bootstrap_servers=|faust\.App\(|_App\(\n", path.read_text())
+    }
+    assert makers == {"streams/kafka/connection.py", "streams/kafka/faust_app.py"}
