@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 
 import click
 from pydantic import ValidationError
 
-from models.environment import variable
+from models.environment import PREFIX, variable
 from models.errors import RecommenderError
 from models.secrets import redact_output
+from models.settings import Settings
+from models.settings.effective import setting_origins
 
 
 class Commands(click.Group):
@@ -21,13 +23,22 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ValidationError as error:
+            origins = setting_origins()
             problems = "; ".join(
-                ": ".join([variable(str(e["loc"][0])), *map(str, e["loc"][1:]), e["msg"]])
+                ": ".join([_named(e["loc"][0], origins), *map(str, e["loc"][1:]), e["msg"]])
                 for e in error.errors()
             )
             raise click.ClickException(problems) from error
         except RecommenderError as error:
             raise click.ClickException(str(error)) from error
+
+
+def _named(field: object, origins: Mapping[str, str]) -> str:
+    """A setting as who set it knows it: its variable, or the file and its name there."""
+    name = str(field)
+    origin = origins.get(name, "")
+    is_variable = not origin or origin.startswith(PREFIX)
+    return variable(name) if is_variable else f"{origin}: {name}"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,13 +47,16 @@ class Commands(click.Group):
 def main(context: click.Context) -> None:
     """A recommender that learns from every event as it happens.
 
-    Settings are RECOMMENDER_* environment variables; see docs/settings.md.
+    Settings are RECOMMENDER_* environment variables, or stand in recommender.toml; see
+    docs/settings.md.
     """
-    from ops.logs import DEFAULT_LEVEL, LEVELS, configure_logging
+    from ops.logs import DEFAULT_LEVEL, LogLevel, configure_logging
 
-    # An unknown level is reported with the errors of other settings, by the command itself.
-    asked = os.environ.get("RECOMMENDER_LOG_LEVEL", "").lower()
-    level = next((one for one in LEVELS if one == asked), DEFAULT_LEVEL)
+    # What is wrong with the settings is reported by the command itself.
+    try:
+        level: LogLevel = Settings().log_level
+    except (RecommenderError, ValidationError):
+        level = DEFAULT_LEVEL
     configure_logging(context.invoked_subcommand or "recommender", level)
 
 

@@ -13,6 +13,22 @@ from cli.servers import reachable_settings
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def config(as_json: bool) -> None:
+    """Show the settings in effect and where each comes from, as a settings file; no secrets."""
+    import json
+
+    from models.settings import Settings
+    from models.settings.effective import as_toml, effective_settings
+
+    effective = effective_settings(Settings())
+    if as_json:
+        click.echo(json.dumps({name: one._asdict() for name, one in effective.items()}))
+    else:
+        click.echo(as_toml(effective))
+
+
+@main.command()
 @click.option(
     "--partitions", is_flag=True, help="Also end offset, watermark and lag of each partition."
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from models.errors import InvalidSetting
+from models.secret_files import SUFFIX, is_secret, read_secret
 
 PREFIX = "RECOMMENDER_"
 
@@ -18,12 +20,23 @@ READY_FILE = f"{PREFIX}READY_FILE"
 """Variable with the file that a child creates once it is ready."""
 
 
+CONFIG = f"{PREFIX}CONFIG"
+"""Variable with the settings' file."""
+
+
 class Environment(EnvSettingsSource):
-    """`RECOMMENDER_*` variables.
+    """`RECOMMENDER_*` variables; for a secret, `…_FILE` names a file with its value.
 
     A list is `a,b` or JSON, a mapping `a=1,b=2` or JSON. Errors name the variable, and never
     repeat its value.
+
+    Attributes
+    ----------
+    origins
+        Variable of each setting that the last call has found, with the file if it names one.
     """
+
+    origins: Mapping[str, str] = {}
 
     def __call__(self) -> dict[str, Any]:
         """Settings in the environment.
@@ -31,17 +44,35 @@ class Environment(EnvSettingsSource):
         Raises
         ------
         InvalidSetting
-            A variable has the prefix but no setting's name, or cannot be parsed.
+            A variable has the prefix but no setting's name, or cannot be parsed; a file with a
+            secret cannot be read.
         """
-        known = {variable(name) for name in self.settings_cls.model_fields}
+        fields = self.settings_cls.model_fields
+        files = {f"{variable(name)}{SUFFIX}": name for name in fields if is_secret(fields[name])}
+        known = {variable(name) for name in fields} | files.keys()
         for name in sorted(os.environ):
             upper = name.upper()
-            if upper.startswith(PREFIX) and upper not in known | {READY_FILE}:
-                there = [name.removeprefix(PREFIX) for name in known]
+            if upper.startswith(PREFIX) and upper not in known | {READY_FILE, CONFIG}:
+                likely = known if upper.endswith(SUFFIX) else {variable(name) for name in fields}
+                there = [name.removeprefix(PREFIX) for name in likely]
                 near = difflib.get_close_matches(upper.removeprefix(PREFIX), there, n=1)
                 hint = f"did you mean {PREFIX}{near[0]}?" if near else "the README lists them"
                 raise InvalidSetting(f"there is no setting {name}: {hint}")
-        return super().__call__()
+        values = super().__call__()
+        self.origins = {name: variable(name) for name in values}
+        for named, name in files.items():
+            file = os.environ.get(named, "")
+            if not file:
+                continue
+            if variable(name) in os.environ:
+                raise InvalidSetting(f"{variable(name)} and {named} are both set: leave one out")
+            text = read_secret(named, file)
+            is_complex = self.field_is_complex(fields[name])
+            values[name] = (
+                self.decode_complex_value(name, fields[name], text) if is_complex else text
+            )
+            self.origins[name] = f"{named}, {file}"
+        return values
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
         """Parse a list or mapping, for pydantic to validate."""

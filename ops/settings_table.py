@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from models.secret_files import is_secret
 from models.settings import Settings
 
 
@@ -16,7 +17,8 @@ def settings_table() -> str:
             default = sorted(default)
         shown = json.dumps(default) if isinstance(default, list | dict) else str(default)
         value = f"`{shown}`" if shown else "empty"
-        lines.append(f"| `RECOMMENDER_{name.upper()}` | {value} | {field.description} |")
+        file = f" Or `…_{name.upper()}_FILE`." if is_secret(field) else ""
+        lines.append(f"| `RECOMMENDER_{name.upper()}` | {value} | {field.description}{file} |")
     return "\n".join(lines)
 
 

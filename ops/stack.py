@@ -156,8 +156,11 @@ def _command(name: str) -> list[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
+    inherited = dict(os.environ)
+    # A secret that is given twice is an error.
+    inherited.pop("RECOMMENDER_REDIS_FILE", None)
     return {
-        **os.environ,
+        **inherited,
         "RECOMMENDER_KAFKA": settings.kafka,
         "RECOMMENDER_REDIS": settings.redis,
         "RECOMMENDER_HOST": settings.host,

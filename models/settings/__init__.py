@@ -1,4 +1,4 @@
-"""Settings of every process, read once at the edges from `RECOMMENDER_*` variables."""
+"""Settings of every process, read once at the edges: from variables, and from one file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from models.settings.personalize import PersonalizeSettings
 from models.settings.servers import ServerSettings
 from models.settings.serving import ServingSettings
 from models.settings.state import StateSettings
+from models.settings_file import SettingsFile
 
 
 class OperationSettings(BaseSettings):
@@ -64,8 +65,8 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment."""
-        return init_settings, Environment(settings_cls)
+        """Arguments first, then the environment, then the file."""
+        return init_settings, Environment(settings_cls), SettingsFile(settings_cls)
 
     def __repr__(self) -> str:
         # As a whole, for a list or a mapping may hold one as well.

@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from models.secret_files import SECRET
+
 
 class ServerSettings(BaseSettings):
     """Kafka, Redis, the folder of embedded servers, and the group in the settings."""
 
     kafka: str = Field("", description="Kafka bootstrap servers, host:port[,…]; empty: embedded.")
-    redis: str = Field("", description="Redis URL; empty: embedded.")
+    redis: str = Field("", description="Redis URL; empty: embedded.", json_schema_extra=SECRET)
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
     )

@@ -197,3 +197,18 @@ def test_evaluate_compares_on_a_recording(tmp_path: Path) -> None:
     ended = command("evaluate", str(recording), "--recipes", "magic", cwd=tmp_path)
     assert ended.returncode == 2
     assert "magic: not among user-personalization" in ended.stderr
+
+
+def test_commands_take_settings_from_a_file(tmp_path: Path) -> None:
+    """`config` shows them; a wrong value is named as it stands in the file."""
+    (tmp_path / "recommender.toml").write_text('group = "filed"\nlog_level = "info"\n')
+    (tmp_path / "redis").write_text("redis://:Pl4nted@h:1/0\n")
+    shown = command("config", cwd=tmp_path, RECOMMENDER_REDIS_FILE="redis")
+    assert 'group = "filed"  # recommender.toml' in shown.stdout.splitlines()
+    assert 'redis = "redis://:***@h:1/0"  # RECOMMENDER_REDIS_FILE, redis' in shown.stdout
+    as_json = json.loads(command("config", "--json", cwd=tmp_path).stdout)
+    assert as_json["log_level"] == {"value": "info", "origin": "recommender.toml"}
+    (tmp_path / "recommender.toml").write_text("partitions = 0\n")
+    ended = command("topics", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "recommender.toml: partitions: Input should be greater than" in ended.stderr
