@@ -33,6 +33,7 @@ ENV PATH=/opt/recommender/bin:$PATH \
     OPENBLAS_NUM_THREADS=1 \
     RECOMMENDER_HOST=0.0.0.0 \
     RECOMMENDER_PORT=8080
+# Listening on every address, the API asks for keys: without any it does not start.
 USER 10001:10001
 # The only folder that stays writable under a read-only root.
 WORKDIR /tmp

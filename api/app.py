@@ -6,7 +6,7 @@ import gc
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access.access_check import AccessCheck
+from api.access.key_table import KeyTable
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
 from api.fast_path import FastPathApp, allowed_methods, is_below
@@ -38,6 +40,7 @@ from api.server.origins import Origins
 from api.server.request_metrics import CLIENT_CLOSED
 from api.shadow_comparison import ShadowComparison
 from models.errors import (
+    Forbidden,
     InvalidEvent,
     InvalidRecord,
     InvalidRequest,
@@ -117,12 +120,17 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    app.state.origins = Origins(settings)
+    keys = KeyTable(store.redis, now_s=clock) if settings.requires_keys else None
+    access = AccessCheck(keys, settings.group, now_s=clock)
+    app.state.access = access
+    origins = Origins(settings, access.origins)
+    app.state.origins = origins
     for routes in (recommendations, events, metadata, forwarding, health):
         app.include_router(routes.router)
     serve_reference(app)
     app.get("/", include_in_schema=False)(demo_page)
     for error, status, kind in (
+        (Forbidden, 403, "forbidden"),
         (InvalidEvent, 400, "invalid_event"),
         (InvalidRecord, 400, "invalid_record"),
         (InvalidRequest, 400, "invalid_request"),
@@ -138,22 +146,23 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _internal_error)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["content-type"],
-            expose_headers=["retry-after"],
-        )
-        # AWS clients send headers of their own, and read x-amzn-errortype.
-        personalize = CORSMiddleware(
-            personalize,
-            allow_origins=settings.cors_origins,
-            allow_methods=["POST"],
-            allow_headers=["*"],
-            expose_headers=["retry-after", "x-amzn-errortype", "x-amzn-requestid"],
-        )
+    app.add_middleware(
+        AllowedOriginsCors,
+        allow_origins=settings.cors_origins,
+        allows=origins.allows_cross_origin,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["content-type", "authorization", "x-api-key"],
+        expose_headers=["retry-after"],
+    )
+    # AWS clients send headers of their own, and read x-amzn-errortype.
+    personalize = AllowedOriginsCors(
+        personalize,
+        allow_origins=settings.cors_origins,
+        allows=origins.allows_cross_origin,
+        allow_methods=["POST"],
+        allow_headers=["*"],
+        expose_headers=["retry-after", "x-amzn-errortype", "x-amzn-requestid"],
+    )
     budget, timeout_s = Budget(settings.max_bodies_bytes), settings.body_timeout_s
     most = settings.max_body_bytes
     longer = dict.fromkeys(("/items", "/users"), max(most, metadata.MAX_BODY_BYTES))
@@ -229,6 +238,33 @@ async def _client_disconnected(request: Request, _: Exception) -> Response:
 async def _internal_error(_: Request, error: Exception) -> Response:
     LOG.error("unexpected error", exc_info=error)
     return error_response(500, "internal", "an unexpected error; see the log")
+
+
+class AllowedOriginsCors(CORSMiddleware):
+    """The headers of CORS, for origins that the settings or a public API key allow."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        allows: Callable[[bytes], bool],
+        *,
+        allow_origins: Sequence[str],
+        allow_methods: Sequence[str],
+        allow_headers: Sequence[str],
+        expose_headers: Sequence[str],
+    ) -> None:
+        super().__init__(
+            app,
+            allow_origins=allow_origins,
+            allow_methods=allow_methods,
+            allow_headers=allow_headers,
+            expose_headers=expose_headers,
+        )
+        self._allows = allows
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """True if pages of the origin may read answers."""
+        return self._allows(origin.encode("latin-1"))
 
 
 class PathMount:

@@ -10,6 +10,15 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
+from api.access.access_check import (
+    PERSONALIZE,
+    READ_LIST,
+    SEND_EVENTS,
+    AccessCheck,
+    AccessDenied,
+    Need,
+    native_need,
+)
 from api.openapi import openapi_document
 from api.personalize.protocol import PREFIX, refusal_response
 from api.routes.events import EVENTS, PostRoute
@@ -38,27 +47,30 @@ class FastPathApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+            if scope["type"] == "lifespan":
+                await super().__call__(scope, receive, send)
+            # Nothing here answers websockets: without an answer the server refuses them.
             return
         headers = dict(scope["headers"])
-        method = scope["method"]
-        origins: Origins = self.state.origins
-        refusal = origins.refusal(method, headers)
-        if refusal is not None:
-            await self._refuse(refusal, scope, receive, send)
-            return
+        method, path = scope["method"], scope["path"]
         if method == "HEAD":
             # The answer of GET, without its body.
             scope, send, method = {**scope, "method": "GET"}, _without_body(send), "GET"
-        elif method == "OPTIONS" and not self._is_preflight(headers):
+        answering = FAST_ROUTES.get(path) if method == "GET" else None
+        is_events = method == "POST" and path == EVENTS.path
+        need = READ_LIST if answering else SEND_EVENTS if is_events else None
+        refusal = await self._refusal(need, scope, headers)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send)
+            return
+        if method == "OPTIONS" and not self._is_preflight(headers):
             await self._answer_options(scope, receive, send)
             return
-        answering = FAST_ROUTES.get(scope["path"]) if method == "GET" else None
         if b"origin" in headers:
             await super().__call__(scope, receive, send)
         elif answering is not None:
             await self._answer_fast(answering, scope, receive, send)
-        elif method == "POST" and scope["path"] == EVENTS.path:
+        elif is_events:
             scope["route"] = EVENTS
             await self.state.limited(scope, receive, send)
         else:
@@ -89,7 +101,7 @@ class FastPathApp(FastAPI):
         route: PostRoute = scope["route"]
         try:
             body = await Request(scope, receive).body()
-            answer = await route.answering(self.state.services, body)
+            answer = await route.answering(self.state.services, body, scope["caller"])
         except Exception as error:  # noqa: BLE001  answered by its handler, as in FastAPI
             await self._answer_error(error, scope, receive, send)
         else:
@@ -110,17 +122,45 @@ class FastPathApp(FastAPI):
             if kind in self.exception_handlers
         )
 
+    async def _refusal(
+        self, need: Need | None, scope: Scope, headers: dict[bytes, bytes]
+    ) -> Refusal | None:
+        """The refusal of a request; None if it is allowed, and its caller is in the scope then.
+
+        `need` is that of a route of the fast path.
+        """
+        origins: Origins = self.state.origins
+        access: AccessCheck = self.state.access
+        if b"origin" in headers:
+            await access.ready()
+        refusal = origins.refusal(scope["method"], headers)
+        if refusal is not None or scope["method"] == "OPTIONS":
+            return refusal
+        try:
+            if need is None:
+                is_aws = is_below(scope["path"], PREFIX)
+                need = PERSONALIZE if is_aws else native_need(self.router, scope)
+            scope["caller"] = await access.admit(need, scope, headers)
+        except AccessDenied as denied:
+            return denied.refusal
+        return None
+
     async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         REFUSED.labels(refusal.kind.partition("_")[0]).inc()
         is_aws = is_below(scope["path"], PREFIX)
         response = refusal_response(refusal) if is_aws else error_response(*refusal)
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        if origin is not None and self.state.origins.allows_cross_origin(origin):
+            # A page reads why, and when to try again, only with the headers of CORS.
+            response.headers["access-control-allow-origin"] = origin.decode("latin-1")
+            response.headers["access-control-expose-headers"] = "retry-after, x-amzn-errortype"
+            response.headers["vary"] = "Origin"
         await response(scope, receive, send)
         count_request("none", refusal.status, started=started)
 
     def _is_preflight(self, headers: dict[bytes, bytes]) -> bool:
-        settings = self.state.services.settings
-        return bool(settings.cors_origins) and b"access-control-request-method" in headers
+        return b"origin" in headers and b"access-control-request-method" in headers
 
     async def _answer_options(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

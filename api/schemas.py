@@ -247,9 +247,9 @@ def error_response(
 ) -> Response:
     """The response of an error; temporary ones (429, 503) carry Retry-After."""
     response = json_response(Error(ErrorBody(kind, message)), status)
-    response.headers.update(headers or {})
     if status in {429, 503}:
         response.headers["retry-after"] = str(RETRY_AFTER_S)
+    response.headers.update(headers or {})
     return response
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 from cli.group import main, say
 from cli.servers import (
+    check_access,
     check_port_is_free,
     check_servers,
     reachable_settings,
@@ -101,6 +102,7 @@ def api() -> None:
         # It starts all the same; `/readyz` reports what is missing.
         say(f"not ready yet: {error}")
     warn_of_memory(settings)
+    check_access(settings)
     compile_once(say)
 
     import uvicorn

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.group import say
 from models.environment import READY_FILE
-from models.errors import CannotStart, Unavailable
+from models.errors import CannotStart, NotConfigured, Unavailable
 from models.settings import Settings
 
 WAIT_FOR_KAFKA_S = 2.0
@@ -86,6 +86,34 @@ def warn_of_memory(settings: Settings) -> Settings:
     except AWAY_ERRORS as error:
         logging.getLogger(__name__).info("the memory of Redis was not checked: %s", error)
     return settings
+
+
+def check_access(settings: Settings) -> None:
+    """Raise `NotConfigured` where the API asks for keys and there are none; passes without Redis.
+
+    A process that starts without Redis refuses every key until it has read them.
+    """
+    from models.state.client import connect
+    from models.state.key_store import has_keys
+    from models.state.redis_errors import AWAY_ERRORS
+
+    async def any_keys() -> bool:
+        async with connect(settings.redis) as client:
+            return await has_keys(client)
+
+    if not settings.requires_keys:
+        return
+    try:
+        found = asyncio.run(any_keys())
+    except AWAY_ERRORS as error:
+        logging.getLogger(__name__).info("API keys were not looked for: %s", error)
+        return
+    if not found:
+        raise NotConfigured(
+            f"the API would listen on {settings.host} and there are no API keys: create one with "
+            "`recommender keys create NAME --role …`, or let everybody who reaches it do "
+            "everything with RECOMMENDER_ACCESS=open"
+        )
 
 
 def serve_metrics(settings: Settings) -> Settings:

@@ -6,6 +6,7 @@
   x InvalidRequest          a query or body that breaks a rule
   x InvalidToken            a read-your-writes token that this service did not issue
   x TooManyWaiting          the limit of requests that wait for events to take effect
+  x Forbidden               a caller may not do this
   x NotConfigured           a setting that this command needs is missing
   x InvalidSetting          a setting has no such name or value, or its server refuses it
   + Unavailable             Kafka or Redis cannot be reached in time
@@ -61,6 +62,10 @@ class InvalidToken(RecommenderError):
 
 class TooManyWaiting(RecommenderError):
     """The limit of requests that wait for events is reached; retrying later may help."""
+
+
+class Forbidden(RecommenderError):
+    """A caller may not do this; the text says what it lacks."""
 
 
 class NotConfigured(RecommenderError, ValueError):

@@ -27,17 +27,23 @@ _SESSION = re.compile(
     r"([\w-]*(?:security|session)[_-]?token['\"]?\s*[:=]\s*b?['\"]?)[^\s'\"&,;)}]+", re.IGNORECASE
 )
 
+_API_KEY = re.compile(r"(srk_[0-9a-f]{12}_)[A-Za-z0-9_-]+")
+
 
 def redacted(text: str) -> str:
     """The text without passwords: of URLs, of `user:password@host:port`, of `password=…`.
 
-    The user's name, the host and the parameter's name stay.
+    The user's name, the host, the parameter's name and the id of an API key stay.
 
     >>> redacted("redis://app:p@ss/w0rd@cache:6379/0 does not answer")
     'redis://app:***@cache:6379/0 does not answer'
     >>> redacted("sasl_password='x' at app:x@kafka:9092, https://b/o?X-Amz-Signature=1f&v=2")
     "sasl_password='***' at app:***@kafka:9092, https://b/o?X-Amz-Signature=***&v=2"
+    >>> redacted("no key srk_0123456789ab_q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k")
+    'no key srk_0123456789ab_***'
     """
+    if "srk_" in text:
+        text = _API_KEY.sub(rf"\1{HIDDEN}", text)
     if "@" in text:
         text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
         text = _BEFORE_HOST.sub(rf"\1{HIDDEN}\2", text)

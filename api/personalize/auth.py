@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,8 +18,11 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from api.access.callers import EVERYBODY, Caller
+from models.api_keys import ALL_GROUPS, Role, parse_access
 from models.errors import NotConfigured
 from models.settings import Settings
+from models.settings.access import is_loopback
 
 SKEW_S = 15 * 60
 """Largest difference between a request's time and the present."""
@@ -30,8 +32,11 @@ SERVICE = "personalize"
 MUST_SIGN = ("host", "x-amz-date", "x-amz-target")
 """Headers that must be signed if they are sent: host, time and operation."""
 
-RequestCheck = Callable[[Scope, bytes, float], None]
-"""Check of a request's scope, body and time (Unix s); raises `AccessRefused`."""
+RequestCheck = Callable[[Scope, bytes, float], Caller]
+"""Gives the caller by a request's scope, body and time (Unix s); raises `AccessRefused`."""
+
+USUAL_ROLES = frozenset((Role.SEND, Role.READ, Role.MANAGE))
+"""Roles of an access key that the settings name none for, in every dataset group."""
 
 _TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _PART = r"([^/,\s]{1,128})"
@@ -65,8 +70,8 @@ class SignatureFields(NamedTuple):
 def request_check(settings: Settings) -> RequestCheck:
     """The check that the settings choose.
 
-    Without authentication, requests pass only if the API listens on loopback; on any other address
-    they are refused with a text that names the setting.
+    Without authentication, requests pass only if the API listens on loopback and asks for no API
+    keys; else they are refused with a text that names the setting.
 
     Raises
     ------
@@ -74,7 +79,8 @@ def request_check(settings: Settings) -> RequestCheck:
         The settings choose a check of access keys, and name no keys.
     """
     if settings.personalize_auth == "off":
-        return _accept_all if is_loopback(settings.host) else _refuse_all
+        is_open = is_loopback(settings.host) and not settings.requires_keys
+        return _accept_all if is_open else _refuse_all
     secrets = {
         key_id: secret.get_secret_value()
         for key_id, secret in settings.personalize_access_keys.items()
@@ -84,43 +90,40 @@ def request_check(settings: Settings) -> RequestCheck:
             f"RECOMMENDER_PERSONALIZE_AUTH is {settings.personalize_auth}, which needs "
             'RECOMMENDER_PERSONALIZE_ACCESS_KEYS, such as {"<access key id>": "<secret>"}'
         )
-    if settings.personalize_auth == "access-key":
-        return lambda scope, _, __: _check_key(scope, secrets)
-    return lambda scope, body, now_s: _check_signature(scope, body, now_s, secrets)
+    callers = {key_id: _caller(key_id, settings) for key_id in secrets}
+    check = _check_key if settings.personalize_auth == "access-key" else _check_signature
+    return lambda scope, body, now_s: callers[check(scope, body, now_s, secrets)]
 
 
-def is_loopback(host: str) -> bool:
-    """True if an address to listen on is reachable from this machine only.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "shop.example")]
-    [True, True, True, False, False]
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _caller(key_id: str, settings: Settings) -> Caller:
+    text = settings.personalize_access_roles.get(key_id)
+    roles, groups = (USUAL_ROLES, frozenset((ALL_GROUPS,))) if text is None else parse_access(text)
+    return Caller(key_id, f"AWS access key {key_id}", roles, groups)
 
 
-def _accept_all(_: Scope, __: bytes, ___: float) -> None:
+def _accept_all(_: Scope, __: bytes, ___: float) -> Caller:
     """Accept every request."""
+    return EVERYBODY
 
 
-def _refuse_all(_: Scope, __: bytes, ___: float) -> None:
+def _refuse_all(_: Scope, __: bytes, ___: float) -> Caller:
     raise AccessRefused(
         "AccessDeniedException",
-        "the Amazon Personalize API is closed, because it has no authentication and listens beyond "
-        "this machine: set RECOMMENDER_PERSONALIZE_AUTH=sigv4 and "
-        "RECOMMENDER_PERSONALIZE_ACCESS_KEYS, or RECOMMENDER_HOST=127.0.0.1",
+        "the Amazon Personalize API is closed to requests without a key, because it listens beyond "
+        "this machine or keys are required: set RECOMMENDER_PERSONALIZE_AUTH=sigv4 and "
+        "RECOMMENDER_PERSONALIZE_ACCESS_KEYS, or send an API key in X-Api-Key",
     )
 
 
-def _check_key(scope: Scope, secrets: Mapping[str, str]) -> None:
-    """Accept a known access key id, which is an identifier and proves nothing."""
-    _secret_of(_signature_fields(_signed_headers(scope)).key_id, secrets)
+def _check_key(scope: Scope, _: bytes, __: float, secrets: Mapping[str, str]) -> str:
+    """The id of a known access key, which is an identifier and proves nothing."""
+    key_id = _signature_fields(_signed_headers(scope)).key_id
+    _secret_of(key_id, secrets)
+    return key_id
 
 
-def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[str, str]) -> None:
-    """Accept a recent signature by a known access key's secret; about 30 µs."""
+def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[str, str]) -> str:
+    """The id of a known access key whose secret signed the request lately; about 30 µs."""
     headers = _signed_headers(scope)
     signed = _signature_fields(headers)
     secret = _secret_of(signed.key_id, secrets)
@@ -152,6 +155,7 @@ def _check_signature(scope: Scope, body: bytes, now_s: float, secrets: Mapping[s
     expected = hmac.digest(key, to_sign.encode("latin-1"), "sha256").hex()
     if not hmac.compare_digest(expected, signed.signature):
         raise _mismatch("check the secret access key, and that no proxy rewrites Host or body")
+    return signed.key_id
 
 
 def _signed_headers(scope: Scope) -> dict[str, str]:

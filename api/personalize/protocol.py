@@ -18,14 +18,23 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.access.callers import Caller
 from api.outages import OUTAGES
 from api.personalize.auth import AccessRefused, RequestCheck
 from api.personalize.context import PersonalizeContext
+from api.personalize.permissions import check_groups, check_role
 from api.personalize.service_model import ServiceOperation, service_operations
 from api.schemas import RETRY_AFTER_S
 from api.server.refusals import Refusal
 from api.server.request_metrics import CLIENT_CLOSED
-from models.errors import InvalidInput, MessageRefused, Overloaded, ServiceError, Unavailable
+from models.errors import (
+    Forbidden,
+    InvalidInput,
+    MessageRefused,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+)
 from models.state.redis_errors import AWAY_ERRORS
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +52,8 @@ It raises `ServiceError` for the caller's errors, and `Unavailable` for the serv
 """
 
 ERROR_CODES = {
+    400: "ValidationException",
+    401: "UnrecognizedClientException",
     403: "AccessDeniedException",
     408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
@@ -117,7 +128,10 @@ class PersonalizeApp:
         """The body of the answer; raises `ApiError` for an error answer."""
         try:
             body = await _body(receive)
-            self.check(scope, body, self.context.services.clock())
+            caller: Caller = scope["caller"]
+            if not caller.id:
+                # Without an API key, the signature tells who it is.
+                caller = self.check(scope, body, self.context.services.clock())
         except HTTPException as error:
             raise ApiError(
                 error.status_code, ERROR_CODES[error.status_code], error.detail
@@ -128,10 +142,12 @@ class PersonalizeApp:
         scope["route"] = MatchedRoute(f"{PREFIX} {operation.name}")
         document = _document(body)
         try:
-            answer = await self._run(operation, document)
+            answer = await self._run(operation, document, caller)
         except ServiceError as error:
             status = operation.statuses.get(error.code, 400)
             raise ApiError(status, error.code, str(error)) from error
+        except Forbidden as error:
+            raise ApiError(403, ERROR_CODES[403], str(error)) from error
         except MessageRefused as error:
             raise ApiError(400, "InvalidInputException", str(error)) from error
         except Overloaded as error:
@@ -145,8 +161,12 @@ class PersonalizeApp:
             raise ApiError(500, "InternalFailure", text) from error
         return _encode(answer) if operation.model.output_shape is not None else b""
 
-    async def _run(self, operation: ServiceOperation, document: object) -> dict[str, Any]:
+    async def _run(
+        self, operation: ServiceOperation, document: object, caller: Caller
+    ) -> dict[str, Any]:
+        check_role(operation.name, caller)
         checked = operation.validate_input(document)
+        await check_groups(self.context, operation.name, checked, caller)
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
@@ -190,7 +210,11 @@ def refusal_response(refusal: Refusal) -> Response:
     return Response(
         _encode({"__type": code, "message": refusal.message}),
         refusal.status,
-        {"x-amzn-errortype": code, "x-amzn-requestid": str(uuid.uuid4())},
+        {
+            **(refusal.headers or {}),
+            "x-amzn-errortype": code,
+            "x-amzn-requestid": str(uuid.uuid4()),
+        },
         "application/json",
     )
 

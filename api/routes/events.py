@@ -8,11 +8,13 @@ from typing import Annotated, NamedTuple
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
+from api.access.callers import Caller
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.schemas import Accepted, Erased, encode, json_response
 from models import events
-from models.errors import InvalidEvent, TooManyWaiting, Unavailable
+from models.api_keys import Role
+from models.errors import Forbidden, InvalidEvent, TooManyWaiting, Unavailable
 from models.state.redis_errors import AWAY_ERRORS
 
 router = APIRouter()
@@ -35,16 +37,26 @@ router = APIRouter()
 async def put_events(request: Request) -> Response:
     """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
     services: Services = request.app.state.services
-    answer = await accept_events(services, await request.body())
+    answer = await accept_events(services, await request.body(), request.scope["caller"])
     return Response(answer, EVENTS.status, media_type="application/json")
 
 
-async def accept_events(services: Services, body: bytes) -> bytes:
-    """The answer to a body of events, once Kafka has acknowledged them."""
+async def accept_events(services: Services, body: bytes, caller: Caller) -> bytes:
+    """The answer to a body of events, once Kafka has acknowledged them.
+
+    Raises
+    ------
+    InvalidEvent
+        The body breaks the schema, or its tracking id is unknown; one of a group that the caller
+        may not send to counts as unknown.
+    """
     settings, now_s = services.settings, services.clock()
     message = events.parse(body, now_s=now_s, future_limit_s=settings.future_limit_s)
     tracking_id = message.tracking_id
-    if tracking_id is not None and await services.tenants.group_of(tracking_id) is None:
+    group = settings.group if tracking_id is None else await services.tenants.group_of(tracking_id)
+    if group is None or not caller.may(Role.SEND, group):
+        if tracking_id is None:
+            raise Forbidden(f"key {caller.id} may not send events to {settings.group}")
         raise InvalidEvent(f"unknown tracking id {tracking_id!r} - at `$.trackingId`")
     after = await services.publisher.publish(msgspec.structs.replace(message, accepted_at=now_s))
     event_ids = [event.event_id for event in message.event_list if event.event_id is not None]
@@ -62,7 +74,7 @@ class PostRoute(NamedTuple):
 
     path: str
     status: int
-    answering: Callable[[Services, bytes], Awaitable[bytes]]
+    answering: Callable[[Services, bytes, Caller], Awaitable[bytes]]
 
 
 EVENTS = PostRoute("/events", 202, accept_events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -11,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from api.dependencies import Services
 from api.openapi import ANY_ERROR, documented
 from api.schemas import Health, Readiness, json_response
+from models.api_keys import Role
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.stuck_readers import StuckReader, reported
 
@@ -45,9 +47,11 @@ async def readyz(request: Request) -> Response:
     with contextlib.suppress(*AWAY_ERRORS):
         store = services.store
         stuck = await reported(store.redis, store.settings.group, now_s=services.clock())
-    answer = Readiness(
-        "missing" if missing else "ok", missing, [str(one) for one in stuck], warnings
-    )
+    status: Literal["ok", "missing"] = "missing" if missing else "ok"
+    if Role.OPERATE not in request.scope["caller"].roles:
+        # Names of servers are for operators; whether it is ready is for every probe.
+        return json_response(Readiness(status, [], [], []), 503 if missing else 200)
+    answer = Readiness(status, missing, [str(one) for one in stuck], warnings)
     return json_response(answer, 503 if missing else 200)
 
 

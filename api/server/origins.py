@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
 from api.server.refusals import Refusal
@@ -30,9 +30,17 @@ class Origins:
     """The hosts and origins that the settings allow.
 
     An IP address is always allowed as Host: a request without a name cannot come by DNS rebinding.
+
+    Parameters
+    ----------
+    of_keys
+        Gives the origins that public API keys are bound to, in lower case.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, of_keys: Callable[[], Collection[bytes]] = frozenset
+    ) -> None:
+        self._of_keys = of_keys
         own = [settings.host, socket.gethostname(), "localhost"]
         names = [name.lower().rstrip(".") for name in (*own, *settings.allowed_hosts)]
         self._names = frozenset(name for name in names if "*" not in name)
@@ -68,6 +76,11 @@ class Origins:
         text = f"pages {whose} may not send this: RECOMMENDER_CORS_ORIGINS lists allowed origins"
         return Refusal(403, "origin_not_allowed", text)
 
+    def allows_cross_origin(self, origin: bytes) -> bool:
+        """True if pages of an origin may call, by the settings or by a public API key."""
+        origin = origin.lower()
+        return self._is_any_origin or origin in self._origins or origin in self._of_keys()
+
     def _check_host(self, host: bytes) -> bool:
         found = authority(host, 0)
         if found is None:
@@ -78,9 +91,9 @@ class Origins:
         return name in self._names or name.endswith(self._endings) or _is_address(name)
 
     def _allows_origin(self, origin: bytes, host: bytes | None) -> bool:
-        origin = origin.lower()
-        if self._is_any_origin or origin in self._origins:
+        if self.allows_cross_origin(origin):
             return True
+        origin = origin.lower()
         scheme, _, rest = origin.partition(b"://")
         port = PORTS.get(scheme.decode("latin-1"))
         # Host and port alone: behind a TLS proxy the scheme differs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -24,7 +25,10 @@ REASONS = (
     "malformed",
     "host",
     "origin",
+    "rate",
     "slow",
+    "unauthenticated",
+    "forbidden",
     "unread",
 )
 for _reason in REASONS:
@@ -32,11 +36,18 @@ for _reason in REASONS:
 
 
 class Refusal(NamedTuple):
-    """An error answer to a request that does not reach the routes."""
+    """An error answer to a request that does not reach the routes.
+
+    Attributes
+    ----------
+    headers
+        Further headers of the answer.
+    """
 
     status: int
     kind: str
     message: str
+    headers: Mapping[str, str] | None = None
 
     @property
     def body(self) -> bytes:

@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from models.environment import PREFIX, Environment
 from models.secrets import redacted
+from models.settings.access import AccessSettings, is_loopback
 from models.settings.forwarding import ForwardingSettings
 from models.settings.kafka_security import KafkaSecuritySettings
 from models.settings.personalize import PersonalizeSettings
@@ -40,6 +41,7 @@ class Settings(
     ForwardingSettings,
     OperationSettings,
     PersonalizeSettings,
+    AccessSettings,
     ServingSettings,
     StateSettings,
     KafkaSecuritySettings,
@@ -74,6 +76,15 @@ class Settings(
 
     def __str__(self) -> str:
         return redacted(super().__str__())
+
+    @property
+    def requires_keys(self) -> bool:
+        """True if callers of the HTTP API need a key.
+
+        >>> Settings().requires_keys, Settings(host="0.0.0.0").requires_keys
+        (False, True)
+        """
+        return self.access == "keys" or (self.access == "auto" and not is_loopback(self.host))
 
     @property
     def forwarded_trackers(self) -> dict[str, str]:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from models.api_keys import parse_access
+
 QUOTAS = {
     "schemas": 500,
     "dataset-groups": 5,
@@ -51,6 +53,11 @@ class PersonalizeSettings(BaseSettings):
     )
     personalize_access_keys: dict[str, SecretStr] = Field(
         {}, description="Secret of each access key id that may call /personalize."
+    )
+    personalize_access_roles: dict[str, str] = Field(
+        {},
+        description="Roles, and dataset groups if not all, of access key ids that may not send, "
+        "read and manage in every group: `<id>=send+read@shop`.",
     )
     personalize_max_body_bytes: int = Field(
         4 * 1024 * 1024,
@@ -108,6 +115,13 @@ class PersonalizeSettings(BaseSettings):
     shadow_share: float = Field(
         0.01, ge=0, le=1, description="Share of those answers that are compared."
     )
+
+    @field_validator("personalize_access_roles")
+    @classmethod
+    def _known_roles(cls, roles: dict[str, str]) -> dict[str, str]:
+        for text in roles.values():
+            parse_access(text)
+        return roles
 
     @field_validator("personalize_quotas")
     @classmethod

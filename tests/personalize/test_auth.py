@@ -186,7 +186,10 @@ def test_off_is_for_loopback_only(serve: Callable[..., Any]) -> None:
     with serve() as url, Caller(url) as caller:
         assert "itemList" in ask(url)
         assert caller.call("GetRecommendations", {}).code == "InvalidInputException"
-    with serve(host="0.0.0.0") as url, Caller(url.removesuffix("/personalize")) as native:
+    with (
+        serve(host="0.0.0.0", access="open") as url,
+        Caller(url.removesuffix("/personalize")) as native,
+    ):
         with pytest.raises(ClientError, match="RECOMMENDER_PERSONALIZE_AUTH=sigv4") as caught:
             ask(url)
         assert caught.value.response["Error"]["Code"] == "AccessDeniedException"

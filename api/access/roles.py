@@ -1,0 +1,109 @@
+"""The role that each native route and each operation of Amazon Personalize's API asks for.
+
+What is not named here is refused to everybody; `tests/access/test_roles.py` goes over all routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from starlette.routing import BaseRoute, Match, Router
+from starlette.types import Scope
+
+from models.api_keys import Role
+
+SEND, READ, MANAGE, OPERATE = Role.SEND, Role.READ, Role.MANAGE, Role.OPERATE
+
+NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
+    ("GET", "/recommend"): READ,
+    ("GET", "/similar/{item_id}"): READ,
+    ("GET", "/trending"): READ,
+    ("GET", "/popular"): READ,
+    ("POST", "/rank"): READ,
+    ("POST", "/events"): SEND,
+    ("PUT", "/items"): MANAGE,
+    # Not READ: counts of purchases are no business of a web page.
+    ("GET", "/items/{item_id}"): MANAGE,
+    ("PUT", "/users"): MANAGE,
+    ("DELETE", "/users/{user_id}"): MANAGE,
+    ("GET", "/forwarding"): OPERATE,
+    ("GET", "/metrics"): OPERATE,
+    # To callers without OPERATE, whether it is ready, without reasons.
+    ("GET", "/readyz"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/"): READ,
+    ("GET", "/docs"): READ,
+    ("GET", "/docs/start.js"): None,
+    ("GET", "/docs/assets"): None,
+    ("GET", "/openapi.json"): READ,
+}
+"""Role by method and path of the route; None for everybody."""
+
+PAGES = frozenset(("/", "/docs"))
+"""Routes that people open in a browser, which asks them for a key."""
+
+OPERATIONS: Final[Mapping[str, Role]] = {
+    **dict.fromkeys(("PutEvents", "PutActionInteractions"), SEND),
+    **dict.fromkeys(
+        ("GetRecommendations", "GetPersonalizedRanking", "GetActionRecommendations"), READ
+    ),
+    **dict.fromkeys(
+        (
+            "PutItems", "PutUsers", "PutActions",
+            "CreateBatchInferenceJob", "CreateBatchSegmentJob", "CreateCampaign",
+            "CreateDataDeletionJob", "CreateDataset",
+            "CreateDatasetExportJob",
+            "CreateDatasetGroup", "CreateDatasetImportJob", "CreateEventTracker", "CreateFilter",
+            "CreateMetricAttribution", "CreateRecommender", "CreateSchema", "CreateSolution",
+            "CreateSolutionVersion",
+            "DeleteCampaign", "DeleteDataset", "DeleteDatasetGroup", "DeleteEventTracker",
+            "DeleteFilter", "DeleteMetricAttribution", "DeleteRecommender", "DeleteSchema",
+            "DeleteSolution",
+            "DescribeAlgorithm", "DescribeBatchInferenceJob", "DescribeBatchSegmentJob",
+            "DescribeCampaign", "DescribeDataDeletionJob", "DescribeDataset",
+            "DescribeDatasetExportJob", "DescribeDatasetGroup", "DescribeDatasetImportJob",
+            "DescribeEventTracker", "DescribeFeatureTransformation", "DescribeFilter",
+            "DescribeMetricAttribution", "DescribeRecipe", "DescribeRecommender",
+            "DescribeSchema", "DescribeSolution", "DescribeSolutionVersion", "GetSolutionMetrics",
+            "ListBatchInferenceJobs", "ListBatchSegmentJobs", "ListCampaigns",
+            "ListDataDeletionJobs", "ListDatasetExportJobs", "ListDatasetGroups",
+            "ListDatasetImportJobs", "ListDatasets", "ListEventTrackers", "ListFilters",
+            "ListMetricAttributionMetrics", "ListMetricAttributions", "ListRecipes",
+            "ListRecommenders", "ListSchemas", "ListSolutionVersions", "ListSolutions",
+            "ListTagsForResource",
+            "StartRecommender", "StopRecommender", "StopSolutionVersionCreation",
+            "TagResource", "UntagResource",
+            "UpdateCampaign", "UpdateDataset", "UpdateMetricAttribution", "UpdateRecommender",
+            "UpdateSolution",
+        ),
+        MANAGE,
+    ),
+}  # fmt: skip
+"""Role by operation of Amazon Personalize's API."""
+
+SHARED = frozenset(
+    (
+        "CreateSchema", "DescribeSchema", "ListSchemas", "DescribeRecipe", "ListRecipes",
+        "DescribeAlgorithm", "DescribeFeatureTransformation",
+    )
+)  # fmt: skip
+"""Operations on what belongs to no dataset group; a role in any group is enough."""
+
+
+def leaf_routes(router: Router) -> Iterator[BaseRoute]:
+    """Routes of a router in their order; releases of FastAPI may nest those of included ones."""
+    for route in router.routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from leaf_routes(included)
+
+
+def route_path(router: Router, scope: Scope) -> str | None:
+    """Path of the route that answers a request, as `NATIVE` names it; None without a route."""
+    for route in leaf_routes(router):
+        if route.matches(scope)[0] is Match.FULL:
+            return str(getattr(route, "path", ""))
+    return None

@@ -1,0 +1,32 @@
+"""Settings of who may call the HTTP API, and of TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class AccessSettings(BaseSettings):
+    """API keys, TLS and proxies."""
+
+    access: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Who may call the HTTP API: keys (who has an API key with the role), open "
+        "(everybody who reaches it may do everything), or auto: open on loopback, else keys. "
+        "docs/security.md.",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """True if an address to listen on is reachable from this machine only.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "shop.example")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
