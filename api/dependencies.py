@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
+from api.access.callers import Caller
 from api.impressions import ImpressionLog
 from api.read_your_writes import ReadYourWrites
 from api.schemas import AfterParams
 from api.server.admission import Gate
 from api.shadow_comparison import ShadowComparison
+from models.audit_entries import MAX_TARGETS, AuditEntry
 from models.errors import Unavailable
 from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
+from models.printable import excerpt
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
 from models.settings import Settings
@@ -57,6 +60,9 @@ class EventPublisher(Protocol):
         A record is an id and its properties, None to remove it; raises as `publish` does.
         """
 
+    def audit(self, entry: AuditEntry, /) -> Awaitable[None]:
+        """Write an entry of the audit log; raises `Unavailable` as `publish` does."""
+
     def incarnations(self) -> Awaitable[Mapping[TopicKind, str]]:
         """Incarnations of the topics ``clicks``, ``purchases``, ``items`` and ``users``."""
 
@@ -71,6 +77,7 @@ class GatedPublisher:
         self._publisher, self._gate = publisher, gate
         self.incarnations = publisher.incarnations
         self.missing = publisher.missing
+        self.audit = publisher.audit
 
     async def publish(self, message: PutEvents | Erasure, /) -> str:
         """Publish, or raise `Overloaded` at once if the gate is full."""
@@ -140,6 +147,19 @@ class Services:
             return None
         wait_s = self.settings.after_timeout_s
         return await self.read_your_writes.wait(asked.after, wait_s=wait_s, receive=receive)
+
+    async def audit(self, scope: Scope, action: str, targets: Sequence[str], group: str) -> None:
+        """Write who is about to do what; without callers that can be told apart, nothing.
+
+        It comes before the action, which is not done where it cannot be written.
+        """
+        caller: Caller = scope["caller"]
+        if caller.id:
+            address = scope["client"][0] if scope.get("client") else ""
+            named = [excerpt(one.encode(errors="replace"), 256) for one in targets[:MAX_TARGETS]]
+            await self.publisher.audit(
+                AuditEntry(self.clock(), caller.id, caller.name, action, group, named, address)
+            )
 
     def record_served(
         self,

@@ -6,7 +6,7 @@ import os
 # it stands before all imports.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from cli import keys, operations, personalize, processes, recordings
+from cli import audit, keys, operations, personalize, processes, recordings
 from cli.group import main
 
-__all__ = ["keys", "main", "operations", "personalize", "processes", "recordings"]
+__all__ = ["audit", "keys", "main", "operations", "personalize", "processes", "recordings"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from cli.audit import record
 from cli.group import main, say
 from cli.servers import reachable_settings
 from models.api_keys import ALL_GROUPS, Role, new_key
@@ -28,7 +29,12 @@ def keys() -> None:
 @keys.command("create")
 @click.argument("name")
 @click.option(
-    "--role", "roles", multiple=True, required=True, type=click.Choice([*Role]), help="May repeat."
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice([role.value for role in Role]),
+    help="May repeat.",
 )
 @click.option(
     "--group", "groups", multiple=True, help="Dataset group, may repeat; default RECOMMENDER_GROUP."
@@ -78,6 +84,7 @@ def create_key(
         requests_per_day=per_day,
     )
     _run(settings, lambda client: key_store.add_key(client, made.key, now_s=now_s))
+    record(settings, "create_key", [made.key.id, name, *made.key.roles, *made.key.groups])
     say(f"key {made.key.id}: shown once, keep it")
     click.echo(made.text)
 
@@ -107,13 +114,12 @@ def revoke_key(key_id: str) -> None:
     """Revoke the key with this ID: every API process refuses it within seconds."""
     from models.state import key_store
 
-    removed = _run(
-        reachable_settings(needs_kafka=False),
-        lambda client: key_store.remove_key(client, key_id),
-    )
+    settings = reachable_settings(needs_kafka=False)
+    removed = _run(settings, lambda client: key_store.remove_key(client, key_id))
     if removed is None:
         raise click.ClickException(f"no key has the id {key_id}: see `recommender keys list`")
     say(f"key {removed.id} ({removed.name}) is revoked")
+    record(settings, "revoke_key", [removed.id, removed.name])
 
 
 def _run(settings: Settings, work: Callable[[RedisClient], Awaitable[Outcome]]) -> Outcome:

@@ -8,6 +8,7 @@ import time
 
 import click
 
+from cli.audit import record
 from cli.group import main, say
 from cli.servers import reachable_settings
 
@@ -61,7 +62,9 @@ def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
 
     if not yes:
         raise click.UsageError("skipped messages take no effect: confirm with --yes")
-    done = asyncio.run(go_past(reachable_settings(), topic, partition, offset))
+    settings = reachable_settings()
+    done = asyncio.run(go_past(settings, topic, partition, offset))
+    record(settings, "skip", [f"{topic}/{partition}/{offset}"])
     click.echo(f"{done.unreadable}: skipped by the {' and the '.join(done.readers)}")
 
 
@@ -96,7 +99,9 @@ def replay_dead_letters() -> None:
     """
     from streams.operations.resending import resend
 
-    done = resend(reachable_settings(needs_redis=False))
+    settings = reachable_settings(needs_redis=False)
+    done = resend(settings)
+    record(settings, "replay_dead_letters", [f"{done.sent} sent again"])
     for letter, reason in done.kept:
         source = letter.source
         say(f"{source.topic}/{source.partition}/{source.offset}  not sent: {reason}")

@@ -18,6 +18,7 @@ from api.app import create_app
 from api.dependencies import EventPublisher
 from api.read_your_writes import LoadIncarnations
 from api.server.uvicorn_protocol import server_options
+from models.audit_entries import AuditEntry
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
@@ -25,6 +26,10 @@ from ops.embedded_servers import start_redis
 from tests.servers import own_port
 
 PATIENCE_S = 60.0
+
+
+async def _written(_: AuditEntry) -> None:
+    """Take an entry of the audit log."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class FakePublisher:
     put: Callable[..., Awaitable[str]]
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
+    audit: Callable[[AuditEntry], Awaitable[None]] = _written
 
 
 @dataclass(frozen=True)

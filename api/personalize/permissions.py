@@ -8,6 +8,7 @@ from typing import Any
 from api.access.callers import Caller
 from api.access.roles import OPERATIONS, SHARED
 from api.personalize.context import PersonalizeContext
+from models.api_keys import Role
 from models.errors import Forbidden, InvalidInput, ResourceNotFound
 from models.personalize.resource_types import ResourcePath, path_of
 
@@ -36,6 +37,19 @@ async def check_groups(
     groups = await _named_groups(context, request)
     if not groups or any(group is None or group not in caller.groups for group in groups):
         raise denied
+
+
+def is_change(operation: str) -> bool:
+    """True if an operation of the role manage may change something, for the audit log."""
+    reads = ("Describe", "List", "Get")
+    return OPERATIONS.get(operation) is Role.MANAGE and not operation.startswith(reads)
+
+
+def targets(request: dict[str, Any]) -> list[str]:
+    """What a request is about, for the audit log: names and ARNs, and no ids of users."""
+    name = request.get("name")
+    items = [one["itemId"] for one in request.get("items", ()) if "itemId" in one]
+    return [*([name] if isinstance(name, str) else []), *_arns(request), *items]
 
 
 async def _named_groups(context: PersonalizeContext, request: dict[str, Any]) -> set[str | None]:

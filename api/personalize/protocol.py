@@ -22,7 +22,7 @@ from api.access.callers import Caller
 from api.outages import OUTAGES
 from api.personalize.auth import AccessRefused, RequestCheck
 from api.personalize.context import PersonalizeContext
-from api.personalize.permissions import check_groups, check_role
+from api.personalize.permissions import check_groups, check_role, is_change, targets
 from api.personalize.service_model import ServiceOperation, service_operations
 from api.schemas import RETRY_AFTER_S
 from api.server.refusals import Refusal
@@ -132,6 +132,7 @@ class PersonalizeApp:
             if not caller.id:
                 # Without an API key, the signature tells who it is.
                 caller = self.check(scope, body, self.context.services.clock())
+                scope["caller"] = caller
         except HTTPException as error:
             raise ApiError(
                 error.status_code, ERROR_CODES[error.status_code], error.detail
@@ -142,7 +143,7 @@ class PersonalizeApp:
         scope["route"] = MatchedRoute(f"{PREFIX} {operation.name}")
         document = _document(body)
         try:
-            answer = await self._run(operation, document, caller)
+            answer = await self._run(operation, document, scope)
         except ServiceError as error:
             status = operation.statuses.get(error.code, 400)
             raise ApiError(status, error.code, str(error)) from error
@@ -162,14 +163,17 @@ class PersonalizeApp:
         return _encode(answer) if operation.model.output_shape is not None else b""
 
     async def _run(
-        self, operation: ServiceOperation, document: object, caller: Caller
+        self, operation: ServiceOperation, document: object, scope: Scope
     ) -> dict[str, Any]:
+        caller: Caller = scope["caller"]
         check_role(operation.name, caller)
         checked = operation.validate_input(document)
         await check_groups(self.context, operation.name, checked, caller)
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
+        if is_change(operation.name):
+            await self.context.services.audit(scope, operation.name, targets(checked), "")
         if operation.name in WAITS_FOR_KAFKA:
             return await run(self.context, checked)
         with self.context.services.redis_gate:

@@ -14,6 +14,7 @@ from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.schemas import Accepted, Erased, encode, json_response
 from models import events
 from models.api_keys import Role
+from models.audit_entries import pseudonym
 from models.errors import Forbidden, InvalidEvent, TooManyWaiting, Unavailable
 from models.state.redis_errors import AWAY_ERRORS
 
@@ -99,6 +100,8 @@ async def erase(
     no effect. After 503 the erasure may not have been accepted: repeat it.
     """
     services: Services = request.app.state.services
+    group = services.settings.group
+    await services.audit(request.scope, "erase_user", [pseudonym(group, user_id)], group)
     now_s = services.clock()
     held = await services.store.user_data_counts(user_id, now_s=now_s)
     after = await services.publisher.publish(

@@ -11,6 +11,7 @@ from msgspec import Meta
 from api.dependencies import Services
 from api.openapi import SERVER_ERRORS, documented
 from api.schemas import AcceptedRecords, AfterParams, Item, json_response, parse_query
+from models.audit_entries import pseudonym
 from models.errors import InvalidRecord
 from models.events import Id
 from models.metadata_records import (
@@ -150,5 +151,8 @@ async def _put(
             validate_properties(kind, name, properties)
         except InvalidRecord as error:
             raise InvalidRecord(f"{error} - at `$.{kind}[{n}]`") from error
-    after = await services.publisher.put(kind, services.settings.group, records)
+    group = services.settings.group
+    names = [name if kind == "items" else pseudonym(group, name) for name, _ in records]
+    await services.audit(request.scope, f"put_{kind}", names, group)
+    after = await services.publisher.put(kind, group, records)
     return json_response(AcceptedRecords(len(records), after), 202)

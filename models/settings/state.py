@@ -84,6 +84,11 @@ class StateSettings(BaseSettings):
         ge=60,
         description="For so long the topic of dead letters keeps them; set likewise.",
     )
+    audit_retention_s: int = Field(
+        365 * 86400,
+        ge=60,
+        description="For so long the topic of the audit log keeps entries; set likewise.",
+    )
     max_unpacked_bytes: int = Field(
         64 * 2**20,
         ge=2**20,

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from models.audit_entries import AuditEntry
 from models.errors import Unavailable
 from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
 from models.settings import Settings
+from streams.kafka.audit_log import AuditLog
 from streams.kafka.topic_incarnations import TopicIncarnations
 from streams.kafka.tracker import Tracker
 
@@ -28,6 +30,7 @@ class Publisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tracker: Tracker | None = None
+        self._audit_log = AuditLog(settings)
         self._opening: asyncio.Task[None] | None = None
         self._failure: Unavailable | None = None
         self._failed_s = 0.0
@@ -55,6 +58,10 @@ class Publisher:
         send = opened.put_items if kind == "items" else opened.put_users
         return (await asyncio.wrap_future(send(group, records))).token()
 
+    async def audit(self, entry: AuditEntry) -> None:
+        """Write an entry of the audit log; raises `Unavailable` as `publish` does."""
+        await asyncio.to_thread(self._audit_log.write, entry)
+
     async def incarnations(self) -> TopicIncarnations:
         """Current incarnation of each topic, by kind."""
         return await asyncio.wrap_future((await self._opened()).incarnations())
@@ -70,6 +77,7 @@ class Publisher:
 
     def close(self) -> None:
         """Wait for calls under way, and disconnect; called after the event loop has ended."""
+        self._audit_log.close()
         if self._tracker is not None:
             self._tracker.close()
 

@@ -58,6 +58,11 @@ class Topics:
         return f"{self.prefix}events.dead-letters"
 
     @property
+    def audit(self) -> str:
+        """Who changed what; one partition, so that entries are in order."""
+        return f"{self.prefix}audit"
+
+    @property
     def examples(self) -> str:
         """Training examples for the ranker; one partition, so one worker learns."""
         return f"{self.prefix}ranking.examples"
@@ -139,6 +144,11 @@ def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
             "configs": _kept_for(settings.dead_letter_retention_s),
         },
         topics.examples: {"num_partitions": 1, **replicas, "configs": events},
+        topics.audit: {
+            "num_partitions": 1,
+            **replicas,
+            "configs": _kept_for(settings.audit_retention_s),
+        },
         topics.items: compacted,
         topics.users: compacted,
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from api.dependencies import EventPublisher
 from models.api_keys import ApiKey, new_key
 from models.settings import Settings
 from models.state import key_store
@@ -73,14 +74,16 @@ class KeyedApi:
 
 
 @contextlib.contextmanager
-def keyed_api(folder: Path, **settings: Any) -> Iterator[KeyedApi]:
+def keyed_api(
+    folder: Path, *, kafka: EventPublisher | None = None, **settings: Any
+) -> Iterator[KeyedApi]:
     """An API that asks for keys, with a Redis of its own."""
     redis = start_redis(folder)
     chosen = Settings(
         redis=redis.url, port=own_port(), **{"access": "keys", "after_timeout_s": 0.1, **settings}
     )
     try:
-        with serve_api(chosen) as api:
+        with serve_api(chosen, kafka) as api:
             yield KeyedApi(api, chosen)
     finally:
         redis.stop()

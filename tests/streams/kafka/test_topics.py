@@ -48,7 +48,7 @@ def described(address: str, names: list[str]) -> dict[str, int]:
 
 
 def test_topics_are_created_by_the_settings(broker: str) -> None:
-    """Each topic has the settings' partitions, the examples a single one."""
+    """Each topic has the settings' partitions, the examples and the audit log a single one."""
     settings = Settings(kafka=broker, topic_prefix="made.", partitions=3)
     topics = Topics.of(settings)
     created = ensure_topics(settings)
@@ -57,6 +57,7 @@ def test_topics_are_created_by_the_settings(broker: str) -> None:
         topics.purchases: 3,
         topics.dead_letters: 3,
         topics.examples: 1,
+        topics.audit: 1,
         topics.items: 3,
         topics.users: 3,
     }
