@@ -152,7 +152,7 @@ def batch(
     import msgspec
 
     from models.state import pipeline_runs
-    from models.state.client import connect
+    from models.state.client import client_of
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration
@@ -172,7 +172,7 @@ def batch(
 
     async def once(now_s: float) -> pipeline_runs.Run | None:
         context = context_of(declaration, settings)
-        async with connect(settings.redis) as client:
+        async with client_of(settings) as client:
             run = await batch_pipeline.run_once(
                 context,
                 resources_of(context, settings),
@@ -187,12 +187,12 @@ def batch(
         return run
 
     async def scheduled(cron: str) -> None:
-        async with connect(settings.redis) as client:
+        async with client_of(settings) as client:
             await batch_pipeline.restore_last_success(client, declaration.group)
         await batch_pipeline.run_on_schedule(cron, once)
 
     async def past() -> list[pipeline_runs.Run]:
-        async with connect(settings.redis) as client:
+        async with client_of(settings) as client:
             return await pipeline_runs.history(client, declaration.group)
 
     if history:

@@ -110,13 +110,13 @@ def api() -> None:
     from api.app import create_app
     from api.server.connections import allow_connections
     from api.server.uvicorn_protocol import server_options
-    from models.state.client import connect
+    from models.state.client import client_of
     from models.state.store import Store
     from streams.kafka.publisher import Publisher
 
     allow_connections(settings.max_connections)
     with contextlib.closing(Publisher(settings)) as publisher:
-        app = create_app(settings, Store(connect(settings.redis), settings), publisher)
+        app = create_app(settings, Store(client_of(settings), settings), publisher)
         uvicorn.run(app, **server_options(settings))
 
 

@@ -71,12 +71,12 @@ def wait_for_servers(settings: Settings) -> Settings:
 
 def warn_of_memory(settings: Settings) -> Settings:
     """Print warnings about the memory of Redis; nothing if Redis is away."""
-    from models.state.client import connect
+    from models.state.client import client_of
     from models.state.memory import read_memory, risks, shortages
     from models.state.redis_errors import AWAY_ERRORS
 
     async def read_warnings() -> list[str]:
-        async with connect(settings.redis) as client:
+        async with client_of(settings) as client:
             memory = await read_memory(client)
         return [*shortages(memory), *risks(memory)]
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import ssl
 import threading
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+import redis.connection
+import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models.errors import InvalidSetting, Unavailable
 from models.listeners import (
+    ASK_S,
     KAFKA_PORT,
     NO_TROUBLE,
     PING,
@@ -24,13 +28,19 @@ from models.listeners import (
     kafka_listener,
     protocol_at,
 )
+from models.redis_options import redis_options, sentinel_options
+from models.redis_urls import (
+    REDIS_PORT,
+    SENTINEL_PORT,
+    redis_hosts,
+    speaks_tls,
+    with_first_host,
+)
 from models.secrets import redacted
 from models.settings import Settings
 
 PING_S = 4.0
 """Longest wait for Redis to answer a PING: a busy server is not away."""
-
-REDIS_PORT = 6379
 
 
 def check_redis(settings: Settings) -> None:
@@ -46,7 +56,9 @@ def check_redis(settings: Settings) -> None:
     url = settings.redis
     where = f"Redis at {redacted(url)}"
     away: Exception | None = OSError("no answer")
-    failure = in_time(lambda: _ping(url), away)
+    # Here and not in its thread: a file that cannot be used is told as such.
+    client = _redis_client(settings)
+    failure = in_time(lambda: _ping(client), away)
     if failure is None:
         return
     if isinstance(failure, redis.BusyLoadingError):
@@ -54,6 +66,8 @@ def check_redis(settings: Settings) -> None:
     if isinstance(failure, redis.AuthenticationError | redis.ResponseError):
         raise InvalidSetting(_refusal(where, url, str(failure))) from failure
     parts = urlsplit(url)
+    if settings.redis_sentinel_master:
+        raise _sentinel_trouble(settings, failure) from failure
     if parts.scheme == "unix":
         raise Unavailable(f"{where} cannot be reached: {failure}") from failure
     at = (parts.hostname or "", parts.port or REDIS_PORT)
@@ -66,8 +80,11 @@ def check_redis(settings: Settings) -> None:
             "speaks no TLS there: write redis:// instead of rediss:// in RECOMMENDER_REDIS, or "
             "name its TLS port"
         )
-    elif found == "TLS" and "SSL" in f"{failure}{failure.__cause__!r}":
-        wrong = f"lets no TLS connection be made: {failure}"
+    elif found == "TLS" and _is_tls_failure(failure, settings):
+        wrong = (
+            f"lets no TLS connection be made ({failure}): see RECOMMENDER_REDIS_CA_FILE and "
+            "RECOMMENDER_REDIS_CERTIFICATE_FILE"
+        )
     elif found in {"a web server", "another protocol"}:
         wrong = f"is no Redis ({found}): see that RECOMMENDER_REDIS names Redis' own port"
     else:
@@ -122,11 +139,74 @@ def kafka_trouble(
     return Trouble("; ".join(texts), any(trouble.may_heal for trouble in found.values()))
 
 
-def _ping(url: str) -> Exception | None:
+def _is_tls_failure(failure: Exception, settings: Settings) -> bool:
+    """True if a TLS connection failed for good."""
+    text = f"{failure}{failure.__cause__!r}"
+    # A server that wants a certificate may close before its reason is read; so does one that ends.
+    is_closed = "EOF" in text
+    return "ssl" in text.lower() and not (is_closed and settings.redis_certificate_file)
+
+
+def _redis_client(settings: Settings) -> redis.Redis:
+    """A client of the settings' Redis, which tries once."""
+    options: dict[str, Any] = {
+        "socket_timeout": PING_S,
+        "socket_connect_timeout": PING_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    own = options | redis_options(settings)
+    if not settings.redis_sentinel_master:
+        return redis.Redis.from_url(settings.redis, **own)
+    parse_url: Any = redis.connection.parse_url
+    in_url = parse_url(with_first_host(settings.redis))
+    kept = {k: in_url[k] for k in ("db", "username", "password") if k in in_url}
+    is_tls = speaks_tls(settings.redis)
+    found: redis.Redis = _sentinels(settings).master_for(
+        settings.redis_sentinel_master, ssl=is_tls, **own | kept
+    )
+    return found
+
+
+def _sentinels(settings: Settings) -> Any:  # noqa: ANN401  not typed there
+    make: Any = redis.sentinel.Sentinel
+    return make(
+        redis_hosts(settings.redis, SENTINEL_PORT),
+        sentinel_kwargs={
+            "socket_timeout": ASK_S,
+            "socket_connect_timeout": ASK_S,
+            "retry": Retry(NoBackoff(), 0),
+            **sentinel_options(settings),
+        },
+    )
+
+
+def _sentinel_trouble(settings: Settings, failure: Exception) -> Unavailable | InvalidSetting:
+    """The error after no primary could be used: its name, the Sentinels, or the primary."""
+    where = f"the Sentinels at {redacted(settings.redis)}"
+    reasons = []
+    for sentinel in _sentinels(settings).sentinels:
+        try:
+            watched: dict[str, Any] = sentinel.sentinel_masters()
+        except (redis.AuthenticationError, redis.ResponseError) as error:
+            return InvalidSetting(
+                f"{where} refuse ({error}): see RECOMMENDER_REDIS_SENTINEL_USERNAME and "
+                "RECOMMENDER_REDIS_SENTINEL_PASSWORD"
+            )
+        except redis.RedisError as error:
+            reasons.append(str(error))
+            continue
+        if settings.redis_sentinel_master not in watched:
+            return InvalidSetting(
+                f"{where} watch {', '.join(sorted(watched)) or 'nothing'}: see "
+                "RECOMMENDER_REDIS_SENTINEL_MASTER"
+            )
+        return Unavailable(f"{where} name a primary that cannot be used ({failure})")
+    return Unavailable(f"{where} do not answer ({reasons[0] if reasons else failure})")
+
+
+def _ping(client: redis.Redis) -> Exception | None:
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=PING_S, socket_connect_timeout=PING_S, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        with client:
             client.ping()
     except (redis.RedisError, OSError) as error:
         return error

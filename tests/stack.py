@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import SecretStr
+
 from models.settings import Settings
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.store import Store
 from models.state.tenants import Tenants
 from ops.embedded_servers import Server as EmbeddedServer
@@ -212,7 +214,7 @@ class Stack:
 
         async def reading() -> T:
             settings = self.settings.model_copy(update={"group": name})
-            store = Store(connect(settings.redis), settings)
+            store = Store(client_of(settings), settings)
             try:
                 return await read(store)
             finally:
@@ -233,7 +235,7 @@ class Stack:
         group = f"{self.settings.group}-{name}"
 
         async def register() -> None:
-            tenants = Tenants(connect(self.settings.redis), self.settings)
+            tenants = Tenants(client_of(self.settings), self.settings)
             await tenants.register(group, group)
             await tenants.redis.aclose()
 
@@ -284,6 +286,7 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
     """
     settings = {
         "kafka": servers.kafka,
+        "redis": servers.redis.url,
         "partitions": 4,
         "session_timeout_s": servers.session_timeout_s,
         **settings,
@@ -293,7 +296,6 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir()
     chosen = Settings(
-        redis=servers.redis.url,
         group=name,
         topic_prefix=f"{name}.",
         data_dir=directory,
@@ -304,8 +306,17 @@ def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> 
         **os.environ,
         **{
             f"RECOMMENDER_{field.upper()}": value if isinstance(value, str) else json.dumps(value)
-            for field, value in chosen.model_dump(mode="json").items()
-            if field in {"redis", "group", "topic_prefix", "data_dir", "port", *settings}
+            for field, value in (chosen.model_dump(mode="json") | _secrets(chosen)).items()
+            if field in {"group", "topic_prefix", "data_dir", "port", *settings}
         },
     }
     return Stack(servers, chosen, logs, environment)
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    """Secrets that are set; a dump hides them."""
+    return {
+        name: value.get_secret_value()
+        for name in Settings.model_fields
+        if isinstance(value := getattr(settings, name), SecretStr) and value
+    }

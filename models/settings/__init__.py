@@ -11,6 +11,7 @@ from models.settings.access import AccessSettings, is_loopback
 from models.settings.forwarding import ForwardingSettings
 from models.settings.kafka_security import KafkaSecuritySettings
 from models.settings.personalize import PersonalizeSettings
+from models.settings.redis_connection import RedisConnectionSettings
 from models.settings.servers import ServerSettings
 from models.settings.serving import ServingSettings
 from models.settings.state import StateSettings
@@ -44,6 +45,7 @@ class Settings(
     AccessSettings,
     ServingSettings,
     StateSettings,
+    RedisConnectionSettings,
     KafkaSecuritySettings,
     ServerSettings,
 ):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from models.redis_urls import redis_hosts
 from models.secret_files import SECRET
 
 
@@ -67,12 +68,13 @@ class ServerSettings(BaseSettings):
         hint = "; in a user or password write / ? # @ as %2F %3F %23 %40"
         try:
             parts = urlsplit(url)
-            is_url = parts.port is None or parts.port > 0
+            hosts = redis_hosts(url)
+            is_url = all(port > 0 for _, port in hosts)
         except ValueError:
             is_url = False
         if url and not (is_url and parts.scheme in {"redis", "rediss", "unix"}):
             raise ValueError(f"no redis://[user:password@]host:port/number, nor rediss://{hint}")
-        if url and parts.scheme != "unix" and not parts.hostname:
+        if url and parts.scheme != "unix" and not hosts:
             raise ValueError(f"names no host{hint}")
         return url
 

@@ -7,8 +7,11 @@ from typing import Any, TypeAlias, cast
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from models.redis_options import redis_options
+from models.settings import Settings
 from models.state.batched_reads import BatchingClient
 from models.state.redis_errors import Parser
+from models.state.sentinel_client import SentinelClient
 
 RedisClient: TypeAlias = Any
 """A client as `connect` makes it, for commands.
@@ -25,11 +28,29 @@ def connect(url: str, *, timeout_s: float = 5.0) -> BatchingClient:
     is written by scripts that may be repeated; only counters that inform (tries, calls) may then
     count twice. More retries are up to the caller.
     """
-    client = BatchingClient.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),
-        parser_class=Parser,
-    )
-    return cast(BatchingClient, client)
+    return cast(BatchingClient, BatchingClient.from_url(url, **_options(timeout_s)))
+
+
+def client_of(settings: Settings, *, timeout_s: float = 5.0) -> BatchingClient:
+    """Client of the Redis that the settings name, as `connect` makes it.
+
+    With Sentinels it is that of the primary: they are asked at each new connection.
+
+    Raises
+    ------
+    InvalidSetting
+        A file of the settings cannot be used.
+    """
+    options = _options(timeout_s) | redis_options(settings)
+    if settings.redis_sentinel_master:
+        return SentinelClient.of(settings, options)
+    return cast(BatchingClient, BatchingClient.from_url(settings.redis, **options))
+
+
+def _options(timeout_s: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 1),
+        "parser_class": Parser,
+    }

@@ -40,6 +40,10 @@ class NotNow(redis.exceptions.ResponseError):
     """The server cannot do this now: it is full, read-only, busy or failing over."""
 
 
+class NotPrimary(NotNow, redis.exceptions.ReadOnlyError):
+    """The server is a replica: with Sentinels, the client asks them for the primary again."""
+
+
 def is_not_now(text: str) -> bool:
     """True for the text of an error that says that the server cannot do this now.
 
@@ -60,6 +64,8 @@ class Parser(redis.asyncio.connection.DefaultParser):  # type: ignore[misc,valid
     def parse_error(cls, response: str) -> Any:  # noqa: ANN401  not typed there
         """Exception for an error answer."""
         error = super().parse_error(response)
+        if isinstance(error, redis.exceptions.ReadOnlyError):
+            return NotPrimary(response)
         if is_not_now(response) and not isinstance(error, redis.exceptions.ConnectionError):
             return NotNow(response)
         return error

@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 from models.errors import Unavailable
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
@@ -48,7 +48,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topics = Topics.of(settings)
-        self._redis = connect(settings.redis)
+        self._redis = client_of(settings)
         self.tenants = Tenants(self._redis, settings)
         self._recommenders = Recommenders(self.tenants)
         self.app = create_app("worker", settings, self.load_positions)

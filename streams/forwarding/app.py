@@ -11,7 +11,7 @@ import faust
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse, parse_erasure
 from models.settings import Settings
-from models.state.client import connect
+from models.state.client import client_of
 from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.forwarder import Forwarder
 from streams.forwarding.queues import OVERHEAD_BYTES
@@ -50,7 +50,7 @@ def forward_app(settings: Settings) -> faust.App:
             " Amazon Personalize event tracker, or RECOMMENDER_FORWARD_TRACKING_IDS to several"
         )
     topics = Topics.of(settings)
-    client = connect(settings.redis)
+    client = client_of(settings)
 
     async def dead_letter(key: bytes | None, letter: bytes) -> None:
         await keep_letter(app, topics.dead_letters, key, letter)

@@ -22,7 +22,7 @@ from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.personalize.statuses import CREATE_STOPPING
 from models.settings import Settings
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
 from streams.jobs.deletions import delete_group, delete_users
@@ -259,7 +259,7 @@ class Runner:
 
 async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
     """Run jobs until cancelled; calls `ready` once Redis has answered."""
-    client = connect(settings.redis)
+    client = client_of(settings)
     runner = Runner(
         Registry(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
     )

@@ -18,7 +18,7 @@ from typing import Self
 
 from models.errors import Unavailable
 from models.settings import Settings
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 from models.tokens import Receipt
@@ -109,7 +109,7 @@ async def lost(settings: Settings) -> dict[str, int]:
     if not (folder / BROKER).exists():
         raise Unavailable(f"{folder} says nothing of a broker")
     ends = _ends(folder)
-    store = Store(connect(settings.redis), settings)
+    store = Store(client_of(settings), settings)
     try:
         marks = await store.watermarks([*ends])
     except AWAY_ERRORS as error:

@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from models.errors import InvalidRequest, Unavailable, Unreadable
 from models.settings import Settings
 from models.state import stuck_readers
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.forwarding_ledger import TrackerChange, forward_positions, save_forward
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
@@ -53,7 +53,7 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         raise InvalidRequest(f"nothing is skipped in {topic}: it is none of {', '.join(known)}")
     ids = await asyncio.to_thread(topic_ids, settings, [topic])
     field, place = f"{ids[topic]}/{partition}", TopicPartition(topic, partition)
-    store = Store(connect(settings.redis), settings)
+    store = Store(client_of(settings), settings)
     try:
         (mark,) = await store.watermarks([field])
         positions = await forward_positions(store.redis, settings.group)

@@ -13,7 +13,7 @@ from models.personalize.resource import Resource
 from models.ranking.champions import stored_champions
 from models.settings import Settings
 from models.state import forwarding_ledger, stuck_readers
-from models.state.client import connect
+from models.state.client import client_of
 from models.state.memory import Family, Memory, read_families, read_memory
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
@@ -108,7 +108,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     events = (topics.clicks, topics.purchases)
     ids = topic_ids(settings, [*events, topics.items, topics.users])
     ends = partition_ends(settings, [*ids, topics.dead_letters])
-    store = Store(connect(settings.redis), settings)
+    store = Store(client_of(settings), settings)
     try:
         fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in ends if tp[0] in ids}
         marks = await store.watermarks(list(fields.values()))

@@ -131,9 +131,6 @@ def test_every_process_works(
     A connection with a token ends every three seconds unless it shows a new one.
     """
     one = stack(**secured(kafka, way))
-    one.environment |= {
-        f"RECOMMENDER_{name.upper()}": str(value) for name, value in secured(kafka, way).items()
-    }
     for name in ("worker", "jobs", "api"):
         one.start(name)
     one.wait_ready()

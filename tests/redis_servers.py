@@ -1,0 +1,164 @@
+"""Real Redis servers as operators run them: with TLS and users, watched by Sentinels, a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trustme
+
+from tests.servers import INHERITED, own_port, own_ports, require, wait_until
+
+PASSWORD = "Pl4nted-in-Redis"
+
+DOWN_MS = 1000
+"""Time after which a Sentinel takes a silent primary for dead."""
+
+
+@dataclass
+class Node:
+    """A process of `redis-server` with a configuration of its own, which may be started again."""
+
+    port: int
+    directory: Path
+    lines: list[str]
+    arguments: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns once it listens."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory / "redis.conf"
+        if not file.exists():  # Sentinels write theirs anew
+            file.write_text("\n".join([*self.lines, f"dir {self.directory}", ""]))
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["redis-server", str(file), *self.arguments],
+                env=INHERITED,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(self.listens, within_s=60, what=f"Redis listens at {self.port}")
+
+    def listens(self) -> bool:
+        """True if something accepts connections at its port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@contextlib.contextmanager
+def running(nodes: list[Node]) -> Iterator[None]:
+    """The nodes, started; ended afterwards."""
+    require("redis-server", "redis-cli")
+    try:
+        for node in nodes:
+            node.start()
+        yield
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+@dataclass(frozen=True)
+class SecuredRedis:
+    """A Redis that speaks TLS only, asks for a client certificate, and has one user, `app`."""
+
+    url: str
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    other_ca_file: str
+
+
+@contextlib.contextmanager
+def secured_redis(directory: Path, acl: str) -> Iterator[SecuredRedis]:
+    """A running one, whose user has these rules (Redis' ACL)."""
+    port = own_port()
+    authority, other = trustme.CA(), trustme.CA()
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {name: directory / f"{name}.pem" for name in ("ca", "other", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    other.cert_pem.write_to_path(files["other"])
+    cert = authority.issue_cert("127.0.0.1")
+    cert.cert_chain_pems[0].write_to_path(files["cert"])
+    cert.private_key_pem.write_to_path(files["key"])
+    lines = [
+        *("port 0", f"tls-port {port}", "bind 127.0.0.1", 'save ""', "appendonly yes"),
+        f"tls-cert-file {files['cert']}",
+        f"tls-key-file {files['key']}",
+        f"tls-ca-cert-file {files['ca']}",
+        "tls-auth-clients yes",
+        "user default off",
+        f"user app on >{PASSWORD} {acl}",
+    ]
+    with running([Node(port, directory, lines)]):
+        yield SecuredRedis(
+            f"rediss://app:{PASSWORD}@127.0.0.1:{port}/0",
+            *(str(files[name]) for name in ("ca", "cert", "key", "other")),
+        )
+
+
+@dataclass
+class WatchedRedis:
+    """A primary and a replica that three Sentinels watch, all with passwords.
+
+    Attributes
+    ----------
+    url
+        Names the Sentinels, with the servers' password.
+    primary, replica
+        The two servers, by their role at the start.
+    """
+
+    url: str
+    primary: Node
+    replica: Node
+    sentinels: list[Node] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def watched_redis(directory: Path) -> Iterator[WatchedRedis]:
+    """Running ones."""
+    first, second = own_port(), own_port()
+    common = [
+        *("bind 127.0.0.1", 'save ""', "appendonly yes", "repl-diskless-sync-delay 0"),
+        *(f"requirepass {PASSWORD}", f"masterauth {PASSWORD}", "repl-ping-replica-period 1"),
+    ]
+    primary = Node(first, directory / "primary", [*common, f"port {first}"])
+    follows = f"replicaof 127.0.0.1 {first}"
+    replica = Node(second, directory / "replica", [*common, f"port {second}", follows])
+    start = own_ports(3)
+    sentinels = [
+        Node(
+            port,
+            directory / f"sentinel-{port}",
+            [
+                *("bind 127.0.0.1", f"port {port}", f"requirepass {PASSWORD}"),
+                f"sentinel sentinel-pass {PASSWORD}",
+                f"sentinel monitor shop-state 127.0.0.1 {first} 2",
+                f"sentinel auth-pass shop-state {PASSWORD}",
+                f"sentinel down-after-milliseconds shop-state {DOWN_MS}",
+                "sentinel failover-timeout shop-state 6000",
+            ],
+            ("--sentinel",),
+        )
+        for port in range(start, start + 3)
+    ]
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in sentinels)
+    watched = WatchedRedis(f"redis://:{PASSWORD}@{hosts}/0", primary, replica, sentinels)
+    with running([primary, replica, *sentinels]):
+        yield watched
