@@ -124,12 +124,12 @@ def revoke_key(key_id: str) -> None:
 
 def _run(settings: Settings, work: Callable[[RedisClient], Awaitable[Outcome]]) -> Outcome:
     """Do this with a client of Redis; raises `Unavailable` if it is away."""
-    from models.state.client import connect
+    from models.state.client import client_of
     from models.state.redis_errors import unavailable
 
     async def connected() -> Outcome:
         with unavailable():
-            async with connect(settings.redis) as client:
+            async with client_of(settings) as client:
                 return await work(client)
 
     return asyncio.run(connected())

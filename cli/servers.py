@@ -93,12 +93,12 @@ def check_access(settings: Settings) -> None:
 
     A process that starts without Redis refuses every key until it has read them.
     """
-    from models.state.client import connect
+    from models.state.client import client_of
     from models.state.key_store import has_keys
     from models.state.redis_errors import AWAY_ERRORS
 
     async def any_keys() -> bool:
-        async with connect(settings.redis) as client:
+        async with client_of(settings) as client:
             return await has_keys(client)
 
     if not settings.requires_keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_a_command_is_noticed() -> None:
     text = "await self.store.redis.reads.get(keys)\nawait client.redis.aclose()"
 
     assert commands(text) == ["reads"]
+
+
+def test_clients_are_made_of_all_settings() -> None:
+    """One made of the URL alone would know neither certificates nor Sentinels."""
+    made = [path for path in sources() if re.search(r"\bconnect\(\w*settings\.", path.read_text())]
+
+    assert made == []
