@@ -17,6 +17,7 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from ops.stack import MessageCounts
 
+from cli.forked_commands import forked_command
 from cli.group import main, say
 from cli.servers import (
     check_access,
@@ -50,6 +51,7 @@ def up(port: int | None, workers: int) -> None:
             say=say,
             make_topics=ensure_topics,
             messages=count_broker_messages(),
+            run_command=forked_command(),
             workers=workers,
         ) as stack,
     ):
@@ -81,6 +83,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
             say=say,
             make_topics=ensure_topics,
             messages=count_broker_messages(),
+            run_command=forked_command(),
             is_fresh=True,
         ) as stack,
     ):

@@ -15,12 +15,14 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 
 from models.errors import CannotStart
 from models.secrets import redacted
 from ops import orphans
+from ops.forked_processes import ForkedProcess
 
 GRACE_S = 10.0
 """Time limit for a child to end after its stop signal; then it is killed."""
@@ -36,7 +38,10 @@ while kill -s 0 -- "-$1" && [ "$n" -lt "$3" ]; do sleep 1; n=$((n + 1)); done
 kill -s KILL -- "-$1"
 """
 _WATCH = ("/bin/sh", "-c", _WAIT_AND_END, "watch")
-_watchers: dict[subprocess.Popen[bytes], subprocess.Popen[bytes]] = {}
+Process: TypeAlias = subprocess.Popen[bytes] | ForkedProcess
+"""A child process: of a command, or forked."""
+
+_watchers: dict[Process, subprocess.Popen[bytes]] = {}
 
 # A gated child waits in `read`: if its supervisor dies, the pipe closes and the child ends.
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "gate")
@@ -93,7 +98,7 @@ def spawn(
         raise CannotStart(f"{argv[0]} cannot be started: {error}") from error
 
 
-def release(process: subprocess.Popen[bytes]) -> None:
+def release(process: Process) -> None:
     """Let a gated process run its command."""
     if process.stdin is not None:
         # The caller notices its death when it waits for the process.
@@ -103,12 +108,12 @@ def release(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_process(
-    process: subprocess.Popen[bytes],
+    process: Process,
     *,
     ask_with: signal.Signals = signal.SIGTERM,
     at_once: Callable[[], bool] = lambda: False,
 ) -> None:
-    """End a process of `spawn` and its descendants: by a signal, and SIGKILL after `GRACE_S`.
+    """End a child process and its descendants: by a signal, and SIGKILL after `GRACE_S`.
 
     Parameters
     ----------
@@ -149,10 +154,8 @@ def listens(pid: int, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
-def end_with_parent(
-    process: subprocess.Popen[bytes], *, ask_with: signal.Signals = signal.SIGTERM
-) -> None:
-    """Make a process of `spawn` end with this process, however this one ends.
+def end_with_parent(process: Process, *, ask_with: signal.Signals = signal.SIGTERM) -> None:
+    """Make a child process end with this process, however this one ends.
 
     A shell waits at a pipe that only this process can write to: when this process is gone, even by
     kill -9, the pipe closes, and the shell ends the child with its whole session.
@@ -170,7 +173,7 @@ def end_with_parent(
     )
 
 
-def _unwatch(process: subprocess.Popen[bytes]) -> None:
+def _unwatch(process: Process) -> None:
     watcher = _watchers.pop(process, None)
     if watcher is not None and watcher.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
@@ -214,7 +217,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def _descendants(process: Process) -> list[psutil.Process]:
     if process.poll() is not None:
         return []
     try:

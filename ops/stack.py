@@ -62,6 +62,7 @@ def run_stack(
     say: Callable[[str], None],
     make_topics: Callable[[Settings], object],
     messages: MessageCounts,
+    run_command: Callable[[], object] | None,
     workers: int = 1,
     is_fresh: bool = False,
 ) -> Iterator[Stack]:
@@ -73,6 +74,9 @@ def run_stack(
         Makes the topics; called again after a restart of the embedded broker.
     messages
         Counts of accepted messages that are not in effect.
+    run_command
+        Runs the command in `sys.argv`, in a forked process; `None` starts a new interpreter for
+        each command.
     is_fresh
         Delete the data of an earlier embedded Redis of this folder first.
     """
@@ -103,39 +107,55 @@ def run_stack(
                 say(_lost_messages_text("the last run was killed", messages.lost(full)))
             messages.begin(full)
         make_topics(full)
-        environment = _environment(full)
-        for number in range(workers):
-            name = "worker" if workers == 1 else f"worker-{number + 1}"
-            supervisor.start(
-                name,
-                _command("worker"),
-                environment | _metrics(full, number),
-                ready_s=READY_S,
-                tells_ready=True,
-                waits=False,
-            )
+        _start_processes(
+            supervisor, full, workers, run_command, drain if not settings.kafka else None
+        )
+        supervisor.settle()
+        url = _url(full)
+        with announced(settings.data_dir, full, url):
+            yield Stack(supervisor, full, url)
+
+
+def _start_processes(
+    supervisor: Supervisor,
+    settings: Settings,
+    workers: int,
+    run_command: Callable[[], object] | None,
+    drain: Callable[[Callable[[], bool]], None] | None,
+) -> None:
+    """Start workers, jobs and API, all at once; `drain` is called when the API has ended."""
+    environment = _environment(settings)
+    names = ["worker"] if workers == 1 else [f"worker-{n + 1}" for n in range(workers)]
+    for number, name in enumerate([*names, "jobs"]):
         supervisor.start(
-            "jobs",
-            _command("jobs"),
-            environment | _metrics(full, workers),
+            name,
+            _command(name.partition("-")[0], run_command),
+            environment | _metrics(settings, number),
             ready_s=READY_S,
             tells_ready=True,
             waits=False,
+            function=run_command,
         )
-        url = f"http://{'127.0.0.1' if full.host == '0.0.0.0' else full.host}:{full.port}"  # noqa: S104
-        supervisor.start(
-            "api",
-            _command("api"),
-            environment,
-            port=full.port,
-            ready=lambda: _answers(f"{url}/readyz"),
-            ready_s=READY_S,
-            waits=False,
-            after_stop=drain if not settings.kafka else lambda _ends_at_once: None,
-        )
-        supervisor.settle()
-        with announced(settings.data_dir, full, url):
-            yield Stack(supervisor, full, url)
+    supervisor.start(
+        "api",
+        _command("api", run_command),
+        environment,
+        port=settings.port,
+        ready=lambda: _answers(f"{_url(settings)}/readyz"),
+        ready_s=READY_S,
+        waits=False,
+        after_stop=drain or (lambda _ends_at_once: None),
+        function=run_command,
+    )
+
+
+def _command(name: str, run_command: Callable[[], object] | None) -> list[str]:
+    return ["recommender", name] if run_command else [sys.executable, "-m", "cli", name]
+
+
+def _url(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+    return f"http://{host}:{settings.port}"
 
 
 def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
@@ -149,10 +169,6 @@ def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
     other = free_port()
     say(f"{taken}: the API listens on {other} instead")
     return other
-
-
-def _command(name: str) -> list[str]:
-    return [sys.executable, "-m", "cli", name]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

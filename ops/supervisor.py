@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ from typing import Self
 from models.environment import READY_FILE
 from models.errors import CannotStart, RecommenderError
 from ops import orphans
+from ops.forked_processes import fork
 from ops.processes import (
+    Process,
     bound_log,
     end_process,
     end_with_parent,
@@ -53,7 +54,8 @@ class _Child:
     ready_file: Path
     tells_ready: bool
     after_stop: Callable[[Callable[[], bool]], None]
-    process: subprocess.Popen[bytes] | None = None
+    function: Callable[[], object] | None
+    process: Process | None = None
     record: orphans.ProcessRecord | None = None
     is_ready: bool = False
     started_s: float = 0.0
@@ -148,6 +150,7 @@ class Supervisor:
         tells_ready: bool = False,
         waits: bool = True,
         after_stop: Callable[[Callable[[], bool]], None] = lambda _ends_at_once: None,
+        function: Callable[[], object] | None = None,
     ) -> None:
         """Start a child and wait until it is ready; `run` restarts it when it dies.
 
@@ -176,6 +179,9 @@ class Supervisor:
         after_stop
             Called when `stop` has ended the child and all children started after it. Its argument
             returns True once a second signal asks to end at once.
+        function
+            Function that a forked process calls, with `argv` as its arguments, instead of a command
+            that is run.
 
         Raises
         ------
@@ -195,6 +201,7 @@ class Supervisor:
             ready_file=self.data_dir / f"{name}.ready",
             tells_ready=tells_ready,
             after_stop=after_stop,
+            function=function,
         )
         with self._lock, self._signals_counted():
             child.log.unlink(missing_ok=True)
@@ -267,7 +274,11 @@ class Supervisor:
         inherited = os.environ if child.env is None else child.env
         child.ready_file.unlink(missing_ok=True)
         env = {**inherited, READY_FILE: str(child.ready_file)}
-        process = spawn(child.argv, env, child.log, gated=True)
+        process: Process
+        if child.function is None:
+            process = spawn(child.argv, env, child.log, gated=True)
+        else:
+            process = fork(child.function, child.argv, env, child.log, gated=True)
         end_with_parent(process, ask_with=child.stop_signal)
         child.process, child.is_ready = process, False
         child.started_s, child.due_s = time.monotonic(), 0.0
@@ -281,8 +292,9 @@ class Supervisor:
                 child.is_ready = True
                 self._say(f"{child.name}: ready{_where(child)}")
                 break
-            if child.process is not None and child.process.poll() is not None:
-                how = how_it_ended(child.process.returncode)
+            code = None if child.process is None else child.process.poll()
+            if code is not None:
+                how = how_it_ended(code)
                 raise CannotStart(f"{child.name} {how} instead of starting{log_tail(child.log)}")
             if time.monotonic() > child.started_s + child.ready_s:
                 raise CannotStart(
@@ -305,8 +317,8 @@ class Supervisor:
         if child.process is None:
             if now_s >= child.due_s:
                 self._relaunch(child)
-        elif child.process.poll() is not None:
-            self._on_death(child, how_it_ended(child.process.returncode))
+        elif (code := child.process.poll()) is not None:
+            self._on_death(child, how_it_ended(code))
         elif not child.is_ready:
             if now_s >= child.due_s:
                 self._check_restarted(child)

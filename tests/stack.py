@@ -26,9 +26,10 @@ from models.state.store import Store
 from models.state.tenants import Tenants
 from ops.embedded_servers import Server as EmbeddedServer
 from ops.embedded_servers import start_broker, start_redis
+from ops.forked_processes import ForkedProcess
 from streams.kafka.topics import ensure_topics
 from streams.operations.status import Status, read_status
-from tests.forked_processes import ForkedProcess, command_result, start_command
+from tests.forked_processes import command_result, start_command
 from tests.openapi_document import check_answer
 from tests.servers import ROOT, apache_kafka, debian_redis, own_port
 

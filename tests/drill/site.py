@@ -17,11 +17,11 @@ from pathlib import Path
 
 from redis import Redis as Client
 
+from ops.forked_processes import ForkedProcess
 from streams.kafka.topics import Topics, ensure_topics
 from tests.drill.load import Load
 from tests.drill.proxy import TcpProxy
 from tests.drill.tails import Tail
-from tests.forked_processes import ForkedProcess
 from tests.servers import ROOT, Server, apache_kafka, debian_redis, own_port
 from tests.stack import Redis, Servers, Stack, new_stack
 

@@ -19,8 +19,8 @@ import pytest
 from api.server.admission import STUCK_S, Gate
 from models.errors import Overloaded, Unavailable
 from ops.embedded_servers import Server, start_broker, start_redis
+from ops.forked_processes import ForkedProcess
 from streams.kafka.topics import ensure_topics
-from tests.forked_processes import ForkedProcess
 from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, new_stack
 
 MEBIBYTE = 1024 * 1024

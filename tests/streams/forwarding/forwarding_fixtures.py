@@ -17,8 +17,8 @@ from models.settings import Settings
 from models.state.client import connect
 from models.state.forwarding_ledger import ForwardCounts, forward_counts, forward_positions
 from ops.embedded_servers import Server, start_redis
+from ops.forked_processes import ForkedProcess, fork
 from streams.kafka.topics import Topics, ensure_topics
-from tests.forked_processes import ForkedProcess, start_function
 from tests.servers import own_port
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
 
@@ -84,12 +84,8 @@ class Bench:
             **environment(self.stub),
             **overrides,
         }
-        worker = start_function(
-            function,
-            environment=env,
-            directory=self.folder,
-            output=self.folder / "forward.log",
-        )
+        log = self.folder / "forward.log"
+        worker = fork(function, ["forward"], env, log, directory=self.folder)
         self.workers.append(worker)
         return worker
 

@@ -1,0 +1,171 @@
+"""Processes forked from one that has loaded their modules: they start at once and share its memory.
+
+Loading the recommender takes two seconds of CPU and 150 MB in each process. The standard library's
+fork server does it once, and each process is forked from it: it has no threads, which a fork would
+lose, and ends by itself when this process has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from models.errors import CannotStart
+
+NAME_LENGTH = 15
+"""Longest name that Linux keeps of a process."""
+
+_forks = multiprocessing.get_context("forkserver")
+
+
+@dataclass(eq=False)
+class ForkedProcess:
+    """A process of `fork`; what it offers is named as in `subprocess.Popen`."""
+
+    args: Sequence[str]
+    stdin: io.FileIO
+    _forked: ForkServerProcess
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._forked.pid or 0  # it is started before it is here
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code; the negative number of the signal that ended it; None while it runs."""
+        return self._forked.exitcode
+
+    def poll(self) -> int | None:
+        """The `returncode`."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once the process has ended.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It has not ended within `timeout` seconds.
+        """
+        self._forked.join(timeout)
+        code = self.returncode
+        if code is None:
+            raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        self.send_signal(signal.SIGKILL)
+
+
+def preload(modules: Sequence[str]) -> None:
+    """Set the modules that later processes find loaded; before the first `fork`."""
+    _forks.set_forkserver_preload(list(modules))
+
+
+def load_now() -> None:
+    """Start the fork server, which loads its modules while this process goes on."""
+    forkserver.ensure_running()
+
+
+def fork(
+    function: Callable[[], object],
+    args: Sequence[str],
+    env: Mapping[str, str],
+    output: Path,
+    *,
+    errors: Path | None = None,
+    directory: Path | None = None,
+    gated: bool = False,
+) -> ForkedProcess:
+    """Start a process that calls a function and ends, in a session of its own.
+
+    Parameters
+    ----------
+    function
+        A function of a module; the process imports it by name.
+    args
+        Its `sys.argv`; the last is its name in lists of processes.
+    env
+        Its whole environment.
+    output, errors
+        Files to which what it prints is added; without `errors`, both go to `output`.
+    directory
+        Its working directory; that of this process if not given.
+    gated
+        Hold the function back until a line is written to its `stdin`; it ends if that is closed.
+
+    Raises
+    ------
+    CannotStart
+        `output` cannot be written.
+    """
+    files = output, output if errors is None else errors
+    try:
+        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        output.touch()
+    except OSError as error:
+        raise CannotStart(f"{args[0]} cannot be started: {error}") from error
+    gate, opener = _forks.Pipe(duplex=False)
+    with gate, opener:
+        arguments = function, list(args), dict(env), files, directory or Path.cwd(), gate
+        forked = _forks.Process(target=_run, args=arguments)
+        forked.start()
+        stdin = io.FileIO(os.dup(opener.fileno()), "w")
+    if not gated:
+        stdin.write(b"\n")
+        stdin.close()
+    return ForkedProcess(args, stdin, forked)
+
+
+def _run(
+    function: Callable[[], object],
+    args: list[str],
+    env: dict[str, str],
+    files: tuple[Path, Path],
+    directory: Path,
+    gate: Connection,
+) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for descriptor, file in enumerate((Path(os.devnull), *files)):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if descriptor else os.O_RDONLY
+        opened = os.open(file, flags, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    with gate:
+        is_released = os.read(gate.fileno(), 1)
+    if not is_released:
+        return
+    os.environ.clear()
+    os.environ.update(env)
+    tempfile.tempdir = None
+    os.chdir(directory)
+    sys.argv[:] = args
+    # Without a name of its own it would be listed as the fork server; only Linux keeps one here.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("".join(args[-1:])[:NAME_LENGTH])
+    function()
