@@ -106,6 +106,7 @@ def create_app(
         await services.impressions.close()
         if services.shadow is not None:
             await services.shadow.close()
+        await publisher.close()
         await recommenders.close()
         await store.close()
 

@@ -69,6 +69,9 @@ class EventPublisher(Protocol):
     def missing(self) -> Awaitable[list[str]]:
         """Reasons why nothing can be sent, in words; empty if it can."""
 
+    def close(self) -> Awaitable[None]:
+        """Disconnect, once each message under way is acknowledged or given up."""
+
 
 class GatedPublisher:
     """A publisher that bounds the requests that wait for Kafka, by a gate."""
@@ -78,6 +81,7 @@ class GatedPublisher:
         self.incarnations = publisher.incarnations
         self.missing = publisher.missing
         self.audit = publisher.audit
+        self.close = publisher.close
 
     async def publish(self, message: PutEvents | Erasure, /) -> str:
         """Publish, or raise `Overloaded` at once if the gate is full."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from ops.forked_processes import load_now, preload
+from ops.forked_processes import preload
 
 MODULES = ("cli.preloaded",)
 
@@ -18,12 +18,11 @@ def run_command_line() -> None:
 
 
 def forked_command() -> Callable[[], object] | None:
-    """`run_command_line`, whose modules begin to be loaded now; `None` where forks are not safe.
+    """`run_command_line`, with its modules set to be loaded once; `None` where forks are not safe.
 
     They are on Linux. On macOS its own libraries, which numpy uses, may not survive a fork.
     """
     if sys.platform != "linux":
         return None
     preload(MODULES)
-    load_now()
     return run_command_line

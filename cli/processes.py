@@ -118,9 +118,8 @@ def api() -> None:
     from streams.kafka.publisher import Publisher
 
     allow_connections(settings.max_connections)
-    with contextlib.closing(Publisher(settings)) as publisher:
-        app = create_app(settings, Store(client_of(settings), settings), publisher)
-        uvicorn.run(app, **server_options(settings))
+    app = create_app(settings, Store(client_of(settings), settings), Publisher(settings))
+    uvicorn.run(app, **server_options(settings))
 
 
 @main.command()

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -89,6 +89,13 @@ def preload(modules: Sequence[str]) -> None:
 def load_now() -> None:
     """Start the fork server, which loads its modules while this process goes on."""
     forkserver.ensure_running()
+
+
+def end_fork_server() -> None:
+    """End the fork server, once no process of it is left: it would go on for a moment."""
+    # No public function waits for their end.
+    for server in (forkserver._forkserver, resource_tracker._resource_tracker):  # noqa: SLF001
+        server._stop()  # type: ignore[union-attr]  # noqa: SLF001
 
 
 def fork(

@@ -16,6 +16,7 @@ from models.errors import CannotStart
 from models.running_servers import announced
 from models.settings import Settings
 from ops.embedded_servers import supervise_broker, supervise_redis
+from ops.forked_processes import end_fork_server, load_now
 from ops.ports import free_port, is_free_port, port_holder
 from ops.supervisor import Supervisor
 
@@ -95,7 +96,8 @@ def run_stack(
             make_topics(full)
 
     port = _api_port(settings, say)
-    with Supervisor(settings.data_dir, say=say, on_restart=on_restart) as supervisor:
+    is_forking = run_command is not None
+    with _supervised(settings, say, on_restart, is_forking=is_forking) as supervisor:
         was_killed = (settings.data_dir / "servers.json").exists() and not is_fresh
         if is_fresh:
             shutil.rmtree(settings.data_dir / "redis", ignore_errors=True)
@@ -114,6 +116,25 @@ def run_stack(
         url = _url(full)
         with announced(settings.data_dir, full, url):
             yield Stack(supervisor, full, url)
+
+
+@contextlib.contextmanager
+def _supervised(
+    settings: Settings,
+    say: Callable[[str], None],
+    on_restart: Callable[[str], None],
+    *,
+    is_forking: bool,
+) -> Iterator[Supervisor]:
+    """A supervisor, and beside it the fork server, which ends after it."""
+    with contextlib.ExitStack() as ends:
+        if is_forking:
+            ends.callback(end_fork_server)
+        supervisor = Supervisor(settings.data_dir, say=say, on_restart=on_restart)
+        ends.enter_context(supervisor)
+        if is_forking:
+            load_now()
+        yield supervisor
 
 
 def _start_processes(

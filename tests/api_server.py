@@ -42,6 +42,9 @@ class FakePublisher:
     missing: Callable[[], Awaitable[list[str]]]
     audit: Callable[[AuditEntry], Awaitable[None]] = _written
 
+    async def close(self) -> None:
+        """Nothing is connected."""
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import tenacity
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
@@ -18,7 +21,12 @@ from models.server_checks import kafka_trouble
 from models.settings import Settings
 from streams.kafka.authentication import are_accepted, check_credentials
 from streams.kafka.decoding import name_unreadable
-from streams.kafka.security import kafka_python_options, tls_context, wire_mechanism
+from streams.kafka.security import (
+    aiokafka_options,
+    kafka_python_options,
+    tls_context,
+    wire_mechanism,
+)
 from streams.kafka.unpacking import bound_unpacking
 
 KafkaClient = TypeVar("KafkaClient")
@@ -151,7 +159,7 @@ def servers(settings: Settings) -> list[str]:
 
 
 def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
-    """The error for callers after a failure of kafka-python, with the remedy."""
+    """The error for callers after a failure of a client, with the remedy."""
     reason = str(error) or type(error).__name__
     return Unavailable(
         f"Kafka at {settings.kafka} cannot be used ({reason}): "
@@ -198,6 +206,37 @@ def start_producer(
     except KafkaError as error:
         stop_producer(producer)
         raise missing_topics(settings, [topic]) from error
+    return producer
+
+
+async def start_async_producer(settings: Settings) -> AIOKafkaProducer:
+    """A connected producer of this event loop, which knows all topics and waits for all replicas.
+
+    It gives a message up after `settings.publish_timeout_s`.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer in time.
+    """
+    try:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=servers(settings),
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=round(1000 * settings.publish_timeout_s),
+            **aiokafka_options(settings),
+        )
+    except InvalidSetting as error:
+        raise Unavailable(str(error)) from error
+    try:
+        async with asyncio.timeout(settings.publish_timeout_s):
+            await producer.start()
+            # Without a topic it asks for all: none is made by that.
+            await producer.client.force_metadata_update()
+    except (AiokafkaError, TimeoutError) as error:
+        await producer.stop()
+        raise unavailable(settings, error) from error
     return producer
 
 

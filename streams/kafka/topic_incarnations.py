@@ -7,6 +7,7 @@ may be old: only a later question to Kafka tells.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,8 @@ class IncarnationLookup:
     ----------
     topics
         Names of the topics, by kind.
+    polls
+        Ask again after `RECHECK_S` even if no caller does.
 
     Raises
     ------
@@ -49,15 +52,19 @@ class IncarnationLookup:
         From the constructor, when Kafka does not answer in time or lacks one of the topics.
     """
 
-    def __init__(self, settings: Settings, topics: Mapping[TopicKind, str]) -> None:
+    def __init__(
+        self, settings: Settings, topics: Mapping[TopicKind, str], *, polls: bool = True
+    ) -> None:
         self._settings = settings
         self._topics = dict(topics)
+        self._pause_s = RECHECK_S if polls else None
         self._timeout_s = min(TIMEOUT_S, settings.publish_timeout_s)
         self._admin = connect(
             KafkaAdminClient, settings, request_timeout_ms=round(1000 * self._timeout_s)
         )
         self._cluster = ""
         self._known: dict[TopicKind, str] = {}
+        self._asked_s = -math.inf
         try:
             self._ask_kafka(self._topics)
         except Unavailable:
@@ -74,6 +81,11 @@ class IncarnationLookup:
     def known(self) -> TopicIncarnations:
         """Newest answer: `<cluster id>/<topic id>` by kind."""
         return self._known
+
+    @property
+    def asked_s(self) -> float:
+        """When Kafka was asked for the newest answer about all topics, on the monotonic clock."""
+        return self._asked_s
 
     def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[TopicIncarnations]:
         """Future answer to a question that is asked from now on, about these kinds or all.
@@ -97,7 +109,7 @@ class IncarnationLookup:
         while not self._closing.is_set():
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._wanted or self._closing.is_set(), timeout=RECHECK_S
+                    lambda: self._wanted or self._closing.is_set(), timeout=self._pause_s
                 )
                 if self._closing.is_set():
                     break
@@ -115,6 +127,7 @@ class IncarnationLookup:
         self._next.set_exception(unavailable(self._settings, KafkaError("not connected")))
 
     def _ask_kafka(self, kinds: Iterable[TopicKind]) -> None:
+        asked_s = time.monotonic()
         names = {self._topics[kind]: kind for kind in kinds}
         try:
             ids = {
@@ -130,6 +143,8 @@ class IncarnationLookup:
             raise unavailable(self._settings, error) from error
         # Replaced, not changed: other threads read it without the lock.
         self._known = self._known | {kind: f"{self._cluster}/{of}" for kind, of in ids.items()}
+        if len(names) == len(self._topics):
+            self._asked_s = asked_s
 
 
 def _future() -> Future[TopicIncarnations]:

@@ -66,22 +66,22 @@ def check_answer(operation: str, body: bytes) -> None:
 @contextlib.contextmanager
 def serving(settings: Settings, **options: Any) -> Iterator[str]:
     """Address of an API in this process, on a port of its own."""
-    with contextlib.closing(Publisher(settings)) as publisher:
-        app = create_app(settings, Store(connect(settings.redis), settings), publisher, **options)
-        config = uvicorn.Config(app, **server_options(settings))
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            deadline = time.monotonic() + 60
-            while not server.started:
-                assert thread.is_alive()
-                assert time.monotonic() < deadline, "the API has not started within 60 s"
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{settings.port}/personalize"
-        finally:
-            server.should_exit = True
-            thread.join()
+    store = Store(connect(settings.redis), settings)
+    app = create_app(settings, store, Publisher(settings), **options)
+    config = uvicorn.Config(app, **server_options(settings))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline, "the API has not started within 60 s"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{settings.port}/personalize"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class HttpAnswer(NamedTuple):

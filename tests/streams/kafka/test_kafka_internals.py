@@ -11,7 +11,8 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka import AIOKafkaClient, AIOKafkaConsumer
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher as aio_fetcher
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -133,8 +134,21 @@ def test_kafka_python_has_the_members_that_stop_a_producer(
     owner: Any, names: tuple[str, ...]
 ) -> None:
     """Members that `streams.kafka.connection` uses to end threads and to create no topics."""
-    decision = "0019-kafka-python-producer"
+    decision = "0019-producers"
     check(owner, names, "kafka-python", "streams/kafka/connection.py", decision)
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (AIOKafkaProducer, ("client", "send", "start", "stop")),
+        (AIOKafkaClient, ("cluster", "force_metadata_update", "_topics")),
+        (ClusterMetadata, ("partitions_for_topic",)),
+    ],
+)
+def test_aiokafka_has_the_members_that_look_a_topic_up(owner: Any, names: tuple[str, ...]) -> None:
+    """A producer that knows no topic asks for all, and lets Kafka make none."""
+    check(owner, names, "aiokafka", "streams/kafka/publisher.py", "0019-producers")
 
 
 @pytest.mark.parametrize("name", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])

@@ -6,14 +6,11 @@ import asyncio
 import gc
 import logging
 import signal
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from models.errors import InvalidEvent, InvalidRecord, Overloaded, Unavailable
 from models.events import MAX_MESSAGE_BYTES, Event, PutEvents, encode, parse
@@ -25,10 +22,9 @@ from streams.kafka import tracker as tracker_module
 from streams.kafka.topics import Topics, ensure_topics
 from streams.kafka.tracker import Tracker
 from tests.servers import own_port
+from tests.streams.kafka.produced_fixtures import NOW_S, eventually, raw, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-NOW_S = 1_700_000_000.0
 
 
 @pytest.fixture(autouse=True)
@@ -40,72 +36,6 @@ def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL, logger="kafka")
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker that this module's tests share, each with a topic prefix of its own."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server.address
-    server.stop()
-
-
-@pytest.fixture
-def settings(broker: str) -> Settings:
-    """Settings with topics of this test's own."""
-    made = Settings(kafka=broker, topic_prefix=f"{uuid.uuid4().hex}.", partitions=3)
-    ensure_topics(made)
-    return made
-
-
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Server]:
-    """A broker for one test, which may stop it."""
-    server = start_broker(tmp_path, port=own_port())
-    yield server
-    server.process.send_signal(signal.SIGCONT)
-    server.stop()
-
-
-def read(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, PutEvents]]:
-    """All messages of an event topic: key and message by partition and offset."""
-    return {
-        place: (key, parse(value, now_s=NOW_S * 2))
-        for place, (key, value) in raw(settings, topic).items()
-    }
-
-
-def raw(settings: Settings, topic: str) -> dict[tuple[int, int], tuple[bytes, bytes]]:
-    """All messages of a topic: key and value by partition and offset."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka, auto_offset_reset="earliest", enable_auto_commit=False
-    )
-    try:
-        partitions = [TopicPartition(topic, n) for n in range(settings.partitions)]
-        consumer.assign(partitions)
-        found = {}
-        deadline_s = time.monotonic() + 60
-        while not all(
-            consumer.highwater(one) is not None
-            and consumer.position(one) == consumer.highwater(one)
-            for one in partitions
-        ):
-            assert time.monotonic() < deadline_s, "the topic cannot be read"
-            for records in consumer.poll(timeout_ms=200).values():
-                for record in records:
-                    value = record.value or b""
-                    found[record.partition, record.offset] = (record.key, value)
-        return found
-    finally:
-        consumer.close()
-
-
-def eventually(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Wait until a condition holds."""
-    deadline_s = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, "the condition never held"
-        time.sleep(0.02)
 
 
 def test_a_message_has_every_member_of_its_event(settings: Settings) -> None:
