@@ -6,6 +6,7 @@ up. Everything else is Tenacity's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -76,6 +77,12 @@ async def retry_outages(
 
     `on_outage` is called with each of these errors, before the wait that follows it.
     """
+    # Three actions an event succeed at once, and Tenacity takes as long for each as Redis does.
+    try:
+        return await action()
+    except errors as error:
+        on_outage(error)
+    await asyncio.sleep(FIRST_WAIT_S)
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(errors),
         wait=backoff(FIRST_WAIT_S, MAX_WAIT_S),
