@@ -71,7 +71,7 @@ def create_app(
 ) -> FastAPI:
     """The application; it opens no connection before its first request."""
     tenants = Tenants(store.redis, settings)
-    recommenders = Recommenders(tenants)
+    recommenders = Recommenders(tenants, hears_changes=True)
     services = Services(
         settings=settings,
         store=store,

@@ -4,8 +4,10 @@
         [--warm-up 40]
 
 Events are sent at the rate; after each fifth, `/recommend?after=` is requested at once, and the
-time from the answer of POST /events to the answer with the effect is measured. Events of the
-warm-up, in which a Java broker compiles itself, are not counted.
+time from the answer of POST /events to the answer with the effect is measured. Now and then, two
+users visit an item and then one each that is new: `others` is the time until /similar of the first
+item, whose list was asked for before, shows what the second user went on to. Events of the warm-up,
+in which a Java broker compiles itself, are not counted.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ from ops.ports import free_port
 from streams.kafka.topics import ensure_topics
 
 PROBE_EVERY = 5
+
+PROBE_OTHERS_EVERY = 25
+
+ASK_EVERY_S = 0.002
+"""Pause between two looks at what another user's event has changed."""
 
 ANSWER_S = 30.0
 """Longest wait for an answer, far beyond any that occurs while the servers run."""
@@ -55,15 +62,43 @@ async def send(client: aiohttp.ClientSession, url: str, user: str, item: str) ->
         return str((await answer.json())["after"])
 
 
-async def measure(url: str, rate: float, seconds: float) -> list[float]:
-    """Milliseconds of each probe."""
+async def similar(client: aiohttp.ClientSession, url: str, item: str, after: str = "") -> set[str]:
+    """Items similar to one; with `after`, once that is in effect."""
+    params = {"after": after} if after else {}
+    async with client.get(f"{url}/similar/{item}", params=params) as answer:
+        return {one["itemId"] for one in (await answer.json())["items"]}
+
+
+async def other_user(client: aiohttp.ClientSession, url: str, run: str) -> float:
+    """Milliseconds until an item's neighbours show an event of another user."""
+    seen, first, second = (f"{name}-{run}" for name in ("seen", "first", "second"))
+    await send(client, url, f"one-{run}", seen)
+    after = await send(client, url, f"one-{run}", first)
+    if first not in await similar(client, url, seen, after):
+        raise RuntimeError("an event did not take effect in time")
+    await send(client, url, f"other-{run}", seen)
+    await send(client, url, f"other-{run}", second)
+    accepted = time.perf_counter()
+    while second not in await similar(client, url, seen):
+        if time.perf_counter() - accepted > ANSWER_S:
+            raise RuntimeError("another user's event did not show in time")
+        await asyncio.sleep(ASK_EVERY_S)
+    return (time.perf_counter() - accepted) * 1000
+
+
+async def measure(url: str, rate: float, seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds of each probe: of users' own events, and of others'."""
     chance = random.Random(7)
     waits: list[float] = []
+    others: list[float] = []
+    run = f"{time.time():.3f}"
 
     async def click(number: int) -> None:
         user, item = f"u{number % 500}", f"i{int(chance.paretovariate(0.8)) % 2000}"
         after = await send(client, url, user, item)
         accepted = time.perf_counter()
+        if number % PROBE_OTHERS_EVERY == 1:
+            others.append(await other_user(client, url, f"{run}-{number}"))
         if number % PROBE_EVERY:
             return
         params = {"user_id": user, "after": after, "num_results": "5"}
@@ -80,10 +115,10 @@ async def measure(url: str, rate: float, seconds: float) -> list[float]:
             for number in range(int(rate * seconds)):
                 await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
                 group.create_task(click(number))
-    return waits
+    return waits, others
 
 
-def run(settings: Settings, rate: float, seconds: float) -> list[float]:
+def run(settings: Settings, rate: float, seconds: float) -> tuple[list[float], list[float]]:
     """One run on a running stack."""
     url = f"http://{settings.host}:{settings.port}"
     return asyncio.run(measure(url, rate, seconds))
@@ -104,16 +139,19 @@ def main() -> None:
         with command("worker", settings), command("api", settings):
             run(settings, options.rate, options.warm_up)
             runs = [run(settings, options.rate, options.seconds) for _ in range(options.runs)]
-    quantiles = [
-        [sorted(waits)[int(q * (len(waits) - 1))] for q in (0.5, 0.95, 0.99)] for waits in runs
-    ]
+    quantiles, of_others = (
+        [[sorted(waits)[int(q * (len(waits) - 1))] for q in (0.5, 0.95, 0.99)] for waits in kind]
+        for kind in zip(*runs, strict=True)
+    )
     p50, p95, p99 = (median(values) for values in zip(*quantiles, strict=True))
+    others = [median(values) for values in zip(*of_others, strict=True)]
     report(
         "freshness",
         {
             "p50_ms": p50,
             "p95_ms": p95,
             "p99_ms": p99,
+            **dict(zip(("others_p50_ms", "others_p95_ms", "others_p99_ms"), others, strict=True)),
             "runs": [[round(q, 1) for q in r] for r in quantiles],
         },
         kafka=options.kafka,

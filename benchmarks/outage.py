@@ -80,7 +80,7 @@ def throughput(settings: Settings, events: int, tag: str) -> float:
 
 def measured(settings: Settings, options: argparse.Namespace, tag: str) -> dict[str, float]:
     """The figures of one load."""
-    waits = sorted(freshness.run(settings, options.rate, options.seconds))
+    waits = sorted(freshness.run(settings, options.rate, options.seconds)[0])
     p50, p99 = (waits[int(q * (len(waits) - 1))] for q in (0.5, 0.99))
     return {
         "p50_ms": round(p50, 2),

@@ -66,7 +66,7 @@ async def test_uvicorn_has_the_members_that_are_overridden() -> None:
 def test_redis_has_the_members_by_which_a_connection_is_taken_over() -> None:
     """Connection, parser and pool of redis-py have their names."""
     connection: Any = redis.asyncio.Connection()
-    missing = moved(connection, "_writer", "_parser", "disconnect")
+    missing = moved(connection, "_writer", "_parser", "disconnect", "protocol")
     assert not missing, REDIS.format(missing)
     missing = moved(connection._parser, "parse_error")
     assert not missing, REDIS.format(missing)

@@ -1,6 +1,7 @@
 """The state cache: state that requests of a group share, read through a short in-process cache.
 
-A user's history is always read fresh; shared state may be `cache_s` old. Reads of all requests that
+A user's history is always read fresh; shared state may be `cache_s` old, but for neighbour lists
+where a process hears of their changes. Reads of all requests that
 run at the same time go into one command.
 """
 
@@ -27,6 +28,7 @@ from models.ranking.ranker import RANKERS, ListwiseRanker, Ranker
 from models.retrieval.candidates import top_list_candidates
 from models.serving.cached_items import ItemIds, ItemStatistics, in_background
 from models.state import layout
+from models.state.channels import ListInvalidation, Unsubscribe
 from models.state.context_columns import NO_CONTEXT, context_values
 from models.state.metadata import PropertiesCache
 from models.state.shared_reads import read_group_state
@@ -104,11 +106,17 @@ class StateCache:
     """Cached reads of one group's state; `now_s` is the present in Unix seconds.
 
     `share` divides the sizes: 1 for a group that a process serves alone. `list_sizes` are the items
-    to read of each top list, and others stay empty; None for all.
+    to read of each top list, and others stay empty; None for all. `hears_changes`: subscribe to the
+    group's changes, until `close`, so that neighbour lists are kept until they change.
     """
 
     def __init__(
-        self, store: Store, *, share: int = 1, list_sizes: Mapping[str, int] | None = None
+        self,
+        store: Store,
+        *,
+        share: int = 1,
+        list_sizes: Mapping[str, int] | None = None,
+        hears_changes: bool = False,
     ) -> None:
         self.store = store
         self._list_sizes = list_sizes
@@ -125,6 +133,10 @@ class StateCache:
         self._properties = PropertiesCache(store, share=share)
         self._statistics = ItemStatistics(store, max_age_s=cache_s)
         self._shared_task: asyncio.Task[None] | None = None
+        self._unsubscribe: Unsubscribe | None = None
+        if hears_changes:
+            listener = ListInvalidation(self._lists)
+            self._unsubscribe = store.redis.reads.subscribe(store.key("changed"), listener)
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:
@@ -190,7 +202,11 @@ class StateCache:
         }
 
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
-        """Stored neighbour list of each item, at most `cache_s` old."""
+        """Stored neighbour list of each item: as it is now, or at most `cache_s` old.
+
+        The former while changes are heard: a list is not older than the last read of a history that
+        ended before.
+        """
         lists = await self._lists.read(items, now_s, self._read_lists)
         return [raw or b"" for raw in lists]
 
@@ -268,8 +284,15 @@ class StateCache:
         if tasks := self._background_tasks():
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def unsubscribe(self) -> None:
+        """Hear of no changes any more: lists age."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._lists.hears_changes = False
+
     async def close(self) -> None:
-        """End background reads."""
+        """End background reads and the subscription."""
+        self.unsubscribe()
         for task in self._background_tasks():
             task.cancel()
         await self.settle()

@@ -19,12 +19,14 @@ class Recommenders:
     """The recommenders of a service's groups; safe for many tasks of one event loop.
 
     A group that `tenants` erases is forgotten: what its recommender has cached never changes only
-    as long as the group exists.
+    as long as the group exists. `hears_changes` as in `StateCache`.
     """
 
-    def __init__(self, tenants: Tenants) -> None:
+    def __init__(self, tenants: Tenants, *, hears_changes: bool = False) -> None:
         self.tenants = tenants
-        self._own = Recommender(tenants.store(tenants.settings.group))
+        self._hears_changes = hears_changes
+        store = tenants.store(tenants.settings.group)
+        self._own = Recommender(store, StateCache(store, hears_changes=hears_changes))
         self._others: OrderedDict[str, Recommender] = OrderedDict()
         tenants.on_erased(self._forget)
 
@@ -35,10 +37,12 @@ class Recommenders:
         recommender = self._others.get(group)
         if recommender is None:
             store = self.tenants.store(group)
-            recommender = Recommender(store, StateCache(store, share=REGISTERED_CACHE_SHARE))
-            self._others[group] = recommender
+            cache = StateCache(
+                store, share=REGISTERED_CACHE_SHARE, hears_changes=self._hears_changes
+            )
+            recommender = self._others[group] = Recommender(store, cache)
             if len(self._others) > MAX_OPEN_RECOMMENDERS:
-                self._others.popitem(last=False)
+                self._forget(next(iter(self._others)))
         self._others.move_to_end(group)
         return recommender
 
@@ -48,4 +52,7 @@ class Recommenders:
             await recommender.cache.close()
 
     def _forget(self, group: str) -> None:
-        self._others.pop(group, None)
+        recommender = self._others.pop(group, None)
+        if recommender is not None:
+            # Requests under way may use its cache still: lists age there.
+            recommender.cache.unsubscribe()

@@ -42,7 +42,9 @@ class Snapshots:
         """A user's events, with those of a session that is not linked to the user yet."""
         keys = []
         if user_id is None and session_id is not None:
-            user_id = await self._store.linked_user(session_id, now_s=now_s)
+            user_id, own = await self._store.linked_user_and_history(session_id, now_s=now_s)
+            if user_id is None:
+                return unpack_history(own)
         if user_id is not None:
             keys += [f"history:u:{user_id}", f"history:s:{user_id}"]
         if session_id is not None and session_id != user_id:

@@ -32,7 +32,11 @@ class ServingSettings(BaseSettings):
         description="Property of items that names their categories, separated by |.",
     )
     cache_s: float = Field(
-        1.0, ge=0, le=60, description="How old an item's neighbours and counts may be in an answer."
+        1.0,
+        ge=0,
+        le=60,
+        description="How old an item's counts may be in an answer, and its neighbours where the "
+        "API does not hear of changes.",
     )
     after_timeout_s: float = Field(
         2.0, ge=0, le=30, description="Longest wait of ?after= for an event to take effect."

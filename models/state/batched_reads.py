@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -10,6 +11,10 @@ from typing import Any, Protocol
 import hiredis
 import redis.asyncio
 import redis.exceptions
+
+from models.state.channels import Listener, Unsubscribe
+
+LOG = logging.getLogger(__name__)
 
 Values = list[bytes | None]
 Answers = list[Any]
@@ -30,6 +35,10 @@ class MgetBatcher:
     pool, and writes to its transport directly: the client's tasks, streams and timers take longer
     than the rest of a command. With a server that is away it behaves as the client does: a dead
     connection is renewed, a request is repeated once, and each try may take `socket_timeout`.
+
+    Messages of subscribed channels come on the same connection, which version 3 of the protocol
+    permits: in the order of the server's work, and with the bound on unread output that servers
+    have for subscribers.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
@@ -41,6 +50,43 @@ class MgetBatcher:
         self._connecting: asyncio.Task[None] | None = None
         self._wanted: Wanted = []
         self._held: list[Request] = []
+        self._listeners: dict[bytes, Listener] = {}
+        self._may_subscribe = True
+
+    def subscribe(self, channel: str, listener: Listener) -> Unsubscribe:
+        """Tell a listener of a channel, whenever there is a connection; one for each channel.
+
+        It hears nothing from a server that does not permit it, or that speaks an older protocol.
+        """
+        name = channel.encode()
+        self._listeners[name] = listener
+        if self._link is not None:
+            self._listen(self._link, name)
+
+        def unsubscribe() -> None:
+            if self._listeners.get(name) is listener:
+                del self._listeners[name]
+                if self._link is not None and self._may_subscribe:
+                    self._link.send(_Unsubscription(name))
+
+        return unsubscribe
+
+    def _listen(self, link: _RawConnection, channel: bytes) -> None:
+        if self._may_subscribe and link.takes_messages:
+            link.send(_Subscription(channel, self._refused))
+
+    def _refused(self, error: Exception) -> None:
+        if self._may_subscribe:
+            LOG.warning("changes are not heard, and lists are cached for cache_s: %s", error)
+        self._may_subscribe = False
+        if self._link is not None:
+            # A refused command has one answer more than one that is not: begin anew.
+            self._link.abort(error)
+
+    def _heard(self, channel: bytes, message: bytes) -> None:
+        listener = self._listeners.get(channel)
+        if listener is not None:
+            listener.heard(message)
 
     def get(self, keys: list[str]) -> asyncio.Future[Values]:
         """The values of `keys`, absent ones as None.
@@ -93,7 +139,9 @@ class MgetBatcher:
         except Exception as error:  # noqa: BLE001  handed to the waiting tasks
             self._fail(error)
         else:
-            self._link = _RawConnection(self._connection, self._timeout_s, self._lost)
+            self._link = _RawConnection(self._connection, self._timeout_s, self._lost, self._heard)
+            for channel in self._listeners:
+                self._listen(self._link, channel)
             held, self._held = self._held, []
             for request in held:
                 self._link.send(request)
@@ -113,6 +161,8 @@ class MgetBatcher:
 
     def _lost(self, requests: list[Request], error: Exception) -> None:
         self._link = None
+        for listener in self._listeners.values():
+            listener.lost()
         for request in requests:
             if request.tries < TRIES:
                 self._send(request)
@@ -179,12 +229,57 @@ class _Mget:
                 future.set_exception(error)
 
 
-class AnswerReader:
-    """Answers to requests, out of what a connection receives."""
+class _Subscription:
+    """Subscribes to a channel, and sends it an empty message: the first that its listener hears.
 
-    def __init__(self, parse_error: Callable[[str], Any]) -> None:
+    So what is heard shows that the user may do both, as a worker must.
+    """
+
+    n_answers = 1
+
+    def __init__(self, channel: bytes, refused: Callable[[Exception], None]) -> None:
+        # The answer to SUBSCRIBE is a message, unless it is an error.
+        self.packed = _pack(("SUBSCRIBE", channel)) + _pack(("PUBLISH", channel, b""))
+        # Not repeated: a new connection subscribes anew.
+        self.tries = TRIES
+        self._refused = refused
+
+    def answer(self, answers: Answers) -> None:
+        """Nothing: the listener hears the message."""
+
+    def fail(self, error: Exception) -> None:
+        """Say so, unless the connection was lost."""
+        if isinstance(error, redis.exceptions.ResponseError):
+            self._refused(error)
+
+
+class _Unsubscription:
+    """Unsubscribes from a channel."""
+
+    n_answers = 0
+
+    def __init__(self, channel: bytes) -> None:
+        self.packed = _pack(("UNSUBSCRIBE", channel))
+        self.tries = TRIES
+
+    def answer(self, answers: Answers) -> None:
+        """Nothing."""
+
+    def fail(self, error: Exception) -> None:
+        """Nothing: without a connection there is no subscription."""
+
+
+class AnswerReader:
+    """Answers to requests, out of what a connection receives; messages go to `heard`."""
+
+    def __init__(
+        self,
+        parse_error: Callable[[str], Any],
+        heard: Callable[[bytes, bytes], None] | None = None,
+    ) -> None:
         self._reader = hiredis.Reader(replyError=parse_error)
         self._answers: Answers = []
+        self._heard = heard
 
     def feed(self, data: bytes) -> None:
         """Take what was received."""
@@ -197,8 +292,7 @@ class AnswerReader:
             answer = self._reader.gets()
             if answer is False:
                 return False
-            if not isinstance(answer, hiredis.PushNotification):
-                answers.append(answer)
+            self._take(answer)
         self._answers = []
         error = next((answer for answer in answers if isinstance(answer, Exception)), None)
         if error is None:
@@ -207,12 +301,25 @@ class AnswerReader:
             request.fail(error)
         return True
 
+    def hear(self) -> None:
+        """Hand on messages that came while no request waits."""
+        while (answer := self._reader.gets()) is not False:
+            self._take(answer)
+
+    def _take(self, answer: Any) -> None:  # noqa: ANN401  whatever the server sends
+        if not isinstance(answer, hiredis.PushNotification):
+            self._answers.append(answer)
+        elif self._heard is not None and answer[0] == b"message":
+            _, channel, message = answer
+            self._heard(channel, message)
+
 
 class _RawConnection(asyncio.Protocol):
     """A connection that the client has made, taken over from its streams.
 
     redis-py has no public access to the transport; asyncio permits to change its protocol.
-    `on_lost` is called with the requests without an answer, and the error.
+    `on_lost` is called with the requests without an answer, and the error; `heard` with the channel
+    and text of each message.
     """
 
     def __init__(
@@ -220,15 +327,19 @@ class _RawConnection(asyncio.Protocol):
         connection: Any,  # noqa: ANN401  as above
         timeout_s: float,
         on_lost: Callable[[list[Request], Exception], None],
+        heard: Callable[[bytes, bytes], None],
     ) -> None:
+        # Of an older version, a connection with subscriptions takes no other commands.
+        self.takes_messages = str(connection.protocol) == "3"
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._streams: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
-        self._answers = AnswerReader(connection._parser.parse_error)  # noqa: SLF001
+        self._answers = AnswerReader(connection._parser.parse_error, heard)  # noqa: SLF001
         self._timeout_s = timeout_s
         self._on_lost = on_lost
         self._sent: deque[tuple[Request, asyncio.TimerHandle]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._is_aborted = False
         self._error: Exception = redis.exceptions.ConnectionError("the server closed a connection")
 
     def send(self, request: Request) -> None:
@@ -241,9 +352,19 @@ class _RawConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand complete answers to their requests."""
         self._answers.feed(data)
-        while self._sent and self._answers.hand_to(self._sent[0][0]):
+        while self._sent and not self._is_aborted:
+            if not self._answers.hand_to(self._sent[0][0]):
+                return
             _, timer = self._sent.popleft()
             timer.cancel()
+        if not self._is_aborted:
+            self._answers.hear()
+
+    def abort(self, reason: Exception) -> None:
+        """End the connection; requests without an answer are sent on another."""
+        self._error = redis.exceptions.ConnectionError(f"the connection is given up: {reason}")
+        self._is_aborted = True
+        self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Report the loss to the streams, and to the commands under way."""
@@ -254,6 +375,7 @@ class _RawConnection(asyncio.Protocol):
 
     def _give_up(self) -> None:
         # A late answer must not be taken for another's: nothing more is read from this connection.
+        self._is_aborted = True
         self._error = redis.exceptions.TimeoutError(f"no answer within {self._timeout_s} s")
         self._transport.abort()
 

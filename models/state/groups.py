@@ -115,6 +115,8 @@ async def erase_group(client: RedisClient, group: str) -> None:
     await run_script(client, _UNREGISTER, [TRACKERS, GROUPS], group)
     async for keys in scan_keys(client, f"{{{group}}}:"):
         await client.unlink(*keys)
+    # Anything has changed (channels.py).
+    await client.publish(f"{{{group}}}:changed", b"")
 
 
 async def scan_keys(client: RedisClient, prefix: str) -> AsyncIterator[list[bytes]]:

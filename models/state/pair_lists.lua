@@ -73,8 +73,13 @@ local function write_list(list)
   write_changed(list, SPEC, 0)
 end
 
+-- Readers that cache lists are told which ones changed (channels.py). A server that does not permit
+-- it must not end the step in the middle: its readers cannot be told either, and know that.
 local function write()
   for _, item in ipairs(touched) do write_list(lists[item]) end
+  if #touched > 0 then
+    redis.pcall('PUBLISH', prefix .. 'changed', table.concat(touched, ' '))
+  end
 end
 
 return {count = count, write = write}

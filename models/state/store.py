@@ -25,6 +25,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served[:<number>]   hash    lists that were served, for attribution (served_lists.py)
+    {group}:changed             channel items whose neighbours a step has changed (channels.py)
 
 Keys of metadata stand in models.state.metadata, the registry of groups in models.state.groups.
 """
@@ -235,15 +236,22 @@ class Store:
 
     async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
         """The user that an event has linked a session to; None for an anonymous session."""
+        user, _ = await self.linked_user_and_history(session_id, now_s=now_s)
+        return user
+
+    async def linked_user_and_history(
+        self, session_id: str, *, now_s: float
+    ) -> tuple[str | None, bytes | None]:
+        """`linked_user` of a session, and the stored history of the session itself; one piece."""
         generation = int(now_s // self.settings.session_ttl_s)
         shard = shard_of(session_id)
-        pipe = self.redis.pipeline(transaction=False)
-        for n in (generation, generation - 1):
-            pipe.hget(self.key(f"links:{n}:{shard}"), session_id)
-        for user in await pipe.execute():
-            if user is not None:
-                return bytes(user).decode()
-        return None
+        newer, older, history = await self.redis.reads.run(
+            ("HGET", self.key(f"links:{generation}:{shard}"), session_id),
+            ("HGET", self.key(f"links:{generation - 1}:{shard}"), session_id),
+            ("GET", self.key(f"history:s:{session_id}")),
+        )
+        user = newer if newer is not None else older
+        return (None if user is None else user.decode()), history
 
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
         """Index of each item; 0 for an unknown one."""

@@ -8,7 +8,7 @@ of a clock that was set back, and is read again.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 NEVER = -math.inf
@@ -27,11 +27,18 @@ class TimedCache(Generic[K, V]):
         Most values.
     max_age_s
         Infinite for values that never change.
+
+    Attributes
+    ----------
+    hears_changes
+        True while every change of a value leads to a call of `invalidate`: values then do not age.
     """
 
     def __init__(self, *, size: int, max_age_s: float = math.inf) -> None:
         self.size = size
+        self.hears_changes = False
         self._max_age_s = max_age_s
+        self._loads: list[_Load[K]] = []
         self._values: dict[K, V] = {}
         # Apart from the values, and empty where they never change: there may be a million.
         self._read_at: dict[K, float] = {}
@@ -57,12 +64,32 @@ class TimedCache(Generic[K, V]):
             return [*map(self._values.get, keys)]
         found = {key: self._values[key] for key in keys if self._are_fresh((key,), now_s)}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
-        for key, value in zip(missing, await load(missing), strict=True):
+        under_way = _Load[K]()
+        self._loads.append(under_way)
+        try:
+            loaded = await load(missing)
+        finally:
+            self._loads.remove(under_way)
+        for key, value in zip(missing, loaded, strict=True):
             self.drop(key)
             if value is not None:
                 found[key] = value
-                self._keep(key, value, now_s)
+                if not under_way.is_outdated and key not in under_way.changed:
+                    self._keep(key, value, now_s)
         return [found.get(key) for key in keys]
+
+    def invalidate(self, keys: Iterable[K]) -> None:
+        """Drop values that have changed; those that are being loaded are not kept."""
+        for key in keys:
+            self.drop(key)
+            for under_way in self._loads:
+                under_way.changed.add(key)
+
+    def invalidate_all(self) -> None:
+        """Drop all values; those that are being loaded are not kept."""
+        self.clear()
+        for under_way in self._loads:
+            under_way.is_outdated = True
 
     def drop(self, key: K) -> None:
         """Remove a value, if there is one."""
@@ -75,7 +102,7 @@ class TimedCache(Generic[K, V]):
         self._read_at.clear()
 
     def _are_fresh(self, keys: Sequence[K], now_s: float) -> bool:
-        if self._max_age_s == math.inf:
+        if self.hears_changes or self._max_age_s == math.inf:
             return all(key in self._values for key in keys)
         # One pass for most requests, which find everything.
         times = [self._read_at.get(key, NEVER) for key in keys]
@@ -88,3 +115,14 @@ class TimedCache(Generic[K, V]):
             self._read_at[key] = now_s
         while len(self._values) > self.size:
             self.drop(next(iter(self._values)))
+
+
+class _Load(Generic[K]):
+    """Values that are being loaded: the keys that have changed since, or all of them.
+
+    Compared by identity, as several may run.
+    """
+
+    def __init__(self) -> None:
+        self.changed: set[K] = set()
+        self.is_outdated = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from models.state.timed_cache import TimedCache
 
@@ -53,3 +54,31 @@ async def test_values_that_never_change_do_not_age() -> None:
     await cache.read([1], 0.0, load)
     await cache.read([1], 1e9, load)
     assert load.keys == [1]
+
+
+async def test_values_stay_until_they_change() -> None:
+    """While changes are heard, a value has no age, and is loaded again once it has changed."""
+    cache, load = TimedCache[int, int](size=9, max_age_s=1.0), Loads()
+    cache.hears_changes = True
+    await cache.read([1, 2], 0.0, load)
+    await cache.read([1, 2], 1e9, load)
+    cache.invalidate([2, 3])
+    await cache.read([1, 2], 1e9, load)
+    assert load.keys == [1, 2, 2]
+
+    cache.hears_changes = False
+    await cache.read([1, 2], 1e9 + 2, load)
+    assert load.keys == [1, 2, 2, 1, 2]
+
+
+async def test_a_value_that_changes_while_it_is_loaded_is_not_kept() -> None:
+    """A load may give a value of before a change that is heard before the load's answer."""
+    cache, load = TimedCache[int, int](size=9, max_age_s=1.0), Loads()
+    cache.hears_changes = True
+    for change, kept in ((partial(cache.invalidate, [1]), {2}), (cache.invalidate_all, set())):
+        reading = asyncio.create_task(cache.read([1, 2], 0.0, load))
+        await asyncio.sleep(0)
+        change()
+        assert await reading == [10, 20]
+        assert {key for key in (1, 2) if key in cache} == kept
+        cache.clear()
