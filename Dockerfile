@@ -39,6 +39,6 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['RECOMMENDER_PORT']}/readyz\", timeout=3)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request; tls = 's' if os.environ.get('RECOMMENDER_TLS_CERTIFICATE_FILE') else ''; urllib.request.urlopen(f\"http{tls}://127.0.0.1:{os.environ['RECOMMENDER_PORT']}/readyz\", timeout=3, context=ssl._create_unverified_context() if tls else None)"]
 ENTRYPOINT ["recommender"]
 CMD ["api"]

@@ -18,8 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import login
 from api.access.access_check import AccessCheck
 from api.access.key_table import KeyTable
+from api.content_policy import inline_policy
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
 from api.fast_path import FastPathApp, allowed_methods, is_below
@@ -128,6 +130,7 @@ def create_app(
     app.state.origins = origins
     for routes in (recommendations, events, metadata, forwarding, health):
         app.include_router(routes.router)
+    app.include_router(login.router)
     serve_reference(app)
     app.get("/", include_in_schema=False)(demo_page)
     for error, status, kind in (
@@ -192,9 +195,7 @@ async def demo_page() -> Response:
 
 
 PAGE_HEADERS: Mapping[str, str] = {
-    "content-security-policy": "default-src 'self'; img-src data:; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
+    "content-security-policy": inline_policy(PAGE),
     "cache-control": "no-store",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
@@ -19,6 +20,7 @@ from api.access.access_check import (
     Need,
     native_need,
 )
+from api.access.roles import PAGES
 from api.openapi import openapi_document
 from api.personalize.protocol import PREFIX, refusal_response
 from api.routes.events import EVENTS, PostRoute
@@ -31,6 +33,7 @@ from api.server.request_metrics import count_request
 METHODS = ("DELETE", "GET", "POST", "PUT")
 
 JSON = (b"content-type", b"application/json")
+NO_STORE = (b"cache-control", b"no-store")
 
 
 class FastPathApp(FastAPI):
@@ -149,6 +152,10 @@ class FastPathApp(FastAPI):
         started = time.perf_counter()
         REFUSED.labels(refusal.kind.partition("_")[0]).inc()
         is_aws = is_below(scope["path"], PREFIX)
+        if refusal.status == 401 and _is_of_person(scope):
+            # Relative, because a proxy may serve this under another path.
+            target = f"login?next={quote(scope['path'], safe='')}"
+            refusal = refusal._replace(status=303, headers={"location": target})
         response = refusal_response(refusal) if is_aws else error_response(*refusal)
         origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
         if origin is not None and self.state.origins.allows_cross_origin(origin):
@@ -171,6 +178,12 @@ class FastPathApp(FastAPI):
             response = error_response(404, "not_found", "Not Found")
         await response(scope, receive, send)
         count_request("none", response.status_code, started=started)
+
+
+def _is_of_person(scope: Scope) -> bool:
+    """True for a request of a page by a browser, which a person can log in with."""
+    accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return scope["method"] == "GET" and scope["path"] in PAGES and b"text/html" in accepted
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> str:
@@ -201,7 +214,9 @@ def is_below(path: str, prefix: str) -> bool:
 
 async def _send_json(status: int, body: bytes, send: Send) -> None:
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [NO_STORE, length, JSON]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -237,9 +237,18 @@ encode = msgspec.json.Encoder().encode
 """Encodes JSON without validation, which the service's own structs do not need."""
 
 
+NOT_STORED: Mapping[str, str] = {"cache-control": "no-store"}
+"""Header of answers: a cache could give them to callers who may not have them."""
+
+
 def json_response(content: object, status: int = 200) -> Response:
     """A response with this content as JSON."""
-    return Response(encode(content), status, media_type="application/json")
+    return encoded_response(encode(content), status)
+
+
+def encoded_response(body: bytes, status: int = 200) -> Response:
+    """A response with this JSON."""
+    return Response(body, status, NOT_STORED, "application/json")
 
 
 def error_response(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.code_cache import compile_once
-from models.errors import Unavailable
+from models.errors import NotConfigured, Unavailable
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     from streams.kafka.topics import ensure_topics
 
     settings = Settings() if port is None else Settings(port=port)
+    if settings.tls_certificate_file or settings.requires_keys:
+        raise NotConfigured("the demo is for loopback, without TLS and API keys: run `up` instead")
     update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
     settings = settings.model_copy(update=update)
     check_servers(settings)

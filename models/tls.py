@@ -52,3 +52,32 @@ def client_context(
                 "key's"
             ) from error
     return context
+
+
+def server_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
+    """A context of the HTTP server, with TLS 1.2 or newer.
+
+    Raises
+    ------
+    InvalidSetting
+        A file cannot be read or holds something else.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # Without a password OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(certificate_file, key_file or None, lambda: "")
+    except (OSError, ValueError) as error:
+        raise InvalidSetting(
+            f"RECOMMENDER_TLS_CERTIFICATE_FILE: {certificate_file} cannot be read or is no PEM "
+            f"certificate, or its private key without a password is not in {key_file or 'it'}"
+        ) from error
+    return context
+
+
+def context_of_own_server(certificate_file: str) -> ssl.SSLContext:
+    """A context that trusts one server by its own certificate, whatever name it is called by."""
+    context = ssl.create_default_context(cafile=certificate_file)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

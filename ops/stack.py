@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from models.errors import CannotStart
 from models.running_servers import announced
 from models.settings import Settings
+from models.tls import context_of_own_server
 from ops.embedded_servers import supervise_broker, supervise_redis
 from ops.forked_processes import end_fork_server, load_now
 from ops.ports import free_port, is_free_port, port_holder
@@ -162,7 +163,7 @@ def _start_processes(
         _command("api", run_command),
         environment,
         port=settings.port,
-        ready=lambda: _answers(f"{_url(settings)}/readyz"),
+        ready=lambda: _answers(f"{_url(settings)}/readyz", settings.tls_certificate_file),
         ready_s=READY_S,
         waits=False,
         after_stop=drain or (lambda _ends_at_once: None),
@@ -176,7 +177,7 @@ def _command(name: str, run_command: Callable[[], object] | None) -> list[str]:
 
 def _url(settings: Settings) -> str:
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
-    return f"http://{host}:{settings.port}"
+    return f"http{'s' if settings.tls_certificate_file else ''}://{host}:{settings.port}"
 
 
 def _api_port(settings: Settings, say: Callable[[str], None]) -> int:
@@ -213,9 +214,10 @@ def _metrics(settings: Settings, number: int) -> dict[str, str]:
     return {"RECOMMENDER_METRICS_PORT": str(port + number if port else 0)}
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, certificate_file: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  our own loopback address
+        context = context_of_own_server(certificate_file) if certificate_file else None
+        with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310  our own loopback address
             return True
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False

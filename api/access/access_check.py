@@ -15,12 +15,15 @@ from starlette.types import Scope
 from api.access.callers import EVERYBODY, NOBODY, Caller
 from api.access.key_table import KeyTable, KnownKey
 from api.access.roles import NATIVE, route_path
-from api.server.origins import PORTS, authority
+from api.server.origins import PORTS, SAFE, authority, is_own_page
 from api.server.refusals import Refusal
 from models.api_keys import Role
 
 API_KEY, AUTHORIZATION, ORIGIN = b"x-api-key", b"authorization", b"origin"
 BEARER = b"bearer "
+
+SESSION_COOKIE = "recommender"
+"""Name of the cookie of a session; over TLS with the prefix `__Host-`."""
 
 ONCE = frozenset((API_KEY, AUTHORIZATION, ORIGIN, b"cookie"))
 """Headers that decide about access: a request may have each of them once."""
@@ -117,9 +120,11 @@ class AccessCheck:
         if not self.keys.is_good:
             await self.keys.refresh()
         text = key_text(headers)
-        if text is None:
-            return self._nobody(need)
-        known = self.keys.find(text) or await self._find_new(self.keys, text)
+        known = None if text is None else self.keys.find(text)
+        if known is None or known.key.parent:
+            known = await self._other(self.keys, text, scope, headers)
+            if known is None:
+                return self._nobody(need)
         if known.origins:
             _check_origin(known, headers)
         if need is not None and need.role is not None:
@@ -130,13 +135,51 @@ class AccessCheck:
                 raise AccessDenied(_too_much(known.caller, wait_s))
         return known.caller
 
-    async def _find_new(self, keys: KeyTable, text: bytes) -> KnownKey:
-        """A key that was made since the keys were read."""
-        await keys.read_again()
+    async def _other(
+        self, keys: KeyTable, text: bytes | None, scope: Scope, headers: Mapping[bytes, bytes]
+    ) -> KnownKey | None:
+        """A key that is not known yet, or a session; None if a request names neither."""
+        if text is None:
+            return await self._session(keys, scope, headers)
+        known = await self.find(text)
+        if known.key.parent:  # a session is for its cookie only
+            raise AccessDenied(UNKNOWN)
+        return known
+
+    async def find(self, text: bytes) -> KnownKey:
+        """The key of this text, also if it was made since the keys were read.
+
+        Raises
+        ------
+        AccessDenied
+            There is none, or Redis does not tell.
+        """
+        keys = self.keys
+        if keys is None:
+            raise AccessDenied(UNKNOWN)
         known = keys.find(text)
+        if known is None:
+            await keys.read_again()
+            known = keys.find(text)
         if known is None:
             raise AccessDenied(UNKNOWN if keys.is_read else UNREAD)
         return known
+
+    async def _session(
+        self, keys: KeyTable, scope: Scope, headers: Mapping[bytes, bytes]
+    ) -> KnownKey | None:
+        """The session of a request of this site's own pages; None without one."""
+        text = session_text(headers)
+        # SameSite=Strict leaves pages of sibling domains, which CORS may allow.
+        if text is None or not is_own_page(headers):
+            return None
+        if scope["method"] not in SAFE and not names_own_page(headers):
+            return None
+        known = keys.find(text)
+        if known is None:
+            await keys.read_again()
+            known = keys.find(text)
+        return known if known is not None and known.key.parent else None
 
     def _nobody(self, need: Need | None) -> Caller:
         if need is not None and need.role is None:
@@ -192,6 +235,27 @@ def key_text(headers: Mapping[bytes, bytes]) -> bytes | None:
             )
         return bearer
     return text
+
+
+def session_text(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The session that a request's cookie names; None without one.
+
+    >>> session_text({b"cookie": b"a=b; recommender=srk_1"})
+    b'srk_1'
+    """
+    cookies = headers.get(b"cookie")
+    if cookies is None:
+        return None
+    pairs = (pair.strip().partition(b"=") for pair in cookies.split(b";"))
+    found = {name: value for name, _, value in pairs}
+    name = SESSION_COOKIE.encode()
+    # A cookie of this prefix cannot have been set by a page of another name.
+    return found.get(b"__Host-" + name) or found.get(name)
+
+
+def names_own_page(headers: Mapping[bytes, bytes]) -> bool:
+    """True if a browser says that a page of this site sent a request: what changes needs that."""
+    return ORIGIN in headers or headers.get(b"sec-fetch-site") == b"same-origin"
 
 
 def _check_once(scope: Scope) -> None:

@@ -42,7 +42,9 @@ class KnownKey:
         self.expires_s = key.expires_s or math.inf
         self.limit = limit
         self.origins = frozenset(origin.encode() for origin in key.origins)
-        self.caller = Caller(key.id, key.name, frozenset(key.roles), frozenset(key.groups))
+        self.caller = Caller(
+            key.parent or key.id, key.name, frozenset(key.roles), frozenset(key.groups)
+        )
 
 
 class KeyTable:

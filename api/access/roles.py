@@ -32,6 +32,9 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     # To callers without OPERATE, whether it is ready, without reasons.
     ("GET", "/readyz"): None,
     ("GET", "/healthz"): None,
+    ("GET", "/login"): None,
+    ("POST", "/login"): None,
+    ("POST", "/logout"): None,
     ("GET", "/"): READ,
     ("GET", "/docs"): READ,
     ("GET", "/docs/start.js"): None,

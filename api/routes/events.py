@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 from api.access.callers import Caller
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
-from api.schemas import Accepted, Erased, encode, json_response
+from api.schemas import Accepted, Erased, encode, encoded_response, json_response
 from models import events
 from models.api_keys import Role
 from models.audit_entries import pseudonym
@@ -39,7 +39,7 @@ async def put_events(request: Request) -> Response:
     """Answers once Kafka has acknowledged the events; they take effect milliseconds later."""
     services: Services = request.app.state.services
     answer = await accept_events(services, await request.body(), request.scope["caller"])
-    return Response(answer, EVENTS.status, media_type="application/json")
+    return encoded_response(answer, EVENTS.status)
 
 
 async def accept_events(services: Services, body: bytes, caller: Caller) -> bytes:

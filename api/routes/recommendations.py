@@ -18,6 +18,7 @@ from api.schemas import (
     Recommendations,
     RecommendParams,
     encode,
+    encoded_response,
     parse_query,
     recommendations_body,
 )
@@ -46,7 +47,7 @@ def list_route(
         async def endpoint(request: Request) -> Response:
             services, raw = request.app.state.services, request.scope["query_string"]
             body = await answering(services, raw, request.receive)
-            return Response(body, media_type="application/json")
+            return encoded_response(body)
 
         router.add_api_route(
             path,
@@ -128,7 +129,7 @@ async def similar(
     k, now_s = asked.num_results, services.clock()
     with services.redis_gate:
         answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
-    return Response(_answered(services, answer, reached), media_type="application/json")
+    return encoded_response(_answered(services, answer, reached))
 
 
 class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -165,7 +166,7 @@ async def rank(request: Request) -> Response:
             session_id=wanted.session_id,
             now_s=services.clock(),
         )
-    return Response(_answered(services, answer, reached), media_type="application/json")
+    return encoded_response(_answered(services, answer, reached))
 
 
 def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:

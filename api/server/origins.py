@@ -91,18 +91,30 @@ class Origins:
         return name in self._names or name.endswith(self._endings) or _is_address(name)
 
     def _allows_origin(self, origin: bytes, host: bytes | None) -> bool:
-        if self.allows_cross_origin(origin):
-            return True
-        origin = origin.lower()
-        scheme, _, rest = origin.partition(b"://")
-        port = PORTS.get(scheme.decode("latin-1"))
-        # Host and port alone: behind a TLS proxy the scheme differs.
-        return (
-            port is not None
-            and host is not None
-            and (asked := authority(rest, port)) is not None
-            and asked == authority(host, port)
-        )
+        return self.allows_cross_origin(origin) or is_same_origin(origin, host)
+
+
+def is_same_origin(origin: bytes, host: bytes | None) -> bool:
+    """True if an origin has the host and port of a Host header.
+
+    Not the scheme: behind a TLS proxy it differs.
+    """
+    scheme, _, rest = origin.lower().partition(b"://")
+    port = PORTS.get(scheme.decode("latin-1"))
+    return (
+        port is not None
+        and host is not None
+        and (asked := authority(rest, port)) is not None
+        and asked == authority(host, port)
+    )
+
+
+def is_own_page(headers: Mapping[bytes, bytes]) -> bool:
+    """True if a page of this very site sent a request, or no page did, as browsers tell it."""
+    origin = headers.get(b"origin")
+    if origin is not None:
+        return is_same_origin(origin, headers.get(b"host"))
+    return headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
 
 
 def authority(text: bytes, port: int) -> tuple[str, int] | None:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from api.server.connections import Connections
 from api.server.refusals import REFUSED, Refusal
 from models.settings import Settings
+from models.tls import server_context
 
 LOG = logging.getLogger(__name__)
 
@@ -41,9 +42,35 @@ LINGER_S = 2.0
 REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
 
 
+SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")]
+"""Headers of every answer; pages have a content security policy of their own."""
+
+HSTS = ("strict-transport-security", "max-age=31536000")
+"""Header of every answer over TLS."""
+
+
 def server_options(settings: Settings) -> dict[str, Any]:
-    """Options of uvicorn, with the limits of the settings."""
+    """Options of uvicorn, with the limits of the settings.
+
+    Raises
+    ------
+    InvalidSetting
+        The certificate cannot be used.
+    """
+    tls: dict[str, Any] = {}
+    headers = list(SECURITY_HEADERS)
+    if settings.tls_certificate_file:
+        # Checked here, where the error names the setting.
+        server_context(settings.tls_certificate_file, settings.tls_key_file)
+        tls["ssl_certfile"] = settings.tls_certificate_file
+        tls["ssl_keyfile"] = settings.tls_key_file or None
+        headers.append(HSTS)
     return {
+        **tls,
+        "headers": headers,
+        "server_header": False,
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": ",".join(settings.trusted_proxies),
         "host": settings.host,
         "port": settings.port,
         "access_log": False,
@@ -341,6 +368,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             with contextlib.suppress(OSError):  # the client closed first
                 self.transport.write_eof()
+            if not self.transport.can_write_eof():  # TLS has no half-closed connections
+                self.transport.close()
 
     def _drop(self, n_bytes: int, most: int) -> None:
         self._dropped_bytes += n_bytes
@@ -399,9 +428,10 @@ class CoalescedWrites:
         self._held.append(data)
 
     def write_eof(self) -> None:
-        """Send what is held, and close the sending side."""
+        """Send what is held, and close the sending side if the transport can."""
         self._flush()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def close(self) -> None:
         """Send what is held, and close."""

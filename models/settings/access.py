@@ -18,6 +18,21 @@ class AccessSettings(BaseSettings):
         "(everybody who reaches it may do everything), or auto: open on loopback, else keys. "
         "docs/security.md.",
     )
+    tls_certificate_file: str = Field(
+        "",
+        description="Certificate of the HTTP API with its chain, as PEM; empty: no TLS.",
+    )
+    tls_key_file: str = Field(
+        "", description="Its private key, as PEM without a password; empty: in the certificate's."
+    )
+    trusted_proxies: list[str] = Field(
+        [],
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, such "
+        "as 10.0.0.0/8; from all others they do not.",
+    )
+    session_s: int = Field(
+        8 * 3600, ge=60, le=30 * 86400, description="A login in a browser ends after this long."
+    )
 
 
 def is_loopback(host: str) -> bool:
