@@ -57,11 +57,16 @@ def end_in_order() -> None:
 
 @contextlib.contextmanager
 def process(
-    argv: Sequence[str], environment: Mapping[str, str], *, stdout: IO[bytes] | int | None = None
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdout: IO[bytes] | int | None = None,
+    stdin: IO[bytes] | None = None,
+    cwd: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block, and with this process, however that ends."""
     started = subprocess.Popen(
-        argv, cwd=ROOT, env=environment, stdout=stdout, start_new_session=True
+        argv, cwd=cwd, env=environment, stdin=stdin, stdout=stdout, start_new_session=True
     )
     end_with_parent(started)
     try:

@@ -57,8 +57,7 @@ class Servers:
     Attributes
     ----------
     session_timeout_s
-        Apache Kafka allows no less than 6 s. The embedded broker does, and makes every member of a
-        group wait for half of it at each join.
+        Apache Kafka allows no less than 6 s, the embedded broker does.
     """
 
     kafka: str

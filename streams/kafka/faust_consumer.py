@@ -3,9 +3,9 @@
 The life of a message:
 
 * The consumer's thread fetches records. It waits `FETCH_WAIT_MS` at the broker instead of Faust's
-  fixed 1.5 s, which a broker that does not wake on new data turns into as much latency. Aborted
-  transactions are not read, nor anything before their outcome is known: Faust does so only where it
-  writes in transactions itself.
+  fixed 1.5 s: a seek takes effect once the fetch under way has ended. Aborted transactions are not
+  read, nor anything before their outcome is known: Faust does so only where it writes in
+  transactions itself.
 * A record that cannot be decoded stops its own partition; the others are read on.
 * Each record gets the number of the read that fetched it, the offset it follows, and the number of
   connections to its broker. So an agent tells messages that it asked for after a rewind from those
@@ -42,12 +42,8 @@ from streams.retry_policy import failure_of
 
 LOG = logging.getLogger(__name__)
 
-FETCH_WAIT_MS, IDLE_FETCH_WAIT_MS = 10, 100
-"""Wait of a fetch at the broker for new messages, and after a second without any.
-
-A broker that does not wake on new data, as the embedded one, answers up to half of it late. Each
-fetch costs both sides about a millisecond of CPU.
-"""
+FETCH_WAIT_MS = 250
+"""Longest wait of a fetch at the broker, which ends it when a message arrives."""
 
 RECONNECT_S = 0.5
 """Wait of a client that found no broker at its start, until it tries again."""
@@ -224,8 +220,6 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._isolate_partitions(consumer)
         # The event loop runs nothing else between the fetch and this, nor within a seek.
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        fetcher = consumer._fetcher  # noqa: SLF001  no public way
-        fetcher._fetch_max_wait_ms = FETCH_WAIT_MS if fetched else IDLE_FETCH_WAIT_MS  # noqa: SLF001
         numbered = {tp: self._numbered(tp, records) for tp, records in fetched.items()}
         self._note_reached(consumer)
         return numbered

@@ -59,8 +59,7 @@ class FirstWaiting(NamedTuple):
 def partition_ends(settings: Settings, names: Sequence[str]) -> dict[Partition, PartitionEnd]:
     """Ends of each partition of these topics.
 
-    They come from a fetch: the embedded broker's own answer to this question is the start of its
-    last batch.
+    They come from a fetch, whose answer has both ends at once.
 
     Raises
     ------
@@ -68,7 +67,8 @@ def partition_ends(settings: Settings, names: Sequence[str]) -> dict[Partition, 
         Kafka does not answer.
     """
     ends: dict[Partition, PartitionEnd] = {}
-    with _consumer(settings, auto_offset_reset="latest") as consumer:
+    # There is nothing to wait for: the answer has the ends without any message.
+    with _consumer(settings, auto_offset_reset="latest", fetch_max_wait_ms=1) as consumer:
         stable = note_stable_ends(consumer)
         waiting = {
             TopicPartition(name, partition)

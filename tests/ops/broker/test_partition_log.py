@@ -67,7 +67,8 @@ def test_every_message_is_read_in_order_from_every_offset(
 ) -> None:
     """Wherever files end and whatever is in the index: the batch that holds an offset is first."""
     chance = random.Random(seed)
-    log, sent = new_log(tmp_path_factory.getbasetemp()), []
+    log = new_log(tmp_path_factory.getbasetemp())
+    sent: list[bytes] = []
     with (
         mock.patch.object(partition_log, "INDEX_BYTES", index_bytes),
         mock.patch.object(partition_log, "SEGMENT_BYTES", segment_bytes),
