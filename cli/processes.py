@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shutil
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from ops.stack import MessageCounts
 
-from cli.forked_commands import forked_command
+from cli.forked_commands import call_lean, forked_command
 from cli.group import main, say
 from cli.servers import (
     check_access,
@@ -42,21 +43,20 @@ def up(port: int | None, workers: int) -> None:
     compile_once(say)
 
     from ops.stack import run_stack
-    from streams.kafka.topics import ensure_topics
 
     with (
         contextlib.suppress(KeyboardInterrupt),
         run_stack(
             settings,
             say=say,
-            make_topics=ensure_topics,
+            make_topics=functools.partial(call_lean, make_topics),
             messages=count_broker_messages(),
             run_command=forked_command(),
             workers=workers,
         ) as stack,
     ):
         say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
-        warn_of_memory(stack.settings)
+        call_lean(warn_of_memory, stack.settings)
         stack.supervisor.run()
 
 
@@ -69,7 +69,6 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     from models.running_servers import DEMO
     from ops import demo as shown
     from ops.stack import run_stack
-    from streams.kafka.topics import ensure_topics
 
     settings = Settings() if port is None else Settings(port=port)
     if settings.tls_certificate_file or settings.requires_keys:
@@ -83,7 +82,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
         run_stack(
             settings,
             say=say,
-            make_topics=ensure_topics,
+            make_topics=functools.partial(call_lean, make_topics),
             messages=count_broker_messages(),
             run_command=forked_command(),
             is_fresh=True,
@@ -167,24 +166,50 @@ def topics() -> None:
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
 
 
-def count_broker_messages() -> MessageCounts:
-    """Counts of accepted messages not in effect; imported now, because it is used at the end."""
-    from ops.stack import MessageCounts
-    from streams.kafka import acknowledged
+def make_topics(settings: Settings) -> None:
+    """Create the topics that do not exist yet."""
+    from streams.kafka.topics import ensure_topics
+
+    ensure_topics(settings)
+
+
+def read_lag(settings: Settings) -> int:
+    """Messages in Kafka beyond the watermarks; raises `Unavailable`."""
     from streams.operations.status import read_status
+
+    return asyncio.run(read_status(settings, now_s=time.time())).lag
+
+
+def begin_record(settings: Settings) -> None:
+    """Begin to record what the embedded broker acknowledges."""
+    from streams.kafka import acknowledged
+
+    acknowledged.begin(settings)
+
+
+def read_lost(settings: Settings) -> dict[str, int]:
+    """Acknowledged messages of each partition that are lost; raises `Unavailable`."""
+    from streams.kafka import acknowledged
+
+    return asyncio.run(acknowledged.lost(settings))
+
+
+def count_broker_messages() -> MessageCounts:
+    """Counts of accepted messages not in effect, taken in processes of their own."""
+    from ops.stack import MessageCounts
 
     counted: dict[str, int] = {}
 
     def lag(settings: Settings) -> int:
         try:
-            return asyncio.run(read_status(settings, now_s=time.time())).lag
+            return call_lean(read_lag, settings)
         except Unavailable as error:
             say(str(error))
             return 0
 
     def lost(settings: Settings) -> int | None:
         try:
-            found = asyncio.run(acknowledged.lost(settings))
+            found = call_lean(read_lost, settings)
         except Unavailable as error:
             say(str(error))
             return None
@@ -192,4 +217,4 @@ def count_broker_messages() -> MessageCounts:
         counted.update(found)
         return n_new
 
-    return MessageCounts(lag, acknowledged.begin, lost)
+    return MessageCounts(lag, functools.partial(call_lean, begin_record), lost)

@@ -34,12 +34,14 @@ def check_servers(
     settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True
 ) -> None:
     """Check that the servers named in the settings can be used."""
-    from models.server_checks import check_redis
-    from streams.kafka.connection import check_kafka
-
+    # `up` lives long and needs neither client after this.
     if settings.kafka and needs_kafka:
+        from streams.kafka.connection import check_kafka
+
         check_kafka(settings)
     if settings.redis and needs_redis:
+        from models.server_checks import check_redis
+
         check_redis(settings)
 
 

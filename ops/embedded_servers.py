@@ -15,8 +15,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,8 +25,10 @@ from urllib.parse import quote
 import psutil
 
 from models.errors import CannotStart
+from ops.forked_processes import fork
 from ops.ports import ANSWER_S, HOST, free_port, is_free_port
 from ops.processes import (
+    Process,
     end_process,
     end_with_parent,
     how_it_ended,
@@ -56,7 +56,7 @@ class Server:
     """A running embedded server; its starter must call `stop`."""
 
     name: str
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: Process = field(repr=False)
     host: str
     port: int
     stop_signal: signal.Signals = signal.SIGTERM
@@ -182,7 +182,14 @@ def broker_command(data_dir: Path, port: int) -> list[str]:
     """Command of a broker that listens on this port, and keeps messages in `data_dir/broker`."""
     folder = data_dir.resolve() / "broker"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return [sys.executable, "-m", "ops.broker", str(folder), HOST, str(port)]
+    return ["broker", str(folder), HOST, str(port)]
+
+
+def run_broker() -> None:
+    """Run the broker in this process, which `broker_command` has started."""
+    from ops.broker.process import main  # noqa: PLC0415  only here
+
+    main()
 
 
 def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> list[str]:
@@ -272,6 +279,7 @@ class _Kind:
     ready_s: float
     stop_signal: signal.Signals
     restart_note: str
+    function: Callable[[], object] | None = None
 
 
 _BROKER = _Kind(
@@ -281,6 +289,7 @@ _BROKER = _Kind(
     ready_s=30.0,
     stop_signal=signal.SIGTERM,
     restart_note="its messages are lost, and its topics must be made again",
+    function=run_broker,
 )
 _REDIS = _Kind(
     "redis",
@@ -298,14 +307,20 @@ def _start(kind: _Kind, data_dir: Path, port: int) -> Server:
     def start(port: int) -> Server:
         log = log_path(data_dir, kind.name)
         log.unlink(missing_ok=True)
-        process = spawn(kind.command(data_dir, port), server_env(), log, gated=True)
+        command, env = kind.command(data_dir, port), server_env()
+        process: Process
+        if kind.function is None:
+            process = spawn(command, env, log, gated=True)
+        else:
+            process = fork(kind.function, command, env, log, name=kind.name, gated=True)
         end_with_parent(process, ask_with=kind.stop_signal)
         release(process)
         server = Server(kind.name, process, HOST, port, kind.stop_signal)
         deadline_s = time.monotonic() + kind.ready_s
         while not (kind.answers(port) and listens(process.pid, port)):
-            if process.poll() is not None:
-                how = how_it_ended(process.returncode)
+            code = process.poll()
+            if code is not None:
+                how = how_it_ended(code)
                 raise CannotStart(f"{kind.name} {how} instead of starting{log_tail(log)}")
             if time.monotonic() > deadline_s:
                 server.stop()
@@ -327,6 +342,7 @@ def _supervise(kind: _Kind, supervisor: Supervisor, port: int) -> int:
             ready_s=kind.ready_s,
             restart_note=kind.restart_note,
             stop_signal=kind.stop_signal,
+            function=kind.function,
         )
         return port
 

@@ -7,6 +7,7 @@ lose, and ends by itself when this process has ended.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import multiprocessing
@@ -15,17 +16,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import TypeVar
 
 from models.errors import CannotStart
 
-NAME_LENGTH = 15
-"""Longest name that Linux keeps of a process."""
+A = TypeVar("A")
+T = TypeVar("T")
+
+GRACE_S = 10.0
+"""Time limit for processes to end when this one does; then they are killed."""
 
 _forks = multiprocessing.get_context("forkserver")
 
@@ -81,6 +88,9 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
+_running: weakref.WeakSet[ForkedProcess] = weakref.WeakSet()
+
+
 def preload(modules: Sequence[str]) -> None:
     """Set the modules that later processes find loaded; before the first `fork`."""
     _forks.set_forkserver_preload(list(modules))
@@ -104,6 +114,7 @@ def fork(
     env: Mapping[str, str],
     output: Path,
     *,
+    name: str,
     errors: Path | None = None,
     directory: Path | None = None,
     gated: bool = False,
@@ -115,11 +126,13 @@ def fork(
     function
         A function of a module; the process imports it by name.
     args
-        Its `sys.argv`; the last is its name in lists of processes.
+        Its `sys.argv`.
     env
         Its whole environment.
     output, errors
         Files to which what it prints is added; without `errors`, both go to `output`.
+    name
+        Its name in lists of processes, where the system keeps one: Linux does, of 15 characters.
     directory
         Its working directory; that of this process if not given.
     gated
@@ -138,14 +151,68 @@ def fork(
         raise CannotStart(f"{args[0]} cannot be started: {error}") from error
     gate, opener = _forks.Pipe(duplex=False)
     with gate, opener:
-        arguments = function, list(args), dict(env), files, directory or Path.cwd(), gate
+        arguments = function, list(args), dict(env), files, directory or Path.cwd(), name, gate
         forked = _forks.Process(target=_run, args=arguments)
         forked.start()
         stdin = io.FileIO(os.dup(opener.fileno()), "w")
     if not gated:
         stdin.write(b"\n")
         stdin.close()
-    return ForkedProcess(args, stdin, forked)
+    process = ForkedProcess(args, stdin, forked)
+    _running.add(process)
+    return process
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the processes that this one has left; multiprocessing would wait for them for ever."""
+    left = [process for process in _running if process.poll() is None]
+    for process in left:
+        process.terminate()
+    deadline_s = time.monotonic() + GRACE_S
+    for process in left:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline_s - time.monotonic()))
+        process.kill()
+
+
+def call(function: Callable[[A], T], argument: A) -> T:
+    """The result of a function of a module, called in a forked process; its errors are raised.
+
+    This process need not load what the function uses.
+
+    Raises
+    ------
+    CannotStart
+        The process was killed.
+    """
+    answers, answer = _forks.Pipe(duplex=False)
+    with answers:
+        with answer:
+            process = _forks.Process(target=_answer, args=(function, argument, answer))
+            process.start()
+        try:
+            result, error = answers.recv()
+        except EOFError:
+            raise CannotStart("a process was killed before it had an answer") from None
+        finally:
+            # It has answered, or the caller was interrupted.
+            process.kill()
+            process.join()
+    if error is not None:
+        raise error
+    found: T = result
+    return found
+
+
+def _answer(function: Callable[[A], T], argument: A, answer: Connection) -> None:
+    with answer:
+        try:
+            result = function(argument)
+        except Exception as error:  # noqa: BLE001  raised by the caller
+            answer.send((None, error))
+        else:
+            answer.send((result, None))
 
 
 def _run(
@@ -154,6 +221,7 @@ def _run(
     env: dict[str, str],
     files: tuple[Path, Path],
     directory: Path,
+    name: str,
     gate: Connection,
 ) -> None:
     os.setsid()
@@ -172,7 +240,7 @@ def _run(
     tempfile.tempdir = None
     os.chdir(directory)
     sys.argv[:] = args
-    # Without a name of its own it would be listed as the fork server; only Linux keeps one here.
+    # Without a name of its own it would be listed as the fork server.
     with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text("".join(args[-1:])[:NAME_LENGTH])
+        Path("/proc/self/comm").write_text(name)
     function()

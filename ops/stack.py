@@ -129,8 +129,7 @@ def _supervised(
 ) -> Iterator[Supervisor]:
     """A supervisor, and beside it the fork server, which ends after it."""
     with contextlib.ExitStack() as ends:
-        if is_forking:
-            ends.callback(end_fork_server)
+        ends.callback(end_fork_server)
         supervisor = Supervisor(settings.data_dir, say=say, on_restart=on_restart)
         ends.enter_context(supervisor)
         if is_forking:

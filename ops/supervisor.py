@@ -278,7 +278,7 @@ class Supervisor:
         if child.function is None:
             process = spawn(child.argv, env, child.log, gated=True)
         else:
-            process = fork(child.function, child.argv, env, child.log, gated=True)
+            process = fork(child.function, child.argv, env, child.log, name=child.name, gated=True)
         end_with_parent(process, ask_with=child.stop_signal)
         child.process, child.is_ready = process, False
         child.started_s, child.due_s = time.monotonic(), 0.0

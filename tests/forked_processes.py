@@ -42,6 +42,7 @@ def start_command(
         ["recommender", *arguments],
         environment,
         output,
+        name=arguments[0],
         errors=errors,
         directory=directory,
     )

@@ -70,7 +70,7 @@ class Up:
         (found,) = [
             child
             for child in psutil.Process(self.process.pid).children(recursive=True)
-            if child.cmdline()[-1:] == ["worker"]
+            if "worker" in {child.name(), *child.cmdline()[-1:]}
         ]
         return found
 

@@ -85,7 +85,7 @@ class Bench:
             **overrides,
         }
         log = self.folder / "forward.log"
-        worker = fork(function, ["forward"], env, log, directory=self.folder)
+        worker = fork(function, ["forward"], env, log, name="forward", directory=self.folder)
         self.workers.append(worker)
         return worker
 

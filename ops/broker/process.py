@@ -1,4 +1,4 @@
-"""The command of the embedded broker: `python -m ops.broker FOLDER HOST PORT`."""
+"""The embedded broker as a process; its arguments are `FOLDER HOST PORT`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ops.broker.broker_server import run
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Serve as the process's arguments say, until a signal."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     folder, host, port = sys.argv[1:]
     run(Path(folder), host, int(port))
