@@ -105,7 +105,7 @@ def test_a_key_is_held_to_its_dataset_groups(one: KeyedApi) -> None:
     assert denied("PutEvents", trackingId="shop", **EVENTS)
     assert denied("PutEvents", trackingId="no such", **EVENTS)
     for group, is_denied_here in (("garden", False), ("shop", True), ("no-such", True)):
-        named = {
+        named: dict[str, dict[str, object]] = {
             "DescribeDatasetGroup": {"datasetGroupArn": f"{ARN}dataset-group/{group}"},
             "DescribeFilter": {"filterArn": f"{ARN}filter/{group}-filter"},
             "ListFilters": {"datasetGroupArn": f"{ARN}dataset-group/{group}"},
