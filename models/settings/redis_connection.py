@@ -8,11 +8,11 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from models.errors import InvalidSetting
-from models.redis_urls import redis_hosts, speaks_tls
+from models.redis_urls import redis_database, redis_hosts, speaks_tls
 
 
 class RedisConnectionSettings(BaseSettings):
-    """Certificates, passwords that no URL holds, and how Redis is found: server, Sentinel."""
+    """Certificates, passwords, and how Redis is found: server, Sentinels or cluster."""
 
     redis_password: SecretStr = Field(
         SecretStr(""), description="Password for Redis, where RECOMMENDER_REDIS has none."
@@ -42,6 +42,12 @@ class RedisConnectionSettings(BaseSettings):
         SecretStr(""), description="Password at the Sentinels."
     )
 
+    redis_cluster: bool = Field(
+        False,
+        description="True if RECOMMENDER_REDIS names nodes of a Redis Cluster, host:port[,…]; it "
+        "then holds the dataset group of the settings only.",
+    )
+
     @model_validator(mode="after")
     def _redis_fits_together(self) -> Self:
         """Refuse what would do nothing."""
@@ -62,6 +68,7 @@ class RedisConnectionSettings(BaseSettings):
                 "RECOMMENDER_REDIS_CERTIFICATE_FILE",
             ),
             ("sentinel_master", bool(url), "RECOMMENDER_REDIS"),
+            ("cluster", bool(url), "RECOMMENDER_REDIS"),
             ("sentinel_username", has_sentinels, "RECOMMENDER_REDIS_SENTINEL_MASTER"),
             ("sentinel_password", has_sentinels, "RECOMMENDER_REDIS_SENTINEL_MASTER"),
         ):
@@ -71,9 +78,13 @@ class RedisConnectionSettings(BaseSettings):
                 raise InvalidSetting(
                     f"RECOMMENDER_REDIS_{name.upper()} does nothing without {condition}"
                 )
-        if len(redis_hosts(url)) > 1 and not has_sentinels:
+        if len(redis_hosts(url)) > 1 and not has_sentinels and not self.redis_cluster:
             raise InvalidSetting(
                 "RECOMMENDER_REDIS names several hosts: that needs "
-                "RECOMMENDER_REDIS_SENTINEL_MASTER"
+                "RECOMMENDER_REDIS_SENTINEL_MASTER or RECOMMENDER_REDIS_CLUSTER"
+            )
+        if self.redis_cluster and (has_sentinels or redis_database(url)):
+            raise InvalidSetting(
+                "RECOMMENDER_REDIS_CLUSTER: a cluster has no Sentinels and no database but 0"
             )
         return self

@@ -386,3 +386,7 @@ class BatchingClient(redis.asyncio.Redis):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  those of redis-py
         super().__init__(*args, **options)
         self.reads = MgetBatcher(self.connection_pool)
+
+    async def server_of(self, key: str) -> dict[str, Any]:  # noqa: ARG002  on a cluster it says
+        """Keyword arguments that send a command without keys to the server of this key: none."""
+        return {}

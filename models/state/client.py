@@ -10,7 +10,8 @@ from redis.backoff import NoBackoff
 from models.redis_options import redis_options
 from models.settings import Settings
 from models.state.batched_reads import BatchingClient
-from models.state.redis_errors import Parser
+from models.state.cluster_client import ClusterClient
+from models.state.redis_errors import ClusterParser, Parser
 from models.state.sentinel_client import SentinelClient
 
 RedisClient: TypeAlias = Any
@@ -31,10 +32,11 @@ def connect(url: str, *, timeout_s: float = 5.0) -> BatchingClient:
     return cast(BatchingClient, BatchingClient.from_url(url, **_options(timeout_s)))
 
 
-def client_of(settings: Settings, *, timeout_s: float = 5.0) -> BatchingClient:
+def client_of(settings: Settings, *, timeout_s: float = 5.0) -> RedisClient:
     """Client of the Redis that the settings name, as `connect` makes it.
 
-    With Sentinels it is that of the primary: they are asked at each new connection.
+    With Sentinels it is that of the primary: they are asked at each new connection. Of a cluster
+    it finds the node of each key.
 
     Raises
     ------
@@ -44,7 +46,9 @@ def client_of(settings: Settings, *, timeout_s: float = 5.0) -> BatchingClient:
     options = _options(timeout_s) | redis_options(settings)
     if settings.redis_sentinel_master:
         return SentinelClient.of(settings, options)
-    return cast(BatchingClient, BatchingClient.from_url(settings.redis, **options))
+    if settings.redis_cluster:
+        return ClusterClient.of(settings, options | {"parser_class": ClusterParser})
+    return BatchingClient.from_url(settings.redis, **options)
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
