@@ -183,7 +183,8 @@ def _sentinel_trouble(settings: Settings, failure: Exception) -> Unavailable | I
     reasons = []
     for sentinel in _sentinels(settings).sentinels:
         try:
-            watched: dict[str, Any] = sentinel.sentinel_masters()
+            with sentinel:
+                watched: dict[str, Any] = sentinel.sentinel_masters()
         except (redis.AuthenticationError, redis.ResponseError) as error:
             return InvalidSetting(
                 f"{where} refuse ({error}): see RECOMMENDER_REDIS_SENTINEL_USERNAME and "
@@ -213,7 +214,16 @@ def _failure(clients: list[redis.Redis], *, is_cluster: bool) -> Exception | Non
             return error
         except (redis.RedisError, OSError) as error:
             failure = error
+        finally:
+            _close_sentinels(client)
     return failure
+
+
+def _close_sentinels(client: redis.Redis) -> None:
+    """Close the connections to Sentinels, which a client of a primary leaves open."""
+    if isinstance(client.connection_pool, redis.sentinel.SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            sentinel.close()
 
 
 def _cluster_failure(client: redis.Redis, *, is_cluster: bool) -> Exception | None:

@@ -136,7 +136,7 @@ class StateCache:
         self._unsubscribe: Unsubscribe | None = None
         if hears_changes:
             listener = ListInvalidation(self._lists)
-            self._unsubscribe = store.redis.reads.subscribe(store.key("changed"), listener)
+            self._unsubscribe = store.listen(listener)
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:

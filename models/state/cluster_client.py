@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import redis.asyncio
 import redis.asyncio.cluster
@@ -18,6 +18,7 @@ from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from models.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.settings import Settings
 from models.state.batched_reads import TRIES, Answers, Command, MgetBatcher, Values
+from models.state.channels import Listener, Unsubscribe
 
 _REDIRECTED = (
     redis.exceptions.MovedError,
@@ -32,6 +33,14 @@ _REDIRECTED = (
 _Cluster: Any = redis.asyncio.cluster.RedisCluster
 
 
+class _Slot(NamedTuple):
+    """The node that serves a slot, and the batcher of its reads."""
+
+    node: str
+    batcher: MgetBatcher
+    pool: redis.asyncio.ConnectionPool
+
+
 class ClusterReads:
     """Batched reads, each at the primary of its keys' slot; see `MgetBatcher`.
 
@@ -42,8 +51,8 @@ class ClusterReads:
     def __init__(self, client: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
         self._client = client
         self._options = options
-        self._batchers: dict[int, tuple[str, MgetBatcher]] = {}
-        self._pools: list[redis.asyncio.ConnectionPool] = []
+        self._slots: dict[int, _Slot] = {}
+        self._listeners: dict[str, Listener] = {}
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,13 +75,29 @@ class ClusterReads:
             future.set_result([])
         return future
 
+    def subscribe(self, channel: str, listener: Listener) -> Unsubscribe:
+        """Tell a listener of a channel of a group, as `MgetBatcher` does, at the group's node."""
+        self._listeners[channel] = listener
+        known = self._slots.get(self._client.keyslot(channel))
+        if known is not None:
+            known.batcher.subscribe(channel, listener)
+
+        def unsubscribe() -> None:
+            if self._listeners.get(channel) is listener:
+                del self._listeners[channel]
+                known = self._slots.get(self._client.keyslot(channel))
+                if known is not None:
+                    known.batcher.subscribe(channel, listener)()
+
+        return unsubscribe
+
     async def close(self) -> None:
         """Close the connections."""
         for task in self._tasks:
             task.cancel()
-        pools, self._pools, self._batchers = self._pools, [], {}
-        for pool in pools:
-            await pool.disconnect()
+        slots, self._slots = self._slots, {}
+        for one in slots.values():
+            await one.pool.disconnect()
 
     def _attempt(
         self,
@@ -147,13 +172,19 @@ class ClusterReads:
             return None
         # The first node of a slot is its primary.
         node = nodes[0]
-        known = self._batchers.get(slot)
-        if known is not None and known[0] == node.name:
-            return known[1]
+        known = self._slots.get(slot)
+        if known is not None and known.node == node.name:
+            return known.batcher
         pool = redis.asyncio.ConnectionPool(host=node.host, port=node.port, **self._options)
-        self._pools.append(pool)
         batcher = MgetBatcher(pool)
-        self._batchers[slot] = (node.name, batcher)
+        self._slots[slot] = _Slot(node.name, batcher, pool)
+        if known is not None:
+            self._start(known.pool.disconnect())
+        for channel, listener in self._listeners.items():
+            if self._client.keyslot(channel) == slot:
+                if known is not None:
+                    listener.lost()
+                batcher.subscribe(channel, listener)
         return batcher
 
 

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 
 from models.settings import Settings
 from models.state import layout
+from models.state.channels import Listener, Unsubscribe
 from models.state.client import RedisClient
 from models.state.groups import GROUPS, registered_groups
 from models.state.histories import History, unpack_history
@@ -233,6 +234,11 @@ class Store:
         """Values of full keys, None without one; one MGET for all tasks that read at once."""
         found: asyncio.Future[list[bytes | None]] = self.redis.reads.get(keys)
         return found
+
+    def listen(self, listener: Listener) -> Unsubscribe:
+        """Tell a listener whose neighbour lists steps change; see `models.state.channels`."""
+        unsubscribe: Unsubscribe = self.redis.reads.subscribe(self.key("changed"), listener)
+        return unsubscribe
 
     async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
         """The user that an event has linked a session to; None for an anonymous session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from tests.redis_servers import RedisCluster, redis_cluster
 from tests.servers import own_port
 from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, make_stacks
 
-pytestmark = pytest.mark.kafka
+pytestmark = [
+    pytest.mark.kafka,
+    # redis-py closes connections to nodes that have left in tasks of their own; the event loops
+    # that the tests read with end before.
+    pytest.mark.filterwarnings("ignore:(unclosed|Unclosed|loop is closed):ResourceWarning"),
+]
+
+_groups = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +45,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 @pytest.fixture
 async def store(cluster: RedisCluster) -> AsyncIterator[Store]:
-    """A store of the group `shop`."""
-    settings = Settings(redis=cluster.url, redis_cluster=True)
+    """A store with a group of its own."""
+    settings = Settings(redis=cluster.url, redis_cluster=True, group=f"g{next(_groups)}")
     one = Store(client_of(settings), settings)
     yield one
     await one.close()
@@ -63,20 +71,46 @@ async def test_a_group_is_on_one_node(cluster: RedisCluster, store: Store) -> No
     assert (await read_memory(store.redis)).used_bytes > 0
     assert (await read_families(store))["history"].keys == 1
     await store.ping()
-    node = cluster.primary_of("{shop}:watermarks")
-    keys = cluster.ask("KEYS", "*", node=node).split()
-    assert all(key.startswith("{shop}:") for key in keys if "recommender" not in key)
-    assert "{shop}:history:u:ada" in keys
+    node = cluster.primary_of(store.key("watermarks"))
+    assert store.key("history:u:ada") in cluster.ask("KEYS", "*", node=node).split()
+
+
+class _Heard:
+    """What a listener was told."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    def heard(self, message: bytes) -> None:
+        """Keep it."""
+        self.messages.append(message)
+
+    def lost(self) -> None:
+        """Nothing is lost here."""
+
+
+async def test_changes_are_heard(store: Store) -> None:
+    """Those of the group, on the connection of its reads."""
+    heard = _Heard()
+    unsubscribe = store.redis.reads.subscribe(store.key("changed"), heard)
+    await store.values([store.key("none")])
+    part = Part("p/1", -1, [message(0, click("x", 9), click("y", 10), user="bob", session="s9")])
+    await store.apply([part], now_s=NOW)
+    await store.values([store.key("none")])
+    unsubscribe()
+    assert heard.messages[0] == b""
+    assert heard.messages[1]
 
 
 async def test_other_groups_are_refused(store: Store) -> None:
     """One step applies the events of all groups, so they have to be on one node."""
     tenants = Tenants(store.redis, store.settings)
-    await tenants.register("t", "shop")
-    assert await tenants.group_of("t") == "shop"
-    with pytest.raises(InvalidInput, match="on a Redis Cluster there is no group but 'shop'"):
+    own = store.settings.group
+    await tenants.register("t", own)
+    assert await tenants.group_of("t") == own
+    with pytest.raises(InvalidInput, match=f"on a Redis Cluster there is no group but '{own}'"):
         await tenants.register("t2", "other")
-    with pytest.raises(InvalidInput, match="on a Redis Cluster there is no group but 'shop'"):
+    with pytest.raises(InvalidInput, match=f"on a Redis Cluster there is no group but '{own}'"):
         await tenants.create("other")
 
 
@@ -94,9 +128,6 @@ def test_checks_of_a_cluster(cluster: RedisCluster) -> None:
         check_redis(Settings(redis=nobody, redis_cluster=True))
 
 
-# redis-py closes connections to nodes that have left in tasks of their own; the event loops that
-# the test reads with end before.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_lost_primary_loses_and_doubles_nothing(cluster: RedisCluster, tmp_path: Path) -> None:
     """Its replica takes the slot over; worker and API find it."""
 
@@ -136,6 +167,7 @@ def _lose_a_primary(stack: Stack, cluster: RedisCluster) -> None:
     answer: dict[str, Any] = stack.recommend(f"user_id=u1&after={after}")
     assert answer["freshness"]["afterReached"]
     assert answer["level"] != "cached"
+    assert "stove" in str(stack.ask("GET", "/similar/tent"))
     assert stack.run("status").returncode == 0
 
 
