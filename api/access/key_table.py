@@ -121,8 +121,10 @@ class KeyTable:
         """
         if self._is_away:
             return
-        if self._reading is None:
-            await asyncio.sleep(max(0.0, self._tried_s + AGAIN_S - self._clock()))
+        if self._reading is not None:
+            # It may have begun before the key was made.
+            await asyncio.wait({self._reading}, timeout=WAIT_S)
+        await asyncio.sleep(max(0.0, self._tried_s + AGAIN_S - self._clock()))
         await asyncio.wait({self._read_once()}, timeout=WAIT_S)
 
     def _read_once(self) -> asyncio.Task[None]:
