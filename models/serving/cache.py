@@ -212,7 +212,7 @@ class StateCache:
 
     async def _read_lists(self, items: list[int]) -> list[bytes]:
         key = self.store.key("pairs:")
-        raws = await self.store.values([f"{key}{item}" for item in items])
+        raws = await self.store.shared_values([f"{key}{item}" for item in items])
         return [raw or b"" for raw in raws]
 
     async def context_values(
@@ -249,7 +249,7 @@ class StateCache:
 
     async def _read_counts(self, names: list[str]) -> list[DecayedCounts]:
         keys = [self.store.key(f"circumstance:{name}") for name in names]
-        raws = await self.store.values(keys)
+        raws = await self.store.shared_values(keys)
         return [unpack_counts(raw, self.shared.clock_s) for raw in raws]
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:

@@ -231,6 +231,11 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         )
         return client
 
+    @property
+    def shared_reads(self) -> ClusterReads:
+        """Batched reads of what all users share."""
+        return self.reads
+
     async def server_of(self, key: str) -> dict[str, Any]:
         """Keyword arguments that send a command without keys to the server of this key."""
         await self.initialize()

@@ -235,9 +235,15 @@ class Store:
         found: asyncio.Future[list[bytes | None]] = self.redis.reads.get(keys)
         return found
 
+    def shared_values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
+        """The same of what all users share, which may be a little older: of a replica."""
+        found: asyncio.Future[list[bytes | None]] = self.redis.shared_reads.get(keys)
+        return found
+
     def listen(self, listener: Listener) -> Unsubscribe:
         """Tell a listener whose neighbour lists steps change; see `models.state.channels`."""
-        unsubscribe: Unsubscribe = self.redis.reads.subscribe(self.key("changed"), listener)
+        reads = self.redis.shared_reads
+        unsubscribe: Unsubscribe = reads.subscribe(self.key("changed"), listener)
         return unsubscribe
 
     async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
@@ -293,7 +299,7 @@ class Store:
         for number in numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)
             commands.append(("HGET", self.key(f"owners:{page}"), place))
-        found = await self.redis.reads.run(*commands)
+        found = await self.redis.shared_reads.run(*commands)
         return [raw.decode() if raw is not None else None for raw in found]
 
     async def histories(self, owners: Sequence[str]) -> list[History]:
