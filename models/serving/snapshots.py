@@ -65,11 +65,13 @@ class Snapshots:
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
         exclude_purchased: bool = False,
+        profiling: bool = True,
         max_results: int | None = None,
     ) -> RequestSnapshot:
         """Snapshot for recommendations; the last item is barred, and those bought if so asked.
 
-        `item_id` is an item that the user is looking at, the newest of the profile.
+        `item_id` is an item that the user is looking at, the newest of the profile. Without
+        `profiling` the histories of others who took it are not read either: one may be the user's.
         """
         context_values = await self._cache.context_values(context, now_s)
         shared = await self._cache.refresh(now_s)
@@ -90,7 +92,7 @@ class Snapshots:
             barred=barred,
             purchased=purchased,
             max_results=max_results,
-            reads_user_knn=shared.champion(objective).uses_user_knn,
+            reads_user_knn=profiling and shared.champion(objective).uses_user_knn,
         )  # fmt: skip
         return await _with_evidence(snapshot, self._sources)
 
