@@ -100,6 +100,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.freshness
 	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving $(EVENTS)
 
 clean: ## Remove the environment and every cache; data in .recommender stays.
 	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
