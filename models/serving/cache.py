@@ -162,6 +162,8 @@ class StateCache:
 
     def _type_flags(self, names: Mapping[int, str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """`SharedState.purchase_types` and `SharedState.strong_types` for these type names."""
+        if names == self.shared.event_types:
+            return self.shared.purchase_types, self.shared.strong_types
         settings = self.store.settings
         return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
 

@@ -269,7 +269,7 @@ class Store:
         """Index of each item; 0 for an unknown one."""
         if not item_ids:
             return []
-        stored = await self.redis.hmget(self.key("items"), list(item_ids))
+        (stored,) = await self.redis.reads.run(("HMGET", self.key("items"), *item_ids))
         return [int(index) if index is not None else 0 for index in stored]
 
     async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
