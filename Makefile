@@ -23,7 +23,7 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check lock bench clean
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock bench clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ else
 	@echo "uv not found: whether the locks are in step was not checked."
 endif
 
+advisories: ## Known vulnerabilities of the locked packages, as PyPI has them; needs uv and the network.
+	uvx --quiet pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
+
 lock: ## All locks, after a change of the dependencies in pyproject.toml; needs uv.
 	uv lock
 	$(EXPORT) --all-extras --output-file requirements.lock
@@ -97,6 +100,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.freshness
 	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving $(EVENTS)
 
 clean: ## Remove the environment and every cache; data in .recommender stays.
 	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

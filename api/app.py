@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from api.access import login
 from api.access.access_check import AccessCheck
@@ -24,14 +24,14 @@ from api.access.key_table import KeyTable
 from api.content_policy import inline_policy
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
-from api.fast_path import FastPathApp, allowed_methods, is_below
+from api.fast_path import FastPathApp, allowed_methods
 from api.impressions import ImpressionLog
 from api.outages import OUTAGES
 from api.personalize.auth import request_check
 from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
-from api.personalize.protocol import PREFIX, PersonalizeApp
+from api.personalize.protocol import PersonalizeApp
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.routes import events, forwarding, health, metadata, recommendations
@@ -178,7 +178,7 @@ def create_app(
     )
     most = settings.personalize_max_body_bytes
     limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
-    app.add_middleware(PathMount, path=PREFIX, other=limited)
+    app.state.personalize = limited
     return app
 
 
@@ -267,17 +267,3 @@ class AllowedOriginsCors(CORSMiddleware):
     def is_allowed_origin(self, origin: str) -> bool:
         """True if pages of the origin may read answers."""
         return self._allows(origin.encode("latin-1"))
-
-
-class PathMount:
-    """Routes one path, and all below it, to another application."""
-
-    def __init__(self, app: ASGIApp, *, path: str, other: ASGIApp) -> None:
-        self._app = app
-        self._path = path
-        self._other = other
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        is_there = is_below(scope.get("path", ""), self._path)
-        await (self._other if is_there else self._app)(scope, receive, send)

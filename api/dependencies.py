@@ -171,10 +171,13 @@ class Services:
         answer: Answer,
         store: Store,
         item_ids: Sequence[str] | None = None,
+        *,
+        is_kept: bool = True,
     ) -> None:
-        """Count a served list, and log it in its group's store as an impression.
+        """Count a served list, and, if it is kept, log it in its group's store as an impression.
 
         `item_ids` are the served items; by default all items of the answer.
         """
-        self.impressions.log(store, recommendation_id, answer, item_ids)
+        if is_kept:
+            self.impressions.log(store, recommendation_id, answer, item_ids)
         _answers(answer.recipe, answer.level).inc()

@@ -44,7 +44,8 @@ class FastPathApp(FastAPI):
     take FastAPI's way, whose CORS middleware sets their headers; hosts and origins that are not
     allowed are refused first.
 
-    `state.limited` is an application that bounds bodies and calls `answer_post`.
+    `state.limited` is an application that bounds bodies and calls `answer_post`;
+    `state.personalize` is the Amazon Personalize API, which sets headers of other origins itself.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,13 +70,15 @@ class FastPathApp(FastAPI):
         if method == "OPTIONS" and not self._is_preflight(headers):
             await self._answer_options(scope, receive, send)
             return
-        if b"origin" in headers:
+        if b"origin" in headers and not is_below(path, PREFIX):
             await super().__call__(scope, receive, send)
         elif answering is not None:
             await self._answer_fast(answering, scope, receive, send)
         elif is_events:
             scope["route"] = EVENTS
             await self.state.limited(scope, receive, send)
+        elif is_below(path, PREFIX):
+            await self.state.personalize(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -38,7 +38,16 @@ class AfterParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     after: After | None = None
 
 
-class ListParams(AfterParams, frozen=True, kw_only=True):
+class ProfilingParams(AfterParams, frozen=True, kw_only=True):
+    """Query parameters of every route that recommends."""
+
+    profiling: Annotated[
+        Literal["on", "off"],
+        Meta(description="off: nothing of any user is read, and the answer is not kept."),
+    ] = "on"
+
+
+class ListParams(ProfilingParams, frozen=True, kw_only=True):
     """Query parameters of a list of items."""
 
     num_results: Results = 25

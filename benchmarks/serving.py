@@ -1,26 +1,37 @@
 """Requests a second of `/recommend` as a share of an empty FastAPI route, and latency at a rate.
 
-    python -m benchmarks.serving [--users 20000] [--items 50000] [--runs 5]
+    python -m benchmarks.serving [FILE] [--users 20000] [--items 50000] [--runs 5]
 
-Needs `wrk` (4.1 or later) on the PATH. One API process; wrk drives both from 16 connections.
-`alike_share` is the share with user k-NN in the learned order, whose reads and sums the other
-figures lack: online evaluation decides which order is served.
+Needs `wrk` (4.1 or later) on the PATH. One API process; wrk drives both from 16 connections, asking
+for users drawn at random: of the recorded events in FILE, or of a shop that is made up.
+
+`share` is of the order without user k-NN, and `alike_share` of that with it, whose reads and sums
+the others lack: online evaluation decides which order is served. `session_share` (of a FILE): asked
+by session instead of by user. `personalize_times_native`: time of GetRecommendations over that of
+`/recommend`; `filter_share`: GetRecommendations with a filter of what the user has clicked already.
+`*_cpu_us` is CPU time of the API process for a request, which other work on the machine changes
+less.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
 from urllib.error import URLError
 
+import psutil
+
 from benchmarks.conditions import command, median, process, report, servers, until
-from benchmarks.state import fill
+from benchmarks.state import fill, fill_recorded
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
@@ -38,8 +49,11 @@ uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning")
 
 SCRIPT = """
 math.randomseed({seed})
+local users = {{}}
+for line in io.lines("{users}") do users[#users + 1] = line end
 request = function()
-  return wrk.format("GET", "/recommend?user_id=u" .. math.random(0, {users} - 1))
+  local user = users[math.random(#users)]
+  return {request}
 end
 delay = function() return {delay_ms} end
 done = function(summary, latency)
@@ -50,6 +64,33 @@ end
 """
 
 CONNECTIONS = 16
+START_S = 300.0
+"""Longest start of a process that compiles the inner loops first."""
+
+ARN = "arn:aws:personalize:us-east-1:000000000000:"
+SEEN = "EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ('click')"
+"""The filter, as shops have one: nothing that the user has clicked."""
+
+
+def native(parameter: str) -> str:
+    """Lua expression of a request to `/recommend`."""
+    return f'wrk.format("GET", "/recommend?{parameter}=" .. user)'
+
+
+def get_recommendations(more: str = "") -> str:
+    """Lua expression of a GetRecommendations, with further members in its body."""
+    body = f'\'{{"campaignArn":"{ARN}campaign/default",{more}"userId":"\' .. user .. \'"}}\''
+    head = '{["content-type"] = "application/json"}'
+    return f'wrk.format("POST", "/personalize/recommendations", {head}, {body})'
+
+
+REQUESTS = {
+    "recommend": native("user_id"),
+    "session": native("session_id"),
+    "personalize": get_recommendations(),
+    "filter": get_recommendations(f'"filterArn":"{ARN}filter/seen",'),
+}
+"""Ways to ask, by the names of their figures."""
 
 
 def wrk(url: str, seconds: int, script: str = "") -> tuple[float, str]:
@@ -87,9 +128,98 @@ async def serve(settings: Settings, order: str) -> None:
     await asyncio.sleep(2 * settings.cache_s)
 
 
+def make_filter(url: str, group: str) -> None:
+    """Create the filter of `REQUESTS`."""
+    body = {
+        "name": "seen",
+        "datasetGroupArn": f"{ARN}dataset-group/{group}",
+        "filterExpression": SEEN.replace("'", '"'),
+    }
+    headers = {
+        "content-type": "application/x-amz-json-1.1",
+        "x-amz-target": "AmazonPersonalize.CreateFilter",
+    }
+    asked = urllib.request.Request(f"{url}personalize", json.dumps(body).encode(), headers)
+    urllib.request.urlopen(asked).close()
+
+
+class Figures:
+    """Figures by name, one for each run."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[float]] = {}
+
+    def add(self, **figures: float) -> None:
+        """Add those of a run."""
+        for name, figure in figures.items():
+            self.by_name.setdefault(name, []).append(figure)
+
+    def medians(self) -> dict[str, float]:
+        """The median of each."""
+        return {name: median(found) for name, found in self.by_name.items()}
+
+
+def driven(pid: int, url: str, seconds: int, script: str = "") -> tuple[float, float]:
+    """Requests a second, and CPU microseconds of a process for each."""
+    server = psutil.Process(pid)
+    before = sum(server.cpu_times()[:2])
+    rate, printed = wrk(url, seconds, script)
+    requests = re.search(r"(\d+) requests in", printed)
+    assert requests  # noqa: S101  wrk always prints it
+    return rate, (sum(server.cpu_times()[:2]) - before) / int(requests[1]) * 1e6
+
+
+def measure(settings: Settings, users: Sequence[str], options: argparse.Namespace) -> Figures:
+    """Measure all ways to ask beside the empty route, in turn."""
+    figures, empty_port = Figures(), free_port()
+    empty_url, seconds = f"http://127.0.0.1:{empty_port}/", options.seconds
+    url = f"http://{settings.host}:{settings.port}/"
+    empty = [sys.executable, "-c", EMPTY, str(empty_port)]
+    with (
+        process(empty, os.environ) as empty_api,
+        command("api", settings) as api,
+        tempfile.NamedTemporaryFile("w") as names,
+    ):
+        names.write("\n".join(users))
+        names.flush()
+        until(lambda: answers(empty_url))
+        until(lambda: answers(f"{url}healthz"), within_s=START_S)
+        make_filter(url, settings.group)
+
+        def script(run: int, name: str, delay_ms: int = 0) -> str:
+            request = REQUESTS[name]
+            return SCRIPT.format(seed=run, users=names.name, request=request, delay_ms=delay_ms)
+
+        ways = [name for name in REQUESTS if name != "session" or options.file is not None]
+        for run in range(options.runs + 1):
+            empty_rate, empty_us = driven(empty_api.pid, empty_url, seconds)
+            found = {"empty_route_per_s": empty_rate, "empty_route_cpu_us": empty_us}
+            rates = {}
+            asyncio.run(serve(settings, "ranker"))
+            for name in ("alike", *ways):
+                asked = "recommend" if name == "alike" else name
+                rates[name], cpu_us = driven(api.pid, url, seconds, script(run, asked))
+                found |= {f"{name}_per_s": rates[name], f"{name}_cpu_us": cpu_us}
+                found[f"{name}_share"] = rates[name] / empty_rate
+                if name == "alike":
+                    asyncio.run(serve(settings, "ranker-alone"))
+            found["share"] = found.pop("recommend_share")
+            found["personalize_times_native"] = rates["recommend"] / rates["personalize"]
+            delay_ms = round(1000 * CONNECTIONS / options.rate)
+            reached, printed = wrk(url, seconds, script(run, "recommend", delay_ms))
+            quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)
+            assert quantiles  # noqa: S101  the script prints it
+            p50_ms, p99_ms = map(float, quantiles.groups())
+            found |= {"paced_per_s": reached, "paced_p50_ms": p50_ms, "paced_p99_ms": p99_ms}
+            if run:  # the first warms the caches
+                figures.add(**found)
+    return figures
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--events-per-user", type=int, default=10)
@@ -97,61 +227,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rate", type=float, default=500)
     options = parser.parse_args()
-    shares, alike_shares, rates, empties, p50s, p99s, paced = [], [], [], [], [], [], []
     with servers() as found:
         settings = found.model_copy(update={"port": free_port()})
-        asyncio.run(
-            fill(
-                settings,
-                users=options.users,
-                items=options.items,
-                events_per_user=options.events_per_user,
-            )
-        )
-        empty_port = free_port()
-        empty_url = f"http://127.0.0.1:{empty_port}/"
-        url = f"http://{settings.host}:{settings.port}/"
-        empty = [sys.executable, "-c", EMPTY, str(empty_port)]
-        with process(empty, os.environ), command("api", settings):
-            until(lambda: answers(empty_url))
-            until(lambda: answers(f"{url}healthz"))
-            for run in range(options.runs + 1):
-                empty_rate, _ = wrk(empty_url, options.seconds)
-                fast = SCRIPT.format(seed=run, users=options.users, delay_ms=0)
-                asyncio.run(serve(settings, "ranker"))
-                alike_rate, _ = wrk(url, options.seconds, fast)
-                asyncio.run(serve(settings, "ranker-alone"))
-                rate, _ = wrk(url, options.seconds, fast)
-                delay_ms = round(1000 * CONNECTIONS / options.rate)
-                slow = SCRIPT.format(seed=run, users=options.users, delay_ms=delay_ms)
-                reached, printed = wrk(url, options.seconds, slow)
-                quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)
-                assert quantiles  # noqa: S101  the script prints it
-                if run == 0:
-                    continue  # warms the caches
-                empties.append(empty_rate)
-                rates.append(rate)
-                shares.append(rate / empty_rate)
-                alike_shares.append(alike_rate / empty_rate)
-                paced.append(reached)
-                p50s.append(float(quantiles[1]))
-                p99s.append(float(quantiles[2]))
-    report(
-        "serving",
-        {
-            "empty_route_per_s": median(empties),
-            "recommend_per_s": median(rates),
-            "share": median(shares),
-            "alike_share": median(alike_shares),
-            "paced_per_s": median(paced),
-            "paced_p50_ms": median(p50s),
-            "paced_p99_ms": median(p99s),
-        },
-        users=options.users,
-        items=options.items,
-        connections=CONNECTIONS,
-        runs=options.runs,
-    )
+        if options.file is None:
+            users = [f"u{number}" for number in range(options.users)]
+            size = {"users": options.users, "items": options.items}
+            asyncio.run(fill(settings, **size, events_per_user=options.events_per_user))
+        else:
+            users = asyncio.run(fill_recorded(settings, options.file))
+            size = {"users": len(users), "file": options.file.parent.name}
+        figures = measure(settings, users, options)
+    report("serving", figures.medians(), **size, connections=CONNECTIONS, runs=options.runs)
 
 
 if __name__ == "__main__":

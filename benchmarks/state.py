@@ -1,13 +1,18 @@
-"""A synthetic shop in Redis, written through the atomic step: for serving and memory."""
+"""A shop in Redis, made up or of recorded events, written through the atomic step."""
 
 from __future__ import annotations
 
+import itertools
 import random
+import time
+from pathlib import Path
 
+from models.events import PutEvents
 from models.settings import Settings
 from models.state.client import connect
-from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
 from models.state.store import Store
+from streams.recordings.recorded_events import read_events
 
 STEP = 200
 START_S = 1_790_000_000
@@ -41,3 +46,28 @@ async def fill(
         before = offset - len(messages) - 1
         await store.apply([Part("fill/0", before, messages)], now_s=START_S)
     return store
+
+
+async def fill_recorded(settings: Settings, file: Path) -> list[str]:
+    """The events of a file, each user's as those of a user and a session; gives the users."""
+    store, now_s = Store(connect(settings.redis), settings), time.time()
+    users: dict[str, None] = {}
+    offset = 0
+    rows = (row for _, row in read_events(file, now_s=now_s, as_="sessions"))
+    while some := list(itertools.islice(rows, STEP)):
+        messages: list[StoredMessage] = []
+        for row in some:
+            if isinstance(row, PutEvents):
+                users[row.session_id] = None
+                events = stored_events(
+                    row.event_list,
+                    weights=settings.event_weights,
+                    purchase_types=settings.purchase_types,
+                )
+                shard = shard_of(row.session_id)
+                number = offset + len(messages)
+                messages.append(StoredMessage(number, "", row.session_id, shard, now_s, events))
+        await store.apply([Part("fill/0", offset - 1, messages)], now_s=now_s)
+        offset += len(messages)
+    await store.close()
+    return list(users)

@@ -119,7 +119,9 @@ def api() -> None:
     from streams.kafka.publisher import Publisher
 
     allow_connections(settings.max_connections)
-    app = create_app(settings, Store(client_of(settings), settings), Publisher(settings))
+    app = create_app(
+        settings, Store(client_of(settings, reads_replica=True), settings), Publisher(settings)
+    )
     uvicorn.run(app, **server_options(settings))
 
 

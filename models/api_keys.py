@@ -175,8 +175,8 @@ def parse_access(text: str) -> tuple[frozenset[Role], frozenset[str]]:
     >>> sorted(roles), sorted(groups)
     ([<Role.READ: 'read'>, <Role.SEND: 'send'>], ['shop'])
     """
-    roles, _, groups = text.partition("@")
-    named = frozenset(groups.split("+")) if groups else frozenset((ALL_GROUPS,))
+    roles, at, groups = text.partition("@")
+    named = frozenset(groups.split("+")) if at else frozenset((ALL_GROUPS,))
     for group in named - {ALL_GROUPS}:
         if not re.fullmatch(GROUP, group):
             raise ValueError(f"not a dataset group's name: {group!r}")

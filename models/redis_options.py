@@ -9,8 +9,8 @@ from models.settings import Settings
 from models.tls import client_context
 
 
-def redis_options(settings: Settings) -> dict[str, Any]:
-    """What is not in the URL: password and certificates.
+def redis_options(settings: Settings, url: str = "") -> dict[str, Any]:
+    """What is not in the URL, by default that of the settings: password and certificates.
 
     Raises
     ------
@@ -19,7 +19,7 @@ def redis_options(settings: Settings) -> dict[str, Any]:
     """
     password = settings.redis_password.get_secret_value()
     options: dict[str, Any] = {"password": password} if password else {}
-    return options | _tls_options(settings)
+    return options | _tls_options(settings, url or settings.redis)
 
 
 def sentinel_options(settings: Settings) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
     password = settings.redis_sentinel_password.get_secret_value()
     if password:
         options["password"] = password
-    return options | _tls_options(settings)
+    return options | _tls_options(settings, settings.redis)
 
 
-def _tls_options(settings: Settings) -> dict[str, Any]:
-    if not speaks_tls(settings.redis):
+def _tls_options(settings: Settings, url: str) -> dict[str, Any]:
+    if not speaks_tls(url):
         return {}
     files = settings.redis_ca_file, settings.redis_certificate_file, settings.redis_key_file
     key_password = settings.redis_key_password.get_secret_value()

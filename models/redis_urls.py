@@ -49,3 +49,13 @@ def speaks_tls(url: str) -> bool:
     True
     """
     return urlsplit(url).scheme == "rediss"
+
+
+def redis_database(url: str) -> str:
+    """Number of the database in a URL; empty for the first.
+
+    >>> redis_database("redis://a:1,b:2/0"), redis_database("redis://a:1/3")
+    ('', '3')
+    """
+    parts = urlsplit(url)
+    return "" if parts.scheme == "unix" else parts.path.strip("/").removeprefix("0")

@@ -30,7 +30,6 @@ from models.listeners import (
 )
 from models.redis_options import redis_options, sentinel_options
 from models.redis_urls import (
-    REDIS_PORT,
     SENTINEL_PORT,
     redis_hosts,
     speaks_tls,
@@ -57,20 +56,19 @@ def check_redis(settings: Settings) -> None:
     where = f"Redis at {redacted(url)}"
     away: Exception | None = OSError("no answer")
     # Here and not in its thread: a file that cannot be used is told as such.
-    client = _redis_client(settings)
-    failure = in_time(lambda: _ping(client), away)
+    clients = _redis_clients(settings)
+    failure = in_time(lambda: _failure(clients, is_cluster=settings.redis_cluster), away)
     if failure is None:
         return
-    if isinstance(failure, redis.BusyLoadingError):
-        raise Unavailable(f"{where} still loads its data") from failure
-    if isinstance(failure, redis.AuthenticationError | redis.ResponseError):
-        raise InvalidSetting(_refusal(where, url, str(failure))) from failure
+    answered = _answered(where, url, failure)
+    if answered is not None:
+        raise answered from failure
     parts = urlsplit(url)
     if settings.redis_sentinel_master:
         raise _sentinel_trouble(settings, failure) from failure
     if parts.scheme == "unix":
         raise Unavailable(f"{where} cannot be reached: {failure}") from failure
-    at = (parts.hostname or "", parts.port or REDIS_PORT)
+    at = redis_hosts(url)[0]
     found = in_time(lambda: protocol_at(*at, PING), "no answer")
     is_tls = parts.scheme == "rediss"
     if found == "TLS" and not is_tls:
@@ -147,24 +145,23 @@ def _is_tls_failure(failure: Exception, settings: Settings) -> bool:
     return "ssl" in text.lower() and not (is_closed and settings.redis_certificate_file)
 
 
-def _redis_client(settings: Settings) -> redis.Redis:
-    """A client of the settings' Redis, which tries once."""
+def _redis_clients(settings: Settings) -> list[redis.Redis]:
+    """A client of the settings' Redis, or of each node that is named, which tries once."""
     options: dict[str, Any] = {
         "socket_timeout": PING_S,
         "socket_connect_timeout": PING_S,
         "retry": Retry(NoBackoff(), 0),
     }
     own = options | redis_options(settings)
-    if not settings.redis_sentinel_master:
-        return redis.Redis.from_url(settings.redis, **own)
+    if not settings.redis_sentinel_master and not settings.redis_cluster:
+        return [redis.Redis.from_url(settings.redis, **own)]
     parse_url: Any = redis.connection.parse_url
     in_url = parse_url(with_first_host(settings.redis))
-    kept = {k: in_url[k] for k in ("db", "username", "password") if k in in_url}
-    is_tls = speaks_tls(settings.redis)
-    found: redis.Redis = _sentinels(settings).master_for(
-        settings.redis_sentinel_master, ssl=is_tls, **own | kept
-    )
-    return found
+    own |= {name: in_url[name] for name in ("db", "username", "password") if name in in_url}
+    own["ssl"] = speaks_tls(settings.redis)
+    if settings.redis_cluster:
+        return [redis.Redis(host, port, **own) for host, port in redis_hosts(settings.redis)]
+    return [_sentinels(settings).master_for(settings.redis_sentinel_master, **own)]
 
 
 def _sentinels(settings: Settings) -> Any:  # noqa: ANN401  not typed there
@@ -186,7 +183,8 @@ def _sentinel_trouble(settings: Settings, failure: Exception) -> Unavailable | I
     reasons = []
     for sentinel in _sentinels(settings).sentinels:
         try:
-            watched: dict[str, Any] = sentinel.sentinel_masters()
+            with sentinel:
+                watched: dict[str, Any] = sentinel.sentinel_masters()
         except (redis.AuthenticationError, redis.ResponseError) as error:
             return InvalidSetting(
                 f"{where} refuse ({error}): see RECOMMENDER_REDIS_SENTINEL_USERNAME and "
@@ -204,12 +202,56 @@ def _sentinel_trouble(settings: Settings, failure: Exception) -> Unavailable | I
     return Unavailable(f"{where} do not answer ({reasons[0] if reasons else failure})")
 
 
-def _ping(client: redis.Redis) -> Exception | None:
+def _failure(clients: list[redis.Redis], *, is_cluster: bool) -> Exception | None:
+    """The last error of the clients; None if one of them can be used."""
+    failure: Exception | None = None
+    for client in clients:
+        try:
+            with client:
+                client.ping()
+                return _cluster_failure(client, is_cluster=is_cluster)
+        except redis.AuthenticationError as error:
+            return error
+        except (redis.RedisError, OSError) as error:
+            failure = error
+        finally:
+            _close_sentinels(client)
+    return failure
+
+
+def _close_sentinels(client: redis.Redis) -> None:
+    """Close the connections to Sentinels, which a client of a primary leaves open."""
+    if isinstance(client.connection_pool, redis.sentinel.SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            sentinel.close()
+
+
+def _cluster_failure(client: redis.Redis, *, is_cluster: bool) -> Exception | None:
+    """The failure of a server that is, or is not, one of a cluster in order."""
+    ask: Any = client.execute_command
     try:
-        with client:
-            client.ping()
-    except (redis.RedisError, OSError) as error:
-        return error
+        state = ask("CLUSTER INFO", NEVER_DECODE=True)
+    except redis.ResponseError:
+        # It is no node of a cluster, or does not permit the question.
+        return _Misplaced("is no Redis Cluster: leave it out") if is_cluster else None
+    if not is_cluster:
+        return _Misplaced("is a Redis Cluster: set it to true")
+    text = str(state)
+    return None if "ok" in text else redis.ConnectionError(f"the cluster does not serve ({text})")
+
+
+class _Misplaced(Exception):
+    """A server is a cluster's, or is not, unlike the settings say."""
+
+
+def _answered(where: str, url: str, failure: Exception) -> Exception | None:
+    """The error after a server has answered, but not as it should."""
+    if isinstance(failure, _Misplaced):
+        return InvalidSetting(f"RECOMMENDER_REDIS_CLUSTER: {where} {failure}")
+    if isinstance(failure, redis.BusyLoadingError):
+        return Unavailable(f"{where} still loads its data")
+    if isinstance(failure, redis.AuthenticationError | redis.ResponseError):
+        return InvalidSetting(_refusal(where, url, str(failure)))
     return None
 
 
@@ -218,7 +260,7 @@ def _refusal(where: str, url: str, said: str) -> str:
     if "NOAUTH" in said or "already authenticated" in said or "required" in said:
         return (
             f"{where} wants a password: put it into RECOMMENDER_REDIS, as "
-            f"{parts.scheme}://:password@{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
+            f"{parts.scheme}://:password@{parts.netloc.rpartition('@')[2]}{parts.path}"
         )
     if "WRONGPASS" in said or ("invalid" in said and "password" in said):
         return f"{where} refuses the user or password of RECOMMENDER_REDIS"

@@ -162,3 +162,68 @@ def watched_redis(directory: Path) -> Iterator[WatchedRedis]:
     watched = WatchedRedis(f"redis://:{PASSWORD}@{hosts}/0", primary, replica, sentinels)
     with running([primary, replica, *sentinels]):
         yield watched
+
+
+@dataclass
+class RedisCluster:
+    """Three primaries and three replicas.
+
+    Attributes
+    ----------
+    url
+        Names all of them.
+    """
+
+    url: str
+    nodes: list[Node]
+
+    def ask(self, *command: str, node: Node | None = None) -> str:
+        """Answer of `redis-cli` at a node, the first that runs if none is given."""
+        asked = node or next(one for one in self.nodes if one.process is not None)
+        return subprocess.run(
+            ["redis-cli", "-p", str(asked.port), "-a", PASSWORD, "--no-auth-warning", *command],
+            capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL,
+        ).stdout.strip()  # fmt: skip
+
+    def primary_of(self, key: str) -> Node:
+        """The node that serves a key."""
+        slot = int(self.ask("CLUSTER", "KEYSLOT", key))
+        for line in self.ask("CLUSTER", "NODES").splitlines():
+            words = line.split()
+            address, flags = words[1:3]
+            for span in words[8:]:
+                first, _, last = span.partition("-")
+                is_served = "master" in flags and "fail" not in flags and first.isdigit()
+                if is_served and int(first) <= slot <= int(last or first):
+                    port = int(address.partition("@")[0].rpartition(":")[2])
+                    return next(node for node in self.nodes if node.port == port)
+        raise LookupError(f"no node serves {key}")
+
+    def is_well(self) -> bool:
+        """True if all slots are served and every primary has a replica."""
+        return "cluster_state:ok" in self.ask("CLUSTER", "INFO")
+
+
+@contextlib.contextmanager
+def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
+    """A running cluster of six processes, with a password."""
+    start = own_ports(12)
+    nodes = [
+        Node(
+            start + n,
+            directory / f"node-{n}",
+            [
+                *("bind 127.0.0.1", f"port {start + n}", f"cluster-port {start + 6 + n}"),
+                *("cluster-enabled yes", "cluster-node-timeout 2000", "appendonly yes", 'save ""'),
+                *(f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"),
+                "repl-diskless-sync-delay 0",
+            ],
+        )
+        for n in range(6)
+    ]
+    hosts = [f"127.0.0.1:{node.port}" for node in nodes]
+    cluster = RedisCluster(f"redis://:{PASSWORD}@{','.join(hosts)}/0", nodes)
+    with running(nodes):
+        cluster.ask("--cluster", "create", *hosts, "--cluster-replicas", "1", "--cluster-yes")
+        wait_until(cluster.is_well, within_s=60, what="the cluster is well")
+        yield cluster

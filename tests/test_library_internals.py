@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+import redis.asyncio.cluster
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -76,6 +77,16 @@ def test_redis_has_the_members_by_which_a_connection_is_taken_over() -> None:
     )
     assert not missing, REDIS.format(missing)
     missing = moved(redis.ConnectionPool().make_connection(), "_sock", "connect", "disconnect")
+    assert not missing, REDIS.format(missing)
+
+
+def test_redis_has_the_members_by_which_a_cluster_is_read() -> None:
+    """Cluster, its nodes and their manager have their names."""
+    node = redis.asyncio.cluster.ClusterNode("127.0.0.1", 1)
+    cluster: Any = redis.asyncio.cluster.RedisCluster(startup_nodes=[node])
+    missing = moved(cluster, "connection_kwargs", "keyslot", "get_node_from_key", "initialize")
+    missing += moved(cluster.nodes_manager, "initialize", "slots_cache", "startup_nodes")
+    missing += moved(node, "connection_kwargs", "name", "host", "port")
     assert not missing, REDIS.format(missing)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from hmac import compare_digest
 
 from api.access.callers import Caller
 from api.access.request_limits import RequestLimit
@@ -97,7 +97,7 @@ class KeyTable:
         if len(text) != KEY_LENGTH or not text.startswith(PREFIX):
             return None
         known = self._known.get(text[ID_SLICE].decode("latin-1"))
-        if known is None or not hmac.compare_digest(known.digest, digest(text)):
+        if known is None or not compare_digest(known.digest, digest(text)):
             return None
         # One entry for each key at most: only its one text gets here.
         self._verified[text] = known
@@ -121,8 +121,10 @@ class KeyTable:
         """
         if self._is_away:
             return
-        if self._reading is None:
-            await asyncio.sleep(max(0.0, self._tried_s + AGAIN_S - self._clock()))
+        if self._reading is not None:
+            # It may have begun before the key was made.
+            await asyncio.wait({self._reading}, timeout=WAIT_S)
+        await asyncio.sleep(max(0.0, self._tried_s + AGAIN_S - self._clock()))
         await asyncio.wait({self._read_once()}, timeout=WAIT_S)
 
     def _read_once(self) -> asyncio.Task[None]:

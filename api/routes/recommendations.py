@@ -13,8 +13,8 @@ from starlette.types import Receive
 from api.dependencies import Services
 from api.openapi import documented
 from api.schemas import (
-    AfterParams,
     ListParams,
+    ProfilingParams,
     Recommendations,
     RecommendParams,
     encode,
@@ -66,6 +66,9 @@ def list_route(
 async def recommend(services: Services, query_string: bytes, receive: Receive) -> bytes:
     """Items that this user is most likely to want next; a new user gets trending items."""
     asked = parse_query(query_string, RecommendParams)
+    profiling = asked.profiling == "on"
+    if asked.exclude_purchased and not profiling:
+        raise InvalidRequest("exclude_purchased needs what was bought, which profiling=off forbids")
     reached: bool | None = None
     try:
         reached = await services.await_effect(asked, receive)
@@ -80,8 +83,9 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
                 exclude_purchased=asked.exclude_purchased,
                 reasons=asked.reasons,
                 objective=asked.objective,
+                profiling=profiling,
             )
-        if services.shadow is not None and asked.user_id is not None:
+        if services.shadow is not None and asked.user_id is not None and profiling:
             services.shadow.compare(
                 asked.user_id,
                 [item.item_id for item in answer.items],
@@ -95,7 +99,7 @@ async def recommend(services: Services, query_string: bytes, receive: Receive) -
         if fallback is None:
             raise
         answer = fallback
-    return _answered(services, answer, reached)
+    return _answered(services, answer, asked, reached)
 
 
 @list_route("/trending", ListParams, "Growing fastest now")
@@ -105,7 +109,7 @@ async def trending(services: Services, query_string: bytes, receive: Receive) ->
     reached = await services.await_effect(asked, receive)
     with services.redis_gate:
         answer = await services.recommender.trending(k=asked.num_results, now_s=services.clock())
-    return _answered(services, answer, reached)
+    return _answered(services, answer, asked, reached)
 
 
 @list_route("/popular", ListParams, "Most events of all time")
@@ -115,7 +119,7 @@ async def popular(services: Services, query_string: bytes, receive: Receive) -> 
     reached = await services.await_effect(asked, receive)
     with services.redis_gate:
         answer = await services.recommender.popular(k=asked.num_results, now_s=services.clock())
-    return _answered(services, answer, reached)
+    return _answered(services, answer, asked, reached)
 
 
 @router.get("/similar/{item_id}", **documented(Recommendations, "Seen together", query=ListParams))
@@ -129,7 +133,7 @@ async def similar(
     k, now_s = asked.num_results, services.clock()
     with services.redis_gate:
         answer = await services.recommender.similar(item_id, k=k, now_s=now_s)
-    return encoded_response(_answered(services, answer, reached))
+    return encoded_response(_answered(services, answer, asked, reached))
 
 
 class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -145,7 +149,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     **documented(
         Recommendations,
         "Put given items in order for a user",
-        query=AfterParams,
+        query=ProfilingParams,
         body=RankRequest,
         example={"itemIds": ["i9", "i3"], "userId": "u7"},
     ),
@@ -153,7 +157,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 async def rank(request: Request) -> Response:
     """The given items, the likeliest for this user first, unknown items last."""
     services: Services = request.app.state.services
-    asked = parse_query(request.scope["query_string"], AfterParams)
+    asked = parse_query(request.scope["query_string"], ProfilingParams)
     try:
         wanted = msgspec.json.decode(await request.body(), type=RankRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -165,12 +169,17 @@ async def rank(request: Request) -> Response:
             user_id=wanted.user_id,
             session_id=wanted.session_id,
             now_s=services.clock(),
+            profiling=asked.profiling == "on",
         )
-    return encoded_response(_answered(services, answer, reached))
+    return encoded_response(_answered(services, answer, asked, reached))
 
 
-def _answered(services: Services, answer: Answer, reached: bool | None) -> bytes:
+def _answered(
+    services: Services, answer: Answer, asked: ProfilingParams, reached: bool | None
+) -> bytes:
     recommendation_id = services.new_id()
-    services.record_served(recommendation_id, answer, services.store)
+    services.record_served(
+        recommendation_id, answer, services.store, is_kept=asked.profiling == "on"
+    )
     now_s = services.clock()
     return encode(recommendations_body(answer, recommendation_id, now_s=now_s, reached=reached))

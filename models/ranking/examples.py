@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -53,6 +54,32 @@ class Example(msgspec.Struct, frozen=True):
     def matrix(self) -> Floats:
         """Feature matrix, the taken item's row first."""
         return np.frombuffer(self.rows, np.float16).reshape(-1, self.n_features).astype(np.float64)
+
+
+class Choice(NamedTuple):
+    """What a user took, and what could have been shown then: all that an example is made of.
+
+    Attributes
+    ----------
+    items, matrix
+        Candidates of that moment and their features.
+    taken
+        Index of the item that the user took.
+    last
+        Index of the user's last item, 0 for none. It has no rank, since answers bar it; how likely
+        it is taken again is learned for requests that do not.
+    """
+
+    items: Indexes
+    matrix: Floats
+    taken: int
+    last: int = 0
+
+    def example(
+        self, rankers: Mapping[Objective, ListwiseRanker], rng: np.random.Generator
+    ) -> Example:
+        """The training example of this choice, see `make_example`."""
+        return make_example(self.items, self.matrix, self.taken, rankers, rng, last=self.last)
 
 
 def encode(example: Example) -> bytes:

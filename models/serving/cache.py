@@ -136,7 +136,7 @@ class StateCache:
         self._unsubscribe: Unsubscribe | None = None
         if hears_changes:
             listener = ListInvalidation(self._lists)
-            self._unsubscribe = store.redis.reads.subscribe(store.key("changed"), listener)
+            self._unsubscribe = store.listen(listener)
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:
@@ -162,6 +162,8 @@ class StateCache:
 
     def _type_flags(self, names: Mapping[int, str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """`SharedState.purchase_types` and `SharedState.strong_types` for these type names."""
+        if names == self.shared.event_types:
+            return self.shared.purchase_types, self.shared.strong_types
         settings = self.store.settings
         return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
 
@@ -212,7 +214,7 @@ class StateCache:
 
     async def _read_lists(self, items: list[int]) -> list[bytes]:
         key = self.store.key("pairs:")
-        raws = await self.store.values([f"{key}{item}" for item in items])
+        raws = await self.store.shared_values([f"{key}{item}" for item in items])
         return [raw or b"" for raw in raws]
 
     async def context_values(
@@ -249,7 +251,7 @@ class StateCache:
 
     async def _read_counts(self, names: list[str]) -> list[DecayedCounts]:
         keys = [self.store.key(f"circumstance:{name}") for name in names]
-        raws = await self.store.values(keys)
+        raws = await self.store.shared_values(keys)
         return [unpack_counts(raw, self.shared.clock_s) for raw in raws]
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:

@@ -121,7 +121,7 @@ class ItemStatistics:
 
     async def _read(self, pages: Indexes, now_s: float) -> None:
         key = self._store.key("stats:")
-        raws = await self._store.values([f"{key}{page}" for page in pages.tolist()])
+        raws = await self._store.shared_values([f"{key}{page}" for page in pages.tolist()])
         # As bytes: numpy copies records field by field.
         stored = np.frombuffer(b"".join([raw or EMPTY_PAGE for raw in raws]), np.uint8)
         held = self._stats.view(np.uint8).reshape(-1, len(EMPTY_PAGE))

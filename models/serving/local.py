@@ -7,6 +7,7 @@ stream and the API, without Kafka, and with Redis for state.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
@@ -17,8 +18,8 @@ import numpy as np
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
 from models.ranking.champions import Objective
-from models.ranking.examples import Example
-from models.ranking.objectives import learn, load_learners, rankers_for
+from models.ranking.examples import Choice
+from models.ranking.objectives import ObjectiveLearner, learn, load_learners, rankers_for
 from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
 from models.serving.cache import StateCache
@@ -76,7 +77,7 @@ class LocalRecommender:
         list_sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.settings = settings
-        self.learners = load_learners()
+        self._learners = load_learners()
         self._client = connect_blocking(settings.redis)
         self._store = Store(self._client, settings)
         cache = StateCache(self._store, list_sizes=list_sizes)
@@ -99,6 +100,7 @@ class LocalRecommender:
         trace: TracebackType | None,
     ) -> None:
         try:
+            self._client.reads.run_postponed()
             if self._applying is not None:
                 # After an error, that one is told.
                 last = asyncio.gather(self._applying, return_exceptions=kind is not None)
@@ -182,6 +184,12 @@ class LocalRecommender:
         return self._complete(after_last_step())
 
     @property
+    def learners(self) -> dict[Objective, ObjectiveLearner]:
+        """Learner of each objective, with all events so far."""
+        self._client.reads.run_postponed()
+        return self._learners
+
+    @property
     def ranker(self) -> ListwiseRanker:
         """The ranker learned from all interactions, whether it serves or not."""
         return self.learners["interactions"].ranker
@@ -251,23 +259,30 @@ class LocalRecommender:
     ) -> None:
         number, kind = self._n_events, event_type.lower()
         self._n_events += 1
-        example = None
+        is_purchase = kind in self.settings.purchase_types
+        choice = None
         if self._examples_of and number % self._examples_of == 0:
-            is_purchase = kind in self.settings.purchase_types
-            example = await self._example(user, item, found, is_purchase=is_purchase)
+            choice = await self._choice(user, item, found)
         event = StoredEvent(
             item,
             int(at_s),
             event_type,
             math.log2(self.settings.event_weights.get(kind, 1.0)),
-            kind in self.settings.purchase_types,
+            is_purchase,
             event_hash(str(number)),
             columns,
         )
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
         await self._apply(Part("local/0", number - 1, [message]))
-        if example is not None:
-            learn(self.learners, example)
+        if choice is not None:
+            # While the server applies the step, or finds what the next event needs.
+            work = functools.partial(self._learn_choice, choice, is_purchase=is_purchase)
+            self._client.reads.postpone(work)
+
+    def _learn_choice(self, choice: Choice, *, is_purchase: bool) -> None:
+        rankers = {name: learner.ranker for name, learner in self._learners.items()}
+        wanted = rankers_for(rankers, is_purchase=is_purchase)
+        learn(self._learners, choice.example(wanted, self._rng))
 
     async def _apply(self, part: Part) -> None:
         """Begin a step; all later reads see it, since they go over the same connection behind it.
@@ -284,18 +299,15 @@ class LocalRecommender:
             await asyncio.sleep(0)
             self._client.reads.flush()
 
-    async def _example(
-        self, user: str, item: str, found: SnapshotCandidates | None, *, is_purchase: bool
-    ) -> Example | None:
-        snapshots = self._recommender.snapshots
+    async def _choice(
+        self, user: str, item: str, found: SnapshotCandidates | None
+    ) -> Choice | None:
+        snapshots, cache = self._recommender.snapshots, self._recommender.cache
         if found is None:
-            # The index of the item is read along, for the example.
+            # The index of the item is read along.
+            index = cache.item_index(item)
             snapshot, _ = await asyncio.gather(
-                snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS),
-                self._recommender.cache.item_index(item),
+                snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS), index
             )
             found = SnapshotCandidates(snapshot, snapshot.candidates())
-        rankers = {name: learner.ranker for name, learner in self.learners.items()}
-        return await snapshots.example(
-            *found, item, rankers_for(rankers, is_purchase=is_purchase), self._rng
-        )
+        return await snapshots.choice(*found, item)

@@ -73,6 +73,7 @@ class Recommender:
         reasons: bool = False,
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
+        profiling: bool = True,
     ) -> Answer:
         """Items that this user is most likely to want next.
 
@@ -90,7 +91,12 @@ class Recommender:
             What the ranker optimises; the blend serves one that has not learned enough yet.
         context
             Values of contextual columns, by name.
+        profiling
+            False to read nothing of this or any other user: the item that is being looked at and
+            the top lists are what the answer is made of, and nothing is explored.
         """
+        if not profiling:
+            user_id = session_id = None
         snapshot = await self.snapshots.for_recommending(
             user_id,
             session_id,
@@ -99,6 +105,7 @@ class Recommender:
             objective=objective,
             context=context,
             exclude_purchased=exclude_purchased,
+            profiling=profiling,
             # Reasons and caps need all candidates.
             max_results=None if reasons or self._is_capped else k,
         )
@@ -116,7 +123,8 @@ class Recommender:
                 items = await with_reasons(
                     items, snapshot, candidates.items, matrix, ranker, self.cache
                 )
-            items = await self._with_exploration(items, snapshot)
+            if profiling:
+                items = await self._with_exploration(items, snapshot)
         return _answer(items, "user-personalization", level, snapshot.shared, snapshot.history)
 
     async def rank(
@@ -128,12 +136,15 @@ class Recommender:
         now_s: float,
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
+        profiling: bool = True,
     ) -> Answer:
         """The given items in the order in which this user is most likely to want them.
 
-        Unknown items come last, with score 0; repeated ones count once. `context` as in
-        `recommend`.
+        Unknown items come last, with score 0; repeated ones count once. `context` and `profiling`
+        as in `recommend`.
         """
+        if not profiling:
+            user_id = session_id = None
         snapshot = await self.snapshots.for_ranking(
             user_id, session_id, now_s=now_s, objective=objective, context=context
         )

@@ -1,4 +1,4 @@
-"""Reading of request snapshots, and the features and training examples that follow from them."""
+"""Reading of request snapshots, and the features and choices that follow from them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.champions import Objective
-from models.ranking.examples import Example, make_example
+from models.ranking.examples import Choice
 from models.ranking.features import features_of
-from models.ranking.ranker import ListwiseRanker
 from models.retrieval.candidates import (
     NO_EVIDENCE,
     TOP_LIST_SIZES,
@@ -65,11 +64,13 @@ class Snapshots:
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
         exclude_purchased: bool = False,
+        profiling: bool = True,
         max_results: int | None = None,
     ) -> RequestSnapshot:
         """Snapshot for recommendations; the last item is barred, and those bought if so asked.
 
-        `item_id` is an item that the user is looking at, the newest of the profile.
+        `item_id` is an item that the user is looking at, the newest of the profile. Without
+        `profiling` the histories of others who took it are not read either: one may be the user's.
         """
         context_values = await self._cache.context_values(context, now_s)
         shared = await self._cache.refresh(now_s)
@@ -90,7 +91,7 @@ class Snapshots:
             barred=barred,
             purchased=purchased,
             max_results=max_results,
-            reads_user_knn=shared.champion(objective).uses_user_knn,
+            reads_user_knn=profiling and shared.champion(objective).uses_user_knn,
         )  # fmt: skip
         return await _with_evidence(snapshot, self._sources)
 
@@ -160,15 +161,10 @@ class Snapshots:
             candidates, snapshot.profile, stats, shared.max_log_popularity, shared.clock_s
         )
 
-    async def example(
-        self,
-        snapshot: RequestSnapshot,
-        candidates: Candidates,
-        item_id: str,
-        rankers: Mapping[Objective, ListwiseRanker],
-        rng: np.random.Generator,
-    ) -> Example | None:
-        """Training example of an item that the user took, with candidates without barred items.
+    async def choice(
+        self, snapshot: RequestSnapshot, candidates: Candidates, item_id: str
+    ) -> Choice | None:
+        """An item that the user took, with candidates without barred items, to learn from.
 
         None for the first event of a user: there is nothing to predict it from.
         """
@@ -177,7 +173,7 @@ class Snapshots:
             return None
         taken = await self._cache.item_index(item_id)
         matrix = await self.features(snapshot, candidates)
-        return make_example(candidates.items, matrix, taken, rankers, rng, last=int(recent[0]))
+        return Choice(candidates.items, matrix, taken, int(recent[0]))
 
 
 async def _with_evidence(

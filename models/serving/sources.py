@@ -147,7 +147,7 @@ class CoVisitation:
 
     async def _recent_owners(self, items: list[int]) -> list[bytes]:
         store = self._cache.store
-        raws = await store.values([store.key(f"takers:{item}") for item in items])
+        raws = await store.shared_values([store.key(f"takers:{item}") for item in items])
         return [raw or b"" for raw in raws]
 
 
@@ -166,7 +166,9 @@ class UserKnn:
         store = self._cache.store
         numbers, weights = nearest_users(evidence.recent_owners, snapshot.history.numbers)
         owner_keys = await self._cache.owner_keys(numbers.tolist())
-        histories = await store.values([store.key(f"history:{owner}") for owner in owner_keys])
+        histories = await store.shared_values(
+            [store.key(f"history:{owner}") for owner in owner_keys]
+        )
         return msgspec.structs.replace(evidence, user_knn=neighbour_items(histories, weights))
 
 

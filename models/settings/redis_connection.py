@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from models.errors import InvalidSetting
-from models.redis_urls import redis_hosts, speaks_tls
+from models.redis_urls import redis_database, redis_hosts, speaks_tls
+from models.secret_files import SECRET
 
 
 class RedisConnectionSettings(BaseSettings):
-    """Certificates, passwords that no URL holds, and how Redis is found: server, Sentinel."""
+    """Certificates, passwords, and how Redis is found: server, Sentinels or cluster."""
 
     redis_password: SecretStr = Field(
         SecretStr(""), description="Password for Redis, where RECOMMENDER_REDIS has none."
@@ -42,6 +43,27 @@ class RedisConnectionSettings(BaseSettings):
         SecretStr(""), description="Password at the Sentinels."
     )
 
+    redis_replica: str = Field(
+        "",
+        description="URL of a read replica that the API asks for what all users share, or "
+        "`sentinel` for one that the Sentinels name; a user's own events are always read from the "
+        "primary. Empty: all is.",
+        json_schema_extra=SECRET,
+    )
+    redis_cluster: bool = Field(
+        False,
+        description="True if RECOMMENDER_REDIS names nodes of a Redis Cluster, host:port[,…]; it "
+        "then holds the dataset group of the settings only.",
+    )
+
+    @field_validator("redis_replica")
+    @classmethod
+    def _replica_url(cls, url: str) -> str:
+        scheme = url.partition(":")[0]
+        if url and url != "sentinel" and scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("neither `sentinel` nor redis://[user:password@]host:port/number")
+        return url
+
     @model_validator(mode="after")
     def _redis_fits_together(self) -> Self:
         """Refuse what would do nothing."""
@@ -62,6 +84,8 @@ class RedisConnectionSettings(BaseSettings):
                 "RECOMMENDER_REDIS_CERTIFICATE_FILE",
             ),
             ("sentinel_master", bool(url), "RECOMMENDER_REDIS"),
+            ("replica", bool(url) and not self.redis_cluster, "a server or Sentinels"),
+            ("cluster", bool(url), "RECOMMENDER_REDIS"),
             ("sentinel_username", has_sentinels, "RECOMMENDER_REDIS_SENTINEL_MASTER"),
             ("sentinel_password", has_sentinels, "RECOMMENDER_REDIS_SENTINEL_MASTER"),
         ):
@@ -71,9 +95,17 @@ class RedisConnectionSettings(BaseSettings):
                 raise InvalidSetting(
                     f"RECOMMENDER_REDIS_{name.upper()} does nothing without {condition}"
                 )
-        if len(redis_hosts(url)) > 1 and not has_sentinels:
+        if len(redis_hosts(url)) > 1 and not has_sentinels and not self.redis_cluster:
             raise InvalidSetting(
                 "RECOMMENDER_REDIS names several hosts: that needs "
-                "RECOMMENDER_REDIS_SENTINEL_MASTER"
+                "RECOMMENDER_REDIS_SENTINEL_MASTER or RECOMMENDER_REDIS_CLUSTER"
+            )
+        if self.redis_replica == "sentinel" and not has_sentinels:
+            raise InvalidSetting(
+                "RECOMMENDER_REDIS_REPLICA=sentinel needs RECOMMENDER_REDIS_SENTINEL_MASTER"
+            )
+        if self.redis_cluster and (has_sentinels or redis_database(url)):
+            raise InvalidSetting(
+                "RECOMMENDER_REDIS_CLUSTER: a cluster has no Sentinels and no database but 0"
             )
         return self

@@ -386,3 +386,19 @@ class BatchingClient(redis.asyncio.Redis):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  those of redis-py
         super().__init__(*args, **options)
         self.reads = MgetBatcher(self.connection_pool)
+        self.replica: Any = None
+
+    @property
+    def shared_reads(self) -> Any:  # noqa: ANN401  `MgetBatcher` or what reads as it does
+        """Batched reads of what all users share: at a replica, where there is one."""
+        return self.reads if self.replica is None else self.replica
+
+    async def server_of(self, key: str) -> dict[str, Any]:  # noqa: ARG002  on a cluster it says
+        """Keyword arguments that send a command without keys to the server of this key: none."""
+        return {}
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all connections, those to a replica included."""
+        await super().aclose(close_connection_pool)
+        if self.replica is not None:
+            await self.replica.pool.disconnect()

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias, cast
 
+import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.redis_options import redis_options
 from models.settings import Settings
 from models.state.batched_reads import BatchingClient
-from models.state.redis_errors import Parser
+from models.state.cluster_client import ClusterClient
+from models.state.redis_errors import ClusterParser, Parser
+from models.state.replica_reads import ReplicaReads
 from models.state.sentinel_client import SentinelClient
+
+REPLICA_TIMEOUT_S = 1.0
+"""Longest wait for a replica, in whose stead the primary answers."""
 
 RedisClient: TypeAlias = Any
 """A client as `connect` makes it, for commands.
@@ -31,10 +37,14 @@ def connect(url: str, *, timeout_s: float = 5.0) -> BatchingClient:
     return cast(BatchingClient, BatchingClient.from_url(url, **_options(timeout_s)))
 
 
-def client_of(settings: Settings, *, timeout_s: float = 5.0) -> BatchingClient:
+def client_of(
+    settings: Settings, *, timeout_s: float = 5.0, reads_replica: bool = False
+) -> RedisClient:
     """Client of the Redis that the settings name, as `connect` makes it.
 
-    With Sentinels it is that of the primary: they are asked at each new connection.
+    With Sentinels it is that of the primary: they are asked at each new connection. Of a cluster
+    it finds the node of each key. With `reads_replica`, its `shared_reads` are at the replica that
+    the settings name, if they do.
 
     Raises
     ------
@@ -42,9 +52,25 @@ def client_of(settings: Settings, *, timeout_s: float = 5.0) -> BatchingClient:
         A file of the settings cannot be used.
     """
     options = _options(timeout_s) | redis_options(settings)
-    if settings.redis_sentinel_master:
-        return SentinelClient.of(settings, options)
-    return cast(BatchingClient, BatchingClient.from_url(settings.redis, **options))
+    if settings.redis_cluster:
+        return ClusterClient.of(settings, options | {"parser_class": ClusterParser})
+    client: RedisClient = (
+        SentinelClient.of(settings, options)
+        if settings.redis_sentinel_master
+        else BatchingClient.from_url(settings.redis, **options)
+    )
+    if reads_replica and settings.redis_replica:
+        client.replica = ReplicaReads(_replica_pool(settings, client), client.reads)
+    return client
+
+
+def _replica_pool(settings: Settings, client: RedisClient) -> redis.asyncio.ConnectionPool:
+    url = settings.redis_replica
+    if url == "sentinel":
+        found: redis.asyncio.ConnectionPool = client.replica_pool(REPLICA_TIMEOUT_S)
+        return found
+    options = _options(REPLICA_TIMEOUT_S) | redis_options(settings, url)
+    return redis.asyncio.ConnectionPool.from_url(url, **options)
 
 
 def _options(timeout_s: float) -> dict[str, Any]:

@@ -71,7 +71,28 @@ class Parser(redis.asyncio.connection.DefaultParser):  # type: ignore[misc,valid
         return error
 
 
+class ClusterParser(Parser):
+    """The same for nodes of a cluster, whose errors of redirection the client follows itself."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Any:  # noqa: ANN401  not typed there
+        """Exception for an error answer."""
+        parse: Any = redis.asyncio.connection.DefaultParser.parse_error
+        error = parse(response)
+        return error if isinstance(error, _OF_CLUSTERS) else super().parse_error(response)
+
+
+_OF_CLUSTERS = (
+    redis.exceptions.ClusterError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.RedisClusterException,
+    redis.exceptions.TryAgainError,
+)
+"""Errors while slots move or a primary is replaced."""
+
 AWAY_ERRORS = (
+    *_OF_CLUSTERS,
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
     ConnectionError,

@@ -52,12 +52,12 @@ async def run_script(
     try:
         return await client.evalsha(script.sha, len(keys), *keys, *arguments)
     except redis.exceptions.NoScriptError:
-        await rewrite_torn_file(client)
+        await rewrite_torn_file(client, keys[0])
         return await client.eval(script.text, len(keys), *keys, *arguments)
 
 
-async def rewrite_torn_file(client: RedisClient) -> None:
-    """Have the server rewrite its append-only file, if it has not since it loaded one.
+async def rewrite_torn_file(client: RedisClient, key: str = "") -> None:
+    """Have the server of a key rewrite its append-only file, if it has not since it loaded one.
 
     Returns when the file is written, at once if there is nothing to do. A server that does not
     permit it (some managed ones) causes a warning, once for each start.
@@ -68,12 +68,13 @@ async def rewrite_torn_file(client: RedisClient) -> None:
         The server is away.
     """
     waited_s = 0.0
+    server = await client.server_of(key)
     for _ in range(REWRITES):
-        state = await client.info("persistence")
+        state = await client.info("persistence", **server)
         if not _may_be_torn(state):
             return
         try:
-            await client.bgrewriteaof()
+            await client.bgrewriteaof(**server)
         except redis.exceptions.ResponseError as error:
             if "in progress" not in str(error):
                 LOG.warning(
@@ -85,12 +86,12 @@ async def rewrite_torn_file(client: RedisClient) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             waited_s += POLL_S
-            state = await client.info("persistence")
+            state = await client.info("persistence", **server)
             if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
                 break
             if waited_s % TELL_EVERY_S < POLL_S:
                 LOG.warning("Redis has restarted and rewrites its append-only file: waiting")
-    if _may_be_torn(await client.info("persistence")):
+    if _may_be_torn(await client.info("persistence", **server)):
         LOG.error(
             "Redis could not rewrite its append-only file, see its log: if a crash tore it, run "
             "redis-check-aof --fix before the next start"

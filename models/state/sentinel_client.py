@@ -31,6 +31,8 @@ class SentinelClient(BatchingClient):
     """
 
     sentinels: redis.asyncio.sentinel.Sentinel
+    _to_replicas: dict[str, Any]
+    _name: str
 
     @classmethod
     def of(cls, settings: Settings, options: dict[str, Any]) -> Self:
@@ -59,7 +61,18 @@ class SentinelClient(BatchingClient):
             **options | kept,
         )
         client.sentinels = sentinels
+        client._to_replicas = {"ssl": speaks_tls(settings.redis), **options, **kept}
+        client._name = settings.redis_sentinel_master
         return client
+
+    def replica_pool(self, timeout_s: float) -> redis.asyncio.ConnectionPool:
+        """Connections to a replica; to the primary where there is none."""
+        timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        make: Any = redis.asyncio.sentinel.SentinelConnectionPool
+        found: redis.asyncio.ConnectionPool = make(
+            self._name, self.sentinels, is_master=False, **self._to_replicas | timeouts
+        )
+        return found
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections, those to the Sentinels included."""

@@ -59,7 +59,7 @@ async def read_group_state(
     """
     if sizes is None:
         sizes = dict.fromkeys(TOP_LISTS, layout.TOPS)
-    answers = await store.redis.reads.run(
+    answers = await store.redis.shared_reads.run(
         *(("ZRANGE", store.key(f"top:{name}"), 0, n - 1, "REV") for name, n in sizes.items()),
         # Scores of all would take the client longer than everything else here.
         *(("ZRANGE", store.key(f"top:{name}"), 0, 0, "REV", "WITHSCORES") for name in GREATEST),

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 
 from models.settings import Settings
 from models.state import layout
+from models.state.channels import Listener, Unsubscribe
 from models.state.client import RedisClient
 from models.state.groups import GROUPS, registered_groups
 from models.state.histories import History, unpack_history
@@ -234,6 +235,17 @@ class Store:
         found: asyncio.Future[list[bytes | None]] = self.redis.reads.get(keys)
         return found
 
+    def shared_values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
+        """The same of what all users share, which may be a little older: of a replica."""
+        found: asyncio.Future[list[bytes | None]] = self.redis.shared_reads.get(keys)
+        return found
+
+    def listen(self, listener: Listener) -> Unsubscribe:
+        """Tell a listener whose neighbour lists steps change; see `models.state.channels`."""
+        reads = self.redis.shared_reads
+        unsubscribe: Unsubscribe = reads.subscribe(self.key("changed"), listener)
+        return unsubscribe
+
     async def linked_user(self, session_id: str, *, now_s: float) -> str | None:
         """The user that an event has linked a session to; None for an anonymous session."""
         user, _ = await self.linked_user_and_history(session_id, now_s=now_s)
@@ -257,7 +269,7 @@ class Store:
         """Index of each item; 0 for an unknown one."""
         if not item_ids:
             return []
-        stored = await self.redis.hmget(self.key("items"), list(item_ids))
+        (stored,) = await self.redis.reads.run(("HMGET", self.key("items"), *item_ids))
         return [int(index) if index is not None else 0 for index in stored]
 
     async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
@@ -287,7 +299,7 @@ class Store:
         for number in numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)
             commands.append(("HGET", self.key(f"owners:{page}"), place))
-        found = await self.redis.reads.run(*commands)
+        found = await self.redis.shared_reads.run(*commands)
         return [raw.decode() if raw is not None else None for raw in found]
 
     async def histories(self, owners: Sequence[str]) -> list[History]:

@@ -85,9 +85,9 @@ class Tenants:
         Raises
         ------
         InvalidInput
-            The name is not allowed for a group.
+            The name is not allowed for a group, or the groups would not be on one node.
         """
-        _check_name(group)
+        self._check(group)
         if group != self.settings.group:
             await groups.add_group(self.redis, group)
 
@@ -107,12 +107,21 @@ class Tenants:
         """
         if not 1 <= len(tracking_id) <= 256:
             raise InvalidInput("a tracking id has 1 to 256 characters")
-        _check_name(group)
+        self._check(group)
         holder = await self._holder(tracking_id, group)
         if holder is None:
             raise LimitExceeded(f"there are {MAX_TRACKERS} tracking ids already")
         if holder != group:
             raise ResourceAlreadyExists(f"tracking id {tracking_id!r} is another group's")
+
+    def _check(self, group: str) -> None:
+        _check_name(group)
+        if self.settings.redis_cluster and group != self.settings.group:
+            # One step applies the events of all groups: docs/decisions/0007-tenants-in-one-step.md.
+            raise InvalidInput(
+                f"on a Redis Cluster there is no group but {self.settings.group!r}, that of the "
+                "settings"
+            )
 
     async def _holder(self, tracking_id: str, group: str) -> str | None:
         if tracking_id == self.settings.tracking_id:

@@ -60,7 +60,12 @@ class TimedCache(Generic[K, V]):
         None for a key that `load` gives None for, which is not kept. Values that are evicted while
         `load` runs are still in the result.
         """
-        if self._are_fresh(keys, now_s):
+        if self.hears_changes:
+            # One pass for most requests, which find everything.
+            held = [*map(self._values.get, keys)]
+            if None not in held:
+                return held
+        elif self._are_fresh(keys, now_s):
             return [*map(self._values.get, keys)]
         found = {key: self._values[key] for key in keys if self._are_fresh((key,), now_s)}
         missing = [key for key in dict.fromkeys(keys) if key not in found]

@@ -24,6 +24,7 @@ from streams.retry_policy import retry_outages
 LOG = logging.getLogger(__name__)
 
 LEARNED = Counter("recommender_examples_total", "Examples by outcome", ["outcome"])
+LEARNED.labels("invalid")  # an alert on growth needs the zero before the first
 QUALITY = Gauge(
     "recommender_quality",
     "Running mean over the last examples, each predicted before it is learned",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +18,7 @@ from models.errors import Unavailable
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.client import client_of
+from models.state.memory import read_memory
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
@@ -34,9 +37,20 @@ from streams.kafka.standstill import Standstill
 from streams.kafka.topics import Topics, topic_ids
 from streams.retry_policy import retry_outages
 
+LOG = logging.getLogger(__name__)
+
 COMMIT_EVERY_S = 1.0
 
+MEMORY_EVERY_S = 10.0
+
 LAG = Gauge("recommender_lag_messages", "Messages not in effect yet", ["topic", "partition"])
+WATERMARK = Gauge(
+    "recommender_watermark_offset", "Offset of the last message in effect", ["topic", "partition"]
+)
+MEMORY_USED = Gauge("recommender_redis_memory_bytes", "Memory in use by Redis; NaN if unknown")
+MEMORY_LIMIT = Gauge(
+    "recommender_redis_memory_limit_bytes", "Limit of Redis' memory; 0: none, NaN: unknown"
+)
 
 AWAY = (*AWAY_ERRORS, Unavailable)
 """Errors of an outage of Redis or Kafka."""
@@ -94,6 +108,7 @@ class Worker:
         self.events.assign({tp: one for tp, one in assigned.items() if tp[0] in of_events})
         self.metadata.assign({tp: one for tp, one in assigned.items() if tp[0] not in of_events})
         LAG.clear()  # other workers report the partitions that they have now
+        WATERMARK.clear()
         return positions
 
     async def publish_dead_letters(self, values: Sequence[bytes], key: bytes | None = None) -> None:
@@ -143,13 +158,29 @@ class Worker:
             await agent.detect_losses()
             applied |= {tp: read.applied for tp, read in agent.assignment.reads.items()}
         nexts = {tp: self._log.next_readable(tp, offset + 1) for tp, offset in applied.items()}
-        offsets = dict(nexts)
-        offsets[self.topics.examples, 0] = self.learners.saved + 1
+        learned = self.topics.examples, 0
+        applied[learned] = self.learners.saved
+        nexts[learned] = self._log.next_readable(learned, self.learners.saved + 1)
+        offsets = nexts | {learned: self.learners.saved + 1}
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
         for partition, offset in nexts.items():
             end = self._log.end(partition)
+            # Only the worker that has the partition of the examples knows its end.
             if end is not None:
                 LAG.labels(*partition).set(max(0, end - offset))
+                WATERMARK.labels(*partition).set(applied[partition])
+
+    async def report_memory(self) -> None:
+        """Report the memory of Redis to the metrics."""
+        used_bytes = limit_bytes = math.nan
+        try:
+            memory = await read_memory(self._redis)
+        except AWAY_ERRORS as error:
+            LOG.warning("the memory of Redis is not known: %s", error)
+        else:
+            used_bytes, limit_bytes = memory.used_bytes, memory.limit_bytes
+        MEMORY_USED.set(used_bytes)
+        MEMORY_LIMIT.set(limit_bytes)
 
     async def _check_unreadable(self) -> None:
         """Report partitions that stand still at an unreadable message, and try them again."""
@@ -195,6 +226,7 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
     add_agent(app, (topics.items, topics.users), worker.apply_records, name="metadata", limit=limit)
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
+    app.timer(MEMORY_EVERY_S)(worker.report_memory)
     app.on_before_shutdown.connect(worker.close)
     return app
 

@@ -48,6 +48,7 @@ class TrackerStats:
         self._notes: dict[str, dict[str, str | float]] = defaultdict(dict)
         self.waiting: Mapping[str, WaitingEvents] = {}
         for tracker in trackers:
+            EVENTS.labels(tracker, "refused")  # an alert on growth needs the zero before the first
             WAITING.labels(tracker).set_function(partial(self._n_waiting, tracker))
             WAITING_AGE.labels(tracker).set_function(partial(self._waiting_age_s, tracker))
 

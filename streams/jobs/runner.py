@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import tenacity
+from prometheus_client import Counter
 
 from models.errors import ClaimLost, RecommenderError, Unavailable
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
+from models.personalize.resource_types import KINDS
 from models.personalize.statuses import CREATE_STOPPING
 from models.settings import Settings
 from models.state.client import client_of
@@ -62,6 +64,15 @@ Those of the others are in `ranking_handlers`.
 """
 
 AWAY = (Unavailable, *AWAY_ERRORS)
+
+ENDED = Counter(
+    "recommender_jobs_total",
+    "Jobs that a runner has ended, by kind and outcome",
+    ["kind", "outcome"],
+)
+for _kind in {*HANDLERS, *(kind.name for kind in KINDS.values() if kind.is_job)}:
+    for _outcome in ("succeeded", "failed"):
+        ENDED.labels(_kind, _outcome)  # an alert on growth needs the zero before the first
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +202,7 @@ class Runner:
                 remark=outcome.remark,
             )
             await self._unregister_tracking_id(context)
+        ENDED.labels(context.job.resource.kind.name, "succeeded").inc()
 
     async def _fail(self, context: JobContext, reason: str) -> None:
         if context.checkpointed.get("row"):
@@ -198,6 +210,7 @@ class Runner:
         context.is_ending = True
         with contextlib.suppress(ClaimLost):
             await Jobs(self.resources).fail(context.job, reason, now_s=self.clock())
+            ENDED.labels(context.job.resource.kind.name, "failed").inc()
             await self._unregister_tracking_id(context)
 
     async def _stopped(self, context: JobContext) -> None:

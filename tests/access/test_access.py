@@ -44,7 +44,8 @@ def kind(reply: Any) -> str:
     return found
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(NATIVE))
+# The login answers 401 by itself: test_login.py.
+@pytest.mark.parametrize(("method", "path"), sorted(NATIVE.keys() - {("POST", "/login")}))
 def test_each_route_asks_for_its_role(
     one: KeyedApi, keys: dict[Role, str], method: str, path: str
 ) -> None:
@@ -172,6 +173,16 @@ def test_split_headers_hold_no_key(one: KeyedApi, keys: dict[Role, str], header:
     )
 
     assert one.api.ask(sent).status in {400, 401}
+
+
+def test_a_key_is_for_one_request(one: KeyedApi, keys: dict[Role, str]) -> None:
+    """The next one on the connection needs its own; a key in the address is none."""
+    text = keys[Role.READ]
+    with one.api.client() as client:
+        client.send(request("/recommend", f"X-Api-Key: {text}") + request("/recommend"))
+        assert [client.reply().status, client.reply().status] == [200, 401]
+    for name in ("api_key", "x-api-key", "access_token", "key"):
+        assert one.status("GET", f"/recommend?{name}={text}") == 401
 
 
 def test_a_key_that_is_too_long_is_a_head_that_is_too_long(one: KeyedApi) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from api.access import key_table
 from api.access.key_table import FRESH_S, STALE_S, KeyTable
 from models.api_keys import NewKey, new_key
 from models.errors import LimitExceeded
@@ -128,6 +131,28 @@ async def test_wrong_keys_cost_no_memory(client: RedisClient) -> None:
         assert wrong == made.text or table.find(wrong.encode()) is None
 
     assert len(table._verified) == 1
+
+
+async def test_secrets_are_compared_by_hash_in_constant_time(
+    client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong secret meets the whole hash of the right one, and never the secret itself."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    table = KeyTable(client, now_s=lambda: NOW_S, clock=Clock())
+    made = await added(client)
+    await table.refresh()
+    monkeypatch.setattr(key_table, "compare_digest", compare)
+    wrong = made.text[:-1] + ("a" if made.text[-1] != "a" else "b")
+
+    assert table.find(wrong.encode()) is None
+    assert found(table, made)
+    right = hashlib.sha256(made.text.encode()).digest()
+    assert compared == [(right, hashlib.sha256(wrong.encode()).digest()), (right, right)]
 
 
 async def test_a_session_ends_with_its_key(client: RedisClient) -> None:

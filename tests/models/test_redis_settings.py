@@ -23,6 +23,9 @@ SENTINELS = {"redis": "redis://:Pl4nted@a:1,b:2/0", "redis_sentinel_master": "my
         {"redis": "redis://[::1]/0"},
         SENTINELS,
         SENTINELS | {"redis_sentinel_password": "Pl4nted"},
+        {"redis": "redis://a:1,b:2/0", "redis_cluster": True},
+        {"redis": "redis://a:1/0", "redis_replica": "redis://:Pl4nted@b:1/0"},
+        SENTINELS | {"redis_replica": "sentinel"},
     ],
 )
 def test_settings_that_fit_together(chosen: dict[str, Any]) -> None:
@@ -40,6 +43,17 @@ def test_settings_that_fit_together(chosen: dict[str, Any]) -> None:
             "KEY_FILE does nothing without RECOMMENDER_REDIS_CERTIFICATE_FILE",
         ),
         ({"redis": "redis://a:1,b:2/0"}, "several hosts: that needs RECOMMENDER_REDIS_SENTINEL"),
+        (
+            {"redis": "redis://a:1/0", "redis_replica": "sentinel"},
+            "sentinel needs RECOMMENDER_REDIS",
+        ),
+        (
+            {"redis": "redis://a:1/0", "redis_cluster": True, "redis_replica": "redis://b"},
+            "REDIS_REPLICA does nothing without a server or Sentinels",
+        ),
+        ({"redis_cluster": True}, "REDIS_CLUSTER does nothing without RECOMMENDER_REDIS"),
+        ({"redis": "redis://h/1", "redis_cluster": True}, "no database but 0"),
+        (SENTINELS | {"redis_cluster": True}, "a cluster has no Sentinels"),
         (
             {"redis": "redis://h", "redis_sentinel_password": "Pl4nted"},
             "SENTINEL_PASSWORD does nothing without RECOMMENDER_REDIS_SENTINEL_MASTER",

@@ -150,3 +150,23 @@ def test_grafana_finds_prometheus_and_its_dashboards() -> None:
     dashboard = json.loads((ROOT / "ops/grafana/dashboards" / Path(home).name).read_text())
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
+
+
+def test_dashboard_variables_choose_group_and_process() -> None:
+    """Every query of a process' series is of the chosen processes; variables are those used."""
+    file = ROOT / "ops" / "grafana" / "dashboards" / "recommender.json"
+    dashboard = json.loads(file.read_text())
+    defined = {variable["name"] for variable in dashboard["templating"]["list"]}
+    queries = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
+    series = [
+        found
+        for query in queries
+        for found in re.findall(r"\b(?:recommender|process)_\w+(?:\{[^}]*\})?", query)
+    ]
+
+    assert {name for q in queries for name in re.findall(r"\$(\w+)", q)} == {
+        *defined,
+        "__rate_interval",
+    }
+    assert [one for one in series if 'instance=~"$instance"' not in one] == []
+    assert [one for one in series if "quality" in one and 'group=~"$group"' not in one] == []

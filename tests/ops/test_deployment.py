@@ -35,11 +35,12 @@ pytestmark = pytest.mark.kafka
 
 
 def dashboard_queries() -> list[str]:
-    """Every PromQL expression of the dashboards, with Grafana's own variables filled in."""
+    """Every PromQL expression of the dashboards, with all variables filled in as for "All"."""
     files = (ROOT / "ops" / "grafana" / "dashboards").glob("*.json")
     panels = [panel for file in files for panel in json.loads(file.read_text())["panels"]]
     queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
-    return [query.replace("$__rate_interval", "1m") for query in queries]
+    filled = {"$__rate_interval": "1m", "$group": ".*", "$instance": ".*"}
+    return [re.sub(r"\$\w+", lambda found: filled[found[0]], query) for query in queries]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,7 @@ def scrape_config(services: dict[str, Server]) -> dict[str, Any]:
         job.pop("dns_sd_configs", None)
         address = services[job["job_name"]].address.removeprefix("http://")
         job["static_configs"] = [{"targets": [address]}]
+    config["rule_files"] = [str(ROOT / "ops" / name) for name in config["rule_files"]]
     return config
 
 
@@ -193,6 +195,18 @@ def test_prometheus_scrapes_every_service(services: dict[str, Server], prometheu
         return {t["labels"]["job"] for t in found if t["health"] == "up"} == set(services)
 
     wait_until(all_up, within_s=60, what="every target up")
+
+
+def test_prometheus_evaluates_every_rule(prometheus: Server) -> None:
+    """The rules of the shipped configuration are loaded, and none has an error."""
+
+    def is_healthy() -> bool:
+        answer = httpx.get(f"{prometheus.address}/api/v1/rules").raise_for_status()
+        rules = [rule for group in answer.json()["data"]["groups"] for rule in group["rules"]]
+        assert not [rule for rule in rules if rule["health"] == "err"]
+        return bool(rules) and all(rule["health"] == "ok" for rule in rules)
+
+    wait_until(is_healthy, within_s=60, what="every rule evaluated")
 
 
 def test_dashboard_asks_for_series_that_exist(

@@ -82,12 +82,19 @@ async def deletion(control: Control, group: str, name: str = "d") -> Callable[[]
 
 
 async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> None:
-    """The failure reason names the file, and a possible cause."""
+    """The failure reason names the file, and a possible cause; the metrics count the failure."""
+
+    def n_failed() -> float:
+        labels = {"kind": "data-deletion-job", "outcome": "failed"}
+        return REGISTRY.get_sample_value("recommender_jobs_total", labels) or 0.0
+
+    before = n_failed()
     described = await deletion(control, await control.group())
     await run_next(control, runner_of(control, tmp_path))
     failed = await described()
 
     assert failed["status"] == "FAILED"
+    assert n_failed() == before + 1
     assert "no object at s3://data/users.csv" in failed["failureReason"]
 
 

@@ -132,3 +132,79 @@ def test_a_late_answer_is_no_answer_to_another(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGCONT)
         driver.close()
         server.stop()
+
+
+def test_postponed_work_is_done_while_the_server_works(driver: Driver) -> None:
+    """After what is requested is sent, and before its answer is there; at the latest when asked."""
+    reads, order = driver.client.reads, []
+
+    async def read() -> Any:
+        pending = reads.get(["k"])
+        reads.postpone(lambda: order.append(pending.done()))
+        return await pending
+
+    assert driver(read()) == [None]
+    assert order == [False]
+
+    reads.postpone(lambda: order.append(1))
+    reads.postpone(lambda: order.append(2))
+    assert order == [False, 1]
+    reads.run_postponed()
+    reads.run_postponed()
+    assert order == [False, 1, 2]
+
+
+def test_tasks_may_wait_for_anything(driver: Driver) -> None:
+    """Timers, threads and other tasks work beside the client, in any order."""
+    client = driver.client
+
+    async def threaded() -> int:
+        return await asyncio.to_thread(lambda: 7)
+
+    async def waits() -> Any:
+        await client.set("k", "1")
+        background = asyncio.create_task(client.incr("k"))
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        found = await asyncio.gather(threaded(), background, client.get("k"))
+        return found, await client.get("k")
+
+    for _ in range(2):
+        assert driver(waits()) == ([7, 2, b"2"], b"2")
+
+
+def test_a_call_that_is_cancelled_is_not_made(driver: Driver) -> None:
+    """On this loop as on any."""
+    made: list[int] = []
+
+    async def calls() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(made.append, 1)
+        cancelled = loop.call_soon(made.append, 2)
+        cancelled.cancel()
+        assert cancelled.cancelled()
+        await asyncio.sleep(0)
+
+    driver(calls())
+    assert made == [1]
+
+
+def test_errors_come_through_and_end_nothing(driver: Driver) -> None:
+    """Of a request, and of postponed work; the next request has its answer."""
+
+    async def fails() -> None:
+        await driver.client.get("k")
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        driver(fails())
+
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    driver.client.reads.postpone(divide)
+    with pytest.raises(ZeroDivisionError):
+        driver(driver.client.get("k"))
+    assert driver(driver.client.get("k")) is None

@@ -22,7 +22,7 @@ from tests.redis_servers import PASSWORD, SecuredRedis, secured_redis
 
 pytestmark = pytest.mark.kafka
 
-ACL = "~{shop}:* ~{recommender}:* +@all -@dangerous +info +bgrewriteaof"
+ACL = "~{shop}:* ~{recommender}:* &{shop}:* +@all -@dangerous +info +bgrewriteaof"
 """As docs/connections.md gives it."""
 
 
