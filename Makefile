@@ -95,6 +95,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.prepare
 	$(BIN)/python -m benchmarks.filters
+	$(BIN)/python -m benchmarks.connections
 	$(BIN)/python -m benchmarks.learning $(EVENTS)
 	$(BIN)/python -m benchmarks.learning $(EVENTS) --events-per-message 10
 	$(BIN)/python -m benchmarks.freshness

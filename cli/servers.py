@@ -12,6 +12,7 @@ from cli.group import say
 from models.environment import READY_FILE
 from models.errors import CannotStart, NotConfigured, Unavailable
 from models.settings import Settings
+from models.settings.access import is_loopback
 
 WAIT_FOR_KAFKA_S = 2.0
 
@@ -93,7 +94,8 @@ def warn_of_memory(settings: Settings) -> Settings:
 def check_access(settings: Settings) -> None:
     """Raise `NotConfigured` where the API asks for keys and there are none; passes without Redis.
 
-    A process that starts without Redis refuses every key until it has read them.
+    On loopback a warning is enough: nobody is let in until there is one. A process that starts
+    without Redis refuses every key until it has read them.
     """
     from models.state.client import client_of
     from models.state.key_store import has_keys
@@ -110,12 +112,16 @@ def check_access(settings: Settings) -> None:
     except AWAY_ERRORS as error:
         logging.getLogger(__name__).info("API keys were not looked for: %s", error)
         return
-    if not found:
-        raise NotConfigured(
-            f"the API would listen on {settings.host} and there are no API keys: create one with "
-            "`recommender keys create NAME --role …`, or let everybody who reaches it do "
-            "everything with RECOMMENDER_ACCESS=open"
-        )
+    if found:
+        return
+    remedy = "create one with `recommender keys create NAME --role …`"
+    if is_loopback(settings.host):
+        say(f"WARNING: there are no API keys, so every caller is refused: {remedy}")
+        return
+    raise NotConfigured(
+        f"the API would listen on {settings.host} and there are no API keys: {remedy}, or let "
+        "everybody who reaches it do everything with RECOMMENDER_ACCESS=open"
+    )
 
 
 def serve_metrics(settings: Settings) -> Settings:

@@ -40,6 +40,7 @@ NodeManager.EXIT_TIMEOUT = 60
 
 LONG = (
     "tests/e2e/test_drill.py",
+    "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",
     "tests/e2e/test_commands.py",
@@ -57,7 +58,11 @@ LONG = (
 )
 """Modules of long tests, the longest first."""
 
-TOGETHER = ("tests/ops/test_deployment.py", "tests/ops/test_installation.py")
+TOGETHER = (
+    "tests/e2e/test_secured_kafka.py",
+    "tests/ops/test_deployment.py",
+    "tests/ops/test_installation.py",
+)
 """Of these, those whose tests share what takes long; others' tests go to any free process."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.servers import check_access
 from models.audit_entries import AuditEntry, pseudonym
 from models.errors import Unavailable
 from tests.access.api_key_fixtures import EVENT, keyed_api
@@ -107,3 +108,15 @@ def test_an_api_beyond_loopback_does_not_start_without_keys(stack: Callable[...,
     assert refused.returncode == 1
     assert "recommender keys create" in refused.stderr
     assert "RECOMMENDER_ACCESS=open" in refused.stderr
+
+
+def test_on_loopback_a_missing_key_is_a_warning(
+    stack: Callable[..., Stack], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first key of embedded servers is made while they run."""
+    settings = stack().settings
+
+    check_access(settings)
+    assert capsys.readouterr().err == ""
+    check_access(settings.model_copy(update={"access": "keys"}))
+    assert "no API keys, so every caller is refused" in capsys.readouterr().err
