@@ -36,7 +36,7 @@ _SIZE = struct.Struct(">i")
 _HEAD = struct.Struct(">hhi")
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A client's connection.
 
     Parameters
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._answer_all()
 
     def _answer_all(self) -> None:
-        """Answer requests up to one that waits."""
+        """Response requests up to one that waits."""
         while self._requests and self._waits is None and self._transport is not None:
             frame = self._requests.popleft()
             key, version, correlation_id = _HEAD.unpack_from(frame)
@@ -152,7 +152,7 @@ async def serve(folder: Path, host: str, port: int) -> None:
     loop, ends = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ends.set)
-    server = await loop.create_server(lambda: Connection(kinds), host, port)
+    server = await loop.create_server(lambda: ClientConnection(kinds), host, port)
     log.info("listens on %s:%d", host, port)
     swept_s = time.monotonic()
     while not ends.is_set():

@@ -21,7 +21,7 @@ from kafka.protocol.consumer import (
 )
 
 from ops.broker.group_coordinator import Committed, GroupCoordinator
-from ops.broker.message_requests import Answer, Waits
+from ops.broker.message_requests import Response, Waits
 from ops.broker.topic_catalog import TopicCatalog
 
 
@@ -31,11 +31,11 @@ class GroupRequests:
     def __init__(self, catalog: TopicCatalog, groups: GroupCoordinator) -> None:
         self._catalog, self._groups = catalog, groups
 
-    def join_group(self, request: Any, version: int) -> Answer | Waits:  # noqa: ANN401
+    def join_group(self, request: Any, version: int) -> Response | Waits:  # noqa: ANN401
         """A member's place in the next generation of its group, when all have joined."""
         answered: Waits = asyncio.get_running_loop().create_future()
 
-        def failed(error: KafkaError, member_id: str = request.member_id) -> Answer:
+        def failed(error: KafkaError, member_id: str = request.member_id) -> Response:
             return JoinGroupResponse(
                 version=version,
                 error_code=error.errno,
@@ -90,11 +90,11 @@ class GroupRequests:
         future.add_done_callback(finish)
         return answered
 
-    def sync_group(self, request: Any, version: int) -> Answer | Waits:  # noqa: ANN401
+    def sync_group(self, request: Any, version: int) -> Response | Waits:  # noqa: ANN401
         """A member's assignment, when the leader has made it."""
         answered: Waits = asyncio.get_running_loop().create_future()
 
-        def given(error: int, assignment: bytes) -> Answer:
+        def given(error: int, assignment: bytes) -> Response:
             return SyncGroupResponse(
                 version=version,
                 error_code=error,
@@ -124,7 +124,7 @@ class GroupRequests:
         future.add_done_callback(finish)
         return answered
 
-    def heartbeat(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def heartbeat(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Whether the group goes on as it is."""
         error = NoError.errno
         try:
@@ -133,7 +133,7 @@ class GroupRequests:
             error = refused.errno
         return HeartbeatResponse(version=version, error_code=error)
 
-    def leave_group(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def leave_group(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Remove members from their group."""
         of = LeaveGroupResponse.MemberResponse
         names = [request.member_id] if version < 3 else [one.member_id for one in request.members]
@@ -153,7 +153,7 @@ class GroupRequests:
             ],
         )
 
-    def offset_commit(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def offset_commit(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Commit offsets of a group."""
         of = OffsetCommitResponse.OffsetCommitResponseTopic
         offsets, unknown = {}, set()
@@ -197,7 +197,7 @@ class GroupRequests:
         ]
         return OffsetCommitResponse(version=version, topics=topics)
 
-    def offset_fetch(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def offset_fetch(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Committed offsets of a group, of some partitions or of all; -1 where there is none."""
         of = OffsetFetchResponse.OffsetFetchResponseTopic
         committed = self._groups.committed(request.group_id)

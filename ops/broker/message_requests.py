@@ -15,7 +15,7 @@ from kafka.errors import (
 from kafka.protocol.consumer import FetchResponse, ListOffsetsResponse
 from kafka.protocol.producer import ProduceResponse
 
-from ops.broker.partition_log import PartitionLog
+from ops.broker.stored_partition import StoredPartition
 from ops.broker.topic_catalog import TopicCatalog
 
 LATEST, EARLIEST, NEWEST = -1, -2, -3
@@ -27,7 +27,7 @@ MAX_WAIT_S = 60.0
 MAX_FETCH_BYTES = 64 * 1024 * 1024
 """Most bytes of messages in one answer."""
 
-Answer = Any
+Response = Any
 """A message of kafka-python's."""
 
 Waits = asyncio.Future[Any]
@@ -36,7 +36,7 @@ Waits = asyncio.Future[Any]
 class _Wait:
     """A fetch that waits for a message in any of its partitions, or for its time to end."""
 
-    def __init__(self, logs: set[PartitionLog]) -> None:
+    def __init__(self, logs: set[StoredPartition]) -> None:
         self.logs = logs
         self.done: Waits = asyncio.get_running_loop().create_future()
 
@@ -52,7 +52,7 @@ class MessageRequests:
         self._catalog = catalog
         self._waits: set[_Wait] = set()
 
-    def produce(self, request: Any, version: int) -> Answer | None:  # noqa: ANN401
+    def produce(self, request: Any, version: int) -> Response | None:  # noqa: ANN401
         """Add batches, and wake the fetches that wait for them."""
         of = ProduceResponse.TopicProduceResponse
         now_ms = round(1000 * time.time())
@@ -89,7 +89,7 @@ class MessageRequests:
                 wait.end()
         return ProduceResponse(version=version, responses=responses) if request.acks else None
 
-    def fetch(self, request: Any, version: int) -> Answer | Waits:  # noqa: ANN401
+    def fetch(self, request: Any, version: int) -> Response | Waits:  # noqa: ANN401
         """Messages; if there are none, the future of the answer when some arrive or time is up.
 
         Partitions without news are only in answers that have no news at all.
@@ -118,11 +118,11 @@ class MessageRequests:
         return answered
 
     def end_waits(self) -> None:
-        """Answer every fetch that waits, as when a topic is removed."""
+        """Response every fetch that waits, as when a topic is removed."""
         for wait in self._waits:
             wait.end()
 
-    def list_offsets(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def list_offsets(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Offsets by time."""
         of = ListOffsetsResponse.ListOffsetsTopicResponse
         topics = []
@@ -147,14 +147,14 @@ class MessageRequests:
             topics.append(of(name=topic.name, partitions=parts))
         return ListOffsetsResponse(version=version, topics=topics)
 
-    def _fetched(self, request: Any, version: int, *, waited: bool) -> Answer | None:  # noqa: ANN401
+    def _fetched(self, request: Any, version: int, *, waited: bool) -> Response | None:  # noqa: ANN401
         """The answer; None without news, if there is still time to wait."""
         of = FetchResponse.FetchableTopicResponse
         left = min(request.max_bytes, MAX_FETCH_BYTES)
         news, everything = [], []
         for topic in request.topics:
-            new_parts: list[Answer] = []
-            parts: list[Answer] = []
+            new_parts: list[Response] = []
+            parts: list[Response] = []
             for part in topic.partitions:
                 error, records, end, start = NoError.errno, b"", -1, -1
                 try:
@@ -185,7 +185,7 @@ class MessageRequests:
         return FetchResponse(version=version, responses=everything) if waited else None
 
 
-def _offset_at(log: PartitionLog, time_ms: int) -> tuple[int, int]:
+def _offset_at(log: StoredPartition, time_ms: int) -> tuple[int, int]:
     """Offset and time that ListOffsets asks for; -1 and -1 if there is no such message."""
     if time_ms == LATEST:
         return log.end, -1

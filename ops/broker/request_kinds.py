@@ -30,7 +30,7 @@ from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
 from ops.broker.group_coordinator import GroupCoordinator
 from ops.broker.group_requests import GroupRequests
-from ops.broker.message_requests import Answer, MessageRequests, Waits
+from ops.broker.message_requests import MessageRequests, Response, Waits
 from ops.broker.topic_catalog import TopicCatalog
 from ops.broker.topic_requests import TopicRequests
 
@@ -92,7 +92,7 @@ class RequestKinds:
         self._messages = messages = MessageRequests(catalog)
         self._topics = topics = TopicRequests(catalog, cluster_id=cluster_id, host=host, port=port)
         members = GroupRequests(catalog, groups)
-        self._by_key: dict[int, Callable[[Any, int], Answer | Waits | None]] = {
+        self._by_key: dict[int, Callable[[Any, int], Response | Waits | None]] = {
             ProduceRequest.API_KEY: messages.produce,
             FetchRequest.API_KEY: messages.fetch,
             ListOffsetsRequest.API_KEY: messages.list_offsets,
@@ -110,18 +110,18 @@ class RequestKinds:
             InitProducerIdRequest.API_KEY: topics.init_producer_id,
         }
 
-    def answer(self, key: int, version: int, request: Any) -> Answer | Waits | None:  # noqa: ANN401
+    def answer(self, key: int, version: int, request: Any) -> Response | Waits | None:  # noqa: ANN401
         """The answer, its future, or None if none is wanted."""
         return self._by_key[key](request, version)
 
-    def unsupported_versions(self) -> Answer:
+    def unsupported_versions(self) -> Response:
         """The answer to a question for versions in a version that is not known here."""
         return self._versions(0, UnsupportedVersionError.errno)
 
-    def _api_versions(self, _: Any, version: int) -> Answer:  # noqa: ANN401
+    def _api_versions(self, _: Any, version: int) -> Response:  # noqa: ANN401
         return self._versions(version, NoError.errno)
 
-    def _delete_topics(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def _delete_topics(self, request: Any, version: int) -> Response:  # noqa: ANN401
         answer = self._topics.delete_topics(request, version)
         for name in request.topic_names:
             self._groups.forget_topic(name)
@@ -129,7 +129,7 @@ class RequestKinds:
         self._messages.end_waits()
         return answer
 
-    def _versions(self, version: int, error: int) -> Answer:
+    def _versions(self, version: int, error: int) -> Response:
         one = ApiVersionsResponse.ApiVersion
         keys = [
             one(api_key=key, min_version=api.oldest, max_version=api.newest)

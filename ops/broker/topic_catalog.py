@@ -15,7 +15,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from ops.broker.partition_log import PartitionLog
+from ops.broker.stored_partition import StoredPartition
 
 MAX_PARTITIONS = 4096
 """Most partitions of all topics together."""
@@ -32,7 +32,7 @@ class Topic:
 
     name: str
     topic_id: uuid.UUID
-    partitions: list[PartitionLog]
+    partitions: list[StoredPartition]
 
 
 class TopicCatalog:
@@ -79,7 +79,7 @@ class TopicCatalog:
             retention_ms = -1
         segment_ms = max(1, int(configs.get("segment.ms", DAY_MS)))
         logs = [
-            PartitionLog(self._folder, retention_ms=retention_ms, segment_ms=segment_ms)
+            StoredPartition(self._folder, retention_ms=retention_ms, segment_ms=segment_ms)
             for _ in range(n_partitions)
         ]
         topic = self.topics[name] = Topic(name, uuid.uuid4(), logs)
@@ -93,7 +93,7 @@ class TopicCatalog:
         for log in topic.partitions:
             log.close()
 
-    def partition(self, name: str, number: int) -> PartitionLog:
+    def partition(self, name: str, number: int) -> StoredPartition:
         """The messages of a partition; raises UnknownTopicOrPartitionError."""
         topic = self.topics.get(name)
         if topic is None or not 0 <= number < len(topic.partitions):

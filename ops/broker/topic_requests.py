@@ -15,7 +15,7 @@ from kafka.protocol.admin import CreateTopicsResponse, DeleteTopicsResponse
 from kafka.protocol.metadata import FindCoordinatorResponse, MetadataResponse
 from kafka.protocol.producer import InitProducerIdResponse
 
-from ops.broker.message_requests import Answer
+from ops.broker.message_requests import Response
 from ops.broker.topic_catalog import TopicCatalog
 
 NODE = 1
@@ -40,7 +40,7 @@ class TopicRequests:
         self._cluster_id, self._host, self._port = cluster_id, host, port
         self._n_producers = 0
 
-    def metadata(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def metadata(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Where the broker is, and topics: those asked for, or all. None is made by asking."""
         of = MetadataResponse.MetadataResponseTopic
         if request.topics is None:
@@ -81,7 +81,7 @@ class TopicRequests:
             topics=topics,
         )
 
-    def create_topics(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def create_topics(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Make topics."""
         of = CreateTopicsResponse.CreatableTopicResult
         topics = []
@@ -109,7 +109,7 @@ class TopicRequests:
                 topics.append(of(name=one.name, error_code=code, error_message=str(refused)))
         return CreateTopicsResponse(version=version, topics=topics)
 
-    def delete_topics(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def delete_topics(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """Remove topics."""
         of = DeleteTopicsResponse.DeletableTopicResult
         responses = []
@@ -122,7 +122,7 @@ class TopicRequests:
             responses.append(of(name=name, error_code=error, error_message=None))
         return DeleteTopicsResponse(version=version, responses=responses)
 
-    def init_producer_id(self, request: Any, version: int) -> Answer:  # noqa: ANN401
+    def init_producer_id(self, request: Any, version: int) -> Response:  # noqa: ANN401
         """A new idempotent producer; there are no transactions."""
         if request.transactional_id is not None:
             error = TransactionalIdAuthorizationFailedError.errno
@@ -132,7 +132,7 @@ class TopicRequests:
             version=version, producer_id=self._n_producers, producer_epoch=0
         )
 
-    def find_coordinator(self, _: Any, version: int) -> Answer:  # noqa: ANN401
+    def find_coordinator(self, _: Any, version: int) -> Response:  # noqa: ANN401
         """Where the broker is: it coordinates every group."""
         return FindCoordinatorResponse(
             version=version, error_message=None, node_id=NODE, host=self._host, port=self._port

@@ -22,8 +22,7 @@ from kafka.errors import (
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from ops.broker import partition_log
-from ops.broker.partition_log import MAX_BATCH_BYTES, MAX_SEQUENCE, PartitionLog
+from ops.broker.stored_partition import MAX_BATCH_BYTES, MAX_SEQUENCE, StoredPartition
 
 pytestmark = pytest.mark.unit
 
@@ -56,9 +55,9 @@ def values_in(read: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def new_log(folder: Path, *, retention_ms: int = -1, segment_ms: int = DAY_MS) -> PartitionLog:
+def new_log(folder: Path, *, retention_ms: int = -1, segment_ms: int = DAY_MS) -> StoredPartition:
     """An empty log."""
-    return PartitionLog(folder, retention_ms=retention_ms, segment_ms=segment_ms)
+    return StoredPartition(folder, retention_ms=retention_ms, segment_ms=segment_ms)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 300), st.integers(1, 3000))
@@ -70,8 +69,8 @@ def test_every_message_is_read_in_order_from_every_offset(
     log = new_log(tmp_path_factory.getbasetemp())
     sent: list[bytes] = []
     with (
-        mock.patch.object(partition_log, "INDEX_BYTES", index_bytes),
-        mock.patch.object(partition_log, "SEGMENT_BYTES", segment_bytes),
+        mock.patch.object(stored_partition, "INDEX_BYTES", index_bytes),
+        mock.patch.object(stored_partition, "SEGMENT_BYTES", segment_bytes),
     ):
         for _ in range(20):
             values = [chance.randbytes(chance.randrange(80)) for _ in range(chance.randint(1, 3))]
@@ -152,7 +151,7 @@ def test_messages_are_removed_by_whole_files_when_all_of_one_are_old(tmp_path: P
 def test_the_first_message_since_a_time_is_found(tmp_path: Path) -> None:
     """The first that is no older, not the newest nor one by its place."""
     log = new_log(tmp_path)
-    with mock.patch.object(partition_log, "INDEX_BYTES", 100):
+    with mock.patch.object(stored_partition, "INDEX_BYTES", 100):
         for at_ms in (10, 30, 20, 40):
             log.append(batch([b"a", b"b"], at_ms=at_ms), now_ms=0)
     assert [log.first_since(at_ms) for at_ms in (0, 11, 31, 41)] == [

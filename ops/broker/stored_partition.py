@@ -130,7 +130,7 @@ class _Segment:
         os.close(self.descriptor)
 
 
-class PartitionLog:
+class StoredPartition:
     """The messages of one partition.
 
     Parameters
