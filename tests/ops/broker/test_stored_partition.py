@@ -22,6 +22,7 @@ from kafka.errors import (
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from ops.broker import stored_partition
 from ops.broker.stored_partition import MAX_BATCH_BYTES, MAX_SEQUENCE, StoredPartition
 
 pytestmark = pytest.mark.unit
