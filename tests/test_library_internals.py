@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def test_redis_has_the_members_by_which_a_cluster_is_read() -> None:
     missing += moved(cluster.nodes_manager, "initialize", "slots_cache", "startup_nodes")
     missing += moved(node, "connection_kwargs", "name", "host", "port")
     assert not missing, REDIS.format(missing)
+
+
+def test_multiprocessing_has_the_members_that_wait_for_its_servers() -> None:
+    """Those of the fork server and of its tracker, by which `ops.forked_processes` ends them."""
+    missing = moved(forkserver._forkserver, "_stop")
+    missing += moved(resource_tracker._resource_tracker, "_stop")
+    assert not missing, f"multiprocessing has moved {missing}: adapt ops/forked_processes.py"
 
 
 CLICK = b"""{"sessionId": "s", "eventList": [
