@@ -6,6 +6,7 @@ import gc
 import logging
 import secrets
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -238,8 +239,10 @@ async def _client_disconnected(request: Request, _: Exception) -> Response:
 
 
 async def _internal_error(_: Request, error: Exception) -> Response:
-    LOG.error("unexpected error", exc_info=error)
-    return error_response(500, "internal", "an unexpected error; see the log")
+    request_id = str(uuid.uuid4())
+    LOG.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    text = "an unexpected error; see the log"
+    return error_response(500, "internal", text, {"x-request-id": request_id})
 
 
 class AllowedOriginsCors(CORSMiddleware):

@@ -50,14 +50,17 @@ def main(context: click.Context) -> None:
     Settings are RECOMMENDER_* environment variables, or stand in recommender.toml; see
     docs/settings.md.
     """
-    from ops.logs import DEFAULT_LEVEL, LogLevel, configure_logging
+    from ops.logs import DEFAULT_FORMAT, DEFAULT_LEVEL, LogFormat, LogLevel, configure_logging
 
     # What is wrong with the settings is reported by the command itself.
+    level: LogLevel = DEFAULT_LEVEL
+    form: LogFormat = DEFAULT_FORMAT
     try:
-        level: LogLevel = Settings().log_level
+        settings = Settings()
+        level, form = settings.log_level, settings.log_format
     except (RecommenderError, ValidationError):
-        level = DEFAULT_LEVEL
-    configure_logging(context.invoked_subcommand or "recommender", level)
+        pass
+    configure_logging(context.invoked_subcommand or "recommender", level, form)
 
 
 def say(line: str) -> None:

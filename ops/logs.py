@@ -1,7 +1,8 @@
-"""The log: one format and one level for every process and every library in it."""
+"""The log: one form and one level for every process and every library in it."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import Literal, get_args
@@ -12,6 +13,13 @@ from models.printable import escaped
 LogLevel = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 DEFAULT_LEVEL: LogLevel = "warning"
+
+LogFormat = Literal["text", "json"]
+DEFAULT_FORMAT: LogFormat = "text"
+
+KNOWN_IDS = ("event_ids", "request_id")
+"""Members that a record in JSON may have more, given as `extra`; nothing else that is given so is
+logged."""
 
 REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
 """Libraries that log dozens of times a second that a server is away, some with tracebacks."""
@@ -60,6 +68,46 @@ class LineFormatter(logging.Formatter):
         return "\n".join([line, *(f"    {escaped(each)}" for each in traceback)])
 
 
+class JsonFormatter(logging.Formatter):
+    r"""A record as one line of JSON: what `LineFormatter` has, and the ids that are known.
+
+    Everything but printable ASCII is escaped, so a message can neither begin a line of its own nor
+    change what a terminal shows.
+
+    Examples
+    --------
+    >>> record = logging.LogRecord("streams.agents", 30, "", 0, "Redis\nis %s", ("away",), None)
+    >>> record.created, record.msecs, record.request_id = 1795381719.123, 123.0, "4f3c"
+    >>> print(JsonFormatter("worker").format(record))
+    {"time": "2026-11-22T21:08:39.123Z", "level": "WARNING", "component": "worker",
+     "logger": "streams.agents", "message": "Redis\nis away", "request_id": "4f3c"}
+    """
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = LineFormatter.default_time_format
+    default_msec_format = LineFormatter.default_msec_format
+
+    def __init__(self, component: str) -> None:
+        super().__init__()
+        self._component = component
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with a traceback as a member of its own."""
+        members = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "component": self._component,
+            "logger": record.name,
+            "message": record.getMessage().rstrip(),
+        }
+        members |= {name: value for name in KNOWN_IDS if (value := getattr(record, name, None))}
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            members["traceback"] = record.exc_text
+        return json.dumps(members, default=str).replace("\x7f", "\\u007f")
+
+
 class SparseFilter(logging.Filter):
     """Passes one record in a while from each line of code of a repetitive library, with a count.
 
@@ -89,14 +137,14 @@ class SparseFilter(logging.Filter):
         return n_suppressed is not None
 
 
-def configure_logging(component: str, level: LogLevel) -> None:
+def configure_logging(component: str, level: LogLevel, form: LogFormat = DEFAULT_FORMAT) -> None:
     """Send the records of every logger to standard error, from this level on.
 
     At every level but `debug`, repeated records of libraries are left out. Payloads are never
     logged.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter(component))
+    handler.setFormatter((JsonFormatter if form == "json" else LineFormatter)(component))
     if level != "debug":
         handler.addFilter(SparseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -110,9 +110,10 @@ class PersonalizeApp:
         for name, value in scope["headers"]:
             if name == b"x-amz-target":
                 target = value
+        request_id = str(uuid.uuid4())
         status, headers = 200, [(b"content-type", JSON_1_1 if target is not None else REST)]
         try:
-            content = await self._answer(scope, receive, target)
+            content = await self._answer(scope, receive, target, request_id)
         except ApiError as error:
             status = error.status
             headers.append((b"x-amzn-errortype", error.code.encode()))
@@ -120,11 +121,13 @@ class PersonalizeApp:
             if status in (429, 503):
                 headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         headers.append((b"content-length", str(len(content)).encode()))
-        headers.append((b"x-amzn-requestid", str(uuid.uuid4()).encode()))
+        headers.append((b"x-amzn-requestid", request_id.encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _answer(self, scope: Scope, receive: Receive, target: bytes | None) -> bytes:
+    async def _answer(
+        self, scope: Scope, receive: Receive, target: bytes | None, request_id: str
+    ) -> bytes:
         """The body of the answer; raises `ApiError` for an error answer."""
         try:
             body = await _body(receive)
@@ -157,7 +160,8 @@ class PersonalizeApp:
             OUTAGES.note(f"unavailable: {error}")
             raise ApiError(503, ERROR_CODES[503], str(error)) from error
         except Exception as error:
-            LOG.exception("%s: unexpected error", operation.name)
+            known = {"request_id": request_id}
+            LOG.exception("%s: unexpected error", operation.name, extra=known)
             text = "an unexpected error; see the log"
             raise ApiError(500, "InternalFailure", text) from error
         return _encode(answer) if operation.model.output_shape is not None else b""

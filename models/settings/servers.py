@@ -26,6 +26,9 @@ class ServerSettings(BaseSettings):
         description="What goes to the log of every command and of the libraries in it: debug, "
         "info, warning or error.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log's lines: text, or json, one object a line."
+    )
     buckets_dir: str = Field(
         "",
         description="Folder that stands for S3, with a folder for each bucket; "
@@ -72,7 +75,7 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"names no host{hint}")
         return url
 
-    @field_validator("log_level", mode="before")
+    @field_validator("log_level", "log_format", mode="before")
     @classmethod
-    def _lower_level(cls, level: object) -> object:
-        return level.lower() if isinstance(level, str) else level
+    def _lower(cls, word: object) -> object:
+        return word.lower() if isinstance(word, str) else word

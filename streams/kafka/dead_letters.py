@@ -7,6 +7,7 @@ and the letter says so: the whole is at its source for as long as Kafka keeps it
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -38,6 +39,9 @@ nothing, and a longer key is of no use to a replay."""
 LATEST_S = 253_402_300_799.0
 """The end of the year 9999: a message may carry any timestamp."""
 
+LOGGED_IDS = 10
+"""Events of a letter that the log names, at most."""
+
 MAX_DETAIL_CHARS = 500
 MAX_GROUP_CHARS = 63
 
@@ -47,6 +51,8 @@ FULL = "catalogue-full"
 UNREADABLE = "unreadable"
 """Reason: a batch was skipped because it cannot be decoded."""
 
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -104,6 +110,32 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def raw(self) -> bytes:
         """The original bytes, or their beginning."""
         return base64.b64decode(self.payload)
+
+
+class _Event(msgspec.Struct):
+    eventId: str = ""  # noqa: N815  as it is sent
+
+
+class _Message(msgspec.Struct):
+    eventList: list[_Event]  # noqa: N815  as it is sent
+
+
+def loggable_event_ids(letter: DeadLetter) -> list[str]:
+    """Ids of the first events in a letter, for the log: UUIDs only.
+
+    Another id may tell who the user is, and no erasure would remove it from a log. Empty if the
+    payload is no message of events.
+
+    >>> sent = b'{"eventId":"6f1c9d8e-0b57-4c55-9d3b-0f6a2f3f7c11"},{"eventId":"ada-1"}'
+    >>> payload = base64.b64encode(b'{"eventList":[' + sent + b"]}").decode()
+    >>> loggable_event_ids(DeadLetter("sessions", "invalid", "", Origin("c", 0, 7), 0.0, payload))
+    ['6f1c9d8e-0b57-4c55-9d3b-0f6a2f3f7c11']
+    """
+    try:
+        sent = msgspec.json.decode(letter.raw(), type=_Message).eventList
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return [one.eventId for one in sent[:LOGGED_IDS] if _UUID.fullmatch(one.eventId)]
 
 
 def envelope(

@@ -11,7 +11,7 @@ from faust.exceptions import ProducerSendError
 from prometheus_client import Counter
 
 from models.errors import MessageRefused
-from streams.kafka.dead_letters import DeadLetter, without_payload
+from streams.kafka.dead_letters import DeadLetter, loggable_event_ids, without_payload
 from streams.kafka.produce_errors import classified
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ async def keep_letter(app: faust.App, topic: str, key: bytes | None, letter: byt
         await produce(app, topic, None, without_payload(letter, key))
     kept = msgspec.json.decode(letter, type=DeadLetter)
     source = f"{kept.source.topic}/{kept.source.partition}/{kept.source.offset}"
-    LOG.warning("dead letter of %s by %s, %s: %s", source, kept.stage, kept.reason, kept.detail)
+    LOG.warning(
+        "dead letter of %s by %s, %s: %s", source, kept.stage, kept.reason, kept.detail,
+        extra={"event_ids": loggable_event_ids(kept)},
+    )  # fmt: skip
 
 
 async def offer(app: faust.App, topic: str, key: bytes | None, value: bytes) -> None:

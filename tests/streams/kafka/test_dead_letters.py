@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -24,10 +26,12 @@ from streams.kafka.dead_letters import (
     envelope,
     letter_key,
     letters,
+    loggable_event_ids,
     of_unreadable,
     waiting_letters,
     without_payload,
 )
+from streams.kafka.faust_producing import keep_letter
 from streams.kafka.offsets import end_offsets
 from streams.kafka.topics import Topics, ensure_topics
 from streams.operations.resending import resend
@@ -39,6 +43,30 @@ FAUSTS_LIMIT = 1_000_000
 
 anything = st.text(st.characters(exclude_categories=()), max_size=2000)
 """Texts of any characters, including lone surrogates and control characters."""
+
+
+@given(st.one_of(st.binary(max_size=300), st.just(b"[" * 100_000)))
+def test_only_uuids_of_events_are_logged(raw: bytes) -> None:
+    """A payload of any content gives none; at most the first ten events are named."""
+    letter = msgspec.json.decode(
+        envelope("sessions", "invalid", "", ("t", 0, 1), raw, now_s=NOW_S), type=DeadLetter
+    )
+    assert loggable_event_ids(letter) == []
+
+
+async def test_a_kept_letter_is_logged_with_its_events(caplog: pytest.LogCaptureFixture) -> None:
+    """The record of a dead letter has the ids of its events, which name no user."""
+    ids = [str(uuid.UUID(int=n)) for n in range(20)]
+    sent = {"eventList": [{"eventId": one, "itemId": "tent"} for one in ["ada-7", *ids]]}
+    raw = msgspec.json.encode(sent)
+    app = mock.Mock()
+    app.producer.send_and_wait = mock.AsyncMock()
+    letter = envelope("sessions", "invalid", "no user", ("t", 0, 1), raw, now_s=NOW_S)
+    await keep_letter(app, "dead", None, letter)
+    (record,) = caplog.records
+
+    assert record.getMessage() == "dead letter of t/0/1 by sessions, invalid: no user"
+    assert vars(record)["event_ids"] == ids[:9]
 
 
 @given(
