@@ -41,7 +41,7 @@ class Role(StrEnum):
     READ = "read"
     """Ask for recommendations."""
     MANAGE = "manage"
-    """Put metadata of items and users, erase users, and manage Personalize's resources."""
+    """Put metadata, export and erase users, and manage Personalize's resources."""
     OPERATE = "operate"
     """Read metrics and what is wrong."""
 

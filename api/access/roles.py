@@ -27,6 +27,7 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("GET", "/items/{item_id}"): MANAGE,
     ("PUT", "/users"): MANAGE,
     ("DELETE", "/users/{user_id}"): MANAGE,
+    ("GET", "/users/{user_id}/export"): MANAGE,
     ("GET", "/forwarding"): OPERATE,
     ("GET", "/metrics"): OPERATE,
     # To callers without OPERATE, whether it is ready, without reasons.

@@ -335,11 +335,7 @@ class Store:
         been joined to it. All of these are 0 once an erasure is in effect.
         """
         own = [f"u:{user_id}", f"s:{user_id}"]
-        sessions = [
-            name
-            for name in await self._linked_sessions(f"u:{user_id}")
-            if await self.linked_user(name, now_s=now_s) == user_id
-        ]
+        sessions = await self.linked_sessions(user_id, now_s=now_s)
         owners = [*own, *(f"s:{name}" for name in sessions if name != user_id)]
         raws = await self.redis.mget([self.key(f"history:{owner}") for owner in owners])
         return {
@@ -349,9 +345,17 @@ class Store:
             "records": len(await self.users_with_records([user_id])),
         }
 
-    async def _linked_sessions(self, owner: str) -> list[str]:
-        """Sessions that were linked to an owner, as histories.lua stores them."""
-        (history,) = await self.histories([owner])
+    async def linked_sessions(self, user_id: str, *, now_s: float) -> list[str]:
+        """Sessions that are linked to a user, the oldest link first."""
+        return [
+            name
+            for name in await self._once_linked_sessions(user_id)
+            if await self.linked_user(name, now_s=now_s) == user_id
+        ]
+
+    async def _once_linked_sessions(self, user_id: str) -> list[str]:
+        """Sessions that were linked to a user, as histories.lua stores them."""
+        (history,) = await self.histories([f"u:{user_id}"])
         found: list[str] = []
         for number in history.numbers:
             page, place = divmod(number, layout.OWNERS_PER_PAGE)

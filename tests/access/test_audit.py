@@ -20,7 +20,7 @@ SCHEMA = json.dumps({"name": "s", "schema": "{}"}).encode()
 
 
 def test_changes_are_written_before_they_are_done(tmp_path: Path) -> None:
-    """Who, what and from where; reads and events are not in it, and users by a pseudonym."""
+    """Who, what and from where; other reads and events are not in it, users by a pseudonym."""
     written: list[AuditEntry] = []
     is_away = False
 
@@ -39,13 +39,17 @@ def test_changes_are_written_before_they_are_done(tmp_path: Path) -> None:
         assert written == []
         assert one.status("DELETE", "/users/ada", header) in {200, 202}
         assert one.status("PUT", "/items", header, body=items) == 202
+        exported = one.ask("GET", "/users/ada/export", header)
+        assert (exported.status, exported.headers["content-type"]) == (200, "application/json")
         one.status("POST", "/personalize", header, TARGET, body=SCHEMA)
         refused = one.key("read")
-        assert one.status("DELETE", "/users/ada", f"X-Api-Key: {refused}") == 403
+        for method, path in (("DELETE", "/users/ada"), ("GET", "/users/ada/export")):
+            assert one.status(method, path, f"X-Api-Key: {refused}") == 403
 
         assert [(one.actor, one.action, one.targets, one.address) for one in written] == [
             (key.id, "erase_user", [pseudonym("shop", "ada")], "127.0.0.1"),
             (key.id, "put_items", ["tent"], "127.0.0.1"),
+            (key.id, "export_user", [pseudonym("shop", "ada")], "127.0.0.1"),
             (key.id, "CreateSchema", ["s"], "127.0.0.1"),
         ]
         assert text[17:] not in repr(written)
