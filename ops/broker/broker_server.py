@@ -121,7 +121,11 @@ class ClientConnection(asyncio.Protocol):
         self._waits = None
         if done.cancelled() or self._transport is None:
             return
-        self._send(done.result(), correlation_id)
+        try:
+            self._send(done.result(), correlation_id)
+        except Exception:
+            log.exception("an answer that had to wait")
+            self._abort("a request that could not be answered")
         self._answer_all()
 
     def _send(self, answer: Any, correlation_id: int) -> None:  # noqa: ANN401  kafka-python's

@@ -110,8 +110,12 @@ class MessageRequests:
         def finish(_: Waits) -> None:
             timer.cancel()
             self._waits.discard(wait)
-            if not answered.done():
+            if answered.done():
+                return
+            try:
                 answered.set_result(self._fetched(request, version, waited=True))
+            except Exception as error:  # noqa: BLE001  the connection's matter, as without a wait
+                answered.set_exception(error)
 
         wait.done.add_done_callback(finish)
         answered.add_done_callback(lambda _: wait.done.cancel())
@@ -135,6 +139,8 @@ class MessageRequests:
                     offset, time_ms = _offset_at(log, part.timestamp)
                 except KafkaError as refused:
                     error = refused.errno
+                except OSError:
+                    error = KafkaStorageError.errno
                 parts.append(
                     of.ListOffsetsPartitionResponse(
                         partition_index=part.partition_index,
@@ -165,6 +171,8 @@ class MessageRequests:
                         left -= len(records)
                 except KafkaError as refused:
                     error = refused.errno
+                except OSError:
+                    error = KafkaStorageError.errno
                 if not (records or error or waited):
                     continue
                 of_part = of.PartitionData(
