@@ -23,7 +23,8 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock bench clean
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock bench bench-peers \
+	bench-growth clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -102,6 +103,13 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.serving $(EVENTS)
+
+bench-peers: $(READY) ## This beside Serenade, implicit and more, into README; ARGS="--quick".
+	$(BIN)/python -m benchmarks.peers $(dir $(EVENTS)) $(or $(ARGS),--write)
+
+bench-growth: $(READY) ## What grows with messages, items and users; an hour, ARGS="--sizes 10000,100000".
+	$(BIN)/python -m benchmarks.broker_growth
+	$(BIN)/python -m benchmarks.growth $(or $(ARGS),--sizes 10000,100000,1000000)
 
 clean: ## Remove the environment and every cache; data in .recommender stays.
 	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
