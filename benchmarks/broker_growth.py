@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka import KafkaAdminClient
 
 from benchmarks.conditions import report, servers
+from ops.processes import listens
 
 TOPIC = "growth"
 MESSAGE = b"x" * 200
@@ -26,10 +27,11 @@ IDLE_S = 5.0
 WARM_UP = 50
 
 
-def broker_process() -> psutil.Process:
-    """The broker among this process's children."""
+def broker_process(address: str) -> psutil.Process:
+    """The process among this one's children that listens there."""
+    port = int(address.rpartition(":")[2])
     for child in psutil.Process().children(recursive=True):
-        if "ops.broker" in child.cmdline():
+        if listens(child.pid, port):
             return child
     raise RuntimeError("no embedded broker runs")
 
@@ -44,7 +46,7 @@ async def measure(
     address: str, sizes: Sequence[int], probes: int, partitions: int
 ) -> list[dict[str, float]]:
     """Figures at each size."""
-    broker = broker_process()
+    broker = broker_process(address)
     producer = AIOKafkaProducer(bootstrap_servers=address, max_batch_size=len(MESSAGE) + 100)
     consumer = AIOKafkaConsumer(bootstrap_servers=address, fetch_max_wait_ms=500)
     await producer.start()
