@@ -133,10 +133,13 @@ def test_a_run_that_is_ended_leaves_no_process(tmp_path: Path, by: signal.Signal
         found = started.children(recursive=True)
         return [one for one in found if "benchmarks.peers.library_server" in one.cmdline()]
 
-    wait_until(lambda: bool(servers()), within_s=180, what="a peer has started")
-    server = servers()[0]
-    run.send_signal(by)
-    run.wait(60)
+    try:
+        wait_until(lambda: bool(servers()), within_s=180, what="a peer has started")
+        server = servers()[0]
+        run.send_signal(by)
+        run.wait(60)
+    finally:
+        run.kill()
     wait_until(lambda: not _runs(server), within_s=60, what="it has ended")
 
 
