@@ -55,7 +55,10 @@ class Environment(EnvSettingsSource):
             if upper.startswith(PREFIX) and upper not in known | {READY_FILE, CONFIG}:
                 likely = known if upper.endswith(SUFFIX) else {variable(name) for name in fields}
                 there = [name.removeprefix(PREFIX) for name in likely]
-                near = difflib.get_close_matches(upper.removeprefix(PREFIX), there, n=1)
+                asked = upper.removeprefix(PREFIX)
+                # RECOMMENDER_REDIS_URL is meant for RECOMMENDER_REDIS, whatever else is like it.
+                begins = [each for each in there if asked.startswith(f"{each}_")]
+                near = sorted(begins, key=len)[-1:] or difflib.get_close_matches(asked, there, n=1)
                 hint = f"did you mean {PREFIX}{near[0]}?" if near else "the README lists them"
                 raise InvalidSetting(f"there is no setting {name}: {hint}")
         values = super().__call__()

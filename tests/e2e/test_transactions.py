@@ -75,6 +75,9 @@ def wait_for_all_sent(stack: Stack) -> None:
     asyncio.run(waiting())
 
 
+@pytest.mark.parametrize(
+    "servers", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True
+)
 def test_a_transaction_takes_effect_once_it_is_committed(
     stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:

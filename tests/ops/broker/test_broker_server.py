@@ -10,8 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from kafka import KafkaAdminClient
-from kafka.errors import InvalidConfigurationError, TopicAlreadyExistsError
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import (
+    InvalidConfigurationError,
+    TopicAlreadyExistsError,
+    TransactionalIdAuthorizationFailedError,
+)
 from kafka.protocol.metadata import ApiVersionsResponse
 
 from ops.broker.broker_server import MAX_REQUEST_BYTES
@@ -164,3 +168,13 @@ def test_a_client_of_the_future_learns_which_versions_there_are(broker: Server) 
     assert answer.error_code == 35
     told = {one.api_key: (one.min_version, one.max_version) for one in answer.api_keys}
     assert told == {key: (api.oldest, api.newest) for key, api in VERSIONS.items()}
+
+
+def test_a_producer_with_transactions_is_refused(broker: Server) -> None:
+    """It hears so before it sends: its messages would take effect before they are committed."""
+    producer = KafkaProducer(bootstrap_servers=broker.address, transactional_id="t")
+    try:
+        with pytest.raises(TransactionalIdAuthorizationFailedError):
+            producer.init_transactions()
+    finally:
+        producer.close(timeout=5)
