@@ -131,8 +131,8 @@ def kafka_trouble(
     if NO_TROUBLE in found.values():
         return NO_TROUBLE
     texts = [
-        trouble.text if len(servers) == 1 else f"{server}: {trouble.text}"
-        for server, trouble in found.items()
+        found[server].text if len(servers) == 1 else f"{server}: {found[server].text}"
+        for server in servers
     ]
     return Trouble("; ".join(texts), any(trouble.may_heal for trouble in found.values()))
 

@@ -51,4 +51,4 @@ class SessionNeighbours:
             for item in items:
                 scores[item] += similarity / back
         scores.pop(context[-1], None)
-        return sorted(scores, key=lambda item: -scores[item])[:k]
+        return sorted(scores, key=lambda item: (-scores[item], item))[:k]
