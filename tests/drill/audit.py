@@ -328,7 +328,8 @@ async def _is_in_effect(store: Store, record: Record) -> bool:
         (int(event["sentAt"]), index)
         for event, index in zip(body["eventList"], indexes, strict=True)
     }
-    for owner in (f"u:{user}", f"s:{session}"):
+    # The last: a session without a user may have got one since, and the user its events.
+    for owner in (f"u:{user}", f"s:{session}", f"u:u-{session}"):
         history = await history_of(store, owner)
         if wanted & set(zip(history.times.tolist(), history.items.tolist(), strict=True)):
             return True
