@@ -62,7 +62,7 @@ def torn_files_stay(patch: pytest.MonkeyPatch) -> None:
     """Half a step stays in the append-only file, and is executed at a later restart."""
     as_it_is_on_debians_redis(patch)
 
-    async def nothing(_: object) -> None:
+    async def nothing(*_: object) -> None:
         pass
 
     patch.setattr(scripts, "rewrite_torn_file", nothing)
