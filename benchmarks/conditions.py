@@ -29,15 +29,23 @@ def conditions(**more: object) -> dict[str, Any]:
     """Machine, versions, load and command of this run."""
     packages = ("faust-streaming", "kafka-python", "river", "redis", "fastapi", "uvicorn")
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *map(_without_folders, sys.argv)]),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "load": [round(load, 2) for load in os.getloadavg()],
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {name: metadata.version(name) for name in packages},
         **more,
     }
+
+
+def _without_folders(argument: str) -> str:
+    """An argument as it may be published: of a path, the part within the project or its name."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def report(name: str, figures: dict[str, Any], **more: object) -> None:
