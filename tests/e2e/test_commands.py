@@ -42,7 +42,14 @@ def children_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_up_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end every child; after kill -9 they end by themselves."""
     with (tmp_path / "up.log").open("wb") as log:
@@ -177,6 +184,7 @@ def test_replay_of_large_real_data_sets(stack: Callable[..., Stack], name: str) 
     replayed_exactly(stack(), name, "--events-per-message", "10")
 
 
+@pytest.mark.slow
 def test_evaluate_compares_on_a_recording(tmp_path: Path) -> None:
     """The table, the same as JSON, and a plot; unknown models are named; no process is left."""
     recording = recorded("otto-fixture")

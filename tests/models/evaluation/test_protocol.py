@@ -326,6 +326,7 @@ def test_item_neighbours_are_trained_repeatedly() -> None:
     assert measures(result["it"].ranks)["hr_10"][50:].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_quality_on_real_sessions(local: LocalRecommender) -> None:
     """Floors far below the measured values: they fail for defects, not for noise."""
     found, bad = interactions(read_events(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
@@ -347,6 +348,7 @@ def test_quality_on_real_sessions(local: LocalRecommender) -> None:
     assert found_by["user-personalization"] > found_by["similar-items"] + 0.02
 
 
+@pytest.mark.slow
 def test_quality_on_real_baskets(local: LocalRecommender) -> None:
     """Floors for invoices, whose lines have one time: the learned ranker leads."""
     # The file is in order of time: a part of it holds the first events.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
 from models.ranking.champions import OBJECTIVES, Measures, stored_champions
 from models.ranking.examples import Example, compared_orders
 from models.ranking.features import FEATURES
@@ -36,6 +38,7 @@ def test_a_purchase_counts_for_both_objectives_and_a_click_for_one() -> None:
         assert again[name].ranker.state() == learned[name].ranker.state()
 
 
+@pytest.mark.slow
 def test_objectives_rank_differently(tmp_path: Path) -> None:
     """Users click phones and buy a case: each objective ranks its own items first."""
     chance = random.Random(7)

@@ -174,6 +174,7 @@ async def test_an_outage_is_reported_and_ends(bench: Bench, proxy: FaultyProxy) 
     assert done.forward["oldest_waiting_age_s"] == 0
 
 
+@pytest.mark.slow
 async def test_ten_minutes_without_aws_lose_and_double_nothing(
     bench: Bench, proxy: FaultyProxy
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_json_array_with_extra_columns_is_prepared(run: Preparing) -> None:
     assert users == [{"userId": user} for user in sorted({row["USER_ID"] for row in expected})]
 
 
+@pytest.mark.slow
 def test_real_purchases_are_counted_exactly(run: Preparing) -> None:
     """All lines of the online-retail set are prepared, and a condition keeps its rows."""
     path = recorded("online-retail").with_name("lines.csv.gz")
@@ -106,6 +107,7 @@ def test_real_purchases_are_counted_exactly(run: Preparing) -> None:
     assert large.report.filtered == len(lines) - len(expected)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(run: Preparing) -> None:
     """Preparing again changes nothing, with several threads and more than one block of rows."""
     rows = "".join(f"u{n % 977},i{n % 331},{1_600_000_000 + n},{n % 17}\n" for n in range(300_000))

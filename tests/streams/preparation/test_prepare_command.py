@@ -138,6 +138,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [lambda tmp: any(tmp.glob("*/staging")), engine_works],
     ids=["reading", "checking"],
 )
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_files(
     tmp_path: Path, large: Path, sent: signal.Signals, is_reached: Callable[[Path], bool]
 ) -> None:

@@ -137,6 +137,7 @@ def expected(row: Row) -> tuple[str, str, str, str] | None:
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_exactly_the_good_rows_are_kept(
     name: str,
     head: list[bytes],
