@@ -97,7 +97,10 @@ class Reference:
         linked = [session for session, other in self.links.items() if other == user]
         for session in linked:
             del self.links[session]
-        for owner in {f"u:{user}", f"s:{user}", *(f"s:{session}" for session in linked)}:
+        # In the script's order: events after the erasure make them owners of their items anew.
+        for owner in dict.fromkeys(
+            (f"u:{user}", f"s:{user}", *(f"s:{session}" for session in linked))
+        ):
             self.tombstones[owner] = max(self.tombstones[owner], until_ms)
             if owner in self.histories:
                 self._erase_history(owner, until_ms)
