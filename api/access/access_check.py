@@ -157,10 +157,7 @@ class AccessCheck:
         keys = self.keys
         if keys is None:
             raise AccessDenied(UNKNOWN)
-        known = keys.find(text)
-        if known is None:
-            await keys.read_again()
-            known = keys.find(text)
+        known = await keys.find_new(text)
         if known is None:
             raise AccessDenied(UNKNOWN if keys.is_read else UNREAD)
         return known
@@ -175,10 +172,7 @@ class AccessCheck:
             return None
         if scope["method"] not in SAFE and not names_own_page(headers):
             return None
-        known = keys.find(text)
-        if known is None:
-            await keys.read_again()
-            known = keys.find(text)
+        known = await keys.find_new(text)
         return known if known is not None and known.key.parent else None
 
     def _nobody(self, need: Need | None) -> Caller:

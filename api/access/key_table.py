@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from hmac import compare_digest
 
 from api.access.callers import Caller
-from api.access.request_limits import RequestLimit
+from api.access.request_limits import DAY_S, RequestLimit
 from models.api_keys import ID_SLICE, KEY_LENGTH, PREFIX, ApiKey, digest
 from models.log_throttle import LogThrottle
 from models.state import key_store
@@ -93,6 +93,14 @@ class KeyTable:
             known = self._verify(text)
         return None if known is None or known.expires_s <= self._now_s() else known
 
+    async def find_new(self, text: bytes) -> KnownKey | None:
+        """As `find`, also of a key that was made since the keys were read."""
+        known = self.find(text)
+        if known is None:
+            await self.read_again()
+            known = self.find(text)
+        return known
+
     def _verify(self, text: bytes) -> KnownKey | None:
         if len(text) != KEY_LENGTH or not text.startswith(PREFIX):
             return None
@@ -174,7 +182,7 @@ class KeyTable:
 
     async def _count(self) -> None:
         """Exchange the requests of keys with a daily quota with the other processes."""
-        day = int(self._now_s() // 86400)
+        day = int(self._now_s() // DAY_S)
         counted: Mapping[str, int] = {
             key_id: limit.take_unsent(day)
             for key_id, limit in self._limits.items()

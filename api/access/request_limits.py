@@ -75,8 +75,7 @@ class RequestLimit:
                 return max(1, math.ceil((1.0 - tokens) / self._rate - 1e-9))
         if self._quota:
             day = int(unix_s // DAY_S)
-            if day != self._day:
-                self._day, self._used, self._unsent = day, 0, 0
+            self._begin(day)
             if self._used + self._unsent >= self._quota:
                 return max(1, math.ceil((day + 1) * DAY_S - unix_s))
             self._unsent += 1
@@ -86,12 +85,16 @@ class RequestLimit:
 
     def take_unsent(self, day: int) -> int:
         """Requests of a day that were not handed over yet; they are from now on."""
-        if day != self._day:
-            self._day, self._used, self._unsent = day, 0, 0
+        self._begin(day)
         taken, self._unsent = self._unsent, 0
         # Until the total arrives they count here.
         self._used += taken
         return taken
+
+    def _begin(self, day: int) -> None:
+        """Count from zero on another day."""
+        if day != self._day:
+            self._day, self._used, self._unsent = day, 0, 0
 
     def set_used(self, day: int, total: int) -> None:
         """Set the requests of all processes on a day, those handed over included."""

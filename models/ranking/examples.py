@@ -75,12 +75,6 @@ class Choice(NamedTuple):
     taken: int
     last: int = 0
 
-    def example(
-        self, rankers: Mapping[Objective, ListwiseRanker], rng: np.random.Generator
-    ) -> Example:
-        """The training example of this choice, see `make_example`."""
-        return make_example(self.items, self.matrix, self.taken, rankers, rng, last=self.last)
-
 
 def encode(example: Example) -> bytes:
     """The example as MessagePack."""
@@ -116,27 +110,16 @@ def is_example(raw: bytes) -> bool:
 
 
 def make_example(
-    items: Indexes,
-    matrix: Floats,
-    taken: int,
-    rankers: Mapping[Objective, ListwiseRanker],
-    rng: np.random.Generator,
-    last: int = 0,
+    choice: Choice, rankers: Mapping[Objective, ListwiseRanker], rng: np.random.Generator
 ) -> Example:
-    """Training example of one interaction; changes nothing but `rng`.
+    """Training example of one choice; changes nothing but `rng`.
 
     Parameters
     ----------
-    items, matrix
-        Candidates of that moment and their features.
-    taken
-        Index of the item that the user took.
     rankers
         Learned rankers of the objectives that the example counts for; the first samples the rows.
-    last
-        Index of the user's last item, 0 for none. It has no rank, since answers bar it; how likely
-        it is taken again is learned for requests that do not.
     """
+    items, matrix, taken, last = choice
     places = np.flatnonzero(items == taken)
     if not len(places):
         missed = {objective: dict.fromkeys(compared_orders(), 0) for objective in rankers}

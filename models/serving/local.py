@@ -18,7 +18,7 @@ import numpy as np
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
 from models.ranking.champions import Objective
-from models.ranking.examples import Choice
+from models.ranking.examples import Choice, make_example
 from models.ranking.objectives import ObjectiveLearner, learn, load_learners, rankers_for
 from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
@@ -282,7 +282,7 @@ class LocalRecommender:
     def _learn_choice(self, choice: Choice, *, is_purchase: bool) -> None:
         rankers = {name: learner.ranker for name, learner in self._learners.items()}
         wanted = rankers_for(rankers, is_purchase=is_purchase)
-        learn(self._learners, choice.example(wanted, self._rng))
+        learn(self._learners, make_example(choice, wanted, self._rng))
 
     async def _apply(self, part: Part) -> None:
         """Begin a step; all later reads see it, since they go over the same connection behind it.

@@ -11,18 +11,14 @@ import asyncio
 import selectors
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import redis
 import redis.exceptions
 
 from models.state.batched_reads import TRIES, AnswerReader, BatchingClient, MgetBatcher, Request
 from models.state.redis_errors import Parser
-
-T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
 
 RECEIVED_BYTES = 1 << 18
 
@@ -136,7 +132,7 @@ class BlockingClient(BatchingClient):
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop to use this client on."""
-        return BlockingLoop(self.reads)
+        return asyncio.SelectorEventLoop(_AnswerSelector(self.reads))
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  as there
         """Answer of one command, in the types of redis-py."""
@@ -149,87 +145,6 @@ class BlockingClient(BatchingClient):
         """Close all connections."""
         self.reads.close()
         await super().aclose(close_connection_pool)
-
-
-class _Call(asyncio.Handle):
-    """A call that is due: a `Handle` without what only debugging needs."""
-
-    __slots__ = ("arguments", "callback", "context")
-
-    def __init__(
-        self, callback: Callable[..., object], arguments: tuple[Any, ...], context: Context | None
-    ) -> None:
-        self.callback: Callable[..., object] | None = callback
-        self.arguments = arguments
-        self.context = context
-
-    def cancel(self) -> None:
-        """Do not call it."""
-        self.callback = None
-
-    def cancelled(self) -> bool:
-        """True if it is not to be called."""
-        return self.callback is None
-
-
-class BlockingLoop(asyncio.SelectorEventLoop):
-    """An event loop on which tasks wait for a blocking client, and hardly ever for anything else.
-
-    While only the client's answers are waited for, calls that are due are made one after the other,
-    with no look at the clock or at other sockets; that takes a fifth of the time. Once a task waits
-    for anything else, the common loop takes over until the request is complete.
-    """
-
-    def __init__(self, reads: BlockingBatcher) -> None:
-        super().__init__(_AnswerSelector(reads))
-        self._reads = reads
-        self._due: deque[_Call] = deque()
-        self._is_direct = False
-
-    def call_soon(
-        self,
-        callback: Callable[[Unpack[Arguments]], object],
-        *args: *Arguments,
-        context: Context | None = None,
-    ) -> asyncio.Handle:
-        """Make a call before this loop waits."""
-        if not self._is_direct:
-            return super().call_soon(callback, *args, context=context)
-        call = _Call(callback, args, context)
-        self._due.append(call)
-        return call
-
-    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
-        """Result of a coroutine or future."""
-        if self._is_direct:
-            raise RuntimeError("this event loop is already running")
-        # For those who implement event loops, says the documentation of asyncio.
-        asyncio._set_running_loop(self)  # noqa: SLF001
-        self._is_direct = True
-        try:
-            task = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
-            while True:
-                self._make_due_calls()
-                if task.done() or not self._reads.is_waiting:
-                    break
-                self._reads.receive()
-        finally:
-            self._is_direct = False
-            asyncio._set_running_loop(None)  # noqa: SLF001
-        return task.result() if task.done() else super().run_until_complete(task)
-
-    def _make_due_calls(self) -> None:
-        """Make the calls that are due, and those that become due meanwhile."""
-        due = self._due
-        while due:
-            call = due.popleft()
-            callback, context = call.callback, call.context
-            if callback is None:
-                continue
-            if context is None:
-                callback(*call.arguments)
-            else:
-                context.run(callback, *call.arguments)
 
 
 class _AnswerSelector(selectors.DefaultSelector):

@@ -84,7 +84,7 @@ class ClientConnection(asyncio.Protocol):
         self._answer_all()
 
     def _answer_all(self) -> None:
-        """Response requests up to one that waits."""
+        """Answer requests up to one that waits."""
         while self._requests and self._waits is None and self._transport is not None:
             frame = self._requests.popleft()
             key, version, correlation_id = _HEAD.unpack_from(frame)

@@ -68,10 +68,8 @@ class MessageRequests:
                     offset = log.append(bytes(part.records or b""), now_ms=now_ms)
                     start = log.start
                     grown.add(log)
-                except KafkaError as refused:
-                    error = refused.errno
-                except OSError:
-                    error = KafkaStorageError.errno
+                except (KafkaError, OSError) as failure:
+                    error = _code(failure)
                 parts.append(
                     of.PartitionProduceResponse(
                         index=part.index,
@@ -122,7 +120,7 @@ class MessageRequests:
         return answered
 
     def end_waits(self) -> None:
-        """Response every fetch that waits, as when a topic is removed."""
+        """Answer every fetch that waits, as when a topic is removed."""
         for wait in self._waits:
             wait.end()
 
@@ -137,10 +135,8 @@ class MessageRequests:
                 try:
                     log = self._catalog.partition(topic.name, part.partition_index)
                     offset, time_ms = _offset_at(log, part.timestamp)
-                except KafkaError as refused:
-                    error = refused.errno
-                except OSError:
-                    error = KafkaStorageError.errno
+                except (KafkaError, OSError) as failure:
+                    error = _code(failure)
                 parts.append(
                     of.ListOffsetsPartitionResponse(
                         partition_index=part.partition_index,
@@ -169,10 +165,8 @@ class MessageRequests:
                     if part.fetch_offset != end and left > 0:
                         records = log.read(part.fetch_offset, min(left, part.partition_max_bytes))
                         left -= len(records)
-                except KafkaError as refused:
-                    error = refused.errno
-                except OSError:
-                    error = KafkaStorageError.errno
+                except (KafkaError, OSError) as failure:
+                    error = _code(failure)
                 if not (records or error or waited):
                     continue
                 of_part = of.PartitionData(
@@ -201,3 +195,9 @@ def _offset_at(log: StoredPartition, time_ms: int) -> tuple[int, int]:
         return log.start, -1
     found = log.newest() if time_ms == NEWEST else log.first_since(time_ms)
     return found or (-1, -1)
+
+
+def _code(failure: KafkaError | OSError) -> int:
+    """Kafka's code for what failed in a partition; an error of the disk is one of storage."""
+    code: int = failure.errno if isinstance(failure, KafkaError) else KafkaStorageError.errno
+    return code

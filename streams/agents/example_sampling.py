@@ -127,7 +127,7 @@ class ExampleSampler:
         taken = message.events[0]
         rankers = rankers_for(snapshot.shared.rankers, is_purchase=taken.is_purchase)
         choice = await snapshots.choice(snapshot, snapshot.candidates(), taken.item_id)
-        return choice and choice.example(rankers, self._rng)
+        return choice and examples.make_example(choice, rankers, self._rng)
 
     def _offer(self, made: Mapping[str, Sequence[bytes]]) -> None:
         """Gather examples for a moment and produce them together.

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
-from models.errors import InvalidSetting, NotConfigured, Unavailable
+from models.errors import InvalidSetting, NotConfigured, Overloaded, Unavailable
 from models.listeners import Trouble
 from models.server_checks import kafka_trouble
 from models.settings import Settings
@@ -165,6 +165,12 @@ def unavailable(settings: Settings, error: Exception | str) -> Unavailable:
         f"Kafka at {settings.kafka} cannot be used ({reason}): "
         "see that it runs and that RECOMMENDER_KAFKA names it as host:port, then try again"
     )
+
+
+def overloaded(settings: Settings) -> Overloaded:
+    """The error for callers while as many bytes wait for Kafka as may."""
+    most = settings.publish_buffer_bytes
+    return Overloaded(f"{most} bytes wait for Kafka at {settings.kafka}: try again in a second")
 
 
 def missing_topics(settings: Settings, names: Iterable[str]) -> Unavailable:

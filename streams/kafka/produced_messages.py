@@ -35,14 +35,18 @@ class ProducedMessage(NamedTuple):
         return len(self.key) + len(self.value or b"")
 
 
-def event_messages(message: PutEvents, settings: Settings) -> list[ProducedMessage]:
+def event_messages(message: PutEvents, settings: Settings, *, at_s: float) -> list[ProducedMessage]:
     """A message's events by topic, in order: purchases apart from the rest, keyed by the session.
+
+    They are accepted at `at_s`; a missing tracking id is the settings'.
 
     Raises
     ------
     InvalidEvent
         One of the messages would be over `MAX_MESSAGE_BYTES`.
     """
+    tracking_id = message.tracking_id or settings.tracking_id
+    stamped = msgspec.structs.replace(message, accepted_at=at_s, tracking_id=tracking_id)
     by_kind: dict[TopicKind, list[Event]] = {}
     for event in message.event_list:
         is_purchase = event.event_type.lower() in settings.purchase_types
@@ -50,7 +54,7 @@ def event_messages(message: PutEvents, settings: Settings) -> list[ProducedMessa
     topics = Topics.of(settings).of_tokens
     messages: list[ProducedMessage] = []
     for kind, events in by_kind.items():
-        value = encode(msgspec.structs.replace(message, event_list=events))
+        value = encode(msgspec.structs.replace(stamped, event_list=events))
         if len(value) > MAX_MESSAGE_BYTES:
             raise InvalidEvent(
                 f"message of {len(value)} bytes is over the limit of {MAX_MESSAGE_BYTES}"

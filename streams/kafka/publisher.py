@@ -18,20 +18,19 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 from aiokafka.structs import RecordMetadata
 
 from models.audit_entries import AuditEntry
-from models.errors import MessageRefused, Overloaded, RecommenderError, Unavailable
+from models.errors import MessageRefused, RecommenderError, Unavailable
 from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
 from models.settings import Settings
 from models.tokens import Published, Receipt
 from streams.kafka.acknowledged import AcknowledgedOffsets
 from streams.kafka.audit_log import AuditLog
-from streams.kafka.connection import missing_topics, start_async_producer, unavailable
+from streams.kafka.connection import missing_topics, overloaded, start_async_producer, unavailable
 from streams.kafka.produce_errors import classified
 from streams.kafka.produced_messages import (
     ProducedMessage,
@@ -50,7 +49,6 @@ OVERDUE_S = 1.0
 
 VERIFIED_S = 1.0
 """Longest age of the topics' incarnations when a message is sent."""
-
 
 PATIENCE_S = 0.2
 """Wait for Kafka's answer about them, before a message is sent without."""
@@ -97,15 +95,11 @@ class Publisher:
         Unavailable
             Kafka did not acknowledge it in time; `Overloaded` if too many bytes wait for that.
         """
+        at_s = self._now_s()
         if isinstance(message, Erasure):
-            users, at_s = [message.user_id], self._now_s()
+            users = [message.user_id]
             return await self._send(erasure_messages(message.erase, users, self._topics, at_s=at_s))
-        complete = msgspec.structs.replace(
-            message,
-            accepted_at=self._now_s(),
-            tracking_id=message.tracking_id or self._settings.tracking_id,
-        )
-        return await self._send(event_messages(complete, self._settings))
+        return await self._send(event_messages(message, self._settings, at_s=at_s))
 
     async def put(
         self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]]
@@ -144,9 +138,7 @@ class Publisher:
         opened = await self._opened()
         unsent, most = [message.size for message in messages], self._settings.publish_buffer_bytes
         if self._bytes and self._bytes + sum(unsent) > most:
-            raise Overloaded(
-                f"{most} bytes wait for Kafka at {self._settings.kafka}: try again in a second"
-            )
+            raise overloaded(self._settings)
         self._bytes += sum(unsent)
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s + OVERDUE_S):

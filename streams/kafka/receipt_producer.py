@@ -31,11 +31,11 @@ from kafka.errors import (
 )
 from kafka.producer.future import RecordMetadata
 
-from models.errors import Overloaded, RecommenderError, Unavailable
+from models.errors import RecommenderError, Unavailable
 from models.settings import Settings
 from models.tokens import Published, Receipt
 from streams.kafka.acknowledged import AcknowledgedOffsets
-from streams.kafka.connection import start_producer, stop_producer, unavailable
+from streams.kafka.connection import overloaded, start_producer, stop_producer, unavailable
 from streams.kafka.deliveries import Delivery
 from streams.kafka.produce_errors import REFUSALS, classified
 from streams.kafka.produced_messages import ProducedMessage
@@ -106,13 +106,6 @@ class ReceiptProducer:
             self._send(producer, delivery)
         return delivery.future
 
-    def incarnations(self) -> Future[TopicIncarnations]:
-        """Current incarnations of the topics, `<cluster id>/<topic id>` by kind.
-
-        Ends with `Unavailable` when Kafka does not answer in time or lacks one of them.
-        """
-        return self._incarnations.ask()
-
     def flush(self) -> None:
         """Wait until everything sent so far has been acknowledged or given up.
 
@@ -165,8 +158,7 @@ class ReceiptProducer:
         if is_gone:
             self._fail(delivery, unavailable(self._settings, KafkaError("not connected")))
         else:
-            text = f"{most} bytes wait for Kafka at {self._settings.kafka}: try again in a second"
-            self._fail(delivery, Overloaded(text))
+            self._fail(delivery, overloaded(self._settings))
         return None
 
     def _send(self, producer: KafkaProducer, delivery: Delivery) -> None:

@@ -12,22 +12,12 @@ from streams.kafka.access_tokens import AiokafkaTokens, KafkaPythonTokens, acces
 
 def kafka_python_options(settings: Settings) -> dict[str, Any]:
     """Arguments of kafka-python's clients; raises as `tls_context` does."""
-    options = _options(settings)
-    if options.get("sasl_mechanism") == "OAUTHBEARER":
-        options["sasl_oauth_token_provider"] = KafkaPythonTokens(
-            access_tokens(settings), settings.kafka_token_extensions
-        )
-    return options
+    return _options(settings, KafkaPythonTokens)
 
 
 def aiokafka_options(settings: Settings) -> dict[str, Any]:
     """Arguments of aiokafka's clients; raises as `tls_context` does."""
-    options = _options(settings)
-    if options.get("sasl_mechanism") == "OAUTHBEARER":
-        options["sasl_oauth_token_provider"] = AiokafkaTokens(
-            access_tokens(settings), settings.kafka_token_extensions
-        )
-    return options
+    return _options(settings, AiokafkaTokens)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -60,7 +50,9 @@ def wire_mechanism(settings: Settings) -> str:
     return "OAUTHBEARER" if found == "AWS_MSK_IAM" else found
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(
+    settings: Settings, tokens_of: type[KafkaPythonTokens | AiokafkaTokens]
+) -> dict[str, Any]:
     options: dict[str, Any] = {"security_protocol": settings.kafka_security_protocol.upper()}
     context = tls_context(settings)
     if context is not None:
@@ -68,6 +60,10 @@ def _options(settings: Settings) -> dict[str, Any]:
     mechanism = wire_mechanism(settings)
     if mechanism:
         options["sasl_mechanism"] = mechanism
+    if mechanism == "OAUTHBEARER":
+        options["sasl_oauth_token_provider"] = tokens_of(
+            access_tokens(settings), settings.kafka_token_extensions
+        )
     if settings.kafka_username:
         options["sasl_plain_username"] = settings.kafka_username
         options["sasl_plain_password"] = settings.kafka_password.get_secret_value()

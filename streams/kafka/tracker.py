@@ -23,7 +23,6 @@ from models.settings import Settings
 from models.tokens import Receipt
 from streams.kafka.produced_messages import erasure_messages, event_messages, record_messages
 from streams.kafka.receipt_producer import ReceiptProducer
-from streams.kafka.topic_incarnations import TopicIncarnations
 from streams.kafka.topics import Topics
 
 
@@ -148,12 +147,8 @@ class Tracker:
         InvalidEvent
             At once, when it is too long.
         """
-        complete = msgspec.structs.replace(
-            message,
-            accepted_at=self._now_s(),
-            tracking_id=message.tracking_id or self._settings.tracking_id,
-        )
-        return self._producer.deliver(event_messages(complete, self._settings))
+        messages = event_messages(message, self._settings, at_s=self._now_s())
+        return self._producer.deliver(messages)
 
     def put_items(
         self, group: str, records: Iterable[tuple[str, Properties | None]]
@@ -194,13 +189,6 @@ class Tracker:
         """
         at_s = self._now_s()
         return self._producer.deliver(erasure_messages(group, user_ids, self._topics, at_s=at_s))
-
-    def incarnations(self) -> Future[TopicIncarnations]:
-        """Current incarnations of the topics, `<cluster id>/<topic id>` by kind.
-
-        Ends with `Unavailable` when Kafka does not answer in time or lacks one of them.
-        """
-        return self._producer.incarnations()
 
     def flush(self) -> None:
         """Wait until everything sent so far has been acknowledged or has failed.

@@ -14,6 +14,7 @@ from models.arrays import Floats
 from models.ranking.champions import Objective
 from models.ranking.examples import (
     MAX_NEGATIVES,
+    Choice,
     Example,
     compared_orders,
     decode,
@@ -38,7 +39,7 @@ def matrix_of(n: int, seed: int = 6) -> Floats:
 def made(n: int, chosen: int, seed: int = 0) -> Example:
     """An example of n candidates, the items 1 to n."""
     rng = np.random.default_rng(seed)
-    return make_example(np.arange(1, n + 1), matrix_of(n), chosen, RANKERS, rng)
+    return make_example(Choice(np.arange(1, n + 1), matrix_of(n), chosen), RANKERS, rng)
 
 
 @pytest.mark.parametrize("n", [1, 2, MAX_NEGATIVES + 1, MAX_NEGATIVES + 2, 300])
@@ -63,9 +64,9 @@ def test_examples_have_a_rank_in_every_order() -> None:
     matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
 
     ranks = [
-        make_example(np.arange(1, 6), matrix, chosen, RANKERS, np.random.default_rng(1)).ranks[
-            "interactions"
-        ]
+        make_example(
+            Choice(np.arange(1, 6), matrix, chosen), RANKERS, np.random.default_rng(1)
+        ).ranks["interactions"]
         for chosen in range(1, 6)
     ]
 
@@ -87,11 +88,11 @@ def test_the_last_item_is_learned_but_not_ranked() -> None:
     matrix[:, BASE] = [0.5, 0.9, 0.7]
     items = np.array([1, 2, 3])
 
-    other = make_example(items, matrix, 1, RANKERS, rng, last=2)
+    other = make_example(Choice(items, matrix, 1, last=2), RANKERS, rng)
     assert other.ranks["interactions"]["ranker"] == 2
     assert sorted(other.matrix()[:, BASE].tolist()) == pytest.approx([0.5, 0.7, 0.9], abs=1e-3)
 
-    again = make_example(items, matrix, 2, RANKERS, rng, last=2)
+    again = make_example(Choice(items, matrix, 2, last=2), RANKERS, rng)
     assert again.ranks == {"interactions": {}}
     assert again.matrix()[0, BASE] == pytest.approx(0.9, abs=1e-3)
     assert decode(encode(again)) == again
@@ -106,7 +107,9 @@ def test_making_an_example_changes_nothing() -> None:
     matrix, ranker = matrix_of(100), ListwiseRanker()
     state, before = ranker.state(), matrix.copy()
 
-    make_example(np.arange(1, 101), matrix, 42, {"interactions": ranker}, np.random.default_rng(1))
+    make_example(
+        Choice(np.arange(1, 101), matrix, 42), {"interactions": ranker}, np.random.default_rng(1)
+    )
 
     assert ranker.state() == state
     assert np.array_equal(matrix, before)
@@ -120,7 +123,7 @@ def test_likely_candidates_are_sampled_more_often() -> None:
     matrix[:, BASE] = np.arange(101) / 10
     rng, drawn = np.random.default_rng(3), np.zeros(101)
     for _ in range(50):
-        example = make_example(np.arange(1, 102), matrix, 1, RANKERS, rng)
+        example = make_example(Choice(np.arange(1, 102), matrix, 1), RANKERS, rng)
         kept = np.rint(example.matrix()[1:, BASE] * 10).astype(np.int64)
         np.add.at(drawn, kept, 1)
 

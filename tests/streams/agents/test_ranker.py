@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.ranking.champions import Objective
-from models.ranking.examples import encode, make_example
+from models.ranking.examples import Choice, encode, make_example
 from models.ranking.features import FEATURES
 from models.ranking.prequential import LEAD_WINDOW, MIN_EXAMPLES_TO_SERVE, WINDOW
 from models.ranking.ranker import ListwiseRanker, layers_of
@@ -58,7 +58,7 @@ class Shoppers:
             rankers: dict[Objective, ListwiseRanker] = {
                 "interactions": learner.learners["interactions"].ranker
             }
-            example = make_example(items, matrix, chosen, rankers, self._rng)
+            example = make_example(Choice(items, matrix, chosen), rankers, self._rng)
             self._offset += 1
             made.append(
                 ReceivedMessage("examples", 0, self._offset, encode(example), group.encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -16,7 +15,6 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from models.errors import Unreadable
 from models.settings import Settings
-from ops.embedded_servers import start_broker
 from streams.kafka.connection import connect
 from streams.kafka.dead_letters import (
     MAX_KEY_BYTES,
@@ -107,14 +105,6 @@ def test_a_letter_always_fits(
     lacking = msgspec.json.decode(small, type=DeadLetter).truncated
     assert lacking is not None
     assert lacking.payload == len(value)
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker that this module's tests share."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server.address
-    server.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,18 +12,9 @@ from kafka import KafkaProducer
 
 from models.errors import Unreadable
 from models.settings import Settings
-from ops.embedded_servers import start_broker
 from streams.kafka.decoding import Fetched
 from streams.kafka.topics import Topics, ensure_topics
 from tests.damage import BOMBS, KINDS, damaged
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker that this module's tests share."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server.address
-    server.stop()
 
 
 @pytest.fixture

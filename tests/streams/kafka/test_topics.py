@@ -12,7 +12,6 @@ from kafka import KafkaAdminClient
 
 from models.errors import NotConfigured, TopicMismatch, Unavailable
 from models.settings import Settings
-from ops.embedded_servers import start_broker
 from streams.kafka.topics import Topics, ensure_topics, topic_ids
 from tests.servers import own_port
 
@@ -28,14 +27,6 @@ def _no_sockets_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL, logger="kafka")
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker that this module's tests share, each with a topic prefix of its own."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server.address
-    server.stop()
 
 
 def described(address: str, names: list[str]) -> dict[str, int]:
