@@ -1,4 +1,4 @@
-"""What the broker, workers, jobs and API load, once, in the fork server; imported by it alone."""
+"""Modules of broker, workers, jobs and API: the fork server loads them once, and it alone."""
 
 import gc
 import importlib

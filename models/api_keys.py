@@ -23,7 +23,7 @@ PREFIX = b"srk_"
 ID_BYTES = 6
 SECRET_BYTES = 32
 ID_SLICE = slice(len(PREFIX), len(PREFIX) + 2 * ID_BYTES)
-"""Where a key's text has its id."""
+"""Place of the id in a key's text."""
 
 KEY_LENGTH = ID_SLICE.stop + 1 + 43
 ALL_GROUPS = "*"
@@ -34,7 +34,7 @@ _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[
 
 
 class Role(StrEnum):
-    """What a caller may do in a dataset group."""
+    """Permission of a caller in a dataset group."""
 
     SEND = "send"
     """Send events."""

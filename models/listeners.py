@@ -1,4 +1,4 @@
-"""What listens at an address: the protocol shows in the first bytes of an answer.
+"""Detection of what listens at an address, by the first bytes of its answer.
 
 Client libraries report most mistakes as time-outs; these questions end in bounded time.
 """
@@ -113,7 +113,7 @@ def kafka_listener(
 
 
 def _told(error: Exception, *, shows_certificate: bool) -> Trouble | None:
-    """What an error tells of a listener, if it tells something."""
+    """The trouble with a listener that an error shows; None if it shows none."""
     if isinstance(error, _Absent):
         return Trouble(str(error))
     if isinstance(error, _Wrong):

@@ -10,7 +10,7 @@ from models.tls import client_context
 
 
 def redis_options(settings: Settings, url: str = "") -> dict[str, Any]:
-    """What is not in the URL, by default that of the settings: password and certificates.
+    """Options of redis-py beside a URL, by default that of the settings: password and certificates.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Who may call what: roles of routes, API keys of requests, and sessions of browsers."""
+"""Access control: roles of routes, API keys of requests, and sessions of browsers."""

@@ -51,7 +51,7 @@ class AccessDenied(Exception):
 
 
 class Need(NamedTuple):
-    """What a route asks of a caller.
+    """The role that a route asks of a caller.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ PERSONALIZE = Need(None)
 
 
 def native_need(router: Router, scope: Scope) -> Need | None:
-    """What the route of a request asks for; None if no route answers it.
+    """The need of the route of a request; None if no route answers it.
 
     It is matched as the router does it, on the same scope: what is checked is what will answer.
     """

@@ -9,7 +9,7 @@ from models.api_keys import ALL_GROUPS, Role
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request.
+    """The sender of a request, with its roles.
 
     Attributes
     ----------

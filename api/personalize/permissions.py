@@ -46,7 +46,7 @@ def is_change(operation: str) -> bool:
 
 
 def targets(request: dict[str, Any]) -> list[str]:
-    """What a request is about, for the audit log: names and ARNs, and no ids of users."""
+    """Targets of a request, for the audit log: names and ARNs, and no ids of users."""
     name = request.get("name")
     items = [one["itemId"] for one in request.get("items", ()) if "itemId" in one]
     return [*([name] if isinstance(name, str) else []), *_arns(request), *items]

@@ -57,7 +57,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Choice(NamedTuple):
-    """What a user took, and what could have been shown then: all that an example is made of.
+    """An item that a user took among the candidates of that moment: source of an example.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class KafkaSecuritySettings(BaseSettings):
-    """What a client of Kafka shows and demands: certificates, user and password, or a token."""
+    """Security of the connections to Kafka: certificates, user and password, or a token."""
 
     kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
         "plaintext",

@@ -15,7 +15,7 @@ from models.state.timed_cache import TimedCache
 
 
 class Listener(Protocol):
-    """What is told of a channel."""
+    """Receiver of a channel's messages."""
 
     def heard(self, message: bytes) -> None:
         """A message; the first is empty, and from it on none is missed until `lost`."""

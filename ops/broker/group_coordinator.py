@@ -30,7 +30,7 @@ MAX_GROUPS, MAX_MEMBERS = 1000, 1000
 
 
 class Joined(NamedTuple):
-    """What a member learns when all have joined; `members` are for the leader only."""
+    """Result of a join, once all members have joined; `members` are for the leader only."""
 
     generation: int
     protocol: str

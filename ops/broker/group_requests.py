@@ -125,7 +125,7 @@ class GroupRequests:
         return answered
 
     def heartbeat(self, request: Any, version: int) -> Response:  # noqa: ANN401
-        """Whether the group goes on as it is."""
+        """Keep a member's session alive; the error code tells it to join again."""
         error = NoError.errno
         try:
             self._groups.heartbeat(request.group_id, request.member_id, request.generation_id)
