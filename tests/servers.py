@@ -114,16 +114,16 @@ class Port:
     _held: socket.socket | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        held = socket.socket()
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", self.number))
-        self.number = held.getsockname()[1]
-        # On Linux a socket that is bound but does not listen keeps the port from being given to
-        # others, and from a client's connection to itself, while the server is down.
-        if sys.platform == "linux":
-            self._held = held
-        else:
-            held.close()
+        with contextlib.ExitStack() as given_up:
+            held = given_up.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", self.number))
+            self.number = held.getsockname()[1]
+            # On Linux a socket that is bound but does not listen keeps the port from being given to
+            # others, and from a client's connection to itself, while the server is down.
+            if sys.platform == "linux":
+                self._held = held
+                given_up.pop_all()
 
     def release(self) -> None:
         """Give the port back."""
