@@ -14,7 +14,7 @@ from models.errors import Unavailable
 from ops.simulated_shoppers import ShopClient, simulate_shopping, warm_up
 from ops.stack import Stack
 
-EVENTS = 300
+EVENTS = 1500
 SEED = 7
 RATE_PER_S = 5.0
 SHOWN = 8

@@ -8,12 +8,13 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from models.errors import Unavailable
 from models.tokens import TopicKind, parse_token
+from ops.shop_catalogue import ITEMS, RELATED, SHELF_OF, SHELVES, ShopItem, properties_of
 
 TIMEOUT_S = 10.0
 EFFECT_S = 60.0
@@ -25,41 +26,11 @@ FOUND_ELSEWHERE = 0.35
 BUYS = 0.12
 LOGS_IN = 0.3
 
-CATALOGUE: dict[str, tuple[str, ...]] = {
-    "coffee": (
-        "espresso-machine", "coffee-grinder", "milk-frother", "french-press", "coffee-beans",
-        "espresso-cups", "coffee-scale", "cold-brew-jar",
-    ),
-    "camping": (
-        "two-person-tent", "sleeping-bag", "camping-stove", "head-torch", "camping-chair",
-        "water-filter", "trekking-poles", "dry-bag",
-    ),
-    "cycling": (
-        "bike-helmet", "bike-lock", "cycling-gloves", "bike-pump", "rear-light", "pannier-bag",
-        "bottle-cage", "chain-oil",
-    ),
-    "reading": (
-        "crime-novel", "travel-guide", "poetry-collection", "cookbook", "reading-lamp",
-        "bookends", "notebook", "fountain-pen",
-    ),
-    "gardening": (
-        "pruning-shears", "watering-can", "tomato-seeds", "garden-gloves", "compost-bin",
-        "hand-trowel", "bird-feeder", "flower-pot",
-    ),
-    "music": (
-        "acoustic-guitar", "guitar-strings", "capo", "guitar-tuner", "headphones",
-        "record-player", "music-stand", "metronome",
-    ),
-    "baking": (
-        "stand-mixer", "baking-tray", "rolling-pin", "sourdough-starter", "proofing-basket",
-        "kitchen-scale", "cake-tin", "oven-gloves",
-    ),
-    "fitness": (
-        "yoga-mat", "dumbbells", "skipping-rope", "foam-roller", "running-shoes",
-        "sports-watch", "kettlebell", "resistance-bands",
-    ),
-}  # fmt: skip
-"""Item ids by category; adjacent items are clicked in the same sessions."""
+STAYS, GOES_ON = 0.7, 0.12
+"""Probability that the next item is beside the last one, and that it is of a related category."""
+
+MAX_RECORDS = 10
+"""Records in one request of PUT /items."""
 
 
 class ShopClient:
@@ -88,6 +59,14 @@ class ShopClient:
         if user_id is not None:
             message["userId"] = user_id
         return self._ask("POST", "/events", json.dumps(message).encode())
+
+    def put_items(self, items: Sequence[ShopItem], *, now_s: float) -> dict[str, Any]:
+        """The JSON answer of PUT /items, 1 to 10 items as of now."""
+        records = [
+            {"itemId": item.item_id, "properties": properties_of(item, now_s=now_s)}
+            for item in items
+        ]
+        return self._ask("PUT", "/items", json.dumps({"items": records}).encode())
 
     def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         try:
@@ -123,23 +102,30 @@ class Shopper:
 
     def __post_init__(self) -> None:
         liking = random.Random(self.name)
-        self.taste = {category: liking.random() ** 4 for category in CATALOGUE}
+        self.taste = {category: liking.random() ** 4 for category in SHELVES}
 
     def finds(self, last: str | None) -> str:
-        """An item found without recommendations: by taste, often next to the last item."""
-        if last is not None and self.chance.random() < 0.7:
-            shelf = next(items for items in CATALOGUE.values() if last in items)
-            step = self.chance.choice((-2, -1, 1, 2))
-            return shelf[(shelf.index(last) + step) % len(shelf)]
-        categories = list(CATALOGUE)
-        weights = [self.taste[category] for category in categories]
-        shelf = CATALOGUE[self.chance.choices(categories, weights)[0]]
-        return self.chance.choices(shelf, [1 / n for n in range(1, len(shelf) + 1)])[0]
+        """An item found without recommendations: beside the last item, or by taste."""
+        if last is not None:
+            shelf, turn = SHELVES[SHELF_OF[last]], self.chance.random()
+            if turn < STAYS:
+                place = [item.item_id for item in shelf].index(last)
+                step = self.chance.choice((-2, -1, 1, 2))
+                return shelf[(place + step) % len(shelf)].item_id
+            if turn < STAYS + GOES_ON:
+                return self._takes_of(self.chance.choice(RELATED[SHELF_OF[last]]))
+        weights = [self.taste[category] for category in SHELVES]
+        return self._takes_of(self.chance.choices(list(SHELVES), weights)[0])
+
+    def _takes_of(self, category: str) -> str:
+        """An item of a category, the first ones most often."""
+        shelf = SHELVES[category]
+        return self.chance.choices(shelf, [1 / n for n in range(1, len(shelf) + 1)])[0].item_id
 
     def picks(self, shown: list[str]) -> str | None:
         """An item of a list, by taste and position; None if no item is picked."""
         for position, item in enumerate(shown):
-            category = next((c for c, items in CATALOGUE.items() if item in items), None)
+            category = SHELF_OF.get(item)
             if category and self.chance.random() < 0.6 * self.taste[category] / (
                 1 + 0.2 * position
             ):
@@ -161,22 +147,35 @@ def session_events(shopper: Shopper, *, start_s: float) -> list[dict[str, Any]]:
 def warm_up(
     api_url: str, *, events: int, seed: int, now_s: float, say: Callable[[str], None]
 ) -> int:
-    """Send sessions of the last hour, and wait until they are in effect; gives the event count."""
+    """Send the catalogue and sessions of the last hour; gives the event count, once in effect."""
     chance = random.Random(seed)
     sent, number = 0, 0
-    newest: dict[tuple[TopicKind, int], str] = {}
     with ShopClient(api_url) as client:
+        tokens: list[str] = [
+            client.put_items(ITEMS[at : at + MAX_RECORDS], now_s=now_s)["after"]
+            for at in range(0, len(ITEMS), MAX_RECORDS)
+        ]
         while sent < events:
             number += 1
             shopper = Shopper(f"shopper-{number % 40}", chance)
             session = session_events(shopper, start_s=now_s - chance.uniform(300, 3600))
             answer = client.send(f"warm-{number}", shopper.name, session)
             sent += answer["accepted"]
-            token = answer["after"]
-            newest |= {(p.kind, p.partition): token for p in parse_token(token)} if token else {}
-        say(f"{sent} events of {number} simulated sessions accepted; waiting for their effect")
-        _wait(client, sorted(set(newest.values())))
+            tokens.append(answer["after"])
+        say(
+            f"{len(ITEMS)} items and {sent} events of {number} simulated sessions accepted; "
+            "waiting for their effect"
+        )
+        _wait(client, _newest(tokens))
     return sent
+
+
+def _newest(tokens: Iterable[str]) -> list[str]:
+    """The last token of each partition, of tokens in the order in which they were given."""
+    newest: dict[tuple[TopicKind, int], str] = {}
+    for token in tokens:
+        newest |= {(p.kind, p.partition): token for p in parse_token(token)} if token else {}
+    return sorted(set(newest.values()))
 
 
 def _wait(client: ShopClient, tokens: list[str]) -> None:

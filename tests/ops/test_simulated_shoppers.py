@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import pytest
 
 from models.errors import Unavailable
+from models.metadata_records import validate_properties
 from ops.demo import DemoProof, as_text, show_click
-from ops.simulated_shoppers import CATALOGUE, Shopper, session_events, simulate_shopping, warm_up
+from ops.shop_catalogue import ITEMS, RELATED, SHELF_OF, SHELVES, properties_of
+from ops.simulated_shoppers import Shopper, session_events, simulate_shopping, warm_up
 
 NOW_S = 1_795_381_719.0
-CATEGORY = {item: category for category, items in CATALOGUE.items() for item in items}
 
 
 class Shop(ThreadingHTTPServer):
@@ -37,6 +38,7 @@ class Shop(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.messages: list[dict[str, Any]] = []
+        self.items: list[dict[str, Any]] = []
         self.afters: list[str] = []
         self.clients: set[Any] = set()
         self.asked_since: dict[str, int] = {}
@@ -57,6 +59,11 @@ class Shop(ThreadingHTTPServer):
             self.enough.set()
         n = len(self.messages)
         return {"accepted": len(message["eventList"]), "eventIds": [], "after": f"c{n % 2}-{n}"}
+
+    def put(self, records: dict[str, Any]) -> dict[str, Any]:
+        """The answer of PUT /items, of one partition."""
+        self.items += records["items"]
+        return {"accepted": len(records["items"]), "after": f"i0-{len(self.items)}"}
 
     def answer(self, query: str) -> dict[str, Any]:
         """The answer of GET /recommend."""
@@ -87,6 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._send(202, self.server.accept(message))
 
+    def do_PUT(self) -> None:
+        records = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._send(202, self.server.put(records))
+
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
@@ -113,6 +124,7 @@ def api() -> Iterator[Shop]:
 def warmed(api: Shop, *, seed: int) -> list[dict[str, Any]]:
     """Messages of a warm-up."""
     api.messages.clear()
+    api.items.clear()
     warm_up(api.url, events=100, seed=seed, now_s=NOW_S, say=print)
     return list(api.messages)
 
@@ -127,11 +139,17 @@ def visited(api: Shop, *, seed: int, messages: int) -> list[dict[str, Any]]:
     return api.messages[:messages]
 
 
-def test_catalogue_is_small_and_readable() -> None:
-    """Eight categories of slugs, with each item in one of them."""
-    assert len(CATALOGUE) == 8
-    assert 55 <= sum(map(len, CATALOGUE.values())) == len(CATEGORY) <= 70
-    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", item) for item in CATEGORY)
+def test_catalogue_is_a_shop() -> None:
+    """At least 200 items in 12 categories, each with a slug, a name, a price and a description."""
+    assert len(SHELVES) >= 12
+    assert len({item.item_id for item in ITEMS}) == len(ITEMS) >= 200
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", item.item_id) for item in ITEMS)
+    assert len({item.name for item in ITEMS}) == len({item.description for item in ITEMS})
+    assert all(item.price > 0 and len(item.picture.split()) == 2 for item in ITEMS)
+    assert {name for names in RELATED.values() for name in names} <= set(SHELVES) == set(RELATED)
+    assert all(
+        validate_properties("items", i.item_id, properties_of(i, now_s=NOW_S)) for i in ITEMS
+    )
 
 
 def test_taste_stays_with_the_name() -> None:
@@ -143,10 +161,10 @@ def test_taste_stays_with_the_name() -> None:
 
 
 def test_sessions_have_structure() -> None:
-    """An item follows one of its category far more often than by chance (an eighth)."""
+    """An item follows one of its category far more often than by chance (a thirteenth)."""
     chance = random.Random(3)
     pairs = [
-        (CATEGORY[a["itemId"]], CATEGORY[b["itemId"]])
+        (SHELF_OF[a["itemId"]], SHELF_OF[b["itemId"]])
         for number in range(200)
         for session in [session_events(Shopper(f"s{number}", chance), start_s=0)]
         for a, b in itertools.pairwise(session)
@@ -159,7 +177,7 @@ def test_picks_by_position_and_taste() -> None:
     """The first position is picked more often than the eighth, unknown items never."""
     shopper = Shopper("ann", random.Random(4))
     favourite = max(shopper.taste, key=shopper.taste.__getitem__)
-    shelf = list(CATALOGUE[favourite])
+    shelf = [item.item_id for item in SHELVES[favourite]]
     picks = [shopper.picks(shelf) for _ in range(500)]
 
     assert picks.count(shelf[0]) > 2 * picks.count(shelf[-1])
@@ -187,10 +205,12 @@ def test_warm_up_sends_sessions_of_the_last_hour(api: Shop) -> None:
 
 
 def test_warm_up_waits_for_every_partition(api: Shop) -> None:
-    """It waits for the newest token of each partition, over one connection."""
+    """It puts the catalogue, and waits for each partition's newest token over one connection."""
     n = len(warmed(api, seed=1))
 
-    assert sorted(api.afters) == sorted([f"c{n % 2}-{n}", f"c{(n - 1) % 2}-{n - 1}"])
+    assert [item["itemId"] for item in api.items] == [item.item_id for item in ITEMS]
+    waited = [f"c{n % 2}-{n}", f"c{(n - 1) % 2}-{n - 1}", f"i0-{len(ITEMS)}"]
+    assert sorted(api.afters) == sorted(waited)
     assert len(api.clients) == 1
 
 
