@@ -85,31 +85,31 @@ class Worker:
         )
         self._standstill = Standstill(self._redis, settings.group, "worker")
 
-    async def load_positions(self, begin: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
-        """First offset to read of each assigned partition: behind the store's watermarks."""
-        return await retry_outages(lambda: self._positions(begin), AWAY)
+    async def load_positions(
+        self, oldest: Mapping[Partition, int]
+    ) -> Mapping[Partition, ReadStart]:
+        """Where to read on in each assigned partition: behind the store's watermarks."""
+        return await retry_outages(lambda: self._positions(oldest), AWAY)
 
-    async def _positions(self, begin: Mapping[Partition, ReadStart]) -> dict[Partition, int]:
+    async def _positions(self, oldest: Mapping[Partition, int]) -> dict[Partition, ReadStart]:
         ids = await asyncio.to_thread(topic_ids, self.settings, self.topics.read)
         await self.tenants.forget_partitions(set(ids.values()))
-        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in begin}
-        kept = [tp for tp in begin if tp[0] != self.topics.examples]
+        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in oldest}
+        kept = [tp for tp in oldest if tp[0] != self.topics.examples]
         found = await stored_positions(self.events.store, [fields[tp] for tp in kept])
-        assigned, positions = {}, {}
-        for tp, (mark, witness) in zip(kept, found, strict=True):
-            oldest, number = begin[tp]
-            positions[tp] = max(oldest, first_offset(mark, witness))
-            start = ReadStart(positions[tp], number)
-            assigned[tp] = AssignedPartition(fields[tp], mark, start, witness)
-        for tp in begin.keys() - set(kept):
-            positions[tp] = 1 + await self.learners.load(fields[tp])
+        learned = {tp: await self.learners.load(fields[tp]) for tp in oldest.keys() - set(kept)}
         # Nothing is awaited from here on: the new assignment begins for all agents at once.
+        starts = {tp: ReadStart(mark + 1, next_read()) for tp, mark in learned.items()}
+        assigned = {}
+        for tp, (mark, witness) in zip(kept, found, strict=True):
+            starts[tp] = ReadStart(max(oldest[tp], first_offset(mark, witness)), next_read())
+            assigned[tp] = AssignedPartition(fields[tp], mark, starts[tp], witness)
         of_events = (self.topics.clicks, self.topics.purchases)
         self.events.assign({tp: one for tp, one in assigned.items() if tp[0] in of_events})
         self.metadata.assign({tp: one for tp, one in assigned.items() if tp[0] not in of_events})
         LAG.clear()  # other workers report the partitions that they have now
         WATERMARK.clear()
-        return positions
+        return starts
 
     async def publish_dead_letters(self, values: Sequence[bytes], key: bytes | None = None) -> None:
         """Produce dead letters; returns when Kafka has acknowledged all."""

@@ -55,8 +55,9 @@ def forward_app(settings: Settings) -> faust.App:
     async def dead_letter(key: bytes | None, letter: bytes) -> None:
         await keep_letter(app, topics.dead_letters, key, letter)
 
-    async def load(begin: Mapping[Partition, ReadStart]) -> Mapping[Partition, int]:
-        return await forwarder.load_positions(set(begin))
+    async def load(oldest: Mapping[Partition, int]) -> Mapping[Partition, ReadStart]:
+        positions = await forwarder.load_positions(set(oldest))
+        return {partition: ReadStart(at, next_read()) for partition, at in positions.items()}
 
     app, erasures = create_app("forward", settings, load), KnownErasures(settings, client)
     forwarder = Forwarder(

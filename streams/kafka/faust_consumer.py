@@ -15,12 +15,17 @@ The life of a message:
 * After a rebalance reading starts at the positions that `load_positions` gives, the store's
   watermarks, rather than at committed offsets: the effects are in the store, so it knows which
   messages were applied. They are waited for as long as it takes.
+* Faust also asks for the positions when a rebalance comes in the middle of a fetch, and an agent
+  when a topic was made again; so it may do so twice at once. One after the other they take effect,
+  and a seek that is behind a later one never does: the thread would read for an assignment that
+  has ended, and the agents would wait for one that is never read.
 
 See docs/decisions/0016-faust-internals.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,7 +41,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from models.errors import Unreadable
-from streams.kafka.assignment import Partition, ReadStart, next_read
+from streams.kafka.assignment import Partition, ReadStart
 from streams.kafka.decoding import Fetched
 from streams.retry_policy import failure_of
 
@@ -51,11 +56,11 @@ RECONNECT_S = 0.5
 EARLIEST = -2
 """Position of the oldest message that the broker still has."""
 
-LoadPositions = Callable[[Mapping[Partition, ReadStart]], Awaitable[Mapping[Partition, int]]]
-"""First offset to read of each assigned partition, or `EARLIEST`.
+LoadPositions = Callable[[Mapping[Partition, int]], Awaitable[Mapping[Partition, ReadStart]]]
+"""Start of the first read of each assigned partition, at an offset or `EARLIEST`.
 
-Called on every assignment with the oldest offset of each partition, and the number of the read that
-begins.
+Called on every assignment with the oldest offset of each partition; never twice at once. The reads'
+numbers are drawn when the assignment takes effect: every read of the one before has a lower number.
 """
 
 
@@ -177,18 +182,23 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return read.connections
 
     async def begin(self, starts: Mapping[TP, ReadStart]) -> list[TP]:
-        """Seek, in the thread that fetches; returns the partitions that are still assigned."""
+        """Seek, in the thread that fetches; returns the partitions whose reads have begun.
+
+        The others are no longer assigned, or a later read of them has begun.
+        """
         begun: list[TP] = await self.call_thread(self._begin, self._ensure_consumer(), starts)
         return begun
 
     async def _begin(self, consumer: Any, starts: Mapping[TP, ReadStart]) -> list[TP]:
         begun = []
         for tp, start in starts.items():
+            before = self._reads.get(tp)
+            if before is not None and before.number > start.number:
+                continue
             try:
                 consumer.seek(tp, start.offset)
             except IllegalStateError:
                 continue
-            before = self._reads.get(tp)
             read = _Read(start.number, start.offset)
             if before is not None:
                 read.connection, read.connections = before.connection, before.connections
@@ -262,6 +272,7 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._seeking = asyncio.Lock()
         if self.load_positions is not None:
             self._read_offset = _NoReadOffsets()
 
@@ -270,26 +281,30 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the given positions, or to committed offsets without `load_positions`."""
+        async with self._seeking:
+            started = await self._seek_to_loaded()
+            self.app.on_positions()
+            return started
+
+    async def _seek_to_loaded(self) -> Mapping[TP, int]:
         assigned = set(self.assignment())
         if self.load_positions is None or not assigned:
             committed: Mapping[TP, int] = await super().seek_to_committed()
-            self.app.on_positions()
             return committed
         oldest = await self.earliest_offsets(*assigned)
-        begin = {tp: ReadStart(oldest[tp], next_read()) for tp in assigned}
-        loaded = await self.load_positions({(tp.topic, tp.partition): begin[tp] for tp in begin})
+        loaded = await self.load_positions({(tp.topic, tp.partition): oldest[tp] for tp in oldest})
         starts = {
-            tp: ReadStart(max(loaded[tp.topic, tp.partition], oldest), number)
-            for tp, (oldest, number) in begin.items()
+            TP(*partition): ReadStart(max(offset, oldest[TP(*partition)]), number)
+            for partition, (offset, number) in loaded.items()
         }
         await self._thread.begin(starts)
-        self.app.on_positions()
         return {tp: start.offset for tp, start in starts.items()}
 
     async def begin(self, starts: Mapping[Partition, ReadStart]) -> dict[Partition, int]:
         """Begin new reads, none before its partition's oldest message; returns their first offsets.
 
-        Partitions that are no longer assigned are left out; raises `KafkaError`.
+        Partitions that are no longer assigned, or have a later read, are left out; raises
+        `KafkaError`.
         """
         wanted = {TP(*partition): start for partition, start in starts.items()}
         oldest = await self.earliest_offsets(*wanted)
