@@ -34,7 +34,7 @@ def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) ->
 def check_servers(
     settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True
 ) -> None:
-    """Check that the servers named in the settings can be used."""
+    """Check that the servers named in the settings can be used, and the state in Redis read."""
     # `up` lives long and needs neither client after this.
     if settings.kafka and needs_kafka:
         from streams.kafka.connection import check_kafka
@@ -42,8 +42,10 @@ def check_servers(
         check_kafka(settings)
     if settings.redis and needs_redis:
         from models.server_checks import check_redis
+        from models.state.format_check import check_format
 
         check_redis(settings)
+        check_format(settings)
 
 
 def wait_for_servers(settings: Settings) -> Settings:

@@ -14,6 +14,7 @@ local counts = {events = 0, purchases = 0, duplicates = 0, items = 0, users = 0,
 -- Times of the newest event and of the newest accepted message, in seconds.
 local clock, accepted = 0, 0
 
+begin_state(prefix)
 local items, pair_lists = open_items(prefix, counts), open_pair_lists(prefix)
 local histories, recent_ids = open_histories(prefix), open_recent_ids(prefix)
 local erasures = open_erasures(prefix, histories)

@@ -10,6 +10,9 @@ import numpy as np
 EPOCH = 1_577_836_800
 """2020-01-01 in Unix seconds: decay counts time from here, which keeps the logarithms small."""
 
+STATE_FORMAT = 1
+"""Number of the format of all that is described here: another one is refused (format_check.py)."""
+
 DAY_S = 86400.0
 
 

@@ -76,6 +76,7 @@ def layout_constants() -> dict[str, Constant]:
     log2_bytes = layout.PAIR["log2"].subdtype[0].itemsize  # type: ignore[index]
     return {
         "EPOCH": layout.EPOCH,
+        "STATE_FORMAT": layout.STATE_FORMAT,
         "MINUTE_S": 60,
         "PAIR_BYTES": layout.PAIR.itemsize,
         "PAIR_MONTH_AT": _offset(layout.PAIR, "log2") + log2_bytes * channels.index("month"),

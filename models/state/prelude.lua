@@ -48,6 +48,13 @@ local function prefix_of(name)
   return call('SISMEMBER', KEYS[2], name) == 1 and '{' .. name .. '}:' or nil
 end
 
+-- Notes the format of a group's state before its first event.
+local function begin_state(prefix)
+  if call('HEXISTS', prefix .. 'counts', 'events') == 0 then
+    call('HSET', prefix .. 'counts', 'format', STATE_FORMAT)
+  end
+end
+
 -- Index of a new item.
 local function store_item(prefix, name)
   local index = call('HINCRBY', prefix .. 'counts', 'item_index', 1)

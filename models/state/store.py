@@ -4,7 +4,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
 
     {group}:watermarks          hash    <incarnation>/<partition> -> last applied offset
     {group}:witnesses           hash    the same field -> offset, time and checksum of that message
-    {group}:counts              hash    events, purchases, users, ..., clock, accepted_at
+    {group}:counts              hash    format of the state, events, users, ..., clock, accepted_at
     {group}:items, {group}:ids  hash    item id -> index, and back; indexes are never reused
     {group}:types               hash    event type -> code
     {group}:history:u:<user>    string  head and entries, oldest first (models.state.layout)
