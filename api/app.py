@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import secrets
@@ -9,8 +10,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +28,7 @@ from api.access.key_table import KeyTable
 from api.content_policy import inline_policy
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
-from api.fast_path import FastPathApp, allowed_methods
+from api.fast_path import FastPathApp, TracedServing, allowed_methods
 from api.impressions import ImpressionLog
 from api.outages import OUTAGES
 from api.personalize.auth import request_check
@@ -59,6 +62,10 @@ from models.settings import Settings
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 from models.state.tenants import Tenants
+from models.traces import traces_of
+
+if TYPE_CHECKING:
+    from models.spans import Traces
 
 LOG = logging.getLogger(__name__)
 
@@ -73,6 +80,7 @@ def create_app(
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The application; it opens no connection before its first request."""
+    traces = traces_of(settings, "api")
     tenants = Tenants(store.redis, settings)
     recommenders = Recommenders(tenants, hears_changes=True)
     services = Services(
@@ -112,6 +120,8 @@ def create_app(
         await publisher.close()
         await recommenders.close()
         await store.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastPathApp(
         title="streaming-recommender",
@@ -122,7 +132,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
+        # FastAPI's own would record the query, which names the user; and they know no fast path.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.serve_traced = _traced_serving(traces)
     app.state.services = services
     keys = KeyTable(store.redis, now_s=clock) if settings.requires_keys else None
     access = AccessCheck(keys, settings.group, now_s=clock)
@@ -181,6 +194,14 @@ def create_app(
     limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
     app.state.personalize = limited
     return app
+
+
+def _traced_serving(traces: Traces | None) -> TracedServing | None:
+    if traces is None:
+        return None
+    from api.server.request_traces import serve_traced  # noqa: PLC0415  it loads an extra
+
+    return partial(serve_traced, traces)
 
 
 def _ids() -> Iterator[str]:

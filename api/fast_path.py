@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.access_check import (
     PERSONALIZE,
@@ -35,6 +36,9 @@ METHODS = ("DELETE", "GET", "POST", "PUT")
 JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
 
+TracedServing = Callable[..., Awaitable[None]]
+"""`api.server.request_traces.serve_traced` of the process' traces."""
+
 
 class FastPathApp(FastAPI):
     """The application: answers `FAST_ROUTES` and events itself, and leaves the rest to FastAPI.
@@ -46,7 +50,14 @@ class FastPathApp(FastAPI):
 
     `state.limited` is an application that bounds bodies and calls `answer_post`;
     `state.personalize` is the Amazon Personalize API, which sets headers of other origins itself.
+
+    Attributes
+    ----------
+    serve_traced
+        Calls an application for a request that is not refused, and traces it; None for no traces.
     """
+
+    serve_traced: TracedServing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -70,23 +81,36 @@ class FastPathApp(FastAPI):
         if method == "OPTIONS" and not self._is_preflight(headers):
             await self._answer_options(scope, receive, send)
             return
-        if b"origin" in headers and not is_below(path, PREFIX):
-            await super().__call__(scope, receive, send)
-        elif answering is not None:
-            await self._answer_fast(answering, scope, receive, send)
-        elif is_events:
-            scope["route"] = EVENTS
-            await self.state.limited(scope, receive, send)
-        elif is_below(path, PREFIX):
-            await self.state.personalize(scope, receive, send)
+        app = self._route(answering, scope, headers)
+        if self.serve_traced is None:
+            await app(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            await self.serve_traced(app, scope, receive, send, headers=headers)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the schemas of requests and responses."""
         if self.openapi_schema is None:
             self.openapi_schema = openapi_document(super().openapi())
         return self.openapi_schema
+
+    def _route(
+        self, answering: AnswerRoute | None, scope: Scope, headers: dict[bytes, bytes]
+    ) -> ASGIApp:
+        """What answers a request that is not refused; `answering` if it is a fast route."""
+        path = scope["path"]
+        if b"origin" in headers and not is_below(path, PREFIX):
+            return super().__call__
+        if answering is not None:
+            scope["route"] = FastRoute(path)
+            return partial(self._answer_fast, answering)
+        if scope["method"] == "POST" and path == EVENTS.path:
+            scope["route"] = EVENTS
+            app: ASGIApp = self.state.limited
+        elif is_below(path, PREFIX):
+            app = self.state.personalize
+        else:
+            app = super().__call__
+        return app
 
     async def _answer_fast(
         self, answering: AnswerRoute, scope: Scope, receive: Receive, send: Send
@@ -181,6 +205,12 @@ class FastPathApp(FastAPI):
             response = error_response(404, "not_found", "Not Found")
         await response(scope, receive, send)
         count_request("none", response.status_code, started=started)
+
+
+class FastRoute(NamedTuple):
+    """A route of the fast path, as its requests' scope names it."""
+
+    path: str
 
 
 def _is_of_person(scope: Scope) -> bool:

@@ -15,7 +15,11 @@ def require_extra(module: str, extra: str, purpose: str) -> None:
     models.errors.NotConfigured: `recommender prepare` needs no_such_module: \
 pip install 'streaming-recommender[prepare]'
     """
-    if importlib.util.find_spec(module) is None:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # a package that it would be in
+        found = None
+    if found is None:
         raise NotConfigured(
             f"{purpose} needs {module}: pip install 'streaming-recommender[{extra}]'"
         )

@@ -21,7 +21,7 @@ KNOWN_IDS = ("event_ids", "request_id")
 """Members that a record in JSON may have more, given as `extra`; nothing else that is given so is
 logged."""
 
-REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode"})
+REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode", "opentelemetry"})
 """Libraries that log dozens of times a second that a server is away, some with tracebacks."""
 
 PAYLOAD_LIBRARIES = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3transfer", "urllib3")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.environment import PREFIX, Environment
@@ -19,7 +21,7 @@ from models.settings_file import SettingsFile
 
 
 class OperationSettings(BaseSettings):
-    """Ending and metrics of processes."""
+    """Ending, metrics and traces of processes."""
 
     drain_s: float = Field(
         10.0,
@@ -35,6 +37,30 @@ class OperationSettings(BaseSettings):
         description="Port of a worker's or forwarder's metrics; the next ones for `up`'s further "
         "workers and its jobs; 0: none.",
     )
+    traces_endpoint: str = Field(
+        "",
+        description="Where OpenTelemetry traces go by OTLP over HTTP, such as "
+        "http://collector:4318/v1/traces (extra `traces`); empty: there are none.",
+    )
+    traces_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests whose trace is recorded; one that comes with the header "
+        "traceparent is recorded if that says so.",
+    )
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _traces_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        except ValueError:
+            is_url = False
+        if url and (not is_url or "@" in parts.netloc):
+            raise ValueError("no http://host:port/path, without a user or password")
+        return url
 
 
 # The order of bases is the order of the table in the documents, from the last one to the first.

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from models.state.messages import PartResult
 from models.state.store import Store
@@ -45,6 +45,9 @@ from streams.kafka.assignment import (
     ReceivedMessage,
     Witness,
 )
+
+if TYPE_CHECKING:
+    from streams.agents.step_spans import StepSpans
 
 ReceivedByPartition = Mapping[Partition, Sequence[ReceivedMessage]]
 
@@ -64,6 +67,8 @@ class AtomicBatches(Generic[M]):
         Kafka's partitions, for rewinds.
     step_size
         Bound of a step, in the codec's sizes: a longer step would hold up requests.
+    spans
+        Traces the messages of each step; None for no traces.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class AtomicBatches(Generic[M]):
         log: PartitionLog,
         step_size: int,
         observer: StepObserver[M] | None = None,
+        spans: StepSpans | None = None,
     ) -> None:
         self.tenants = tenants
         self.store: Store = tenants.store(tenants.settings.group)
@@ -86,6 +92,7 @@ class AtomicBatches(Generic[M]):
         self._writer = writer
         self._rewinds = Rewinds(tenants, log)
         self._step_size = step_size
+        self._spans = spans
         # A rewind in the middle of a step would let its messages follow the missing ones.
         self._lock = asyncio.Lock()
 
@@ -145,6 +152,15 @@ class AtomicBatches(Generic[M]):
         return seen
 
     async def _step(self, assignment: Assignment, received: ReceivedByPartition) -> None:
+        if self._spans is None:
+            await self._decode_and_write(assignment, received)
+        else:
+            with self._spans.of_step(assignment, received):
+                await self._decode_and_write(assignment, received)
+
+    async def _decode_and_write(
+        self, assignment: Assignment, received: ReceivedByPartition
+    ) -> None:
         """Decode and apply one step's messages; does nothing more once the assignment ends."""
         decoded: dict[Partition, list[M]] = {partition: [] for partition in received}
         if not await retry_while_assigned(
@@ -173,7 +189,7 @@ class AtomicBatches(Generic[M]):
                 try:
                     message = await self._codec.decode(one)
                 except Rejection as rejection:
-                    await self.dead_letters.put(one, rejection)
+                    await self._reject(one, rejection)
                     message = self._codec.without_effects(one)
                 done.append(message)
         return True
@@ -227,6 +243,11 @@ class AtomicBatches(Generic[M]):
         at = next(n for n, one in enumerate(part.messages) if one.offset == result.offset)
         source = next(one for one in received if one.offset == result.offset)
         message = part.messages[at]
-        await self.dead_letters.put(source, self._codec.refused(source, message, result))
+        await self._reject(source, self._codec.refused(source, message, result))
         remainder = self._codec.remainder(source, message, result)
         return [remainder, *part.messages[at + 1 :]]
+
+    async def _reject(self, received: ReceivedMessage, rejection: Rejection) -> None:
+        await self.dead_letters.put(received, rejection)
+        if self._spans is not None:
+            self._spans.reject(received, rejection.reason)

@@ -7,6 +7,7 @@ to its own group's state.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import Counter, Histogram
@@ -21,6 +22,9 @@ from streams.agents.contracts import BatchPart, Publish, StepObserver
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.kafka.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
+
+if TYPE_CHECKING:
+    from streams.agents.step_spans import StepSpans
 
 STEP_EVENTS = 200
 """Bound of the events in one atomic step: a longer step would hold up requests."""
@@ -44,6 +48,7 @@ def event_agent(
     log: PartitionLog,
     clock: Callable[[], float],
     observer: StepObserver[StoredMessage] | None = None,
+    spans: StepSpans | None = None,
 ) -> AtomicBatches[StoredMessage]:
     """The agent of the event topics; one for each worker process.
 
@@ -55,6 +60,8 @@ def event_agent(
         The present in Unix seconds.
     observer
         Looks at the state before each step: samples training examples, in a worker.
+    spans
+        Traces the messages of each step; None for no traces.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
     return AtomicBatches(
@@ -65,6 +72,7 @@ def event_agent(
         log=log,
         step_size=STEP_EVENTS,
         observer=observer,
+        spans=spans,
     )
 
 

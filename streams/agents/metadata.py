@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
@@ -20,6 +21,9 @@ from streams.kafka.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 from streams.kafka.topics import Topics
 
+if TYPE_CHECKING:
+    from streams.agents.step_spans import StepSpans
+
 STEP_RECORDS = 100
 """Bound of the records of usual length in one atomic step: a longer step would hold up requests."""
 
@@ -30,7 +34,12 @@ RECORDS = Counter("recommender_records_total", "Metadata records by outcome", ["
 
 
 def metadata_agent(
-    tenants: Tenants, *, publish: Publish, log: PartitionLog, clock: Callable[[], float]
+    tenants: Tenants,
+    *,
+    publish: Publish,
+    log: PartitionLog,
+    clock: Callable[[], float],
+    spans: StepSpans | None = None,
 ) -> AtomicBatches[RecordEntry]:
     """The agent of the metadata topics; one for each worker process.
 
@@ -40,6 +49,8 @@ def metadata_agent(
         Produces to the topic of dead letters.
     clock
         The present in Unix seconds.
+    spans
+        Traces the messages of each step; None for no traces.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
     return AtomicBatches(
@@ -49,6 +60,7 @@ def metadata_agent(
         DeadLetterQueue("metadata", publish, clock, kept_bytes, RECORDS.labels("dead")),
         log=log,
         step_size=STEP_RECORDS,
+        spans=spans,
     )
 
 

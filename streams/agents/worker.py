@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 from aiokafka.errors import KafkaError
@@ -21,6 +21,7 @@ from models.state.client import client_of
 from models.state.memory import read_memory
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
+from models.traces import traces_of
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -36,6 +37,9 @@ from streams.kafka.produce_errors import classified
 from streams.kafka.standstill import Standstill
 from streams.kafka.topics import Topics, topic_ids
 from streams.retry_policy import retry_outages
+
+if TYPE_CHECKING:
+    from streams.agents.step_spans import StepSpans
 
 LOG = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Worker:
         self._recommenders = Recommenders(self.tenants)
         self.app = create_app("worker", settings, self.load_positions)
         self._log = WorkerLog(self.app, settings)
+        self._spans = _step_spans(settings, self.app.conf.id)
         self.events = event_agent(
             self.tenants,
             publish=self.publish_dead_letters,
@@ -75,9 +80,14 @@ class Worker:
             observer=ExampleSampler(
                 self._recommenders, publish=self.publish_examples, clock=time.time
             ),
+            spans=self._spans,
         )
         self.metadata = metadata_agent(
-            self.tenants, publish=self.publish_dead_letters, log=self._log, clock=time.time
+            self.tenants,
+            publish=self.publish_dead_letters,
+            log=self._log,
+            clock=time.time,
+            spans=self._spans,
         )
         self.learners = GroupLearners(self.tenants)
         self._dead_letters = DeadLetterQueue(
@@ -135,11 +145,21 @@ class Worker:
 
     async def apply_events(self, batch: list[Any]) -> None:
         """Bring a batch of events into effect."""
-        await self.events.apply(_received(batch))
+        await self.events.apply(self._received(batch))
 
     async def apply_records(self, batch: list[Any]) -> None:
         """Bring a batch of metadata into effect."""
-        await self.metadata.apply(_received(batch))
+        await self.metadata.apply(self._received(batch))
+
+    def _received(self, batch: Sequence[Any]) -> list[ReceivedMessage]:
+        received = _received(batch)
+        if self._spans is None:
+            return received
+        parents = [self._spans.parent_of(event.message.headers) for event in batch]
+        return [
+            one._replace(traceparent=parent) if parent else one
+            for one, parent in zip(received, parents, strict=True)
+        ]
 
     async def learn_examples(self, batch: list[Any]) -> None:
         """Learn a batch of training examples; an invalid one becomes a dead letter."""
@@ -200,9 +220,11 @@ class Worker:
         self.metadata.reread(partitions)
 
     async def close(self, *_: object, **__: object) -> None:
-        """Close the connections to Redis."""
+        """Close the connections to Redis, and send the spans that wait."""
         await self._recommenders.close()
         await self._redis.aclose()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
 
 def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -> faust.App:
@@ -262,6 +284,15 @@ class WorkerLog(ConsumerLog):
             return f"{ids[topic]}/{number}" != field
 
         return await retry_outages(renewed, AWAY)
+
+
+def _step_spans(settings: Settings, consumer_group: str) -> StepSpans | None:
+    traces = traces_of(settings, "worker")
+    if traces is None:
+        return None
+    from streams.agents.step_spans import StepSpans  # noqa: PLC0415  it loads an extra
+
+    return StepSpans(traces, consumer_group)
 
 
 def _received(batch: Sequence[Any]) -> list[ReceivedMessage]:

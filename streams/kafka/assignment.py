@@ -45,6 +45,8 @@ class ReceivedMessage(NamedTuple):
         The offset behind which its read went on: between that and `offset` the log holds nothing.
     connection
         Number that grows with each new connection to the broker.
+    traceparent
+        The recorded span that its sender named in its header of this name; empty for none.
     """
 
     topic: str
@@ -56,6 +58,7 @@ class ReceivedMessage(NamedTuple):
     read: int = 0
     follows: int = -1
     connection: int = 0
+    traceparent: bytes = b""
 
     @property
     def witness(self) -> Witness:

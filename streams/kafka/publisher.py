@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
@@ -28,6 +28,7 @@ from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
 from models.settings import Settings
 from models.tokens import Published, Receipt
+from models.traces import traces_of
 from streams.kafka.acknowledged import AcknowledgedOffsets
 from streams.kafka.audit_log import AuditLog
 from streams.kafka.connection import missing_topics, overloaded, start_async_producer, unavailable
@@ -53,6 +54,10 @@ VERIFIED_S = 1.0
 PATIENCE_S = 0.2
 """Wait for Kafka's answer about them, before a message is sent without."""
 
+TracedSending = Callable[
+    [AIOKafkaProducer, ProducedMessage], Awaitable[asyncio.Future[RecordMetadata]]
+]
+
 
 class Publisher:
     """Sends to Kafka for the tasks of one event loop; Kafka may be away at the start.
@@ -76,6 +81,7 @@ class Publisher:
         self._topics = Topics.of(settings)
         self._now_s = now_s
         self._audit_log = AuditLog(settings)
+        self._send_traced = _traced_sending(settings)
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -185,7 +191,10 @@ class Publisher:
 
         for message in messages:
             await opened.see_topic(message.topic)
-            one = await opened.producer.send(message.topic, message.value, message.key)
+            if self._send_traced is None:
+                one = await opened.producer.send(message.topic, message.value, message.key)
+            else:
+                one = await self._send_traced(opened.producer, message)
             sent.append(one)
             one.add_done_callback(partial(ended, unsent.pop(0)))
         # Not the futures of aiokafka themselves: a caller that gives up would cancel them.
@@ -311,3 +320,13 @@ async def _connected(settings: Settings, topics: Topics) -> _Connection:
         await asyncio.to_thread(lookup.close)
         raise
     return _Connection(settings, producer, lookup)
+
+
+def _traced_sending(settings: Settings) -> TracedSending | None:
+    """Sends a message with a span; None without traces."""
+    traces = traces_of(settings, "api")
+    if traces is None:
+        return None
+    from streams.kafka.sent_spans import send_traced  # noqa: PLC0415  it loads an extra
+
+    return partial(send_traced, traces)
