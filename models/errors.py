@@ -19,6 +19,7 @@
   x CannotStart             a process on this machine could not be started
   x CannotPrepare           data cannot be prepared with these options
   x CannotProvision         a provisioning file breaks a rule, or AWS refuses a resource in it
+  x SnapshotRefused         state cannot be saved or restored so, or a snapshot is not whole
   x ObjectNotFound          there is no object at a URL
   x ObjectRefused           access to an object is denied, or its URL is invalid
   + ServiceError            an error that has a name in Amazon Personalize's API
@@ -137,6 +138,10 @@ class CannotProvision(RecommenderError):
 
     The text begins with the file's key.
     """
+
+
+class SnapshotRefused(RecommenderError):
+    """State cannot be saved or restored so, or a snapshot is not whole; the text has a remedy."""
 
 
 class ObjectNotFound(RecommenderError):

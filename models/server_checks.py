@@ -56,7 +56,7 @@ def check_redis(settings: Settings) -> None:
     where = f"Redis at {redacted(url)}"
     away: Exception | None = OSError("no answer")
     # Here and not in its thread: a file that cannot be used is told as such.
-    clients = _redis_clients(settings)
+    clients = blocking_clients(settings, timeout_s=PING_S)
     failure = in_time(lambda: _failure(clients, is_cluster=settings.redis_cluster), away)
     if failure is None:
         return
@@ -145,12 +145,23 @@ def _is_tls_failure(failure: Exception, settings: Settings) -> bool:
     return "ssl" in text.lower() and not (is_closed and settings.redis_certificate_file)
 
 
-def _redis_clients(settings: Settings) -> list[redis.Redis]:
-    """A client of the settings' Redis, or of each node that is named, which tries once."""
+def blocking_clients(
+    settings: Settings, *, timeout_s: float, protocol: int | None = None
+) -> list[redis.Redis]:
+    """A client of the settings' Redis, or of each node of a cluster that is named; it tries once.
+
+    `protocol` is the version of Redis' protocol; that of redis-py by default.
+
+    Raises
+    ------
+    InvalidSetting
+        A file of the settings cannot be used.
+    """
     options: dict[str, Any] = {
-        "socket_timeout": PING_S,
-        "socket_connect_timeout": PING_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
+        **({} if protocol is None else {"protocol": protocol}),
     }
     own = options | redis_options(settings)
     if not settings.redis_sentinel_master and not settings.redis_cluster:

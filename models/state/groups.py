@@ -3,6 +3,7 @@
     {recommender}:trackers      hash    tracking id -> group
     {recommender}:groups        set     the groups beside that of the settings
     {recommender}:scratch       hash    scratch group -> path of the job that it belongs to
+    {recommender}:restoring     string  the command that replaces all state, until it has ended
 
 `models.state.tenants` has the rules; every function here raises the errors of redis-py.
 """
@@ -18,6 +19,7 @@ from models.state.scripts import Script, run_script
 GROUPS = "{recommender}:groups"
 TRACKERS = "{recommender}:trackers"
 SCRATCH_GROUPS = "{recommender}:scratch"
+RESTORING = "{recommender}:restoring"
 
 CHUNK = 1000
 """Keys of one command, at most."""
@@ -61,6 +63,12 @@ async def registered_group(client: RedisClient, tracking_id: str) -> str | None:
 async def registered_groups(client: RedisClient) -> frozenset[str]:
     """All groups but that of the settings."""
     return frozenset(name.decode() for name in await client.smembers(GROUPS))
+
+
+async def unfinished_replacement(client: RedisClient) -> str | None:
+    """The command that is replacing all state, or was broken off; None if the state is whole."""
+    raw = await client.get(RESTORING)
+    return None if raw is None else bytes(raw).decode(errors="replace")
 
 
 async def add_group(client: RedisClient, group: str) -> None:

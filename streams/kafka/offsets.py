@@ -97,6 +97,24 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[Partition, int
     return {tp: end.stable for tp, end in partition_ends(settings, names).items()}
 
 
+def first_offsets(settings: Settings, names: Sequence[str]) -> dict[Partition, int]:
+    """Offset of the first message that Kafka still has of each partition, or its end.
+
+    Raises
+    ------
+    Unavailable
+        Kafka does not answer.
+    """
+    with _consumer(settings) as consumer:
+        partitions = [
+            TopicPartition(name, partition)
+            for name in names
+            for partition in consumer.partitions_for_topic(name) or ()
+        ]
+        found = consumer.beginning_offsets(partitions) if partitions else {}
+    return {(tp.topic, tp.partition): offset for tp, offset in sorted(found.items())}
+
+
 def messages(settings: Settings, starts: Mapping[Partition, int]) -> Iterator[Any]:
     """Messages of partitions from these offsets to their current ends, as kafka-python's records.
 
