@@ -143,7 +143,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     )
     champions = stored_champions(ranker)
     accepted_at = counts.pop("accepted_at", 0.0)
-    hidden = ("item_index", "owner_index", "session_index", "clock", "applied_at")
+    hidden = ("format", "item_index", "owner_index", "session_index", "clock", "applied_at")
     return Status(
         group=settings.group,
         lag=sum(partition.lag for partition in partitions),
