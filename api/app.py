@@ -38,7 +38,15 @@ from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PersonalizeApp
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
-from api.routes import events, forwarding, health, metadata, recommendations, user_exports
+from api.routes import (
+    events,
+    forwarding,
+    health,
+    metadata,
+    recommendations,
+    transparency,
+    user_exports,
+)
 from api.schemas import error_response
 from api.server.admission import Budget, Gate
 from api.server.body_limits import BodyLimits
@@ -142,7 +150,15 @@ def create_app(
     app.state.access = access
     origins = Origins(settings, access.origins)
     app.state.origins = origins
-    for routes in (recommendations, events, metadata, user_exports, forwarding, health):
+    for routes in (
+        recommendations,
+        events,
+        metadata,
+        user_exports,
+        transparency,
+        forwarding,
+        health,
+    ):
         app.include_router(routes.router)
     app.include_router(login.router)
     serve_reference(app)

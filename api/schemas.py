@@ -18,6 +18,7 @@ from models.errors import InvalidRequest
 from models.metadata_records import Value
 from models.ranking.champions import Objective
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation, ServingLevel
+from models.state.erasure_receipts import Receipt
 from models.tokens import MAX_TOKEN_CHARACTERS
 
 IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -177,6 +178,7 @@ class Erased(ResponseBody, frozen=True):
     after: Annotated[
         str, Meta(description="Token for ?after=: wait until the erasure is in effect.")
     ]
+    receipt: Receipt
 
 
 class TrackerStatus(ResponseBody, frozen=True):

@@ -15,7 +15,7 @@ HIDDEN = "***"
 _IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*:)(?:(?!://)[^\s'\"])*@")
 _BEFORE_HOST = re.compile(r"(?<![\w@/:])([^\s/@:,'\"]+:)(?!//)[^\s@,'\"]+(@[\w.\[\]-]+:\d)")
 _NAMED = re.compile(
-    r"([\w.-]*(?:password|passwd|passphrase|secret|secret[_-]?access[_-]?key|private[_-]?key|api[_-]?key)"
+    r"([\w.-]*(?:password|passwd|passphrase|secret|secret[_-]?access[_-]?key|private[_-]?key|api[_-]?key|receipt[_-]?key)"
     r"(?:['\"]\s*:|['\"]?\s*=)\s*['\"]?)[^\s'\"&,;)}]+",
     re.IGNORECASE,
 )

@@ -21,6 +21,7 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("GET", "/trending"): READ,
     ("GET", "/popular"): READ,
     ("POST", "/rank"): READ,
+    ("GET", "/transparency"): READ,
     ("POST", "/events"): SEND,
     ("PUT", "/items"): MANAGE,
     # Not READ: counts of purchases are no business of a web page.

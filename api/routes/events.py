@@ -16,6 +16,7 @@ from models import events
 from models.api_keys import Role
 from models.audit_entries import pseudonym
 from models.errors import Forbidden, InvalidEvent, TooManyWaiting, Unavailable
+from models.state.erasure_receipts import erasure_receipt
 from models.state.redis_errors import AWAY_ERRORS
 
 router = APIRouter()
@@ -93,7 +94,7 @@ EVENTS = PostRoute("/events", 202, accept_events)
 async def erase(
     request: Request, user_id: Annotated[str, Path(min_length=1, max_length=256)]
 ) -> Response:
-    """Erases history, sessions, links and metadata of a user, and answers with their counts.
+    """Erases history, sessions, links and metadata of a user; answers with counts and a receipt.
 
     Answers once Kafka has acknowledged the erasure: 200 if it is in effect within
     `RECOMMENDER_AFTER_TIMEOUT_S`, else 202. Events that were sent before it and arrive later take
@@ -114,4 +115,8 @@ async def erase(
     except (TooManyWaiting, Unavailable, *AWAY_ERRORS):
         # Accepted, so it will take effect; when is not known.
         is_done = False
-    return json_response(Erased(user_id, **held, after=after), 200 if is_done else 202)
+    receipt = erasure_receipt(
+        services.settings, user_id, held, erased_at=now_s, after=after, is_in_effect=is_done
+    )
+    erased = Erased(user_id, **held, after=after, receipt=receipt)
+    return json_response(erased, 200 if is_done else 202)

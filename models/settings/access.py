@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
+
+MIN_RECEIPT_KEY = 16
+"""Characters of a key that receipts are signed with, at least."""
 
 
 class AccessSettings(BaseSettings):
@@ -30,9 +33,21 @@ class AccessSettings(BaseSettings):
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, such "
         "as 10.0.0.0/8; from all others they do not.",
     )
+    receipt_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key with which receipts of erasures are signed (HMAC-SHA256), 16 characters "
+        "at least; empty: they are not signed.",
+    )
     session_s: int = Field(
         8 * 3600, ge=60, le=30 * 86400, description="A login in a browser ends after this long."
     )
+
+    @field_validator("receipt_key")
+    @classmethod
+    def _is_long_enough(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < MIN_RECEIPT_KEY:
+            raise ValueError(f"a key has {MIN_RECEIPT_KEY} characters at least")
+        return key
 
 
 def is_loopback(host: str) -> bool:

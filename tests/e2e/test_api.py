@@ -151,3 +151,16 @@ def test_redis_away(stack: Callable[..., Stack]) -> None:
         lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]),
         "the worker goes on",
     )
+
+
+def test_what_decides_is_told(running: Stack) -> None:
+    """Of the model that serves, and an erasure is receipted."""
+    status, told = running.ask("GET", "/transparency")
+    assert status == 200
+    assert [one["objective"] for one in told["objectives"]] == ["interactions", "purchases"]
+    assert sum(one["weight"] for one in told["objectives"][0]["parameters"]) == pytest.approx(
+        1, abs=0.01
+    )
+    status, answer = running.ask("DELETE", "/users/nobody-at-all")
+    assert status in {200, 202}
+    assert answer["receipt"]["signature"] is None

@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from models.serving.cache import StateCache
+from models.state.erasure_receipts import ErasureDocument, Receipt, is_signed_by
 from models.state.store import Store
 from tests.e2e.test_resilience import applied_by, restore
 from tests.servers import own_port
 from tests.stack import Stack
 
+KEY = "r3ceipts-are-signed"
 NOTHING = {"events": 0, "sessions": 0, "links": 0, "records": 0}
 
 
@@ -82,7 +85,7 @@ def gone(stack: Stack, user: str) -> None:
 
 def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     """Data in effect is erased, and waiting events before the erasure take no effect."""
-    one = stack(after_timeout_s=1)
+    one = stack(after_timeout_s=1, receipt_key=KEY)
     worker = one.start("worker")
     one.start("api")
     one.wait_ready()
@@ -96,6 +99,11 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     send(one, sent[5:])
     status, answer = one.ask("DELETE", "/users/ada")
     assert (status, answer["events"]) == (202, 5)
+    receipt = msgspec.convert(answer["receipt"], Receipt)
+    assert is_signed_by(KEY, receipt)
+    document = msgspec.json.decode(receipt.document, type=ErasureDocument)
+    assert (document.user_id, document.is_in_effect) == ("ada", False)
+    assert document.removed[0].count == 5
     send(one, sent)
 
     one.start("worker")
