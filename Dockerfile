@@ -7,11 +7,12 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1
 # Bytecode is compiled here because the root filesystem of a running container is read-only.
-# Of the extras, jobs need `prepare` for Parquet files; the embedded servers stay out of the image.
+# Of the extras, jobs need `prepare` for Parquet files; `msk` and `traces` are for settings that name
+# them. The embedded servers stay out of the image.
 # Dependencies change less often than the code: their layer comes first.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --extra prepare --no-install-project
+    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --no-install-project
 COPY README.md LICENSE ./
 COPY api api
 COPY cli cli
@@ -19,12 +20,21 @@ COPY models models
 COPY ops ops
 COPY streams streams
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --extra prepare --no-editable
+    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --no-editable
 # Inner loops become machine code for this machine's processor here, not at every start. Elsewhere
 # than the root, so that what is imported is the installed package.
 RUN cd / && "$UV_PROJECT_ENVIRONMENT/bin/python" -c "from models.code_cache import compile_once; compile_once(print)"
 
 FROM python:3.12-slim-bookworm
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="streaming-recommender" \
+    org.opencontainers.image.description="A recommender that learns from every event as it happens." \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION" \
+    org.opencontainers.image.source="$SOURCE"
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin recommender
 COPY --from=build /opt/recommender /opt/recommender
 # One thread for linear algebra: the arrays are small, and a thread a core would meet `pids` limits.

@@ -23,7 +23,7 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock bench bench-peers \
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock dist bench bench-peers \
 	bench-growth clean
 
 help: ## This list.
@@ -91,6 +91,15 @@ lock: ## All locks, after a change of the dependencies in pyproject.toml; needs 
 	uv lock
 	$(EXPORT) --all-extras --output-file requirements.lock
 	$(EXPORT) $(RUN_EXTRAS) --output-file requirements-run.lock
+
+dist: ## Wheel, sdist and bill of materials of the release TAG=v1.2.3 into dist/; needs uv.
+	@test "$(TAG)" = "v$$(uv version --short)" || { \
+		echo "tag '$(TAG)' is not the version of pyproject.toml, v$$(uv version --short)" >&2; exit 1; }
+	rm -rf dist
+	uv build --quiet --out-dir dist
+	uv export --quiet --locked --no-dev --all-extras --format cyclonedx1.5 --output-file dist/sbom.cdx.json
+	@found=$$(cd dist && uv run --quiet --no-project --isolated --with ./*.whl recommender --version) && \
+		test "v$${found##* }" = "$(TAG)" || { echo "the wheel says: $$found" >&2; exit 1; }
 
 bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory
