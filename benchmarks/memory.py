@@ -51,7 +51,8 @@ async def items_bytes(settings: Settings) -> tuple[float, float]:
         await store.apply([Part("fill/0", step * STEP - 1, messages)], now_s=START_S)
     per_1000 = (await used(store) - before) / (ITEMS / 1000)
     sizes = [len(await store.redis.get(store.key(f"pairs:{n}")) or b"") for n in range(1, 101)]
-    return per_1000, sum(sizes) / len(sizes) / layout.PAIR.itemsize
+    pairs_bytes = sum(sizes) / len(sizes) - layout.PAIR_HEAD.size
+    return per_1000, pairs_bytes / layout.PAIR.itemsize
 
 
 async def measure(settings: Settings) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
-from numba import f4, f8, i8, u4
+from numba import f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
@@ -22,10 +22,12 @@ from models.retrieval.covisitation import (
     MONTH,
     N_CHANNELS,
     NO_SECOND_HOPS,
+    RATES,
     SecondHops,
     concatenate,
     decay_offsets,
     decode_shares,
+    most_pairs,
 )
 from models.retrieval.profile import UserProfile
 from models.retrieval.user_neighbours import NO_NEIGHBOURS, NeighbourItems
@@ -118,35 +120,33 @@ class Candidates(msgspec.Struct, frozen=True, gc=False):
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1], i8[::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1],
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1],
+        u4[::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1], u4[::1], i8[::1], f8[::1],
     )
 )  # fmt: skip
 def _summed(
     words: NDArray[np.uint32],
-    logs: NDArray[np.float32],
     lengths: Indexes,
     times: Floats,
     offsets: Floats,
     knn_items: Indexes,
     knn_weights: Floats,
     hop_words: NDArray[np.uint32],
-    hop_logs: NDArray[np.float32],
     hop_lengths: Indexes,
     hop_weights: Floats,
 ) -> tuple[Indexes, Floats, Indexes]:
     """All items of the evidence, their signals, and a hash table of the items' places."""
-    size = len(words) + len(knn_items) + len(hop_words)
+    room = max(most_pairs(len(words)), most_pairs(len(hop_words)))
+    size = most_pairs(len(words)) + len(knn_items) + most_pairs(len(hop_words))
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    shares = np.empty((max(len(words), len(hop_words)), N_CHANNELS + 1))
+    listed, shares = np.empty(room, np.int64), np.empty((room, N_CHANNELS + 1))
     table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, total = decode_shares(words[start:end], logs[start:end], offsets, shares)
+        used, total = decode_shares(words[start:end], offsets, listed, shares)
         fade, root = layout.FADES[distance], math.sqrt(total)
         is_of_moment = times[0] - times[distance] <= MOMENT_S
         for at in range(used):
-            place, n = insert(table, items, n, words[start + at, 0])
+            place, n = insert(table, items, n, listed[at])
             if distance == 0:
                 for channel in range(N_CHANNELS):
                     signals[place, channel] = shares[at, channel]
@@ -164,9 +164,9 @@ def _summed(
     end = 0
     for hop in range(len(hop_lengths)):
         start, end = end, end + hop_lengths[hop]
-        used, _ = decode_shares(hop_words[start:end], hop_logs[start:end], offsets, shares)
+        used, _ = decode_shares(hop_words[start:end], offsets, listed, shares)
         for at in range(used):
-            place, n = insert(table, items, n, hop_words[start + at, 0])
+            place, n = insert(table, items, n, listed[at])
             signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
     return items[:n], signals[:n], table
 
@@ -259,20 +259,18 @@ def _merged(
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
-        u4[:, ::1], f4[:, ::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
+        u4[::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
+        u4[::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
     )
 )  # fmt: skip
 def _retrieved(
     words: NDArray[np.uint32],
-    logs: NDArray[np.float32],
     lengths: Indexes,
     times: Floats,
     clock_s: float,
     knn_items: Indexes,
     knn_weights: Floats,
     hop_words: NDArray[np.uint32],
-    hop_logs: NDArray[np.float32],
     hop_lengths: Indexes,
     hop_weights: Floats,
     listed: Indexes,
@@ -281,10 +279,9 @@ def _retrieved(
     barred: Indexes,
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python costs microseconds."""
-    offsets = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    offsets = (clock_s - layout.EPOCH) * RATES
     items, signals, table = _summed(
-        words, logs, lengths, times, offsets, knn_items, knn_weights,
-        hop_words, hop_logs, hop_lengths, hop_weights,
+        words, lengths, times, offsets, knn_items, knn_weights, hop_words, hop_lengths, hop_weights,
     )  # fmt: skip
     scores = blend(signals)
     if len(knn_items):
@@ -326,12 +323,12 @@ def retrieve(
         At most `MAX_CO_VISITED` + `MAX_REPEAT_ITEMS` items, and the listed ones.
     """
     knn, hops, listed = evidence.user_knn, evidence.second_hops, evidence.listed_items
-    hop_words, hop_logs, hop_lengths = concatenate(hops.lists)
+    hop_words, hop_lengths = concatenate(hops.lists)
     max_unseen = len(listed) if evidence.max_unseen is None else evidence.max_unseen
     return Candidates(
         *_retrieved(
             *concatenate(evidence.neighbour_lists), profile.times, clock_s, knn.items, knn.weights,
-            hop_words, hop_logs, hop_lengths, hops.weights, listed, max_unseen,
+            hop_words, hop_lengths, hops.weights, listed, max_unseen,
             evidence.own_items, barred,
         )
     )  # fmt: skip

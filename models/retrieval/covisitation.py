@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import f4, f8, i8, u4, void
+from numba import f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
@@ -21,68 +21,63 @@ N_CHANNELS = len(layout.PAIR_CHANNELS)
 NEXT, AFTER, BEFORE, DAY, MONTH, BOTH = range(N_CHANNELS + 1)
 """Columns of shares: the stored channels, and both directions (after, and half of before)."""
 
-EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, (-0.5, 0.5)).convert(
-    kind=np.polynomial.Polynomial
-)
-"""Polynomial of 2**x for x from -0.5 to 0.5."""
+COUNTS = (layout.BOTH_COUNT, layout.MONTH_COUNT, layout.DAY_COUNT)
+"""The stored counts, in the order of the bases in a list's head."""
 
-COEFFICIENTS = EXP2.coef.astype(np.float32)
-EXPONENT = np.int32(23)
-"""First bit of the exponent of a float32."""
+CODES = np.zeros((len(COUNTS), max(count.codes for count in COUNTS)))
+"""Two to the power of each code's steps, by count; 0 for code 0: no count."""
+for _row, _count in zip(CODES, COUNTS, strict=True):
+    _row[1 : _count.codes] = np.exp2(np.arange(1, _count.codes) * _count.step_log2)
 
+STEPS = np.array([count.step_log2 for count in COUNTS])
+RATES = np.array([1 / count.half_life_s for count in COUNTS])
 
-@compiled(void(f4[::1]))
-def exp2_inplace(logs: NDArray[np.float32]) -> None:
-    """Replace each number by two to its power: 0 below -127, and 2**60 above 60.
+WORD_BYTES = 4
+HEAD_WORDS = layout.PAIR_HEAD.size // WORD_BYTES
+PAIR_WORDS = layout.PAIR.itemsize // WORD_BYTES
+MAX_SHARE = layout.SHARE_CODES - 1
+BOTH_PLACE = layout.SHARE_CODES**2
+MONTH_PLACE = layout.BOTH_COUNT.codes * BOTH_PLACE
 
-    Exact to seven digits, and vectorised: with a library call for each number, this step would take
-    most of the time spent on a list.
-    """
-    bits = logs.view(np.int32)
-    for at in range(len(logs)):
-        log = min(max(logs[at], np.float32(-127.0)), np.float32(60.0))
-        whole = np.floor(log + np.float32(0.5))
-        power = COEFFICIENTS[-1]
-        for degree in range(len(COEFFICIENTS) - 2, -1, -1):
-            power = power * (log - whole) + COEFFICIENTS[degree]
-        logs[at] = power
-        bits[at] += np.int32(whole) << EXPONENT
+MAX_LOG2 = 60.0
+"""Bound of a base's logarithm beside the clock's, should the clock be far behind."""
 
 
-@compiled(Tuple((i8, f8))(u4[:, ::1], f4[:, ::1], f8[::1], f8[:, ::1]))
+@compiled(Tuple((i8, f8))(u4[::1], f8[::1], i8[::1], f8[:, ::1]))
 def decode_shares(
-    words: NDArray[np.uint32], logs: NDArray[np.float32], offsets: Floats, shares: Floats
+    words: NDArray[np.uint32], offsets: Floats, items: Indexes, shares: Floats
 ) -> tuple[int, float]:
-    """Write the shares of one list's records; returns their number and the sum of `BOTH`."""
-    # Elements, not rows: making a view for each record costs as much as its numbers.
-    used, counts = 0, np.empty((len(words), N_CHANNELS), np.float32)
-    while used < len(words) and words[used, 0] > 0:
-        for channel in range(N_CHANNELS):
-            counts[used, channel] = logs[used, 1 + channel] - offsets[channel]
-        used += 1
-    # A clock that was read before the list may be behind it; the upper bound keeps counts finite.
-    exp2_inplace(counts[:used].reshape(used * N_CHANNELS))
+    """Write the items and shares of one stored list; returns their number and the sum of `BOTH`."""
+    used, scales = 0, np.empty(len(offsets))
+    if len(words) <= HEAD_WORDS:
+        return 0, 0.5
+    for count in range(len(offsets)):
+        base = np.int64(np.int32(words[count]))
+        scales[count] = 2.0 ** min(base * STEPS[count] - offsets[count], MAX_LOG2)
     sums = np.full(N_CHANNELS + 1, 0.5)
-    for at in range(used):
-        for channel in range(N_CHANNELS):
-            count = np.float64(counts[at, channel])
-            shares[at, channel] = count
-            sums[channel] += count
-        count = shares[at, AFTER] + 0.5 * shares[at, BEFORE]
-        shares[at, BOTH] = count
-        sums[BOTH] += count
-    parts = 1.0 / sums
-    for at in range(used):
+    for at in range(HEAD_WORDS, len(words) - 1, PAIR_WORDS):
+        item_day, others = np.int64(words[at]), np.int64(words[at + 1])
+        item = item_day & layout.MAX_ITEM_INDEX
+        if item == 0:
+            break
+        code = others // layout.SHARE_CODES % layout.SHARE_CODES
+        both = scales[0] * CODES[0, others // BOTH_PLACE % layout.BOTH_COUNT.codes]
+        after = both * code / MAX_SHARE
+        items[used] = item
+        shares[used, NEXT] = after * (others % layout.SHARE_CODES) / MAX_SHARE
+        shares[used, AFTER] = after
+        shares[used, BEFORE] = 2.0 * both * (MAX_SHARE - code) / MAX_SHARE
+        shares[used, DAY] = scales[2] * CODES[2, item_day // (layout.MAX_ITEM_INDEX + 1)]
+        shares[used, MONTH] = scales[1] * CODES[1, others // MONTH_PLACE]
+        shares[used, BOTH] = both
         for channel in range(N_CHANNELS + 1):
-            shares[at, channel] *= parts[channel]
+            sums[channel] += shares[used, channel]
+        used += 1
+    parts = 1.0 / sums
+    for place in range(used):
+        for channel in range(N_CHANNELS + 1):
+            shares[place, channel] *= parts[channel]
     return used, sums[BOTH]
-
-
-NO_RECORDS = (
-    np.empty((0, 1 + N_CHANNELS), np.uint32),
-    np.empty((0, 1 + N_CHANNELS), np.float32),
-    NO_ITEMS,
-)
 
 
 class Neighbours(NamedTuple):
@@ -103,26 +98,33 @@ class Neighbours(NamedTuple):
 
 def unpack_neighbours(raw: bytes, clock_s: float) -> Neighbours:
     """Neighbours in a stored list at the time `clock_s`; O(records)."""
-    words, logs, _ = concatenate([raw])
-    shares = np.empty((len(words), N_CHANNELS + 1))
-    used, _ = decode_shares(words, logs, decay_offsets(clock_s), shares)
-    return Neighbours(words[:used, 0].astype(np.int64), shares[:used])
+    words, _ = concatenate([raw])
+    room = most_pairs(len(words))
+    items, shares = np.empty(room, np.int64), np.empty((room, N_CHANNELS + 1))
+    used, _ = decode_shares(words, decay_offsets(clock_s), items, shares)
+    return Neighbours(items[:used], shares[:used])
 
 
-def concatenate(
-    lists: Sequence[bytes],
-) -> tuple[NDArray[np.uint32], NDArray[np.float32], Indexes]:
-    """Records of all lists in sequence, as integers and as floats, and the lists' lengths."""
+@compiled(i8(i8))
+def most_pairs(n_words: int) -> int:
+    """Pairs that one or more stored lists of so many words have room for, at most."""
+    return max(0, n_words - HEAD_WORDS) // PAIR_WORDS
+
+
+NO_WORDS = np.empty(0, np.uint32)
+
+
+def concatenate(lists: Sequence[bytes]) -> tuple[NDArray[np.uint32], Indexes]:
+    """Words of all stored lists in sequence, and the lists' lengths in words."""
     if not lists:
-        return NO_RECORDS
-    words = np.frombuffer(bytearray().join(lists), np.uint32).reshape(-1, 1 + N_CHANNELS)
-    lengths = np.array([len(raw) // layout.PAIR.itemsize for raw in lists], np.int64)
-    return words, words.view(np.float32), lengths
+        return NO_WORDS, NO_ITEMS
+    lengths = np.array([len(raw) // WORD_BYTES for raw in lists], np.int64)
+    return np.frombuffer(bytearray().join(lists), np.uint32), lengths
 
 
 def decay_offsets(clock_s: float) -> Floats:
-    """``(5,)`` decay of the channels' log2 counts since `layout.EPOCH`."""
-    offsets: Floats = (clock_s - layout.EPOCH) * layout.PAIR_RATES
+    """``(3,)`` decay of the stored counts' logarithms since `layout.EPOCH`."""
+    offsets: Floats = (clock_s - layout.EPOCH) * RATES
     return offsets
 
 
@@ -132,7 +134,9 @@ MIN_FIRST_ORDER = 60
 MAX_HOPS = 10
 """Items of a second hop: the most co-visited ones of the recent items."""
 
-FULL_LIST_BYTES = (MIN_FIRST_ORDER + layout.SPARE_PAIRS) * layout.PAIR.itemsize
+FULL_LIST_BYTES = (
+    layout.PAIR_HEAD.size + (MIN_FIRST_ORDER + layout.SPARE_PAIRS) * layout.PAIR.itemsize
+)
 """Least size of a stored list that surely holds `MIN_FIRST_ORDER` items: others may be unused."""
 
 
@@ -156,18 +160,19 @@ class SecondHops(NamedTuple):
 NO_SECOND_HOPS = SecondHops(NO_ITEMS, np.empty(0), ())
 
 
-@compiled(Tuple((i8[::1], f8[::1]))(u4[:, ::1], f4[:, ::1], i8[::1], f8[::1]))
+@compiled(Tuple((i8[::1], f8[::1]))(u4[::1], i8[::1], f8[::1]))
 def _strongest(
-    words: NDArray[np.uint32], logs: NDArray[np.float32], lengths: Indexes, offsets: Floats
+    words: NDArray[np.uint32], lengths: Indexes, offsets: Floats
 ) -> tuple[Indexes, Floats]:
-    items, weights = np.empty(len(words), np.int64), np.zeros(len(words))
-    shares = np.empty((len(words), N_CHANNELS + 1))
-    table, n, end = empty_table(len(words)), 0, 0
+    size = most_pairs(len(words))
+    items, weights = np.empty(size, np.int64), np.zeros(size)
+    listed, shares = np.empty(size, np.int64), np.empty((size, N_CHANNELS + 1))
+    table, n, end = empty_table(size), 0, 0
     for distance in range(len(lengths)):
         start, end = end, end + lengths[distance]
-        used, _ = decode_shares(words[start:end], logs[start:end], offsets, shares)
+        used, _ = decode_shares(words[start:end], offsets, listed, shares)
         for at in range(used):
-            place, n = insert(table, items, n, words[start + at, 0])
+            place, n = insert(table, items, n, listed[at])
             weights[place] += layout.FADES[distance] * shares[at, BOTH]
         if n >= MIN_FIRST_ORDER:
             return items[:0].copy(), weights[:0].copy()

@@ -39,7 +39,7 @@ RANKER_FIELDS = tuple(f"{name}:{part}" for part in ("state", "serving") for name
 """Fields of the stored learners that requests need."""
 
 MAX_LISTS = 20_000
-"""Neighbour lists in a process, about 4 KB each when full."""
+"""Neighbour lists in a process, about 1.4 KB each when full."""
 
 MAX_ITEM_IDS = 1_000_000
 """Item ids in a process, and as many owner keys of histories."""

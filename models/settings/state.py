@@ -106,6 +106,7 @@ class StateSettings(BaseSettings):
     max_items: int = Field(
         1_000_000,
         ge=1,
+        le=16_000_000,
         description="Items a group may hold; events on further new items go to the dead letters.",
     )
     max_users: int = Field(

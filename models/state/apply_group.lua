@@ -66,7 +66,7 @@ local function apply_event(history, event, is_user)
   if item ~= 0 then
     local is_same_item = at > ENTRY_BYTES and unpack_('<I', history.entries, at - ENTRY_BYTES) == item
     if not is_same_item then
-      pair_lists.count(item, histories.window_before(history, at, item), weight, time - EPOCH)
+      pair_lists.count(item, histories.window_before(history, at, item), weight, time - EPOCH, event[HASH])
     end
     items.count(item, time, weight, purchase)
     count_context(item, time, weight, event[CONTEXT])

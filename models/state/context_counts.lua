@@ -9,10 +9,17 @@ local LOG2, CHANGED = 2, 3
 
 -- Records that came first lie together, and are often the strongest: a sample is spread over all.
 local SPEC = {
-  format = '<Id', bytes = CONTEXT_COUNT_BYTES, capacity = limits.context_items,
+  bytes = CONTEXT_COUNT_BYTES, head = CONTEXT_TOTAL_BYTES, capacity = limits.context_items,
   stride = floor(limits.context_items / EVICTION_SAMPLE),
-  strength = LOG2, strength_format = '<d', strength_at = CONTEXT_LOG2_AT,
+  item = function(item) return pack('<I', item) end,
+  strength = function(_, record) return record[LOG2] end,
+  strength_at = function(list, at) return (unpack_('<d', list.blob, at + CONTEXT_LOG2_AT)) end,
   new = function(item) return {item, NONE, true} end,
+  unpack = function(list, at)
+    local item, log2 = unpack_('<Id', list.blob, at)
+    return {item, log2, false}
+  end,
+  pack = function(_, record) return pack('<Id', record[1], record[LOG2]) end,
 }
 
 local columns = call('SMEMBERS', prefix .. 'columns')
@@ -27,7 +34,7 @@ local function list_of(name)
   local key = prefix .. 'circumstance:' .. name
   local blob = not dropped[name] and call('GET', key) or ''
   local used = #blob > 0 and (#blob - CONTEXT_TOTAL_BYTES) / CONTEXT_COUNT_BYTES or 0
-  list = open_list(key, sub(blob, CONTEXT_TOTAL_BYTES + 1), used)
+  list = open_list(key, blob, used)
   list.total = #blob > 0 and unpack_('<d', blob) or NONE
   lists[name] = list
   return list
@@ -46,7 +53,7 @@ local function write_list(list)
   if #added > 0 then
     call('SETRANGE', list.key, CONTEXT_TOTAL_BYTES + list.stored * CONTEXT_COUNT_BYTES, added)
   end
-  write_changed(list, SPEC, CONTEXT_TOTAL_BYTES)
+  write_changed(list, SPEC)
 end
 
 -- Values that have counts of their own --------------------------------------------------------------

@@ -10,10 +10,28 @@ import numpy as np
 EPOCH = 1_577_836_800
 """2020-01-01 in Unix seconds: decay counts time from here, which keeps the logarithms small."""
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """Number of the format of all that is described here: another one is refused (format_check.py)."""
 
 DAY_S = 86400.0
+
+
+class PairCount(NamedTuple):
+    """A decayed count in a pair's record: a code that stands for its logarithm.
+
+    Code 0 is no count. Code c from 1 stands for 2 ** ((base + c) * step_log2), before decay; the
+    base is an integer in the head of the list.
+    """
+
+    half_life_s: float
+    step_log2: float
+    codes: int
+
+
+BOTH_COUNT = PairCount(180 * DAY_S, 0.03, 1024)
+MONTH_COUNT = PairCount(30 * DAY_S, 0.03, 1024)
+DAY_COUNT = PairCount(DAY_S, 0.16, 256)
+"""Counts of both directions: that of `after` and half of that of `before`; `month`; `day`."""
 
 
 class PairChannel(NamedTuple):
@@ -24,13 +42,14 @@ class PairChannel(NamedTuple):
 
 
 PAIR_CHANNELS = (
-    PairChannel("next", 180 * DAY_S),
-    PairChannel("after", 180 * DAY_S),
-    PairChannel("before", 180 * DAY_S),
-    PairChannel("day", DAY_S),
-    PairChannel("month", 30 * DAY_S),
+    PairChannel("next", BOTH_COUNT.half_life_s),
+    PairChannel("after", BOTH_COUNT.half_life_s),
+    PairChannel("before", BOTH_COUNT.half_life_s),
+    PairChannel("day", DAY_COUNT.half_life_s),
+    PairChannel("month", MONTH_COUNT.half_life_s),
 )
-"""next: directly after; after, before: within the window; day, month: both ways, before at half."""
+"""next: directly after; after, before: within the window; day, month: both ways, before at half.
+`PAIR` says how they are stored."""
 
 WINDOW = 10
 """Distinct items before an event that are counted as pairs with its item."""
@@ -79,7 +98,26 @@ LINK_SHARDS = 256
 STATS_PER_PAGE = 64
 """Items whose counts share one key."""
 
-PAIR = np.dtype([("item", "<u4"), ("log2", "<f4", (len(PAIR_CHANNELS),))])
+
+SHARE_CODES = 64
+"""Codes of a share, in equal steps from 0 to 1."""
+
+FIRST_CODE = 0.6
+"""Place, among all its codes, of a count for which a list gets a new base: what is smaller by the
+codes below it is no longer told apart, and the next base is needed once a count is larger by those
+above."""
+
+PAIR = np.dtype([("item_day", "<u4"), ("others", "<u4")])
+"""A pair. `item_day`: the code of `DAY_COUNT` in the highest 8 bits, and the index. `others`,
+from the highest bits: codes of `MONTH_COUNT` and `BOTH_COUNT`, 10 bits each; of the share of
+`after` in both, and of that of `next` in `after`, 6 bits each. An unused record is all zeros."""
+
+PAIR_HEAD = struct.Struct("<iii")
+"""Before the pairs of a list: bases of both, month, day."""
+
+MAX_ITEM_INDEX = 2**24 - 1
+"""Greatest index of an item that a pair has room for."""
+
 STAT = np.dtype(
     [
         ("events", "<u4"),
@@ -108,7 +146,6 @@ CONTEXT_COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
 RECORD_HEAD = struct.Struct("<ddd")
 """Before the JSON text of a metadata record: its time, the first record's time, creation or 0."""
 
-PAIR_RATES = np.array([1 / channel.half_life_s for channel in PAIR_CHANNELS])
 POPULARITY_RATES = np.array([1 / half_life_s for half_life_s in POPULARITY_HALF_LIVES_S.values()])
 """Half-lives a second."""
 

@@ -72,20 +72,25 @@ def layout_constants() -> dict[str, Constant]:
 
     Sizes end in `_BYTES`, and offsets in a record, from 0, in `_AT`.
     """
-    channels = [channel.name for channel in layout.PAIR_CHANNELS]
-    log2_bytes = layout.PAIR["log2"].subdtype[0].itemsize  # type: ignore[index]
+    pair_counts = {
+        "BOTH": layout.BOTH_COUNT,
+        "MONTH": layout.MONTH_COUNT,
+        "DAY": layout.DAY_COUNT,
+    }
     return {
         "EPOCH": layout.EPOCH,
         "STATE_FORMAT": layout.STATE_FORMAT,
         "MINUTE_S": 60,
         "PAIR_BYTES": layout.PAIR.itemsize,
-        "PAIR_MONTH_AT": _offset(layout.PAIR, "log2") + log2_bytes * channels.index("month"),
+        "PAIR_OTHERS_AT": _offset(layout.PAIR, "others"),
+        "PAIR_HEAD_BYTES": layout.PAIR_HEAD.size,
         "SPARE_PAIRS": layout.SPARE_PAIRS,
         "FADES_LOG2": [d * math.log2(layout.FADE) for d in range(layout.WINDOW)],
-        **{
-            f"{channel.name.upper()}_RATE": 1 / channel.half_life_s
-            for channel in layout.PAIR_CHANNELS
-        },
+        **{f"{name}_RATE": 1 / count.half_life_s for name, count in pair_counts.items()},
+        **{f"{name}_STEP": count.step_log2 for name, count in pair_counts.items()},
+        **{f"{name}_CODES": count.codes for name, count in pair_counts.items()},
+        "SHARE_CODES": layout.SHARE_CODES,
+        "FIRST_CODE": layout.FIRST_CODE,
         "STAT_BYTES": layout.STAT.itemsize,
         "STAT_LAST_AT": _offset(layout.STAT, "last"),
         "STATS_PER_PAGE": layout.STATS_PER_PAGE,

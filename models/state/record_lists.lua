@@ -1,16 +1,18 @@
 -- Bounded lists of records of one size, each of another item, in no order: an item's neighbours, or a
 -- context's items. Only records that a step changes are decoded; the others stay in the stored string.
 --
--- A list is {key, blob (as stored), used (slots), stored (slots in the blob), decoded (records by
--- item), at (decoded records by slot)}. A decoded record has the item's index first. What differs
--- between kinds of lists stands in a spec:
+-- A list is {key, blob (as stored), used (slots), stored (slots in the blob), decoded
+-- (records by item), at (decoded records by slot)}. A decoded record has the item's index first and,
+-- last, whether it has changed. What differs between kinds of lists stands in a spec:
 --
---   format, bytes        of a record; the slot behind its fields says whether it has changed
+--   bytes, head          of a record; of what stands before the first
 --   capacity             records of a full list
 --   stride               slots between the records of a sample; see `weakest_slot`
---   strength             field by which records are compared
---   strength_format, strength_at   of this field in a stored record, from 0
+--   item                 function that gives the beginning of an item's stored record
+--   strength             function that gives what a decoded record is compared by
+--   strength_at          function that gives the same of the stored record at a position
 --   new                  function that gives the decoded record of an item that was not in the list
+--   unpack, pack         functions that decode the record at a position, and encode a decoded one
 
 -- Records of a full list that are compared when one has to make room: enough that a strong one hardly
 -- ever goes, few enough that nothing is sorted.
@@ -23,13 +25,17 @@ end
 -- Slot of the weakest record of a sample. Which ones those are depends on the data alone, so that a
 -- replay evicts the same.
 local function weakest_slot(list, spec, item, age)
-  local at, blob, capacity = list.at, list.blob, spec.capacity
+  local at, bytes, capacity = list.at, spec.bytes, spec.capacity
   local from, weakest, least = (item * HASH_FACTOR + age) % capacity, nil, nil
   for step = 0, EVICTION_SAMPLE - 1 do
     local slot = (from + step * spec.stride) % capacity
     local record = at[slot]
-    local strength = record and record[spec.strength]
-      or unpack_(spec.strength_format, blob, slot * spec.bytes + spec.strength_at + 1)
+    local strength
+    if record then
+      strength = spec.strength(list, record)
+    else
+      strength = spec.strength_at(list, spec.head + slot * bytes + 1)
+    end
     if not least or strength < least then weakest, least = slot, strength end
   end
   if at[weakest] then list.decoded[at[weakest][1]] = nil end
@@ -41,11 +47,10 @@ end
 local function record_of(list, spec, item, age)
   local record = list.decoded[item]
   if record then return record end
-  local at = list.stored > 0 and locate(list.blob, pack('<I', item), spec.bytes, 0)
+  local at = list.stored > 0 and locate(list.blob, spec.item(item), spec.bytes, spec.head)
   local slot = at and (at - 1) / spec.bytes
   if slot and not list.at[slot] then
-    record = {unpack_(spec.format, list.blob, at)}
-    record[#record] = false -- not changed; `unpack_` gave the next position here
+    record = spec.unpack(list, spec.head + at)
   else
     if list.used < spec.capacity then
       slot = list.used
@@ -60,22 +65,18 @@ local function record_of(list, spec, item, age)
   return record
 end
 
-local function packed(record, spec)
-  return pack(spec.format, unpack(record, 1, #record - 1))
-end
-
 -- Records that have no slot in the stored string yet, one after the other.
 local function added_records(list, spec)
   local added = {}
-  for slot = list.stored, list.used - 1 do added[#added + 1] = packed(list.at[slot], spec) end
+  for slot = list.stored, list.used - 1 do added[#added + 1] = spec.pack(list, list.at[slot]) end
   return table.concat(added)
 end
 
--- Writes the changed records of the stored string, which starts `head` bytes into its key.
-local function write_changed(list, spec, head)
+-- Writes the changed records of the stored string.
+local function write_changed(list, spec)
   for slot, record in pairs(list.at) do
     if slot < list.stored and record[#record] then
-      call('SETRANGE', list.key, head + slot * spec.bytes, packed(record, spec))
+      call('SETRANGE', list.key, spec.head + slot * spec.bytes, spec.pack(list, record))
     end
   end
 end

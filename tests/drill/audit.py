@@ -19,7 +19,15 @@ from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from streams.kafka.topics import Topics
 from tests.drill.tails import Record, Tail, event_ids
-from tests.models.state.reference import FLOAT32_LOG2, NOW, Reference, decayed, history_of
+from tests.models.state.pair_records import unpack_pairs
+from tests.models.state.reference import (
+    NOW,
+    Reference,
+    decayed,
+    history_of,
+    pairs_of,
+    wrong_channels,
+)
 from tests.stack import Stack
 
 MOST_SHOWN = 50
@@ -280,24 +288,19 @@ async def _compare_pairs(
     store: Store, reference: Reference, name_of: dict[int, str], findings: Findings
 ) -> None:
     """Item pairs of users with ordered events; those of others depend on the partitions' order."""
-    found: dict[tuple[str, str, str], float] = {}
+    found: dict[tuple[str, str], dict[str, float]] = {}
     for index, name in name_of.items():
         if not name.startswith("a"):
             continue
-        raw = await store.redis.get(store.key(f"pairs:{index}")) or b""
-        for record in np.frombuffer(raw, layout.PAIR):
-            for channel, log2 in zip(layout.PAIR_CHANNELS, record["log2"].tolist(), strict=True):
-                if record["item"] and log2 > -1e29:
-                    found[name, name_of.get(int(record["item"]), "?"), channel.name] = log2
-    half_lives_s = {channel.name: channel.half_life_s for channel in layout.PAIR_CHANNELS}
-    expected = {pair: parts for pair, parts in reference.pairs.items() if pair[0].startswith("a")}
-    for pair in sorted(found.keys() | expected.keys()):
-        parts = expected.get(pair, [])
-        half_life_s = half_lives_s[pair[2]]
-        wanted = math.log2(decayed(parts, NOW, half_life_s)) if parts else -math.inf
-        log2 = found.get(pair, -math.inf) - (NOW - layout.EPOCH) / half_life_s
-        if not math.isclose(log2, wanted, rel_tol=0, abs_tol=FLOAT32_LOG2 * max(1, len(parts))):
-            findings.other.append(f"pair {pair}: 2^{log2}, not 2^{wanted}")
+        raw = await store.redis.get(store.key(f"pairs:{index}"))
+        for item, own in (unpack_pairs(raw) if raw else {}).items():
+            found[name, name_of.get(item, "?")] = own
+    expected = {pair: parts for pair, parts in pairs_of(reference).items() if pair[0][0] == "a"}
+    for pair in sorted(found.keys() ^ expected.keys()):
+        findings.other.append(f"pair {pair}: {'lost' if pair in expected else 'unknown'}")
+    for pair in sorted(found.keys() & expected.keys()):
+        for channel, (log2, wanted) in wrong_channels(found[pair], expected[pair]).items():
+            findings.other.append(f"pair {pair}, {channel}: {log2}, not {wanted}")
 
 
 async def note_late(store: Store, records: Iterable[Record], tails: Sequence[Tail]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.arrays import NO_ITEMS, Indexes, empty_table, slot_of
+from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, slot_of
 from models.retrieval import candidates as candidates_module
 from models.retrieval.candidates import (
     ALIKE,
@@ -31,13 +31,13 @@ from models.retrieval.candidates import (
 from models.retrieval.covisitation import (
     AFTER,
     BEFORE,
+    BOTH,
     DAY,
     MONTH,
     N_CHANNELS,
     NO_SECOND_HOPS,
     concatenate,
     decay_offsets,
-    exp2_inplace,
     unpack_neighbours,
 )
 from models.retrieval.profile import UserProfile, profile_of
@@ -49,6 +49,7 @@ from models.retrieval.user_neighbours import (
 )
 from models.state import layout
 from models.state.histories import History, merge_histories, unpack_history
+from tests.models.state.pair_records import PairCodes, pack_pairs, unpack_pairs
 from tests.models.state.reference import NOW
 
 pytestmark = pytest.mark.unit
@@ -75,11 +76,11 @@ def evidence_of(
 
 def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """All items of the lists, the best and all others."""
-    none, nothing, nowhere = concatenate(NO_SECOND_HOPS.lists)
+    none, nowhere = concatenate(NO_SECOND_HOPS.lists)
     summed = candidates_module._summed(
         *concatenate(lists), profile.times, decay_offsets(clock_s),
         NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
-        none, nothing, nowhere, NO_SECOND_HOPS.weights,
+        none, nowhere, NO_SECOND_HOPS.weights,
     )  # fmt: skip
     return Candidates(*summed[:2])
 
@@ -90,12 +91,11 @@ def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
     lists = []
     for _ in profile.recent:
         size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS - 3)
-        rows = np.zeros(size + 3, layout.PAIR)
-        rows["item"][:size] = rng.choice(np.arange(1, n_items), size, replace=False)
-        ages = (NOW - layout.EPOCH) * layout.PAIR_RATES
-        rows["log2"][:size] = rng.normal(0.0, 3.0, (size, N_CHANNELS)) + ages
-        rows["log2"][:size][rng.random((size, N_CHANNELS)) < 0.3] = -1e30
-        lists.append(rows.tobytes() if size else b"")
+        items = rng.choice(np.arange(1, n_items), size, replace=False).tolist()
+        shares = [layout.SHARE_CODES] * 2
+        codes = rng.integers([1, 1, 0, 0, 0], [600, 600, 200, *shares], (size, 5))
+        pairs = [PairCodes(item, *own) for item, own in zip(items, codes.tolist(), strict=True)]
+        lists.append(pack_pairs(pairs, NOW - 20 * layout.DAY_S, room=3) if size else b"")
     return lists
 
 
@@ -118,19 +118,26 @@ def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> No
     assert np.array_equal(again.signals, candidates.signals)
 
 
+def decayed_counts(raw: bytes, clock_s: float) -> tuple[list[int], Floats]:
+    """Items of a stored list, and ``(n, 5)`` their counts by channel at a time."""
+    pairs = unpack_pairs(raw) if raw else {}
+    ages = [(clock_s - layout.EPOCH) / channel.half_life_s for channel in layout.PAIR_CHANNELS]
+    names = [channel.name for channel in layout.PAIR_CHANNELS]
+    logs = [[own[name] for name in names] for own in pairs.values()]
+    return list(pairs), np.exp2(np.array(logs).reshape(-1, N_CHANNELS) - ages)
+
+
 def naive_signals(profile: UserProfile, lists: Sequence[bytes]) -> dict[int, list[float]]:
     """Each co-visited item's signals, by their definitions."""
     signals: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(SIGNALS))
     for distance, raw in enumerate(lists):
-        rows = np.frombuffer(raw, layout.PAIR)
-        rows = rows[rows["item"] > 0]
-        counts = np.exp2(rows["log2"] - (NOW - layout.EPOCH) * layout.PAIR_RATES)
+        items, counts = decayed_counts(raw, NOW)
         shares = counts / (counts.sum(axis=0) + 0.5)
         both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
         lift = both / np.sqrt(both.sum() + 0.5)
         both /= both.sum() + 0.5
         fade = layout.FADE**distance
-        for row, item in enumerate(rows["item"].tolist()):
+        for row, item in enumerate(items):
             own = signals[item]
             if distance == 0:
                 own[:N_CHANNELS] = shares[row]
@@ -271,58 +278,54 @@ def test_strong_is_the_last_event() -> None:
     assert profile_of(two, np.arange(256) == 1).strong.tolist() == [0, 0]
 
 
-def packed(*records: tuple[int, float], room: int = 0) -> bytes:
-    """A stored list with equal channels, and unused records."""
-    rows = np.zeros(len(records) + room, layout.PAIR)
-    for row, (item, log2) in zip(rows, records, strict=False):
-        row["item"], row["log2"] = item, log2
-    return rows.tobytes()
-
-
 def test_lists_are_unpacked_as_shares() -> None:
     """Each count is divided by the list's sum plus a half; without events it is 0."""
     clock_s = layout.EPOCH + 86400.0
-    ages = clock_s - layout.EPOCH
-    raw = packed((3, 2.0), (300, -1e30), room=5)
+    pairs = [PairCodes(3, 40, 30, 20, 9, 4), PairCodes(2**24 - 1, 1, 1, 0, 63, 0)]
+    raw = pack_pairs(pairs, clock_s, room=5)
 
     neighbours, none = unpack_neighbours(raw, clock_s), unpack_neighbours(b"", clock_s)
 
-    assert (neighbours.items.tolist(), none.items.tolist()) == ([3, 300], [])
-    counts = [2.0 ** (2.0 - ages / channel.half_life_s) for channel in layout.PAIR_CHANNELS]
-    shares = [count / (count + 0.5) for count in counts]
-    both = counts[1] + 0.5 * counts[2]
-    both /= both + 0.5
-    assert neighbours.shares[0].tolist() == pytest.approx([*shares, both], rel=1e-6)
-    assert neighbours.shares[1].tolist() == [0.0] * (N_CHANNELS + 1)
+    assert (neighbours.items.tolist(), none.items.tolist()) == ([3, 2**24 - 1], [])
+    _, counts = decayed_counts(raw, clock_s)
+    both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
+    counts = np.column_stack([counts, both])
+    assert neighbours.shares == pytest.approx(counts / (counts.sum(axis=0) + 0.5), rel=1e-9)
+    assert neighbours.shares[1, [0, BEFORE, DAY]].tolist() == [0.0, 0.0, 0.0]
 
 
-@given(st.lists(st.floats(-140, 70, width=32), max_size=50))
-def test_exp2_is_that_of_numpy(logs: list[float]) -> None:
-    """To seven digits, within the range of counts; 0 below it."""
-    powers = np.array(logs, np.float32)
-    exp2_inplace(powers)
-
-    expected = np.exp2(np.minimum(np.array(logs, np.float64), 60))
-    assert np.allclose(powers, expected, rtol=2e-7, atol=2.0**-126)
-
-
-def test_exp2_of_very_small_numbers_is_zero() -> None:
-    """Without events the count is exactly 0."""
-    powers = np.array([-np.inf, -1e30, -127.1], np.float32)
-    exp2_inplace(powers)
-    assert powers.tolist() == [0.0, 0.0, 0.0]
+PAIRS = st.builds(
+    PairCodes,
+    st.integers(1, layout.MAX_ITEM_INDEX),
+    st.integers(1, layout.BOTH_COUNT.codes - 1),
+    st.integers(1, layout.MONTH_COUNT.codes - 1),
+    st.integers(0, layout.DAY_COUNT.codes - 1),
+    st.integers(0, layout.SHARE_CODES - 1),
+    st.integers(0, layout.SHARE_CODES - 1),
+)
 
 
-@given(st.floats(0, 2**32), st.lists(st.floats(-(2.0**99), 1e5, width=32), min_size=1, max_size=20))
-def test_shares_are_finite_at_any_clock(clock_s: float, logs: list[float]) -> None:
+@given(st.floats(0, 2**32), st.floats(0, 2**32), st.lists(PAIRS, min_size=1, max_size=20))
+def test_shares_are_finite_at_any_clock(
+    clock_s: float, list_s: float, pairs: list[PairCodes]
+) -> None:
     """A clock far behind or ahead of the list gives finite shares that sum to at most 1."""
-    raw = packed(*enumerate(logs, 1))
+    neighbours = unpack_neighbours(pack_pairs(pairs, list_s), clock_s)
 
-    neighbours = unpack_neighbours(raw, clock_s)
-
+    assert neighbours.items.tolist() == [pair.item for pair in pairs]
     assert np.isfinite(neighbours.shares).all()
     assert (neighbours.shares >= 0).all()
     assert (neighbours.shares[:, :N_CHANNELS].sum(axis=0) <= 1 + 1e-9).all()
+
+
+@given(PAIRS, PAIRS)
+def test_a_greater_code_is_a_greater_share(one: PairCodes, other: PairCodes) -> None:
+    """Of two pairs of a list, the order of each count's codes is that of its shares."""
+    shares = unpack_neighbours(pack_pairs([one, other], NOW), NOW).shares
+
+    for code, channel in (("both", BOTH), ("month", MONTH), ("day", DAY)):
+        codes = getattr(one, code) - getattr(other, code)
+        assert np.sign(shares[0, channel] - shares[1, channel]) == np.sign(codes)
 
 
 def test_histories_merge_by_time() -> None:

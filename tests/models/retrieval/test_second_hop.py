@@ -23,6 +23,7 @@ from models.retrieval.covisitation import (
 from models.retrieval.profile import UserProfile, profile_of
 from models.state import layout
 from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_of, history, lists_of
+from tests.models.state.pair_records import PairCodes, pack_pairs
 from tests.models.state.reference import NOW
 
 
@@ -38,8 +39,8 @@ def decayed_shares(lists: Sequence[bytes]) -> dict[int, float]:
 
 def short_lists(profile: UserProfile, seed: int) -> list[bytes]:
     """Neighbour lists of a few items each."""
-    size = layout.PAIR.itemsize
-    return [raw[: size * (seed % 7)] for raw in lists_of(profile, seed, 60)]
+    size = layout.PAIR_HEAD.size + layout.PAIR.itemsize * (seed % 7)
+    return [raw[:size] for raw in lists_of(profile, seed, 60)]
 
 
 @given(HISTORIES, st.integers(0, 99))
@@ -61,12 +62,12 @@ def test_hop_items_are_the_most_co_visited(events: list[int], seed: int) -> None
 
 def test_a_full_list_needs_no_second_hop() -> None:
     """The items are counted, or known to be enough by the length of the list."""
-    rows = np.zeros(MIN_FIRST_ORDER + 16, layout.PAIR)
-    rows["item"][:MIN_FIRST_ORDER] = np.arange(1, MIN_FIRST_ORDER + 1)
-    assert len(rows.tobytes()) == FULL_LIST_BYTES
-    assert not len(hop_sources([rows.tobytes()], NOW)[0])
-    assert not len(hop_sources([b"", rows[:-1].tobytes()], NOW)[0])
-    assert len(hop_sources([b"", rows[: MIN_FIRST_ORDER - 1].tobytes()], NOW)[0]) == MAX_HOPS
+    enough = [PairCodes(item) for item in range(1, MIN_FIRST_ORDER + 1)]
+    full = pack_pairs(enough, NOW, room=16)
+    assert len(full) == FULL_LIST_BYTES
+    assert not len(hop_sources([full], NOW)[0])
+    assert not len(hop_sources([b"", full[: -layout.PAIR.itemsize]], NOW)[0])
+    assert len(hop_sources([b"", pack_pairs(enough[:-1], NOW)], NOW)[0]) == MAX_HOPS
 
 
 @given(HISTORIES.filter(any), st.integers(0, 99))

@@ -21,12 +21,13 @@ from models.state import layout
 from models.state.histories import History, unpack_history
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from tests.models.state.pair_records import unpack_pairs
 
 NOW = 1_790_000_000
 """The present of the tests of the core, Unix seconds."""
 
-FLOAT32_LOG2 = 1.25e-4
-"""Half of the distance between numbers of 32 bits where the fastest decay has its logarithms."""
+COUNTS = {"both": layout.BOTH_COUNT, "month": layout.MONTH_COUNT, "day": layout.DAY_COUNT}
+"""The counts that are stored of a pair, by name."""
 
 Seen = tuple[int, str, int]
 """Time, item and hash of one event in a history."""
@@ -291,20 +292,62 @@ async def assert_same(store: Store, reference: Reference) -> None:
 
 
 def assert_same_pairs(stored: dict[str, Any], reference: Reference, names: list[str]) -> None:
-    """Exactly the reference's pairs are stored, each logarithm as exact as its bits."""
+    """Exactly the reference's pairs are stored, each as exact as its codes."""
     found = {}
     for index, name in enumerate(names, 1):
-        records = np.frombuffer(stored.get(f"pairs:{index}", b""), layout.PAIR)
-        for record in records[records["item"] > 0]:
-            for channel, log2 in zip(layout.PAIR_CHANNELS, record["log2"], strict=True):
-                if log2 > -1e29:
-                    found[name, names[record["item"] - 1], channel.name] = float(log2)
-    assert found.keys() == {key for key, parts in reference.pairs.items() if parts}
-    for key, log2 in found.items():
-        half_life_s = next(c.half_life_s for c in layout.PAIR_CHANNELS if c.name == key[2])
-        parts = reference.pairs[key]
-        expected = math.log2(decayed(parts, NOW, half_life_s)) + (NOW - layout.EPOCH) / half_life_s
-        assert log2 == pytest.approx(expected, rel=0, abs=FLOAT32_LOG2 * len(parts))
+        raw = stored.get(f"pairs:{index}")
+        for item, own in (unpack_pairs(raw) if raw else {}).items():
+            found[name, names[item - 1]] = own
+    assert found.keys() == pairs_of(reference).keys()
+    for pair, parts in pairs_of(reference).items():
+        assert not wrong_channels(found[pair], parts), pair
+
+
+PairParts = dict[str, list[tuple[float, int]]]
+"""Weights and times by channel."""
+
+
+def pairs_of(reference: Reference) -> dict[tuple[str, str], PairParts]:
+    """The reference's pairs, with their parts by channel."""
+    pairs: dict[tuple[str, str], PairParts] = defaultdict(dict)
+    for (name, other, channel), parts in reference.pairs.items():
+        if parts:
+            pairs[name, other][channel] = parts
+    return pairs
+
+
+def wrong_channels(found: dict[str, float], parts: PairParts) -> dict[str, tuple[float, float]]:
+    """What is stored of a pair, and what is right, where they differ by more than rounding.
+
+    Every event rounds a count's logarithm by less than a step, and a share by less than a code. A
+    count of a day may be none where it is too small beside the list's greatest.
+    """
+    wrong = {}
+    sums = {
+        name: decayed(parts.get(name, []), NOW, count.half_life_s)
+        for name, count in COUNTS.items()
+        if name != "both"
+    }
+    directions = {
+        name: decayed(parts.get(name, []), NOW, layout.BOTH_COUNT.half_life_s)
+        for name in ("next", "after", "before")
+    }
+    sums["both"] = directions["after"] + directions["before"] / 2
+    n = len(parts["month"])
+    for name, count in COUNTS.items():
+        log2 = found[name] - (NOW - layout.EPOCH) / count.half_life_s
+        is_small = name == "day" and log2 == -math.inf and sums[name] < 2**-8
+        if not is_small and abs(log2 - math.log2(sums[name])) > n * count.step_log2:
+            wrong[name] = (log2, math.log2(sums[name]))
+    # How a new event mixes with what was depends on the rounded sum, too.
+    drift = 2 ** (n * layout.BOTH_COUNT.step_log2) - 1
+    shares = {name: 2 ** (found[name] - found["both"]) for name in ("after", "next")}
+    for name, rounded in (("after", 1), ("next", 2)):
+        expected = directions[name] / sums["both"]
+        bound = n * (rounded / (layout.SHARE_CODES - 1) + drift)
+        if abs(shares[name] - expected) > bound:
+            wrong[name] = (shares[name], expected)
+    return wrong
 
 
 async def assert_same_recent_owners(store: Store, reference: Reference, names: list[str]) -> None:
