@@ -23,8 +23,8 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check advisories lock dist bench bench-peers \
-	bench-growth clean
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check web web-check advisories lock dist bench \
+	bench-peers bench-growth clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,21 @@ else
 	@echo "uv not found: whether the locks are in step was not checked."
 endif
 
+# What npm has installed of the lock file.
+PACKAGES := web/node_modules/.package-lock.json
+
+$(PACKAGES): web/package.json web/package-lock.json web/.npmrc
+	cd web && npm ci --loglevel=error
+	@touch $@
+
+web: $(PACKAGES) ## The shop and the browser SDK, from web/ into api/static; needs npm.
+	cd web && npm run --silent types && npm run --silent build
+
+web-check: $(PACKAGES) ## Their types, and that api/static is what web/ builds; needs npm.
+	cd web && npm run --silent types && rm -rf ../.cache/static && npm run --silent build ../.cache/static
+	diff -r .cache/static api/static
+	@! grep '"resolved"' web/package-lock.json | grep -v '"resolved": "https://registry.npmjs.org/'
+
 advisories: ## Known vulnerabilities of the locked packages, as PyPI has them; needs uv and the network.
 	uvx --quiet pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
 
@@ -121,5 +136,5 @@ bench-growth: $(READY) ## What grows with messages, items and users; an hour, AR
 	$(BIN)/python -m benchmarks.growth $(or $(ARGS),--sizes 10000,100000,1000000)
 
 clean: ## Remove the environment and every cache; data in .recommender stays.
-	rm -rf $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf web/node_modules $(VENV) .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -8,11 +8,10 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
@@ -25,11 +24,11 @@ from starlette.types import ASGIApp
 from api.access import login
 from api.access.access_check import AccessCheck
 from api.access.key_table import KeyTable
-from api.content_policy import inline_policy
 from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
 from api.docs_page import serve_reference
 from api.fast_path import FastPathApp, TracedServing, allowed_methods
 from api.impressions import ImpressionLog
+from api.live_figures import LiveFeed
 from api.outages import OUTAGES
 from api.personalize.auth import request_check
 from api.personalize.context import PersonalizeContext
@@ -39,13 +38,16 @@ from api.personalize.protocol import PersonalizeApp
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.routes import (
+    event_paths,
     events,
     forwarding,
     health,
+    live,
     metadata,
     recommendations,
     transparency,
     user_exports,
+    users,
 )
 from api.schemas import error_response
 from api.server.admission import Budget, Gate
@@ -53,6 +55,7 @@ from api.server.body_limits import BodyLimits
 from api.server.origins import Origins
 from api.server.request_metrics import CLIENT_CLOSED
 from api.shadow_comparison import ShadowComparison
+from api.shop_page import serve_shop
 from models.errors import (
     Forbidden,
     InvalidEvent,
@@ -76,8 +79,6 @@ if TYPE_CHECKING:
     from models.spans import Traces
 
 LOG = logging.getLogger(__name__)
-
-PAGE = files("api").joinpath("page.html").read_bytes()
 
 
 def create_app(
@@ -103,6 +104,7 @@ def create_app(
             store, publisher.incarnations, most=settings.after_max_waiting
         ),
         impressions=ImpressionLog(clock),
+        live=LiveFeed(store, clock, most=settings.live_max_listeners),
         clock=clock,
         new_id=_ids().__next__,
         shadow=ShadowComparison(settings) if settings.shadow_campaign_arn else None,
@@ -123,6 +125,7 @@ def create_app(
         gc.unfreeze()
         await services.read_your_writes.close()
         await services.impressions.close()
+        await services.live.close()
         if services.shadow is not None:
             await services.shadow.close()
         await publisher.close()
@@ -151,18 +154,12 @@ def create_app(
     origins = Origins(settings, access.origins)
     app.state.origins = origins
     for routes in (
-        recommendations,
-        events,
-        metadata,
-        user_exports,
-        transparency,
-        forwarding,
-        health,
-    ):
+        recommendations, events, event_paths, metadata, users, user_exports, transparency,
+        forwarding, live, health, login,
+    ):  # fmt: skip
         app.include_router(routes.router)
-    app.include_router(login.router)
     serve_reference(app)
-    app.get("/", include_in_schema=False)(demo_page)
+    serve_shop(app)
     for error, status, kind in (
         (Forbidden, 403, "forbidden"),
         (InvalidEvent, 400, "invalid_event"),
@@ -225,17 +222,6 @@ def _ids() -> Iterator[str]:
     while True:
         drawn = secrets.token_hex(4096)
         yield from (drawn[at : at + 32] for at in range(0, len(drawn), 32))
-
-
-async def demo_page() -> Response:
-    """The demonstration page."""
-    return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
-
-
-PAGE_HEADERS: Mapping[str, str] = {
-    "content-security-policy": inline_policy(PAGE),
-    "cache-control": "no-store",
-}
 
 
 def _handler(status: int, kind: str) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 
 from api.access.callers import Caller
 from api.impressions import ImpressionLog
+from api.live_figures import LiveFeed
 from api.read_your_writes import ReadYourWrites
 from api.schemas import AfterParams
 from api.server.admission import Gate
@@ -141,6 +142,7 @@ class Services:
     readiness: ReadinessCheck
     read_your_writes: ReadYourWrites
     impressions: ImpressionLog
+    live: LiveFeed
     clock: Callable[[], float]
     new_id: Callable[[], str]
     shadow: ShadowComparison | None = None

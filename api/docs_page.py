@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fastapi import APIRouter, FastAPI, Response
 from starlette.staticfiles import StaticFiles
+
+from api.content_policy import OWN_FILES
 
 PAGE = """\
 <!doctype html>
@@ -35,13 +35,6 @@ SwaggerUIBundle({
 });
 """
 
-HEADERS: Mapping[str, str] = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "cache-control": "no-store",
-}
-
 router = APIRouter(include_in_schema=False)
 
 
@@ -56,10 +49,10 @@ def serve_reference(app: FastAPI) -> None:
 @router.get("/docs")
 async def reference_page() -> Response:
     """The page; its links are relative, because a proxy may serve it under another path."""
-    return Response(PAGE, media_type="text/html", headers=HEADERS)
+    return Response(PAGE, media_type="text/html", headers=OWN_FILES)
 
 
 @router.get("/docs/start.js")
 async def start_script() -> Response:
     """The script that shows the reference; the page's policy forbids inline scripts."""
-    return Response(START, media_type="text/javascript", headers=HEADERS)
+    return Response(START, media_type="text/javascript", headers=OWN_FILES)

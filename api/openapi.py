@@ -61,7 +61,7 @@ def documented(
     }
     responses: dict[int | str, dict[str, Any]] = {
         status: _response(answer, _first_line(answer)),
-        **{code: _error(code, text) for code, text in sorted(errors.items())},
+        **described_errors(errors),
         **{code: _response(*shown) for code, shown in (other or {}).items()},
         **ANY_ERROR,
     }
@@ -69,7 +69,7 @@ def documented(
     if query is not None:
         extra["parameters"] = _parameters(query)
     if body is not None:
-        content = {"schema": _reference(body)} | ({"example": example} if example else {})
+        content = {"schema": reference(body)} | ({"example": example} if example else {})
         extra["requestBody"] = {"required": True, "content": {JSON: content}}
     return {
         "summary": summary,
@@ -87,13 +87,19 @@ def openapi_document(known: dict[str, Any]) -> dict[str, Any]:
     return known | {"components": {"schemas": msgspec.json.decode(msgspec.json.encode(shown))}}
 
 
-def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
+def described_errors(errors: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Responses of a route that answers with errors of these statuses, by reason."""
+    return {code: _error(code, text) for code, text in sorted(errors.items())}
+
+
+def reference(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """A reference to the schema of a struct, which the document then has."""
     _STRUCTS[struct.__name__] = struct
     return {"$ref": TEMPLATE.format(name=struct.__name__)}
 
 
 def _response(struct: type[msgspec.Struct], text: str) -> dict[str, Any]:
-    return {"description": text, "content": {JSON: {"schema": _reference(struct)}}}
+    return {"description": text, "content": {JSON: {"schema": reference(struct)}}}
 
 
 def _error(status: int, text: str) -> dict[str, Any]:

@@ -65,6 +65,32 @@ class RecommendParams(ListParams, frozen=True, kw_only=True):
     reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
 
 
+class ItemsParams(AfterParams, frozen=True, kw_only=True):
+    """Query parameters of /items."""
+
+    query: Annotated[
+        str, Meta(max_length=200, description="Words that the id or the texts of an item hold.")
+    ] = ""
+    order: Annotated[
+        Literal["none", "newest"],
+        Meta(description="newest: those created last, of all items; without query and cursor."),
+    ] = "none"
+    cursor: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9]{1,19}$")] | None,
+        Meta(description="Of the page before."),
+    ] = None
+    num_results: Annotated[
+        int,
+        Meta(ge=1, le=MAX_RESULTS, description="Items wanted; a page may hold more, or none."),
+    ] = 25
+
+
+class UserParams(AfterParams, frozen=True, kw_only=True):
+    """Query parameters of /users/{user_id}."""
+
+    num_results: Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Events wanted.")] = 25
+
+
 Params = TypeVar("Params", bound=AfterParams)
 
 
@@ -165,6 +191,74 @@ class Item(ResponseBody, frozen=True):
     purchases: int
     first_event_at: float | None
     last_event_at: float | None
+
+
+class ListedItem(ResponseBody, frozen=True):
+    """An item of a list, with its metadata; times in Unix seconds."""
+
+    item_id: str
+    properties: dict[str, Value]
+    created_at: float
+    updated_at: float
+
+
+class Items(ResponseBody, frozen=True):
+    """A page of items."""
+
+    items: list[ListedItem]
+    cursor: Annotated[str | None, Meta(description="For the next page; null if there is none.")]
+
+
+class UserEvent(ResponseBody, frozen=True):
+    """An event of a user's history."""
+
+    item_id: Annotated[str | None, Meta(description="null for an event without an item.")]
+    event_type: Annotated[str | None, Meta(description="null if its type has no name of its own.")]
+    occurred_at: Annotated[float, Meta(description="Unix seconds.")]
+
+
+class User(ResponseBody, frozen=True):
+    """What is known of a user; times in Unix seconds."""
+
+    user_id: str
+    properties: Annotated[dict[str, Value] | None, Meta(description="null without metadata.")]
+    event_count: Annotated[int, Meta(description="Events ever applied.")]
+    accepted_at: Annotated[
+        float | None, Meta(description="When the newest event was accepted; null without one.")
+    ]
+    events: Annotated[list[UserEvent], Meta(description="The newest first.")]
+
+
+class EventPosition(ResponseBody, frozen=True):
+    """Where an event, or a record, stands in Kafka."""
+
+    topic: Annotated[
+        Literal["clicks", "purchases", "items", "users"], Meta(description="Kind of its topic.")
+    ]
+    partition: int
+    offset: int
+
+
+class EventPath(ResponseBody, frozen=True):
+    """How far accepted events have come."""
+
+    positions: list[EventPosition]
+    is_in_effect: Annotated[bool, Meta(description="True if answers hold them.")]
+    waited_ms: Annotated[float, Meta(description="How long this request waited for that.")]
+
+
+class LiveFigures(ResponseBody, frozen=True):
+    """Counts of a group at a moment; a message of /live."""
+
+    at: Annotated[float, Meta(description="Unix seconds.")]
+    events: int
+    purchases: int
+    items: int
+    users: int
+    sessions: int
+    newest_event_age_s: Annotated[
+        float | None, Meta(description="Age of the newest event in effect; null without one.")
+    ]
 
 
 class Erased(ResponseBody, frozen=True):

@@ -26,6 +26,15 @@ FOUND_ELSEWHERE = 0.35
 BUYS = 0.12
 LOGS_IN = 0.3
 
+NAMES = (
+    "ada", "ben", "chloe", "dev", "emil", "fatima", "gus", "hana", "ivo", "jana", "kai", "lena",
+    "milo", "nora", "otto", "priya", "quinn", "rosa", "sami", "tess", "uma", "vito", "wren",
+    "xenia", "yara", "zeno", "anna", "bela", "carl", "dora", "elif", "finn", "greta", "hugo",
+    "iris", "jonas", "karla", "luis", "mara", "nils", "olga", "pablo", "rita", "sven", "tara",
+    "ugo", "vera", "willa", "yusuf", "zoe",
+)  # fmt: skip
+"""User ids of the shoppers; the shop's page proposes the first ones to log in as."""
+
 STAYS, GOES_ON = 0.7, 0.12
 """Probability that the next item is beside the last one, and that it is of a related category."""
 
@@ -157,7 +166,7 @@ def warm_up(
         ]
         while sent < events:
             number += 1
-            shopper = Shopper(f"shopper-{number % 40}", chance)
+            shopper = Shopper(NAMES[number % 40], chance)
             session = session_events(shopper, start_s=now_s - chance.uniform(300, 3600))
             answer = client.send(f"warm-{number}", shopper.name, session)
             sent += answer["accepted"]
@@ -201,7 +210,7 @@ def simulate_shopping(
     with ShopClient(api_url) as client:
         while not stop.is_set():
             number += 1
-            shopper = Shopper(f"shopper-{chance.randrange(60)}", chance)
+            shopper = Shopper(chance.choice(NAMES), chance)
             logged_in = chance.random() > LOGS_IN
             last: str | None = None
             for _ in range(chance.randint(2, 8)):

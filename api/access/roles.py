@@ -23,13 +23,19 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("POST", "/rank"): READ,
     ("GET", "/transparency"): READ,
     ("POST", "/events"): SEND,
+    # Where events stand in Kafka, by a token; of no user.
+    ("GET", "/events/{after}"): READ,
     ("PUT", "/items"): MANAGE,
+    # Not READ: metadata may hold what is not for every visitor, such as a cost.
+    ("GET", "/items"): MANAGE,
     # Not READ: counts of purchases are no business of a web page.
     ("GET", "/items/{item_id}"): MANAGE,
     ("PUT", "/users"): MANAGE,
+    ("GET", "/users/{user_id}"): MANAGE,
     ("DELETE", "/users/{user_id}"): MANAGE,
     ("GET", "/users/{user_id}/export"): MANAGE,
     ("GET", "/forwarding"): OPERATE,
+    ("GET", "/live"): OPERATE,
     ("GET", "/metrics"): OPERATE,
     # To callers without OPERATE, whether it is ready, without reasons.
     ("GET", "/readyz"): None,
@@ -38,6 +44,8 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("POST", "/login"): None,
     ("POST", "/logout"): None,
     ("GET", "/"): READ,
+    # Files of the pages, and the SDK for pages of other origins; the same for everybody.
+    ("GET", "/static"): None,
     ("GET", "/docs"): READ,
     ("GET", "/docs/start.js"): None,
     ("GET", "/docs/assets"): None,

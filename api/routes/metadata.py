@@ -1,4 +1,4 @@
-"""Routes of metadata: records of items and users are put, and an item is shown."""
+"""Routes of metadata: records of items and users are put, and items are shown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from msgspec import Meta
 
 from api.dependencies import Services
 from api.openapi import SERVER_ERRORS, documented
-from api.schemas import AcceptedRecords, AfterParams, Item, json_response, parse_query
+from api.schemas import (
+    AcceptedRecords,
+    AfterParams,
+    Item,
+    Items,
+    ItemsParams,
+    ListedItem,
+    json_response,
+    parse_query,
+)
 from models.audit_entries import pseudonym
-from models.errors import InvalidRecord
+from models.errors import InvalidRecord, InvalidRequest
 from models.events import Id
 from models.metadata_records import (
     MAX_CHARACTERS,
@@ -22,6 +31,7 @@ from models.metadata_records import (
     validate_properties,
 )
 from models.state import metadata
+from models.state.item_listing import matching_items, newest_items
 
 MAX_RECORDS = 10
 MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
@@ -96,6 +106,34 @@ async def put_users(request: Request) -> Response:
     """Answers once Kafka has acknowledged the records; each replaces an older one."""
     body = await _decoded(request, PutUsers)
     return await _put(request, "users", [(one.user_id, one.properties) for one in body.users])
+
+
+@router.get("/items", **documented(Items, "Items with their metadata, by pages", query=ItemsParams))
+async def list_items(request: Request) -> Response:
+    """Items with metadata: all, those that hold words, or those created last.
+
+    A page looks through a bounded number of records, so with a query it may be empty and still
+    name a cursor: go on until there is none.
+    """
+    services: Services = request.app.state.services
+    asked = parse_query(request.scope["query_string"], ItemsParams)
+    is_newest, n = asked.order == "newest", asked.num_results
+    if is_newest and (asked.query or asked.cursor):
+        raise InvalidRequest("order=newest goes without query and cursor")
+    await services.await_effect(asked, request.receive)
+    cursor = None
+    with services.redis_gate:
+        if is_newest:
+            found = await newest_items(services.store, n)
+        else:
+            found, cursor = await matching_items(
+                services.store, asked.query, cursor=asked.cursor, n=n
+            )
+    listed = [
+        ListedItem(one.item_id, dict(one.properties), one.created_at, one.updated_at)
+        for one in found
+    ]
+    return json_response(Items(listed, cursor))
 
 
 @router.get(

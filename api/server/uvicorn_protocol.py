@@ -42,6 +42,9 @@ LINGER_S = 2.0
 REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
 
 
+ENDLESS = "recommender.endless"
+"""Member of the state of a request whose answer goes on until the client leaves."""
+
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")]
 """Headers of every answer; pages have a content security policy of their own."""
 
@@ -128,6 +131,12 @@ class BoundedProtocol(HttpToolsProtocol):
             # uvicorn notifies the latest request only, which may still wait behind this one.
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def shutdown(self) -> None:
+        """End the connection after the answer under way, and at once if that has no end."""
+        super().shutdown()
+        if self._running is not None and self._running.scope["state"].get(ENDLESS):
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse received data, or drop it after a refusal."""

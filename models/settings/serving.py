@@ -47,6 +47,12 @@ class ServingSettings(BaseSettings):
         le=100_000,
         description="Requests of a process that may wait for ?after= at once; more get 429.",
     )
+    live_max_listeners: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="Clients of a process that may listen to /live at once; more get 429.",
+    )
     publish_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for Kafka to acknowledge an event."
     )

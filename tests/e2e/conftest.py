@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +23,27 @@ FLAGS = (
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
     """Headless Chromium with a profile of its own."""
+    with started_browser(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser that the tests of a module share: to start one takes seconds."""
+    with started_browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def started_browser(folder: Path) -> Iterator[Chrome]:
+    """Headless Chromium with a profile in a folder."""
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not binary or not driver:
         unavailable("chromium and chromedriver are needed for the page")
         raise AssertionError
     options = ChromeOptions()
     options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = Chrome(options=options, service=ChromeService(driver))

@@ -1,4 +1,4 @@
-"""The demo and the live page, in a real browser."""
+"""The demo, and its shop's page in a real browser."""
 
 from __future__ import annotations
 
@@ -12,15 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.e2e.shop_page import ShopPage, warm
 from tests.servers import ROOT
 from tests.stack import Stack
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
+
+
+@pytest.fixture(scope="module")
+def shop(running: Stack) -> Stack:
+    """A running stack with the demo's catalogue and shoppers."""
+    warm(running)
+    return running
+
+
+@pytest.fixture
+def page(shop: Stack, shared_browser: Chrome) -> ShopPage:
+    """The page of a new visitor."""
+    return ShopPage(shared_browser, shop.url)
 
 
 def texts(browser: Chrome, selector: str) -> list[str]:
@@ -28,99 +42,238 @@ def texts(browser: Chrome, selector: str) -> list[str]:
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def page_of_a_new_user(running: Stack, browser: Chrome) -> WebElement:
-    """The page of a new user whose list shows an item that others follow."""
-    for session in range(3):
-        for item in ("garden-hose", "sprinkler", "flower-pot"):
-            running.click(item, session=f"gardener-{session}")
-    for passer_by in range(40):
-        # More clicks than any other test on this stack sends, so that every user sees the item.
-        after = running.click("garden-hose", session=f"passer-by-{passer_by}")
-    running.recommend(f"after={after}")
-    browser.get(running.url)
+def test_click_changes_two_rows_and_shows_its_way(page: ShopPage) -> None:
+    """A click changes the list, brings a row of its own, and its way is shown with its times."""
+    before = page.items("#for-you")
 
-    def clickable(_: Chrome) -> WebElement | None:
-        """The first item, once shown; until then, new users are requested."""
-        found = browser.find_elements(By.CSS_SELECTOR, "#items [data-item=garden-hose]")
-        if found:
-            return found[0]
-        browser.find_element(By.ID, "fresh").click()
-        return None
+    item = page.look(2)
 
-    hose = WebDriverWait(browser, 30).until(clickable)
-    assert hose
-    return hose
+    after = page.items("#for-you")
+    assert after != before
+    page.wait(lambda: page.items("#because"))
+    assert item not in page.items("#because")
+    assert page.find(f"#for-you [data-item={after[0]}] .reason").text.startswith("Because you")
+    assert page.text("#viewed-title") in page.text(".strip .what")
+    times = {name: page.text(f"#{name} b") for name in ("accepted", "applied", "visible")}
+    assert all(re.fullmatch(r"[0-9.]+ ms", text) for text in times.values()), times
+    assert re.search(r"clicks, partition \d+, offset \d+", page.text("#kafka"))
+    n_moved = len(page.browser.find_elements(By.CSS_SELECTOR, "#for-you .moved"))
+    assert f"visible: {n_moved} of 12 cards moved" in page.text("#visible")
+    assert n_moved > 0
+    assert page.text("#error") == ""
+    assert page.problems() == []
 
 
-def test_click_on_the_page_shows_the_proof(running: Stack, browser: Chrome) -> None:
-    """Clicking an item shows the list before and after, and the milliseconds between."""
-    wait = WebDriverWait(browser, 30)
-    hose = page_of_a_new_user(running, browser)
-    before = texts(browser, "#items .item")
+def test_every_reason_adds_up(page: ShopPage) -> None:
+    """A card shows the shares of its reasons on demand; they add up to the whole."""
+    page.look(1)
+    page.press("#for-you .card:nth-child(1) .reason")
 
-    hose.click()
-    wait.until(lambda _: browser.find_element(By.ID, "proof").is_displayed())
+    shares = texts(page.browser, "#for-you .card:nth-child(1) .shares b")
 
-    assert int(browser.find_element(By.ID, "ms").text) >= 0
-    assert texts(browser, "#before li") == before
-    assert texts(browser, "#after li") != before
-    assert browser.find_element(By.ID, "effect").text == "visible"
-    assert "because of Garden hose" in browser.find_element(By.ID, "why").text
-    assert texts(browser, "#after li")[0] in {"Sprinkler", "Flower pot"}
-    assert texts(browser, "#after li") == texts(browser, "#items .item")
-    assert "user-personalization" in browser.find_element(By.ID, "status").text
-    assert browser.find_element(By.ID, "error").text == ""
-    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert [entry for entry in log if entry["level"] == "SEVERE"] == []
+    assert 98 <= sum(int(share.removesuffix(" %")) for share in shares) <= 102
+    page.press("#for-you .card:nth-child(1) .reason")
+    assert texts(page.browser, ".shares") == []
 
 
-def test_page_works_by_keyboard(running: Stack, browser: Chrome) -> None:
-    """Enter on an item is a click, and the focus stays in the changed list."""
-    hose = page_of_a_new_user(running, browser)
+def test_page_works_by_keyboard(page: ShopPage) -> None:
+    """Enter on a card is a click; the focus stays in the list, though the card leaves it."""
+    page.browser.execute_script("document.querySelector('#for-you .card .look').focus()")
+    item = page.items("#for-you")[0]
+    page.browser.switch_to.active_element.send_keys(Keys.ENTER)
+    page.await_effect()
 
-    hose.send_keys(Keys.ENTER)
-    WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "proof").is_displayed())
+    focused = page.browser.switch_to.active_element
 
-    focused = browser.switch_to.active_element
-    assert focused.text in texts(browser, "#items .item")
-
-
-def test_page_claims_no_effect_that_it_has_not_seen(running: Stack, browser: Chrome) -> None:
-    """An event without effect is shown as accepted only."""
-    hose = page_of_a_new_user(running, browser)
-    # A token of the future: its event never takes effect.
-    browser.execute_script(
-        "const sent = ask; ask = async (path, options) =>"
-        " ({...await sent(path, options), ...(path === '/events' ? {after: 'c0-999999'} : {})})"
+    assert item not in page.items("#for-you")
+    place = page.browser.execute_script(
+        "return [...document.querySelectorAll('#for-you .look')].indexOf(arguments[0])", focused
     )
-
-    hose.click()
-    error = browser.find_element(By.ID, "error")
-    WebDriverWait(browser, 30).until(lambda _: "not in effect yet" in error.text)
-
-    assert not browser.find_element(By.ID, "proof").is_displayed()
+    assert place == 0
+    focused.send_keys(Keys.TAB)
+    page.browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert page.wait(lambda: page.text("#for-you .shares"))
 
 
-def test_page_shows_errors_as_text(running: Stack, browser: Chrome) -> None:
-    """The page shows the API's error texts."""
-    browser.get(running.url)
-    WebDriverWait(browser, 30).until(lambda _: texts(browser, "#trending .item"))
+def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
+    """From the first to the last control of the page, in its order, and each is seen."""
+    script = """
+    const all = [...document.querySelectorAll("a, button, input")].filter(e => e.checkVisibility());
+    return [all.length, all.indexOf(document.activeElement)]
+    """
+    page.browser.execute_script("document.querySelector('.search input').focus()")
+    n, first = page.browser.execute_script(script)
+    seen = [first]
+    while seen[-1] < n - 1 and len(seen) <= n:
+        page.browser.switch_to.active_element.send_keys(Keys.TAB)
+        _, place = page.browser.execute_script(script)
+        seen.append(place)
+    assert seen == list(range(first, n))
 
-    browser.execute_script("act('click', 'x'.repeat(300))")
 
-    WebDriverWait(browser, 30).until(lambda _: "256" in browser.find_element(By.ID, "error").text)
+def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
+    """An event without effect is shown as accepted only."""
+    # A token of the future: its event never takes effect.
+    page.browser.execute_script("""
+    const sent = fetch;
+    fetch = async (url, init) => init?.method === "POST" && url.endsWith("/events")
+      ? new Response('{"accepted": 1, "eventIds": ["e"], "after": "c0-999999"}', {status: 202})
+      : sent(url, init)
+    """)
+
+    page.press("#for-you .card:nth-child(1) .look")
+    page.wait(lambda: "not in effect yet" in page.text("#error"))
+
+    assert page.text("#accepted b")
+    assert page.text("#applied b") == page.text("#visible b") == ""
 
 
-def test_page_shows_forwarded_events(stack: Callable[..., Stack], browser: Chrome) -> None:
+def test_page_shows_errors_as_text(page: ShopPage) -> None:
+    """The page shows the API's error texts, and never as HTML."""
+    page.browser.execute_script("""
+    const sent = fetch;
+    fetch = async (url, init) => init?.method === "POST" && url.endsWith("/events")
+      ? new Response('{"error": {"type": "invalid_event", "message": "<b>256</b>"}}', {status: 400})
+      : sent(url, init)
+    """)
+
+    page.press("#for-you .card:nth-child(1) .look")
+
+    page.wait(lambda: "<b>256</b>" in page.text("#error"))
+
+
+def test_login_joins_the_session(shop: Stack, page: ShopPage) -> None:
+    """What a visitor did counts for the user after login; logout begins anew."""
+    item = page.look(3)
+    page.log_in("joined-visitor")
+
+    status, user = shop.ask("GET", "/users/joined-visitor")
+
+    assert status == 200
+    assert item in [event["itemId"] for event in user["events"]]
+    assert "joined-visitor" in page.text("#for-you h2")
+    page.press("header .who button")
+    page.wait(lambda: page.text("#for-you h2") == "For you")
+    assert page.items("#because") == []
+    assert page.problems() == []
+
+
+def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
+    """Adding brings what is bought together; removing takes it out; buying sends purchases."""
+    page.log_in("cart-owner")
+    first = page.look(1)
+    page.press(".viewed .main")
+    page.wait(lambda: page.items("#together"))
+    second = page.look(2)
+    page.press(".viewed .main")
+    page.wait(lambda: len(texts(page.browser, ".cart li")) == 2)
+    assert not {first, second} & set(page.items("#together"))
+    page.press(".cart li:nth-child(2) button")
+    page.wait(lambda: len(texts(page.browser, ".cart li")) == 1)
+
+    page.press("#buy")
+    page.wait(lambda: page.text("#cart-title") == "Cart 0")
+    page.await_effect()
+
+    _, user = shop.ask("GET", "/users/cart-owner")
+    done = {(event["eventType"], event["itemId"]) for event in user["events"]}
+    assert {("cart", first), ("cart", second), ("purchase", first)} <= done
+    assert ("purchase", second) not in done
+
+
+def test_hidden_items_stay_away(page: ShopPage) -> None:
+    """What is not for a shopper leaves the list, and the list stays full."""
+    item = page.items("#for-you")[0]
+    page.press("#for-you .card:nth-child(1) .hide")
+
+    page.wait(lambda: item not in page.items("#for-you"))
+
+    assert len(page.items("#for-you")) == 12
+
+
+def test_search_finds_items(page: ShopPage) -> None:
+    """Words of names and descriptions find items, and an empty search nothing."""
+    page.find(".search input").send_keys("kneads two kilos", Keys.ENTER)
+    page.wait(lambda: page.items("#found") == ["stand-mixer"])
+    page.find(".search input").clear()
+    page.find(".search input").send_keys("no-such-thing", Keys.ENTER)
+    page.wait(lambda: page.text("#found h2") == "Nothing found: no-such-thing")
+
+
+def test_what_one_shopper_does_changes_the_list_of_another(page: ShopPage) -> None:
+    """Both looked at an item; what one looks at next moves up for the other."""
+    page.press("#compare")
+    page.wait(lambda: len(page.items("#right")) == 12)
+    assert page.items("#left") == page.items("#right")
+    item = page.look(1, "#left")
+    page.wait(lambda: item not in page.items("#left"))
+    page.press(f"#right [data-item={item}] .look")
+    page.wait(lambda: item not in page.items("#right"))
+    before = page.wait(lambda: page.items("#right"))
+
+    last = page.items("#left")[-1]
+    page.press("#left .card:last-child .look")
+    page.wait(lambda: page.items("#right") != before)
+
+    after = page.items("#right")
+    assert after.index(last) < (before.index(last) if last in before else len(before))
+
+
+def test_page_fits_a_phone(page: ShopPage) -> None:
+    """At the width of a phone nothing is cut off, in both views."""
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.look(1)
+    wide = """
+    const outside = [...document.querySelectorAll("#app *")].filter(element => {
+      const {left, right, width} = element.getBoundingClientRect();
+      return width && (left < -1 || right > innerWidth + 1);
+    });
+    return [innerWidth, document.documentElement.scrollWidth, outside.length]
+    """
+    # Cards come from where they were on the wide screen.
+    page.wait(lambda: page.browser.execute_script(wide) == [360, 360, 0])
+    page.press("#compare")
+    page.wait(lambda: page.items("#right"))
+    page.wait(lambda: page.browser.execute_script(wide) == [360, 360, 0])
+
+
+def test_theme_is_kept(page: ShopPage) -> None:
+    """The chosen theme holds after the page is opened again."""
+    shown = "return getComputedStyle(document.body).backgroundColor"
+    light = page.browser.execute_script(shown)
+    page.press("#theme")
+    dark = page.browser.execute_script(shown)
+    page.browser.refresh()
+    page.wait(lambda: page.items("#for-you"))
+
+    assert light != dark == page.browser.execute_script(shown)
+
+
+def test_live_figures_come_back(stack: Callable[..., Stack], shared_browser: Chrome) -> None:
+    """After the API was killed and started again, the page goes on by itself."""
+    one = stack()
+    api = one.start("api")
+    one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
+    shared_browser.get(one.url)
+    wait = WebDriverWait(shared_browser, 60)
+    wait.until(lambda _: texts(shared_browser, "#live.live"))
+    api.kill()
+    wait.until(lambda _: texts(shared_browser, "#live.connecting"))
+
+    one.start("api")
+
+    wait.until(lambda _: texts(shared_browser, "#live.live"))
+
+
+def test_page_shows_forwarded_events(stack: Callable[..., Stack], shared_browser: Chrome) -> None:
     """With a forwarder, each tracker has a row with the counts of its ledger."""
     one = stack()
     one.start("api")
     one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
-    browser.get(one.url)
-    WebDriverWait(browser, 30).until(
-        lambda _: browser.find_element(By.ID, "answered").text and texts(browser, "#forwarding")
-    )
-    assert not browser.find_element(By.ID, "forwarding").is_displayed()
+    shared_browser.get(one.url)
+    WebDriverWait(shared_browser, 30).until(lambda _: texts(shared_browser, "#live.live"))
+    assert texts(shared_browser, "#forwarding") == []
     for item in ("tent", "stove", "bad"):
         one.click(item)
     with PersonalizeStub() as stub:
@@ -133,12 +286,14 @@ def test_page_shows_forwarded_events(stack: Callable[..., Stack], browser: Chrom
             AWS_SECRET_ACCESS_KEY="secret",
         )
         row = ["shop", "2", "0", "1"]
-        WebDriverWait(browser, 90).until(lambda _: texts(browser, "#trackers td") == row)
-        assert browser.find_element(By.ID, "forwarding").is_displayed()
+        WebDriverWait(shared_browser, 90).until(
+            lambda _: texts(shared_browser, "#trackers td") == row
+        )
+        assert shared_browser.find_element(By.ID, "forwarding").is_displayed()
         told = json.loads(one.run("status", "--json").stdout)["trackers"]["shop"]
 
     assert [told[name] for name in ("forwarded", "waiting", "refused")] == [2, 0, 1]
-    assert browser.find_element(By.ID, "error").text == ""
+    assert shared_browser.find_element(By.ID, "error").text == ""
 
 
 def test_demo_once(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ Schema = dict[str, Any]
 MADE_ELSEWHERE = {"after", "trackingId"}
 """Values that the service must know, which cannot be generated from the schema."""
 
+ENDLESS = "/live"
+"""Its answer goes on until the client leaves: `test_shown_state.py`."""
+
 
 def test_document_is_valid() -> None:
     """The document is valid OpenAPI 3.1, and all its references resolve."""
@@ -61,9 +64,11 @@ def test_every_route_is_described() -> None:
 def test_every_operation_answers_as_described(running: Stack) -> None:
     """Each operation succeeds with its required parameters only."""
     running.click("lamp", user="ada")
+    assert ENDLESS in {path for _, path, _ in operations()}
     for method, path, operation in operations():
-        status, _ = running.ask(method, address(path, operation), example(operation))
-        assert status < 300, (method, path)
+        if path != ENDLESS:
+            status, _ = running.ask(method, address(path, operation), example(operation))
+            assert status < 300, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,8 @@ def address(path: str, operation: dict[str, Any], **values: object) -> str:
     places = {one["name"]: one["in"] for one in operation.get("parameters", ())}
     for name, place in places.items():
         if place == "path":
-            path = path.replace(f"{{{name}}}", quote(str(values.get(name, "lamp")), safe=""))
+            known = "c0-0" if name == "after" else "lamp"
+            path = path.replace(f"{{{name}}}", quote(str(values.get(name, known)), safe=""))
     asked = [f"{name}={quote(str(v))}" for name, v in values.items() if places[name] == "query"]
     return "?".join([path, *asked])
 

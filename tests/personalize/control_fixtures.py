@@ -10,6 +10,7 @@ from typing import Any
 
 from api.dependencies import ReadinessCheck, Services
 from api.impressions import ImpressionLog
+from api.live_figures import LiveFeed
 from api.personalize.context import PersonalizeContext
 from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import service_operations
@@ -154,6 +155,7 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
         readiness=ReadinessCheck(publisher, store),
         read_your_writes=ReadYourWrites(store, nothing, most=10),
         impressions=ImpressionLog(time.time),
+        live=LiveFeed(store, time.time, most=1),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",
     )

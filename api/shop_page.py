@@ -1,0 +1,42 @@
+"""The shop at `/`: a page that shows the recommender at work, and the files that it loads.
+
+They are built from `web/` (`make web`), the browser SDK `static/recommender.js` among them.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter, FastAPI, Response
+from starlette.responses import Response as AnyResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from api.content_policy import OWN_FILES
+
+STATIC = files("api").joinpath("static")
+PAGE = STATIC.joinpath("shop.html").read_bytes()
+
+router = APIRouter(include_in_schema=False)
+
+
+class BuiltFiles(StaticFiles):
+    """Files that a browser keeps, and asks each time whether they are still the same."""
+
+    async def get_response(self, path: str, scope: Scope) -> AnyResponse:
+        """The file, or 304 to who has it."""
+        response = await super().get_response(path, scope)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def serve_shop(app: FastAPI) -> None:
+    """Add the page and its files to an application."""
+    app.include_router(router)
+    app.mount("/static", BuiltFiles(directory=str(STATIC)), name="static")
+
+
+@router.get("/")
+async def shop_page() -> Response:
+    """The page; its links are relative, because a proxy may serve it under another path."""
+    return Response(PAGE, media_type="text/html", headers=OWN_FILES)

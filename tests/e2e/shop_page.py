@@ -1,0 +1,115 @@
+"""The shop's page in a browser: what tests read from it and do with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from ops.simulated_shoppers import warm_up
+from tests.stack import Stack
+
+PATIENCE_S = 30
+EVENTS = 400
+SHOWN = 12
+
+
+def warm(stack: Stack) -> None:
+    """Send the demo's catalogue and sessions to a stack."""
+    warm_up(stack.url, events=EVENTS, seed=7, now_s=time.time(), say=print)
+
+
+class ShopPage:
+    """The page, opened in a browser, with lists in it."""
+
+    def __init__(self, browser: Chrome, url: str) -> None:
+        self.browser = browser
+        self.url = url
+        # A new visitor, on a screen of the usual size, whoever used the browser before.
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        storage = {"origin": url, "storageTypes": "local_storage"}
+        browser.execute_cdp_cmd("Storage.clearDataForOrigin", storage)
+        browser.get(f"{url}/")
+        self.wait(lambda: len(self.items("#for-you")) == SHOWN)
+        self.wait(lambda: bool(self.items("#trending")))
+
+    def wait(self, condition: Any) -> Any:
+        """What a condition gives, once it is true."""
+        return WebDriverWait(self.browser, PATIENCE_S).until(lambda _: condition())
+
+    def find(self, selector: str) -> WebElement:
+        """The first element of a selector."""
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """Text of an element; empty without one."""
+        found = self.browser.find_elements(By.CSS_SELECTOR, selector)
+        return found[0].text if found else ""
+
+    def items(self, selector: str) -> list[str]:
+        """Item ids of the cards below an element, in their order."""
+        script = """
+        const cards = document.querySelectorAll(`${arguments[0]} .card`);
+        return [...cards].map(card => card.dataset.item)
+        """
+        found: list[str] = self.browser.execute_script(script, selector)
+        return found
+
+    def press(self, selector: str) -> None:
+        """Click on an element, once it is in view."""
+        element = self.find(selector)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def look(self, place: int, row: str = "#for-you") -> str:
+        """Click on a card by its place from 1, and wait for the effect; gives its item id."""
+        item = self.items(row)[place - 1]
+        self.press(f"{row} .card:nth-child({place}) .look")
+        self.await_effect()
+        return item
+
+    def await_effect(self) -> None:
+        """Wait until the strip says that the last event is visible."""
+        self.wait(lambda: self.find("#visible.done").text)
+        self.wait(lambda: not self.browser.execute_script(ANIMATED))
+
+    def log_in(self, name: str, form: str = "header .who") -> None:
+        """Log in with the form."""
+        self.find(f"{form} input").send_keys(name)
+        self.press(f"{form} button")
+        self.wait(lambda: self.text(f"{form} .user") == name)
+        self.await_effect()
+
+    def problems(self) -> list[str]:
+        """Severe entries of the console, and requests to other places, since the last call."""
+        console = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        sent = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
+        messages = [json.loads(entry["message"])["message"] for entry in sent]
+        asked = [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+        own = (f"{self.url}/", "data:", "blob:", "chrome")
+        severe = [entry["message"] for entry in console if entry["level"] == "SEVERE"]
+        return [*severe, *(url for url in asked if not url.startswith(own))]
+
+
+def run_in_page(browser: Chrome, script: str, *arguments: object) -> Any:
+    """What the body of an asynchronous function gives in the page; `a` are its arguments."""
+    wrapped = (
+        "const a = [...arguments], done = a.pop();"
+        f"(async () => {{{script}}})().then(done, error => done(`failed: ${{error}}`))"
+    )
+    return browser.execute_async_script(wrapped, *arguments)
+
+
+ANIMATED = """
+return document.getAnimations().some(one => one.playState === "running" && !one.animationName)
+"""
+"""True while cards are on their way."""

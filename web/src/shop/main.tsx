@@ -1,0 +1,319 @@
+/** The shop: rows that follow every click, with reasons, and the way of each event. */
+
+import { type JSX, render } from "preact";
+import { useEffect, useMemo, useReducer, useState } from "preact/hooks";
+import type { Answer, Recommended, Recommender } from "recommender";
+import { Picture } from "../pictures/picture";
+import { type CardActions, Cards } from "./cards";
+import { describe, isReadable, learn, newest, prefetch, priced, search } from "./catalogue";
+import { Forwarding } from "./forwarding";
+import { type Live, useLive } from "./live";
+import { type Row, Shopper, rowOf } from "./shopper";
+import { Strip } from "./strip";
+import { Theme } from "./theme";
+
+/** Some of the demo's simulated shoppers: anybody else is welcome too. */
+const NAMES = ["ada", "ben", "chloe", "dev", "emil", "fatima"];
+const TRENDING_EVERY_MS = 4000;
+const EMPTY: Row = { items: [], moves: new Map() };
+
+const plain = (itemIds: readonly string[]): Recommended[] =>
+  itemIds.map((itemId) => ({ itemId, score: 0 }));
+
+const LiveFigures = ({ live }: { live: Live }): JSX.Element | null => {
+  const { figures, perS, state } = live;
+  if (state === "closed") return null;
+  const age = figures?.newestEventAgeS;
+  const text =
+    state === "live" && figures
+      ? `${figures.events.toLocaleString("en")} events · ${perS.toFixed(1)}/s` +
+        (age == null ? "" : ` · newest ${age < 10 ? age.toFixed(1) : age.toFixed(0)} s ago`)
+      : state === "away" ? "Redis does not answer" : "connecting…";
+  return <p class={`live ${state}`} id="live">{text}</p>;
+};
+
+const Who = ({ shopper, label }: { shopper: Shopper; label: string }): JSX.Element => {
+  const [name, setName] = useState("");
+  if (shopper.name)
+    return (
+      <form class="who" onSubmit={(event) => { event.preventDefault(); void shopper.logOut(); }}>
+        <span class="avatar" aria-hidden="true">{shopper.name[0]!.toUpperCase()}</span>
+        <strong class="user">{shopper.name}</strong>
+        <button>Log out</button>
+      </form>
+    );
+  return (
+    <form
+      class="who"
+      onSubmit={(event) => { event.preventDefault(); setName(""); void shopper.logIn(name); }}
+    >
+      <input
+        aria-label={label} placeholder="Log in as…" required maxLength={256}
+        value={name} list="names" autocomplete="off" spellcheck={false}
+        onInput={(event) => setName(event.currentTarget.value)}
+      />
+      <button>Log in</button>
+    </form>
+  );
+};
+
+const Viewed = ({ shopper, actions }: { shopper: Shopper; actions: CardActions }): JSX.Element => {
+  const { viewed, cart } = shopper;
+  const item = viewed ? describe(viewed) : null;
+  const total = cart.reduce((sum, itemId) => sum + (describe(itemId).price ?? 0), 0);
+  return (
+    <aside aria-label="Item and cart">
+      <section class="viewed" aria-labelledby="viewed-title">
+        {item ? (
+          <>
+            <Picture {...item} />
+            {item.category && <p class="category">{item.category}</p>}
+            <h2 id="viewed-title">{item.name}</h2>
+            <p>{item.description}</p>
+            <p class="price">{priced(item.price)}</p>
+            <p class="buttons">
+              <button type="button" class="main" onClick={() => void shopper.add(item.itemId)}>
+                Add to cart
+              </button>
+              <button
+                type="button"
+                onClick={() => void shopper.act("purchase", item.itemId, item.price)}
+              >
+                Buy now
+              </button>
+            </p>
+          </>
+        ) : (
+          <>
+            <h2 id="viewed-title">Look at something</h2>
+            <p>The lists change with every click, within milliseconds, and each card says why.</p>
+          </>
+        )}
+      </section>
+      <section class={cart.length ? "cart" : "cart empty"} aria-labelledby="cart-title">
+        <h2 id="cart-title">Cart <span class="count">{cart.length}</span></h2>
+        {cart.length > 0 ? (
+          <>
+            <ul>
+              {cart.map((itemId) => (
+                <li key={itemId}>
+                  <Picture {...describe(itemId)} />
+                  <span>{describe(itemId).name}</span>
+                  <span class="price">{priced(describe(itemId).price)}</span>
+                  <button
+                    type="button" class="quiet" aria-label={`Remove ${describe(itemId).name}`}
+                    onClick={() => void shopper.remove(itemId)}
+                  >
+                    ✕
+                  </button>
+                </li>
+              ))}
+            </ul>
+            <p class="buttons">
+              <button type="button" class="main" id="buy" onClick={() => void shopper.buy()}>
+                Buy{total > 0 ? ` for ${priced(total)}` : ""}
+              </button>
+            </p>
+          </>
+        ) : (
+          <p>Nothing in it yet.</p>
+        )}
+      </section>
+      {shopper.together.items.length > 0 && (
+        <Cards
+          id="together" title="Bought together" row={shopper.together} client={shopper.client}
+          actions={actions} isSmall
+        />
+      )}
+    </aside>
+  );
+};
+
+const useShopper = (storage: string): Shopper => {
+  const [, changed] = useReducer((n: number) => n + 1, 0);
+  return useMemo(() => new Shopper(storage, () => changed(undefined)), [storage]);
+};
+
+const Error = ({ text }: { text: string }): JSX.Element => (
+  <p class="error" id="error" role="alert">{text}</p>
+);
+
+/** Rows that are the same for everyone. */
+const useShared = (client: Recommender): {
+  trending: Row; fresh: Row; listId: string | undefined; again: () => void; error: string;
+} => {
+  const [trending, setTrending] = useState(EMPTY);
+  const [fresh, setFresh] = useState(EMPTY);
+  const [listId, setListId] = useState<string>();
+  const [error, setError] = useState("");
+  const read = useMemo(() => {
+    let last = 0;
+    let isReading = false;
+    return async (): Promise<void> => {
+      if (isReading || performance.now() - last < TRENDING_EVERY_MS) return;
+      isReading = true;
+      try {
+        const answer: Answer = await client.trending({ num_results: 6 });
+        await learn(client, answer.items.map((one) => one.itemId));
+        setTrending((before) => rowOf(answer.items, before));
+        setListId(answer.recommendationId);
+        setError("");
+      } catch (problem) {
+        setError((problem as globalThis.Error).message);
+      }
+      last = performance.now();
+      isReading = false;
+    };
+  }, [client]);
+  useEffect(() => {
+    void (async () => {
+      try {
+        await prefetch(client);
+        const found = await newest(client, 6);
+        setFresh((before) => rowOf(plain(found), before));
+      } catch (problem) {
+        setError((problem as globalThis.Error).message);
+      }
+    })();
+    const timer = setInterval(() => void (document.hidden || read()), 3 * TRENDING_EVERY_MS);
+    return () => clearInterval(timer);
+  }, [client]);
+  return { trending, fresh, listId, again: () => void read(), error };
+};
+
+const Search = ({ client, onFound }: {
+  client: Recommender; onFound: (found: { words: string; row: Row } | null) => void;
+}): JSX.Element => {
+  const [words, setWords] = useState("");
+  const find = async (): Promise<void> => {
+    if (!words.trim()) return onFound(null);
+    const found = await search(client, words);
+    // The best of what was found for this very shopper.
+    const ranked = found.length ? (await client.rank(found)).items : [];
+    return onFound({ words, row: { items: ranked.slice(0, 12), moves: new Map() } });
+  };
+  return (
+    <form
+      class="search" role="search"
+      onSubmit={(event) => { event.preventDefault(); find().catch(() => onFound(null)); }}
+    >
+      <input
+        type="search" aria-label="Search the shop" placeholder="Search: tent, coffee, book…"
+        value={words} maxLength={200}
+        onInput={(event) => {
+          setWords(event.currentTarget.value);
+          if (!event.currentTarget.value) onFound(null);
+        }}
+      />
+      <button class="find" aria-label="Search">⌕</button>
+    </form>
+  );
+};
+
+const actionsOf = (shopper: Shopper): CardActions => ({
+  look: (itemId) => void shopper.act("click", itemId),
+  hide: (itemId) => shopper.hide(itemId),
+});
+
+const SideBySide = ({ one, other }: { one: Shopper; other: Shopper }): JSX.Element => (
+  <div class="two">
+    {[one, other].map((shopper, place) => {
+      const across = place ? one : other;
+      const id = place ? "right" : "left";
+      // What one does changes what the other sees: both lists are asked for again.
+      const look = async (itemId: string): Promise<void> => {
+        await shopper.act("click", itemId);
+        await across.refresh();
+      };
+      return (
+        <section class="side" key={id} id={id} aria-label={`Shopper ${place + 1}`}>
+          <Who shopper={shopper} label={`Log in shopper ${place + 1} as`} />
+          <Error text={shopper.error} />
+          <Cards
+            id={`for-${id}`} title={`For ${shopper.name ?? `the ${place ? "second" : "first"} visitor`}`} row={shopper.forYou}
+            client={shopper.client} actions={{ look: (itemId) => void look(itemId) }}
+          />
+        </section>
+      );
+    })}
+  </div>
+);
+
+const App = (): JSX.Element => {
+  const shopper = useShopper("recommender");
+  const other = useShopper("recommender.other");
+  const [isTwo, setTwo] = useState(false);
+  const [found, setFound] = useState<{ words: string; row: Row } | null>(null);
+  const shared = useShared(shopper.client);
+  const live = useLive(shared.again);
+  useEffect(() => {
+    void shopper.refresh();
+    shared.again();
+  }, []);
+  useEffect(() => {
+    if (isTwo) void other.refresh();
+  }, [isTwo]);
+  const actions = actionsOf(shopper);
+  const { client, because } = shopper;
+  return (
+    <>
+      <div class="scroll">
+      <header>
+        <h1>streaming-recommender</h1>
+        <LiveFigures live={live} />
+        {isReadable && <Search client={client} onFound={setFound} />}
+        {!isTwo && <Who shopper={shopper} label="Log in as" />}
+        <button type="button" id="compare" aria-pressed={isTwo} onClick={() => setTwo(!isTwo)}>
+          Two shoppers
+        </button>
+        <Theme />
+      </header>
+      <datalist id="names">{NAMES.map((name) => <option key={name} value={name} />)}</datalist>
+      <main class={isTwo ? "" : "shop"}>
+        {isTwo ? (
+          <SideBySide one={shopper} other={other} />
+        ) : (
+          <>
+            <div class="rows">
+              <Error text={shopper.error || shared.error} />
+              {found && (
+                <Cards
+                  id="found" row={found.row} client={client} actions={actions}
+                  title={`${found.row.items.length ? "Found" : "Nothing found"}: ${found.words}`}
+                />
+              )}
+              <Cards
+                id="for-you" row={shopper.forYou} client={client} actions={actions}
+                title={shopper.name ? `For you, ${shopper.name}` : "For you"}
+                note={shopper.level === "trending" ? "What moves now: nothing is known of you yet." : undefined}
+                listId={shopper.listId}
+              />
+              {because && because.row.items.length > 0 && (
+                <Cards
+                  id="because" title={`Seen together with ${describe(because.itemId).name}`}
+                  row={because.row} client={client} actions={actions} isSmall
+                />
+              )}
+              <Cards
+                id="trending" title="Trending" row={shared.trending} client={client}
+                actions={actions} isSmall listId={shared.listId}
+              />
+              {shared.fresh.items.length > 0 && (
+                <Cards
+                  id="new" title="New" row={shared.fresh} client={client} actions={actions} isSmall
+                />
+              )}
+              <Forwarding client={client} />
+              <p class="links"><a href="docs">API reference</a></p>
+            </div>
+            <Viewed shopper={shopper} actions={actions} />
+          </>
+        )}
+      </main>
+      </div>
+      <Strip shopper={shopper} />
+    </>
+  );
+};
+
+render(<App />, document.getElementById("app")!);
