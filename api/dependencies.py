@@ -15,7 +15,7 @@ from api.access.callers import Caller
 from api.impressions import ImpressionLog
 from api.live_figures import LiveFeed
 from api.read_your_writes import ReadYourWrites
-from api.schemas import AfterParams
+from api.request_params import AfterParams
 from api.server.admission import Gate
 from api.shadow_comparison import ShadowComparison
 from models.audit_entries import MAX_TARGETS, AuditEntry

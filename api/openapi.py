@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from api.schemas import AfterParams, Error
+from api.request_params import AfterParams
+from api.schemas import Error
 
 JSON = "application/json"
 TEMPLATE = "#/components/schemas/{name}"

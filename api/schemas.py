@@ -1,119 +1,17 @@
-"""Schemas of the native API: query parameters, answers, and the one shape of an error.
-
-msgspec checks query strings: FastAPI's own parameters would take a third of the whole cost of a
-recommendation.
-"""
+"""Schemas of the native API's answers, and the one shape of an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
-from urllib.parse import parse_qsl
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import Response
 from msgspec import Meta
 
-from models.errors import InvalidRequest
 from models.metadata_records import Value
-from models.ranking.champions import Objective
-from models.serving.answers import MAX_RESULTS, Answer, Recommendation, ServingLevel
+from models.serving.answers import Answer, Recommendation, ServingLevel
 from models.state.erasure_receipts import Receipt
-from models.tokens import MAX_TOKEN_CHARACTERS
-
-IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
-Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
-After = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=MAX_TOKEN_CHARACTERS,
-        description="Token of POST /events: wait, bounded, until those events are in effect.",
-    ),
-]
-
-
-class AfterParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Query parameters of every route that answers from the state."""
-
-    after: After | None = None
-
-
-class ProfilingParams(AfterParams, frozen=True, kw_only=True):
-    """Query parameters of every route that recommends."""
-
-    profiling: Annotated[
-        Literal["on", "off"],
-        Meta(description="off: nothing of any user is read, and the answer is not kept."),
-    ] = "on"
-
-
-class ListParams(ProfilingParams, frozen=True, kw_only=True):
-    """Query parameters of a list of items."""
-
-    num_results: Results = 25
-
-
-class RecommendParams(ListParams, frozen=True, kw_only=True):
-    """Query parameters of /recommend."""
-
-    user_id: Annotated[IdParam | None, Meta(description="User whose history counts.")] = None
-    session_id: Annotated[IdParam | None, Meta(description="Its history counts too.")] = None
-    item_id: Annotated[IdParam | None, Meta(description="Item being looked at now.")] = None
-    exclude_purchased: Annotated[bool, Meta(description="Leave out what was bought.")] = False
-    objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
-    reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
-
-
-class ItemsParams(AfterParams, frozen=True, kw_only=True):
-    """Query parameters of /items."""
-
-    query: Annotated[
-        str, Meta(max_length=200, description="Words that the id or the texts of an item hold.")
-    ] = ""
-    order: Annotated[
-        Literal["none", "newest"],
-        Meta(description="newest: those created last, of all items; without query and cursor."),
-    ] = "none"
-    cursor: Annotated[
-        Annotated[str, Meta(pattern=r"^[0-9]{1,19}$")] | None,
-        Meta(description="Of the page before."),
-    ] = None
-    num_results: Annotated[
-        int,
-        Meta(ge=1, le=MAX_RESULTS, description="Items wanted; a page may hold more, or none."),
-    ] = 25
-
-
-class UserParams(AfterParams, frozen=True, kw_only=True):
-    """Query parameters of /users/{user_id}."""
-
-    num_results: Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Events wanted.")] = 25
-
-
-Params = TypeVar("Params", bound=AfterParams)
-
-
-def parse_query(raw: bytes, kind: type[Params]) -> Params:
-    """A query string decoded to `kind`; the last value counts if a name repeats.
-
-    Raises `InvalidRequest` with the rule that is broken.
-
-    >>> parse_query(b"user_id=u%207&num_results=3", RecommendParams).user_id
-    'u 7'
-    """
-    try:
-        return msgspec.convert(_pairs(raw.decode("latin-1")), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from error
-
-
-def _pairs(text: str) -> dict[str, str]:
-    """Names and values as `parse_qsl` gives them, in a third of its time if none is escaped."""
-    if "%" in text or "+" in text:
-        return dict(parse_qsl(text, keep_blank_values=True))
-    parts = (part.partition("=") for part in text.split("&") if part)
-    return {name: value for name, _, value in parts}
 
 
 class ResponseBody(msgspec.Struct, frozen=True, rename="camel"):

@@ -8,7 +8,8 @@ for users drawn at random: of the recorded events in FILE, or of a shop that is 
 `share` is of the order without user k-NN, and `alike_share` of that with it, whose reads and sums
 the others lack: online evaluation decides which order is served. `session_share` (of a FILE): asked
 by session instead of by user. `personalize_times_native`: time of GetRecommendations over that of
-`/recommend`; `filter_share`: GetRecommendations with a filter of what the user has clicked already.
+`/recommend`; `filter_share`: GetRecommendations with a filter of what the user has clicked already;
+`rules_times_plain`: time of `/recommend` with a filter of two conditions over that without.
 `*_cpu_us` is CPU time of the API process for a request, which other work on the machine changes
 less.
 """
@@ -72,9 +73,9 @@ SEEN = "EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ('click')"
 """The filter, as shops have one: nothing that the user has clicked."""
 
 
-def native(parameter: str) -> str:
-    """Lua expression of a request to `/recommend`."""
-    return f'wrk.format("GET", "/recommend?{parameter}=" .. user)'
+def native(parameter: str, more: str = "") -> str:
+    """Lua expression of a request to `/recommend`, with further parameters."""
+    return f'wrk.format("GET", "/recommend?{parameter}=" .. user .. "{more}")'
 
 
 def get_recommendations(more: str = "") -> str:
@@ -89,6 +90,7 @@ REQUESTS = {
     "session": native("session_id"),
     "personalize": get_recommendations(),
     "filter": get_recommendations(f'"filterArn":"{ARN}filter/seen",'),
+    "rules": native("user_id", "&filter=brand!:acme;price!=1"),
 }
 """Ways to ask, by the names of their figures."""
 
@@ -205,6 +207,7 @@ def measure(settings: Settings, users: Sequence[str], options: argparse.Namespac
                     asyncio.run(serve(settings, "ranker-alone"))
             found["share"] = found.pop("recommend_share")
             found["personalize_times_native"] = rates["recommend"] / rates["personalize"]
+            found["rules_times_plain"] = rates["recommend"] / rates["rules"]
             delay_ms = round(1000 * CONNECTIONS / options.rate)
             reached, printed = wrk(url, seconds, script(run, "recommend", delay_ms))
             quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)

@@ -22,6 +22,11 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("GET", "/popular"): READ,
     ("POST", "/rank"): READ,
     ("GET", "/transparency"): READ,
+    # The same questions as by GET, with rules too long for a query string.
+    ("POST", "/recommend"): READ,
+    ("POST", "/similar/{item_id}"): READ,
+    ("POST", "/trending"): READ,
+    ("POST", "/popular"): READ,
     ("POST", "/events"): SEND,
     # Where events stand in Kafka, by a token; of no user.
     ("GET", "/events/{after}"): READ,

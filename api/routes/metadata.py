@@ -10,16 +10,8 @@ from msgspec import Meta
 
 from api.dependencies import Services
 from api.openapi import SERVER_ERRORS, documented
-from api.schemas import (
-    AcceptedRecords,
-    AfterParams,
-    Item,
-    Items,
-    ItemsParams,
-    ListedItem,
-    json_response,
-    parse_query,
-)
+from api.request_params import AfterParams, ItemsParams, parse_query
+from api.schemas import AcceptedRecords, Item, Items, ListedItem, json_response
 from models.audit_entries import pseudonym
 from models.errors import InvalidRecord, InvalidRequest
 from models.events import Id

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api.dependencies import Services
 from api.openapi import documented
-from api.schemas import AfterParams, parse_query
+from api.request_params import AfterParams, parse_query
 from models.audit_entries import pseudonym
 from models.state.user_exports import UserExport, export_user
 

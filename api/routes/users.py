@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Request, Response
 
 from api.dependencies import Services
 from api.openapi import documented
-from api.schemas import User, UserEvent, UserParams, json_response, parse_query
+from api.request_params import UserParams, parse_query
+from api.schemas import User, UserEvent, json_response
 from models.audit_entries import pseudonym
 from models.state import metadata
 

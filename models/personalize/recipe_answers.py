@@ -5,27 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from models.arrays import NO_ITEMS
-from models.errors import InvalidInput
-from models.filters.filter import Filter, ReadPart, seen_types
-from models.metadata_records import Properties, normalized
+from models.filters.filter import Filter
 from models.personalize.recipes import Recipe
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
+from models.serving.item_filters import ItemFilter
 from models.serving.recommender import Recommender
-from models.state.metadata import of_categories, user_properties
+from models.state.histories import History
 from models.state.redis_errors import AWAY_ERRORS
 
-NEEDS: Mapping[ReadPart, str] = {
-    "interactions": "userId",
-    "user": "userId",
-    "current_item": "itemId",
-}
-"""Id that a request must carry for each part of the state that a filter reads."""
+FIRST_CANDIDATES = 2
+"""Candidates for each item wanted that a filter is tried on first."""
 
 SCORE_DIGITS = 7
 PERSONALIZED_LEVELS = ("ranked", "retrieved")
@@ -77,6 +70,13 @@ class RecipeRequest:
     filter: Filter | None = None
     filter_values: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def item_filter(self) -> ItemFilter | None:
+        """The filter with what it needs of the request; None without one."""
+        if self.filter is None:
+            return None
+        return ItemFilter(self.filter, self.filter_values, self.user_id, None, self.item_id)
+
 
 class RecipeAnswer(NamedTuple):
     """The answer of a recipe.
@@ -104,7 +104,7 @@ async def answer(
     """The answer of a recipe, filtered; a new user gets trending items.
 
     A filter chooses among all candidates, before the answer is cut to its length; if too few are
-    left, others are looked for (`filter_and_refill`). For a ranking the filter comes first, so that
+    left, others are looked for (`ItemFilter.others`). For a ranking the filter comes first, so that
     the scores of the remaining items add up to one.
 
     Parameters
@@ -121,23 +121,45 @@ async def answer(
     """
     if request.recipe.type == "PERSONALIZED_RANKING":
         return await _rank(recommender, request, now_s, cached_if_away=cached_if_away)
-    is_cut = request.filter is None and not all_candidates
-    k = request.length if is_cut else MAX_RESULTS
-    try:
-        candidates = await _candidates(recommender, request, k, now_s)
-    except AWAY_ERRORS:
-        cached = recommender.from_cache(k=k) if cached_if_away else None
-        if cached is None:
-            raise
-        candidates = cached
-    item_ids = [item.item_id for item in candidates.items]
-    return RecipeAnswer(
-        candidates, await filter_and_refill(recommender, request, item_ids, now_s=now_s)
-    )
+    left: list[str] = []
+    history: History | None = None
+    for k in _lengths(request, all_candidates=all_candidates):
+        try:
+            if request.filter is not None and request.user_id is not None and history is None:
+                history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
+            candidates = await _candidates(recommender, request, k, now_s, history)
+        except AWAY_ERRORS:
+            cached = recommender.from_cache(k=k) if cached_if_away else None
+            if cached is None:
+                raise
+            candidates = cached
+        item_ids = [item.item_id for item in candidates.items]
+        left = await apply_filter(recommender, request, item_ids, now_s=now_s, history=history)
+        if len(left) >= request.length or len(item_ids) < k:
+            break
+    if len(left) < request.length:
+        left = await _refill(recommender, request, candidates, left, now_s, history)
+    return RecipeAnswer(candidates, left[: request.length])
+
+
+def _lengths(request: RecipeRequest, *, all_candidates: bool) -> tuple[int, ...]:
+    """Candidates to generate; where a filter takes some, more than are wanted, then all there are.
+
+    Most filters leave enough of the first, and a longer list begins with the same items.
+    """
+    if all_candidates:
+        return (MAX_RESULTS,)
+    if request.filter is None:
+        return (request.length,)
+    return (min(MAX_RESULTS, FIRST_CANDIDATES * request.length), MAX_RESULTS)
 
 
 async def _candidates(
-    recommender: Recommender, request: RecipeRequest, k: int, now_s: float
+    recommender: Recommender,
+    request: RecipeRequest,
+    k: int,
+    now_s: float,
+    history: History | None,
 ) -> Answer:
     if request.recipe.type == "USER_PERSONALIZATION":
         return await recommender.recommend(
@@ -146,6 +168,7 @@ async def _candidates(
             k=k,
             now_s=now_s,
             context=request.context,
+            history=history,
         )
     if request.recipe.type == "RELATED_ITEMS" and request.item_id is not None:
         return await recommender.similar(request.item_id, k=k, now_s=now_s)
@@ -182,104 +205,53 @@ def _restricted(cached: Answer, item_ids: Sequence[str]) -> Answer:
 
 
 async def apply_filter(
-    recommender: Recommender, request: RecipeRequest, items: Sequence[str], *, now_s: float
+    recommender: Recommender,
+    request: RecipeRequest,
+    items: Sequence[str],
+    *,
+    now_s: float,
+    history: History | None = None,
 ) -> list[str]:
     """The items that the request's filter allows, in their order; all without a filter.
 
-    Reads the current state: a purchase counts in the next answer.
+    `history` as in `ItemFilter.allowed`.
 
     Raises
     ------
     InvalidInput
         The filter needs an id or a value that the request lacks.
     """
-    found = request.filter
-    if found is None:
+    asked = request.item_filter
+    if asked is None:
         return list(items)
-    ids = {"userId": request.user_id, "itemId": request.item_id}
-    for part, name in NEEDS.items():
-        if part in found.reads and ids[name] is None:
-            raise InvalidInput(f"the filter needs a {name}")
-    reads: dict[str, Any] = {}
-    if "properties" in found.reads:
-        reads["properties"] = await _properties(recommender, items, now_s)
-    if "interactions" in found.reads:
-        reads["interactions"] = await _interactions(recommender, request.user_id, now_s)
-    if "user" in found.reads and request.user_id is not None:
-        reads["user"] = await user_properties(recommender.store, request.user_id)
-    if "current_item" in found.reads and request.item_id is not None:
-        (reads["current_item"],) = await _properties(recommender, [request.item_id], now_s)
-    allowed = found.allowed(items, values=request.filter_values, **reads)
-    return [item for item, is_allowed in zip(items, allowed.tolist(), strict=True) if is_allowed]
+    return await asked.allowed(recommender, items, now_s=now_s, history=history)
 
 
-async def filter_and_refill(
-    recommender: Recommender, request: RecipeRequest, items: Sequence[str], *, now_s: float
+async def _refill(
+    recommender: Recommender,
+    request: RecipeRequest,
+    answered: Answer,
+    left: Sequence[str],
+    now_s: float,
+    history: History | None,
 ) -> list[str]:
-    """The allowed items among an answer's candidates, then other allowed items, up to the length.
+    """The allowed items of an answer with too few of them, then other allowed ones.
 
-    Others are looked for if too few are left: the last changed items of each category that the
-    filter's INCLUDEs name, and the top lists, some thousands in all; that takes four round trips.
-    A recipe of type USER_PERSONALIZATION ranks them for the user.
+    A recipe of type USER_PERSONALIZATION ranks the others for the user.
     """
-    left = await apply_filter(recommender, request, items, now_s=now_s)
-    if request.filter is None or len(left) >= request.length:
-        return left[: request.length]
-    history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
-    last = await recommender.cache.item_ids.of(history.items[-1:].tolist())
-    known = {*items, *(last if request.item_id is None else [request.item_id])}
-    named = await _named_by(recommender, request.filter, request.filter_values, now_s)
-    others = await apply_filter(
-        recommender, request, [name for name in named if name not in known], now_s=now_s
-    )
+    asked = request.item_filter
+    if asked is None:
+        return list(left)
+    known = [item.item_id for item in answered.items]
+    if request.item_id is not None:
+        known.append(request.item_id)
+    elif history is not None:
+        last = await recommender.cache.item_ids.of(history.items[-1:].tolist())
+        known += [name for name in last if name is not None]
+    others = await asked.others(recommender, known, now_s=now_s)
     if request.user_id is not None and request.recipe.type == "USER_PERSONALIZATION":
         ranked = await recommender.rank(
             others, user_id=request.user_id, now_s=now_s, context=request.context
         )
         others = [item.item_id for item in ranked.items]
-    return [*left, *others][: request.length]
-
-
-async def _named_by(
-    recommender: Recommender, found: Filter, values: Mapping[str, str], now_s: float
-) -> list[str]:
-    """Distinct items of the categories that a filter asks for, then of the top lists."""
-    cache = recommender.cache
-    shared = await cache.refresh(now_s)
-    top_items = list(dict.fromkeys(np.concatenate([NO_ITEMS, *shared.top_lists.values()]).tolist()))
-    rows = await cache.properties(top_items, now_s)
-    spelled = {(normalized(column), column) for row in rows if row for column in row}
-    categories = {
-        f"{column}={text}"
-        for field, text in found.categories(values)
-        for folded, column in spelled
-        if folded == field
-    }
-    listed = await of_categories(recommender.store, categories)
-    names = await cache.item_ids.of(list(dict.fromkeys([*listed, *top_items])))
-    return [name for name in names if name is not None]
-
-
-async def _properties(
-    recommender: Recommender, items: Sequence[str], now_s: float
-) -> list[Properties | None]:
-    indexes = await recommender.store.item_indexes(items)
-    known = await recommender.cache.properties([n for n in indexes if n], now_s)
-    by_index = dict(zip((n for n in indexes if n), known, strict=True))
-    return [by_index.get(index) for index in indexes]
-
-
-async def _interactions(
-    recommender: Recommender, user_id: str | None, now_s: float
-) -> dict[str, set[str]]:
-    """Types of the user's events by item; see `models.filters.filter.seen_types`."""
-    history = await recommender.snapshots.history(user_id, None, now_s=now_s)
-    types = (await recommender.cache.with_types(history.types, now_s)).event_types
-    is_item = history.items > 0
-    items, codes = (part[is_item][::-1].tolist() for part in (history.items, history.types))
-    names = await recommender.cache.item_ids.of(items)
-    return seen_types(
-        (name, types[code])
-        for name, code in zip(names, codes, strict=True)
-        if name is not None and code in types
-    )
+    return [*left, *others]

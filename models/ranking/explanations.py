@@ -26,7 +26,8 @@ class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
     """Reason for an item, with its share of all positive contributions to the item's score.
 
     `source` is "event" for an event of the user, which is then described; otherwise a signal:
-    alike, popular, trending, recent, new, history, category or exploration.
+    alike, popular, trending, recent, new, history, category or exploration; or a rule of the
+    request: filter or pinned.
     """
 
     source: str

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
+from models.metadata_records import Value
 from models.ranking.explanations import Attribution, Reason, attributions_of, source_contributions
 from models.ranking.ranker import Ranker
 from models.retrieval.covisitation import unpack_neighbours
@@ -32,13 +33,15 @@ TOP_LIST_SOURCES = {
 class Recommendation(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """One item of an answer; `score` in [0, 1], comparable within the answer only.
 
-    An item in an exploration slot stands at a random place, whatever its score.
+    A boost may raise it above 1. An item in an exploration slot stands at a random place, whatever
+    its score, and so does a pinned one at its slot. `properties` are those that were asked for.
     """
 
     item_id: str
     score: float
     reasons: tuple[Reason, ...] = ()
     is_exploration: bool = False
+    properties: dict[str, Value] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -260,8 +260,13 @@ class StateCache:
 
     async def item_index(self, item_id: str) -> int:
         """Index of an item, which never changes; 0 for an unknown one."""
-        (index,) = await self._indexes.read([item_id], 0.0, self._read_indexes)
-        return index or 0
+        (index,) = await self.item_indexes([item_id])
+        return index
+
+    async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
+        """Index of each item; 0 for an unknown one, which is asked for again the next time."""
+        found = await self._indexes.read(item_ids, 0.0, self._read_indexes)
+        return [index or 0 for index in found]
 
     async def _read_indexes(self, item_ids: list[str]) -> list[int | None]:
         return [index or None for index in await self.store.item_indexes(item_ids)]

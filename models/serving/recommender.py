@@ -74,6 +74,7 @@ class Recommender:
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
         profiling: bool = True,
+        history: History | None = None,
     ) -> Answer:
         """Items that this user is most likely to want next.
 
@@ -94,9 +95,11 @@ class Recommender:
         profiling
             False to read nothing of this or any other user: the item that is being looked at and
             the top lists are what the answer is made of, and nothing is explored.
+        history
+            The user's events, where they were just read.
         """
         if not profiling:
-            user_id = session_id = None
+            user_id = session_id = history = None
         snapshot = await self.snapshots.for_recommending(
             user_id,
             session_id,
@@ -106,6 +109,7 @@ class Recommender:
             context=context,
             exclude_purchased=exclude_purchased,
             profiling=profiling,
+            history=history,
             # Reasons and caps need all candidates.
             max_results=None if reasons or self._is_capped else k,
         )

@@ -66,15 +66,18 @@ class Snapshots:
         exclude_purchased: bool = False,
         profiling: bool = True,
         max_results: int | None = None,
+        history: History | None = None,
     ) -> RequestSnapshot:
         """Snapshot for recommendations; the last item is barred, and those bought if so asked.
 
         `item_id` is an item that the user is looking at, the newest of the profile. Without
         `profiling` the histories of others who took it are not read either: one may be the user's.
+        `history` has the user's events where they were just read.
         """
         context_values = await self._cache.context_values(context, now_s)
         shared = await self._cache.refresh(now_s)
-        history = await self.history(user_id, session_id, now_s=now_s)
+        if history is None:
+            history = await self.history(user_id, session_id, now_s=now_s)
         purchased = NO_ITEMS
         if exclude_purchased:
             shared = await self._cache.with_types(history.types, now_s)

@@ -29,6 +29,18 @@ from tests.stack import Servers, Stack, new_stack
         ("POST", "/events", {"sessionId": "s", "eventList": []}, 400, "invalid_event"),
         ("POST", "/rank", {"itemIds": []}, 400, "invalid_request"),
         ("POST", "/rank", {"items": ["a"]}, 400, "invalid_request"),
+        ("GET", "/recommend?filter=price<cheap", None, 400, "invalid_request"),
+        ("GET", "/recommend?boost=brand:acme", None, 400, "invalid_request"),
+        ("GET", "/recommend?boost=brand:acme*-1", None, 400, "invalid_request"),
+        ("GET", "/recommend?pin=i1:26", None, 400, "invalid_request"),
+        ("GET", "/recommend?pin=i1:1,i2:1", None, 400, "invalid_request"),
+        ("GET", "/recommend?pin=i1:1&exclude=i1", None, 400, "invalid_request"),
+        ("GET", "/recommend?hide=shown", None, 400, "invalid_request"),
+        ("GET", "/trending?hide=seen", None, 400, "invalid_request"),
+        ("GET", "/recommend?user_id=u&hide=seen&profiling=off", None, 400, "invalid_request"),
+        ("POST", "/recommend", b"[", 400, "invalid_request"),
+        ("POST", "/recommend", {"colour": "red"}, 400, "invalid_request"),
+        ("POST", "/popular", {"filter": "INCLUDE ItemID WHERE"}, 400, "invalid_request"),
         ("POST", "/events", b" " * 70_000, 413, "too_large"),
         ("GET", "/nowhere", None, 404, "not_found"),
         ("PUT", "/events", {"a": 1}, 405, "method_not_allowed"),
@@ -73,6 +85,50 @@ def test_ranking_a_given_list(running: Stack) -> None:
     assert status == 200
     assert [item["itemId"] for item in answer["items"]] == ["sun", "zz"]
     assert answer["items"][1]["score"] == 0
+
+
+def test_rules_by_query_and_by_body(running: Stack) -> None:
+    """One schema for both: a filter, excluded and pinned items, boosts and properties."""
+    records = [
+        {"itemId": name, "properties": {"BRAND": brand, "PRICE": price}}
+        for name, brand, price in (("r1", "acme", 10), ("r2", "acme", 20), ("r3", "zenith", 30))
+    ]
+    _, put = running.ask("PUT", "/items", {"items": records})
+    for name in ("r1", "r2", "r3", "r1", "r2", "r3"):
+        after = running.click(name, session="rules", user="ruler")
+    running.recommend(f"after={after}")
+    running.wait(
+        lambda: (
+            {"r2", "r3"} <= {one["itemId"] for one in running.ask("GET", "/popular")[1]["items"]}
+        ),
+        "the top lists are read",
+    )
+    rules = "filter=brand:acme,zenith;price<=30&exclude=r1&boost=price>20*50&properties=price"
+    body = {
+        "filter": "brand:acme,zenith;price<=30",
+        "exclude": ["r1"],
+        "boost": [{"filter": "price>20", "factor": 50}],
+        "properties": ["price"],
+        "after": put["after"],
+    }
+
+    for path in ("/recommend", "/popular", "/trending", "/similar/r1"):
+        status, answer = running.ask("GET", f"{path}?{rules}&after={put['after']}")
+        by_body = running.ask("POST", path, body)
+        assert (status, by_body[0]) == (200, 200)
+        assert answer["items"] == by_body[1]["items"]
+        found = {item["itemId"]: item["properties"] for item in answer["items"]}
+        assert list(found) == ["r3", "r2"]
+        assert found["r3"] == {"price": 30}
+    _, answer = running.ask("GET", "/recommend?user_id=ruler&hide=seen&pin=r2:1,sun:1")
+    assert "slot" in answer["error"]["message"]
+    _, answer = running.ask("GET", "/popular?num_results=3&pin=r2:2")
+    assert answer["items"][1]["itemId"] == "r2"
+    _, answer = running.ask("GET", "/recommend?user_id=ruler&hide=seen")
+    assert not {"r1", "r2", "r3"} & {item["itemId"] for item in answer["items"]}
+    ranked = {"itemIds": ["r1", "r2", "r3"], "filter": "brand:acme", "userId": "ruler"}
+    _, answer = running.ask("POST", "/rank", ranked)
+    assert {item["itemId"] for item in answer["items"]} == {"r1", "r2"}
 
 
 def test_health_and_metrics(running: Stack) -> None:
