@@ -59,6 +59,11 @@ class Filter:
 
     def __str__(self) -> str:
         """Text in the language of filters; parsing it, if short enough, gives an equal filter."""
+        return self.text
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The same text, made once."""
         return " | ".join(map(str, self.expressions))
 
     @property

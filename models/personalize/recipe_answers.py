@@ -14,11 +14,9 @@ from models.personalize.recipes import Recipe
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.item_filters import ItemFilter
 from models.serving.recommender import Recommender
+from models.serving.rules import first_lengths
 from models.state.histories import History
 from models.state.redis_errors import AWAY_ERRORS
-
-FIRST_CANDIDATES = 2
-"""Candidates for each item wanted that a filter is tried on first."""
 
 SCORE_DIGITS = 7
 PERSONALIZED_LEVELS = ("ranked", "retrieved")
@@ -143,15 +141,12 @@ async def answer(
 
 
 def _lengths(request: RecipeRequest, *, all_candidates: bool) -> tuple[int, ...]:
-    """Candidates to generate; where a filter takes some, more than are wanted, then all there are.
-
-    Most filters leave enough of the first, and a longer list begins with the same items.
-    """
+    """Candidates to generate, one number after another until a filter leaves enough of them."""
     if all_candidates:
         return (MAX_RESULTS,)
     if request.filter is None:
         return (request.length,)
-    return (min(MAX_RESULTS, FIRST_CANDIDATES * request.length), MAX_RESULTS)
+    return first_lengths(request.length)
 
 
 async def _candidates(

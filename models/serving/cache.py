@@ -27,6 +27,7 @@ from models.ranking.context_lift import (
 from models.ranking.ranker import RANKERS, ListwiseRanker, Ranker
 from models.retrieval.candidates import top_list_candidates
 from models.serving.cached_items import ItemIds, ItemStatistics, in_background
+from models.serving.filter_decisions import FilterDecisions
 from models.state import layout
 from models.state.channels import ListInvalidation, Unsubscribe
 from models.state.context_columns import NO_CONTEXT, context_values
@@ -131,6 +132,7 @@ class StateCache:
             size=MAX_CONTEXT_COUNTS // share, max_age_s=cache_s
         )
         self._properties = PropertiesCache(store, share=share)
+        self.filter_decisions = FilterDecisions()
         self._statistics = ItemStatistics(store, max_age_s=cache_s)
         self._shared_task: asyncio.Task[None] | None = None
         self._unsubscribe: Unsubscribe | None = None
@@ -285,6 +287,10 @@ class StateCache:
         One round trip if something must be read, two if it has changed.
         """
         return await self._properties.get(items, now_s)
+
+    async def properties_version(self, now_s: float) -> object:
+        """Version of the items' metadata, at most `cache_s` old: equal while none has changed."""
+        return await self._properties.version(now_s)
 
     async def settle(self) -> None:
         """Wait for background reads under way: what is read next depends on no timing."""

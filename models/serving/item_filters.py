@@ -15,6 +15,7 @@ from models.errors import InvalidInput
 from models.filters.filter import Filter, ReadPart, seen_types
 from models.metadata_records import Properties, normalized
 from models.serving.answers import Answer
+from models.serving.filter_decisions import ITEM_PARTS
 from models.serving.recommender import Recommender
 from models.state.histories import History
 from models.state.metadata import of_categories, user_properties
@@ -55,7 +56,7 @@ class ItemFilter:
     ) -> list[str]:
         """The items that it allows, in their order.
 
-        Some 50 µs for 60 items and two conditions, where their properties are cached.
+        A few µs for 60 items where a filter of properties has seen them before, else some 100 µs.
 
         Parameters
         ----------
@@ -68,13 +69,31 @@ class ItemFilter:
         InvalidInput
             It needs an id or a value that the request lacks.
         """
-        reads = self.filter.reads
-        found: dict[str, Any] = {}
-        if reads:
-            ids = {"userId": self.user_id or self.session_id, "itemId": self.item_id}
-            for part, name in NEEDS.items():
-                if part in reads and ids[name] is None:
-                    raise InvalidInput(f"the filter needs a {name}")
+        reads, cache = self.filter.reads, recommender.cache
+        if not reads <= ITEM_PARTS:
+            allowed = await self._decide(recommender, items, now_s, history)
+            return list(itertools.compress(items, allowed))
+        version = await cache.properties_version(now_s)
+        decisions = cache.filter_decisions.of(self.filter, self.values, version)
+        undecided = [item for item in items if item not in decisions]
+        if undecided:
+            decided = await self._decide(recommender, undecided, now_s, None)
+            decisions.update(zip(undecided, decided, strict=True))
+        return [item for item in items if decisions[item]]
+
+    async def _decide(
+        self,
+        recommender: Recommender,
+        items: Sequence[str],
+        now_s: float,
+        history: History | None,
+    ) -> list[bool]:
+        """True for each item that it allows."""
+        reads, found = self.filter.reads, dict[str, Any]()
+        ids = {"userId": self.user_id or self.session_id, "itemId": self.item_id}
+        for part, name in NEEDS.items():
+            if part in reads and ids[name] is None:
+                raise InvalidInput(f"the filter needs a {name}")
         if "properties" in reads:
             found["properties"] = await item_properties(recommender, items, now_s)
         if "interactions" in reads:
@@ -87,8 +106,8 @@ class ItemFilter:
             found["user"] = await user_properties(recommender.store, self.user_id)
         if "current_item" in reads and self.item_id is not None:
             (found["current_item"],) = await item_properties(recommender, [self.item_id], now_s)
-        allowed = self.filter.allowed(items, values=self.values, **found)
-        return list(itertools.compress(items, allowed.tolist()))
+        allowed: list[bool] = self.filter.allowed(items, values=self.values, **found).tolist()
+        return allowed
 
     async def others(
         self, recommender: Recommender, known: Sequence[str], *, now_s: float

@@ -21,8 +21,8 @@ from models.serving.item_filters import ItemFilter
 from models.serving.recommender import Recommender
 from models.state.histories import History
 
-FIRST_CANDIDATES = 2
-"""Candidates for each item wanted that rules are tried on first."""
+FIRST_CANDIDATES = 1.5
+"""Candidates for each item wanted that rules are tried on first; and ten more for short lists."""
 
 Hidden = Literal["seen", "purchased"]
 
@@ -118,7 +118,9 @@ async def answer_by_rules(
         return await asked.allowed(recommender, items, now_s=now_s, history=history)
 
     kept: list[Recommendation] = []
-    for length in _lengths(rules, k):
+    # A boost may lift any candidate into the answer.
+    lengths = (MAX_RESULTS,) if rules.boosts else first_lengths(k + len(rules.exclude))
+    for length in lengths:
         answer = await ask(length, history)
         item_ids = [item.item_id for item in answer.items if item.item_id not in taken_out]
         among = frozenset(await allowed(rules.filter, item_ids))
@@ -139,14 +141,15 @@ async def answer_by_rules(
     return msgspec.structs.replace(answer, items=kept[:k])
 
 
-def _lengths(rules: Rules, k: int) -> tuple[int, ...]:
-    """Candidates to ask for: more than are wanted, then all there are; all where the order changes.
+def first_lengths(k: int) -> tuple[int, int]:
+    """Candidates to ask for where some are taken out: a few more than are wanted, then all.
 
-    A longer list begins with the same items.
+    Most rules leave enough of the first, and a longer list begins with the same items.
+
+    >>> first_lengths(25), first_lengths(400)
+    ((47, 500), (500, 500))
     """
-    if rules.boosts:
-        return (MAX_RESULTS,)
-    return (min(MAX_RESULTS, FIRST_CANDIDATES * k + len(rules.exclude)), MAX_RESULTS)
+    return min(MAX_RESULTS, 10 + int(FIRST_CANDIDATES * k)), MAX_RESULTS
 
 
 async def _hidden(

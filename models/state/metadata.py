@@ -280,6 +280,11 @@ class PropertiesCache:
         self._version: bytes | None = None
         self._checked_at = -1e18
 
+    async def version(self, now_s: float) -> bytes | None:
+        """Version of the group's records, at most `cache_s` old; equal while none has changed."""
+        await self.get((), now_s)
+        return self._version
+
     async def get(self, indexes: Sequence[int], now_s: float) -> list[Properties | None]:
         """Properties of each item index; one round trip, or two after a change."""
         found = {index: held[1] for index in indexes if (held := self._held.get(index)) is not None}

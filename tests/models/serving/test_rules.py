@@ -160,3 +160,13 @@ async def test_a_filter_of_interactions_needs_a_user(catalogue: Shop) -> None:
     assert not {"i00", "i01", "i02"} & set(await answered(catalogue, Rules(filter=found), 12))
     with pytest.raises(InvalidInput, match="userId"):
         await answered(catalogue, Rules(filter=found), user=None)
+
+
+async def test_a_changed_record_changes_what_a_filter_allows(catalogue: Shop) -> None:
+    """Decisions of filters are kept for as long as the properties they were made from."""
+    acme = Rules(filter=parse_item_filter("brand:acme"))
+    assert "i04" in await answered(catalogue, acme, 12)
+
+    await put_items(catalogue.store, [("i04", {"BRAND": "zenith"})], catalogue.now_s)
+
+    assert "i04" not in await answered(catalogue, acme, 12)
