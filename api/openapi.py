@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.request_params import AfterParams
+from api.request_params import SPLITS, AfterParams
 from api.schemas import Error
 
 JSON = "application/json"
@@ -122,7 +122,9 @@ def _parameters(query: type[AfterParams]) -> list[dict[str, Any]]:
     for name, member in _plain(schema)["properties"].items():
         text = {"description": member.pop("description")} if "description" in member else {}
         required = name in schema.get("required", ())
-        parameter = {"name": name, "in": "query", "required": required, "schema": member}
+        # By GET what a body has as a list is one text.
+        kind = {"type": "string"} if name in SPLITS else member
+        parameter = {"name": name, "in": "query", "required": required, "schema": kind}
         parameters.append(parameter | text)
     return parameters
 

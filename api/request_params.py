@@ -17,7 +17,6 @@ from msgspec import Meta
 
 from models.errors import InvalidInput, InvalidRequest
 from models.filters.filter import Filter
-from models.filters.grammar import MAX_CHARACTERS
 from models.filters.short_form import parse_item_filter
 from models.ranking.champions import Objective
 from models.serving.answers import MAX_RESULTS
@@ -30,7 +29,6 @@ MAX_FACTOR = 1000.0
 _HIDE = re.compile(r"(seen|purchased)(?::(\d{1,10}))?")
 
 IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
-FilterText = Annotated[str, Meta(min_length=1, max_length=MAX_CHARACTERS)]
 
 
 Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
@@ -62,7 +60,7 @@ class ProfilingParams(AfterParams, frozen=True, kw_only=True):
 class BoostParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A preference: items that the filter allows have their score multiplied."""
 
-    filter: FilterText
+    filter: str
     factor: Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
 
 
@@ -101,7 +99,7 @@ class RuleParams(ProfilingParams, frozen=True, kw_only=True):
     """Rules that every question for a list takes."""
 
     filter: Annotated[
-        FilterText | None,
+        str | None,
         Meta(description="genre:horror,space;price<20, or an expression as in docs/filters.md."),
     ] = None
     exclude: Excluded = []
@@ -163,7 +161,7 @@ class UserParams(AfterParams, frozen=True, kw_only=True):
 
 
 Params = TypeVar("Params", bound=AfterParams)
-Body = TypeVar("Body", bound=msgspec.Struct)
+BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
 
 
 def parse_query(raw: bytes, kind: type[Params]) -> Params:
@@ -183,7 +181,7 @@ def parse_query(raw: bytes, kind: type[Params]) -> Params:
         raise InvalidRequest(str(error)) from error
 
 
-def parse_body(raw: bytes, kind: type[Body]) -> Body:
+def parse_body(raw: bytes, kind: type[BodyStruct]) -> BodyStruct:
     """A JSON body decoded to `kind`.
 
     Raises `InvalidRequest` with the member and the rule that is broken.
@@ -217,7 +215,7 @@ def make_rules(
     InvalidRequest
         With the member and the rule that is broken.
     """
-    if not (filter_text or exclude or hide or boost or pin):
+    if not (filter_text is not None or exclude or hide or boost or pin):
         return None
     pins = {one.slot: one.item_id for one in pin}
     if len(set(pins.values())) < len(pin):
@@ -227,21 +225,21 @@ def make_rules(
     if both := set(pins.values()) & set(exclude):
         raise InvalidRequest(f"pin and exclude both have the item {min(both)}")
     return Rules(
-        filter=None if filter_text is None else _filter("filter", filter_text),
+        filter=None if filter_text is None else _filter("", filter_text),
         exclude=frozenset(exclude),
         hide=tuple(map(_hide, hide)),
         boosts=tuple(
-            Boost(_filter(f"boost {n}", one.filter), one.factor) for n, one in enumerate(boost, 1)
+            Boost(_filter(f"boost {n}: ", one.filter), one.factor) for n, one in enumerate(boost, 1)
         ),
         pins=pins,
     )
 
 
-def _filter(member: str, text: str) -> Filter:
+def _filter(before: str, text: str) -> Filter:
     try:
         return parse_item_filter(text)
     except InvalidInput as error:
-        raise InvalidRequest(f"{member}: {error}") from error
+        raise InvalidRequest(f"{before}{error}") from error
 
 
 def _hide(text: str) -> Hide:

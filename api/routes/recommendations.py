@@ -16,7 +16,6 @@ from api.request_params import (
     Boosts,
     ContextParam,
     Excluded,
-    FilterText,
     Hides,
     ListParams,
     ProfilingParams,
@@ -46,6 +45,8 @@ FAST_ROUTES: dict[str, AnswerRoute] = {}
 MAX_RANKED = 500
 
 NEEDS_PROFILING = "this needs what the user did or is, which profiling=off forbids"
+
+EXAMPLE = {"num_results": 10, "filter": "brand:acme;price<20", "exclude": ["i1"]}
 
 ItemPath = Annotated[str, Path(min_length=1, max_length=256)]
 
@@ -80,7 +81,9 @@ def list_route(
             return encoded_response(body)
 
         shown: dict[str, Any] = {"description": answering.__doc__, "name": answering.__name__}
-        by_body = documented(Recommendations, f"{summary} Asked by a body.", body=kind)
+        by_body = documented(
+            Recommendations, f"{summary} Asked by a body.", body=kind, example=EXAMPLE
+        )
         router.add_api_route(path, get, **shown, **documented(Recommendations, summary, query=kind))
         shown |= {"name": f"{answering.__name__}_by_body", "methods": ["POST"]}
         router.add_api_route(path, post, **shown, **by_body)
@@ -176,7 +179,9 @@ async def similar(request: Request, item_id: ItemPath) -> Response:
 
 @router.post(
     "/similar/{item_id}",
-    **documented(Recommendations, "Seen together, asked by a body", body=ListParams),
+    **documented(
+        Recommendations, "Seen together, asked by a body", body=ListParams, example=EXAMPLE
+    ),
 )
 async def similar_by_body(request: Request, item_id: ItemPath) -> Response:
     """Items co-visited with this one; for an unknown item, trending items."""
@@ -199,7 +204,7 @@ class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     item_ids: Annotated[list[events.Id], msgspec.Meta(min_length=1, max_length=MAX_RANKED)]
     user_id: events.Id | None = None
     session_id: events.Id | None = None
-    filter: FilterText | None = None
+    filter: str | None = None
     exclude: Excluded = []
     hide: Hides = []
     boost: Boosts = []

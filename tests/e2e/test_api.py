@@ -14,6 +14,9 @@ from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
 from tests.stack import Servers, Stack, new_stack
 
+BOOST = {"filter": "brand:acme", "factor": 2}
+PINS = [{"item_id": f"p{n}", "slot": n} for n in range(1, 27)]
+
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "kind"),
@@ -39,6 +42,12 @@ from tests.stack import Servers, Stack, new_stack
         ("GET", "/trending?hide=seen", None, 400, "invalid_request"),
         ("GET", "/recommend?user_id=u&hide=seen&profiling=off", None, 400, "invalid_request"),
         ("POST", "/recommend", b"[", 400, "invalid_request"),
+        ("POST", "/recommend", {"exclude": ["x"] * 501}, 400, "invalid_request"),
+        ("POST", "/recommend", {"boost": [BOOST] * 11}, 400, "invalid_request"),
+        ("POST", "/recommend", {"pin": PINS}, 400, "invalid_request"),
+        ("POST", "/recommend", {"properties": ["x"] * 21}, 400, "invalid_request"),
+        ("GET", "/recommend?filter=", None, 400, "invalid_request"),
+        ("GET", f"/recommend?filter={'x' * 2501}", None, 400, "invalid_request"),
         ("POST", "/recommend", {"colour": "red"}, 400, "invalid_request"),
         ("POST", "/popular", {"filter": "INCLUDE ItemID WHERE"}, 400, "invalid_request"),
         ("POST", "/events", b" " * 70_000, 413, "too_large"),

@@ -25,7 +25,10 @@ from tests.stack import Stack
 
 Schema = dict[str, Any]
 
-MADE_ELSEWHERE = {"after", "trackingId"}
+RULES = {"filter", "exclude", "hide", "boost", "pin", "properties", "context"}
+"""Rules: texts with a language of their own; `test_api` has their limits."""
+
+MADE_ELSEWHERE = {"after", "trackingId", *RULES}
 """Values that the service must know, which cannot be generated from the schema."""
 
 ENDLESS = "/live"
@@ -193,4 +196,6 @@ def least(schema: Schema) -> Any:
         "integer": lambda: schema.get("minimum", 1),
         "boolean": lambda: True,
     }
+    if "enum" in schema:
+        return schema["enum"][0]
     return {} if "anyOf" in schema else made[schema["type"]]()
