@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from models.metadata_records import Value
 from models.serving.answers import Answer, Recommendation, ServingLevel
-from models.state.erasure_receipts import Receipt
+from models.state.erasure_receipts import ErasureReceipt
 
 
 class ResponseBody(msgspec.Struct, frozen=True, rename="camel"):
@@ -170,7 +170,7 @@ class Erased(ResponseBody, frozen=True):
     after: Annotated[
         str, Meta(description="Token for ?after=: wait until the erasure is in effect.")
     ]
-    receipt: Receipt
+    receipt: ErasureReceipt
 
 
 class TrackerStatus(ResponseBody, frozen=True):

@@ -73,7 +73,7 @@ class ErasureDocument(msgspec.Struct, frozen=True, rename="camel"):
     stays: list[Staying]
 
 
-class Receipt(msgspec.Struct, frozen=True, rename="camel"):
+class ErasureReceipt(msgspec.Struct, frozen=True, rename="camel"):
     """A receipt of an erasure."""
 
     document: Annotated[
@@ -98,7 +98,7 @@ def erasure_receipt(
     erased_at: float,
     after: str,
     is_in_effect: bool,
-) -> Receipt:
+) -> ErasureReceipt:
     """The receipt of an erasure; `counts` are those of `Store.user_data_counts` before it."""
     document = ErasureDocument(
         "erasure",
@@ -117,10 +117,10 @@ def erasure_receipt(
     text = msgspec.json.encode(document)
     key = settings.receipt_key.get_secret_value()
     signature = hmac.new(key.encode(), text, hashlib.sha256).hexdigest() if key else None
-    return Receipt(text.decode(), "HMAC-SHA256", signature)
+    return ErasureReceipt(text.decode(), "HMAC-SHA256", signature)
 
 
-def is_signed_by(key: str, receipt: Receipt) -> bool:
+def is_signed_by(key: str, receipt: ErasureReceipt) -> bool:
     """True if a receipt is as it was signed with this key."""
     expected = hmac.new(key.encode(), receipt.document.encode(), hashlib.sha256).hexdigest()
     return hmac.compare_digest(expected, receipt.signature or "")

@@ -17,7 +17,7 @@ MOST_MEMBERS = 10_000
 MOST_ARGUMENTS = 1_000
 """Members in one command."""
 
-Command = tuple[str | bytes | int, ...]
+WriteCommand = tuple[str | bytes | int, ...]
 
 READ_KEYS = """
 -- Of each key: its type, when it expires (Unix milliseconds; -1: never), its members. Of one that
@@ -83,7 +83,7 @@ class SavedValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_continued: bool = False
 
 
-def writing(value: SavedValue) -> Iterator[Command]:
+def writing(value: SavedValue) -> Iterator[WriteCommand]:
     """Commands that give a key this value, whatever it held before.
 
     >>> list(writing(SavedValue(b"k", "string", 5, [b"v"])))

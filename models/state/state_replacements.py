@@ -13,7 +13,7 @@ from typing import Final, Self
 from models.errors import RecommenderError, SnapshotRefused
 from models.settings import Settings
 from models.state.groups import GROUPS, RESTORING
-from models.state.saved_values import Command, SavedValue, writing
+from models.state.saved_values import SavedValue, WriteCommand, writing
 from models.state.state_copies import REGISTRY, of_groups
 from models.state.watched_server import ServersOfState, WatchedServer, told_errors
 
@@ -115,7 +115,7 @@ class StateReplacement:
         SnapshotRefused
             A key is of no group that was named, or others write as well.
         """
-        commands: dict[str, list[Command]] = {}
+        commands: dict[str, list[WriteCommand]] = {}
         for value in values:
             (group,) = of_groups([value.key], self._groups) or [""]
             if not group or value.key == RESTORING.encode():

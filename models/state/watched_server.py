@@ -28,8 +28,8 @@ from models.state.saved_values import (
     MOST_MEMBERS,
     READ_KEYS,
     READ_MEMBERS,
-    Command,
     SavedValue,
+    WriteCommand,
 )
 
 TIMEOUT_S = 20.0
@@ -71,7 +71,7 @@ class WatchedServer:
         self._hearing = None
         self._pool.disconnect()
 
-    def ask(self, *commands: Command) -> list[Any]:
+    def ask(self, *commands: WriteCommand) -> list[Any]:
         """Answers of commands that are sent in one piece; the first error is raised."""
         self._asking.send_packed_command(self._asking.pack_commands(commands), check_health=False)
         answers = [self._answer() for _ in commands]

@@ -45,7 +45,7 @@ MANIFEST = "manifest.json"
 _values = msgspec.msgpack.Decoder(list[SavedValue])
 
 
-class Part(msgspec.Struct, frozen=True):
+class SnapshotPart(msgspec.Struct, frozen=True):
     """A file of values: its size before it was packed and after, in bytes, and its checksum."""
 
     name: str
@@ -84,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True):
     pause_s: float
     values: int
     watermarks: dict[str, int]
-    parts: list[Part]
+    parts: list[SnapshotPart]
     checksum: str = ""
 
 
@@ -264,7 +264,7 @@ class _PartWriter:
     """Collects values, and writes them as parts."""
 
     def __init__(self, objects: Objects, place: str) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[SnapshotPart] = []
         self.values = 0
         self.bytes = 0
         self._objects, self._place = objects, place
@@ -290,7 +290,7 @@ class _PartWriter:
         name = f"part-{len(self.parts) + 1:06}"
         digest = hashlib.sha256(packed).hexdigest()
         # Named before it is there, so that it is removed if this is broken off.
-        self.parts.append(Part(name, len(content), len(packed), digest))
+        self.parts.append(SnapshotPart(name, len(content), len(packed), digest))
         with self._objects.writing(join(self._place, name)) as stream:
             stream.write(packed)
         self.bytes += len(packed)
@@ -302,7 +302,7 @@ class _PartWriter:
                 self._objects.remove(join(self._place, name))
 
 
-def _read_part(objects: Objects, place: str, part: Part) -> list[SavedValue]:
+def _read_part(objects: Objects, place: str, part: SnapshotPart) -> list[SavedValue]:
     """Values of a part; raises `SnapshotRefused` if it is not what the manifest says."""
     url = join(place, part.name)
     if "/" in part.name or not 0 <= part.bytes <= MAX_PART_BYTES:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from models.serving.cache import StateCache
-from models.state.erasure_receipts import ErasureDocument, Receipt, is_signed_by
+from models.state.erasure_receipts import ErasureDocument, ErasureReceipt, is_signed_by
 from models.state.store import Store
 from tests.e2e.test_resilience import applied_by, restore
 from tests.servers import own_port
@@ -99,7 +99,7 @@ def test_erased_while_no_worker_is_there(stack: Callable[..., Stack]) -> None:
     send(one, sent[5:])
     status, answer = one.ask("DELETE", "/users/ada")
     assert (status, answer["events"]) == (202, 5)
-    receipt = msgspec.convert(answer["receipt"], Receipt)
+    receipt = msgspec.convert(answer["receipt"], ErasureReceipt)
     assert is_signed_by(KEY, receipt)
     document = msgspec.json.decode(receipt.document, type=ErasureDocument)
     assert (document.user_id, document.is_in_effect) == ("ada", False)

@@ -16,7 +16,7 @@ from models.state.erasure_receipts import (
     REMOVED,
     STAYS,
     ErasureDocument,
-    Receipt,
+    ErasureReceipt,
     erasure_receipt,
     is_signed_by,
 )
@@ -30,7 +30,7 @@ KEY = "sixteen letters!"
 COUNTS = {"events": 5, "sessions": 1, "links": 2, "records": 0}
 
 
-def receipt_of(user: str = "ada", **settings: Any) -> Receipt:
+def receipt_of(user: str = "ada", **settings: Any) -> ErasureReceipt:
     """The receipt of an erasure."""
     return erasure_receipt(
         Settings(**settings), user, COUNTS, erased_at=NOW, after="c0-7", is_in_effect=True
