@@ -14,7 +14,7 @@ from models.personalize.recipes import Recipe
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.item_filters import ItemFilter
 from models.serving.recommender import Recommender
-from models.serving.rules import first_lengths
+from models.serving.rules import first_length
 from models.state.histories import History
 from models.state.redis_errors import AWAY_ERRORS
 
@@ -146,7 +146,7 @@ def _lengths(request: RecipeRequest, *, all_candidates: bool) -> tuple[int, ...]
         return (MAX_RESULTS,)
     if request.filter is None:
         return (request.length,)
-    return first_lengths(request.length)
+    return (min(MAX_RESULTS, first_length(request.length)), MAX_RESULTS)
 
 
 async def _candidates(

@@ -85,7 +85,7 @@ class Recommender:
         item_id
             An item that the user is looking at, taken as the newest of the profile.
         k
-            Items wanted, 1 to `MAX_RESULTS`; fewer if fewer are known.
+            Items wanted, at least 1; fewer if fewer are known.
         now_s
             The present in Unix seconds, for the age of cached reads and of session links.
         objective

@@ -118,8 +118,9 @@ async def answer_by_rules(
         return await asked.allowed(recommender, items, now_s=now_s, history=history)
 
     kept: list[Recommendation] = []
-    # A boost may lift any candidate into the answer.
-    lengths = (MAX_RESULTS,) if rules.boosts else first_lengths(k + len(rules.exclude))
+    # A boost may lift any candidate into the answer; what is taken out makes room for others.
+    most = MAX_RESULTS + len(taken_out)
+    lengths = (most,) if rules.boosts else (min(most, first_length(k + len(rules.exclude))), most)
     for length in lengths:
         answer = await ask(length, history)
         item_ids = [item.item_id for item in answer.items if item.item_id not in taken_out]
@@ -141,15 +142,15 @@ async def answer_by_rules(
     return msgspec.structs.replace(answer, items=kept[:k])
 
 
-def first_lengths(k: int) -> tuple[int, int]:
-    """Candidates to ask for where some are taken out: a few more than are wanted, then all.
+def first_length(k: int) -> int:
+    """Candidates to ask for first where some are taken out: a few more than the k wanted.
 
-    Most rules leave enough of the first, and a longer list begins with the same items.
+    Most rules leave enough of them, and a longer list begins with the same items.
 
-    >>> first_lengths(25), first_lengths(400)
-    ((47, 500), (500, 500))
+    >>> first_length(25)
+    47
     """
-    return min(MAX_RESULTS, 10 + int(FIRST_CANDIDATES * k)), MAX_RESULTS
+    return 10 + int(FIRST_CANDIDATES * k)
 
 
 async def _hidden(
@@ -185,7 +186,7 @@ async def _others(
     asked = ItemFilter(found, {}, *asker)
     others = await asked.others(recommender, known, now_s=now_s)
     ranked = await recommender.rank(
-        others, user_id=asker.user_id, session_id=asker.session_id, now_s=now_s
+        others[:MAX_RESULTS], user_id=asker.user_id, session_id=asker.session_id, now_s=now_s
     )
     reasons = (Reason("filter"),)
     return [Recommendation(item.item_id, item.score, reasons) for item in ranked.items]

@@ -136,6 +136,22 @@ async def test_seen_items_are_hidden_within_a_window(
     assert found == every - hidden
 
 
+async def test_excluded_items_make_room_for_others(store: Store) -> None:
+    """Though many times as many are excluded as are wanted."""
+    shop = Shop(store)
+    names = [f"n{n:03}" for n in range(520)]
+    for at in range(0, len(names), 20):
+        await shop.send(f"u{at}", "first", *names[at : at + 20])
+    await shop.send("ada", "first")
+    every = await answered(shop, Rules(), 600)
+    assert len(every) > 150
+
+    found = await answered(shop, Rules(exclude=frozenset(every[:-20])), 15)
+
+    assert set(found) <= set(every[-20:])
+    assert len(found) == 15
+
+
 async def test_a_boost_moves_items_up_and_down(catalogue: Shop) -> None:
     """A factor above one to the front, below one to the end; two multiply."""
     dear, cheap = parse_item_filter("price>=9"), parse_item_filter("price<9")
