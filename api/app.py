@@ -55,7 +55,7 @@ from api.server.body_limits import BodyLimits
 from api.server.origins import Origins
 from api.server.request_metrics import CLIENT_CLOSED
 from api.shadow_comparison import ShadowComparison
-from api.shop_page import serve_shop
+from api.web_pages import serve_pages
 from models.errors import (
     Forbidden,
     InvalidEvent,
@@ -159,7 +159,7 @@ def create_app(
     ):  # fmt: skip
         app.include_router(routes.router)
     serve_reference(app)
-    serve_shop(app)
+    serve_pages(app)
     for error, status, kind in (
         (Forbidden, 403, "forbidden"),
         (InvalidEvent, 400, "invalid_event"),

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from api.shop_page import PAGE
+from api.web_pages import CONSOLE, SHOP
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.unit
@@ -28,18 +28,17 @@ def test_pages_are_small() -> None:
     """All files together, and the SDK alone, stay within their budgets."""
     sizes = {path.name: compressed(path.name) for path in BUILT.iterdir()}
 
-    assert {"recommender.js", "shop.js", "shop.css", "shop.html"} <= set(sizes)
+    assert {"recommender.js", "shop.js", "shop.html", "console.js", "console.html"} <= set(sizes)
     assert sum(sizes.values()) <= MAX_BYTES
     assert sizes["recommender.js"] <= MAX_SDK_BYTES
 
 
 def test_pages_load_only_their_own_files() -> None:
     """Nothing is inline in the page, and every file that it names is built."""
-    page = PAGE.decode()
-
-    assert not re.findall(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", page)
-    for target in re.findall(r'(?:src|href)="([^"]*)"', page):
-        assert target in {"data:,", "docs"} or (ROOT / "api" / target).is_file(), target
+    for page in (SHOP.decode(), CONSOLE.decode()):
+        assert not re.findall(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", page)
+        for target in re.findall(r'(?:src|href)="([^"]*)"', page):
+            assert target in {"data:,", "docs"} or (ROOT / "api" / target).is_file(), target
     for path in BUILT.iterdir():
         addresses = set(re.findall(r"https?://[^\s\"'`)]+", path.read_text()))
         assert addresses <= {

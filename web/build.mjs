@@ -29,7 +29,7 @@ execFileSync(
 );
 await build({
   ...options,
-  entryPoints: { shop: "src/shop/main.tsx" },
+  entryPoints: { shop: "src/shop/main.tsx", console: "src/console/main.tsx" },
   outdir: out,
   jsx: "automatic",
   jsxImportSource: "preact",
@@ -37,5 +37,10 @@ await build({
   alias: { recommender: "./recommender.js" },
   external: ["./recommender.js"],
 });
-await build({ ...options, entryPoints: ["src/shop/shop.css"], outdir: out });
-await copyFile("src/shop/index.html", `${out}/shop.html`);
+await build({
+  ...options,
+  entryPoints: { shop: "src/shop/shop.css", console: "src/console/console.css" },
+  outdir: out,
+});
+for (const page of ["shop", "console"])
+  await copyFile(`src/${page}/index.html`, `${out}/${page}.html`);

@@ -49,6 +49,7 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("POST", "/login"): None,
     ("POST", "/logout"): None,
     ("GET", "/"): READ,
+    ("GET", "/console"): READ,
     # Files of the pages, and the SDK for pages of other origins; the same for everybody.
     ("GET", "/static"): None,
     ("GET", "/docs"): READ,
@@ -58,7 +59,7 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
 }
 """Role by method and path of the route; None for everybody."""
 
-PAGES = frozenset(("/", "/docs"))
+PAGES = frozenset(("/", "/console", "/docs"))
 """Routes that people open in a browser, which asks them for a key."""
 
 OPERATIONS: Final[Mapping[str, Role]] = {

@@ -143,7 +143,7 @@ def test_every_answer_has_security_headers(tmp_path: Path) -> None:
             assert headers["referrer-policy"] == "same-origin"
             assert "server" not in headers
             assert headers["cache-control"] == "no-store"
-        for path in ("/", "/docs"):
+        for path in ("/", "/console", "/docs"):
             policy = api.get(path).headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "frame-ancestors 'none'" in policy

@@ -1,4 +1,4 @@
-"""The shop's page in a browser: what tests read from it and do with it."""
+"""The shop and other pages in a browser: what tests read from them and do with them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ def warm(stack: Stack) -> None:
     warm_up(stack.url, events=EVENTS, seed=7, now_s=time.time(), say=print)
 
 
-class ShopPage:
-    """The page, opened in a browser, with lists in it."""
+class Page:
+    """A page of the API, opened in a browser by its path."""
 
-    def __init__(self, browser: Chrome, url: str) -> None:
+    def __init__(self, browser: Chrome, url: str, path: str = "") -> None:
         self.browser = browser
         self.url = url
         # A new visitor, on a screen of the usual size, whoever used the browser before.
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         storage = {"origin": url, "storageTypes": "local_storage"}
         browser.execute_cdp_cmd("Storage.clearDataForOrigin", storage)
-        browser.get(f"{url}/")
-        self.wait(lambda: len(self.items("#for-you")) == SHOWN)
-        self.wait(lambda: bool(self.items("#trending")))
+        browser.get(f"{url}/{path}")
 
     def wait(self, condition: Any) -> Any:
         """What a condition gives, once it is true."""
@@ -46,10 +44,47 @@ class ShopPage:
         """The first element of a selector."""
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
+    def all(self, selector: str) -> list[WebElement]:
+        """Every element of a selector."""
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
     def text(self, selector: str) -> str:
         """Text of an element; empty without one."""
         found = self.browser.find_elements(By.CSS_SELECTOR, selector)
         return found[0].text if found else ""
+
+    def press(self, selector: str) -> None:
+        """Click on an element, once it is in view."""
+        element = self.find(selector)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def run_script(self, script: str) -> Any:
+        """What a script gives in the page."""
+        return self.browser.execute_script(script)
+
+    def problems(self) -> list[str]:
+        """Severe entries of the console, and requests to other places, since the last call."""
+        console = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        sent = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
+        messages = [json.loads(entry["message"])["message"] for entry in sent]
+        asked = [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+        own = (f"{self.url}/", "data:", "blob:", "chrome")
+        severe = [entry["message"] for entry in console if entry["level"] == "SEVERE"]
+        return [*severe, *(url for url in asked if not url.startswith(own))]
+
+
+class ShopPage(Page):
+    """The shop, with lists in it."""
+
+    def __init__(self, browser: Chrome, url: str) -> None:
+        super().__init__(browser, url)
+        self.wait(lambda: len(self.items("#for-you")) == SHOWN)
+        self.wait(lambda: bool(self.items("#trending")))
 
     def items(self, selector: str) -> list[str]:
         """Item ids of the cards below an element, in their order."""
@@ -59,12 +94,6 @@ class ShopPage:
         """
         found: list[str] = self.browser.execute_script(script, selector)
         return found
-
-    def press(self, selector: str) -> None:
-        """Click on an element, once it is in view."""
-        element = self.find(selector)
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
 
     def look(self, place: int, row: str = "#for-you") -> str:
         """Click on a card by its place from 1, and wait for the effect; gives its item id."""
@@ -84,20 +113,6 @@ class ShopPage:
         self.press(f"{form} button")
         self.wait(lambda: self.text(f"{form} .user") == name)
         self.await_effect()
-
-    def problems(self) -> list[str]:
-        """Severe entries of the console, and requests to other places, since the last call."""
-        console = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-        sent = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
-        messages = [json.loads(entry["message"])["message"] for entry in sent]
-        asked = [
-            message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] == "Network.requestWillBeSent"
-        ]
-        own = (f"{self.url}/", "data:", "blob:", "chrome")
-        severe = [entry["message"] for entry in console if entry["level"] == "SEVERE"]
-        return [*severe, *(url for url in asked if not url.startswith(own))]
 
 
 def run_in_page(browser: Chrome, script: str, *arguments: object) -> Any:

@@ -1,4 +1,4 @@
-"""The shop's page under axe-core, in both themes and at the width of a phone."""
+"""The pages under axe-core, in both themes and at the width of a phone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.e2e.shop_page import ShopPage, run_in_page, warm
+from tests.e2e.shop_page import Page, ShopPage, run_in_page, warm
 from tests.personalize.other_clients import npm
 from tests.servers import ROOT
 from tests.stack import Stack
@@ -26,7 +26,7 @@ def axe() -> str:
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
-def violations(page: ShopPage) -> list[str]:
+def violations(page: Page) -> list[str]:
     """Serious violations of the page as it is shown now, with the first element of each."""
     page.wait(lambda: not page.browser.execute_script("return document.getAnimations().length"))
     found: list[dict[str, Any]] = run_in_page(page.browser, "return (await axe.run()).violations")
@@ -37,17 +37,27 @@ def violations(page: ShopPage) -> list[str]:
     ]
 
 
-def test_no_serious_violation(running: Stack, browser: Chrome) -> None:
+INPUTS = "main form:first-of-type input:not([type=checkbox])"
+
+SCREENS = ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark"))
+
+
+def set_screen(browser: Chrome, width: int, theme: str) -> None:
+    """Set the width of the screen, and the system's theme."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def test_no_serious_violation_in_the_shop(running: Stack, shared_browser: Chrome) -> None:
     """The list with reasons, the cart, and two shoppers, in light and dark, wide and narrow."""
     warm(running)
     script = axe()
-    for width, theme in ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")):
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        page = ShopPage(browser, running.url)
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.execute_script(script)
+    for width, theme in SCREENS:
+        page = ShopPage(shared_browser, running.url)
+        set_screen(shared_browser, width, theme)
+        shared_browser.execute_script(script)
         page.look(1)
         page.press(".viewed .main")
         page.await_effect()
@@ -56,3 +66,28 @@ def test_no_serious_violation(running: Stack, browser: Chrome) -> None:
         page.press("#compare")
         page.wait(lambda shown=page: shown.items("#right"))
         assert violations(page) == [], (width, theme)
+
+
+def test_no_serious_violation_in_the_console(running: Stack, shared_browser: Chrome) -> None:
+    """Each tab, with an item, a user and an event in it."""
+    script = axe()
+    running.recommend(f"after={running.click('tent', user='ada')}")
+    page = Page(shared_browser, running.url, "console")
+    shared_browser.execute_script(script)
+    for width, theme in SCREENS:
+        set_screen(shared_browser, width, theme)
+        for tab, fields, button in (
+            ("overview", [], ""),
+            ("try", ["ada"], "#ask"),
+            ("items", [], ""),
+            ("users", ["ada"], "form.line button"),
+            ("events", ["", "tent"], "#send button"),
+        ):
+            page.press(f"nav a[href='#{tab}']")
+            page.wait(lambda tab=tab: page.all(f"main#{tab} > *"))
+            for place, text in enumerate(fields):
+                page.wait(lambda: page.all(INPUTS))[place].send_keys(text)
+            if button:
+                page.press(button)
+                page.wait(lambda: page.text(".answer li, #followed tbody tr"))
+            assert violations(page) == [], (width, theme, tab)

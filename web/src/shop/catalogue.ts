@@ -48,6 +48,10 @@ const remember = ({ itemId, properties }: Listed): Known => {
 export const describe = (itemId: string): Known =>
   known.get(itemId) ?? { itemId, name: titled(itemId) };
 
+/** Take over what was read of an item elsewhere. */
+export const relearn = (itemId: string, properties: Listed["properties"]): void =>
+  void remember({ itemId, properties });
+
 /** False if the API does not tell a caller like this one about items. */
 export let isReadable = true;
 

@@ -6,8 +6,10 @@ import { useEffect, useState } from "preact/hooks";
 export interface Figures {
   at: number;
   events: number;
+  purchases: number;
   items: number;
   users: number;
+  sessions: number;
   newestEventAgeS: number | null;
 }
 

@@ -304,7 +304,7 @@ const App = (): JSX.Element => {
                 />
               )}
               <Forwarding client={client} />
-              <p class="links"><a href="docs">API reference</a></p>
+              <p class="links"><a href="console">Console</a> · <a href="docs">API reference</a></p>
             </div>
             <Viewed shopper={shopper} actions={actions} />
           </>

@@ -1,4 +1,4 @@
-"""The shop at `/`: a page that shows the recommender at work, and the files that it loads.
+"""The shop at `/`, which shows the recommender at work, the console, and the files that they load.
 
 They are built from `web/` (`make web`), the browser SDK `static/recommender.js` among them.
 """
@@ -15,7 +15,7 @@ from starlette.types import Scope
 from api.content_policy import OWN_FILES
 
 STATIC = files("api").joinpath("static")
-PAGE = STATIC.joinpath("shop.html").read_bytes()
+SHOP, CONSOLE = (STATIC.joinpath(name).read_bytes() for name in ("shop.html", "console.html"))
 
 router = APIRouter(include_in_schema=False)
 
@@ -30,13 +30,19 @@ class BuiltFiles(StaticFiles):
         return response
 
 
-def serve_shop(app: FastAPI) -> None:
-    """Add the page and its files to an application."""
+def serve_pages(app: FastAPI) -> None:
+    """Add the pages and their files to an application."""
     app.include_router(router)
     app.mount("/static", BuiltFiles(directory=str(STATIC)), name="static")
 
 
 @router.get("/")
 async def shop_page() -> Response:
-    """The page; its links are relative, because a proxy may serve it under another path."""
-    return Response(PAGE, media_type="text/html", headers=OWN_FILES)
+    """The page; links of both are relative, because a proxy may serve them under another path."""
+    return Response(SHOP, media_type="text/html", headers=OWN_FILES)
+
+
+@router.get("/console")
+async def console_page() -> Response:
+    """The page; what it shows depends on the roles of who is logged in."""
+    return Response(CONSOLE, media_type="text/html", headers=OWN_FILES)
