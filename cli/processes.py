@@ -161,11 +161,15 @@ def forward() -> None:
 
 @main.command()
 def topics() -> None:
-    """Create the topics that do not exist yet."""
-    from streams.kafka.topics import ensure_topics
+    """Create the topics that do not exist yet, and set for how long topics keep messages."""
+    from streams.kafka.topics import apply_retention, ensure_topics
 
-    made = ensure_topics(reachable_settings(needs_redis=False))
+    settings = reachable_settings(needs_redis=False)
+    made = ensure_topics(settings)
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
+    for one in apply_retention(settings):
+        before = f"{one.before_s / 86400:g} days" if one.before_s >= 0 else "ever"
+        click.echo(f"{one.topic}: kept for {one.wanted_s / 86400:g} days now, for {before} before")
 
 
 def make_topics(settings: Settings) -> None:

@@ -15,8 +15,10 @@ from cli import main
 from models.settings import Settings
 from models.state.client import connect
 from models.state.store import Store
+from models.state.user_exports import EXPORTED
 from models.tokens import TopicKind
 from ops.settings_table import settings_table
+from streams.kafka.topics import Topics
 from tests.api_server import FakePublisher
 
 ROOT = Path(__file__).parent.parent
@@ -123,3 +125,12 @@ def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [[name for name, _ in found] for found in printed if isinstance(found, list)] == [
         ["stove"]
     ]
+
+
+def test_retention_is_documented() -> None:
+    """docs/operations.md has each topic, and each family of keys that holds something of users."""
+    text = (DOCS / "operations.md").read_text().partition("\n## Retention\n")[2]
+    section = text.partition("\n## ")[0]
+    topics = Topics()
+    for name in (*topics.read, topics.dead_letters, topics.audit, *EXPORTED):
+        assert f"`{name}`" in section, name

@@ -77,7 +77,7 @@ class StateSettings(BaseSettings):
         7 * 86400,
         ge=60,
         description="For so long the topics of events and examples keep messages; "
-        "set when `recommender topics` makes them.",
+        "`recommender topics` sets it.",
     )
     dead_letter_retention_s: int = Field(
         7 * 86400,

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    IncompatibleBrokerVersion,
     KafkaError,
     NoError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedVersionError,
     for_code,
 )
 
@@ -20,6 +25,8 @@ from models.errors import TopicMismatch
 from models.settings import Settings
 from models.tokens import TopicKind
 from streams.kafka.connection import connect, missing_topics, unavailable
+
+_RETENTION = "retention.ms"
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,64 @@ def ensure_topics(settings: Settings) -> list[str]:
     return created
 
 
+class Retention(NamedTuple):
+    """For how long a topic keeps messages, in seconds: by the settings, and until now."""
+
+    topic: str
+    wanted_s: int
+    before_s: float
+
+
+def apply_retention(settings: Settings) -> list[Retention]:
+    """Have existing topics keep messages for as long as the settings say; returns what changed.
+
+    The embedded broker, whose topics are made at each start, has nothing to change.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer in time.
+    TopicMismatch
+        When Kafka does not permit it.
+    """
+    wanted = {
+        name: of_topic["configs"]
+        for name, of_topic in _wanted(Topics.of(settings), settings).items()
+        if _RETENTION in of_topic["configs"]
+    }
+    with _admin(settings) as admin:
+        try:
+            described = admin.describe_configs(
+                [
+                    ConfigResource(ConfigResourceType.TOPIC, name, {_RETENTION: None})
+                    for name in wanted
+                ],
+                config_filter="all",
+            )
+            found: dict[str, Any] = next(iter(described.values()), {})
+            changed = []
+            for name, configs in wanted.items():
+                before_ms = float(found[name][_RETENTION]["value"])
+                if before_ms != float(configs[_RETENTION]):
+                    wanted_s = int(configs[_RETENTION]) // 1000
+                    changed.append(Retention(name, wanted_s, before_ms / 1000))
+            if changed:
+                admin.alter_configs(
+                    [
+                        ConfigResource(ConfigResourceType.TOPIC, one.topic, wanted[one.topic])
+                        for one in changed
+                    ]
+                )
+        except (IncompatibleBrokerVersion, UnsupportedVersionError):
+            return []
+        except (ClusterAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise TopicMismatch(
+                f"Kafka does not permit to set for how long topics keep messages ({error}): set it "
+                "as docs/operations.md#retention has it"
+            ) from error
+    return changed
+
+
 def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
     """Incarnation of each topic, `<cluster id>/<topic id>`: new when a topic is made again.
 
@@ -160,7 +225,7 @@ def _kept_for(retention_s: int) -> dict[str, str]:
     Kafka removes whole segments, never the one that is written: a busy one is rolled in time.
     """
     segment_s = max(60, min(86400, retention_s // 7))
-    return {"retention.ms": str(1000 * retention_s), "segment.ms": str(1000 * segment_s)}
+    return {_RETENTION: str(1000 * retention_s), "segment.ms": str(1000 * segment_s)}
 
 
 @contextmanager

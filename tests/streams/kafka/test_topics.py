@@ -12,8 +12,9 @@ from kafka import KafkaAdminClient
 
 from models.errors import NotConfigured, TopicMismatch, Unavailable
 from models.settings import Settings
-from streams.kafka.topics import Topics, ensure_topics, topic_ids
+from streams.kafka.topics import Retention, Topics, apply_retention, ensure_topics, topic_ids
 from tests.servers import own_port
+from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Servers
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -131,3 +132,21 @@ def test_a_server_that_never_answers_is_an_error() -> None:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(Unavailable, match=address):
             ensure_topics(Settings(kafka=address, publish_timeout_s=0.3))
+
+
+def test_retention_is_that_of_the_settings(servers: Servers) -> None:
+    """Also of topics that exist; the embedded broker, which keeps nothing, has nothing to set."""
+    is_apache = servers.session_timeout_s > EMBEDDED_SESSION_TIMEOUT_S
+    settings = Settings(kafka=servers.kafka, topic_prefix="kept.", partitions=1)
+    ensure_topics(settings)
+    assert apply_retention(settings) == []
+    longer = settings.model_copy(update={"event_retention_s": 9 * 86400})
+
+    changed = apply_retention(longer)
+
+    topics = Topics.of(settings)
+    days = [(one, 9 * 86400, 7 * 86400.0) for one in (topics.clicks, topics.purchases)]
+    expected = [*days, (topics.examples, 9 * 86400, 7 * 86400.0)] if is_apache else []
+    assert sorted(changed) == sorted(Retention(*one) for one in expected)
+    assert apply_retention(longer) == []
+    assert len(apply_retention(settings)) == len(changed)
