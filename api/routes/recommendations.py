@@ -44,7 +44,7 @@ FAST_ROUTES: dict[str, AnswerRoute] = {}
 
 MAX_RANKED = 500
 
-NEEDS_PROFILING = "this needs what the user did or is, which profiling=off forbids"
+NEEDS_PROFILING = "needs what the user did or is, which profiling=off forbids"
 
 EXAMPLE = {"num_results": 10, "filter": "brand:acme;price<20", "exclude": ["i1"]}
 
@@ -98,7 +98,7 @@ async def recommend(services: Services, asked: RecommendParams, receive: Receive
     """Items that this user is most likely to want next; a new user gets trending items."""
     profiling, recommender = asked.profiling == "on", services.recommender
     if asked.exclude_purchased and not profiling:
-        raise InvalidRequest(NEEDS_PROFILING)
+        raise InvalidRequest(f"exclude_purchased {NEEDS_PROFILING}")
     rules = asked.rules(asked.num_results)
     asker = Asker(asked.user_id, asked.session_id, asked.item_id)
     reached: bool | None = None
@@ -280,7 +280,7 @@ async def _ruled(
         answer = await ask(k, None)
     else:
         if rules.reads_user and not profiling:
-            raise InvalidRequest(NEEDS_PROFILING)
+            raise InvalidRequest(f"hide, and a filter of what the user did, {NEEDS_PROFILING}")
         if not profiling:
             asker = asker._replace(user_id=None, session_id=None)
         if rules.reads_user and asker.user_id is None and asker.session_id is None:

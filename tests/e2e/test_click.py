@@ -60,6 +60,7 @@ def test_session_joins_the_user_at_login(running: Stack) -> None:
     status, erased = running.ask("DELETE", "/users/bob")
     assert status == 200
     assert erased.pop("after")
+    assert erased.pop("receipt")["document"]
     assert erased == {"userId": "bob", "events": 2, "sessions": 1, "links": 1, "records": 0}
     assert running.recommend("user_id=bob")["recipe"] == "trending-now"
 

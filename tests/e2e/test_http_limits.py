@@ -256,11 +256,11 @@ def test_disconnected_clients_are_no_errors(one: Api, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        ("/recommend", "GET, HEAD, OPTIONS"),
+        ("/recommend", "GET, HEAD, OPTIONS, POST"),
         ("/events", "OPTIONS, POST"),
-        ("/items", "OPTIONS, PUT"),
+        ("/items", "GET, HEAD, OPTIONS, PUT"),
         ("/items/x", "GET, HEAD, OPTIONS"),
-        ("/users/x", "DELETE, OPTIONS"),
+        ("/users/x", "DELETE, GET, HEAD, OPTIONS"),
         ("/", "GET, HEAD, OPTIONS"),
         ("/personalize/events", "OPTIONS, POST"),
     ],

@@ -45,12 +45,26 @@ class WatchedShop:
 
     def read_by(self, path: str, body: bytes = b"") -> list[str]:
         """All commands that Redis gets while a request is answered."""
+        self.wait_until_kept(self.ask("/recommend?user_id=ada")[1]["recommendationId"])
         with redis.Redis.from_url(self.settings.redis) as client, client.monitor() as monitor:
             status, answer = self.ask(path, body)
             assert (status, bool(answer["items"])) == (200, True)
             client.echo("answered")
             commands = iter(lambda: str(monitor.next_command()["command"]), "ECHO answered")
             return list(commands)
+
+    def wait_until_kept(self, recommendation_id: str) -> None:
+        """Wait until a list is stored, and so all that were served before."""
+        wait_for(lambda: self.is_kept(recommendation_id), "the list is stored")
+
+    def is_kept(self, recommendation_id: str) -> bool:
+        """True if a served list is stored."""
+
+        async def read() -> bool:
+            async with connect(self.settings.redis) as client:
+                return await served(Store(client, self.settings), recommendation_id) is not None
+
+        return asyncio.run(read())
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +149,8 @@ def test_the_answer_is_not_kept(shop: WatchedShop) -> None:
     off.append(shop.ask("/rank?profiling=off", RANKING)[1]["recommendationId"])
     on = shop.ask("/recommend?user_id=ada")[1]["recommendationId"]
 
-    async def kept(recommendation_id: str) -> bool:
-        async with connect(shop.settings.redis) as client:
-            return await served(Store(client, shop.settings), recommendation_id) is not None
-
-    # Lists are stored in the order in which they were served.
-    wait_for(lambda: asyncio.run(kept(on)), "the list served with profiling is stored")
-    assert [asyncio.run(kept(one)) for one in off] == [False] * len(off)
+    shop.wait_until_kept(on)
+    assert [shop.is_kept(one) for one in off] == [False] * len(off)
 
 
 def test_what_needs_the_history_is_refused(shop: WatchedShop) -> None:

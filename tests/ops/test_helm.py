@@ -117,7 +117,7 @@ def test_settings_are_valid(
     settings = Settings()
 
     assert settings.redis == "redis://redis.example"
-    assert settings.max_items == 20_000_000
+    assert settings.max_items == 12_000_000
     assert settings.event_weights == {"cart": 2.0, "purchase": 3.5}
     assert settings.requires_keys
     assert "shop-recommender-api" in settings.allowed_hosts
