@@ -17,6 +17,7 @@ from tests.drill import (
     faults_messages,
     faults_processes,
     faults_redis,
+    faults_snapshots,
     faults_tails,
 )
 from tests.drill.audit import MOST_SHOWN, Account, Findings, audit
@@ -25,7 +26,14 @@ from tests.drill.site import Site, pause, site
 from tests.drill.tails import behind, ends_of, event_ids, event_places
 from tests.servers import wait_until
 
-KINDS = (faults_kafka, faults_messages, faults_processes, faults_redis, faults_tails)
+KINDS = (
+    faults_kafka,
+    faults_messages,
+    faults_processes,
+    faults_redis,
+    faults_snapshots,
+    faults_tails,
+)
 """Importing them registers their faults."""
 
 SETTLED_WITHIN_S = 240.0
