@@ -30,6 +30,10 @@ class Page:
     def __init__(self, browser: Chrome, url: str, path: str = "") -> None:
         self.browser = browser
         self.url = url
+        # Whatever the page of the test before, whose server has ended, complains of until now.
+        browser.get("about:blank")
+        for log in ("browser", "performance"):
+            browser.get_log(log)  # type: ignore[no-untyped-call]
         # A new visitor, on a screen of the usual size, whoever used the browser before.
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         storage = {"origin": url, "storageTypes": "local_storage"}
