@@ -129,6 +129,22 @@ class StateSettings(BaseSettings):
         description="Training examples for the ranker that a worker samples, at most; "
         "fewer where the stream is behind.",
     )
+    catch_up_examples: int = Field(
+        20_000,
+        ge=0,
+        description="Examples of kept events that the ranker learns from after a bulk load, at "
+        "most, those it has learned from included; 0: it never catches up.",
+    )
+    catch_up_events: int = Field(
+        200_000,
+        ge=1000,
+        le=10_000_000,
+        description="Newest kept events that a catch-up goes through; up to 600 bytes of Redis "
+        "and 250 of the worker each, meanwhile.",
+    )
+    catch_up_share: float = Field(
+        0.25, gt=0, le=1, description="Share of the time that a worker may spend on catching up."
+    )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
     )

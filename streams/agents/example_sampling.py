@@ -29,6 +29,9 @@ LATE_SHARE = 0.1
 """Examples are sampled at the full rate up to the calm lag, and at this share of it from the late
 lag on."""
 
+CALM_AFTER_S = 5.0
+"""The stream is calm again so long after a step with a greater lag than the calm one."""
+
 GATHER_S = 0.1
 """Examples are gathered for so long and then produced together: one by one they would cost a broker
 as much work as the events do."""
@@ -65,12 +68,17 @@ class ExampleSampler:
         self._clock = clock
         self._rng = np.random.default_rng()
         self._rate = FairRate(settings.examples_per_s, clock())
+        self._late_until_s = 0.0
         self._gathered: dict[str, list[bytes]] | None = None
         self._producing: asyncio.Task[None] | None = None
 
     async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
         """Make examples of some messages; the action returned has them produced."""
         return functools.partial(self._offer, await self._examples(messages))
+
+    def is_late(self) -> bool:
+        """True if the stream is behind, or was lately."""
+        return self._clock() < self._late_until_s
 
     async def flush(self) -> None:
         """Wait until the examples that were gathered are produced."""
@@ -108,6 +116,8 @@ class ExampleSampler:
         lag_s = now_s - min((m.accepted_at for m in messages if m.accepted_at), default=now_s)
         wanted = Counter(group for group, _ in first_of)
         left = self._rate.take(wanted, now_s, share=sampling_share(lag_s))
+        if lag_s > CALM_LAG_S:
+            self._late_until_s = now_s + CALM_AFTER_S
         choices = list(first_of.values())
         self._rng.shuffle(choices)
         choices.sort(key=lambda message: not message.events[0].is_purchase)

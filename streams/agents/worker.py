@@ -22,6 +22,7 @@ from models.state.memory import read_memory
 from models.state.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
 from models.traces import traces_of
+from streams.agents.catch_up import CatchUp
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import event_agent
 from streams.agents.example_sampling import ExampleSampler
@@ -72,14 +73,19 @@ class Worker:
         self.app = create_app("worker", settings, self.load_positions)
         self._log = WorkerLog(self.app, settings)
         self._spans = _step_spans(settings, self.app.conf.id)
+        sampler = ExampleSampler(self._recommenders, publish=self.publish_examples, clock=time.time)
+        self.catch_up = CatchUp(
+            self._recommenders,
+            publish=self.publish_examples,
+            clock=time.time,
+            is_late=sampler.is_late,
+        )
         self.events = event_agent(
             self.tenants,
             publish=self.publish_dead_letters,
             log=self._log,
             clock=time.time,
-            observer=ExampleSampler(
-                self._recommenders, publish=self.publish_examples, clock=time.time
-            ),
+            observer=sampler,
             spans=self._spans,
         )
         self.metadata = metadata_agent(
@@ -114,6 +120,7 @@ class Worker:
         for tp, (mark, witness) in zip(kept, found, strict=True):
             starts[tp] = ReadStart(max(oldest[tp], first_offset(mark, witness)), next_read())
             assigned[tp] = AssignedPartition(fields[tp], mark, starts[tp], witness)
+        self.catch_up.is_learner = (self.topics.examples, 0) in oldest
         of_events = (self.topics.clicks, self.topics.purchases)
         self.events.assign({tp: one for tp, one in assigned.items() if tp[0] in of_events})
         self.metadata.assign({tp: one for tp, one in assigned.items() if tp[0] not in of_events})
@@ -249,6 +256,7 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
     app.timer(MEMORY_EVERY_S)(worker.report_memory)
+    app.task(worker.catch_up.run)
     app.on_before_shutdown.connect(worker.close)
     return app
 

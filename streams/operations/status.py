@@ -13,6 +13,7 @@ from models.personalize.resource import Resource
 from models.ranking.champions import stored_champions
 from models.settings import Settings
 from models.state import forwarding_ledger, stuck_readers
+from models.state.catch_ups import CatchUpState, stored_catch_up
 from models.state.client import client_of
 from models.state.memory import Family, Memory, read_families, read_memory
 from models.state.redis_errors import AWAY_ERRORS
@@ -76,6 +77,8 @@ class Status(msgspec.Struct, frozen=True):
         Partitions that stand still at an unreadable batch.
     families
         Estimated memory by family of keys, of all groups.
+    catch_up
+        The ranker's last catch-up with kept events.
     """
 
     group: str
@@ -94,6 +97,7 @@ class Status(msgspec.Struct, frozen=True):
     redis: Memory = Memory()
     unreadable: list[stuck_readers.StuckReader] = []
     families: dict[str, Family] = {}
+    catch_up: CatchUpState | None = None
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -167,6 +171,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         redis=memory,
         unreadable=stuck,
         families=families,
+        catch_up=stored_catch_up(ranker),
     )
 
 

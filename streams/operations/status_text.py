@@ -89,8 +89,17 @@ def _quality(status: Status) -> Iterator[tuple[str, str]]:
         yield (
             name,
             f"the {serving}'s order is served, after {status.examples[name]} examples"
-            + (f"; MRR@20 {compared}" if compared else ""),
+            + (f"; MRR@20 {compared}" if compared else "")
+            + (_catch_up(status) if name == "interactions" else ""),
         )
+
+
+def _catch_up(status: Status) -> str:
+    """What is to be said while the ranker catches up with kept events."""
+    last = status.catch_up
+    if last is None or last.is_complete:
+        return ""
+    return f"; catching up with {last.known} kept events: {last.done} done"
 
 
 def _redis(status: Status) -> str:
