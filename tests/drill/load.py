@@ -128,6 +128,8 @@ class Sent:
     lost_by_kafka: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
+    away: list[tuple[float, float]] = field(default_factory=list)
+    """Of messages over HTTP that were not accepted at once: first attempt and acceptance."""
     repeated: int = 0
     recent: list[Message] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -226,11 +228,14 @@ class Load:
 
     def post(self, message: Message, chance: random.Random) -> None:
         """Send a message to the API until it is accepted."""
-        body = json.dumps(message.body)
+        body, attempts, began_s = json.dumps(message.body), 0, time.monotonic()
         while not self._stopped.is_set():
             status, answer = _answered(self._port, "POST", "/events", body)
+            attempts += 1
             with self.sent.lock:
                 self.sent.answers[str(status)] += 1
+                if status == 202 and attempts > 1:
+                    self.sent.away.append((began_s, time.monotonic()))
             if status == 202:
                 self.sent.note(message, chance)
                 return
@@ -316,6 +321,19 @@ class Load:
             else:
                 self.sent.note(message, chance)
         return left
+
+
+def covered_s(spans: Iterable[tuple[float, float]]) -> float:
+    """Time that at least one of these spans covers.
+
+    >>> covered_s([(1.0, 3.0), (2.0, 4.0), (6.0, 7.0)])
+    4.0
+    """
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def _answered(port: int, method: str, path: str, body: str | None) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from tests.drill import (
 )
 from tests.drill.audit import MOST_SHOWN, Account, Findings, audit
 from tests.drill.faults import FAULTS, Fault, schedule
+from tests.drill.load import covered_s
 from tests.drill.site import Site, pause, site
 from tests.drill.tails import behind, ends_of, event_ids, event_places
 from tests.servers import wait_until
@@ -68,7 +69,7 @@ def run(directory: Path, plan: Plan, *, say: Say) -> dict[str, Any]:
     began_s = time.monotonic()
     chance = random.Random(plan.seed)
     done: Counter[str] = Counter()
-    findings, errors = Findings(), list[str]()
+    findings, errors, settled_s = Findings(), list[str](), list[float]()
     with site(directory, seed=plan.seed, per_s=plan.per_s) as one:
         with one.load:
             audited = 0
@@ -83,12 +84,12 @@ def run(directory: Path, plan: Plan, *, say: Say) -> dict[str, Any]:
                 pause(chance, 0.1, 1.5)
                 if sum(done.values()) >= audited + plan.audit_every:
                     audited = sum(done.values())
-                    findings = _audited(one)
+                    findings = _audited(one, settled_s)
                     if not findings.is_clean():
                         say(f"audit after {audited} faults: {_shortened(findings)}")
                         break
             if findings.is_clean():
-                findings = _audited(one)
+                findings = _audited(one, settled_s)
         for process in (*one.workers, one.api):
             process.down(signal.SIGTERM)
         processes = (*one.workers, *one.guests, one.api)
@@ -106,6 +107,9 @@ def run(directory: Path, plan: Plan, *, say: Say) -> dict[str, Any]:
         "of_these_in_effect": len(kept & sent.lost_by_kafka),
         "of_these_sent_again": len(sent.lost_by_kafka & sent.acknowledged.keys()),
         "sent_again": sent.repeated,
+        "unaccepted_s": round(covered_s(sent.away), 1),
+        "longest_unaccepted_s": round(max((end - at for at, end in sent.away), default=0.0), 1),
+        "longest_recovery_s": round(max(settled_s, default=0.0), 1),
         "answers": dict(sorted(sent.answers.items())),
         "lost": len(findings.lost) + len(findings.unacknowledged_loss),
         "doubled": len(findings.doubled),
@@ -139,10 +143,13 @@ def _strike(one: Site, together: list[Fault], chance: random.Random) -> list[str
     return errors
 
 
-def _audited(one: Site) -> Findings:
+def _audited(one: Site, settled_s: list[float]) -> Findings:
+    """What an audit finds; adds the time until nothing waited."""
     with one.load.paused():
+        began_s = time.monotonic()
         try:
             wait_until(lambda: _is_settled(one), within_s=SETTLED_WITHIN_S, what="no lag")
+            settled_s.append(time.monotonic() - began_s)
         except TimeoutError as error:
             return Findings(other=[f"{error}: {_behind(one)}"])
         return audit(one.stack, one.kafka.address, _account(one))

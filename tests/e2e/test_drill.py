@@ -10,6 +10,7 @@ from kafka import TopicPartition
 
 from models.state.messages import StoredMessage
 from tests.drill.audit import log_of
+from tests.drill.load import covered_s
 from tests.drill.storm import Plan, run
 from tests.drill.tails import Record, Tail
 
@@ -45,6 +46,12 @@ def test_lost_events_in_effect_come_before_those_at_their_offsets() -> None:
         "id-c": 3,
         "id-h": 4,
     }
+
+
+def test_time_without_acceptance() -> None:
+    """Messages that wait at the same time count once."""
+    assert covered_s([]) == 0
+    assert covered_s([(5.0, 6.0), (1.0, 4.0), (2.0, 3.0), (3.5, 4.5)]) == 4.5
 
 
 def event(offset: int, item: str) -> Record:
