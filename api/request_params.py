@@ -21,7 +21,7 @@ from models.filters.short_form import parse_item_filter
 from models.ranking.champions import Objective
 from models.serving.answers import MAX_RESULTS
 from models.serving.rules import Boost, Hide, Rules
-from models.tokens import MAX_TOKEN_CHARACTERS
+from models.tokens import MAX_TOKEN_CHARACTERS, PATTERN
 
 MAX_EXCLUDED, MAX_BOOSTS, MAX_PINS, MAX_PROPERTIES = 500, 10, 25, 20
 MAX_FACTOR = 1000.0
@@ -37,6 +37,7 @@ After = Annotated[
     Meta(
         min_length=1,
         max_length=MAX_TOKEN_CHARACTERS,
+        extra_json_schema={"pattern": PATTERN},
         description="Token of POST /events: wait, bounded, until those events are in effect.",
     ),
 ]

@@ -44,7 +44,13 @@ class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One interaction of a user; times in Unix seconds."""
 
     event_type: Id
-    sent_at: Annotated[float, Meta(description="Unix time, in seconds or milliseconds.")]
+    sent_at: Annotated[
+        float,
+        Meta(
+            description="Unix time, in seconds or milliseconds.",
+            extra_json_schema={"exclusiveMinimum": 0},
+        ),
+    ]
     event_id: Annotated[
         Id | None, Meta(description="The same id is the same event; made of the rest if absent.")
     ] = None

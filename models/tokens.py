@@ -28,6 +28,12 @@ _KINDS: dict[str, TopicKind] = {"c": "clicks", "p": "purchases", "i": "items", "
 _NUMBER = r"0|[1-9][0-9]*"
 _PART = re.compile(rf"([cpiu])({_NUMBER})-({_NUMBER})(?:-([0-9a-f]{{8}}))?")
 
+PATTERN = (
+    f"^[cpiu]({_NUMBER})-({_NUMBER})(-[0-9a-f]{{8}})?"
+    f"(\\.[cpiu]({_NUMBER})-({_NUMBER})(-[0-9a-f]{{8}})?){{0,{MAX_PARTS - 1}}}$"
+)
+"""What a token looks like, for documents: `parse_token` decides, and its errors say why."""
+
 
 class Position(NamedTuple):
     """One message of a topic, without the topic's name.

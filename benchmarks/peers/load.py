@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -83,11 +83,14 @@ class Stream:
         Requests without such an answer.
     seconds
         From the first request to the last answer.
+    statuses
+        Answers by method and status; 0 is that of a connection that was closed.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
     failed: int = 0
     seconds: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
 
     def quantiles(self) -> dict[str, float]:
         """Milliseconds of p50, p90 and p99, answers a second and failures."""
@@ -111,7 +114,7 @@ class _Pool:
         self._opened: list[Connection] = []
         self._idle: list[Connection] = []
         self._waiting: deque[tuple[float, Sent]] = deque()
-        self._due: dict[Connection, float] = {}
+        self._due: dict[Connection, tuple[float, Sent]] = {}
 
     async def open(self, port: int, connections: int) -> None:
         """Connect."""
@@ -136,9 +139,11 @@ class _Pool:
             one.close()
 
     def _answered(self, connection: Connection, status: int, _: bytes) -> None:
-        due_s = self._due.pop(connection, None)
-        if due_s is not None:
+        due = self._due.pop(connection, None)
+        if due is not None:
+            due_s, sent = due
             self._n_done += 1
+            self.stream.statuses[f"{sent.raw.split(b' ', 1)[0].decode()} {status}"] += 1
             if 200 <= status < 400:
                 self.stream.latencies_ms.append(1000 * (time.perf_counter() - due_s))
         if connection.is_open:
@@ -151,8 +156,8 @@ class _Pool:
         while self._waiting and self._idle:
             connection = self._idle.pop()
             if connection.is_open:
-                self._due[connection], sent = self._waiting.popleft()
-                connection.send(sent)
+                due = self._due[connection] = self._waiting.popleft()
+                connection.send(due[1])
 
 
 async def as_fast_as_answered(

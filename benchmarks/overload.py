@@ -1,0 +1,134 @@
+"""Three times the sustainable rate of events and questions: who is refused, and what grows.
+
+    python -m benchmarks.overload [--seconds 300] [--times 3] [--connections 1000]
+
+The sustainable rate is what the API answers from 16 connections that each wait for their answer, half
+of them events and half questions, on this machine and beside the sender of the load. Then half of
+that rate, for `normal_p99_ms`; then `--times` of it at fixed moments, whoever is late
+(`benchmarks.peers.load`). `answers` counts by status; `without_retry_after` are refusals that do not
+say when to try again, of a few that are asked for beside the load. At the end everything that was
+accepted must be in effect: `accepted` of the events, `in_effect` by the store's counter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.conditions import command, report, servers, until
+from benchmarks.peers.http_answers import answers
+from benchmarks.peers.load import Stream, as_fast_as_answered, at_rate
+from benchmarks.peers.peer import Sent, get, post
+from benchmarks.samples import sampled
+from models.settings import Settings
+from models.state.client import connect
+from models.state.store import Store
+from ops.ports import free_port
+from streams.kafka.topics import ensure_topics
+from streams.operations.status import read_status
+
+SETTLED_S = 5.0
+ITEMS, USERS = 2000, 5000
+
+
+def mixed(number: int) -> Sent:
+    """An event, and then a question, of some user."""
+    user = number * 7919 % USERS
+    if number % 2:
+        return get(f"/recommend?user_id=u{user}")
+    event = {"eventType": "click", "itemId": f"i{number * 31 % ITEMS}", "sentAt": time.time()}
+    return post("/events", {"sessionId": f"s{user}", "userId": f"u{user}", "eventList": [event]})
+
+
+async def refusals_without_retry_after(port: int, seconds: float) -> tuple[int, int]:
+    """Refusals among a few questions beside the load, and those without Retry-After."""
+    n_refused = n_silent = 0
+    until_s = time.monotonic() + seconds
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        while time.monotonic() < until_s:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await client.get("/recommend?user_id=u1")
+                n_refused += answer.status_code in {429, 503}
+                n_silent += answer.status_code in {429, 503} and "retry-after" not in answer.headers
+            await asyncio.sleep(0.1)
+    return n_refused, n_silent
+
+
+async def n_events(settings: Settings) -> int:
+    """Events in effect."""
+    store = Store(connect(settings.redis), settings)
+    try:
+        return int((await store.counts()).get("events", 0))
+    finally:
+        await store.redis.aclose()
+
+
+async def pressed(
+    port: int, rate: float, seconds: float, connections: int
+) -> tuple[Stream, tuple[int, int]]:
+    """What came of a rate, and refusals of a few questions beside it."""
+    return await asyncio.gather(
+        at_rate(port, mixed, rate=rate, seconds=seconds, connections=connections),
+        refusals_without_retry_after(port, seconds),
+    )
+
+
+def is_in_effect(settings: Settings) -> Callable[[], bool]:
+    """True once nothing waits in Kafka."""
+    return lambda: asyncio.run(read_status(settings, now_s=time.time())).lag == 0
+
+
+def main() -> None:
+    """Measure, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--times", type=float, default=3.0)
+    parser.add_argument("--connections", type=int, default=1000)
+    asked = parser.parse_args()
+    with servers() as found, contextlib.ExitStack() as stack:
+        settings = found.model_copy(update={"port": free_port()})
+        ensure_topics(settings)
+        pids = {name: stack.enter_context(command(name, settings)).pid for name in ("worker", "api")}
+        until(lambda: answers(settings.port, "/healthz"), within_s=300)
+        until(is_in_effect(settings), within_s=120)
+        asyncio.run(at_rate(settings.port, mixed, rate=50, seconds=5))
+        sustainable = asyncio.run(
+            as_fast_as_answered(settings.port, mixed, seconds=10, connections=16)
+        )
+        until(is_in_effect(settings), within_s=600)
+        normal = asyncio.run(at_rate(settings.port, mixed, rate=sustainable / 2, seconds=15))
+        until(is_in_effect(settings), within_s=600)
+        before = asyncio.run(n_events(settings))
+        for one in psutil.Process().children():
+            pids.setdefault(one.name(), one.pid)
+        with sampled(pids, settings, every_s=1.0) as samples:
+            over, (n_refused, n_silent) = asyncio.run(
+                pressed(settings.port, asked.times * sustainable, asked.seconds, asked.connections)
+            )
+            ended_s = time.monotonic()
+            until(is_in_effect(settings), within_s=1800)
+        in_effect = asyncio.run(n_events(settings)) - before
+        figures: dict[str, Any] = {
+            "sustainable_per_s": round(sustainable),
+            "normal": normal.quantiles(),
+            "overloaded": over.quantiles(),
+            "answers": dict(sorted(over.statuses.items())),
+            "refused_beside": n_refused,
+            "without_retry_after": n_silent,
+            "accepted": over.statuses["POST 202"],
+            "in_effect": in_effect,
+            "caught_up_s": round(time.monotonic() - ended_s, 1),
+            "sizes": samples.figures(settled_s=SETTLED_S),
+        }
+        report("overload", figures, seconds=asked.seconds, times=asked.times)
+
+
+if __name__ == "__main__":
+    main()
