@@ -2,12 +2,13 @@
 
     python -m benchmarks.overload [--seconds 300] [--times 3] [--connections 1000]
 
-The sustainable rate is what the API answers from 16 connections that each wait for their answer, half
-of them events and half questions, on this machine and beside the sender of the load. Then half of
-that rate, for `normal_p99_ms`; then `--times` of it at fixed moments, whoever is late
-(`benchmarks.peers.load`). `answers` counts by status; `without_retry_after` are refusals that do not
-say when to try again, of a few that are asked for beside the load. At the end everything that was
-accepted must be in effect: `accepted` of the events, `in_effect` by the store's counter.
+The sustainable rate is what the API answers from 16 connections that each wait for their answer,
+half of them events and half questions, on this machine and beside the sender of the load. Then half
+of that rate, for the latency of normal times; then `--times` of it at fixed moments, whoever is
+late (`benchmarks.peers.load`). `answers` counts by method and status; `without_retry_after` are
+refusals that do not say when to try again, of a few that are asked for beside the load. At the end
+everything that was accepted must be in effect: `accepted` of the events, `in_effect` by the store's
+counter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -85,6 +86,25 @@ def is_in_effect(settings: Settings) -> Callable[[], bool]:
     return lambda: asyncio.run(read_status(settings, now_s=time.time())).lag == 0
 
 
+@contextlib.contextmanager
+def running() -> Iterator[tuple[Settings, dict[str, int]]]:
+    """The service, ready: its settings, and the pids of its processes and servers."""
+    with servers() as found, contextlib.ExitStack() as stack:
+        settings = found.model_copy(update={"port": free_port()})
+        of_servers = [one for one in psutil.Process().children() if one.name() != "sh"]
+        pids = {_kind(one): one.pid for one in of_servers}
+        ensure_topics(settings)
+        for name in ("worker", "api"):
+            pids[name] = stack.enter_context(command(name, settings)).pid
+        until(lambda: answers(settings.port, "/healthz"), within_s=300)
+        until(is_in_effect(settings), within_s=120)
+        yield settings, pids
+
+
+def _kind(server: psutil.Process) -> str:
+    return "redis" if "valkey" in server.name() else "broker"
+
+
 def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,12 +112,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=1000)
     asked = parser.parse_args()
-    with servers() as found, contextlib.ExitStack() as stack:
-        settings = found.model_copy(update={"port": free_port()})
-        ensure_topics(settings)
-        pids = {name: stack.enter_context(command(name, settings)).pid for name in ("worker", "api")}
-        until(lambda: answers(settings.port, "/healthz"), within_s=300)
-        until(is_in_effect(settings), within_s=120)
+    with running() as (settings, pids):
         asyncio.run(at_rate(settings.port, mixed, rate=50, seconds=5))
         sustainable = asyncio.run(
             as_fast_as_answered(settings.port, mixed, seconds=10, connections=16)
@@ -106,8 +121,6 @@ def main() -> None:
         normal = asyncio.run(at_rate(settings.port, mixed, rate=sustainable / 2, seconds=15))
         until(is_in_effect(settings), within_s=600)
         before = asyncio.run(n_events(settings))
-        for one in psutil.Process().children():
-            pids.setdefault(one.name(), one.pid)
         with sampled(pids, settings, every_s=1.0) as samples:
             over, (n_refused, n_silent) = asyncio.run(
                 pressed(settings.port, asked.times * sustainable, asked.seconds, asked.connections)

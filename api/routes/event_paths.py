@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.schemas import EventPath, EventPosition, json_response
-from models.tokens import MAX_TOKEN_CHARACTERS, PATTERN, parse_token
+from models.tokens import MAX_TOKEN_CHARACTERS, parse_token
 
 router = APIRouter()
 
