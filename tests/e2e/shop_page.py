@@ -38,6 +38,9 @@ class Page:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         storage = {"origin": url, "storageTypes": "local_storage"}
         browser.execute_cdp_cmd("Storage.clearDataForOrigin", storage)
+        # What an earlier page had to say is no problem of this one.
+        browser.get("about:blank")
+        self.problems()
         browser.get(f"{url}/{path}")
 
     def wait(self, condition: Any) -> Any:

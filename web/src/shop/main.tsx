@@ -198,7 +198,7 @@ const Search = ({ client, onFound }: {
       onSubmit={(event) => { event.preventDefault(); find().catch(() => onFound(null)); }}
     >
       <input
-        type="search" aria-label="Search the shop" placeholder="Search: tent, coffee, book…"
+        type="search" aria-label="Search the shop" placeholder="Search: tent, book…"
         value={words} maxLength={200}
         onInput={(event) => {
           setWords(event.currentTarget.value);
