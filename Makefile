@@ -131,6 +131,10 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 bench-peers: $(READY) ## This beside Serenade, implicit and more, into README; ARGS="--quick".
 	$(BIN)/python -m benchmarks.peers $(dir $(EVENTS)) $(or $(ARGS),--write)
 
+bench-load: $(READY) ## Three times the sustainable rate, then a soak at half of it; ARGS="--minutes 5".
+	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
 bench-growth: $(READY) ## What grows with messages, items and users; an hour, ARGS="--sizes 10000,100000".
 	$(BIN)/python -m benchmarks.broker_growth
 	$(BIN)/python -m benchmarks.growth $(or $(ARGS),--sizes 10000,100000,1000000)

@@ -5,10 +5,11 @@
 The sustainable rate is what the API answers from 16 connections that each wait for their answer,
 half of them events and half questions, on this machine and beside the sender of the load. Then half
 of that rate, for the latency of normal times; then `--times` of it at fixed moments, whoever is
-late (`benchmarks.peers.load`). `answers` counts by method and status; `without_retry_after` are
-refusals that do not say when to try again, of a few that are asked for beside the load. At the end
-everything that was accepted must be in effect: `accepted` of the events, `in_effect` by the store's
-counter.
+late (`benchmarks.peers.load`). `admitted_p99_ms` is of requests that were not refused, from when
+they were sent: a sender without a free connection waits for itself. `answers` counts by method and
+status; `without_retry_after` are refusals that do not say when to try again, of a few that are
+asked for beside the load. At the end everything that was accepted must be in effect: `accepted` of
+the events, `in_effect` by the store's counter, which has events without an answer as well.
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ def running() -> Iterator[tuple[Settings, dict[str, int]]]:
         yield settings, pids
 
 
+def _p99(values: list[float]) -> float:
+    return round(sorted(values)[round(0.99 * (len(values) - 1))], 1)
+
+
 def _kind(server: psutil.Process) -> str:
     return "redis" if "valkey" in server.name() else "broker"
 
@@ -132,6 +137,8 @@ def main() -> None:
             "sustainable_per_s": round(sustainable),
             "normal": normal.quantiles(),
             "overloaded": over.quantiles(),
+            "admitted_p99_ms": _p99(over.service_ms),
+            "normal_p99_ms": _p99(normal.service_ms),
             "answers": dict(sorted(over.statuses.items())),
             "refused_beside": n_refused,
             "without_retry_after": n_silent,

@@ -83,6 +83,8 @@ class Stream:
         Requests without such an answer.
     seconds
         From the first request to the last answer.
+    service_ms
+        Of the same answers, from when their request was sent: without the wait for a connection.
     statuses
         Answers by method and status; 0 is that of a connection that was closed.
     """
@@ -90,6 +92,7 @@ class Stream:
     latencies_ms: list[float] = field(default_factory=list)
     failed: int = 0
     seconds: float = 0.0
+    service_ms: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
 
     def quantiles(self) -> dict[str, float]:
@@ -114,7 +117,7 @@ class _Pool:
         self._opened: list[Connection] = []
         self._idle: list[Connection] = []
         self._waiting: deque[tuple[float, Sent]] = deque()
-        self._due: dict[Connection, tuple[float, Sent]] = {}
+        self._due: dict[Connection, tuple[float, float, Sent]] = {}
 
     async def open(self, port: int, connections: int) -> None:
         """Connect."""
@@ -141,11 +144,13 @@ class _Pool:
     def _answered(self, connection: Connection, status: int, _: bytes) -> None:
         due = self._due.pop(connection, None)
         if due is not None:
-            due_s, sent = due
+            due_s, sent_s, sent = due
+            now_s = time.perf_counter()
             self._n_done += 1
             self.stream.statuses[f"{sent.raw.split(b' ', 1)[0].decode()} {status}"] += 1
             if 200 <= status < 400:
-                self.stream.latencies_ms.append(1000 * (time.perf_counter() - due_s))
+                self.stream.latencies_ms.append(1000 * (now_s - due_s))
+                self.stream.service_ms.append(1000 * (now_s - sent_s))
         if connection.is_open:
             self._idle.append(connection)
             self._issue()
@@ -156,8 +161,9 @@ class _Pool:
         while self._waiting and self._idle:
             connection = self._idle.pop()
             if connection.is_open:
-                due = self._due[connection] = self._waiting.popleft()
-                connection.send(due[1])
+                due_s, sent = self._waiting.popleft()
+                self._due[connection] = due_s, time.perf_counter(), sent
+                connection.send(sent)
 
 
 async def as_fast_as_answered(
