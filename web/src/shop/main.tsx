@@ -147,7 +147,7 @@ const useShared = (client: Recommender): {
   const [listId, setListId] = useState<string>();
   const [error, setError] = useState("");
   const read = useMemo(() => {
-    let last = 0;
+    let last = -Infinity;
     let isReading = false;
     return async (): Promise<void> => {
       if (isReading || performance.now() - last < TRENDING_EVERY_MS) return;
@@ -175,6 +175,7 @@ const useShared = (client: Recommender): {
         setError((problem as globalThis.Error).message);
       }
     })();
+    void read();
     const timer = setInterval(() => void (document.hidden || read()), 3 * TRENDING_EVERY_MS);
     return () => clearInterval(timer);
   }, [client]);
