@@ -22,6 +22,9 @@ CHECKS = (
 )
 """Not that all that the reference does not describe is refused: null is as good as absent."""
 
+ENDLESS = "/live"
+"""An answer without end, which is read until the time limit of a request; has tests of its own."""
+
 SECONDS = 60
 MAX_GROWTH_BYTES = 40 * 2**20
 
@@ -42,11 +45,12 @@ def test_the_native_api(embedded_stack: Callable[..., Stack], tmp_path: Path) ->
         done = subprocess.run(
             [Path(sys.executable).with_name("st"), "run", f"{one.url}/openapi.json",
              "--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--max-examples", "30",
-             "--request-timeout", "10", "--seed", str(seed), "--no-color"],
+             "--exclude-path", ENDLESS, "--request-timeout", "10", "--seed", str(seed),
+             "--no-color"],
             cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        assert f"{n_operations} selected / {n_operations} total" in done.stdout
+        assert f"{n_operations - 1} selected / {n_operations} total" in done.stdout
         sizes.append(api.memory_info().rss)
     assert sizes[1] - sizes[0] < MAX_GROWTH_BYTES
     one.wait(lambda: one.status().lag == 0, "everything accepted is in effect")
