@@ -45,6 +45,7 @@ LONG = (
     "tests/ops/test_installation.py",
     "tests/e2e/test_commands.py",
     "tests/e2e/test_resilience.py",
+    "tests/e2e/test_page.py",
     "tests/models/evaluation/test_protocol.py",
     "tests/streams/agents/test_mutants.py",
     "tests/e2e/test_hung_servers.py",
@@ -62,6 +63,7 @@ TOGETHER = (
     "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",
+    "tests/e2e/test_page.py",
 )
 """Of these, those whose tests share what takes long; others' tests go to any free process."""
 

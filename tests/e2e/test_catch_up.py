@@ -7,11 +7,14 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.stack import Stack
 
 N_SESSIONS = 300
 
 
+@pytest.mark.slow
 def test_the_ranker_catches_up_after_a_replay(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """Of 1,200 events a few are examples at once; all that was wanted has been learned later."""
     file, chance = tmp_path / "events.csv", random.Random(7)

@@ -47,6 +47,7 @@ def test_overview_is_live(running: Stack, console: Open) -> None:
     assert page.problems() == []
 
 
+@pytest.mark.slow
 def test_a_question_is_tried(running: Stack, console: Open) -> None:
     """The answer with its reasons and time, and a curl command that gives the same."""
     running.click("console-tent", session="one")
@@ -73,6 +74,7 @@ def test_a_question_is_tried(running: Stack, console: Open) -> None:
     assert [item["itemId"] for item in json.loads(told.stdout)["items"]][:1] == shown[:1]
 
 
+@pytest.mark.slow
 def test_an_item_is_found_and_changed(running: Stack, console: Open) -> None:
     """Search, counts, neighbours; changed properties are saved, and wrong ones refused."""
     put = {"items": [{"itemId": "console-lamp", "properties": {"NAME": "Console lamp"}}]}
@@ -102,6 +104,7 @@ def test_an_item_is_found_and_changed(running: Stack, console: Open) -> None:
     page.wait(lambda: "properties" in page.text(".detail .error"))
 
 
+@pytest.mark.slow
 def test_a_user_is_shown_and_erased(running: Stack, console: Open) -> None:
     """History and answers of a user; erasing asks first, and says what it did."""
     after = running.click("console-tent", user="console-leaving", session="leaving")
@@ -124,6 +127,7 @@ def test_a_user_is_shown_and_erased(running: Stack, console: Open) -> None:
     assert running.ask("GET", "/users/console-leaving")[1]["events"] == []
 
 
+@pytest.mark.slow
 def test_an_event_is_sent_and_followed(running: Stack, console: Open) -> None:
     """Its place in Kafka, and that it is in effect; a wrong token is an error in words."""
     page = console("events")

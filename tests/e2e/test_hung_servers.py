@@ -163,6 +163,7 @@ def test_kafka_that_never_answers(running: Running) -> None:
     running.wait_for_events(known + len(numbers))
 
 
+@pytest.mark.slow
 def test_redis_that_never_answers(running: Running) -> None:
     """Events are accepted or refused, reads get an error; accepted events take effect."""
     known, memory = before(running), running.api_bytes

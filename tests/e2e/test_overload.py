@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import httpx
+import pytest
 
 from tests.stack import Stack
 
@@ -43,6 +44,7 @@ async def press(url: str, n_rounds: int) -> tuple[Counter[int], list[str | None]
     return statuses, hints
 
 
+@pytest.mark.slow
 def test_what_is_too_much_is_refused(embedded_stack: Callable[..., Stack]) -> None:
     """Every refusal is a 429 or 503 with Retry-After; exactly what was accepted is in effect."""
     one = embedded_stack(max_publishing=3, max_answering=3, max_connections=500)

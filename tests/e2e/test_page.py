@@ -64,6 +64,7 @@ def test_click_changes_two_rows_and_shows_its_way(page: ShopPage) -> None:
     assert page.problems() == []
 
 
+@pytest.mark.slow
 def test_every_reason_adds_up(page: ShopPage) -> None:
     """A card shows the shares of its reasons on demand; they add up to the whole."""
     page.look(1)
@@ -95,6 +96,7 @@ def test_page_works_by_keyboard(page: ShopPage) -> None:
     assert page.wait(lambda: page.text("#for-you .shares"))
 
 
+@pytest.mark.slow
 def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
     """From the first to the last control of the page, in its order, and each is seen."""
     script = """
@@ -111,6 +113,7 @@ def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
     assert seen == list(range(first, n))
 
 
+@pytest.mark.slow
 def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
     """An event without effect is shown as accepted only."""
     # A token of the future: its event never takes effect.
@@ -128,6 +131,7 @@ def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
     assert page.text("#applied b") == page.text("#visible b") == ""
 
 
+@pytest.mark.slow
 def test_page_shows_errors_as_text(page: ShopPage) -> None:
     """The page shows the API's error texts, and never as HTML."""
     page.browser.execute_script("""
@@ -158,6 +162,7 @@ def test_login_joins_the_session(shop: Stack, page: ShopPage) -> None:
     assert page.problems() == []
 
 
+@pytest.mark.slow
 def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
     """Adding brings what is bought together; removing takes it out; buying sends purchases."""
     page.log_in("cart-owner")
@@ -181,6 +186,7 @@ def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
     assert ("purchase", second) not in done
 
 
+@pytest.mark.slow
 def test_hidden_items_stay_away(page: ShopPage) -> None:
     """What is not for a shopper leaves the list, and the list stays full."""
     item = page.items("#for-you")[0]
@@ -191,6 +197,7 @@ def test_hidden_items_stay_away(page: ShopPage) -> None:
     assert len(page.items("#for-you")) == 12
 
 
+@pytest.mark.slow
 def test_search_finds_items(page: ShopPage) -> None:
     """Words of names and descriptions find items, and an empty search nothing."""
     page.find(".search input").send_keys("kneads two kilos", Keys.ENTER)
@@ -200,6 +207,7 @@ def test_search_finds_items(page: ShopPage) -> None:
     page.wait(lambda: page.text("#found h2") == "Nothing found: no-such-thing")
 
 
+@pytest.mark.slow
 def test_what_one_shopper_does_changes_the_list_of_another(page: ShopPage) -> None:
     """Both looked at an item; what one looks at next moves up for the other."""
     page.press("#compare")
@@ -219,6 +227,7 @@ def test_what_one_shopper_does_changes_the_list_of_another(page: ShopPage) -> No
     assert after.index(last) < (before.index(last) if last in before else len(before))
 
 
+@pytest.mark.slow
 def test_page_fits_a_phone(page: ShopPage) -> None:
     """At the width of a phone nothing is cut off, in both views."""
     metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
@@ -238,6 +247,7 @@ def test_page_fits_a_phone(page: ShopPage) -> None:
     page.wait(lambda: page.browser.execute_script(wide) == [360, 360, 0])
 
 
+@pytest.mark.slow
 def test_theme_is_kept(page: ShopPage) -> None:
     """The chosen theme holds after the page is opened again."""
     shown = "return getComputedStyle(document.body).backgroundColor"
@@ -250,6 +260,7 @@ def test_theme_is_kept(page: ShopPage) -> None:
     assert light != dark == page.browser.execute_script(shown)
 
 
+@pytest.mark.slow
 def test_live_figures_come_back(stack: Callable[..., Stack], shared_browser: Chrome) -> None:
     """After the API was killed and started again, the page goes on by itself."""
     one = stack()
@@ -266,6 +277,7 @@ def test_live_figures_come_back(stack: Callable[..., Stack], shared_browser: Chr
     wait.until(lambda _: texts(shared_browser, "#live.live"))
 
 
+@pytest.mark.slow
 def test_page_shows_forwarded_events(stack: Callable[..., Stack], shared_browser: Chrome) -> None:
     """With a forwarder, each tracker has a row with the counts of its ledger."""
     one = stack()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -39,6 +40,7 @@ def _sent_and_answered(block: WebElement) -> WebElement | Literal[False]:
     return False
 
 
+@pytest.mark.slow
 def test_reference_shows_every_route_and_sends_a_request(running: Stack, browser: Chrome) -> None:
     """No other site is called, not even for a request."""
     wait = WebDriverWait(browser, 60)

@@ -62,11 +62,12 @@ def test_items_are_found_by_words(running: Stack) -> None:
 
 def test_newest_items_come_by_creation(running: Stack) -> None:
     """The items created last, whenever they were put."""
-    now_s = int(time.time())
+    now_s = time.time()
     after = put_items(
         running,
         **{
-            f"shown-new-{age}": {"CREATION_TIMESTAMP": now_s - age, "KIND": "new"}
+            # Newer than whatever other tests have put just before.
+            f"shown-new-{age}": {"CREATION_TIMESTAMP": now_s - age / 1000, "KIND": "new"}
             for age in (2, 0, 1)
         },
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from models.state.histories import unpack_history
@@ -77,6 +78,7 @@ def saved_while_events_flow(one: Stack, folder: str) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.slow
 def test_a_restored_state_equals_one_that_never_stopped(
     stack: Callable[..., Stack], tmp_path: Path
 ) -> None:

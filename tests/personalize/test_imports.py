@@ -142,6 +142,7 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(
     assert one.counts(name)["events"] == len(rows)
 
 
+@pytest.mark.slow
 def test_rows_beyond_the_limits_are_reported(tmp_path: Path) -> None:
     """Rows that a full group refuses become dead letters, which the job counts."""
     with service(tmp_path, max_items=3, max_users=2, partitions=1) as one:

@@ -98,6 +98,7 @@ async def test_a_missing_file_fails_a_job(control: Control, tmp_path: Path) -> N
     assert "no object at s3://data/users.csv" in failed["failureReason"]
 
 
+@pytest.mark.slow
 async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -> None:
     """Its metrics are stored, and the scratch group is deleted, an abandoned one included."""
     group, runner = await control.group(), runner_of(control, tmp_path)

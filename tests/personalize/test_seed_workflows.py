@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+import pytest
+
 from tests.personalize.control_fixtures import INTERACTIONS, ROLE, recipe_arn, schema_text
 from tests.personalize.jobs_fixtures import GENRES, POLL_S, Service, csv_text, ratings
 
@@ -90,6 +92,7 @@ def no_scratch_is_left(one: Service) -> bool:
     return one.stack.stored(read)
 
 
+@pytest.mark.slow
 def test_too_few_users_have_amazons_reason(jobs_service: Service) -> None:
     """A version of a group with few users fails with Amazon's text; the best recipe is noted."""
     one, personalize = jobs_service, jobs_service.personalize
@@ -122,6 +125,7 @@ def trimmed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in INTERACTIONS} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_batch_pipeline(jobs_service: Service) -> None:
     """Import without low ratings, version, and batch inference of 25 items after it."""
     one, personalize = jobs_service, jobs_service.personalize
