@@ -202,9 +202,11 @@ def test_prometheus_evaluates_every_rule(prometheus: Server) -> None:
 
     def is_healthy() -> bool:
         answer = httpx.get(f"{prometheus.address}/api/v1/rules").raise_for_status()
-        rules = [rule for group in answer.json()["data"]["groups"] for rule in group["rules"]]
-        assert not [rule for rule in rules if rule["health"] == "err"]
-        return bool(rules) and all(rule["health"] == "ok" for rule in rules)
+        groups = answer.json()["data"]["groups"]
+        assert not [one for group in groups for one in group["rules"] if one["health"] == "err"]
+        # Prometheus begins somewhere in a group's interval: tests/ops evaluate the long ones.
+        soon = [one for group in groups if group["interval"] <= 60 for one in group["rules"]]
+        return bool(soon) and all(one["health"] == "ok" for one in soon)
 
     wait_until(is_healthy, within_s=60, what="every rule evaluated")
 
