@@ -39,6 +39,8 @@ NodeManager.EXIT_TIMEOUT = 60
 
 
 LONG = (
+    "tests/ops/test_helm.py",
+    "tests/e2e/test_schemathesis.py",
     "tests/e2e/test_drill.py",
     "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
@@ -60,6 +62,7 @@ LONG = (
 """Modules of long tests, the longest first."""
 
 TOGETHER = (
+    "tests/ops/test_helm.py",
     "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",

@@ -26,7 +26,7 @@ def go_tool(package: str) -> Path:
         require("go")
         variables = {"GOBIN": str(folder), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
         subprocess.run(
-            ["nice", "go", "install", package],
+            ["go", "install", package],
             env=os.environ | variables,
             cwd=ROOT / "tests",
             check=True,
