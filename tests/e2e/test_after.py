@@ -259,6 +259,7 @@ def test_clients_that_go_free_their_places(stack: Callable[..., Stack]) -> None:
     assert "unexpected" not in one.log()
 
 
+@pytest.mark.slow
 def test_a_broker_that_forgot_its_topics(tmp_path: Path) -> None:
     """Tokens from before a restart that lost all topics are not true, later ones are."""
     broker = start_broker(tmp_path, port=own_port())

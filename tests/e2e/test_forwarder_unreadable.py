@@ -80,6 +80,7 @@ def test_an_undecodable_batch_stops_one_partition_of_the_forwarder(
     assert "Traceback" not in one.log()
 
 
+@pytest.mark.slow
 def test_a_skip_holds_for_the_forwarder_alone(
     embedded_stack: Callable[..., Stack], aws: PersonalizeStub
 ) -> None:

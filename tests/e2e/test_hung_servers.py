@@ -144,6 +144,7 @@ def before(running: Running) -> int:
     return int(running.stack.counts()["events"])
 
 
+@pytest.mark.slow
 def test_kafka_that_never_answers(running: Running) -> None:
     """Events are refused with Retry-After, reads go on; later each event counts once."""
     known, memory = before(running), running.api_bytes

@@ -71,6 +71,7 @@ def primary(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 async def test_the_primary_answers_while_the_replica_is_away(
     primary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

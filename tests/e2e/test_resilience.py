@@ -149,6 +149,7 @@ def test_worker_killed_twenty_times(stack: Callable[..., Stack], tmp_path: Path)
     assert_exact(one, rows, group=other)
 
 
+@pytest.mark.slow
 def test_two_workers_and_a_replay_again(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """Two workers share the partitions, one is killed; a second replay changes nothing."""
     one = stack()
@@ -211,6 +212,7 @@ def learned(stack: Stack) -> dict[bytes, bytes]:
     return stack.stored(read)
 
 
+@pytest.mark.slow
 def test_redis_stopped_under_a_running_stream(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """The stream waits while Redis is away for ten seconds; nothing is lost."""
     one = stack()
@@ -228,6 +230,7 @@ def test_redis_stopped_under_a_running_stream(stack: Callable[..., Stack], tmp_p
     assert_exact(one, rows)
 
 
+@pytest.mark.slow
 def test_redis_forgets(stack: Callable[..., Stack], tmp_path: Path) -> None:
     """Redis comes back with older data, with and without new events: all count again."""
     one = stack()

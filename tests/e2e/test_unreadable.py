@@ -136,6 +136,7 @@ def test_an_undecodable_batch_stops_its_partition_alone(
     stops_its_partition_alone(one, partial(damaged, one.settings, kind=kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_a_batch_that_unpacks_too_far_stops_its_partition_alone(
     stack: Callable[..., Stack], codec: str

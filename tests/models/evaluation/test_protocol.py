@@ -277,6 +277,7 @@ def test_every_model_ranks_and_learns(local: LocalRecommender) -> None:
     assert len(over_time(results["blend"])) == 20
 
 
+@pytest.mark.slow
 def test_a_frozen_test_is_not_learned(local: LocalRecommender) -> None:
     """Histories grow, so that models can predict; their learned state stays as it was."""
     events = stream(120)

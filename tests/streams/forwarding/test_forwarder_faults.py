@@ -149,6 +149,7 @@ async def test_a_storm_of_all_faults_loses_and_doubles_nothing(
     assert proxy.n_faults > 10
 
 
+@pytest.mark.slow
 async def test_an_outage_is_reported_and_ends(bench: Bench, proxy: FaultyProxy) -> None:
     """During an outage nothing moves, and the status tells waiting events and their age."""
     proxy.fault = lambda: "outage"

@@ -346,6 +346,7 @@ lines = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(lines, min_size=1, max_size=12), st.sampled_from(["\n", "\r\n"]))
 def test_all_readers_agree(made: list[str], end: str) -> None:
