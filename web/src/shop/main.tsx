@@ -1,7 +1,7 @@
 /** The shop: rows that follow every click, with reasons, and the way of each event. */
 
 import { type JSX, render } from "preact";
-import { useEffect, useMemo, useReducer, useState } from "preact/hooks";
+import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import type { Answer, Recommended, Recommender } from "recommender";
 import { Picture } from "../pictures/picture";
 import { type CardActions, Cards } from "./cards";
@@ -185,13 +185,19 @@ const useShared = (client: Recommender): {
 const Search = ({ client, onFound }: {
   client: Recommender; onFound: (found: { words: string; row: Row } | null) => void;
 }): JSX.Element => {
-  const [words, setWords] = useState("");
+  const input = useRef<HTMLInputElement>(null);
+  const asked = useRef(0);
+  // An answer that comes after a later question, or after the field was cleared, is not shown.
   const find = async (): Promise<void> => {
-    if (!words.trim()) return onFound(null);
+    const words = input.current?.value.trim() ?? "";
+    const number = ++asked.current;
+    const show = (items: readonly Recommended[]): void => {
+      if (number === asked.current) onFound(words ? { words, row: { items, moves: new Map() } } : null);
+    };
+    if (!words) return show([]);
     const found = await search(client, words);
     // The best of what was found for this very shopper.
-    const ranked = found.length ? (await client.rank(found)).items : [];
-    return onFound({ words, row: { items: ranked.slice(0, 12), moves: new Map() } });
+    return show(found.length ? (await client.rank(found)).items.slice(0, 12) : []);
   };
   return (
     <form
@@ -199,12 +205,8 @@ const Search = ({ client, onFound }: {
       onSubmit={(event) => { event.preventDefault(); find().catch(() => onFound(null)); }}
     >
       <input
-        type="search" aria-label="Search the shop" placeholder="Search: tent, book…"
-        value={words} maxLength={200}
-        onInput={(event) => {
-          setWords(event.currentTarget.value);
-          if (!event.currentTarget.value) onFound(null);
-        }}
+        ref={input} type="search" aria-label="Search the shop" placeholder="Search: tent, book…"
+        maxLength={200} onInput={(event) => void (event.currentTarget.value || find())}
       />
       <button class="find" aria-label="Search">⌕</button>
     </form>
