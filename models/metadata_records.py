@@ -10,7 +10,7 @@ and `users` it is a JSON text with the key `<group>/<id>`; a message without a v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -189,6 +189,17 @@ def normalized(name: str) -> str:
     {'numratings'}
     """
     return name.replace("_", "").lower()
+
+
+def named_values(properties: Properties | None, names: Iterable[str]) -> dict[str, Value]:
+    """Values of the named properties, under the names as asked for; absent ones are left out.
+
+    >>> named_values({"numRatings": 7, "GENRE": "war"}, ["NUM_RATINGS", "price"])
+    {'NUM_RATINGS': 7}
+    """
+    wanted = {normalized(name): name for name in names}
+    found = ((normalized(name), value) for name, value in (properties or {}).items())
+    return {wanted[name]: value for name, value in found if name in wanted}
 
 
 def created_at(properties: Properties) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import ServedRecipe, get_filter, read_request
 from models.errors import InvalidInput
+from models.metadata_records import named_values
 from models.personalize.recipe_answers import (
     PERSONALIZED_LEVELS,
     RecipeRequest,
@@ -196,24 +197,14 @@ async def _add_metadata(
     """Add the values of these columns to the items, as text; unknown values are left out."""
     if not columns:
         return
-    wanted = {_normalized(column): column for column in columns}
     store = context.tenants.store(served.group)
     known = await item_properties(store, [item["itemId"] for item in items])
     for item, properties in zip(items, known, strict=True):
         item["metadata"] = {
-            wanted[_normalized(name)]: _value_text(value)
-            for name, value in (properties or {}).items()
-            if value is not None and _normalized(name) in wanted
+            column: _value_text(value)
+            for column, value in named_values(properties, columns).items()
+            if value is not None
         }
-
-
-def _normalized(column: str) -> str:
-    """The column's name for comparison: schemas have NUM_RATINGS, PutItems has numRatings.
-
-    >>> _normalized("NUM_RATINGS") == _normalized("numRatings")
-    True
-    """
-    return column.replace("_", "").lower()
 
 
 def _value_text(value: float | str) -> str:

@@ -12,9 +12,8 @@ import msgspec
 from models.filters.filter import Filter
 from models.personalize.recipes import Recipe
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
-from models.serving.item_filters import ItemFilter
+from models.serving.item_filters import ItemFilter, first_length, until_enough
 from models.serving.recommender import Recommender
-from models.serving.rules import first_length
 from models.state.histories import History
 from models.state.redis_errors import AWAY_ERRORS
 
@@ -75,6 +74,12 @@ class RecipeRequest:
             return None
         return ItemFilter(self.filter, self.filter_values, self.user_id, None, self.item_id)
 
+    @property
+    def reads_history(self) -> bool:
+        """True if the filter looks at the user's events, which the candidates may come from too."""
+        found = self.filter
+        return found is not None and self.user_id is not None and "interactions" in found.reads
+
 
 class RecipeAnswer(NamedTuple):
     """The answer of a recipe.
@@ -119,24 +124,28 @@ async def answer(
     """
     if request.recipe.type == "PERSONALIZED_RANKING":
         return await _rank(recommender, request, now_s, cached_if_away=cached_if_away)
-    left: list[str] = []
     history: History | None = None
-    for k in _lengths(request, all_candidates=all_candidates):
+
+    async def ask(k: int) -> Answer:
+        nonlocal history
         try:
-            if request.filter is not None and request.user_id is not None and history is None:
+            if request.reads_history and history is None:
                 history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
-            candidates = await _candidates(recommender, request, k, now_s, history)
+            return await _candidates(recommender, request, k, now_s, history)
         except AWAY_ERRORS:
             cached = recommender.from_cache(k=k) if cached_if_away else None
             if cached is None:
                 raise
-            candidates = cached
-        item_ids = [item.item_id for item in candidates.items]
-        left = await apply_filter(recommender, request, item_ids, now_s=now_s, history=history)
-        if len(left) >= request.length or len(item_ids) < k:
-            break
-    if len(left) < request.length:
-        left = await _refill(recommender, request, candidates, left, now_s, history)
+            return cached
+
+    candidates, left = await until_enough(
+        _lengths(request, all_candidates=all_candidates),
+        ask,
+        lambda items: apply_filter(recommender, request, items, now_s=now_s, history=history),
+        k=request.length,
+    )
+    if len(left) < request.length and request.item_filter is not None:
+        left += await _others(recommender, request, request.item_filter, candidates, now_s, history)
     return RecipeAnswer(candidates, left[: request.length])
 
 
@@ -222,31 +231,22 @@ async def apply_filter(
     return await asked.allowed(recommender, items, now_s=now_s, history=history)
 
 
-async def _refill(
+async def _others(
     recommender: Recommender,
     request: RecipeRequest,
+    asked: ItemFilter,
     answered: Answer,
-    left: Sequence[str],
     now_s: float,
     history: History | None,
 ) -> list[str]:
-    """The allowed items of an answer with too few of them, then other allowed ones.
+    """Items that the filter allows beside those of an answer.
 
-    A recipe of type USER_PERSONALIZATION ranks the others for the user.
+    A recipe of type USER_PERSONALIZATION ranks them for the user.
     """
-    asked = request.item_filter
-    if asked is None:
-        return list(left)
-    known = [item.item_id for item in answered.items]
-    if request.item_id is not None:
-        known.append(request.item_id)
-    elif history is not None:
-        last = await recommender.cache.item_ids.of(history.items[-1:].tolist())
-        known += [name for name in last if name is not None]
-    others = await asked.others(recommender, known, now_s=now_s)
+    others = await asked.others(recommender, answered, now_s=now_s, history=history)
     if request.user_id is not None and request.recipe.type == "USER_PERSONALIZATION":
         ranked = await recommender.rank(
             others, user_id=request.user_id, now_s=now_s, context=request.context
         )
         others = [item.item_id for item in ranked.items]
-    return [*left, *others]
+    return others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from models.arrays import NO_ITEMS
 from models.errors import InvalidInput
 from models.filters.filter import Filter, ReadPart, seen_types
-from models.metadata_records import Properties, normalized
+from models.metadata_records import Properties, named_values, normalized
 from models.serving.answers import Answer
 from models.serving.filter_decisions import ITEM_PARTS
 from models.serving.recommender import Recommender
@@ -26,6 +26,9 @@ NEEDS: Mapping[ReadPart, str] = {
     "current_item": "itemId",
 }
 """Id that a request must carry for each part of the state that a filter reads."""
+
+FIRST_CANDIDATES = 1.5
+"""Candidates for each item wanted that a filter is tried on first; and ten more for short lists."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class ItemFilter:
         version = await cache.properties_version(now_s)
         decisions = cache.filter_decisions.of(self.filter, self.values, version)
         undecided = [item for item in items if item not in decisions]
-        if undecided:
+        # The first call checks the values, even where there is nothing to decide.
+        if undecided or not decisions:
             decided = await self._decide(recommender, undecided, now_s, None)
             decisions.update(zip(undecided, decided, strict=True))
         return [item for item in items if decisions[item]]
@@ -90,41 +94,100 @@ class ItemFilter:
     ) -> list[bool]:
         """True for each item that it allows."""
         reads, found = self.filter.reads, dict[str, Any]()
-        ids = {"userId": self.user_id or self.session_id, "itemId": self.item_id}
+        known = {
+            "interactions": self.user_id or self.session_id,
+            "user": self.user_id,
+            "current_item": self.item_id,
+        }
         for part, name in NEEDS.items():
-            if part in reads and ids[name] is None:
+            if part in reads and known[part] is None:
                 raise InvalidInput(f"the filter needs a {name}")
         if "properties" in reads:
-            found["properties"] = await item_properties(recommender, items, now_s)
+            found["properties"] = await _cached_properties(recommender, items, now_s)
         if "interactions" in reads:
-            if history is None:
-                history = await recommender.snapshots.history(
-                    self.user_id, self.session_id, now_s=now_s
-                )
+            history = await self._history(recommender, now_s, history)
             found["interactions"] = await _interactions(recommender, history, now_s)
         if "user" in reads and self.user_id is not None:
             found["user"] = await user_properties(recommender.store, self.user_id)
         if "current_item" in reads and self.item_id is not None:
-            (found["current_item"],) = await item_properties(recommender, [self.item_id], now_s)
+            (found["current_item"],) = await _cached_properties(recommender, [self.item_id], now_s)
         allowed: list[bool] = self.filter.allowed(items, values=self.values, **found).tolist()
         return allowed
 
     async def others(
-        self, recommender: Recommender, known: Sequence[str], *, now_s: float
+        self,
+        recommender: Recommender,
+        shown: Answer,
+        *,
+        now_s: float,
+        history: History | None = None,
+        taken_out: Collection[str] = (),
     ) -> list[str]:
-        """Allowed items beside the known ones, for an answer with too few; four round trips.
+        """Allowed items beside those of an answer with too few; four round trips.
 
         The last changed items of each category that the filter's INCLUDEs name, then the top lists:
-        some thousands in all.
+        some thousands in all; without the item being looked at or, without one, the user's last.
         """
-        left_out = frozenset(known)
+        left_out = {*(item.item_id for item in shown.items), *taken_out}
+        if self.item_id is not None:
+            left_out.add(self.item_id)
+        else:
+            history = await self._history(recommender, now_s, history)
+            last = await recommender.cache.item_ids.of(history.items[-1:].tolist())
+            left_out.update(name for name in last if name is not None)
         named = await _named_by(recommender, self.filter, self.values, now_s)
         return await self.allowed(
-            recommender, [name for name in named if name not in left_out], now_s=now_s
+            recommender,
+            [name for name in named if name not in left_out],
+            now_s=now_s,
+            history=history,
         )
 
+    async def _history(
+        self, recommender: Recommender, now_s: float, history: History | None
+    ) -> History:
+        """The user's events: as they were just read, or as they are now."""
+        if history is not None:
+            return history
+        return await recommender.snapshots.history(self.user_id, self.session_id, now_s=now_s)
 
-async def item_properties(
+
+def first_length(k: int) -> int:
+    """Candidates to ask for first where some are taken out: a few more than the k wanted.
+
+    Most filters leave enough of them, and a longer list begins with the same items.
+
+    >>> first_length(25)
+    47
+    """
+    return 10 + int(FIRST_CANDIDATES * k)
+
+
+async def until_enough(
+    lengths: Iterable[int],
+    ask: Callable[[int], Awaitable[Answer]],
+    keep: Callable[[list[str]], Awaitable[Sequence[str]]],
+    *,
+    k: int,
+) -> tuple[Answer, list[str]]:
+    """The first of ever longer answers of which k items are kept, and those; the last otherwise.
+
+    Parameters
+    ----------
+    lengths
+        At least one; a longer answer begins with the same items.
+    ask, keep
+        Make the answer with so many items, and choose among its item ids, in their order.
+    """
+    for length in lengths:
+        answer = await ask(length)
+        kept = await keep([item.item_id for item in answer.items])
+        if len(kept) >= k or len(answer.items) < length:
+            break
+    return answer, list(kept)
+
+
+async def _cached_properties(
     recommender: Recommender, items: Sequence[str], now_s: float
 ) -> list[Properties | None]:
     """Properties of items, at most `cache_s` old; None without a record."""
@@ -147,17 +210,9 @@ async def with_properties(
     """
     if not names:
         return answer
-    known = await item_properties(recommender, [item.item_id for item in answer.items], now_s)
-    folded = {normalized(name): name for name in names}
+    known = await _cached_properties(recommender, [item.item_id for item in answer.items], now_s)
     items = [
-        msgspec.structs.replace(
-            item,
-            properties={
-                folded[normalized(name)]: value
-                for name, value in (properties or {}).items()
-                if normalized(name) in folded
-            },
-        )
+        msgspec.structs.replace(item, properties=named_values(properties, names))
         for item, properties in zip(answer.items, known, strict=True)
     ]
     return msgspec.structs.replace(answer, items=items)

@@ -17,12 +17,9 @@ import numpy as np
 from models.filters.filter import Filter
 from models.ranking.explanations import Reason
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
-from models.serving.item_filters import ItemFilter
+from models.serving.item_filters import ItemFilter, first_length, until_enough
 from models.serving.recommender import Recommender
 from models.state.histories import History
-
-FIRST_CANDIDATES = 1.5
-"""Candidates for each item wanted that rules are tried on first; and ten more for short lists."""
 
 Hidden = Literal["seen", "purchased"]
 
@@ -78,7 +75,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Asker(NamedTuple):
-    """Whose answer it is, and the item being looked at."""
+    """User or session that an answer is for, and the item being looked at."""
 
     user_id: str | None = None
     session_id: str | None = None
@@ -107,50 +104,45 @@ async def answer_by_rules(
         A filter needs an id that the request lacks.
     """
     history = None
-    if asker.user_id is not None or asker.session_id is not None:
+    if rules.reads_user:
         history = await recommender.snapshots.history(asker.user_id, asker.session_id, now_s=now_s)
     taken_out = rules.exclude | await _hidden(recommender, rules.hide, history, now_s)
 
     async def allowed(found: Filter | None, items: Sequence[str]) -> Sequence[str]:
+        left = [item for item in items if item not in taken_out]
         if found is None:
-            return items
+            return left
         asked = ItemFilter(found, {}, *asker)
-        return await asked.allowed(recommender, items, now_s=now_s, history=history)
+        return await asked.allowed(recommender, left, now_s=now_s, history=history)
 
-    kept: list[Recommendation] = []
     # A boost may lift any candidate into the answer; what is taken out makes room for others.
     most = MAX_RESULTS + len(taken_out)
-    lengths = (most,) if rules.boosts else (min(most, first_length(k + len(rules.exclude))), most)
-    for length in lengths:
-        answer = await ask(length, history)
-        item_ids = [item.item_id for item in answer.items if item.item_id not in taken_out]
-        among = frozenset(await allowed(rules.filter, item_ids))
-        kept = [item for item in answer.items if item.item_id in among]
-        if len(kept) >= k or len(answer.items) < length:
-            break
+    first = most if rules.boosts else min(most, first_length(k + len(rules.exclude)))
+    answer, left = await until_enough(
+        (first, most) if first < most else (most,),
+        lambda length: ask(length, history),
+        lambda items: allowed(rules.filter, items),
+        k=k,
+    )
+    among = frozenset(left)
+    kept = [item for item in answer.items if item.item_id in among]
     if refills and len(kept) < k and rules.filter is not None:
         least = min((one.score for one in kept if one.score > 0), default=1.0)
-        others = await _others(recommender, rules.filter, answer, asker, taken_out, now_s)
-        kept += [msgspec.structs.replace(one, score=least * one.score) for one in others]
+        asked = ItemFilter(rules.filter, {}, *asker)
+        names = await asked.others(
+            recommender, answer, now_s=now_s, history=history, taken_out=taken_out
+        )
+        kept += await _ranked(recommender, names[:MAX_RESULTS], asker, least, now_s)
     for boost in rules.boosts:
         among = frozenset(await allowed(boost.filter, [item.item_id for item in kept]))
         kept = boosted(kept, among, boost.factor)
     if rules.pins:
-        kept = pinned(
-            kept, await _known_pins(recommender, rules.pins, taken_out, allowed, rules), k
-        )
+        indexes = await recommender.cache.item_indexes(list(rules.pins.values()))
+        known = zip(rules.pins.values(), indexes, strict=True)
+        among = frozenset(await allowed(rules.filter, [name for name, index in known if index]))
+        pins = {slot: item_id for slot, item_id in rules.pins.items() if item_id in among}
+        kept = pinned(kept, pins, k)
     return msgspec.structs.replace(answer, items=kept[:k])
-
-
-def first_length(k: int) -> int:
-    """Candidates to ask for first where some are taken out: a few more than the k wanted.
-
-    Most rules leave enough of them, and a longer list begins with the same items.
-
-    >>> first_length(25)
-    47
-    """
-    return 10 + int(FIRST_CANDIDATES * k)
 
 
 async def _hidden(
@@ -171,40 +163,15 @@ async def _hidden(
     return frozenset(item_id for item_id in item_ids if item_id is not None)
 
 
-async def _others(
-    recommender: Recommender,
-    found: Filter,
-    answer: Answer,
-    asker: Asker,
-    taken_out: Collection[str],
-    now_s: float,
+async def _ranked(
+    recommender: Recommender, items: Sequence[str], asker: Asker, below: float, now_s: float
 ) -> list[Recommendation]:
-    """Other items that the filter allows, the likeliest for the user first."""
-    known = [*(item.item_id for item in answer.items), *taken_out]
-    if asker.item_id is not None:
-        known.append(asker.item_id)
-    asked = ItemFilter(found, {}, *asker)
-    others = await asked.others(recommender, known, now_s=now_s)
+    """Items that only the filter has found, the likeliest for the user first, with lower scores."""
     ranked = await recommender.rank(
-        others[:MAX_RESULTS], user_id=asker.user_id, session_id=asker.session_id, now_s=now_s
+        items, user_id=asker.user_id, session_id=asker.session_id, now_s=now_s
     )
     reasons = (Reason("filter"),)
-    return [Recommendation(item.item_id, item.score, reasons) for item in ranked.items]
-
-
-async def _known_pins(
-    recommender: Recommender,
-    pins: Mapping[int, str],
-    taken_out: Collection[str],
-    allowed: Callable[[Filter | None, Sequence[str]], Awaitable[Sequence[str]]],
-    rules: Rules,
-) -> dict[int, str]:
-    """The pins whose items exist and are not taken out."""
-    wanted = [item_id for item_id in pins.values() if item_id not in taken_out]
-    indexes = await recommender.cache.item_indexes(wanted)
-    existing = [item_id for item_id, index in zip(wanted, indexes, strict=True) if index]
-    among = frozenset(await allowed(rules.filter, existing))
-    return {slot: item_id for slot, item_id in pins.items() if item_id in among}
+    return [Recommendation(one.item_id, below * one.score, reasons) for one in ranked.items]
 
 
 def boosted(

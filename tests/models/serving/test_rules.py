@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidInput
+from models.filters.filter import parse_filter_expression
 from models.filters.short_form import parse_item_filter
 from models.serving.answers import Answer, Recommendation
+from models.serving.item_filters import ItemFilter
 from models.serving.rules import Asker, Boost, Hide, Rules, answer_by_rules, boosted, pinned
 from models.state.histories import History
 from models.state.metadata import put_items
@@ -187,3 +189,20 @@ async def test_a_changed_record_changes_what_a_filter_allows(catalogue: Shop) ->
     await put_items(catalogue.store, [("i04", {"BRAND": "zenith"})], catalogue.now_s)
 
     assert "i04" not in await answered(catalogue, acme, 12)
+
+
+async def test_what_a_filter_needs_is_asked_for(catalogue: Shop) -> None:
+    """Properties of a user need one, not a session; values are checked without candidates."""
+    of_user = parse_filter_expression(
+        'EXCLUDE ItemID WHERE Items.BRAND IN ("acme") IF CurrentUser.AGE < 17'
+    )
+    with_value = parse_filter_expression("INCLUDE ItemID WHERE Items.BRAND IN ($BRAND)")
+
+    for asked in (ItemFilter(of_user, session_id="s"), ItemFilter(with_value)):
+        with pytest.raises(InvalidInput, match=r"userId|BRAND"):
+            await asked.allowed(catalogue.recommender, [], now_s=catalogue.now_s)
+
+
+async def test_the_last_item_does_not_come_back(catalogue: Shop) -> None:
+    """Neither among the candidates nor among others that the filter allows."""
+    assert "i02" not in await answered(catalogue, Rules(filter=parse_item_filter("price<3")), 12)
