@@ -96,7 +96,7 @@ class FastPathApp(FastAPI):
     def _route(
         self, answering: AnswerRoute | None, scope: Scope, headers: dict[bytes, bytes]
     ) -> ASGIApp:
-        """What answers a request that is not refused; `answering` if it is a fast route."""
+        """Application that serves a request; `answering` is that of a fast route."""
         path = scope["path"]
         if b"origin" in headers and not is_below(path, PREFIX):
             return super().__call__

@@ -296,4 +296,4 @@ SPLITS: Mapping[str, Callable[[str], Any]] = {
     "pin": _pins,
     "context": _context,
 }
-"""How the text of each structured parameter is split."""
+"""Function that splits the text of each structured parameter."""

@@ -116,7 +116,7 @@ class UserEvent(ResponseBody, frozen=True):
 
 
 class User(ResponseBody, frozen=True):
-    """What is known of a user; times in Unix seconds."""
+    """Metadata and newest events of a user; times in Unix seconds."""
 
     user_id: str
     properties: Annotated[dict[str, Value] | None, Meta(description="null without metadata.")]
@@ -128,7 +128,7 @@ class User(ResponseBody, frozen=True):
 
 
 class EventPosition(ResponseBody, frozen=True):
-    """Where an event, or a record, stands in Kafka."""
+    """Topic, partition and offset of an event or a record."""
 
     topic: Annotated[
         Literal["clicks", "purchases", "items", "users"], Meta(description="Kind of its topic.")
@@ -138,7 +138,7 @@ class EventPosition(ResponseBody, frozen=True):
 
 
 class EventPath(ResponseBody, frozen=True):
-    """How far accepted events have come."""
+    """Positions of accepted events in Kafka, and whether they are in effect."""
 
     positions: list[EventPosition]
     is_in_effect: Annotated[bool, Meta(description="True if answers hold them.")]

@@ -20,6 +20,7 @@ from hypothesis import settings as properties
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import NodeManager
 
+from ops.embedded_servers import start_redis
 from streams.kafka.topics import ensure_topics
 from tests.servers import ROOT, unavailable
 from tests.stack import Servers, Stack, apache_servers, embedded_servers, make_stacks, new_stack
@@ -158,6 +159,14 @@ def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks with topics of their own; ends their processes after the test."""
     with make_stacks(servers, tmp_path) as make:
         yield make
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an embedded Redis that a module's tests share."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(scope="module")

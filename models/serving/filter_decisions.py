@@ -19,7 +19,7 @@ MAX_DECISIONS = 20_000
 """Decisions kept of one filter: some 2 MB."""
 
 ITEM_PARTS: frozenset[ReadPart] = frozenset(("properties",))
-"""What a filter may read for its decisions to be kept."""
+"""Parts of the state that a filter may read for its decisions to be kept."""
 
 
 class FilterDecisions:

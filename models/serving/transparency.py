@@ -59,7 +59,7 @@ class MainParameter(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ObjectiveParameters(msgspec.Struct, frozen=True, rename="camel"):
-    """How recommendations of an objective are ordered now."""
+    """Order of the recommendations of one objective, and the parameters behind it."""
 
     objective: str
     aim: str
@@ -69,7 +69,7 @@ class ObjectiveParameters(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Transparency(msgspec.Struct, frozen=True, rename="camel"):
-    """What decides about recommendations, in plain words, of the model as it is now."""
+    """Main parameters of recommendations in plain words, measured on the model that serves."""
 
     group: str
     at: Annotated[float, Meta(description="Unix seconds.")]
@@ -81,7 +81,7 @@ class Transparency(msgspec.Struct, frozen=True, rename="camel"):
 def transparency(
     settings: Settings, shared: SharedState, columns: Collection[str], *, now_s: float
 ) -> Transparency:
-    """What decides about recommendations of a group, by its state and contextual columns.
+    """Main parameters of a group's recommendations, by its state and contextual columns.
 
     Some milliseconds.
     """

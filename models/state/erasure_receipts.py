@@ -34,7 +34,7 @@ STAYS: Final[Mapping[str, str]] = {
 
 
 class Removed(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What was removed from one place, counted when the erasure was sent where there is a count."""
+    """Data removed from one place, counted when the erasure was sent where there is a count."""
 
     place: str
     what: str
@@ -42,7 +42,7 @@ class Removed(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Staying(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is left in one place; until when at the latest (Unix seconds), where that is known."""
+    """Data left in one place; until when at the latest (Unix seconds), where that is known."""
 
     place: str
     what: str
@@ -50,7 +50,7 @@ class Staying(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class ErasureDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """What a receipt says.
+    """Content of a receipt.
 
     Attributes
     ----------

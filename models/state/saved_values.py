@@ -61,7 +61,7 @@ KINDS = ("string", "hash", "set", "zset", "list")
 
 
 class SavedValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a key held when it was read, or a piece of it.
+    """Value of a key as it was read, or a piece of it.
 
     Attributes
     ----------

@@ -20,7 +20,7 @@ from models.state.saved_values import SavedValue
 from models.state.watched_server import ServersOfState, WatchedServer, told_errors
 
 REGISTRY = "recommender"
-"""What stands in braces before the keys that are no group's."""
+"""Hash tag of the keys that are no group's."""
 
 MANY_CHANGED = 200_000
 """Changed keys that are read again before others are read the first time: it bounds memory."""

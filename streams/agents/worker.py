@@ -152,21 +152,11 @@ class Worker:
 
     async def apply_events(self, batch: list[Any]) -> None:
         """Bring a batch of events into effect."""
-        await self.events.apply(self._received(batch))
+        await self.events.apply(_received(batch, self._spans))
 
     async def apply_records(self, batch: list[Any]) -> None:
         """Bring a batch of metadata into effect."""
-        await self.metadata.apply(self._received(batch))
-
-    def _received(self, batch: Sequence[Any]) -> list[ReceivedMessage]:
-        received = _received(batch)
-        if self._spans is None:
-            return received
-        parents = [self._spans.parent_of(event.message.headers) for event in batch]
-        return [
-            one._replace(traceparent=parent) if parent else one
-            for one, parent in zip(received, parents, strict=True)
-        ]
+        await self.metadata.apply(_received(batch, self._spans))
 
     async def learn_examples(self, batch: list[Any]) -> None:
         """Learn a batch of training examples; an invalid one becomes a dead letter."""
@@ -303,8 +293,11 @@ def _step_spans(settings: Settings, consumer_group: str) -> StepSpans | None:
     return StepSpans(traces, consumer_group)
 
 
-def _received(batch: Sequence[Any]) -> list[ReceivedMessage]:
-    """A batch's messages; a tombstone has an empty value."""
+def _received(batch: Sequence[Any], spans: StepSpans | None = None) -> list[ReceivedMessage]:
+    """A batch's messages, with their senders' spans where they are traced.
+
+    A tombstone has an empty value.
+    """
     return [
         ReceivedMessage(
             m.topic,
@@ -316,6 +309,7 @@ def _received(batch: Sequence[Any]) -> list[ReceivedMessage]:
             m.read,
             m.follows,
             m.connection,
+            b"" if spans is None else spans.parent_of(m.headers),
         )
         for m in (event.message for event in batch)
     ]

@@ -102,6 +102,16 @@ class ShopPage(Page):
         found: list[str] = self.browser.execute_script(script, selector)
         return found
 
+    def answer_events(self, status: int, body: str) -> None:
+        """Have POST /events of the page answered with this status and JSON, and nothing sent."""
+        script = """
+        const [status, body] = arguments, sent = fetch;
+        fetch = async (url, init) => init?.method === "POST" && url.endsWith("/events")
+          ? new Response(body, {status})
+          : sent(url, init)
+        """
+        self.browser.execute_script(script, status, body)
+
     def look(self, place: int, row: str = "#for-you") -> str:
         """Click on a card by its place from 1, and wait for the effect; gives its item id."""
         item = self.items(row)[place - 1]

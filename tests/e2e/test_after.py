@@ -9,7 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,6 @@ from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, new_s
 KINDS: tuple[TopicKind, ...] = ("clicks", "purchases", "items", "users")
 NEVER = 10**9
 _groups = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis for this module."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

@@ -117,12 +117,7 @@ def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
 def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
     """An event without effect is shown as accepted only."""
     # A token of the future: its event never takes effect.
-    page.browser.execute_script("""
-    const sent = fetch;
-    fetch = async (url, init) => init?.method === "POST" && url.endsWith("/events")
-      ? new Response('{"accepted": 1, "eventIds": ["e"], "after": "c0-999999"}', {status: 202})
-      : sent(url, init)
-    """)
+    page.answer_events(202, '{"accepted": 1, "eventIds": ["e"], "after": "c0-999999"}')
 
     page.press("#for-you .card:nth-child(1) .look")
     page.wait(lambda: "not in effect yet" in page.text("#error"))
@@ -134,12 +129,7 @@ def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
 @pytest.mark.slow
 def test_page_shows_errors_as_text(page: ShopPage) -> None:
     """The page shows the API's error texts, and never as HTML."""
-    page.browser.execute_script("""
-    const sent = fetch;
-    fetch = async (url, init) => init?.method === "POST" && url.endsWith("/events")
-      ? new Response('{"error": {"type": "invalid_event", "message": "<b>256</b>"}}', {status: 400})
-      : sent(url, init)
-    """)
+    page.answer_events(400, '{"error": {"type": "invalid_event", "message": "<b>256</b>"}}')
 
     page.press("#for-you .card:nth-child(1) .look")
 

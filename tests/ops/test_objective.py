@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 
 from tests.deployment import SERVICES
 from tests.ops.test_alerts import rules
-from tests.servers import ROOT, require
+from tests.promtool import run_cases
+from tests.servers import ROOT
 
 CASES = ROOT / "tests" / "ops" / "objective_cases.yml"
 PAGE = ROOT / "ops" / "grafana" / "dashboards" / "objective.json"
@@ -47,9 +47,4 @@ def test_prometheus_keeps_what_the_rules_look_back_on() -> None:
 @pytest.mark.kafka
 def test_thirty_days_of_freshness() -> None:
     """Prometheus' own tool runs the rules over the cases."""
-    require("promtool")
-    done = subprocess.run(
-        ["promtool", "test", "rules", str(CASES)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_cases(CASES)

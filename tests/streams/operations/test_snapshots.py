@@ -18,20 +18,11 @@ import redis
 from models.errors import ObjectNotFound, ObjectRefused, SnapshotRefused
 from models.settings import Settings
 from models.state import watched_server
-from ops.embedded_servers import start_redis
 from streams.operations import snapshots
 from streams.operations.snapshots import Manifest, Progress, Snapshot, listed, newest, restore, save
 from tests.buckets import s3_server, use_aws_environment
 
 N_KEYS = 300
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Redis."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture
