@@ -12,7 +12,7 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/recommender \
 # Dependencies change less often than the code: their layer comes first.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --no-install-project
+    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --extra oidc --no-install-project
 COPY README.md LICENSE ./
 COPY api api
 COPY cli cli
@@ -20,7 +20,7 @@ COPY models models
 COPY ops ops
 COPY streams streams
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --no-editable
+    uv sync --frozen --no-dev --extra prepare --extra msk --extra traces --extra oidc --no-editable
 # Inner loops become machine code for this machine's processor here, not at every start. Elsewhere
 # than the root, so that what is imported is the installed package.
 RUN cd / && "$UV_PROJECT_ENVIRONMENT/bin/python" -c "from models.code_cache import compile_once; compile_once(print)"

@@ -23,8 +23,8 @@ EXPORT = uv export --quiet --locked --no-emit-project --no-header --format requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) demo test test-unit test-kafka test-slow drill check web web-check advisories lock dist bench \
-	bench-peers bench-growth clean
+.PHONY: help $(VENV) demo test test-unit test-kafka test-slow test-rest drill check web web-check advisories lock \
+	dist npm-package bench bench-peers bench-growth clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z.$$(][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -68,8 +68,12 @@ test-kafka: $(READY) ## The tests on Apache Kafka and Redis: needs Java 17, Mave
 test-slow: $(READY) ## The tests that take minutes.
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not kafka" $(ARGS)
 
+test-rest: $(READY) ## test-kafka and test-slow in one run, as in CI, which takes less CPU.
+	$(BIN)/python -m pytest $(PARALLEL) -m "kafka or slow" $(ARGS)
+
 drill: $(READY) ## Two hundred faults on Apache Kafka and Redis under load; ARGS="--seed 8".
-	$(BIN)/python -m tests.drill $(ARGS)
+	$(BIN)/recommender drill --faults 200 --redis-server redis-server --kafka-folder \
+		"$$($(BIN)/python -c 'from tests.servers import kafka_jars; print(kafka_jars())')" $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, doctests, locks in step.
 	$(BIN)/ruff format --check
@@ -116,6 +120,18 @@ dist: ## Wheel, sdist and bill of materials of the release TAG=v1.2.3 into dist/
 	@found=$$(cd dist && uv run --quiet --no-project --isolated --with ./*.whl recommender --version) && \
 		test "v$${found##* }" = "$(TAG)" || { echo "the wheel says: $$found" >&2; exit 1; }
 
+pin-images: ## Digests behind the versions of all images in Dockerfile and docker-compose.yml; needs docker.
+	@for image in $$(sed -nE 's/^(FROM| +image:) ([^ @]+:v?[0-9][^ @]*)( AS .*)?$$/\2/p' Dockerfile docker-compose.yml | sort -u); do \
+		digest=$$(docker buildx imagetools inspect "$$image" --format '{{.Manifest.Digest}}') || exit 1; \
+		sed -i -E "s|^(FROM\|  +image:) $$image( AS .*)?$$|\1 $$image@$$digest\2|" Dockerfile docker-compose.yml; \
+	done
+
+npm-package: ## The browser SDK of the release TAG=v1.2.3 as an npm package, into dist/; needs npm.
+	rm -rf .cache/npm && mkdir -p .cache/npm dist
+	cp web/sdk/package.json web/sdk/README.md api/static/recommender.js api/static/recommender.d.ts LICENSE .cache/npm
+	cd .cache/npm && npm version --silent --no-git-tag-version --allow-same-version "$(TAG:v%=%)" >/dev/null
+	cd .cache/npm && npm pack --silent --pack-destination ../../dist
+
 bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.prepare
@@ -124,6 +140,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.learning $(EVENTS)
 	$(BIN)/python -m benchmarks.learning $(EVENTS) --events-per-message 10
 	$(BIN)/python -m benchmarks.freshness
+	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.serving $(EVENTS)

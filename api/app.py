@@ -9,7 +9,7 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -21,11 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import login
+from api.access import login, oidc_login
 from api.access.access_check import AccessCheck
 from api.access.key_table import KeyTable
-from api.dependencies import EventPublisher, GatedPublisher, ReadinessCheck, Services
+from api.dependencies import (
+    EventPublisher,
+    GatedPublisher,
+    KafkaOperations,
+    ReadinessCheck,
+    Services,
+)
 from api.docs_page import serve_reference
+from api.event_tail import EventTail
 from api.fast_path import FastPathApp, TracedServing, allowed_methods
 from api.impressions import ImpressionLog
 from api.live_figures import LiveFeed
@@ -35,48 +42,73 @@ from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PersonalizeApp
+from api.personalize.saved_filters import RegistryFilters
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.routes import (
+    api_keys,
+    audit,
+    dead_letters,
+    effective_settings,
     event_paths,
     events,
+    experiments,
+    figures,
+    filter_routes,
     forwarding,
     health,
+    item_batches,
     live,
     metadata,
+    outcomes,
+    placements,
     recommendations,
+    segments,
     transparency,
     user_exports,
     users,
 )
 from api.schemas import error_response
+from api.served_log import ServedLog
 from api.server.admission import Budget, Gate
 from api.server.body_limits import BodyLimits
 from api.server.origins import Origins
 from api.server.request_metrics import CLIENT_CLOSED
-from api.shadow_comparison import ShadowComparison
 from api.web_pages import serve_pages
 from models.errors import (
     Forbidden,
     InvalidEvent,
     InvalidRecord,
     InvalidRequest,
+    InvalidSetting,
     InvalidToken,
     MessageRefused,
+    NeedsOneShard,
     Overloaded,
     TooManyWaiting,
     Unavailable,
 )
+from models.extras import require_extra
 from models.personalize.registry import Registry
+from models.ranking.challengers import ServingChallengers
+from models.serving.merchandising.experiments import ExperimentCache
+from models.serving.merchandising.placements import PlacementCache
+from models.serving.merchandising.segments import Segments
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.shards.reached_marks import reached_marks
 from models.state.store import Store
 from models.state.tenants import Tenants
 from models.traces import traces_of
 
 if TYPE_CHECKING:
+    from api.access.oidc_provider import OidcProvider
+    from api.shadow_comparison import ShadowComparison
     from models.spans import Traces
+
+MAX_AUDIT_READERS = 2
+"""Requests that read the audit log at once; each has a consumer of its own."""
 
 LOG = logging.getLogger(__name__)
 
@@ -87,47 +119,60 @@ def create_app(
     publisher: EventPublisher,
     *,
     clock: Callable[[], float] = time.time,
+    kafka: KafkaOperations | None = None,
+    challengers: ServingChallengers | None = None,
 ) -> FastAPI:
-    """The application; it opens no connection before its first request."""
+    """The application; it opens no connection before its first request.
+
+    Without `kafka` the routes of dead letters and of the tail of events answer 503; without
+    `challengers` the built-in rankers serve.
+    """
     traces = traces_of(settings, "api")
+    oidc = _oidc_provider(settings)
     tenants = Tenants(store.redis, settings)
-    recommenders = Recommenders(tenants, hears_changes=True)
+    recommenders = Recommenders(tenants, hears_changes=True, challengers=challengers)
+    filters = RegistryFilters(settings.group)
+    redis_gate = Gate(settings.max_answering, "answers", "Redis")
+    kafka_gate = Gate(settings.max_publishing, "events", "Kafka")
     services = Services(
         settings=settings,
         store=store,
         recommender=recommenders.of(settings.group),
         tenants=tenants,
-        publisher=GatedPublisher(publisher, Gate(settings.max_publishing, "events", "Kafka")),
-        redis_gate=Gate(settings.max_answering, "answers", "Redis"),
+        publisher=GatedPublisher(publisher, kafka_gate, Gate(MAX_AUDIT_READERS, "audit", "Kafka")),
+        redis_gate=redis_gate,
         readiness=ReadinessCheck(publisher, store),
         read_your_writes=ReadYourWrites(
-            store, publisher.incarnations, most=settings.after_max_waiting
+            reached_marks(store), publisher.incarnations, most=settings.after_max_waiting
         ),
         impressions=ImpressionLog(clock),
         live=LiveFeed(store, clock, most=settings.live_max_listeners),
+        placements=PlacementCache(store),
+        segments=Segments(recommenders.of(settings.group)),
+        filters=filters,
+        experiments=ExperimentCache(store),
         clock=clock,
         new_id=_ids().__next__,
-        shadow=ShadowComparison(settings) if settings.shadow_campaign_arn else None,
+        shadow=_shadow_comparison(settings),
+        kafka=kafka,
+        tail=EventTail(kafka.tail, most=settings.live_max_listeners) if kafka else None,
+        served_log=ServedLog(publisher.put_served, clock) if settings.outcomes else None,
     )
 
     check_campaigns(settings)
     context = PersonalizeContext(Registry(store.redis, settings), tenants, recommenders, services)
+    filters.work_in(context)
     personalize: ASGIApp = PersonalizeApp(context, request_check(settings), OPERATIONS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service_operations()
-        # Loaded modules stay for ever: without this, the garbage collector walks through them
-        # again and again, tens of milliseconds in the middle of a request.
-        gc.collect()
-        gc.freeze()
-        yield
-        gc.unfreeze()
-        await services.read_your_writes.close()
-        await services.impressions.close()
-        await services.live.close()
-        if services.shadow is not None:
-            await services.shadow.close()
+        with _frozen_modules():
+            async with figures.own_figures(store, clock):
+                yield
+        await services.close()
+        if oidc is not None:
+            await oidc.close()
         await publisher.close()
         await recommenders.close()
         await store.close()
@@ -148,35 +193,25 @@ def create_app(
     )
     app.serve_traced = _traced_serving(traces)
     app.state.services = services
+    app.state.gates = {
+        **{("GET", path): redis_gate for path in recommendations.FAST_ROUTES},
+        ("POST", events.EVENTS.path): kafka_gate,
+    }
     keys = KeyTable(store.redis, now_s=clock) if settings.requires_keys else None
     access = AccessCheck(keys, settings.group, now_s=clock)
     app.state.access = access
+    app.state.oidc = oidc
     origins = Origins(settings, access.origins)
     app.state.origins = origins
     for routes in (
-        recommendations, events, event_paths, metadata, users, user_exports, transparency,
-        forwarding, live, health, login,
+        recommendations, events, event_paths, metadata, item_batches, users, user_exports,
+        transparency, filter_routes, placements, segments, outcomes, experiments, forwarding,
+        live, figures, dead_letters, effective_settings, health, api_keys, audit, login, oidc_login,
     ):  # fmt: skip
         app.include_router(routes.router)
     serve_reference(app)
     serve_pages(app)
-    for error, status, kind in (
-        (Forbidden, 403, "forbidden"),
-        (InvalidEvent, 400, "invalid_event"),
-        (InvalidRecord, 400, "invalid_record"),
-        (InvalidRequest, 400, "invalid_request"),
-        (InvalidToken, 400, "invalid_token"),
-        (TooManyWaiting, 429, "too_many_waiting"),
-        (MessageRefused, 400, "refused"),
-        (Overloaded, 429, "overloaded"),
-        (Unavailable, 503, "unavailable"),
-        *((error, 503, "unavailable") for error in AWAY_ERRORS),
-    ):
-        app.add_exception_handler(error, _handler(status, kind))
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _client_disconnected)
-    app.add_exception_handler(Exception, _internal_error)
+    _add_error_handlers(app)
     app.add_middleware(
         AllowedOriginsCors,
         allow_origins=settings.cors_origins,
@@ -198,7 +233,12 @@ def create_app(
     most = settings.max_body_bytes
     longer = dict.fromkeys(("/items", "/users"), max(most, metadata.MAX_BODY_BYTES))
     app.add_middleware(
-        BodyLimits, max_body_bytes=most, timeout_s=timeout_s, budget=budget, longer=longer
+        BodyLimits,
+        max_body_bytes=most,
+        timeout_s=timeout_s,
+        budget=budget,
+        longer=longer | {item_batches.PATH: settings.max_batch_body_bytes},
+        streamed=frozenset((item_batches.PATH,)),
     )
     app.state.limited = BodyLimits(
         app.answer_post, max_body_bytes=most, timeout_s=timeout_s, budget=budget
@@ -209,6 +249,18 @@ def create_app(
     return app
 
 
+@contextmanager
+def _frozen_modules() -> Iterator[None]:
+    """Keeps the garbage collector away from what is loaded: it stays for ever.
+
+    It would walk through it again and again, tens of milliseconds in the middle of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def _traced_serving(traces: Traces | None) -> TracedServing | None:
     if traces is None:
         return None
@@ -217,11 +269,54 @@ def _traced_serving(traces: Traces | None) -> TracedServing | None:
     return partial(serve_traced, traces)
 
 
+def _shadow_comparison(settings: Settings) -> ShadowComparison | None:
+    """The comparison with a campaign of Amazon Personalize, if one is set."""
+    if not settings.shadow_campaign_arn:
+        return None
+    from api.shadow_comparison import ShadowComparison  # noqa: PLC0415  loads boto3
+
+    return ShadowComparison(settings)
+
+
+def _oidc_provider(settings: Settings) -> OidcProvider | None:
+    if not settings.oidc_issuer:
+        return None
+    if not settings.requires_keys:
+        raise InvalidSetting(
+            "RECOMMENDER_OIDC_ISSUER needs RECOMMENDER_ACCESS=keys: without keys nobody logs in"
+        )
+    require_extra("authlib", "oidc", "RECOMMENDER_OIDC_ISSUER")
+    from api.access.oidc_provider import OidcProvider  # noqa: PLC0415  it loads an extra
+
+    return OidcProvider(settings)
+
+
 def _ids() -> Iterator[str]:
     """Unguessable ids of 32 characters; drawn in blocks, as each system call costs time."""
     while True:
         drawn = secrets.token_hex(4096)
         yield from (drawn[at : at + 32] for at in range(0, len(drawn), 32))
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    for error, status, kind in (
+        (Forbidden, 403, "forbidden"),
+        (NeedsOneShard, 501, "needs_one_shard"),
+        (InvalidEvent, 400, "invalid_event"),
+        (InvalidRecord, 400, "invalid_record"),
+        (InvalidRequest, 400, "invalid_request"),
+        (InvalidToken, 400, "invalid_token"),
+        (TooManyWaiting, 429, "too_many_waiting"),
+        (MessageRefused, 400, "refused"),
+        (Overloaded, 429, "overloaded"),
+        (Unavailable, 503, "unavailable"),
+        *((error, 503, "unavailable") for error in AWAY_ERRORS),
+    ):
+        app.add_exception_handler(error, _handler(status, kind))
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
+    app.add_exception_handler(Exception, _internal_error)
 
 
 def _handler(status: int, kind: str) -> Callable[[Request, Exception], Awaitable[Response]]:

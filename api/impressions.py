@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import Counter
 
 from models.serving.answers import Answer
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.served_lists import log_served
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.outcomes.served_lists import log_served
 from models.state.store import Store
 
 LOG = logging.getLogger(__name__)

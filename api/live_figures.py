@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 
 from api.schemas import Error, ErrorBody, LiveFigures, encode
 from models.errors import TooManyWaiting
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 
 INTERVAL_S = 1.0

@@ -25,6 +25,7 @@ SERVER_ERRORS = {
     429: "Too many requests are under way; repeat it after Retry-After.",
     503: "Kafka or Redis does not answer; try again.",
 }
+ONE_SHARD_ERROR = {501: "The group has several shards, which this does not know yet."}
 _STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
 """Request and response structs of all routes, by name; `documented` registers them."""
 
@@ -39,6 +40,7 @@ def documented(
     example: Mapping[str, Any] | None = None,
     errors: Mapping[int, str] = SERVER_ERRORS,
     other: Mapping[int, tuple[type[msgspec.Struct], str]] | None = None,
+    request_body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route's decorator that describe the route in the document.
 
@@ -54,6 +56,8 @@ def documented(
         Reason of each error status; those that follow from `query` and `body` are added.
     other
         Struct and reason of each other status.
+    request_body
+        Description of a body that is no JSON document.
     """
     errors = {
         **(INVALID_REQUEST_ERROR | BODY_ERRORS if body else {}),
@@ -68,10 +72,12 @@ def documented(
     }
     extra: dict[str, Any] = {}
     if query is not None:
-        extra["parameters"] = _parameters(query)
+        extra["parameters"] = parameters(query)
     if body is not None:
         content = {"schema": reference(body)} | ({"example": example} if example else {})
         extra["requestBody"] = {"required": True, "content": {JSON: content}}
+    if request_body is not None:
+        extra["requestBody"] = request_body
     return {
         "summary": summary,
         "status_code": status,
@@ -116,17 +122,18 @@ def _first_line(struct: type[msgspec.Struct]) -> str:
 ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": _response(Error, "Any other error.")}
 
 
-def _parameters(query: type[AfterParams]) -> list[dict[str, Any]]:
+def parameters(query: type[AfterParams]) -> list[dict[str, Any]]:
+    """Query parameters of a route, as the document has them."""
     schema = msgspec.json.schema(query)["$defs"][query.__name__]
-    parameters = []
+    found = []
     for name, member in _plain(schema)["properties"].items():
         text = {"description": member.pop("description")} if "description" in member else {}
         required = name in schema.get("required", ())
         # By GET what a body has as a list is one text.
         kind = {"type": "string"} if name in SPLITS else member
         parameter = {"name": name, "in": "query", "required": required, "schema": kind}
-        parameters.append(parameter | text)
-    return parameters
+        found.append(parameter | text)
+    return found
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

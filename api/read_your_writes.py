@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from models.errors import TooManyWaiting, Unavailable
-from models.state.store import Store
 from models.tokens import Position, TopicKind, parse_token, short_incarnation
 
 POLL_S = 0.002
@@ -45,6 +44,9 @@ WAITING = Gauge("recommender_after_waiting", "Requests that wait for events to t
 LoadIncarnations = Callable[[], Awaitable[Mapping[TopicKind, str]]]
 """The incarnation of each topic, by kind: clicks, purchases, items and users."""
 
+Watermarks = Callable[[Sequence[str]], Awaitable[list[int]]]
+"""Offset up to which each partition field is in effect, everywhere; -1 without one."""
+
 
 class Waiter:
     """A request that waits for messages to take effect."""
@@ -60,12 +62,16 @@ class ReadYourWrites:
 
     Parameters
     ----------
+    watermarks
+        Reads them.
     most
         Bound on the requests that wait at once; more are refused.
     """
 
-    def __init__(self, store: Store, load_incarnations: LoadIncarnations, *, most: int) -> None:
-        self._store = store
+    def __init__(
+        self, watermarks: Watermarks, load_incarnations: LoadIncarnations, *, most: int
+    ) -> None:
+        self._watermarks = watermarks
         self._most = most
         self._topics = _Topics(load_incarnations)
         self._waiters: dict[Waiter, None] = {}
@@ -162,7 +168,7 @@ class ReadYourWrites:
             elif fields is not None:
                 fields_of[waiter] = fields
         wanted = list({field for fields in fields_of.values() for field in fields})
-        marks = dict(zip(wanted, await self._store.watermarks(wanted), strict=True))
+        marks = dict(zip(wanted, await self._watermarks(wanted), strict=True))
         for waiter, fields in fields_of.items():
             is_reached = all(
                 marks[field] >= position.offset

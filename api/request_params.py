@@ -6,32 +6,40 @@ recommendation. `structured` splits the texts of a query string into what a body
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
 
-from models.errors import InvalidInput, InvalidRequest
-from models.filters.filter import Filter
-from models.filters.short_form import parse_item_filter
+from models.errors import InvalidRequest
+from models.events import Id
 from models.ranking.champions import Objective
 from models.serving.answers import MAX_RESULTS
-from models.serving.rules import Boost, Hide, Rules
+from models.serving.merchandising.rule_members import (
+    Boosts,
+    Caps,
+    Diversity,
+    Excluded,
+    FilterText,
+    FilterValues,
+    Hides,
+    IdParam,
+    Pins,
+    PropertyName,
+    make_rules,
+)
+from models.serving.merchandising.rules import Rules
+from models.state.named_versions import NAME_PATTERN
 from models.tokens import MAX_TOKEN_CHARACTERS, PATTERN
 
-MAX_EXCLUDED, MAX_BOOSTS, MAX_PINS, MAX_PROPERTIES = 500, 10, 25, 20
-MAX_FACTOR = 1000.0
+MAX_PROPERTIES, MAX_RANKED = 20, 500
 
-_HIDE = re.compile(r"(seen|purchased)(?::(\d{1,10}))?")
-
-IdParam = Annotated[str, Meta(min_length=1, max_length=256)]
-
-
-Results = Annotated[int, Meta(ge=1, le=MAX_RESULTS, description="Items wanted.")]
+Results = Annotated[
+    int,
+    Meta(ge=1, le=MAX_RESULTS, description="Items wanted: 25, unless the placement says."),
+]
 After = Annotated[
     str,
     Meta(
@@ -56,39 +64,13 @@ class ProfilingParams(AfterParams, frozen=True, kw_only=True):
         Literal["on", "off"],
         Meta(description="off: nothing of any user is read, and the answer is not kept."),
     ] = "on"
+    timing: Annotated[
+        bool, Meta(description="Say how many milliseconds each stage of the answer took.")
+    ] = False
 
 
-class BoostParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A preference: items that the filter allows have their score multiplied."""
-
-    filter: str
-    factor: Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
-
-
-class PinParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An item at a slot of the answer, from 1."""
-
-    item_id: IdParam
-    slot: Annotated[int, Meta(ge=1, le=500)]
-
-
-Excluded = Annotated[
-    list[IdParam], Meta(max_length=MAX_EXCLUDED, description="Items to leave out: i1,i2")
-]
-Hides = Annotated[
-    list[str],
-    Meta(
-        max_length=4,
-        description="Leave out what the user has seen or purchased, maybe in the last seconds:"
-        " purchased,seen:86400",
-    ),
-]
-Boosts = Annotated[
-    list[BoostParam],
-    Meta(max_length=MAX_BOOSTS, description="Factors of scores: brand:acme*1.5;price<20*1.2"),
-]
 PropertyNames = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=64)]],
+    tuple[PropertyName, ...],
     Meta(max_length=MAX_PROPERTIES, description="Properties of items to return: TITLE,PRICE"),
 ]
 ContextParam = Annotated[
@@ -96,31 +78,45 @@ ContextParam = Annotated[
 ]
 
 
+PlacementParam = Annotated[
+    Annotated[str, Meta(pattern=NAME_PATTERN)] | None,
+    Meta(description="Placement whose configuration and rules count too."),
+]
+
+
 class RuleParams(ProfilingParams, frozen=True, kw_only=True):
     """Rules that every question for a list takes."""
 
-    filter: Annotated[
-        str | None,
-        Meta(description="genre:horror,space;price<20, or an expression as in docs/filters.md."),
-    ] = None
-    exclude: Excluded = []
-    hide: Hides = []
-    boost: Boosts = []
-    pin: Annotated[
-        list[PinParam],
-        Meta(max_length=MAX_PINS, description="Items at slots, from 1: i9:1,i3:4"),
-    ] = []
-    properties: PropertyNames = []
+    filter: FilterText = None
+    filter_values: FilterValues = {}
+    exclude: Excluded = ()
+    hide: Hides = ()
+    boost: Boosts = ()
+    pin: Pins = ()
+    cap: Caps = ()
+    diversity: Diversity = 0.0
+    properties: PropertyNames = ()
+    placement: PlacementParam = None
 
     def rules(self, k: int) -> Rules | None:
         """The rules for an answer of k items; None without any. Raises as `make_rules`."""
-        return make_rules(self.filter, self.exclude, self.hide, self.boost, self.pin, k)
+        return make_rules(
+            self.filter,
+            self.exclude,
+            self.hide,
+            self.boost,
+            self.pin,
+            self.cap,
+            self.diversity,
+            k=k,
+            values=self.filter_values,
+        )
 
 
 class ListParams(RuleParams, frozen=True, kw_only=True):
     """Parameters of a list of items, in a query string or a JSON body."""
 
-    num_results: Results = 25
+    num_results: Results | None = None
     user_id: Annotated[IdParam | None, Meta(description="User whose history counts.")] = None
     session_id: Annotated[IdParam | None, Meta(description="Its history counts too.")] = None
 
@@ -130,9 +126,30 @@ class RecommendParams(ListParams, frozen=True, kw_only=True):
 
     item_id: Annotated[IdParam | None, Meta(description="Item being looked at now.")] = None
     exclude_purchased: Annotated[bool, Meta(description="Leave out what was bought.")] = False
-    objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
+    objective: Annotated[
+        Objective | None,
+        Meta(description="What the order aims at: interactions, unless the placement says."),
+    ] = None
     reasons: Annotated[bool, Meta(description="Say which events caused each item.")] = False
     context: ContextParam = {}
+
+
+class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Items to rank for a user."""
+
+    item_ids: Annotated[list[Id], Meta(min_length=1, max_length=MAX_RANKED)]
+    user_id: Id | None = None
+    session_id: Id | None = None
+    filter: FilterText = None
+    filter_values: FilterValues = {}
+    exclude: Excluded = ()
+    hide: Hides = ()
+    boost: Boosts = ()
+    cap: Caps = ()
+    diversity: Diversity = 0.0
+    properties: PropertyNames = ()
+    context: ContextParam = {}
+    placement: PlacementParam = None
 
 
 class ItemsParams(AfterParams, frozen=True, kw_only=True):
@@ -172,6 +189,9 @@ def parse_query(raw: bytes, kind: type[Params]) -> Params:
 
     >>> parse_query(b"user_id=u%207&num_results=3", RecommendParams).user_id
     'u 7'
+    >>> parse_query(b"context=mobile", RecommendParams)
+    Traceback (most recent call last):
+    models.errors.InvalidRequest: Expected `str`, got `null` - at `$.context[...]`
     """
     pairs = _pairs(raw.decode("latin-1"))
     try:
@@ -201,58 +221,6 @@ def _pairs(text: str) -> dict[str, str]:
     return {name: value for name, _, value in parts}
 
 
-def make_rules(
-    filter_text: str | None,
-    exclude: Sequence[str],
-    hide: Sequence[str],
-    boost: Sequence[BoostParam],
-    pin: Sequence[PinParam],
-    k: int,
-) -> Rules | None:
-    """The rules of a request for k items; None without any.
-
-    Raises
-    ------
-    InvalidRequest
-        With the member and the rule that is broken.
-    """
-    if not (filter_text is not None or exclude or hide or boost or pin):
-        return None
-    pins = {one.slot: one.item_id for one in pin}
-    if len(set(pins.values())) < len(pin):
-        raise InvalidRequest("pin has a slot or an item twice")
-    if max(pins, default=0) > k:
-        raise InvalidRequest(f"pin has slot {max(pins)}, but the answer has {k} items")
-    if both := set(pins.values()) & set(exclude):
-        raise InvalidRequest(f"pin and exclude both have the item {min(both)}")
-    return Rules(
-        filter=None if filter_text is None else _filter("", filter_text),
-        exclude=frozenset(exclude),
-        hide=tuple(map(_hide, hide)),
-        boosts=tuple(
-            Boost(_filter(f"boost {n}: ", one.filter), one.factor) for n, one in enumerate(boost, 1)
-        ),
-        pins=pins,
-    )
-
-
-def _filter(before: str, text: str) -> Filter:
-    try:
-        return parse_item_filter(text)
-    except InvalidInput as error:
-        raise InvalidRequest(f"{before}{error}") from error
-
-
-def _hide(text: str) -> Hide:
-    match = _HIDE.fullmatch(text)
-    if match is None:
-        raise InvalidRequest(
-            f"hide takes seen and purchased, each maybe with seconds as in seen:86400, not {text!r}"
-        )
-    kind, window = match.groups()
-    return Hide(kind, math.inf if window is None else float(window))  # type: ignore[arg-type]
-
-
 def structured(texts: Mapping[str, str]) -> dict[str, Any]:
     """The parameters of a query string, those of rules in the form of a body's members.
 
@@ -278,9 +246,16 @@ def _pins(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _context(text: str) -> dict[str, str]:
+def _caps(text: str) -> list[dict[str, str]]:
+    return [
+        dict(zip(("property", "most"), _halves(part, ":"), strict=True)) for part in _names(text)
+    ]
+
+
+def _context(text: str) -> dict[str, str | None]:
     parts = (part.partition(":") for part in text.split(";"))
-    return {name.strip(): value.strip() for name, _, value in parts}
+    # A name without a value is refused by the schema, at its place.
+    return {name.strip(): value.strip() if sign else None for name, sign, value in parts}
 
 
 def _halves(text: str, sign: str) -> tuple[str, str]:
@@ -294,6 +269,8 @@ SPLITS: Mapping[str, Callable[[str], Any]] = {
     "properties": _names,
     "boost": _boosts,
     "pin": _pins,
+    "cap": _caps,
     "context": _context,
+    "filter_values": _context,
 }
 """Function that splits the text of each structured parameter."""

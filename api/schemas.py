@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import Response
 from msgspec import Meta
 
+from models.kafka_operations import WaitingLetter
+from models.key_figures import KeyFigures
 from models.metadata_records import Value
-from models.serving.answers import Answer, Recommendation, ServingLevel
-from models.state.erasure_receipts import ErasureReceipt
+from models.serving.answers import Answer, AnsweredPlacement, Recommendation, ServingLevel
+from models.serving.stage_times import StageTimes
+from models.state.operations.figure_sums import FigureStep
+from models.state.users.erasure_receipts import ErasureReceipt
 
 
 class ResponseBody(msgspec.Struct, frozen=True, rename="camel"):
@@ -50,6 +54,15 @@ class Recommendations(ResponseBody, frozen=True):
     ]
     items: list[Recommendation]
     freshness: Freshness
+    placement: AnsweredPlacement | msgspec.UnsetType = msgspec.UNSET
+    stages_ms: Annotated[
+        dict[str, float] | msgspec.UnsetType,
+        Meta(
+            description="With timing=true: milliseconds of each stage: wait (for the token), read"
+            " (the state), candidates, features, scores, arrange (order, rules, names), reasons,"
+            " properties. What a list does not need it does not have."
+        ),
+    ] = msgspec.UNSET
 
 
 class Accepted(ResponseBody, frozen=True):
@@ -85,10 +98,20 @@ class Item(ResponseBody, frozen=True):
         ),
     ]
     updated_at: Annotated[float | None, Meta(description="Time of the newest record.")]
+    is_hidden: Annotated[
+        bool, Meta(description="True if its property HIDDEN keeps it out of every answer.")
+    ]
     events: int
     purchases: int
     first_event_at: float | None
     last_event_at: float | None
+    rates: Annotated[
+        dict[str, float],
+        Meta(
+            description="Events an hour, weighted by type, of late: means that decay with a"
+            " half-life of an hour, day, week, month. Empty without events."
+        ),
+    ]
 
 
 class ListedItem(ResponseBody, frozen=True):
@@ -98,6 +121,7 @@ class ListedItem(ResponseBody, frozen=True):
     properties: dict[str, Value]
     created_at: float
     updated_at: float
+    is_hidden: bool
 
 
 class Items(ResponseBody, frozen=True):
@@ -125,6 +149,44 @@ class User(ResponseBody, frozen=True):
         float | None, Meta(description="When the newest event was accepted; null without one.")
     ]
     events: Annotated[list[UserEvent], Meta(description="The newest first.")]
+    sessions: Annotated[list[str], Meta(description="Linked to the user, the oldest link first.")]
+
+
+class ServedItem(ResponseBody, frozen=True):
+    """An item of a list that was served, and what came of it."""
+
+    item_id: Annotated[str, Meta(description="Empty if the item is known no more.")]
+    source: Annotated[
+        str,
+        Meta(
+            description="Of its first reason, as in an answer; the level, ranked or retrieved,"
+            " where reasons were not asked for."
+        ),
+    ]
+    is_clicked: bool
+    is_bought: bool
+    value: Annotated[float, Meta(description="Sum of eventValue of what followed.")]
+
+
+class ServedListOfUser(ResponseBody, frozen=True):
+    """A list that was served to a user."""
+
+    recommendation_id: str
+    served_at: Annotated[float, Meta(description="Unix seconds.")]
+    session_id: Annotated[
+        str | None, Meta(description="If it was served to this session, which named no user.")
+    ]
+    placement: Annotated[str, Meta(description="Empty without one.")]
+    arm: Annotated[str, Meta(description="Of an experiment; empty without one.")]
+    recipe: str
+    items: list[ServedItem]
+
+
+class UserLists(ResponseBody, frozen=True):
+    """Lists that were served to a user lately."""
+
+    user_id: str
+    lists: Annotated[list[ServedListOfUser], Meta(description="The newest first.")]
 
 
 class EventPosition(ResponseBody, frozen=True):
@@ -157,6 +219,41 @@ class LiveFigures(ResponseBody, frozen=True):
     newest_event_age_s: Annotated[
         float | None, Meta(description="Age of the newest event in effect; null without one.")
     ]
+
+
+class Figures(ResponseBody, frozen=True):
+    """Key figures over time."""
+
+    step: FigureStep
+    step_s: int
+    points: Annotated[list[KeyFigures], Meta(description="The oldest first; the last one goes on.")]
+
+
+class DeadLetters(ResponseBody, frozen=True):
+    """Dead letters that were neither replayed nor discarded, the oldest first."""
+
+    letters: list[WaitingLetter]
+
+
+class DiscardedLetters(ResponseBody, frozen=True):
+    """Number of dead letters that wait no longer."""
+
+    discarded: int
+
+
+class SettingInEffect(ResponseBody, frozen=True):
+    """A setting of the process."""
+
+    name: str
+    value: Annotated[Any, Meta(description="A secret is shown as such, and not itself.")]
+    origin: Annotated[str, Meta(description="default, a variable of the environment, or a file.")]
+    description: str
+
+
+class SettingsInEffect(ResponseBody, frozen=True):
+    """All settings of the process."""
+
+    settings: list[SettingInEffect]
 
 
 class Erased(ResponseBody, frozen=True):
@@ -266,10 +363,27 @@ def error_response(
 
 
 def recommendations_body(
-    answer: Answer, recommendation_id: str, *, now_s: float, reached: bool | None
+    answer: Answer,
+    recommendation_id: str,
+    *,
+    now_s: float,
+    reached: bool | None,
+    times: StageTimes | None = None,
 ) -> Recommendations:
     """The body of an answer, with its freshness."""
     newest = answer.newest_accepted_at
     age_s = round(max(0.0, now_s - newest), 3) if newest else None
     freshness = Freshness(answer.user_accepted_at or None, age_s, reached)
-    return Recommendations(recommendation_id, answer.recipe, answer.level, answer.items, freshness)
+    placement = answer.placement or msgspec.UNSET
+    stages_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    if times is not None:
+        stages_ms = {stage: round(1000 * took_s, 3) for stage, took_s in times.took_s.items()}
+    return Recommendations(
+        recommendation_id,
+        answer.recipe,
+        answer.level,
+        answer.items,
+        freshness,
+        placement,
+        stages_ms,
+    )

@@ -25,20 +25,22 @@ from models.evaluation.baselines import RecommenderVariant, SharedRecommender
 from models.evaluation.protocol import Model, RepeatPolicy, Scores, run, sort_and_shuffle, steps
 from models.evaluation.protocol import report as measured
 from models.retrieval.candidates import (
-    ALIKE,
-    HOP,
     MAX_CO_VISITED,
     MAX_REPEAT_ITEMS,
     TOP_LIST_SIZES,
     best_places,
+)
+from models.retrieval.signals import (
+    ALIKE,
+    HOP,
     blend,
 )
 from models.serving.local import LocalRecommender, SnapshotCandidates
 from models.settings import Settings
 from models.state import store as stored
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
-from models.state.scripts import Script
+from models.state.scripts.registered_scripts import Script
 from models.state.store import Store
 from ops.embedded_servers import start_redis
 from streams.recordings.interactions import interactions
@@ -79,7 +81,7 @@ class Without(RecommenderVariant):
     """The learned order over the candidates of the other sources."""
 
     def __init__(self, live: SharedRecommender, sources: tuple[str, ...]) -> None:
-        super().__init__(live, lambda local, matrix: local.ranker.scores(matrix))
+        super().__init__(live, lambda local, matrix, _: local.ranker.scores(matrix))
         self._sources = sources
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
@@ -147,7 +149,7 @@ def found_by(
                     f"without {', '.join(sources)}": Without(live, sources) for sources in LEFT_OUT
                 }
                 orders["all"] = RecommenderVariant(
-                    live, lambda local, matrix: local.ranker.scores(matrix)
+                    live, lambda local, matrix, _: local.ranker.scores(matrix)
                 )
                 orders["all"].teaches = True
                 compared_models: dict[str, Model] = dict(orders)

@@ -32,13 +32,13 @@ from models.ranking.objectives import ObjectiveLearner, load_learners
 from models.ranking.ranker import RANKERS, Ranker
 from models.serving.local import LocalRecommender
 from models.settings import Settings
-from models.state.catch_ups import stored_catch_up
-from models.state.client import connect
-from models.state.interactions import Interaction
+from models.state.clients.client import connect
+from models.state.operations.catch_ups import stored_catch_up
 from models.state.store import Store
+from models.state.users.interactions import Interaction
 from ops.embedded_servers import start_scratch_redis
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
-from streams.kafka.tracker import Tracker
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read_events
 
@@ -123,7 +123,7 @@ def learned(settings: Settings) -> ObjectiveLearner:
 def load(events: Sequence[Interaction], settings: Settings, *, are_users: bool) -> None:
     """Send events as fast as they are taken, accepted now, one in a message."""
     with Tracker(settings, linger_ms=20) as tracker:
-        for number, (user, item, kind, at_s) in enumerate(events):
+        for number, (user, item, kind, at_s, *_) in enumerate(events):
             event = Event(event_type=kind, item_id=item, sent_at=at_s)
             user_id = user if are_users else None
             tracker.put_events(PutEvents(user, [event], user_id=user_id))

@@ -28,7 +28,8 @@ from models.serving.answers import Answer
 from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
+from models.state.event_types import EventTypes
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
 from models.state.store import Store
 from models.state.tenants import Tenants
@@ -194,7 +195,7 @@ def _events(one: Taken, number: int, properties: dict[str, str] | None) -> list[
     event = Event(
         "click", START_S + number, event_id=str(number), item_id=one.item, properties=properties
     )
-    return stored_events([event], weights={}, purchase_types=frozenset())
+    return stored_events([event], EventTypes({}, frozenset(), {}))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.conditions import end_in_order, median, report
 from models.settings import Settings
-from models.state.client import client_of
+from models.state.clients.client import client_of
 from ops.embedded_servers import start_redis
 from tests.redis_servers import redis_cluster, secured_redis
 

@@ -14,7 +14,6 @@ import itertools
 import random
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +24,10 @@ from models.arrays import Indexes
 from models.evaluation.baselines import VARIANTS, RecommenderVariant, SharedRecommender
 from models.evaluation.protocol import Model, Scores, run, sort_and_shuffle, steps
 from models.evaluation.protocol import report as measured
-from models.serving.cache import StateCache
-from models.serving.exploration import Exploration, insert_explored
+from models.ranking.explored_lists import MAX_POOL, exploration_rate, explore, joined_pool
+from models.ranking.uncertainty import drawn_heads, votes
+from models.serving.cached.cache import StateCache
+from models.serving.exploration import NEAR, ExplorationPools
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from ops.embedded_servers import start_redis
@@ -43,31 +44,45 @@ class Exploring(RecommenderVariant):
 
     def __init__(self, live: SharedRecommender, share: float) -> None:
         super().__init__(live, VARIANTS["user-personalization"])
-        self._n = int(share * LISTED)
+        self._rate = exploration_rate(LISTED, int(share * LISTED))
         self._chance, self._rng = random.Random(7), np.random.default_rng(7)
-        self._trials: tuple[StateCache, Exploration] | None = None
+        self._pools: tuple[StateCache, ExplorationPools] | None = None
 
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """The list as it would be shown, best first."""
         ranked = super().rank(user, at_s, barred)
-        found, _ = self._live.candidates(user, at_s, barred)
-        best = ranked.items[np.argsort(-ranked.scores, kind="stable")]
+        found, matrix = self._live.candidates(user, at_s, barred)
+        order = np.argsort(-ranked.scores, kind="stable")
+        best = ranked.items[order]
         listed = best[:LISTED].tolist()
         out = {*listed, *(found.snapshot.history.items - 1).tolist()}
-        order = self._live.local.run(
-            lambda recommender, now_s: self._order(recommender.cache, now_s)
+        weights = self._live.local.run(
+            lambda recommender, now_s: self._drawn_from(recommender.cache, now_s)
         )
-        tried = list(
-            itertools.islice((item - 1 for item, _ in order if item - 1 not in out), self._n)
-        )
-        shown = insert_explored(listed, tried, self._chance)
-        items = np.array([*shown, *(item for item in best[LISTED:].tolist() if item not in tried)])
+        new = {str(item - 1): weight for item, _, weight in weights if item - 1 not in out}
+        behind = order[LISTED : LISTED + NEAR]
+        near: dict[str, float] = {}
+        if len(behind):
+            heads = drawn_heads(self._live.local.ranker, self._rng)
+            rows = np.ascontiguousarray(matrix[behind])
+            counts = votes(heads, rows, ranked.scores[behind]).tolist()
+            near = {
+                str(item): float(count)
+                for item, count in zip(ranked.items[behind].tolist(), counts, strict=True)
+                if count
+            }
+        pool = joined_pool([dict(itertools.islice(new.items(), MAX_POOL)), near])
+        names = [str(item) for item in listed]
+        slots = explore(names, pool, self._rate, self._chance).slots
+        shown = [*listed[: len(listed) - len(slots)], *(int(slot.item_id) for slot in slots)]
+        others = [item for item in best.tolist() if item not in {*shown}]
+        items = np.array([*shown, *others], np.int64)
         return Scores(items, -np.arange(len(items), dtype=np.float64))
 
-    async def _order(self, cache: StateCache, now_s: float) -> Iterator[tuple[int, str]]:
-        if self._trials is None or self._trials[0] is not cache:
-            self._trials = cache, Exploration(cache, self._rng)
-        return await self._trials[1].order(now_s)
+    async def _drawn_from(self, cache: StateCache, now_s: float) -> list[tuple[int, str, float]]:
+        if self._pools is None or self._pools[0] is not cache:
+            self._pools = cache, ExplorationPools(cache, self._rng)
+        return await self._pools[1].weights(now_s)
 
 
 def compared(

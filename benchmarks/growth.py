@@ -24,7 +24,7 @@ from benchmarks.peers.http_answers import Asking, answers
 from benchmarks.peers.peer import get
 from benchmarks.state import START_S, STEP, fill
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from ops.ports import free_port

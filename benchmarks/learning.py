@@ -22,16 +22,16 @@ from pathlib import Path
 from benchmarks.conditions import ROOT, command, median, process, report, servers
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
-from streams.kafka.tracker import Tracker
 from streams.recordings.recorded_events import read_events
 
 EMPTY = """
 import sys, time
 from models.settings import Settings
-from streams.kafka.faust_app import create_app, run
+from streams.kafka.faust_clients.faust_app import create_app, run
 import asyncio
 settings = Settings()
 app = create_app("empty-" + sys.argv[2], settings, None)

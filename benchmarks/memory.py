@@ -12,7 +12,7 @@ from benchmarks.conditions import report, servers
 from benchmarks.state import START_S, STEP, fill
 from models.settings import Settings
 from models.state import layout
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 

@@ -22,11 +22,11 @@ from benchmarks import freshness
 from benchmarks.conditions import command, median, report, servers, until
 from models.events import Event, PutEvents
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from ops.ports import free_port
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
-from streams.kafka.tracker import Tracker
 from tests.streams.forwarding.personalize_stub import Behaviour, PersonalizeStub
 
 AWS: tuple[Behaviour, ...] = ("unavailable", "hang")

@@ -9,7 +9,9 @@ for users drawn at random: of the recorded events in FILE, or of a shop that is 
 the others lack: online evaluation decides which order is served. `session_share` (of a FILE): asked
 by session instead of by user. `personalize_times_native`: time of GetRecommendations over that of
 `/recommend`; `filter_share`: GetRecommendations with a filter of what the user has clicked already;
-`rules_times_plain`: time of `/recommend` with a filter of two conditions over that without.
+`rules_times_plain`: time of `/recommend` with a filter of two conditions over that without;
+`placement_times_plain`: with a placement of a filter, a boost and a cap; `diversity_times_plain`:
+with a diversity of .3.
 `*_cpu_us` is CPU time of the API process for a request, which other work on the machine changes
 less.
 """
@@ -34,9 +36,10 @@ import psutil
 from benchmarks.conditions import command, median, process, report, servers, until
 from benchmarks.state import fill, fill_recorded
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from ops.ports import free_port
+from streams.kafka.topics import ensure_topics
 
 EMPTY = """
 import sys, uvicorn
@@ -91,6 +94,8 @@ REQUESTS = {
     "personalize": get_recommendations(),
     "filter": get_recommendations(f'"filterArn":"{ARN}filter/seen",'),
     "rules": native("user_id", "&filter=brand!:acme;price!=1"),
+    "placement": native("user_id", "&placement=home"),
+    "diversity": native("user_id", "&diversity=0.3"),
 }
 """Ways to ask, by the names of their figures."""
 
@@ -145,6 +150,19 @@ def make_filter(url: str, group: str) -> None:
     urllib.request.urlopen(asked).close()
 
 
+def save_placement(url: str) -> None:
+    """Save the placement of `REQUESTS`."""
+    boost = {"filter": "price<20", "factor": 1.2}
+    rules = [
+        {"filter": "brand!:acme"},
+        {"boost": [boost], "cap": [{"property": "brand", "most": 5}]},
+    ]
+    asked = urllib.request.Request(
+        f"{url}placements/home", json.dumps({"rules": rules}).encode(), method="PUT"
+    )
+    urllib.request.urlopen(asked).close()
+
+
 class Figures:
     """Figures by name, one for each run."""
 
@@ -187,6 +205,7 @@ def measure(settings: Settings, users: Sequence[str], options: argparse.Namespac
         until(lambda: answers(empty_url))
         until(lambda: answers(f"{url}healthz"), within_s=START_S)
         make_filter(url, settings.group)
+        save_placement(url)
 
         def script(run: int, name: str, delay_ms: int = 0) -> str:
             request = REQUESTS[name]
@@ -207,7 +226,8 @@ def measure(settings: Settings, users: Sequence[str], options: argparse.Namespac
                     asyncio.run(serve(settings, "ranker-alone"))
             found["share"] = found.pop("recommend_share")
             found["personalize_times_native"] = rates["recommend"] / rates["personalize"]
-            found["rules_times_plain"] = rates["recommend"] / rates["rules"]
+            for name in ("rules", "placement", "diversity"):
+                found[f"{name}_times_plain"] = rates["recommend"] / rates[name]
             delay_ms = round(1000 * CONNECTIONS / options.rate)
             reached, printed = wrk(url, seconds, script(run, "recommend", delay_ms))
             quantiles = re.search(r"p50 ([\d.]+) p99 ([\d.]+)", printed)
@@ -232,6 +252,7 @@ def main() -> None:
     options = parser.parse_args()
     with servers() as found:
         settings = found.model_copy(update={"port": free_port()})
+        ensure_topics(settings)
         if options.file is None:
             users = [f"u{number}" for number in range(options.users)]
             size = {"users": options.users, "items": options.items}

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.conditions import median, report, servers
 from benchmarks.state import START_S, STEP, fill
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from streams.operations.snapshots import restore, save

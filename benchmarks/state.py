@@ -9,7 +9,8 @@ from pathlib import Path
 
 from models.events import PutEvents
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
+from models.state.event_types import EventTypes
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
 from models.state.store import Store
 from streams.recordings.recorded_events import read_events
@@ -52,18 +53,14 @@ async def fill_recorded(settings: Settings, file: Path) -> list[str]:
     """The events of a file, each user's as those of a user and a session; gives the users."""
     store, now_s = Store(connect(settings.redis), settings), time.time()
     users: dict[str, None] = {}
-    offset = 0
+    offset, types = 0, EventTypes.of(settings)
     rows = (row for _, row in read_events(file, now_s=now_s, as_="sessions"))
     while some := list(itertools.islice(rows, STEP)):
         messages: list[StoredMessage] = []
         for row in some:
             if isinstance(row, PutEvents):
                 users[row.session_id] = None
-                events = stored_events(
-                    row.event_list,
-                    weights=settings.event_weights,
-                    purchase_types=settings.purchase_types,
-                )
+                events = stored_events(row.event_list, types)
                 shard = shard_of(row.session_id)
                 number = offset + len(messages)
                 messages.append(StoredMessage(number, "", row.session_id, shard, now_s, events))

@@ -6,16 +6,6 @@ import os
 # it stands before all imports.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from cli import audit, keys, operations, personalize, processes, recordings, snapshots
 from cli.group import main
 
-__all__ = [
-    "audit",
-    "keys",
-    "main",
-    "operations",
-    "personalize",
-    "processes",
-    "recordings",
-    "snapshots",
-]
+__all__ = ["main"]

@@ -37,11 +37,16 @@ def record(settings: Settings, action: str, targets: Sequence[str], *, group: st
     A key must be revocable while Kafka is away.
     """
     from streams.kafka.audit_log import opened_audit_log
+    from streams.kafka.connections.connection import check_kafka
+    from streams.kafka.topics import Topics, topic_ids
 
     entry = AuditEntry(
         time.time(), "cli", _user(), action, group, list(targets), socket.gethostname()
     )
     try:
+        # The client would try for ten seconds, and log each try.
+        check_kafka(settings)
+        topic_ids(settings, [Topics.of(settings).audit])
         with opened_audit_log(settings) as log:
             log.write(entry)
     except RecommenderError as error:

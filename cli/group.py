@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 
 import click
 from pydantic import ValidationError
@@ -13,9 +14,48 @@ from models.secrets import redact_output
 from models.settings import Settings
 from models.settings.effective import setting_origins
 
+MODULES = {
+    "api": "processes",
+    "audit": "audit",
+    "batch": "personalize",
+    "config": "operations",
+    "dead-letters": "operations",
+    "demo": "processes",
+    "drill": "drill",
+    "evaluate": "evaluation",
+    "experiments": "experiments",
+    "forward": "processes",
+    "items": "items",
+    "jobs": "processes",
+    "keys": "keys",
+    "prepare": "personalize",
+    "provision": "personalize",
+    "rebuild": "snapshots",
+    "replay": "recordings",
+    "report": "report",
+    "skip": "operations",
+    "snapshot": "snapshots",
+    "status": "operations",
+    "topics": "processes",
+    "up": "processes",
+    "whatif": "whatif",
+    "worker": "processes",
+}
+"""The module of each command: a command loads its own, and the others stay out of its process."""
+
 
 class Commands(click.Group):
     """A group whose commands report expected errors as one line on stderr, with exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted({*MODULES, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, out of its module; None if there is none."""
+        if cmd_name in MODULES:
+            import_module(f"cli.{MODULES[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the requested command; secrets are removed from its output."""

@@ -16,7 +16,7 @@ from models.api_keys import ALL_GROUPS, Role, new_key
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from models.state.client import RedisClient
+    from models.state.clients.client import RedisClient
 
 Outcome = TypeVar("Outcome")
 
@@ -67,7 +67,7 @@ def create_key(
     per_day: int,
 ) -> None:
     """Create a key called NAME, and print it: it is stored nowhere."""
-    from models.state import key_store
+    from models.state.groups import key_store
 
     if all_groups and groups:
         raise click.UsageError("either --group or --all-groups")
@@ -95,12 +95,12 @@ def list_keys(as_json: bool) -> None:
     """Show all keys, without their secrets."""
     import msgspec
 
-    from models.state import key_store
+    from models.state.groups import key_store
     from streams.operations.key_text import as_line, shown
 
     found = _run(reachable_settings(needs_kafka=False), key_store.stored_keys)
     for key in found:
-        if not key.parent:
+        if key.is_listed:
             click.echo(
                 msgspec.json.encode(shown(key)).decode()
                 if as_json
@@ -112,7 +112,7 @@ def list_keys(as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 def revoke_key(key_id: str) -> None:
     """Revoke the key with this ID: every API process refuses it within seconds."""
-    from models.state import key_store
+    from models.state.groups import key_store
 
     settings = reachable_settings(needs_kafka=False)
     removed = _run(settings, lambda client: key_store.remove_key(client, key_id))
@@ -124,8 +124,8 @@ def revoke_key(key_id: str) -> None:
 
 def _run(settings: Settings, work: Callable[[RedisClient], Awaitable[Outcome]]) -> Outcome:
     """Do this with a client of Redis; raises `Unavailable` if it is away."""
-    from models.state.client import client_of
-    from models.state.redis_errors import unavailable
+    from models.state.clients.client import client_of
+    from models.state.clients.redis_errors import unavailable
 
     async def connected() -> Outcome:
         with unavailable():

@@ -70,7 +70,7 @@ def skip(topic: str, partition: int, offset: int, yes: bool) -> None:
 
 @main.group("dead-letters")
 def dead_letters() -> None:
-    """Show or replay messages that could not be processed."""
+    """Show, replay or discard messages that could not be processed."""
 
 
 @dead_letters.command("list")
@@ -108,3 +108,17 @@ def replay_dead_letters() -> None:
     click.echo(f"{done.sent} dead letters sent again")
     if done.kept:
         sys.exit(1)
+
+
+@dead_letters.command("discard")
+@click.option("--yes", is_flag=True, help="Confirm; without it, nothing is discarded.")
+def discard_dead_letters(yes: bool) -> None:
+    """Let dead letters be: they are shown no more, and `list --all` still has them."""
+    from streams.operations.resending import discard
+
+    if not yes:
+        raise click.UsageError("discarded messages take no effect: confirm with --yes")
+    settings = reachable_settings(needs_redis=False)
+    n = discard(settings)
+    record(settings, "discard_dead_letters", [f"{n} discarded"])
+    click.echo(f"{n} dead letters discarded")

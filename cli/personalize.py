@@ -27,7 +27,7 @@ from models.settings import Settings
     default="interactions",
     show_default=True,
 )
-@reading_options
+@reading_options()
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Keep a column as metadata.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out.")
 @click.option(
@@ -151,8 +151,8 @@ def batch(
 
     import msgspec
 
-    from models.state import pipeline_runs
-    from models.state.client import client_of
+    from models.state.clients.client import client_of
+    from models.state.operations import pipeline_runs
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration

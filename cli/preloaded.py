@@ -5,14 +5,14 @@ import importlib
 import os
 
 for _module in (
-    "cli",
+    "cli.processes",
     "uvicorn",
     "api.app",
     "ops.broker.process",
     "ops.logs",
     "streams.agents.worker",
     "streams.jobs.runner",
-    "streams.kafka.publisher",
+    "streams.kafka.producing.publisher",
 ):
     importlib.import_module(_module)
 importlib.import_module("api.personalize.service_model").service_operations()

@@ -40,6 +40,7 @@ def up(port: int | None, workers: int) -> None:
     """Run everything: workers, jobs and API, with embedded broker and Redis unless configured."""
     settings = Settings() if port is None else Settings(port=port)
     check_servers(settings)
+    say_what_starts(settings)
     compile_once(say)
 
     from ops.stack import run_stack
@@ -60,17 +61,24 @@ def up(port: int | None, workers: int) -> None:
         stack.supervisor.run()
 
 
+def say_what_starts(settings: Settings) -> None:
+    """Say what begins, before anything that takes seconds is loaded."""
+    own = [name for name, at in (("broker", settings.kafka), ("Redis", settings.redis)) if not at]
+    say(f"starting {', '.join([*own, 'worker', 'jobs'])} and API")
+
+
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
 @click.option("--once", is_flag=True, help="Show the effect of one click, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(port: int | None, once: bool, as_json: bool) -> None:
     """Run everything with simulated shoppers, and show how a click changes an answer."""
+    settings = Settings() if port is None else Settings(port=port)
+    say_what_starts(settings)
     from models.running_servers import DEMO
     from ops import demo as shown
     from ops.stack import run_stack
 
-    settings = Settings() if port is None else Settings(port=port)
     if settings.tls_certificate_file or settings.requires_keys:
         raise NotConfigured("the demo is for loopback, without TLS and API keys: run `up` instead")
     update = {"data_dir": settings.data_dir / DEMO, "cache_s": shown.DEMO_CACHE_S}
@@ -113,16 +121,22 @@ def api() -> None:
 
     from api.app import create_app
     from api.server.connections import allow_connections
-    from api.server.uvicorn_protocol import server_options
-    from models.state.client import client_of
-    from models.state.store import Store
-    from streams.kafka.publisher import Publisher
+    from api.server.server_options import server_options
+    from models.state.clients.client import client_of
+    from models.state.shards.sharded_store import store_of
+    from streams.agents.running_challengers import RunningChallengers
+    from streams.kafka.producing.publisher import Publisher
+    from streams.operations.kafka_console import KafkaConsole
 
     allow_connections(settings.max_connections)
     app = create_app(
-        settings, Store(client_of(settings, reads_replica=True), settings), Publisher(settings)
+        settings,
+        store_of(client_of(settings, reads_replica=True), settings),
+        Publisher(settings),
+        kafka=KafkaConsole(settings),
+        challengers=RunningChallengers(settings) if settings.challengers else None,
     )
-    uvicorn.run(app, **server_options(settings))
+    uvicorn.run(app, **server_options(settings, app.state.gates))
 
 
 @main.command()
@@ -132,7 +146,7 @@ def worker() -> None:
     compile_once(say)
 
     from streams.agents.worker import worker_app
-    from streams.kafka.faust_app import run
+    from streams.kafka.faust_clients.faust_app import run
 
     run(worker_app(settings, ready=report_ready))
 
@@ -154,7 +168,7 @@ def forward() -> None:
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
 
     from streams.forwarding.app import forward_app
-    from streams.kafka.faust_app import run
+    from streams.kafka.faust_clients.faust_app import run
 
     run(forward_app(settings))
 
@@ -188,14 +202,14 @@ def read_lag(settings: Settings) -> int:
 
 def begin_record(settings: Settings) -> None:
     """Begin to record what the embedded broker acknowledges."""
-    from streams.kafka import acknowledged
+    from streams.kafka.consuming import acknowledged
 
     acknowledged.begin(settings)
 
 
 def read_lost(settings: Settings) -> dict[str, int]:
     """Acknowledged messages of each partition that are lost; raises `Unavailable`."""
-    from streams.kafka import acknowledged
+    from streams.kafka.consuming import acknowledged
 
     return asyncio.run(acknowledged.lost(settings))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,23 +11,28 @@ if TYPE_CHECKING:
     from streams.reading.read_options import ReadOptions
 
 
-def reading_options(command: Any) -> Any:  # noqa: ANN401
-    """Add the options of commands that read files: docs/formats.md."""
+def reading_options(*, of_events: bool = True) -> Callable[[Any], Any]:
+    """Decorator that adds the options of commands that read files: docs/formats.md."""
     options = [
         click.option("--format", "format_", default="", help="Its format: docs/formats.md."),
         click.option("--columns", default="", help="Names of columns without a header: a,b,c."),
         click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="A field's"
                      " column, as in USER_ID=who."),
-        click.option("--event-type", default="", help="The type of every event; a column: --map."),
+        *([click.option("--event-type", default="", help="The type of every event; a column:"
+                        " --map.")] if of_events else []),
         click.option("--separator", default="", help="Between fields: comma, tab, semicolon, …"),
         click.option("--encoding", default="", help="Such as cp1252; UTF-8 and UTF-16 are seen."),
         click.option("--time-format", default="", help='"%d/%m/%Y %H:%M", or milliseconds, ….'),
         click.option("--records", default="", help="Where JSON has its list, as in data.rows."),
         click.option("--each", default="", help="A list in a record: a row for each of it."),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: Any) -> Any:  # noqa: ANN401
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def read_options(
@@ -44,7 +49,7 @@ def read_options(
         columns=[name.strip() for name in columns.split(",")] if columns else (),
         list_column=options.pop("each"),
         records=records.split(".") if records else (),
-        column_options=ColumnOptions(fields, keep, drop, options.pop("event_type")),
+        column_options=ColumnOptions(fields, keep, drop, options.pop("event_type", "")),
         **{name: options.pop(name) for name in ("separator", "encoding", "time_format")},
     )
 

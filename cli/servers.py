@@ -37,12 +37,12 @@ def check_servers(
     """Check that the servers named in the settings can be used, and the state in Redis read."""
     # `up` lives long and needs neither client after this.
     if settings.kafka and needs_kafka:
-        from streams.kafka.connection import check_kafka
+        from streams.kafka.connections.connection import check_kafka
 
         check_kafka(settings)
     if settings.redis and needs_redis:
         from models.server_checks import check_redis
-        from models.state.format_check import check_format
+        from models.state.copies.format_check import check_format
 
         check_redis(settings)
         check_format(settings)
@@ -76,9 +76,9 @@ def wait_for_servers(settings: Settings) -> Settings:
 
 def warn_of_memory(settings: Settings) -> Settings:
     """Print warnings about the memory of Redis; nothing if Redis is away."""
-    from models.state.client import client_of
-    from models.state.memory import read_memory, risks, shortages
-    from models.state.redis_errors import AWAY_ERRORS
+    from models.state.clients.client import client_of
+    from models.state.clients.redis_errors import AWAY_ERRORS
+    from models.state.operations.memory import read_memory, risks, shortages
 
     async def read_warnings() -> list[str]:
         async with client_of(settings) as client:
@@ -99,9 +99,9 @@ def check_access(settings: Settings) -> None:
     On loopback a warning is enough: nobody is let in until there is one. A process that starts
     without Redis refuses every key until it has read them.
     """
-    from models.state.client import client_of
-    from models.state.key_store import has_keys
-    from models.state.redis_errors import AWAY_ERRORS
+    from models.state.clients.client import client_of
+    from models.state.clients.redis_errors import AWAY_ERRORS
+    from models.state.groups.key_store import has_keys
 
     async def any_keys() -> bool:
         async with client_of(settings) as client:

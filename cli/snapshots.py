@@ -114,8 +114,8 @@ def rebuild(yes: bool) -> None:
     API keys, tracking ids, Amazon Personalize's resources and the forwarder's positions stay.
     """
     from models.server_checks import check_redis
-    from models.state.state_replacements import forget_learned
-    from streams.kafka.connection import check_kafka
+    from models.state.copies.state_replacements import forget_learned
+    from streams.kafka.connections.connection import check_kafka
     from streams.operations.kept_messages import kept_text
 
     settings = settings_with_servers()

@@ -27,6 +27,9 @@ ID_SLICE = slice(len(PREFIX), len(PREFIX) + 2 * ID_BYTES)
 
 KEY_LENGTH = ID_SLICE.stop + 1 + 43
 ALL_GROUPS = "*"
+PERSON = "oidc:"
+"""Begin of a session's `parent` that is a person of the login's provider, and no key."""
+
 MAX_NAME_CHARACTERS = 100
 MAX_ORIGINS = 100
 
@@ -67,7 +70,10 @@ class ApiKey(msgspec.Struct, frozen=True, omit_defaults=True):
         Most requests, on average of a few seconds for each API process, and of all processes in a
         day of UTC; 0 for no limit.
     parent
-        Id of the key that this one, a session of a browser, was made with; else empty.
+        Id of the key that this one, a session of a browser, was made with, or of the person whom
+        the login's provider knows, after `PERSON`; else empty.
+    maker
+        Id of the caller of the HTTP API that created it; empty for a command.
     """
 
     id: str
@@ -81,11 +87,22 @@ class ApiKey(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_per_s: float = 0.0
     requests_per_day: int = 0
     parent: str = ""
+    maker: str = ""
 
     @property
     def is_public(self) -> bool:
         """True if web pages hold it, so that everybody can read it."""
         return bool(self.origins)
+
+    @property
+    def is_of_person(self) -> bool:
+        """True for the session of a person whom the login's provider knows."""
+        return self.parent.startswith(PERSON)
+
+    @property
+    def is_listed(self) -> bool:
+        """True if it stands for itself: sessions that were made with a key end with that."""
+        return not self.parent or self.is_of_person
 
 
 class NewKey(NamedTuple):
@@ -106,6 +123,7 @@ def new_key(
     requests_per_s: float = 0.0,
     requests_per_day: int = 0,
     parent: str = "",
+    maker: str = "",
 ) -> NewKey:
     """A new random key; see `ApiKey` for the arguments.
 
@@ -152,6 +170,7 @@ def new_key(
         requests_per_s,
         requests_per_day,
         parent,
+        maker,
     )
     return NewKey(key, text)
 

@@ -169,6 +169,16 @@ class InvalidInput(ServiceError):
     """A member of the request breaks a rule; the text says which and why."""
 
 
+class NeedsOneShard(InvalidInput):
+    """What was asked for does not work in a group of several shards; the text names it."""
+
+
+def require_one_shard(shards: int, what: str) -> None:
+    """Raise `NeedsOneShard` where a group has several; `what` begins a sentence."""
+    if shards > 1:
+        raise NeedsOneShard(f"{what} needs a group of one shard, and RECOMMENDER_SHARDS={shards}")
+
+
 class InvalidNextToken(ServiceError):
     """A page's token that this service did not issue."""
 

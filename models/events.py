@@ -26,6 +26,12 @@ MICROSECONDS_FROM = 1e14
 NANOSECONDS_FROM = 1e17
 """A time above this is in that unit: in the next larger one it would be after the year 5138."""
 
+UNDO = "undo"
+"""Type, in any case, of events that undo another one."""
+
+IMPORT_PREFIX = "import-"
+"""Beginning of the tracking ids of events that are imported in bulk, and may be replaced so."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Numbers may be sent as text, where "nan" and "inf" are numbers too: JSON could not encode them.
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
@@ -225,6 +231,68 @@ def event_hash(event_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=6).digest(), "little")
 
 
+def removal(hashed: int, event_type: str, at_s: float) -> Event:
+    """An event that removes an imported event of this hash, type and time; for imports only."""
+    properties = {"eventId": f"{hashed:012x}", "eventType": event_type}
+    return Event(UNDO, at_s, properties=properties)
+
+
+def undone_hash(undone_id: str, *, is_of_import: bool) -> int:
+    """Hash of the id of the event that is undone; an import gives the hash itself for the id.
+
+    >>> undone_hash("0000000000ff", is_of_import=True)
+    255
+    """
+    if not is_of_import:
+        return event_hash(undone_id)
+    try:
+        return int(undone_id, 16) % 2**48
+    except ValueError:
+        return event_hash(undone_id)
+
+
+def topic_type(event: Event) -> str:
+    """The type that decides which topic an event is sent to, in lower case.
+
+    A removal comes behind the event that it removes.
+
+    >>> topic_type(removal(255, "Purchase", 1.8e9))
+    'purchase'
+    """
+    if event.event_type.lower() == UNDO and isinstance(event.properties, dict):
+        return str(event.properties.get("eventType", UNDO)).lower()
+    return event.event_type.lower()
+
+
+def is_of_import(message: PutEvents) -> bool:
+    """Whether a message is of an import in bulk."""
+    return (message.tracking_id or "").startswith(IMPORT_PREFIX)
+
+
+def undone_event_id(event: Event) -> str | None:
+    """Id of the event that an event of type `undo` undoes; None for any other event.
+
+    Raises
+    ------
+    InvalidEvent
+        It names none.
+
+    Examples
+    --------
+    >>> undone_event_id(Event("Undo", 1.8e9, properties={"eventId": "e7"}))
+    'e7'
+    """
+    if event.event_type.lower() != UNDO:
+        return None
+    properties = event.properties
+    if isinstance(properties, str):
+        properties = msgspec.json.decode(properties)
+    found = properties.get("eventId") if isinstance(properties, dict) else None
+    if not isinstance(found, str) or not 1 <= len(found) <= 256:
+        raise InvalidEvent("an undo needs properties.eventId, a string of 1 to 256 characters")
+    return found
+
+
 def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Event:
     sent_at = in_seconds(event.sent_at)
     if not sent_at > 0:
@@ -232,6 +300,10 @@ def _normalised(event: Event, session_id: str, latest_s: float, path: str) -> Ev
     if sent_at > latest_s:
         raise InvalidEvent(f"sentAt lies too far in the future - at `{path}.sentAt`")
     legacy_item_id = _item_in_properties(event.properties, path)
+    try:
+        undone_event_id(event)
+    except InvalidEvent as error:
+        raise InvalidEvent(f"{error} - at `{path}.properties`") from error
     item_id = event.item_id or legacy_item_id
     if sent_at == event.sent_at and item_id == event.item_id and event.event_id:
         return event

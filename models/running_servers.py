@@ -22,12 +22,15 @@ class Servers(msgspec.Struct, frozen=True):
 
     Attributes
     ----------
+    partitions
+        Partitions of each event topic.
     needs_password
         True if Redis' URL had one: the reader must provide it.
     """
 
     kafka: str
     redis: str
+    partitions: int
     api: str = ""
     needs_password: bool = False
 
@@ -37,7 +40,8 @@ def announced(data_dir: Path, settings: Settings, api_url: str) -> Iterator[None
     """Keep the servers' addresses in the data folder during the block."""
     note = data_dir / "servers.json"
     redis = without_password(settings.redis)
-    servers = Servers(settings.kafka, redis, api_url, needs_password=redis != settings.redis)
+    needs_password = redis != settings.redis
+    servers = Servers(settings.kafka, redis, settings.partitions, api_url, needs_password)
     note.unlink(missing_ok=True)
     note.touch(mode=0o600)
     note.write_bytes(msgspec.json.encode(servers))
@@ -45,6 +49,16 @@ def announced(data_dir: Path, settings: Settings, api_url: str) -> Iterator[None
         yield
     finally:
         note.unlink(missing_ok=True)
+
+
+def announced_api(data_dir: Path) -> str | None:
+    """Address of the API of what runs on this data folder; None while it is not all ready."""
+    try:
+        # Written in two steps: empty at first.
+        note = (data_dir / "servers.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(note, type=Servers).api or None if note else None
 
 
 def located(settings: Settings, *, needs_redis: bool = True) -> Settings:
@@ -76,6 +90,7 @@ def located(settings: Settings, *, needs_redis: bool = True) -> Settings:
         update={
             "kafka": settings.kafka or servers.kafka,
             "redis": settings.redis or servers.redis,
+            "partitions": settings.partitions if settings.kafka else servers.partitions,
         }
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -19,8 +20,8 @@ from models.errors import InvalidToken
 TopicKind = Literal["clicks", "purchases", "items", "users"]
 """A topic by its attribute of `streams.kafka.topics.Topics`."""
 
-MAX_TOKEN_CHARACTERS = 420
-MAX_PARTS = 10
+MAX_TOKEN_CHARACTERS = 2700
+MAX_PARTS = 64
 MAX_PARTITION = 2**31 - 1
 MAX_OFFSET = 2**63 - 1
 
@@ -121,6 +122,32 @@ def parse_token(text: str) -> list[Position]:
     if len(parts) > MAX_PARTS:
         raise InvalidToken(f"a token has at most {MAX_PARTS} parts")
     return [_position(part) for part in parts]
+
+
+def merged_token(tokens: Iterable[str]) -> str | None:
+    """Token for the messages of several; None where they are of more partitions than one can name.
+
+    Raises
+    ------
+    InvalidToken
+        One is no token.
+
+    Examples
+    --------
+    >>> merged_token(["i0-5-5f0c2a91.i1-7-5f0c2a91", "", "i0-9-5f0c2a91"])
+    'i0-9-5f0c2a91.i1-7-5f0c2a91'
+    """
+    last: dict[tuple[TopicKind, int, str], int] = {}
+    for kind, partition, offset, incarnation in (
+        one for token in tokens if token for one in parse_token(token)
+    ):
+        place = (kind, partition, incarnation)
+        last[place] = max(offset, last.get(place, -1))
+    parts = [
+        f"{kind[0]}{partition}-{offset}" + (f"-{incarnation}" if incarnation else "")
+        for (kind, partition, incarnation), offset in last.items()
+    ]
+    return ".".join(parts) if len(parts) <= MAX_PARTS else None
 
 
 def _position(part: str) -> Position:

@@ -79,7 +79,9 @@ class Server:
         end_process(self.process, ask_with=self.stop_signal)
 
 
-def start_broker(data_dir: Path, *, port: int = 0) -> Server:
+def start_broker(
+    data_dir: Path, *, port: int = 0, proxied: tuple[int, int] | None = None
+) -> Server:
     """Start a broker for Kafka clients; its messages end with it.
 
     Parameters
@@ -88,16 +90,21 @@ def start_broker(data_dir: Path, *, port: int = 0) -> Server:
         Gets `logs/broker.log`, emptied first; its messages take the space of files in `broker`.
     port
         Exactly this port; 0 for any free one.
+    proxied
+        Another port to listen on, and that of a proxy before it, which its clients are told.
 
     Raises
     ------
     CannotStart
         With the end of its log.
     """
-    return _start(_BROKER, data_dir, port)
+    kind = _BROKER
+    if proxied is not None:
+        kind = replace(kind, command=functools.partial(broker_command, proxied=proxied))
+    return _start(kind, data_dir, port)
 
 
-def start_redis(data_dir: Path, *, port: int = 0) -> Server:
+def start_redis(data_dir: Path, *, port: int = 0, program: str | None = None) -> Server:
     """Start a Redis server with the data of `data_dir/redis`.
 
     It writes every change to its append-only file and syncs that to disk once a second.
@@ -108,13 +115,18 @@ def start_redis(data_dir: Path, *, port: int = 0) -> Server:
         Keeps the data; gets `logs/redis.log`, emptied first.
     port
         Exactly this port; 0 for any free one.
+    program
+        Another executable than `redis_binary`.
 
     Raises
     ------
     CannotStart
         With the end of its log; also when another server runs on that data.
     """
-    return _start(_REDIS, data_dir, port)
+    kind = _REDIS
+    if program is not None:
+        kind = replace(kind, command=functools.partial(redis_command, program=program))
+    return _start(kind, data_dir, port)
 
 
 def start_scratch_redis(data_dir: Path) -> Server:
@@ -178,11 +190,16 @@ def redis_binary(packaged: Callable[[str, str], str | None] = _packaged) -> str:
     return found
 
 
-def broker_command(data_dir: Path, port: int) -> list[str]:
-    """Command of a broker that listens on this port, and keeps messages in `data_dir/broker`."""
+def broker_command(
+    data_dir: Path, port: int, *, proxied: tuple[int, int] | None = None
+) -> list[str]:
+    """Command of a broker that listens on this port, and keeps messages in `data_dir/broker`.
+
+    With `proxied` it listens on a second port, whose clients are told the other one.
+    """
     folder = data_dir.resolve() / "broker"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return ["broker", str(folder), HOST, str(port)]
+    return ["broker", str(folder), HOST, *map(str, (port, *(proxied or ())))]
 
 
 def run_broker() -> None:
@@ -192,10 +209,12 @@ def run_broker() -> None:
     main()
 
 
-def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> list[str]:
+def redis_command(
+    data_dir: Path, port: int, *, is_scratch: bool = False, program: str | None = None
+) -> list[str]:
     """Command of a Redis server on this port; makes the folder `data_dir/redis`.
 
-    A scratch server writes nothing to it.
+    A scratch server writes nothing to it. Its executable is `redis_binary` unless it is named.
 
     Raises
     ------
@@ -215,7 +234,7 @@ def redis_command(data_dir: Path, port: int, *, is_scratch: bool = False) -> lis
         network += ["--unixsocket", str(path), "--unixsocketperm", "700"]
     durability = ["--appendonly", "no" if is_scratch else "yes", "--appendfsync", "everysec"]
     return [
-        redis_binary(),
+        program or redis_binary(),
         *network,
         *durability,
         "--save",

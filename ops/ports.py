@@ -4,11 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
+from dataclasses import dataclass, field
+from typing import Self
 
 import psutil
 
 HOST = "127.0.0.1"
 ANSWER_S = 1.0
+
+
+@dataclass
+class ReservedPort:
+    """A loopback port reserved for one server from its first start to its last stop.
+
+    It is a free one unless its number is given; `OSError` if that is taken. As a context manager
+    it gives the port back at the end.
+    """
+
+    number: int = 0
+    _held: socket.socket | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        with contextlib.ExitStack() as given_up:
+            held = given_up.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind((HOST, self.number))
+            self.number = held.getsockname()[1]
+            # On Linux a socket that is bound but does not listen keeps the port from being given to
+            # others, and from a client's connection to itself, while the server is down.
+            if sys.platform == "linux":
+                self._held = held
+                given_up.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the port back."""
+        if self._held is not None:
+            self._held.close()
 
 
 def free_port(preferred: int = 0) -> int:

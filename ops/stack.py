@@ -24,6 +24,10 @@ from ops.supervisor import Supervisor
 KAFKA_PORT, REDIS_PORT = 9092, 6379
 """Preferred ports of the embedded servers; free ones are used if these are taken."""
 
+EMBEDDED_PARTITIONS = 4
+"""Partitions of each event topic on the embedded broker: each fetch of a consumer names every
+partition, which costs both sides CPU, and one machine needs few."""
+
 READY_S = 300.0
 """Longest wait for a process to be ready: on half a busy core it loads for a minute."""
 
@@ -105,6 +109,8 @@ def run_stack(
         kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
         redis = settings.redis or supervise_redis(supervisor, port=REDIS_PORT)
         full = settings.model_copy(update={"kafka": kafka, "redis": redis, "port": port})
+        if not settings.kafka and "partitions" not in settings.model_fields_set:
+            full = full.model_copy(update={"partitions": max(EMBEDDED_PARTITIONS, workers)})
         if not settings.kafka:
             if was_killed:
                 say(_lost_messages_text("the last run was killed", messages.lost(full)))
@@ -204,6 +210,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "RECOMMENDER_PORT": str(settings.port),
         "RECOMMENDER_CACHE_S": str(settings.cache_s),
         "RECOMMENDER_DATA_DIR": str(settings.data_dir.resolve()),
+        "RECOMMENDER_PARTITIONS": str(settings.partitions),
     }
 
 

@@ -13,7 +13,11 @@ from typing import TypeVar
 
 import tenacity
 
-from models.state.redis_errors import AWAY_ERRORS
+from models.errors import Unavailable
+from models.state.clients.redis_errors import AWAY_ERRORS
+
+AWAY = (Unavailable, *AWAY_ERRORS)
+"""Errors of an outage of Redis or Kafka."""
 
 FIRST_WAIT_S, MAX_WAIT_S = 0.05, 2.0
 """Waits for Redis and Kafka: the first one, and the longest."""

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,10 @@ import uvicorn
 from api.app import create_app
 from api.dependencies import EventPublisher
 from api.read_your_writes import LoadIncarnations
-from api.server.uvicorn_protocol import server_options
+from api.server.server_options import server_options
 from models.audit_entries import AuditEntry
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.servers import own_port
@@ -32,6 +32,15 @@ async def _written(_: AuditEntry) -> None:
     """Take an entry of the audit log."""
 
 
+async def _none_written(_: int) -> list[AuditEntry]:
+    """No entries of the audit log."""
+    return []
+
+
+async def _sent(_: Sequence[tuple[bytes, bytes]]) -> None:
+    """Take served lists."""
+
+
 @dataclass(frozen=True)
 class FakePublisher:
     """A publisher whose methods a test provides."""
@@ -41,6 +50,9 @@ class FakePublisher:
     incarnations: LoadIncarnations
     missing: Callable[[], Awaitable[list[str]]]
     audit: Callable[[AuditEntry], Awaitable[None]] = _written
+    put_served: Callable[[Sequence[tuple[bytes, bytes]]], Awaitable[None]] = _sent
+
+    audit_entries: Callable[[int], Awaitable[list[AuditEntry]]] = _none_written
 
     async def close(self) -> None:
         """Nothing is connected."""
@@ -181,7 +193,7 @@ def serve_api(settings: Settings, kafka: EventPublisher | None = None) -> Iterat
     app = create_app(
         settings, Store(connect(settings.redis), settings), kafka or accepting_publisher()
     )
-    server = uvicorn.Server(uvicorn.Config(app, **server_options(settings)))
+    server = uvicorn.Server(uvicorn.Config(app, **server_options(settings, app.state.gates)))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -9,27 +9,41 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as properties
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import NodeManager
 
 from ops.embedded_servers import start_redis
 from streams.kafka.topics import ensure_topics
+from tests.forked_workers import start_fork_server
 from tests.servers import ROOT, unavailable
-from tests.stack import Servers, Stack, apache_servers, embedded_servers, make_stacks, new_stack
+from tests.stack import (
+    Servers,
+    Stack,
+    apache_servers,
+    embedded_servers,
+    make_stacks,
+    new_stack,
+    own_name,
+)
 
-KINDS = {"embedded": embedded_servers, "apache": apache_servers}
 _numbers = itertools.count()
 
 # How long an example takes says something about the machine, nothing about the property.
-properties.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.register_profile(
+    "untimed",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # To explain a failure takes minutes of running it again, after which it is no clearer.
+    phases=[one for one in Phase if one is not Phase.explain],
+)
 properties.load_profile("untimed")
 
 # Every session of botocore would read the descriptions of services anew, for up to half a second.
@@ -40,17 +54,18 @@ NodeManager.EXIT_TIMEOUT = 60
 
 
 LONG = (
-    "tests/ops/test_helm.py",
-    "tests/e2e/test_schemathesis.py",
-    "tests/e2e/test_drill.py",
-    "tests/e2e/test_secured_kafka.py",
-    "tests/ops/test_deployment.py",
-    "tests/ops/test_installation.py",
-    "tests/e2e/test_commands.py",
     "tests/e2e/test_resilience.py",
+    "tests/e2e/test_drill.py",
+    "tests/e2e/test_schemathesis.py",
+    "tests/ops/test_deployment.py",
+    "tests/e2e/test_secured_kafka.py",
+    "tests/e2e/test_commands.py",
+    "tests/ops/test_installation.py",
     "tests/e2e/test_page.py",
     "tests/models/evaluation/test_protocol.py",
     "tests/streams/agents/test_mutants.py",
+    "tests/test_coverage_fuzz.py",
+    "tests/e2e/test_catch_up.py",
     "tests/e2e/test_hung_servers.py",
     "tests/e2e/test_unreadable.py",
     "tests/e2e/test_lost_tail.py",
@@ -63,7 +78,6 @@ LONG = (
 """Modules of long tests, the longest first."""
 
 TOGETHER = (
-    "tests/ops/test_helm.py",
     "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",
@@ -85,6 +99,14 @@ class _LongTestsFirst(LoadFileScheduling):  # type: ignore[misc]
         return nodeid if module in LONG and module not in TOGETHER else module
 
 
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """All processes are forked from one that has imported the tests."""
+    command, end = start_fork_server(config.args)
+    config.add_cleanup(end)
+    for spec in specs:
+        spec.python = command
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """With `--dist loadfile`, long tests are spread."""
     if config.getoption("dist") != "loadfile":
@@ -104,6 +126,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return len(LONG) + (item.get_closest_marker("unit") is not None)
 
     items.sort(key=place)
+    # Of these the collector runs in the middle: see `_abandoned_sockets`.
+    ignored = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(ignored)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -134,24 +161,60 @@ def _no_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _abandoned_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
-    """kafka-python leaves sockets of refused connections to the garbage collector."""
-    yield
+    """kafka-python leaves sockets of lost connections to the garbage collector.
+
+    It runs behind each test, and not within one that is short: there it would fail whichever test
+    happens to run.
+    """
     if request.node.get_closest_marker("unit") is not None:
+        yield
         return
+    if request.node.get_closest_marker("slow") is None:
+        gc.disable()
+    yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    # Only now: enabled before, it could run while warnings still are errors.
+    gc.enable()
     # What is left, modules above all, is looked through once: that takes a quarter of a second.
     gc.freeze()
 
 
-@pytest.fixture(
-    scope="session", params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)]
-)
-def servers(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Servers]:
-    """Running servers of each kind."""
-    with KINDS[request.param](tmp_path_factory.mktemp(request.param)) as started:
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The embedded servers, which accept batches that Apache Kafka refuses."""
+    with embedded_servers(tmp_path_factory.mktemp("embedded")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Apache Kafka and the Redis of the PATH."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with apache_servers(tmp_path_factory.mktemp("apache"), shared / "kafka") as started:
+        yield started
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests run on servers of both kinds, but those marked `any_broker` on the embedded ones.
+
+    A test that is parametrized by `servers` itself runs on those that it names.
+    """
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "servers" in metafunc.fixturenames and "servers" not in named:
+        kinds: list[Any] = ["embedded"]
+        if metafunc.definition.get_closest_marker("any_broker") is None:
+            kinds.append(pytest.param("apache", marks=pytest.mark.kafka))
+        metafunc.parametrize("servers", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Servers:
+    """Running servers of each kind, which outlive the tests of the other kind."""
+    started: Servers = request.getfixturevalue(request.param)
+    return started
 
 
 @pytest.fixture
@@ -178,7 +241,7 @@ def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
     number = next(_numbers)
     one = new_stack(
         servers,
-        f"shared{number}",
+        own_name(f"shared{number}"),
         tmp_path_factory.mktemp("shared"),
         cache_s=0.1,
         after_timeout_s=1.0,

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["models"]):
+with atheris.instrument_imports(include=["api", "models"]):
+    from api.request_params import RecommendParams, parse_body, parse_query
     from models import events
     from models.errors import RecommenderError
     from models.filters.grammar import parse_attributes, parse_filter
     from models.metadata_records import RecordKind, parse_record
     from models.personalize.dataset_rows import event_of, record_of, typed
     from models.personalize.dataset_schemas import Schema, check_columns, parse_schema
+    from models.serving.answers import MAX_RESULTS
     from models.tokens import parse_token
 
 NOW_S = 1.8e9
@@ -88,6 +90,14 @@ def tokens_of(raw: bytes) -> None:
         parse_token(raw.decode("latin-1"))
 
 
+def questions_of(raw: bytes) -> None:
+    """A question with rules, as a query string and as a JSON body."""
+    for parse in (parse_query, parse_body):
+        with contextlib.suppress(RecommenderError):
+            asked = parse(raw, RecommendParams)
+            asked.rules(asked.num_results or MAX_RESULTS)
+
+
 INTERACTIONS = (
     b'{"name":"USER_ID","type":"string"},{"name":"ITEM_ID","type":"string"},'
     b'{"name":"TIMESTAMP","type":"long"}'
@@ -120,6 +130,15 @@ TARGETS: Mapping[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
             SCHEMA % b'{"name":"ITEM_ID","type":"string"},{"name":"P","type":["null","float"]}'
             + b"\ni1\n9.5",
             SCHEMA % INTERACTIONS + b"\nu\ni\n1700000000",
+        ),
+    ),
+    "questions": (
+        questions_of,
+        (
+            b"user_id=u%201&filter=brand:acme,b;price<20;!sale&hide=seen:60&pin=i9:1&boost=a:b*1.5",
+            b"cap=category:2&exclude=i1,i2&context=DEVICE:phone&properties=NAME&num_results=5",
+            b'{"user_id":"u","filter":"EXCLUDE ItemID WHERE Items.PRICE > 5","hide":["purchased"]}',
+            b'{"boost":[{"filter":"a:b","factor":2}],"pin":[{"item_id":"i","slot":1}]}',
         ),
     ),
     "tokens": (tokens_of, (b"c0-123-5f0c2a91.p1-2",)),

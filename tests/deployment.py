@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.servers import INHERITED, ROOT, Port, Server, compose, require
+from ops.ports import ReservedPort
+from tests.servers import INHERITED, ROOT, Server, compose, require
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
@@ -116,12 +117,12 @@ class Deployment:
     redis: Server
     directory: Path
     variables: dict[str, str]
-    ports: dict[str, Port] = field(default_factory=dict)
+    ports: dict[str, ReservedPort] = field(default_factory=dict)
 
     def port(self, name: str) -> int:
         """The port of a service, its own from the first call until `release`."""
         if name not in self.ports:
-            self.ports[name] = Port()
+            self.ports[name] = ReservedPort()
         return self.ports[name].number
 
     def release(self) -> None:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from api.app import create_app
 from api.fast_path import FastPathApp
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from models.tokens import TopicKind
 from tests.api_server import FakePublisher

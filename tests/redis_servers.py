@@ -200,8 +200,34 @@ class RedisCluster:
         raise LookupError(f"no node serves {key}")
 
     def is_well(self) -> bool:
-        """True if all slots are served and every primary has a replica."""
-        return "cluster_state:ok" in self.ask("CLUSTER", "INFO")
+        """True if another primary may be lost.
+
+        All nodes run and know of each other, all slots are served, and a replica follows each
+        primary.
+        """
+        if any(node.process is None for node in self.nodes):
+            return False
+        return all(self._is_well_at(node) for node in self.nodes)
+
+    def _is_well_at(self, node: Node) -> bool:
+        """True if one node sees no other that fails, and follows its primary if it has one."""
+        if "cluster_state:ok" not in self.ask("CLUSTER", "INFO", node=node):
+            return False
+        lines = [line.split() for line in self.ask("CLUSTER", "NODES", node=node).splitlines()]
+        if any("fail" in words[2] or words[7] != "connected" for words in lines):
+            return False
+        followed = {words[3] for words in lines if "slave" in words[2]}
+        if followed != {words[0] for words in lines if "master" in words[2]}:
+            return False
+        replication = self.ask("INFO", "replication", node=node)
+        return "role:master" in replication or "master_link_status:up" in replication
+
+    def mend(self) -> None:
+        """Start the nodes that were killed; returns once the cluster is well."""
+        for node in self.nodes:
+            if node.process is None:
+                node.start()
+        wait_until(self.is_well, within_s=120, what="the cluster is well")
 
 
 @contextlib.contextmanager

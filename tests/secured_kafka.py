@@ -18,11 +18,11 @@ from pathlib import Path
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from ops.ports import ReservedPort
 from tests.servers import (
     INHERITED,
     LOG4J,
     SHORT_LIVED,
-    Port,
     Server,
     kafka_jars,
     require_java,
@@ -130,7 +130,7 @@ def secured_kafka(directory: Path) -> Iterator[SecuredKafka]:
     jars = kafka_jars()
     directory.mkdir(parents=True, exist_ok=True)
     names = ("plain", "tls", "mutual_tls", "sasl_tls", "sasl_plain")
-    ports = {name: Port() for name in (*names, "controller")}
+    ports = {name: ReservedPort() for name in (*names, "controller")}
     authority, other = trustme.CA(), trustme.CA()
     server_cert, client_cert = authority.issue_cert("127.0.0.1"), authority.issue_cert("client")
     files = {name: directory / f"{name}.pem" for name in ("ca", "other", "cert", "key", "keystore")}
@@ -187,7 +187,7 @@ def secured_kafka(directory: Path) -> Iterator[SecuredKafka]:
         )
 
 
-def _properties(directory: Path, ports: dict[str, Port], files: dict[str, Path]) -> str:
+def _properties(directory: Path, ports: dict[str, ReservedPort], files: dict[str, Path]) -> str:
     """The broker's configuration, KRaft in one process."""
     names = {name: name.upper() for name in ports}
     protocols = {

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,13 @@ from typing import Any
 import pytest
 import yaml
 
+from ops.ports import ReservedPort
+
 ROOT = Path(__file__).resolve().parents[1]
 LOG4J_VERSION = "2.25.4"
 """Of the log4j that this version of Kafka brings; its SLF4J binding is not among Kafka's jars."""
+
+MAVEN_ATTEMPTS = 3
 
 INHERITED = {name: os.environ[name] for name in ("PATH", "CI_RUN_MARK") if name in os.environ}
 """Variables that a server inherits; CI finds orphans by its mark."""
@@ -37,22 +40,19 @@ POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>recommender</groupId>
-  <artifactId>kafka-jars</artifactId>
+  <artifactId>jars</artifactId>
   <version>1</version>
   <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{kafka}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.logging.log4j</groupId>
-      <artifactId>log4j-slf4j-impl</artifactId>
-      <version>{log4j}</version>
-    </dependency>
+{dependencies}
   </dependencies>
 </project>
 """
+DEPENDENCY = """\
+    <dependency>
+      <groupId>{0}</groupId>
+      <artifactId>{1}</artifactId>
+      <version>{2}</version>
+    </dependency>"""
 
 LOG4J = """\
 Configuration:
@@ -103,34 +103,6 @@ SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """Options of a JVM that runs for seconds: it takes half the CPU to start and to get fast enough."""
 
 
-@dataclass
-class Port:
-    """A loopback port reserved for one server from its first start to its last stop.
-
-    It is a free one unless its number is given; `OSError` if that is taken.
-    """
-
-    number: int = 0
-    _held: socket.socket | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        with contextlib.ExitStack() as given_up:
-            held = given_up.enter_context(socket.socket())
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind(("127.0.0.1", self.number))
-            self.number = held.getsockname()[1]
-            # On Linux a socket that is bound but does not listen keeps the port from being given to
-            # others, and from a client's connection to itself, while the server is down.
-            if sys.platform == "linux":
-                self._held = held
-                given_up.pop_all()
-
-    def release(self) -> None:
-        """Give the port back."""
-        if self._held is not None:
-            self._held.close()
-
-
 def own_port() -> int:
     """A loopback port reserved until the tests have ended."""
     return own_ports(1)
@@ -140,11 +112,11 @@ def own_ports(n: int) -> int:
     """First of consecutive loopback ports reserved until the tests have ended."""
     while True:
         with contextlib.ExitStack() as reserved:
-            first = Port()
+            first = ReservedPort()
             reserved.callback(first.release)
             try:
                 for number in range(first.number + 1, first.number + n):
-                    reserved.callback(Port(number).release)
+                    reserved.callback(ReservedPort(number).release)
             except (OSError, OverflowError):
                 continue
             atexit.register(reserved.pop_all().close)
@@ -231,7 +203,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(server: Server, *ports: Port) -> Iterator[Server]:
+def running(server: Server, *ports: ReservedPort) -> Iterator[Server]:
     """The server, started; stopped at the end, and its ports given back."""
     try:
         server.start()
@@ -252,41 +224,56 @@ def kafka_version() -> str:
 
 def kafka_jars() -> Path:
     """The folder of Apache Kafka's jars; fetched with Maven at the first call, then kept."""
-    jars = ROOT / ".cache" / f"kafka-{kafka_version()}"
+    return maven_jars(
+        f"kafka-{kafka_version()}",
+        ("org.apache.kafka", "kafka_2.13", kafka_version()),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J_VERSION),
+    )
+
+
+def maven_jars(name: str, *artifacts: tuple[str, str, str]) -> Path:
+    """A folder with the jars of artifacts, given by group, name and version, and what they need.
+
+    Fetched with Maven at the first call, then kept under that name.
+    """
+    jars = ROOT / ".cache" / name
     if jars.is_dir():
         return jars
     require("mvn")
     jars.parent.mkdir(exist_ok=True)
+    with (jars.parent / "maven.lock").open("w") as lock:
+        # Two Mavens that fill the same empty repository at once spoil each other's files.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.is_dir():
+            _fetch_jars(jars, artifacts)
+    return jars
+
+
+def _fetch_jars(jars: Path, artifacts: Sequence[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory(dir=jars.parent) as directory:
         pom = Path(directory, "pom.xml")
-        pom.write_text(POM.format(kafka=kafka_version(), log4j=LOG4J_VERSION))
-        fetched = Path(directory, "jars")
-        maven = subprocess.run(
-            [
-                "mvn",
-                "-q",
-                "-B",
-                "-f",
-                pom,
-                "dependency:copy-dependencies",
-                "-DincludeScope=runtime",
-                f"-DoutputDirectory={fetched}",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        pom.write_text(
+            POM.format(dependencies="\n".join(DEPENDENCY.format(*each) for each in artifacts))
         )
-        if maven.returncode != 0:
-            unavailable(f"Maven could not fetch Apache Kafka:\n{maven.stdout[-4000:]}")
-        # A rename is atomic: another run sees all of the jars or none, and may have been first.
-        try:
-            fetched.rename(jars)
-        except OSError:
-            if not jars.is_dir():
-                raise
-    return jars
+        fetched = Path(directory, "jars")
+        # With `-U` it asks again for what could not be had before, which it remembers for a day.
+        command = ["mvn", "-q", "-B", "-U", "-f", str(pom), "dependency:copy-dependencies"]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
+        for _ in range(MAVEN_ATTEMPTS):
+            maven = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+            if maven.returncode == 0:
+                break
+        else:
+            unavailable(f"Maven could not fetch {jars.name}:\n{maven.stdout[-4000:]}")
+        # A rename is atomic: the folder has all of the jars or is not there.
+        fetched.rename(jars)
 
 
 def require_java() -> None:
@@ -300,7 +287,7 @@ def require_java() -> None:
         unavailable(f"Apache Kafka needs Java 17 or newer, found: {version.splitlines()[0]}")
 
 
-def _on_loopback(text: str, ports: Mapping[str, Port]) -> str:
+def _on_loopback(text: str, ports: Mapping[str, ReservedPort]) -> str:
     """`text` with each of the container's addresses replaced by its port on loopback."""
     for inside, port in ports.items():
         address = rf"(?:kafka|127\.0\.0\.1)?([:/]){inside}\b"
@@ -309,9 +296,7 @@ def _on_loopback(text: str, ports: Mapping[str, Port]) -> str:
 
 
 @contextlib.contextmanager
-def apache_kafka(
-    directory: Path, *, proxy_port: int | None = None, jvm: Sequence[str] = SHORT_LIVED
-) -> Iterator[Server]:
+def apache_kafka(directory: Path, *, jvm: Sequence[str] = SHORT_LIVED) -> Iterator[Server]:
     """A running Apache Kafka with its data in `directory`; `address` is the bootstrap server.
 
     It is set up from the environment of docker-compose.yml by the same program that the
@@ -319,8 +304,6 @@ def apache_kafka(
 
     Parameters
     ----------
-    proxy_port
-        Where the listener HOST sends its clients instead of to itself: a proxy in front of it.
     jvm
         Options of the JVM beside those of docker-compose.yml.
     """
@@ -328,7 +311,7 @@ def apache_kafka(
     jars = kafka_jars()
     service = compose()["services"]["kafka"]
     ports = {
-        inside: Port()
+        inside: ReservedPort()
         for inside in re.findall(r":(\d+)", service["environment"]["KAFKA_LISTENERS"])
     }
     environment = {
@@ -336,11 +319,6 @@ def apache_kafka(
         **{name: _on_loopback(value, ports) for name, value in service["environment"].items()},
         "KAFKA_LOG_DIRS": str(directory / "data"),
     }
-    if proxy_port is not None:
-        advertised = environment["KAFKA_ADVERTISED_LISTENERS"]
-        environment["KAFKA_ADVERTISED_LISTENERS"] = re.sub(
-            r"(HOST://[^:]+):\d+", rf"\g<1>:{proxy_port}", advertised
-        )
     java = [
         "java",
         *environment["KAFKA_HEAP_OPTS"].split(),
@@ -387,11 +365,40 @@ def apache_kafka(
 
 
 @contextlib.contextmanager
+def shared_kafka(directory: Path) -> Iterator[str]:
+    """Address of one Apache Kafka for all processes that name the same folder.
+
+    The first starts it, and ends it once no other uses it: each holds a lock until then, which
+    the system gives back for a process that dies.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    written = directory / "address"
+    with contextlib.ExitStack() as held:
+        with (directory / "starting").open("w") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            is_first = not written.exists()
+            if is_first:
+                own = Path(tempfile.mkdtemp(dir=directory))
+                written.write_text(held.enter_context(apache_kafka(own)).address)
+            address = written.read_text()
+            used = held.enter_context((directory / "used").open("w"))
+            fcntl.flock(used, fcntl.LOCK_SH)
+        try:
+            yield address
+        finally:
+            if is_first:
+                written.unlink()
+                with (directory / "starting").open("w") as starting:
+                    fcntl.flock(starting, fcntl.LOCK_EX)
+                fcntl.flock(used, fcntl.LOCK_EX)
+
+
+@contextlib.contextmanager
 def debian_redis(directory: Path) -> Iterator[Server]:
     """A running `redis-server` from the PATH with its data in `directory`; `address` is its URL."""
     require("redis-server", "redis-cli")
     service = compose()["services"]["redis"]
-    port = Port()
+    port = ReservedPort()
     program, *arguments = service["command"]
     client, *check = service["healthcheck"]["test"][1:]
     directory.mkdir(parents=True, exist_ok=True)

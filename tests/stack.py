@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
+from redis import Redis as RedisConnection
 
 from models.settings import Settings
-from models.state.client import client_of
+from models.state.clients.client import client_of
+from models.state.groups import key_store
+from models.state.shards.sharded_store import store_of
 from models.state.store import Store
 from models.state.tenants import Tenants
 from ops.embedded_servers import Server as EmbeddedServer
@@ -31,7 +34,7 @@ from streams.kafka.topics import ensure_topics
 from streams.operations.status import Status, read_status
 from tests.forked_processes import command_result, start_command
 from tests.openapi_document import check_answer
-from tests.servers import ROOT, apache_kafka, debian_redis, own_port
+from tests.servers import ROOT, debian_redis, own_port, shared_kafka
 
 T = TypeVar("T")
 PATIENCE_S = 180.0
@@ -48,6 +51,15 @@ class Redis:
     stop: Callable[[], object]
     kill: Callable[[], object]
     start: Callable[[], object]
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Stopped within the block, and started again whatever fails in it: tests share it."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
 
 @dataclass
@@ -95,14 +107,14 @@ def embedded_servers(directory: Path) -> Iterator[Servers]:
 
 
 @contextlib.contextmanager
-def apache_servers(directory: Path) -> Iterator[Servers]:
-    """Apache Kafka and the Redis of the PATH, as docker-compose.yml runs them."""
-    kafka_dir, redis_dir = directory / "kafka", directory / "redis"
-    with apache_kafka(kafka_dir) as kafka, debian_redis(redis_dir) as redis:
-        yield Servers(
-            kafka.address,
-            Redis(redis.address, redis_dir, redis.stop, redis.kill, redis.start),
-        )
+def apache_servers(directory: Path, shared: Path) -> Iterator[Servers]:
+    """Apache Kafka and the Redis of the PATH, as docker-compose.yml runs them.
+
+    All processes with the same folder `shared` have one Kafka; each may stop its own Redis.
+    """
+    redis_dir = directory / "redis"
+    with shared_kafka(shared) as kafka, debian_redis(redis_dir) as redis:
+        yield Servers(kafka, Redis(redis.address, redis_dir, redis.stop, redis.kill, redis.start))
 
 
 @dataclass
@@ -214,7 +226,7 @@ class Stack:
 
         async def reading() -> T:
             settings = self.settings.model_copy(update={"group": name})
-            store = Store(client_of(settings), settings)
+            store = store_of(client_of(settings), settings)
             try:
                 return await read(store)
             finally:
@@ -262,12 +274,17 @@ class Stack:
 
 @contextlib.contextmanager
 def make_stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Stack]]:
-    """Makes stacks with topics of their own; ends their processes afterwards."""
+    """Makes stacks with topics of their own; ends their processes afterwards.
+
+    API keys belong to no group: those of earlier tests on the same Redis are removed.
+    """
+    with RedisConnection.from_url(servers.redis.url) as client:
+        client.delete(key_store.KEYS, key_store.VERSION)
     made: list[Stack] = []
 
     def make(**settings: Any) -> Stack:
         number = next(_numbers)
-        one = new_stack(servers, f"t{number}", directory / str(number), **settings)
+        one = new_stack(servers, own_name(f"t{number}"), directory / str(number), **settings)
         ensure_topics(one.settings)
         made.append(one)
         return one
@@ -277,6 +294,11 @@ def make_stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Sta
     finally:
         for one in made:
             one.stop_all()
+
+
+def own_name(name: str) -> str:
+    """A name that no other process of the tests has: they share Apache Kafka."""
+    return f"{os.environ.get('PYTEST_XDIST_WORKER', '')}{name}"
 
 
 def new_stack(servers: Servers, name: str, directory: Path, **settings: Any) -> Stack:

@@ -11,7 +11,9 @@ import psutil
 import pytest
 from aiohttp import web
 
+from benchmarks import quality
 from benchmarks.freshness import measure
+from models.evaluation.baselines import BASELINES
 from tests.servers import ROOT, wait_until
 
 STARTS = """
@@ -77,3 +79,23 @@ async def test_a_run_ends_at_the_first_event_that_fails() -> None:
         await measure(f"http://127.0.0.1:{port}", rate=100, seconds=5)
     await runner.cleanup()
     assert asked < 250
+
+
+def test_tables_of_quality_are_written_between_their_marks() -> None:
+    """Every table has its place on the page, and a rival's row its measures."""
+    mean = {"mean": 0.25, "ci95": 0.01, "difference": -0.02, "difference_ci95": 0.005}
+    names = ("hr_10", "hr_20", "hr_100", "mrr_20", "ndcg_20")
+    one: dict[str, object] = {"coverage": 0.5, "novelty_bits": 9.0} | dict.fromkeys(names, mean)
+    one |= {f"next_basket_{name}_20": mean for name in ("recall", "repeat", "explore")}
+    found = {"events": 9, "items": 3, "queries": 4, "rivals": {"ease": one}, "queries_apart": {}}
+    page = (ROOT / quality.PAGE).read_text()
+
+    for table in quality.TABLES:
+        assert set(table.rivals.split(",")) <= BASELINES.keys()
+        rows = quality.lines(found, table)
+        assert rows[-1].count("|") == rows[-2].count("|") == rows[-3].count("|")
+        assert rows[-1].startswith("| ease | 0.250 | 0.250 | 0.2500 ± 0.0100 | -0.0200 ± 0.0050 |")
+        written = quality.with_table(page, table.name, rows)
+        assert "\n".join([f"<!-- {table.name} -->", *rows, f"<!-- /{table.name} -->"]) in written
+    with pytest.raises(ValueError, match="no marks <!-- unheard-of -->"):
+        quality.with_table(page, "unheard-of", [])

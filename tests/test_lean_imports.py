@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from cli import main
+from cli.group import MODULES as COMMANDS
 from tests.forked_processes import MODULES
 from tests.servers import ROOT
 
@@ -29,7 +31,7 @@ def loaded(module: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "cli",
+        *sorted({f"cli.{module}" for module in COMMANDS.values()}),
         "streams.forwarding.app",
         "streams.jobs.runner",
         "streams.kafka.dead_letters",
@@ -48,6 +50,21 @@ def test_what_ranks_nothing_loads_no_ranker(module: str) -> None:
 def test_local_files_need_no_client_of_s3(module: str) -> None:
     """It is loaded where an object of S3 is used."""
     assert loaded(module) & {"boto3", "botocore"} == set()
+
+
+def test_the_command_line_loads_what_a_command_needs() -> None:
+    """Its own module, and neither arrays nor a client before."""
+    assert loaded("cli") & {"numpy", "redis"} == set()
+    for name, module in COMMANDS.items():
+        assert name in importlib.import_module(f"cli.{module}").main.commands
+
+
+def test_every_command_has_its_module() -> None:
+    """One that is missing in the table would be found by nobody."""
+    for path in (ROOT / "cli").glob("*.py"):
+        if path.stem not in {"__main__", "preloaded"}:  # this one changes its process
+            importlib.import_module(f"cli.{path.stem}")
+    assert set(main.commands) == set(COMMANDS)
 
 
 def test_what_ranks_loads_it() -> None:

@@ -25,8 +25,9 @@ UVICORN = (
     "raise the bound in pyproject.toml (docs/decisions/0020-uvicorn-protocol.md)"
 )
 REDIS = (
-    "redis-py has moved {0}, by which models/state/batched_reads.py takes a connection over: adapt "
-    "it, then raise the bound in pyproject.toml (docs/decisions/0022-mget-connection.md)"
+    "redis-py has moved {0}, by which models/state/clients/batched_reads.py takes a connection "
+    "over: adapt it, then raise the bound in pyproject.toml "
+    "(docs/decisions/0022-mget-connection.md)"
 )
 
 
@@ -92,9 +93,12 @@ def test_redis_has_the_members_by_which_a_cluster_is_read() -> None:
 
 
 def test_multiprocessing_has_the_members_that_wait_for_its_servers() -> None:
-    """Those of the fork server and of its tracker, by which `ops.forked_processes` ends them."""
-    missing = moved(forkserver._forkserver, "_stop")
-    missing += moved(resource_tracker._resource_tracker, "_stop")
+    """Those of the fork server and of its tracker, by which `ops.forked_processes` ends them.
+
+    And by which the processes of the tests share one (`tests/forked_workers.py`).
+    """
+    missing = moved(forkserver._forkserver, "_stop", "ensure_running", "_forkserver_pid")
+    missing += moved(resource_tracker._resource_tracker, "_stop", "_fd", "_pid")
     assert not missing, f"multiprocessing has moved {missing}: adapt ops/forked_processes.py"
 
 

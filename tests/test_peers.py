@@ -18,8 +18,8 @@ from benchmarks.peers.load import at_rate
 from benchmarks.peers.measure import Ranked
 from benchmarks.peers.peer import Sent, get
 from benchmarks.peers.results_page import PLOT, RESULTS, with_table
-from benchmarks.peers.session_neighbours import SessionNeighbours
 from benchmarks.peers.split import read_split
+from models.evaluation.session_neighbours import SessionNeighbours
 from tests.servers import ROOT, wait_until
 
 STALL_S = 0.6

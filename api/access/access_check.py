@@ -204,9 +204,9 @@ def native_need(router: Router, scope: Scope) -> Need | None:
     path = route_path(router, scope)
     if path is None:
         return None
-    if path == "/events":
-        return SEND_EVENTS
     method = scope["method"]
+    if path == "/events" and method == "POST":
+        return SEND_EVENTS
     try:
         return Need(NATIVE[method, path])
     except KeyError:

@@ -13,8 +13,8 @@ from api.access.callers import Caller
 from api.access.request_limits import DAY_S, RequestLimit
 from models.api_keys import ID_SLICE, KEY_LENGTH, PREFIX, ApiKey, digest
 from models.log_throttle import LogThrottle
-from models.state import key_store
-from models.state.client import RedisClient
+from models.state.clients.client import RedisClient
+from models.state.groups import key_store
 
 LOG = logging.getLogger(__name__)
 
@@ -93,6 +93,10 @@ class KeyTable:
             known = self._verify(text)
         return None if known is None or known.expires_s <= self._now_s() else known
 
+    def get(self, key_id: str) -> KnownKey | None:
+        """The key of an id; None if it is unknown."""
+        return self._known.get(key_id)
+
     async def find_new(self, text: bytes) -> KnownKey | None:
         """As `find`, also of a key that was made since the keys were read."""
         known = self.find(text)
@@ -168,7 +172,7 @@ class KeyTable:
         known: dict[str, KnownKey] = {}
         for key in keys:
             # A session of a browser shares the limits of its key, and ends with it.
-            owner = by_id.get(key.parent) if key.parent else key
+            owner = key if key.is_listed else by_id.get(key.parent)
             if owner is None:
                 continue
             limit = limits.get(owner.id) or self._limits.get(owner.id)

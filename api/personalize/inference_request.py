@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.filters.filter import Filter, parse_filter_expression
+from models.filters.grammar import IdTarget
 from models.personalize.recipe_answers import RecipeRequest, is_scored
 from models.personalize.recipes import RECIPES, Recipe, RecipeType, recipe_of
 from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath, path_of
+from models.personalize.solution_options import answer_options, columns_of
 from models.personalize.statuses import ACTIVE
 from models.serving.answers import MAX_RESULTS
 from models.settings import Settings
 
-ANSWERED_TYPES = frozenset(
+ANSWERED_TYPES: frozenset[RecipeType] = frozenset(
     {"USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"}
 )
 """Types of recipes that answer with items."""
@@ -33,11 +35,20 @@ class ServedRecipe:
     ----------
     config
         Its `campaignConfig` or `recommenderConfig`.
+    version
+        Members of the solution version that it deploys, with the configuration of its solution.
+    trained
+        Weights of the items that the version was trained on, where not all events count.
+    scored_actions
+        Actions that had interactions enough when the version was trained.
     """
 
     group: str
     recipe: Recipe
     config: Mapping[str, Any]
+    version: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, float] | None = None
+    scored_actions: Sequence[str] = ()
 
     @property
     def is_scored(self) -> bool:
@@ -67,13 +78,18 @@ def check_campaigns(settings: Settings) -> None:
             )
 
 
-async def resolve(context: PersonalizeContext, arn: str) -> ServedRecipe:
+async def resolve(context: PersonalizeContext, arn: str, *types: RecipeType) -> ServedRecipe:
     """The recipe that a campaign or recommender serves, from the settings or the registry.
+
+    Parameters
+    ----------
+    types
+        Those that the recipe may be of; none for all that answer with items.
 
     Raises
     ------
     InvalidInput
-        The ARN is of another resource type, or its recipe does not recommend items.
+        The ARN is of another resource type, or its recipe is of another type.
     ResourceNotFound
         No campaign or recommender has this ARN, or it is not active.
     """
@@ -83,6 +99,7 @@ async def resolve(context: PersonalizeContext, arn: str) -> ServedRecipe:
         raise InvalidInput(f"{arn} is not the ARN of a campaign or recommender")
     if path.kind == "campaign" and path.name in services.settings.campaigns:
         recipe = RECIPES[services.settings.campaigns[path.name]]
+        _check_type(arn, recipe, types)
         return ServedRecipe(services.settings.group, recipe, BUILTIN_CAMPAIGN_CONFIG)
     now_s = services.clock()
     found = await context.registry.recent(str(path), now_s=now_s)
@@ -93,10 +110,24 @@ async def resolve(context: PersonalizeContext, arn: str) -> ServedRecipe:
         version = path_of(found.data["solutionVersionArn"])
         trained = await context.registry.recent(version, now_s=now_s)
     recipe = recipe_of(trained.data["recipeArn"])
-    if recipe.type not in ANSWERED_TYPES:
-        raise InvalidInput(f"{arn} does not recommend items: its recipe is {recipe.name}")
+    _check_type(arn, recipe, types)
     group = ResourcePath.of(path_of(trained.data["datasetGroupArn"])).name
-    return ServedRecipe(group, recipe, found.data.get(f"{path.kind}Config", {}))
+    config = found.data.get(f"{path.kind}Config", {})
+    configured = trained.data if path.kind == "campaign" else {}
+    return ServedRecipe(
+        group,
+        recipe,
+        config,
+        configured,
+        trained.hidden.get("items"),
+        trained.hidden.get("actions", ()),
+    )
+
+
+def _check_type(arn: str, recipe: Recipe, types: Sequence[RecipeType]) -> None:
+    wanted = sorted(types or ANSWERED_TYPES)
+    if recipe.type not in wanted:
+        raise InvalidInput(f"{arn} has a recipe of type {recipe.type}, not {' or '.join(wanted)}")
 
 
 async def read_request(
@@ -116,10 +147,8 @@ async def read_request(
     arns = [request[name] for name in ("campaignArn", "recommenderArn") if name in request]
     if len(arns) != 1:
         raise InvalidInput("give either a campaignArn or a recommenderArn")
-    served = await resolve(context, arns[0])
+    served = await resolve(context, arns[0], *types)
     kind = served.recipe.type
-    if kind not in types:
-        raise InvalidInput(f"{arns[0]} has a recipe of type {kind}, not {' or '.join(types)}")
     is_personal = kind in {"USER_PERSONALIZATION", "PERSONALIZED_RANKING"}
     user_id, item_id = request.get("userId") or None, request.get("itemId") or None
     if is_personal and user_id is None:
@@ -133,11 +162,19 @@ async def read_request(
         item_id,
         _length(request, kind, item_ids),
         item_ids=item_ids,
-        context=request.get("context", {}) if is_personal else {},
+        context=_context(served, request) if is_personal else {},
         filter=await get_filter(context, served, request),
         filter_values=request.get("filterValues", {}),
+        options=answer_options(served.recipe, served.version, served.config),
+        trained=served.trained,
     )
     return served, asked
+
+
+def _context(served: ServedRecipe, request: Mapping[str, Any]) -> dict[str, str]:
+    """The context of a request, without columns that its version was not trained on."""
+    uses = columns_of("INTERACTIONS", served.version, served.config).uses
+    return {name: value for name, value in request.get("context", {}).items() if uses(name)}
 
 
 def _length(request: Mapping[str, Any], kind: RecipeType, item_ids: Sequence[str]) -> int:
@@ -153,7 +190,11 @@ def _length(request: Mapping[str, Any], kind: RecipeType, item_ids: Sequence[str
 
 
 async def get_filter(
-    context: PersonalizeContext, served: ServedRecipe, request: Mapping[str, Any]
+    context: PersonalizeContext,
+    served: ServedRecipe,
+    request: Mapping[str, Any],
+    *,
+    target: IdTarget = "ItemID",
 ) -> Filter | None:
     """The filter that a request or promotion names; None without `filterArn`.
 
@@ -162,7 +203,7 @@ async def get_filter(
     ResourceNotFound
         No filter has this ARN, or it is not active.
     InvalidInput
-        It is of another dataset group, or does not choose among items.
+        It is of another dataset group, or does not choose by `target`.
     """
     arn = request.get("filterArn")
     if arn is None:
@@ -176,6 +217,6 @@ async def get_filter(
     if path_of(stored.data["datasetGroupArn"]) != f"dataset-group/{served.group}":
         raise InvalidInput(f"{arn} is of another dataset group")
     found = parse_filter_expression(stored.data["filterExpression"])
-    if found.target != "ItemID":
-        raise InvalidInput(f"{arn} chooses by {found.target}, not among items")
+    if found.target != target:
+        raise InvalidInput(f"{arn} chooses by {found.target}, not by {target}")
     return found

@@ -1,13 +1,13 @@
 """Every implemented operation by its name.
 
-`python -m api.personalize.operations` prints the table in docs/personalize-compatibility.md.
+`python -m api.personalize.operations` prints the tables in docs/personalize-compatibility.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.personalize import ingestion, runtime
+from api.personalize import action_recommendations, ingestion, runtime
 from api.personalize.control import (
     batch_jobs,
     campaigns,
@@ -23,13 +23,17 @@ from api.personalize.control import (
     tags,
 )
 from api.personalize.protocol import Operation
+from api.personalize.refused_members import members_table
 from api.personalize.service_model import SERVICES, service_operations
 
 OPERATIONS: Mapping[str, Operation] = {
     "PutEvents": ingestion.put_events,
     "PutItems": ingestion.put_items,
     "PutUsers": ingestion.put_users,
+    "PutActions": ingestion.put_actions,
+    "PutActionInteractions": ingestion.put_action_interactions,
     "GetRecommendations": runtime.get_recommendations,
+    "GetActionRecommendations": action_recommendations.get_action_recommendations,
     "GetPersonalizedRanking": runtime.get_personalized_ranking,
     **dataset_groups.OPERATIONS,
     **datasets.OPERATIONS,
@@ -59,4 +63,5 @@ def operations_table() -> str:
 
 
 if __name__ == "__main__":
-    print(operations_table())  # noqa: T201  the document is filled from it
+    for table in (operations_table(), members_table()):
+        print(table, end="\n\n")  # noqa: T201  the document is filled from it

@@ -8,6 +8,7 @@ from typing import Any
 from api.access.callers import Caller
 from api.access.roles import OPERATIONS, SHARED
 from api.personalize.context import PersonalizeContext
+from models.action_groups import dataset_group
 from models.api_keys import Role
 from models.errors import Forbidden, InvalidInput, ResourceNotFound
 from models.personalize.resource_types import ResourcePath, path_of
@@ -48,7 +49,12 @@ def is_change(operation: str) -> bool:
 def targets(request: dict[str, Any]) -> list[str]:
     """Targets of a request, for the audit log: names and ARNs, and no ids of users."""
     name = request.get("name")
-    items = [one["itemId"] for one in request.get("items", ()) if "itemId" in one]
+    items = [
+        one[name]
+        for member, name in (("items", "itemId"), ("actions", "actionId"))
+        for one in request.get(member, ())
+        if name in one
+    ]
     return [*([name] if isinstance(name, str) else []), *_arns(request), *items]
 
 
@@ -56,7 +62,8 @@ async def _named_groups(context: PersonalizeContext, request: dict[str, Any]) ->
     """Groups of the resources and the tracking id in a request; None stands for an unknown one."""
     groups: set[str | None] = set()
     if "trackingId" in request:
-        groups.add(await context.tenants.group_of(request["trackingId"]))
+        found = await context.tenants.group_of(request["trackingId"])
+        groups.add(None if found is None else dataset_group(found))
     for arn in _arns(request):
         try:
             path = path_of(arn)

@@ -35,7 +35,7 @@ from models.errors import (
     ServiceError,
     Unavailable,
 )
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ ERROR_CODES = {
 }
 """AWS's common error codes by status, for errors that no operation models."""
 
-WAITS_FOR_KAFKA = frozenset(("PutEvents", "PutItems", "PutUsers"))
+WAITS_FOR_KAFKA = frozenset(
+    ("PutEvents", "PutItems", "PutUsers", "PutActions", "PutActionInteractions")
+)
 """Operations that wait for Kafka, whose gate bounds them; see `GatedPublisher`."""
 
 _decode = msgspec.json.Decoder().decode
@@ -176,7 +178,8 @@ class PersonalizeApp:
         run = self.operations.get(operation.name)
         if run is None:
             raise InvalidInput(f"{operation.name} is not implemented by streaming-recommender")
-        if is_change(operation.name):
+        # Programs that try it out on an open API do so without Kafka, too.
+        if caller.id and is_change(operation.name):
             await self.context.services.audit(scope, operation.name, targets(checked), "")
         if operation.name in WAITS_FOR_KAFKA:
             return await run(self.context, checked)

@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
+from api.personalize.dataset_columns import check_named_columns
 from api.personalize.inference_request import ServedRecipe, get_filter, read_request
+from api.served_log import ServedPlace
 from models.errors import InvalidInput
 from models.metadata_records import named_values
 from models.personalize.recipe_answers import (
@@ -20,7 +22,8 @@ from models.personalize.recipe_answers import (
     scores_of,
 )
 from models.serving.answers import MAX_RESULTS, Answer
-from models.state.metadata import item_properties
+from models.serving.merchandising.rules import Asker
+from models.state.catalogue.metadata import item_properties
 
 MAX_COLUMNS = 10
 MAX_RESULTS_WITH_METADATA = 50
@@ -62,7 +65,14 @@ async def get_recommendations(
         _mark_promoted(items, frozenset(promoted), promotion, served)
     await _add_metadata(context, served, columns, items)
     store = context.tenants.store(served.group)
-    services.record_served(recommendation_id, candidates, store, names)
+    services.record_served(
+        recommendation_id,
+        candidates,
+        store,
+        names,
+        asker=Asker(asked.user_id, None, asked.item_id),
+        place=_place(request),
+    )
     return {"itemList": items, "recommendationId": recommendation_id}
 
 
@@ -81,8 +91,20 @@ async def get_personalized_ranking(
     items = _predicted_items(names, ranked, served)
     await _add_metadata(context, served, columns, items)
     recommendation_id = services.new_id()
-    services.record_served(recommendation_id, ranked, recommender.store)
+    services.record_served(
+        recommendation_id,
+        ranked,
+        recommender.store,
+        asker=Asker(asked.user_id),
+        place=_place(request),
+    )
     return {"personalizedRanking": items, "recommendationId": recommendation_id}
+
+
+def _place(request: Mapping[str, Any]) -> ServedPlace:
+    """The campaign or recommender as a place: `campaign/<name>`."""
+    arn: str = request.get("campaignArn") or request.get("recommenderArn", "")
+    return ServedPlace(arn.rpartition(":")[2])
 
 
 def mix_promoted(
@@ -194,7 +216,13 @@ async def _add_metadata(
     columns: Sequence[str],
     items: Sequence[dict[str, Any]],
 ) -> None:
-    """Add the values of these columns to the items, as text; unknown values are left out."""
+    """Add the values of these columns to the items, as text; unknown values are left out.
+
+    Raises
+    ------
+    InvalidInput
+        The group's dataset has no such column.
+    """
     if not columns:
         return
     store = context.tenants.store(served.group)
@@ -205,6 +233,11 @@ async def _add_metadata(
             for column, value in named_values(properties, columns).items()
             if value is not None
         }
+    # Only what no item has may be no column: others need no look at the schema.
+    absent = [column for column in columns if not any(column in one["metadata"] for one in items)]
+    if absent:
+        group = f"dataset-group/{served.group}"
+        await check_named_columns(context, group, "ITEMS", absent, "metadataColumns")
 
 
 def _value_text(value: float | str) -> str:

@@ -24,6 +24,7 @@ from botocore.model import (
     StructureShape,
 )
 
+from api.personalize.refused_members import refuse_members
 from models.errors import InvalidInput
 
 SERVICES = ("personalize-events", "personalize-runtime", "personalize")
@@ -89,7 +90,7 @@ class ServiceOperation:
         """The check of an input document, which returns the document in its shape.
 
         It leaves out members that are unknown or null, and raises `InvalidInput` with the first
-        member that breaks a constraint.
+        member that breaks a constraint, or is refused by name.
         """
         check = _structure(self.model.input_shape, lenient=True)
 
@@ -98,6 +99,7 @@ class ServiceOperation:
                 found: dict[str, Any] = check(document)
             except InvalidMember as broken:
                 raise InvalidInput(broken.text()) from None
+            refuse_members(self.name, found)
             return found
 
         return checked

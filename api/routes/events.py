@@ -13,11 +13,12 @@ from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.schemas import Accepted, Erased, encode, encoded_response, json_response
 from models import events
+from models.action_groups import actions_group
 from models.api_keys import Role
 from models.audit_entries import pseudonym
 from models.errors import Forbidden, InvalidEvent, TooManyWaiting, Unavailable
-from models.state.erasure_receipts import erasure_receipt
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.users.erasure_receipts import erasure_receipt
 
 router = APIRouter()
 
@@ -105,6 +106,8 @@ async def erase(
     await services.audit(request.scope, "erase_user", [pseudonym(group, user_id)], group)
     now_s = services.clock()
     held = await services.store.user_data_counts(user_id, now_s=now_s)
+    actions = services.tenants.store(actions_group(group))
+    of_actions = await actions.user_data_counts(user_id, now_s=now_s)
     after = await services.publisher.publish(
         events.Erasure(services.settings.group, user_id, now_s)
     )
@@ -116,7 +119,9 @@ async def erase(
         # Accepted, so it will take effect; when is not known.
         is_done = False
     receipt = erasure_receipt(
-        services.settings, user_id, held, erased_at=now_s, after=after, is_in_effect=is_done
-    )
-    erased = Erased(user_id, **held, after=after, receipt=receipt)
+        services.settings, user_id, held,
+        of_actions=of_actions, erased_at=now_s, after=after, is_in_effect=is_done,
+    )  # fmt: skip
+    total = {name: count + of_actions[name] for name, count in held.items()}
+    erased = Erased(user_id, **total, after=after, receipt=receipt)
     return json_response(erased, 200 if is_done else 202)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from api.dependencies import Services
 from api.openapi import documented
 from api.schemas import Forwarding, TrackerStatus, json_response
-from models.state.forwarding_ledger import tracker_status
+from models.state.operations.forwarding_ledger import tracker_status
 
 router = APIRouter()
 

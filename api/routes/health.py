@@ -13,8 +13,8 @@ from api.dependencies import Services
 from api.openapi import ANY_ERROR, documented
 from api.schemas import Health, Readiness, json_response
 from models.api_keys import Role
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.stuck_readers import StuckReader, reported
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.operations.stuck_readers import StuckReader, reported
 
 router = APIRouter()
 

@@ -1,19 +1,25 @@
-"""The route of live figures, as server-sent events."""
+"""Routes of server-sent events: live figures, and events as they come."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Services
-from api.openapi import ANY_ERROR, SERVER_ERRORS, described_errors, reference
+from api.openapi import ANY_ERROR, SERVER_ERRORS, described_errors, parameters, reference
+from api.request_params import AfterParams, parse_query
 from api.schemas import LiveFigures
 from api.server.uvicorn_protocol import ENDLESS
+from models.errors import Unavailable
+from models.kafka_operations import TailedEvent, TailedEvents
+from models.serving.merchandising.rule_members import IdParam
 
 router = APIRouter()
 
@@ -55,30 +61,72 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _of_stream(content: type[msgspec.Struct], text: str) -> dict[str, Any]:
+    """Arguments of a route's decorator that describe an answer of server-sent events."""
+    schema = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": reference(content),
+    }
+    return {
+        "response_class": EventStream,
+        "status_code": 200,
+        "responses": {
+            200: {"description": text, "content": {"text/event-stream": {"schema": schema}}},
+            **described_errors(SERVER_ERRORS),
+            **ANY_ERROR,
+        },
+    }
+
+
 @router.get(
     "/live",
     summary="Counts of the group, each second",
-    response_class=EventStream,
-    status_code=200,
-    responses={
-        200: {
-            "description": "Live figures; a message of the type `unavailable` has an error.",
-            "content": {
-                "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "contentSchema": reference(LiveFigures),
-                    }
-                }
-            },
-        },
-        **described_errors(SERVER_ERRORS),
-        **ANY_ERROR,
-    },
+    **_of_stream(LiveFigures, "Live figures; a message of the type `unavailable` has an error."),
 )
 async def live(request: Request) -> Response:
     """Server-sent events: a message at once and each second, until the client leaves."""
     services: Services = request.app.state.services
     services.live.check_room()
     return EventStream(services.live.messages())
+
+
+class TailParams(AfterParams, frozen=True, kw_only=True):
+    """Query parameters of /live/events."""
+
+    user_id: IdParam | None = None
+    session_id: IdParam | None = None
+    item_id: IdParam | None = None
+    event_type: IdParam | None = None
+
+    def wants(self, event: TailedEvent) -> bool:
+        """True if the event is of all that is named."""
+        return all(
+            wanted is None or wanted == found
+            for wanted, found in (
+                (self.user_id, event.user_id),
+                (self.session_id, event.session_id),
+                (self.item_id, event.item_id),
+                (self.event_type, event.event_type),
+            )
+        )
+
+
+@router.get(
+    "/live/events",
+    summary="Events as they come to Kafka",
+    openapi_extra={"parameters": parameters(TailParams)},
+    **_of_stream(TailedEvents, "Events since the message before; none after 15 s of silence."),
+)
+async def live_events(request: Request) -> Response:
+    """Server-sent events: those of any sender from now on, until the client leaves.
+
+    Kafka is read once for all who look on, and only while somebody does.
+    """
+    services: Services = request.app.state.services
+    asked = parse_query(request.scope["query_string"], TailParams)
+    await services.await_effect(asked, request.receive)
+    if services.tail is None:
+        raise Unavailable("this process has no access to the tail of events")
+    services.tail.check_room()
+    return EventStream(services.tail.messages(asked.wants))

@@ -9,21 +9,23 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
-from api.openapi import SERVER_ERRORS, documented
+from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
 from api.request_params import AfterParams, ItemsParams, parse_query
 from api.schemas import AcceptedRecords, Item, Items, ListedItem, json_response
 from models.audit_entries import pseudonym
-from models.errors import InvalidRecord, InvalidRequest
+from models.errors import InvalidRecord, InvalidRequest, require_one_shard
 from models.events import Id
 from models.metadata_records import (
+    HIDDEN,
     MAX_CHARACTERS,
     Properties,
     RecordKind,
     Value,
+    is_hidden,
     validate_properties,
 )
-from models.state import metadata
-from models.state.item_listing import matching_items, newest_items
+from models.state.catalogue import metadata
+from models.state.catalogue.item_listing import matching_items, newest_items
 
 MAX_RECORDS = 10
 MAX_BODY_BYTES = MAX_RECORDS * 12 * (max(MAX_CHARACTERS.values()) + 300)
@@ -74,6 +76,7 @@ class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         AcceptedRecords,
         "Put metadata of 1 to 10 items",
         status=202,
+        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
         body=PutItems,
         example={"items": [{"itemId": "i9", "properties": {"GENRES": "horror|space"}}]},
     ),
@@ -90,6 +93,7 @@ async def put_items(request: Request) -> Response:
         AcceptedRecords,
         "Put metadata of 1 to 10 users",
         status=202,
+        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
         body=PutUsers,
         example={"users": [{"userId": "u9", "properties": {"AGE": 36}}]},
     ),
@@ -100,7 +104,15 @@ async def put_users(request: Request) -> Response:
     return await _put(request, "users", [(one.user_id, one.properties) for one in body.users])
 
 
-@router.get("/items", **documented(Items, "Items with their metadata, by pages", query=ItemsParams))
+@router.get(
+    "/items",
+    **documented(
+        Items,
+        "Items with their metadata, by pages",
+        query=ItemsParams,
+        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
+    ),
+)
 async def list_items(request: Request) -> Response:
     """Items with metadata: all, those that hold words, or those created last.
 
@@ -108,6 +120,7 @@ async def list_items(request: Request) -> Response:
     name a cursor: go on until there is none.
     """
     services: Services = request.app.state.services
+    require_one_shard(services.settings.shards, "Metadata of items")
     asked = parse_query(request.scope["query_string"], ItemsParams)
     is_newest, n = asked.order == "newest", asked.num_results
     if is_newest and (asked.query or asked.cursor):
@@ -122,7 +135,13 @@ async def list_items(request: Request) -> Response:
                 services.store, asked.query, cursor=asked.cursor, n=n
             )
     listed = [
-        ListedItem(one.item_id, dict(one.properties), one.created_at, one.updated_at)
+        ListedItem(
+            one.item_id,
+            dict(one.properties),
+            one.created_at,
+            one.updated_at,
+            is_hidden(one.properties, services.clock()),
+        )
         for one in found
     ]
     return json_response(Items(listed, cursor))
@@ -134,7 +153,7 @@ async def list_items(request: Request) -> Response:
         Item,
         "Metadata and counts of an item",
         query=AfterParams,
-        errors=SERVER_ERRORS | {404: "No record or event names this item."},
+        errors=SERVER_ERRORS | ONE_SHARD_ERROR | {404: "No record or event names this item."},
     ),
 )
 async def item(
@@ -142,10 +161,11 @@ async def item(
 ) -> Response:
     """Properties of an item, and counts of its events."""
     services: Services = request.app.state.services
+    require_one_shard(services.settings.shards, "Metadata of items")
     asked = parse_query(request.scope["query_string"], AfterParams)
     await services.await_effect(asked, request.receive)
     with services.redis_gate:
-        found = await metadata.item(services.store, item_id)
+        found = await metadata.item(services.store, item_id, now_s=services.clock())
     if found is None:
         raise HTTPException(404, f"nothing is known of item {item_id!r}")
     return json_response(
@@ -154,12 +174,44 @@ async def item(
             None if found.properties is None else dict(found.properties),
             found.created_at or None,
             found.updated_at or None,
+            is_hidden(found.properties or {}, services.clock()),
             found.events,
             found.purchases,
             found.first_event_at or None,
             found.last_event_at or None,
+            dict(found.rates),
         )
     )
+
+
+@router.delete(
+    "/items/{item_id}",
+    **documented(
+        AcceptedRecords,
+        "Delete an item",
+        status=202,
+        errors=SERVER_ERRORS | ONE_SHARD_ERROR | {404: "No record or event names this item."},
+    ),
+)
+async def delete_item(
+    request: Request, item_id: Annotated[str, Path(min_length=1, max_length=256)]
+) -> Response:
+    """Removes the properties of an item and hides it: no answer holds it any more.
+
+    Its events stay, and count for others; a later record of it brings it back.
+    """
+    services: Services = request.app.state.services
+    require_one_shard(services.settings.shards, "Metadata of items")
+    with services.redis_gate:
+        (index,) = await services.store.item_indexes([item_id])
+    if not index:
+        raise HTTPException(404, f"nothing is known of item {item_id!r}")
+    group = services.settings.group
+    await services.audit(request.scope, "delete_item", [item_id], group)
+    # A record and no message without a value: that would be gone from a compacted topic one day,
+    # and the item, which its events make known, would be shown again after a rebuild.
+    after = await services.publisher.put("items", group, [(item_id, {HIDDEN: True})])
+    return json_response(AcceptedRecords(1, after), 202)
 
 
 Body = TypeVar("Body", PutItems, PutUsers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -13,26 +13,36 @@ from starlette.types import Receive
 from api.dependencies import Services
 from api.openapi import documented
 from api.request_params import (
-    Boosts,
-    ContextParam,
-    Excluded,
-    Hides,
     ListParams,
     ProfilingParams,
-    PropertyNames,
+    RankRequest,
     RecommendParams,
-    make_rules,
     parse_body,
     parse_query,
 )
 from api.schemas import Recommendations, encode, encoded_response, recommendations_body
-from models import events
-from models.errors import InvalidInput, InvalidRequest, Overloaded, Unavailable
-from models.serving.answers import Answer
+from api.served_log import NO_PLACE, ServedPlace
+from models.errors import InvalidRequest, Overloaded, Unavailable
+from models.serving.answer_options import AnswerOptions
+from models.serving.answers import Answer, AnsweredPlacement, RecipeName
 from models.serving.item_filters import with_properties
-from models.serving.rules import Ask, Asker, Rules, answer_by_rules
+from models.serving.merchandising.experiments import Met, met_by
+from models.serving.merchandising.placements import (
+    NO_CONFIGURATION,
+    Placement,
+)
+from models.serving.merchandising.questions import (
+    NEEDS_PROFILING,
+    Question,
+    answer_question,
+    combined_rules,
+    ruled_answer,
+)
+from models.serving.merchandising.rule_members import make_rules
+from models.serving.merchandising.rules import Asker, Rules
+from models.serving.stage_times import StageTimes, measured_stages, stage_reached
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.histories import History
-from models.state.redis_errors import AWAY_ERRORS
 
 router = APIRouter()
 
@@ -42,9 +52,8 @@ AnswerRoute = Callable[[Services, bytes, Receive], Awaitable[bytes]]
 FAST_ROUTES: dict[str, AnswerRoute] = {}
 """Routes by path that need only the query string of a request; see `api.fast_path`."""
 
-MAX_RANKED = 500
-
-NEEDS_PROFILING = "needs what the user did or is, which profiling=off forbids"
+DEFAULT_K = NO_CONFIGURATION.num_results
+"""Items of an answer where neither the question nor a placement says."""
 
 EXAMPLE = {"num_results": 10, "filter": "brand:acme;price<20", "exclude": ["i1"]}
 
@@ -95,79 +104,74 @@ def list_route(
 
 @list_route("/recommend", RecommendParams, "What next for this user?")
 async def recommend(services: Services, asked: RecommendParams, receive: Receive) -> bytes:
-    """Items that this user is most likely to want next; a new user gets trending items."""
-    profiling, recommender = asked.profiling == "on", services.recommender
+    """Items that this user is most likely to want next; a new user gets trending items.
+
+    With a placement, the list of its recipe.
+    """
+    asked = await services.with_filters(asked)
+    profiling = asked.profiling == "on"
     if asked.exclude_purchased and not profiling:
         raise InvalidRequest(f"exclude_purchased {NEEDS_PROFILING}")
-    rules = asked.rules(asked.num_results)
-    asker = Asker(asked.user_id, asked.session_id, asked.item_id)
+    question = Question(
+        Asker(asked.user_id, asked.session_id, asked.item_id),
+        services.clock(),
+        asked.objective,
+        asked.exclude_purchased,
+        asked.reasons,
+        asked.context,
+        profiling,
+    )
+    with measured_stages(time.perf_counter, is_wanted=asked.timing) as times:
+        return await _recommend(services, asked, question, receive, times)
+
+
+async def _recommend(
+    services: Services,
+    asked: RecommendParams,
+    question: Question,
+    receive: Receive,
+    times: StageTimes | None,
+) -> bytes:
+    """The body of the answer; trending items as last read where Redis is away."""
+    recommender, profiling = services.recommender, question.profiling
+    rules = asked.rules(asked.num_results or DEFAULT_K) if asked.placement is None else None
+    is_plain = asked.placement is None and rules is None
     reached: bool | None = None
-
-    async def ask(k: int, history: History | None = None) -> Answer:
-        return await recommender.recommend(
-            user_id=asked.user_id,
-            session_id=asked.session_id,
-            item_id=asked.item_id,
-            k=k,
-            now_s=services.clock(),
-            exclude_purchased=asked.exclude_purchased,
-            reasons=asked.reasons,
-            objective=asked.objective,
-            context=asked.context,
-            profiling=profiling,
-            history=history,
-        )
-
+    place = NO_PLACE
     try:
         reached = await services.await_effect(asked, receive)
+        stage_reached("wait")
         started_s = time.perf_counter()
-        with services.redis_gate:
-            answer = await _ruled(
-                services,
-                ask,
-                rules,
-                asked.num_results,
-                asker,
-                asked.properties,
-                profiling=profiling,
-            )
-        is_plain = rules is None and profiling
-        if services.shadow is not None and asked.user_id is not None and is_plain:
+        answer, place = await _list_answer(services, asked, question, rules)
+        if services.shadow is not None and asked.user_id is not None and is_plain and profiling:
             services.shadow.compare(
                 asked.user_id,
                 [item.item_id for item in answer.items],
-                k=asked.num_results,
+                k=asked.num_results or DEFAULT_K,
                 took_s=time.perf_counter() - started_s,
             )
     except Overloaded:
         raise
     except (Unavailable, *AWAY_ERRORS):
         # Rules cannot be kept without Redis: what was taken out must not come back.
-        fallback = recommender.from_cache(k=asked.num_results) if rules is None else None
-        if fallback is None:
+        k, now_s = asked.num_results or DEFAULT_K, services.clock()
+        cached = recommender.from_cache(k=k, now_s=now_s) if is_plain else None
+        if cached is None:
             raise
-        answer = fallback
-    return _answered(services, answer, asked, reached)
+        answer = cached
+    return _answered(services, answer, asked, reached, question.asker, place, times)
 
 
 @list_route("/trending", ListParams, "Growing fastest now")
 async def trending(services: Services, asked: ListParams, receive: Receive) -> bytes:
     """Items whose rate of events grows most: a short-term count relative to a long-term one."""
-
-    async def ask(k: int, _: History | None = None) -> Answer:
-        return await services.recommender.trending(k=k, now_s=services.clock())
-
-    return await _list(services, asked, receive, ask)
+    return await _list(services, asked, receive, "trending-now")
 
 
 @list_route("/popular", ListParams, "Most events of all time")
 async def popular(services: Services, asked: ListParams, receive: Receive) -> bytes:
     """Items with the most events of all time."""
-
-    async def ask(k: int, _: History | None = None) -> Answer:
-        return await services.recommender.popular(k=k, now_s=services.clock())
-
-    return await _list(services, asked, receive, ask)
+    return await _list(services, asked, receive, "popularity-count")
 
 
 @router.get("/similar/{item_id}", **documented(Recommendations, "Seen together", query=ListParams))
@@ -190,26 +194,8 @@ async def similar_by_body(request: Request, item_id: ItemPath) -> Response:
 
 async def _similar(request: Request, item_id: str, asked: ListParams) -> Response:
     services: Services = request.app.state.services
-
-    async def ask(k: int, _: History | None = None) -> Answer:
-        return await services.recommender.similar(item_id, k=k, now_s=services.clock())
-
-    body = await _list(services, asked, request.receive, ask, item_id=item_id)
+    body = await _list(services, asked, request.receive, "similar-items", item_id=item_id)
     return encoded_response(body)
-
-
-class RankRequest(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Items to rank for a user."""
-
-    item_ids: Annotated[list[events.Id], msgspec.Meta(min_length=1, max_length=MAX_RANKED)]
-    user_id: events.Id | None = None
-    session_id: events.Id | None = None
-    filter: str | None = None
-    exclude: Excluded = []
-    hide: Hides = []
-    boost: Boosts = []
-    properties: PropertyNames = []
-    context: ContextParam = {}
 
 
 @router.post(
@@ -226,80 +212,176 @@ async def rank(request: Request) -> Response:
     """The given items, the likeliest for this user first, unknown items last."""
     services: Services = request.app.state.services
     asked = parse_query(request.scope["query_string"], ProfilingParams)
-    wanted = parse_body(await request.body(), RankRequest)
+    wanted = await services.with_filters(parse_body(await request.body(), RankRequest))
     profiling = asked.profiling == "on"
     item_ids = list(dict.fromkeys(wanted.item_ids))
     k = len(item_ids)
-    rules = make_rules(wanted.filter, wanted.exclude, wanted.hide, wanted.boost, (), k)
-    asker = Asker(wanted.user_id, wanted.session_id)
+    rules = make_rules(
+        wanted.filter,
+        wanted.exclude,
+        wanted.hide,
+        wanted.boost,
+        (),
+        wanted.cap,
+        wanted.diversity,
+        k=k,
+        values=wanted.filter_values,
+    )
+    with measured_stages(time.perf_counter, is_wanted=asked.timing) as times:
+        reached = await services.await_effect(asked, request.receive)
+        stage_reached("wait")
+        recommender, now_s = services.recommender, services.clock()
+        question = Question(Asker(wanted.user_id, wanted.session_id), now_s, profiling=profiling)
+        with services.redis_gate:
+            placement, met = await _placed(services, wanted.placement, question)
+            configuration = met.configuration
+            question = await services.with_segments(question, configuration)
+            if configuration.recipe is not None:
+                text = f"the placement has the recipe {configuration.recipe}: this route ranks"
+                raise InvalidRequest(text)
 
-    async def ask(_: int, __: History | None = None) -> Answer:
-        return await services.recommender.rank(
-            item_ids,
-            user_id=wanted.user_id,
-            session_id=wanted.session_id,
-            now_s=services.clock(),
-            context=wanted.context,
-            profiling=profiling,
-        )
+            async def ask(_: int, history: History | None = None) -> Answer:
+                return await recommender.rank(
+                    item_ids,
+                    user_id=wanted.user_id,
+                    session_id=wanted.session_id,
+                    now_s=now_s,
+                    objective=configuration.objective,
+                    options=AnswerOptions(ranker=configuration.ranker),
+                    context=wanted.context,
+                    profiling=profiling,
+                    history=history,
+                )
 
-    reached = await services.await_effect(asked, request.receive)
-    with services.redis_gate:
-        answer = await _ruled(
-            services, ask, rules, k, asker, wanted.properties, profiling=profiling, refills=False
+            rules = combined_rules(configuration, rules, question, k=k)
+            if rules is not None:
+                # A pin would bring in what was not given.
+                rules = msgspec.structs.replace(rules, pins={})
+            answer = await ruled_answer(recommender, ask, rules, question, k=k, refills=False)
+            stage_reached("arrange")
+            answer = await with_properties(recommender, answer, wanted.properties, now_s=now_s)
+            stage_reached("properties")
+        return encoded_response(
+            _answered(
+                services,
+                _named(answer, placement, met),
+                asked,
+                reached,
+                question.asker,
+                _served_place(placement, met),
+                times,
+            )
         )
-    return encoded_response(_answered(services, answer, asked, reached))
 
 
 async def _list(
-    services: Services, asked: ListParams, receive: Receive, ask: Ask, *, item_id: str | None = None
+    services: Services,
+    asked: ListParams,
+    receive: Receive,
+    route: RecipeName,
+    *,
+    item_id: str | None = None,
 ) -> bytes:
     """The body of a list that does not depend on the user, but for its rules."""
-    k, asker = asked.num_results, Asker(asked.user_id, asked.session_id, item_id)
-    rules, profiling = asked.rules(k), asked.profiling == "on"
-    reached = await services.await_effect(asked, receive)
-    with services.redis_gate:
-        answer = await _ruled(services, ask, rules, k, asker, asked.properties, profiling=profiling)
-    return _answered(services, answer, asked, reached)
+    asked = await services.with_filters(asked)
+    # Its errors come before any wait.
+    rules = asked.rules(asked.num_results or DEFAULT_K) if asked.placement is None else None
+    asker, profiling = Asker(asked.user_id, asked.session_id, item_id), asked.profiling == "on"
+    question = Question(asker, services.clock(), profiling=profiling)
+    with measured_stages(time.perf_counter, is_wanted=asked.timing) as times:
+        reached = await services.await_effect(asked, receive)
+        stage_reached("wait")
+        answer, place = await _list_answer(services, asked, question, rules, route)
+        return _answered(services, answer, asked, reached, asker, place, times)
 
 
-async def _ruled(
+async def _list_answer(
     services: Services,
-    ask: Ask,
+    asked: ListParams,
+    question: Question,
     rules: Rules | None,
-    k: int,
-    asker: Asker,
-    properties: Sequence[str],
-    *,
-    profiling: bool,
-    refills: bool = True,
-) -> Answer:
-    """An answer by its rules, with the properties that were asked for."""
-    recommender, now_s = services.recommender, services.clock()
-    if rules is None:
-        answer = await ask(k, None)
-    else:
-        if rules.reads_user and not profiling:
-            raise InvalidRequest(f"hide, and a filter of what the user did, {NEEDS_PROFILING}")
-        if not profiling:
-            asker = asker._replace(user_id=None, session_id=None)
-        if rules.reads_user and asker.user_id is None and asker.session_id is None:
-            raise InvalidRequest("hide, and a filter of what the user did, need a user or session")
-        try:
-            answer = await answer_by_rules(
-                recommender, rules, ask, k=k, asker=asker, now_s=now_s, refills=refills
-            )
-        except InvalidInput as error:
-            raise InvalidRequest(str(error)) from error
-    return await with_properties(recommender, answer, properties, now_s=now_s)
+    route: RecipeName | None = None,
+) -> tuple[Answer, ServedPlace]:
+    """The answer by the question's placement and rules, with the properties asked for.
+
+    And where it was asked for, for the log of served lists. `rules` are those of a question without
+    a placement, which may say how long the answer is.
+    """
+    # The moment of the answer, after any wait.
+    recommender, question = services.recommender, question._replace(now_s=services.clock())
+    with services.redis_gate:
+        placement, met = await _placed(services, asked.placement, question)
+        configuration = met.configuration
+        question = await services.with_segments(question, configuration)
+        k = asked.num_results or configuration.num_results
+        if placement is not None:
+            rules = asked.rules(k)
+        answer = await answer_question(
+            recommender, question, configuration, rules, k=k, route=route
+        )
+        stage_reached("arrange")
+        answer = await with_properties(recommender, answer, asked.properties, now_s=question.now_s)
+        stage_reached("properties")
+    return _named(answer, placement, met), _served_place(placement, met)
+
+
+async def _placed(
+    services: Services, name: str | None, question: Question
+) -> tuple[Placement | None, Met]:
+    """The placement of this name, and what the question meets there.
+
+    Who is not to be profiled is in no experiment.
+    """
+    if name is None:
+        return None, Met(NO_CONFIGURATION)
+    placement = await services.placements.get(name, question.now_s)
+    experiment = await services.experiments.running(name, question.now_s)
+    user = question.asker.user_id or question.asker.session_id
+    met = met_by(placement, experiment, user if question.profiling else None)
+    configuration = await services.with_filters_of(met.configuration)
+    return placement, met._replace(configuration=configuration)
+
+
+def _served_place(placement: Placement | None, met: Met) -> ServedPlace:
+    if placement is None:
+        return NO_PLACE
+    one = met.experiment
+    if one is None:
+        return ServedPlace(placement.name, placement.version)
+    return ServedPlace(
+        placement.name, placement.version, met.arm, one.id, one.plan.horizon_s, one.bucket_s
+    )
+
+
+def _named(answer: Answer, placement: Placement | None, met: Met) -> Answer:
+    """The answer with the placement that it was made for."""
+    if placement is None:
+        return answer
+    caption = met.configuration.caption
+    shown = AnsweredPlacement(placement.name, placement.version, caption, met.arm)
+    return msgspec.structs.replace(answer, placement=shown)
 
 
 def _answered(
-    services: Services, answer: Answer, asked: ProfilingParams, reached: bool | None
+    services: Services,
+    answer: Answer,
+    asked: ProfilingParams,
+    reached: bool | None,
+    asker: Asker,
+    place: ServedPlace,
+    times: StageTimes | None,
 ) -> bytes:
     recommendation_id = services.new_id()
     services.record_served(
-        recommendation_id, answer, services.store, is_kept=asked.profiling == "on"
+        recommendation_id,
+        answer,
+        services.store,
+        asker=asker,
+        place=place,
+        is_kept=asked.profiling == "on",
     )
     now_s = services.clock()
-    return encode(recommendations_body(answer, recommendation_id, now_s=now_s, reached=reached))
+    body = recommendations_body(
+        answer, recommendation_id, now_s=now_s, reached=reached, times=times
+    )
+    return encode(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -11,9 +12,31 @@ from models.errors import Overloaded, Unavailable
 STUCK_S = 1.0
 """A full gate that no request has left for this long counts as waiting for a dead server."""
 
+WINDOW_S = 0.25
+"""Time over which the mean stay in a gate is measured."""
+
+MIN_LEFT = 8
+"""Requests that must leave within a window for its mean to count."""
+
+FEW = 16
+"""A gate lets at least so many in; with fewer inside, nobody waits for another."""
+
+PATIENCE = 4.0
+"""A mean stay of more than so many times the usual one means that a queue stands."""
+
+QUICK_S = 0.02
+"""A mean stay that is no queue, however short the usual one is."""
+
+SHRINK, GROW, DRIFT = 0.7, 1.25, 0.05
+
 
 class Gate:
     """A bound on the requests that wait for one server; a context manager around the wait.
+
+    The bound falls while a queue stands: where requests stay much longer than usual, letting more
+    in would only have each of them wait longer, not be answered sooner. It is the limit of
+    concurrency by additive increase and multiplicative decrease of congestion control, with the
+    stay by Little's law: the mean number inside, over those that left in a second.
 
     Parameters
     ----------
@@ -46,27 +69,78 @@ class Gate:
         self, most: int, reason: str, server: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._most = most
+        self._limit = float(most)
         self._server = server
         self._clock = clock
         self._refused = REFUSED.labels(reason)
-        self._n = 0
-        self._moved_s = clock()
+        self._n = self._n_announced = 0
+        self._moved_s = self._changed_s = self._began_s = clock()
+        # Of the window: seconds that all requests together were inside, those that left, the most.
+        self._stayed_s, self._n_left, self._peak = 0.0, 0, 0
+        self._usual_s = QUICK_S
+
+    def announce(self, loop: asyncio.AbstractEventLoop) -> Overloaded | None:
+        """Count a request that enters in the next step of the loop, or return its refusal.
+
+        What is refused here costs no more work. A request that would wait for a dead server is let
+        through: its route may know another answer.
+        """
+        if not self._n_announced:
+            loop.call_soon(self._forget_announced)
+        if self._n + self._n_announced < self._limit or self._clock() - self._moved_s > STUCK_S:
+            self._n_announced += 1
+            return None
+        self._refused.inc()
+        return self._overloaded()
+
+    def _forget_announced(self) -> None:
+        """Called when all that were announced have entered, or failed before."""
+        self._n_announced = 0
+
+    def _overloaded(self) -> Overloaded:
+        waiting = f"as many requests as may wait for {self._server}"
+        return Overloaded(f"{waiting}: try again in a second")
 
     def __enter__(self) -> None:
-        if self._n >= self._most:
+        now_s = self._clock()
+        if self._n >= self._limit:
             self._refused.inc()
-            if self._clock() - self._moved_s > STUCK_S:
+            if now_s - self._moved_s > STUCK_S:
                 raise Unavailable(f"{self._server} does not answer: try again later")
-            waiting = f"as many requests as may wait for {self._server}"
-            raise Overloaded(f"{waiting}: try again in a second")
-        self._n += 1
-        if self._n == self._most:
+            raise self._overloaded()
+        self._change(now_s, 1)
+        if self._n + 1 > self._limit:
             # Full from now on: the time before does not count as stuck.
-            self._moved_s = self._clock()
+            self._moved_s = now_s
 
     def __exit__(self, *_: object) -> None:
-        self._n -= 1
-        self._moved_s = self._clock()
+        now_s = self._moved_s = self._clock()
+        self._change(now_s, -1)
+        self._n_left += 1
+        if now_s - self._began_s >= WINDOW_S:
+            self._measure(now_s)
+
+    def _change(self, now_s: float, n: int) -> None:
+        self._stayed_s += self._n * (now_s - self._changed_s)
+        self._changed_s = now_s
+        self._n += n
+        self._peak = max(self._peak, self._n)
+
+    def _measure(self, now_s: float) -> None:
+        """End a window: the bound follows from the mean stay in it."""
+        if self._n_left >= MIN_LEFT:
+            stay_s = self._stayed_s / self._n_left
+            if stay_s < self._usual_s:
+                self._usual_s = stay_s
+            elif self._peak <= FEW:
+                # Few waited for another: the server itself takes as long.
+                self._usual_s += DRIFT * (stay_s - self._usual_s)
+            if stay_s <= max(QUICK_S, PATIENCE * self._usual_s):
+                self._limit = min(float(self._most), self._limit * GROW)
+            elif 2 * self._peak > self._limit:
+                self._limit = max(float(min(FEW, self._most)), self._limit * SHRINK)
+        self._began_s = now_s
+        self._stayed_s, self._n_left, self._peak = 0.0, 0, self._n
 
 
 class Budget:

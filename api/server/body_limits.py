@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from starlette.exceptions import HTTPException
@@ -30,11 +30,13 @@ class BodyLimits:
     max_body_bytes
         The largest body.
     timeout_s
-        Time limit for a whole body, from the first wait for it.
+        Time limit for a whole body: of all waits for its parts together.
     budget
         Memory that all bodies share beyond `FREE_BYTES` each.
     longer
         Largest body of each path that has a bound of its own.
+    streamed
+        Paths whose bodies are read in parts that are not kept: they take no memory of the budget.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class BodyLimits:
         timeout_s: float,
         budget: Budget,
         longer: Mapping[str, int] | None = None,
+        streamed: Collection[str] = (),
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
         self._budget = budget
         self._longer = longer or {}
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -59,7 +63,8 @@ class BodyLimits:
             return
         started, status = time.perf_counter(), 500
         most = self._longer.get(scope["path"], self._max_body_bytes)
-        body = _Body(receive, most, self._timeout_s, self._budget, scope)
+        is_kept = scope["path"] not in self._streamed
+        body = _Body(receive, most, self._timeout_s, self._budget if is_kept else None, scope)
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -78,7 +83,7 @@ class _Body:
     """An incoming request body; raises `HTTPException` if it breaks a bound."""
 
     def __init__(
-        self, receive: Receive, most: int, timeout_s: float, budget: Budget, scope: Scope
+        self, receive: Receive, most: int, timeout_s: float, budget: Budget | None, scope: Scope
     ) -> None:
         self._receive = receive
         self._most = most
@@ -88,15 +93,16 @@ class _Body:
         self._asks = any(name == b"expect" for name, _ in scope["headers"])
         self._received = 0
         self._taken = 0
-        self._deadline_s: float | None = None
+        self._left_s = timeout_s
         self._is_complete = False
 
     async def receive(self) -> Message:
         """The next message; after a complete body, the client's disconnection."""
         if self._is_complete:
             return await self._receive()
-        if self._deadline_s is None:
-            self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        # What the application does between two parts is no time of the client's.
+        started_s = asyncio.get_running_loop().time()
+        self._deadline_s = started_s + self._left_s
         if self._announced > self._most:
             await self._refuse()
         try:
@@ -106,11 +112,12 @@ class _Body:
             REFUSED.labels("slow").inc()
             text = f"the body did not arrive within {self._timeout_s:g} s"
             raise HTTPException(408, text, {"connection": "close"}) from None
+        self._left_s -= asyncio.get_running_loop().time() - started_s
         self._received += len(message.get("body", b""))
         if self._received > self._most:
             await self._refuse()
-        more = max(0, self._received - FREE_BYTES) - self._taken
-        if more > 0:
+        more = 0 if self._budget is None else max(0, self._received - FREE_BYTES) - self._taken
+        if more > 0 and self._budget is not None:
             if not self._budget.take(more):
                 raise HTTPException(503, "there is no memory for so large a body now: try again")
             self._taken += more
@@ -119,7 +126,8 @@ class _Body:
 
     def release(self) -> None:
         """Give the body's memory back at the end of the request."""
-        self._budget.give_back(self._taken)
+        if self._budget is not None:
+            self._budget.give_back(self._taken)
         self._taken = 0
 
     async def _refuse(self) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ REFUSED = Counter(
 REASONS = (
     "events",
     "answers",
+    "audit",
+    "logins",
     "bodies",
     "connections",
     "head",
@@ -54,13 +56,15 @@ class Refusal(NamedTuple):
         """The JSON body, in the one shape of an error."""
         return encode({"error": {"type": self.kind, "message": self.message}})
 
-    def to_http(self) -> bytes:
-        """The whole HTTP response; it closes the connection."""
+    def to_http(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The whole HTTP response, with these headers as well; temporary ones have Retry-After."""
         body = self.body
-        retry = f"retry-after: {RETRY_AFTER_S}\r\n" if self.status == 503 else ""
-        head = (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"{retry}connection: close\r\n\r\n"
+        retry = b"retry-after: %d\r\n" % RETRY_AFTER_S if self.status in {429, 503} else b""
+        return (
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
+            b"content-length: %d\r\n%s%s\r\n%s"
+            % (
+                *(self.status, HTTPStatus(self.status).phrase.encode(), len(body), retry),
+                *(b"".join([b"%s: %s\r\n" % header for header in headers]), body),
+            )
         )
-        return head.encode() + body

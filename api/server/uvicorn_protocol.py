@@ -1,9 +1,9 @@
-"""The HTTP server: uvicorn with limits on heads, connections, and time, and coalesced writes.
+"""The protocol of the HTTP server: uvicorn's with limits on heads, connections, and time.
 
 uvicorn buffers an incomplete head without bound, and waits for ever for the rest of a head or body.
 No ASGI server has all the limits that are needed here (docs/decisions/0014-http-limits.md), so this
-protocol adds them to uvicorn's; the gain of coalesced writes is in
-docs/decisions/0020-uvicorn-protocol.md.
+protocol adds them to uvicorn's, with coalesced writes (docs/decisions/0020-uvicorn-protocol.md) and
+refusals that cost little while too much comes (docs/decisions/0039-falling-bounds.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from functools import partial
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httptools
@@ -19,10 +20,11 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api.server.admission import Gate
+from api.server.coalesced_writes import CoalescedWrites
 from api.server.connections import Connections
 from api.server.refusals import REFUSED, Refusal
-from models.settings import Settings
-from models.tls import server_context
+from api.server.request_metrics import count_request
 
 LOG = logging.getLogger(__name__)
 
@@ -45,44 +47,8 @@ REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
 ENDLESS = "recommender.endless"
 """Member of the state of a request whose answer goes on until the client leaves."""
 
-SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")]
-"""Headers of every answer; pages have a content security policy of their own."""
-
-HSTS = ("strict-transport-security", "max-age=31536000")
-"""Header of every answer over TLS."""
-
-
-def server_options(settings: Settings) -> dict[str, Any]:
-    """Options of uvicorn, with the limits of the settings.
-
-    Raises
-    ------
-    InvalidSetting
-        The certificate cannot be used.
-    """
-    tls: dict[str, Any] = {}
-    headers = list(SECURITY_HEADERS)
-    if settings.tls_certificate_file:
-        # Checked here, where the error names the setting.
-        server_context(settings.tls_certificate_file, settings.tls_key_file)
-        tls["ssl_certfile"] = settings.tls_certificate_file
-        tls["ssl_keyfile"] = settings.tls_key_file or None
-        headers.append(HSTS)
-    return {
-        **tls,
-        "headers": headers,
-        "server_header": False,
-        "proxy_headers": bool(settings.trusted_proxies),
-        "forwarded_allow_ips": ",".join(settings.trusted_proxies),
-        "host": settings.host,
-        "port": settings.port,
-        "access_log": False,
-        "log_config": None,
-        "timeout_graceful_shutdown": 5,
-        "timeout_keep_alive": settings.keep_alive_s,
-        "http": partial(BoundedProtocol, Connections(settings)),
-        "ws": "none",
-    }
+CLOSES = (b"connection", b"close")
+"""Header of the last answer of a connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -92,9 +58,15 @@ class BoundedProtocol(HttpToolsProtocol):
     then nothing more is parsed, and the connection ends.
     """
 
-    def __init__(self, pool: Connections, **options: Any) -> None:  # noqa: ANN401  uvicorn's
+    def __init__(
+        self,
+        pool: Connections,
+        gates: Mapping[tuple[str, str], Gate],
+        **options: Any,  # noqa: ANN401  uvicorn's
+    ) -> None:
         super().__init__(**options)
         self._pool = pool
+        self._gates = gates
         self._settings = pool.settings
         # Of the message that is being read.
         self._is_in_head = self._is_in_body = False
@@ -243,7 +215,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_parsing(Refusal(400, "invalid_request", "there is no Host"))
         super().on_headers_complete()
         self._is_in_head, self._is_in_body = False, True
-        self._pool.busy(self)
+        if not self.cycle.response_complete:
+            self._pool.busy(self)
 
     def on_body(self, body: bytes) -> None:
         """Callback for a part of the body."""
@@ -261,7 +234,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
         self._running = cycle
+        scope = cycle.scope
+        gate = self._gates.get((scope["method"], scope["path"]))
+        # Of pipelined requests the application refuses; pages read CORS headers, which it knows.
+        if gate is not None and not self.pipeline and not _has_origin(cycle.scope["headers"]):
+            overload = gate.announce(self.loop)
+            if overload is not None:
+                self._refuse_early(cycle, Refusal(429, "overloaded", str(overload)))
+                return
         super()._start_asgi_task(cycle, app)
+
+    def _refuse_early(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
+        """Answer a request before the application sees it; its body is dropped."""
+        started = time.perf_counter()
+        headers = [*cycle.default_headers, *([] if cycle.keep_alive else [CLOSES])]
+        self.transport.write(refusal.to_http(headers))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+        count_request(cycle.scope["path"], refusal.status, started=started)
 
     def on_response_complete(self) -> None:
         """Callback after an answer: go on with the next request."""
@@ -365,7 +357,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer_refusal(self) -> None:
         if self._refusal is not None and not self.transport.is_closing():
-            self.transport.write(self._refusal.to_http())
+            self.transport.write(self._refusal.to_http([CLOSES]))
             self._end()
 
     def _end(self) -> None:
@@ -399,6 +391,10 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+def _has_origin(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"origin" for name, _ in headers)
+
+
 async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
     """The application for connections beyond the bound."""
     if scope["type"] == "http":
@@ -407,47 +403,8 @@ async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> N
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(refusal.body)),
             (b"retry-after", b"1"),
-            (b"connection", b"close"),
+            CLOSES,
         ]
         start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": refusal.body})
-
-
-class CoalescedWrites:
-    """A transport that sends all writes of one step of the event loop together.
-
-    uvicorn writes an answer's head before its body: two system calls and two packets, which cost
-    more than making the answer. Answers to pipelined requests leave together, too, which wakes the
-    receiver once.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the transport has
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send in the next step of the loop, with all that is written in this one."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-
-    def write_eof(self) -> None:
-        """Send what is held, and close the sending side if the transport can."""
-        self._flush()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def close(self) -> None:
-        """Send what is held, and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, []
-            self._transport.write(b"".join(held))

@@ -99,6 +99,10 @@ export declare class Recommender {
     /** End of `observe`. */
     unobserve(element: Element): void;
 }
+declare const PageElement: {
+    new (): HTMLElement;
+    prototype: HTMLElement;
+};
 /**
  * A row of recommended items in a page of one's own.
  *
@@ -108,7 +112,7 @@ export declare class Recommender {
  * It sends the events `recommended` (the answer), `recommended-click` (item and receipt) and
  * `recommender-error`.
  */
-export declare class RecommendedItems extends HTMLElement {
+export declare class RecommendedItems extends PageElement {
     #private;
     static observedAttributes: string[];
     /** The client; by default the first one of the page. */
@@ -121,3 +125,4 @@ export declare class RecommendedItems extends HTMLElement {
     /** Ask again, and show the answer; `after` is a receipt's token. */
     refresh(after?: string): Promise<Answer | undefined>;
 }
+export {};

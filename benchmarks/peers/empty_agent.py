@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.conditions import servers
 from benchmarks.learning import empty_rate
 from models.events import Event, PutEvents
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
-from streams.kafka.tracker import Tracker
 
 
 def empty_agent_per_s(n_messages: int) -> float:

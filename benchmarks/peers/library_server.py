@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.peers.peer import Click, K
-from benchmarks.peers.session_neighbours import SessionNeighbours
+from models.evaluation.session_neighbours import SessionNeighbours
 
 NEIGHBOURS = 200
 

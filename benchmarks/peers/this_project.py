@@ -16,8 +16,8 @@ from benchmarks.peers.peer import Click, K, Running, Sent, get, post
 from models.events import Event, PutEvents
 from models.settings import Settings
 from ops.ports import free_port
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
-from streams.kafka.tracker import Tracker
 
 
 class ThisProject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +9,22 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Floats, Indexes
+from models.evaluation.basket_methods import OwnFrequency, TifuKnn
+from models.evaluation.batch_methods import Ease, Factors, ItemNeighbours
 from models.evaluation.protocol import Model, Scores
-from models.extras import require_extra
+from models.evaluation.session_methods import Stan, VmisKnn, Vsknn
+from models.ranking.challengers import Context, challenger_factories
 from models.ranking.features import FEATURES
 from models.ranking.ranker import RANKERS
 from models.serving.local import LocalRecommender, SnapshotCandidates
-from models.state.interactions import Interaction
+from models.settings import Settings
 from models.state.layout import FADE, WINDOW
+from models.state.users.interactions import Interaction
 
 DAY_S = 86400.0
+
+Order = Callable[[LocalRecommender, Floats, Context], Floats]
+"""Scores of candidates with these features."""
 
 
 class SharedRecommender:
@@ -58,9 +64,7 @@ class SharedRecommender:
 class RecommenderVariant:
     """One of the recommender's orders; one of them teaches it."""
 
-    def __init__(
-        self, live: SharedRecommender, scores: Callable[[LocalRecommender, Floats], Floats]
-    ) -> None:
+    def __init__(self, live: SharedRecommender, scores: Order) -> None:
         self._live = live
         self._scores = scores
         self.teaches = False
@@ -68,7 +72,9 @@ class RecommenderVariant:
     def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:
         """Scores of the candidates in this order."""
         found, matrix = self._live.candidates(user, at_s, barred)
-        return Scores(found.candidates.items - 1, self._scores(self._live.local, matrix))
+        items = found.candidates.items
+        context = Context(items, found.snapshot.profile.last_item)
+        return Scores(items - 1, self._scores(self._live.local, matrix, context))
 
     def learn(self, user: int, item: int, event: Interaction) -> None:
         """Teach the recommender, if this order teaches."""
@@ -81,27 +87,38 @@ class RecommenderVariant:
             self._live.observe(user, item, event)
 
 
-def _column(name: str) -> Callable[[LocalRecommender, Floats], Floats]:
+def _column(name: str) -> Order:
     column = FEATURES.index(name)
-    return lambda _, matrix: matrix[:, column]
+    return lambda _local, matrix, _context: matrix[:, column]
 
 
-def _ranker(name: str) -> Callable[[LocalRecommender, Floats], Floats]:
-    return lambda local, matrix: RANKERS[name](local.ranker).scores(matrix)
+def _ranker(name: str) -> Order:
+    return lambda local, matrix, _context: RANKERS[name](local.ranker).scores(matrix)
 
 
-VARIANTS: dict[str, Callable[[LocalRecommender, Floats], Floats]] = {
-    "user-personalization": lambda local, matrix: local.scores(matrix),
+def _challenger(name: str) -> Order:
+    return lambda local, matrix, context: local.challenger_scores(name, matrix, context)
+
+
+VARIANTS: dict[str, Order] = {
+    "user-personalization": lambda local, matrix, context: local.scores(matrix, context=context),
     **{name: _ranker(name) for name in RANKERS if name != "ranker-alone"},
     "similar-items": _column("both_10_share"),
 }
 """The champion; the rankers, whether they serve or not; and co-visitation alone."""
 
 
-def variants(local: LocalRecommender, names: list[str]) -> dict[str, Model]:
+def own_orders(settings: Settings) -> dict[str, Order]:
+    """`VARIANTS`, and the challengers of the settings."""
+    return VARIANTS | {
+        name: _challenger(name) for name in challenger_factories(settings.challengers)
+    }
+
+
+def variants(live: SharedRecommender, names: list[str]) -> dict[str, Model]:
     """The recommender's orders by these names; the last one teaches it on behalf of all."""
-    live = SharedRecommender(local)
-    made = {name: RecommenderVariant(live, VARIANTS[name]) for name in names}
+    orders = own_orders(live.local.settings)
+    made = {name: RecommenderVariant(live, orders[name]) for name in names}
     if made:
         made[names[-1]].teaches = True
     return dict(made)
@@ -226,58 +243,28 @@ class BiasedMatrix(NonPersonalized):
         self._model.learn_one(user, int(self._rng.integers(self._n)), y=0.0)
 
 
-class ItemNeighbours:
-    """`implicit`'s BM25 item neighbours, trained again every so many events: a batch system."""
-
-    def __init__(self, every: int = 10_000) -> None:
-        self._every = every
-        self._users: list[int] = []
-        self._items: list[int] = []
-        self._pasts: dict[int, list[int]] = defaultdict(list)
-        self._similar: Any = None
-
-    def rank(self, user: int, at_s: float, barred: Indexes) -> Scores:  # noqa: ARG002
-        """Scores of the neighbours of the user's last 50 items, as of the last training."""
-        if self._similar is None:
-            return Scores(np.empty(0, np.int64), np.empty(0))
-        known = [item for item in self._pasts[user][-50:] if item < self._similar.shape[0]]
-        scores = np.asarray(self._similar[known].sum(axis=0)).ravel()
-        return Scores(np.arange(len(scores)), np.where(scores > 0, scores, -np.inf))
-
-    def learn(self, user: int, item: int, event: Interaction) -> None:
-        """Keep the event, and train again when it is due."""
-        self._users.append(user)
-        self._items.append(item)
-        self.observe(user, item, event)
-        if len(self._items) % self._every == 0:
-            self._train()
-
-    def observe(self, user: int, item: int, event: Interaction) -> None:  # noqa: ARG002
-        """Add the item to the user's history."""
-        self._pasts[user].append(item)
-
-    def _train(self) -> None:
-        require_extra("implicit", "evaluation", "a comparison with a batch system")
-        from implicit.nearest_neighbours import BM25Recommender  # noqa: PLC0415
-        from scipy.sparse import csr_matrix  # noqa: PLC0415
-
-        counts = csr_matrix((np.ones(len(self._items)), (self._users, self._items)))
-        model = BM25Recommender(K=100, num_threads=1)
-        with warnings.catch_warnings():
-            # It converts the matrix while weighting it, and then warns about the format.
-            warnings.simplefilter("ignore")
-            model.fit(counts, show_progress=False)
-        self._similar = model.similarity.tocsr()
-
-
 BASELINES: dict[str, Callable[[], Model]] = {
     "popularity": Popularity,
     "popularity-day": lambda: Popularity(DAY_S),
     "popularity-week": lambda: Popularity(7 * DAY_S),
     "most-recent": MostRecent,
     "co-visitation": CoVisitationBaseline,
+    "own-frequency": OwnFrequency,
+    "tifu-knn": TifuKnn,
+    "session-neighbours": Vsknn,
+    "vmis-knn": VmisKnn,
+    "stan": Stan,
     "biased-mf": BiasedMatrix,
     "item-neighbours": ItemNeighbours,
+    "als": lambda: Factors("als"),
+    "bpr": lambda: Factors("bpr"),
+    "ease": Ease,
 }
-SLOW = frozenset({"biased-mf", "item-neighbours"})
+BATCH = frozenset({"item-neighbours", "als", "bpr", "ease"})
+"""Baselines that are trained now and then."""
+
+OF_BASKETS = frozenset({"own-frequency", "tifu-knn"})
+"""Baselines that next baskets are compared with, unless others are named."""
+
+SLOW = BATCH | {"session-neighbours", "vmis-knn", "stan", "biased-mf"}
 """Baselines that take milliseconds a query, or need an optional extra: only on request."""

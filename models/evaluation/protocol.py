@@ -19,7 +19,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from models.arrays import Floats, Indexes
-from models.state.interactions import Interaction
+from models.evaluation.basket_recalls import BasketRecall, basket_recall, compared_baskets
+from models.evaluation.intervals import compared_means
+from models.evaluation.list_measures import (
+    CategoryMeasures,
+    ListMeasures,
+    mean_measures,
+    measures_text,
+)
+from models.state.users.interactions import Interaction
 
 RepeatPolicy = Literal["sessions", "users", "baskets"]
 """Treatment of repeats: sessions return to items, users want new ones, baskets come at once."""
@@ -79,10 +87,23 @@ def sort_and_shuffle(events: Iterable[Interaction], *, seed: int = 7) -> list[In
 
 
 def steps(
-    events: Sequence[Interaction], kind: RepeatPolicy, *, max_queries: int, seed: int = 7
+    events: Sequence[Interaction],
+    kind: RepeatPolicy,
+    *,
+    max_queries: int,
+    seed: int = 7,
+    warm_up: float = WARM_UP,
 ) -> list[Step]:
-    """Steps of the ordered events, with queries by the protocol of this module."""
-    planned = _basket_steps(events, seed=seed) if kind == "baskets" else _choice_steps(events, kind)
+    """Steps of the ordered events, with queries by the protocol of this module.
+
+    `warm_up` is the share of events that only teach.
+    """
+    warm = int(len(events) * warm_up)
+    planned = (
+        _basket_steps(events, warm, seed=seed)
+        if kind == "baskets"
+        else _choice_steps(events, kind, warm)
+    )
     eligible = [n for n, step in enumerate(planned) if step.query]
     every = max(1, math.ceil(len(eligible) / max_queries))
     queried = set(eligible[::every])
@@ -99,24 +120,37 @@ def steps(
 
 
 def split_steps(
-    train: Sequence[Interaction], test: Sequence[Interaction], *, frozen: bool
+    train: Sequence[Interaction],
+    test: Sequence[Interaction],
+    *,
+    frozen: bool,
+    kind: RepeatPolicy = "sessions",
 ) -> list[Step]:
     """Steps of a given split: each event of a user in the test but the first is a query.
 
-    Nothing is barred, as in evaluations of session recommenders. Unless the test is frozen, its
-    events are learned after their queries.
+    Nothing is barred, as in evaluations of session recommenders; with the kind "users", only items
+    that are new to a user are asked for, and those that are not are barred. Unless the test is
+    frozen, its events are learned after their queries.
     """
     planned = [Step(event) for event in train]
+    seen: dict[str, set[str]] = {}
+    for event in train if kind == "users" else ():
+        seen.setdefault(event.user, set()).add(event.item)
     known: set[str] = set()
     for event in test:
-        query = Query((event.item,), frozenset()) if event.user in known else None
+        past = seen.setdefault(event.user, set())
+        query = None
+        if event.user in known and kind != "users":
+            query = Query((event.item,), frozenset())
+        elif event.user in known and event.item not in past:
+            query = Query((event.item,), frozenset(past))
         planned.append(Step(event, query, is_frozen=frozen))
         known.add(event.user)
+        past.add(event.item)
     return planned
 
 
-def _choice_steps(events: Sequence[Interaction], kind: RepeatPolicy) -> list[Step]:
-    warm = int(len(events) * WARM_UP)
+def _choice_steps(events: Sequence[Interaction], kind: RepeatPolicy, warm: int) -> list[Step]:
     last: dict[str, str] = {}
     seen: dict[str, set[str]] = {}
     planned = []
@@ -134,10 +168,9 @@ def _choice_steps(events: Sequence[Interaction], kind: RepeatPolicy) -> list[Ste
     return planned
 
 
-def _basket_steps(events: Sequence[Interaction], *, seed: int) -> list[Step]:
+def _basket_steps(events: Sequence[Interaction], warm: int, *, seed: int) -> list[Step]:
     """One completion query for a basket of two lines or more, and a query for each whole basket."""
     rng = random.Random(seed)
-    warm = int(len(events) * WARM_UP)
     known: set[str] = set()
     planned: list[Step] = []
     for (user, _), lines in itertools.groupby(events, key=lambda event: (event.user, event.at_s)):
@@ -176,6 +209,24 @@ class Model(Protocol):
         """Add one event to the user's history, and learn nothing else from it."""
 
 
+class Asked(NamedTuple):
+    """A query for one item, without its rank; the same for all models.
+
+    Attributes
+    ----------
+    event
+        Number of the event that is predicted, from 0.
+    is_new
+        Whether the item is new to the user.
+    item_events
+        Events of the item before.
+    """
+
+    event: int
+    is_new: bool
+    item_events: int
+
+
 @dataclass
 class ModelResult:
     """Results of one model on all queries.
@@ -184,15 +235,21 @@ class ModelResult:
     ----------
     ranks
         Rank of each query's target, from 1; 0 if it was not ranked.
+    asked
+        Of each of these queries, what it asked.
     recalls
-        Recall within the best 20 of each whole basket.
+        Recalls within the best 20 of each whole basket.
     shown
         Items among the best 20 of any query.
+    lists
+        Measures of each query's best 20, where there are categories.
     """
 
     ranks: list[int] = field(default_factory=list)
-    recalls: list[float] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    recalls: list[BasketRecall] = field(default_factory=list)
     shown: set[int] = field(default_factory=set)
+    lists: list[ListMeasures] = field(default_factory=list)
     novelty_bits: float = 0.0
     query_s: float = 0.0
     learn_s: float = 0.0
@@ -233,19 +290,14 @@ def measures(ranks: Sequence[int]) -> dict[str, Floats]:
     return measured
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """Mean and half the width of its 95 % confidence interval (normal approximation)."""
-    if len(values) < 2:
-        return float(values.mean()) if len(values) else 0.0, math.inf
-    return float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
-
-
 def run(
     planned: Sequence[Step],
     compared: dict[str, Model],
     *,
     clock: Callable[[], float],
     progress: Callable[[], object] = lambda: None,
+    catalogue: Sequence[str] = (),
+    list_measures: CategoryMeasures | None = None,
 ) -> dict[str, ModelResult]:
     """Evaluate and teach all models on the steps, in order.
 
@@ -255,28 +307,38 @@ def run(
         Seconds, for the time that queries and learning take.
     progress
         Called after each step.
+    catalogue
+        Items that are known before their first event; they have the first numbers.
+    list_measures
+        Measures the best 20 of each query for one item.
     """
     users: dict[str, int] = {}
-    items: dict[str, int] = {}
-    seen = np.zeros(1024)
+    items = {item: number for number, item in enumerate(catalogue)}
+    seen = np.zeros(1024 + len(items))
+    pasts: dict[int, set[int]] = {}
     results = {name: ModelResult() for name in compared}
     for number, step in enumerate(planned):
         user = users.setdefault(step.event.user, len(users))
+        past = pasts.setdefault(user, set())
         for query in (step.query, step.basket):
             if query is None:
                 continue
             targets = [items.get(target, -1) for target in query.targets]
             barred = np.array([items[item] for item in query.barred if item in items], np.int64)
             shares = (seen[: len(items)] + 1.0) / (number + len(items))
+            events = int(seen[targets[0]]) if targets[0] >= 0 else 0
+            asked = Asked(number, targets[0] not in past, events)
             for name, model in compared.items():
                 _evaluate(
                     results[name], model, user, step.event.at_s, targets, barred, shares, clock,
-                    whole=query is step.basket,
+                    asked=None if query is step.basket else asked, past=past,
+                    list_measures=list_measures,
                 )  # fmt: skip
         item = items.setdefault(step.event.item, len(items))
         if item >= len(seen):
             seen = np.append(seen, np.zeros(len(seen)))
         seen[item] += 1
+        past.add(item)
         for name, model in compared.items():
             start = clock()
             (model.observe if step.is_frozen else model.learn)(user, item, step.event)
@@ -295,18 +357,22 @@ def _evaluate(
     shares: Floats,
     clock: Callable[[], float],
     *,
-    whole: bool,
+    asked: Asked | None,
+    past: set[int],
+    list_measures: CategoryMeasures | None,
 ) -> None:
     start = clock()
     ranked = model.rank(user, at_s, barred)
     result.query_s += clock() - start
     best = best_of(ranked, TOP, barred)
-    if whole:
-        hits = np.isin(best, targets).sum()
-        result.recalls.append(float(hits) / min(TOP, len(targets)))
+    if asked is None:
+        result.recalls.append(basket_recall(best, targets, past, TOP))
         return
     result.ranks.append(rank_of(ranked, targets[0], barred))
+    result.asked.append(asked)
     result.shown.update(best.tolist())
+    if list_measures is not None:
+        result.lists.append(list_measures.of(best.tolist(), past))
     if len(best):
         result.novelty_bits -= float(np.log2(shares[best]).mean())
 
@@ -319,25 +385,21 @@ def report(results: Mapping[str, ModelResult], n_events: int, n_items: int) -> d
     dict
         By model: every measure with half the width of its 95 % interval, its difference from the
         reference on the same queries, coverage (share of all items among the best 20 of
-        some query), novelty (mean bits of surprise of the items shown), and microseconds.
+        some query), novelty (mean bits of surprise of the items shown), microseconds, and with
+        categories the means of `ListMeasures`.
     """
     compared: dict[str, Any] = {}
-    reference = measures(next(iter(results.values())).ranks)
+    first = next(iter(results.values()))
+    reference = measures(first.ranks)
     for name, result in results.items():
         n_queries = max(1, len(result.ranks))
         found: dict[str, Any] = {}
         for measure, values in measures(result.ranks).items():
-            mean, half = interval(values)
-            difference, half_difference = interval(values - reference[measure])
-            found[measure] = {
-                "mean": round(mean, 4),
-                "ci95": round(half, 4),
-                "difference": round(difference, 4),
-                "difference_ci95": round(half_difference, 4),
-            }
+            found[measure] = compared_means(values, reference[measure])
         if result.recalls:
-            mean, half = interval(np.array(result.recalls))
-            found["next_basket_recall_20"] = {"mean": round(mean, 4), "ci95": round(half, 4)}
+            found |= compared_baskets(result.recalls, first.recalls)
+        if result.lists:
+            found |= mean_measures(result.lists)
         compared[name] = found | {
             "coverage": round(len(result.shown) / max(1, n_items), 4),
             "novelty_bits": round(result.novelty_bits / n_queries, 2),
@@ -354,6 +416,8 @@ def as_text(compared: Mapping[str, Any]) -> str:
         f"{'':<22}" + "".join(f"{column:>9}" for column in columns) + f"{'±':>8}"
         f"{'basket':>8}{'coverage':>10}{'novelty':>9}{'µs/query':>10}{'µs/learn':>10}"
     ]
+    has_lists = any("intra_list_distance" in found for found in compared.values())
+    lines[0] += f"{'distance':>10}{'divergence':>12}" if has_lists else ""
     for name, found in compared.items():
         recall = found.get("next_basket_recall_20")
         lines.append(
@@ -363,6 +427,7 @@ def as_text(compared: Mapping[str, Any]) -> str:
             + (f"{recall['mean']:>8.4f}" if recall else f"{'':>8}")
             + f"{found['coverage']:>10.3f}{found['novelty_bits']:>9.1f}"
             f"{found['query_us']:>10}{found['learn_us']:>10}"
+            + (measures_text(found) if has_lists else "")
         )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from models.filters.grammar import (
     Condition,
     Expression,
     IdTarget,
+    Value,
     parse_filter,
 )
 from models.filters.matching import (
@@ -32,6 +33,7 @@ from models.filters.matching import (
     Given,
     Properties,
     meets,
+    operand_of,
 )
 from models.metadata_records import normalized
 
@@ -41,8 +43,8 @@ MAX_FIELDS = 5
 MAX_VALUES = 25
 MAX_VALUE_CHARACTERS = 1000
 
-INTERACTIONS_PER_TYPE = 100
-"""Latest interactions of a user and an event type that filters see."""
+INTERACTIONS_PER_TYPE: Mapping[IdTarget, int] = {"ItemID": 100, "UserID": 100, "ActionID": 300}
+"""Latest interactions of a user and an event type that filters see, by their target."""
 
 ReadPart = Literal["properties", "interactions", "user", "current_item"]
 """Data that a filter may need, by the parameter of `Filter.allowed`."""
@@ -109,7 +111,7 @@ class Filter:
         >>> sorted(one.categories({"ELSE": "drama"}))
         [('genres', 'drama'), ('genres', 'war')]
         """
-        given = _given(values, self.parameters)
+        given = given_values(values, self.parameters)
         including = (one for one in self.expressions if one.includes)
         return {
             (normalized(condition.field), text)
@@ -119,6 +121,27 @@ class Filter:
             for kind, value in condition.values
             for text in (given.get(value, ()) if kind == "parameter" else (value,))
         }
+
+    def with_values(self, values: Mapping[str, str]) -> Filter | None:
+        """The filter with the values of its parameters in their places; None if nothing is left.
+
+        An EXCLUDE without its values does not apply.
+
+        Raises
+        ------
+        InvalidInput
+            A parameter of an INCLUDE has no value, or a value is invalid.
+
+        Examples
+        --------
+        >>> one = parse_filter_expression("INCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+        >>> str(one.with_values({"GENRE": "war,drama"}))
+        'INCLUDE ItemID WHERE Items.GENRES IN ("war", "drama")'
+        """
+        given = given_values(values, self.parameters)
+        _require_values(self.required, given)
+        kept = [one for one in self.expressions if one.parameters <= given.keys()]
+        return Filter(tuple(_with_values(one, given) for one in kept)) if kept else None
 
     def _conditions(self) -> Iterable[Condition]:
         return (condition for one in self.expressions for condition in one.conditions)
@@ -163,12 +186,8 @@ class Filter:
         >>> one.allowed(["i1", "i2"], properties=[drama, None], values={"GENRE": '"drama","war"'})
         array([ True, False])
         """
-        given = _given(values, self.parameters)
-        if missing := self.required - given.keys():
-            raise InvalidInput(
-                "filterValues must have a value for every parameter of an INCLUDE: "
-                + ", ".join(sorted(missing))
-            )
+        given = given_values(values, self.parameters)
+        _require_values(self.required, given)
         candidates = CandidateProperties(ids, properties, interactions)
         included: Bools | None = None
         excluded = np.zeros(len(ids), np.bool_)
@@ -207,7 +226,7 @@ def parse_filter_expression(expression: str) -> Filter:
 
 
 def seen_types(
-    interactions: Iterable[tuple[str, str]], *, per_type: int = INTERACTIONS_PER_TYPE
+    interactions: Iterable[tuple[str, str]], *, per_type: int = INTERACTIONS_PER_TYPE["ItemID"]
 ) -> dict[str, set[str]]:
     """Event types by item, from pairs of item and type, latest first; the input of `allowed`.
 
@@ -225,6 +244,34 @@ def seen_types(
     return seen
 
 
+def _require_values(required: Collection[str], given: Given) -> None:
+    if missing := set(required) - given.keys():
+        raise InvalidInput(
+            "filterValues must have a value for every parameter of an INCLUDE: "
+            + ", ".join(sorted(missing))
+        )
+
+
+def _with_values(expression: Expression, given: Given) -> Expression:
+    def bound(condition: Condition) -> Condition:
+        if not any(condition.parameters):
+            return condition
+        operand_of(condition, given)  # refuses values of the wrong kind
+        values: list[Value] = []
+        for kind, text in condition.values:
+            texts = given[text] if kind == "parameter" else (text,)
+            if any('"' in one and "'" in one for one in texts):
+                raise InvalidInput("filterValues must have no value with both kinds of quotes")
+            values += (Value("text" if kind == "parameter" else kind, one) for one in texts)
+        return replace(condition, values=tuple(values))
+
+    return replace(
+        expression,
+        any_of=tuple(tuple(map(bound, all_of)) for all_of in expression.any_of),
+        only_if=tuple(map(bound, expression.only_if)),
+    )
+
+
 def _matching(
     expression: Expression, candidates: CandidateProperties, given: Given, current_item: Properties
 ) -> Bools:
@@ -240,7 +287,7 @@ def _matching(
     )
 
 
-def _given(values: Mapping[str, str], names: frozenset[str]) -> dict[str, tuple[str, ...]]:
+def given_values(values: Mapping[str, str], names: frozenset[str]) -> dict[str, tuple[str, ...]]:
     """Values of the parameters that have some; values of other names are ignored."""
     if len(values) > MAX_VALUES:
         raise InvalidInput(f"filterValues must have at most {MAX_VALUES} names, not {len(values)}")

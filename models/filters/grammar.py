@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Literal, NamedTuple, NoReturn, cast
 
@@ -62,6 +63,7 @@ _SPELLINGS: dict[str, DatasetName] = {
 _CONDITIONS = frozenset({"condition", "user_condition", "attribute"})
 _WORD = re.compile(r"[^ \t\r\n]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WORDS = {
     "ACTION": "INCLUDE or EXCLUDE",
     "TARGET": "ItemID, UserID or ActionID",
@@ -198,6 +200,22 @@ def number_in(text: str) -> int | float | None:
     if len(text) <= 20 and text.lstrip("+-").isdigit():
         return int(text)
     return value if math.isfinite(value) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def moment_in(text: str) -> float | None:
+    """The moment, in Unix seconds, of a date or time of ISO 8601; in UTC where it names no zone.
+
+    >>> moment_in("2024-05-01"), moment_in("2024-05-01T02:00:00+02:00"), moment_in("20240501")
+    (1714521600.0, 1714521600.0, None)
+    """
+    if not _DATE.match(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_filter(text: str, *, max_fields: int) -> tuple[Expression, ...]:
@@ -341,8 +359,8 @@ def _value(source: _Source, token: Token, dataset: DatasetName | None, test: Tes
     text = token[1:-1] if token.type == "TEXT" else token.value
     if text == ANY_TYPE and dataset not in INTERACTIONS:
         source.refuse(token, "but * goes with EVENT_TYPE only")
-    if test in ORDERINGS:
-        source.refuse(token, f"expected a number or a $PARAMETER after {test}")
+    if test in ORDERINGS and moment_in(text) is None:
+        source.refuse(token, f"expected a number, a date in quotes or a $PARAMETER after {test}")
     return Value("text", text)
 
 

@@ -1,8 +1,8 @@
 """Evaluation of conditions, for many candidates at once or for one user.
 
-A property is a text, of which `a|b` has the values a and b, or a number; any other value counts as
-absent. A condition holds if it holds for any value, so an absent property meets none; NOT IN and !=
-are the plain negations of IN and =.
+A property is a text, of which `a|b` has the values a and b, or a number; a truth value is the text
+`true` or `false`, and any other value counts as absent. A condition holds if it holds for any
+value, so an absent property meets none; NOT IN and != are the plain negations of IN and =.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
+from models.events import in_seconds
 from models.filters.grammar import (
     ANY_TYPE,
     IDENTITIES,
     INTERACTIONS,
     ORDERINGS,
     Condition,
+    moment_in,
     number_in,
 )
 from models.metadata_records import normalized
@@ -59,12 +61,15 @@ class Operand(NamedTuple):
         Numbers that were not given as texts: a text that is such a number equals it.
     limit
         The number that an ordering compares with; None unless there is exactly one.
+    moment
+        The moment that it compares with, Unix seconds, if it is given as a date.
     """
 
     texts: frozenset[str]
     numbers: frozenset[Number]
     plain: frozenset[Number]
     limit: Number | None
+    moment: float | None = None
 
 
 def meets(condition: Condition, given: Given, properties: Properties) -> bool:
@@ -75,9 +80,39 @@ def meets(condition: Condition, given: Given, properties: Properties) -> bool:
     InvalidInput
         A parameter's value is of the wrong kind for the test.
     """
-    operand = _operand(condition, given, NO_PROPERTIES)
-    (is_met,) = _met(condition, operand, [value_in(properties, condition.field)])
+    operand = operand_of(condition, given)
+    (is_met,) = met_by(condition, operand, [value_in(properties, condition.field)])
     return is_met != condition.negates
+
+
+def operand_of(
+    condition: Condition, given: Given, current_item: Properties = NO_PROPERTIES
+) -> Operand:
+    """The right side of a condition.
+
+    Raises
+    ------
+    InvalidInput
+        A parameter's value is of the wrong kind for the test.
+    """
+    if condition.current_item:
+        value = value_in(current_item, condition.current_item)
+        if isinstance(value, str):
+            return _of(value.split("|"), (), number_in(value), moment_in(value))
+        return _of((), (), None) if value is None else _of((str(value),), (value,), value)
+    texts: list[str] = []
+    plain: list[Number] = []
+    for kind, text in condition.values:
+        texts += given[text] if kind == "parameter" else (text,)
+        if kind == "number" and (number := number_in(text)) is not None:
+            plain.append(number)
+    limit = number_in(texts[0]) if len(texts) == 1 else None
+    moment = moment_in(texts[0]) if len(texts) == 1 else None
+    if condition.test in ORDERINGS and limit is None and moment is None:
+        _refuse(condition, "one number")
+    if condition.test in ("=", "!=") and len(texts) != 1:
+        _refuse(condition, "one value")
+    return _of(texts, plain, limit, moment)
 
 
 def value_in(properties: Properties, field: str) -> Scalar:
@@ -86,7 +121,7 @@ def value_in(properties: Properties, field: str) -> Scalar:
     >>> value_in({"numRatings": 7}, "NUM_RATINGS")
     7
     """
-    (value,) = _column([properties], _spellings(properties, field))
+    (value,) = _column([properties], spellings(properties, field))
     return value
 
 
@@ -115,7 +150,7 @@ class CandidateProperties:
         InvalidInput
             A parameter's value is of the wrong kind for the test.
         """
-        operand = _operand(condition, given, current_item)
+        operand = operand_of(condition, given, current_item)
         if condition.dataset in INTERACTIONS:
             seen = self._with_types({text.lower() for text in operand.texts})
             met = [one in seen for one in self._ids]
@@ -124,8 +159,8 @@ class CandidateProperties:
         elif len(self._rows) != len(self._ids):
             raise ValueError(f"{len(self._ids)} candidates, but properties of {len(self._rows)}")
         else:
-            values = _column(self._rows, _spellings(self._keys, condition.field))
-            met = _met(condition, operand, values)
+            values = _column(self._rows, spellings(self._keys, condition.field))
+            met = met_by(condition, operand, values)
         bools = np.array(met, np.bool_)
         return ~bools if condition.negates else bools
 
@@ -140,7 +175,7 @@ class CandidateProperties:
         }
 
 
-def _spellings(keys: Iterable[str], field: str) -> list[str]:
+def spellings(keys: Iterable[str], field: str) -> list[str]:
     """Keys that name a field: first the one with exactly this spelling, then the others by name."""
     folded = normalized(field)
     found = [key for key in keys if normalized(key) == folded]
@@ -153,35 +188,31 @@ def _column(rows: Sequence[Properties], keys: Sequence[str]) -> list[Scalar]:
     for key in keys:
         new = [row.get(key) for row in rows]
         found = [
-            (other if type(other) in _SCALARS else None) if one is None else one
-            for one, other in zip(found, new, strict=True)
+            scalar_of(other) if one is None else one for one, other in zip(found, new, strict=True)
         ]
     return found
 
 
-def _operand(condition: Condition, given: Given, current_item: Properties) -> Operand:
-    if condition.current_item:
-        value = value_in(current_item, condition.current_item)
-        if isinstance(value, str):
-            return _of(value.split("|"), (), number_in(value))
-        return _of((), (), None) if value is None else _of((str(value),), (value,), value)
-    texts: list[str] = []
-    plain: list[Number] = []
-    for kind, text in condition.values:
-        texts += given[text] if kind == "parameter" else (text,)
-        if kind == "number" and (number := number_in(text)) is not None:
-            plain.append(number)
-    limit = number_in(texts[0]) if len(texts) == 1 else None
-    if condition.test in ORDERINGS and limit is None:
-        _refuse(condition, "one number")
-    if condition.test in ("=", "!=") and len(texts) != 1:
-        _refuse(condition, "one value")
-    return _of(texts, plain, limit)
+def scalar_of(value: object) -> Scalar:
+    """A stored value as conditions see it.
+
+    >>> [scalar_of(value) for value in ("a", 5, True, None, ["a"])]
+    ['a', 5, 'true', None, None]
+    """
+    if type(value) is bool:
+        return "true" if value else "false"
+    return value if type(value) in _SCALARS else None  # type: ignore[return-value]
 
 
-def _of(texts: Sequence[str], plain: Sequence[Number], limit: Number | None) -> Operand:
+def _of(
+    texts: Sequence[str],
+    plain: Sequence[Number],
+    limit: Number | None,
+    moment: float | None = None,
+) -> Operand:
     numbers = {number for text in texts if (number := number_in(text)) is not None}
-    return Operand(frozenset(texts), frozenset(numbers.union(plain)), frozenset(plain), limit)
+    every = frozenset(numbers.union(plain))
+    return Operand(frozenset(texts), every, frozenset(plain), limit, moment)
 
 
 def _refuse(condition: Condition, wanted: str) -> None:
@@ -192,13 +223,17 @@ def _refuse(condition: Condition, wanted: str) -> None:
     )
 
 
-def _met(condition: Condition, operand: Operand, values: Sequence[Scalar]) -> list[bool]:
-    """True for each stored value that meets the condition, negation aside."""
+def met_by(condition: Condition, operand: Operand, values: Sequence[Scalar]) -> list[bool]:
+    """True for each stored value that meets the condition, its negation aside."""
     if condition.test not in ORDERINGS:
         # A field that is tested for equality usually has few distinct values.
         decided = {value: _equals(operand, value) for value in set(values)}
         return [decided[value] for value in values]
     compare, limit = _ORDERS[condition.test], operand.limit
+    if operand.moment is not None:
+        return [
+            any(compare(moment, operand.moment) for moment in _moments(value)) for value in values
+        ]
     if limit is None:
         return [False] * len(values)
     return [
@@ -215,6 +250,12 @@ def _equals(operand: Operand, value: Scalar) -> bool:
     if not operand.texts.isdisjoint(value.split("|")):
         return True
     return bool(operand.plain) and not operand.plain.isdisjoint(_numbers(value))
+
+
+def _moments(value: Scalar) -> Iterable[float]:
+    if isinstance(value, str):
+        return (moment for part in value.split("|") if (moment := moment_in(part)) is not None)
+    return () if value is None else (in_seconds(value),)
 
 
 def _numbers(text: str) -> Iterator[Number]:

@@ -12,15 +12,27 @@ import re
 
 from models.errors import InvalidInput
 from models.filters.filter import Filter, parse_filter_expression
-from models.filters.grammar import MAX_CHARACTERS, number_in
+from models.filters.grammar import MAX_CHARACTERS, moment_in, number_in
+
+FILTER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+"""Name of a saved filter, which stands where its expression could: a condition has a sign."""
 
 _LONG = re.compile(r"\s*(?:INCLUDE|EXCLUDE)\b", re.IGNORECASE)
 _CONDITION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(!:|:|<=|>=|!=|<|>|=)(.+)")
 _TESTS = {":": "IN", "!:": "NOT IN"}
 
 
+def is_filter_name(text: str) -> bool:
+    """True for the name of a saved filter.
+
+    >>> is_filter_name("in-stock"), is_filter_name("brand:acme"), is_filter_name("include")
+    (True, False, False)
+    """
+    return re.match(FILTER_NAME, text) is not None and not _LONG.match(text)
+
+
 @functools.lru_cache(maxsize=1024)
-def parse_item_filter(text: str) -> Filter:
+def parse_item_filter(text: str, *, takes_parameters: bool = False) -> Filter:
     """A filter of items in the short form, or in the language of filters.
 
     Raises
@@ -34,7 +46,7 @@ def parse_item_filter(text: str) -> Filter:
     'INCLUDE ItemID WHERE Items.genre IN ("horror", "space") AND Items.price < 20'
     >>> parse_item_filter("price<cheap")
     Traceback (most recent call last):
-    models.errors.InvalidInput: filter, condition 1: price < takes one number
+    models.errors.InvalidInput: filter, condition 1: price < takes one number, or one date as ...
     """
     if not 1 <= len(text) <= MAX_CHARACTERS:
         raise InvalidInput(f"filter must have 1 to {MAX_CHARACTERS} characters, not {len(text)}")
@@ -44,7 +56,7 @@ def parse_item_filter(text: str) -> Filter:
     found = parse_filter_expression(text)
     if found.target != "ItemID":
         raise InvalidInput(f"filter chooses by {found.target}, not among items")
-    if found.parameters:
+    if found.parameters and not takes_parameters:
         raise InvalidInput("filter has a $PARAMETER: write its values")
     return found
 
@@ -62,8 +74,12 @@ def _condition(number: int, text: str) -> str:
         return f"Items.{name} {_TESTS[sign]} ({', '.join(values)})"
     if sign in ("=", "!="):
         return f"Items.{name} {sign} {_literal(number, right)}"
+    if moment_in(right) is not None:
+        return f'Items.{name} {sign} "{right}"'
     if number_in(right) is None:
-        raise InvalidInput(f"filter, condition {number}: {name} {sign} takes one number")
+        raise InvalidInput(
+            f"filter, condition {number}: {name} {sign} takes one number, or one date as 2026-03-01"
+        )
     return f"Items.{name} {sign} {right}"
 
 

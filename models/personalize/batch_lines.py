@@ -26,6 +26,9 @@ MAX_LINE_BYTES = 1024 * 1024
 MAX_SEGMENTS: Mapping[SegmentBy, int] = {"items": 500, "attributes": 10}
 """Requests in a segment job, at most."""
 
+MAX_THEMES = 100
+"""Items whose similar ones get a theme in one file, at most."""
+
 MAX_ECHO_CHARACTERS = 1000
 """Characters that an answer repeats of a line that is not JSON."""
 
@@ -114,6 +117,20 @@ def inference_requests(
     return _requests(lines, partial(_inference, kind))
 
 
+def themed_requests(lines: Iterable[bytes]) -> Iterator[InferenceRequest | Rejected]:
+    """Requests for the themes of items, in their order; blank lines are skipped.
+
+    Raises
+    ------
+    InvalidInput
+        At the first request beyond `MAX_THEMES`.
+    """
+    for n, request in enumerate(inference_requests(lines, "RELATED_ITEMS")):
+        if n == MAX_THEMES:
+            raise InvalidInput(f"a file of a job with themes may name {n} items, there are more")
+        yield request
+
+
 def segment_requests(lines: Iterable[bytes], by: SegmentBy) -> Iterator[SegmentRequest | Rejected]:
     r"""Requests of a batch segment job, in their order; blank lines are skipped.
 
@@ -146,6 +163,23 @@ def inference_answer(
     """
     output = {"recommendedItems": items} | ({} if scores is None else {"scores": scores})
     return _encode({"input": msgspec.Raw(request.input), "output": output, "error": None})
+
+
+def themed_answer(
+    request: InferenceRequest, title: str, items: Sequence[str], relevances: Sequence[float]
+) -> bytes:
+    """Answer to a request for similar items with their theme: a line, without its end."""
+    output = {
+        "recommendedItems": items,
+        "theme": title,
+        "itemsThemeRelevanceScores": relevances,
+    }
+    return _encode({"input": msgspec.Raw(request.input), "output": output})
+
+
+def themed_refusal(line: bytes, error: str) -> bytes:
+    """Answer to such a request that failed: readers look whether there is an output."""
+    return _encode({"input": msgspec.Raw(line), "error": error})
 
 
 def segment_answer(request: SegmentRequest, users: Sequence[str]) -> bytes:

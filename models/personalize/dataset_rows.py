@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from models.errors import InvalidInput, InvalidRecord
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
-from models.metadata_records import Properties, RecordKind, validate_properties
-from models.personalize.dataset_schemas import EVENT_COLUMNS, Column, Schema
-
-DatasetType = Literal["INTERACTIONS", "ITEMS", "USERS"]
+from models.metadata_records import Properties, RecordKind, normalized, validate_properties
+from models.personalize.dataset_schemas import EVENT_COLUMNS, ITEM_KEYS, NUMBERS, Column, Schema
+from models.state.users.action_features import action_event_type
 
 EVENT_TYPE = "interaction"
 """Type of events of a dataset without a column for it."""
@@ -112,6 +111,84 @@ def event_of(
     )
     raw = encode(PutEvents(user, [event], user_id=user))
     return parse(raw, now_s=now_s, future_limit_s=future_limit_s)
+
+
+def action_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of actions, or of interactions with them, as one of items.
+
+    Raises
+    ------
+    InvalidRecord
+        Its event type is none of actions.
+
+    Examples
+    --------
+    >>> action_values({"ACTION_ID": "join", "EVENT_TYPE": "Not Taken"})
+    {'EVENT_TYPE': 'NOT_TAKEN', 'ITEM_ID': 'join'}
+    """
+    found = {name: value for name, value in values.items() if name != "ACTION_ID"}
+    if "EVENT_TYPE" in found:
+        event_type = action_event_type(found["EVENT_TYPE"])
+        if not event_type:
+            raise InvalidRecord(
+                f"EVENT_TYPE: not TAKEN, NOT_TAKEN or VIEWED: {found['EVENT_TYPE'][:MAX_SHOWN]!r}"
+            )
+        found["EVENT_TYPE"] = event_type
+    return {**found, "ITEM_ID": values["ACTION_ID"]}
+
+
+def record_in_schema(
+    schema: Schema, dataset_type: str, properties: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Properties of a record that was put, checked by the schema of its dataset.
+
+    Names are those of columns in any spelling; numbers and truth values may be texts, and become
+    what their columns hold.
+
+    Raises
+    ------
+    InvalidRecord
+        Naming a property that is no column or has not its type, or a column that may not be empty.
+
+    Examples
+    --------
+    >>> rated = Column("NUM_RATINGS", frozenset({"long"}))
+    >>> record_in_schema(Schema((rated,)), "ITEMS", {"numRatings": "12"})
+    {'numRatings': 12}
+    """
+    key = ITEM_KEYS[dataset_type]
+    columns = {normalized(column.name): column for column in schema.columns if column.name != key}
+    found: dict[str, Any] = {}
+    given: set[str] = set()
+    for name, value in properties.items():
+        column = columns.get(normalized(name))
+        if column is None:
+            listed = ", ".join(one.name for one in columns.values())
+            raise InvalidRecord(
+                f"{name[:MAX_SHOWN]!r} is no column of the dataset; it has {listed}"
+            )
+        found[name] = _in_column(column, value)
+        if value is not None:
+            given.add(column.name)
+    for column in columns.values():
+        if column.name not in given and not column.is_nullable:
+            raise InvalidRecord(f"{column.name} is missing, and may not be null")
+    return found
+
+
+def _in_column(column: Column, value: Any) -> Any:  # noqa: ANN401  any JSON
+    """A JSON value as its column holds it; raises `InvalidRecord` for one of another type."""
+    if value is None:
+        return typed(column, None)
+    is_text = isinstance(value, str)
+    if is_text or (isinstance(value, bool) and "boolean" in column.types):
+        return typed(column, value if is_text else str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        numeric = column.types & NUMBERS
+        if numeric:
+            return typed(Column(column.name, numeric), str(value))
+    types, shown = " or ".join(sorted(column.types)), str(value)[:MAX_SHOWN]
+    raise InvalidRecord(f"{column.name}: not of type {types}: {shown!r}")
 
 
 def record_of(kind: RecordKind, values: Mapping[str, Any]) -> tuple[str, Properties]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +12,35 @@ import msgspec
 
 from models.errors import InvalidInput
 
-DATASET_TYPES = ("INTERACTIONS", "ITEMS", "USERS")
+DATASET_TYPES = ("INTERACTIONS", "ITEMS", "USERS", "ACTIONS", "ACTION_INTERACTIONS")
+
+ACTION_TYPES = frozenset({"ACTIONS", "ACTION_INTERACTIONS"})
+"""Types of datasets that only groups without a domain have."""
+
+EVENT_TYPES_OF_DATASETS = frozenset({"INTERACTIONS", "ACTION_INTERACTIONS"})
+"""Types of datasets whose rows are events; those of the others are metadata records."""
+
+ITEM_KEYS: Mapping[str, str] = {
+    "ITEMS": "ITEM_ID",
+    "USERS": "USER_ID",
+    "INTERACTIONS": "ITEM_ID",
+    "ACTIONS": "ACTION_ID",
+    "ACTION_INTERACTIONS": "ACTION_ID",
+}
+"""The column of each type of dataset that names the item, user or action."""
 
 NUMBERS = frozenset({"float", "double", "int", "long"})
 TYPES = NUMBERS | {"string", "boolean", "null"}
 CATEGORICAL = frozenset({"string", "boolean", "int", "long"})
 """Types of columns whose values often repeat."""
 
-MAX_METADATA: Mapping[str, int] = {"INTERACTIONS": 5, "ITEMS": 100, "USERS": 25}
+MAX_METADATA: Mapping[str, int] = {
+    "INTERACTIONS": 5,
+    "ITEMS": 100,
+    "USERS": 25,
+    "ACTIONS": 10,
+    "ACTION_INTERACTIONS": 5,
+}
 """Columns of each type of dataset that are neither required nor reserved, at most."""
 
 MAX_TEXTUAL = 1
@@ -78,6 +100,13 @@ _REQUIRED: Mapping[str, tuple[_ColumnRule, ...]] = {
     "INTERACTIONS": (_key("USER_ID"), _key("ITEM_ID"), _key("TIMESTAMP", "long")),
     "ITEMS": (_key("ITEM_ID"),),
     "USERS": (_key("USER_ID"),),
+    "ACTIONS": (_key("ACTION_ID"),),
+    "ACTION_INTERACTIONS": (
+        _key("USER_ID"),
+        _key("ACTION_ID"),
+        _key("EVENT_TYPE"),
+        _key("TIMESTAMP", "long"),
+    ),
 }
 _OF_DOMAIN: Mapping[tuple[str | None, str], tuple[_ColumnRule, ...]] = {
     ("ECOMMERCE", "INTERACTIONS"): (_key("EVENT_TYPE"),),
@@ -99,14 +128,30 @@ _RESERVED: Mapping[str, tuple[_ColumnRule, ...]] = {
     ),
     "ITEMS": (_optional("CREATION_TIMESTAMP", "long"),),
     "USERS": (),
+    "ACTIONS": (
+        _optional("CREATION_TIMESTAMP", "long"),
+        _optional("VALUE", "long", "int"),
+        # Amazon's own pages name this one in two ways.
+        _optional("ACTION_EXPIRATION_TIMESTAMP", "long"),
+        _optional("EXPIRATION_TIMESTAMP", "long"),
+        _optional("REPEAT_FREQUENCY", "long", "int"),
+    ),
+    "ACTION_INTERACTIONS": (
+        _optional("IMPRESSION", "string"),
+        _optional("RECOMMENDATION_ID", "string"),
+    ),
 }
 
 EVENT_COLUMNS = frozenset(
-    name for rule in (*_REQUIRED["INTERACTIONS"], *_RESERVED["INTERACTIONS"]) for name in rule.names
+    name
+    for kind in EVENT_TYPES_OF_DATASETS
+    for rule in (*_REQUIRED[kind], *_RESERVED[kind])
+    for name in rule.names
 )
 """Columns of interactions that become members of the event; all others are its properties."""
 
 
+@functools.lru_cache(maxsize=256)
 def parse_schema(text: str) -> Schema:
     """Parse a schema.
 
@@ -181,6 +226,8 @@ def check_columns(schema: Schema, dataset_type: str, domain: str | None) -> None
     InvalidInput
         Naming the first column that is missing or breaks a rule.
     """
+    if dataset_type in ACTION_TYPES and domain is not None:
+        raise InvalidInput(f"a dataset group of domain {domain} has no dataset {dataset_type}")
     required = (*_REQUIRED[dataset_type], *_OF_DOMAIN.get((domain, dataset_type), ()))
     where = f"{dataset_type} schema" + (f" of domain {domain}" if domain else "")
     known: set[str] = set()
@@ -195,7 +242,7 @@ def check_columns(schema: Schema, dataset_type: str, domain: str | None) -> None
         if column is not None and column.name not in known:
             _check_column(column, rule, where)
             known.add(column.name)
-    if dataset_type != "INTERACTIONS" and len(schema.columns) < 2:
+    if dataset_type not in EVENT_TYPES_OF_DATASETS and len(schema.columns) < 2:
         raise InvalidInput(f"the {where} must have one metadata column or more")
     metadata = [column for column in schema.columns if column.name not in known]
     if len(metadata) > MAX_METADATA[dataset_type]:

@@ -27,7 +27,7 @@ from models.personalize.statuses import (
     STARTED,
     SUCCEEDED,
 )
-from models.state.scripts import Script, run_script
+from models.state.scripts.registered_scripts import Script, run_script
 
 MAX_TRIES = 5
 """Claims of one job that may expire before it fails: it may be the job that kills its runners."""

@@ -54,6 +54,7 @@ def _video(name: str, kind: RecipeType, description: str) -> Recipe:
 
 
 _FOR_USER = "What a user is most likely to want next, by all events of all users."
+_ACTIONS = "Actions that a user is most likely to take, with the propensity to take each."
 _RANKED = "Given items, in the order in which a user is most likely to want them."
 _RELATED = "Items that the same users take an interest in as in a given one."
 
@@ -75,7 +76,7 @@ RECIPES: Mapping[str, Recipe] = {
             "USER_SEGMENTATION",
             "Users who want items with given attributes most.",
         ),
-        Recipe("aws-next-best-action", "PERSONALIZED_ACTIONS", "Actions; not served here."),
+        Recipe("aws-next-best-action", "PERSONALIZED_ACTIONS", _ACTIONS),
         Recipe("aws-hrnn", "USER_PERSONALIZATION", f"{_FOR_USER} A legacy name."),
         Recipe("aws-hrnn-metadata", "USER_PERSONALIZATION", f"{_FOR_USER} A legacy name."),
         Recipe("aws-hrnn-coldstart", "USER_PERSONALIZATION", f"{_FOR_USER} A legacy name."),
@@ -129,3 +130,13 @@ def recipe_of(arn: str) -> Recipe:
     if name not in RECIPES:
         raise ResourceNotFound(f"{arn} does not exist")
     return RECIPES[name]
+
+
+def is_same_model(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes answer in the same way: recipes of domains are names for others.
+
+    >>> popular = RECIPES["aws-ecomm-popular-items-by-views"]
+    >>> [is_same_model(RECIPES[name], popular) for name in ("aws-popularity-count", "aws-sims")]
+    [True, False]
+    """
+    return one.type == other.type and ("trending" in one.name) == ("trending" in other.name)

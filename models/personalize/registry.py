@@ -29,9 +29,9 @@ from models.personalize.resource import Resource, index_name, indexes_of
 from models.personalize.resource_types import KINDS
 from models.personalize.statuses import UNFINISHED
 from models.settings import Settings
-from models.state.client import RedisClient
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.scripts import Script, run_script
+from models.state.clients.client import RedisClient
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.scripts.registered_scripts import Script, run_script
 
 PREFIX = "{recommender}:resources:"
 

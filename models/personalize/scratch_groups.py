@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from models.personalize.registry import Registry
 from models.personalize.statuses import UNFINISHED
-from models.state import groups
+from models.state.groups import group_registry as groups
 from models.state.tenants import Tenants
 
 

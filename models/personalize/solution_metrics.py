@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from models.evaluation.protocol import sort_and_shuffle
 from models.personalize.recipes import Recipe
+from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import Answer
 from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
-from models.state.interactions import Interaction
+from models.state.users.interactions import Interaction
 
 TEST_ONE_IN = 10
 CONTEXT_SHARE = 0.9
@@ -28,6 +29,14 @@ EXAMPLES_OF = 4
 CUTS = (5, 10, 25)
 DEPTH = 25
 """Recommendations of each list that count."""
+
+METRICS = (
+    "mean_reciprocal_rank_at_25",
+    "coverage",
+    *(f"normalized_discounted_cumulative_gain_at_{k}" for k in CUTS),
+    *(f"precision_at_{k}" for k in CUTS),
+)
+"""Names of all metrics of recipes that recommend items."""
 
 WatchEvents = Callable[[Iterable[Interaction]], Iterable[Interaction]]
 """Passes events on, and raises to end the evaluation."""
@@ -46,7 +55,7 @@ def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[
 
     A test user with a single event is for training: nothing could be held out.
 
-    >>> from models.state.interactions import Interaction
+    >>> from models.state.users.interactions import Interaction
     >>> events = [Interaction(f"u{n}", f"i{k}", "view", k) for n in range(40) for k in range(10)]
     >>> train, tests = split(events)
     >>> len(train) + 10 * len(tests), {len(one.context) for one in tests}
@@ -69,15 +78,23 @@ def split(interactions: Iterable[Interaction]) -> tuple[list[Interaction], list[
     return sort_and_shuffle(train), tests
 
 
+class Trial(NamedTuple):
+    """A recipe with options, which is measured under a name."""
+
+    name: str
+    recipe: Recipe
+    options: AnswerOptions = NO_OPTIONS
+
+
 def evaluate_recipes(
     local: LocalRecommender,
-    recipes: Sequence[Recipe],
+    trials: Sequence[Trial],
     interactions: Iterable[Interaction],
     *,
     n_items: int,
     watched: WatchEvents = iter,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of each recipe, by its name; `local` learns the events of the training users.
+    """Metrics of each trial, by its name; `local` learns the events of the training users.
 
     Parameters
     ----------
@@ -89,12 +106,12 @@ def evaluate_recipes(
     train, tests = split(interactions)
     for event in watched(train):
         local.learn(event.user, event.item, event.type, at_s=event.at_s)
-    lists: dict[str, list[list[str]]] = {recipe.name: [] for recipe in recipes}
+    lists: dict[str, list[list[str]]] = {trial.name: [] for trial in trials}
     for test in tests:
         for event in watched(test.context):
             local.observe(event.user, event.item, at_s=event.at_s)
-        for recipe in recipes:
-            lists[recipe.name].append(_listed(local, recipe, test))
+        for trial in trials:
+            lists[trial.name].append(_listed(local, trial, test))
     taken = [test.taken for test in tests]
     return {
         name: solution_metrics(listed, taken, n_items=n_items) for name, listed in lists.items()
@@ -145,19 +162,22 @@ def solution_metrics(
     }
 
 
-def _listed(local: LocalRecommender, recipe: Recipe, test: HeldOutUser) -> list[str]:
-    """Recommendations of a recipe to a test user after the input events."""
+def _listed(local: LocalRecommender, trial: Trial, test: HeldOutUser) -> list[str]:
+    """Recommendations of a trial to a test user after the input events."""
+    recipe, options = trial.recipe, trial.options
 
     async def ask(recommender: Recommender, now_s: float) -> Answer:
         if recipe.type == "RELATED_ITEMS":
-            return await recommender.similar(test.context[-1].item, k=DEPTH, now_s=now_s)
+            return await recommender.similar(
+                test.context[-1].item, k=DEPTH, now_s=now_s, options=options
+            )
         if recipe.name.endswith("trending-now"):
-            return await recommender.trending(k=DEPTH, now_s=now_s)
-        return await recommender.popular(k=DEPTH, now_s=now_s)
+            return await recommender.trending(k=DEPTH, now_s=now_s, options=options)
+        return await recommender.popular(k=DEPTH, now_s=now_s, options=options)
 
     if recipe.type in {"RELATED_ITEMS", "POPULAR_ITEMS"}:
         return [item.item_id for item in local.run(ask).items]
-    return [name for name, _ in local.recommend(test.user, k=DEPTH)]
+    return [name for name, _ in local.recommend(test.user, k=DEPTH, options=options)]
 
 
 def _is_test(user: str) -> bool:

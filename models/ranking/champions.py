@@ -10,6 +10,10 @@ import msgspec
 Objective = Literal["interactions", "purchases"]
 """Events that count as success: any interaction, or a purchase."""
 
+RankerChoice = Literal["built-in", "blend", "ranker", "ranker-alone"]
+"""What orders the candidates instead of that which serves: the built-in champion, though a
+challenger serves, or one of the built-in rankers."""
+
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
@@ -33,18 +37,45 @@ class Champion(NamedTuple):
 
     name: str
     measures: Measures
+    is_challenger: bool = False
+
+
+class _Challengers(Measures):
+    """The members of stored `ChallengerMeasures` that say who serves."""
+
+    leads: dict[str, object] = {}
+    serving: str = ""
+
+
+def challengers_field(objective: Objective) -> str:
+    """Field of the ranker's state with the measures of an objective's challengers."""
+    return f"{objective}:challengers"
+
+
+def serving_challenger(stored: bytes | None) -> str:
+    """Name of the challenger that serves, of what is stored in `challengers_field`; or empty.
+
+    >>> serving_challenger(None)
+    ''
+    """
+    return msgspec.json.decode(stored or b"{}", type=_Challengers).serving
 
 
 def stored_champions(stored: Mapping[str, bytes]) -> dict[Objective, Champion]:
     """Champion of each objective, of the fields that `ObjectiveLearner.fields` stores.
 
+    A challenger if one serves; the measures are those of the built-in rankers, on all examples, and
+    of challengers on theirs (`challenger_fields`).
+
     >>> stored_champions({})["purchases"].name
     'blend'
     """
-    return {
-        name: Champion(
-            stored.get(f"{name}:serving", b"blend").decode(),
-            msgspec.json.decode(stored.get(f"{name}:scoreboard", b"{}"), type=Measures),
-        )
-        for name in OBJECTIVES
-    }
+    return {name: _champion(name, stored) for name in OBJECTIVES}
+
+
+def _champion(objective: Objective, stored: Mapping[str, bytes]) -> Champion:
+    measures = msgspec.json.decode(stored.get(f"{objective}:scoreboard", b"{}"), type=Measures)
+    found = msgspec.json.decode(stored.get(challengers_field(objective), b"{}"), type=_Challengers)
+    measures.means |= {name: means for name, means in found.means.items() if name in found.leads}
+    built_in = stored.get(f"{objective}:serving", b"blend").decode()
+    return Champion(found.serving or built_in, measures, bool(found.serving))

@@ -13,6 +13,7 @@ from models.arrays import Floats, Indexes
 from models.ranking.champions import Objective
 from models.ranking.features import FEATURES
 from models.ranking.ranker import RANKERS, ListwiseRanker
+from models.retrieval.signals import ALIKE, SIGNALS
 
 MAX_NEGATIVES = 20
 """Candidates kept beside the taken item, sampled by their probability of being taken."""
@@ -33,7 +34,20 @@ def compared_orders() -> tuple[str, ...]:
     return (*RANKERS, *BASELINE_ORDERS)
 
 
-class Example(msgspec.Struct, frozen=True):
+SOURCE_COLUMNS = {
+    "event": [FEATURES.index(f"{name}_share") for name in SIGNALS[:ALIKE]],
+    "hop": [FEATURES.index("hop_share")],
+    "alike": [FEATURES.index("alike_share")],
+    "text": [FEATURES.index("text_share")],
+    "history": [FEATURES.index("own_count")],
+}
+"""Features that are above 0 where a candidate source had the item."""
+
+LISTS = "lists"
+"""Source of a candidate that no other source had: the lists of popular, recent and new items."""
+
+
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """One training example.
 
     Attributes
@@ -45,15 +59,40 @@ class Example(msgspec.Struct, frozen=True):
     rows
         ``(n, len(FEATURES))`` half-precision features, the taken item's first; empty if it was no
         candidate.
+    for_challengers, ranked
+        True if challengers are measured on it; then all candidates that have a rank, as `rows` but
+        in single precision: among the few in `rows`, which the learned ranker has chosen, a
+        challenger would not meet the items that it mistakes for the best.
+    row_items, ranked_items, last_item
+        For challengers: indexes of the items in `rows` and in `ranked`, four bytes each, and of the
+        user's last item.
     """
 
     n_features: int
     ranks: dict[Objective, dict[str, int]]
     rows: bytes = b""
+    for_challengers: bool = False
+    ranked: bytes = b""
+    row_items: bytes = b""
+    ranked_items: bytes = b""
+    last_item: int = 0
+
+    def all_candidates(self) -> Floats:
+        """Features of all candidates that have a rank, the taken item's row first; or none."""
+        rows = np.frombuffer(self.ranked, np.float32).reshape(-1, self.n_features)
+        return rows.astype(np.float64)
 
     def matrix(self) -> Floats:
         """Feature matrix, the taken item's row first."""
         return np.frombuffer(self.rows, np.float16).reshape(-1, self.n_features).astype(np.float64)
+
+    def sources(self) -> list[str]:
+        """Candidate sources that had the taken item; empty if none had."""
+        if not self.rows:
+            return []
+        taken = np.frombuffer(self.rows, np.float16, self.n_features)
+        found = [name for name, columns in SOURCE_COLUMNS.items() if (taken[columns] > 0).any()]
+        return found or [LISTS]
 
 
 class Choice(NamedTuple):
@@ -95,7 +134,13 @@ def decode(raw: bytes) -> Example | None:
         return None
     if len(example.rows) % (2 * example.n_features):
         raise ValueError("rows are cut short")
-    if not np.isfinite(example.matrix()).all():
+    if len(example.ranked) != example.n_features * len(example.ranked_items):
+        raise ValueError("candidates are cut short")
+    if example.for_challengers and len(example.rows) * 2 != (
+        example.n_features * len(example.row_items)
+    ):
+        raise ValueError("not every row has an item")
+    if not (np.isfinite(example.matrix()).all() and np.isfinite(example.all_candidates()).all()):
         raise ValueError("a feature is not finite")
     return example
 
@@ -110,7 +155,11 @@ def is_example(raw: bytes) -> bool:
 
 
 def make_example(
-    choice: Choice, rankers: Mapping[Objective, ListwiseRanker], rng: np.random.Generator
+    choice: Choice,
+    rankers: Mapping[Objective, ListwiseRanker],
+    rng: np.random.Generator,
+    *,
+    for_challengers: bool = False,
 ) -> Example:
     """Training example of one choice; changes nothing but `rng`.
 
@@ -123,7 +172,7 @@ def make_example(
     places = np.flatnonzero(items == taken)
     if not len(places):
         missed = {objective: dict.fromkeys(compared_orders(), 0) for objective in rankers}
-        return Example(len(FEATURES), missed)
+        return Example(len(FEATURES), missed, for_challengers=for_challengers)
     place = int(places[0])
     is_ranked = items != last
     ranks: dict[Objective, dict[str, int]] = {
@@ -136,8 +185,22 @@ def make_example(
         scores = next(iter(rankers.values())).scores(matrix)
         keys = scores[others] + rng.gumbel(size=len(others))
         others = others[np.argpartition(-keys, MAX_NEGATIVES)[:MAX_NEGATIVES]]
-    rows = matrix[np.concatenate(([place], others))].astype(np.float16)
-    return Example(len(FEATURES), ranks, rows.tobytes())
+    chosen = np.concatenate(([place], others))
+    rows = matrix[chosen].astype(np.float16).tobytes()
+    if not (for_challengers and is_ranked[place]):
+        return Example(len(FEATURES), ranks, rows)
+    is_ranked[place] = False
+    all_ranked = np.concatenate(([place], np.flatnonzero(is_ranked)))
+    return Example(
+        len(FEATURES),
+        ranks,
+        rows,
+        for_challengers=True,
+        ranked=matrix[all_ranked].astype(np.float32).tobytes(),
+        row_items=items[chosen].astype(np.uint32).tobytes(),
+        ranked_items=items[all_ranked].astype(np.uint32).tobytes(),
+        last_item=last,
+    )
 
 
 def _ranks(

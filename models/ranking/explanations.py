@@ -26,7 +26,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
     """Reason for an item, with its share of all positive contributions to the item's score.
 
     `source` is "event" for an event of the user, which is then described; otherwise a signal:
-    alike, popular, trending, recent, new, history, category or exploration; or a rule of the
+    alike, text, popular, trending, recent, new, history, category or exploration; or a rule of the
     request: filter or pinned.
     """
 
@@ -50,11 +50,14 @@ def _source(feature: str) -> str:
         return "alike"
     if feature.startswith(("popular", "purchase")):
         return "popular"
+    if feature.startswith("text"):
+        return "text"
     named = {"trend": "trending", "since_last_touch": "recent", "since_first_touch": "new"}
     if feature in named:
         return named[feature]
     own = ("in_context", "position_back", "is_before_last")
-    return "history" if feature in own or feature.startswith("own") else "event"
+    is_own = feature in own or feature.startswith(("own", "again"))
+    return "history" if is_own else "event"
 
 
 SOURCES = np.array([_source(feature) for feature in FEATURES])
@@ -100,7 +103,7 @@ def attributions_of(
     contributions: Mapping[str, float],
     profile: UserProfile,
     lists: Sequence[Neighbours],
-    top_lists: Sequence[str],
+    listed_by: Sequence[str],
     hops: Mapping[int, Neighbours] = NO_HOPS,
 ) -> list[Attribution]:
     """Reasons for one item, strongest first, at most `MAX_REASONS`; shares sum to at most 1.
@@ -111,8 +114,8 @@ def attributions_of(
         The item's entry of each source in `source_contributions`.
     lists
         Neighbours of `profile.recent`, in that order.
-    top_lists
-        Names of the top lists with the item, the reason if no contribution is positive.
+    listed_by
+        Sources that list the item; the first is the reason if no contribution is positive.
     hops
         Neighbours of the items of the second hop.
     """
@@ -123,7 +126,7 @@ def attributions_of(
     elif not positive:
         positive = {"event": 1.0}
     if not positive:
-        return [Attribution(top_lists[0] if top_lists else "history", 0, 1.0)]
+        return [Attribution(listed_by[0] if listed_by else "history", 0, 1.0)]
     total = sum(positive.values())
     linked = sum(weight for weight, _ in links) or 1.0
     event = positive.pop("event", 0.0) / total

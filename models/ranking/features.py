@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from models.arrays import Floats, Indexes, empty_table, slot_of
 from models.machine_code import compiled
-from models.retrieval.candidates import (
+from models.retrieval.candidates import Candidates
+from models.retrieval.profile import MOMENT_S, UserProfile
+from models.retrieval.signals import (
     ALIKE,
     BLEND_WEIGHTS,
     BLENDED_SIGNALS,
     MOMENT,
-    MOMENT_S,
     N_SIGNALS,
+    PROFILE,
     SIGNALS,
     TINY,
-    Candidates,
 )
-from models.retrieval.profile import UserProfile
 from models.state import layout
 
 LN2 = math.log(2.0)
@@ -49,6 +49,8 @@ FEATURES: tuple[str, ...] = (
     "own_age",
     "own_now",
     "own_before",
+    "again_often",
+    "again_popular",
     "base_short",
     "base_middle",
     "base_long",
@@ -64,6 +66,9 @@ Own items can exceed that greatest value: x times as much has the share 1 + ln x
 new candidates do not depend on whether own items are barred.
 own_share: share of the item in the events of the history. own_age: log minutes. own_now: touched
 within `MOMENT_S`; own_before: own_count if not.
+again_*: of own items where the request begins a moment and the user took an item in several moments
+of late, 0 elsewhere. often: logarithm of how often they were taken, older moments fading, relative
+to the most frequent one, above that of `MIN_SHARE`. popular: as `popular_week`.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. purchase_rate: logarithm of the share of purchases in the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
@@ -73,16 +78,18 @@ the hidden layer of the ranker uses them; see `request_steps`.
 
 N_FEATURES = len(FEATURES)
 (
-    POPULAR_HOUR, POPULAR_DAY, POPULAR_MONTH, POPULAR_ALL, TREND, PURCHASE_RATE, SINCE_LAST_TOUCH,
-    SINCE_FIRST_TOUCH, IN_CONTEXT, POSITION_BACK, IS_BEFORE_LAST, OWN_COUNT, OWN_RECENCY,
-    OWN_STRONG, OWN_SHARE, OWN_AGE, OWN_NOW, OWN_BEFORE, BASE_SHORT, BASE_MIDDLE, BASE_LONG, BASE,
-    LENGTH_STEP, GAP_STEP,
+    POPULAR_HOUR, POPULAR_DAY, POPULAR_WEEK, POPULAR_MONTH, POPULAR_ALL, TREND, PURCHASE_RATE,
+    SINCE_LAST_TOUCH, SINCE_FIRST_TOUCH, IN_CONTEXT, POSITION_BACK, IS_BEFORE_LAST, OWN_COUNT,
+    OWN_RECENCY, OWN_STRONG, OWN_SHARE, OWN_AGE, OWN_NOW, OWN_BEFORE, AGAIN_OFTEN, AGAIN_POPULAR,
+    BASE_SHORT, BASE_MIDDLE, BASE_LONG, BASE, LENGTH_STEP, GAP_STEP,
 ) = map(
     FEATURES.index,
     (
-        "popular_hour", "popular_day", "popular_month", "popular_all", "trend", "purchase_rate",
-        "since_last_touch", "since_first_touch", "in_context", "position_back", "is_before_last",
+        "popular_hour", "popular_day", "popular_week", "popular_month", "popular_all", "trend",
+        "purchase_rate", "since_last_touch", "since_first_touch", "in_context", "position_back",
+        "is_before_last",
         "own_count", "own_recency", "own_strong", "own_share", "own_age", "own_now", "own_before",
+        "again_often", "again_popular",
         "base_short", "base_middle", "base_long", "base", "length_step", "gap_step",
     ),
 )  # fmt: skip
@@ -93,7 +100,7 @@ SIGNAL_LOGS = FEATURES.index(f"{SIGNALS[0]}_log")
 N_HALF_LIVES = len(layout.POPULARITY_HALF_LIVES_S)
 """Popularity columns from `POPULAR_HOUR` on, in the order of `layout.POPULARITY_HALF_LIVES_S`."""
 
-POPULARITY_CORRECTED = (MOMENT, ALIKE)
+POPULARITY_CORRECTED = (MOMENT, ALIKE, PROFILE)
 """Signals that measure association beyond chance: popular items occur in every list."""
 
 MIN_SHARE = 0.003
@@ -115,7 +122,7 @@ def _relative_popularity(log2: float, max_log2: float) -> float:
     return max(min(LN2 * (log2 - max_log2), 0.0), MIN_LOG_POPULARITY)
 
 
-@compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, i8))
+@compiled(void(f8[:, ::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, i8))
 def _add_own(
     matrix: Floats,
     candidates: Indexes,
@@ -124,13 +131,17 @@ def _add_own(
     counts: Floats,
     strong: Floats,
     positions: Floats,
+    frequencies: Floats,
     clock_s: float,
     length: int,
 ) -> None:
     """Write the features of candidates in the user's history into the matrix."""
-    table = empty_table(len(items))
+    table, most_frequent = empty_table(len(items)), TINY
     for place in range(len(items)):
         table[slot_of(table, items, items[place])] = place
+        most_frequent = max(most_frequent, frequencies[place])
+    # An item that was taken once, in the newest moment, has 1.
+    returns = most_frequent > 1.0 and clock_s - times[0] > MOMENT_S
     for at in range(len(candidates)):
         place = table[slot_of(table, items, candidates[at])]
         if place < 0:
@@ -145,6 +156,9 @@ def _add_own(
         matrix[at, OWN_SHARE] = counts[place] / length
         matrix[at, OWN_AGE] = math.log1p(minutes)
         matrix[at, OWN_NOW] = clock_s - times[place] <= MOMENT_S
+        if returns:
+            share = frequencies[place] / most_frequent
+            matrix[at, AGAIN_OFTEN] = math.log(share + MIN_SHARE) - LOG_MIN_SHARE
         matrix[at, OWN_BEFORE] = matrix[at, OWN_COUNT] * (1.0 - matrix[at, OWN_NOW])
 
 
@@ -204,6 +218,8 @@ def _add_popularity(
             )
         log2_events = math.log2(max(stat.events, 2.0**-12))
         matrix[at, POPULAR_ALL] = _relative_popularity(log2_events, max_log2[N_HALF_LIVES])
+        if matrix[at, AGAIN_OFTEN] > 0.0:
+            matrix[at, AGAIN_POPULAR] = matrix[at, POPULAR_WEEK]
         matrix[at, TREND] = matrix[at, POPULAR_DAY] - matrix[at, POPULAR_MONTH]
         matrix[at, PURCHASE_RATE] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
         matrix[at, SINCE_LAST_TOUCH] = _log_seconds(stat.last, clock_s)
@@ -247,9 +263,10 @@ def without_user_knn(matrix: Floats) -> Floats:
 
 @compiled(
     f8[:, ::1](
-        f8[:, ::1], STATS, f8[::1], f8, i8, i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1]
+        f8[:, ::1], STATS, f8[::1], f8, i8, i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1],
+        f8[::1],
     )
-)
+)  # fmt: skip
 def _features(
     signals: Floats,
     stats: NDArray[np.void],
@@ -262,10 +279,13 @@ def _features(
     counts: Floats,
     strong: Floats,
     positions: Floats,
+    frequencies: Floats,
 ) -> Floats:
     """`features_of` as one piece of machine code."""
     matrix = np.zeros((len(signals), N_FEATURES))
-    _add_own(matrix, candidates, items, times, counts, strong, positions, clock_s, length)
+    _add_own(
+        matrix, candidates, items, times, counts, strong, positions, frequencies, clock_s, length
+    )
     _add_shares(matrix, _popularity_corrected(signals, stats), length)
     _add_popularity(matrix, stats, max_log2, clock_s)
     length_step, gap_step = _steps(times, length, clock_s)
@@ -301,4 +321,14 @@ def features_of(
     return _features(
         candidates.signals, stats, max_log_popularity, clock_s, profile.length, candidates.items,
         profile.items, profile.times, profile.counts, profile.strong, profile.positions,
+        profile.frequencies,
     )  # fmt: skip
+
+
+def without_trends(matrix: Floats) -> Floats:
+    """The features with an item's popularity of all time in place of that of late, and no trend."""
+    changed = matrix.copy()
+    changed[:, POPULAR_HOUR : POPULAR_HOUR + N_HALF_LIVES] = matrix[:, POPULAR_ALL, np.newaxis]
+    changed[:, AGAIN_POPULAR] = np.where(matrix[:, AGAIN_OFTEN] > 0, matrix[:, POPULAR_ALL], 0.0)
+    changed[:, TREND] = 0.0
+    return changed

@@ -13,11 +13,23 @@ from numba import f8
 
 from models.arrays import Floats
 from models.machine_code import compiled
-from models.ranking.features import BASE, FEATURES, N_FEATURES, without_user_knn
+from models.ranking.features import (
+    AGAIN_OFTEN,
+    AGAIN_POPULAR,
+    BASE,
+    FEATURES,
+    N_FEATURES,
+    without_user_knn,
+)
 
 LEARNING_RATE = 0.05
 INITIAL_BASE_WEIGHT = 1.0
 """Initial weight of `base`: an untrained ranker orders by the blend, not at random."""
+
+INITIAL_AGAIN_WEIGHTS = 1.0, 0.3
+"""Initial weights of `again_often` and `again_popular`: who comes back after a while takes what was
+taken often before, until the examples say otherwise. So few of them begin a basket that the ranker
+would need tens of thousands to find it."""
 
 MIN_FORGETTING_RATE = 0.001
 """Least weight of a new example in the running means and variances of the features."""
@@ -118,12 +130,22 @@ def layers_of(parameters: Floats) -> RankerLayers:
 
 
 def _initial_parameters() -> Floats:
-    """Parameters of the blend: random hidden weights, and output weights of zero."""
+    """Parameters of the blend: random hidden weights, and output weights of zero.
+
+    Those of texts are drawn last: a group without texts learns as if there were no such features.
+    """
     start = np.zeros(N_PARAMETERS)
     parts = layers_of(start)
     parts.weights[BASE] = INITIAL_BASE_WEIGHT
+    parts.weights[AGAIN_OFTEN], parts.weights[AGAIN_POPULAR] = INITIAL_AGAIN_WEIGHTS
     rng = np.random.default_rng(1)
-    parts.hidden_weights[:] = rng.normal(size=parts.hidden_weights.shape) / np.sqrt(N_FEATURES)
+    of_texts = np.array([name.startswith("text_") for name in FEATURES])
+    of_profile = np.array([name.startswith("profile_") for name in FEATURES])
+    again = np.array([name.startswith("again_") for name in FEATURES])
+    first = ~of_texts & ~of_profile & ~again
+    for columns in (first, of_texts, of_profile, again):
+        drawn = rng.normal(size=(HIDDEN_UNITS, int(columns.sum())))
+        parts.hidden_weights[:, columns] = drawn / np.sqrt(first.sum())
     return start
 
 
@@ -210,7 +232,8 @@ class ListwiseRanker:
         optimizer.g2["w"] = self.squared_gradients
         return optimizer
 
-    def _deviation(self) -> Floats:
+    def deviation(self) -> Floats:
+        """Standard deviation of each feature among the candidates of examples."""
         deviation: Floats = np.sqrt(self.variance + 1e-6)
         return deviation
 
@@ -219,7 +242,7 @@ class ListwiseRanker:
         """Weights for raw features; computed once after each learned example."""
         if self._folded is None:
             parts = layers_of(self.parameters)
-            weights = np.vstack([parts.hidden_weights, parts.weights]) / self._deviation()
+            weights = np.vstack([parts.hidden_weights, parts.weights]) / self.deviation()
             bias = parts.hidden_bias - weights[:HIDDEN_UNITS] @ self.mean
             self._folded = FoldedWeights(weights, bias, parts.output_weights)
         return self._folded
@@ -255,7 +278,7 @@ class ListwiseRanker:
         spread = rows.var(axis=0) + (centre - self.mean) ** 2
         self.variance = self.variance + rate * (spread - self.variance)
         self.mean = self.mean + rate * (centre - self.mean)
-        scaled = (rows - self.mean) / self._deviation()
+        scaled = (rows - self.mean) / self.deviation()
         gradient = _gradient(layers_of(self.parameters), scaled, chosen)
         step = self._optimizer.step({"w": self.parameters.copy()}, {"w": gradient})
         self.parameters, self.squared_gradients = step["w"], self._optimizer.g2["w"]
@@ -305,7 +328,9 @@ def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:
 
 
 class BlendRanker:
-    """The blend of co-visitation signals, without learning; `ListwiseRanker` starts as this.
+    """The blend of co-visitation signals, without learning.
+
+    `ListwiseRanker` starts as this, but for own items at the beginning of a moment (`again_*`).
 
     It serves until the learned ranker leads, and is the baseline that it is measured against.
     """

@@ -15,7 +15,8 @@ from numba.types import Tuple
 
 from models.arrays import Floats, Indexes
 from models.machine_code import compiled
-from models.retrieval.candidates import TINY, best_places
+from models.retrieval.candidates import best_places
+from models.retrieval.signals import TINY
 from models.state import layout
 
 CapGroup = tuple[str, str]
@@ -67,8 +68,10 @@ def softmax_top_k(items: Indexes, scores: Floats, k: int) -> tuple[Indexes, Floa
     return top_k(items, softmax(scores), k)
 
 
-def trend_scores(log2: Floats, clock_s: float) -> Floats:
+def trend_scores(log2: Floats, clock_s: float, *, by_day: bool = False) -> Floats:
     """Events an hour in the last hour, less those in the last day; ``(n,)``.
+
+    `by_day`: in the last day, less those in the last week.
 
     Parameters
     ----------
@@ -79,7 +82,8 @@ def trend_scores(log2: Floats, clock_s: float) -> Floats:
     hours = np.array(list(layout.POPULARITY_HALF_LIVES_S.values())) / 3600.0
     rates = counts / hours
     # The week breaks ties among items without recent events, so that a quiet shop has an order.
-    trend: Floats = rates[:, 0] - rates[:, 1] + 1e-3 * rates[:, 2]
+    at = int(by_day)
+    trend: Floats = rates[:, at] - rates[:, at + 1] + 1e-3 * rates[:, 2]
     return trend
 
 

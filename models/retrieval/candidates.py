@@ -5,7 +5,6 @@ Pure functions on arrays of item indexes; nothing here reads a store or a clock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,46 +13,27 @@ from numba import f8, i8, u4
 from numba.types import Tuple
 from numpy.typing import NDArray
 
-from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert, slot_of, table_of
+from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, slot_of, table_of
 from models.machine_code import compiled
 from models.retrieval.covisitation import (
-    BOTH,
-    DAY,
-    MONTH,
-    N_CHANNELS,
     NO_SECOND_HOPS,
     RATES,
     SecondHops,
     concatenate,
     decay_offsets,
-    decode_shares,
-    most_pairs,
 )
 from models.retrieval.profile import UserProfile
+from models.retrieval.signals import (
+    ALIKE,
+    N_SIGNALS,
+    PROFILE,
+    TEXT,
+    TINY,
+    blend,
+    summed_signals,
+)
 from models.retrieval.user_neighbours import NO_NEIGHBOURS, NeighbourItems
 from models.state import layout
-
-SIGNALS = (
-    "next_1", "after_1", "before_1", "day_1", "month_1",
-    "both_10", "day_10", "month_10", "root_10", "moment", "alike", "hop",
-)  # fmt: skip
-"""Signals of an item, 0 where there is no evidence:
-
-*_1: co-visitation share with the newest item, by channel. both_10, day_10, month_10: sums of the
-shares with the last 10 items, decayed by position. root_10: sum of square roots of shares, which
-rewards agreement of several items. moment: shares with items within `MOMENT_S` of the newest event,
-without decay. alike: user k-NN. hop: second-order co-visitation.
-"""
-
-N_SIGNALS = len(SIGNALS)
-BLENDED_SIGNALS = tuple(SIGNALS.index(name) for name in ("both_10", "next_1", "day_1", "hop"))
-BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2, 0.02])
-BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE, HOP = range(N_CHANNELS, N_SIGNALS)
-TINY = 1e-300
-"""Denominator in place of 0, so that 0 divided by it is 0."""
-
-MOMENT_S = 300.0
-"""Events this close to the user's newest are of one moment: their order carries no information."""
 
 MAX_CO_VISITED = 120
 """Candidates with signals: the best co-visited items."""
@@ -63,6 +43,12 @@ TOP_LIST_SIZES = {"recent": 100, "week": 30, "new": 20}
 
 MAX_REPEAT_ITEMS = 150
 """Distinct own items, newest first, that are candidates again."""
+
+MAX_SIMILAR_TEXTS = 30
+"""Candidates for their texts, beside those that were co-visited."""
+
+MAX_OF_PROFILE = 40
+"""Candidates of `profile`, beside the best co-visited ones."""
 
 USER_KNN_RECALL_WEIGHT = 1e-3
 """Weight of `alike` in the choice of candidates: it fills up where few items were co-visited."""
@@ -75,10 +61,14 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     ----------
     neighbour_lists
         Stored neighbour list of each recent item of the profile, in that order.
+    older_lists
+        The same of the profile's items before those, up to `PROFILE_ITEMS` in all.
     recent_owners
         Stored numbers of the histories that had each recent item last, in that order.
     user_knn
         Items of the nearest users.
+    similar_texts
+        Items with texts like those of recent items.
     second_hops
         Intermediate items of second-order co-visitation, with their stored lists.
     own_items
@@ -92,9 +82,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     """
 
     neighbour_lists: Sequence[bytes] = ()
+    older_lists: Sequence[bytes] = ()
     recent_owners: Sequence[bytes] = ()
     user_knn: NeighbourItems = NO_NEIGHBOURS
     second_hops: SecondHops = NO_SECOND_HOPS
+    similar_texts: NeighbourItems = NO_NEIGHBOURS
     own_items: Indexes = NO_ITEMS
     listed_items: Indexes = NO_ITEMS
     max_unseen: int | None = None
@@ -118,76 +110,6 @@ class Candidates(msgspec.Struct, frozen=True, gc=False):
     signals: Floats
 
 
-@compiled(
-    Tuple((i8[::1], f8[:, ::1], i8[::1]))(
-        u4[::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1], u4[::1], i8[::1], f8[::1],
-    )
-)  # fmt: skip
-def _summed(
-    words: NDArray[np.uint32],
-    lengths: Indexes,
-    times: Floats,
-    offsets: Floats,
-    knn_items: Indexes,
-    knn_weights: Floats,
-    hop_words: NDArray[np.uint32],
-    hop_lengths: Indexes,
-    hop_weights: Floats,
-) -> tuple[Indexes, Floats, Indexes]:
-    """All items of the evidence, their signals, and a hash table of the items' places."""
-    room = max(most_pairs(len(words)), most_pairs(len(hop_words)))
-    size = most_pairs(len(words)) + len(knn_items) + most_pairs(len(hop_words))
-    items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
-    listed, shares = np.empty(room, np.int64), np.empty((room, N_CHANNELS + 1))
-    table, n, end = empty_table(size), 0, 0
-    for distance in range(len(lengths)):
-        start, end = end, end + lengths[distance]
-        used, total = decode_shares(words[start:end], offsets, listed, shares)
-        fade, root = layout.FADES[distance], math.sqrt(total)
-        is_of_moment = times[0] - times[distance] <= MOMENT_S
-        for at in range(used):
-            place, n = insert(table, items, n, listed[at])
-            if distance == 0:
-                for channel in range(N_CHANNELS):
-                    signals[place, channel] = shares[at, channel]
-            signals[place, BOTH_10] += fade * shares[at, BOTH]
-            signals[place, DAY_10] += fade * shares[at, DAY]
-            signals[place, MONTH_10] += fade * shares[at, MONTH]
-            signals[place, ROOT_10] += fade * math.sqrt(shares[at, BOTH])
-            if is_of_moment:
-                # Count by root of the sum: one half of a cosine, the features have the other.
-                signals[place, MOMENT] += root * shares[at, BOTH]
-    for at in range(len(knn_items)):
-        if knn_items[at] != 0:
-            place, n = insert(table, items, n, knn_items[at])
-            signals[place, ALIKE] += knn_weights[at]
-    end = 0
-    for hop in range(len(hop_lengths)):
-        start, end = end, end + hop_lengths[hop]
-        used, _ = decode_shares(hop_words[start:end], offsets, listed, shares)
-        for at in range(used):
-            place, n = insert(table, items, n, listed[at])
-            signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
-    return items[:n], signals[:n], table
-
-
-@compiled(f8[::1](f8[:, ::1]))
-def blend(signals: Floats) -> Floats:
-    """Scores without learning: a weighted sum of `BLENDED_SIGNALS`, ``(n,)``.
-
-    Each signal counts relative to its greatest value among the candidates.
-    """
-    largest, scores = np.full(len(BLENDED_SIGNALS), TINY), np.zeros(len(signals))
-    for at in range(len(signals)):
-        for part in range(len(BLENDED_SIGNALS)):
-            largest[part] = max(largest[part], signals[at, BLENDED_SIGNALS[part]])
-    weights = BLEND_WEIGHTS / largest
-    for at in range(len(signals)):
-        for part in range(len(BLENDED_SIGNALS)):
-            scores[at] += weights[part] * signals[at, BLENDED_SIGNALS[part]]
-    return scores
-
-
 @compiled(i8[::1](f8[::1], i8, i8))
 def best_places(scores: Floats, k: int, most: int) -> Indexes:
     """Places of the k best scores and of ties with the k-th, up to `most` in all.
@@ -205,6 +127,16 @@ def best_places(scores: Floats, k: int, most: int) -> Indexes:
                 places[n] = place
                 n += 1
     return places[:n]
+
+
+@compiled(i8[::1](f8[:, ::1], i8, f8[::1], i8))
+def _best_by(signals: Floats, signal: int, scores: Floats, k: int) -> Indexes:
+    """Places of the k items with most of one signal, of those with a finite score."""
+    values = np.full(len(signals), -np.inf)
+    for place in range(len(signals)):
+        if signals[place, signal] > 0.0 and scores[place] > -np.inf:
+            values[place] = signals[place, signal]
+    return best_places(values, k, k)
 
 
 @compiled(
@@ -259,13 +191,14 @@ def _merged(
 
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
-        u4[::1], i8[::1], f8[::1], f8, i8[::1], f8[::1],
-        u4[::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
+        u4[::1], i8[::1], i8, f8[::1], f8, i8[::1], f8[::1],
+        u4[::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
     )
 )  # fmt: skip
 def _retrieved(
     words: NDArray[np.uint32],
     lengths: Indexes,
+    n_recent: int,
     times: Floats,
     clock_s: float,
     knn_items: Indexes,
@@ -273,6 +206,8 @@ def _retrieved(
     hop_words: NDArray[np.uint32],
     hop_lengths: Indexes,
     hop_weights: Floats,
+    text_items: Indexes,
+    text_weights: Floats,
     listed: Indexes,
     max_unseen: int,
     own: Indexes,
@@ -280,8 +215,9 @@ def _retrieved(
 ) -> tuple[Indexes, Floats]:
     """`retrieve` as one piece of machine code: each call from Python costs microseconds."""
     offsets = (clock_s - layout.EPOCH) * RATES
-    items, signals, table = _summed(
-        words, lengths, times, offsets, knn_items, knn_weights, hop_words, hop_lengths, hop_weights,
+    items, signals, table = summed_signals(
+        words, lengths, n_recent, times, offsets, knn_items, knn_weights, hop_words, hop_lengths,
+        hop_weights, text_items, text_weights,
     )  # fmt: skip
     scores = blend(signals)
     if len(knn_items):
@@ -293,6 +229,10 @@ def _retrieved(
         if place >= 0:
             scores[place] = -np.inf
     best = best_places(scores, MAX_CO_VISITED, MAX_CO_VISITED)
+    if len(text_items):
+        best = np.concatenate((best, _best_by(signals, TEXT, scores, MAX_SIMILAR_TEXTS)))
+    if len(lengths) > n_recent:
+        best = np.concatenate((best, _best_by(signals, PROFILE, scores, MAX_OF_PROFILE)))
     return _merged(best, listed, max_unseen, own, barred, items, signals, table)
 
 
@@ -320,15 +260,18 @@ def retrieve(
     Returns
     -------
     Candidates
-        At most `MAX_CO_VISITED` + `MAX_REPEAT_ITEMS` items, and the listed ones.
+        At most `MAX_CO_VISITED` + `MAX_SIMILAR_TEXTS` + `MAX_OF_PROFILE` + `MAX_REPEAT_ITEMS`
+        items, and the listed ones.
     """
     knn, hops, listed = evidence.user_knn, evidence.second_hops, evidence.listed_items
+    texts = evidence.similar_texts
     hop_words, hop_lengths = concatenate(hops.lists)
     max_unseen = len(listed) if evidence.max_unseen is None else evidence.max_unseen
     return Candidates(
         *_retrieved(
-            *concatenate(evidence.neighbour_lists), profile.times, clock_s, knn.items, knn.weights,
-            hop_words, hop_lengths, hops.weights, listed, max_unseen,
+            *concatenate([*evidence.neighbour_lists, *evidence.older_lists]),
+            len(evidence.neighbour_lists), profile.times, clock_s, knn.items, knn.weights,
+            hop_words, hop_lengths, hops.weights, texts.items, texts.weights, listed, max_unseen,
             evidence.own_items, barred,
         )
     )  # fmt: skip
@@ -338,9 +281,10 @@ def signals_of(
     items: Indexes, profile: UserProfile, evidence: Evidence, clock_s: float
 ) -> Candidates:
     """The given items as candidates, in their order, with their signals."""
-    knn, hops = evidence.user_knn, evidence.second_hops
-    found = _summed(
-        *concatenate(evidence.neighbour_lists), profile.times, decay_offsets(clock_s), knn.items,
-        knn.weights, *concatenate(hops.lists), hops.weights,
+    knn, hops, texts = evidence.user_knn, evidence.second_hops, evidence.similar_texts
+    found = summed_signals(
+        *concatenate([*evidence.neighbour_lists, *evidence.older_lists]),
+        len(evidence.neighbour_lists), profile.times, decay_offsets(clock_s), knn.items,
+        knn.weights, *concatenate(hops.lists), hops.weights, texts.items, texts.weights,
     )  # fmt: skip
     return Candidates(*_merged(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *found))

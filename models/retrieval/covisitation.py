@@ -80,6 +80,29 @@ def decode_shares(
     return used, sums[BOTH]
 
 
+@compiled(Tuple((i8, f8))(u4[::1], f8, i8[::1], f8[::1]))
+def decode_both(
+    words: NDArray[np.uint32], offset: float, items: Indexes, counts: Floats
+) -> tuple[int, float]:
+    """Write the items and counts in both directions of one stored list, as `decode_shares` does.
+
+    Returns the number of items, and the sum of the counts.
+    """
+    used, total = 0, 0.5
+    if len(words) <= HEAD_WORDS:
+        return used, total
+    scale = 2.0 ** min(np.int64(np.int32(words[0])) * STEPS[0] - offset, MAX_LOG2)
+    for at in range(HEAD_WORDS, len(words) - 1, PAIR_WORDS):
+        item = np.int64(words[at]) & layout.MAX_ITEM_INDEX
+        if item == 0:
+            break
+        code = np.int64(words[at + 1]) // BOTH_PLACE % layout.BOTH_COUNT.codes
+        items[used], counts[used] = item, scale * CODES[0, code]
+        total += counts[used]
+        used += 1
+    return used, total
+
+
 class Neighbours(NamedTuple):
     """Items co-visited with one item.
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.metadata_records import Value
 from models.ranking.explanations import Attribution, Reason, attributions_of, source_contributions
+from models.ranking.explored_lists import Exploration
+from models.ranking.features import FEATURES
 from models.ranking.ranker import Ranker
 from models.retrieval.covisitation import unpack_neighbours
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
+from models.serving.cached.shared_state import SharedState
 from models.serving.sources import RequestSnapshot
+from models.state.histories import NO_HISTORY, History
 
 RecipeName = Literal["user-personalization", "similar-items", "popularity-count", "trending-now"]
 ServingLevel = Literal["ranked", "retrieved", "trending", "cached"]
 
 MAX_RESULTS = 500
+
+TEXT_SHARE = FEATURES.index("text_share")
 
 TOP_LIST_SOURCES = {
     "hour": "trending",
@@ -44,6 +51,15 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False, rename="camel", omit
     properties: dict[str, Value] | None = None
 
 
+class AnsweredPlacement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The placement that an answer was made for."""
+
+    name: str
+    version: Annotated[int, Meta(description="Counts the times that it was saved.")]
+    caption: str
+    arm: Annotated[str, Meta(description="Of the experiment that is running there.")] = ""
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """Recommendations, best first, and how they came about.
 
@@ -54,6 +70,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         as last read: the store is away).
     user_accepted_at, newest_accepted_at
         When the newest event in effect was accepted, of this user and overall; 0: none yet.
+    placement
+        The placement that was asked for, if one was.
+    to_explore
+        New items for exploration slots that the list does not have yet, with their weights; some
+        may be in it.
+    exploration
+        How it was explored; None for a list without anything drawn.
+    disliked
+        Items that are in no answer to this user: what is added to the list must not be among them.
     """
 
     items: list[Recommendation]
@@ -61,6 +86,21 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     level: ServingLevel
     user_accepted_at: float = 0.0
     newest_accepted_at: float = 0.0
+    placement: AnsweredPlacement | None = None
+    to_explore: Mapping[str, float] = {}
+    exploration: Exploration | None = None
+    disliked: tuple[str, ...] = ()
+
+
+def answer_of(
+    items: list[Recommendation],
+    recipe: str,
+    level: ServingLevel,
+    shared: SharedState,
+    history: History = NO_HISTORY,
+) -> Answer:
+    """An answer as of what the shared state and the user's history have in effect."""
+    return Answer(items, recipe, level, history.accepted_at, shared.accepted_at)
 
 
 def scored_by_position(
@@ -76,6 +116,12 @@ def scored_by_position(
         Recommendation(item_id, 1.0 / place, (Reason(source),))
         for place, item_id in enumerate(known, after + 1)
     ]
+
+
+def without_disliked(answer: Answer, disliked: tuple[str, ...], k: int) -> Answer:
+    """The first k items of an answer that are not among the disliked ones, which it then names."""
+    items = [one for one in answer.items if one.item_id not in disliked]
+    return msgspec.structs.replace(answer, items=items[:k], disliked=disliked)
 
 
 async def with_reasons(
@@ -105,12 +151,14 @@ async def with_reasons(
     for item, index in zip(items, indexes, strict=True):
         place = int(np.flatnonzero(candidates == index)[0])
         contributions = {source: float(values[place]) for source, values in by_source.items()}
-        top_lists = [
+        listed_by = [
             source
             for name, source in TOP_LIST_SOURCES.items()
             if index in shared.top_lists.get(name, NO_ITEMS)
         ]
-        found = attributions_of(index, contributions, snapshot.profile, lists, top_lists, by_hop)
+        if matrix[place, TEXT_SHARE]:
+            listed_by.insert(0, "text")
+        found = attributions_of(index, contributions, snapshot.profile, lists, listed_by, by_hop)
         reasons = [await _reason(one, snapshot, cache) for one in found]
         explained.append(msgspec.structs.replace(item, reasons=tuple(reasons)))
     return explained

@@ -1,63 +1,205 @@
-"""Exploration: slots of an answer for new items, chosen by Thompson sampling."""
+"""Exploration: new items, and those the ranker is unsure of, in drawn slots of an answer."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from models.arrays import Floats, Indexes
-from models.serving.cache import SharedState, StateCache
-from models.state import layout
+from models.arrays import NO_ITEMS, Floats, Indexes
+from models.ranking.explanations import Reason
+from models.ranking.explored_lists import (
+    MAX_POOL,
+    Exploration,
+    exploration_rate,
+    explore,
+    joined_pool,
+)
+from models.ranking.features import without_user_knn
+from models.ranking.ranker import ListwiseRanker, Ranker, WithoutUserKnn
+from models.ranking.uncertainty import DrawnHeads, drawn_heads, votes
+from models.retrieval.candidates import Candidates
+from models.serving.answer_options import MAX_EXPLORED_AGE_S, NO_OPTIONS, AnswerOptions
+from models.serving.answers import Recommendation
+from models.serving.cached.cache import StateCache
+from models.serving.cached.shared_state import SharedState
+from models.serving.sources import RequestSnapshot
+from models.state.catalogue.metadata import creation_times
+from models.state.histories import item_indexes
 
-MAX_EVENTS, MAX_AGE_S = 20, 30 * layout.DAY_S
-"""Events and age up to which an item counts as new."""
+MAX_EVENTS = 20
+"""Events up to which an item counts as new."""
+
+MAX_UNSEEN = 100
+"""Items without events that are explored: those created last."""
 
 DRAWN_ORDERS = 16
-"""Orders sampled at a time."""
+"""Orders of new items that are sampled at a time."""
 
-T = TypeVar("T")
+FALL = 1 / 8
+"""Weight of a place of an order relative to that of the place before: mostly the first is shown."""
+
+NEAR = 16
+"""Candidates just behind a list, among which drawn rankers choose."""
 
 
-class Exploration:
-    """Orders of new items by Thompson sampling, sampled once for each renewal of the shared state.
+class ExplorationPools:
+    """What lists explore among, sampled once for each renewal of the shared state.
 
-    Requests take turns with the orders: sampling one costs as much as ranking the candidates.
+    Sampling costs as much as ranking the candidates. What was sampled knows nothing of a request,
+    so the draw of its list has the probabilities that the weights say.
     """
 
     def __init__(self, cache: StateCache, rng: np.random.Generator) -> None:
         self._cache = cache
         self._rng = rng
         self._shared: SharedState | None = None
-        self._items: list[tuple[int, str | None]] = []
-        self._orders: Iterator[list[int]] = itertools.repeat([])
+        self._items: list[tuple[int, str, float, float]] = []
+        self._created: dict[int, float] = {}
+        self._heads: tuple[ListwiseRanker, DrawnHeads] | None = None
 
-    async def order(self, now_s: float) -> Iterator[tuple[int, str]]:
-        """Index and id of every new item, the first to show first."""
+    async def of_list(
+        self,
+        items: Sequence[Recommendation],
+        snapshot: RequestSnapshot,
+        candidates: Candidates,
+        matrix: Floats,
+        scores: Floats,
+        ranker: Ranker,
+        n: int,
+        options: AnswerOptions,
+    ) -> list[dict[str, float]]:
+        """What a list of ranked items explores among, n of them on average.
+
+        New items and, unless the options ask for those alone, what the ranker is unsure of.
+        """
+        names = [item.item_id for item in items]
+        pools = [await self.new_items(items, snapshot, max(n, MAX_POOL), options)]
+        if options.exploration_share is None:
+            listed = frozenset(names)
+            pools.append(await self.uncertain(listed, candidates, matrix, scores, ranker))
+        drawable = [*dict.fromkeys(name for pool in pools for name in pool)]
+        if drawable:
+            among = frozenset(await self._cache.shown_once(drawable, snapshot.now_s, beside=names))
+            pools = [{name: one for name, one in pool.items() if name in among} for pool in pools]
+        return pools
+
+    async def new_items(
+        self,
+        items: Sequence[Recommendation],
+        snapshot: RequestSnapshot,
+        n: int,
+        options: AnswerOptions = NO_OPTIONS,
+    ) -> dict[str, float]:
+        """Weights of new items beside those of a list and of the user's history, likeliest first.
+
+        The weight is how early Thompson sampling would have an item shown.
+        """
+        out = {item.item_id for item in items}
+        own = {*item_indexes(snapshot.history).tolist()} if len(snapshot.history.items) else ()
+        weights = await self.weights(snapshot.now_s, options.max_explored_age_s)
+        found: dict[str, float] = {}
+        for index, item_id, weight in weights:
+            if index not in own and item_id not in out:
+                found[item_id] = weight
+                if len(found) == n:
+                    break
+        return found
+
+    async def weights(
+        self, now_s: float, max_age_s: float = MAX_EXPLORED_AGE_S
+    ) -> list[tuple[int, str, float]]:
+        """Index, id and weight of every new item up to this age, the likeliest first."""
         shared = self._cache.shared
         if shared is not self._shared:
-            # Set before sampling: other requests meanwhile use the former orders.
+            # Set before sampling: other requests meanwhile use what was sampled before.
             self._shared = shared
             await self._sample(shared, now_s)
-        order = map(self._items.__getitem__, next(self._orders))
-        return ((item, item_id) for item, item_id in order if item_id is not None)
+        return [
+            (index, item_id, weight)
+            for index, item_id, age_s, weight in self._items
+            if age_s < max_age_s
+        ]
+
+    async def uncertain(
+        self,
+        listed: Collection[str],
+        candidates: Candidates,
+        matrix: Floats,
+        scores: Floats,
+        ranker: Ranker,
+    ) -> dict[str, float]:
+        """Votes of rankers drawn from the learned one's posterior on the candidates behind a list.
+
+        Each votes for the one that it has first; none where another order is served.
+        """
+        learned = ranker.ranker if isinstance(ranker, WithoutUserKnn) else ranker
+        if not isinstance(learned, ListwiseRanker) or len(scores) <= len(listed):
+            return {}
+        best = min(len(listed) + NEAR, len(scores))
+        places = np.argpartition(-scores, best - 1)[:best]
+        names = await self._cache.item_ids.of(candidates.items[places].tolist())
+        others = [at for at, name in enumerate(names) if name is not None and name not in listed]
+        if not others:
+            return {}
+        places = places[others]
+        rows = np.ascontiguousarray(matrix[places])
+        if learned is not ranker:
+            rows = without_user_knn(rows)
+        if self._heads is None or self._heads[0] is not learned:
+            self._heads = learned, drawn_heads(learned, self._rng)
+        counts = votes(self._heads[1], rows, scores[places])
+        return {
+            name: float(count)
+            for at, count in zip(others, counts.tolist(), strict=True)
+            if count and (name := names[at]) is not None
+        }
 
     async def _sample(self, shared: SharedState, now_s: float) -> None:
         new = shared.top_lists["new"]
         stats = await self._cache.stats(new, now_s)
-        is_new = (shared.clock_s - stats["first"] < MAX_AGE_S) & (stats["events"] < MAX_EVENTS)
-        items, events = new[is_new].tolist(), stats["events"][is_new].astype(np.float64)
+        is_new = stats["events"] < MAX_EVENTS
+        unseen = await self._unseen(shared, now_s)
+        items = [*new[is_new].tolist(), *unseen]
+        events = np.append(stats["events"][is_new], np.zeros(len(unseen))).astype(np.float64)
+        created = [*stats["first"][is_new].tolist(), *unseen.values()]
         shown = np.array([shared.trial_counts.get(item, 0) for item in items], np.float64)
         item_ids = await self._cache.item_ids.of(items)
-        orders = [
-            thompson_order(events, shown, len(items), self._rng).tolist()
-            for _ in range(DRAWN_ORDERS)
+        weights = np.zeros(len(items))
+        for _ in range(DRAWN_ORDERS):
+            order = self._alternating(events, shown, len(unseen))
+            weights[order] += FALL ** np.arange(len(order))
+        ages = [max(0.0, shared.clock_s - at_s) for at_s in created]
+        self._items = [
+            (items[place], item_id, ages[place], float(weights[place]))
+            for place in np.argsort(-weights, kind="stable").tolist()
+            if (item_id := item_ids[place]) is not None
         ]
-        self._items = list(zip(items, item_ids, strict=True))
-        self._orders = itertools.cycle(orders)
+
+    def _alternating(self, events: Floats, shown: Floats, n_unseen: int) -> list[int]:
+        """An order of all items in which those without events, the last ones, take turns.
+
+        Sampled together they would hardly come up before items that have been taken already.
+        """
+        n_seen = len(events) - n_unseen
+        parts = [
+            thompson_order(events[:n_seen], shown[:n_seen], n_seen, self._rng),
+            n_seen + thompson_order(events[n_seen:], shown[n_seen:], n_unseen, self._rng),
+        ]
+        self._rng.shuffle(parts)
+        pairs = itertools.zip_longest(*(part.tolist() for part in parts))
+        return [place for pair in pairs for place in pair if place is not None]
+
+    async def _unseen(self, shared: SharedState, now_s: float) -> dict[int, float]:
+        """Creation times of the newest items that have metadata and no event."""
+        fresh = shared.top_lists.get("fresh", NO_ITEMS)[:MAX_UNSEEN]
+        stats = await self._cache.stats(fresh, now_s)
+        unseen = fresh[stats["events"] == 0].tolist()
+        if unseen != [*self._created]:
+            self._created = await creation_times(self._cache.store, unseen)
+        return self._created
 
 
 def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> Indexes:
@@ -76,13 +218,23 @@ def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generat
     return np.argsort(-rates, kind="stable")[:n]
 
 
-def insert_explored(listed: Sequence[T], explored: Sequence[T], rng: random.Random) -> list[T]:
-    """The list with explored items at random places of its second half, in its former length.
+def with_explored(
+    items: Sequence[Recommendation],
+    pools: Sequence[Mapping[str, float]],
+    share: float,
+    rng: random.Random,
+) -> tuple[list[Recommendation], Exploration | None]:
+    """The items with others, of pools, in a share of the places on average, in the second half.
 
-    >>> insert_explored([5, 6, 7, 8], [9], random.Random(7))[:2]
-    [5, 6]
+    What is explored replaces the item of its slot. None where nothing can be.
     """
-    kept = list(listed[: len(listed) - len(explored)])
-    for item in explored:
-        kept.insert(rng.randint(len(listed) // 2, len(kept)), item)
-    return kept
+    n, pool = int(share * len(items)), joined_pool(pools, max(MAX_POOL, len(items) // 2))
+    if not n or not pool:
+        return [*items], None
+    rate = exploration_rate(len(items), n)
+    found = explore([item.item_id for item in items], pool, rate, rng)
+    reasons, shown = (Reason("exploration"),), [*items]
+    for place, slot in enumerate(found.slots, len(items) - len(found.slots)):
+        if slot.replaced is not None:
+            shown[place] = Recommendation(slot.item_id, 0.0, reasons, is_exploration=True)
+    return shown, found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -17,19 +16,25 @@ import numpy as np
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.events import event_hash
+from models.ranking.challenger_learner import learn_as_challengers, new_learners
+from models.ranking.challengers import ChallengerRanker, Context, challenger_factories
 from models.ranking.champions import Objective
 from models.ranking.examples import Choice, make_example
+from models.ranking.features import without_trends
 from models.ranking.objectives import ObjectiveLearner, learn, load_learners, rankers_for
 from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
-from models.serving.cache import StateCache
+from models.serving.answer_options import NO_OPTIONS, AnswerOptions
+from models.serving.cached.cache import StateCache
 from models.serving.recommender import Recommender
 from models.serving.sources import RequestSnapshot
 from models.settings import Settings
-from models.state.blocking_client import connect_blocking
+from models.state.catalogue.metadata import put_items
+from models.state.clients.blocking_client import connect_blocking
 from models.state.context_columns import ContextColumns, context_values
+from models.state.event_types import EventTypes
 from models.state.histories import NO_HISTORY, History, merge_histories
-from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.messages import NO_TYPES, TAKE_BACKS, Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 
 T = TypeVar("T")
@@ -78,15 +83,17 @@ class LocalRecommender:
     ) -> None:
         self.settings = settings
         self._learners = load_learners()
+        self._challengers = new_learners(challenger_factories(settings.challengers))
         self._client = connect_blocking(settings.redis)
         self._store = Store(self._client, settings)
-        cache = StateCache(self._store, list_sizes=list_sizes)
+        cache = StateCache(self._store, list_sizes=list_sizes, is_told_changes=True)
         self._recommender = Recommender(self._store, cache)
         self._examples_of = examples_of
         self._rng = np.random.default_rng(seed)
         self._loop = self._client.loop()
         self._applying: asyncio.Task[Any] | None = None
         self._n_events = 0
+        self._types = EventTypes.of(settings)
         self._now_s = 0.0
         self._observed: dict[str, History] = {}
 
@@ -117,23 +124,28 @@ class LocalRecommender:
         at_s: float = 0.0,
         barred: Indexes | None = None,
         context: Mapping[str, str] | None = None,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> SnapshotCandidates:
         """Snapshot of a user and the candidates, at a time, by default that of the last event.
 
         `barred` items are no candidates; by default the user's last one. `context` as in
-        `recommend`.
+        `recommend`. `options` weigh the events of the user.
         """
         self._now_s = max(self._now_s, at_s)
-        snapshot = self._complete(
-            self._recommender.snapshots.for_learning(
+
+        async def read() -> RequestSnapshot:
+            self._recommender.cache.read_ahead()
+            return await self._recommender.snapshots.for_learning(
                 user,
                 None,
                 now_s=self._now_s,
                 barred=barred,
                 context=context,
                 unstored=self._observed.get(user, NO_HISTORY),
+                options=options,
             )
-        )
+
+        snapshot = self._complete(read())
         return SnapshotCandidates(snapshot, snapshot.candidates())
 
     def features(self, found: SnapshotCandidates) -> Floats:
@@ -153,18 +165,27 @@ class LocalRecommender:
         barred: Collection[str] | None = None,
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> list[tuple[str, float]]:
         """The best items for a user and their scores, without barred items; by default the last.
 
         `context` has the user's values of contextual columns; see `models.state.context_columns`.
+        `options` as in `Recommender.recommend`, but for what ranks beside the ranker.
         """
         indexes: Indexes | None = None
         if barred is not None:
             known = self._complete(self._store.item_indexes(list(barred)))
             indexes = np.array(known, np.int64)
-        found = self.candidates(user, barred=indexes, context=context)
-        scores = self.scores(self.features(found), objective)
+        found = self.candidates(user, barred=indexes, context=context, options=options)
+        matrix = self.features(found)
+        if not options.follows_trends:
+            matrix = without_trends(matrix)
+        context_of = Context(found.candidates.items, found.snapshot.profile.last_item)
+        scores = self.scores(matrix, objective, context_of)
         scores = found.snapshot.context.with_lifts(scores, found.candidates.items)
+        if len(found.snapshot.feedback.items):
+            lost = self._recommender.snapshots.penalties(*found)
+            scores = scores - self._complete(lost)
         ranked = sorted(
             (-score, item_id)
             for item_id, score in zip(self.item_ids(found), scores.tolist(), strict=True)
@@ -194,10 +215,32 @@ class LocalRecommender:
         """The ranker learned from all interactions, whether it serves or not."""
         return self.learners["interactions"].ranker
 
-    def scores(self, matrix: Floats, objective: Objective = "interactions") -> Floats:
-        """Scores by the champion of an objective."""
+    def scores(
+        self,
+        matrix: Floats,
+        objective: Objective = "interactions",
+        context: Context | None = None,
+    ) -> Floats:
+        """Scores by the champion of an objective; `context` of the matrix for challengers."""
         learner = self.learners[objective]
+        serving = self._challengers[objective].measures.serving
+        if serving:
+            return self.challenger_scores(serving, matrix, context, objective)
         return RANKERS[learner.champion](learner.ranker).scores(matrix)
+
+    def challenger_scores(
+        self,
+        name: str,
+        matrix: Floats,
+        context: Context | None = None,
+        objective: Objective = "interactions",
+    ) -> Floats:
+        """Scores by a challenger of the settings; those of the ranker if it has failed."""
+        learner = self.learners[objective]
+        challenger = self._challengers[objective].of(name)
+        if challenger is None:
+            raise KeyError(name)
+        return ChallengerRanker(challenger, learner.ranker, context).scores(matrix)
 
     def learn(
         self,
@@ -223,6 +266,10 @@ class LocalRecommender:
         self._now_s = max(self._now_s, at_s)
         columns = context_values(context)
         self._complete(self._learn(user, item, event_type, at_s, found, columns))
+
+    def describe(self, items: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store the properties of items; new ones are known from now on, by their texts."""
+        self._complete(put_items(self._store, items.items(), self._now_s))
 
     def observe(self, user: str, item: str, *, at_s: float) -> None:
         """Add an event to this user's history only, without learning from it.
@@ -257,22 +304,29 @@ class LocalRecommender:
         found: SnapshotCandidates | None,
         columns: ContextColumns,
     ) -> None:
-        number, kind = self._n_events, event_type.lower()
+        number = self._n_events
         self._n_events += 1
-        is_purchase = kind in self.settings.purchase_types
+        is_purchase, effect = self._types.is_purchase(event_type), self._types.effect(event_type)
         choice = None
-        if self._examples_of and number % self._examples_of == 0:
+        is_turn = bool(self._examples_of) and number % self._examples_of == 0
+        makes_example = is_turn and not effect
+        if makes_example:
             choice = await self._choice(user, item, found)
         event = StoredEvent(
             item,
             int(at_s),
             event_type,
-            math.log2(self.settings.event_weights.get(kind, 1.0)),
+            self._types.log2_weight(event_type),
             is_purchase,
             event_hash(str(number)),
             columns,
+            effect=effect,
+            types=self._types.for_withdrawals() if effect in TAKE_BACKS else NO_TYPES,
         )
         message = StoredMessage(number, user, user, shard_of(user), self._now_s, [event])
+        # Before the step: statistics that are to be read in the background are read after it.
+        was_asked = choice is not None or (makes_example and found is None)
+        self._recommender.cache.item_changed(item, was_asked=was_asked)
         await self._apply(Part("local/0", number - 1, [message]))
         if choice is not None:
             # While the server applies the step, or finds what the next event needs.
@@ -282,7 +336,11 @@ class LocalRecommender:
     def _learn_choice(self, choice: Choice, *, is_purchase: bool) -> None:
         rankers = {name: learner.ranker for name, learner in self._learners.items()}
         wanted = rankers_for(rankers, is_purchase=is_purchase)
-        learn(self._learners, make_example(choice, wanted, self._rng))
+        has_challengers = bool(self.settings.challengers)
+        example = make_example(choice, wanted, self._rng, for_challengers=has_challengers)
+        champions = {name: learner.champion for name, learner in self._learners.items()}
+        learn_as_challengers(self._challengers, example, champions)
+        learn(self._learners, example)
 
     async def _apply(self, part: Part) -> None:
         """Begin a step; all later reads see it, since they go over the same connection behind it.
@@ -304,10 +362,12 @@ class LocalRecommender:
     ) -> Choice | None:
         snapshots, cache = self._recommender.snapshots, self._recommender.cache
         if found is None:
-            # The index of the item is read along.
-            index = cache.item_index(item)
-            snapshot, _ = await asyncio.gather(
-                snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS), index
-            )
+            cache.read_ahead()
+            reading = snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS)
+            if cache.holds_item(item):
+                snapshot = await reading
+            else:
+                # The index of the item is read along.
+                snapshot, _ = await asyncio.gather(reading, cache.item_index(item))
             found = SnapshotCandidates(snapshot, snapshot.candidates())
         return await snapshots.choice(*found, item)

@@ -6,41 +6,58 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
-from models.arrays import NO_ITEMS, Floats, Indexes
+from models.arrays import Floats, Indexes
 from models.metadata_records import categories_of
+from models.ranking.challengers import Context
 from models.ranking.champions import Objective
-from models.ranking.context_lift import popularity_with_lift, rerank_by_lift
-from models.ranking.explanations import Reason
+from models.ranking.context_lift import rerank_by_lift
+from models.ranking.explored_lists import Exploration
+from models.ranking.features import without_trends
+from models.ranking.ranker import Ranker
 from models.ranking.selection import (
     CapGroup,
     apply_caps,
-    scaled_to_max,
     softmax,
     softmax_top_k,
-    top_k,
-    trend_scores,
 )
-from models.retrieval.candidates import Candidates, blend
+from models.retrieval.candidates import Candidates
+from models.retrieval.signals import blend
+from models.retrieval.similar_texts import total_weights
+from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import (
     Answer,
     Recommendation,
     ServingLevel,
+    answer_of,
     scored_by_position,
     with_reasons,
+    without_disliked,
 )
-from models.serving.cache import SharedState, StateCache
-from models.serving.exploration import Exploration, insert_explored
+from models.serving.cached.cache import StateCache
+from models.serving.chosen_items import (
+    first_of_a_product,
+    one_of_a_product,
+    recommendations,
+    with_ids,
+)
+from models.serving.exploration import ExplorationPools, with_explored
+from models.serving.general_lists import GeneralLists
+from models.serving.influenced_scores import influenced_scores
 from models.serving.snapshots import Snapshots
 from models.serving.sources import RequestSnapshot
-from models.state import layout
-from models.state.histories import NO_HISTORY, History
-from models.state.metadata import same_category
+from models.serving.stage_times import stage_reached
+from models.state.catalogue.metadata import same_category
+from models.state.histories import History
 from models.state.store import Store
 
 MAX_POPULAR = 50
 """Items of the week's top list that `popular_share` caps."""
+
+MAX_TO_EXPLORE = 50
+"""New items that an answer names for rules to choose among."""
 
 MAX_CATEGORY_ITEMS = 3
 """Recent items whose categories supply candidates where nothing was co-visited."""
@@ -59,7 +76,8 @@ class Recommender:
         self._shares = {"popular": settings.popular_share, "category": settings.category_share}
         self._is_capped = min(self._shares.values()) < 1
         self._rng = random.Random(seed)
-        self._exploration = Exploration(self.cache, np.random.default_rng(seed))
+        self._general = GeneralLists(self.cache)
+        self._pools = ExplorationPools(self.cache, np.random.default_rng(seed))
 
     async def recommend(
         self,
@@ -75,6 +93,8 @@ class Recommender:
         context: Mapping[str, str] | None = None,
         profiling: bool = True,
         history: History | None = None,
+        explores: bool = True,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> Answer:
         """Items that this user is most likely to want next.
 
@@ -97,9 +117,19 @@ class Recommender:
             the top lists are what the answer is made of, and nothing is explored.
         history
             The user's events, where they were just read.
+        explores
+            False for a list that rules will change: the answer names the items to explore instead,
+            and `explored` gives them their slots.
+        options
+            How much it explores, what ranks beside the ranker, and which events count.
         """
         if not profiling:
             user_id = session_id = history = None
+        # One of a product may be far behind k others of it.
+        has_variants = not options.keeps_variants and (
+            (await self.cache.refresh(now_s)).has_variants
+        )
+        needs_all = reasons or self._is_capped or options.is_influenced or has_variants
         snapshot = await self.snapshots.for_recommending(
             user_id,
             session_id,
@@ -110,26 +140,56 @@ class Recommender:
             exclude_purchased=exclude_purchased,
             profiling=profiling,
             history=history,
-            # Reasons and caps need all candidates.
-            max_results=None if reasons or self._is_capped else k,
+            options=options,
+            max_results=None if needs_all else k,
         )
+        disliked: tuple[str, ...] = ()
+        if len(snapshot.feedback.hidden):
+            hidden = await self.cache.item_ids.of(snapshot.feedback.hidden.tolist())
+            disliked = tuple(item_id for item_id in hidden if item_id is not None)
+        stage_reached("read")
         if not len(snapshot.profile.recent):
-            return await self._cold_start(snapshot, k)
-        items = await self._same_category(snapshot, k)
+            found = await self._general.cold_start(snapshot, k + len(disliked), options)
+            return without_disliked(found, disliked, k) if disliked else found
+        items = await self._same_category(snapshot, k, options)
         level: ServingLevel = "retrieved"
         if not items:
             candidates = snapshot.candidates()
-            matrix = await self.snapshots.features(snapshot, candidates)
-            ranker, level = snapshot.shared.champion(objective), _level(snapshot)
+            stage_reached("candidates")
+            matrix = await self._features(snapshot, candidates, options)
+            stage_reached("features")
+            ranker, level = _champion(snapshot, candidates), _level(snapshot)
             scores = snapshot.context.with_lifts(ranker.scores(matrix), candidates.items)
-            items = await self._best(snapshot, candidates, scores, k)
+            scores = await self._sunk(snapshot, candidates, scores)
+            scores = await self._influenced(snapshot, candidates.items, scores, options)
+            stage_reached("scores")
+            items = await self._best(snapshot, candidates, scores, k, options)
+            stage_reached("arrange")
             if reasons:
                 items = await with_reasons(
                     items, snapshot, candidates.items, matrix, ranker, self.cache
                 )
-            if profiling:
-                items = await self._with_exploration(items, snapshot)
-        return _answer(items, "user-personalization", level, snapshot.shared, snapshot.history)
+                stage_reached("reasons")
+            share = self._exploration_share(options)
+            if profiling and explores:
+                exploration = None
+                if n := self.exploration_slots(len(items), options):
+                    pools = await self._pools.of_list(
+                        items, snapshot, candidates, matrix, scores, ranker, n, options
+                    )
+                    items, exploration = self.explored(items, pools, options)
+                found = answer_of(
+                    items, "user-personalization", level, snapshot.shared, snapshot.history
+                )
+                return msgspec.structs.replace(found, exploration=exploration, disliked=disliked)
+            if profiling and share:
+                new = await self._pools.new_items((), snapshot, MAX_TO_EXPLORE, options)
+                found = answer_of(
+                    items, "user-personalization", level, snapshot.shared, snapshot.history
+                )
+                return msgspec.structs.replace(found, to_explore=new, disliked=disliked)
+        found = answer_of(items, "user-personalization", level, snapshot.shared, snapshot.history)
+        return msgspec.structs.replace(found, disliked=disliked) if disliked else found
 
     async def rank(
         self,
@@ -141,27 +201,43 @@ class Recommender:
         objective: Objective = "interactions",
         context: Mapping[str, str] | None = None,
         profiling: bool = True,
+        history: History | None = None,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> Answer:
         """The given items in the order in which this user is most likely to want them.
 
-        Unknown items come last, with score 0; repeated ones count once. `context` and `profiling`
-        as in `recommend`.
+        Unknown items come last, with score 0, behind those that the user dislikes; repeated ones
+        count once, and hidden ones are left out. `context`, `profiling`, `history` and `options` as
+        in `recommend`; nothing is explored.
         """
         if not profiling:
-            user_id = session_id = None
+            user_id = session_id = history = None
         snapshot = await self.snapshots.for_ranking(
-            user_id, session_id, now_s=now_s, objective=objective, context=context
+            user_id,
+            session_id,
+            now_s=now_s,
+            objective=objective,
+            context=context,
+            history=history,
+            options=options,
         )
         wanted = list(dict.fromkeys(item_ids))
         indexes = np.array(await self.store.item_indexes(wanted), np.int64)
+        if len(snapshot.shared.hidden):
+            wanted = snapshot.shared.shown_ids(wanted, indexes.tolist())
+            indexes = snapshot.shared.shown(indexes)
         known = np.flatnonzero(indexes > 0)
+        stage_reached("read")
         candidates = snapshot.candidates_among(indexes[known])
-        matrix = await self.snapshots.features(snapshot, candidates)
+        matrix = await self._features(snapshot, candidates, options)
+        stage_reached("features")
         scores = snapshot.context.with_lifts(
-            snapshot.shared.champion(objective).scores(matrix),
+            _champion(snapshot, candidates).scores(matrix),
             candidates.items,
             has_history=len(snapshot.profile.recent) > 0,
         )
+        scores = await self._sunk(snapshot, candidates, scores)
+        scores = await self._influenced(snapshot, candidates.items, scores, options)
         ranked = sorted(
             zip(softmax(scores).tolist(), (wanted[place] for place in known), strict=True),
             key=lambda pair: (-pair[0], pair[1]),
@@ -169,110 +245,115 @@ class Recommender:
         items = [Recommendation(item_id, score) for score, item_id in ranked]
         unknown = sorted(name for name, index in zip(wanted, indexes, strict=True) if not index)
         items += [Recommendation(item_id, 0.0) for item_id in unknown]
-        return _answer(
+        return answer_of(
             items, "personalized-ranking", _level(snapshot), snapshot.shared, snapshot.history
         )
 
-    async def similar(self, item_id: str, *, k: int = 25, now_s: float) -> Answer:
+    async def similar(
+        self, item_id: str, *, k: int = 25, now_s: float, options: AnswerOptions = NO_OPTIONS
+    ) -> Answer:
         """Items co-visited with this one; for an unknown item, trending ones."""
         (index,) = await self.store.item_indexes([item_id])
         if not index:
             return await self.trending(k=k, now_s=now_s)
-        snapshot = await self.snapshots.for_similar(index, now_s=now_s)
-        items = await self._same_category(snapshot, k)
+        snapshot = await self.snapshots.for_similar(index, now_s=now_s, options=options)
+        stage_reached("read")
+        items = await self._same_category(snapshot, k, options)
         if not items:
             candidates = snapshot.candidates()
-            items = await self._best(snapshot, candidates, blend(candidates.signals), k)
-        return _answer(items, "similar-items", "retrieved", snapshot.shared)
+            scores = blend(candidates.signals)
+            scores = await self._influenced(snapshot, candidates.items, scores, options)
+            items = await self._best(snapshot, candidates, scores, k, options)
+        return answer_of(items, "similar-items", "retrieved", snapshot.shared)
 
-    async def trending(self, *, k: int = 25, now_s: float) -> Answer:
+    async def trending(
+        self, *, k: int = 25, now_s: float, options: AnswerOptions = NO_OPTIONS
+    ) -> Answer:
         """Items whose rate of events grows most: in the last hour against the last day."""
-        shared = await self.cache.refresh(now_s)
-        items = await self._trending(shared, k, now_s)
-        return _answer(items, "trending-now", "trending", shared)
+        return await self._general.trending(k=k, now_s=now_s, options=options)
 
-    async def popular(self, *, k: int = 25, now_s: float) -> Answer:
+    async def popular(
+        self, *, k: int = 25, now_s: float, options: AnswerOptions = NO_OPTIONS
+    ) -> Answer:
         """Items with the most events of all time."""
-        shared = await self.cache.refresh(now_s)
-        items = shared.top_lists.get("all", NO_ITEMS)
-        stats = await self.cache.stats(items, now_s)
-        scores = scaled_to_max(stats["events"].astype(np.float64))
-        found = await self._recommendations(*top_k(items, scores, k), k, source="popular")
-        return _answer(found, "popularity-count", "retrieved", shared)
+        return await self._general.popular(k=k, now_s=now_s, options=options)
 
-    def from_cache(self, *, k: int) -> Answer | None:
+    def from_cache(self, *, k: int, now_s: float) -> Answer | None:
         """Trending items as last read, if ever; for while the store is away. Reads nothing."""
-        shared = self.cache.shared
-        if shared.read_at < 0:
-            return None
-        top_lists = [shared.top_lists[name] for name in ("hour", "day", "week", "all")]
-        item_ids = self.cache.item_ids.known(dict.fromkeys(np.concatenate(top_lists).tolist()))
-        items = [
-            Recommendation(item_id, 1.0 / place) for place, item_id in enumerate(item_ids[:k], 1)
-        ]
-        return _answer(items, "trending-now", "cached", shared)
+        return self._general.from_cache(k=k, now_s=now_s)
 
-    async def _cold_start(self, snapshot: RequestSnapshot, k: int) -> Answer:
-        """Answer for a user without a history."""
-        items = await self._for_everyone(snapshot, k)
-        recipe = "popularity-count" if snapshot.context.values else "trending-now"
-        return _answer(items, recipe, "trending", snapshot.shared, snapshot.history)
+    async def _features(
+        self, snapshot: RequestSnapshot, candidates: Candidates, options: AnswerOptions
+    ) -> Floats:
+        matrix = await self.snapshots.features(snapshot, candidates)
+        return matrix if options.follows_trends else without_trends(matrix)
 
-    async def _for_everyone(self, snapshot: RequestSnapshot, k: int) -> list[Recommendation]:
-        """Trending items or, with context values, those popular under them."""
-        shared, context, now_s = snapshot.shared, snapshot.context, snapshot.now_s
-        if not context.values:
-            return await self._trending(shared, k, now_s)
-        # The same lists as for trending: older popular items count only if frequent in the context.
-        top_lists = [shared.top_lists[name] for name in ("hour", "day", "week")]
-        items = np.unique(np.concatenate([*top_lists, context.frequent_items]))
-        stats = await self.cache.stats(items, now_s)
-        week = stats["log2"][:, list(layout.POPULARITY_HALF_LIVES_S).index("week")]
-        scores = popularity_with_lift(items, week, context)
-        return await self._recommendations(*softmax_top_k(items, scores, k), k, source="popular")
+    async def _sunk(
+        self, snapshot: RequestSnapshot, candidates: Candidates, scores: Floats
+    ) -> Floats:
+        """The scores, less where the user turned away from the item or similar ones."""
+        if not len(snapshot.feedback.items):
+            return scores
+        return scores - await self.snapshots.penalties(snapshot, candidates)
 
-    async def _trending(self, shared: SharedState, k: int, now_s: float) -> list[Recommendation]:
-        """Trending items; before the first event, the newest items with metadata."""
-        names = [name for name in ("hour", "day", "week") if name in shared.top_lists]
-        items = np.unique(np.concatenate([NO_ITEMS, *(shared.top_lists[name] for name in names)]))
-        stats = await self.cache.stats(items, now_s)
-        scores = scaled_to_max(trend_scores(stats["log2"], shared.clock_s))
-        found = await self._recommendations(*top_k(items, scores, k), k, source="trending")
-        if found:
-            return found
-        fresh = shared.top_lists.get("fresh", NO_ITEMS)[:k].tolist()
-        return scored_by_position(await self.cache.item_ids.of(fresh), "fresh")
+    async def _influenced(
+        self, snapshot: RequestSnapshot, items: Indexes, scores: Floats, options: AnswerOptions
+    ) -> Floats:
+        return await influenced_scores(
+            self.cache, snapshot.shared, items, scores, options, snapshot.now_s
+        )
 
-    async def _same_category(self, snapshot: RequestSnapshot, k: int) -> list[Recommendation]:
-        """Items in the categories of the recent ones, newest first, then items for everyone.
+    async def _same_category(
+        self, snapshot: RequestSnapshot, k: int, options: AnswerOptions
+    ) -> list[Recommendation]:
+        """Items with texts or categories of the recent ones, then items for everyone.
 
-        Empty if anything was co-visited with the recent items, or no item shares a category.
+        The most similar texts first, then the newest items. Empty if anything was co-visited with
+        the recent items, or no item has anything in common with them.
         """
         if any(snapshot.evidence.neighbour_lists):
             return []
         recent = snapshot.profile.recent[:MAX_CATEGORY_ITEMS].tolist()
-        purchased = snapshot.purchased.tolist()
-        found = [item for item in await same_category(self.store, recent) if item not in purchased]
+        taken_out = [*snapshot.purchased.tolist(), *snapshot.feedback.hidden.tolist()]
+        similarity = total_weights(snapshot.evidence.similar_texts)
+        uses = options.item_columns.uses
+        in_category = await same_category(self.store, recent, uses)
+        listed = np.array([*dict.fromkeys([*in_category, *similarity])], np.int64)
+        left_out = {*recent, *taken_out}
+        found = [one for one in snapshot.shared.shown(listed).tolist() if one not in left_out]
         if not found:
             return []
-        best = rerank_by_lift(found, snapshot.context)[:k]
-        same = scored_by_position(await self.cache.item_ids.of(best), "category")
+        found.sort(key=lambda one: -similarity.get(one, 0.0))
+        ordered = np.array(rerank_by_lift(found, snapshot.context), np.int64)
+        best = first_of_a_product(snapshot.shared, ordered, options)[:k].tolist()
+        source = "category" if in_category else "text"
+        same = scored_by_position(await self.cache.item_ids.of(best), source)
         shown = {one.item_id for one in same}
         shown.update(
-            item_id for item_id in await self.cache.item_ids.of([*recent, *purchased]) if item_id
+            item_id for item_id in await self.cache.item_ids.of([*recent, *taken_out]) if item_id
         )
-        everyone = await self._for_everyone(snapshot, k + len(shown))
+        everyone = await self._general.for_everyone(snapshot, k + len(shown), options)
         others = [one.item_id for one in everyone if one.item_id not in shown]
+        if not options.keeps_variants:
+            names = [one.item_id for one in same]
+            others = await self.cache.shown_once(others, snapshot.now_s, beside=names)
         return [*same, *scored_by_position(others, "trending", after=len(same))][:k]
 
     async def _best(
-        self, snapshot: RequestSnapshot, candidates: Candidates, scores: Floats, k: int
+        self,
+        snapshot: RequestSnapshot,
+        candidates: Candidates,
+        scores: Floats,
+        k: int,
+        options: AnswerOptions,
     ) -> list[Recommendation]:
-        """The k best candidates that respect the diversity caps."""
-        items = candidates.items
+        """The k best candidates that respect the diversity caps, one variant of a product."""
+        items, scores = one_of_a_product(snapshot.shared, candidates.items, scores, options)
         if not self._is_capped:
-            return await self._recommendations(*softmax_top_k(items, scores, k), k, others=items)
-        ranked = await self._with_ids(*softmax_top_k(items, scores, len(items)), len(items))
+            return await recommendations(
+                self.cache, *softmax_top_k(items, scores, k), k, others=items
+            )
+        ranked = await with_ids(self.cache, *softmax_top_k(items, scores, len(items)), len(items))
         groups = await self._cap_groups(snapshot, [index for index, *_ in ranked])
         max_counts = {name: math.ceil(share * k) for name, share in self._shares.items()}
         places = apply_caps(range(len(ranked)), groups, k, max_counts)[:k]
@@ -293,70 +374,31 @@ class Recommender:
                 groups[-1].add(("popular", ""))
         return groups
 
-    async def _with_exploration(
-        self, items: list[Recommendation], snapshot: RequestSnapshot
-    ) -> list[Recommendation]:
-        """The items with new ones in exploration slots of the second half."""
-        n = int(self.store.settings.exploration_share * len(items))
-        if not n:
-            return items
-        listed, own = [item.item_id for item in items], snapshot.history.items.tolist()
-        explored: list[Recommendation] = []
-        for index, item_id in await self._exploration.order(snapshot.now_s):
-            if index not in own and item_id not in listed:
-                reasons = (Reason("exploration"),)
-                explored.append(Recommendation(item_id, 0.0, reasons, is_exploration=True))
-                if len(explored) == n:
-                    break
-        return insert_explored(items, explored, self._rng)
+    def exploration_slots(self, n: int, options: AnswerOptions = NO_OPTIONS) -> int:
+        """Items of a list of n that are explored, on average."""
+        return int(self._exploration_share(options) * n)
 
-    async def _recommendations(
+    def explored(
         self,
-        items: Indexes,
-        scores: Floats,
-        has_ties: bool,
-        k: int,
-        *,
-        source: str | None = None,
-        others: Indexes = NO_ITEMS,
-    ) -> list[Recommendation]:
-        """The k best items of `top_k`, all with the same reason if a source is given."""
-        reasons = (Reason(source),) if source else ()
-        ranked = await self._with_ids(items, scores, has_ties, k, others=others)
-        return [Recommendation(item_id, score, reasons) for _, item_id, score in ranked]
+        items: Sequence[Recommendation],
+        pools: Sequence[Mapping[str, float]],
+        options: AnswerOptions = NO_OPTIONS,
+    ) -> tuple[list[Recommendation], Exploration | None]:
+        """The items with others in slots of the second half, and how they were drawn.
 
-    async def _with_ids(
-        self,
-        items: Indexes,
-        scores: Floats,
-        has_ties: bool,
-        k: int,
-        *,
-        others: Indexes = NO_ITEMS,
-    ) -> list[tuple[int, str, float]]:
-        """Index, id and score of the k best items of `top_k`; ties by id.
-
-        `others` are items whose ids are read along.
+        As many as the options, or `exploration_share`, say on average.
         """
-        indexes = items.tolist()
-        item_ids = await self.cache.item_ids.of(indexes, others)
-        found = zip(indexes, item_ids, scores.tolist(), strict=True)
-        known = [(index, item_id, score) for index, item_id, score in found if item_id is not None]
-        if has_ties:
-            known.sort(key=lambda one: (-one[2], one[1]))
-        return known[:k]
+        return with_explored(items, pools, self._exploration_share(options), self._rng)
+
+    def _exploration_share(self, options: AnswerOptions) -> float:
+        share = options.exploration_share
+        return self.store.settings.exploration_share if share is None else share
+
+
+def _champion(snapshot: RequestSnapshot, candidates: Candidates) -> Ranker:
+    context = Context(candidates.items, snapshot.profile.last_item)
+    return snapshot.shared.champion(snapshot.objective, context)
 
 
 def _level(snapshot: RequestSnapshot) -> ServingLevel:
-    champion = snapshot.shared.champions[snapshot.objective]
-    return "retrieved" if champion == "blend" else "ranked"
-
-
-def _answer(
-    items: list[Recommendation],
-    recipe: str,
-    level: ServingLevel,
-    shared: SharedState,
-    history: History = NO_HISTORY,
-) -> Answer:
-    return Answer(items, recipe, level, history.accepted_at, shared.accepted_at)
+    return "retrieved" if snapshot.shared.serving(snapshot.objective) == "blend" else "ranked"

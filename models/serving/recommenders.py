@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from models.serving.cache import StateCache
+from models.ranking.challengers import ServingChallengers
+from models.serving.cached.cache import StateCache
 from models.serving.recommender import Recommender
 from models.state.tenants import Tenants
 
@@ -19,14 +20,22 @@ class Recommenders:
     """The recommenders of a service's groups; safe for many tasks of one event loop.
 
     A group that `tenants` erases is forgotten: what its recommender has cached never changes only
-    as long as the group exists. `hears_changes` as in `StateCache`.
+    as long as the group exists. `hears_changes` and, for the settings' group, `challengers` as in
+    `StateCache`.
     """
 
-    def __init__(self, tenants: Tenants, *, hears_changes: bool = False) -> None:
+    def __init__(
+        self,
+        tenants: Tenants,
+        *,
+        hears_changes: bool = False,
+        challengers: ServingChallengers | None = None,
+    ) -> None:
         self.tenants = tenants
         self._hears_changes = hears_changes
         store = tenants.store(tenants.settings.group)
-        self._own = Recommender(store, StateCache(store, hears_changes=hears_changes))
+        cache = StateCache(store, hears_changes=hears_changes, challengers=challengers)
+        self._own = Recommender(store, cache)
         self._others: OrderedDict[str, Recommender] = OrderedDict()
         tenants.on_erased(self._forget)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -18,9 +17,18 @@ from models.retrieval.candidates import (
     Candidates,
     top_list_candidates,
 )
+from models.retrieval.negative_feedback import (
+    NO_NEGATIVE_FEEDBACK,
+    NegativeFeedback,
+    negative_feedback_of,
+    penalties,
+)
 from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.user_neighbours import NO_NEIGHBOURS
 from models.serving import sources
-from models.serving.cache import SharedState, StateCache
+from models.serving.answer_options import NO_OPTIONS, AnswerOptions, weighted_history
+from models.serving.cached.cache import StateCache
+from models.serving.cached.shared_state import SharedState
 from models.serving.sources import RequestSnapshot, with_listed
 from models.state.histories import NO_HISTORY, History, merge_histories, unpack_history
 from models.state.store import Store
@@ -67,34 +75,42 @@ class Snapshots:
         profiling: bool = True,
         max_results: int | None = None,
         history: History | None = None,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> RequestSnapshot:
         """Snapshot for recommendations; the last item is barred, and those bought if so asked.
 
         `item_id` is an item that the user is looking at, the newest of the profile. Without
         `profiling` the histories of others who took it are not read either: one may be the user's.
-        `history` has the user's events where they were just read.
+        `history` has the user's events where they were just read; `options` weigh them.
         """
         context_values = await self._cache.context_values(context, now_s)
         shared = await self._cache.refresh(now_s)
         if history is None:
             history = await self.history(user_id, session_id, now_s=now_s)
+        every, history = history, await self._weighted(history, options, now_s)
         purchased = NO_ITEMS
         if exclude_purchased:
             shared = await self._cache.with_types(history.types, now_s)
-            purchased = history.items[shared.purchase_types[history.types]]
+            is_purchase = shared.purchase_types[history.types] & (history.items > 0)
+            purchased = history.items[is_purchase]
         looking_at = 0
         if item_id is not None:
             (looking_at,) = await self._store.item_indexes([item_id])
+        shared = shared.ranked_by(options.ranker)
         profile = _profile(history, shared, looking_at)
+        feedback = await self._feedback(every, profile, options, now_s)
         barred = profile.recent[:1]
-        if len(purchased):
-            barred = np.concatenate([barred, purchased])
+        if len(purchased) or len(feedback.hidden):
+            barred = np.concatenate([barred, purchased, feedback.hidden])
         snapshot = RequestSnapshot(
             now_s, shared, history, profile, objective, context_values,
             barred=barred,
             purchased=purchased,
-            max_results=max_results,
+            feedback=feedback,
+            # Those of the top lists that sink make room for others.
+            max_results=None if len(feedback.items) else max_results,
             reads_user_knn=profiling and shared.champion(objective).uses_user_knn,
+            uses_texts=options.uses_texts,
         )  # fmt: skip
         return await _with_evidence(snapshot, self._sources)
 
@@ -107,24 +123,30 @@ class Snapshots:
         barred: Indexes | None = NO_ITEMS,
         context: Mapping[str, str] | None = None,
         unstored: History = NO_HISTORY,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> RequestSnapshot:
         """Snapshot with all evidence, also of sources that do not pay in serving.
 
         `barred` is None for the last item. `unstored` are events of the user beside the stored
-        ones.
+        ones; `options` weigh all of them.
         """
         context_values = await self._cache.context_values(context, now_s)
         # At once: most examples are made when both must be read.
-        shared, stored = await asyncio.gather(
-            self._cache.refresh(now_s), self.history(user_id, session_id, now_s=now_s)
-        )
-        history = merge_histories(stored, unstored)
+        shared = await self._cache.refresh(now_s) if self._cache.begin_refresh(now_s) else None
+        stored = await self.history(user_id, session_id, now_s=now_s)
+        if shared is None:
+            shared = await self._cache.refresh(now_s)
+        every = merge_histories(stored, unstored)
+        history = await self._weighted(every, options, now_s)
         profile = _profile(history, shared)
         if barred is None:
             barred = profile.recent[:1]
+        feedback = await self._feedback(every, profile, options, now_s)
+        if len(feedback.hidden):
+            barred = np.concatenate([barred, feedback.hidden])
         snapshot = RequestSnapshot(
             now_s, shared, history, profile, context=context_values, barred=barred,
-            reads_user_knn=True,
+            feedback=feedback, reads_user_knn=True,
         )  # fmt: skip
         return await _with_evidence(snapshot, self._sources)
 
@@ -136,22 +158,62 @@ class Snapshots:
         now_s: float,
         objective: Objective,
         context: Mapping[str, str] | None,
+        history: History | None = None,
+        options: AnswerOptions = NO_OPTIONS,
     ) -> RequestSnapshot:
-        """Snapshot to rank given items, with the evidence of sources with signals."""
+        """Snapshot to rank given items, with the evidence of sources with signals.
+
+        `history` has the user's events where they were just read.
+        """
         context_values = await self._cache.context_values(context, now_s)
         shared = await self._cache.refresh(now_s)
-        history = await self.history(user_id, session_id, now_s=now_s)
+        if history is None:
+            history = await self.history(user_id, session_id, now_s=now_s)
+        every, history = history, await self._weighted(history, options, now_s)
+        shared = shared.ranked_by(options.ranker)
+        profile = _profile(history, shared)
         snapshot = RequestSnapshot(
-            now_s, shared, history, _profile(history, shared), objective, context_values,
+            now_s, shared, history, profile, objective, context_values,
+            feedback=await self._feedback(every, profile, options, now_s),
             reads_user_knn=shared.champion(objective).uses_user_knn,
+            uses_texts=options.uses_texts,
         )  # fmt: skip
         return await _with_evidence(snapshot, self._signal_sources)
 
-    async def for_similar(self, item: int, *, now_s: float) -> RequestSnapshot:
+    async def _weighted(self, history: History, options: AnswerOptions, now_s: float) -> History:
+        """The events that count, as the options weigh them."""
+        if not options.weighs_events:
+            return history
+        shared = await self._cache.with_types(history.types, now_s)
+        return weighted_history(history, shared.event_types, options)
+
+    async def _feedback(
+        self, history: History, profile: UserProfile, options: AnswerOptions, now_s: float
+    ) -> NegativeFeedback:
+        """Negative feedback of a history; reads nothing where there is none."""
+        if not profile.n_negative and not options.weighs_events:
+            return NO_NEGATIVE_FEEDBACK
+        shared = await self._cache.with_types(history.types, now_s)
+        return negative_feedback_of(history, shared.strong_types)
+
+    async def penalties(self, snapshot: RequestSnapshot, candidates: Candidates) -> Floats:
+        """What each candidate's score loses by the user's negative feedback; see `penalties`."""
+        feedback, now_s = snapshot.feedback, snapshot.now_s
+        lists = await self._cache.neighbours(feedback.items.tolist(), now_s)
+        texts = await self._cache.similar_texts.of(feedback.items, now_s)
+        texts = texts or [NO_NEIGHBOURS] * len(lists)
+        return penalties(candidates, feedback, lists, texts, snapshot.shared.clock_s)
+
+    async def for_similar(
+        self, item: int, *, now_s: float, options: AnswerOptions = NO_OPTIONS
+    ) -> RequestSnapshot:
         """Snapshot for items similar to one, whose profile is that item alone."""
         shared = await self._cache.refresh(now_s)
         profile = _profile(NO_HISTORY, shared, item)
-        snapshot = RequestSnapshot(now_s, shared, NO_HISTORY, profile, barred=profile.recent)
+        snapshot = RequestSnapshot(
+            now_s, shared, NO_HISTORY, profile,
+            barred=profile.recent, uses_texts=options.uses_texts,
+        )  # fmt: skip
         snapshot = await _with_evidence(snapshot, self._signal_sources)
         popular = top_list_candidates(shared.top_lists, {"week": TOP_LIST_SIZES["week"]})
         return msgspec.structs.replace(snapshot, evidence=with_listed(snapshot.evidence, popular))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -14,7 +13,6 @@ from models.ranking.champions import Objective
 from models.ranking.context_lift import NO_CONTEXT_VALUES, ContextValues
 from models.ranking.features import features_of, request_steps, with_request_steps
 from models.retrieval.candidates import (
-    N_SIGNALS,
     NO_EVIDENCE,
     Candidates,
     Evidence,
@@ -22,10 +20,17 @@ from models.retrieval.candidates import (
     signals_of,
 )
 from models.retrieval.covisitation import SecondHops, hop_sources
+from models.retrieval.negative_feedback import NO_NEGATIVE_FEEDBACK, NegativeFeedback
 from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.signals import N_SIGNALS, PROFILE_ITEMS
+from models.retrieval.similar_texts import joined
 from models.retrieval.user_neighbours import nearest_users, neighbour_items
-from models.serving.cache import SharedState, StateCache
+from models.serving.cached.cache import StateCache
+from models.serving.cached.shared_state import SharedState
 from models.state.histories import NO_HISTORY, History
+
+MAX_TEXTS = 5
+"""Recent items whose texts count."""
 
 
 class RequestSnapshot(msgspec.Struct, frozen=True):
@@ -45,10 +50,14 @@ class RequestSnapshot(msgspec.Struct, frozen=True):
         Counts of the context values that the request names.
     barred, purchased
         Items that are no candidates; those among them that the user bought.
+    feedback
+        What the user has shown no interest in.
     max_results
         Most items that the answer needs; None where all candidates are ranked.
     reads_user_knn
         Whether user k-NN evidence is read.
+    uses_texts
+        Whether similar texts count.
     evidence
         What the candidate sources found.
     """
@@ -61,13 +70,16 @@ class RequestSnapshot(msgspec.Struct, frozen=True):
     context: ContextValues = NO_CONTEXT_VALUES
     barred: Indexes = NO_ITEMS
     purchased: Indexes = NO_ITEMS
+    feedback: NegativeFeedback = NO_NEGATIVE_FEEDBACK
     max_results: int | None = None
     reads_user_knn: bool = False
+    uses_texts: bool = True
     evidence: Evidence = NO_EVIDENCE
 
     def candidates(self) -> Candidates:
-        """Candidates that the evidence gives."""
-        return retrieve(self.profile, self.evidence, self.shared.clock_s, self.barred)
+        """Candidates that the evidence gives, without hidden items."""
+        found = retrieve(self.profile, self.evidence, self.shared.clock_s, self.barred)
+        return self.shared.shown_candidates(found)
 
     def candidates_among(self, items: Indexes) -> Candidates:
         """The given items as candidates, in their order, with the signals of the evidence."""
@@ -123,7 +135,7 @@ class CandidateSource(Protocol):
 
 
 class CoVisitation:
-    """Candidates co-visited with the recent items: their stored neighbour lists.
+    """Candidates co-visited with the newest items of the profile: their stored neighbour lists.
 
     It reads the recent items' owners along, where user k-NN needs them.
     """
@@ -134,21 +146,29 @@ class CoVisitation:
         self._cache = cache
 
     async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:
-        """Add the neighbour lists of the recent items, see `CandidateSource.read`."""
+        """Add the neighbour lists of the profile's items, see `CandidateSource.read`."""
         recent = snapshot.profile.recent.tolist()
+        known = snapshot.profile.items[:PROFILE_ITEMS].tolist()
         if not snapshot.reads_user_knn:
-            lists = await self._cache.neighbours(recent, snapshot.now_s)
-            return msgspec.structs.replace(evidence, neighbour_lists=lists)
+            lists = await self._cache.neighbours(known, snapshot.now_s)
+            return _with_neighbours(evidence, lists, len(recent))
         # In the same round trip, for the source after this one.
-        lists, owners = await asyncio.gather(
-            self._cache.neighbours(recent, snapshot.now_s), self._recent_owners(recent)
-        )
-        return msgspec.structs.replace(evidence, neighbour_lists=lists, recent_owners=owners)
-
-    async def _recent_owners(self, items: list[int]) -> list[bytes]:
         store = self._cache.store
-        raws = await store.shared_values([store.key(f"takers:{item}") for item in items])
-        return [raw or b"" for raw in raws]
+        reading = store.shared_values([store.key(f"takers:{item}") for item in recent])
+        try:
+            lists = await self._cache.neighbours(known, snapshot.now_s)
+        except BaseException:
+            reading.cancel()
+            raise
+        owners = [raw or b"" for raw in await reading]
+        evidence = msgspec.structs.replace(evidence, recent_owners=owners)
+        return _with_neighbours(evidence, lists, len(recent))
+
+
+def _with_neighbours(evidence: Evidence, lists: Sequence[bytes], n_recent: int) -> Evidence:
+    return msgspec.structs.replace(
+        evidence, neighbour_lists=lists[:n_recent], older_lists=lists[n_recent:]
+    )
 
 
 class UserKnn:
@@ -187,6 +207,25 @@ class SecondHop:
             return evidence
         lists = await self._cache.neighbours(items.tolist(), snapshot.now_s)
         return msgspec.structs.replace(evidence, second_hops=SecondHops(items, weights, lists))
+
+
+class SimilarTexts:
+    """New items with texts like those of the user's last ones; two reads for lists not yet held."""
+
+    has_signals: ClassVar[bool] = True
+
+    def __init__(self, cache: StateCache) -> None:
+        self._cache = cache
+
+    async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:
+        """Add the items with similar texts, see `CandidateSource.read`."""
+        if not snapshot.uses_texts:
+            return evidence
+        recent = snapshot.profile.recent[:MAX_TEXTS]
+        lists = await self._cache.similar_texts.of(recent, snapshot.now_s)
+        if not lists:
+            return evidence
+        return msgspec.structs.replace(evidence, similar_texts=joined(lists))
 
 
 class OwnItems:
@@ -263,7 +302,7 @@ class TopLists:
         order = self._orders.get((objective, steps))
         if order is None:
             matrix = with_request_steps(pre_ranked.matrix, steps)
-            scores = shared.champion(objective).scores(matrix)
+            scores = shared.built_in(objective).scores(matrix)
             order = pre_ranked.items[np.argsort(-scores, kind="stable")]
             self._orders[objective, steps] = order
         return order
@@ -283,6 +322,7 @@ SOURCES: list[Callable[[StateCache], CandidateSource]] = [
     CoVisitation,
     UserKnn,
     SecondHop,
+    SimilarTexts,
     OwnItems,
     ContextItems,
     TopLists,

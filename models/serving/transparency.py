@@ -18,7 +18,7 @@ from models.arrays import Floats
 from models.ranking.champions import OBJECTIVES, Objective
 from models.ranking.explanations import source_contributions
 from models.ranking.ranker import ListwiseRanker, Ranker
-from models.serving.cache import SharedState
+from models.serving.cached.shared_state import SharedState
 from models.settings import Settings
 
 N_SAMPLED = 512
@@ -29,6 +29,8 @@ WORDS: Final[Mapping[str, str]] = {
     "the newest of them count most.",
     "history": "Whether you have looked at the item or bought it, how often and how long ago.",
     "alike": "What people chose whose history is similar to yours.",
+    "text": "How much the description of a new item has in common with those of the items that you "
+    "looked at or bought.",
     "popular": "How often everybody looks at the item or buys it.",
     "trending": "Whether interest in the item grows.",
     "recent": "How long ago anybody chose the item.",
@@ -125,7 +127,7 @@ def _candidates(learned: ListwiseRanker) -> Floats:
 
 def _parameters(objective: Objective, shared: SharedState) -> ObjectiveParameters:
     learned, ranker = shared.rankers[objective], shared.champion(objective)
-    is_learned = shared.champions[objective] != "blend"
+    is_learned = shared.serving(objective) != "blend"
     order = (
         "A model that learns from what people chose among the items that could have been shown."
         if is_learned
@@ -153,8 +155,8 @@ def _rules(settings: Settings, columns: Collection[str]) -> list[str]:
     ]
     if settings.exploration_share:
         rules.append(
-            f"Up to {settings.exploration_share:.0%} of a list are new items in random places, so "
-            "that they get their chance."
+            f"On average {settings.exploration_share:.0%} of a longer list are new items, or items "
+            "that we are unsure of, drawn at random, so that they get their chance."
         )
     if settings.popular_share < 1:
         rules.append(

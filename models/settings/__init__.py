@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.environment import PREFIX, Environment
@@ -12,6 +13,8 @@ from models.secrets import redacted
 from models.settings.access import AccessSettings, is_loopback
 from models.settings.forwarding import ForwardingSettings
 from models.settings.kafka_security import KafkaSecuritySettings
+from models.settings.oidc import OidcSettings
+from models.settings.outcomes import OutcomeSettings
 from models.settings.personalize import PersonalizeSettings
 from models.settings.redis_connection import RedisConnectionSettings
 from models.settings.servers import ServerSettings
@@ -68,7 +71,9 @@ class Settings(
     ForwardingSettings,
     OperationSettings,
     PersonalizeSettings,
+    OidcSettings,
     AccessSettings,
+    OutcomeSettings,
     ServingSettings,
     StateSettings,
     RedisConnectionSettings,
@@ -104,6 +109,40 @@ class Settings(
 
     def __str__(self) -> str:
         return redacted(super().__str__())
+
+    @model_validator(mode="after")
+    def _check_group_event_types(self) -> Self:
+        if self.group in self.group_event_types:
+            raise ValueError(
+                f"group_event_types names {self.group!r}, the group of RECOMMENDER_GROUP: its types"
+                " are in event_weights, value_scales and negative_types"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        """Refuse what does not know shards."""
+        if self.shards == 1:
+            return self
+        for name, is_set, needed in (
+            ("outcomes", self.outcomes, "false: outcomes of served lists do not know shards"),
+            ("redis_replica", bool(self.redis_replica), "empty: a cluster has its replicas"),
+            ("group_event_types", bool(self.group_event_types), "empty: it has one group"),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"RECOMMENDER_SHARDS={self.shards} needs RECOMMENDER_{name.upper()} {needed}"
+                )
+        return self
+
+    @property
+    def has_one_group(self) -> bool:
+        """True if there is no dataset group but that of the settings.
+
+        >>> Settings().has_one_group, Settings(shards=4, outcomes=False).has_one_group
+        (False, True)
+        """
+        return self.redis_cluster or self.shards > 1
 
     @property
     def requires_keys(self) -> bool:

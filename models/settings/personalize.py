@@ -94,6 +94,12 @@ class PersonalizeSettings(BaseSettings):
         description="Share of bad rows with which an import still takes the good ones; with more, "
         "nothing is imported.",
     )
+    metric_report_s: float = Field(
+        900.0,
+        ge=1,
+        description="How often the metric attribution of a dataset group writes a report of events "
+        "to its S3 path, at most.",
+    )
     training_min_users: int = Field(
         25, ge=0, description="Users with 2 interactions that a solution version needs."
     )
@@ -105,6 +111,13 @@ class PersonalizeSettings(BaseSettings):
         ge=100,
         description="Interactions that a solution version is measured on, at most: those of a "
         "sample of users.",
+    )
+    theme_titles: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_.-]{0,100}$",
+        description="Entry point of an installed package, of the group "
+        "`streaming_recommender.theme_titles`, that writes the titles of themes; empty: they are "
+        "made of the items' own texts.",
     )
     shadow_campaign_arn: str = Field(
         "",

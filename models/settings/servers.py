@@ -48,7 +48,13 @@ class ServerSettings(BaseSettings):
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before every topic's name."
     )
-    partitions: int = Field(16, ge=1, le=1024, description="Partitions of each event topic.")
+    partitions: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Partitions of each event topic. With its own broker, `recommender up` makes 4 "
+        "unless this is set: each fetch names every partition, so more of them cost CPU.",
+    )
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
 
     @field_validator("kafka")

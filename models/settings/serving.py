@@ -13,8 +13,8 @@ class ServingSettings(BaseSettings):
         0.04,
         ge=0,
         le=0.5,
-        description="Share of an answer given to new items, so that they get their chance; "
-        "0 for none.",
+        description="Share of an answer, on average, given to new items and to those that the "
+        "ranker is unsure of, so that they get their chance; 0 for none.",
     )
     popular_share: float = Field(
         1.0,
@@ -38,6 +38,13 @@ class ServingSettings(BaseSettings):
         description="How old an item's counts may be in an answer, and its neighbours where the "
         "API does not hear of changes.",
     )
+    filter_index_items: int = Field(
+        1_000_000,
+        ge=0,
+        description="Items up to which an API process indexes their properties, so that a filter "
+        "finds all that it allows, however rare; about 4 bytes each for each property with texts, "
+        "8 for one with numbers. In a larger catalogue it looks through thousands.",
+    )
     after_timeout_s: float = Field(
         2.0, ge=0, le=30, description="Longest wait of ?after= for an event to take effect."
     )
@@ -51,7 +58,8 @@ class ServingSettings(BaseSettings):
         100,
         ge=1,
         le=100_000,
-        description="Clients of a process that may listen to /live at once; more get 429.",
+        description="Clients of a process that may listen to /live at once, and to /live/events; "
+        "more get 429.",
     )
     publish_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for Kafka to acknowledge an event."
@@ -87,6 +95,11 @@ class ServingSettings(BaseSettings):
         "more are answered 429.",
     )
     max_body_bytes: int = Field(65536, ge=1024, description="Largest HTTP request body.")
+    max_batch_body_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        description="Largest body of POST /items/batch, which is read and sent line by line.",
+    )
     max_bodies_bytes: int = Field(
         64 * 1024 * 1024,
         ge=0,

@@ -2,22 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from models.metadata_records import MAX_RECORD_BYTES
+
+NegativeEffect = Literal["hide", "sink", "take_back_cart", "take_back_purchase"]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+T = TypeVar("T")
+
+
+def _lower(by_type: dict[str, T]) -> dict[str, T]:
+    return {name.lower(): value for name, value in by_type.items()}
+
+
+def _check_negative(types: dict[str, Any]) -> None:
+    """Raise `ValueError` where a type is negative and something else besides."""
+    positive = types["event_weights"].keys() | types["value_scales"].keys()
+    positive |= types["purchase_types"] | types["cart_types"]
+    both = types["negative_types"].keys() & positive
+    if both:
+        raise ValueError(
+            f"{min(both)!r} is in negative_types, and in event_weights, value_scales, "
+            "cart_types or purchase_types"
+        )
+
+
+class GroupEventTypes(BaseModel):
+    """What differs in a dataset group from `event_weights`, `value_scales` and `negative_types`.
+
+    "none" in place of an effect makes a type an ordinary one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: dict[str, PositiveNumber] = {}
+    value_scales: dict[str, PositiveNumber] = {}
+    negative: dict[str, NegativeEffect | Literal["none"]] = {}
+
+    @field_validator("weights", "value_scales", "negative")
+    @classmethod
+    def _lower_names(cls, by_type: dict[str, T]) -> dict[str, T]:
+        return _lower(by_type)
 
 
 class StateSettings(BaseSettings):
     """Events, histories, erasures, limits of a group, and batches of a worker."""
 
+    shards: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Shards of the group over the primaries of a Redis Cluster, fixed with its "
+        "first event; 1: it is on one server. With more, what others do is in effect one hop "
+        "through Kafka later, and some of what a group can do is refused: docs/scaling.md.",
+    )
     purchase_types: frozenset[str] = Field(
         frozenset({"purchase", "buy", "order", "transaction"}),
         description="Event types that count as purchases, in any case.",
     )
-    event_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    cart_types: frozenset[str] = Field(
+        frozenset({"cart", "add_to_cart", "addtocart"}),
+        description="Event types that put an item into the cart, in any case.",
+    )
+    event_weights: dict[str, PositiveNumber] = Field(
         {
             "cart": 2.0,
             "add_to_cart": 2.0,
@@ -28,6 +80,33 @@ class StateSettings(BaseSettings):
             "transaction": 3.0,
         },
         description="Weight of an event type in co-visitation and popularity; others weigh 1.",
+    )
+    value_scales: dict[str, PositiveNumber] = Field(
+        {},
+        description="Event types whose eventValue counts, and the value with which an event weighs "
+        "what its type does: with half of it, such as the seconds watched, it weighs half, from a "
+        "tenth to ten times. Without an eventValue it weighs what its type does.",
+    )
+    negative_types: dict[str, NegativeEffect] = Field(
+        {
+            "dislike": "hide",
+            "not_interested": "hide",
+            "thumbs_down": "hide",
+            "skip": "sink",
+            "remove_from_cart": "take_back_cart",
+            "removefromcart": "take_back_cart",
+            "return": "take_back_purchase",
+            "refund": "take_back_purchase",
+        },
+        description="Event types that are negative feedback: hide takes the item out of the "
+        "user's answers, and similar ones come later; sink has it come later, too; take_back_cart "
+        "and take_back_purchase undo what the user's cart event, or purchase, of it counted for.",
+    )
+    group_event_types: dict[str, GroupEventTypes] = Field(
+        {},
+        description="What differs in dataset groups beside that of RECOMMENDER_GROUP, as JSON: "
+        '{"outlet": {"weights": {"cart": 4}, "value_scales": {}, "negative": {"skip": "none"}}}; '
+        "a type that is not named is as in the three settings above.",
     )
     future_limit_s: float = Field(
         300.0, ge=0, description="An event further in the future than this is refused."
@@ -89,6 +168,11 @@ class StateSettings(BaseSettings):
         ge=60,
         description="For so long the topic of the audit log keeps entries; set likewise.",
     )
+    served_retention_s: int = Field(
+        7 * 86400,
+        ge=60,
+        description="For so long the topic of served lists keeps messages; set likewise.",
+    )
     max_unpacked_bytes: int = Field(
         64 * 2**20,
         ge=2**20,
@@ -129,6 +213,33 @@ class StateSettings(BaseSettings):
         description="Training examples for the ranker that a worker samples, at most; "
         "fewer where the stream is behind.",
     )
+    challengers: list[str] = Field(
+        [],
+        description="Further rankers that learn beside the built-in ones, and serve while they "
+        "lead: package.module:factory[,…], of the settings' group, the same in API and workers. "
+        "docs/challengers.md.",
+    )
+    challenger_examples_per_s: float = Field(
+        5.0,
+        gt=0,
+        le=100,
+        description="Examples that challengers are measured on and learn from, at most, for each "
+        "worker that samples them; some 60 KB each in Kafka.",
+    )
+    challenger_examples: int = Field(
+        20_000,
+        ge=0,
+        le=1_000_000,
+        description="Newest messages of the topic of examples from which challengers learn anew at "
+        "the start of a process.",
+    )
+    challenger_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of a core that learning and measuring challengers may take: in the "
+        "worker that learns, and in an API process while a challenger serves.",
+    )
     catch_up_examples: int = Field(
         20_000,
         ge=0,
@@ -149,15 +260,45 @@ class StateSettings(BaseSettings):
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
     )
 
-    @field_validator("purchase_types")
+    @field_validator("purchase_types", "cart_types")
     @classmethod
     def _lower_purchase_types(cls, names: frozenset[str]) -> frozenset[str]:
         return frozenset(name.lower() for name in names)
 
-    @field_validator("event_weights")
+    @field_validator("event_weights", "value_scales")
     @classmethod
     def _lower_keys(cls, weights: dict[str, float]) -> dict[str, float]:
-        return {name.lower(): weight for name, weight in weights.items()}
+        return _lower(weights)
+
+    @field_validator("negative_types")
+    @classmethod
+    def _lower_negative(cls, types: dict[str, NegativeEffect]) -> dict[str, NegativeEffect]:
+        return _lower(types)
+
+    @model_validator(mode="after")
+    def _check_event_types(self) -> Self:
+        _check_negative(self.event_types_of(""))
+        for group in self.group_event_types:
+            _check_negative(self.event_types_of(group))
+        return self
+
+    def event_types_of(self, group: str) -> dict[str, Any]:
+        """The settings of event types that hold in a dataset group, by name."""
+        own = self.group_event_types.get(group, GroupEventTypes())
+        negative = self.negative_types | own.negative
+        return {
+            "event_weights": self.event_weights | own.weights,
+            "value_scales": self.value_scales | own.value_scales,
+            "negative_types": {name: one for name, one in negative.items() if one != "none"},
+            "purchase_types": self.purchase_types,
+            "cart_types": self.cart_types,
+        }
+
+    def takes_back_purchases(self, event_type: str) -> bool:
+        """True if a type, in lower case, takes purchases back in any of the groups."""
+        effects: set[str | None] = {self.negative_types.get(event_type)}
+        effects.update(one.negative.get(event_type) for one in self.group_event_types.values())
+        return "take_back_purchase" in effects
 
     @property
     def kept_tombstones_s(self) -> int:
@@ -167,6 +308,7 @@ class StateSettings(BaseSettings):
             self.session_ttl_s,
             self.event_retention_s,
             self.dead_letter_retention_s,
+            self.served_retention_s,
         )
 
     @property

@@ -21,7 +21,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     accepted_at
         When the newest applied event was accepted, Unix seconds; 0 without one.
     items, times, types
-        ``(n,)`` arrays of item index (0: none), Unix seconds and type code.
+        ``(n,)`` arrays of item index, Unix seconds and type code. An item of 0 is none; one below 0
+        is of a negative event, see `layout.ENTRY` and `item_indexes`.
     numbers
         Numbers by which items remember the owner.
     """
@@ -55,6 +56,28 @@ def unpack_history(raw: bytes | None) -> History:
         entries["type"],
         (owner,),
     )
+
+
+def item_indexes(history: History) -> NDArray[np.int64]:
+    """Index of the item of each event, negative ones included; 0 for none, ``(n,)``.
+
+    >>> disliked = layout.HIDES * layout.EFFECT_PLACE + 7
+    >>> items, none = np.array([3, -disliked]), np.zeros(2)
+    >>> item_indexes(History(2, 0.0, items, none, none.astype(np.uint8))).tolist()
+    [3, 7]
+    """
+    return np.abs(history.items) % layout.EFFECT_PLACE
+
+
+def last_item(history: History) -> NDArray[np.int64]:
+    """Item of the newest event that is not negative, ``(1,)``; ``(0,)`` without one."""
+    return history.items[history.items >= 0][-1:]
+
+
+def effects(history: History) -> NDArray[np.int64]:
+    """Effect of each event, ``(n,)``; 0 for those that are not negative."""
+    found: NDArray[np.int64] = np.maximum(-history.items, 0) // layout.EFFECT_PLACE
+    return found
 
 
 def merge_histories(one: History, other: History) -> History:

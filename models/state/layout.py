@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +11,29 @@ import numpy as np
 EPOCH = 1_577_836_800
 """2020-01-01 in Unix seconds: decay counts time from here, which keeps the logarithms small."""
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 """Number of the format of all that is described here: another one is refused (format_check.py)."""
 
 DAY_S = 86400.0
+
+
+SHOWN_LISTS = 20
+"""Lists kept of an owner, the newest: events count for no other."""
+
+NAMED_EVENTS = 100
+"""Events kept of an owner that name a list or have a value, the newest."""
+
+AWAITED_LISTS, AWAITED_EVENTS = 20_000, 20
+"""Lists of a group, not known yet, whose events are kept, and events kept of each, at most."""
+
+MAX_POSITIONS = 50
+"""Positions in lists that are counted apart; those behind them are counted together."""
+
+OUTCOME_FIELDS = 20_000
+"""Placements, arms and so on that are counted in an hour or day, at most; 150 bytes each."""
+
+EXPOSURE_TTL_S, EXPERIMENT_TTL_S = 100 * 86400, 400 * 86400
+"""How long a user's arm and an experiment's sums are kept after they last changed."""
 
 
 class PairCount(NamedTuple):
@@ -80,6 +100,9 @@ POPULARITY_HALF_LIVES_S = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S, "mon
 TOPS = 300
 """Items of each top list: the most popular by each half-life, of all time, recent, new."""
 
+UPDATED = 10_000
+"""Items with the last changed records, which are read again; after more, all records are."""
+
 CONTEXT_ITEMS = 1000
 """Items counted under one context value; a further one replaces one of the weakest."""
 
@@ -89,8 +112,29 @@ CONTEXT_VALUES = 100
 CONTEXT_HALF_LIFE_S = POPULARITY_HALF_LIVES_S["month"]
 """Of counts under context values. A value unseen for so long makes room for a new one."""
 
-TYPES = 255
+TYPES = 127
 """Event types of a group that have a code; further ones share code 0."""
+
+IMPORTED = 256
+"""In a history, an event that was imported in bulk has this less its type's code as its type: an
+import may replace it. Code 0, and codes beyond `TYPES` of an earlier version, stay as they are."""
+
+
+def type_names(stored: Mapping[bytes, bytes]) -> dict[int, str]:
+    """Event type of each code in histories, out of the stored codes of types.
+
+    >>> type_names({b"click": b"1"})
+    {1: 'click', 255: 'click'}
+    """
+    names = {int(code): name.decode() for name, code in stored.items()}
+    imported = {IMPORTED - code: name for code, name in names.items() if code <= TYPES}
+    return names | {code: name for code, name in imported.items() if code not in names}
+
+
+def plain_types(stored: Mapping[bytes, bytes]) -> int:
+    """The greatest code in a history that is not of an imported event, by the codes of types."""
+    return max(TYPES, len(stored))
+
 
 LINK_SHARDS = 256
 """Hashes that a group's links from sessions to users are spread over."""
@@ -127,8 +171,23 @@ STAT = np.dtype(
         ("log2", "<f8", (len(POPULARITY_HALF_LIVES_S),)),
     ]
 )
-ENTRY = np.dtype([("item", "<u4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
-"""An event in a history; time in Unix seconds, the hash is of the event's id."""
+ENTRY = np.dtype([("item", "<i4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
+"""An event in a history; time in Unix seconds, the hash is of the event's id.
+
+An item below 0 is no interest in an item: minus its index, less the effect times `EFFECT_PLACE`.
+"""
+
+EFFECT_PLACE = 2**24
+HIDES, SINKS, TAKES_BACK_CART, TAKES_BACK_PURCHASE = 1, 2, 3, 4
+"""Effects of negative events: the item leaves the user's answers; it and similar ones sink; a cart,
+or a purchase, of it is taken back."""
+
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+"""Bounds of what an eventValue multiplies the weight of an event by."""
+
+UNDONE, TAKEN_BACK = 5, 6
+"""In place of an effect, of events that no longer count: undone ones, whose item is forgotten, and
+carts and purchases that a later event has taken back."""
 
 HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
 """Before the entries of a history: events ever applied, the history's number, Unix seconds."""
@@ -142,6 +201,18 @@ SESSION_HEAD = struct.Struct("<BH")
 CONTEXT_TOTAL = np.dtype("<f8")
 CONTEXT_COUNT = np.dtype([("item", "<u4"), ("log2", "<f8")])
 """Counts under a context value: logarithm of the total, then of each item."""
+
+COLD_EVENTS = 20
+"""Events from which on an item is found by what was seen together with it, not by its text."""
+
+TERM_COLD_ITEMS, TERM_WARM_ITEMS = 100, 28
+"""Items in the list of a term: the newest cold ones, and the newest others."""
+
+TERM_COUNT_UNIT = 2**24
+TERM_WARM = 2**31
+"""An entry in the list of a term, 4 bytes: the item's index, the number of its terms times
+`TERM_COUNT_UNIT`, and `TERM_WARM` if it is not cold. Before the entries, in 4 bytes, the number of
+items that have the term."""
 
 RECORD_HEAD = struct.Struct("<ddd")
 """Before the JSON text of a metadata record: its time, the first record's time, creation or 0."""

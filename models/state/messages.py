@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from models.events import Event, event_hash
+from models.events import Event, event_hash, undone_event_id, undone_hash
 from models.state import layout
 from models.state.context_columns import NO_CONTEXT, ContextColumns, context_values
+from models.state.event_types import EventTypes
+
+MAX_VALUE = 1e9
+"""Greatest value of an event that counts as an outcome's value; a larger one counts as this."""
+
+
+NO_TYPES: Mapping[str, Mapping[str, float]] = {}
+
+TAKE_BACKS = (layout.TAKES_BACK_CART, layout.TAKES_BACK_PURCHASE)
 
 
 class StoredEvent(NamedTuple):
@@ -27,6 +35,19 @@ class StoredEvent(NamedTuple):
         Of the event's id, 48 bits.
     context
         Lists of values by the columns that may be contextual.
+    recommendation_id
+        Of the list that the event names as its reason; empty if it names none.
+    value
+        Its eventValue in thousandths, at most `MAX_VALUE`.
+    effect
+        Of a negative event type, see `models.state.event_types`; 0 for any other.
+    undoes
+        Hash of the id of the event that this one undoes; 0 for any other event.
+    types
+        Of an event that takes something back, `EventTypes.for_withdrawals`.
+    is_imported
+        Of an import in bulk. One that undoes removes an imported event, which counts anew when it
+        comes again.
     """
 
     item_id: str
@@ -37,6 +58,12 @@ class StoredEvent(NamedTuple):
     hash: int
     context: ContextColumns = NO_CONTEXT
     millisecond: int = 0
+    recommendation_id: str = ""
+    value: int = 0
+    effect: int = 0
+    undoes: int = 0
+    types: Mapping[str, Mapping[str, float]] = NO_TYPES
+    is_imported: bool = False
 
 
 class StoredMessage(NamedTuple):
@@ -55,6 +82,9 @@ class StoredMessage(NamedTuple):
         The dataset group; empty for that of the store that applies them.
     timestamp_ms, checksum
         Identify the message in its partition; those of the last one applied are kept.
+    actions_group
+        State group of the group's actions, from which an erasure removes the user, too; empty for
+        a message of events.
     """
 
     offset: int
@@ -67,6 +97,7 @@ class StoredMessage(NamedTuple):
     timestamp_ms: int = 0
     checksum: int = 0
     erased_at: float = 0.0
+    actions_group: str = ""
 
 
 class Part(NamedTuple):
@@ -108,25 +139,41 @@ class PartResult(NamedTuple):
 
 
 def stored_events(
-    events: Iterable[Event], *, weights: Mapping[str, float], purchase_types: frozenset[str]
+    events: Iterable[Event], types: EventTypes, *, are_imported: bool = False
 ) -> list[StoredEvent]:
     """Events as the atomic step takes them; they must have ids, as `models.events.parse` gives."""
-    stored = []
-    for event in events:
-        kind = event.event_type.lower()
-        stored.append(
-            StoredEvent(
-                event.item_id or "",
-                int(event.sent_at),
-                event.event_type,
-                math.log2(weights.get(kind, 1.0)),
-                kind in purchase_types,
-                event_hash(event.event_id or ""),
-                context_values(event.properties),
-                int(event.sent_at * 1000) % 1000,
-            )
-        )
-    return stored
+    return [_stored_event(event, types, is_imported=are_imported) for event in events]
+
+
+def _stored_event(event: Event, types: EventTypes, *, is_imported: bool) -> StoredEvent:
+    undone_id = undone_event_id(event)
+    effect = 0 if undone_id is not None else types.effect(event.event_type)
+    takes_back = undone_id is not None or effect in TAKE_BACKS
+    return StoredEvent(
+        event.item_id or "" if undone_id is None else "",
+        int(event.sent_at),
+        event.event_type,
+        types.log2_weight(event.event_type, event.event_value),
+        types.is_purchase(event.event_type),
+        event_hash(event.event_id or ""),
+        context_values(event.properties),
+        int(event.sent_at * 1000) % 1000,
+        event.recommendation_id or "",
+        stored_value(event.event_value),
+        effect,
+        0 if undone_id is None else undone_hash(undone_id, is_of_import=is_imported),
+        types.for_withdrawals() if takes_back else NO_TYPES,
+        is_imported,
+    )
+
+
+def stored_value(value: float | None) -> int:
+    """A value in thousandths, within `MAX_VALUE`: sums of integers do not depend on their order.
+
+    >>> stored_value(19.99), stored_value(None), stored_value(-1e300)
+    (19990, 0, -1000000000000)
+    """
+    return 0 if not value else round(1000 * max(-MAX_VALUE, min(MAX_VALUE, value)))
 
 
 def shard_of(session_id: str) -> int:

@@ -31,6 +31,14 @@ class GroupState(NamedTuple):
         Values of the ranker's fields that were asked for; None where one is not stored.
     tried
         How often each item was shown for exploration.
+    hidden_version
+        Grows whenever other items are hidden than before; 0 while none ever was.
+    expiry_version
+        The same of moments from which items are hidden.
+    n_variants, variants_version
+        Items that are variants of a product; grows whenever others are.
+    terms_version
+        The same as `hidden_version`, of the terms of items' texts.
     """
 
     clock_s: float
@@ -40,10 +48,22 @@ class GroupState(NamedTuple):
     types: dict[int, str]
     ranker: list[bytes | None]
     tried: dict[int, int]
+    hidden_version: int
+    expiry_version: int
+    n_variants: int
+    variants_version: int
+    terms_version: int
 
 
 GREATEST = ("all", *layout.POPULARITY_HALF_LIVES_S)
 """Top lists whose greatest score is read."""
+
+
+COUNTS = (
+    "clock", "accepted_at",
+    "hidden_updates", "expiry_updates", "variants", "variant_updates", "term_updates",
+)  # fmt: skip
+"""Fields of `counts` that are read: the last ones in the order of `GroupState`."""
 
 
 async def read_group_state(
@@ -59,16 +79,16 @@ async def read_group_state(
     """
     if sizes is None:
         sizes = dict.fromkeys(TOP_LISTS, layout.TOPS)
-    answers = await store.redis.shared_reads.run(
+    answers = await store.shared_answers(
         *(("ZRANGE", store.key(f"top:{name}"), 0, n - 1, "REV") for name, n in sizes.items()),
         # Scores of all would take the client longer than everything else here.
         *(("ZRANGE", store.key(f"top:{name}"), 0, 0, "REV", "WITHSCORES") for name in GREATEST),
-        ("HMGET", store.key("counts"), "clock", "accepted_at"),
+        ("HMGET", store.key("counts"), *COUNTS),
         ("HGETALL", store.key("types")),
         ("HMGET", store.key("ranker"), *ranker_fields),
         ("HGETALL", store.key("tried")),
     )
-    *ranked, (clock, accepted_at), types, ranker, tried = answers
+    *ranked, (clock, accepted_at, *updates), types, ranker, tried = answers
     return GroupState(
         float(clock or 0),
         float(accepted_at or 0),
@@ -80,10 +100,38 @@ async def read_group_state(
             name: _first_score(scored)
             for name, scored in zip(GREATEST, ranked[len(sizes) :], strict=True)
         },
-        {int(code): name.decode() for name, code in _pairs(types)},
+        layout.type_names(dict(_pairs(types))),
         ranker,
         {int(item): int(count) for item, count in _pairs(tried)},
+        *(int(update or 0) for update in updates),
     )
+
+
+async def read_hidden(store: Store) -> NDArray[np.bool_]:
+    """True at the index of each item that no answer may hold; shorter than there are items.
+
+    One round trip, of a bit for each item up to the last that ever was hidden.
+    """
+    (bits,) = await store.redis.shared_reads.run(("GET", store.key("hidden")))
+    return np.unpackbits(np.frombuffer(bits or b"", np.uint8)).astype(np.bool_)
+
+
+async def read_expiries(store: Store) -> NDArray[np.uint32]:
+    """Second from which no answer may hold each item, by its index; 0 for never.
+
+    One round trip, of four bytes for each item up to the last that ever had one.
+    """
+    (raw,) = await store.redis.shared_reads.run(("GET", store.key("expires")))
+    return np.frombuffer(raw or b"", "<u4")
+
+
+async def read_products(store: Store) -> NDArray[np.float64]:
+    """Number of the product that each item is a variant of, by its index; 0 for none.
+
+    One round trip, of eight bytes for each item up to the last that ever was a variant.
+    """
+    (raw,) = await store.redis.shared_reads.run(("GET", store.key("variants")))
+    return np.frombuffer(raw or b"", "<f8")
 
 
 def _first_score(scored: list[Any]) -> float:

@@ -27,14 +27,17 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:served[:<number>]   hash    lists that were served, for attribution (served_lists.py)
     {group}:changed             channel items whose neighbours a step has changed (channels.py)
 
-Keys of metadata stand in models.state.metadata, the registry of groups in models.state.groups.
+Keys of metadata stand in `models.state.catalogue.metadata`, the registry of groups in
+`models.state.groups.group_registry`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -44,24 +47,29 @@ from numpy.typing import NDArray
 from models.settings import Settings
 from models.state import layout
 from models.state.channels import Listener, Unsubscribe
-from models.state.client import RedisClient
-from models.state.groups import GROUPS, registered_groups
+from models.state.clients.batched_reads import Command
+from models.state.clients.client import RedisClient
+from models.state.clients.redis_errors import unavailable
+from models.state.groups.group_registry import GROUPS, registered_groups
 from models.state.histories import History, unpack_history
-from models.state.lua_source import make_script
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage, shard_of
-from models.state.redis_errors import unavailable
-from models.state.scripts import Script, run_script
+from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
+from models.state.scripts.outcome_limits import outcome_limits
+from models.state.scripts.registered_scripts import Script, run_script
 
 STEP = make_script(
     "apply_batch",
-    shared=("prelude", "record_lists"),
+    shared=("prelude", "group_marks", "record_lists"),
     functions=(
+        "terms",
         "items",
         "pair_lists",
+        "recent_owners",
         "histories",
-        "erasures",
+        *OUTCOME_FUNCTIONS,
         "recent_ids",
         "context_counts",
+        "withdrawals",
         "apply_group",
     ),
     records=(StoredMessage, StoredEvent),
@@ -99,13 +107,18 @@ class Store:
     """State of one dataset group; holds nothing itself but the client.
 
     Methods raise the errors of redis-py, among them `redis_errors.AWAY_ERRORS`.
+
+    Attributes
+    ----------
+    request
+        What every step of events or served lists takes: the prefix, and limits.
     """
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self.redis = client
         self.settings = settings
         self.prefix = f"{{{settings.group}}}:"
-        self._request = {
+        self.request = {
             "prefix": self.prefix,
             "limits": {
                 "history": settings.history_events,
@@ -124,6 +137,7 @@ class Store:
                 "tombstone_ttl": settings.kept_tombstones_s,
                 "session_ttl": settings.session_ttl_s,
                 "user_ttl": settings.user_ttl_s,
+                **outcome_limits(settings),
             },
         }
 
@@ -150,8 +164,10 @@ class Store:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError
             The step may or may not have happened; repeating it is harmless.
         """
-        payload = msgspec.msgpack.encode({**self._request, "now": now_s, "parts": parts})
-        has_others = any(message.group for part in parts for message in part.messages)
+        payload = msgspec.msgpack.encode({**self.request, "now": now_s, "parts": parts})
+        has_others = any(
+            message.group or message.actions_group for part in parts for message in part.messages
+        )
         # On a cluster all keys of a step are on one node: other groups only where there are any.
         keys = [self.key("watermarks"), *([GROUPS] if has_others else [])]
         results, counts = msgspec.msgpack.decode(
@@ -173,20 +189,20 @@ class Store:
 
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
         """Last applied offset of each partition field; -1 without one."""
-        if not fields:
-            return []
-        stored = await self.redis.hmget(self.key("watermarks"), list(fields))
-        return [int(offset) if offset is not None else -1 for offset in stored]
+        stored = await self._fields("watermarks", fields) if fields else []
+        return [-1 if offset is None else int(offset) for offset in stored]
 
     async def witnesses(self, fields: Sequence[str]) -> list[tuple[int, int, int] | None]:
         """Offset, time (ms) and checksum of the last applied message of each partition field.
 
         None without one, or where an earlier version applied it.
         """
-        if not fields:
-            return []
-        stored = await self.redis.hmget(self.key("witnesses"), list(fields))
+        stored = await self._fields("witnesses", fields) if fields else []
         return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
+
+    async def _fields(self, name: str, fields: Sequence[str]) -> list[bytes | None]:
+        """Fields of one of the group's hashes."""
+        return [*await self.redis.hmget(self.key(name), list(fields))]
 
     async def raise_watermark(self, field: str, offset: int) -> None:
         """Set the group's watermark of a partition to an offset, if it is lower."""
@@ -240,6 +256,11 @@ class Store:
         found: asyncio.Future[list[bytes | None]] = self.redis.shared_reads.get(keys)
         return found
 
+    def shared_answers(self, *commands: Command) -> Awaitable[list[Any]]:
+        """Answers of commands about what all users share, in one round trip."""
+        answers: Awaitable[list[Any]] = self.redis.shared_reads.run(*commands)
+        return answers
+
     def listen(self, listener: Listener) -> Unsubscribe:
         """Tell a listener whose neighbour lists steps change; see `models.state.channels`."""
         reads = self.redis.shared_reads
@@ -265,6 +286,10 @@ class Store:
         user = newer if newer is not None else older
         return (None if user is None else user.decode()), history
 
+    async def item_count(self) -> int:
+        """Items of the group; their indexes are 1 to this number."""
+        return int(await self.redis.hlen(self.key("items")))
+
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
         """Index of each item; 0 for an unknown one."""
         if not item_ids:
@@ -278,6 +303,19 @@ class Store:
             return []
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
+
+    async def term_lists(self, indexes: Sequence[int]) -> list[list[bytes | None]]:
+        """Stored list of each term of each item's text; two round trips."""
+        if not indexes:
+            return []
+        (stored,) = await self.redis.shared_reads.run(
+            ("HMGET", self.key("terms"), *map(str, indexes))
+        )
+        terms = [np.frombuffer(raw or b"", "<u4").tolist() for raw in stored]
+        distinct = list(dict.fromkeys(itertools.chain.from_iterable(terms)))
+        raws = await self.shared_values([self.key(f"term:{term}") for term in distinct])
+        by_term = dict(zip(distinct, raws, strict=True))
+        return [[by_term[term] for term in of_item] for of_item in terms]
 
     async def event_counts(self, indexes: Sequence[int]) -> list[float]:
         """Number of events on each item of the top list of all time; 0 for other items."""
@@ -310,9 +348,8 @@ class Store:
         return [unpack_history(raw) for raw in raws]
 
     async def event_types(self) -> dict[int, str]:
-        """Event type of each type code so far."""
-        stored = await self.redis.hgetall(self.key("types"))
-        return {int(code): name.decode() for name, code in stored.items()}
+        """Event type of each type code so far, those of imported events included."""
+        return layout.type_names(await self.redis.hgetall(self.key("types")))
 
     async def context_columns(self) -> frozenset[str]:
         """Folded names of the group's contextual columns."""
@@ -337,7 +374,7 @@ class Store:
         own = [f"u:{user_id}", f"s:{user_id}"]
         sessions = await self.linked_sessions(user_id, now_s=now_s)
         owners = [*own, *(f"s:{name}" for name in sessions if name != user_id)]
-        raws = await self.redis.mget([self.key(f"history:{owner}") for owner in owners])
+        raws = await self.values([self.key(f"history:{owner}") for owner in owners])
         return {
             "events": sum(len(unpack_history(raw).items) for raw in raws),
             "sessions": sum(raw is not None for raw in raws),
@@ -403,6 +440,16 @@ class Store:
         """The ranker's state as `save_ranker` stored it; empty before the first time."""
         stored = await self.redis.hgetall(self.key("ranker"))
         return {name.decode(): bytes(value) for name, value in stored.items()}
+
+    async def write_ranker_fields(self, fields: Mapping[str, bytes | None]) -> None:
+        """Store fields beside the ranker's state, apart from its watermark; None removes one."""
+        kept = {name: value for name, value in fields.items() if value is not None}
+        async with self.redis.pipeline(transaction=False) as pipe:
+            if kept:
+                pipe.hset(self.key("ranker"), mapping=kept)
+            if len(kept) < len(fields):
+                pipe.hdel(self.key("ranker"), *(fields.keys() - kept.keys()))
+            await pipe.execute()
 
     async def drop_served_lists(self) -> None:
         """Drop the served lists of all groups: they go before anything that was learned."""

@@ -1,7 +1,7 @@
 """Dataset groups as tenants: the group of each tracking id, and its state.
 
 The group of the settings always exists; others are registered while the service runs
-(`models.state.groups`).
+(`models.state.groups.group_registry`).
 
 All groups of a service are in one Redis: events of several take effect in one atomic step.
 """
@@ -14,18 +14,24 @@ import time
 from collections.abc import Callable, Collection
 from typing import Literal
 
+from models.action_groups import actions_group, dataset_group
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.metadata_records import GROUP
 from models.settings import Settings
-from models.state import groups
-from models.state.client import RedisClient
+from models.state.clients.client import RedisClient
+from models.state.groups import group_registry as groups
+from models.state.shards.sharded_store import store_of
 from models.state.store import Store
 from models.state.timed_cache import TimedCache
+from models.state.users.action_features import COLUMNS
 
 RESERVED = "recommender"
 """A group of this name would have the keys of the registry."""
 
 MAX_TRACKERS = 2000
+CLOCKS_S = 5.0
+"""Difference of the clocks of two machines that is allowed for."""
+
 MAX_STORES = 64
 """Most stores of registered groups that are kept; they hold nothing, but take time to make."""
 
@@ -54,7 +60,7 @@ class Tenants:
         self.settings = settings
         self._clock = clock
         self._groups = TimedCache[str, str](size=MAX_TRACKERS, max_age_s=settings.cache_s)
-        self._own = Store(client, settings)
+        self._own = store_of(client, settings)
         self._other = functools.lru_cache(MAX_STORES)(self._new_store)
         self._on_erased: list[Callable[[str], None]] = []
 
@@ -67,6 +73,21 @@ class Tenants:
             return self.settings.group
         (group,) = await self._groups.read([tracking_id], self._clock(), self._registered)
         return group
+
+    async def group_when_sent(self, tracking_id: str, sent_at_s: float) -> str | None:
+        """Group of a tracking id when a message with it was sent to Kafka; None for an unknown one.
+
+        A tracking id that was removed later still leads to its group: what was accepted counts,
+        whether it is read late or once more when the state is rebuilt.
+        """
+        group = await self.group_of(tracking_id)
+        if group is not None:
+            return group
+        former = await groups.former_group(self.redis, tracking_id)
+        if former is None:
+            return None
+        group, removed_s = former
+        return group if sent_at_s <= removed_s + self.settings.cache_s + CLOCKS_S else None
 
     async def _registered(self, tracking_ids: list[str]) -> list[str | None]:
         return [await groups.registered_group(self.redis, each) for each in tracking_ids]
@@ -91,6 +112,26 @@ class Tenants:
         if group != self.settings.group:
             await groups.add_group(self.redis, group)
 
+    async def create_actions(self, group: str) -> str:
+        """Create the state group of a group's actions, unless it exists; returns its name.
+
+        Raises
+        ------
+        InvalidInput
+            As `create`.
+        """
+        name = actions_group(group)
+        if self.settings.has_one_group:
+            raise InvalidInput(
+                "on a Redis Cluster, and with RECOMMENDER_SHARDS, there are no actions: one step "
+                "would span two of its nodes"
+            )
+        self._check(group)
+        await groups.add_group(self.redis, name)
+        await groups.copy_tombstones(self.redis, group, name)
+        await self.name_columns(name, COLUMNS)
+        return name
+
     async def register(self, tracking_id: str, group: str) -> None:
         """Register a tracking id for a group, which is created unless it exists.
 
@@ -107,7 +148,7 @@ class Tenants:
         """
         if not 1 <= len(tracking_id) <= 256:
             raise InvalidInput("a tracking id has 1 to 256 characters")
-        self._check(group)
+        self._check(dataset_group(group))
         holder = await self._holder(tracking_id, group)
         if holder is None:
             raise LimitExceeded(f"there are {MAX_TRACKERS} tracking ids already")
@@ -116,11 +157,11 @@ class Tenants:
 
     def _check(self, group: str) -> None:
         _check_name(group)
-        if self.settings.redis_cluster and group != self.settings.group:
+        if self.settings.has_one_group and group != self.settings.group:
             # One step applies the events of all groups: docs/decisions/0007-tenants-in-one-step.md.
+            where = "with RECOMMENDER_SHARDS" if self.settings.shards > 1 else "on a Redis Cluster"
             raise InvalidInput(
-                f"on a Redis Cluster there is no group but {self.settings.group!r}, that of the "
-                "settings"
+                f"{where} there is no group but {self.settings.group!r}, that of the settings"
             )
 
     async def _holder(self, tracking_id: str, group: str) -> str | None:
@@ -134,21 +175,31 @@ class Tenants:
         """Set the group's contextual columns; see `models.state.context_columns`.
 
         Counts of former columns stay, without effect. Nothing is stored for a removed group.
+
+        Raises
+        ------
+        InvalidInput
+            There are any, of a group of several shards: their counts do not know shards.
         """
+        if columns and self.settings.shards > 1:
+            raise InvalidInput(
+                "with RECOMMENDER_SHARDS there are no contextual columns: counts of their values "
+                "do not know shards"
+            )
         await groups.set_context_columns(
             self.redis, group, columns, settings_group=self.settings.group
         )
 
-    async def remove(self, tracking_id: str) -> None:
-        """Remove a tracking id, if it exists; the group stays.
+    async def remove(self, tracking_id: str, *, now_s: float) -> None:
+        """Remove a tracking id, if it exists; the group stays, and events sent before as well.
 
         Another process may accept its events for up to `cache_s`.
         """
         self._groups.drop(tracking_id)
-        await groups.remove_tracker(self.redis, tracking_id)
+        await groups.remove_tracker(self.redis, tracking_id, now_s=now_s)
 
     async def erase(self, group: str) -> None:
-        """Remove a group, its tracking ids and all of its state; O(keys of all groups).
+        """Remove a group, its actions, tracking ids and all state; O(keys of all groups).
 
         Messages on their way to the group take no effect, so removed state does not come back.
 
@@ -159,10 +210,12 @@ class Tenants:
         """
         if group == self.settings.group:
             raise ResourceInUse(f"group {group!r} stands in the settings")
-        await groups.erase_group(self.redis, group)
+        registered = await groups.registered_groups(self.redis)
+        for name in (group, *({actions_group(group)} & registered)):
+            await groups.erase_group(self.redis, name)
+            for forget in self._on_erased:
+                forget(name)
         self._groups.clear()
-        for forget in self._on_erased:
-            forget(group)
 
     def on_erased(self, forget: Callable[[str], None]) -> None:
         """Call `forget` with each group that this object erases from now on.
@@ -198,7 +251,8 @@ class Tenants:
         return self._own if group == self.settings.group else self._other(group)
 
     def _new_store(self, group: str) -> Store:
-        return Store(self.redis, self.settings.model_copy(update={"group": group}))
+        changes = {"group": group, **self.settings.event_types_of(group)}
+        return Store(self.redis, self.settings.model_copy(update=changes))
 
 
 def _check_name(group: str) -> None:

@@ -49,6 +49,10 @@ class TimedCache(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._values
 
+    def held(self, key: K) -> V | None:
+        """The value that is held, however old; None if there is none."""
+        return self._values.get(key)
+
     async def read(
         self,
         keys: Sequence[K],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import struct
@@ -18,6 +19,7 @@ import uvloop
 from kafka.protocol.metadata import ApiVersionsRequest
 
 from ops.broker.group_coordinator import GroupCoordinator
+from ops.broker.message_requests import MessageRequests
 from ops.broker.request_kinds import VERSIONS, RequestKinds
 from ops.broker.topic_catalog import TopicCatalog
 
@@ -30,7 +32,7 @@ MAX_WAITING_REQUESTS = 100
 EXPIRE_S, RETENTION_S = 0.25, 60.0
 """Pauses between looks at sessions of members, and at messages that are too old."""
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 _SIZE = struct.Struct(">i")
 _HEAD = struct.Struct(">hhi")
@@ -92,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
                 self._answer(frame, key, version, correlation_id)
             except Exception:
                 # A client that sends what cannot be read must not end the broker.
-                log.exception("request of kind %d, version %d", key, version)
+                LOG.exception("request of kind %d, version %d", key, version)
                 self._abort("a request that could not be answered")
         if (
             self._transport is not None
@@ -124,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._send(done.result(), correlation_id)
         except Exception:
-            log.exception("an answer that had to wait")
+            LOG.exception("an answer that had to wait")
             self._abort("a request that could not be answered")
         self._answer_all()
 
@@ -134,12 +136,14 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(answer.encode(header=True, framed=True))
 
     def _abort(self, what: str) -> None:
-        log.warning("a connection ends: %s", what)
+        LOG.warning("a connection ends: %s", what)
         if self._transport is not None:
             self._transport.abort()
 
 
-async def serve(folder: Path, host: str, port: int) -> None:
+async def serve(
+    folder: Path, host: str, port: int, proxied_port: int = 0, advertised_port: int = 0
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Parameters
@@ -148,16 +152,25 @@ async def serve(folder: Path, host: str, port: int) -> None:
         Where messages are kept, in files without a name.
     host, port
         Where to listen, and what clients are told.
+    proxied_port, advertised_port
+        Where to listen as well, and what clients who come there are told: the port of a proxy.
     """
     catalog, groups = TopicCatalog(folder), GroupCoordinator()
+    messages = MessageRequests(catalog)
     # As Apache Kafka's: 22 characters.
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    kinds = RequestKinds(catalog, groups, cluster_id=cluster_id, host=host, port=port)
+    advertised = {port: port, **({proxied_port: advertised_port} if proxied_port else {})}
     loop, ends = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ends.set)
-    server = await loop.create_server(lambda: ClientConnection(kinds), host, port)
-    log.info("listens on %s:%d", host, port)
+    servers = []
+    for own, told in advertised.items():
+        kinds = RequestKinds(
+            catalog, groups, cluster_id=cluster_id, messages=messages, host=host, port=told
+        )
+        connection = functools.partial(ClientConnection, kinds)
+        servers.append(await loop.create_server(connection, host, own))
+        LOG.info("listens on %s:%d", host, own)
     swept_s = time.monotonic()
     while not ends.is_set():
         groups.expire()
@@ -166,9 +179,12 @@ async def serve(folder: Path, host: str, port: int) -> None:
             catalog.drop_old(round(1000 * time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ends.wait(), EXPIRE_S)
-    server.close()
+    for server in servers:
+        server.close()
 
 
-def run(folder: Path, host: str, port: int) -> None:
+def run(
+    folder: Path, host: str, port: int, proxied_port: int = 0, advertised_port: int = 0
+) -> None:
     """Serve in this process until a signal; see `serve`."""
-    uvloop.run(serve(folder, host, port))
+    uvloop.run(serve(folder, host, port, proxied_port, advertised_port))

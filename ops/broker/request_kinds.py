@@ -75,6 +75,8 @@ class RequestKinds:
         Its topics and consumer groups.
     cluster_id
         Identifier of this run.
+    messages
+        Answers what produces and fetches, of clients on all listeners.
     host, port
         Where clients reach it.
     """
@@ -85,11 +87,12 @@ class RequestKinds:
         groups: GroupCoordinator,
         *,
         cluster_id: str,
+        messages: MessageRequests,
         host: str,
         port: int,
     ) -> None:
         self._groups = groups
-        self._messages = messages = MessageRequests(catalog)
+        self._messages = messages
         self._topics = topics = TopicRequests(catalog, cluster_id=cluster_id, host=host, port=port)
         members = GroupRequests(catalog, groups)
         self._by_key: dict[int, Callable[[Any, int], Response | Waits | None]] = {

@@ -37,7 +37,7 @@ from streams.agents.contracts import BatchPart, M, MessageCodec, StepObserver, S
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.retries import retry_while_assigned
 from streams.agents.rewinds import AssignedPartition, Rewinds
-from streams.kafka.assignment import (
+from streams.kafka.consuming.assignment import (
     Assignment,
     Partition,
     PartitionLog,

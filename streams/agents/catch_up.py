@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -23,27 +22,29 @@ import msgspec
 import numpy as np
 from prometheus_client import Counter, Gauge
 
+from models.action_groups import is_actions_group
 from models.events import event_hash
 from models.ranking import examples
 from models.ranking.champions import stored_champions
 from models.ranking.objectives import rankers_for
 from models.retrieval.candidates import TOP_LIST_SIZES
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
 from models.serving.recommenders import REGISTERED_CACHE_SHARE, Recommenders
 from models.serving.snapshots import Snapshots
 from models.settings import Settings
-from models.state.catch_ups import (
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.event_types import EventTypes
+from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.operations.catch_ups import (
     CatchUpState,
     copy_of,
     is_copy_there,
     save_catch_up,
     stored_catch_up,
 )
-from models.state.interactions import Interaction, histories
-from models.state.memory import read_memory
-from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.operations.memory import read_memory
 from models.state.store import Store
+from models.state.users.interactions import Interaction, histories
 from streams.agents.contracts import Publish
 from streams.retry_policy import waits_s
 
@@ -129,7 +130,8 @@ class CatchUp:
         """Catch up with all groups that are due, one after the other."""
         try:
             for group in sorted(await self._tenants.groups()):
-                await self._check(group)
+                if not is_actions_group(group):
+                    await self._check(group)
         except AWAY_ERRORS as error:
             LOG.warning("the ranker does not catch up, Redis is away: %s", error)
         except _Superseded:
@@ -192,7 +194,7 @@ class CatchUp:
         found: list[Interaction] = []
         number = 0
         async for _, own, _ in histories(store):
-            found += [one._replace(user=str(number)) for one in own]
+            found += [one._replace(user=str(number)) for one in own if not one.is_negative]
             number += 1
             if len(found) > 1.25 * most:
                 found = newest(found, most)
@@ -265,7 +267,7 @@ def missing_examples(settings: Settings, n_events: int, ranker: Mapping[str, byt
     has_kept_up = n_learned >= min(settings.catch_up_examples, TAUGHT_SHARE * n_events)
     is_done = last is not None and last.is_complete and n_events < GROWTH * last.n_events
     # The copy is a group of its own, and a cluster has no other than that of the settings.
-    if settings.redis_cluster or n_events < MIN_EVENTS or has_kept_up or is_done:
+    if settings.has_one_group or n_events < MIN_EVENTS or has_kept_up or is_done:
         return 0
     return settings.catch_up_examples - n_learned
 
@@ -318,6 +320,7 @@ class _ScratchWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._types = EventTypes.of(store.settings)
         self._n = 0
 
     async def apply(self, events: Sequence[Interaction]) -> None:
@@ -338,13 +341,12 @@ class _ScratchWriter:
         self._n += len(events)
 
     def _message(self, number: int, event: Interaction) -> StoredMessage:
-        settings, kind = self._store.settings, event.type.lower()
         stored = StoredEvent(
             event.item,
             int(event.at_s),
             event.type,
-            math.log2(settings.event_weights.get(kind, 1.0)),
-            kind in settings.purchase_types,
+            self._types.log2_weight(event.type),
+            self._types.is_purchase(event.type),
             event_hash(str(number)),
         )
         shard = shard_of(event.user)

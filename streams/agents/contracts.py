@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from models.state.messages import PartResult
 from streams.agents.dead_letter_queue import Rejection
-from streams.kafka.assignment import ReceivedMessage
+from streams.kafka.consuming.assignment import ReceivedMessage
 
 
 class DecodedMessage(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 
 from models.errors import RecommenderError
-from streams.kafka.assignment import ReceivedMessage
+from streams.kafka.consuming.assignment import ReceivedMessage
 from streams.kafka.dead_letters import envelope, letter_key
 
 

@@ -6,21 +6,31 @@ to its own group's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import Counter, Histogram
 
 from models import events
+from models.action_groups import actions_group, dataset_group, is_actions_group
 from models.errors import InvalidEvent
-from models.state.messages import Part, PartResult, StoredMessage, shard_of, stored_events
+from models.state.event_types import EventTypes
+from models.state.messages import (
+    Part,
+    PartResult,
+    StoredEvent,
+    StoredMessage,
+    shard_of,
+    stored_events,
+)
 from models.state.store import Store
 from models.state.tenants import Tenants
+from models.state.users.action_features import counted_context, read_user_features
 from streams.agents.atomic_batches import AtomicBatches
-from streams.agents.contracts import BatchPart, Publish, StepObserver
+from streams.agents.contracts import BatchPart, Publish, StepObserver, StepWriter
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
-from streams.kafka.assignment import PartitionLog, ReceivedMessage
+from streams.kafka.consuming.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 
 if TYPE_CHECKING:
@@ -49,6 +59,7 @@ def event_agent(
     clock: Callable[[], float],
     observer: StepObserver[StoredMessage] | None = None,
     spans: StepSpans | None = None,
+    writer: StepWriter[StoredMessage] | None = None,
 ) -> AtomicBatches[StoredMessage]:
     """The agent of the event topics; one for each worker process.
 
@@ -62,12 +73,14 @@ def event_agent(
         Looks at the state before each step: samples training examples, in a worker.
     spans
         Traces the messages of each step; None for no traces.
+    writer
+        Writes to the shards of a group of several; None for the group's store.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
     return AtomicBatches(
         tenants,
         EventCodec(tenants, clock),
-        EventWriter(tenants.store(tenants.settings.group), clock),
+        writer or EventWriter(tenants.store(tenants.settings.group), clock),
         DeadLetterQueue("sessions", publish, clock, kept_bytes, APPLIED.labels("dead")),
         log=log,
         step_size=STEP_EVENTS,
@@ -104,11 +117,19 @@ class EventCodec:
                 return self._erasure(received, erasure)
             message = events.parse(raw, now_s=now_s, future_limit_s=limit_s)
         except InvalidEvent as error:
-            group = await self._group_of(events.tracking_id_of(raw))
+            group = await self._group_of(events.tracking_id_of(raw), received)
             raise Rejection("invalid", str(error), raw, group=group or "") from error
-        group = await self._group_of(message.tracking_id)
+        group = await self._group_of(message.tracking_id, received)
         if group is None:
             raise _unknown_tracking_id(received, message)
+        if self._settings.shards > 1 and group != self._settings.group:
+            detail = f"with RECOMMENDER_SHARDS there is no group but {self._settings.group!r}"
+            raise Rejection("invalid", detail, raw, group=group)
+        stored = stored_events(
+            message.event_list, self._types_of(group), are_imported=events.is_of_import(message)
+        )
+        if is_actions_group(group):
+            stored = await self._with_features(group, message, stored)
         _, timestamp_ms, checksum = received.witness
         return StoredMessage(
             received.offset,
@@ -117,11 +138,7 @@ class EventCodec:
             shard_of(message.session_id),
             # Producers other than the API write this time: one in the future would look fresh.
             min(message.accepted_at or now_s, now_s),
-            stored_events(
-                message.event_list,
-                weights=self._settings.event_weights,
-                purchase_types=self._settings.purchase_types,
-            ),
+            stored,
             self._stored_group(group),
             timestamp_ms,
             checksum,
@@ -160,18 +177,41 @@ class EventCodec:
         return message._replace(events=kept)
 
     def _erasure(self, received: ReceivedMessage, erasure: events.Erasure) -> StoredMessage:
+        if self._settings.shards > 1 and erasure.erase != self._settings.group:
+            # A group that does not exist has no user to erase.
+            return self.without_effects(received)
         return self.without_effects(received)._replace(
             user_id=erasure.user_id,
             accepted_at=erasure.accepted_at,
             group=self._stored_group(erasure.erase),
             erased_at=erasure.accepted_at,
+            # On a cluster there are none: one step would span two nodes.
+            actions_group="" if self._settings.has_one_group else actions_group(erasure.erase),
         )
 
-    async def _group_of(self, tracking_id: str | None) -> str | None:
-        """Group of a tracking id; the settings' group for none, None for an unknown one."""
+    async def _with_features(
+        self, group: str, message: events.PutEvents, stored: Sequence[StoredEvent]
+    ) -> list[StoredEvent]:
+        """Interactions with actions, with the features of the user as their contexts."""
+        actions = self._tenants.store(group)
+        items = self._tenants.store(dataset_group(group))
+        known = await read_user_features(items, actions, message.user_id, message.session_id)
+        indexes = await actions.item_indexes([event.item_id for event in stored])
+        return [
+            # An action that is not taken is an outcome to count, whatever events on items mean.
+            event._replace(context=counted_context(event.type, known.of_action(index)), effect=0)
+            for event, index in zip(stored, indexes, strict=True)
+        ]
+
+    async def _group_of(self, tracking_id: str | None, received: ReceivedMessage) -> str | None:
+        """Group of a message's tracking id; that of the settings for none, None if unknown."""
         if tracking_id in (None, self._settings.tracking_id):
             return self._settings.group
-        return await self._tenants.group_of(tracking_id)
+        return await self._tenants.group_when_sent(tracking_id, received.timestamp_ms / 1000)
+
+    def _types_of(self, group: str) -> EventTypes:
+        """What events count as in a group."""
+        return EventTypes.of(self._tenants.store(group).settings)
 
     def _stored_group(self, group: str) -> str:
         """A group as the store names it: empty for its own."""
@@ -191,9 +231,7 @@ class EventWriter:
             results, counts = await self._store.apply(
                 [Part(*part) for part in parts], now_s=self._clock()
             )
-        APPLIED.labels("applied").inc(counts["events"])
-        APPLIED.labels("duplicate").inc(counts["duplicates"])
-        APPLIED.labels("erased").inc(counts["erased"])
+        count_applied(counts)
         return results
 
     def on_applied(self, messages: Sequence[StoredMessage]) -> None:
@@ -202,6 +240,14 @@ class EventWriter:
         for message in messages:
             if message.accepted_at:
                 FRESHNESS.observe(max(0.0, now_s - message.accepted_at))
+
+
+def count_applied(counts: Mapping[str, int]) -> None:
+    """Add what a step has applied to the metrics."""
+    APPLIED.labels("applied").inc(counts["events"])
+    APPLIED.labels("duplicate").inc(counts["duplicates"])
+    APPLIED.labels("undone").inc(max(counts["undone"], 0))
+    APPLIED.labels("erased").inc(counts["erased"])
 
 
 def _unknown_tracking_id(received: ReceivedMessage, message: events.PutEvents) -> Rejection:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.action_groups import is_actions_group
 from models.ranking import examples
 from models.ranking.objectives import rankers_for
 from models.serving.recommenders import Recommenders
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.messages import StoredMessage
-from models.state.redis_errors import AWAY_ERRORS
 from streams.agents.contracts import Publish
 from streams.agents.fair_rate import FairRate
 
@@ -69,6 +71,8 @@ class ExampleSampler:
         self._rng = np.random.default_rng()
         self._rate = FairRate(settings.examples_per_s, clock())
         self._late_until_s = 0.0
+        self._challenger_every_s = 1.0 / settings.challenger_examples_per_s
+        self._next_for_challengers_s = -math.inf if settings.challengers else math.inf
         self._gathered: dict[str, list[bytes]] | None = None
         self._producing: asyncio.Task[None] | None = None
 
@@ -109,7 +113,11 @@ class ExampleSampler:
         """
         first_of: dict[tuple[str, str], StoredMessage] = {}
         for message in messages:
-            if message.events and message.events[0].item_id:
+            # Propensities to take actions are learned by counts in the step itself.
+            if is_actions_group(message.group):
+                continue
+            first = message.events[0] if message.events else None
+            if first is not None and first.item_id and not first.effect:
                 owner = (message.group, message.user_id or message.session_id)
                 first_of.setdefault(owner, message)
         now_s = self._clock()
@@ -137,7 +145,14 @@ class ExampleSampler:
         taken = message.events[0]
         rankers = rankers_for(snapshot.shared.rankers, is_purchase=taken.is_purchase)
         choice = await snapshots.choice(snapshot, snapshot.candidates(), taken.item_id)
-        return choice and examples.make_example(choice, rankers, self._rng)
+        if choice is None:
+            return None
+        for_challengers = (
+            message.group in ("", self._own_group) and now_s >= self._next_for_challengers_s
+        )
+        if for_challengers:
+            self._next_for_challengers_s = now_s + self._challenger_every_s
+        return examples.make_example(choice, rankers, self._rng, for_challengers=for_challengers)
 
     def _offer(self, made: Mapping[str, Sequence[bytes]]) -> None:
         """Gather examples for a moment and produce them together.

@@ -10,14 +10,14 @@ from prometheus_client import Counter
 from models.errors import InvalidRecord
 from models.metadata_records import RecordKind, parse_record
 from models.settings import Settings
+from models.state.catalogue.metadata import RecordEntry, RecordPart, apply_records, record_entry
 from models.state.messages import PartResult
-from models.state.metadata import RecordEntry, RecordPart, apply_records, record_entry
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import BatchPart, Publish
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
-from streams.kafka.assignment import PartitionLog, ReceivedMessage
+from streams.kafka.consuming.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
 from streams.kafka.topics import Topics
 
@@ -86,6 +86,9 @@ class RecordCodec:
             It is invalid.
         """
         kind = self._kinds[received.topic]
+        if self._settings.shards > 1:
+            detail = f"metadata of {kind} needs a group of one shard"
+            raise Rejection("invalid", detail, received.value, group=self._settings.group)
         try:
             record = parse_record(
                 kind,

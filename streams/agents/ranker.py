@@ -6,19 +6,23 @@ Examples have one partition, so one worker at a time learns.
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import river.optim  # noqa: F401  takes a second to load: now, not at the first example
 from prometheus_client import Counter, Gauge
 
+from models.key_figures import quality_sums, source_sums
 from models.ranking import examples
+from models.ranking.champions import Objective
 from models.ranking.objectives import learn, load_learners
+from models.ranking.prequential import CUTOFF
 from models.serving.recommenders import MAX_OPEN_RECOMMENDERS
 from models.state.store import Store
 from models.state.tenants import Tenants
-from streams.kafka.assignment import ReceivedMessage
+from streams.kafka.consuming.assignment import ReceivedMessage
 from streams.retry_policy import retry_outages
 
 LOG = logging.getLogger(__name__)
@@ -33,7 +37,11 @@ QUALITY = Gauge(
 
 
 class GroupLearner:
-    """One group's rankers with their scoreboards, and their watermark in the topic of examples."""
+    """One group's rankers with their scoreboards, and their watermark in the topic of examples.
+
+    `sums` has what was measured since it was last taken, for the key figures; `challengers` are the
+    names of those that serve, whose ranks are not in the examples.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -41,6 +49,8 @@ class GroupLearner:
         self.field = ""
         self.watermark = -1
         self.saved = -1
+        self.sums: collections.Counter[str] = collections.Counter()
+        self.challengers: Mapping[Objective, str] = {}
 
     async def load(self, field: str) -> int:
         """Load the state that the store has; returns its watermark, -1 for none."""
@@ -74,6 +84,11 @@ class GroupLearner:
         if example is None:
             LEARNED.labels("outdated").inc()
             return
+        for objective, ranks in example.ranks.items():
+            champion = self.challengers.get(objective) or self.learners[objective].champion
+            self.sums.update(quality_sums(objective, ranks, champion, cutoff=CUTOFF))
+        if any(example.ranks.values()):
+            self.sums.update(source_sums(example.sources()))
         learn(self.learners, example)
         LEARNED.labels("learned" if example.rows else "missed").inc()
 
@@ -130,6 +145,19 @@ class GroupLearners:
     def saved(self) -> int:
         """The last offset whose example need not be read again."""
         return self._own.saved
+
+    def champions(self) -> Mapping[Objective, str]:
+        """Names of the built-in rankers that serve the settings' group."""
+        return {name: one.champion for name, one in self._own.learners.items()}
+
+    def challengers_serve(self, serving: Mapping[Objective, str]) -> None:
+        """Note which challengers serve the settings' group."""
+        self._own.challengers = serving
+
+    def take_sums(self) -> Mapping[str, float]:
+        """Sums of the settings' group's examples since they were last taken; see `quality_sums`."""
+        taken, self._own.sums = self._own.sums, collections.Counter()
+        return taken
 
     async def load(self, field: str) -> int:
         """Load the settings' group's state and drop the others; returns the watermark."""

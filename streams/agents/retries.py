@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter
 
-from streams.kafka.assignment import Assignment
+from streams.kafka.consuming.assignment import Assignment
 from streams.retry_policy import retry_outages
 
 STORE_RETRIES = Counter("recommender_store_retries_total", "Retries of steps while Redis was away")

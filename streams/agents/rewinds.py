@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.retries import retry_while_assigned
-from streams.kafka.assignment import (
+from streams.kafka.consuming.assignment import (
     Assignment,
     Partition,
     PartitionLog,

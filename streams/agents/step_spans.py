@@ -15,8 +15,8 @@ from opentelemetry.trace import Span
 
 from models.spans import Traces, fail, is_recorded
 from models.traces import HEADER
-from streams.kafka.assignment import Assignment, Partition, ReceivedMessage
-from streams.kafka.sent_spans import messaging_attributes
+from streams.kafka.consuming.assignment import Assignment, Partition, ReceivedMessage
+from streams.kafka.producing.sent_spans import messaging_attributes
 
 MAX_HEADERS = 32
 """Headers of a message that are looked through."""

@@ -6,6 +6,8 @@ import asyncio
 import functools
 import logging
 import math
+import os
+import platform
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,30 +16,47 @@ import faust
 from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
-from models.errors import Unavailable
+from models.audit_entries import AuditEntry
+from models.kafka_operations import RunningWorker
+from models.key_figures import bucket_totals, counter_total
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import client_of
-from models.state.memory import read_memory
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.client import client_of
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.copies.format_check import note_shards
+from models.state.operations.figure_sums import WRITE_EVERY_S, FigureWriter
+from models.state.operations.memory import read_memory
+from models.state.operations.running_workers import report_worker
 from models.state.tenants import Tenants
 from models.traces import traces_of
+from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.catch_up import CatchUp
+from streams.agents.challengers import WorkerChallengers
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
-from streams.agents.events import event_agent
+from streams.agents.events import APPLIED, FRESHNESS, event_agent
 from streams.agents.example_sampling import ExampleSampler
-from streams.agents.metadata import metadata_agent
+from streams.agents.experiment_guard import GUARD_EVERY_S, guard_experiments
+from streams.agents.metadata import RECORDS, metadata_agent
 from streams.agents.ranker import GroupLearners, group_of
+from streams.agents.received import received_messages
 from streams.agents.rewinds import AssignedPartition, stored_positions
-from streams.kafka.assignment import Partition, ReadStart, ReceivedMessage, first_offset, next_read
-from streams.kafka.consumer_log import ConsumerLog
+from streams.agents.served import served_agent
+from streams.agents.worker_shards import WorkerShards
+from streams.kafka.audit_log import AuditLog
+from streams.kafka.consuming.assignment import (
+    Partition,
+    ReadStart,
+    first_offset,
+    next_read,
+)
+from streams.kafka.consuming.consumer_log import ConsumerLog
+from streams.kafka.consuming.standstill import Standstill
 from streams.kafka.dead_letters import of_unreadable
-from streams.kafka.faust_app import add_agent, commit, create_app
-from streams.kafka.faust_producing import keep_letter, offer
-from streams.kafka.produce_errors import classified
-from streams.kafka.standstill import Standstill
+from streams.kafka.faust_clients.faust_app import add_agent, commit, create_app
+from streams.kafka.faust_clients.faust_producing import keep_letter, offer
+from streams.kafka.producing.produce_errors import classified
 from streams.kafka.topics import Topics, topic_ids
-from streams.retry_policy import retry_outages
+from streams.retry_policy import AWAY, retry_outages
 
 if TYPE_CHECKING:
     from streams.agents.step_spans import StepSpans
@@ -56,9 +75,6 @@ MEMORY_USED = Gauge("recommender_redis_memory_bytes", "Memory in use by Redis; N
 MEMORY_LIMIT = Gauge(
     "recommender_redis_memory_limit_bytes", "Limit of Redis' memory; 0: none, NaN: unknown"
 )
-
-AWAY = (*AWAY_ERRORS, Unavailable)
-"""Errors of an outage of Redis or Kafka."""
 
 
 class Worker:
@@ -80,6 +96,9 @@ class Worker:
             clock=time.time,
             is_late=sampler.is_late,
         )
+        self.shards = WorkerShards(
+            self.tenants, self.app, self._log, publish_dead_letters=self.publish_dead_letters
+        )
         self.events = event_agent(
             self.tenants,
             publish=self.publish_dead_letters,
@@ -87,6 +106,7 @@ class Worker:
             clock=time.time,
             observer=sampler,
             spans=self._spans,
+            writer=self.shards.event_writer,
         )
         self.metadata = metadata_agent(
             self.tenants,
@@ -95,11 +115,24 @@ class Worker:
             clock=time.time,
             spans=self._spans,
         )
+        self.served = served_agent(
+            self.tenants,
+            publish=self.publish_dead_letters,
+            log=self._log,
+            clock=time.time,
+            spans=self._spans,
+        )
         self.learners = GroupLearners(self.tenants)
+        own = self.tenants.store(settings.group)
+        self.challengers = WorkerChallengers(own, self.learners.champions)
         self._dead_letters = DeadLetterQueue(
             "ranker", self.publish_dead_letters, time.time, settings.dead_letter_payload_bytes
         )
+        self._audit_log = AuditLog(settings)
         self._standstill = Standstill(self._redis, settings.group, "worker")
+        self._figures = FigureWriter(own, "worker_s", _figure_totals, now_s=time.time())
+        self._lag, self._memory_bytes = 0, math.nan
+        self._name, self._started_at = f"{platform.node()}/{os.getpid()}", time.time()
 
     async def load_positions(
         self, oldest: Mapping[Partition, int]
@@ -108,9 +141,11 @@ class Worker:
         return await retry_outages(lambda: self._positions(oldest), AWAY)
 
     async def _positions(self, oldest: Mapping[Partition, int]) -> dict[Partition, ReadStart]:
-        ids = await asyncio.to_thread(topic_ids, self.settings, self.topics.read)
+        await note_shards(self._redis, self.settings)
+        read = (*self.topics.read, *self.shards.topics)
+        ids = await asyncio.to_thread(topic_ids, self.settings, read)
         await self.tenants.forget_partitions(set(ids.values()))
-        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in oldest}
+        fields = {tp: self.topics.field(tp[0], ids[tp[0]], tp[1]) for tp in oldest}
         kept = [tp for tp in oldest if tp[0] != self.topics.examples]
         found = await stored_positions(self.events.store, [fields[tp] for tp in kept])
         learned = {tp: await self.learners.load(fields[tp]) for tp in oldest.keys() - set(kept)}
@@ -121,12 +156,22 @@ class Worker:
             starts[tp] = ReadStart(max(oldest[tp], first_offset(mark, witness)), next_read())
             assigned[tp] = AssignedPartition(fields[tp], mark, starts[tp], witness)
         self.catch_up.is_learner = (self.topics.examples, 0) in oldest
-        of_events = (self.topics.clicks, self.topics.purchases)
-        self.events.assign({tp: one for tp, one in assigned.items() if tp[0] in of_events})
-        self.metadata.assign({tp: one for tp, one in assigned.items() if tp[0] not in of_events})
+        self.challengers.assign(is_learner=self.catch_up.is_learner)
+        for agent, topics in self._appliers().items():
+            agent.assign({tp: one for tp, one in assigned.items() if tp[0] in topics})
         LAG.clear()  # other workers report the partitions that they have now
         WATERMARK.clear()
         return starts
+
+    def _appliers(self) -> dict[AtomicBatches[Any], tuple[str, ...]]:
+        """The agents that apply messages in atomic steps, and their topics."""
+        topics = self.topics
+        return {
+            self.events: (topics.clicks, topics.purchases),
+            self.metadata: (topics.items, topics.users),
+            self.served: (topics.served,),
+            **self.shards.appliers,
+        }
 
     async def publish_dead_letters(self, values: Sequence[bytes], key: bytes | None = None) -> None:
         """Produce dead letters; returns when Kafka has acknowledged all."""
@@ -152,15 +197,19 @@ class Worker:
 
     async def apply_events(self, batch: list[Any]) -> None:
         """Bring a batch of events into effect."""
-        await self.events.apply(_received(batch, self._spans))
+        await self.events.apply(received_messages(batch, self._spans))
 
     async def apply_records(self, batch: list[Any]) -> None:
         """Bring a batch of metadata into effect."""
-        await self.metadata.apply(_received(batch, self._spans))
+        await self.metadata.apply(received_messages(batch, self._spans))
+
+    async def apply_served(self, batch: list[Any]) -> None:
+        """Bring a batch of served lists into effect."""
+        await self.served.apply(received_messages(batch, self._spans))
 
     async def learn_examples(self, batch: list[Any]) -> None:
         """Learn a batch of training examples; an invalid one becomes a dead letter."""
-        for invalid in await self.learners.learn(_received(batch)):
+        for invalid in await self.learners.learn(received_messages(batch)):
             group = group_of(invalid) or self.settings.group
             rejection = Rejection("invalid", "no training example", invalid.value, group=group)
             await self._dead_letters.put(invalid, rejection)
@@ -169,9 +218,10 @@ class Worker:
         """Save the rankers, look for losses, and report positions to Kafka and the metrics."""
         await self._check_unreadable()
         await self.learners.save()
+        await self.challengers.save()
+        self.learners.challengers_serve(self.challengers.serving)
         applied: dict[Partition, int] = {}
-        agents = (self.events, self.metadata)
-        for agent in agents:
+        for agent in self._appliers():
             await agent.detect_losses()
             applied |= {tp: read.applied for tp, read in agent.assignment.reads.items()}
         nexts = {tp: self._log.next_readable(tp, offset + 1) for tp, offset in applied.items()}
@@ -179,6 +229,7 @@ class Worker:
         applied[learned] = self.learners.saved
         nexts[learned] = self._log.next_readable(learned, self.learners.saved + 1)
         offsets = nexts | {learned: self.learners.saved + 1}
+        lag = 0
         await commit(self.app, {tp: offset for tp, offset in offsets.items() if offset > 0})
         for partition, offset in nexts.items():
             end = self._log.end(partition)
@@ -186,6 +237,8 @@ class Worker:
             if end is not None:
                 LAG.labels(*partition).set(max(0, end - offset))
                 WATERMARK.labels(*partition).set(applied[partition])
+                lag += max(0, end - offset) if partition != learned else 0
+        self._lag = lag
 
     async def report_memory(self) -> None:
         """Report the memory of Redis to the metrics."""
@@ -198,6 +251,39 @@ class Worker:
             used_bytes, limit_bytes = memory.used_bytes, memory.limit_bytes
         MEMORY_USED.set(used_bytes)
         MEMORY_LIMIT.set(limit_bytes)
+        self._memory_bytes = used_bytes
+
+    async def report_figures(self) -> None:
+        """Add to the key figures of the present minute and hour."""
+        newest = {} if math.isnan(self._memory_bytes) else {"memory": self._memory_bytes}
+        quality = self.learners.take_sums()
+        await self._figures.write(now_s=time.time(), more=quality, lag=self._lag, newest=newest)
+
+    async def report_itself(self) -> None:
+        """Say that this worker is running, and which partitions it has."""
+        partitions: dict[str, list[int]] = {}
+        for agent in self._appliers():
+            for topic, number in sorted(agent.assignment.reads):
+                partitions.setdefault(topic, []).append(number)
+        if self.catch_up.is_learner:
+            partitions[self.topics.examples] = [0]
+        worker = RunningWorker(self._name, self._started_at, time.time(), partitions, self._lag)
+        try:
+            await report_worker(self._redis, self.settings.group, worker)
+        except AWAY as error:
+            LOG.warning("this worker is not listed for now: %s", error)
+
+    async def guard_experiments(self) -> None:
+        """End arms of experiments that do harm; one worker does, that which learns."""
+        if not self.catch_up.is_learner or not self.settings.outcomes:
+            return
+        try:
+            await guard_experiments(self.events.store, self._write_entry, now_s=time.time())
+        except AWAY as error:
+            LOG.warning("experiments are not guarded for now: %s", error)
+
+    async def _write_entry(self, entry: AuditEntry) -> None:
+        await asyncio.to_thread(self._audit_log.write, entry)
 
     async def _check_unreadable(self) -> None:
         """Report partitions that stand still at an unreadable message, and try them again."""
@@ -213,13 +299,15 @@ class Worker:
                 found.append(error)
         due = await self._standstill.update(found, now_s=time.time())
         partitions = {(error.topic, error.partition) for error in due}
-        self.events.reread(partitions)
-        self.metadata.reread(partitions)
+        for agent in self._appliers():
+            agent.reread(partitions)
 
     async def close(self, *_: object, **__: object) -> None:
         """Close the connections to Redis, and send the spans that wait."""
+        self.challengers.close()
         await self._recommenders.close()
         await self._redis.aclose()
+        await asyncio.to_thread(self._audit_log.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 
@@ -243,9 +331,14 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
         wait_s=settings.batch_wait_s,
     )
     add_agent(app, (topics.items, topics.users), worker.apply_records, name="metadata", limit=limit)
+    add_agent(app, (topics.served,), worker.apply_served, name="served", limit=limit)
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
+    worker.shards.add_agents(limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
     app.timer(MEMORY_EVERY_S)(worker.report_memory)
+    app.timer(GUARD_EVERY_S)(worker.guard_experiments)
+    app.timer(WRITE_EVERY_S)(worker.report_figures)
+    app.timer(WRITE_EVERY_S)(worker.report_itself)
     app.task(worker.catch_up.run)
     app.on_before_shutdown.connect(worker.close)
     return app
@@ -257,6 +350,7 @@ class WorkerLog(ConsumerLog):
     def __init__(self, app: faust.App, settings: Settings) -> None:
         super().__init__(app)
         self._settings = settings
+        self._topics = Topics.of(settings)
 
     async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
         """First offset whose message is no older than this; waits while Kafka is away."""
@@ -279,9 +373,18 @@ class WorkerLog(ConsumerLog):
 
         async def renewed() -> bool:
             ids = await asyncio.to_thread(topic_ids, self._settings, [topic])
-            return f"{ids[topic]}/{number}" != field
+            return self._topics.field(topic, ids[topic], number) != field
 
         return await retry_outages(renewed, AWAY)
+
+
+def _figure_totals() -> dict[str, float]:
+    """Totals of this process, by the names of the key figures' sums."""
+    return {
+        **bucket_totals("fresh", FRESHNESS.collect()),
+        "events": counter_total(APPLIED.collect(), "outcome", "applied"),
+        "dead": sum(counter_total(one.collect(), "outcome", "dead") for one in (APPLIED, RECORDS)),
+    }
 
 
 def _step_spans(settings: Settings, consumer_group: str) -> StepSpans | None:
@@ -291,25 +394,3 @@ def _step_spans(settings: Settings, consumer_group: str) -> StepSpans | None:
     from streams.agents.step_spans import StepSpans  # noqa: PLC0415  it loads an extra
 
     return StepSpans(traces, consumer_group)
-
-
-def _received(batch: Sequence[Any], spans: StepSpans | None = None) -> list[ReceivedMessage]:
-    """A batch's messages, with their senders' spans where they are traced.
-
-    A tombstone has an empty value.
-    """
-    return [
-        ReceivedMessage(
-            m.topic,
-            m.partition,
-            m.offset,
-            m.value or b"",
-            m.key or b"",
-            round(1000 * m.timestamp),
-            m.read,
-            m.follows,
-            m.connection,
-            b"" if spans is None else spans.parent_of(m.headers),
-        )
-        for m in (event.message for event in batch)
-    ]

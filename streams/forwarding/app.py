@@ -11,18 +11,18 @@ import faust
 from models.errors import InvalidEvent, NotConfigured, Unavailable
 from models.events import parse, parse_erasure
 from models.settings import Settings
-from models.state.client import client_of
+from models.state.clients.client import client_of
 from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.forwarder import Forwarder
 from streams.forwarding.queues import OVERHEAD_BYTES
 from streams.forwarding.selected_events import selected
 from streams.forwarding.sink_calls import QueuedMessage
 from streams.forwarding.sinks import sink_of
-from streams.kafka.assignment import Partition, ReadStart, next_read
-from streams.kafka.consumer_log import ConsumerLog
-from streams.kafka.faust_app import add_agent, commit, create_app
-from streams.kafka.faust_producing import keep_letter
-from streams.kafka.standstill import Standstill
+from streams.kafka.consuming.assignment import Partition, ReadStart, next_read
+from streams.kafka.consuming.consumer_log import ConsumerLog
+from streams.kafka.consuming.standstill import Standstill
+from streams.kafka.faust_clients.faust_app import add_agent, commit, create_app
+from streams.kafka.faust_clients.faust_producing import keep_letter
 from streams.kafka.topics import Topics
 
 CHECK_EVERY_S = 1.0

@@ -12,9 +12,9 @@ from collections import OrderedDict
 
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
-from models.state.client import RedisClient
-from models.state.groups import registered_group
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.client import RedisClient
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.groups.group_registry import former_group, registered_group
 from models.state.store import Store
 
 MAX_READ = 100_000
@@ -81,6 +81,10 @@ class KnownErasures:
         if tracker == self._settings.tracking_id:
             return self._settings.group
         group = await registered_group(self._client, tracker)
+        if group is None:
+            # Events from before its removal are forwarded, and erasures hold for them.
+            former = await former_group(self._client, tracker)
+            group = former[0] if former else None
         if group is not None:
             self._groups[tracker] = group
         return group

@@ -33,8 +33,8 @@ import tenacity
 from models.errors import Unavailable
 from models.log_throttle import LogThrottle
 from models.settings import Settings
-from models.state.client import RedisClient
-from models.state.forwarding_ledger import forward_positions, save_forward
+from models.state.clients.client import RedisClient
+from models.state.operations.forwarding_ledger import forward_positions, save_forward
 from streams.event_sinks import EventSink, SendFailed, SinkAnswer
 from streams.forwarding.daemon_threads import in_thread
 from streams.forwarding.erasures import KnownErasures, is_before
@@ -51,9 +51,9 @@ from streams.forwarding.sink_calls import (
     single_event_message,
 )
 from streams.forwarding.tracker_stats import TrackerStats
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 from streams.kafka.dead_letters import envelope, letter_key
-from streams.kafka.faust_consumer import EARLIEST
+from streams.kafka.faust_clients.faust_consumer import EARLIEST
 from streams.kafka.topics import topic_ids
 from streams.retry_policy import failure_of, jittered_backoff
 

@@ -10,7 +10,7 @@ import itertools
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from models.state.forwarding_ledger import TrackerChange, WaitingEvents
+from models.state.operations.forwarding_ledger import TrackerChange, WaitingEvents
 from streams.forwarding.erasures import is_before
 from streams.forwarding.sink_calls import (
     Call,
@@ -19,7 +19,7 @@ from streams.forwarding.sink_calls import (
     pop_settled,
     waiting,
 )
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """Most bytes of queued messages: so far may one tracker lag behind the others."""

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from models.events import Event, PutEvents, encode
-from models.state.forwarding_ledger import TrackerChange, WaitingEvents
+from models.state.operations.forwarding_ledger import TrackerChange, WaitingEvents
 from streams.event_sinks import MAX_BATCH_EVENTS, EventBatch
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 
 
 @dataclass(eq=False, slots=True)

@@ -9,7 +9,7 @@ from functools import partial
 
 import prometheus_client
 
-from models.state.forwarding_ledger import WaitingEvents
+from models.state.operations.forwarding_ledger import WaitingEvents
 from streams.event_sinks import SendFailed, SinkAnswer
 
 EVENTS = prometheus_client.Counter(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -26,12 +26,32 @@ from models.personalize.batch_lines import (
     refusal,
     segment_answer,
     segment_requests,
+    themed_answer,
+    themed_refusal,
+    themed_requests,
 )
-from models.personalize.recipe_answers import RecipeRequest, answer, is_scored, scores_of
+from models.personalize.recipe_answers import (
+    RecipeAnswer,
+    RecipeRequest,
+    answer,
+    is_scored,
+    scores_of,
+)
 from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.resource_types import path_of
-from models.personalize.user_segments import filter_users, users_of_item, users_of_items
+from models.personalize.solution_options import answer_options
+from models.personalize.themes import (
+    Background,
+    WriteTitle,
+    background,
+    theme_of,
+    themed_item,
+    title_writer,
+)
+from models.serving.answer_options import AnswerOptions
+from models.serving.merchandising.user_segments import filter_users, users_of_item, users_of_items
 from models.serving.recommender import Recommender
+from models.state.catalogue.metadata import item_properties, properties_of
 from streams.jobs.job import JobContext, JobResult
 
 CHUNK_LINES = 64
@@ -39,8 +59,14 @@ CHUNK_LINES = 64
 
 _S3 = "s3://"
 
+THEMED = "THEME_GENERATION"
+
+BACKGROUND_ITEMS = 2000
+"""Items of the catalogue, the first ones, that themes are compared with."""
+
 LineRequest = InferenceRequest | SegmentRequest
 AnswerLine = Callable[[Any], Awaitable[bytes]]
+RefuseLine = Callable[[bytes, str], bytes]
 ReadLines = Callable[[Iterator[bytes]], Iterator[LineRequest | Rejected]]
 
 
@@ -53,9 +79,18 @@ class _Batch:
     filter: Filter | None
     length: int
     clock: Callable[[], float]
+    options: AnswerOptions
+    trained: Mapping[str, float] | None
 
     async def items(self, line: InferenceRequest) -> bytes:
         """The output line of a request for items."""
+        candidates, names = await self._answer(line)
+        if not is_scored(self.recipe):
+            return inference_answer(line, names)
+        scores = scores_of(candidates)
+        return inference_answer(line, names, [scores.get(name, 0.0) for name in names])
+
+    async def _answer(self, line: InferenceRequest) -> RecipeAnswer:
         request = RecipeRequest(
             self.recipe,
             line.user_id or None,
@@ -64,12 +99,24 @@ class _Batch:
             item_ids=line.item_ids,
             filter=self.filter,
             filter_values=line.filter_values,
+            options=self.options,
+            trained=self.trained,
         )
-        candidates, names = await answer(self.recommender, request, now_s=self.clock())
-        if not is_scored(self.recipe):
-            return inference_answer(line, names)
-        scores = scores_of(candidates)
-        return inference_answer(line, names, [scores.get(name, 0.0) for name in names])
+        return await answer(self.recommender, request, now_s=self.clock())
+
+    async def themed_items(
+        self, line: InferenceRequest, name: str, known: Background, write_title: WriteTitle | None
+    ) -> bytes:
+        """The output line of a request for similar items, with their theme."""
+        _, names = await self._answer(line)
+        wanted = [line.item_id, *names]
+        rows = await item_properties(self.recommender.store, wanted)
+        asked, *others = [
+            themed_item(item_id, row, name) for item_id, row in zip(wanted, rows, strict=True)
+        ]
+        # In a thread: a title may come from a model that is asked over the network.
+        theme = await asyncio.to_thread(theme_of, asked, others, known, write_title)
+        return themed_answer(line, *theme)
 
     async def users(self, line: SegmentRequest) -> bytes:
         """The output line of a request for users."""
@@ -88,11 +135,29 @@ async def infer(context: JobContext) -> JobResult:
     """Recommend items for each input line."""
     batch = await _batch(context, "ItemID")
     kind: Any = batch.recipe.type
+    data = context.job.resource.data
+    if data.get("batchInferenceJobMode") == THEMED:
+        name = data["themeGenerationConfig"]["fieldsForThemeGeneration"]["itemName"]
+        return await _infer_themes(context, batch, name)
 
     def parse(lines: Iterator[bytes]) -> Iterator[InferenceRequest | Rejected]:
         return inference_requests(lines, kind)
 
     return await _run(context, parse, batch.items)
+
+
+async def _infer_themes(context: JobContext, batch: _Batch, name: str) -> JobResult:
+    """Recommend similar items for each input line, with a theme; items are named by a column."""
+    store, settings = batch.recommender.store, context.settings
+    write_title = title_writer(settings.theme_titles)
+    indexes = range(1, min(await store.item_count(), BACKGROUND_ITEMS) + 1)
+    rows = await properties_of(store, indexes)
+    known = background(themed_item("", row, name) for row in rows if row is not None)
+
+    async def answer_line(line: InferenceRequest) -> bytes:
+        return await batch.themed_items(line, name, known, write_title)
+
+    return await _run(context, themed_requests, answer_line, refuse=themed_refusal)
 
 
 async def segment(context: JobContext) -> JobResult:
@@ -117,10 +182,18 @@ async def _batch(context: JobContext, target: str) -> _Batch:
             raise InvalidInput(f"{data['filterArn']} chooses by {found.target}, not by {target}")
     recipe = recipe_of(version.data["recipeArn"])
     recommender = context.recommenders().of(context.group)
-    return _Batch(recommender, recipe, found, data["numResults"], context.clock)
+    options = answer_options(recipe, version.data, data.get("batchInferenceJobConfig", {}))
+    trained = version.hidden.get("items")
+    return _Batch(recommender, recipe, found, data["numResults"], context.clock, options, trained)
 
 
-async def _run(context: JobContext, parse: ReadLines, answer_line: AnswerLine) -> JobResult:
+async def _run(
+    context: JobContext,
+    parse: ReadLines,
+    answer_line: AnswerLine,
+    *,
+    refuse: RefuseLine = refusal,
+) -> JobResult:
     data = context.job.resource.data
     source = data["jobInput"]["s3DataSource"]["path"]
     target = data["jobOutput"]["s3DataDestination"]["path"]
@@ -134,7 +207,7 @@ async def _run(context: JobContext, parse: ReadLines, answer_line: AnswerLine) -
     while (each := await context.run_in_thread(next, left, None)) is not None:
         url = _output(each.url, source, target)
         counts = await context.run_in_thread(
-            _answer_file, context, each.url, url, parse, answer_line
+            _answer_file, context, each.url, url, parse, answer_line, refuse
         )
         number, lines, refused = number + 1, lines + counts[0], refused + counts[1]
         await context.checkpoint(files=number, lines=lines, refused=refused)
@@ -143,13 +216,18 @@ async def _run(context: JobContext, parse: ReadLines, answer_line: AnswerLine) -
 
 
 def _answer_file(
-    context: JobContext, source: str, target: str, parse: ReadLines, answer_line: AnswerLine
+    context: JobContext,
+    source: str,
+    target: str,
+    parse: ReadLines,
+    answer_line: AnswerLine,
+    refuse: RefuseLine,
 ) -> tuple[int, int]:
     """Answer the lines of a file; gives the numbers of all lines and of lines without answer."""
     n_lines = n_refused = 0
 
     async def answers(chunk: Sequence[LineRequest | Rejected]) -> list[tuple[bytes, bool]]:
-        return await asyncio.gather(*(_answer(one, answer_line) for one in chunk))
+        return await asyncio.gather(*(_answer(one, answer_line, refuse) for one in chunk))
 
     before = context.checkpointed.get("lines", 0)
     with context.objects.open(source) as stream, context.objects.writing(target) as written:
@@ -163,14 +241,16 @@ def _answer_file(
     return n_lines, n_refused
 
 
-async def _answer(line: LineRequest | Rejected, answer_line: AnswerLine) -> tuple[bytes, bool]:
+async def _answer(
+    line: LineRequest | Rejected, answer_line: AnswerLine, refuse: RefuseLine
+) -> tuple[bytes, bool]:
     """The output line of a request, or its error line; and True for an answer."""
     if isinstance(line, Rejected):
-        return refusal(line.input, line.error), False
+        return refuse(line.input, line.error), False
     try:
         return await answer_line(line), True
     except InvalidInput as error:
-        return refusal(line.input, str(error)), False
+        return refuse(line.input, str(error)), False
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from models.action_groups import actions_group
 from models.errors import InvalidInput, InvalidRecord
 from models.metadata_records import RecordKind, parse_record, validate_properties
 from models.personalize.dataset_schemas import Column, Schema
 from models.personalize.job_queue import Jobs
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult
-from streams.kafka.offsets import end_offsets, messages
+from streams.kafka.consuming.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 
 CHUNK_USERS = 500
@@ -42,7 +43,9 @@ async def delete_users(context: JobContext) -> JobResult:
         Kafka or S3 does not answer; the same holds.
     """
     location = context.job.resource.data["dataSource"]["dataLocation"]
-    store = context.tenants.store(context.group)
+    stores = [
+        context.tenants.store(group) for group in (context.group, actions_group(context.group))
+    ]
     row, deleted = context.checkpointed.get("row", 0), context.checkpointed.get("deleted", 0)
     rows = await context.run_in_thread(
         lambda: DatasetRows(context.objects, location, USER_IDS, "users", latest_s=0)
@@ -51,8 +54,8 @@ async def delete_users(context: JobContext) -> JobResult:
     while users := await context.run_in_thread(_users, named):
         # Counted before a worker erases them concurrently.
         for user in dict.fromkeys(users):
-            held = await store.user_data_counts(user, now_s=context.clock())
-            deleted += any(held.values())
+            held = [await one.user_data_counts(user, now_s=context.clock()) for one in stores]
+            deleted += any(any(counts.values()) for counts in held)
         await context.run_in_thread(_erase, context, users)
         row += len(users)
         context.report_progress("rows erased", row)
@@ -88,11 +91,11 @@ def _erase(context: JobContext, users: list[str]) -> None:
     context.tracker().erase(context.group, users).result()
 
 
-def _remove(context: JobContext, kind: RecordKind, names: list[str]) -> None:
+def _remove(context: JobContext, kind: RecordKind, group: str, names: list[str]) -> None:
     """Write tombstones for these records to Kafka; returns once they are acknowledged."""
     tracker = context.tracker()
     put = tracker.put_items if kind == "items" else tracker.put_users
-    put(context.group, [(name, None) for name in names]).result()
+    put(group, [(name, None) for name in names]).result()
 
 
 def _remove_all(context: JobContext) -> None:
@@ -102,21 +105,28 @@ def _remove_all(context: JobContext) -> None:
     beyond the group's limits.
     """
     for kind in KINDS:
-        names = iter(_live_records(context, kind))
-        while chunk := list(itertools.islice(names, CHUNK_USERS)):
-            _remove(context, kind, chunk)
+        for group, live in _live_records(context, kind).items():
+            names = iter(live)
+            while chunk := list(itertools.islice(names, CHUNK_USERS)):
+                _remove(context, kind, group, chunk)
 
 
-def _live_records(context: JobContext, kind: RecordKind) -> list[str]:
-    """Ids of the group's records of a kind whose newest message in Kafka is no tombstone."""
+def _live_records(context: JobContext, kind: RecordKind) -> dict[str, list[str]]:
+    """Ids of records of a kind whose newest message in Kafka is no tombstone, by state group.
+
+    Of the group, and of its actions.
+    """
     ends = end_offsets(context.settings, [getattr(Topics.of(context.settings), kind)])
-    newest: dict[str, bool] = {}
+    newest: dict[str, dict[str, bool]] = {context.group: {}, actions_group(context.group): {}}
     for message in context.until_stopped(messages(context.settings, dict.fromkeys(ends, 0))):
         try:
             named = parse_record(kind, message.key or b"", b"", now_s=0)
         except InvalidRecord:
             # An invalid record has never taken effect.
             continue
-        if named.group == context.group:
-            newest[named.id] = bool(message.value)
-    return [name for name, is_live in newest.items() if is_live]
+        if named.group in newest:
+            newest[named.group][named.id] = bool(message.value)
+    return {
+        group: [name for name, is_live in known.items() if is_live]
+        for group, known in newest.items()
+    }

@@ -7,10 +7,12 @@ The life of an import:
 3. `_second_reading` sends the good rows through Kafka like live ones, in chunks; each chunk that
    Kafka has acknowledged is a checkpoint.
 4. `wait_until_in_effect` waits for the workers, and `_over_limits` counts the dead letters.
+5. A FULL import removes what earlier imports brought and it does not have (replacements.py); an
+   INCREMENTAL one only adds rows, and replaces metadata of the same ids.
+6. If the job asks for it, the group's metric attribution writes a report of the rows.
 
 A runner that resumes an import reads in Kafka which events of the unfinished chunk were sent: every
-row takes effect once. FULL and INCREMENTAL imports alike add to the present data, and replace older
-metadata.
+row takes effect once.
 """
 
 from __future__ import annotations
@@ -26,15 +28,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from models.action_groups import actions_group
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
-from models.events import PutEvents, parse, tracking_id_of
+from models.events import IMPORT_PREFIX, Event, PutEvents, parse, tracking_id_of
 from models.metadata_records import Properties, RecordKind
-from models.personalize.dataset_rows import event_of, pack_by_user, record_of
-from models.personalize.dataset_schemas import Schema, contextual, parse_schema
+from models.personalize.dataset_rows import action_values, event_of, pack_by_user, record_of
+from models.personalize.dataset_schemas import (
+    ACTION_TYPES,
+    EVENT_TYPES_OF_DATASETS,
+    Schema,
+    contextual,
+    parse_schema,
+)
 from models.settings import Settings
+from models.state.store import Store
 from models.tokens import Receipt, TopicKind
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult
+from streams.jobs.metric_reports import publish_import_report
+from streams.jobs.replacements import replace_events, replace_records
 from streams.jobs.resume import (
     Ends,
     current_ends,
@@ -67,7 +79,7 @@ Good = PutEvents | tuple[str, Properties]
 
 SendChunk = Callable[[list[Good]], list[Receipt]]
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 class ImportTarget(NamedTuple):
@@ -83,6 +95,9 @@ DATASET_TYPES = {
     "INTERACTIONS": ImportTarget("interactions", ("clicks", "purchases"), "items"),
     "ITEMS": ImportTarget("items", ("items",), "items"),
     "USERS": ImportTarget("users", ("users",), "users"),
+    # Actions are items of a state group of their own.
+    "ACTIONS": ImportTarget("items", ("items",), "items"),
+    "ACTION_INTERACTIONS": ImportTarget("interactions", ("clicks", "purchases"), "items"),
 }
 
 
@@ -101,7 +116,16 @@ class ImportSource(NamedTuple):
     @property
     def has_events(self) -> bool:
         """True for interactions, False for metadata records."""
-        return self.dataset_type == "INTERACTIONS"
+        return self.dataset_type in EVENT_TYPES_OF_DATASETS
+
+    @property
+    def is_of_actions(self) -> bool:
+        """True for actions and interactions with them."""
+        return self.dataset_type in ACTION_TYPES
+
+    def state_group(self, group: str) -> str:
+        """The state group that the rows of a dataset group's import come into."""
+        return actions_group(group) if self.is_of_actions else group
 
     def open(self, objects: Objects, settings: Settings, *, now_s: float) -> DatasetRows:
         """The rows of the import, their format recognised; raises the errors of `DatasetRows`."""
@@ -117,11 +141,12 @@ class ImportSource(NamedTuple):
                 yield row, row.values
                 continue
             try:
+                values = action_values(row.values) if self.is_of_actions else row.values
                 if self.has_events:
                     limit_s = settings.future_limit_s
-                    yield row, event_of(row.values, now_s=now_s, future_limit_s=limit_s)
+                    yield row, event_of(values, now_s=now_s, future_limit_s=limit_s)
                 else:
-                    yield row, record_of(self.type.limit, row.values)
+                    yield row, record_of(self.type.limit, values)
             except (InvalidEvent, InvalidRecord) as error:
                 yield row, error
 
@@ -177,20 +202,48 @@ async def import_dataset(context: JobContext) -> JobResult:
         parse_schema(schema.data["schema"]),
         dataset.data["datasetType"],
     )
+    target = context.tenants.store(source.state_group(context.group))
     if "survey" not in context.checkpointed:
-        await context.checkpoint(**await context.run_in_thread(_first_reading, context, source))
+        found = await context.run_in_thread(_first_reading, context, source)
+        has_imported = (await target.counts()).get("imported", 0) > 0
+        await context.checkpoint(**found, has_imported=has_imported)
     survey = msgspec.convert(context.checkpointed["survey"], ImportSurvey)
     if source.has_events:
         # Named again: the creator of the dataset may have been interrupted, or be of a version
         # without contextual columns.
-        await context.tenants.name_columns(context.group, contextual(source.schema))
-        await context.tenants.register(context.checkpointed["tracking_id"], context.group)
+        group = source.state_group(context.group)
+        if not source.is_of_actions:
+            await context.tenants.name_columns(group, contextual(source.schema))
+        await context.tenants.register(context.checkpointed["tracking_id"], group)
     await context.run_in_thread(_second_reading, context, source)
     store = context.tenants.store(context.settings.group)
     await wait_until_in_effect(context.settings, store, context.checkpointed["ends"])
+    # A job that an earlier version began has no such mark.
+    if job.data.get("importMode") == "FULL" and "has_imported" in context.checkpointed:
+        ends = await _replace(context, source, target)
+        await wait_until_in_effect(context.settings, store, ends)
     remarks = [await context.run_in_thread(_over_limits, context, source), survey.remark]
-    log.info("%s: %d rows, %d bad", context.job.path, survey.rows, survey.bad)
+    if job.data.get("publishAttributionMetricsToS3"):
+        await publish_import_report(
+            context.resources,
+            context.objects,
+            context.tenants.store(context.group),
+            job,
+            _good_events(context, source),
+            now_s=context.clock(),
+        )
+    LOG.info("%s: %d rows, %d bad", context.job.path, survey.rows, survey.bad)
     return JobResult(hidden={"row": survey.rows}, remark="; ".join(filter(None, remarks)))
+
+
+async def _replace(context: JobContext, source: ImportSource, target: Store) -> Ends:
+    """Remove what earlier imports of the dataset brought; gives the ends to wait for."""
+    if not source.has_events:
+        kind, group = source.type.limit, source.state_group(context.group)
+        return await context.run_in_thread(replace_records, context, kind, group)
+    if not context.checkpointed["has_imported"]:
+        return {}
+    return await replace_events(context, target, _good_events(context, source))
 
 
 def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
@@ -203,7 +256,7 @@ def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
     """
     survey, done = ImportSurvey(), 0
     rows = source.open(context.objects, context.settings, now_s=context.clock())
-    log.info("%s: %s", context.job.path, "; ".join(rows.source.notes))
+    LOG.info("%s: %s", context.job.path, "; ".join(rows.source.notes))
 
     def on_bytes(n: int) -> None:
         nonlocal done
@@ -215,7 +268,7 @@ def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
             step = f"rows checked ({done / 1e6:.1f} of {rows.n_bytes / 1e6:.1f} MB)"
             context.report_progress(step, survey.rows)
             if survey.rows % LOG_EVERY == 0:
-                log.info("%s: %d %s, %d bad", context.job.path, survey.rows, step, survey.bad)
+                LOG.info("%s: %d %s, %d bad", context.job.path, survey.rows, step, survey.bad)
     survey.check(source.location, context.settings.import_bad_share)
     found = {
         "survey": msgspec.to_builtins(survey),
@@ -223,8 +276,8 @@ def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
         "ends": current_ends(context.settings, source.type.topics),
         "letters": dead_letters.ends(context.settings),
     }
-    # No other sender knows the tracking id, so it marks the events that this job has sent.
-    return found | ({"tracking_id": secrets.token_hex(16)} if source.has_events else {})
+    # No other sender knows the tracking id, so it marks what this job has sent.
+    return found | {"tracking_id": IMPORT_PREFIX + secrets.token_hex(16)}
 
 
 def _second_reading(context: JobContext, source: ImportSource) -> None:
@@ -240,7 +293,7 @@ def _second_reading(context: JobContext, source: ImportSource) -> None:
         ends = ends_after(ends, send(good))
         context.report_progress("rows sent", row, total)
         if row % LOG_EVERY < CHUNK_ROWS:
-            log.info("%s: %d of %d rows sent", context.job.path, row, total)
+            LOG.info("%s: %d of %d rows sent", context.job.path, row, total)
         context.run_on_loop(context.checkpoint(row=row, ends=ends))
 
 
@@ -277,9 +330,19 @@ def _record_sender(context: JobContext, source: ImportSource) -> tuple[SendChunk
         tracker = context.tracker()
         put = tracker.put_items if source.type.limit == "items" else tracker.put_users
         # One at a time: a call has all of its records in flight at once, however long they are.
-        return _receipts([put(context.group, [one]) for one in chunk if isinstance(one, tuple)])
+        group, job = source.state_group(context.group), context.checkpointed.get("tracking_id", "")
+        records = [one for one in chunk if isinstance(one, tuple)]
+        return _receipts([put(group, [one], imported_by=job) for one in records])
 
     return send, context.checkpointed["ends"]
+
+
+def _good_events(context: JobContext, source: ImportSource) -> Iterator[Event]:
+    """The events of the good rows, in order; reads the files again, blocking."""
+    read = source.open(context.objects, context.settings, now_s=context.clock()).read()
+    for _, parsed in _parsed(context, source, read):
+        if isinstance(parsed, PutEvents):
+            yield parsed.event_list[0]
 
 
 def _receipts(futures: Sequence[Future[Receipt]]) -> list[Receipt]:
@@ -300,7 +363,7 @@ def _over_limits(context: JobContext, source: ImportSource) -> str:
     counts: dict[dead_letters.Origin, int] = {}
     letters = dead_letters.since(context.settings, context.checkpointed["letters"])
     for letter in context.until_stopped(letters):
-        if letter.reason == FULL and letter.group == context.group:
+        if letter.reason == FULL and letter.group == source.state_group(context.group):
             # A dead letter that was written twice has one origin.
             counts[letter.source] = _imported_rows(context, source, letter)
     count, kind = sum(counts.values()), source.type.limit

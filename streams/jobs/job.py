@@ -24,7 +24,7 @@ from models.personalize.registry import Registry
 from models.personalize.resource_types import ResourcePath
 from models.settings import Settings
 from models.state.tenants import Tenants
-from streams.kafka.tracker import Tracker
+from streams.kafka.producing.tracker import Tracker
 from streams.object_store import Objects
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from models.events import parse, tracking_id_of
 from models.settings import Settings
 from models.state.store import Store
 from models.tokens import Receipt, TopicKind
-from streams.kafka.assignment import Partition
-from streams.kafka.offsets import PartitionEnd, end_offsets, first_waiting, messages
+from streams.kafka.consuming.assignment import Partition
+from streams.kafka.consuming.offsets import PartitionEnd, end_offsets, first_waiting, messages
 from streams.kafka.topics import Topics, topic_ids
 
 WAIT_S = 0.05

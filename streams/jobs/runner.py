@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,25 +19,30 @@ from typing import TYPE_CHECKING
 import tenacity
 from prometheus_client import Counter
 
-from models.errors import ClaimLost, RecommenderError, Unavailable
+from models.errors import ClaimLost, RecommenderError
+from models.personalize.automatic_training import create_due_versions
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.personalize.resource_types import KINDS
 from models.personalize.statuses import CREATE_STOPPING
 from models.settings import Settings
-from models.state.client import client_of
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.client import client_of
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.tenants import Tenants
 from streams.jobs.deletions import delete_group, delete_users
 from streams.jobs.exports import export_dataset
 from streams.jobs.imports import import_dataset
 from streams.jobs.job import JobContext, JobResult
-from streams.kafka.tracker import Tracker
+from streams.jobs.metric_reports import publish_due_reports
+from streams.kafka.producing.tracker import Tracker
 from streams.object_store import Objects
-from streams.retry_policy import backoff, failure_of
+from streams.retry_policy import AWAY, backoff, failure_of
 
 if TYPE_CHECKING:
     from models.serving.recommenders import Recommenders
+
+SCHEDULES_S = 60.0
+"""Interval between two looks at the schedules of automatic training and of reports."""
 
 IDLE_S = 0.2
 """Interval between two claims of an idle runner."""
@@ -63,8 +69,6 @@ HANDLERS: Mapping[str, Handler] = {
 Those of the others are in `ranking_handlers`.
 """
 
-AWAY = (Unavailable, *AWAY_ERRORS)
-
 ENDED = Counter(
     "recommender_jobs_total",
     "Jobs that a runner has ended, by kind and outcome",
@@ -74,7 +78,7 @@ for _kind in {*HANDLERS, *(kind.name for kind in KINDS.values() if kind.is_job)}
     for _outcome in ("succeeded", "failed"):
         ENDED.labels(_kind, _outcome)  # an alert on growth needs the zero before the first
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 def ranking_handlers() -> Mapping[str, Handler]:
@@ -109,12 +113,19 @@ class Runner:
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run jobs for ever; calls `ready` once Redis has answered."""
+        looked_s = -math.inf
         while True:
             try:
+                if abs(self.clock() - looked_s) >= SCHEDULES_S:
+                    looked_s = self.clock()
+                    await create_due_versions(self.resources, now_s=looked_s)
+                    await publish_due_reports(
+                        self.resources, self.tenants, self.objects, now_s=looked_s
+                    )
                 job = await self._claim()
                 ready()
             except AWAY_ERRORS as error:
-                log.warning("trying again: %s", error)
+                LOG.warning("trying again: %s", error)
                 job = None
             if job is None:
                 await asyncio.sleep(IDLE_S)
@@ -143,7 +154,7 @@ class Runner:
             context.report_progress("", 0)
             for ended in await asyncio.gather(working, holding, return_exceptions=True):
                 if isinstance(ended, Exception):
-                    log.warning("%s is left to another runner: %s", job.path, ended)
+                    LOG.warning("%s is left to another runner: %s", job.path, ended)
             if working.cancelled():
                 await self._leave(context)
 
@@ -169,7 +180,7 @@ class Runner:
         def log_outage(state: tenacity.RetryCallState) -> None:
             error = failure_of(state)
             if isinstance(error, AWAY):
-                log.warning("%s, attempt %d: %s", context.job.path, state.attempt_number, error)
+                LOG.warning("%s, attempt %d: %s", context.job.path, state.attempt_number, error)
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(AWAY),
@@ -181,14 +192,14 @@ class Runner:
         try:
             await retrying(attempt)
         except ClaimLost as error:
-            log.warning("%s", error)
+            LOG.warning("%s", error)
             await self._stopped(context)
         except AWAY as error:
             await self._fail(context, f"Given up after {ATTEMPTS} attempts: {error}")
         except RecommenderError as error:
             await self._fail(context, str(error))
         except Exception as error:
-            log.exception("%s", context.job.path)
+            LOG.exception("%s", context.job.path)
             await self._fail(context, f"Internal error: {type(error).__name__}: {error}")
 
     async def _end(self, context: JobContext, outcome: JobResult | None) -> None:
@@ -223,7 +234,7 @@ class Runner:
 
     async def _unregister_tracking_id(self, context: JobContext) -> None:
         if "tracking_id" in context.checkpointed:
-            await self.tenants.remove(context.checkpointed["tracking_id"])
+            await self.tenants.remove(context.checkpointed["tracking_id"], now_s=self.clock())
 
     async def _hold(self, context: JobContext, working: asyncio.Task[None]) -> None:
         """Renew the claim and store the progress while the job runs; stop it when asked to."""
@@ -244,10 +255,10 @@ class Runner:
                 # Ending a job releases its claim; the clean-up after that must not be cut off.
                 if _ends(context):
                     continue
-                log.warning("%s", error)
+                LOG.warning("%s", error)
                 return
             except AWAY_ERRORS as error:
-                log.warning("%s cannot be held: %s", context.job.path, error)
+                LOG.warning("%s cannot be held: %s", context.job.path, error)
                 continue
             if job.resource.status == CREATE_STOPPING:
                 context.stopping.set()

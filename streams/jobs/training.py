@@ -6,22 +6,38 @@ Nothing is trained beyond that: answers come from a model that has learned every
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from models.action_groups import actions_group
 from models.errors import InvalidInput
-from models.personalize import scratch_groups
+from models.metadata_records import Properties
+from models.personalize import scratch_groups, tuning
+from models.personalize.action_training import scored_actions
+from models.personalize.hyperparameters import hyperparameters
 from models.personalize.recipes import ARN, Recipe, recipe_of
-from models.personalize.solution_metrics import EXAMPLES_OF, evaluate_recipes
+from models.personalize.segment_metrics import evaluate_segments
+from models.personalize.solution_metrics import (
+    EXAMPLES_OF,
+    Trial,
+    WatchEvents,
+    evaluate_recipes,
+)
+from models.personalize.solution_options import answer_options, event_weights
+from models.personalize.training_data import item_weights, within_percentiles
 from models.serving.local import LocalRecommender
 from models.settings import Settings
-from models.state.interactions import Interaction, InteractionSample, sample
+from models.state.catalogue.metadata import scan_item_properties
+from models.state.store import Store
+from models.state.users.interactions import Interaction, InteractionSample, sample
 from streams.jobs.job import JobContext, JobResult
+
+MAX_DESCRIBED = 10_000
+"""Items whose attributes segments are measured by, at least where there are more."""
 
 AUTOML_RECIPES = ("aws-user-personalization-v2", "aws-popularity-count")
 """Recipes that performAutoML compares by default."""
-
-METRIC = "mean_reciprocal_rank_at_25"
 
 
 async def train(context: JobContext) -> JobResult:
@@ -33,26 +49,78 @@ async def train(context: JobContext) -> JobResult:
         The group has too few interactions or users.
     """
     version = context.job.resource.data
-    settings = context.settings
+    settings, began_s = context.settings, time.monotonic()
     await scratch_groups.sweep(context.tenants, context.resources)
+    weights = event_weights(version)
     found = await sample(
         context.tenants.store(context.group),
         most=settings.training_max_interactions,
-        event_type=version.get("eventType", ""),
+        event_types=[name for name, weight in (weights or {}).items() if weight],
     )
     _check(found, settings)
-    recipes = _recipes(version)
+    trials = _trials(version)
     group = await scratch_groups.begin(context.tenants, context.job.path)
     try:
-        metrics = await context.run_in_thread(_measure, context, group, recipes, found)
+        (first, *_) = trials
+        if first.recipe.type == "USER_SEGMENTATION":
+            properties = None
+            if "attribute" in first.recipe.name:
+                properties = await _item_properties(context.tenants.store(context.group))
+            measured = await context.run_in_thread(
+                _measure_segments, context, group, found, properties
+            )
+            metrics = {first.name: measured}
+        else:
+            metrics = await context.run_in_thread(_measure, context, group, trials, found)
     finally:
         await scratch_groups.end(context.tenants, context.job.path)
-    best = max(recipes, key=lambda recipe: metrics.get(recipe.name, {}).get(METRIC, 0.0))
-    measured_ones = {"measured": metrics} if len(recipes) > 1 else {}
-    return JobResult(
-        data={"recipeArn": best.arn},
-        hidden={"metrics": metrics.get(best.name, {}), **measured_ones},
-    )
+    best = _best(version, trials, metrics)
+    hidden: dict[str, Any] = {"metrics": metrics.get(best.name, {})}
+    if len(trials) > 1:
+        hidden["measured"] = metrics
+    if best.recipe.type == "PERSONALIZED_ACTIONS":
+        actions = context.tenants.store(actions_group(context.group))
+        hidden["actions"] = await scored_actions(actions)
+    if weights is not None:
+        hidden["items"] = item_weights(found.interactions, weights)
+    data = {"recipeArn": best.recipe.arn, "trainingHours": (time.monotonic() - began_s) / 3600}
+    if version.get("performHPO") and best.values:
+        data["tunedHPOParams"] = {"algorithmHyperParameters": best.values}
+    return JobResult(data=data, hidden=hidden)
+
+
+class _VersionTrial(NamedTuple):
+    """What is measured: a recipe, and hyperparameters that performHPO tries."""
+
+    name: str
+    recipe: Recipe
+    values: dict[str, str]
+
+
+def _trials(version: Mapping[str, Any]) -> list[_VersionTrial]:
+    """The version's recipe, with each set of hyperparameters to try; or AutoML's recipes."""
+    config = version.get("solutionConfig", {})
+    recipes = _recipes(version)
+    if not version.get("performHPO") or "recipeArn" not in version:
+        return [_VersionTrial(recipe.name, recipe, {}) for recipe in recipes]
+    (recipe,) = recipes
+    return [
+        _VersionTrial(f"{recipe.name} {n}", recipe, values)
+        for n, values in enumerate(tuning.trials(recipe, config))
+    ]
+
+
+def _best(
+    version: Mapping[str, Any],
+    trials: Sequence[_VersionTrial],
+    metrics: Mapping[str, Mapping[str, float]],
+) -> _VersionTrial:
+    """The trial that is best by the metric of the configuration; of equal ones the first."""
+    config = version.get("solutionConfig", {})
+    name, sign = tuning.objective_of(config)
+    if len({trial.recipe.name for trial in trials}) > 1:
+        name, sign = config.get("autoMLConfig", {}).get("metricName", name), 1.0
+    return max(trials, key=lambda trial: sign * metrics.get(trial.name, {}).get(name, 0.0))
 
 
 def _check(found: InteractionSample, settings: Settings) -> None:
@@ -76,25 +144,72 @@ def _recipes(version: Mapping[str, Any]) -> list[Recipe]:
 
 
 def _measure(
-    context: JobContext, group: str, recipes: Sequence[Recipe], found: InteractionSample
+    context: JobContext, group: str, trials: Sequence[_VersionTrial], found: InteractionSample
 ) -> dict[str, dict[str, float]]:
-    """Metrics of each recipe that recommends items, by recipe name; blocking."""
-    evaluated = [recipe for recipe in recipes if recipe.type != "USER_SEGMENTATION"]
-    if not evaluated:
+    """Metrics of each trial that recommends items, by its name; blocking."""
+    version = context.job.resource.data
+    config = version.get("solutionConfig", {})
+    measured = [
+        Trial(trial.name, trial.recipe, answer_options(trial.recipe, _tuned(version, trial), {}))
+        for trial in trials
+        if trial.recipe.type not in {"USER_SEGMENTATION", "PERSONALIZED_ACTIONS"}
+    ]
+    if not measured:
         return {}
-    settings = context.settings.model_copy(update={"group": group})
+    interactions = found.interactions
+    if config.get("featureTransformationParameters"):
+        values = hyperparameters(measured[0].recipe, config)
+        interactions = within_percentiles(interactions, values)
+
+    settings = _settings_of_trial(context, group)
+    watched = _watching(context, len(interactions))
+    with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:
+        return evaluate_recipes(
+            local, measured, interactions, n_items=found.n_items, watched=watched
+        )
+
+
+def _measure_segments(
+    context: JobContext,
+    group: str,
+    found: InteractionSample,
+    properties: Mapping[str, Properties] | None,
+) -> dict[str, float]:
+    """Metrics of a recipe that segments users; blocking."""
+    settings = _settings_of_trial(context, group)
+    watched = _watching(context, len(found.interactions))
+    with LocalRecommender(settings, examples_of=0) as local:
+        return evaluate_segments(local, found.interactions, properties=properties, watched=watched)
+
+
+def _settings_of_trial(context: JobContext, group: str) -> Settings:
+    """Settings of a scratch group, in which events weigh what they do in the dataset group."""
+    return context.tenants.store(context.group).settings.model_copy(update={"group": group})
+
+
+def _watching(context: JobContext, total: int) -> WatchEvents:
+    """Passes events on until the job is stopped, and reports how many there were."""
     done = itertools.count(1)
 
     def watched(events: Iterable[Interaction]) -> Iterator[Interaction]:
         for event in context.until_stopped(events):
-            context.report_progress("interactions measured", next(done), len(found.interactions))
+            context.report_progress("interactions measured", next(done), total)
             yield event
 
-    with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:
-        return evaluate_recipes(
-            local,
-            evaluated,
-            found.interactions,
-            n_items=found.n_items,
-            watched=watched,
-        )
+    return watched
+
+
+async def _item_properties(store: Store) -> dict[str, Properties]:
+    """Properties of the first items with metadata, by id."""
+    found: dict[str, Properties] = {}
+    async for rows in scan_item_properties(store):
+        names = await store.item_ids([index for index, _ in rows])
+        found |= {name: row for name, (_, row) in zip(names, rows, strict=True) if name is not None}
+        if len(found) >= MAX_DESCRIBED:
+            break
+    return found
+
+
+def _tuned(version: Mapping[str, Any], trial: _VersionTrial) -> dict[str, Any]:
+    """The version's members with the hyperparameters of a trial."""
+    return {**version, "tunedHPOParams": {"algorithmHyperParameters": trial.values}}

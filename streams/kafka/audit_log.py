@@ -13,8 +13,8 @@ from kafka.errors import KafkaError
 
 from models.audit_entries import AuditEntry, encode_entry
 from models.settings import Settings
-from streams.kafka.connection import start_producer, stop_producer, unavailable
-from streams.kafka.offsets import messages
+from streams.kafka.connections.connection import start_producer, stop_producer, unavailable
+from streams.kafka.consuming.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 
 LOG = logging.getLogger(__name__)
@@ -62,14 +62,27 @@ def audit_entries(settings: Settings, *, since_s: float = 0.0) -> Iterator[Audit
 
     Something else on the topic is left out with a warning.
     """
-    for record in messages(settings, {(Topics.of(settings).audit, 0): 0}):
+    for entry in _entries(settings, 0):
+        if entry.at >= since_s:
+            yield entry
+
+
+def newest_entries(settings: Settings, n: int) -> list[AuditEntry]:
+    """The newest entries, n at most, oldest first; raises `Unavailable`; blocking."""
+    topic = Topics.of(settings).audit
+    end = end_offsets(settings, [topic]).get((topic, 0), 0)
+    return list(_entries(settings, max(0, end - n)))[-n:] if end else []
+
+
+def _entries(settings: Settings, start: int) -> Iterator[AuditEntry]:
+    """Entries from an offset on; where Kafka has removed that, from the first that it has."""
+    for record in messages(settings, {(Topics.of(settings).audit, 0): start}):
         try:
             entry = msgspec.json.decode(record.value or b"", type=AuditEntry)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             LOG.warning("offset %d of the audit log is no entry: %s", record.offset, error)
             continue
-        if entry.at >= since_s:
-            yield entry
+        yield entry
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -19,8 +19,9 @@ from msgspec import Meta
 from models.errors import Unavailable, Unreadable
 from models.metadata_records import MAX_RECORD_BYTES
 from models.settings import Settings
-from streams.kafka.connection import connect, unavailable
-from streams.kafka.offsets import end_offsets, messages
+from streams.kafka.connections.connection import connect, unavailable
+from streams.kafka.consuming.offsets import end_offsets, messages
+from streams.kafka.handled_letters import HandledLetters
 from streams.kafka.topics import Topics
 
 POLL_MS = 500
@@ -217,7 +218,7 @@ def _printable(text: str, most: int) -> str:
 
 
 def letters(settings: Settings, *, again: bool = False) -> Iterator[tuple[DeadLetter, Any]]:
-    """Dead letters that were not replayed yet, or all of them, up to the current end.
+    """Dead letters that were neither replayed nor discarded, or all, up to the current end.
 
     With kafka-python's record of each; None for an unreadable one.
 
@@ -249,7 +250,7 @@ def since(settings: Settings, ends: Mapping[str, int]) -> Iterator[DeadLetter]:
 
 
 def waiting_letters(settings: Settings, ends: Mapping[tuple[str, int], int]) -> int:
-    """Number of letters in Kafka that were not replayed; blocking.
+    """Number of letters in Kafka that were neither replayed nor discarded; blocking.
 
     Parameters
     ----------
@@ -263,16 +264,27 @@ def waiting_letters(settings: Settings, ends: Mapping[tuple[str, int], int]) -> 
     consumer = letter_consumer(settings)
     try:
         first = consumer.beginning_offsets(list(own))
-        done = {tp: max(first[tp], consumer.committed(tp) or 0) for tp in own}
+        handled = handled_letters(consumer, own)
     except KafkaError as error:
         raise unavailable(settings, error) from error
     finally:
         consumer.close()
-    return sum(max(0, end - done[tp]) for tp, end in own.items())
+    waiting = 0
+    for tp, end in own.items():
+        done = handled[tp].up_to(first[tp])
+        waiting += max(0, end - done.following) - sum(offset < end for offset in done.beyond)
+    return waiting
+
+
+def handled_letters(
+    consumer: KafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, HandledLetters]:
+    """Letters of each partition that were replayed or discarded; blocking."""
+    return {tp: HandledLetters.of(consumer.committed(tp, metadata=True)) for tp in partitions}
 
 
 def letter_consumer(settings: Settings) -> KafkaConsumer:
-    """A consumer whose committed offsets tell which letters were replayed."""
+    """A consumer whose committed offsets tell which letters were replayed or discarded."""
     return connect(
         KafkaConsumer,
         settings,
@@ -292,8 +304,11 @@ def read_letters(
         for partition, end in end_offsets(settings, [Topics.of(settings).dead_letters]).items()
     }
     consumer.assign(list(ends))
+    handled = dict.fromkeys(ends, HandledLetters())
     if again:
         consumer.seek_to_beginning(*ends)
+    else:
+        handled = handled_letters(consumer, ends)
     silent_polls = 0
     while any(consumer.position(tp) < end for tp, end in ends.items()):
         try:
@@ -307,7 +322,7 @@ def read_letters(
             raise Unavailable(f"Kafka at {settings.kafka} stopped answering: try again")
         for tp, records in polled.items():
             for record in records:
-                if record.offset < ends[tp]:
+                if record.offset < ends[tp] and not handled[tp].has(record.offset):
                     yield _letter(record), record
 
 

@@ -23,8 +23,9 @@ from kafka.errors import (
 
 from models.errors import TopicMismatch
 from models.settings import Settings
+from models.state.shards.shard_names import mark_field
 from models.tokens import TopicKind
-from streams.kafka.connection import connect, missing_topics, unavailable
+from streams.kafka.connections.connection import connect, missing_topics, unavailable
 
 _RETENTION = "retention.ms"
 
@@ -57,7 +58,19 @@ class Topics:
     @property
     def read(self) -> tuple[str, ...]:
         """Topics that a worker applies or learns from."""
-        return (self.clicks, self.purchases, self.items, self.users, self.examples)
+        return (
+            self.clicks, self.purchases, self.items, self.users, self.examples, self.served,
+        )  # fmt: skip
+
+    @property
+    def session_deltas(self) -> str:
+        """What session shards of a group of several leave for others; a partition a shard."""
+        return f"{self.prefix}deltas.sessions"
+
+    @property
+    def item_deltas(self) -> str:
+        """The same for item shards."""
+        return f"{self.prefix}deltas.items"
 
     @property
     def dead_letters(self) -> str:
@@ -75,6 +88,11 @@ class Topics:
         return f"{self.prefix}ranking.examples"
 
     @property
+    def served(self) -> str:
+        """Served lists, keyed so that a user's or session's are in order."""
+        return f"{self.prefix}recommendations.served"
+
+    @property
     def items(self) -> str:
         """Item metadata upserts, compacted."""
         return f"{self.prefix}items"
@@ -83,6 +101,18 @@ class Topics:
     def users(self) -> str:
         """User metadata upserts, compacted."""
         return f"{self.prefix}users"
+
+    def deltas(self, shards: int) -> tuple[str, ...]:
+        """Those of deltas, which only a group of several shards has."""
+        return (self.session_deltas, self.item_deltas) if shards > 1 else ()
+
+    def field(self, topic: str, incarnation: str, number: int) -> str:
+        """Names the watermark of a topic's partition in the state."""
+        if topic == self.session_deltas:
+            return mark_field("u", incarnation, number)
+        if topic == self.item_deltas:
+            return mark_field("i", incarnation, number)
+        return f"{incarnation}/{number}"
 
     @property
     def of_tokens(self) -> dict[TopicKind, str]:
@@ -201,7 +231,9 @@ def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
     events = _kept_for(settings.event_retention_s)
     plain = {**numbered, "configs": events}
     compacted = {**numbered, "configs": {"cleanup.policy": "compact"}}
+    of_shards = {"num_partitions": settings.shards, **replicas, "configs": events}
     return {
+        **dict.fromkeys(topics.deltas(settings.shards), of_shards),
         topics.clicks: plain,
         topics.purchases: plain,
         topics.dead_letters: {
@@ -214,6 +246,7 @@ def _wanted(topics: Topics, settings: Settings) -> dict[str, dict[str, Any]]:
             **replicas,
             "configs": _kept_for(settings.audit_retention_s),
         },
+        topics.served: {**numbered, "configs": _kept_for(settings.served_retention_s)},
         topics.items: compacted,
         topics.users: compacted,
     }
@@ -253,6 +286,12 @@ def _partitions(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, int]
 
 
 def _check(existing: dict[str, int], topics: Topics, settings: Settings) -> None:
+    for name in (topics.session_deltas, topics.item_deltas):
+        if existing.get(name, settings.shards) != settings.shards:
+            raise TopicMismatch(
+                f"topic {name} has {existing[name]} partitions but RECOMMENDER_SHARDS says "
+                f"{settings.shards}: the number is fixed with the group"
+            )
     for name in (topics.clicks, topics.purchases):
         found = existing.get(name, settings.partitions)
         if found != settings.partitions:

@@ -7,8 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from models.settings import Settings
-from streams.kafka.assignment import Partition
-from streams.kafka.offsets import end_offsets, first_offsets, first_waiting, partition_ends
+from streams.kafka.consuming.assignment import Partition
+from streams.kafka.consuming.offsets import (
+    end_offsets,
+    first_offsets,
+    first_waiting,
+    partition_ends,
+)
 from streams.kafka.topics import Topics, topic_ids
 
 
@@ -125,7 +130,7 @@ def since_text(settings: Settings, watermarks: Mapping[str, int]) -> Iterator[st
 
 def _names(settings: Settings) -> list[str]:
     topics = Topics.of(settings)
-    return [topics.clicks, topics.purchases, topics.items, topics.users]
+    return [topics.clicks, topics.purchases, topics.items, topics.users, topics.served]
 
 
 def _is_compacted(settings: Settings, partition: Partition) -> bool:

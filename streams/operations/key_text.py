@@ -19,6 +19,8 @@ def as_line(key: ApiKey, *, now_s: float) -> str:
         f"groups {', '.join(key.groups)}",
         f"created {_day(key.created_s)}",
     ]
+    if key.is_of_person:
+        parts.append("session of a person")
     if key.origins:
         parts.append(f"public, for {', '.join(key.origins)}")
     if key.expires_s:

@@ -1,20 +1,24 @@
-"""Replay of dead letters to the topics they came from."""
+"""Replay of dead letters to the topics they came from, and letting them be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
-from kafka.structs import OffsetAndMetadata
 
 from models.errors import MessageRefused, RecommenderError, Unavailable, Unreadable
 from models.settings import Settings
-from streams.kafka.connection import connect, unavailable
-from streams.kafka.dead_letters import DeadLetter, letter_consumer, read_letters
-from streams.kafka.produce_errors import classified
+from streams.kafka.connections.connection import connect, unavailable
+from streams.kafka.dead_letters import (
+    DeadLetter,
+    handled_letters,
+    letter_consumer,
+    read_letters,
+)
+from streams.kafka.producing.produce_errors import classified
 from streams.kafka.topics import Topics
 
 POLL_MS = 500
@@ -54,8 +58,12 @@ class ResendReport:
     kept: list[tuple[DeadLetter, str]] = field(default_factory=list)
 
 
-def resend(settings: Settings) -> ResendReport:
-    """Send the dead letters that were not replayed yet to their original topics.
+LetterAt = tuple[int, int]
+"""Partition and offset of a dead letter."""
+
+
+def resend(settings: Settings, only: Collection[LetterAt] | None = None) -> ResendReport:
+    """Send dead letters, all that wait or `only` these of them, to their original topics.
 
     A message that fails again becomes a new dead letter; invalid letters are skipped. The whole
     message of a truncated letter is read at its source; where that is impossible, or Kafka refuses
@@ -67,6 +75,8 @@ def resend(settings: Settings) -> ResendReport:
     ------
     Unavailable
         Kafka does not answer.
+    TooManySingled
+        Too many were handled one by one to remember these.
     """
     done = ResendReport()
     consumer = letter_consumer(settings)
@@ -80,11 +90,10 @@ def resend(settings: Settings) -> ResendReport:
             max_request_size=MAX_REQUEST_BYTES,
         )
         try:
-            offsets = _resend_all(settings, consumer, producer, done)
+            places = _resend_all(settings, consumer, producer, done, only)
         finally:
             producer.close()
-        if offsets:
-            consumer.commit({tp: OffsetAndMetadata(at, "", -1) for tp, at in offsets.items()})
+        _mark(consumer, places, is_all=only is None)
     except KafkaError as error:
         raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
     finally:
@@ -92,17 +101,70 @@ def resend(settings: Settings) -> ResendReport:
     return done
 
 
+def discard(settings: Settings, only: Collection[LetterAt] | None = None) -> int:
+    """Leave dead letters, all that wait or `only` these of them, be; the number of them.
+
+    Kafka keeps them as long as others; `letters(again=True)` reads them. Blocking.
+
+    Raises
+    ------
+    Unavailable
+        Kafka does not answer.
+    TooManySingled
+        Too many were handled one by one.
+    """
+    consumer = letter_consumer(settings)
+    try:
+        places = [
+            (record.partition, record.offset)
+            for _, record in read_letters(consumer, settings, again=False)
+            if record is not None and _is_meant(record, only)
+        ]
+        _mark(consumer, places, is_all=only is None)
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error}") from error
+    finally:
+        consumer.close()
+    return len(places)
+
+
+def _is_meant(record: Any, only: Collection[LetterAt] | None) -> bool:  # noqa: ANN401
+    return only is None or (record.partition, record.offset) in only
+
+
+def _mark(consumer: KafkaConsumer, places: Sequence[LetterAt], *, is_all: bool) -> None:
+    """Commit that letters were handled: all up to the last one, or these alone."""
+    by_partition: dict[int, list[int]] = {}
+    for partition, offset in places:
+        by_partition.setdefault(partition, []).append(offset)
+    own = [tp for tp in consumer.assignment() if tp.partition in by_partition]
+    commits = {}
+    for tp, handled in handled_letters(consumer, own).items():
+        offsets = by_partition[tp.partition]
+        marked = handled.up_to(max(offsets) + 1) if is_all else handled.with_single(offsets)
+        commits[tp] = marked.commit()
+    if commits:
+        consumer.commit(commits)
+
+
 def _resend_all(
-    settings: Settings, consumer: KafkaConsumer, producer: KafkaProducer, done: ResendReport
-) -> dict[TopicPartition, int]:
-    """Send every letter; returns the next offset to replay of each partition."""
-    offsets: dict[TopicPartition, int] = {}
+    settings: Settings,
+    consumer: KafkaConsumer,
+    producer: KafkaProducer,
+    done: ResendReport,
+    only: Collection[LetterAt] | None,
+) -> list[LetterAt]:
+    """Send the letters; returns the places of those that wait no longer."""
+    places: list[LetterAt] = []
     sent: list[_Sent] = []
     for letter, record in read_letters(consumer, settings, again=False):
         if record is None:
-            done.kept.append((letter, letter.detail))
+            if only is None:
+                done.kept.append((letter, letter.detail))
             continue
-        offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        if not _is_meant(record, only):
+            continue
+        places.append((record.partition, record.offset))
         if letter.source.topic == record.topic:
             continue
         try:
@@ -118,7 +180,7 @@ def _resend_all(
         if len(sent) >= MAX_UNDER_WAY:
             _settle(settings, producer, sent, done)
     _settle(settings, producer, sent, done)
-    return offsets
+    return places
 
 
 def _settle(

@@ -11,15 +11,15 @@ from kafka.errors import KafkaError
 
 from models.errors import InvalidRequest, Unavailable, Unreadable
 from models.settings import Settings
-from models.state import stuck_readers
-from models.state.client import client_of
-from models.state.forwarding_ledger import TrackerChange, forward_positions, save_forward
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store
-from models.state.stuck_readers import Reader
-from streams.kafka import connection
+from models.state.clients.client import client_of
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.operations import stuck_readers
+from models.state.operations.forwarding_ledger import TrackerChange, forward_positions, save_forward
+from models.state.operations.stuck_readers import Reader
+from models.state.shards.sharded_store import store_of
+from streams.kafka.connections import connection
+from streams.kafka.connections.decoding import note_stable_ends
 from streams.kafka.dead_letters import of_unreadable
-from streams.kafka.decoding import note_stable_ends
 from streams.kafka.topics import Topics, topic_ids
 
 POLL_MS = 500
@@ -48,12 +48,12 @@ async def skip(settings: Settings, topic: str, partition: int, offset: int) -> S
         Kafka or Redis does not answer.
     """
     topics = Topics.of(settings)
-    known = (topics.clicks, topics.purchases, topics.items, topics.users)
+    known = (topics.clicks, topics.purchases, topics.items, topics.users, topics.served)
     if topic not in known:
         raise InvalidRequest(f"nothing is skipped in {topic}: it is none of {', '.join(known)}")
     ids = await asyncio.to_thread(topic_ids, settings, [topic])
     field, place = f"{ids[topic]}/{partition}", TopicPartition(topic, partition)
-    store = Store(client_of(settings), settings)
+    store = store_of(client_of(settings), settings)
     try:
         (mark,) = await store.watermarks([field])
         positions = await forward_positions(store.redis, settings.group)

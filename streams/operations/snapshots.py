@@ -1,6 +1,6 @@
 """Snapshots: copies of all state in a folder or in S3, and state that is made of one again.
 
-<folder>/<name>/part-000001    values of keys (models.state.saved_values) as MessagePack, by zlib
+<folder>/<name>/part-000001    values of keys (`copies.saved_values`) as MessagePack, by zlib
 <folder>/<name>/manifest.json  `Manifest`; written last, so that without it there is no snapshot
 """
 
@@ -17,13 +17,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.errors import ObjectNotFound, RecommenderError, SnapshotRefused
+from models.errors import (
+    ObjectNotFound,
+    RecommenderError,
+    SnapshotRefused,
+    require_one_shard,
+)
 from models.settings import Settings
 from models.state import layout
-from models.state.format_check import check_format
-from models.state.saved_values import SavedValue
-from models.state.state_copies import StateCopy
-from models.state.state_replacements import StateReplacement
+from models.state.copies.format_check import check_format
+from models.state.copies.saved_values import SavedValue
+from models.state.copies.state_copies import StateCopy
+from models.state.copies.state_replacements import StateReplacement
 from streams.object_store import Objects, join
 
 FORMAT = 1
@@ -125,6 +130,7 @@ def save(settings: Settings, folder: str, *, longest_pause_s: float, tell: Tell)
     InvalidSetting, Unavailable, ObjectRefused
         Of Redis and of the folder.
     """
+    require_one_shard(settings.shards, "A snapshot")
     check_format(settings)
     objects = Objects(settings.buckets_dir)
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
@@ -211,6 +217,7 @@ def restore(settings: Settings, folder: str, name: str, *, replaces: bool, tell:
     InvalidSetting, Unavailable, ObjectNotFound, ObjectRefused
         Of Redis and of the folder.
     """
+    require_one_shard(settings.shards, "Restoring a snapshot")
     objects, place = Objects(settings.buckets_dir), join(folder, name)
     manifest = read_manifest(objects, place)
     _check_fits(manifest, settings)

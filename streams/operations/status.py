@@ -7,20 +7,27 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from models.errors import Unavailable
+from models.kafka_operations import RunningWorker
 from models.personalize.job_queue import Jobs
 from models.personalize.registry import Registry
 from models.personalize.resource import Resource
 from models.ranking.champions import stored_champions
 from models.settings import Settings
-from models.state import forwarding_ledger, stuck_readers
-from models.state.catch_ups import CatchUpState, stored_catch_up
-from models.state.client import client_of
-from models.state.memory import Family, Memory, read_families, read_memory
-from models.state.redis_errors import AWAY_ERRORS
-from models.state.store import Store
-from streams.kafka.assignment import Partition
+from models.state.clients.client import client_of
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.operations import forwarding_ledger, stuck_readers
+from models.state.operations.catch_ups import CatchUpState, stored_catch_up
+from models.state.operations.memory import Family, Memory, read_families, read_memory
+from models.state.operations.running_workers import running_workers
+from models.state.shards.sharded_store import store_of
+from streams.kafka.consuming.assignment import Partition
+from streams.kafka.consuming.offsets import (
+    FirstWaiting,
+    PartitionEnd,
+    first_waiting,
+    partition_ends,
+)
 from streams.kafka.dead_letters import waiting_letters
-from streams.kafka.offsets import FirstWaiting, PartitionEnd, first_waiting, partition_ends
 from streams.kafka.topics import Topics, topic_ids
 
 
@@ -79,6 +86,8 @@ class Status(msgspec.Struct, frozen=True):
         Estimated memory by family of keys, of all groups.
     catch_up
         The ranker's last catch-up with kept events.
+    workers
+        Workers that are running, with their partitions.
     """
 
     group: str
@@ -98,6 +107,7 @@ class Status(msgspec.Struct, frozen=True):
     unreadable: list[stuck_readers.StuckReader] = []
     families: dict[str, Family] = {}
     catch_up: CatchUpState | None = None
+    workers: list[RunningWorker] = []
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -110,11 +120,12 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     """
     topics = Topics.of(settings)
     events = (topics.clicks, topics.purchases)
-    ids = topic_ids(settings, [*events, topics.items, topics.users])
+    others = (topics.items, topics.users, topics.served, *topics.deltas(settings.shards))
+    ids = topic_ids(settings, [*events, *others])
     ends = partition_ends(settings, [*ids, topics.dead_letters])
-    store = Store(client_of(settings), settings)
+    store = store_of(client_of(settings), settings)
     try:
-        fields = {tp: f"{ids[tp[0]]}/{tp[1]}" for tp in ends if tp[0] in ids}
+        fields = {tp: topics.field(tp[0], ids[tp[0]], tp[1]) for tp in ends if tp[0] in ids}
         marks = await store.watermarks(list(fields.values()))
         counts = await store.counts()
         ranker = await store.load_ranker()
@@ -122,6 +133,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         positions = await forwarding_ledger.forward_positions(store.redis, settings.group)
         trackers = await forwarding_ledger.tracker_status(store.redis, settings.group, now_s=now_s)
         stuck = await stuck_readers.reported(store.redis, settings.group, now_s=now_s)
+        workers = await running_workers(store.redis, settings.group, now_s=now_s)
         jobs = await Jobs(Registry(store.redis, settings)).unfinished()
         memory = await read_memory(store.redis)
         families = await read_families(store)
@@ -172,6 +184,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         unreadable=stuck,
         families=families,
         catch_up=stored_catch_up(ranker),
+        workers=workers,
     )
 
 

@@ -25,10 +25,11 @@ from streams.preparation.avro_schema import SchemaField, as_json, fields_of
 from streams.preparation.database import PreparationDatabase, ReportProgress, identifier, literal
 from streams.preparation.report import Report, build_report
 from streams.preparation.row_checks import apply_where, drop_superseded
-from streams.preparation.staging import stage, with_all_columns
+from streams.preparation.staging import stage
 from streams.preparation.where_clause import parse
 from streams.reading.column_mapping import ColumnMapping, DatasetKind
 from streams.reading.read_options import ReadOptions
+from streams.reading.reader import with_all_columns
 from streams.reading.recognition import recognise
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from models.errors import InvalidRecord
 from streams.object_store import Objects
 from streams.preparation.database import PreparationDatabase, ReportProgress, literal
 from streams.preparation.where_clause import WhereClause
-from streams.reading.column_mapping import DATASETS, ColumnMapping
+from streams.reading.column_mapping import ColumnMapping
 from streams.reading.fields import TIMES, VALUES, RowChecker, reason_of, text_or_none
-from streams.reading.files import SAMPLE_ROWS
 from streams.reading.reader import read_rows
 from streams.reading.recognition import RecognisedSource
-from streams.reading.reshaping import columns_of_mappings
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """More than the longest staged row."""
@@ -43,25 +40,6 @@ _FILE = "staging"
 def source_column(n: int) -> str:
     """Name in the database of a column of the source that the condition reads."""
     return f"_source_{n}"
-
-
-def with_all_columns(
-    objects: Objects, source: RecognisedSource, *, has_condition: bool, folder: Path
-) -> RecognisedSource:
-    """The source with the keys of all its records as columns, if options may name them."""
-    is_needed = (
-        has_condition or source.options.column_options.keep or DATASETS[source.kind].keeps_others
-    ) and source.shape in {"json", "jsonl"}
-    if not is_needed or len(source.sample) < SAMPLE_ROWS:
-        return source
-    good = (
-        row.values
-        for row in read_rows(objects, source, folder=folder)
-        if not isinstance(row.values, InvalidRecord)
-    )
-    return replace(
-        source, columns=columns_of_mappings(good, source.list_column, source.format, source.options)
-    )
 
 
 def stage(

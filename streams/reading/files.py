@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading import delimited, json_records, registry, sheets
+from streams.reading import delimited, json_records, registry, sheets, xml_records
 from streams.reading.column_mapping import is_known_name
 from streams.reading.containers import DAMAGE_ERRORS, Unpacked, open_unpacked
 from streams.reading.formats import SHAPES, Shape
@@ -44,6 +44,8 @@ class OpenFile(NamedTuple):
     separator: str = ""
     is_named: bool = True
     notes: tuple[str, ...] = ()
+    is_whole: bool = False
+    """True if the sample has every record of the file, but for bad ones."""
 
 
 @contextlib.contextmanager
@@ -94,7 +96,13 @@ def _of_sheet(shape: Shape, sheet: sheets.Sheet, content: Unpacked) -> OpenFile:
     sample = list(islice(records, SAMPLE_ROWS))
     values = tuple(row for _, row in sample)
     return OpenFile(
-        content.name, shape, columns, chain(sample, records), values, notes=_packed(content)
+        content.name,
+        shape,
+        columns,
+        chain(sample, records),
+        values,
+        notes=_packed(content),
+        is_whole=len(sample) < SAMPLE_ROWS,
     )
 
 
@@ -104,24 +112,47 @@ def _packed(content: Unpacked) -> tuple[str, ...]:
 
 def _of_text(content: Unpacked, options: ReadOptions, read_time: ReadTime) -> OpenFile:
     head_bytes = _peeked(content)
-    encoding = encoding_of(head_bytes, options.encoding)
+    is_xml = xml_records.is_xml(head_bytes)
+    if is_xml and options.format in SHAPES and options.format != "xml":
+        raise UnreadableRecording(f"XML, and not {options.format}")
+    declared = xml_records.declared_encoding(head_bytes) if is_xml else ""
+    encoding = encoding_of(head_bytes, options.encoding or declared)
     texts = decode_chunks(content.stream, encoding)
     head = "".join(_until(texts, HEAD_BYTES))
     texts = chain([head], texts)
-    shape, separator = _shape(content.name, head, options)
-    notes = (*_packed(content), *((encoding.why,) if encoding.why else ()))
-    if shape in {"json", "jsonl"}:
-        numbered = (
-            json_records.records_of_document(texts, head, options.records)
-            if shape == "json"
-            else json_records.records_of_lines(lines(texts, line_end(head)), options.records)
-        )
+    xml: tuple[Shape, str] = ("xml", "")
+    shape, separator = xml if is_xml else _shape(content.name, head, options)
+    notes = (*_packed(content), *((encoding.why,) if encoding.why and not declared else ()))
+    if shape in {"json", "jsonl", "xml"}:
+        numbered, note = _named_records(shape, texts, head, options.records)
         sample = list(islice(numbered, SAMPLE_ROWS))
         good = tuple(one for _, one in sample if isinstance(one, dict))
-        columns = tuple(dict.fromkeys(key for one in good for key in one))
-        return OpenFile(content.name, shape, columns, chain(sample, numbered), good, notes=notes)
+        return OpenFile(
+            content.name,
+            shape,
+            tuple(dict.fromkeys(key for one in good for key in one)),
+            chain(sample, numbered),
+            good,
+            notes=(*notes, *note),
+            is_whole=len(sample) < SAMPLE_ROWS,
+        )
     numbered_lines = lines(texts, line_end(head))
     return _delimited(content, head, numbered_lines, separator, options, read_time, notes)
+
+
+def _named_records(
+    shape: Shape, texts: Iterator[str], head: str, keys: Sequence[str]
+) -> tuple[Iterator[tuple[int, Any]], tuple[str, ...]]:
+    """Records that name their values themselves, by number, and a note on where they are."""
+    if shape == "xml":
+        return xml_records.records_of_xml(texts, keys), ()
+    if shape == "jsonl":
+        return json_records.records_of_lines(lines(texts, line_end(head)), keys), ()
+    known = {each.list_in_document for each in registry.FORMATS.values()} - {""}
+    name = "" if keys else json_records.first_list(head)
+    if name in known:
+        return json_records.records_of_document(texts, head, [name]), (f"the list {name}",)
+    return json_records.records_of_document(texts, head, keys), ()
 
 
 def _peeked(content: Unpacked) -> bytes:
@@ -148,7 +179,7 @@ def _shape(name: str, head: str, options: ReadOptions) -> tuple[Shape, str]:
         separator = format_.separator
     if options.format in SHAPES:
         shape: Shape = options.format
-        if shape in {"parquet", "xlsx"}:
+        if shape in {"parquet", "xlsx", "xml"}:
             raise UnreadableRecording(f"text, and not {shape}")
         return shape, separator or ("\t" if shape == "tsv" else "")
     start = head.lstrip()[:1]
@@ -219,7 +250,7 @@ def _delimited(
         notes = (*notes, "no header")
     shape: Shape = "tsv" if separator == "\t" else "csv"
     return OpenFile(content.name, shape, columns, chain(start, records), tuple(good), separator,
-                 is_named, notes)  # fmt: skip
+                 is_named, notes, len(start) < SAMPLE_ROWS - 1)  # fmt: skip
 
 
 def _first_lines(head: str) -> list[str]:

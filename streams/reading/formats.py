@@ -14,12 +14,15 @@ from models.errors import UnreadableRecording
 from streams.reading.column_mapping import DatasetKind
 from streams.reading.fields import value_getter
 
-Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx"]
+Shape = Literal["csv", "json", "jsonl", "parquet", "tsv", "xlsx", "xml"]
 """Container of records: `csv` is text with any separator, `json` a list of records."""
 
-SHAPES: tuple[Shape, ...] = ("csv", "json", "jsonl", "parquet", "tsv", "xlsx")
+SHAPES: tuple[Shape, ...] = ("csv", "json", "jsonl", "parquet", "tsv", "xlsx", "xml")
 
 MakeRows = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+
+PARTS = "parts"
+"""Key of a record of several rows that holds all of them: see `Format.part_of`."""
 
 
 class FileSample(NamedTuple):
@@ -85,6 +88,12 @@ class Format:
         and keeps no state between calls. Added columns need names that no file of the format has;
         name them in `fields`. Raises `InvalidRecord`, whose text is the reason of the bad row, for
         a record without events.
+    part_of
+        For records of several rows: the key of a row. `make_rows` is called with the first of
+        neighbouring rows with one key, which has all of them, up to `reshaping.MAX_PARTS`, in its
+        member `PARTS`. A row with the key None stands alone.
+    list_in_document
+        Name of the list of records in a JSON document that begins with it; without `--records`.
     recognise
         For formats that their columns do not identify: evidence that a sample is of the format, in
         words ("sessions with their events"), or "" if it is not. Called once a source, with samples
@@ -129,6 +138,8 @@ class Format:
     event_types: Mapping[str, str] = field(default_factory=dict)
     list_column: str = ""
     make_rows: MakeRows | None = None
+    part_of: Callable[[Mapping[str, Any]], object] | None = None
+    list_in_document: str = ""
     recognise: Callable[[FileSample], str] | None = None
     file_names: tuple[str, ...] = ()
     separator: str = ""

@@ -25,6 +25,7 @@ JsonRecord = dict[str, Any] | InvalidRecord
 
 _decoder = json.JSONDecoder(parse_constant=str)
 _GAP = re.compile(r"[\s,]*+")
+_FIRST_LIST = re.compile(r'\s*\{\s*"(\w{1,64})"\s*:\s*\[')
 
 
 def records_of_lines(
@@ -88,6 +89,16 @@ def _records(value: Any, keys: Sequence[str]) -> Iterator[JsonRecord]:  # noqa: 
     for each in inside:
         is_record = isinstance(each, (dict, InvalidRecord))
         yield each if is_record else InvalidRecord(NOT_A_RECORD)
+
+
+def first_list(head: str) -> str:
+    """The key with which a JSON document begins, if its value is a list; "" otherwise.
+
+    >>> first_list('{"products": [{"id": 1}]}'), first_list('{"at": 5, "products": []}')
+    ('products', '')
+    """
+    found = _FIRST_LIST.match(head)
+    return found[1] if found else ""
 
 
 def _elements(texts: Iterable[str]) -> Iterator[Any]:

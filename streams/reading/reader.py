@@ -6,15 +6,19 @@ A bad row is given as its error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading.column_mapping import normalized_name
+from streams.reading.column_mapping import DATASETS, normalized_name
 from streams.reading.files import OpenFile, open_file
 from streams.reading.recognition import ROWS_PER_FILE, RecognisedSource
-from streams.reading.reshaping import ReshapedRow, as_mapping, reshape
+from streams.reading.reshaping import ReshapedRow, as_mapping, columns_of_mappings, reshape
+
+WITHOUT_COLUMNS = frozenset({"json", "jsonl", "xml"})
+"""Shapes whose records name their values themselves, so that each may have others."""
 
 
 def read_rows(
@@ -57,13 +61,33 @@ def read_rows(
                     yield ReshapedRow(place, row.values)
 
 
+def with_all_columns(
+    objects: Objects, source: RecognisedSource, *, has_condition: bool, folder: Path | None
+) -> RecognisedSource:
+    """The source with the keys of all its records as columns, if options may name them."""
+    may_differ = source.shape in WITHOUT_COLUMNS or bool(source.format and source.format.make_rows)
+    is_named = (
+        has_condition or source.options.column_options.keep or DATASETS[source.kind].keeps_others
+    )
+    if source.is_whole or not (may_differ and is_named):
+        return source
+    good = (
+        row.values
+        for row in read_rows(objects, source, folder=folder)
+        if not isinstance(row.values, InvalidRecord)
+    )
+    return replace(
+        source, columns=columns_of_mappings(good, source.list_column, source.format, source.options)
+    )
+
+
 def _same_columns(
     file: OpenFile, source: RecognisedSource, needed: Sequence[str]
 ) -> Callable[[Any], Any]:
     """Converter of a file's records to the columns of the source."""
     if file.shape != source.shape:
         raise UnreadableRecording(f"{file.shape}, unlike the first file, which is {source.shape}")
-    if file.shape in {"json", "jsonl"}:
+    if file.shape in WITHOUT_COLUMNS:
         return lambda one: one
     own = file.columns
     if not file.is_named:

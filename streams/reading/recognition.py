@@ -61,11 +61,13 @@ class RecognisedSource:
     options: ReadOptions
     kind: DatasetKind
     notes: tuple[str, ...]
+    is_whole: bool = False
+    """True if the sample has every good row of the source."""
 
     @property
     def unit(self) -> Literal["line", "record"]:
         """Unit of the numbers in places."""
-        return "record" if self.shape in {"json", "parquet", "xlsx"} else "line"
+        return "record" if self.shape in {"json", "parquet", "xlsx", "xml"} else "line"
 
     @property
     def name(self) -> str:
@@ -208,6 +210,7 @@ def recognise(
         options=options,
         kind=kind,
         notes=notes,
+        is_whole=file.is_whole and len(selection.files) == 1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.errors import UnreadableRecording
+from streams.reading.catalogue_formats import CATALOGUE_FORMATS
 from streams.reading.event_formats import EVENT_FORMATS
 from streams.reading.formats import SHAPES, Format
 from streams.reading.research_formats import RESEARCH_FORMATS
@@ -37,4 +38,4 @@ def check_format_name(name: str) -> None:
         raise UnreadableRecording(f"no format {name!r}: there are {', '.join(names())}")
 
 
-register(*EVENT_FORMATS, *RESEARCH_FORMATS, *SHOP_FORMATS)
+register(*EVENT_FORMATS, *RESEARCH_FORMATS, *SHOP_FORMATS, *CATALOGUE_FORMATS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
 from streams.reading.fields import value_getter
-from streams.reading.formats import Format
+from streams.reading.formats import PARTS, Format
 from streams.reading.read_options import ReadOptions
+
+MAX_PARTS = 5000
+"""Most rows of one record: a product of Shopify has 2,048 variants and 250 pictures at most."""
 
 
 class ReshapedRow(NamedTuple):
@@ -27,6 +30,8 @@ def reshape(
         for number, record in records:
             yield ReshapedRow(number, record)
         return
+    if format_ and format_.part_of:
+        records = _joined(records, format_.part_of)
     for number, record in records:
         if isinstance(record, InvalidRecord):
             yield ReshapedRow(number, record)
@@ -43,6 +48,30 @@ def reshape(
                 continue
             for element in elements:
                 yield ReshapedRow(number, {**one, each: element})
+
+
+def _joined(
+    records: Iterable[tuple[int, Any]], part_of: Callable[[Mapping[str, Any]], object]
+) -> Iterator[tuple[int, Any]]:
+    """Records of neighbouring rows with one key, with the number of the first; see `Format`."""
+    parts: list[Any] = []
+    key: object = None
+    first = 0
+    for number, record in records:
+        is_bad = isinstance(record, InvalidRecord)
+        own = None if is_bad else part_of(record)
+        if parts and (own is None or own != key or len(parts) >= MAX_PARTS):
+            yield first, {**parts[0], PARTS: parts}
+            parts = []
+        if is_bad:
+            yield number, record
+        elif own is None:
+            yield number, {**record, PARTS: [record]}
+        else:
+            first, key = (first, key) if parts else (number, own)
+            parts.append(record)
+    if parts:
+        yield first, {**parts[0], PARTS: parts}
 
 
 def as_mapping(record: Any, columns: Sequence[str]) -> Any:  # noqa: ANN401  any record

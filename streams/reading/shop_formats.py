@@ -327,6 +327,7 @@ SHOP_FORMATS: tuple[Format, ...] = (
         "shopify-orders",
         "Shopify's orders as JSON",
         fields=FIELDS,
+        list_in_document="orders",
         make_rows=_order,
         recognise=_is_order,
     ),

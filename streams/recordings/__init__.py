@@ -1,1 +1,1 @@
-"""Recorded events: read for evaluation, and replayed into Kafka."""
+"""Files of events, read for evaluation and replayed into Kafka, and of items, imported."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from models.errors import InvalidEvent
-from models.state.interactions import Interaction
+from models.state.users.interactions import Interaction
 from streams.recordings.recorded_events import RecordedRow
 
 MAX_SHOWN = 3

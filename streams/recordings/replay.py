@@ -24,8 +24,8 @@ from models.errors import InvalidEvent, UnreadableRecording
 from models.events import PutEvents
 from models.settings import Settings
 from models.tokens import Receipt
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, topic_ids
-from streams.kafka.tracker import Tracker
 from streams.object_store import Object, Objects
 from streams.reading.read_options import ReadOptions
 from streams.recordings.interrupts import Interrupts

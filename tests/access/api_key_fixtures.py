@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from api.dependencies import EventPublisher
 from models.api_keys import ApiKey, new_key
 from models.settings import Settings
-from models.state import key_store
-from models.state.client import RedisClient, connect
+from models.state.clients.client import RedisClient, connect
+from models.state.groups import key_store
 from ops.embedded_servers import start_redis
 from tests.api_server import Api, Reply, request, serve_api, wait_for
 from tests.servers import own_port

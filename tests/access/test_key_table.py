@@ -13,8 +13,8 @@ from api.access import key_table
 from api.access.key_table import FRESH_S, STALE_S, KeyTable
 from models.api_keys import NewKey, new_key
 from models.errors import LimitExceeded
-from models.state import key_store
-from models.state.client import RedisClient, connect
+from models.state.clients.client import RedisClient, connect
+from models.state.groups import key_store
 from ops.embedded_servers import start_redis
 
 NOW_S = 1_790_000_000.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from api.server.uvicorn_protocol import server_options
+from api.server.server_options import server_options
 from models.audit_entries import AuditEntry
 from models.errors import InvalidSetting
 from models.settings import Settings

@@ -1,4 +1,4 @@
-"""A real browser for tests of pages, and servers that accept broken batches."""
+"""A real browser for tests of pages, and stacks on servers that accept broken batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from tests.e2e.shop_page import Open, Page
 from tests.servers import unavailable
-from tests.stack import Servers, Stack, embedded_servers, make_stacks
+from tests.stack import Servers, Stack, make_stacks
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -27,9 +28,9 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser that the tests of a module share: to start one takes seconds."""
+    """A browser that the tests of a process share: to start one takes seconds."""
     with started_browser(tmp_path_factory.mktemp("browser")) as started:
         yield started
 
@@ -51,11 +52,18 @@ def started_browser(folder: Path) -> Iterator[Chrome]:
     started.quit()
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Embedded servers, which accept batches that Apache Kafka refuses."""
-    with embedded_servers(tmp_path_factory.mktemp("embedded")) as started:
-        yield started
+@pytest.fixture
+def console(running: Stack, shared_browser: Chrome) -> Open:
+    """Opens a tab of the console."""
+
+    def opened(tab: str) -> Page:
+        page = Page(shared_browser, running.url, f"console#{tab}")
+        # Only the part behind # differs from what an earlier test has opened.
+        shared_browser.refresh()
+        page.wait(lambda: page.text("[aria-current]") == tab.capitalize())
+        return page
+
+    return opened
 
 
 @pytest.fixture

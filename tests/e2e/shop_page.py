@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from selenium.webdriver import Chrome
@@ -13,6 +14,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from ops.simulated_shoppers import warm_up
 from tests.stack import Stack
+
+Open = Callable[[str], "Page"]
+"""Opens a tab of the console by its name."""
 
 PATIENCE_S = 30
 EVENTS = 400
@@ -65,6 +69,30 @@ class Page:
         element = self.find(selector)
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
+
+    def type(self, selector: str, text: str) -> None:
+        """Put a text into a field in place of what it holds."""
+        field = self.find(selector)
+        self.browser.execute_script("arguments[0].select?.()", field)
+        field.send_keys(text)
+
+    def press_text(self, within: str, text: str) -> None:
+        """Click on the first button within an element whose text begins so."""
+        script = """
+        const buttons = [...document.querySelectorAll(`${arguments[0]} button`)];
+        return buttons.find(one => one.textContent.startsWith(arguments[1]))
+        """
+        button = self.wait(lambda: self.browser.execute_script(script, within, text))
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+
+    def choose(self, selector: str, value: str) -> None:
+        """Choose an option of a field by its value."""
+        script = """
+        arguments[0].value = arguments[1];
+        arguments[0].dispatchEvent(new Event("change", {bubbles: true}))
+        """
+        self.browser.execute_script(script, self.find(selector), value)
 
     def run_script(self, script: str) -> Any:
         """What a script gives in the page."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
 
+from tests.access.api_key_fixtures import keyed_api
 from tests.e2e.shop_page import Page, ShopPage, run_in_page, warm
 from tests.personalize.other_clients import npm
 from tests.servers import ROOT
 from tests.stack import Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_broker]
 
 SERIOUS = {"serious", "critical"}
 
@@ -72,6 +75,8 @@ def test_no_serious_violation_in_the_console(running: Stack, shared_browser: Chr
     """Each tab, with an item, a user and an event in it."""
     script = axe()
     running.recommend(f"after={running.click('tent', user='ada')}")
+    rule = {"boost": [{"filter": "price<20", "factor": 2}], "pin": [{"item_id": "tent", "slot": 1}]}
+    running.ask("PUT", "/placements/accessible", {"rules": [rule]})
     page = Page(shared_browser, running.url, "console")
     shared_browser.execute_script(script)
     for width, theme in SCREENS:
@@ -81,13 +86,38 @@ def test_no_serious_violation_in_the_console(running: Stack, shared_browser: Chr
             ("try", ["ada"], "#ask"),
             ("items", [], ""),
             ("users", ["ada"], "form.line button"),
-            ("events", ["", "tent"], "#send button"),
+            ("placements", [], ".choices button"),
+            ("outcomes", [], ""),
+            ("experiments", [], ".arm:nth-of-type(2) [name=own]"),
+            ("events", [], ""),
+            ("quality", [], ""),
+            ("personalize", [], ""),
+            ("access", [], ""),
+            ("settings", [], ""),
         ):
             page.press(f"nav a[href='#{tab}']")
             page.wait(lambda tab=tab: page.all(f"main#{tab} > *"))
             for place, text in enumerate(fields):
                 page.wait(lambda: page.all(INPUTS))[place].send_keys(text)
             if button:
+                page.wait(lambda button=button: page.all(button))
                 page.press(button)
-                page.wait(lambda: page.text(".answer li, #followed tbody tr"))
+                page.wait(lambda: page.all(".answer li, .rule, #add-rule"))
+                page.run_script(
+                    "document.querySelectorAll('.rule').forEach(one => one.open = true)"
+                )
             assert violations(page) == [], (width, theme, tab)
+
+
+def test_no_serious_violation_at_the_login(shared_browser: Chrome, tmp_path: Path) -> None:
+    """The page that asks for a key, also after a wrong one."""
+    script = axe()
+    with keyed_api(tmp_path) as one:
+        page = Page(shared_browser, f"http://localhost:{one.settings.port}", "console")
+        for width, theme in SCREENS:
+            set_screen(shared_browser, width, theme)
+            page.find("[name=key]").send_keys("srk_wrong")
+            page.find("[name=key]").send_keys(Keys.ENTER)
+            page.wait(lambda: page.text("[role=alert]"))
+            shared_browser.execute_script(script)
+            assert violations(page) == [], (width, theme)

@@ -6,10 +6,12 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from models.state.metadata import put_users
+from models.state.catalogue.metadata import put_users
 from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
 from tests.stack import Servers, Stack, new_stack
@@ -18,6 +20,7 @@ BOOST = {"filter": "brand:acme", "factor": 2}
 PINS = [{"item_id": f"p{n}", "slot": n} for n in range(1, 27)]
 
 
+@pytest.mark.any_broker
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "kind"),
     [
@@ -131,6 +134,9 @@ def test_rules_by_query_and_by_body(running: Stack) -> None:
         assert found["r3"] == {"price": 30}
     _, answer = running.ask("GET", "/recommend?user_id=ruler&hide=seen&pin=r2:1,sun:1")
     assert "slot" in answer["error"]["message"]
+    assert running.ask("GET", "/popular?diversity=1.1")[0] == 400
+    _, answer = running.ask("GET", "/popular?cap=brand:1&filter=brand:acme,zenith&diversity=0.5")
+    assert len(answer["items"]) == 2
     _, answer = running.ask("GET", "/popular?num_results=3&pin=r2:2")
     assert answer["items"][1]["itemId"] == "r2"
     _, answer = running.ask("GET", "/recommend?user_id=ruler&hide=seen")
@@ -138,6 +144,164 @@ def test_rules_by_query_and_by_body(running: Stack) -> None:
     ranked = {"itemIds": ["r1", "r2", "r3"], "filter": "brand:acme", "userId": "ruler"}
     _, answer = running.ask("POST", "/rank", ranked)
     assert {item["itemId"] for item in answer["items"]} == {"r1", "r2"}
+
+
+def test_placements(running: Stack) -> None:
+    """Saved, tried before, in effect at once where they were saved, rolled back and deleted."""
+    for name in ("p1", "p2", "p3", "p1", "p2", "p3"):
+        after = running.click(name, session="placed", user="placer")
+    rules = [{"exclude": ["p3"]}, {"pin": [{"item_id": "p2", "slot": 1}]}]
+    draft = {"recipe": "similar-items", "num_results": 5, "caption": "With it", "rules": rules}
+    status, answer = running.ask("PUT", "/placements/product", draft)
+    assert (status, answer["version"]) == (200, 1)
+    running.recommend(f"after={after}")
+
+    _, answer = running.ask("GET", "/recommend?item_id=p1&placement=product")
+    assert answer["placement"] == {"name": "product", "version": 1, "caption": "With it"}
+    assert answer["recipe"] == "similar-items"
+    assert answer["items"][0]["itemId"] == "p2"
+    assert "p3" not in {item["itemId"] for item in answer["items"]}
+    _, answer = running.ask("GET", "/similar/p1?placement=product&num_results=1&exclude=p2")
+    assert "p2" not in {item["itemId"] for item in answer["items"]}
+    ranked = {"itemIds": ["p1", "p3"], "placement": "other"}
+    assert running.ask("POST", "/rank", ranked)[0] == 400
+    running.ask("PUT", "/placements/other", {"rules": rules})
+    _, answer = running.ask("POST", "/rank", ranked)
+    assert [item["itemId"] for item in answer["items"]] == ["p1"]
+
+    asked = {"configuration": draft | {"rules": []}, "placement": "product", "item_id": "p1"}
+    status, answer = running.ask("POST", "/placements/preview", asked)
+    assert status == 200
+    assert "p3" not in {item["itemId"] for item in answer["before"]}
+    assert "p3" in {item["itemId"] for item in answer["after"]}
+    for path in ("/placements/product", "/placements/preview"):
+        broken = {"rules": [{"pin": [{"item_id": "a", "slot": 0}]}]}
+        body, method = (
+            (broken, "PUT")
+            if path.endswith("product")
+            else (
+                {"configuration": broken},
+                "POST",
+            )
+        )
+        status, answer = running.ask(method, path, body)
+        assert status == 400
+        assert "rules[0].pin[0].slot" in answer["error"]["message"]
+
+    running.ask("PUT", "/placements/product", draft | {"caption": "Also"})
+    assert running.ask("GET", "/placements/product")[1]["version"] == 2
+    assert running.ask("POST", "/placements/product/rollback", {"version": 1})[0] == 200
+    assert running.ask("DELETE", "/placements/product")[1]["version"] == 4
+    assert running.ask("GET", "/placements/product")[0] == 404
+    assert running.ask("GET", "/recommend?placement=product")[0] == 400
+    assert running.ask("POST", "/placements/product/rollback", {"version": 4})[0] == 400
+    _, answer = running.ask("POST", "/placements/product/rollback", {"version": 3})
+    assert (answer["version"], answer["configuration"]["caption"]) == (5, "With it")
+    _, answer = running.ask("GET", "/placements/product/history")
+    assert [one["version"] for one in answer["placements"]] == [5, 4, 3, 2, 1]
+    _, answer = running.ask("GET", "/placements")
+    assert {"product", "other"} <= {one["name"] for one in answer["placements"]}
+
+
+def test_what_was_shown_is_not_shown_again(running: Stack) -> None:
+    """The next page of a list, without a cursor."""
+    for name in ("s1", "s2", "s3", "s4"):
+        after = running.click(name, session="pages", user="pager")
+    running.recommend(f"after={after}")
+    asked = "/popular?user_id=turner&num_results=2"
+    running.wait(lambda: len(running.ask("GET", asked)[1]["items"]) == 2, "items are popular")
+    _, answer = running.ask("GET", asked)
+    first = {item["itemId"] for item in answer["items"]}
+
+    def following() -> set[str]:
+        _, answer = running.ask("GET", f"{asked}&hide=shown:3600")
+        return {item["itemId"] for item in answer["items"]}
+
+    running.wait(lambda: not first & following(), "what was shown is hidden")
+
+
+def test_saved_filters_serve_both_apis(running: Stack) -> None:
+    """One made by boto3 is used natively by its name, and a native one by its ARN."""
+    records = [
+        {"itemId": name, "properties": {"BRAND": brand, "COST": price}}
+        for name, brand, price in (("f1", "fa", 10), ("f2", "fa", 20), ("f3", "fb", 30))
+    ]
+    after = running.ask("PUT", "/items", {"items": records})[1]["after"]
+    arn = "arn:aws:personalize:us-east-1:000000000000:"
+    boto3 = {"content-type": "application/x-amz-json-1.1"}
+
+    def personalize(operation: str, body: dict[str, Any]) -> Any:
+        target = {"x-amz-target": f"AmazonPersonalize.{operation}"}
+        return running.ask("POST", "/personalize", body, boto3 | target)
+
+    made = {
+        "name": "by-boto3",
+        "datasetGroupArn": f"{arn}dataset-group/{running.settings.group}",
+        "filterExpression": "INCLUDE ItemID WHERE Items.BRAND IN ($BRANDS)",
+    }
+    assert personalize("CreateFilter", made)[0] == 200
+    asked = f"/popular?filter=by-boto3&filter_values=BRANDS:{quote('fa,fb')}&boost=cheap*5"
+    status, answer = running.ask("GET", f"{asked}&after={after}")
+    assert (status, answer["error"]["message"]) == (400, "there is no filter 'cheap'")
+    status, saved = running.ask("PUT", "/filters/cheap", {"filter": "cost<15"})
+    assert (status, saved["filter"]) == (200, "INCLUDE ItemID WHERE Items.cost < 15")
+
+    def found() -> set[str]:
+        return {item["itemId"] for item in running.ask("GET", asked)[1]["items"]}
+
+    # The index of properties is as old as RECOMMENDER_CACHE_S at most.
+    running.wait(lambda: found() == {"f1", "f2", "f3"}, "in the index")
+    _, answer = running.ask("GET", "/popular?filter=by-boto3")
+    assert "BRANDS" in answer["error"]["message"]
+    _, answer = running.ask("POST", "/rank", {"itemIds": ["f1", "f2"], "filter": "cheap"})
+    assert [item["itemId"] for item in answer["items"]] == ["f1"]
+    assert running.ask("PUT", "/placements/f", {"rules": [{"filter": "cheap"}]})[0] == 200
+    assert running.ask("PUT", "/placements/f", {"rules": [{"filter": "cheaper"}]})[0] == 400
+    _, answer = running.ask("GET", "/popular?placement=f")
+    assert [item["itemId"] for item in answer["items"]] == ["f1"]
+    body = {
+        "campaignArn": f"{arn}campaign/default",
+        "userId": "u",
+        "filterArn": f"{arn}filter/cheap",
+    }
+    status, answer = running.ask("POST", "/personalize/recommendations", body)
+    assert (status, [item["itemId"] for item in answer["itemList"]]) == (200, ["f1"])
+    listed = running.ask("GET", "/filters")[1]["filters"]
+    assert {"by-boto3", "cheap"} <= {one["name"] for one in listed}
+    described = personalize("DescribeFilter", {"filterArn": f"{arn}filter/cheap"})
+    assert described[0] == 200
+
+    running.ask("PUT", "/filters/cheap", {"filter": "cost<25"})
+    assert running.ask("PUT", "/filters/cheap", {"filter": "cost<many"})[0] == 400
+    running.wait(
+        lambda: len(running.ask("GET", "/popular?filter=cheap")[1]["items"]) == 2,
+        "the filter is replaced",
+    )
+    assert running.ask("DELETE", "/filters/cheap")[0] == 200
+    assert running.ask("DELETE", "/filters/cheap")[0] == 404
+
+
+def test_a_segment_has_rules_of_its_own(running: Stack) -> None:
+    """Who is in it is decided at each question; its users can be read."""
+    users = [{"userId": "sg1", "properties": {"TIER": "gold"}}, {"userId": "sg2", "properties": {}}]
+    _, put = running.ask("PUT", "/users", {"users": users})
+    for name in ("q1", "q2", "q1", "q2"):
+        running.click(name, session="segmented", user="sg2")
+    gold = {"rule": 'INCLUDE UserID WHERE Users.TIER = "gold"'}
+    assert running.ask("PUT", "/segments/gold", gold)[1]["version"] == 1
+    rule = {"segment": "gold", "pin": [{"item_id": "q1", "slot": 1}]}
+    running.ask("PUT", "/placements/lounge", {"recipe": "popularity-count", "rules": [rule]})
+    after = put["after"]
+
+    _, answer = running.ask("GET", f"/recommend?user_id=sg1&placement=lounge&after={after}")
+    assert answer["items"][0]["itemId"] == "q1"
+    _, page = running.ask("GET", f"/segments/gold/users?after={after}")
+    assert "sg1" in page["userIds"]
+    assert "sg2" not in page["userIds"]
+    assert "gold" in {one["name"] for one in running.ask("GET", "/segments")[1]["segments"]}
+    assert running.ask("PUT", "/segments/gold", {"rule": "INCLUDE"})[0] == 400
+    assert running.ask("DELETE", "/segments/gold")[0] == 200
+    assert running.ask("GET", "/segments/gold/users")[0] == 404
 
 
 def test_health_and_metrics(running: Stack) -> None:
@@ -201,15 +365,12 @@ def test_redis_away(stack: Callable[..., Stack]) -> None:
     one.wait_ready()
     one.wait(lambda: bool(one.recommend("user_id=x")["items"]), "trends are known")
 
-    one.servers.redis.stop()
-    try:
+    with one.servers.redis.away():
         status, answer = one.ask("GET", "/readyz")
         assert (status, answer["missing"]) == (503, ["redis"])
         answer = one.recommend("user_id=x")
         assert (answer["level"], answer["items"][0]["itemId"]) == ("cached", "warm")
         assert one.ask("DELETE", "/users/x")[1]["error"]["type"] == "unavailable"
-    finally:
-        one.servers.redis.start()
     one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "Redis is back")
     after = one.click("later", session="s2")
     one.wait(

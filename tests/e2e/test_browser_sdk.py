@@ -76,6 +76,7 @@ def test_events_go_in_batches(running: Stack, on_page: Callable[..., Any]) -> No
     assert events_of(running, "sdk-batch") == [f"sdk-{n}" for n in range(12)]
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_a_bad_event_is_refused_alone(on_page: Callable[..., Any]) -> None:
     """The others of its batch are accepted."""
@@ -90,6 +91,7 @@ def test_a_bad_event_is_refused_alone(on_page: Callable[..., Any]) -> None:
     assert outcomes == ["sent", "invalid_event", "sent"]
 
 
+@pytest.mark.any_broker
 def test_events_wait_until_the_api_is_reached(running: Stack, on_page: Callable[..., Any]) -> None:
     """They are kept in the browser's storage, also for the next page, and count once."""
     kept, left = on_page("""
@@ -114,6 +116,7 @@ def test_events_wait_until_the_api_is_reached(running: Stack, on_page: Callable[
     assert sorted(events_of(running, "sdk-away")) == ["sdk-a", "sdk-a", "sdk-b"]
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_leaving_the_page_loses_nothing(running: Stack, on_page: Callable[..., Any]) -> None:
     """What waits for its batch goes by a beacon."""
@@ -126,6 +129,7 @@ def test_leaving_the_page_loses_nothing(running: Stack, on_page: Callable[..., A
     running.wait(lambda: events_of(running, "sdk-leaving") == ["sdk-last"], "the beacon arrived")
 
 
+@pytest.mark.any_broker
 def test_without_consent_nothing_is_sent_or_kept(on_page: Callable[..., Any]) -> None:
     """Lists are asked for without profiling, and what was kept is removed."""
     told = on_page("""
@@ -152,6 +156,7 @@ def test_without_consent_nothing_is_sent_or_kept(on_page: Callable[..., Any]) ->
     assert not any("sdk-private" in one or session in one for one in asked)
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_sessions_end_at_logout(on_page: Callable[..., Any]) -> None:
     """A session goes on from page to page and over a login, and not over a logout."""
@@ -214,6 +219,7 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
         """Log nothing."""
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_the_example_page_works(
     stack: Callable[..., Stack], other_origin: tuple[str, Path], shared_browser: Chrome

@@ -7,8 +7,8 @@ import time
 
 from kafka import KafkaProducer
 
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics
-from streams.kafka.tracker import Tracker
 from tests.stack import Stack
 
 

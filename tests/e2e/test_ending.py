@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.e2e.test_commands import BARE, children_of

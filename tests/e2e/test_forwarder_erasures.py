@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.state.forwarding_ledger import tracker_waiting
+from models.state.operations.forwarding_ledger import tracker_waiting
 from models.state.store import Store
 from streams.kafka.dead_letters import letters as dead_letters
-from streams.kafka.tracker import Tracker
+from streams.kafka.producing.tracker import Tracker
 from tests.stack import Stack
 from tests.streams.forwarding.forwarding_fixtures import environment
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
@@ -109,10 +109,9 @@ def test_an_erasure_holds_without_worker_and_redis(
     send(one, "b1", user="bob", session="s2")
     one.wait(lambda: bool(aws.requests), "it is tried to send them")
     one.wait(lambda: one.status().forward["waiting"] != 0 and waiting(one) == 1, "one still waits")
-    one.servers.redis.stop()
-    aws.behaviour = "answer"
-    one.wait(lambda: "b1" in aws.taken_ids(), "it is sent")
-    one.servers.redis.start()
+    with one.servers.redis.away():
+        aws.behaviour = "answer"
+        one.wait(lambda: "b1" in aws.taken_ids(), "it is sent")
     one.wait(lambda: one.status().forward["waiting"] == 0, "nothing waits")
     assert aws.taken_ids() == ["b1"]
 

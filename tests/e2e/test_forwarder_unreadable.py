@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from streams.kafka.consuming.offsets import messages
 from streams.kafka.dead_letters import letters as dead_letters
-from streams.kafka.offsets import messages
 from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.e2e.test_unreadable import applied, click, produce, unreadable

@@ -257,9 +257,9 @@ def test_disconnected_clients_are_no_errors(one: Api, caplog: pytest.LogCaptureF
     ("path", "methods"),
     [
         ("/recommend", "GET, HEAD, OPTIONS, POST"),
-        ("/events", "OPTIONS, POST"),
+        ("/events", "GET, HEAD, OPTIONS, POST"),
         ("/items", "GET, HEAD, OPTIONS, PUT"),
-        ("/items/x", "GET, HEAD, OPTIONS"),
+        ("/items/x", "DELETE, GET, HEAD, OPTIONS"),
         ("/users/x", "DELETE, GET, HEAD, OPTIONS"),
         ("/", "GET, HEAD, OPTIONS"),
         ("/personalize/events", "OPTIONS, POST"),

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from models.state.metadata import item_properties, user_properties
+from models.state.catalogue.metadata import item_properties, user_properties
 from models.state.store import Store
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics
-from streams.kafka.tracker import Tracker
 from tests.stack import Stack
 
 
@@ -68,6 +68,29 @@ def test_long_records_fit_into_a_call(running: Stack) -> None:
     status, told = running.ask("GET", f"/items/long-9?after={after}")
     assert (status, told["properties"]) == (200, longest)
     assert running.ask("PUT", "/items", b" " * 4_000_000)[0] == 413
+
+
+def test_what_is_sold_out_or_has_expired_is_hidden(running: Stack) -> None:
+    """From the record on, in answers and for the console; variants of a product are shown once."""
+    names = [f"shelf-{n}" for n in range(4)]
+    for name in names:
+        running.click(name, session="shelves")
+    after = put_items(
+        running,
+        **{
+            names[0]: {"AVAILABILITY": "out_of_stock"},
+            names[1]: {"EXPIRES_AT": "2020-01-01"},
+            names[2]: {"ITEM_GROUP_ID": "shelf"},
+            names[3]: {"ITEM_GROUP_ID": "shelf"},
+        },
+    )
+
+    _, answer = running.ask("GET", f"/popular?num_results=100&after={after}")
+
+    shown = [item["itemId"] for item in answer["items"] if item["itemId"] in names]
+    assert shown in ([names[2]], [names[3]])
+    hidden = [running.ask("GET", f"/items/{name}")[1]["isHidden"] for name in names]
+    assert hidden == [True, True, False, False]
 
 
 def test_a_cold_item_appears_among_its_category(running: Stack) -> None:
@@ -133,3 +156,27 @@ def test_records_survive_a_killed_worker(stack: Callable[..., Stack]) -> None:
     assert one.stored(known) == [{"N": 9}] * 400
     assert one.counts()["items"] == 400
     assert "metadata  invalid" in one.run("dead-letters", "list").stdout
+
+
+def test_a_deleted_item_is_in_no_answer(running: Stack) -> None:
+    """Not in the next one, its properties are gone, and a new record brings it back."""
+    for user in ("one", "two"):
+        running.click("fife", session=f"deleting-{user}", user=f"deleting-{user}")
+        after = running.click("horn", session=f"deleting-{user}", user=f"deleting-{user}")
+    put_items(running, horn={"GENRE": "loud"})
+    asked = "/similar/fife"
+    assert "horn" in [
+        one["itemId"] for one in running.ask("GET", f"{asked}?after={after}")[1]["items"]
+    ]
+
+    status, answer = running.ask("DELETE", "/items/horn")
+
+    assert status == 202
+    listed = running.ask("GET", f"{asked}?after={answer['after']}")[1]["items"]
+    assert "horn" not in [one["itemId"] for one in listed]
+    told = running.ask("GET", "/items/horn")[1]
+    assert (told["isHidden"], "GENRE" in told["properties"], told["events"]) == (True, False, 2)
+    after = put_items(running, horn={"GENRE": "loud"})
+    listed = running.ask("GET", f"{asked}?after={after}")[1]["items"]
+    assert "horn" in [one["itemId"] for one in listed]
+    assert running.ask("DELETE", "/items/never-heard-of")[0] == 404

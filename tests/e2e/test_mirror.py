@@ -8,8 +8,8 @@ from collections.abc import Callable
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
-from models.state.forwarding_ledger import tracker_counts
-from streams.kafka.offsets import end_offsets
+from models.state.operations.forwarding_ledger import tracker_counts
+from streams.kafka.consuming.offsets import end_offsets
 from streams.kafka.topics import Topics
 from tests.servers import own_port
 from tests.stack import Stack

@@ -64,6 +64,7 @@ def test_click_changes_two_rows_and_shows_its_way(page: ShopPage) -> None:
     assert page.problems() == []
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_every_reason_adds_up(page: ShopPage) -> None:
     """A card shows the shares of its reasons on demand; they add up to the whole."""
@@ -77,6 +78,7 @@ def test_every_reason_adds_up(page: ShopPage) -> None:
     assert texts(page.browser, ".shares") == []
 
 
+@pytest.mark.any_broker
 def test_page_works_by_keyboard(page: ShopPage) -> None:
     """Enter on a card is a click; the focus stays in the list, though the card leaves it."""
     page.browser.execute_script("document.querySelector('#for-you .card .look').focus()")
@@ -96,6 +98,7 @@ def test_page_works_by_keyboard(page: ShopPage) -> None:
     assert page.wait(lambda: page.text("#for-you .shares"))
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
     """From the first to the last control of the page, in its order, and each is seen."""
@@ -113,6 +116,7 @@ def test_every_control_is_reached_by_tab(page: ShopPage) -> None:
     assert seen == list(range(first, n))
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
     """An event without effect is shown as accepted only."""
@@ -126,6 +130,7 @@ def test_page_claims_no_effect_that_it_has_not_seen(page: ShopPage) -> None:
     assert page.text("#applied b") == page.text("#visible b") == ""
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_page_shows_errors_as_text(page: ShopPage) -> None:
     """The page shows the API's error texts, and never as HTML."""
@@ -152,6 +157,7 @@ def test_login_joins_the_session(shop: Stack, page: ShopPage) -> None:
     assert page.problems() == []
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
     """Adding brings what is bought together; removing takes it out; buying sends purchases."""
@@ -165,6 +171,8 @@ def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
     assert not {first, second} & set(page.items("#together"))
     page.press(".cart li:nth-child(2) button")
     page.wait(lambda: len(texts(page.browser, ".cart li")) == 1)
+    page.wait(lambda: "Took out of the cart" in page.text(".strip .what"))
+    page.await_effect()
 
     page.press("#buy")
     page.wait(lambda: page.text("#cart-title") == "Cart 0")
@@ -176,17 +184,72 @@ def test_cart_is_filled_and_bought(shop: Stack, page: ShopPage) -> None:
     assert ("purchase", second) not in done
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
-def test_hidden_items_stay_away(page: ShopPage) -> None:
-    """What is not for a shopper leaves the list, and the list stays full."""
+def test_disliked_items_stay_away(shop: Stack, page: ShopPage) -> None:
+    """What is not for a shopper leaves every row, and all later answers; the list stays full."""
+    page.log_in("disliker")
+    viewed = page.look(1)
+    item = page.items("#because")[0]
+    page.press(f"#because [data-item='{item}'] .hide")
+    page.wait(lambda: item not in page.items("main"))
+    page.await_effect()
+
+    assert page.text(".strip .what").startswith("Not for you:")
+    assert len(page.items("#for-you")) == 12
+    answer = shop.ask("GET", "/recommend?user_id=disliker&num_results=100")[1]
+    assert item not in [one["itemId"] for one in answer["items"]]
+    asked = f"/similar/{viewed}?hide=disliked&user_id=disliker"
+    assert item not in [one["itemId"] for one in shop.ask("GET", asked)[1]["items"]]
+    assert page.problems() == []
+
+
+@pytest.mark.any_broker
+@pytest.mark.slow
+def test_the_last_event_is_undone(shop: Stack, page: ShopPage) -> None:
+    """A dislike is undone: the item may come again, and the shopper's events lack it."""
+    page.log_in("undoer")
+    page.look(1)
     item = page.items("#for-you")[0]
     page.press("#for-you .card:nth-child(1) .hide")
+    page.await_effect()
+    assert item not in page.items("#for-you")
 
-    page.wait(lambda: item not in page.items("#for-you"))
+    page.press(".strip .undo button")
+    page.wait(lambda: page.text(".strip .what").startswith("Undone:"))
+    page.await_effect()
 
-    assert len(page.items("#for-you")) == 12
+    page.wait(lambda: item in page.items("main"))
+    events = shop.ask("GET", "/users/undoer")[1]["events"]
+    assert "dislike" not in {event["eventType"] for event in events}
+    assert page.problems() == []
 
 
+@pytest.mark.any_broker
+@pytest.mark.slow
+def test_every_card_says_why(page: ShopPage) -> None:
+    """In words of its row; a card opens to the shares of its reasons."""
+    page.look(2)
+    page.press(".viewed .main")
+    page.wait(lambda: page.items("#together") and page.items("#similar"))
+    name = page.text("#viewed-title")
+    for row, begins in (
+        ("#because", f"Often looked at together with {name}"),
+        ("#similar", f"Of the same kind as {name}"),
+        ("#trending", "Wanted more and more right now"),
+        ("#new", "New in the shop"),
+        ("#together", f"Goes with {name} in your cart"),
+    ):
+        said = texts(page.browser, f"{row} .reason")
+        assert len(said) == len(page.items(row)) > 0, row
+        assert all(text.startswith(begins) for text in said), (row, said)
+    assert page.text("#because h2") == f"Because you looked at {name}"
+    assert not set(page.items("#because")) & set(page.items("#similar"))
+    page.press("#together .card:nth-child(1) .reason")
+    assert texts(page.browser, "#together .shares b") == ["100 %"]
+
+
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_search_finds_items(page: ShopPage) -> None:
     """Words of names and descriptions find items, and an empty search nothing."""
@@ -197,6 +260,7 @@ def test_search_finds_items(page: ShopPage) -> None:
     page.wait(lambda: page.text("#found h2") == "Nothing found: no-such-thing")
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_what_one_shopper_does_changes_the_list_of_another(page: ShopPage) -> None:
     """Both looked at an item; what one looks at next moves up for the other."""
@@ -215,8 +279,13 @@ def test_what_one_shopper_does_changes_the_list_of_another(page: ShopPage) -> No
 
     after = page.items("#right")
     assert after.index(last) < (before.index(last) if last in before else len(before))
+    # The strip is of who acted last.
+    name = page.text("#right .card:first-child .name")
+    page.press("#right .card:first-child .look")
+    page.wait(lambda: page.text(".strip .what") == f"Looked at {name}")
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_page_fits_a_phone(page: ShopPage) -> None:
     """At the width of a phone nothing is cut off, in both views."""
@@ -237,6 +306,7 @@ def test_page_fits_a_phone(page: ShopPage) -> None:
     page.wait(lambda: page.browser.execute_script(wide) == [360, 360, 0])
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
 def test_theme_is_kept(page: ShopPage) -> None:
     """The chosen theme holds after the page is opened again."""
@@ -250,21 +320,30 @@ def test_theme_is_kept(page: ShopPage) -> None:
     assert light != dark == page.browser.execute_script(shown)
 
 
+@pytest.mark.any_broker
 @pytest.mark.slow
-def test_live_figures_come_back(stack: Callable[..., Stack], shared_browser: Chrome) -> None:
-    """After the API was killed and started again, the page goes on by itself."""
+@pytest.mark.parametrize("path", ["", "console#events"])
+def test_live_figures_come_back(
+    stack: Callable[..., Stack], shared_browser: Chrome, path: str
+) -> None:
+    """After the API was killed and started again, shop and console go on by themselves."""
     one = stack()
     api = one.start("api")
     one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready")
-    shared_browser.get(one.url)
+    shared_browser.get(f"{one.url}/{path}")
     wait = WebDriverWait(shared_browser, 60)
     wait.until(lambda _: texts(shared_browser, "#live.live"))
+    if not path:
+        wait.until(lambda _: "There are no items yet" in texts(shared_browser, "#for-you")[0])
     api.kill()
-    wait.until(lambda _: texts(shared_browser, "#live.connecting"))
+    lost = ["connection lost, trying again…"]
+    wait.until(lambda _: texts(shared_browser, "#live.connecting") == lost)
 
     one.start("api")
 
     wait.until(lambda _: texts(shared_browser, "#live.live"))
+    if path:
+        wait.until(lambda _: texts(shared_browser, "#tail-state") == ["live"])
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ import redis
 
 from models.ranking.ranker import N_PARAMETERS, ListwiseRanker
 from models.settings import Settings
-from models.state.client import connect
-from models.state.served_lists import served
+from models.state.clients.client import connect
+from models.state.outcomes.served_lists import served
 from models.state.store import Store
 from ops.embedded_servers import start_redis
 from tests.api_server import Api, request, serve_api, wait_for
@@ -49,9 +49,13 @@ class WatchedShop:
         with redis.Redis.from_url(self.settings.redis) as client, client.monitor() as monitor:
             status, answer = self.ask(path, body)
             assert (status, bool(answer["items"])) == (200, True)
-            client.echo("answered")
-            commands = iter(lambda: str(monitor.next_command()["command"]), "ECHO answered")
-            return list(commands)
+            return commands_of(client, monitor)
+
+    def sent_by(self, path: str, body: bytes) -> tuple[int, list[str]]:
+        """As `read_by`, with the status, also of a question that is refused."""
+        self.wait_until_kept(self.ask("/recommend?user_id=ada")[1]["recommendationId"])
+        with redis.Redis.from_url(self.settings.redis) as client, client.monitor() as monitor:
+            return self.ask(path, body)[0], commands_of(client, monitor)
 
     def wait_until_kept(self, recommendation_id: str) -> None:
         """Wait until a list is stored, and so all that were served before."""
@@ -65,6 +69,12 @@ class WatchedShop:
                 return await served(Store(client, self.settings), recommendation_id) is not None
 
         return asyncio.run(read())
+
+
+def commands_of(client: redis.Redis, monitor: Any) -> list[str]:
+    """All commands that a monitor has seen until now."""
+    client.echo("answered")
+    return list(iter(lambda: str(monitor.next_command()["command"]), "ECHO answered"))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +123,31 @@ def test_no_key_of_a_user_is_read(shop: WatchedShop, path: str, body: bytes) -> 
     assert [one for one in commands if "ada" in one or "phone" in one] == []
     families = set(re.findall(r"\{shop\}:([a-z]+)", " ".join(commands)))
     assert families
+    assert families & (OF_USERS | {"served"}) == set()
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/similar/tent", "/trending", "/popular"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"hide": ["seen", "purchased:3600"]},
+        {"filter": "EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ('purchase')"},
+        {"filter": "EXCLUDE ItemID WHERE Items.COLOUR IN ('red') IF CurrentUser.AGE > 5"},
+        {"boost": [{"filter": "colour:red", "factor": 2}], "pin": [{"item_id": "kite", "slot": 1}]},
+    ],
+    ids=["none", "hide", "events", "user", "boost"],
+)
+def test_no_key_of_a_user_is_read_for_a_body(
+    shop: WatchedShop, path: str, rules: dict[str, Any]
+) -> None:
+    """Nor if the question is a body with rules; those that need a user are refused."""
+    asked = {"user_id": "ada", "session_id": "phone", "profiling": "off", **rules}
+    status, commands = shop.sent_by(path, json.dumps(asked).encode())
+    assert status == (400 if {"hide", "filter"} & rules.keys() else 200)
+
+    assert [one for one in commands if "ada" in one or "phone" in one] == []
+    families = set(re.findall(r"\{shop\}:([a-z]+)", " ".join(commands)))
     assert families & (OF_USERS | {"served"}) == set()
 
 

@@ -15,6 +15,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.openapi_document import operations
 from tests.stack import Stack
 
+pytestmark = pytest.mark.any_broker
+
 
 def requested(browser: Chrome, page: str) -> list[str]:
     """Addresses that a page has requested since the last call."""

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from models.settings import Settings
-from models.state import replica_reads
-from models.state.client import client_of
+from models.state.clients import replica_reads
+from models.state.clients.client import client_of
 from models.state.messages import Part
 from models.state.shared_reads import read_group_state
 from models.state.store import Store

@@ -14,9 +14,9 @@ import pytest
 from models.errors import Unavailable
 from models.settings import Settings
 from ops.embedded_servers import start_redis
-from streams.kafka.security import aiokafka_options
+from streams.kafka.connections.security import aiokafka_options
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, ensure_topics
-from streams.kafka.tracker import Tracker
 from tests.e2e.test_commands import BARE
 from tests.forked_processes import command_result
 from tests.secured_kafka import CLIENT_SECRET, PASSWORD, SecuredKafka, secured_kafka
@@ -207,6 +207,11 @@ def test_what_kafka_refuses_is_one_sentence(
         ("dead-letters", "replay"),
         ("skip", "events.clicks", "0", "0", "--yes"),
         ("replay", str(ROOT / "README.md")),
+        ("items", "import", str(ROOT / "ops" / "shop_catalogue.csv")),
+        ("audit",),
+        ("rebuild",),
+        ("rebuild", "--yes"),
+        ("drill", "--configured", "--minutes", "1"),
     ],
 )
 def test_every_command_says_it(

@@ -11,7 +11,7 @@ import pytest
 from models.errors import InvalidSetting, Unavailable
 from models.server_checks import check_redis
 from models.settings import Settings
-from models.state.redis_errors import AWAY_ERRORS
+from models.state.clients.redis_errors import AWAY_ERRORS
 from ops.embedded_servers import start_broker
 from tests.redis_servers import PASSWORD, WatchedRedis, watched_redis
 from tests.servers import own_port

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from api.server.uvicorn_protocol import CoalescedWrites
+from api.server.coalesced_writes import CoalescedWrites
 
 
 class Wire:

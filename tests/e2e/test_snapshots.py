@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import redis
 
+from models.state.copies.state_replacements import LEARNED
 from models.state.histories import unpack_history
-from models.state.state_replacements import LEARNED
+from models.state.layout import STATE_FORMAT
 from ops.embedded_servers import start_redis
+from tests.models.state.old_state import write_old_state
 from tests.stack import Stack
 
 NOT_FROM_EVENTS = {"ranker", "served", "tried"}
@@ -128,16 +130,22 @@ def test_a_restored_state_equals_one_that_never_stopped(
 
 
 def check_rebuild(one: Stack, worker: Any, before: dict[bytes, Any]) -> None:
-    """State of an earlier format is refused, and learned again from Kafka alone."""
+    """State that an earlier release wrote is refused, and learned again from Kafka alone.
+
+    API keys stay, and what is configured.
+    """
     group, url = one.settings.group, one.settings.redis
     worker.terminate()
     worker.wait(60)
+    keys = one.run("keys", "create", "before", "--role", "read")
+    assert keys.returncode == 0, keys.stderr
     with redis.Redis.from_url(url) as client:
-        client.hdel(f"{{{group}}}:counts", "format")
+        client.delete(*keys_of(url, group))
+        assert len(write_old_state(client, group)) > 20
         client.sadd(f"{{{group}}}:columns", "device")
     refused = one.run("worker")
     assert refused.returncode == 1
-    assert "format 0" in refused.stderr
+    assert f"format 1, and this release reads format {STATE_FORMAT}" in refused.stderr
     assert "recommender rebuild" in refused.stderr
     told = one.run("rebuild")
     assert told.returncode == 0, told.stderr
@@ -146,6 +154,7 @@ def check_rebuild(one: Stack, worker: Any, before: dict[bytes, Any]) -> None:
     done = one.run("rebuild", "--yes")
     assert done.returncode == 0, done.stderr
     assert keys_of(url, group) == [f"{{{group}}}:columns"]
+    assert "  before  read  " in one.run("keys", "list").stdout
 
     one.start("worker")
     one.wait(lambda: one.status().lag == 0, "all is learned again")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from streams.jobs.resume import current_ends, wait_until_in_effect
-from streams.kafka.offsets import messages, partition_ends
+from streams.kafka.consuming.offsets import messages, partition_ends
 from streams.kafka.topics import Topics
 from tests.e2e.test_forwarder_unreadable import items
 from tests.e2e.test_unreadable import applied, click, metric, produce

@@ -14,9 +14,9 @@ import pytest
 from kafka import KafkaProducer
 
 from models.settings import Settings
+from streams.kafka.consuming.offsets import messages
 from streams.kafka.dead_letters import Truncated
 from streams.kafka.dead_letters import letters as dead_letters
-from streams.kafka.offsets import messages
 from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
 from tests.servers import own_port

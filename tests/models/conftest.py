@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from ops.embedded_servers import start_redis
 

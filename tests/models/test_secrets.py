@@ -57,6 +57,16 @@ def test_other_text_is_unchanged(text: str) -> None:
     assert redacted(text) == text
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["a", "?key", "session-", "!", "://a:", "a:", "password ", "password='", "-secret", "&token"],
+)
+@pytest.mark.parametrize("end", ["", ":", "=", "@h:1", "?key=1"])
+def test_long_texts_of_strangers_take_linear_time(word: str, end: str) -> None:
+    """With time by the square of the length this would take minutes."""
+    assert redacted(f"{word * (300_000 // len(word))}{end}:")
+
+
 def test_a_stored_url_keeps_user_and_host() -> None:
     """Only the password and the query go."""
     assert without_password(f"redis://u:{SECRET}@h:1/2") == "redis://u@h:1/2"

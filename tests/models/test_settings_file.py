@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from models.environment import Environment
 from models.errors import InvalidSetting
+from models.secret_files import is_secret
 from models.settings import Settings
 from models.settings.effective import as_toml, effective_settings
+from models.settings_file import SettingsFile
 
 pytestmark = pytest.mark.unit
+
+SECRETS = [name for name, field in Settings.model_fields.items() if is_secret(field)]
 
 
 @pytest.fixture(autouse=True)
@@ -151,3 +156,28 @@ def test_settings_in_effect_tell_their_origins(
     assert "partitions = 16  # default" in shown
     assert tomllib.loads(shown) == {name: one.value for name, one in effective.items()}
     json.dumps({name: one.value for name, one in effective.items()})
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_each_secret_may_stand_in_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Named by a variable or by the settings' file; both give the same."""
+    (folder / "secret").write_text("id=Pl4nted-and-long-enough\n")
+    monkeypatch.setenv(f"RECOMMENDER_{name.upper()}_FILE", str(folder / "secret"))
+    write(folder, f'{name}_file = "secret"')
+    found = Environment(Settings)()[name]
+    assert found in ("id=Pl4nted-and-long-enough", {"id": "Pl4nted-and-long-enough"})
+    assert SettingsFile(Settings)()[name] == found
+
+
+def test_what_sounds_secret_is_secret() -> None:
+    """Passwords, keys and secrets by their names; `*_file` names a file, which is none."""
+    words = ("password", "secret", "receipt_key", "access_keys")
+    sounding = {
+        name
+        for name in Settings.model_fields
+        if any(word in name for word in words) and not name.endswith("_file")
+    }
+    assert sounding <= set(SECRETS)
+    assert {"oidc_client_secret", "redis", "redis_replica"} <= set(SECRETS)

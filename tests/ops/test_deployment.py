@@ -17,11 +17,11 @@ import pytest
 import yaml
 from kafka import KafkaAdminClient
 
+from ops.ports import ReservedPort
 from tests.deployment import SERVICES, Deployment, install_image
 from tests.servers import (
     INHERITED,
     ROOT,
-    Port,
     Server,
     apache_kafka,
     debian_redis,
@@ -119,7 +119,7 @@ def prometheus(
     require("prometheus", "wget")
     directory = tmp_path_factory.mktemp("prometheus")
     (directory / "prometheus.yml").write_text(json.dumps(scrape_config(services)))
-    port = Port()
+    port = ReservedPort()
     moved = {
         "--config.file": directory / "prometheus.yml",
         "--storage.tsdb.path": directory / "data",

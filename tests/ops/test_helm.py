@@ -7,7 +7,6 @@ compares. After a change of the chart: ``python -m tests.ops.test_helm``.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import ValidationError
+from yaml import YAMLError
 
 from models.secret_files import is_secret
 from models.settings import Settings
-from tests.go_tools import HELM, KUBECONFORM, KUBERNETES, go_tool, kubernetes_schemas
+from tests.helm import HELM_LAYERS, KUBERNETES, check_kubernetes_objects, helm, objects
 from tests.servers import ROOT
 
 CHART = ROOT / "ops" / "helm" / "streaming-recommender"
@@ -42,29 +43,16 @@ def pods() -> dict[str, dict[str, Any]]:
     }
 
 
-def rendered(*arguments: str) -> str:
-    """What Helm renders."""
+def rendered(version: str, *arguments: str) -> str:
+    """What a version of Helm renders."""
     done = subprocess.run(
-        [go_tool(HELM), "template", "shop", CHART, "--namespace", "shop",
+        [helm(version), "template", "shop", CHART, "--namespace", "shop",
          "--kube-version", KUBERNETES, *arguments],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     if done.returncode:
         raise ValueError(done.stderr)
     return done.stdout
-
-
-def schema_of(rendered_object: dict[str, Any]) -> str:
-    """Name of the JSON schema of an object.
-
-    >>> schema_of({"kind": "Deployment", "apiVersion": "apps/v1"})
-    'deployment-apps-v1'
-    >>> schema_of({"kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1"})
-    'networkpolicy-networking-v1'
-    """
-    group, _, version = rendered_object["apiVersion"].rpartition("/")
-    words = [rendered_object["kind"].lower(), group.partition(".")[0], version]
-    return "-".join(word for word in words if word)
 
 
 @pytest.mark.unit
@@ -191,15 +179,17 @@ def test_one_version() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1900)
-def test_helm_renders_the_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", HELM_LAYERS)
+def test_helm_renders_the_snapshot(version: str) -> None:
     """Lint finds nothing, and what is committed is what is rendered."""
     lint = subprocess.run(
-        [go_tool(HELM), "lint", "--strict", "--kube-version", KUBERNETES, "-f", VALUES, CHART],
+        [helm(version), "lint", "--strict", "--kube-version", KUBERNETES, "-f", VALUES, CHART],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert lint.returncode == 0, lint.stdout + lint.stderr
-    assert rendered("-f", str(VALUES)) == SNAPSHOT.read_text()
+    whole = rendered(version, "-f", str(VALUES))
+    # Helm 4 has an empty line more at the end of each object.
+    assert whole.replace("\n\n---", "\n---") == SNAPSHOT.read_text()
     for wrong in (
         ["settings.kafka="],
         ["settings.Kafka=a:1"],
@@ -208,33 +198,23 @@ def test_helm_renders_the_snapshot(tmp_path: Path) -> None:
     ):
         given = ["--set", "settings.kafka=a:1", *(word for one in wrong for word in ("--set", one))]
         with pytest.raises(ValueError, match="meet the specifications"):
-            rendered(*given)
+            rendered(version, *given)
     few = rendered(
+        version,
         *("--set", "settings.kafka=a:1", "--set", "networkPolicy.enabled=false"),
         *("--set", "jobs.enabled=false", "--set", "api.autoscaling.enabled=false"),
     )
-    kinds = [one["kind"] for one in yaml.safe_load_all(few)]
+    kinds = [one["kind"] for one in objects(few)]
     assert "NetworkPolicy" not in kinds
     assert kinds.count("Deployment") == 2
     assert kinds.count("HorizontalPodAutoscaler") == 1
-    file = tmp_path / "few.yaml"
-    file.write_text(few)
-    schemas = kubernetes_schemas({schema_of(one) for one in OBJECTS}, tmp_path)
-    odd = tmp_path / "odd.yaml"
-    odd.write_text(few.replace("containerPort: 9100", "containerPort: 9100, odd: 1"))
-    for each in (SNAPSHOT, file, odd):
-        checked = subprocess.run(
-            [go_tool(KUBECONFORM), "-strict", "-summary", "-kubernetes-version", KUBERNETES,
-             "-schema-location", schemas, each],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        if each is odd:
-            assert "additional properties 'odd' not allowed" in checked.stdout
-            continue
-        assert checked.returncode == 0, checked.stdout
-        [counts] = re.findall(r"Valid: (\d+), Invalid: 0, Errors: 0, Skipped: 0", checked.stdout)
-        assert int(counts) == len(list(yaml.safe_load_all(each.read_text())))
+    check_kubernetes_objects([*objects(whole), *objects(few)])
+    odd = objects(few.replace("containerPort: 9100", "containerPort: 9100, odd: 1"))
+    with pytest.raises(ValidationError, match=r"Additional properties .* \('odd' was unexpected\)"):
+        check_kubernetes_objects(odd)
+    with pytest.raises(YAMLError, match="a key twice"):
+        objects(few.replace("containerPort: 9100", "containerPort: 9100, containerPort: 9100"))
 
 
 if __name__ == "__main__":
-    SNAPSHOT.write_text(rendered("-f", str(VALUES)))
+    SNAPSHOT.write_text(rendered("3.19.0", "-f", str(VALUES)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,14 +38,43 @@ def test_labels_of_the_image() -> None:
 def test_the_workflow_uses_what_there_is() -> None:
     """Its make targets exist, and each job says what it may do."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
-    used = [name for step in steps for name in re.findall(r"\bmake (\w+)", step)]
+    used = [
+        name
+        for step in steps
+        for names in re.findall(r"\bmake ((?:[\w-]+ )+)", step)
+        for name in names.split()
+    ]
 
-    assert used == ["dist"]
+    assert used == ["dist", "npm-package", "pin-images"]
     assert set(used) <= set(targets)
     assert workflow["permissions"] == {"contents": "read"}
     assert workflow["jobs"]["dist"]["needs"] == "test"
+
+
+def test_images_are_pinned_by_digest(tmp_path: Path) -> None:
+    """Each image that a file names by version gets the digest that docker tells, once."""
+    digest = "sha256:" + "0" * 64
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho {digest}\n")
+    docker.chmod(0o755)
+    names = ("Dockerfile", "docker-compose.yml", "Makefile")
+    before = {name: (ROOT / name).read_text() for name in names}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for _ in range(2):
+        subprocess.run(
+            ["make", "-s", "pin-images"], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True
+        )
+
+    for name in names[:2]:
+        pinned = (tmp_path / name).read_text()
+        assert pinned.count(f"@{digest}") >= 2
+        assert pinned.replace(f"@{digest}", "") == before[name]
+        images = re.findall(r"^(?:FROM| +image:) (\S+)", pinned, re.MULTILINE)
+        assert all(image.endswith((digest, ":local")) for image in images)
 
 
 @pytest.mark.unit
@@ -122,3 +152,39 @@ def test_a_release_is_of_its_tag(tmp_path: Path) -> None:
     } <= listed
     assert "pytest" not in listed
     assert all(one["version"] and one["purl"] for one in bill["components"])
+
+
+@pytest.mark.slow
+def test_the_browser_sdk_is_a_package(tmp_path: Path) -> None:
+    """Of the tag's version, with the file that the API serves, its types, and nothing else.
+
+    Where pages are rendered on a server it can be imported, too.
+    """
+    require("npm", "node", "make")
+    made = subprocess.run(
+        ["make", "npm-package", "TAG=v7.8.9"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    package = ROOT / "dist" / "streaming-recommender-browser-7.8.9.tgz"
+    try:
+        subprocess.run(["tar", "-xf", package, "-C", tmp_path], check=True)
+    finally:
+        package.unlink()
+    names = {file.name for file in (tmp_path / "package").iterdir()}
+    assert names == {"package.json", "README.md", "LICENSE", "recommender.js", "recommender.d.ts"}
+    served = ROOT / "api" / "static" / "recommender.js"
+    assert (tmp_path / "package" / "recommender.js").read_bytes() == served.read_bytes()
+    assert json.loads((tmp_path / "package" / "package.json").read_text())["version"] == "7.8.9"
+
+    installed = tmp_path / "node_modules" / "streaming-recommender-browser"
+    installed.parent.mkdir()
+    (tmp_path / "package").rename(installed)
+    (tmp_path / "used.mjs").write_text(
+        'import { Recommender } from "streaming-recommender-browser";\n'
+        "console.log(typeof Recommender);\n"
+    )
+    used = subprocess.run(
+        ["node", "used.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (used.returncode, used.stdout) == (0, "function\n"), used.stderr

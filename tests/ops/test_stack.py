@@ -42,12 +42,17 @@ def test_children_have_metrics_on_ports_of_their_own() -> None:
 def test_servers_are_found_while_they_run_and_without_their_password(tmp_path: Path) -> None:
     """The note of a killed supervisor is ignored; no password is stored."""
     settings = Settings(data_dir=tmp_path)
-    full = Settings(kafka="k:9092", redis="redis://u:Pl4nted@h:1/0", data_dir=tmp_path)
+    full = Settings(
+        kafka="k:9092", redis="redis://u:Pl4nted@h:1/0", data_dir=tmp_path, partitions=3
+    )
     with lock_data_dir(tmp_path), announced(tmp_path, full, "http://a"):
         note = tmp_path / "servers.json"
         assert note.stat().st_mode & 0o077 == 0
         assert "Pl4nted" not in note.read_text()
-        assert located(settings, needs_redis=False).kafka == "k:9092"
+        found = located(settings, needs_redis=False)
+        assert (found.kafka, found.partitions) == ("k:9092", 3)
+        elsewhere = Settings(kafka="other:9092", data_dir=tmp_path)
+        assert located(elsewhere, needs_redis=False).partitions == 16
         with pytest.raises(NotConfigured, match="wants a password"):
             located(settings)
         kept = note.read_bytes()

@@ -19,11 +19,11 @@ from botocore.parsers import create_parser
 
 from api.app import create_app
 from api.personalize.service_model import service_operations
-from api.server.uvicorn_protocol import server_options
+from api.server.server_options import server_options
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
-from streams.kafka.publisher import Publisher
+from streams.kafka.producing.publisher import Publisher
 
 ACCOUNT = "arn:aws:personalize:us-east-1:000000000000"
 CREDENTIALS = {"aws_access_key_id": "an-id", "aws_secret_access_key": "a-secret"}
@@ -111,6 +111,10 @@ class Caller:
         parts = urlsplit(url)
         self._prefix = parts.path
         self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
     def call(self, operation: str, document: object) -> HttpAnswer:
         """The answer of an operation to a document."""

@@ -13,14 +13,18 @@ from api.impressions import ImpressionLog
 from api.live_figures import LiveFeed
 from api.personalize.context import PersonalizeContext
 from api.personalize.operations import OPERATIONS
+from api.personalize.saved_filters import RegistryFilters
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
+from models.serving.merchandising.experiments import ExperimentCache
+from models.serving.merchandising.placements import PlacementCache
+from models.serving.merchandising.segments import Segments
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from models.state.tenants import Tenants
 from tests.api_server import FakePublisher
@@ -73,10 +77,12 @@ class Control:
         answer = await self("CreateSchema", name=name, schema=text, **request)
         return str(answer["schemaArn"])
 
-    async def dataset(self, group: str, *columns: str, kind: str = "INTERACTIONS") -> str:
+    async def dataset(
+        self, group: str, *columns: str, kind: str = "INTERACTIONS", **schema_members: Any
+    ) -> str:
         """The ARN of a new dataset, with a schema of its own."""
         name = f"{group.rpartition('/')[2]}-{kind}"
-        schema = await self.schema(name, *(columns or INTERACTIONS))
+        schema = await self.schema(name, *(columns or INTERACTIONS), **schema_members)
         answer = await self(
             "CreateDataset", name=name, schemaArn=schema, datasetGroupArn=group, datasetType=kind
         )
@@ -153,9 +159,13 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
         publisher=publisher,
         redis_gate=Gate(made.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
-        read_your_writes=ReadYourWrites(store, nothing, most=10),
+        read_your_writes=ReadYourWrites(store.watermarks, nothing, most=10),
         impressions=ImpressionLog(time.time),
         live=LiveFeed(store, time.time, most=1),
+        placements=PlacementCache(store),
+        segments=Segments(recommenders.of(made.group)),
+        filters=RegistryFilters(made.group),
+        experiments=ExperimentCache(store),
         clock=lambda: control.now_s,
         new_id=lambda: f"{next(numbers):032x}",
     )

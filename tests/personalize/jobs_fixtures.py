@@ -80,6 +80,26 @@ class Service:
             ]
         )
 
+    def exported(self, name: str, dataset: str, mode: str) -> list[str]:
+        """The sorted rows of an export of a mode, run to its end."""
+        arn = self.personalize.create_dataset_export_job(
+            jobName=name,
+            datasetArn=dataset,
+            roleArn=ROLE,
+            ingestionMode=mode,
+            jobOutput={"s3DataDestination": {"path": "s3://results/exports/"}},
+        )["datasetExportJobArn"]
+        self.wait_for_end(
+            lambda: dict(
+                self.personalize.describe_dataset_export_job(datasetExportJobArn=arn)[
+                    "datasetExportJob"
+                ]
+            )
+        )
+        kind = dataset.rpartition("/")[2].lower()
+        body = self.s3.get_object(Bucket="results", Key=f"exports/{name}/{kind}.csv")["Body"]
+        return sorted(body.read().decode().splitlines()[1:])
+
     def version(self, solution: str) -> dict[str, Any]:
         """Create a solution version and wait for its end; gives its description."""
         arn = self.personalize.create_solution_version(solutionArn=solution)["solutionVersionArn"]

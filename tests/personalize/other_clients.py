@@ -12,26 +12,50 @@ from pathlib import Path
 from typing import Any
 
 from tests.personalize.calls_fixtures import CREDENTIALS
-from tests.servers import ROOT, require, unavailable
+from tests.servers import ROOT, maven_jars, require, require_java, unavailable
 
 CLI_VERSION = "1.46.3"
 SDK_VERSION = "3.958.0"
 """One that runs on the Node.js of Debian 12, which is 18."""
+
+JAVA_SDK_VERSION = "2.40.2"
+AIOBOTO3_VERSION = "15.5.0"
 
 SERVICES = ("personalize", "personalize-runtime", "personalize-events")
 
 
 def command_line() -> list[str]:
     """The command of the AWS command line interface, which has a botocore of its own."""
-    folder = ROOT / ".cache" / f"awscli-{CLI_VERSION}"
+    return [_python_with("awscli", CLI_VERSION), "-m", "awscli"]
+
+
+def aioboto3() -> str:
+    """The Python of an environment with aioboto3, which has a botocore of its own, too."""
+    return _python_with("aioboto3", AIOBOTO3_VERSION)
+
+
+def java() -> list[str]:
+    """The command that runs a Java program in one file, with the AWS SDK for Java 2."""
+    require_java()
+    artifacts = ["url-connection-client", *(name.replace("-", "") for name in SERVICES)]
+    jars = maven_jars(
+        f"aws-sdk-java-{JAVA_SDK_VERSION}",
+        *(("software.amazon.awssdk", name, JAVA_SDK_VERSION) for name in artifacts),
+    )
+    return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
+
+
+def _python_with(package: str, version: str) -> str:
+    """The Python of an environment with a package."""
+    folder = ROOT / ".cache" / f"{package}-{version}"
     if not folder.is_dir():
         with _new(folder) as made:
             _fetch([sys.executable, "-m", "venv", made])
             pip = [f"{made}/bin/python", "-m", "pip", "--disable-pip-version-check"]
-            _fetch([*pip, "install", "--quiet", f"awscli=={CLI_VERSION}"])
+            _fetch([*pip, "install", "--quiet", f"{package}=={version}"])
             # A program finds its files relative to its folder, so the folder may be moved.
             Path(made).rename(folder)
-    return [f"{folder}/bin/python", "-m", "awscli"]
+    return f"{folder}/bin/python"
 
 
 def javascript() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 
+from api.personalize.refused_members import REFUSED
 from api.personalize.service_model import service_operations
 
 ALPHABET = "abcXYZ019 _-./|\"\\'{}<>%\n\0é漢😀"
@@ -62,8 +63,13 @@ class Documents:
         self._shape = service_operations()[self.operation].model.input_shape
 
     def valid(self) -> Any:
-        """A document that fits the shape."""
-        return {} if self._shape is None else self._of(self._shape, "")
+        """A document that fits the shape, without members that are refused by name."""
+        found = {} if self._shape is None else self._of(self._shape, "")
+        for member in REFUSED:
+            operation, *path = member.split(".")
+            if operation == self.operation:
+                _remove(found, path)
+        return found
 
     def invalid(self) -> Any:
         """A document that breaks the shape in one place."""
@@ -179,3 +185,13 @@ class Documents:
         wrong += ["no such value"] if "enum" in metadata else []
         pattern = metadata.get("pattern", r"\p")
         return wrong if r"\p" in pattern else [*wrong, UNFIT, PATTERNS[pattern][0] + UNFIT]
+
+
+def _remove(document: Any, path: Sequence[str]) -> None:
+    """Remove the member at a path, if there is one."""
+    name = path[0].removesuffix("[]")
+    if len(path) == 1:
+        document.pop(name, None)
+    elif name in document:
+        for inner in document[name] if path[0].endswith("[]") else [document[name]]:
+            _remove(inner, path[1:])

@@ -21,6 +21,8 @@ from tests.personalize.calls_fixtures import Caller, campaign, client, serving
 from tests.servers import own_port
 from tests.stack import Servers, Stack, new_stack
 
+pytestmark = pytest.mark.any_broker
+
 KEYS: dict[str, Any] = {"an-id": "a-secret", "other-id": "other secret/+é"}
 SIGNED: dict[str, Any] = {"personalize_auth": "sigv4", "personalize_access_keys": KEYS}
 NAMED: dict[str, Any] = {"personalize_auth": "access-key", "personalize_access_keys": KEYS}

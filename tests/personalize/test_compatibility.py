@@ -8,6 +8,7 @@ import pytest
 
 from api.personalize.auth import request_check
 from api.personalize.operations import OPERATIONS, operations_table
+from api.personalize.refused_members import members_table
 from api.personalize.service_model import service_operations
 from models.settings import Settings
 from tests.servers import ROOT
@@ -26,6 +27,11 @@ def test_the_table_of_operations_is_current() -> None:
         == len(service_operations())
         >= 79
     )
+
+
+def test_the_table_of_members_is_current() -> None:
+    """The table lists every member that is refused, or described and no more."""
+    assert f"<!-- members -->\n{members_table()}\n<!-- /members -->" in DOCUMENT
 
 
 def test_implemented_names_are_operations() -> None:

@@ -211,6 +211,7 @@ async def test_a_recommender_starts_and_stops(control: Control) -> None:
         "datasetGroupArn": shop,
         "recipeArn": recipe_arn("aws-ecomm-recommended-for-you"),
         "recommenderConfig": {"minRecommendationRequestsPerSecond": 1},
+        "modelMetrics": {},
         "status": "ACTIVE",
         "creationDateTime": NOW + 2,
         "lastUpdatedDateTime": NOW + 2,
@@ -244,6 +245,27 @@ async def test_a_recommender_starts_and_stops(control: Control) -> None:
     await control("DeleteRecommender", recommenderArn=arn)
     with pytest.raises(ResourceNotFound):
         await shown()
+
+
+async def test_a_recommender_has_the_metrics_of_its_model(control: Control) -> None:
+    """Those of the newest version of a like recipe in its group; none before there is one."""
+    shop = await control.group("shop2", domain="ECOMMERCE")
+    other = await control.group("shop3", domain="ECOMMERCE")
+    of_users = await recommender_of(control, shop)
+    popular = await recommender_of(control, shop, "p", "popular-items-by-views")
+    elsewhere = await recommender_of(control, other, "o")
+
+    async def metrics(arn: str) -> dict[str, float]:
+        answer = await control("DescribeRecommender", recommenderArn=arn)
+        return dict(answer["recommender"]["modelMetrics"])
+
+    assert await metrics(of_users) == {}
+    solution = await control.solution(shop, "s", "aws-user-personalization-v2")
+    for coverage in (0.25, 0.5):
+        await control.version(solution, hidden={"metrics": {"coverage": coverage}})
+
+    assert await metrics(of_users) == {"coverage": 0.5}
+    assert await metrics(popular) == await metrics(elsewhere) == {}
 
 
 async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> None:

@@ -77,13 +77,16 @@ async def test_datasets_of_all_three_types(control: Control) -> None:
     assert [one["datasetType"] for one in listed["datasets"]] == [*columns]
 
 
-@pytest.mark.parametrize("kind", ["Actions", "ACTION_INTERACTIONS", "Everything"])
-async def test_other_types_of_datasets_are_refused(control: Control, kind: str) -> None:
+async def test_other_types_of_datasets_are_refused(control: Control) -> None:
     """The error names the type, and the supported types."""
     group, schema = await control.group(), await control.schema("s", *INTERACTIONS)
     with pytest.raises(InvalidInput, match="is not supported; there are INTERACTIONS"):
         await control(
-            "CreateDataset", name="d", schemaArn=schema, datasetGroupArn=group, datasetType=kind
+            "CreateDataset",
+            name="d",
+            schemaArn=schema,
+            datasetGroupArn=group,
+            datasetType="Everything",
         )
 
 

@@ -47,7 +47,7 @@ async def test_a_filter_is_described_unchanged(control: Control) -> None:
     [
         ("EXCLUDE ItemID WHERE", "filterExpression, line 1, column 21"),
         ('EXCLUDE ItemID WHERE Items.A IN ("x") IF Items.B = 1', "line 1, column"),
-        ('EXCLUDE ActionID WHERE Actions.A IN ("x")', "actions are not supported"),
+        ('EXCLUDE ActionID WHERE Items.A IN ("x")', "expected Actions or Action_Interactions"),
     ],
 )
 async def test_invalid_expressions_say_where(control: Control, text: str, message: str) -> None:

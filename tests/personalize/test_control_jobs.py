@@ -131,7 +131,7 @@ async def test_no_more_pending_imports_than_the_quota(
 
 
 async def test_an_export_is_a_job(control: Control) -> None:
-    """It exports records that were put one by one, unless requested otherwise."""
+    """It exports what was put, as at Amazon, unless it names another mode; and says so."""
     dataset = await control.dataset(await control.group())
     created = await control(
         "CreateDatasetExportJob",
@@ -221,8 +221,20 @@ async def test_invalid_batch_jobs_are_refused(control: Control) -> None:
     trending = await control.version(await control.solution(group, "t", "aws-trending-now"))
     segments = await control.version(await control.solution(group, "u", "aws-item-affinity"))
 
-    with pytest.raises(InvalidInput, match="THEME_GENERATION is not supported"):
-        await batch(control, version, batchInferenceJobMode="THEME_GENERATION")
+    themed: Any = {"batchInferenceJobMode": "THEME_GENERATION"}
+    with pytest.raises(InvalidInput, match="THEME_GENERATION needs a themeGenerationConfig"):
+        await batch(control, version, **themed)
+    themes = {"fieldsForThemeGeneration": {"itemName": "TITLE"}}
+    with pytest.raises(InvalidInput, match="themeGenerationConfig is for THEME_GENERATION"):
+        await batch(control, version, themeGenerationConfig=themes)
+    with pytest.raises(InvalidInput, match="THEME_GENERATION is for aws-similar-items, not"):
+        await batch(control, version, **themed, themeGenerationConfig=themes)
+    similar = await control.version(await control.solution(group, "s2", "aws-similar-items"))
+    with pytest.raises(InvalidInput, match=r"themeGenerationConfig: .* has no dataset ITEMS"):
+        await batch(control, similar, **themed, themeGenerationConfig=themes)
+    await control.dataset(group, "ITEM_ID", "NAME", kind="ITEMS")
+    with pytest.raises(InvalidInput, match="ITEMS has no column 'TITLE'"):
+        await batch(control, similar, **themed, themeGenerationConfig=themes)
     with pytest.raises(InvalidInput, match="numResults must be from 1 to 500, not 501"):
         await batch(control, version, numResults=501)
     with pytest.raises(InvalidInput, match="numResults must be from 1 to 500, not -1"):

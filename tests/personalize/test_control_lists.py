@@ -83,7 +83,12 @@ async def test_empty_lists_hold_builtin_resources_only(control: Control, operati
             await control(operation, **{OF_ONE[operation]: control.arn("metric-attribution/none")})
         return
     answer = await control(operation)
-    given = {"ListDatasetGroups": 1, "ListEventTrackers": 1, "ListRecipes": len(RECIPES)}
+    given = {
+        "ListDatasetGroups": 1,
+        "ListEventTrackers": 1,
+        "ListRecipes": len(RECIPES),
+        "ListCampaigns": len(control.settings.campaigns),
+    }
     ((_, listed),) = answer.items()
     assert len(listed) == given.get(operation, 0)
 
@@ -104,6 +109,9 @@ async def test_recipes_are_listed_and_described(control: Control) -> None:
     video = await control("ListRecipes", domain="VIDEO_ON_DEMAND")
 
     assert [one["name"] for one in listed] == [*RECIPES]
+    # Amazon's notebooks ask on, unasked whether there is more.
+    last = await control("ListRecipes", domain="VIDEO_ON_DEMAND", nextToken=video["nextToken"])
+    assert last == {"recipes": []}
     assert {one["status"] for one in listed} == {"ACTIVE"}
     assert len(video["recipes"]) == 5
     assert {one["domain"] for one in video["recipes"]} == {"VIDEO_ON_DEMAND"}

@@ -41,7 +41,7 @@ KNOWN: dict[str, list[Any]] = {
     "filterArn": [f"{ARN}filter/{name}" for name in NAMES],
     "filterExpression": ['EXCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("Purchase")'],
     "roleArn": [ROLE],
-    "solutionConfig": [{}, {"eventValueThreshold": "2"}],
+    "solutionConfig": [{}, {"eventsConfig": {"eventParametersList": [{"eventType": "a"}]}}],
     "campaignConfig": [{}, {"syncWithLatestSolutionVersion": True}],
     "recommenderConfig": [{}, {"enableMetadataWithRecommendations": True}],
     "batchInferenceJobMode": ["BATCH_INFERENCE"],

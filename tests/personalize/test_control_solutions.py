@@ -14,21 +14,30 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
+from models.personalize.automatic_training import create_due_versions
 from models.personalize.recipes import RECIPES
-from tests.personalize.control_fixtures import NOW, Control, recipe_arn
+from tests.personalize.control_fixtures import Control, recipe_arn
 
 CONFIG = {
-    "eventValueThreshold": "3.5",
     "hpoConfig": {
         "hpoResourceConfig": {"maxNumberOfTrainingJobs": "4", "maxParallelTrainingJobs": "2"},
         "algorithmHyperParameterRanges": {
-            "integerHyperParameterRanges": [{"name": "hidden", "minValue": 1, "maxValue": 9}]
+            "integerHyperParameterRanges": [{"name": "bptt", "minValue": 2, "maxValue": 9}]
         },
     },
     "algorithmHyperParameters": {"bptt": "32"},
     "trainingDataConfig": {"excludedDatasetColumns": {"Items": ["PRICE"]}},
     "autoTrainingConfig": {"schedulingExpression": "rate(7 days)"},
 }
+OLD = "aws-user-personalization"
+"""A recipe with hyperparameters that can be optimized, and of which a version can be updated."""
+
+
+async def priced(control: Control) -> str:
+    """The ARN of a group whose items have prices."""
+    group = await control.group()
+    await control.dataset(group, "ITEM_ID", "PRICE:null|float", kind="ITEMS")
+    return group
 
 
 async def described(control: Control, solution: str) -> dict[str, Any]:
@@ -39,38 +48,40 @@ async def described(control: Control, solution: str) -> dict[str, Any]:
 
 async def test_a_solution_is_described_as_requested(control: Control) -> None:
     """The configuration comes back whole, with the documented defaults."""
-    group = await control.group()
-    arn = await control.solution(group, eventType="click", solutionConfig=CONFIG)
+    group = await priced(control)
+    arn = await control.solution(
+        group, "s", OLD, eventType="click", solutionConfig=CONFIG, performHPO=True
+    )
 
     assert await described(control, arn) == {
         "name": "s",
         "solutionArn": control.arn("solution/s"),
         "datasetGroupArn": group,
-        "recipeArn": recipe_arn("aws-user-personalization-v2"),
+        "recipeArn": recipe_arn(OLD),
         "eventType": "click",
         "solutionConfig": CONFIG,
         "performAutoML": False,
-        "performHPO": False,
+        "performHPO": True,
         "performAutoTraining": True,
         "performIncrementalUpdate": False,
         "status": "ACTIVE",
-        "creationDateTime": NOW + 2,
-        "lastUpdatedDateTime": NOW + 2,
+        "creationDateTime": control.now_s - 1,
+        "lastUpdatedDateTime": control.now_s - 1,
     }
     (listed,) = (await control("ListSolutions", datasetGroupArn=group))["solutions"]
-    assert listed["recipeArn"] == recipe_arn("aws-user-personalization-v2")
+    assert listed["recipeArn"] == recipe_arn(OLD)
     with pytest.raises(ResourceAlreadyExists):
         await control.solution(group)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 async def test_every_recipe_is_for_a_solution_or_says_why_not(control: Control, name: str) -> None:
-    """Recipes of domains are for recommenders; recipes of actions are not supported."""
+    """Recipes of domains are for recommenders; that of actions needs a dataset of them."""
     group, recipe = await control.group(), RECIPES[name]
     if recipe.domain is None and recipe.type != "PERSONALIZED_ACTIONS":
         await control.solution(group, recipe=name)
         return
-    message = "not supported" if recipe.domain is None else "is for recommenders"
+    message = "needs a dataset of actions" if recipe.domain is None else "is for recommenders"
     with pytest.raises(InvalidInput, match=message):
         await control.solution(group, recipe=name)
 
@@ -85,12 +96,22 @@ async def test_every_recipe_is_for_a_solution_or_says_why_not(control: Control, 
         ),
         ({"recipeArn": "arn:aws:personalize:us-east-1:0:solution/x"}, "ARN of a recipe"),
         (
-            {"performAutoML": True, "solutionConfig": {"eventValueThreshold": "high"}},
-            "eventValueThreshold must be a number, not 'high'",
+            {
+                "performAutoML": True,
+                "solutionConfig": {
+                    "hpoConfig": {"hpoResourceConfig": {"maxNumberOfTrainingJobs": "many"}}
+                },
+            },
+            "maxNumberOfTrainingJobs must be a number, not 'many'",
         ),
         (
-            {"performAutoML": True, "solutionConfig": {"eventValueThreshold": "nan"}},
-            "eventValueThreshold must be a number",
+            {
+                "performAutoML": True,
+                "solutionConfig": {
+                    "hpoConfig": {"hpoResourceConfig": {"maxNumberOfTrainingJobs": "nan"}}
+                },
+            },
+            "maxNumberOfTrainingJobs must be a number",
         ),
         (
             {
@@ -115,7 +136,16 @@ async def test_every_recipe_is_for_a_solution_or_says_why_not(control: Control, 
                     "trainingDataConfig": {"includedDatasetColumns": {"Actions": []}}
                 },
             },
-            "datasetType 'Actions' is not supported",
+            "no column of actions is trained on",
+        ),
+        (
+            {
+                "recipeArn": recipe_arn("aws-trending-now"),
+                "solutionConfig": {
+                    "featureTransformationParameters": {"trend_discovery_frequency": "1 hour"}
+                },
+            },
+            "only 3 hours and 1 day is supported: trends are",
         ),
     ],
 )
@@ -136,8 +166,10 @@ async def test_an_unknown_recipe_does_not_exist(control: Control) -> None:
 
 async def test_a_version_copies_its_solution(control: Control) -> None:
     """Its ARN is the solution's with eight hexadecimal digits; later updates change nothing."""
-    group = await control.group()
-    solution = await control.solution(group, eventType="click", solutionConfig=CONFIG)
+    group = await priced(control)
+    solution = await control.solution(
+        group, "s", OLD, eventType="click", solutionConfig=CONFIG, performHPO=True
+    )
     created = await control("CreateSolutionVersion", solutionArn=solution, name="first")
     arn = created["solutionVersionArn"]
     before, _, digits = arn.rpartition("/")
@@ -157,17 +189,17 @@ async def test_a_version_copies_its_solution(control: Control) -> None:
         "solutionVersionArn": arn,
         "solutionArn": solution,
         "datasetGroupArn": group,
-        "recipeArn": recipe_arn("aws-user-personalization-v2"),
+        "recipeArn": recipe_arn(OLD),
         "eventType": "click",
         "solutionConfig": CONFIG,
         "performAutoML": False,
-        "performHPO": False,
+        "performHPO": True,
         "performIncrementalUpdate": False,
         "trainingMode": "FULL",
         "trainingType": "MANUAL",
         "status": "CREATE PENDING",
-        "creationDateTime": NOW + 3,
-        "lastUpdatedDateTime": NOW + 3,
+        "creationDateTime": control.now_s - 2,
+        "lastUpdatedDateTime": control.now_s - 2,
     }
     updated = await described(control, solution)
     assert updated["performAutoTraining"] is False
@@ -278,12 +310,15 @@ async def test_training_can_be_stopped(control: Control) -> None:
 async def test_an_update_needs_an_earlier_version(control: Control) -> None:
     """It also needs a recipe that supports it; AUTOTRAIN is not for callers."""
     group = await control.group()
-    solution = await control.solution(group)
+    solution = await control.solution(group, "s", OLD)
+    second = await control.solution(group, "second", "aws-user-personalization-v2")
     related = await control.solution(group, "related", "aws-sims")
     with pytest.raises(ResourceInUse, match="has no version that is ACTIVE"):
         await control("CreateSolutionVersion", solutionArn=solution, trainingMode="UPDATE")
-    with pytest.raises(InvalidInput, match="UPDATE is for recipes of user-personalization"):
+    with pytest.raises(InvalidInput, match="UPDATE is for recipes of aws-user-personalization"):
         await control("CreateSolutionVersion", solutionArn=related, trainingMode="UPDATE")
+    with pytest.raises(InvalidInput, match="UPDATE is for recipes of aws-user-personalization"):
+        await control("CreateSolutionVersion", solutionArn=second, trainingMode="UPDATE")
     with pytest.raises(InvalidInput, match="AUTOTRAIN"):
         await control("CreateSolutionVersion", solutionArn=solution, trainingMode="AUTOTRAIN")
     await control.version(solution)
@@ -324,3 +359,79 @@ async def test_quotas_of_solutions(make_control: Callable[..., Control]) -> None
     await control.version(solution)
     with pytest.raises(LimitExceeded, match="there may be 2 solution-versions"):
         await control("CreateSolutionVersion", solutionArn=solution)
+
+
+async def test_versions_are_created_on_schedule(control: Control) -> None:
+    """The first an hour after its solution, the next after so many days; none if it is off."""
+    group, registry = await control.group(), control.context.registry
+    every = {"autoTrainingConfig": {"schedulingExpression": "rate(2 days)"}}
+    solution = await control.solution(group, solutionConfig=every)
+    weekly = await control.solution(group, "weekly")
+    await control.solution(group, "off", performAutoTraining=False)
+    began_s = control.now_s
+
+    async def due(after_s: float) -> list[str]:
+        made = await create_due_versions(registry, now_s=began_s + after_s)
+        again = await create_due_versions(registry, now_s=began_s + after_s)
+        assert again == []
+        for _ in made:
+            await control.jobs.succeed(await control.claim_next(), now_s=control.now_s)
+        return sorted(one.data["solutionArn"] for one in made)
+
+    day_s, hour_s = 24 * 3600, 3600
+    assert await due(0.9 * hour_s) == []
+    control.now_s = began_s + 4 * hour_s
+    assert await due(1.1 * hour_s) == [solution, weekly]
+    listed = (await control("ListSolutionVersions", solutionArn=solution))["solutionVersions"]
+    assert [one["trainingType"] for one in listed] == ["AUTOMATIC"]
+    control.now_s = began_s + 10 * day_s
+    assert await due(1.5 * day_s) == []
+    assert await due(2.5 * day_s) == [solution]
+    await control("UpdateSolution", solutionArn=solution, performAutoTraining=False)
+    assert await due(7.5 * day_s) == [weekly]
+    longer = {"autoTrainingConfig": {"schedulingExpression": "rate(30 days)"}}
+    await control("UpdateSolution", solutionArn=weekly, solutionUpdateConfig=longer)
+    assert await due(20 * day_s) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "request_", "message"),
+    [
+        (OLD, {"solutionConfig": {"algorithmHyperParameters": {"no": "1"}}}, "has no 'no'"),
+        (OLD, {"solutionConfig": {"algorithmHyperParameters": {"bptt": "banana"}}}, "whole number"),
+        (OLD, {"solutionConfig": {"algorithmHyperParameters": {"bptt": "33"}}}, "from 2 to 32"),
+        (OLD, {"solutionConfig": {"algorithmHyperParameters": {"hidden_dimension": "64"}}},
+         "only 149 is supported"),
+        (OLD, {"solutionConfig": {"autoTrainingConfig": {"schedulingExpression": "rate(99 days)"}}},
+         "1 to 30 days"),
+        (OLD, {"solutionConfig": {"optimizationObjective": {"itemAttribute": "NOPE"}}},
+         "has no column 'NOPE'"),
+        (OLD, {"solutionConfig": {"trainingDataConfig":
+                                  {"excludedDatasetColumns": {"ITEMS": ["NOPE"]}}}}, "'NOPE'"),
+        (OLD, {"performIncrementalUpdate": True}, "is for aws-semantic-similarity"),
+        ("aws-similar-items", {"performHPO": True}, "no hyperparameter to optimize"),
+    ],
+)  # fmt: skip
+async def test_what_a_recipe_cannot_do_is_refused(
+    control: Control, recipe: str, request_: dict[str, Any], message: str
+) -> None:
+    """Unknown columns, hyperparameters and values, schedules, and options of other recipes."""
+    group = await priced(control)
+    with pytest.raises(InvalidInput, match=message):
+        await control.solution(group, "s", recipe, **request_)
+
+
+async def test_incremental_updates_are_for_semantic_similarity(control: Control) -> None:
+    """Off by default; on for one recipe, and refused for others at creation and update."""
+    group = await control.group()
+    on = await control.solution(
+        group, "on", "aws-semantic-similarity", performIncrementalUpdate=True
+    )
+    other = await control.solution(group, "other", OLD)
+
+    assert (await described(control, on))["performIncrementalUpdate"] is True
+    assert (await described(control, other))["performIncrementalUpdate"] is False
+    with pytest.raises(InvalidInput, match="performIncrementalUpdate is for"):
+        await control("UpdateSolution", solutionArn=other, performIncrementalUpdate=True)
+    await control("UpdateSolution", solutionArn=on, performIncrementalUpdate=False)
+    assert (await described(control, on))["performIncrementalUpdate"] is False

@@ -13,7 +13,7 @@ import pytest
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from streams.kafka.topics import ensure_topics
 from tests.personalize.calls_fixtures import client, serving
 from tests.personalize.control_fixtures import INTERACTIONS, LEASE_S, ROLE, schema_text

@@ -11,13 +11,13 @@ import pytest
 
 from models.events import parse_erasure
 from models.settings import Settings
+from models.state.catalogue.metadata import put_items, put_users
 from models.state.messages import Part, StoredMessage
-from models.state.metadata import put_items, put_users
 from ops.embedded_servers import Server, start_broker
 from streams.jobs.runner import Runner
-from streams.kafka.offsets import messages
+from streams.kafka.consuming.offsets import messages
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, ensure_topics
-from streams.kafka.tracker import Tracker
 from tests.personalize.control_fixtures import Control
 from tests.personalize.test_runner import deletion, events, run_next, runner_of
 

@@ -13,6 +13,8 @@ import pytest
 from tests.personalize.calls_fixtures import ACCOUNT, Caller, campaign, client
 from tests.stack import Stack
 
+pytestmark = pytest.mark.any_broker
+
 Clients = Callable[[str], Any]
 _numbers = itertools.count()
 
@@ -207,7 +209,7 @@ def test_filters_that_do_not_fit_are_refused(shop: Shop) -> None:
 
     for arn, words in (
         (foreign, "another dataset group"),
-        (of_users, "among items"),
+        (of_users, "by UserID, not by ItemID"),
         (campaign("default"), "not the ARN of a filter"),
     ):
         with pytest.raises(shop.runtime.exceptions.InvalidInputException, match=words):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.personalize.calls_fixtures import client
 from tests.personalize.control_fixtures import INTERACTIONS, schema_text
 from tests.personalize.jobs_fixtures import PATIENCE_S, START_S, Service, csv_text, ratings, service
 from tests.streams.reading.format_samples_fixtures import WRITTEN
@@ -140,6 +141,94 @@ def test_a_killed_runner_leaves_every_row_in_effect_once(
     assert f"{name}: {under_way}, rows sent {told['done']} of {len(rows)}" in text
     assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
     assert one.counts(name)["events"] == len(rows)
+
+
+def lines_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of interactions as an export writes them, sorted."""
+    return sorted(f"{row['USER_ID']},{row['ITEM_ID']},{row['TIMESTAMP']}" for row in rows)
+
+
+def test_a_full_import_replaces_imported_interactions(jobs_service: Service) -> None:
+    """Rows of earlier imports that it lacks are gone, live events stay; INCREMENTAL only adds.
+
+    A runner that is killed while it removes rows leaves nothing to do twice, or undone.
+    """
+    one = jobs_service
+    group = new_group(one, "full")
+    dataset = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
+    rows = [
+        {"USER_ID": f"u{n % 70}", "ITEM_ID": f"m{n % 50}", "TIMESTAMP": START_S + n}
+        for n in range(12_000)
+    ]
+    tracking = one.personalize.create_event_tracker(name="full", datasetGroupArn=group)
+    live = [{"USER_ID": "u1", "ITEM_ID": f"live{n}", "TIMESTAMP": START_S + n} for n in range(5)]
+    client("personalize-events", one.personalize.meta.endpoint_url).put_events(
+        trackingId=tracking["trackingId"],
+        userId="u1",
+        sessionId="s1",
+        eventList=[
+            {"eventType": "click", "itemId": row["ITEM_ID"], "sentAt": row["TIMESTAMP"]}
+            for row in live
+        ],
+    )
+    first = one.put("data", "full/a.csv", csv_text(INTERACTIONS, rows))
+    assert one.imported("full-a", dataset, first)["status"] == "ACTIVE"
+    more = [{"USER_ID": "u2", "ITEM_ID": "more", "TIMESTAMP": START_S - 9}]
+    added = one.put("data", "full/b.csv", csv_text(INTERACTIONS, more))
+    one.imported("full-b", dataset, added, importMode="INCREMENTAL")
+    assert one.counts("full")["events"] == 12_006
+
+    kept = [*rows[:100], {"USER_ID": "u9", "ITEM_ID": "new", "TIMESTAMP": START_S}]
+    job = one.import_job("full-c", dataset, one.put("data", "c.csv", csv_text(INTERACTIONS, kept)))
+    one.stack.wait(lambda: one.counts("full")["events"] < 11_500, "rows go", PATIENCE_S)
+    runner = one.stack.processes[-1]
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    one.stack.start("jobs")
+    ended = one.wait_for_end(one.import_of(job))
+
+    assert (ended["status"], ended.get("failureReason")) == ("ACTIVE", None)
+    assert one.exported("full-bulk", dataset, "BULK") == lines_of(kept)
+    assert one.exported("full-put", dataset, "PUT") == lines_of(live)
+    assert one.counts("full")["events"] == len(kept) + len(live)
+    # The rows that went may come again.
+    assert one.imported("full-d", dataset, first)["status"] == "ACTIVE"
+    assert one.exported("full-again", dataset, "ALL") == lines_of([*rows, *live])
+
+
+def test_a_full_import_replaces_imported_records(jobs_service: Service) -> None:
+    """Items and users that it lacks lose their records, unless they were put singly since."""
+    one = jobs_service
+    group = new_group(one, "records")
+    events = client("personalize-events", one.personalize.meta.endpoint_url)
+    items = one.dataset(group, "ITEMS", schema_text("ITEM_ID", "COLOR:categorical"))
+    users = one.dataset(group, "USERS", schema_text("USER_ID", "CITY:categorical"))
+    table = {
+        "items": (items, "ITEM_ID", "COLOR"),
+        "users": (users, "USER_ID", "CITY"),
+    }
+    for kind, (dataset, _, _) in table.items():
+
+        def put(name: str, value: str, kind: str = kind) -> None:
+            dataset, key, column = table[kind]
+            record = {f"{key[:4].lower()}Id": name, "properties": json.dumps({column: value})}
+            getattr(events, f"put_{kind}")(datasetArn=dataset, **{kind: [record]})
+
+        def file(name: str, names: str, kind: str = kind) -> str:
+            _, key, column = table[kind]
+            rows = [{key: each, column: name} for each in names]
+            return one.put("data", f"{kind}-{name}.csv", csv_text([key, column], rows))
+
+        put("single", "put")
+        one.imported(f"{kind}-1", dataset, file("one", "abcd"))
+        put("b", "put")
+        one.imported(f"{kind}-2", dataset, file("two", "e"), importMode="INCREMENTAL")
+        before = one.exported(f"{kind}-before", dataset, "ALL")
+        one.imported(f"{kind}-3", dataset, file("three", "cf"))
+
+        assert before == ["a,one", "b,put", "c,one", "d,one", "e,two", "single,put"]
+        assert one.exported(f"{kind}-bulk", dataset, "BULK") == ["c,three", "f,three"]
+        assert one.exported(f"{kind}-put", dataset, "PUT") == ["b,put", "single,put"]
 
 
 @pytest.mark.slow

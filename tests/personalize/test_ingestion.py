@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.state.served_lists import served as served_list
+from models.state.outcomes.served_lists import served as served_list
 from models.state.store import Store
 from tests.personalize.calls_fixtures import Caller, campaign
 from tests.stack import Stack

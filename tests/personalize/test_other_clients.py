@@ -1,4 +1,4 @@
-"""The AWS command line interface and the AWS SDK for JavaScript, unmodified, with signatures."""
+"""The AWS command line interface, aioboto3, and SDKs for JavaScript and Java, with signatures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import pytest
 from pydantic import SecretStr
 
 from tests.personalize.calls_fixtures import CREDENTIALS, campaign, serving
-from tests.personalize.other_clients import command_line, environment, javascript, parsed, run
+from tests.personalize.other_clients import (
+    aioboto3,
+    command_line,
+    environment,
+    java,
+    javascript,
+    parsed,
+    run,
+)
 from tests.servers import own_port
 from tests.stack import Stack
 
@@ -129,3 +137,29 @@ def test_javascript(running: Stack, signed: str, slash: str) -> None:
     variables["AWS_SECRET_ACCESS_KEY"] = "another"
     refused = call("personalize", "CreateSchema", name="!", schema="{}")
     assert refused["error"] == "InvalidSignatureException"
+
+
+@pytest.mark.any_broker
+@pytest.mark.parametrize("program", ["Visit.java", "visit_async.py"])
+def test_programs_of_other_clients(running: Stack, signed: str, program: str) -> None:
+    """A visit by Java and by aioboto3: an event changes the answer, errors have their types."""
+    command = [aioboto3()] if program.endswith(".py") else java()
+    user, first, second = f"visit-{program}", f"{program}-salt", f"{program}-pepper"
+    follow(running, first, second)
+    script = str(Path(__file__).with_name(program))
+    arguments = [user, first, second, campaign("default"), campaign("ranking"), campaign("none")]
+
+    said = parsed(run([*command, script, *arguments], environment(signed)))
+
+    assert said == {
+        "next": second,
+        "ranked": second,
+        "missing": "ResourceNotFoundException",
+        "invalid": "InvalidInputException",
+        "solutions": 0,
+        "campaigns": 5,
+    }
+    other = environment(signed) | {"AWS_SECRET_ACCESS_KEY": "another"}
+    refused = run([*command, script, *arguments], other)
+    assert refused.returncode > 0
+    assert "signature" in refused.stderr.lower()

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from models.state.groups import SCRATCH_GROUPS
+from models.state.catalogue.metadata import put_items
+from models.state.groups.group_registry import SCRATCH_GROUPS
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
-from models.state.metadata import put_items
 from streams.jobs import runner as jobs_runner
+from streams.jobs import training
 from streams.jobs.job import JobContext, JobResult
 from streams.jobs.runner import Runner
 from streams.object_store import Objects
-from tests.personalize.control_fixtures import ROLE, Control
+from tests.personalize.control_fixtures import ROLE, Control, recipe_arn
 
 START_S = 1_700_000_000
 
@@ -137,6 +138,53 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
 
     assert len(measured) == 2
     assert arn == f"arn:aws:personalize:::recipe/{best}"
+
+
+@pytest.mark.parametrize("metric", ["coverage", "precision_at_5"])
+async def test_the_metric_says_which_recipe_is_best(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    """AutoML takes the recipe that is better by the configured one."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 60, 20)
+    names = training.AUTOML_RECIPES
+    measured = dict(zip(names, ({"coverage": 0.2, "precision_at_5": 0.1}, {"coverage": 0.1,
+                                "precision_at_5": 0.2}), strict=True))  # fmt: skip
+    monkeypatch.setattr(training, "evaluate_recipes", lambda *_, **__: measured)
+    solution = (
+        await control(
+            "CreateSolution",
+            name="s",
+            datasetGroupArn=group,
+            performAutoML=True,
+            solutionConfig={"autoMLConfig": {"metricName": metric}},
+        )
+    )["solutionArn"]
+    created = await control("CreateSolutionVersion", solutionArn=solution)
+    await run_next(control, runner)
+    arn = (await control("DescribeSolutionVersion", **created))["solutionVersion"]["recipeArn"]
+
+    assert arn == recipe_arn(names[metric == "precision_at_5"])
+
+
+@pytest.mark.parametrize("recipe", ["aws-item-affinity", "aws-item-attribute-affinity"])
+async def test_recipes_of_segments_have_metrics(
+    control: Control, tmp_path: Path, recipe: str
+) -> None:
+    """Of a kind of items its users are found; of one item none, for nobody takes one twice."""
+    group, runner = await control.group(), runner_of(control, tmp_path)
+    await events(control, "g", 60, 20)
+    kinds = [(f"i{n}", {"GENRE": f"kind {n % 3}"}) for n in range(60)]
+    await put_items(control.context.tenants.store("g"), kinds, control.now_s)
+    solution = await control.solution(group, "s", recipe)
+    created = await control("CreateSolutionVersion", solutionArn=solution)
+    await run_next(control, runner)
+    metrics = (await control("GetSolutionMetrics", **created))["metrics"]
+
+    assert set(metrics) == {"coverage", "hit", "recall"}
+    assert 0.0 <= metrics["recall"] <= metrics["hit"] <= 1.0
+    assert (metrics["hit"] > 0.5) == ("attribute" in recipe)
+    assert 0.0 < metrics["coverage"] <= 1.0
 
 
 async def test_minimums_have_amazons_text(control: Control, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.stack import Stack
 Clients = Callable[[str], Any]
 EXPLORED = ["Exploration"]
 
+pytestmark = pytest.mark.any_broker
+
 
 @pytest.fixture
 def known(running: Stack) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.personalize.control_fixtures import INTERACTIONS, ROLE, recipe_arn, schema_text
-from tests.personalize.jobs_fixtures import GENRES, POLL_S, Service, csv_text, ratings
+from tests.personalize.jobs_fixtures import GENRES, POLL_S, START_S, Service, csv_text, ratings
 
 METRICS = {
     "coverage",
@@ -178,6 +178,78 @@ def test_the_batch_pipeline(jobs_service: Service) -> None:
     assert {answer["error"] for answer in answers} == {None}
 
 
+def test_actions_out_of_files(jobs_service: Service) -> None:
+    """Actions and interactions with them are imported, learned from, recommended and exported."""
+    one, personalize = jobs_service, jobs_service.personalize
+    group = personalize.create_dataset_group(name="nba")["datasetGroupArn"]
+    rows = trimmed(ratings())
+    actions = [{"ACTION_ID": name, "VALUE": 5} for name in ("join", "app", "rare")]
+    answers = [
+        {
+            "USER_ID": f"u{user}",
+            "ACTION_ID": action,
+            "EVENT_TYPE": "Taken" if user % 10 < likely else "Not Taken",
+            "TIMESTAMP": START_S + 60 * user + turn,
+        }
+        for user in range(60)
+        for action, likely in (("join", 8), ("app", 2))
+        for turn in range(5)
+    ]
+    answers.append({**answers[0], "ACTION_ID": "rare", "EVENT_TYPE": "VIEWED"})
+    bad = {**answers[0], "EVENT_TYPE": "click"}
+    texts = {
+        "INTERACTIONS": (INTERACTIONS, rows),
+        "ACTIONS": (["ACTION_ID", "VALUE:null|long"], actions),
+        "ACTION_INTERACTIONS": (["USER_ID", "ACTION_ID", "EVENT_TYPE", "TIMESTAMP"],
+                                [*answers, bad]),
+    }  # fmt: skip
+    datasets = {}
+    for kind, (columns, listed) in texts.items():
+        datasets[kind] = one.dataset(group, kind, schema_text(*columns))
+        names = [column.partition(":")[0] for column in columns]
+        where = one.put("data", f"nba/{kind}.csv", csv_text(names, listed))
+        job = one.imported(f"nba-{kind}", datasets[kind], where)
+        assert job["status"] == "ACTIVE", job
+        assert job.get("failureReason", "").startswith("1 of") == (kind == "ACTION_INTERACTIONS")
+    solution = personalize.create_solution(
+        name="nba", datasetGroupArn=group, recipeArn=recipe_arn("aws-next-best-action")
+    )["solutionArn"]
+    version = one.version(solution)
+    assert (version["status"], version.get("failureReason")) == ("ACTIVE", None)
+    campaign = personalize.create_campaign(
+        name="nba", solutionVersionArn=version["solutionVersionArn"]
+    )["campaignArn"]
+
+    listed = one.runtime.get_action_recommendations(campaignArn=campaign, userId="new")[
+        "actionList"
+    ]
+    assert [each["actionId"] for each in listed] == ["join", "app", "rare"]
+    join, app, rare = (each["score"] for each in listed)
+    assert join > 0.6
+    assert 0.0 < app < 0.4
+    assert rare == 0.0
+
+    exported = personalize.create_dataset_export_job(
+        jobName="nba",
+        datasetArn=datasets["ACTION_INTERACTIONS"],
+        roleArn=ROLE,
+        ingestionMode="ALL",
+        jobOutput={"s3DataDestination": {"path": "s3://results/nba/"}},
+    )["datasetExportJobArn"]
+    one.wait_for_end(
+        lambda: dict(
+            personalize.describe_dataset_export_job(datasetExportJobArn=exported)[
+                "datasetExportJob"
+            ]
+        )
+    )
+    body = one.s3.get_object(Bucket="results", Key="nba/nba/action_interactions.csv")["Body"]
+    header, *written = body.read().decode().splitlines()
+    assert header == "USER_ID,ACTION_ID,EVENT_TYPE,TIMESTAMP"
+    assert len(written) == len(answers)
+    assert f"u0,join,TAKEN,{START_S}" in written
+
+
 def test_segments_exports_and_deletions(jobs_service: Service) -> None:
     """Users of an item, interactions as CSV, erased users, and a deleted group."""
     one, personalize = jobs_service, jobs_service.personalize
@@ -202,6 +274,7 @@ def test_segments_exports_and_deletions(jobs_service: Service) -> None:
         jobName="exported",
         datasetArn=dataset,
         roleArn=ROLE,
+        ingestionMode="BULK",
         jobOutput={"s3DataDestination": {"path": "s3://results/export/"}},
     )["datasetExportJobArn"]
     one.put("data", "gone.csv", "USER_ID\nu1\nu2\nnobody\n")

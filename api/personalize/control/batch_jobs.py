@@ -14,9 +14,10 @@ from api.personalize.control.crud import (
     pending_limit,
 )
 from api.personalize.control.solution_versions import get_trained_version
+from api.personalize.dataset_columns import check_named_columns
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
-from models.personalize.recipes import recipe_of
+from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.resource import Resource
 from models.personalize.statuses import CREATE_PENDING
 from models.serving.answers import MAX_RESULTS
@@ -25,6 +26,7 @@ DEFAULT_ITEMS = 25
 DEFAULT_USERS = 50
 MAX_USERS = 5_000_000
 TRENDING = "aws-trending-now"
+SIMILAR = "aws-similar-items"
 BATCH = "BATCH_INFERENCE"
 
 
@@ -32,24 +34,50 @@ async def create_batch_inference_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Create a job that recommends items for each line of its input."""
-    if request.get("batchInferenceJobMode", BATCH) != BATCH:
-        raise InvalidInput("batchInferenceJobMode THEME_GENERATION is not supported")
-    check_config(request.get("batchInferenceJobConfig", {}))
+    mode = request.get("batchInferenceJobMode", BATCH)
     version = await get_trained_version(context, request["solutionVersionArn"])
     recipe = recipe_of(version.data["recipeArn"])
     if recipe.type == "USER_SEGMENTATION":
         raise InvalidInput(f"{recipe.arn} segments users: create a batch segment job")
-    if recipe.name == TRENDING:
+    if recipe.name == TRENDING or recipe.type == "PERSONALIZED_ACTIONS":
         raise InvalidInput(f"{recipe.arn} has no batch recommendations")
+    await _check_themes(context, request, mode, version, recipe)
+    check_config(request.get("batchInferenceJobConfig", {}), recipe)
     job = await _job(
         context,
         "batch-inference-job",
         request,
         version,
         numResults=_length(request, DEFAULT_ITEMS, MAX_RESULTS),
-        batchInferenceJobMode=BATCH,
+        batchInferenceJobMode=mode,
     )
     return {"batchInferenceJobArn": job}
+
+
+async def _check_themes(
+    context: PersonalizeContext,
+    request: dict[str, Any],
+    mode: str,
+    version: Resource,
+    recipe: Recipe,
+) -> None:
+    """Raise `InvalidInput` unless themes are configured in their mode only, for similar items."""
+    config = request.get("themeGenerationConfig")
+    if mode == BATCH:
+        if config is not None:
+            raise InvalidInput("themeGenerationConfig is for THEME_GENERATION, not BATCH_INFERENCE")
+        return
+    if config is None:
+        raise InvalidInput("THEME_GENERATION needs a themeGenerationConfig")
+    if recipe.name != SIMILAR:
+        raise InvalidInput(f"THEME_GENERATION is for {SIMILAR}, not {recipe.name}")
+    await check_named_columns(
+        context,
+        version.links[-1],
+        "ITEMS",
+        [config["fieldsForThemeGeneration"]["itemName"]],
+        "themeGenerationConfig",
+    )
 
 
 async def create_batch_segment_job(

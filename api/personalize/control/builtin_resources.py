@@ -62,3 +62,9 @@ def find_campaign(context: PersonalizeContext, path: str) -> Resource | None:
         return None
     data = {"name": name, "minProvisionedTPS": 1, "campaignConfig": BUILTIN_CAMPAIGN_CONFIG}
     return Resource(path, ACTIVE, 0.0, 0.0, data)
+
+
+def campaigns(context: PersonalizeContext) -> list[Resource]:
+    """All campaigns of the settings."""
+    paths = [f"campaign/{name}" for name in context.registry.settings.campaigns]
+    return [found for path in paths if (found := find_campaign(context, path)) is not None]

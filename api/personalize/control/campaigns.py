@@ -12,15 +12,21 @@ from api.personalize.control.crud import (
     get_resource,
     list_operation,
     new_resource,
+    output_members,
     quota_limit,
+    select_members,
 )
+from api.personalize.control.pagination import get_page
 from api.personalize.control.solution_versions import get_trained_version
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse
+from models.personalize.recipes import Recipe, recipe_of
 from models.personalize.registry import LATEST
 from models.personalize.resource import Resource
 from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE
+
+_list_created = list_operation("campaign")
 
 UPDATED = ("minProvisionedTPS", "campaignConfig")
 """Members that an update may leave unchanged."""
@@ -31,6 +37,7 @@ class DeployedVersion(NamedTuple):
 
     arn: str
     links: tuple[str, ...]
+    recipe: Recipe
 
 
 async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -39,8 +46,8 @@ async def create_campaign(context: PersonalizeContext, request: dict[str, Any]) 
     if builtin_resources.find_campaign(context, path) is not None:
         raise ResourceAlreadyExists(f"{path} is one of RECOMMENDER_CAMPAIGNS")
     config = request.get("campaignConfig", {})
-    check_config(config)
     deployed = await _deployed(context, request["solutionVersionArn"], config)
+    check_config(config, deployed.recipe)
     campaign = new_resource(
         context,
         path,
@@ -62,9 +69,9 @@ async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) 
         raise InvalidInput("there is nothing to update")
     now_s = context.services.clock()
     config = changes.get("campaignConfig", campaign.data.get("campaignConfig", {}))
-    check_config(config)
     arn = changes.get("solutionVersionArn", campaign.data["solutionVersionArn"])
     deployed = await _deployed(context, arn, config)
+    check_config(changes.get("campaignConfig", {}), deployed.recipe)
     changes["solutionVersionArn"] = deployed.arn
 
     def updated(old: Resource) -> Resource:
@@ -77,6 +84,20 @@ async def update_campaign(context: PersonalizeContext, request: dict[str, Any]) 
 
     await context.registry.change(campaign.path, updated)
     return {"campaignArn": context.registry.arn(campaign.path)}
+
+
+async def list_campaigns(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
+    """List campaigns, of a solution or all; all begin with those of the settings."""
+    if "solutionArn" in request:
+        return await _list_created(context, request)
+    resources = context.registry
+    listed, after = builtin_resources.campaigns(context), 0
+    while page := await resources.page("campaign", after=after):
+        listed += page
+        after = page[-1].number
+    shown, more = get_page(listed, "campaign ", request)
+    shape = output_members("ListCampaigns")["campaigns"].member
+    return {"campaigns": [select_members(shape, resources.to_api(one)) for one in shown], **more}
 
 
 async def delete_campaign(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -96,10 +117,13 @@ async def _deployed(
     if is_synced and not is_latest:
         raise InvalidInput(f"syncWithLatestSolutionVersion needs an ARN that ends in {LATEST}")
     version = await get_trained_version(context, arn)
+    recipe = recipe_of(version.data["recipeArn"])
     solution, group = version.links
     if is_synced:
-        return DeployedVersion(context.registry.arn(f"{solution}{LATEST}"), (solution, group))
-    return DeployedVersion(context.registry.arn(version.path), (version.path, solution, group))
+        arn = context.registry.arn(f"{solution}{LATEST}")
+        return DeployedVersion(arn, (solution, group), recipe)
+    arn = context.registry.arn(version.path)
+    return DeployedVersion(arn, (version.path, solution, group), recipe)
 
 
 async def _current_version(context: PersonalizeContext, campaign: Resource) -> dict[str, Any]:
@@ -119,7 +143,7 @@ def _refuse_configured(context: PersonalizeContext, campaign: Resource) -> None:
 OPERATIONS: dict[str, Operation] = {
     "CreateCampaign": create_campaign,
     "DescribeCampaign": describe_operation("campaign", _current_version),
-    "ListCampaigns": list_operation("campaign"),
+    "ListCampaigns": list_campaigns,
     "UpdateCampaign": update_campaign,
     "DeleteCampaign": delete_campaign,
 }

@@ -30,8 +30,6 @@ async def create_dataset_group(
     name = request["name"]
     if name == RESERVED:
         raise InvalidInput(f"the name {name!r} is reserved")
-    if "roleArn" in request and "kmsKeyArn" not in request:
-        raise InvalidInput("a roleArn needs a kmsKeyArn")
     group = new_resource(context, f"dataset-group/{name}", request)
     # The built-in group does not count.
     await context.registry.create(group, quota_limit(context, "dataset-group", extra=1))
@@ -80,7 +78,7 @@ async def create_event_tracker(
             tracker, IndexLimit(index_name("event-tracker", group.path), 0, has_one)
         )
     except ServiceError:
-        await context.tenants.remove(tracking_id)
+        await context.tenants.remove(tracking_id, now_s=context.services.clock())
         raise
     return {"eventTrackerArn": resources.arn(tracker.path), "trackingId": tracking_id}
 
@@ -93,7 +91,7 @@ async def delete_event_tracker(
     tracking_id = tracker.data["trackingId"]
     if tracking_id == context.registry.settings.tracking_id:
         raise ResourceInUse("this event tracker is built in: RECOMMENDER_TRACKING_ID")
-    await context.tenants.remove(tracking_id)
+    await context.tenants.remove(tracking_id, now_s=context.services.clock())
     await context.registry.remove(tracker.path)
     return {}
 

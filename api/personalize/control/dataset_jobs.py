@@ -15,7 +15,7 @@ from api.personalize.control.crud import (
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
 from models.personalize.registry import IndexLimit
-from models.personalize.resource import index_name
+from models.personalize.resource import Resource, index_name
 from models.personalize.statuses import CREATE_PENDING, PENDING
 
 
@@ -25,6 +25,8 @@ async def create_dataset_import_job(
     """Create a job that imports rows of a dataset from S3; one at a time for each dataset."""
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     _location(request)
+    if request.get("publishAttributionMetricsToS3"):
+        await _check_reported(context, dataset)
     job = new_resource(
         context,
         f"dataset-import-job/{request['jobName']}",
@@ -45,7 +47,7 @@ async def create_dataset_import_job(
 async def create_dataset_export_job(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Create a job that exports a dataset's rows to S3."""
+    """Create a job that exports a dataset's rows to S3: of imports, put singly, or both."""
     dataset = await get_resource(context, request["datasetArn"], "dataset")
     job = new_resource(
         context,
@@ -70,6 +72,20 @@ async def create_data_deletion_job(
     job = new_resource(context, path, request, group.path, status=PENDING)
     await context.registry.create(job, pending_limit(context, "data-deletion-job", group.path))
     return {"dataDeletionJobArn": context.registry.arn(path)}
+
+
+async def _check_reported(context: PersonalizeContext, dataset: Resource) -> None:
+    """Raise `InvalidInput` unless a report of an import into this dataset can be written."""
+    group = index_name("metric-attribution", dataset.links[0])
+    attribution = await context.registry.newest(group)
+    if dataset.data["datasetType"] != "INTERACTIONS":
+        raise InvalidInput("publishAttributionMetricsToS3 is for imports of interactions")
+    config = attribution.data.get("metricsOutputConfig", {}) if attribution is not None else {}
+    if "s3DataDestination" not in config:
+        raise InvalidInput(
+            "publishAttributionMetricsToS3 needs a metric attribution of the dataset group, with an"
+            " s3DataDestination"
+        )
 
 
 def _location(request: dict[str, Any]) -> None:

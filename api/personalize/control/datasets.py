@@ -15,8 +15,10 @@ from api.personalize.control.crud import (
 )
 from api.personalize.control.dataset_groups import group_name
 from api.personalize.protocol import Operation
-from models.errors import InvalidInput, ResourceInUse
+from models.action_groups import actions_group
+from models.errors import InvalidInput, ResourceInUse, ServiceError
 from models.personalize.dataset_schemas import (
+    ACTION_TYPES,
     check_columns,
     check_replacement,
     contextual,
@@ -37,18 +39,34 @@ async def create_schema(context: PersonalizeContext, request: dict[str, Any]) ->
 
 
 async def create_dataset(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Create an empty dataset; a group has at most one of each type."""
+    """Create an empty dataset; a group has at most one of each type.
+
+    One of interactions with actions has a tracking id of its own, for PutActionInteractions.
+    """
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     schema = await get_resource(context, request["schemaArn"], "schema")
     dataset_type = dataset_type_of(request["datasetType"])
     _check(schema, dataset_type, group)
     # Repeated, because creating the group may have been interrupted.
     await context.tenants.create(group_name(group))
+    if dataset_type in ACTION_TYPES:
+        await context.tenants.create_actions(group_name(group))
     path = f"dataset/{group_name(group)}/{dataset_type}"
+    has_tracker = dataset_type == "ACTION_INTERACTIONS"
+    tracker = {"trackingId": context.services.new_id()} if has_tracker else {}
     dataset = new_resource(
-        context, path, request, group.path, schema.path, datasetType=dataset_type
+        context, path, request, group.path, schema.path, datasetType=dataset_type, **tracker
     )
-    await context.registry.create(dataset)
+    if has_tracker:
+        # Registered first: interactions with an unregistered tracking id would be lost.
+        actions = actions_group(group_name(group))
+        await context.tenants.register(tracker["trackingId"], actions)
+    try:
+        await context.registry.create(dataset)
+    except ServiceError:
+        if has_tracker:
+            await context.tenants.remove(tracker["trackingId"], now_s=context.services.clock())
+        raise
     await _name_columns(context, path)
     return {"datasetArn": context.registry.arn(path)}
 
@@ -90,6 +108,8 @@ async def delete_dataset(context: PersonalizeContext, request: dict[str, Any]) -
     training = index_name("solution-version", dataset.links[0], only="unfinished")
     error = ResourceInUse("a solution version of the dataset group is being created")
     await context.registry.remove(dataset.path, IndexLimit(training, 0, error))
+    if "trackingId" in dataset.data:
+        await context.tenants.remove(dataset.data["trackingId"], now_s=context.services.clock())
     if dataset.data["datasetType"] == "INTERACTIONS":
         group = await context.registry.get(dataset.links[0])
         await context.tenants.name_columns(group_name(group), ())

@@ -13,12 +13,13 @@ from api.personalize.control.crud import (
     new_resource,
     quota_limit,
 )
+from api.personalize.dataset_columns import check_named_columns, schema_of
 from api.personalize.protocol import Operation
-from models.errors import InvalidInput, LimitExceeded
+from models.errors import LimitExceeded
 from models.filters.filter import parse_filter_expression
-from models.personalize.resource import Resource
 
-ACTIONS = "ActionID"
+ALWAYS = frozenset({"Interactions.eventtype", "Action_Interactions.eventtype"})
+"""Fields that every group has: every event has a type."""
 
 MAX_READ = 1000
 """Bound on the filters of a group whose fields are counted."""
@@ -28,9 +29,8 @@ async def create_filter(context: PersonalizeContext, request: dict[str, Any]) ->
     """Create a filter with a valid expression."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     parsed = parse_filter_expression(request["filterExpression"])
-    if parsed.target == ACTIONS:
-        raise InvalidInput("filterExpression: actions are not supported, only ItemID and UserID")
-    await _check_fields(context, group, parsed.fields)
+    await check_columns(context, group.path, parsed.fields)
+    await check_fields(context, group.path, parsed.fields)
     path = f"filter/{request['name']}"
     await context.registry.create(
         new_resource(context, path, request, group.path), quota_limit(context, "filter", group.path)
@@ -38,15 +38,31 @@ async def create_filter(context: PersonalizeContext, request: dict[str, Any]) ->
     return {"filterArn": context.registry.arn(path)}
 
 
-async def _check_fields(
-    context: PersonalizeContext, group: Resource, fields: frozenset[str]
+async def check_columns(
+    context: PersonalizeContext, group_path: str, fields: frozenset[str]
 ) -> None:
-    """Raise `LimitExceeded` if a group's filters would read more fields than the quota."""
+    """Raise `InvalidInput` for a column that is not in its dataset, where there is the dataset."""
+    for field in sorted(fields - ALWAYS):
+        dataset, _, column = field.partition(".")
+        if await schema_of(context, group_path, dataset.upper()) is not None:
+            where = "filterExpression"
+            await check_named_columns(context, group_path, dataset.upper(), [column], where)
+
+
+async def check_fields(
+    context: PersonalizeContext, group_path: str, fields: frozenset[str], *, but: str = ""
+) -> None:
+    """Raise `LimitExceeded` if a group's filters would read more fields than the quota.
+
+    `but` is the name of one that is replaced.
+    """
     most = context.registry.settings.personalize_quotas["filter-fields"]
-    for one in await context.registry.page("filter", group.path, limit=MAX_READ):
+    for one in await context.registry.page("filter", group_path, limit=MAX_READ):
+        if one.data["name"] == but:
+            continue
         fields |= parse_filter_expression(one.data["filterExpression"]).fields
     if len(fields) > most:
-        arn = context.registry.arn(group.path)
+        arn = context.registry.arn(group_path)
         raise LimitExceeded(
             f"the filters of {arn} would read {len(fields)} fields; the quota is {most}"
         )

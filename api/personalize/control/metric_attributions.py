@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +17,10 @@ from api.personalize.control.crud import (
 from api.personalize.control.pagination import get_page
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists
+from models.personalize.metric_reports import EXPRESSION
 from models.personalize.resource import Resource
 
 MAX_METRICS = 10
-
-_EXPRESSION = re.compile(
-    r"SAMPLECOUNT\(\s*\)|SUM\(\s*Items\.[A-Za-z_][A-Za-z0-9_]*\s*\)", re.IGNORECASE
-)
 
 Metrics = list[dict[str, str]]
 
@@ -83,9 +79,10 @@ def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
         name = metric["metricName"]
         if name in names:
             raise ResourceAlreadyExists(f"the metric {name} already exists")
-        if not _EXPRESSION.fullmatch(metric["expression"].strip()):
+        if not EXPRESSION.fullmatch(metric["expression"].strip()):
             raise InvalidInput(
-                f"the expression of {name} must be SUM(Items.<column>) or SAMPLECOUNT()"
+                f"the expression of {name} must be SUM(Items.<column>), SUM(Interactions.<column>)"
+                " or SAMPLECOUNT()"
             )
         names.add(name)
     if len(names) > MAX_METRICS:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.pagination import get_page
+from api.personalize.control.pagination import get_page, make_token
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceNotFound
+from models.personalize.hyperparameters import defaults_of, ranges_of
 from models.personalize.recipes import ARN, RECIPES, Recipe, recipe_of
 from models.personalize.resource_types import ResourcePath, path_of
 from models.personalize.statuses import ACTIVE
@@ -17,10 +18,17 @@ SINCE_S = 1_560_124_800.0
 
 
 async def list_recipes(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """List all recipes, or those of a domain."""
+    """List all recipes, or those of a domain; these have an empty page behind the last.
+
+    Amazon's own notebooks ask on with the nextToken of the first page of a domain, unasked whether
+    there is one.
+    """
     domain = request.get("domain")
     recipes = [recipe for recipe in RECIPES.values() if domain in {None, recipe.domain}]
-    page, more = get_page(recipes, f"recipes {domain}", request)
+    listing = f"recipes {domain}"
+    page, more = get_page(recipes, listing, request)
+    if domain is not None and page and not more:
+        more = {"nextToken": make_token(listing, len(recipes))}
     return {"recipes": [_summary(recipe) for recipe in page], **more}
 
 
@@ -42,13 +50,15 @@ async def describe_recipe(_: PersonalizeContext, request: dict[str, Any]) -> dic
 
 
 async def describe_algorithm(_: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Describe a recipe's algorithm; it has no hyperparameters."""
+    """Describe a recipe's algorithm, with the hyperparameters that it has at Amazon."""
     arn = request["algorithmArn"]
+    recipe = _of_recipe(arn, "algorithm")
     return {
         "algorithm": {
-            "name": _of_recipe(arn, "algorithm").name,
+            "name": recipe.name,
             "algorithmArn": arn,
-            "defaultHyperParameters": {},
+            "defaultHyperParameters": defaults_of(recipe, featurization=False),
+            "defaultHyperParameterRanges": ranges_of(recipe),
             "creationDateTime": SINCE_S,
             "lastUpdatedDateTime": SINCE_S,
         }
@@ -58,13 +68,14 @@ async def describe_algorithm(_: PersonalizeContext, request: dict[str, Any]) -> 
 async def describe_feature_transformation(
     _: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describe a recipe's feature transformation; it has no parameters."""
+    """Describe a recipe's feature transformation, with the parameters that it has at Amazon."""
     arn = request["featureTransformationArn"]
+    recipe = _of_recipe(arn, "feature-transformation")
     return {
         "featureTransformation": {
-            "name": _of_recipe(arn, "feature-transformation").name,
+            "name": recipe.name,
             "featureTransformationArn": arn,
-            "defaultParameters": {},
+            "defaultParameters": defaults_of(recipe, featurization=True),
             "status": ACTIVE,
             "creationDateTime": SINCE_S,
             "lastUpdatedDateTime": SINCE_S,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.config_checks import check_config
+from api.personalize.control.config_checks import check_columns_config, check_config
 from api.personalize.control.crud import (
     delete_operation,
     describe_operation,
@@ -17,7 +17,7 @@ from api.personalize.control.crud import (
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
-from models.personalize.recipes import recipe_of
+from models.personalize.recipes import is_same_model, recipe_of
 from models.personalize.resource import Resource
 from models.personalize.statuses import (
     ACTIVE,
@@ -42,7 +42,8 @@ async def create_recommender(
             f"{recipe.arn} is of the domain {recipe.domain}, the group of {domain or 'none'}"
         )
     config = request.get("recommenderConfig", {})
-    check_config(config)
+    check_config(config, recipe)
+    await check_columns_config(context, group.path, config)
     recommender = new_resource(
         context,
         f"recommender/{request['name']}",
@@ -59,7 +60,9 @@ async def update_recommender(
 ) -> dict[str, Any]:
     """Change the configuration, from the next request on."""
     now_s, config = context.services.clock(), request["recommenderConfig"]
-    check_config(config)
+    recommender = await get_resource(context, request["recommenderArn"], "recommender")
+    check_config(config, recipe_of(recommender.data["recipeArn"]))
+    await check_columns_config(context, recommender.links[0], config)
 
     def updated(old: Resource) -> Resource:
         merged = {**old.data["recommenderConfig"], **config}
@@ -88,6 +91,25 @@ async def stop_recommender(context: PersonalizeContext, request: dict[str, Any])
     return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
 
 
+async def _metrics(context: PersonalizeContext, recommender: Resource) -> dict[str, Any]:
+    """The member `modelMetrics`: those of the group's newest version of the same model.
+
+    A recommender is not measured by itself: before such a version there are none.
+    """
+    recipe = recipe_of(recommender.data["recipeArn"])
+    found: dict[str, float] = {}
+    after = 0
+    while page := await context.registry.page(
+        "solution-version", recommender.links[0], after=after
+    ):
+        after = page[-1].number
+        for version in page:
+            arn = version.data.get("recipeArn", "")
+            if version.status == ACTIVE and arn and is_same_model(recipe_of(arn), recipe):
+                found = version.hidden.get("metrics") or found
+    return {"modelMetrics": found}
+
+
 async def _changed(
     context: PersonalizeContext, request: dict[str, Any], edit: Callable[[Resource], Resource]
 ) -> dict[str, Any]:
@@ -98,7 +120,7 @@ async def _changed(
 
 OPERATIONS: dict[str, Operation] = {
     "CreateRecommender": create_recommender,
-    "DescribeRecommender": describe_operation("recommender"),
+    "DescribeRecommender": describe_operation("recommender", _metrics),
     "ListRecommenders": list_operation("recommender"),
     "UpdateRecommender": update_recommender,
     "StartRecommender": start_recommender,

@@ -16,25 +16,15 @@ from api.personalize.control.crud import (
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse, ResourceNotFound
+from models.personalize.automatic_training import copied_members
 from models.personalize.job_queue import Jobs
 from models.personalize.registry import LATEST
 from models.personalize.resource import Resource
 from models.personalize.resource_types import path_of
 from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 
-UPDATABLE = ("user-personalization", "hrnn-coldstart")
+UPDATABLE = ("aws-user-personalization", "aws-hrnn-coldstart")
 """Recipes that can be trained on new data only."""
-
-COPIED = (
-    "performHPO",
-    "performAutoML",
-    "performIncrementalUpdate",
-    "recipeArn",
-    "eventType",
-    "datasetGroupArn",
-    "solutionConfig",
-)
-"""Members of a solution that a version copies when it is created."""
 
 
 async def create_solution_version(
@@ -57,7 +47,7 @@ async def create_solution_version(
         status=CREATE_PENDING,
         trainingMode=mode,
         trainingType="MANUAL",
-        **{member: solution.data[member] for member in COPIED if member in solution.data},
+        **copied_members(solution),
     )
     await context.registry.create(
         version,
@@ -119,8 +109,8 @@ async def _check_mode(context: PersonalizeContext, solution: Resource, mode: str
         raise InvalidInput("AUTOTRAIN is for versions that a schedule creates")
     if mode == "FULL":
         return
-    recipe = solution.data.get("recipeArn", "")
-    if not any(name in recipe for name in UPDATABLE):
+    recipe = solution.data.get("recipeArn", "").rpartition("/")[2]
+    if recipe not in UPDATABLE:
         raise InvalidInput(f"trainingMode UPDATE is for recipes of {' and '.join(UPDATABLE)}")
     await get_trained_version(context, context.registry.arn(f"{solution.path}{LATEST}"))
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
-from api.personalize.control.config_checks import check_columns_config, parse_number
+from api.personalize.control.config_checks import check_solution
 from api.personalize.control.crud import (
     delete_operation,
     describe_operation,
@@ -17,22 +16,12 @@ from api.personalize.control.crud import (
     quota_limit,
     select_members,
 )
+from api.personalize.dataset_columns import schema_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
 from models.personalize.recipes import recipe_of
 from models.personalize.resource import Resource, index_name
 from models.personalize.statuses import ACTIVE
-
-SERVED = frozenset(
-    {
-        "USER_PERSONALIZATION",
-        "RELATED_ITEMS",
-        "POPULAR_ITEMS",
-        "PERSONALIZED_RANKING",
-        "USER_SEGMENTATION",
-    }
-)
-"""Types of recipes that solutions may use."""
 
 
 async def create_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +31,13 @@ async def create_solution(context: PersonalizeContext, request: dict[str, Any]) 
     if is_chosen == ("recipeArn" in request):
         raise InvalidInput("give either a recipeArn or performAutoML")
     if not is_chosen:
-        _check_recipe(request["recipeArn"])
-    _check_config(request.get("solutionConfig", {}))
+        await _check_recipe(context, group.path, request["recipeArn"])
+    config = request.get("solutionConfig", {})
+    for arn in config.get("autoMLConfig", {}).get("recipeList", ()):
+        await _check_recipe(context, group.path, arn)
+        if recipe_of(arn).type != "USER_PERSONALIZATION":
+            raise InvalidInput(f"{arn} is not of type USER_PERSONALIZATION")
+    await check_solution(context, group.path, request, config)
     solution = new_resource(
         context,
         f"solution/{request['name']}",
@@ -70,7 +64,8 @@ async def update_solution(context: PersonalizeContext, request: dict[str, Any]) 
     config = request.get("solutionUpdateConfig", {})
     if not switches and not config:
         raise InvalidInput("there is nothing to update")
-    _check_config(config)
+    merged = {**solution.data.get("solutionConfig", {}), **config}
+    await check_solution(context, solution.links[0], {**solution.data, **switches}, merged)
     update: dict[str, Any] = {
         **switches,
         "solutionUpdateConfig": config,
@@ -106,27 +101,12 @@ async def _of_versions(context: PersonalizeContext, solution: Resource) -> dict[
     return members
 
 
-def _check_recipe(arn: str) -> None:
+async def _check_recipe(context: PersonalizeContext, group: str, arn: str) -> None:
     recipe = recipe_of(arn)
     if recipe.domain is not None:
         raise InvalidInput(f"{arn} is for recommenders of the domain {recipe.domain}")
-    if recipe.type not in SERVED:
-        raise InvalidInput(f"{arn} is not supported: it is of type {recipe.type}")
-
-
-def _check_config(config: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` for configurations that the shape allows and that are invalid."""
-    if "eventValueThreshold" in config:
-        parse_number(config["eventValueThreshold"], "solutionConfig.eventValueThreshold")
-    for arn in config.get("autoMLConfig", {}).get("recipeList", ()):
-        _check_recipe(arn)
-        if recipe_of(arn).type != "USER_PERSONALIZATION":
-            raise InvalidInput(f"{arn} is not of type USER_PERSONALIZATION")
-    resources = config.get("hpoConfig", {}).get("hpoResourceConfig", {})
-    for name, text in resources.items():
-        if parse_number(text, f"hpoResourceConfig.{name}") < 1:
-            raise InvalidInput(f"hpoResourceConfig.{name} must be 1 or more")
-    check_columns_config(config)
+    if recipe.type == "PERSONALIZED_ACTIONS" and await schema_of(context, group, "ACTIONS") is None:
+        raise InvalidInput(f"{arn} needs a dataset of actions in the dataset group")
 
 
 OPERATIONS: dict[str, Operation] = {

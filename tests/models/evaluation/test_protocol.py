@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from models.evaluation.baselines import BASELINES, VARIANTS, variants
+from models.evaluation.baselines import (
+    BASELINES,
+    BATCH,
+    VARIANTS,
+    SharedRecommender,
+    variants,
+)
+from models.evaluation.basket_recalls import baskets_as_text
+from models.evaluation.intervals import interval
 from models.evaluation.protocol import (
     Model,
     RepeatPolicy,
     Scores,
     as_text,
     best_of,
-    interval,
     measures,
     over_time,
     rank_of,
@@ -33,10 +41,14 @@ from models.evaluation.protocol import (
     split_steps,
     steps,
 )
+from models.retrieval.candidates import TOP_LIST_SIZES
+from models.serving.cached.cached_items import EMPTY_PAGE
 from models.serving.local import LocalRecommender
 from models.settings import Settings
-from models.state.interactions import Interaction
+from models.state.layout import STAT
 from models.state.shared_reads import read_group_state
+from models.state.users.interactions import Interaction
+from ops.embedded_servers import start_scratch_redis
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import read_events
 from tests.conftest import recorded
@@ -171,6 +183,15 @@ def local(redis_url: str) -> Iterator[LocalRecommender]:
         one._loop.run_until_complete(one._store.redis.flushdb())
 
 
+@pytest.fixture
+def recommender(tmp_path: Path) -> Iterator[LocalRecommender]:
+    """A recommender as `recommender evaluate` has it, without events."""
+    server = start_scratch_redis(tmp_path)
+    with LocalRecommender(Settings(redis=server.url), list_sizes=TOP_LIST_SIZES) as one:
+        yield one
+    server.stop()
+
+
 def test_local_learns_and_recommends(local: LocalRecommender) -> None:
     """Items that followed an item are recommended after it; the last and barred ones are not."""
     for n in range(4):
@@ -205,6 +226,38 @@ def test_the_last_event_is_in_effect_at_the_end(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.hget("{ended}:counts", "events") == b"3"
         client.flushdb()
+
+
+@pytest.mark.parametrize("examples_of", [1, 3])
+def test_statistics_that_change_are_read_again(redis_url: str, examples_of: int) -> None:
+    """Only these are, and those read are what the store has: of known, new and rare items."""
+    chance = random.Random(7)
+    with LocalRecommender(
+        Settings(redis=redis_url, group="told"), examples_of=examples_of, list_sizes=TOP_LIST_SIZES
+    ) as one:
+        cache = one._recommender.cache
+
+        async def shown_and_stored(at_s: float) -> tuple[bytes, bytes]:
+            n_items = int((await one._store.counts())["items"])
+            shown = await cache.stats(np.arange(1, n_items + 1), at_s)
+            keys = [one._store.key(f"stats:{page}") for page in range(8)]
+            raws = await one._store.shared_values(keys)
+            raw = b"".join(raw or EMPTY_PAGE for raw in raws)
+            return shown.tobytes(), raw[STAT.itemsize : STAT.itemsize * (n_items + 1)]
+
+        for n in range(400):
+            item, at_s = int(chance.paretovariate(0.4)) % 400, 1_790_000_000.0 + 3 * n
+            one.learn(f"user-{chance.randrange(20)}", f"item-{item}", at_s=at_s)
+            if n % 20 == 0:
+                shown, raw = one._complete(shown_and_stored(at_s + 1000))
+                assert shown == raw
+        client = redis.Redis.from_url(redis_url)
+        before = client.info("commandstats")["cmdstat_mget"]["calls"]
+        one._complete(cache.stats(np.arange(1, 100), 1.8e9))
+        one._complete(cache.stats(np.arange(1, 100), 1.9e9))
+        assert client.info("commandstats")["cmdstat_mget"]["calls"] - before <= 1
+        client.flushdb()
+        client.close()
 
 
 @pytest.mark.parametrize("is_last", [True, False])
@@ -248,7 +301,7 @@ def test_reads_of_a_request_end_with_it(
         await asyncio.sleep(0.02)
         return await read_group_state(*arguments)
 
-    monkeypatch.setattr("models.serving.cache.read_group_state", slow)
+    monkeypatch.setattr("models.serving.cached.cache.read_group_state", slow)
     for n in range(3):
         at_s = 1_790_000_000.0 + 1.5 * n * local.settings.cache_s
         local.learn("ada", f"item-{n}", "click", at_s=at_s)
@@ -259,10 +312,8 @@ def test_reads_of_a_request_end_with_it(
 
 def test_every_model_ranks_and_learns(local: LocalRecommender) -> None:
     """All models run on one stream; those with co-visitation beat those without."""
-    compared_models: dict[str, Model] = variants(local, list(VARIANTS))
-    compared_models |= {
-        name: make() for name, make in BASELINES.items() if name != "item-neighbours"
-    }
+    compared_models: dict[str, Model] = variants(SharedRecommender(local), list(VARIANTS))
+    compared_models |= {name: make() for name, make in BASELINES.items() if name not in BATCH}
     events = stream(120)
 
     results = run(steps(events, "sessions", max_queries=200), compared_models, clock=lambda: 0.0)
@@ -283,10 +334,8 @@ def test_a_frozen_test_is_not_learned(local: LocalRecommender) -> None:
     events = stream(120)
     # The same ring, walked in the other direction by other users.
     later = [event._replace(user=f"t{event.user}", at_s=1e6 - event.at_s) for event in events]
-    compared_models: dict[str, Model] = variants(local, list(VARIANTS))
-    compared_models |= {
-        name: make() for name, make in BASELINES.items() if name != "item-neighbours"
-    }
+    compared_models: dict[str, Model] = variants(SharedRecommender(local), list(VARIANTS))
+    compared_models |= {name: make() for name, make in BASELINES.items() if name not in BATCH}
     planned = split_steps(events, sort_and_shuffle(later), frozen=True)
 
     results = run(planned, compared_models, clock=lambda: 0.0)
@@ -317,23 +366,50 @@ def test_observed_events_count_for_their_user_only(local: LocalRecommender) -> N
     assert [name for name, _ in local.recommend("other")] == [name for name, _ in before]
 
 
-def test_item_neighbours_are_trained_repeatedly() -> None:
-    """The batch model has no scores before its first training, and then co-visited items."""
-    model = BASELINES["item-neighbours"]()
+@pytest.mark.parametrize(
+    ("name", "least"), [("item-neighbours", 0.5), ("als", 0.3), ("bpr", 0.2), ("ease", 0.5)]
+)
+def test_batch_methods_are_trained_repeatedly(name: str, least: float) -> None:
+    """A batch model has no scores before its first training, and then those of items like these."""
+    model = BASELINES[name]()
     model._every = 200  # type: ignore[attr-defined]
     result = run(steps(stream(120), "sessions", max_queries=100), {"it": model}, clock=lambda: 0.0)
 
     assert result["it"].ranks[0] == 0
-    assert measures(result["it"].ranks)["hr_10"][50:].mean() > 0.5
+    assert measures(result["it"].ranks)["hr_10"][50:].mean() > least
+
+
+def test_next_baskets_are_compared() -> None:
+    """Who buys the same again is known by the own frequencies; baskets' recalls are apart."""
+    rng = np.random.default_rng(3)
+    events = [
+        Interaction(f"u{user}", f"i{user}-{line}", "purchase", 1e5 * week + user)
+        for week in range(12)
+        for user in range(30)
+        for line in rng.choice(8, 4, replace=False, p=[0.3, 0.2, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05])
+    ]
+    names = ("own-frequency", "tifu-knn", "popularity")
+    planned = steps(sort_and_shuffle(events), "baskets", max_queries=400)
+
+    results = run(planned, {name: BASELINES[name]() for name in names}, clock=lambda: 0.0)
+    compared = report(results, len(events), 240)
+
+    for name in names[:2]:
+        assert compared[name]["next_basket_repeat_20"]["mean"] > 0.95
+        assert compared[name]["next_basket_explore_20"]["mean"] < 0.3
+    difference = compared["popularity"]["next_basket_recall_20"]["difference"]
+    assert difference + compared["popularity"]["next_basket_recall_20"]["difference_ci95"] < -0.3
+    table = baskets_as_text(compared).splitlines()
+    assert [line.split()[0] for line in table[1:]] == list(names)
 
 
 @pytest.mark.slow
-def test_quality_on_real_sessions(local: LocalRecommender) -> None:
+def test_quality_on_real_sessions(recommender: LocalRecommender) -> None:
     """Floors far below the measured values: they fail for defects, not for noise."""
     found, bad = interactions(read_events(recorded("serenade-toy"), now_s=2e9, as_="sessions"))
     assert (len(found), bad) == (116_285, [])
     planned = steps(sort_and_shuffle(found)[:8000], "sessions", max_queries=1500)
-    compared_models = variants(local, list(VARIANTS)) | {
+    compared_models = variants(SharedRecommender(recommender), list(VARIANTS)) | {
         "co-visitation": BASELINES["co-visitation"]()
     }
 
@@ -350,14 +426,14 @@ def test_quality_on_real_sessions(local: LocalRecommender) -> None:
 
 
 @pytest.mark.slow
-def test_quality_on_real_baskets(local: LocalRecommender) -> None:
+def test_quality_on_real_baskets(recommender: LocalRecommender) -> None:
     """Floors for invoices, whose lines have one time: the learned ranker leads."""
     # The file is in order of time: a part of it holds the first events.
     rows = islice(read_events(recorded("online-retail"), now_s=2e9, as_="users"), 13_000)
     found, _ = interactions(rows)
     planned = steps(sort_and_shuffle(found)[:12_000], "baskets", max_queries=400)
     assert found[-1].at_s > planned[-1].event.at_s
-    compared_models = variants(local, list(VARIANTS)) | {
+    compared_models = variants(SharedRecommender(recommender), list(VARIANTS)) | {
         "co-visitation": BASELINES["co-visitation"]()
     }
 

@@ -10,6 +10,7 @@ import functools
 import math
 import operator
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -26,12 +27,14 @@ SPELLINGS = {
     "age": ["AGE", "age"],
 }
 IDS = ["c0", "c1", "c2", "c|0"]
-TEXTS = ["a", "b", "5", "5.0", "a|b", "A", "", "it's", 'so "so"', "é, è", "c0", "c|0"]
+TEXTS = ["true", "a", "b", "5", "5.0", "a|b", "A", "", "it's", 'so "so"', "é, è", "c0", "c|0"]
+DATES = ["2024-05-01", "2024-05-01T00:00:01Z"]
 NUMBERS = ["5", "5.0", "7", "1e1", "-1", "+.5"]
 TYPES = ["click", "Buy", "*", "5"]
 STORED = [
     "a", "a|b", "5", 5, "5.0", "c|5", "x|10", 7, 5.0, 0.5, -1, 10, "", "it's", True, None, ["a"],
-    math.nan, 2**70,
+    math.nan, 2**70, False, "2024-05-01", "2024-05-01T02:00:00+02:00", "a|2025-01-01", 1714521600,
+    1.8e12, "2024-13-01",
 ]  # fmt: skip
 # Parameters by their values: any texts, one text, one number.
 PARAMETERS = {"many": ["G", "g"], "one": ["ONE"], "number": ["N", "n_2"]}
@@ -52,7 +55,8 @@ VALUES = st.fixed_dictionaries(
         },
         **{name: st.sampled_from(TEXTS + TYPES).map(lambda text: [text]) for name in ["ONE"]},
         **{
-            name: st.sampled_from(NUMBERS).map(lambda text: [text]) for name in PARAMETERS["number"]
+            name: st.sampled_from(NUMBERS + DATES).map(lambda text: [text])
+            for name in PARAMETERS["number"]
         },
     },
 )
@@ -92,7 +96,7 @@ def conditions(draw: st.DrawFn, target: str, kind: str) -> dict[str, Any]:
     takes = "number" if test in COMPARE else "many" if test.endswith("IN") else "one"
     pairs = [("parameter", name) for name in PARAMETERS[takes]]
     pairs += [("number", text) for text in numbers]
-    pairs += [("text", text) for text in texts if test not in COMPARE]
+    pairs += [("text", text) for text in (DATES if test in COMPARE else texts)]
     n_most = 3 if takes == "many" else 1
     values = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=n_most))
     return condition | {"values": values}
@@ -186,6 +190,17 @@ def number(value: Any) -> Any:
         return None
 
 
+def moment(value: Any) -> float | None:
+    """The moment, Unix seconds, of a date or a number of any unit; None without one."""
+    if isinstance(value, str):
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() if value else None
+    return float(value / 1e3 if 1e11 < value <= 1e14 else value / 1e9 if value > 1e17 else value)
+
+
 def stored(properties: dict[str, Any] | None, field: str) -> list[Any]:
     """Values of a field under the first name with some: its own spelling, then by name."""
     names = next(names for names in SPELLINGS.values() if field in names)
@@ -193,7 +208,9 @@ def stored(properties: dict[str, Any] | None, field: str) -> list[Any]:
         value = (properties or {}).get(key)
         if isinstance(value, str):
             return list(value.split("|"))
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, bool):
+            return [str(value).lower()]
+        if isinstance(value, int | float):
             return [value]
     return []
 
@@ -224,8 +241,11 @@ def holds(one: dict[str, Any], candidate: int, scene: dict[str, Any]) -> bool:
         of = scene["user"] if one["kind"] == "user" else scene["properties"][candidate]
         have = stored(of, one["field"])
     if one["test"] in COMPARE:
-        limit = number(values[0][1]) if len(values) == 1 else None
-        numbers = [found for found in map(number, have) if found is not None]
+        read = number
+        if len(values) == 1 and values[0][0] == "text" and number(values[0][1]) is None:
+            read = moment
+        limit = read(values[0][1]) if len(values) == 1 else None
+        numbers = [found for found in map(read, have) if found is not None]
         return any(limit is not None and COMPARE[one["test"]](found, limit) for found in numbers)
     found = any(equal(value, kind, want) for value in have for kind, want in values)
     return found != (one["test"] in ("NOT IN", "!="))

@@ -277,7 +277,7 @@ def test_types_are_seen_in_the_latest_interactions() -> None:
 
     seen = seen_types([*many, ("late", "view"), ("i0", "View")])
 
-    assert set(seen) == {f"i{n}" for n in range(INTERACTIONS_PER_TYPE)} | {"late"}
+    assert set(seen) == {f"i{n}" for n in range(INTERACTIONS_PER_TYPE["ItemID"])} | {"late"}
     assert seen["i0"] == {"click", "view"}
 
 
@@ -320,6 +320,35 @@ def test_a_naive_evaluator_agrees(
         read = {name: told[name] for name in (*found.reads, "values")}
         assert found.allowed(IDS, **read).tolist() == expected
     assert told == before
+
+
+@settings(max_examples=100)
+@given(filters(), SCENES, st.integers(0, 2**32))
+def test_values_may_be_written_into_a_filter(
+    expressions: list[dict[str, Any]], scene: dict[str, Any], seed: int
+) -> None:
+    """It allows the same as with the values beside it."""
+    chance = random.Random(seed)
+    found = parse_filter_expression(written(expressions, chance))
+    values = sent(scene["values"], chance)
+    told: dict[str, Any] = {
+        "properties": scene["properties"], "interactions": scene["seen"], "user": scene["user"],
+        "current_item": scene["current_item"],
+    }  # fmt: skip
+    try:
+        expected = found.allowed(IDS, **told, values=values).tolist()
+    except InvalidInput as error:
+        with pytest.raises(InvalidInput, match=re.escape(str(error))):
+            found.with_values(values)
+        return
+
+    bound = found.with_values(values)
+
+    if bound is None:
+        assert expected == [True] * len(IDS)
+    else:
+        assert not bound.parameters
+        assert bound.allowed(IDS, **told).tolist() == expected
 
 
 def test_the_document_is_right(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ REFUSED = [
     (f"{INCLUDE} = ¦1e999", "'1e999'", "a number within the range of 64 bits"),
     (f"{INCLUDE} =¦= 1", "'='", "a number"),
     (f"{INCLUDE} <¦> 1", "'>'", "a number"),
-    (f"{INCLUDE} < ¦'a'", "''a''", "a number or a $PARAMETER after <"),
+    (f"{INCLUDE} < ¦'a'", "''a''", "a number, a date in quotes or a $PARAMETER after <"),
     (f"{INCLUDE} = ('a'¦, 'b')", "','", ")"),
     (f"{INCLUDE} = ¦$", "'$'", "a $PARAMETER"),
     (f"{INCLUDE} = ¦${'p' * 51}", f"'${'p' * 19}…'", "50 characters at most"),

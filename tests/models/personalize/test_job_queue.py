@@ -18,7 +18,7 @@ from models.personalize.registry import PREFIX, Registry
 from models.personalize.resource import Resource
 from models.personalize.statuses import ACTIVE, CREATE_IN_PROGRESS, CREATE_PENDING
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 
 NOW = 1_795_000_000.0
 LEASE_S = 30.0

@@ -25,8 +25,8 @@ from models.personalize.resource import Resource, index_name, indexes_of
 from models.personalize.resource_types import KINDS, path_of, resource_type_of
 from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 from models.settings import Settings
-from models.state.client import connect
-from models.state.scripts import run_script
+from models.state.clients.client import connect
+from models.state.scripts.registered_scripts import run_script
 from ops.embedded_servers import start_redis
 
 NOW = 1_795_000_000.0

@@ -279,7 +279,7 @@ async def test_a_column_older_than_its_first_event(make_store: Callable[..., Sto
 
 async def test_same_category_is_reranked_by_context(devices: Devices) -> None:
     """Without co-visitation, items of the category with a positive lift come first."""
-    from models.state.metadata import put_items
+    from models.state.catalogue.metadata import put_items
 
     shelf = [(name, {"GENRE": "gear"}) for name in ("tent", "desk", "novelty")]
     await put_items(devices.store, shelf, devices.now_s)

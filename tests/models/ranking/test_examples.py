@@ -57,11 +57,31 @@ def test_examples_have_the_taken_item_first(n: int) -> None:
     assert len({row.tobytes() for row in rows} & known) == len(rows)
 
 
+def test_examples_name_the_sources_of_the_taken_item() -> None:
+    """Those whose feature it has, the lists where none has, and no source if it was missed."""
+    matrix = np.zeros((3, len(FEATURES)))
+    matrix[1, [FEATURES.index("day_10_share"), FEATURES.index("alike_share")]] = 0.4
+    matrix[2, FEATURES.index("own_count")] = 0.7
+
+    def sources(chosen: int) -> list[str]:
+        choice = Choice(np.arange(1, 4), matrix, chosen)
+        example = decode(encode(make_example(choice, RANKERS, np.random.default_rng(1))))
+        assert example is not None
+        return example.sources()
+
+    assert sources(1) == ["lists"]
+    assert sources(2) == ["event", "alike"]
+    assert sources(3) == ["history"]
+    assert sources(9) == []
+
+
 def test_examples_have_a_rank_in_every_order() -> None:
     """Ranks count from 1, ties against the taken item; 0 if it was no candidate."""
     matrix = matrix_of(5)
     matrix[:, BASE] = [0.3, 0.9, 0.3, 0.1, 0.3]
     matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
+    # Weights that a new ranker has beside that of the blend.
+    matrix[:, [FEATURES.index("again_often"), FEATURES.index("again_popular")]] = 0.0
 
     ranks = [
         make_example(

@@ -14,7 +14,14 @@ from models.retrieval.covisitation import BOTH, Neighbours
 from models.retrieval.profile import UserProfile
 
 PROFILE = UserProfile(
-    np.array([7, 8]), np.array([7, 8]), np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 2
+    np.array([7, 8]),
+    np.array([7, 8]),
+    np.zeros(2),
+    np.ones(2),
+    np.zeros(2),
+    np.ones(2),
+    np.ones(2),
+    2,
 )
 
 

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.arrays import Floats
-from models.ranking.features import BASE, FEATURES, POPULARITY_CORRECTED, features_of, request_steps
-from models.retrieval.candidates import SIGNALS, Candidates, blend, retrieve
+from models.ranking.features import (
+    BASE,
+    FEATURES,
+    POPULARITY_CORRECTED,
+    features_of,
+    request_steps,
+    without_trends,
+)
+from models.retrieval.candidates import Candidates, retrieve
 from models.retrieval.profile import profile_of
+from models.retrieval.signals import SIGNALS, blend
 from models.state import layout
 from models.state.histories import NO_HISTORY, History
 from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_of, history, lists_of
@@ -92,8 +100,10 @@ def test_columns_follow_their_definitions() -> None:
     assert row["own_share"] == [2 / 4, 1 / 4, 0, 1 / 4]
     assert row["own_now"] == [1, 0, 0, 1]
     assert row["own_before"] == pytest.approx([0, ln2, 0, 0])
+    # Within a moment of the user's newest event; a test of their own has the others.
+    assert row["again_often"] == row["again_popular"] == [0, 0, 0, 0]
     assert row["own_age"] == pytest.approx([math.log1p(3), math.log1p(6), 0, math.log1p(4)])
-    assert row["base"] == row["base_long"] == pytest.approx([0, 1.72 * (1 + ln2), 1.72, 0])
+    assert row["base"] == row["base_long"] == pytest.approx([0, 1.82 * (1 + ln2), 1.82, 0])
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]
     assert row["length_step"] == [2, 2, 2, 2]
     assert row["gap_step"] == [4, 4, 4, 4]
@@ -125,6 +135,38 @@ def test_new_items_have_the_same_features_whether_own_ones_are_barred(
     new_user = profile_of(NO_HISTORY, CLICKS)
     matrix = features_of(Candidates(items, signals), new_user, stats, np.zeros(5), NOW)
     assert matrix[:, BASE] == pytest.approx(blend(signals))
+
+
+def test_own_items_at_the_beginning_of_a_moment() -> None:
+    """How often they were taken before and how popular they are, once the last moment is over."""
+    times = np.array([0, 1000, 1000, 2000, 2010], np.int64)
+    past = History(5, 1.0, np.array([1, 1, 2, 1, 3], np.int64), times, np.zeros(5, np.uint8))
+    profile = profile_of(past, CLICKS)
+    stats = np.zeros(4, layout.STAT)
+    stats["log2"] = -1.0
+    candidates = Candidates(np.array([1, 2, 3, 9]), np.zeros((4, len(SIGNALS))))
+
+    def again(clock_s: float) -> list[list[float]]:
+        matrix = features_of(candidates, profile, stats, np.zeros(5), clock_s)
+        return [
+            matrix[:, FEATURES.index(name)].tolist() for name in ("again_often", "again_popular")
+        ]
+
+    assert again(2310.0) == [[0, 0, 0, 0], [0, 0, 0, 0]]
+    most = 1 + 0.9 + 0.9**2
+    shares = [math.log((own / most + 0.003) / 0.003) for own in (most, 0.9, 1)]
+    often, popular = again(2311.0)
+    assert often == pytest.approx([*shares, 0])
+    assert popular == pytest.approx([-math.log(2)] * 3 + [0])
+    # A user who never took anything again.
+    once = History(2, 1.0, np.array([1, 2]), np.array([0, 1000]), np.zeros(2, np.uint8))
+    alone = features_of(candidates, profile_of(once, CLICKS), stats, np.zeros(5), 2311.0)
+    assert not alone[:, FEATURES.index("again_often")].any()
+    matrix = features_of(candidates, profile, stats, np.zeros(5), 2311.0)
+    column = FEATURES.index("again_popular")
+    assert without_trends(matrix)[:, column].tolist() == pytest.approx(
+        [*matrix[:3, FEATURES.index("popular_all")], 0]
+    )
 
 
 def test_own_items_are_scaled_among_themselves_without_new_ones() -> None:

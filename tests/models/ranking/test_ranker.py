@@ -64,11 +64,27 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
     """Before it has learned, the ranker scores as the blend does, with ties."""
     rows = np.random.default_rng(3).random((50, len(FEATURES)))
     rows[10:20, BASE] = rows[0, BASE]
+    again = [FEATURES.index("again_often"), FEATURES.index("again_popular")]
+    rows[:, again] = 0.0
 
     scores = ListwiseRanker().scores(rows)
 
     assert np.array_equal(np.argsort(scores), np.argsort(rows[:, BASE]))
     assert len(set(scores[10:20].tolist())) == 1
+
+
+def test_frequent_own_items_lead_where_a_moment_begins() -> None:
+    """Before it has learned, an item that is taken often is above one that others took after."""
+    rows = np.zeros((3, len(FEATURES)))
+    rows[0, BASE] = 1.82
+    rows[1:, FEATURES.index("again_often")] = [5.8, 3.0]
+    rows[1:, FEATURES.index("again_popular")] = [-4.0, -1.0]
+    ranker = ListwiseRanker()
+
+    assert ranker.scores(rows).argmax() == 1
+    for _ in range(150):
+        ranker.learn_one(rows, 0)
+    assert ranker.scores(rows).argmax() == 0
 
 
 def test_state_round_trip_is_exact() -> None:

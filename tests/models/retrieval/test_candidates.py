@@ -12,18 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, slot_of
-from models.retrieval import candidates as candidates_module
 from models.retrieval.candidates import (
-    ALIKE,
     MAX_CO_VISITED,
+    MAX_OF_PROFILE,
     MAX_REPEAT_ITEMS,
-    MOMENT_S,
-    SIGNALS,
     TOP_LIST_SIZES,
     Candidates,
     Evidence,
     best_places,
-    blend,
     retrieve,
     signals_of,
     top_list_candidates,
@@ -40,7 +36,15 @@ from models.retrieval.covisitation import (
     decay_offsets,
     unpack_neighbours,
 )
-from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.profile import MOMENT_S, UserProfile, profile_of
+from models.retrieval.signals import (
+    ALIKE,
+    PROFILE_FADE,
+    PROFILE_ITEMS,
+    SIGNALS,
+    blend,
+    summed_signals,
+)
 from models.retrieval.user_neighbours import (
     MAX_NEIGHBOURS,
     NO_NEIGHBOURS,
@@ -71,25 +75,28 @@ def evidence_of(
     profile: UserProfile, lists: Sequence[bytes], listed: Indexes = NO_ITEMS, **more: Any
 ) -> Evidence:
     """Evidence of the co-visitation lists, listed items and the profile's own items."""
-    return Evidence(lists, own_items=profile.items, listed_items=listed, **more)
+    recent, older = lists[: layout.WINDOW], lists[layout.WINDOW :]
+    own = profile.items
+    return Evidence(recent, older_lists=older, own_items=own, listed_items=listed, **more)
 
 
 def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> Candidates:
     """All items of the lists, the best and all others."""
     none, nowhere = concatenate(NO_SECOND_HOPS.lists)
-    summed = candidates_module._summed(
-        *concatenate(lists), profile.times, decay_offsets(clock_s),
+    summed = summed_signals(
+        *concatenate(lists), len(lists[: layout.WINDOW]), profile.times, decay_offsets(clock_s),
         NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
         none, nowhere, NO_SECOND_HOPS.weights,
+        NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
     )  # fmt: skip
     return Candidates(*summed[:2])
 
 
 def lists_of(profile: UserProfile, seed: int, n_items: int) -> list[bytes]:
-    """Random stored neighbour lists of the recent items, some empty, with unused records."""
+    """Random stored neighbour lists of the profile's items, some empty, with unused records."""
     rng = np.random.default_rng(seed)
     lists = []
-    for _ in profile.recent:
+    for _ in profile.items[:PROFILE_ITEMS]:
         size = 0 if rng.random() < 0.2 else min(n_items - 1, layout.NEIGHBOURS - 3)
         items = rng.choice(np.arange(1, n_items), size, replace=False).tolist()
         shares = [layout.SHARE_CODES] * 2
@@ -110,7 +117,8 @@ def test_candidates_are_bounded_and_distinct(events: list[int], seed: int) -> No
 
     items = candidates.items.tolist()
     assert len(set(items)) == len(items)
-    assert len(items) <= MAX_CO_VISITED + MAX_REPEAT_ITEMS + sum(TOP_LIST_SIZES.values())
+    most = MAX_CO_VISITED + MAX_OF_PROFILE + MAX_REPEAT_ITEMS
+    assert len(items) <= most + sum(TOP_LIST_SIZES.values())
     assert min(items) > 0
     assert (candidates.signals >= 0).all()
     again = retrieve(profile, evidence_of(profile, lists, top_items), NOW)
@@ -135,10 +143,16 @@ def naive_signals(profile: UserProfile, lists: Sequence[bytes]) -> dict[int, lis
         shares = counts / (counts.sum(axis=0) + 0.5)
         both = counts[:, AFTER] + 0.5 * counts[:, BEFORE]
         lift = both / np.sqrt(both.sum() + 0.5)
+        strong = np.flatnonzero(both * len(items) >= both.sum() + 0.5)
         both /= both.sum() + 0.5
-        fade = layout.FADE**distance
+        fade, profile_fade = layout.FADE**distance, PROFILE_FADE**distance
         for row, item in enumerate(items):
+            if distance >= layout.WINDOW and item not in signals and row not in strong:
+                continue
             own = signals[item]
+            own[SIGNALS.index("profile")] += profile_fade * lift[row]
+            if distance >= layout.WINDOW:
+                continue
             if distance == 0:
                 own[:N_CHANNELS] = shares[row]
             own[SIGNALS.index("both_10")] += fade * both[row]
@@ -262,6 +276,19 @@ def test_profile_is_the_history_distilled(events: list[int]) -> None:
     last = {item: NOW + 60.0 * n for n, item in enumerate(events)}
     assert profile.times.tolist() == [last[item] for item in profile.items]
     assert profile.length == len(known)
+
+
+def test_frequencies_count_moments_and_fade() -> None:
+    """An item counts once in each of the user's moments, and older moments count less."""
+    times = np.array([0, 10, 20, 1000, 1001, 1301, 5000], np.int64)
+    baskets = History(
+        7, 1.0, np.array([1, 1, 2, 1, 3, 3, 2], np.int64), times, np.zeros(7, np.uint8)
+    )
+
+    profile = profile_of(baskets, CLICKS)
+
+    assert profile.items.tolist() == [2, 3, 1]
+    assert profile.frequencies == pytest.approx([1 + 0.9**2, 0.9, 0.9 + 0.9**2])
 
 
 def test_strong_is_the_last_event() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.retrieval.candidates import HOP, retrieve, signals_of
+from models.retrieval.candidates import retrieve, signals_of
 from models.retrieval.covisitation import (
     BOTH,
     FULL_LIST_BYTES,
@@ -21,6 +21,7 @@ from models.retrieval.covisitation import (
     unpack_neighbours,
 )
 from models.retrieval.profile import UserProfile, profile_of
+from models.retrieval.signals import HOP
 from models.state import layout
 from tests.models.retrieval.test_candidates import CLICKS, HISTORIES, evidence_of, history, lists_of
 from tests.models.state.pair_records import PairCodes, pack_pairs
@@ -38,9 +39,9 @@ def decayed_shares(lists: Sequence[bytes]) -> dict[int, float]:
 
 
 def short_lists(profile: UserProfile, seed: int) -> list[bytes]:
-    """Neighbour lists of a few items each."""
+    """Neighbour lists of the recent items, of a few items each."""
     size = layout.PAIR_HEAD.size + layout.PAIR.itemsize * (seed % 7)
-    return [raw[:size] for raw in lists_of(profile, seed, 60)]
+    return [raw[:size] for raw in lists_of(profile, seed, 60)[: layout.WINDOW]]
 
 
 @given(HISTORIES, st.integers(0, 99))

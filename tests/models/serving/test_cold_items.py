@@ -9,8 +9,8 @@ import pytest
 
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
+from models.state.catalogue.metadata import put_items
 from models.state.messages import Part, StoredEvent
-from models.state.metadata import put_items
 from models.state.store import Store
 from tests.models.state.reference import NOW, click, message
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from models.filters.short_form import parse_item_filter
+from models.serving.merchandising.placements import NO_CONFIGURATION
+from models.serving.merchandising.questions import Question, answer_question
+from models.serving.merchandising.rules import Asker, Boost, Rules
 from models.serving.recommender import Recommender
-from models.state.metadata import put_items
-from models.state.served_lists import log_served, served
+from models.state.catalogue.metadata import put_items
+from models.state.outcomes.served_lists import log_served, served
 from models.state.store import Store
 from tests.models.serving.test_recommender import Shop, ids
 from tests.models.state.reference import NOW
@@ -28,18 +32,59 @@ async def test_new_items_stand_in_the_second_half(make_store: Callable[..., Stor
     plain.store.prefix = shop.store.prefix
     await shop.send("ada", "tent")
 
-    answer = await shop.recommend("ada", k=20, reasons=True)
     without = await plain.recommend(user_id="ada", k=20, now_s=shop.now_s)
-
-    tried = [place for place, item in enumerate(answer.items) if item.is_exploration]
-    assert 1 <= len(tried) <= 4
-    assert min(tried) >= 10
-    assert len(answer.items) == len(set(ids(answer))) == 20
-    assert ids(answer)[:10] == ids(without)[:10]
-    assert {reason.source for place in tried for reason in answer.items[place].reasons} == {
-        "exploration"
-    }
     assert not any(item.is_exploration for item in without.items)
+    assert without.exploration is None
+    n_tried = 0
+    for _ in range(50):
+        answer = await shop.recommend("ada", k=20, reasons=True)
+
+        drawn = answer.exploration
+        assert drawn is not None
+        assert drawn.rate == 0.4
+        tried = [place for place, item in enumerate(answer.items) if item.is_exploration]
+        n_tried += len(tried)
+        assert min(tried, default=10) >= 10
+        assert len(answer.items) == len(set(ids(answer))) == 20
+        assert ids(answer)[:10] == ids(without)[:10]
+        for place, slot in enumerate(drawn.slots, 10):
+            assert slot.item_id == ids(answer)[place]
+            assert (slot.replaced or slot.item_id) == ids(without)[place]
+            assert (place in tried) == (slot.replaced is not None)
+            assert place in tried or slot.probability == 0.6
+        assert {reason.source for place in tried for reason in answer.items[place].reasons} <= {
+            "exploration"
+        }
+    assert 120 < n_tried < 280
+
+
+async def test_exploration_comes_after_the_rules(make_store: Callable[..., Store]) -> None:
+    """A list by rules explores as many items as one without, and only those that they allow."""
+    shop = await filled(Shop(make_store(exploration_share=0.2)))
+    records = [(f"new{n}", {"BRAND": "acme" if n % 2 else "zenith"}) for n in range(10)]
+    await put_items(shop.store, records, shop.now_s)
+    await shop.send("ada", "tent")
+    rules = Rules(
+        filters=(parse_item_filter("brand!:zenith"),),
+        exclude=frozenset(["new1"]),
+        boosts=(Boost(parse_item_filter("brand:acme"), 2.0),),
+        pins={15: "thing3"},
+    )
+    shop.now_s += 2
+    question = Question(Asker("ada"), shop.now_s)
+
+    async def explored(question: Question) -> list[str]:
+        answer = await answer_question(shop.recommender, question, NO_CONFIGURATION, rules, k=20)
+        assert answer.items[14].item_id == "thing3"
+        return [one.item_id for one in answer.items if one.is_exploration]
+
+    every = [await explored(question) for _ in range(40)]
+    # Three of 19 items that are not pinned, on average.
+    assert 70 < sum(map(len, every)) < 170
+    found = {name for names in every for name in names}
+    assert not {"new0", "new1", "new2", "new4", "new6", "new8", "thing3"} & found
+    assert await explored(question._replace(explores=False)) == []
+    assert await explored(question._replace(profiling=False)) == []
 
 
 async def test_explored_items_without_success_come_up_less(

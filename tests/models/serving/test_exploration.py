@@ -1,28 +1,10 @@
-"""Exploration slots: Thompson sampling, and their places in an answer."""
+"""Thompson sampling of new items, and what drawn rankers vote for."""
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from models.serving.exploration import insert_explored, thompson_order
-
-
-@given(st.integers(1, 40), st.integers(0, 20), st.integers(0, 2**32 - 1))
-def test_explored_items_stand_in_the_second_half(n: int, explored: int, seed: int) -> None:
-    """The length of the list and its first half stay the same."""
-    explored = min(explored, n // 2)
-    listed, new = list(range(n)), [100 + number for number in range(explored)]
-
-    result = insert_explored(listed, new, random.Random(seed))
-
-    assert len(result) == n
-    assert result[: n // 2] == listed[: n // 2]
-    assert set(new) <= set(result)
-    assert [item for item in result if item < 100] == listed[: n - explored]
+from models.serving.exploration import thompson_order
 
 
 def test_items_without_success_are_sampled_less() -> None:

@@ -15,7 +15,7 @@ from models.ranking.ranker import ListwiseRanker, layers_of
 from models.retrieval.covisitation import unpack_neighbours
 from models.serving.answers import Answer
 from models.serving.recommender import Recommender
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from tests.models.state.reference import NOW, contents
@@ -379,13 +379,13 @@ async def test_shared_state_is_cached_and_histories_are_not(
 
 async def test_trending_items_are_answered_from_cache(shop: Shop) -> None:
     """With the store away, the last read trending items remain; without a read, none."""
-    assert Shop(shop.store).recommender.from_cache(k=3) is None
+    assert Shop(shop.store).recommender.from_cache(k=3, now_s=shop.now_s) is None
     await shop.recommend("ada")
     here, shop.store.redis = shop.store.redis, connect(f"redis://127.0.0.1:{own_port()}")
 
     with pytest.raises(redis.exceptions.ConnectionError):
         await shop.recommend("ada")
-    answer = shop.recommender.from_cache(k=3)
+    answer = shop.recommender.from_cache(k=3, now_s=shop.now_s)
 
     shop.store.redis = here
     assert answer is not None

@@ -9,7 +9,7 @@ import pytest
 from models.serving import recommenders as module
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part
 from models.state.tenants import Tenants
 from tests.models.state.reference import NOW, click, message

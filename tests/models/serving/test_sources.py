@@ -14,7 +14,7 @@ from models.ranking.features import FEATURES
 from models.ranking.objectives import ObjectiveLearner
 from models.ranking.ranker import N_PARAMETERS, RANKERS, ListwiseRanker
 from models.retrieval.candidates import Evidence
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
 from models.serving.sources import SOURCES, RequestSnapshot, with_listed
 from models.state import layout
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of

@@ -9,7 +9,7 @@ import pytest
 from models.ranking.explanations import SOURCES
 from models.ranking.features import FEATURES, N_FEATURES
 from models.ranking.ranker import BLEND, ListwiseRanker, WithoutUserKnn
-from models.serving.cache import SharedState
+from models.serving.cached.shared_state import SharedState
 from models.serving.transparency import WORDS, Transparency, measured_weights, transparency
 from models.settings import Settings
 from tests.models.state.reference import NOW
@@ -80,7 +80,7 @@ def test_rules_are_those_of_the_settings() -> None:
     assert "50% of a list are of the week's most popular" in text
     assert "25% of a list are of one category" in text
     assert "circumstances of a request rank higher: device." in text
-    assert "new items in random places" not in text
+    assert "drawn at random" not in text
     plain = " ".join(transparency(Settings(), SharedState(), [], now_s=NOW).rules)
-    assert "Up to 4% of a list are new items" in plain
+    assert "On average 4% of a longer list are new items" in plain
     assert "circumstances" not in plain

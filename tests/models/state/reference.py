@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from models.ranking.context_lift import unpack_counts
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
 from models.state import layout
-from models.state.histories import History, unpack_history
+from models.state.histories import History, item_indexes, unpack_history
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from tests.models.state.pair_records import unpack_pairs
@@ -30,7 +30,7 @@ COUNTS = {"both": layout.BOTH_COUNT, "month": layout.MONTH_COUNT, "day": layout.
 """The counts that are stored of a pair, by name."""
 
 Seen = tuple[int, str, int]
-"""Time, item and hash of one event in a history."""
+"""Time, item and hash of one event in a history; "-" and the item of a negative one."""
 
 
 @dataclass
@@ -135,11 +135,24 @@ class Reference:
         return owner
 
     def _join(self, session: str, owner: str) -> None:
-        joining = self.histories.pop(session, [])
+        self._take_in(owner, *self._take_out(session))
+
+    def _take_out(self, session: str) -> tuple[list[Seen], list[int], int, float]:
+        """A session's history, trimmed ids, count of events and time, which it has no longer."""
         for owners in self.recent_owners.values():
             owners[:] = [other for other in owners if other != session]
-        self.trimmed[owner] += self.trimmed.pop(session, [])
-        self.owner_counts[owner] += self.owner_counts.pop(session, 0) - len(joining)
+        return (
+            self.histories.pop(session, []),
+            self.trimmed.pop(session, []),
+            self.owner_counts.pop(session, 0),
+            self.accepted_at.pop(session, 0.0),
+        )
+
+    def _take_in(
+        self, owner: str, joining: list[Seen], trimmed: list[int], count: int, joined_at: float
+    ) -> None:
+        self.trimmed[owner] += trimmed
+        self.owner_counts[owner] += count - len(joining)
         known = self._known(owner)
         for seen in joining:
             if seen[2] not in known:
@@ -147,11 +160,14 @@ class Reference:
                 self._insert(owner, seen)
                 self.owner_counts[owner] += 1
         self._trim(owner)
-        joined_at = self.accepted_at.pop(session, 0.0)
         self.accepted_at[owner] = max(self.accepted_at[owner], joined_at)
 
     def _take(self, owner: str, item: str) -> None:
-        if item and all(item != seen[1] for seen in self.histories[owner]):
+        if (
+            item
+            and not item.startswith("-")
+            and all(item != seen[1] for seen in self.histories[owner])
+        ):
             self.recent_owners[item].append(owner)
 
     def _insert(self, owner: str, seen: Seen) -> int:
@@ -189,9 +205,19 @@ class Reference:
         if self._is_repeated(owner, event):
             self.counts["duplicates"] += 1
             return
+        if event.item_id and event.effect:
+            self._insert(owner, (event.time, f"-{event.item_id}", event.hash))
+            self._trim(owner)
+            self.owner_counts[owner] += 1
+            self.counts["events"] += 1
+            self.counts["negatives"] += 1
+            # It has an index, and no events.
+            self.items[event.item_id] += []
+            return
         self._take(owner, event.item_id)
         at = self._insert(owner, (event.time, event.item_id, event.hash))
-        before = [item for _, item, _ in self.histories[owner][:at]]
+        history = self.histories[owner][:at]
+        before = [item for _, item, _ in history if not item.startswith("-")]
         self._trim(owner)
         self.owner_counts[owner] += 1
         self.counts["events"] += 1
@@ -282,9 +308,11 @@ async def assert_same(store: Store, reference: Reference) -> None:
             reference.accepted_at[owner],
         )
         assert found.times.tolist() == [time for time, *_ in history]
-        assert [names[item - 1] if item else "" for item in found.items] == [
-            i for _, i, _ in history
-        ]
+        indexes = zip(item_indexes(found).tolist(), (found.items < 0).tolist(), strict=True)
+        assert [
+            "-" * is_negative + (str(names[item - 1]) if item else "")
+            for item, is_negative in indexes
+        ] == [i for _, i, _ in history]
     assert_same_pairs(stored, reference, list(map(str, names)))
     await assert_same_recent_owners(store, reference, list(map(str, names)))
     await assert_same_popularity(store, reference, list(map(str, names)))
@@ -370,6 +398,9 @@ async def assert_same_popularity(store: Store, reference: Reference, names: list
     for name, row in zip(names, stats, strict=True):
         parts = reference.items[name]
         times = [time for _, time in parts]
+        if not parts:
+            assert not row["events"]
+            continue
         counted = (len(parts), reference.item_purchases[name], min(times), max(times))
         assert tuple(row[["events", "purchases", "first", "last"]].tolist()) == counted
         for log2, half_life_s in zip(
@@ -383,7 +414,8 @@ async def assert_same_popularity(store: Store, reference: Reference, names: list
         tops["recent"].append(counted[3])
     for top, scores in tops.items():
         ranked = await store.redis.zrange(store.key(f"top:{top}"), 0, -1, withscores=True)
-        assert dict(ranked) == {b"%d" % n: score for n, score in enumerate(scores, 1)}
+        taken = [n for n, name in enumerate(names, 1) if reference.items[name]]
+        assert dict(ranked) == {b"%d" % n: score for n, score in zip(taken, scores, strict=True)}
 
 
 def assert_same_context_counts(

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pytest
 
 from models.retrieval.covisitation import unpack_neighbours
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
 from models.settings import Settings
-from models.state.batched_reads import BatchingClient
-from models.state.client import connect
-from models.state.groups import erase_group
+from models.state.clients.batched_reads import BatchingClient
+from models.state.clients.client import connect
+from models.state.groups.group_registry import erase_group
 from models.state.messages import Part
 from models.state.store import Store
 from tests.models.state.reference import NOW, click, message

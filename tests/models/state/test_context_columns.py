@@ -10,7 +10,7 @@ import pytest
 from models.ranking.context_lift import DecayedCounts, unpack_counts
 from models.settings import Settings
 from models.state import layout
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.context_columns import MAX_VALUE_CHARACTERS, MAX_WORDS, context_values
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store

@@ -9,12 +9,12 @@ import pytest
 
 from models.errors import InvalidSetting
 from models.settings import Settings
-from models.state.client import client_of
-from models.state.format_check import check_format
+from models.state.clients.client import client_of
+from models.state.copies.format_check import check_format
+from models.state.copies.saved_values import SavedValue
+from models.state.copies.state_copies import StateCopy
+from models.state.copies.state_replacements import StateReplacement, forget_learned
 from models.state.messages import Part
-from models.state.saved_values import SavedValue
-from models.state.state_copies import StateCopy
-from models.state.state_replacements import StateReplacement, forget_learned
 from models.state.store import Store
 from models.state.tenants import Tenants
 from tests.models.state.reference import NOW, click, message

@@ -11,9 +11,9 @@ import pytest
 from models.errors import InvalidSetting
 from models.server_checks import check_redis
 from models.settings import Settings
-from models.state.client import client_of
-from models.state.memory import read_families, read_memory
+from models.state.clients.client import client_of
 from models.state.messages import Part
+from models.state.operations.memory import read_families, read_memory
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
 from models.state.tenants import Tenants

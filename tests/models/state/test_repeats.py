@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.state import metadata
+from models.state.catalogue import metadata
 from models.state.messages import Part, StoredEvent, StoredMessage
 from models.state.store import Store
 from tests.models.state.reference import NOW, click, history_of, message
@@ -38,7 +38,7 @@ async def send(store: Store, *sent: tuple[str, str, StoredEvent], batch: int = 1
 
 async def times_counted(store: Store, item: str) -> int:
     """Number of counted events on the item."""
-    found = await metadata.item(store, item)
+    found = await metadata.item(store, item, now_s=NOW)
     return found.events if found else 0
 
 

@@ -15,12 +15,20 @@ from hypothesis import strategies as st
 
 from models.errors import Unavailable
 from models.events import Event, event_hash
-from models.serving.cache import StateCache
+from models.serving.cached.cache import StateCache
 from models.settings import Settings
 from models.state import layout
-from models.state.client import connect
-from models.state.messages import Part, StoredEvent, StoredMessage, shard_of, stored_events
-from models.state.metadata import put_users
+from models.state.catalogue.metadata import put_users
+from models.state.clients.client import connect
+from models.state.event_types import EventTypes
+from models.state.messages import (
+    NO_TYPES,
+    Part,
+    StoredEvent,
+    StoredMessage,
+    shard_of,
+    stored_events,
+)
 from models.state.store import Store
 from tests.models.state.pair_records import unpack_items, unpack_pairs
 from tests.models.state.reference import (
@@ -50,6 +58,12 @@ EVENTS = st.builds(
         max_size=3,
     ),
     millisecond=st.sampled_from([0, 0, 999]),
+    recommendation_id=st.sampled_from(["", "r1"]),
+    value=st.sampled_from([0, 1500]),
+    effect=st.sampled_from([0, 0, 0, layout.HIDES, layout.SINKS]),
+    # What takes others back is tried in test_withdrawals.py.
+    undoes=st.just(0),
+    types=st.just(NO_TYPES),
 )
 MESSAGES = st.lists(
     st.tuples(
@@ -284,7 +298,9 @@ async def test_event_types_are_bounded(store: Store) -> None:
     messages = [message(n, event, session=f"s{n}") for n, event in enumerate(events)]
     await send(store, *messages)
 
-    assert await store.event_types() == {n + 1: f"type{n}" for n in range(layout.TYPES)}
+    codes = {n + 1: f"type{n}" for n in range(layout.TYPES)}
+    imported = {layout.IMPORTED - code: name for code, name in codes.items()}
+    assert await store.event_types() == codes | imported
     assert (await store.counts())["events"] == 300
     assert (await history_of(store, "s:s299")).types.tolist() == [0]
 
@@ -506,15 +522,16 @@ def test_events_as_the_step_takes_them() -> None:
     events = [
         Event("Purchase", 1.9, event_id="e", item_id="i"),
         Event("view", 2.0, event_id="f"),
+        Event("Dislike", 3.0, event_id="g", item_id="i"),
     ]
 
-    stored = stored_events(
-        events, weights={"purchase": 4.0}, purchase_types=frozenset({"purchase"})
-    )
+    types = EventTypes({"purchase": 4.0}, frozenset({"purchase"}), {"dislike": "hide"})
+    stored = stored_events(events, types)
 
     assert stored == [
         StoredEvent("i", 1, "Purchase", 2.0, True, event_hash("e"), millisecond=900),
         StoredEvent("", 2, "view", 0.0, False, event_hash("f")),
+        StoredEvent("i", 3, "Dislike", 0.0, False, event_hash("g"), effect=layout.HIDES),
     ]
 
 

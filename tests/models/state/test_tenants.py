@@ -9,9 +9,10 @@ import pytest
 from models.errors import InvalidInput, LimitExceeded, ResourceAlreadyExists, ResourceInUse
 from models.settings import Settings
 from models.state import tenants as module
-from models.state.client import connect
+from models.state.catalogue.metadata import put_items
+from models.state.clients.client import connect
+from models.state.groups import group_registry as groups
 from models.state.messages import Part
-from models.state.metadata import put_items
 from models.state.tenants import RESERVED, Tenants
 from tests.models.state.reference import NOW, click, contents, message
 
@@ -64,8 +65,8 @@ async def test_a_removed_tracking_id_is_cached_for_a_bounded_time(
     await tenants.register("t-books", "books")
     assert await other.group_of("t-books") == "books"
 
-    await tenants.remove("t-books")
-    await tenants.remove("t-books")
+    await tenants.remove("t-books", now_s=NOW)
+    await tenants.remove("t-books", now_s=NOW)
 
     assert await tenants.group_of("t-books") is None
     assert await other.group_of("t-books") == "books"
@@ -73,10 +74,30 @@ async def test_a_removed_tracking_id_is_cached_for_a_bounded_time(
     assert await other.group_of("t-books") is None
     await tenants.register("t-books", "papers")
     assert await other.group_of("t-books") == "papers"
-    await tenants.remove("t-books")
+    await tenants.remove("t-books", now_s=NOW)
     other.forget()
     assert await other.group_of("t-books") is None
     await other.redis.aclose()
+
+
+async def test_a_removed_tracking_id_leads_to_its_group_for_what_was_sent_before(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late it is read; the first removed is forgotten first, and all with the group."""
+    monkeypatch.setattr(groups, "MAX_FORMER", 2)
+    for number, name in enumerate(("one", "two", "three")):
+        await tenants.register(name, "books")
+        await tenants.remove(name, now_s=NOW + number)
+
+    assert await tenants.group_when_sent("one", NOW) is None
+    assert await tenants.group_when_sent("two", NOW + 1) == "books"
+    assert await tenants.group_when_sent("two", NOW + 1 + tenants.settings.cache_s) == "books"
+    assert await tenants.group_when_sent("two", NOW + 100) is None
+    await tenants.register("three", "papers")
+    assert await tenants.group_when_sent("three", NOW) == "papers"
+    assert await tenants.group_when_sent("t-shop", NOW) == "shop"
+    await tenants.erase("books")
+    assert await tenants.group_when_sent("two", NOW) is None
 
 
 async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
@@ -86,7 +107,7 @@ async def test_a_group_needs_no_tracking_id(tenants: Tenants) -> None:
     assert await tenants.groups() == {"shop", "books"}
     await tenants.register("one", "books")
 
-    await tenants.remove("one")
+    await tenants.remove("one", now_s=NOW)
 
     assert await tenants.group_of("one") is None
     assert await tenants.groups() == {"shop", "books"}
@@ -135,7 +156,7 @@ async def test_tracking_ids_are_bounded(tenants: Tenants, monkeypatch: pytest.Mo
     await tenants.register("two", "b")
     for tracking_id in ("one", "two", "t-shop"):
         assert await tenants.group_of(tracking_id)
-    await tenants.remove("one")
+    await tenants.remove("one", now_s=NOW)
     await tenants.register("three", "c")
     assert await tenants.group_of("three") == "c"
     assert len(tenants._groups) <= 2

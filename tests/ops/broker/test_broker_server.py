@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -20,7 +21,9 @@ from kafka.protocol.metadata import ApiVersionsResponse
 
 from ops.broker.broker_server import MAX_REQUEST_BYTES
 from ops.broker.request_kinds import VERSIONS
+from ops.drill.proxy import TcpProxy
 from ops.embedded_servers import Server, start_broker
+from ops.ports import HOST, ReservedPort
 
 API_VERSIONS, FETCH = 18, 1
 
@@ -64,6 +67,36 @@ async def test_a_fetch_that_waits_is_answered_when_a_message_arrives(
     finally:
         await producer.stop()
         await consumer.stop()
+
+
+async def test_a_listener_behind_a_proxy_names_the_proxy(tmp_path: Path) -> None:
+    """Its clients and those of the other listener have the same messages, also while they wait."""
+    with (
+        ReservedPort() as listener,
+        TcpProxy(lambda: (HOST, listener.number)) as proxy,
+        contextlib.ExitStack() as closing,
+    ):
+        broker = start_broker(tmp_path, proxied=(listener.number, proxy.port))
+        closing.callback(broker.stop)
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
+            admin.create_topics({"both": {"num_partitions": 1, "replication_factor": 1}})
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=f"{HOST}:{proxy.port}", fetch_max_wait_ms=LONG_MS
+        )
+        producer = AIOKafkaProducer(bootstrap_servers=broker.address)
+        await consumer.start()
+        await producer.start()
+        try:
+            told = {node.port for node in consumer._client.cluster.brokers()}
+            assert told == {proxy.port}
+            consumer.assign([TopicPartition("both", 0)])
+            waiting = asyncio.ensure_future(consumer.getone())
+            await asyncio.sleep(0.2)
+            await producer.send_and_wait("both", b"a")
+            assert (await asyncio.wait_for(waiting, LONG_MS / 2000)).value == b"a"
+        finally:
+            await producer.stop()
+            await consumer.stop()
 
 
 async def test_members_of_a_group_share_partitions_and_go_on_where_they_were(

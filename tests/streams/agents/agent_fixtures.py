@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from models.state.catalogue.metadata import item_properties
 from models.state.messages import StoredMessage
-from models.state.metadata import item_properties
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
@@ -18,7 +18,7 @@ from streams.agents.contracts import StepObserver
 from streams.agents.events import event_agent
 from streams.agents.metadata import metadata_agent
 from streams.agents.rewinds import AssignedPartition, stored_positions
-from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
+from streams.kafka.consuming.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from models.state.client import connect
-from models.state.scripts import rewrite_torn_file
+from models.state.clients.client import connect
+from models.state.scripts.registered_scripts import rewrite_torn_file
 from ops.embedded_servers import start_redis
 
 SNAPSHOTS = 8

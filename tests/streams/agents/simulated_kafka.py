@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from streams.kafka.assignment import Partition, ReadStart, ReceivedMessage
+from streams.kafka.consuming.assignment import Partition, ReadStart, ReceivedMessage
 
 
 class Record(NamedTuple):

@@ -10,13 +10,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.settings import Settings
-from models.state.batched_reads import BatchingClient
+from models.state.clients.batched_reads import BatchingClient
 from models.state.messages import StoredMessage
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.events import event_agent
 from streams.agents.rewinds import AssignedPartition, stored_positions
-from streams.kafka.assignment import Partition, ReadStart, first_offset, next_read
+from streams.kafka.consuming.assignment import Partition, ReadStart, first_offset, next_read
 from streams.kafka.dead_letters import DeadLetter
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from streams.agents.rewinds import END_CHECKS
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 from tests.streams.agents.agent_fixtures import (
     AgentWorker,
     EventWorker,

@@ -14,12 +14,12 @@ from models.ranking import examples
 from models.ranking.champions import Measures
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.catch_ups import stored_catch_up
-from models.state.client import connect
-from models.state.interactions import Interaction
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
+from models.state.operations.catch_ups import stored_catch_up
 from models.state.store import Store
 from models.state.tenants import Tenants
+from models.state.users.interactions import Interaction
 from streams.agents import catch_up
 from streams.agents.catch_up import CatchUp, chosen, missing_examples, newest
 

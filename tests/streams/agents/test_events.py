@@ -12,11 +12,12 @@ import pytest
 
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from streams.agents.contracts import Publish
 from streams.agents.example_sampling import ExampleSampler
 from tests.streams.agents.agent_fixtures import NOW_S, EventWorker, restore, snapshot
+from tests.streams.agents.simulated_kafka import Record
 
 FIRST, SECOND = EventWorker.first, EventWorker.second
 
@@ -83,18 +84,20 @@ async def test_events_of_a_group_erased_in_mid_stream_are_dead_letters(worker: E
     assert await tenants.store("books").item_indexes(list("abd")) == [0, 0, 1]
 
 
-async def test_events_of_a_removed_tracker_are_dead_letters(worker: EventWorker) -> None:
-    """Its group stays, and those of another tracker count."""
+async def test_events_sent_before_their_tracker_was_removed_count(worker: EventWorker) -> None:
+    """Also when the state is rebuilt from Kafka; later ones are dead letters."""
     tenants = worker.tenants
     await tenants.register("one", "books")
     await tenants.register("two", "books")
-    await tenants.remove("one")
     worker.click("one", "a")
     worker.click("two", "b")
+    await tenants.remove("one", now_s=2.0)
+    late = Record(worker.encode(FIRST, "c", "one"), b"key", 100_000)
+    worker.kafka.of(FIRST).records.append(late)
     await worker.read(FIRST)
 
-    assert await worker.in_effect("books") == (1, [1, -1])
-    assert len(worker.letters) == 1
+    assert await worker.in_effect("books") == (2, [2, -1])
+    assert [letter.source.offset for letter in worker.letters] == [2]
 
 
 async def test_dead_letters_name_the_group(redis_url: str) -> None:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from models.settings import Settings
 from models.state.histories import unpack_history
 from streams.agents.rewinds import END_CHECKS
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 from tests.streams.agents.losing_redis import LosingRedis
 from tests.streams.agents.simulated_kafka import SimulatedKafka
 from tests.streams.agents.simulated_worker import NOW_S, Worker, events_by_item

@@ -9,10 +9,10 @@ import pytest
 
 from models.metadata_records import MAX_RECORD_BYTES
 from models.settings import Settings
-from models.state.client import connect
-from models.state.metadata import item_properties, user_properties
+from models.state.catalogue.metadata import item_properties, user_properties
+from models.state.clients.client import connect
 from models.state.tenants import Tenants
-from streams.kafka.assignment import Partition
+from streams.kafka.consuming.assignment import Partition
 from tests.streams.agents.agent_fixtures import MetadataWorker, record
 
 ITEMS, USERS = ("items", 0), ("users", 0)

@@ -19,8 +19,8 @@ from models.ranking.examples import Example, compared_orders, encode, is_example
 from models.ranking.features import FEATURES
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
-from models.state.client import connect
-from models.state.metadata import record_entry
+from models.state.catalogue.metadata import record_entry
+from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.events import event_agent
@@ -31,7 +31,7 @@ from streams.agents.rewinds import AssignedPartition
 from streams.forwarding.app import read_message
 from streams.forwarding.erasures import KnownErasures
 from streams.forwarding.sink_calls import pending, plan_calls
-from streams.kafka.assignment import ReadStart, ReceivedMessage, next_read
+from streams.kafka.consuming.assignment import ReadStart, ReceivedMessage, next_read
 from streams.kafka.dead_letters import DeadLetter, Origin, envelope
 from tests.streams.agents.odd_messages import (
     KEYS,

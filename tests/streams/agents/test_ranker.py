@@ -14,12 +14,12 @@ from models.ranking.features import FEATURES
 from models.ranking.prequential import LEAD_WINDOW, MIN_EXAMPLES_TO_SERVE, WINDOW
 from models.ranking.ranker import ListwiseRanker, layers_of
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents import ranker
 from streams.agents.ranker import GroupLearner, GroupLearners
-from streams.kafka.assignment import ReceivedMessage
+from streams.kafka.consuming.assignment import ReceivedMessage
 
 TELLING = FEATURES.index("own_recency")
 
@@ -109,6 +109,22 @@ async def test_a_learner_resumes_from_another_ones_state(store: Store) -> None:
 
     assert first.watermark == second.watermark == 599
     assert ranker_of(first).state() == ranker_of(second).state()
+
+
+async def test_the_built_in_order_did_not_serve_while_a_challenger_does(store: Store) -> None:
+    """Its measures are not those of what was served."""
+    learners, shoppers = GroupLearners(Tenants(store.redis, store.settings)), Shoppers()
+    learner = GroupLearner(store)
+
+    async def counted() -> set[str]:
+        await learners.learn(shoppers.choose(learner, 2))
+        return {name.split("/")[2] for name in learners.take_sums() if name.startswith("quality/")}
+
+    orders = await counted()
+    learners.challengers_serve({"interactions": "river"})
+
+    assert "served" in orders
+    assert await counted() == orders - {"served"}
 
 
 async def test_invalid_messages_are_returned_once(store: Store) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from models.settings import Settings
 from models.spans import Traces
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from streams.agents.step_spans import MAX_HEADERS, StepSpans
 from tests.streams.agents.agent_fixtures import EventWorker

@@ -14,8 +14,12 @@ from kafka import KafkaProducer
 
 from models.events import Event, PutEvents, encode
 from models.settings import Settings
-from models.state.client import connect
-from models.state.forwarding_ledger import ForwardCounts, forward_counts, forward_positions
+from models.state.clients.client import connect
+from models.state.operations.forwarding_ledger import (
+    ForwardCounts,
+    forward_counts,
+    forward_positions,
+)
 from ops.embedded_servers import Server, start_redis
 from ops.forked_processes import ForkedProcess, fork
 from streams.kafka.topics import Topics, ensure_topics
@@ -28,7 +32,7 @@ PATIENCE_S = 180.0
 def forward() -> None:
     """Run a forwarder with the settings of the environment."""
     from streams.forwarding.app import forward_app
-    from streams.kafka.faust_app import run
+    from streams.kafka.faust_clients.faust_app import run
 
     run(forward_app(Settings()))
 

@@ -8,7 +8,7 @@ import pytest
 
 from models.events import Erasure, Event, PutEvents
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
 from ops.embedded_servers import Server, start_redis

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from models.errors import NotConfigured
 from models.events import Erasure, Event, PutEvents, encode, parse
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from models.state.messages import Part, StoredMessage
 from models.state.store import Store
 from ops.embedded_servers import Server, start_broker, start_redis

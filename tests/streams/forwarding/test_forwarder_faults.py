@@ -13,11 +13,11 @@ import pytest
 from kafka import KafkaAdminClient
 
 from models.events import Event, MetricAttribution, PutEvents, encode
-from models.state.client import connect
-from models.state.forwarding_ledger import WaitingEvents, tracker_counts, tracker_waiting
+from models.state.clients.client import connect
+from models.state.operations.forwarding_ledger import WaitingEvents, tracker_counts, tracker_waiting
 from ops.embedded_servers import Server, start_broker
 from streams.forwarding.selected_events import in_sample
-from streams.kafka.offsets import end_offsets
+from streams.kafka.consuming.offsets import end_offsets
 from streams.kafka.topics import Topics
 from streams.operations.status import read_status
 from tests.streams.agents.faulty_proxy import Fault, FaultyProxy, at_random, in_turn

@@ -15,7 +15,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from models.errors import Unreadable
 from models.settings import Settings
-from streams.kafka.connection import connect
+from streams.kafka.connections.connection import connect
+from streams.kafka.consuming.offsets import end_offsets
 from streams.kafka.dead_letters import (
     MAX_KEY_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -29,8 +30,7 @@ from streams.kafka.dead_letters import (
     waiting_letters,
     without_payload,
 )
-from streams.kafka.faust_producing import keep_letter
-from streams.kafka.offsets import end_offsets
+from streams.kafka.faust_clients.faust_producing import keep_letter
 from streams.kafka.topics import Topics, ensure_topics
 from streams.operations.resending import resend
 from tests.damage import KINDS, damaged

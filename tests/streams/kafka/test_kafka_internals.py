@@ -23,8 +23,8 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl import get_sasl_mechanism
 from kafka.producer.sender import Sender
 
-from streams.kafka import faust_app, faust_consumer
-from streams.kafka.unpacking import MODULES, SIZES
+from streams.kafka.connections.unpacking import MODULES, SIZES
+from streams.kafka.faust_clients import faust_app, faust_consumer
 from tests.servers import ROOT
 
 MOVED = (
@@ -64,7 +64,7 @@ def check(owner: Any, names: tuple[str, ...], library: str, module: str, decisio
 )
 def test_faust_has_the_members_that_are_overridden(owner: Any, names: tuple[str, ...]) -> None:
     """Faust's consumer and aiokafka's under it."""
-    check(owner, names, "Faust or aiokafka", "streams/kafka/faust_*.py", "0016-faust-internals")
+    check(owner, names, "Faust or aiokafka", "streams/kafka/faust_clients", "0016-faust-internals")
 
 
 def test_overridden_methods_override_something() -> None:
@@ -81,7 +81,7 @@ def test_overridden_methods_override_something() -> None:
     for cls, names in own.items():
         (parent,) = cls.__bases__
         assert names <= set(vars(cls))
-        check(parent, tuple(names), "Faust", "streams/kafka/faust_*.py", "0016-faust-internals")
+        check(parent, tuple(names), "Faust", "streams/kafka/faust_clients", "0016-faust-internals")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ def test_fetchers_have_the_members_that_name_unreadable_batches(
 ) -> None:
     """Both clients' fetchers."""
     decision = "0017-unreadable-batches"
-    check(owner, names, "aiokafka or kafka-python", "streams/kafka/decoding.py", decision)
+    check(
+        owner, names, "aiokafka or kafka-python", "streams/kafka/connections/decoding.py", decision
+    )
 
 
 def test_codecs_are_looked_up_where_they_are_bounded() -> None:
@@ -116,7 +118,7 @@ def test_codecs_are_looked_up_where_they_are_bounded() -> None:
     assert not moved, MOVED.format(
         library="aiokafka or kafka-python",
         names=moved,
-        module="streams/kafka/unpacking.py",
+        module="streams/kafka/connections/unpacking.py",
         doc="docs/decisions/0018-bounded-unpacking.md",
     )
     assert {codec for _, codec in bounded} == set(SIZES)
@@ -133,9 +135,9 @@ def test_codecs_are_looked_up_where_they_are_bounded() -> None:
 def test_kafka_python_has_the_members_that_stop_a_producer(
     owner: Any, names: tuple[str, ...]
 ) -> None:
-    """Members that `streams.kafka.connection` uses to end threads and to create no topics."""
+    """Members by which `connection` ends threads and creates no topics."""
     decision = "0019-producers"
-    check(owner, names, "kafka-python", "streams/kafka/connection.py", decision)
+    check(owner, names, "kafka-python", "streams/kafka/connections/connection.py", decision)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_kafka_python_has_the_members_that_stop_a_producer(
 )
 def test_aiokafka_has_the_members_that_look_a_topic_up(owner: Any, names: tuple[str, ...]) -> None:
     """A producer that knows no topic asks for all, and lets Kafka make none."""
-    check(owner, names, "aiokafka", "streams/kafka/publisher.py", "0019-producers")
+    check(owner, names, "aiokafka", "streams/kafka/producing/publisher.py", "0019-producers")
 
 
 @pytest.mark.parametrize("name", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
@@ -159,7 +161,7 @@ def test_kafka_python_has_the_mechanisms_that_credentials_are_shown_by(name: str
         get_sasl_mechanism(name),
         names,
         "kafka-python",
-        "streams/kafka/authentication.py",
+        "streams/kafka/connections/authentication.py",
         "0025-kafka-security",
     )
 
@@ -172,4 +174,9 @@ def test_one_file_makes_clients() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"bootstrap_servers=|faust\.App\(|_App\(\n", path.read_text())
     }
-    assert makers == {"streams/kafka/connection.py", "streams/kafka/faust_app.py"}
+    # The drill also sends as a client that is not this project's.
+    assert makers == {
+        "ops/drill/load.py",
+        "streams/kafka/connections/connection.py",
+        "streams/kafka/faust_clients/faust_app.py",
+    }

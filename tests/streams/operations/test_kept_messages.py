@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.settings import Settings
-from streams.kafka.assignment import Partition
-from streams.kafka.offsets import FirstWaiting, PartitionEnd
+from streams.kafka.consuming.assignment import Partition
+from streams.kafka.consuming.offsets import FirstWaiting, PartitionEnd
 from streams.operations import kept_messages
 from streams.operations.kept_messages import Gap, kept_text, since, since_text
 
@@ -62,7 +62,11 @@ def test_messages_that_wait_and_those_that_are_gone() -> None:
 def test_topics_that_were_made_anew() -> None:
     """Their offsets begin again, so nothing of them is a gap; all of them is applied."""
     found = since(Settings(), {"old/events.clicks/0": 5, "c/items/0": 11})
-    assert found == (60 + 10, [], ["events.clicks", "events.purchases", "users"])
+    assert found == (
+        60 + 10,
+        [],
+        ["events.clicks", "events.purchases", "users", "recommendations.served"],
+    )
     assert "another topic" in list(since_text(Settings(), {"old/x/0": 1}))[1]
 
 
@@ -75,5 +79,6 @@ def test_how_far_back_a_rebuild_goes() -> None:
         "events.purchases: no messages",
         "items: 5 messages at most; the newest record of each",
         "users: no messages",
+        "recommendations.served: no messages",
         "events are kept for 3 days: what is older is in no rebuild, but in snapshots",
     ]

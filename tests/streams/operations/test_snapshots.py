@@ -17,7 +17,7 @@ import redis
 
 from models.errors import ObjectNotFound, ObjectRefused, SnapshotRefused
 from models.settings import Settings
-from models.state import watched_server
+from models.state.copies import watched_server
 from streams.operations import snapshots
 from streams.operations.snapshots import Manifest, Progress, Snapshot, listed, newest, restore, save
 from tests.buckets import s3_server, use_aws_environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.state.memory import Memory
+from models.state.operations.memory import Memory
 from streams.operations.status import JobStatus, PartitionStatus, Status
 from streams.operations.status_text import as_text
 

@@ -99,7 +99,7 @@ def test_broken_rules_have_an_exit_code_of_their_own(tmp_path: Path, source: Pat
         (["none.csv"], 1, "no object at none.csv"),
         (["events.csv"], 1, "name it with --map TIMESTAMP=COLUMN"),
         (["events.csv", "--map", "when"], 2, "not FIELD=COLUMN"),
-        (["events.csv", "--format", "xml"], 1, "no format 'xml'"),
+        (["events.csv", "--format", "yaml"], 1, "no format 'yaml'"),
         (["events.csv", "--map", "TIMESTAMP=when", "--where", "(SELECT 1)"], 1, "--where"),
         (["http://example.org/a.csv"], 1, "neither s3://bucket/key nor a path"),
     ],

@@ -16,7 +16,7 @@ from models.errors import ClaimLost
 from models.personalize.job_queue import Job, Jobs
 from models.personalize.registry import Registry
 from models.settings import Settings
-from models.state.client import connect
+from models.state.clients.client import connect
 from ops.embedded_servers import start_redis
 from streams.provisioning.apply import WaitOptions, context_of, resources_of
 from streams.provisioning.declaration import read_declaration

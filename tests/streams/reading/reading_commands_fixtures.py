@@ -22,9 +22,9 @@ from models.errors import RecommenderError
 from models.events import PutEvents, parse
 from models.personalize.dataset_schemas import parse_schema
 from models.settings import Settings
-from models.state.interactions import Interaction
+from models.state.users.interactions import Interaction
 from streams.jobs.imports import ImportSource, ImportSurvey
-from streams.kafka.offsets import end_offsets, messages
+from streams.kafka.consuming.offsets import end_offsets, messages
 from streams.kafka.topics import Topics
 from streams.object_store import Objects
 from tests.personalize.control_fixtures import INTERACTIONS, schema_text

@@ -22,6 +22,7 @@ from streams.reading.formats import Format
 from streams.reading.read_options import ReadOptions
 from streams.recordings.recorded_events import read_events
 from tests.servers import ROOT
+from tests.streams.reading.catalogue_samples_fixtures import RSS, SHOPIFY_CSV, SHOPIFY_JSON
 from tests.streams.reading.format_samples_fixtures import (
     ORDERS,
     VISITS,
@@ -34,12 +35,21 @@ from tests.streams.reading.format_samples_fixtures import (
 from tests.streams.reading.reading_commands_fixtures import NAMES, File, ReadingCommands
 
 NOW_S = 1_800_000_000.0
-TABLES = {"movielens-movies": "items", "movielens-users": "users"}
+TABLES = {
+    "google-merchant": "Google Merchant's product data): items",
+    "movielens-movies": "MovieLens movies.dat): items",
+    "movielens-users": "MovieLens users.dat): users",
+    "shopify-products": "Shopify's products as JSON): items",
+    "shopify-products-csv": "Shopify's export of products): items",
+}
 """Formats of other datasets than interactions."""
 
 SMALL = {
     "movielens-movies": File("movies.dat", b"1::Toy Story (1995)::Animation|Comedy\n"),
     "movielens-users": File("users.dat", b"1::F::1::10::48067\n"),
+    "google-merchant": File("feed.xml", RSS.encode()),
+    "shopify-products": File("products.json", SHOPIFY_JSON.encode()),
+    "shopify-products-csv": File("products.csv", SHOPIFY_CSV.encode()),
 }
 HEAD = b"user_id,item_id,timestamp\n"
 GOOD = "".join(f"u{n},i{n},{1_600_000_000 + n}\n" for n in range(4))
@@ -125,7 +135,7 @@ def test_files_of_other_datasets_are_refused(
     """A file of items or users has no events; the error names its dataset."""
     taken = commands.take(command, name)
 
-    error = f"{name} (MovieLens {SMALL[name].name}): {TABLES[name]}, and not interactions"
+    error = f"{name} ({TABLES[name]}, and not interactions"
     assert error in taken.error
 
 

@@ -27,8 +27,8 @@ from models.events import PutEvents, parse
 from models.settings import Settings
 from models.tokens import Receipt
 from ops.embedded_servers import Server, start_broker
+from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, ensure_topics
-from streams.kafka.tracker import Tracker
 from streams.object_store import Objects
 from streams.reading.read_options import ReadOptions
 from streams.recordings import replay as module
@@ -226,12 +226,14 @@ def test_a_failure_of_kafka_saves_the_resume_point(
         if report.events >= 300:
             broker.process.send_signal(signal.SIGSTOP)
 
-    with pytest.raises(Unavailable, match=settings.kafka):
-        replay(path, settings, rate=2000, on_progress=hang)
+    try:
+        with pytest.raises(Unavailable, match=settings.kafka):
+            replay(path, settings, rate=2000, on_progress=hang)
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
     (note,) = notes(settings)
     line = int(note.read_text())
     assert 300 < line < 2000
-    broker.process.send_signal(signal.SIGCONT)
     report = replay(path, settings, resume=True)
     assert report.resumed_after_line == line
     assert report.events == 2001 - line

@@ -6,7 +6,7 @@ export interface Answered<T> {
   ms: number;
 }
 
-/** The JSON of a route; an error's message is the API's own. */
+/** The JSON of a route; an error's message is the API's own. A text is sent as it is. */
 export const ask = async <T>(method: string, path: string, body?: unknown): Promise<Answered<T>> => {
   const started = performance.now();
   let response: Response;
@@ -14,7 +14,7 @@ export const ask = async <T>(method: string, path: string, body?: unknown): Prom
     response = await fetch(path.replace(/^\//, ""), {
       method,
       signal: AbortSignal.timeout(10_000),
-      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) }),
     });
   } catch {
     throw new Error("The API does not answer.");

@@ -4,31 +4,33 @@ import { type JSX, render } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Recommender } from "recommender";
 import { prefetch } from "../shop/catalogue";
-import { type Live, useLive } from "../shop/live";
+import { type Live, stateInWords, useLive } from "../shop/live";
 import { Theme } from "../shop/theme";
-import { Events } from "./events";
-import { Items } from "./items";
-import { type History, Overview } from "./overview";
-import { Playground } from "./playground";
-import { Users } from "./users";
+import type { History } from "./tab";
+import { TABS } from "./tabs";
 
-const TABS = { overview: "Overview", try: "Try", items: "Items", users: "Users", events: "Events" };
-type Tab = keyof typeof TABS;
-const MAX_POINTS = 600;
+/** One a second: what is older, the figures over time have by minutes. */
+const MAX_POINTS = 180;
 
-const tabOfAddress = (): Tab => {
-  const name = location.hash.slice(1);
-  return name in TABS ? (name as Tab) : "overview";
+/** The tab of the address, and what it names in it: #users/ada. */
+const placeOfAddress = (): [tab: string, named: string] => {
+  const [tab = "", ...rest] = location.hash.slice(1).split("/");
+  try {
+    return Object.hasOwn(TABS, tab) ? [tab, decodeURIComponent(rest.join("/"))] : ["overview", ""];
+  } catch {
+    // A broken escape in an address that somebody typed.
+    return [tab, ""];
+  }
 };
 
-const useTab = (): Tab => {
-  const [tab, setTab] = useState(tabOfAddress);
+const usePlace = (): [tab: string, named: string] => {
+  const [place, setPlace] = useState(placeOfAddress);
   useEffect(() => {
-    const changed = (): void => setTab(tabOfAddress());
+    const changed = (): void => setPlace(placeOfAddress());
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
-  return tab;
+  return place;
 };
 
 const useHistory = (live: Live): History => {
@@ -48,7 +50,8 @@ const useHistory = (live: Live): History => {
 };
 
 const App = (): JSX.Element => {
-  const tab = useTab();
+  const [tab, named] = usePlace();
+  const { View, namesItems } = TABS[tab]!;
   const client = useMemo(() => new Recommender({ storage: "recommender.console" }), []);
   const [isReady, setReady] = useState(false);
   const live = useLive(() => {});
@@ -57,28 +60,31 @@ const App = (): JSX.Element => {
     // Without names of items the console still works, with their ids.
     prefetch(client).catch(() => {}).then(() => setReady(true));
   }, [client]);
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // On a narrow screen the tabs scroll: the one that is open is in view.
+    const link = nav.current?.querySelector<HTMLElement>("[aria-current]");
+    if (link) nav.current!.scrollLeft = link.offsetLeft - (nav.current!.clientWidth - link.offsetWidth) / 2;
+    document.title = `${TABS[tab]!.title} · streaming-recommender`;
+  }, [tab]);
   return (
     <>
       <div class="scroll">
         <header>
           <h1>Console</h1>
-          <nav aria-label="Parts of the console">
-            {Object.entries(TABS).map(([name, title]) => (
+          <nav ref={nav} aria-label="Parts of the console">
+            {Object.entries(TABS).map(([name, { title }]) => (
               <a key={name} href={`#${name}`} aria-current={name === tab ? "page" : undefined}>{title}</a>
             ))}
           </nav>
           <p class={`live ${live.state}`} id="live">
-            {live.state === "live" ? "live" : live.state === "closed" ? "no live figures" : "connecting…"}
+            {stateInWords(live)}
           </p>
           <a class="shop" href="./">Shop</a>
           <Theme />
         </header>
-        <main id={tab}>
-          {tab === "overview" && <Overview live={live} history={history} client={client} />}
-          {isReady && tab === "try" && <Playground client={client} />}
-          {isReady && tab === "items" && <Items client={client} />}
-          {isReady && tab === "users" && <Users client={client} />}
-          {tab === "events" && <Events client={client} />}
+        <main id={tab} key={tab}>
+          {(isReady || !namesItems) && <View client={client} live={live} history={history} named={named} />}
         </main>
       </div>
     </>

@@ -43,3 +43,14 @@ export const quantile = ({ within }: RouteCounts, share: number): number | null 
   const all = limits.at(-1)?.[1] ?? 0;
   return all ? (limits.find(([, n]) => n >= share * all)?.[0] ?? null) : null;
 };
+
+/** Answers so far by level: how much stood behind each. */
+export const answerLevels = (text: string): Map<string, number> => {
+  const found = new Map<string, number>();
+  for (const line of text.split("\n")) {
+    const [, labels, value] = /^recommender_answers_total\{(.*)\} (\S+)$/.exec(line) ?? [];
+    const level = /level="([^"]*)"/.exec(labels ?? "")?.[1];
+    if (level) found.set(level, (found.get(level) ?? 0) + Number(value));
+  }
+  return found;
+};

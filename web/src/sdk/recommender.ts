@@ -413,6 +413,9 @@ const trim = (map: Map<string, unknown>, most: number): void => {
   for (const key of map.keys()) if (map.size > most) map.delete(key);
 };
 
+// Where pages are rendered on a server there are no elements, but the import must not fail.
+const PageElement = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
+
 /**
  * A row of recommended items in a page of one's own.
  *
@@ -422,7 +425,7 @@ const trim = (map: Map<string, unknown>, most: number): void => {
  * It sends the events `recommended` (the answer), `recommended-click` (item and receipt) and
  * `recommender-error`.
  */
-export class RecommendedItems extends HTMLElement {
+export class RecommendedItems extends PageElement {
   static observedAttributes = ["list", "item-id", "count"];
 
   /** The client; by default the first one of the page. */
@@ -497,5 +500,5 @@ export class RecommendedItems extends HTMLElement {
   }
 }
 
-customElements.get("recommended-items") ||
-  customElements.define("recommended-items", RecommendedItems);
+globalThis.customElements?.get("recommended-items") ||
+  globalThis.customElements?.define("recommended-items", RecommendedItems);

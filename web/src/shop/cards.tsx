@@ -6,7 +6,7 @@ import type { Recommended, Recommender } from "recommender";
 import { Picture } from "../pictures/picture";
 import { describe, priced } from "./catalogue";
 import type { Row } from "./shopper";
-import { inWords, why } from "./why";
+import { asSignal, inWords, why } from "./why";
 
 const MOVE_MS = 600;
 const isCalm = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -14,11 +14,13 @@ const isCalm = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").mat
 /** What can be done with a card. */
 export interface CardActions {
   look: (itemId: string) => void;
-  hide?: ((itemId: string) => void) | undefined;
+  dislike?: ((itemId: string) => void) | undefined;
 }
 
-const Share = ({ text, share }: { text: string; share: number | undefined }): JSX.Element => (
-  <li>
+const Share = ({ text, share, title }: {
+  text: string; share: number | undefined; title?: string;
+}): JSX.Element => (
+  <li title={title}>
     <span>{text}</span>
     {share !== undefined && (
       <>
@@ -35,7 +37,7 @@ const Contributions = ({ item, id }: { item: Recommended; id: string }): JSX.Ele
   const rest = named > 0 && named < 0.995 ? 1 - named : 0;
   return (
     <ul class="shares" id={id} aria-label="Shares of the score" tabIndex={0}>
-      {reasons.map((one) => <Share key={one.source + one.itemId} text={inWords(one)} share={one.share} />)}
+      {reasons.map((one) => <Share key={one.source + one.itemId} text={asSignal(one)} title={inWords(one)} share={one.share} />)}
       {rest > 0 && <Share text="Other signals" share={rest} />}
     </ul>
   );
@@ -47,25 +49,25 @@ const Moved = ({ move }: { move: number | "new" | undefined }): JSX.Element | nu
   return <span class={`moved ${move === "new" || move > 0 ? "up" : "down"}`}>{text}</span>;
 };
 
-const Card = ({ item, row, rowId, actions, isSmall }: {
-  item: Recommended; row: Row; rowId: string; actions: CardActions; isSmall: boolean;
+const Card = ({ item, row, rowId, actions }: {
+  item: Recommended; row: Row; rowId: string; actions: CardActions;
 }): JSX.Element => {
   const [isOpen, setOpen] = useState(false);
   const known = describe(item.itemId);
   const sharesId = `${rowId}-${item.itemId}-shares`;
   const text = why(item.reasons);
   return (
-    <li class="card" data-item={item.itemId}>
+    <li class={isOpen ? "card open" : "card"} data-item={item.itemId}>
       <div class="face">
       <button type="button" class="look" onClick={() => actions.look(item.itemId)}>
         <Picture {...known} />
-        <span class="name">{known.name}</span>
+        <span class="name" title={known.name}>{known.name}</span>
         <span class="price">{priced(known.price)}</span>
       </button>
       <Moved move={row.moves.get(item.itemId)} />
       {isOpen && <Contributions item={item} id={sharesId} />}
       </div>
-      {!isSmall && text && (
+      {text && (
         <button
           type="button" class="reason" aria-expanded={isOpen} aria-controls={sharesId}
           onClick={() => setOpen(!isOpen)}
@@ -73,10 +75,10 @@ const Card = ({ item, row, rowId, actions, isSmall }: {
           {text}
         </button>
       )}
-      {!isSmall && actions.hide && (
+      {actions.dislike && (
         <button
           type="button" class="quiet hide" aria-label={`Not for me: ${known.name}`}
-          title="Not for me" onClick={() => actions.hide?.(item.itemId)}
+          title="Not for me" onClick={() => actions.dislike?.(item.itemId)}
         >
           ✕
         </button>
@@ -149,7 +151,7 @@ export const Cards = ({ id, title, note, row, client, actions, isSmall = false, 
       <ul ref={list} onFocusIn={noteFocus} onFocusOut={noteLeave}>
         {row.items.map((item) => (
           <Card
-            key={item.itemId} item={item} row={row} rowId={id} actions={actions} isSmall={isSmall}
+            key={item.itemId} item={item} row={row} rowId={id} actions={actions}
           />
         ))}
       </ul>

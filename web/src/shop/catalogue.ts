@@ -7,6 +7,8 @@ export interface Known {
   itemId: string;
   name: string;
   category?: string | undefined;
+  /** A filter of the items of the same category; none where it cannot be written. */
+  alike?: string | undefined;
   price?: number | undefined;
   picture?: string | undefined;
   description?: string | undefined;
@@ -30,12 +32,20 @@ const titled = (id: string): string =>
 const text = (value: unknown): string | undefined =>
   typeof value === "string" && value ? value : undefined;
 
+/** The filter of items with the first value of a property, as the recommender's language has it. */
+const filterOf = (of: Record<string, unknown>): string | undefined => {
+  const property = ["CATEGORY", "GENRES"].find((name) => text(of[name]));
+  const value = property && text(of[property])!.split("|")[0]!;
+  return property && value && !/["\\]/.test(value) ? `INCLUDE ItemID WHERE Items.${property} IN ("${value}")` : undefined;
+};
+
 const remember = ({ itemId, properties }: Listed): Known => {
   const of = properties ?? {};
   const item = {
     itemId,
     name: text(of.NAME) ?? text(of.TITLE) ?? titled(itemId),
     category: text(of.CATEGORY) ?? text(of.GENRES),
+    alike: filterOf(of),
     price: typeof of.PRICE === "number" ? of.PRICE : undefined,
     picture: text(of.PICTURE),
     description: text(of.DESCRIPTION),

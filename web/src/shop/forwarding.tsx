@@ -1,6 +1,6 @@
 /** What became of events at Amazon Personalize, where a forwarder runs. */
 
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { type Recommender, RecommenderError } from "recommender";
 
@@ -14,8 +14,10 @@ interface Tracker {
 
 const EVERY_MS = 5000;
 
-/** A table of trackers; nothing without any, or for callers who may not see them. */
-export const Forwarding = ({ client }: { client: Recommender }): JSX.Element | null => {
+/** A table of trackers; what stands in its place, or nothing, without any, or for callers who may not see them. */
+export const Forwarding = ({ client, children }: {
+  client: Recommender; children?: ComponentChildren;
+}): JSX.Element | null => {
   const [trackers, setTrackers] = useState<Tracker[]>([]);
   useEffect(() => {
     const read = async (): Promise<void> => {
@@ -30,10 +32,11 @@ export const Forwarding = ({ client }: { client: Recommender }): JSX.Element | n
     void read();
     return () => clearInterval(timer);
   }, [client]);
-  if (!trackers.length) return null;
+  if (!trackers.length && !children) return null;
   return (
     <section id="forwarding" aria-labelledby="forwarding-title">
       <h2 id="forwarding-title">Forwarded to Amazon Personalize</h2>
+      {trackers.length === 0 ? children : (
       <table>
         <thead>
           <tr><th>Tracker</th><th>Forwarded</th><th>Waiting</th><th>Refused</th></tr>
@@ -49,6 +52,7 @@ export const Forwarding = ({ client }: { client: Recommender }): JSX.Element | n
           ))}
         </tbody>
       </table>
+      )}
     </section>
   );
 };

@@ -20,6 +20,13 @@ export interface Live {
   state: "connecting" | "live" | "away" | "closed";
 }
 
+/** The state in words. */
+export const stateInWords = ({ state, figures }: Live): string =>
+  ({
+    live: "live", closed: "no live figures", away: "Redis does not answer",
+    connecting: figures ? "connection lost, trying again…" : "connecting…",
+  })[state];
+
 const START: Live = { figures: null, perS: 0, state: "connecting" };
 const SMOOTH = 0.3;
 

@@ -7,8 +7,8 @@ import { Picture } from "../pictures/picture";
 import { type CardActions, Cards } from "./cards";
 import { describe, isReadable, learn, newest, prefetch, priced, search } from "./catalogue";
 import { Forwarding } from "./forwarding";
-import { type Live, useLive } from "./live";
-import { type Row, Shopper, rowOf } from "./shopper";
+import { type Live, stateInWords, useLive } from "./live";
+import { type Row, Shopper, reasoned, rowOf } from "./shopper";
 import { Strip } from "./strip";
 import { Theme } from "./theme";
 
@@ -17,8 +17,8 @@ const NAMES = ["ada", "ben", "chloe", "dev", "emil", "fatima"];
 const TRENDING_EVERY_MS = 4000;
 const EMPTY: Row = { items: [], moves: new Map() };
 
-const plain = (itemIds: readonly string[]): Recommended[] =>
-  itemIds.map((itemId) => ({ itemId, score: 0 }));
+const plain = (itemIds: readonly string[], source: string): Recommended[] =>
+  reasoned(itemIds.map((itemId) => ({ itemId, score: 0 })), source);
 
 const LiveFigures = ({ live }: { live: Live }): JSX.Element | null => {
   const { figures, perS, state } = live;
@@ -28,7 +28,7 @@ const LiveFigures = ({ live }: { live: Live }): JSX.Element | null => {
     state === "live" && figures
       ? `${figures.events.toLocaleString("en")} events · ${perS.toFixed(1)}/s` +
         (age == null ? "" : ` · newest ${age < 10 ? age.toFixed(1) : age.toFixed(0)} s ago`)
-      : state === "away" ? "Redis does not answer" : "connecting…";
+      : stateInWords(live);
   return <p class={`live ${state}`} id="live">{text}</p>;
 };
 
@@ -80,6 +80,9 @@ const Viewed = ({ shopper, actions }: { shopper: Shopper; actions: CardActions }
                 onClick={() => void shopper.act("purchase", item.itemId, item.price)}
               >
                 Buy now
+              </button>
+              <button type="button" class="quiet" onClick={() => void shopper.dislike(item.itemId)}>
+                Not for me
               </button>
             </p>
           </>
@@ -138,14 +141,15 @@ const Error = ({ text }: { text: string }): JSX.Element => (
   <p class="error" id="error" role="alert">{text}</p>
 );
 
-/** Rows that are the same for everyone. */
-const useShared = (client: Recommender): {
+/** Rows that are the same for everyone, but for what the shopper dislikes. */
+const useShared = (shopper: Shopper): {
   trending: Row; fresh: Row; listId: string | undefined; again: () => void; error: string;
 } => {
   const [trending, setTrending] = useState(EMPTY);
   const [fresh, setFresh] = useState(EMPTY);
   const [listId, setListId] = useState<string>();
   const [error, setError] = useState("");
+  const { client } = shopper;
   const read = useMemo(() => {
     let last = -Infinity;
     let isReading = false;
@@ -153,7 +157,9 @@ const useShared = (client: Recommender): {
       if (isReading || performance.now() - last < TRENDING_EVERY_MS) return;
       isReading = true;
       try {
-        const answer: Answer = await client.trending({ num_results: 6 });
+        const list = { num_results: 6 };
+        // By a rule there is no list while Redis is away; what everybody sees there still is.
+        const answer: Answer = await client.trending({ ...list, ...shopper.taste }).catch(() => client.trending(list));
         await learn(client, answer.items.map((one) => one.itemId));
         setTrending((before) => rowOf(answer.items, before));
         setListId(answer.recommendationId);
@@ -170,7 +176,7 @@ const useShared = (client: Recommender): {
       try {
         await prefetch(client);
         const found = await newest(client, 6);
-        setFresh((before) => rowOf(plain(found), before));
+        setFresh((before) => rowOf(plain(found, "new"), before));
       } catch (problem) {
         setError((problem as globalThis.Error).message);
       }
@@ -197,7 +203,7 @@ const Search = ({ client, onFound }: {
     if (!words) return show([]);
     const found = await search(client, words);
     // The best of what was found for this very shopper.
-    return show(found.length ? (await client.rank(found)).items.slice(0, 12) : []);
+    return show(found.length ? reasoned((await client.rank(found)).items.slice(0, 12), "found") : []);
   };
   return (
     <form
@@ -215,17 +221,22 @@ const Search = ({ client, onFound }: {
 
 const actionsOf = (shopper: Shopper): CardActions => ({
   look: (itemId) => void shopper.act("click", itemId),
-  hide: (itemId) => shopper.hide(itemId),
+  dislike: (itemId) => void shopper.dislike(itemId),
 });
 
-const SideBySide = ({ one, other }: { one: Shopper; other: Shopper }): JSX.Element => (
+const SideBySide = ({ one, other, onAct }: {
+  one: Shopper; other: Shopper; onAct: (shopper: Shopper) => void;
+}): JSX.Element => (
+  <>
+  <p class="note">Have both look at the same item, and then one of them at another: it comes to the other, too.</p>
   <div class="two">
     {[one, other].map((shopper, place) => {
       const across = place ? one : other;
       const id = place ? "right" : "left";
       // What one does changes what the other sees: both lists are asked for again.
-      const look = async (itemId: string): Promise<void> => {
-        await shopper.act("click", itemId);
+      const act = async (acting: () => Promise<void>): Promise<void> => {
+        onAct(shopper);
+        await acting();
         await across.refresh();
       };
       return (
@@ -234,20 +245,24 @@ const SideBySide = ({ one, other }: { one: Shopper; other: Shopper }): JSX.Eleme
           <Error text={shopper.error} />
           <Cards
             id={`for-${id}`} title={`For ${shopper.name ?? `the ${place ? "second" : "first"} visitor`}`} row={shopper.forYou}
-            client={shopper.client} actions={{ look: (itemId) => void look(itemId) }}
+            client={shopper.client} listId={shopper.listId}
+            actions={{ look: (itemId) => void act(() => shopper.act("click", itemId)), dislike: (itemId) => void act(() => shopper.dislike(itemId)) }}
           />
         </section>
       );
     })}
   </div>
+  </>
 );
 
 const App = (): JSX.Element => {
   const shopper = useShopper("recommender");
   const other = useShopper("recommender.other");
   const [isTwo, setTwo] = useState(false);
+  // Whose event the strip shows.
+  const [last, setLast] = useState(shopper);
   const [found, setFound] = useState<{ words: string; row: Row } | null>(null);
-  const shared = useShared(shopper.client);
+  const shared = useShared(shopper);
   const live = useLive(shared.again);
   useEffect(() => {
     void shopper.refresh();
@@ -258,6 +273,10 @@ const App = (): JSX.Element => {
   }, [isTwo]);
   const actions = actionsOf(shopper);
   const { client, because } = shopper;
+  const without = (row: Row): Row =>
+    row.items.some((one) => shopper.hidden.has(one.itemId))
+      ? { ...row, items: row.items.filter((one) => !shopper.hidden.has(one.itemId)) }
+      : row;
   return (
     <>
       <div class="scroll">
@@ -266,7 +285,7 @@ const App = (): JSX.Element => {
         <LiveFigures live={live} />
         {isReadable && <Search client={client} onFound={setFound} />}
         {!isTwo && <Who shopper={shopper} label="Log in as" />}
-        <button type="button" id="compare" aria-pressed={isTwo} onClick={() => setTwo(!isTwo)}>
+        <button type="button" id="compare" aria-pressed={isTwo} onClick={() => { setTwo(!isTwo); setLast(shopper); }}>
           Two shoppers
         </button>
         <Theme />
@@ -274,7 +293,7 @@ const App = (): JSX.Element => {
       <datalist id="names">{NAMES.map((name) => <option key={name} value={name} />)}</datalist>
       <main class={isTwo ? "" : "shop"}>
         {isTwo ? (
-          <SideBySide one={shopper} other={other} />
+          <SideBySide one={shopper} other={other} onAct={setLast} />
         ) : (
           <>
             <div class="rows">
@@ -288,22 +307,32 @@ const App = (): JSX.Element => {
               <Cards
                 id="for-you" row={shopper.forYou} client={client} actions={actions}
                 title={shopper.name ? `For you, ${shopper.name}` : "For you"}
-                note={shopper.level === "trending" ? "What moves now: nothing is known of you yet." : undefined}
+                note={shopper.level && !shopper.forYou.items.length
+                  ? "There are no items yet: they come with their first event, or by an import in the console."
+                  : shopper.level === "trending" ? "What moves now: nothing is known of you yet." : undefined}
                 listId={shopper.listId}
               />
               {because && because.row.items.length > 0 && (
                 <Cards
-                  id="because" title={`Seen together with ${describe(because.itemId).name}`}
+                  id="because" title={`Because you looked at ${describe(because.itemId).name}`}
                   row={because.row} client={client} actions={actions} isSmall
                 />
               )}
-              <Cards
-                id="trending" title="Trending" row={shared.trending} client={client}
-                actions={actions} isSmall listId={shared.listId}
-              />
+              {because && because.similar.items.length > 0 && (
+                <Cards
+                  id="similar" title={`Similar to ${describe(because.itemId).name}`}
+                  row={because.similar} client={client} actions={actions} isSmall
+                />
+              )}
+              {shared.trending.items.length > 0 && (
+                <Cards
+                  id="trending" title="Trending" row={without(shared.trending)} client={client}
+                  actions={actions} isSmall listId={shared.listId}
+                />
+              )}
               {shared.fresh.items.length > 0 && (
                 <Cards
-                  id="new" title="New" row={shared.fresh} client={client} actions={actions} isSmall
+                  id="new" title="New" row={without(shared.fresh)} client={client} actions={actions} isSmall
                 />
               )}
               <Forwarding client={client} />
@@ -314,7 +343,7 @@ const App = (): JSX.Element => {
         )}
       </main>
       </div>
-      <Strip shopper={shopper} />
+      <Strip shopper={last} />
     </>
   );
 };

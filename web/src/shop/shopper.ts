@@ -1,10 +1,12 @@
 /** One shopper on the page: who it is, what it sees, and what its last event has changed. */
 
-import { type Answer, type Recommended, Recommender, RecommenderError } from "recommender";
+import { type Answer, type Query, type Recommended, Recommender, RecommenderError } from "recommender";
 import { describe, learn } from "./catalogue";
 
 /** Items of the list "For you". */
 export const SHOWN = 12;
+/** Items of a row beside it. */
+const BESIDE = 6;
 const PATIENCE_MS = 5000;
 /** How long answers may keep what they read of others: after it the same list is the same. */
 const SETTLING_MS = 1500;
@@ -21,6 +23,8 @@ export interface Row {
 /** The way of an event, with milliseconds since it was sent. */
 export interface Path {
   what: string;
+  /** The event, once it is accepted, if it can be undone. */
+  undoable?: { eventType: string; itemId: string; eventId: string };
   acceptedMs?: number;
   place?: { topic: string; partition: number; offset: number };
   appliedMs?: number;
@@ -35,7 +39,8 @@ interface EventPath {
 }
 
 const VERBS: Record<string, string> = {
-  click: "Looked at", cart: "Put in the cart", purchase: "Bought", login: "Logged in",
+  click: "Looked at", cart: "Put in the cart:", purchase: "Bought", login: "Logged in", dislike: "Not for you:",
+  remove_from_cart: "Took out of the cart:", undo: "Undone:",
 };
 const EMPTY: Row = { items: [], moves: new Map() };
 
@@ -53,11 +58,16 @@ export const rowOf = (items: readonly Recommended[], before: Row): Row => {
   return { items, moves };
 };
 
+/** Items of a list that gives no reasons, with the one that they all have. */
+export const reasoned = (items: readonly Recommended[], source: string, itemId?: string): Recommended[] =>
+  items.map((one) => ({ ...one, reasons: [{ source, share: 1, ...(itemId && { itemId }) }] }));
+
 /** A shopper with a client of its own; `changed` is called after each change. */
 export class Shopper {
   readonly client: Recommender;
   forYou: Row = EMPTY;
-  because: { itemId: string; row: Row } | null = null;
+  /** What goes with the item that was looked at last, and what is of its kind. */
+  because: { itemId: string; row: Row; similar: Row } | null = null;
   together: Row = EMPTY;
   viewed: string | null = null;
   cart: string[] = [];
@@ -87,7 +97,7 @@ export class Shopper {
   }
 
   /** Send an event, and show its way and the lists that it has changed. */
-  act(eventType: string, itemId: string | null, value?: number): Promise<void> {
+  act(eventType: string, itemId: string | null, value?: number, undone?: string): Promise<void> {
     if (itemId && eventType === "click") this.viewed = itemId;
     return this.#guarded(async (isLatest) => {
       const name = itemId ? describe(itemId).name : (this.name ?? "");
@@ -100,9 +110,11 @@ export class Shopper {
       const before = ids(this.forYou.items);
       const started = performance.now();
       const since = (): number => performance.now() - started;
-      const extra = { now: true, ...(value !== undefined && { eventValue: value }) };
-      const { after } = await this.client.track(eventType, itemId, extra);
-      tell({ acceptedMs: since() });
+      const extra = {
+        now: true, ...(value !== undefined && { eventValue: value }), ...(undone && { properties: { eventId: undone } }),
+      };
+      const { after, eventId } = await this.client.track(eventType, undone ? null : itemId, extra);
+      tell({ acceptedMs: since(), ...(itemId && !undone && { undoable: { eventType, itemId, eventId } }) });
       const following = this.#follow(after, since, tell);
       const { answer, ms, isReached, isChanged } = await this.#effect(after, before, since);
       tell(isReached ? { visibleMs: ms, isChanged } : { isLate: true });
@@ -124,6 +136,7 @@ export class Shopper {
     this.client.identify(null);
     this.viewed = this.because = this.path = null;
     this.cart = [];
+    this.hidden.clear();
     this.forYou = this.together = EMPTY;
     await this.refresh();
   }
@@ -136,10 +149,10 @@ export class Shopper {
     await this.act("cart", itemId);
   }
 
-  /** Take an item out of the cart; nothing is sent of it. */
+  /** Take an item out of the cart. */
   async remove(itemId: string): Promise<void> {
     this.cart = this.cart.filter((one) => one !== itemId);
-    await this.#guarded(() => this.#buyTogether());
+    await this.act("remove_from_cart", itemId);
   }
 
   /** Buy all that is in the cart. */
@@ -150,10 +163,29 @@ export class Shopper {
     for (const itemId of bought) await this.act("purchase", itemId, describe(itemId).price);
   }
 
-  /** Show an item no more to this shopper, on this page. */
-  hide(itemId: string): void {
+  /** Not for this shopper: the item leaves all rows at once, and all answers with the event. */
+  async dislike(itemId: string): Promise<void> {
     this.hidden.add(itemId);
-    void this.refresh();
+    const without = (row: Row): Row => rowOf(row.items.filter((one) => one.itemId !== itemId), row);
+    this.together = without(this.together);
+    if (this.because) this.because = { ...this.because, row: without(this.because.row), similar: without(this.because.similar) };
+    await this.act("dislike", itemId);
+  }
+
+  /** Undo the last event: the lists are as if it had never been sent. */
+  async undo(): Promise<void> {
+    const last = this.path?.undoable;
+    if (!last) return;
+    const { eventType, itemId, eventId } = last;
+    this.hidden.delete(itemId);
+    if (eventType === "cart") this.cart = this.cart.filter((one) => one !== itemId);
+    if (eventType === "remove_from_cart") this.cart = [...this.cart, itemId];
+    await this.act("undo", itemId, undefined, eventId);
+  }
+
+  /** Of a list that is the same for everybody, what this shopper does not dislike. */
+  get taste(): Query {
+    return { hide: "disliked", user_id: this.client.userId, session_id: this.client.sessionId };
   }
 
   #recommend(after?: string): Promise<Answer> {
@@ -210,25 +242,41 @@ export class Shopper {
   async #becauseOf(): Promise<void> {
     const itemId = this.viewed;
     if (!itemId) return;
-    const { items } = await this.client.similar(itemId, { num_results: 6 + this.hidden.size });
-    await learn(this.client, items.map((one) => one.itemId));
-    const before = this.because?.itemId === itemId ? this.because.row : EMPTY;
-    this.because = { itemId, row: rowOf(this.#visible(items, 6), before) };
+    const { alike } = describe(itemId);
+    const [seen, ofKind] = await Promise.all([
+      this.client.similar(itemId, { num_results: 2 * BESIDE, ...this.taste }),
+      alike ? this.client.similar(itemId, { num_results: BESIDE, filter: alike, ...this.taste }) : null,
+    ]);
+    const similar = reasoned(this.#visible(ofKind?.items ?? [], BESIDE), "kind", itemId);
+    // What is of its kind has a row of its own.
+    const others = seen.items.filter((one) => !similar.some((other) => other.itemId === one.itemId));
+    const items = reasoned(this.#visible(others, BESIDE), "together", itemId);
+    await learn(this.client, [...items, ...similar].map((one) => one.itemId));
+    const before = this.because?.itemId === itemId ? this.because : null;
+    this.because = { itemId, row: rowOf(items, before?.row ?? EMPTY), similar: rowOf(similar, before?.similar ?? EMPTY) };
     this.changed();
   }
 
   async #buyTogether(): Promise<void> {
-    const scores = new Map<string, Recommended>();
+    const found = new Map<string, { item: Recommended; of: Map<string, number> }>();
     const seeds = this.cart.slice(-3);
     const answers = await Promise.all(
-      seeds.map((itemId) => this.client.similar(itemId, { num_results: 12 })),
+      seeds.map((itemId) => this.client.similar(itemId, { num_results: 12, ...this.taste })),
     );
-    for (const { items } of answers)
-      for (const { itemId, score } of items)
-        scores.set(itemId, { itemId, score: score + (scores.get(itemId)?.score ?? 0) });
-    const best = [...scores.values()]
-      .filter((one) => !this.cart.includes(one.itemId))
-      .sort((one, other) => other.score - one.score);
+    answers.forEach(({ items }, place) => {
+      for (const { itemId, score } of items) {
+        const { item, of } = found.get(itemId) ?? { item: { itemId, score: 0 }, of: new Map<string, number>() };
+        found.set(itemId, { item: { itemId, score: item.score + score }, of: of.set(seeds[place]!, score) });
+      }
+    });
+    const best = [...found.values()]
+      .filter(({ item }) => !this.cart.includes(item.itemId))
+      .sort((one, other) => other.item.score - one.item.score)
+      .map(({ item, of }): Recommended => ({
+        ...item,
+        reasons: [...of].sort(([, one], [, other]) => other - one)
+          .map(([itemId, score]) => ({ source: "cart", itemId, share: score / (item.score || 1) })),
+      }));
     const items = this.#visible(best, 3);
     await learn(this.client, items.map((one) => one.itemId));
     this.together = rowOf(items, this.together);

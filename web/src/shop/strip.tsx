@@ -42,6 +42,9 @@ export const Strip = ({ shopper }: { shopper: Shopper }): JSX.Element => {
           />
           <Step id="applied" name="applied" at={path.appliedMs} isDone={!!path.appliedMs} />
           <Step id="visible" name={shown} at={path.visibleMs} isDone={path.visibleMs !== undefined} />
+          {path.undoable && path.visibleMs !== undefined && (
+            <li class="undo"><button type="button" class="quiet" onClick={() => void shopper.undo()}>Undo</button></li>
+          )}
         </ol>
       ) : (
         <p>Look at something: its way through Kafka into your lists will stand here.</p>

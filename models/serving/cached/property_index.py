@@ -1,0 +1,115 @@
+"""Index of all items by their properties, which finds what a rare filter allows.
+
+It is derived from the stored records and kept in the process. The atomic step of metadata lists
+which records it has changed, and only these are read again; the count of all changes tells what was
+read, so that no redelivery, replay or restore makes a difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from models.arrays import Indexes
+from models.filters.filter import Filter
+from models.metadata_records import Properties
+from models.serving.cached.cached_items import in_background
+from models.serving.cached.property_columns import PropertyColumns
+from models.state.catalogue.metadata import (
+    RecordsVersion,
+    changed_items,
+    properties_of,
+    records_version,
+    scan_item_properties,
+)
+from models.state.store import Store
+
+WAIT_S = 1.0
+"""Longest wait of a request for a scan of all records, which goes on behind it."""
+
+PAUSE_S = 10.0
+"""Shortest time between two scans of all records."""
+
+MAX_KEPT = 64
+"""Filters whose items are kept until a record changes."""
+
+
+class PropertyIndex:
+    """The items of a group by their properties; made when it is asked for, and kept up to date."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._columns: PropertyColumns | None = None
+        self._version = RecordsVersion(0, 0)
+        self._scanned_at = self._checked_at = -1e18
+        self.task: asyncio.Task[None] | None = None
+        self._kept: OrderedDict[tuple[str, ...], Indexes] = OrderedDict()
+
+    async def may_allow(
+        self,
+        found: Filter,
+        values: Mapping[str, str],
+        now_s: float,
+        *,
+        user: Properties | None = None,
+        current_item: Properties | None = None,
+    ) -> Indexes | None:
+        """Indexes of the items that a filter may allow, at most `cache_s` old.
+
+        See `PropertyColumns.may_allow`. None where there are more than `filter_index_items`, and
+        until all records have been read, for which a request waits `WAIT_S` at most.
+        """
+        await self._bring_up_to_date(now_s)
+        if self._columns is None:
+            return None
+        n, columns = self._version.n_items + 1, self._columns
+        if not found.reads.isdisjoint(("user", "current_item")):
+            return columns.may_allow(found, values, n, user=user, current_item=current_item)
+        key = (found.text, *(part for pair in sorted(values.items()) for part in pair))
+        items = self._kept.get(key)
+        if items is None:
+            items = self._kept[key] = columns.may_allow(found, values, n)
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return items
+
+    async def _bring_up_to_date(self, now_s: float) -> None:
+        settings = self._store.settings
+        if self.task is None or self.task.done():
+            if self._columns is not None and abs(now_s - self._checked_at) <= settings.cache_s:
+                return
+            version = await records_version(self._store)
+            if version.n_items > settings.filter_index_items:
+                self._columns = None
+                return
+            self.task = in_background(self._read(version, now_s))
+        await asyncio.wait({self.task}, timeout=WAIT_S)
+
+    async def _read(self, version: RecordsVersion, now_s: float) -> None:
+        """Read what has changed or, where that is not known, all records."""
+        columns = self._columns
+        changed = None
+        if columns is not None:
+            changed = await changed_items(self._store, self._version, version)
+        if columns is None or changed is None:
+            self._columns = None
+            self._kept.clear()
+            if abs(now_s - self._scanned_at) < PAUSE_S:
+                return
+            self._scanned_at, columns = now_s, PropertyColumns()
+            async for rows in scan_item_properties(self._store):
+                for index, properties in rows:
+                    columns.put(index, properties)
+            # What changed meanwhile may have been read before.
+            newest = await records_version(self._store)
+            changed = await changed_items(self._store, version, newest)
+            if changed is None:
+                return
+            version = newest
+        records = await properties_of(self._store, changed)
+        for index, record in zip(changed, records, strict=True):
+            columns.put(index, record)
+        if changed or version != self._version:
+            self._kept.clear()
+        self._columns, self._version, self._checked_at = columns, version, now_s

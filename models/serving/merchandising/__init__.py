@@ -1,0 +1,1 @@
+"""A shop's own wishes: rules, placements, experiments, segments, variants."""

@@ -1,0 +1,416 @@
+"""Answers by the rules of a request.
+
+Rules apply in this order, to an answer's candidates before it is cut to its length: exclude, hide
+and filters take items out; boosts change scores; diversity reorders; caps bound the items that
+share a value; new items get their exploration slots; pins put items at their slots. So a boost
+never brings back what was taken out, and a pinned item that is taken out is not shown. Pinned items
+count for the caps, and none takes one out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from models.arrays import NO_ITEMS
+from models.errors import InvalidInput
+from models.filters.filter import Filter
+from models.ranking.diversity import mmr_order, similarity_of
+from models.ranking.explanations import Reason
+from models.ranking.explored_lists import Exploration
+from models.ranking.selection import CapGroup
+from models.retrieval.negative_feedback import negative_feedback_of
+from models.serving.answers import MAX_RESULTS, Answer, Recommendation
+from models.serving.item_filters import (
+    ItemFilter,
+    categories,
+    first_length,
+    others_allowed,
+    until_enough,
+    value_groups,
+)
+from models.serving.merchandising.rules import Asker, Cap, Hide, Rules
+from models.serving.recommender import Recommender
+from models.state.histories import History, item_indexes
+from models.state.outcomes.served_outcomes import shown_lists
+
+DIVERSE_CANDIDATES = 2
+"""Candidates for each item wanted that a diverse list is chosen from."""
+
+EXPLORED_AT_ONCE = 8
+"""New items that are tried on the rules at once for exploration slots."""
+
+CAPPED_AT_ONCE = 64
+"""Items whose values are read at first for caps; each time twice as many, until enough are left."""
+
+Ask = Callable[[int, History | None], Awaitable[Answer]]
+"""Makes the answer of a request, with so many items, from the user's events if they were read."""
+
+
+async def answer_by_rules(
+    recommender: Recommender,
+    rules: Rules,
+    ask: Ask,
+    *,
+    k: int,
+    asker: Asker,
+    now_s: float,
+    refills: bool = True,
+) -> Answer:
+    """The answer of a request with its rules applied: at most k items.
+
+    Where the rules leave too few of the answer's candidates, other items that the filter allows are
+    looked for, see `others_allowed`; they are ranked for the user, below the candidates. Not
+    without `refills`: where the candidates are given.
+
+    Raises
+    ------
+    InvalidInput
+        A filter needs an id that the request lacks.
+    """
+    history = None
+    if rules.reads_user:
+        history = await recommender.snapshots.history(asker.user_id, asker.session_id, now_s=now_s)
+    taken_out = rules.exclude | await _hidden(recommender, rules.hide, history, asker, now_s)
+    ruled = _RuledRequest(recommender, rules, asker, now_s, history, taken_out)
+    pins = await ruled.shown_pins()
+
+    async def kept_of(items: Sequence[str]) -> Sequence[str]:
+        left = await ruled.allowed(rules.filters, items)
+        # A new order may change which ones a cap leaves.
+        is_reordered = rules.boosts or rules.diversity
+        return left if is_reordered else await ruled.capped(left, pins)
+
+    # A boost may lift any candidate into the answer; what is taken out makes room for others.
+    most = MAX_RESULTS + len(taken_out)
+    wanted = DIVERSE_CANDIDATES * k if rules.diversity else k
+    first = most if rules.boosts else min(most, first_length(wanted + len(rules.exclude)))
+    answer, left = await until_enough(
+        dict.fromkeys((first, most)),
+        lambda length: ask(length, history),
+        kept_of,
+        k=k,
+    )
+    if answer.disliked:
+        pins = {slot: name for slot, name in pins.items() if name not in answer.disliked}
+    among = frozenset(left)
+    kept = [item for item in answer.items if item.item_id in among]
+    if refills and rules.filters and await ruled.has_too_few(kept, pins, k):
+        kept += await ruled.others(answer, kept, pins)
+    for boost in rules.boosts:
+        among = frozenset(await ruled.allowed((boost.filter,), [item.item_id for item in kept]))
+        kept = boosted(kept, among, boost.factor)
+    if rules.diversity:
+        kept = await _diversified(recommender, kept, rules.diversity, k, now_s)
+    if rules.caps:
+        among = frozenset(await ruled.capped([item.item_id for item in kept], pins, enough=k))
+        kept = [item for item in kept if item.item_id in among]
+    exploration = answer.exploration
+    if answer.to_explore:
+        kept, exploration = await ruled.explored(kept, answer.to_explore, pins, k)
+    return msgspec.structs.replace(
+        answer, items=pinned(kept, pins, k)[:k], to_explore={}, exploration=exploration
+    )
+
+
+class _RuledRequest(NamedTuple):
+    """The rules of one request, with what they need.
+
+    Attributes
+    ----------
+    history
+        The user's events, where a rule reads them.
+    taken_out
+        Items that are excluded or hidden.
+    """
+
+    recommender: Recommender
+    rules: Rules
+    asker: Asker
+    now_s: float
+    history: History | None
+    taken_out: frozenset[str]
+
+    async def allowed(self, filters: Sequence[Filter], items: Sequence[str]) -> list[str]:
+        """The items that are not taken out, and that all of these filters allow."""
+        left = [item for item in items if item not in self.taken_out]
+        for one in filters:
+            asked = ItemFilter(one, {}, *self.asker)
+            left = await asked.allowed(
+                self.recommender, left, now_s=self.now_s, history=self.history
+            )
+        return left
+
+    async def shown_pins(self) -> dict[int, str]:
+        """The pins of items that are known, not hidden, and allowed."""
+        pins = self.rules.pins
+        if not pins:
+            return {}
+        cache, names = self.recommender.cache, list(pins.values())
+        indexes = await cache.item_indexes(names)
+        known = {name: index for name, index in zip(names, indexes, strict=True) if index}
+        shared = await cache.refresh(self.now_s)
+        shown = shared.shown_ids(list(known), list(known.values()))
+        among = frozenset(await self.allowed(self.rules.filters, shown))
+        return {slot: item_id for slot, item_id in pins.items() if item_id in among}
+
+    async def capped(
+        self, items: Sequence[str], pins: Mapping[int, str], *, enough: int = MAX_RESULTS
+    ) -> Sequence[str]:
+        """The items that the caps leave room for, pinned ones first; those of the first `enough`.
+
+        Some more may be among them.
+        """
+        caps, first = self.rules.caps, tuple(pins.values())
+        if not caps:
+            return items
+        names, n = sorted({one.property for one in caps}), CAPPED_AT_ONCE
+        while True:
+            some = [*first, *items[:n]]
+            groups = await value_groups(self.recommender, some, names, now_s=self.now_s)
+            left = capped(some[len(first) :], groups, caps, first=first)
+            if len(left) >= enough or n >= len(items):
+                return left
+            n *= 2
+
+    async def explored(
+        self,
+        kept: Sequence[Recommendation],
+        to_explore: Mapping[str, float],
+        pins: Mapping[int, str],
+        k: int,
+    ) -> tuple[list[Recommendation], Exploration | None]:
+        """The items with new ones, which the rules allow too, in exploration slots."""
+        of_pins = frozenset(pins.values())
+        listed = [item for item in kept if item.item_id not in of_pins][: k - len(pins)]
+        names = [item.item_id for item in listed]
+        known = of_pins.union(names)
+        others = (name for name in to_explore if name not in known)
+        wanted, new = self.recommender.exploration_slots(len(listed)), list[str]()
+        # Mostly the first ones will do.
+        while len(new) < wanted and (some := [*itertools.islice(others, EXPLORED_AT_ONCE)]):
+            some = await self.allowed(self.rules.filters, some)
+            if self.rules.caps:
+                among = frozenset(await self.capped([*names, *new, *some], pins))
+                some = [name for name in some if name in among]
+            new += some
+        pool = {name: to_explore[name] for name in new}
+        shown, exploration = self.recommender.explored(listed, [pool])
+        return [*shown, *(item for item in kept if item.item_id in of_pins)], exploration
+
+    async def has_too_few(
+        self, kept: Sequence[Recommendation], pins: Mapping[int, str], k: int
+    ) -> bool:
+        """True if the caps leave less than k of the items."""
+        if len(kept) < k or not self.rules.caps:
+            return len(kept) < k
+        return len(await self.capped([item.item_id for item in kept], pins, enough=k)) < k
+
+    async def others(
+        self, answer: Answer, kept: Sequence[Recommendation], pins: Mapping[int, str]
+    ) -> list[Recommendation]:
+        """Items that the filters allow beside those of an answer, of which these were kept.
+
+        Of more than can be ranked, first those that the caps leave room for.
+        """
+        least = min((one.score for one in kept if one.score > 0), default=1.0)
+        names = await others_allowed(
+            self.recommender,
+            [ItemFilter(one, {}, *self.asker) for one in self.rules.filters],
+            answer,
+            now_s=self.now_s,
+            history=self.history,
+            taken_out=self.taken_out,
+        )
+        if self.rules.caps:
+            before = [item.item_id for item in kept]
+            among = frozenset(await self.capped([*before, *names], pins, enough=MAX_RESULTS))
+            if among.isdisjoint(names):
+                return []
+            if len(names) > MAX_RESULTS:
+                names.sort(key=lambda name: name not in among)
+        return await _ranked(
+            self.recommender, names[:MAX_RESULTS], self.asker, least, self.now_s, self.history
+        )
+
+
+async def _hidden(
+    recommender: Recommender,
+    hide: Sequence[Hide],
+    history: History | None,
+    asker: Asker,
+    now_s: float,
+) -> frozenset[str]:
+    """Ids of the items that the user's own events hide, or the lists that were shown."""
+    if not hide or history is None:
+        return frozenset()
+    shown_s = max((window_s for kind, window_s in hide if kind == "shown"), default=0.0)
+    shown = await _shown(recommender, asker, now_s - shown_s, now_s) if shown_s else frozenset()
+    shared = await recommender.cache.with_types(history.types, now_s)
+    is_positive, items = history.items > 0, [NO_ITEMS]
+    for kind, window_s in hide:
+        is_late = history.times >= now_s - window_s
+        if kind == "seen":
+            items.append(history.items[is_late & is_positive])
+        elif kind == "purchased":
+            is_purchase = shared.purchase_types[history.types]
+            items.append(history.items[is_late & is_positive & is_purchase])
+        elif kind == "disliked":
+            disliked = negative_feedback_of(history, shared.strong_types).hidden
+            items.append(np.intersect1d(disliked, item_indexes(history)[is_late]))
+    own = np.unique(np.concatenate(items))
+    item_ids = await recommender.cache.item_ids.of(own.tolist())
+    return shown | frozenset(item_id for item_id in item_ids if item_id is not None)
+
+
+async def _shown(
+    recommender: Recommender, asker: Asker, since_s: float, now_s: float
+) -> frozenset[str]:
+    """Ids of the items of lists that were served to the user or session since a moment."""
+    store = recommender.store
+    if not store.settings.outcomes:
+        raise InvalidInput("hide=shown needs RECOMMENDER_OUTCOMES, which keeps what was shown")
+    owners = [] if asker.user_id is None else [f"u:{asker.user_id}"]
+    if asker.session_id is not None:
+        owners.append(f"s:{asker.session_id}")
+        linked = await store.linked_user(asker.session_id, now_s=now_s)
+        if linked is not None and asker.user_id is None:
+            owners.append(f"u:{linked}")
+    lists = [one for one in await shown_lists(store, owners) if one.served_at >= since_s]
+    indexes = list(dict.fromkeys(index for one in lists for index in one.indexes))
+    item_ids = await recommender.cache.item_ids.of(indexes)
+    names = (name for one in lists for name in one.names)
+    return frozenset([*(one for one in item_ids if one is not None), *names])
+
+
+async def _ranked(
+    recommender: Recommender,
+    items: Sequence[str],
+    asker: Asker,
+    below: float,
+    now_s: float,
+    history: History | None,
+) -> list[Recommendation]:
+    """Items that only the filter has found, the likeliest for the user first, with lower scores."""
+    ranked = await recommender.rank(
+        items,
+        user_id=asker.user_id,
+        session_id=asker.session_id,
+        now_s=now_s,
+        history=history,
+    )
+    reasons = (Reason("filter"),)
+    return [Recommendation(one.item_id, below * one.score, reasons) for one in ranked.items]
+
+
+async def _diversified(
+    recommender: Recommender,
+    items: Sequence[Recommendation],
+    diversity: float,
+    k: int,
+    now_s: float,
+) -> list[Recommendation]:
+    """The items reordered by maximal marginal relevance, on categories and on who took both."""
+    first = items[: DIVERSE_CANDIDATES * k]
+    order = await diverse_places(recommender, [item.item_id for item in first], diversity, k, now_s)
+    return [*(first[place] for place in order), *items[len(first) :]]
+
+
+async def diverse_places(
+    recommender: Recommender, items: Sequence[str], diversity: float, k: int, now_s: float
+) -> list[int]:
+    """Places of ranked items in a new order, the first k of them chosen."""
+    cache = recommender.cache
+    indexes = await cache.item_indexes(items)
+    shared = await cache.refresh(now_s)
+    groups = await categories(recommender, items, now_s=now_s)
+    lists = await cache.neighbours(indexes, now_s)
+    similarity = similarity_of(np.array(indexes, np.int64), groups, lists, shared.clock_s)
+    return mmr_order(similarity, diversity, k)
+
+
+def boosted(
+    items: Sequence[Recommendation], among: Collection[str], factor: float
+) -> list[Recommendation]:
+    """The items with some scores multiplied, best first; equal scores keep their order.
+
+    >>> tent, lamp = Recommendation("tent", 0.4), Recommendation("lamp", 0.3)
+    >>> [one.item_id for one in boosted([tent, lamp], ["lamp"], 2.0)]
+    ['lamp', 'tent']
+    """
+    changed = [
+        msgspec.structs.replace(item, score=item.score * factor) if item.item_id in among else item
+        for item in items
+    ]
+    return sorted(changed, key=lambda one: -one.score)
+
+
+def pinned(
+    items: Sequence[Recommendation], pins: Mapping[int, str], k: int
+) -> list[Recommendation]:
+    """The items with pinned ones at their slots, from 1; where too few are left, behind the last.
+
+    >>> tent, lamp = Recommendation("tent", 0.4), Recommendation("lamp", 0.3)
+    >>> [one.item_id for one in pinned([tent, lamp], {1: "stove", 3: "tent"}, 3)]
+    ['stove', 'lamp', 'tent']
+    """
+    if not pins:
+        return [*items[:k]]
+    by_id = {item.item_id: item for item in items}
+    placed = {
+        slot: by_id.get(item_id) or Recommendation(item_id, 0.0, (Reason("pinned"),))
+        for slot, item_id in sorted(pins.items())
+    }
+    chosen = frozenset(pins.values())
+    others = iter([item for item in items if item.item_id not in chosen])
+    found: list[Recommendation] = []
+    for slot in range(1, k + 1):
+        one = placed.pop(slot, None) or next(others, None)
+        if one is None:
+            break
+        found.append(one)
+    return [*found, *placed.values()][:k]
+
+
+def capped(
+    items: Sequence[str],
+    groups: Mapping[str, Collection[CapGroup]],
+    caps: Sequence[Cap],
+    *,
+    first: Sequence[str] = (),
+) -> list[str]:
+    """The items, in their order, without those that a cap leaves no room for.
+
+    Parameters
+    ----------
+    groups
+        The cap groups of each item, see `value_groups`; none for an item that is never capped.
+    first
+        Items that count before all others and stay, whether they are among the items or not.
+
+    Examples
+    --------
+    >>> brands = {"tent": [("brand", "acme")], "lamp": [("brand", "acme")]}
+    >>> capped(["tent", "lamp", "rope"], brands, [Cap("brand", 1)])
+    ['tent', 'rope']
+    """
+    most = {
+        one.property: min(cap.most for cap in caps if cap.property == one.property) for one in caps
+    }
+    counts = dict(Counter(one for item in first for one in groups.get(item, ())))
+    stays, kept = frozenset(first), list[str]()
+    for item in items:
+        own = () if item in stays else groups.get(item, ())
+        for one in own:
+            if counts.get(one, 0) >= most[one[0]]:
+                break
+        else:
+            for one in own:
+                counts[one] = counts.get(one, 0) + 1
+            kept.append(item)
+    return kept

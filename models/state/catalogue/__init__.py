@@ -1,0 +1,1 @@
+"""What is held of items: metadata, listings, rates, a process's cache of properties."""

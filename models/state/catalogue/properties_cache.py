@@ -1,0 +1,74 @@
+"""A process's cache of the properties of a group's items."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from models.metadata_records import Properties
+from models.state.catalogue.metadata import stored_properties
+from models.state.store import Store
+
+MAX_CACHED = 50_000
+MAX_CACHED_BYTES = 32 * 1024 * 1024
+"""Records that a process caches of one group, and the total length of their texts."""
+
+
+class PropertiesCache:
+    """Cache of items' properties, at most `cache_s` old; bounded in number and size.
+
+    Entries stay valid until a record of the group is applied.
+    """
+
+    def __init__(self, store: Store, *, share: int = 1) -> None:
+        self._store = store
+        self._max_held, self._max_size = MAX_CACHED // share, MAX_CACHED_BYTES // share
+        self._held: OrderedDict[int, tuple[int, Properties | None]] = OrderedDict()
+        self._size = 0
+        self._version: bytes | None = None
+        self._checked_at = -1e18
+
+    async def version(self, now_s: float) -> bytes | None:
+        """Version of the group's records, at most `cache_s` old; equal while none has changed."""
+        if abs(now_s - self._checked_at) > self._store.settings.cache_s:
+            await self.get((), now_s)
+        return self._version
+
+    async def get(self, indexes: Sequence[int], now_s: float) -> list[Properties | None]:
+        """Properties of each item index; one round trip, or two after a change."""
+        found = {index: held[1] for index in indexes if (held := self._held.get(index)) is not None}
+        missing = [index for index in dict.fromkeys(indexes) if index not in found]
+        is_fresh = abs(now_s - self._checked_at) <= self._store.settings.cache_s
+        while missing or not is_fresh:
+            version, raws = await self._read(missing)
+            is_fresh, self._checked_at = True, now_s
+            if version != self._version:
+                self._held.clear()
+                self._size, self._version = 0, version
+                if found:
+                    missing, found = list(dict.fromkeys(indexes)), {}
+                    continue
+            for index, raw in zip(missing, raws, strict=True):
+                found[index] = self._keep(index, raw)
+            break
+        return [found[index] for index in indexes]
+
+    async def _read(self, indexes: Sequence[int]) -> tuple[bytes | None, list[bytes | None]]:
+        """The version of the group's records, and records that are at least as new."""
+        pipe = self._store.redis.pipeline(transaction=False)
+        pipe.hget(self._store.key("counts"), "item_updates")
+        if indexes:
+            pipe.hmget(self._store.key("properties"), [str(index) for index in indexes])
+        version, *raws = await pipe.execute()
+        return version, raws[0] if raws else []
+
+    def _keep(self, index: int, raw: bytes | None) -> Properties | None:
+        properties = stored_properties(raw)
+        size = len(raw or b"")
+        before = self._held.pop(index, None)
+        self._size += size - (before[0] if before else 0)
+        self._held[index] = (size, properties)
+        while len(self._held) > self._max_held or self._size > self._max_size:
+            _, (oldest, _) = self._held.popitem(last=False)
+            self._size -= oldest
+        return properties

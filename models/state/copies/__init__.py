@@ -1,0 +1,1 @@
+"""Copies of all state, their replacement, and the check of their format."""

@@ -1,0 +1,1 @@
+"""The registry of dataset groups, and their API keys."""

@@ -1,0 +1,1 @@
+"""Lists that were served, and what became of them."""

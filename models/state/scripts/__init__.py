@@ -1,0 +1,1 @@
+"""The Lua scripts of the atomic steps, and what makes and registers them."""

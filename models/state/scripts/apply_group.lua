@@ -1,0 +1,201 @@
+-- Effects of events in one dataset group: the only place where state is written on their behalf.
+--
+-- Takes the group's prefix, "{group}:"; apply_batch.lua calls it once a step for each group that has
+-- events in it. Returns functions, and the counts of the step. Before `write` only new items,
+-- event types, links, tombstones and ids of recent events are stored.
+--
+-- Numbers that decay are kept as logarithms of forward-decayed sums (Cormode et al. 2009, "Forward
+-- decay"): log2(sum of weight * 2^(time / half-life)). They never need rescaling, and two of them
+-- compare the same way at any later time.
+
+local prefix = ...
+
+local counts = {events = 0, imported = 0, purchases = 0, negatives = 0, undone = 0, undone_purchases = 0, duplicates = 0, items = 0, users = 0, sessions = 0, erased = 0}
+-- Times of the newest event and of the newest accepted message, in seconds.
+local clock, accepted = 0, 0
+
+begin_state(prefix)
+local items, pair_lists = open_items(prefix, counts), open_pair_lists(prefix)
+local histories, recent_ids = open_histories(prefix), open_recent_ids(prefix)
+local outcomes = open_outcomes(prefix, histories)
+local erasures = open_erasures(prefix, histories, outcomes)
+local context_counts
+
+-- Opened by the first event with a context: others cost nothing.
+local withdrawals
+
+local function open_withdrawn()
+  withdrawals = withdrawals or open_withdrawals(prefix, histories, items, pair_lists, outcomes, counts)
+  return withdrawals
+end
+
+local function count_context(item, time, weight, context)
+  if next(context) == nil then return end
+  context_counts = context_counts or open_context_counts(prefix)
+  context_counts.count(item, time, weight, context)
+end
+
+local type_codes, n_types = {}, nil
+
+local function known_types()
+  n_types = n_types or call('HLEN', prefix .. 'types')
+  return n_types
+end
+
+-- One byte that stands for an event type; 0 once the table is full.
+local function type_code(name)
+  local code = type_codes[name]
+  if code then return code end
+  code = tonumber(call('HGET', prefix .. 'types', name) or nil)
+  if not code then
+    if known_types() >= limits.types then return 0 end
+    n_types = n_types + 1
+    code = n_types
+    call('HSET', prefix .. 'types', name, code)
+  end
+  type_codes[name] = code
+  return code
+end
+
+-- The type of an event in its history, by its type's code: one of their own for imported events, where
+-- the group has so few types that no other type has it.
+local function entry_type(event, code)
+  local is_told_apart = event[IS_IMPORTED] and code > 0 and code <= limits.types
+  return is_told_apart and IMPORTED - code > known_types() and IMPORTED - code or code
+end
+
+local function is_imported(history, at)
+  return unpack_('<B', history.entries, at + ENTRY_TYPE_AT) > max(limits.types, known_types())
+end
+
+-- An imported event that is sent live, too, is no longer one that a later import may replace.
+local function keep_as_live(history, at)
+  local place = at + ENTRY_TYPE_AT
+  local code = IMPORTED - unpack_('<B', history.entries, place)
+  history.entries = sub(history.entries, 1, place - 1) .. pack('<B', code) .. sub(history.entries, place + 1)
+end
+
+-- Removes an imported event that a later import does not have.
+local function remove_imported(history, event)
+  local at = locate(history.entries, pack('<I6', event[UNDOES]), ENTRY_BYTES, ENTRY_HASH_AT)
+  if not at or not is_imported(history, at) then return end
+  local time, type = unpack_('<IB', history.entries, at + 4)
+  local item = open_withdrawn().remove(history, at, event[TYPES])
+  recent_ids.forget(item, time, event[MILLISECOND], IMPORTED - type, event[UNDOES], history.number)
+end
+
+-- Notes a negative event in its owner's history. It counts as nothing positive: no co-visitation, no
+-- popularity, no owner of the item.
+local function apply_negative(history, event, item, code, id)
+  local field = 2 ^ 32 - event[EFFECT] * EFFECT_PLACE - item
+  local entry = pack('<IIB', field, event[TIME], entry_type(event, code)) .. id
+  histories.insert(history, entry, event[TIME])
+  if event[EFFECT] == TAKES_BACK_CART or event[EFFECT] == TAKES_BACK_PURCHASE then
+    open_withdrawn().settle(history, item, event[TYPES])
+  end
+  history.count = history.count + 1
+  histories.trim(history)
+  counts.events = counts.events + 1
+  counts.negatives = counts.negatives + 1
+  if event[IS_IMPORTED] then counts.imported = counts.imported + 1 end
+  clock = max(clock, event[TIME])
+end
+
+local function apply_event(history, event, is_user)
+  if event[UNDOES] > 0 and event[IS_IMPORTED] then return remove_imported(history, event) end
+  if event[UNDOES] > 0 then
+    local is_new = open_withdrawn().undo(history, pack('<I6', event[UNDOES]), event[TIME], event[TYPES])
+    if not is_new then counts.duplicates = counts.duplicates + 1 end
+    return
+  end
+  local name, time, weight, purchase = event[ITEM_ID], event[TIME], event[LOG2_WEIGHT], event[IS_PURCHASE]
+  local id = pack('<I6', event[HASH])
+  local present = histories.has_event(history, id)
+  if present then
+    if present ~= true and not event[IS_IMPORTED] and is_imported(history, present) then
+      keep_as_live(history, present)
+    end
+    counts.duplicates = counts.duplicates + 1
+    return
+  end
+  local item, code = 0, type_code(event[TYPE])
+  if name ~= '' then item = items.known(name) or items.new(name) end
+  local number = is_user and history.number or 0
+  if recent_ids.is_repeated(item, time, event[MILLISECOND], code, event[HASH], number) then
+    counts.duplicates = counts.duplicates + 1
+    return
+  end
+  if item ~= 0 and event[EFFECT] > 0 then
+    apply_negative(history, event, item, code, id)
+    return
+  end
+  if item ~= 0 and not histories.has_item(history, item) then
+    histories.remember_owner(item, history.number)
+  end
+  local at = histories.insert(history, pack('<IIB', item, time, entry_type(event, code)) .. id, time)
+  if item ~= 0 then
+    if histories.item_before(history, at) ~= item then
+      pair_lists.count(item, histories.window_before(history, at, item), weight, time - EPOCH, event[HASH])
+    end
+    items.count(item, time, weight, purchase)
+    count_context(item, time, weight, event[CONTEXT])
+  end
+  history.count = history.count + 1
+  histories.trim(history)
+  if item ~= 0 and outcomes.is_on then outcomes.take(history, item, time, event) end
+  counts.events = counts.events + 1
+  if event[IS_IMPORTED] then counts.imported = counts.imported + 1 end
+  if purchase then counts.purchases = counts.purchases + 1 end
+  clock = max(clock, time)
+end
+
+-- Applies a message's events, without the erased ones.
+local function apply_message(message, erased)
+  local n_erased = 0
+  for _ in pairs(erased) do n_erased = n_erased + 1 end
+  counts.erased = counts.erased + n_erased
+  if n_erased == #message[EVENTS] then return end
+  local history, is_user, is_joined = histories.resolve(message)
+  if is_joined and outcomes.is_on then outcomes.join(message[SESSION_ID], history) end
+  if history.is_new then
+    history.is_new = nil
+    local name = is_user and 'users' or 'sessions'
+    counts[name] = counts[name] + 1
+  end
+  for number, event in ipairs(message[EVENTS]) do
+    if not erased[number] then apply_event(history, event, is_user) end
+  end
+  history.accepted = max(history.accepted, message[ACCEPTED_AT])
+  history.changed = true
+  accepted = max(accepted, message[ACCEPTED_AT])
+end
+
+local function write_counts()
+  local key = prefix .. 'counts'
+  for name, count in pairs(counts) do
+    if name == 'events' then count = count - counts.undone end
+    if name == 'purchases' then count = count - counts.undone_purchases end
+    if count ~= 0 then call('HINCRBY', key, name, count) end
+  end
+  local times = call('HMGET', key, 'clock', 'accepted_at')
+  if clock > tonumber(times[1] or 0) then call('HSET', key, 'clock', clock) end
+  if accepted > tonumber(times[2] or 0) then
+    call('HSET', key, 'accepted_at', string.format('%.6f', accepted),
+      'applied_at', string.format('%.6f', request.now))
+  end
+end
+
+local function write()
+  pair_lists.write()
+  items.write()
+  histories.write()
+  outcomes.write()
+  if context_counts then context_counts.write() end
+  write_counts()
+end
+
+return {
+  erase = erasures.erase, erased_events = erasures.erased_events,
+  refused_events = items.refused_events, apply_message = apply_message, write = write,
+  histories = histories, erasures = erasures, counts = counts,
+}

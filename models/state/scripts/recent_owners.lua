@@ -1,0 +1,58 @@
+-- The owners of histories that took an item last, by the numbers of the histories.
+--
+-- Takes the group's prefix, "{group}:". Stored by `write`.
+
+local prefix = ...
+
+local recent_owners, forgotten_owners = {}, {}
+
+-- An item remembers an owner from the owner's first event on it, of those its history still has.
+local function remember(item, number)
+  local added = recent_owners[item] or {}
+  recent_owners[item] = added
+  added[#added + 1] = pack('<I', number)
+end
+
+-- An item forgets an owner that has no event on it any more: the newest mention of its number.
+local function forget(item, number)
+  local packed, added = pack('<I', number), recent_owners[item] or {}
+  for n = #added, 1, -1 do
+    if added[n] == packed then
+      table.remove(added, n)
+      return
+    end
+  end
+  local forgotten = forgotten_owners[item] or {}
+  forgotten_owners[item] = forgotten
+  forgotten[#forgotten + 1] = packed
+end
+
+local function write_forgotten()
+  for item, forgotten in pairs(forgotten_owners) do
+    local key = prefix .. 'takers:' .. item
+    local stored = call('GET', key) or ''
+    for _, packed in ipairs(forgotten) do
+      for at = #stored - 3, 1, -4 do
+        if sub(stored, at, at + 3) == packed then
+          stored = sub(stored, 1, at - 1) .. sub(stored, at + 4)
+          break
+        end
+      end
+    end
+    if stored == '' then call('DEL', key) else call('SET', key, stored) end
+  end
+end
+
+-- The newest number stands last; a list is cut to its limit when it is twice as long.
+local function write()
+  write_forgotten()
+  local limit_bytes = 4 * limits.recent_owners
+  for item, added in pairs(recent_owners) do
+    local key = prefix .. 'takers:' .. item
+    if #added > 0 and call('APPEND', key, table.concat(added)) > 2 * limit_bytes then
+      call('SET', key, call('GETRANGE', key, -limit_bytes, -1))
+    end
+  end
+end
+
+return {remember = remember, forget = forget, write = write}

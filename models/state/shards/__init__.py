@@ -1,0 +1,1 @@
+"""Shards of a group over several Redis primaries, and their atomic steps."""

@@ -1,0 +1,48 @@
+"""Answers of several shards as one of the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+LATEST = frozenset({"clock", "accepted_at", "applied_at"})
+"""Counts of a group that are times: the latest of its shards is the group's."""
+
+OF_ONE_SHARD = frozenset({"format", "shards", "item_index", "owner_index", "session_index"})
+"""Fields of a shard's counts that add up to nothing."""
+
+
+def merged_counts(of_shards: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Counters of all shards in one; times are the latest.
+
+    >>> merged_counts([{"events": 2, "clock": 7}, {"events": 3, "clock": 5, "item_index": 9}])
+    {'events': 5, 'clock': 7}
+    """
+    found: dict[str, float] = {}
+    for counts in of_shards:
+        for name, value in counts.items():
+            if name in LATEST:
+                found[name] = max(found.get(name, value), value)
+            elif name not in OF_ONE_SHARD:
+                found[name] = found.get(name, 0) + value
+    return found
+
+
+def merged_tops(of_shards: Sequence[Any], n: int, *, with_scores: bool) -> list[Any]:
+    """The best n members of the sorted sets of all shards, best first, as Redis orders them.
+
+    The head of a group's list is in the heads of its shards' lists, as an item is in one shard.
+
+    >>> merged_tops([[[b"3", 2.0]], [[b"70", 5.0], [b"9", 2.0]]], 2, with_scores=False)
+    [b'70', b'9']
+    """
+    scored = [pair for answer in of_shards for pair in _scored(answer)]
+    scored.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
+    return [[*pair] for pair in scored[:n]] if with_scores else [name for name, _ in scored[:n]]
+
+
+def _scored(answer: Sequence[Any]) -> list[tuple[bytes, float]]:
+    """Members and scores, as either version of the protocol gives them."""
+    if answer and isinstance(answer[0], list):
+        return [(name, float(score)) for name, score in answer]
+    return [(name, float(score)) for name, score in zip(answer[::2], answer[1::2], strict=True)]

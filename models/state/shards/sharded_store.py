@@ -1,0 +1,367 @@
+"""State of a group over several shards, read as that of one.
+
+Names of keys are those of `models.state.store`. What belongs to a user, a session or an item is
+read in its shard, of all shards at once; what is one of the group, as its ranker and its
+placements, has the keys of a group of one shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from numpy.typing import NDArray
+
+from models.settings import Settings
+from models.state import layout
+from models.state.channels import Listener, Unsubscribe
+from models.state.clients.batched_reads import Command
+from models.state.clients.client import RedisClient
+from models.state.histories import History
+from models.state.messages import Part, PartResult
+from models.state.shards.at_once import at_once
+from models.state.shards.merged_answers import merged_counts, merged_tops
+from models.state.shards.shard_names import (
+    history_shard,
+    item_shard,
+    mark_shard,
+    owner_shard,
+    shard_prefix,
+)
+from models.state.store import Store
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def store_of(client: RedisClient, settings: Settings) -> Store:
+    """State of the settings' group, on as many shards as they say."""
+    return ShardedStore(client, settings) if settings.shards > 1 else Store(client, settings)
+
+
+class ShardedStore(Store):
+    """State of a group of more than one shard; holds nothing itself but the client."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self.shards = settings.shards
+        self.home = _Shard(client, settings)
+        self.sessions = [self._shard("u", number) for number in range(self.shards)]
+        self.items = [self._shard("i", number) for number in range(self.shards)]
+
+    def _shard(self, kind: Literal["u", "i"], number: int) -> Store:
+        one = _Shard(self.redis, self.settings)
+        one.prefix = shard_prefix(self.settings.group, kind, number)
+        return one
+
+    async def apply(
+        self, parts: Sequence[Part], *, now_s: float
+    ) -> tuple[list[PartResult], dict[str, int]]:
+        """Never called: `models.state.shards.sharded_steps` has the steps of shards."""
+        raise AssertionError(f"{len(parts)} parts for a group of {self.shards} shards at {now_s}")
+
+    # Positions ----------------------------------------------------------------------------------
+
+    def _with_marks(self, field: str) -> list[Store]:
+        """The shards that apply the messages of a partition."""
+        kind, number = mark_shard(field)
+        if kind is None:
+            return self.sessions
+        return [(self.sessions if kind == "u" else self.items)[number]]
+
+    async def _positions(
+        self, fields: Sequence[str]
+    ) -> list[tuple[int, tuple[int, int, int] | None]]:
+        """Watermark and witness of each partition where it is least far; the group's own go first.
+
+        Topics whose messages one place applies for the whole group have their marks there.
+        """
+        stores = [self.home, *self.sessions, *self.items]
+        wanted = [list(fields), *([] for _ in stores[1:])]
+        place_of = {id(store): place for place, store in enumerate(stores)}
+        for field in fields:
+            for store in self._with_marks(field):
+                wanted[place_of[id(store)]].append(field)
+        marks = await at_once(
+            (one.watermarks(own) for one, own in zip(stores, wanted, strict=True))
+        )
+        witnesses = await at_once(
+            (one.witnesses(own) for one, own in zip(stores, wanted, strict=True))
+        )
+        at_home = dict(zip(fields, zip(marks[0], witnesses[0], strict=True), strict=True))
+        found: dict[str, list[tuple[int, tuple[int, int, int] | None]]] = {}
+        for own, of_marks, of_witnesses in zip(wanted[1:], marks[1:], witnesses[1:], strict=True):
+            for field, mark, witness in zip(own, of_marks, of_witnesses, strict=True):
+                found.setdefault(field, []).append((mark, witness))
+        return [
+            at_home[field] if at_home[field][0] >= 0 else min(found[field], key=lambda one: one[0])
+            for field in fields
+        ]
+
+    async def watermarks(self, fields: Sequence[str]) -> list[int]:
+        """Last offset of each partition field that all its shards have applied; -1 without one."""
+        return [mark for mark, _ in await self._positions(fields)] if fields else []
+
+    async def witnesses(self, fields: Sequence[str]) -> list[tuple[int, int, int] | None]:
+        """The message at that offset; see `Store.witnesses`."""
+        return [witness for _, witness in await self._positions(fields)] if fields else []
+
+    async def raise_watermark(self, field: str, offset: int) -> None:
+        """Set the watermark of a partition of events or deltas in its shards, where it is lower."""
+        await at_once(one.raise_watermark(field, offset) for one in self._with_marks(field))
+
+    async def lower_watermark(
+        self, field: str, offset: int, witness: tuple[int, int, int] | None = None
+    ) -> None:
+        """Set the watermark of a partition to an offset, wherever it is higher."""
+        stores = [self.home, *self._with_marks(field)]
+        await at_once(one.lower_watermark(field, offset, witness) for one in stores)
+
+    async def counts(self) -> dict[str, float]:
+        """Counters of all shards, and times of the newest event and message."""
+        every = [self.home, *self.sessions, *self.items]
+        return merged_counts(await at_once(one.counts() for one in every))
+
+    # Keys of any shard --------------------------------------------------------------------------
+
+    def _placed(self, key: str) -> str:
+        """A key in the shard that holds it; unchanged where it is one of the group."""
+        name = key.removeprefix(self.prefix)
+        family, _, rest = name.partition(":")
+        if family in {"history", "forgotten"}:
+            return self.sessions[owner_shard(rest[2:], self.shards)].key(name)
+        if family == "owners":
+            return self.sessions[
+                history_shard(int(rest) * layout.OWNERS_PER_PAGE, self.shards)
+            ].key(name)
+        if family in {"pairs", "takers"}:
+            return self.items[item_shard(int(rest), self.shards)].key(name)
+        if family == "stats":
+            page = int(rest)
+            return self.items[item_shard(page * layout.STATS_PER_PAGE, self.shards)].key(name)
+        return key
+
+    def values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
+        """Values of full keys, None without one; those of all shards at once."""
+        return self._get(self.redis.reads, keys)
+
+    def shared_values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
+        """The same of what all users share, which may be a little older: of a replica."""
+        return self._get(self.redis.shared_reads, keys)
+
+    def _get(
+        self,
+        reads: Any,  # noqa: ANN401  batched reads of any client
+        keys: list[str],
+    ) -> asyncio.Future[list[bytes | None]]:
+        by_slot: dict[str, list[tuple[int, str]]] = {}
+        for place, key in enumerate(map(self._placed, keys)):
+            by_slot.setdefault(key[: key.index("}")], []).append((place, key))
+        # Asked for before anything is awaited: what tasks want at once is one command.
+        asked = [reads.get([key for _, key in some]) for some in by_slot.values()]
+
+        async def gathered() -> list[bytes | None]:
+            found: list[bytes | None] = [None] * len(keys)
+            for some, values in zip(by_slot.values(), await at_once(asked), strict=True):
+                for (place, _), value in zip(some, values, strict=True):
+                    found[place] = value
+            return found
+
+        return asyncio.ensure_future(gathered())
+
+    async def shared_answers(self, *commands: Command) -> list[Any]:
+        """Answers of commands about what all users share, of all shards as of one."""
+        return list(await at_once(self._answer(command) for command in commands))
+
+    async def _answer(self, command: Command) -> Any:  # noqa: ANN401  whatever a command gives
+        verb, key, *rest = command
+        name = str(key).removeprefix(self.prefix)
+        if name.startswith("top:"):
+            _, last = rest[:2]
+            scored = await at_once(
+                self._ask((verb, one.key(name), 0, last, "REV", "WITHSCORES")) for one in self.items
+            )
+            return merged_tops(scored, int(last) + 1, with_scores="WITHSCORES" in rest)
+        if name == "counts":
+            # Numbers of the last changes, and times: the greatest is the group's.
+            every = [(verb, one.key(name), *rest) for one in (self.home, *self.sessions)]
+            found = await at_once(map(self._ask, every))
+            return [
+                max(values, key=lambda raw: float(raw or 0)) for values in zip(*found, strict=True)
+            ]
+        if name == "types":
+            return await self._ask((verb, self.items[0].key(name), *rest))
+        return await self._ask(command)
+
+    async def _ask(self, command: Command) -> Any:  # noqa: ANN401  whatever a command gives
+        (answer,) = await self.redis.shared_reads.run(command)
+        return answer
+
+    def listen(self, listener: Listener) -> Unsubscribe:
+        """Tell a listener whose neighbour lists steps of any item shard change."""
+        reads, heard = self.redis.shared_reads, _HeardShards(listener, self.shards)
+        ends = [
+            reads.subscribe(one.key("changed"), heard.of(number))
+            for number, one in enumerate(self.items)
+        ]
+
+        def unsubscribe() -> None:
+            for end in ends:
+                end()
+
+        return unsubscribe
+
+    # By user, session, history or item ------------------------------------------------------------
+
+    async def _each(
+        self,
+        keys: Sequence[K],
+        shard_of: Callable[[K], int],
+        ask: Callable[[int, list[K]], Awaitable[Sequence[V]]],
+    ) -> list[V]:
+        """What `ask` gives for each key, asked of all shards at once."""
+        by_shard: dict[int, list[int]] = {}
+        for place, key in enumerate(keys):
+            by_shard.setdefault(shard_of(key), []).append(place)
+        answers = await at_once(
+            (ask(shard, [keys[place] for place in own]) for shard, own in by_shard.items())
+        )
+        found: dict[int, V] = {}
+        for own, values in zip(by_shard.values(), answers, strict=True):
+            found.update(zip(own, values, strict=True))
+        return [found[place] for place in range(len(keys))]
+
+    def _of_name(self, name: str) -> int:
+        return owner_shard(name, self.shards)
+
+    def _of_owner(self, owner: str) -> int:
+        return owner_shard(owner[2:], self.shards)
+
+    def _of_item(self, index: int) -> int:
+        return item_shard(index, self.shards)
+
+    async def linked_user_and_history(
+        self, session_id: str, *, now_s: float
+    ) -> tuple[str | None, bytes | None]:
+        """As `Store.linked_user_and_history`, of the session's shard."""
+        shard = self.sessions[self._of_name(session_id)]
+        return await shard.linked_user_and_history(session_id, now_s=now_s)
+
+    async def _once_linked_sessions(self, user_id: str) -> list[str]:
+        return await self.sessions[self._of_name(user_id)]._once_linked_sessions(user_id)  # noqa: SLF001
+
+    async def item_count(self) -> int:
+        """Items of all shards; their indexes have gaps."""
+        return sum(await at_once(one.item_count() for one in self.items))
+
+    async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
+        """Index of each item; 0 for an unknown one."""
+        return await self._each(
+            item_ids, self._of_name, lambda shard, own: self.items[shard].item_indexes(own)
+        )
+
+    async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
+        """Item id of each index; None for an unknown one."""
+        return await self._each(
+            indexes, self._of_item, lambda shard, own: self.items[shard].item_ids(own)
+        )
+
+    async def event_counts(self, indexes: Sequence[int]) -> list[float]:
+        """As `Store.event_counts`, of the top lists of the items' shards."""
+        return await self._each(
+            indexes, self._of_item, lambda shard, own: self.items[shard].event_counts(own)
+        )
+
+    async def recent_owners(self, indexes: Sequence[int]) -> list[NDArray[Any]]:
+        """Distinct history numbers of each item's recent owners."""
+        return await self._each(
+            indexes, self._of_item, lambda shard, own: self.items[shard].recent_owners(own)
+        )
+
+    async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
+        """Owner of each history number, "u:<user>" or "s:<session>"; None if it has expired."""
+        return await self._each(
+            numbers,
+            lambda number: history_shard(number, self.shards),
+            lambda shard, own: self.sessions[shard].owner_keys(own),
+        )
+
+    async def histories(self, owners: Sequence[str]) -> list[History]:
+        """History of each owner, "u:<user>" or "s:<session>"; empty without one."""
+        return await self._each(
+            owners, self._of_owner, lambda shard, own: self.sessions[shard].histories(own)
+        )
+
+    async def event_types(self) -> dict[int, str]:
+        """Event type of each type code so far, which the first item shard gives."""
+        return await self.items[0].event_types()
+
+    async def erased_until(self, owners: Sequence[str]) -> list[float]:
+        """As `Store.erased_until`, of each owner's shard."""
+        return await self._each(
+            owners, self._of_owner, lambda shard, own: self.sessions[shard].erased_until(own)
+        )
+
+
+class _Shard(Store):
+    """The keys of one shard; many of them are asked at once, so each on its own connection.
+
+    One command that fails closes all connections of redis-py's client of a cluster.
+    """
+
+    async def _ask(self, *command: str) -> Any:  # noqa: ANN401  whatever a command gives
+        (answer,) = await self.redis.reads.run(command)
+        return answer
+
+    async def _fields(self, name: str, fields: Sequence[str]) -> list[bytes | None]:
+        return [*await self._ask("HMGET", self.key(name), *fields)]
+
+    async def counts(self) -> dict[str, float]:
+        """As `Store.counts`."""
+        stored = await self._ask("HGETALL", self.key("counts"))
+        pairs = (
+            stored.items() if isinstance(stored, dict) else zip(*[iter(stored)] * 2, strict=True)
+        )
+        return {name.decode(): float(value) for name, value in pairs}
+
+
+class _HeardShards:
+    """Listens to the channels of all item shards: their lists are heard of once all of them are."""
+
+    def __init__(self, listener: Listener, shards: int) -> None:
+        self._listener = listener
+        self._missing = set(range(shards))
+
+    def of(self, number: int) -> Listener:
+        """The listener of one shard's channel."""
+        return _HeardShard(self, number)
+
+    def heard(self, number: int, message: bytes) -> None:
+        """A message of a shard; the first one after a loss is empty."""
+        if message == b"":
+            self._missing.discard(number)
+            if self._missing:
+                return
+        self._listener.heard(message)
+
+    def lost(self, number: int) -> None:
+        """Messages of a shard may be missed."""
+        self._missing.add(number)
+        self._listener.lost()
+
+
+class _HeardShard(msgspec.Struct):
+    """One shard's channel."""
+
+    every: _HeardShards
+    number: int
+
+    def heard(self, message: bytes) -> None:
+        """Hand on a message."""
+        self.every.heard(self.number, message)
+
+    def lost(self) -> None:
+        """Hand on a loss."""
+        self.every.lost(self.number)

@@ -1,0 +1,82 @@
+"""Outboxes of session shards: what others have applied goes, what they lack is sent again.
+
+A step's deltas are published by the worker that did the step. If that died before, or the topic has
+lost them, their outbox still has them. One worker looks after a shard: that with its partition of
+deltas of session shards. Two that do so at once send twice, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from prometheus_client import Counter, Gauge
+
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.shards.at_once import at_once
+from models.state.shards.shard_names import shard_name, shard_names
+from models.state.shards.sharded_steps import ShardedSteps
+from streams.agents.sharded_events import PublishDeltas
+
+LOG = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+"""Time between two looks into the outboxes."""
+
+MOST_LOOKS = 64
+"""Looks at most, after which values that still wait are sent again: 1, then 2, 4 and so on."""
+
+MOST_SENT = 100
+"""Values of an outbox that are sent again at once."""
+
+WAITING = Gauge("recommender_outbox_values", "Values that wait in outboxes", ["shard"])
+RESENT = Counter("recommender_outbox_resent_total", "Values that were sent again")
+
+
+class Outboxes:
+    """Looks after the outboxes of some session shards; keeps only what it saw the last time."""
+
+    def __init__(self, steps: ShardedSteps, publish: PublishDeltas) -> None:
+        self._steps = steps
+        self._publish = publish
+        self._names = shard_names(steps.shards)
+        # By shard and destination: the oldest value, the looks since, and those until it is sent.
+        self._seen: dict[tuple[int, str], tuple[bytes, int, int]] = {}
+
+    async def look(self, shards: Collection[int]) -> None:
+        """Trim the outboxes of these shards, and send again what has waited for too long."""
+        self._seen = {place: one for place, one in self._seen.items() if place[0] in shards}
+        if not shards:
+            WAITING.clear()
+            return
+        try:
+            sources = await at_once(map(self._steps.applied_sources, self._names))
+            applied = dict(zip(self._names, sources, strict=True))
+            await at_once(self._look_at(shard, applied) for shard in shards)
+        except AWAY_ERRORS as error:
+            LOG.warning("Redis is away, outboxes wait: %s", error)
+
+    async def _look_at(self, shard: int, applied: dict[str, dict[str, int]]) -> None:
+        await self._steps.trim_outbox(shard, applied)
+        sizes = await self._steps.outbox_sizes(shard, self._names)
+        WAITING.labels(shard_name("u", shard)).set(sum(sizes))
+        for name, size in zip(self._names, sizes, strict=True):
+            if size:
+                await self._send_again(shard, name)
+            else:
+                self._seen.pop((shard, name), None)
+
+    async def _send_again(self, shard: int, name: str) -> None:
+        """Send the oldest values if the first of them was there at enough looks before."""
+        (oldest,) = await self._steps.waiting_values(shard, name, most=1) or [b""]
+        before, looks, wait = self._seen.get((shard, name), (b"", 0, 1))
+        if oldest != before:
+            self._seen[shard, name] = (oldest, 0, 1)
+            return
+        if looks + 1 < wait:
+            self._seen[shard, name] = (oldest, looks + 1, wait)
+            return
+        values = await self._steps.waiting_values(shard, name, most=MOST_SENT)
+        RESENT.inc(len(values))
+        await self._publish([(name, value) for value in values])
+        self._seen[shard, name] = (oldest, 0, min(MOST_LOOKS, 2 * wait))

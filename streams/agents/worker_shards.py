@@ -1,0 +1,106 @@
+"""What a worker does for a group of several shards: both hops, and the outboxes between them.
+
+For a group of one shard there is nothing here: the event agent writes to its store.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+
+from models.state.messages import StoredMessage
+from models.state.shards.at_once import at_once
+from models.state.shards.sharded_steps import ShardedSteps
+from models.state.tenants import Tenants
+from streams.agents.atomic_batches import AtomicBatches
+from streams.agents.contracts import Publish, StepWriter
+from streams.agents.deltas import delta_agent
+from streams.agents.outboxes import LOOK_EVERY_S, Outboxes
+from streams.agents.received import received_messages
+from streams.agents.sharded_events import ShardedEventWriter
+from streams.kafka.consuming.assignment import PartitionLog
+from streams.kafka.faust_clients.faust_app import add_agent
+from streams.kafka.faust_clients.faust_producing import produce
+from streams.kafka.topics import Topics
+from streams.retry_policy import AWAY, retry_outages
+
+
+class WorkerShards:
+    """The agents of deltas of a worker process, and the writer of its event agent.
+
+    Attributes
+    ----------
+    topics
+        Those of deltas; empty for a group of one shard.
+    event_writer
+        Writes events to the session shards; None for a group of one shard.
+    appliers
+        The agents, and their topics.
+    """
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        app: faust.App,
+        log: PartitionLog,
+        *,
+        publish_dead_letters: Publish,
+    ) -> None:
+        settings = tenants.settings
+        self._app = app
+        self._all_topics = Topics.of(settings)
+        self.topics = self._all_topics.deltas(settings.shards)
+        self.event_writer: StepWriter[StoredMessage] | None = None
+        self.appliers: dict[AtomicBatches[Any], tuple[str, ...]] = {}
+        if settings.shards == 1:
+            return
+        steps = ShardedSteps(tenants.redis, settings, shards=settings.shards)
+        self.event_writer = ShardedEventWriter(steps, self.publish, time.time)
+        self._sessions, self._items = (
+            delta_agent(
+                kind,
+                tenants,
+                steps,
+                publish=publish_dead_letters,
+                publish_deltas=self.publish,
+                log=log,
+                clock=time.time,
+            )
+            for kind in ("u", "i")
+        )
+        self.appliers = {self._sessions: self.topics[:1], self._items: self.topics[1:]}
+        self._outboxes = Outboxes(steps, self.publish)
+
+    def add_agents(self, limit: int) -> None:
+        """Add the agents and the timer to the app, if there are any."""
+        for name, (agent, topics) in zip(("links", "deltas"), self.appliers.items(), strict=False):
+
+            async def apply(batch: list[Any], agent: AtomicBatches[Any] = agent) -> None:
+                await agent.apply(received_messages(batch))
+
+            add_agent(self._app, topics, apply, name=name, limit=limit)
+        if self.appliers:
+            self._app.timer(LOOK_EVERY_S)(self.look_into_outboxes)
+
+    async def look_into_outboxes(self) -> None:
+        """Look after the outboxes of the session shards whose deltas this worker applies."""
+        await self._outboxes.look({number for _, number in self._sessions.assignment.reads})
+
+    async def publish(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Produce values to shards, each to its partition; ends when Kafka has acknowledged all."""
+        topics = {"u": self._all_topics.session_deltas, "i": self._all_topics.item_deltas}
+        await at_once(
+            (
+                retry_outages(
+                    functools.partial(
+                        produce, self._app, topics[name[0]], None, value, int(name[1:])
+                    ),
+                    AWAY,
+                )
+                for name, value in values
+            )
+        )

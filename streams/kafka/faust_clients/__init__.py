@@ -1,0 +1,1 @@
+"""Faust's app, its consumer and its producer, made for this service."""

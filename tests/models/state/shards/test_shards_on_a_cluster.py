@@ -1,0 +1,98 @@
+"""The shards of a group on a Redis Cluster of processes, whose primaries are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.exceptions
+
+from models.settings import Settings
+from models.state.clients.client import client_of
+from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.messages import Part, shard_of
+from models.state.shards.shard_names import shard_prefix
+from models.state.shards.sharded_steps import ShardedSteps
+from tests.models.state.reference import Reference, click, message
+from tests.models.state.shards.shard_network import ShardNetwork
+from tests.models.state.shards.sharded_reference import ShardedReference, assert_same_shards
+from tests.redis_servers import RedisCluster, redis_cluster
+
+pytestmark = [
+    pytest.mark.kafka,
+    # As in the end-to-end tests of a cluster.
+    pytest.mark.filterwarnings("ignore:(unclosed|Unclosed|loop is closed):ResourceWarning"),
+]
+
+SHARDS = 4
+AWAY = (*AWAY_ERRORS, redis.exceptions.RedisClusterException, redis.exceptions.ClusterDownError)
+
+
+def test_primaries_are_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    """Their replicas take over, and may lack the last steps: who reads marks goes on from there."""
+    with redis_cluster(tmp_path) as cluster:
+        asyncio.run(_kill_primaries(cluster))
+
+
+async def _kill_primaries(cluster: RedisCluster) -> None:
+    settings = Settings(redis=cluster.url, redis_cluster=True, group="h", history_events=20)
+    client = client_of(settings)
+    try:
+        steps = ShardedSteps(client, settings, shards=SHARDS)
+        chance = random.Random(3)
+        network = ShardNetwork(steps, ShardedReference(SHARDS, limit=20), chance.randrange)
+        reference = Reference(limit=20)
+        nodes = {
+            cluster.primary_of(shard_prefix("h", kind, shard)).port
+            for kind in ("u", "i")
+            for shard in range(SHARDS)
+        }
+        assert len(nodes) > 1, "shards are on several primaries"
+        for number in range(60):
+            user = f"u{chance.randrange(8)}"
+            events = [click(x, 2 * number + n) for n, x in enumerate(chance.choices("abcdef", k=2))]
+            log = network.events[shard_of(user) % 2]
+            log.append(message(len(log), *events, user=user, session=user))
+            reference.apply([Part(f"p/{shard_of(user) % 2}", -1, log[-1:])])
+            if number in {20, 40}:
+                await asyncio.to_thread(cluster.mend)
+                cluster.primary_of(shard_prefix("h", "u" if number == 20 else "i", 1)).kill()
+            for _ in range(chance.randrange(5)):
+                await _retried(network.do_something)
+        await _retried(network.drain)
+        scanned: Any = _Scanned(client, cluster)
+        steps.redis = scanned
+        await assert_same_shards(steps, reference, owners_are_same=False)
+    finally:
+        await client.aclose()
+
+
+async def _retried(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """As a worker does while Redis is away; an attempt that failed may have taken effect."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                return await work()
+            except AWAY:
+                await asyncio.sleep(0.1)
+
+
+class _Scanned:
+    """A client that finds keys by `redis-cli`: that of a cluster scans the group's server only."""
+
+    def __init__(self, client: Any, cluster: RedisCluster) -> None:
+        self._client = client
+        self._cluster = cluster
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def scan_iter(self, match: str, **_: object) -> AsyncIterator[bytes]:
+        """The keys of one shard."""
+        node = self._cluster.primary_of(match.removesuffix("*"))
+        for key in self._cluster.ask("--scan", "--pattern", match, node=node).splitlines():
+            yield key.encode()
