@@ -104,36 +104,6 @@ def _headings(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def _paths(text: str) -> list[str]:
-    """The paths of files and folders that a text names, such as `api/{app,schemas}.py`."""
-    found = []
-    for name in re.findall(r"`((?:api|cli|models|ops|streams|tests)/[\w/{},.]*)`", text):
-        before, _, rest = name.partition("{")
-        inside, _, after = rest.partition("}")
-        found += [f"{before}{each}{after}" for each in inside.split(",")]
-    return found
-
-
-def test_paths_in_the_architecture_exist() -> None:
-    """The files that a reader is sent to are there."""
-    named = _paths((DOCS / "architecture.md").read_text())
-    assert len(named) > 40
-    assert [path for path in named if not (ROOT / path).exists()] == []
-
-
-def test_ways_through_the_code_are_short() -> None:
-    """Files to read until one can say what happens; a way that grows is to be shortened again."""
-    text = (DOCS / "architecture.md").read_text()
-    parts = text.split("Files to read, in order")[1:]
-    event, request, inference, job = (_paths(part.partition("\n\n")[0]) for part in parts)
-    # Amazon Personalize's way joins behind the API's own routes and their questions.
-    joined = [path for path in request if path not in request[:3] and "questions" not in path]
-
-    lengths = [len(event), len(request), len({*inference, *joined}), len(job)]
-    assert all(n <= most for n, most in zip(lengths, (14, 20, 28, 22), strict=True)), lengths
-    assert min(lengths) > 10
-
-
 def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python example in docs/quality.md gives the documented result."""
     text = (ROOT / "docs" / "quality.md").read_text()

@@ -182,7 +182,7 @@ async def answer(
         more = await _more(recommender, request, candidates, left, now_s, history)
         left += await recommender.cache.shown_once(more, now_s, beside=left)
     left = left[: request.length]
-    wanted = recommender.exploration_slots(len(left), request.options)
+    wanted = recommender.lists.exploration_slots(len(left), request.options)
     if candidates.to_explore and wanted:
         new = await _to_explore(candidates, left, kept_of, wanted)
         candidates, left = _explored(recommender, candidates, left, new, request.options)
@@ -263,7 +263,7 @@ def _explored(
     """The candidates and the answer with new items in exploration slots of the answer."""
     by_id = {item.item_id: item for item in candidates.items}
     listed = [by_id.get(name) or Recommendation(name, 0.0) for name in left]
-    shown, exploration = recommender.explored(listed, [new], options)
+    shown, exploration = recommender.lists.explored(listed, [new], options)
     explored = {item.item_id: item for item in shown if item.is_exploration}
     others = [item for item in candidates.items if item.item_id not in explored]
     candidates = msgspec.structs.replace(

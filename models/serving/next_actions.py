@@ -111,7 +111,7 @@ async def next_actions(
             new = -(created_at(one.properties) or 0.0)
             rest.append((round(times), -value, new, one.action_id))
     explored = [name for *_, name in sorted(rest)]
-    slots = min(len(explored), recommender.exploration_slots(request.length))
+    slots = min(len(explored), recommender.lists.exploration_slots(request.length))
     best = [RankedAction(name, -score) for score, _, name in sorted(ranked)]
     best = best[: request.length - slots]
     left = request.length - len(best)

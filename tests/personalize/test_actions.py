@@ -150,7 +150,7 @@ async def test_actions_without_interactions_enough_are_explored(actions: Actions
     await actions.put(join={}, app={}, new={"value": 3}, newer={"value": 4})
 
     assert await actions.recommend() == {"app": 0.5, "join": 0.5, "newer": 0.0, "new": 0.0}
-    slots = actions.control.context.recommenders.of("actions.g").exploration_slots(2)
+    slots = actions.control.context.recommenders.of("actions.g").lists.exploration_slots(2)
     assert [*(await actions.recommend(numResults=2)).values()].count(0.0) == slots
     # What was shown is explored after what was not.
     await actions.send("u", "newer", "VIEWED")

@@ -191,7 +191,7 @@ class _RuledRequest(NamedTuple):
         names = [item.item_id for item in listed]
         known = of_pins.union(names)
         others = (name for name in to_explore if name not in known)
-        wanted, new = self.recommender.exploration_slots(len(listed)), list[str]()
+        wanted, new = self.recommender.lists.exploration_slots(len(listed)), list[str]()
         # Mostly the first ones will do.
         while len(new) < wanted and (some := [*itertools.islice(others, EXPLORED_AT_ONCE)]):
             some = await self.allowed(self.rules.filters, some)
@@ -200,7 +200,7 @@ class _RuledRequest(NamedTuple):
                 some = [name for name in some if name in among]
             new += some
         pool = {name: to_explore[name] for name in new}
-        shown, exploration = self.recommender.explored(listed, [pool])
+        shown, exploration = self.recommender.lists.explored(listed, [pool])
         return [*shown, *(item for item in kept if item.item_id in of_pins)], exploration
 
     async def has_too_few(

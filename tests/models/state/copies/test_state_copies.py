@@ -233,7 +233,8 @@ async def test_no_step_is_in_half(store: Store, settings: Settings, client: redi
 async def test_a_pause_that_would_be_too_long(store: Store, settings: Settings) -> None:
     """Nothing is copied, and writes do not wait."""
     await fill(store)
-    with StateCopy(settings, longest_pause_s=0.001) as copy:
+    # Shorter than one answer of any server takes.
+    with StateCopy(settings, longest_pause_s=1e-6) as copy:
         found = copy.values()
         next(found)
         await put_items(store, [(f"i{n}", {"PRICE": n}) for n in range(500)], NOW)
