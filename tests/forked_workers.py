@@ -68,12 +68,8 @@ def _connect(address: str) -> None:
 
 def _serve(listener: socket.socket, paths: Sequence[str]) -> None:
     """Import all tests, then fork a process for each that connects."""
-    import pytest
-
     sys.path[0] = str(Path.cwd())
-    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
-        # What cannot be imported is reported by each process, as it tries that again.
-        pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *paths])
+    import_tests(paths)
     from ops.forked_processes import end_fork_server, load_now
 
     load_now()
@@ -104,6 +100,26 @@ def _serve(listener: socket.socket, paths: Sequence[str]) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process, 0)
     end_fork_server()
+
+
+def import_tests(paths: Sequence[str]) -> None:
+    """Import the test modules at the paths; those that cannot be are left to who tries again.
+
+    Of these pytest leaves behind what there is until the error, as if it were the whole module.
+    """
+    import pytest
+
+    failed: list[str] = []
+
+    class Failures:
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                failed.append(report.nodeid.removesuffix(".py").replace("/", "."))
+
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+        pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *paths], [Failures()])
+    for name in failed:
+        sys.modules.pop(name, None)
 
 
 def _become_worker(streams: Sequence[int]) -> None:
