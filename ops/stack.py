@@ -106,8 +106,9 @@ def run_stack(
         was_killed = (settings.data_dir / "servers.json").exists() and not is_fresh
         if is_fresh:
             shutil.rmtree(settings.data_dir / "redis", ignore_errors=True)
-        kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
+        # The broker is forked, as soon as the fork server has loaded; Redis starts meanwhile.
         redis = settings.redis or supervise_redis(supervisor, port=REDIS_PORT)
+        kafka = settings.kafka or supervise_broker(supervisor, port=KAFKA_PORT)
         full = settings.model_copy(update={"kafka": kafka, "redis": redis, "port": port})
         if not settings.kafka and "partitions" not in settings.model_fields_set:
             full = full.model_copy(update={"partitions": max(EMBEDDED_PARTITIONS, workers)})

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NoReturn
 
-import botocore.session
+from botocore.loaders import create_loader
 from botocore.model import (
     ListShape,
     MapShape,
     OperationModel,
+    ServiceModel,
     Shape,
     StringShape,
     StructureShape,
@@ -125,10 +126,10 @@ def service_operations() -> dict[str, ServiceOperation]:
     >>> service_operations()["PutEvents"].path
     '/events'
     """
-    session = botocore.session.get_session()
+    loader = create_loader()  # no session, which would load what a client needs
     found = {}
     for service in SERVICES:
-        model = session.get_service_model(service)
+        model = ServiceModel(loader.load_service_model(service, "service-2"), service)
         for name in model.operation_names:
             operation = model.operation_model(name)
             is_rest = model.metadata["protocol"] == "rest-json"

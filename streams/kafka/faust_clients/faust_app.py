@@ -57,6 +57,11 @@ class _Tables(TableManager):  # type: ignore[misc]
 
     _recovery: Recovery | None
 
+    async def on_start(self) -> None:
+        """Begin at once: Faust sleeps for a second first, in which tables may be added."""
+        await self._update_channels()
+        await self.recovery.start()
+
     @property
     def recovery(self) -> Recovery:
         if self._recovery is None:

@@ -48,7 +48,7 @@ def check(owner: Any, names: tuple[str, ...], library: str, module: str, decisio
     [
         (faust.App, ("_new_transport", "_create_directories", "crash", "consumer_generation_id")),
         (Recovery, ("_wait",)),
-        (TableManager, ("recovery", "_recovery")),
+        (TableManager, ("recovery", "_recovery", "on_start", "_update_channels")),
         (driver.Producer, ("on_start", "send_and_wait")),
         (driver.AIOKafkaConsumerThread, ("_create_worker_consumer", "_fetch_records", "on_start")),
         (driver.AIOKafkaConsumerThread, ("_ensure_consumer", "call_thread", "assignment")),
@@ -77,6 +77,7 @@ def test_overridden_methods_override_something() -> None:
         },
         faust_app._App: {"_new_transport", "_create_directories"},
         faust_app._Recovery: {"_wait"},
+        faust_app._Tables: {"on_start", "recovery"},
     }
     for cls, names in own.items():
         (parent,) = cls.__bases__
