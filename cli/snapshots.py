@@ -116,6 +116,7 @@ def rebuild(yes: bool) -> None:
     from models.server_checks import check_redis
     from models.state.copies.state_replacements import forget_learned
     from streams.kafka.connections.connection import check_kafka
+    from streams.kafka.consuming.delta_offsets import last_deltas
     from streams.operations.kept_messages import kept_text
 
     settings = settings_with_servers()
@@ -131,6 +132,7 @@ def rebuild(yes: bool) -> None:
         settings,
         what="recommender rebuild",
         progress=lambda n: throttled(lambda: f"removed {n:,} keys"),
+        skipped=last_deltas(settings),
     )
     record(settings, "rebuild", [f"{n} keys removed"])
     click.echo(f"{n:,} keys removed: start the workers, which learn from Kafka")

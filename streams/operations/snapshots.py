@@ -17,18 +17,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.errors import (
-    ObjectNotFound,
-    RecommenderError,
-    SnapshotRefused,
-    require_one_shard,
-)
+from models.errors import ObjectNotFound, RecommenderError, SnapshotRefused
 from models.settings import Settings
 from models.state import layout
 from models.state.copies.format_check import check_format
 from models.state.copies.saved_values import SavedValue
 from models.state.copies.state_copies import StateCopy
-from models.state.copies.state_replacements import StateReplacement
+from models.state.copies.state_replacements import StateReplacement, skipped_deltas
+from streams.kafka.consuming.delta_offsets import last_deltas
 from streams.object_store import Objects, join
 
 FORMAT = 1
@@ -76,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Time for which writes waited.
     watermarks
         By field `<incarnation>/<partition>`: the last message in effect.
+    shards
+        How many the group has, where there are several.
     checksum
         SHA-256 of all other members.
     """
@@ -90,6 +88,8 @@ class Manifest(msgspec.Struct, frozen=True):
     values: int
     watermarks: dict[str, int]
     parts: list[SnapshotPart]
+    # Absent for one shard: the checksum of a manifest from before there were several stays.
+    shards: int | msgspec.UnsetType = msgspec.UNSET
     checksum: str = ""
 
 
@@ -130,7 +130,6 @@ def save(settings: Settings, folder: str, *, longest_pause_s: float, tell: Tell)
     InvalidSetting, Unavailable, ObjectRefused
         Of Redis and of the folder.
     """
-    require_one_shard(settings.shards, "A snapshot")
     check_format(settings)
     objects = Objects(settings.buckets_dir)
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
@@ -154,6 +153,7 @@ def save(settings: Settings, folder: str, *, longest_pause_s: float, tell: Tell)
                 writer.values,
                 moment.watermarks,
                 writer.parts,
+                settings.shards if settings.shards > 1 else msgspec.UNSET,
             )
         )
         with objects.writing(join(join(folder, name), MANIFEST)) as stream:
@@ -207,7 +207,8 @@ def restore(settings: Settings, folder: str, name: str, *, replaces: bool, tell:
     """Make the state what it was at the moment of a snapshot; workers then apply what came since.
 
     All parts are read and checked before anything is written. If this fails later or is broken off,
-    no state is left.
+    no state is left. Shards take none of the deltas that Kafka has: what they lacked at that moment
+    is in outboxes of the snapshot, and the rest comes anew from the events.
 
     Raises
     ------
@@ -217,13 +218,13 @@ def restore(settings: Settings, folder: str, name: str, *, replaces: bool, tell:
     InvalidSetting, Unavailable, ObjectNotFound, ObjectRefused
         Of Redis and of the folder.
     """
-    require_one_shard(settings.shards, "Restoring a snapshot")
     objects, place = Objects(settings.buckets_dir), join(folder, name)
     manifest = read_manifest(objects, place)
     _check_fits(manifest, settings)
     n_values = sum(len(_read_part(objects, place, part)) for part in manifest.parts)
     if n_values != manifest.values:
         raise SnapshotRefused(f"{place} is damaged: {n_values} values of {manifest.values}")
+    skipped = skipped_deltas(settings, last_deltas(settings))
     done = size = 0
     what = f"recommender snapshot restore of {name}"
     with StateReplacement(settings, manifest.groups, what=what, replaces=replaces) as state:
@@ -232,6 +233,7 @@ def restore(settings: Settings, folder: str, name: str, *, replaces: bool, tell:
             state.write(values)
             done, size = done + len(values), size + part.packed_bytes
             tell(Progress(done, size))
+        state.write(skipped)
         state.finish()
     return Snapshot(name, manifest)
 
@@ -347,6 +349,13 @@ def _check_fits(manifest: Manifest, settings: Settings) -> None:
         raise SnapshotRefused(
             f"the snapshot is of group {manifest.group}, and RECOMMENDER_GROUP says "
             f"{settings.group}"
+        )
+    shards = 1 if manifest.shards is msgspec.UNSET else manifest.shards
+    if shards != settings.shards:
+        raise SnapshotRefused(
+            f"the snapshot is of a group of {shards} shard(s), and RECOMMENDER_SHARDS="
+            f"{settings.shards}: restore it onto {shards}, then change the number with "
+            "`recommender reshard`"
         )
 
 

@@ -15,12 +15,14 @@ from models.server_checks import check_redis
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.copies.state_copies import StateCopy
 from models.state.messages import Part
 from models.state.operations.memory import read_families, read_memory
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
 from models.state.tenants import Tenants
 from ops.embedded_servers import start_broker
+from tests.e2e.test_sharded_snapshots import check_copies
 from tests.models.state.reference import NOW, click, message
 from tests.redis_servers import RedisCluster, redis_cluster
 from tests.servers import own_port
@@ -176,6 +178,39 @@ def test_a_lost_primary_of_a_shard_loses_and_doubles_nothing(
         return await store.event_counts(await store.item_indexes(["tent", "stove"]))
 
     assert stack.stored(read) == [40, 1]
+
+
+def test_shards_of_all_primaries_are_saved_and_restored(
+    cluster: RedisCluster, make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    """Of one moment of all primaries, while events flow; and learned again from Kafka."""
+    cluster.mend()
+    check_copies(make_stack(redis_cluster=True, shards=4, outcomes=False), tmp_path / "kept")
+
+
+def test_nothing_is_saved_while_a_slot_moves(cluster: RedisCluster) -> None:
+    """A slot that is on its way to another primary has keys at both: that is told."""
+    cluster.mend()
+    settings = Settings(
+        redis=cluster.url, redis_cluster=True, group="moving", shards=2, outcomes=False
+    )
+    slot = cluster.ask("CLUSTER", "KEYSLOT", "{moving/u01}:")
+    at = cluster.primary_of("{moving/u01}:")
+    other = next(node for node in map(cluster.primary_of, "abcdefgh") if node is not at)
+    with StateCopy(settings, longest_pause_s=5) as copy:
+        list(copy.values())
+    for node, from_or_to, how in ((other, at, "IMPORTING"), (at, other, "MIGRATING")):
+        name = cluster.ask("CLUSTER", "MYID", node=from_or_to)
+        cluster.ask("CLUSTER", "SETSLOT", slot, how, name, node=node)
+    try:
+        with (
+            StateCopy(settings, longest_pause_s=5) as copy,
+            pytest.raises(Unavailable, match="slots of the Redis Cluster are moving"),
+        ):
+            list(copy.values())
+    finally:
+        for node in (at, other):
+            cluster.ask("CLUSTER", "SETSLOT", slot, "STABLE", node=node)
 
 
 def _lose_a_primary(stack: Stack, cluster: RedisCluster, shard: str) -> None:

@@ -114,9 +114,6 @@ def _refuse(one: Stack) -> None:
         status, answer = one.ask(method, path, body)
         assert (status, answer["error"]["type"]) == (501, "needs_one_shard"), answer
         assert "RECOMMENDER_SHARDS=4" in answer["error"]["message"]
-    refused = one.run("snapshot", "save", str(one.logs))
-    assert refused.returncode
-    assert "A snapshot needs a group of one shard" in refused.stderr
     other = one.run("worker", RECOMMENDER_SHARDS="2")
     assert other.returncode
     assert "4 shard" in other.stderr

@@ -17,10 +17,8 @@ from models.errors import SnapshotRefused
 from models.settings import Settings
 from models.state.copies.saved_values import SavedValue
 from models.state.copies.watched_server import ServersOfState, WatchedServer, told_errors
-from models.state.groups.group_registry import GROUPS
-
-REGISTRY = "recommender"
-"""Hash tag of the keys that are no group's."""
+from models.state.groups.group_registry import GROUPS, REGISTRY
+from models.state.shards.shard_names import mark_shard, shard_tags
 
 MANY_CHANGED = 200_000
 """Changed keys that are read again before others are read the first time: it bounds memory."""
@@ -49,7 +47,8 @@ class CopiedMoment(NamedTuple):
     groups
         The dataset groups, that of the settings included.
     watermarks
-        By field, of the settings' group: they hold for all.
+        By field, of the settings' group: they hold for all. Where it has several shards, those of
+        the topics of events, as far as all of its session shards are.
     """
 
     at_s: float
@@ -74,6 +73,7 @@ class StateCopy:
         self._settings = settings
         self._longest_pause_s = longest_pause_s
         self._groups = {settings.group, REGISTRY}
+        self._tags = shard_tags(settings.group, settings.shards)
         self._servers = ServersOfState(settings)
 
     def __enter__(self) -> Self:
@@ -138,6 +138,7 @@ class StateCopy:
                 server.pause_writes(self._longest_pause_s)
             for server in self._servers.all:
                 server.hear_all()
+            self._servers.check_serving({REGISTRY, *self._tags})
             at_s, groups = time.time(), self._registered() - {REGISTRY}
             watermarks = self._watermarks()
             for values in self._read_changed():
@@ -179,23 +180,26 @@ class StateCopy:
         return {self._settings.group, REGISTRY, *(member.decode() for member in members)}
 
     def _watermarks(self) -> dict[str, int]:
-        key = f"{{{self._settings.group}}}:watermarks"
-        (flat,) = self._servers.of_group.ask(("HGETALL", key))
-        return {
-            field.decode(): int(offset) for field, offset in zip(flat[::2], flat[1::2], strict=True)
-        }
+        found: dict[str, int] = {}
+        for tag in self._tags:
+            (flat,) = self._servers.of(tag).ask(("HGETALL", f"{{{tag}}}:watermarks"))
+            for raw, offset in zip(flat[::2], flat[1::2], strict=True):
+                field = raw.decode()
+                if mark_shard(field)[0] is None:
+                    found[field] = min(int(offset), found.get(field, int(offset)))
+        return found
 
 
 def of_groups(keys: Iterable[bytes], groups: Collection[str]) -> dict[str, list[bytes]]:
-    """Keys of these groups, by group; others are left out.
+    """Those of the keys that are of one of these groups, or of a shard of one, by their hash tag.
 
-    >>> of_groups([b"{shop}:items", b"{other}:a", b"{shop}:ids", b"a"], {"shop"})
-    {'shop': [b'{shop}:items', b'{shop}:ids']}
+    >>> of_groups([b"{a}:x", b"y", b"{b}:z", b"{a/u01}:x", b"{a}:w"], {"a"})
+    {'a': [b'{a}:x', b'{a}:w'], 'a/u01': [b'{a/u01}:x']}
     """
     found: dict[str, list[bytes]] = {}
     for key in keys:
         match = _TAG.match(key)
-        group = match[1].decode(errors="replace") if match else ""
-        if group in groups:
-            found.setdefault(group, []).append(key)
+        tag = match[1].decode(errors="replace") if match else ""
+        if tag.partition("/")[0] in groups:
+            found.setdefault(tag, []).append(key)
     return found

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from models.errors import RecommenderError, SnapshotRefused, require_one_shard
+from models.errors import RecommenderError, SnapshotRefused
 from models.settings import Settings
 from models.state.copies.saved_values import SavedValue, WriteCommand, writing
-from models.state.copies.state_copies import REGISTRY, of_groups
+from models.state.copies.state_copies import of_groups
 from models.state.copies.watched_server import ServersOfState, WatchedServer, told_errors
-from models.state.groups.group_registry import GROUPS, RESTORING
+from models.state.groups.group_registry import GROUPS, REGISTRY, RESTORING
+from models.state.shards.shard_names import mark_shard, shard_prefix, shard_tags
 
 COMMANDS_AT_ONCE = 1_000
 
@@ -26,6 +27,7 @@ LEARNED: Final = frozenset(
         "circumstance", "top", "updated", "ranker", "properties", "users", "categories", "category",
         "hidden", "tried", "served", "shown", "askers", "awaited", "outcomes",
         "exposure", "experiment", "term", "terms", "expires", "variants",
+        "outbox", "emitted", "sources",
     )
 )  # fmt: skip
 """Families of keys that are learned from Kafka, or mean nothing without what is."""
@@ -72,6 +74,7 @@ class StateReplacement:
     ) -> None:
         self._is_finished = False
         self._settings = settings
+        self._tags = shard_tags(settings.group, settings.shards)
         self._servers = ServersOfState(settings)
         self._what = what
         with told_errors():
@@ -123,15 +126,15 @@ class StateReplacement:
         """
         commands: dict[str, list[WriteCommand]] = {}
         for value in values:
-            (group,) = of_groups([value.key], self._groups) or [""]
-            if not group or value.key == RESTORING.encode():
+            (tag,) = of_groups([value.key], self._groups) or [""]
+            if not tag or value.key == RESTORING.encode():
                 raise SnapshotRefused(f"the snapshot holds a key of no group: {value.key[:100]!r}")
-            commands.setdefault(group, []).extend(writing(value))
+            commands.setdefault(tag, []).extend(writing(value))
         with told_errors():
-            for group, all_of_group in commands.items():
-                server = self._servers.of(group)
-                for at in range(0, len(all_of_group), COMMANDS_AT_ONCE):
-                    server.ask(*all_of_group[at : at + COMMANDS_AT_ONCE])
+            for tag, of_tag in commands.items():
+                server = self._servers.of(tag)
+                for at in range(0, len(of_tag), COMMANDS_AT_ONCE):
+                    server.ask(*of_tag[at : at + COMMANDS_AT_ONCE])
                 server.hear()
                 self._check_alone(server)
 
@@ -147,8 +150,9 @@ class StateReplacement:
             for server in self._servers.all:
                 server.hear_all()
                 self._check_alone(server)
-            for group in sorted(self._groups - {REGISTRY}):
-                self._servers.of_group.ask(("PUBLISH", f"{{{group}}}:changed", b""))
+            self._servers.check_serving({REGISTRY, *self._tags})
+            for tag in sorted({*self._groups - {REGISTRY}, *self._tags}):
+                self._servers.of(tag).ask(("PUBLISH", f"{{{tag}}}:changed", b""))
             self._servers.of_registry.ask(("DEL", RESTORING))
         self._is_finished = True
 
@@ -171,11 +175,17 @@ class StateReplacement:
             raise SnapshotRefused(_others_write(self._what, others))
 
 
-def forget_learned(settings: Settings, *, what: str, progress: Callable[[int], None]) -> int:
+def forget_learned(
+    settings: Settings,
+    *,
+    what: str,
+    progress: Callable[[int], None],
+    skipped: Mapping[str, int] = {},
+) -> int:
     """Remove of all groups what is learned from Kafka; workers then learn it again.
 
-    Returns the number of keys. `progress` is told it as it grows. Breaking it off, and repeating
-    it, does no harm.
+    Returns the number of keys. `progress` is told it as it grows; `skipped` is as in
+    `skipped_deltas`. Breaking it off, and repeating it, does no harm.
 
     Raises
     ------
@@ -184,31 +194,58 @@ def forget_learned(settings: Settings, *, what: str, progress: Callable[[int], N
     Unavailable
         Redis does not answer.
     """
-    require_one_shard(settings.shards, "`recommender rebuild`")
     servers, n = ServersOfState(settings), 0
     try:
         with told_errors():
             groups = {settings.group, *_registered(servers)}
-            server = servers.of_group
-            server.watch(own=False)
+            for server in servers.all:
+                server.watch(own=False)
             servers.of_registry.ask(("SET", RESTORING, what))
-            for keys in _keys_of(server, groups):
-                gone = [key for key in keys if _family(key) in LEARNED]
-                server.ask(*(("UNLINK", key) for key in gone))
-                n += len(gone)
-                progress(n)
-            server.hear_all()
-            # As a reader that stands still or a forwarder may: they harm nothing.
-            others = {
-                group: [key for key in keys if _family(key) in LEARNED]
-                for group, keys in of_groups(server.changed, groups).items()
-            }
-            if any(others.values()):
-                raise SnapshotRefused(_others_write(what, others))
+            for server in servers.all:
+                for keys in _keys_of(server, groups):
+                    gone = [key for key in keys if _family(key) in LEARNED]
+                    server.ask(*(("UNLINK", key) for key in gone))
+                    n += len(gone)
+                    progress(n)
+            for value in skipped_deltas(settings, skipped):
+                (tag,) = of_groups([value.key], groups)
+                servers.of(tag).ask(*writing(value))
+            for server in servers.all:
+                server.hear_all()
+                # As a reader that stands still or a forwarder may: they harm nothing.
+                others = {
+                    tag: [key for key in keys if _family(key) in LEARNED]
+                    for tag, keys in of_groups(server.changed, groups).items()
+                }
+                if any(others.values()):
+                    raise SnapshotRefused(_others_write(what, others))
+            servers.check_serving({REGISTRY, *shard_tags(settings.group, settings.shards)})
             servers.of_registry.ask(("DEL", RESTORING))
     finally:
         servers.close()
     return n
+
+
+def skipped_deltas(settings: Settings, skipped: Mapping[str, int]) -> list[SavedValue]:
+    """Watermarks by which shards skip deltas of messages that will be applied again.
+
+    Applied in another order, messages of two partitions may leave other deltas than before: a pair
+    of the two would be in both, or in none. So shards take the new ones only.
+
+    Parameters
+    ----------
+    skipped
+        Last offset of each partition of deltas, by its field.
+    """
+    found = []
+    for field, offset in skipped.items():
+        kind, number = mark_shard(field)
+        if kind is None:
+            raise ValueError(f"{field} is no partition of deltas")
+        key = shard_prefix(settings.group, kind, number) + "watermarks"
+        members = [field.encode(), b"%d" % offset]
+        found.append(SavedValue(key.encode(), "hash", -1, members, is_continued=True))
+    return found
 
 
 def _others_write(what: str, keys: Mapping[str, Collection[bytes]]) -> str:

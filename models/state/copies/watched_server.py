@@ -7,7 +7,7 @@ changed before a command stand before the answer to a PING that is sent behind t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ from models.state.copies.saved_values import (
     SavedValue,
     WriteCommand,
 )
-from models.state.groups.group_registry import GROUPS
+from models.state.groups.group_registry import GROUPS, REGISTRY
 
 TIMEOUT_S = 20.0
 
@@ -181,30 +181,56 @@ class WatchedServer:
 
 
 class ServersOfState:
-    """The primaries with the keys of the groups and of the registry: of a cluster perhaps two.
+    """The primaries with the keys of the groups and of the registry.
+
+    Of a cluster they are perhaps two for a group of one shard, and all for one of several.
 
     Attributes
     ----------
     all
         Each once.
-    of_group, of_registry
-        Those with the keys of the settings' group, where every other group is too, and with those
-        of the registry.
+    of_registry
+        The one with the keys of the registry.
     """
 
     def __init__(self, settings: Settings) -> None:
-        group, registry = _pools(settings, f"{{{settings.group}}}:", GROUPS)
+        self._cluster: Any = _cluster(settings) if settings.redis_cluster else None
+        self._by_node: dict[str, WatchedServer] = {}
         with told_errors():
-            self.of_group = WatchedServer(group)
-            self.all = [self.of_group]
-            self.of_registry = self.of_group
-            if registry is not group:
-                self.of_registry = WatchedServer(registry)
-                self.all.append(self.of_registry)
+            if self._cluster is None:
+                (client,) = blocking_clients(settings, timeout_s=TIMEOUT_S, protocol=2)
+                self._by_node[""] = WatchedServer(client.connection_pool)
+            elif settings.shards > 1:
+                for node in self._cluster.get_primaries():
+                    self._connect(node)
+            else:
+                for key in (f"{{{settings.group}}}:", GROUPS):
+                    self._connect(self._cluster.get_node_from_key(key))
+            self.all = list(self._by_node.values())
+            self.of_registry = self.of(REGISTRY)
 
-    def of(self, group: str) -> WatchedServer:
-        """The one with the keys that begin with `{group}:`."""
-        return self.of_registry if f"{{{group}}}:" in GROUPS else self.of_group
+    def of(self, tag: str) -> WatchedServer:
+        """The one with the keys that begin with `{tag}:`."""
+        if self._cluster is None:
+            return self._by_node[""]
+        return self._by_node[self._cluster.get_node_from_key(f"{{{tag}}}:").name]
+
+    def check_serving(self, tags: Iterable[str]) -> None:
+        """Return if each serves all keys that it is asked for, and has since this was made.
+
+        Raises
+        ------
+        redis.exceptions.AskError
+            A slot of a cluster is on its way to another primary, or has moved.
+        """
+        for tag in tags:
+            # Of a slot that is on its way, a key that does not exist would be on the other side.
+            self.of(tag).ask(("EXISTS", f"{{{tag}}}:-"))
+
+    def _connect(self, node: Any) -> None:  # noqa: ANN401  not typed there
+        if node.name not in self._by_node:
+            pool = self._cluster.get_redis_connection(node).connection_pool
+            self._by_node[node.name] = WatchedServer(pool)
 
     def close(self) -> None:
         """Close all connections."""
@@ -212,17 +238,14 @@ class ServersOfState:
             server.close()
 
 
-def _pools(settings: Settings, *keys: str) -> list[redis.ConnectionPool]:
-    """Connections to the primary of each key."""
-    if not settings.redis_cluster:
-        (client,) = blocking_clients(settings, timeout_s=TIMEOUT_S, protocol=2)
-        return [client.connection_pool] * len(keys)
+def _cluster(settings: Settings) -> Any:  # noqa: ANN401  redis-py types its cluster in part
+    """A client that knows which primary serves a key, as it was when it was made."""
     parse_url: Any = redis.connection.parse_url
     in_url = parse_url(with_first_host(settings.redis))
     make_node: Any = redis.cluster.ClusterNode
     make: Any = redis.cluster.RedisCluster
     with told_errors():
-        cluster = make(
+        return make(
             startup_nodes=[make_node(*host) for host in redis_hosts(settings.redis)],
             ssl=speaks_tls(settings.redis),
             protocol=2,
@@ -231,8 +254,6 @@ def _pools(settings: Settings, *keys: str) -> list[redis.ConnectionPool]:
             **redis_options(settings),
             **{name: in_url[name] for name in ("username", "password") if name in in_url},
         )
-    nodes = [cluster.get_node_from_key(key) for key in keys]
-    return [cluster.get_redis_connection(node).connection_pool for node in nodes]
 
 
 @contextmanager
@@ -240,6 +261,10 @@ def told_errors() -> Iterator[None]:
     """Turn the errors of redis-py into this project's, with a remedy."""
     try:
         yield
+    except redis.exceptions.AskError as error:
+        raise Unavailable(
+            f"slots of the Redis Cluster are moving ({error}): try again when they are moved"
+        ) from error
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis does not answer: {error}; try again") from error
     except redis.exceptions.NoPermissionError as error:

@@ -17,6 +17,9 @@ from models.metadata_records import normalized
 from models.state.clients.client import RedisClient
 from models.state.scripts.registered_scripts import Script, run_script
 
+REGISTRY = "recommender"
+"""Hash tag of the keys that are no group's."""
+
 GROUPS = "{recommender}:groups"
 TRACKERS = "{recommender}:trackers"
 FORMER = "{recommender}:former"

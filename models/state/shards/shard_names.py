@@ -158,6 +158,15 @@ def shard_prefix(group: str, kind: ShardKind, number: int) -> str:
     return f"{{{group}/{shard_name(kind, number)}}}:"
 
 
+def shard_tags(group: str, shards: int) -> list[str]:
+    """Hash tags of all keys of a group: its own, then those of its shards if it has several.
+
+    >>> shard_tags("shop", 1), shard_tags("shop", 2)
+    (['shop'], ['shop', 'shop/u00', 'shop/u01', 'shop/i00', 'shop/i01'])
+    """
+    return [group, *(f"{group}/{name}" for name in shard_names(shards) if shards > 1)]
+
+
 DELTAS_OF_SESSIONS = "deltas.u/"
 """What fields of partitions of deltas for session shards begin with; see `mark_field`."""
 

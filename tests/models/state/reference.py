@@ -109,7 +109,8 @@ class Reference:
     def _erase_history(self, owner: str, until_ms: int) -> None:
         self.erasures[owner] += 1
         self.trimmed.pop(owner, None)
-        del self.owner_counts[owner]
+        # Of a history whose events were all repeated there is no count.
+        self.owner_counts.pop(owner, None)
         accepted_at = self.accepted_at.pop(owner)
         for owners in self.recent_owners.values():
             owners[:] = [other for other in owners if other != owner]

@@ -12,6 +12,7 @@ from models.state.shards.shard_names import (
     DeltaPart,
     ShardKind,
     by_shard,
+    mark_field,
     names_value,
     owner_shard,
     shard_prefix,
@@ -47,7 +48,7 @@ class ShardNetwork:
         """A step of one session shard, with some messages again; what it leaves may get lost."""
         field = f"p/{partition}"
         log = by_shard(self.events[partition], self.steps.shards).get(shard, [])
-        mark = await self._mark("u", shard, field)
+        mark = await self.mark("u", shard, field)
         new = [message for message in log if message.offset > mark][:most]
         again = [message for message in log if message.offset <= mark][-self.chance(3) - 1 :]
         part = Part(field, mark, [*again[: self.chance(3)], *new])
@@ -63,8 +64,8 @@ class ShardNetwork:
     async def apply_deltas(self, name: str, most: int) -> bool:
         """A step of one shard with messages of its partition of deltas, some of them again."""
         kind, shard = name[0], int(name[1:])
-        field, log = f"{kind}/{shard}", self.deltas[name]
-        mark = await self._mark(kind, shard, field)
+        field, log = self.field(name), self.deltas[name]
+        mark = await self.mark(kind, shard, field)
         messages = [
             DeltaMessage(offset, split(log[offset])[1])
             for offset in range(max(0, mark + 1 - self.chance(4)), min(len(log), mark + 1 + most))
@@ -140,6 +141,14 @@ class ShardNetwork:
                 for name in self.names:
                     is_busy |= await self.send_again(shard, name, 100)
 
+    def field(self, name: str) -> str:
+        """That of the watermark of a shard's partition of deltas."""
+        return mark_field("u" if name[0] == "u" else "i", "k/t", int(name[1:]))
+
+    def last_deltas(self) -> dict[str, int]:
+        """Last offset of each partition of deltas."""
+        return {self.field(name): len(log) - 1 for name, log in self.deltas.items() if log}
+
     def _publish(self, outbox: list[tuple[str, bytes]]) -> None:
         """Publish what a step left: at once, twice, later behind others, or not at all."""
         for name, value in outbox:
@@ -172,7 +181,8 @@ class ShardNetwork:
                 pass
         return await self._known(messages)
 
-    async def _mark(self, kind: str, shard: int, field: str) -> int:
+    async def mark(self, kind: str, shard: int, field: str) -> int:
+        """A shard's watermark of a partition; -1 without one."""
         prefix = self._prefix(f"{kind}{shard:02d}")
         raw = await self.steps.redis.hget(prefix + "watermarks", field)
         return -1 if raw is None else int(raw)

@@ -28,7 +28,7 @@ from models.state.users.user_exports import EXPORTED, WITHOUT_USERS, export_user
 from tests.models.state.reference import NOW, click, erasure, message
 
 ROOT = Path(__file__).parents[4]
-FAMILY = re.compile(r"\{group\}:([a-z]+)")
+FAMILY = re.compile(r"\{group(?:/[a-z]+NN)?\}:([a-z]+)")
 USED = re.compile(
     r"""(?:store|self)\.key\(f?"([a-z]+)|\{\{\{\w+\}\}\}:([a-z]+)|prefix \.\. '([a-z]+)"""
 )
@@ -105,10 +105,8 @@ def test_every_family_that_code_uses_is_decided() -> None:
         for package in ("models", "streams", "api", "cli", "ops", "drill")
         for kind in ("*.py", "*.lua")
         for path in (ROOT / package).rglob(kind)
-        # Resources of Amazon Personalize are no group's. Nothing makes a group of shards yet:
-        # whoever does decides what an export has of them.
+        # Resources of Amazon Personalize are no group's.
         if not path.is_relative_to(ROOT / "models" / "personalize")
-        if "shard" not in path.stem and path.stem != "delta_parts"
     ]
     used = {name for path in files for found in USED.findall(path.read_text()) for name in found}
 
