@@ -28,6 +28,7 @@ from tests.stack import (
     Servers,
     Stack,
     apache_servers,
+    deployment_as_before,
     embedded_servers,
     make_stacks,
     new_stack,
@@ -220,7 +221,7 @@ def servers(request: pytest.FixtureRequest) -> Servers:
 @pytest.fixture
 def stack(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks with topics of their own; ends their processes after the test."""
-    with make_stacks(servers, tmp_path) as make:
+    with deployment_as_before(servers), make_stacks(servers, tmp_path) as make:
         yield make
 
 
@@ -247,14 +248,15 @@ def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
         after_timeout_s=1.0,
         cors_origins=["https://shop.example"],
     )
-    ensure_topics(one.settings)
-    one.start("worker")
-    one.start("api")
-    try:
-        one.wait_ready()
-        yield one
-    finally:
-        one.stop_all()
+    with deployment_as_before(servers):
+        ensure_topics(one.settings)
+        one.start("worker")
+        one.start("api")
+        try:
+            one.wait_ready()
+            yield one
+        finally:
+            one.stop_all()
 
 
 def recorded(name: str) -> Path:

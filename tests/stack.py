@@ -23,7 +23,7 @@ from redis import Redis as RedisConnection
 
 from models.settings import Settings
 from models.state.clients.client import client_of
-from models.state.groups import key_store
+from models.state.copies.state_copies import REGISTRY
 from models.state.shards.sharded_store import store_of
 from models.state.store import Store
 from models.state.tenants import Tenants
@@ -274,14 +274,7 @@ class Stack:
 
 @contextlib.contextmanager
 def make_stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Stack]]:
-    """Makes stacks with topics of their own; ends their processes afterwards.
-
-    API keys belong to no group: those of earlier tests on the same Redis are removed. Servers of
-    several addresses are a test's own.
-    """
-    if "," not in servers.redis.url:
-        with RedisConnection.from_url(servers.redis.url) as client:
-            client.delete(key_store.KEYS, key_store.VERSION)
+    """Makes stacks with topics of their own; ends their processes afterwards."""
     made: list[Stack] = []
 
     def make(**settings: Any) -> Stack:
@@ -296,6 +289,29 @@ def make_stacks(servers: Servers, directory: Path) -> Iterator[Callable[..., Sta
     finally:
         for one in made:
             one.stop_all()
+
+
+@contextlib.contextmanager
+def deployment_as_before(servers: Servers) -> Iterator[None]:
+    """What belongs to no group of a shared Redis is after the block as it was before.
+
+    API keys, registered groups and trackers, and Amazon Personalize's resources would otherwise be
+    found by whichever test comes next.
+    """
+    with RedisConnection.from_url(servers.redis.url) as client:
+        found = {key: (client.pttl(key), client.dump(key)) for key in _of_deployment(client)}
+    try:
+        yield
+    finally:
+        with RedisConnection.from_url(servers.redis.url) as client:
+            for key in _of_deployment(client):
+                client.delete(key)
+            for key, (ttl_ms, value) in found.items():
+                client.restore(key, max(ttl_ms, 0), value)
+
+
+def _of_deployment(client: RedisConnection) -> list[bytes]:
+    return [*client.scan_iter(f"{{{REGISTRY}}}:*", count=1000)]
 
 
 def own_name(name: str) -> str:

@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from tests.e2e.shop_page import Open, Page
 from tests.servers import unavailable
-from tests.stack import Servers, Stack, make_stacks
+from tests.stack import Servers, Stack, deployment_as_before, make_stacks
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -69,5 +69,5 @@ def console(running: Stack, shared_browser: Chrome) -> Open:
 @pytest.fixture
 def embedded_stack(embedded: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks on them with topics of their own; ends their processes after the test."""
-    with make_stacks(embedded, tmp_path) as make:
+    with deployment_as_before(embedded), make_stacks(embedded, tmp_path) as make:
         yield make

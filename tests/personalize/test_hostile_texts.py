@@ -19,7 +19,7 @@ import pytest
 from tests.personalize.calls_fixtures import Caller
 from tests.personalize.resource_fixtures import ARN
 from tests.personalize.test_random import check
-from tests.stack import Servers, Stack, make_stacks
+from tests.stack import Servers, Stack, deployment_as_before, make_stacks
 
 WORDS = (
     "a",
@@ -120,7 +120,8 @@ class Texts:
 def stack(embedded: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running service, whose worker applies what is accepted."""
     quotas = {"filters": 10_000, "schemas": 10_000}
-    with make_stacks(embedded, tmp_path_factory.mktemp("hostile")) as make:
+    folder = tmp_path_factory.mktemp("hostile")
+    with deployment_as_before(embedded), make_stacks(embedded, folder) as make:
         one = make(personalize_quotas=quotas)
         one.start("worker")
         one.start("api")
