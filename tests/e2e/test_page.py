@@ -341,6 +341,7 @@ def test_live_figures_come_back(
 
     one.start("api")
 
+    one.wait(lambda: one.ask("GET", "/readyz")[0] == 200, "the API is ready again")
     wait.until(lambda _: texts(shared_browser, "#live.live"))
     if path:
         wait.until(lambda _: texts(shared_browser, "#tail-state") == ["live"])

@@ -77,7 +77,7 @@ const App = (): JSX.Element => {
               <a key={name} href={`#${name}`} aria-current={name === tab ? "page" : undefined}>{title}</a>
             ))}
           </nav>
-          <p class={`live ${live.state}`} id="live">
+          <p class={`feed ${live.state}`} id="live">
             {stateInWords(live)}
           </p>
           <a class="shop" href="./">Shop</a>

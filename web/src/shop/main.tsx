@@ -29,7 +29,7 @@ const LiveFigures = ({ live }: { live: Live }): JSX.Element | null => {
       ? `${figures.events.toLocaleString("en")} events · ${perS.toFixed(1)}/s` +
         (age == null ? "" : ` · newest ${age < 10 ? age.toFixed(1) : age.toFixed(0)} s ago`)
       : stateInWords(live);
-  return <p class={`live ${state}`} id="live">{text}</p>;
+  return <p class={`feed ${state}`} id="live">{text}</p>;
 };
 
 const Who = ({ shopper, label }: { shopper: Shopper; label: string }): JSX.Element => {
