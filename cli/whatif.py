@@ -131,7 +131,7 @@ async def _by_properties(
 ) -> dict[str, SlotPolicy]:
     """Policies that look at items' properties, as they are now."""
     from models.evaluation.slot_policies import capped_policy, weighted_policy
-    from models.serving.item_filters import value_groups
+    from models.serving.item_values import value_groups
     from models.serving.recommender import Recommender
     from models.state.clients.client import client_of
     from models.state.store import Store

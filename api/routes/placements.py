@@ -14,7 +14,7 @@ from api.schemas import ResponseBody, json_response
 from models.audit_entries import pseudonym
 from models.errors import InvalidRequest, LimitExceeded
 from models.serving.answers import Recommendation
-from models.serving.item_filters import with_properties
+from models.serving.item_values import with_properties
 from models.serving.merchandising.placements import (
     Configuration,
     ZonedTime,

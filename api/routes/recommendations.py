@@ -25,7 +25,7 @@ from api.served_log import NO_PLACE, ServedPlace
 from models.errors import InvalidRequest, Overloaded, Unavailable
 from models.serving.answer_options import AnswerOptions
 from models.serving.answers import Answer, AnsweredPlacement, RecipeName
-from models.serving.item_filters import with_properties
+from models.serving.item_values import with_properties
 from models.serving.merchandising.experiments import Met, met_by
 from models.serving.merchandising.placements import (
     NO_CONFIGURATION,

@@ -16,12 +16,15 @@ from models.filters.filter import Filter
 from models.personalize.recipes import Recipe
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
-from models.serving.item_filters import (
-    ItemFilter,
+from models.serving.enough_items import (
+    Sought,
     first_length,
+    note_most,
     others_allowed,
     until_enough,
+    within_known,
 )
+from models.serving.item_filters import ItemFilter
 from models.serving.merchandising.ruled_answers import EXPLORED_AT_ONCE
 from models.serving.recommender import Recommender
 from models.state.clients.redis_errors import AWAY_ERRORS
@@ -99,6 +102,12 @@ class RecipeRequest:
         return ItemFilter(self.filter, self.filter_values, self.user_id, None, self.item_id)
 
     @property
+    def sought(self) -> Sought:
+        """What it seeks."""
+        asked = self.item_filter
+        return Sought(self.length, () if asked is None else (asked,))
+
+    @property
     def reads_history(self) -> bool:
         """True if the filter looks at the user's events, which the candidates may come from too."""
         found = self.filter
@@ -172,14 +181,18 @@ async def answer(
             return allowed
         return await recommender.cache.shown_once(allowed, now_s, beside=beside)
 
+    sought = await within_known(recommender, request.sought, now_s)
     candidates, left = await until_enough(
+        recommender,
+        sought,
         _lengths(request, all_candidates=all_candidates, may_lose=may_lose),
         ask,
         kept_of,
-        k=request.length,
+        now_s=now_s,
     )
-    if len(left) < request.length:
+    if len(left) < sought.k:
         more = await _more(recommender, request, candidates, left, now_s, history)
+        await note_most(recommender, sought, now_s)
         left += await recommender.cache.shown_once(more, now_s, beside=left)
     left = left[: request.length]
     wanted = recommender.lists.exploration_slots(len(left), request.options)
@@ -393,13 +406,19 @@ async def _others(
 
     A recipe of type USER_PERSONALIZATION ranks them for the user.
     """
-    others = await others_allowed(recommender, [asked], answered, now_s=now_s, history=history)
+    if history is None:
+        history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
+    others = await others_allowed(
+        recommender, [asked], answered, most=MAX_RESULTS, now_s=now_s, history=history
+    )
+    others = others[:MAX_RESULTS]
     if request.user_id is not None and request.recipe.type == "USER_PERSONALIZATION":
         ranked = await recommender.rank(
             others,
             user_id=request.user_id,
             now_s=now_s,
             context=request.context,
+            history=history,
             options=request.options,
         )
         others = [item.item_id for item in ranked.items]

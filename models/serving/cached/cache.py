@@ -124,6 +124,9 @@ class StateCache:
         self.categories = DerivedValues[Sequence[str]](size=1)
         self.value_groups = DerivedValues[tuple[CapGroup, ...]](size=MAX_CAPPED)
         self.property_index = PropertyIndex(store)
+        # What searches found, by what they sought: a length that was too short, and all there is.
+        self.too_short = DerivedValues[int](size=1)
+        self.most_items = DerivedValues[int](size=1)
         self._statistics = ItemStatistics(store, max_age_s=cache_s, is_told_changes=is_told_changes)
         self.similar_texts = TextNeighbours(store, self._statistics, size=MAX_LISTS // share)
         self._shared_task: asyncio.Task[None] | None = None

@@ -8,8 +8,12 @@ read, so that no redelivery, replay or restore makes a difference.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from models.arrays import Indexes
 from models.filters.filter import Filter
@@ -35,6 +39,25 @@ MAX_KEPT = 64
 """Filters whose items are kept until a record changes."""
 
 
+class IndexedFilter(NamedTuple):
+    """A filter of items as it is asked of the index, with what it reads of the request."""
+
+    filter: Filter
+    values: Mapping[str, str]
+    user: Properties | None = None
+    current_item: Properties | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Text and values."""
+        return (self.filter.text, *(part for pair in sorted(self.values.items()) for part in pair))
+
+    @property
+    def is_of_request(self) -> bool:
+        """True if what it allows is not the same for all requests with these values."""
+        return not self.filter.reads.isdisjoint(("user", "current_item"))
+
+
 class PropertyIndex:
     """The items of a group by their properties; made when it is asked for, and kept up to date."""
 
@@ -44,18 +67,20 @@ class PropertyIndex:
         self._version = RecordsVersion(0, 0)
         self._scanned_at = self._checked_at = -1e18
         self.task: asyncio.Task[None] | None = None
-        self._kept: OrderedDict[tuple[str, ...], Indexes] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], Indexes] = OrderedDict()
 
-    async def may_allow(
-        self,
-        found: Filter,
-        values: Mapping[str, str],
-        now_s: float,
-        *,
-        user: Properties | None = None,
-        current_item: Properties | None = None,
-    ) -> Indexes | None:
-        """Indexes of the items that a filter may allow, at most `cache_s` old.
+    @property
+    def made_version(self) -> RecordsVersion | None:
+        """The version of items and records that it holds; None while there is no index."""
+        return None if self._columns is None else self._version
+
+    async def version(self, now_s: float) -> RecordsVersion | None:
+        """The same, at most `cache_s` old."""
+        await self._bring_up_to_date(now_s)
+        return self.made_version
+
+    async def may_allow(self, asked: Sequence[IndexedFilter], now_s: float) -> Indexes | None:
+        """Indexes of the items that all of some filters may allow, at most `cache_s` old.
 
         See `PropertyColumns.may_allow`. None where there are more than `filter_index_items`, and
         until all records have been read, for which a request waits `WAIT_S` at most.
@@ -63,16 +88,32 @@ class PropertyIndex:
         await self._bring_up_to_date(now_s)
         if self._columns is None:
             return None
-        n, columns = self._version.n_items + 1, self._columns
-        if not found.reads.isdisjoint(("user", "current_item")):
-            return columns.may_allow(found, values, n, user=user, current_item=current_item)
-        key = (found.text, *(part for pair in sorted(values.items()) for part in pair))
-        items = self._kept.get(key)
+        if len(asked) == 1:
+            return self._allowed_by(asked[0])
+        key = tuple(one.key for one in asked)
+        found = self._kept.get(key)
+        if found is None:
+            found = functools.reduce(_in_both, map(self._allowed_by, asked))
+            if not any(one.is_of_request for one in asked):
+                self._keep(key, found)
+        return found
+
+    def _allowed_by(self, asked: IndexedFilter) -> Indexes:
+        assert self._columns is not None  # noqa: S101  the caller has looked
+        items = None if asked.is_of_request else self._kept.get(asked.key)
         if items is None:
-            items = self._kept[key] = columns.may_allow(found, values, n)
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            n = self._version.n_items + 1
+            items = self._columns.may_allow(
+                asked.filter, asked.values, n, user=asked.user, current_item=asked.current_item
+            )
+            if not asked.is_of_request:
+                self._keep(asked.key, items)
         return items
+
+    def _keep(self, key: tuple[object, ...], items: Indexes) -> None:
+        self._kept[key] = items
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
 
     async def _bring_up_to_date(self, now_s: float) -> None:
         settings = self._store.settings
@@ -113,3 +154,7 @@ class PropertyIndex:
         if changed or version != self._version:
             self._kept.clear()
         self._columns, self._version, self._checked_at = columns, version, now_s
+
+
+def _in_both(one: Indexes, other: Indexes) -> Indexes:
+    return np.intersect1d(one, other, assume_unique=True)

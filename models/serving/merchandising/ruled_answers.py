@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -26,14 +27,17 @@ from models.ranking.explored_lists import Exploration
 from models.ranking.selection import CapGroup
 from models.retrieval.negative_feedback import negative_feedback_of
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
-from models.serving.item_filters import (
-    ItemFilter,
-    categories,
+from models.serving.enough_items import (
+    MAX_OTHERS,
+    Sought,
     first_length,
+    note_most,
     others_allowed,
     until_enough,
-    value_groups,
+    within_known,
 )
+from models.serving.item_filters import ItemFilter
+from models.serving.item_values import categories, value_groups
 from models.serving.merchandising.rules import Asker, Cap, Hide, Rules
 from models.serving.recommender import Recommender
 from models.state.histories import History, item_indexes
@@ -47,6 +51,8 @@ EXPLORED_AT_ONCE = 8
 
 CAPPED_AT_ONCE = 64
 """Items whose values are read at first for caps; each time twice as many, until enough are left."""
+
+NO_PINS: Mapping[int, str] = MappingProxyType({})
 
 Ask = Callable[[int, History | None], Awaitable[Answer]]
 """Makes the answer of a request, with so many items, from the user's events if they were read."""
@@ -86,22 +92,29 @@ async def answer_by_rules(
         is_reordered = rules.boosts or rules.diversity
         return left if is_reordered else await ruled.capped(left, pins)
 
+    sought = ruled.sought(k)
+    # Pins may add what the filters allow and a cap has no room for.
+    if not pins:
+        sought = await within_known(recommender, sought, now_s)
     # A boost may lift any candidate into the answer; what is taken out makes room for others.
     most = MAX_RESULTS + len(taken_out)
     wanted = DIVERSE_CANDIDATES * k if rules.diversity else k
     first = most if rules.boosts else min(most, first_length(wanted + len(rules.exclude)))
     answer, left = await until_enough(
-        dict.fromkeys((first, most)),
+        recommender,
+        sought,
+        [*dict.fromkeys((first, most))],
         lambda length: ask(length, history),
         kept_of,
-        k=k,
+        now_s=now_s,
     )
     if answer.disliked:
         pins = {slot: name for slot, name in pins.items() if name not in answer.disliked}
     among = frozenset(left)
     kept = [item for item in answer.items if item.item_id in among]
-    if refills and rules.filters and await ruled.has_too_few(kept, pins, k):
+    if refills and rules.filters and await ruled.has_too_few(kept, pins, sought.k):
         kept += await ruled.others(answer, kept, pins)
+        await note_most(recommender, sought, now_s, ruled.capped if rules.caps else None)
     for boost in rules.boosts:
         among = frozenset(await ruled.allowed((boost.filter,), [item.item_id for item in kept]))
         kept = boosted(kept, among, boost.factor)
@@ -136,6 +149,11 @@ class _RuledRequest(NamedTuple):
     history: History | None
     taken_out: frozenset[str]
 
+    def sought(self, k: int) -> Sought:
+        """What it seeks k items by."""
+        filters = [ItemFilter(one, {}, *self.asker) for one in self.rules.filters]
+        return Sought(k, filters, tuple(f"{one.most} {one.property}" for one in self.rules.caps))
+
     async def allowed(self, filters: Sequence[Filter], items: Sequence[str]) -> list[str]:
         """The items that are not taken out, and that all of these filters allow."""
         left = [item for item in items if item not in self.taken_out]
@@ -160,7 +178,11 @@ class _RuledRequest(NamedTuple):
         return {slot: item_id for slot, item_id in pins.items() if item_id in among}
 
     async def capped(
-        self, items: Sequence[str], pins: Mapping[int, str], *, enough: int = MAX_RESULTS
+        self,
+        items: Sequence[str],
+        pins: Mapping[int, str] = NO_PINS,
+        *,
+        enough: int = MAX_OTHERS,
     ) -> Sequence[str]:
         """The items that the caps leave room for, pinned ones first; those of the first `enough`.
 
@@ -169,14 +191,14 @@ class _RuledRequest(NamedTuple):
         caps, first = self.rules.caps, tuple(pins.values())
         if not caps:
             return items
-        names, n = sorted({one.property for one in caps}), CAPPED_AT_ONCE
-        while True:
-            some = [*first, *items[:n]]
+        names, left, at, n = sorted({one.property for one in caps}), list[str](), 0, CAPPED_AT_ONCE
+        while at < len(items) and len(left) < enough:
+            some = [*first, *left, *items[at : at + n]]
             groups = await value_groups(self.recommender, some, names, now_s=self.now_s)
+            # Those that are left so far stay.
             left = capped(some[len(first) :], groups, caps, first=first)
-            if len(left) >= enough or n >= len(items):
-                return left
-            n *= 2
+            at, n = at + n, 2 * n
+        return left
 
     async def explored(
         self,
@@ -219,23 +241,29 @@ class _RuledRequest(NamedTuple):
         Of more than can be ranked, first those that the caps leave room for.
         """
         least = min((one.score for one in kept if one.score > 0), default=1.0)
+        user_id, session_id, _ = self.asker
+        history = self.history
+        if history is None:
+            snapshots = self.recommender.snapshots
+            history = await snapshots.history(user_id, session_id, now_s=self.now_s)
         names = await others_allowed(
             self.recommender,
             [ItemFilter(one, {}, *self.asker) for one in self.rules.filters],
             answer,
+            most=MAX_OTHERS if self.rules.caps else MAX_RESULTS,
             now_s=self.now_s,
-            history=self.history,
+            history=history,
             taken_out=self.taken_out,
         )
         if self.rules.caps:
             before = [item.item_id for item in kept]
-            among = frozenset(await self.capped([*before, *names], pins, enough=MAX_RESULTS))
+            among = frozenset(await self.capped([*before, *names], pins))
             if among.isdisjoint(names):
                 return []
             if len(names) > MAX_RESULTS:
                 names.sort(key=lambda name: name not in among)
         return await _ranked(
-            self.recommender, names[:MAX_RESULTS], self.asker, least, self.now_s, self.history
+            self.recommender, names[:MAX_RESULTS], self.asker, least, self.now_s, history
         )
 
 
@@ -294,7 +322,7 @@ async def _ranked(
     asker: Asker,
     below: float,
     now_s: float,
-    history: History | None,
+    history: History,
 ) -> list[Recommendation]:
     """Items that only the filter has found, the likeliest for the user first, with lower scores."""
     ranked = await recommender.rank(

@@ -19,6 +19,7 @@ from models.personalize.recipe_answers import RecipeRequest, answer
 from models.personalize.recipes import RECIPES
 from models.serving.cached import property_columns, property_index
 from models.serving.cached.property_columns import PropertyColumns
+from models.serving.cached.property_index import IndexedFilter
 from models.serving.merchandising.placements import NO_CONFIGURATION
 from models.serving.merchandising.questions import Question, answer_question
 from models.serving.merchandising.rules import Asker, Boost, Cap, Hide, Rules
@@ -148,7 +149,7 @@ async def test_rare_items_are_found_through_combinations(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several filters, of the current item and the user, of interactions, with other rules."""
-    monkeypatch.setattr("models.serving.item_filters.MAX_OTHERS", 60)
+    monkeypatch.setattr("models.serving.enough_items.MAX_OTHERS", 60)
     shop = await filled(store)
     rare = {f"i{n:03}" for n in range(0, 400, 13)}
 
@@ -224,7 +225,7 @@ async def test_a_larger_catalogue_has_no_index(make_store: Callable[..., Store])
     shop = await filled(store)
 
     items = await shop.recommender.cache.property_index.may_allow(
-        parse_item_filter("kind:rare"), {}, shop.now_s
+        [IndexedFilter(parse_item_filter("kind:rare"), {})], shop.now_s
     )
 
     assert items is None
@@ -244,12 +245,12 @@ async def test_a_scan_holds_no_request_up(store: Store, monkeypatch: pytest.Monk
     monkeypatch.setattr("models.serving.cached.property_index.scan_item_properties", slow)
     monkeypatch.setattr(property_index, "WAIT_S", 0.01)
     index = Recommender(store).cache.property_index
-    rare = parse_item_filter("kind:rare")
+    rare = [IndexedFilter(parse_item_filter("kind:rare"), {})]
 
-    assert await index.may_allow(rare, {}, shop.now_s) is None
+    assert await index.may_allow(rare, shop.now_s) is None
     go_on.set()
     assert index.task is not None
     await index.task
-    found = await index.may_allow(rare, {}, shop.now_s)
+    found = await index.may_allow(rare, shop.now_s)
     assert found is not None
     assert len(found) == math.ceil(400 / 13)
