@@ -33,7 +33,14 @@ from typing import TYPE_CHECKING, Generic
 from models.state.messages import PartResult
 from models.state.store import Store
 from models.state.tenants import Tenants
-from streams.agents.contracts import BatchPart, M, MessageCodec, StepObserver, StepWriter
+from streams.agents.contracts import (
+    BatchPart,
+    M,
+    MessageCodec,
+    MessageSplitter,
+    StepObserver,
+    StepWriter,
+)
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.retries import retry_while_assigned
 from streams.agents.rewinds import AssignedPartition, Rewinds
@@ -67,6 +74,8 @@ class AtomicBatches(Generic[M]):
         Kafka's partitions, for rewinds.
     step_size
         Bound of a step, in the codec's sizes: a longer step would hold up requests.
+    splitter
+        Takes a message apart of which the store refuses a part; None where it refuses nothing.
     spans
         Traces the messages of each step; None for no traces.
     """
@@ -80,6 +89,7 @@ class AtomicBatches(Generic[M]):
         *,
         log: PartitionLog,
         step_size: int,
+        splitter: MessageSplitter[M] | None = None,
         observer: StepObserver[M] | None = None,
         spans: StepSpans | None = None,
     ) -> None:
@@ -90,6 +100,7 @@ class AtomicBatches(Generic[M]):
         self.observer = observer
         self._codec = codec
         self._writer = writer
+        self._splitter = splitter
         self._rewinds = Rewinds(tenants, log)
         self._step_size = step_size
         self._spans = spans
@@ -243,8 +254,10 @@ class AtomicBatches(Generic[M]):
         at = next(n for n, one in enumerate(part.messages) if one.offset == result.offset)
         source = next(one for one in received if one.offset == result.offset)
         message = part.messages[at]
-        await self._reject(source, self._codec.refused(source, message, result))
-        remainder = self._codec.remainder(source, message, result)
+        if self._splitter is None:
+            raise AssertionError(f"{result.status} at offset {result.offset}: cannot be refused")
+        rejection, remainder = self._splitter.split(source, message, result)
+        await self._reject(source, rejection)
         return [remainder, *part.messages[at + 1 :]]
 
     async def _reject(self, received: ReceivedMessage, rejection: Rejection) -> None:

@@ -33,6 +33,7 @@ class DecodedMessage(Protocol):
 
 
 M = TypeVar("M", bound=DecodedMessage)
+M_co = TypeVar("M_co", bound=DecodedMessage, covariant=True)
 M_contra = TypeVar("M_contra", bound=DecodedMessage, contravariant=True)
 
 
@@ -56,7 +57,7 @@ class BatchPart(NamedTuple, Generic[M]):
     checksum: int
 
 
-class MessageCodec(Protocol[M]):
+class MessageCodec(Protocol[M_co]):
     """Decodes the messages of an agent's topics."""
 
     def size(self, received: ReceivedMessage) -> int:
@@ -65,7 +66,7 @@ class MessageCodec(Protocol[M]):
         Called once for each accepted message, before `decode`. No I/O, no errors.
         """
 
-    async def decode(self, received: ReceivedMessage) -> M:
+    async def decode(self, received: ReceivedMessage) -> M_co:
         """Decode one message.
 
         Called once for each message of a step, in order, before anything of the step is written.
@@ -79,21 +80,21 @@ class MessageCodec(Protocol[M]):
             its place.
         """
 
-    def without_effects(self, received: ReceivedMessage) -> M:
+    def without_effects(self, received: ReceivedMessage) -> M_co:
         """A message that only moves the watermark past `received`. No I/O."""
 
-    def refused(self, received: ReceivedMessage, message: M, result: PartResult) -> Rejection:
-        """The part of a decoded message that the store refused.
 
-        Called after a write whose result is `full` or `gone`; the rejection becomes a dead letter
-        before `remainder` is applied. No I/O.
-        """
+class MessageSplitter(Protocol[M]):
+    """Takes messages apart of which the store may refuse a part."""
 
-    def remainder(self, received: ReceivedMessage, message: M, result: PartResult) -> M:
-        """The part of a decoded message that the store did not refuse.
+    def split(
+        self, received: ReceivedMessage, message: M, result: PartResult
+    ) -> tuple[Rejection, M]:
+        """The part of a decoded message that the store refused, and what is left of it.
 
-        Called after `refused` with the same arguments. Applied in another write of the same step,
-        with the messages behind it. No I/O.
+        Called after a write whose result is `full` or `gone`. The rejection becomes a dead letter;
+        then what is left is applied in another write of the same step, with the messages behind it.
+        No I/O.
         """
 
 

@@ -6,7 +6,7 @@ sources, and keeps the partition's watermark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter, Histogram
 
@@ -27,6 +27,9 @@ DELTA_BYTES = 250
 
 STEP_DELTAS = 200
 """Bound of the events whose deltas are in one atomic step."""
+
+LABELS: Mapping[ShardKind, str] = {"u": "sessions", "i": "items"}
+"""Label of the shards of each kind in metrics."""
 
 DELTAS_DEAD = Counter("recommender_deltas_dead_total", "Messages of deltas that are none", ["kind"])
 GAPS = Counter(
@@ -64,7 +67,7 @@ def delta_agent(
         tenants,
         DeltaCodec(),
         DeltaWriter(kind, steps, publish_deltas, clock),
-        DeadLetterQueue("deltas", publish, clock, kept_bytes, DELTAS_DEAD.labels(kind)),
+        DeadLetterQueue("deltas", publish, clock, kept_bytes, DELTAS_DEAD.labels(LABELS[kind])),
         log=log,
         step_size=STEP_DELTAS,
     )
@@ -96,18 +99,6 @@ class DeltaCodec:
         offset, timestamp_ms, checksum = received.witness
         return DeltaMessage(offset, NO_RUNS, timestamp_ms, checksum)
 
-    def refused(
-        self, received: ReceivedMessage, message: DeltaMessage, result: PartResult
-    ) -> Rejection:
-        """Never called: shards refuse no delta."""
-        raise AssertionError(f"{result.status} of {len(message.runs)} bytes at {received.offset}")
-
-    def remainder(
-        self, received: ReceivedMessage, message: DeltaMessage, result: PartResult
-    ) -> DeltaMessage:
-        """Never called: shards refuse no delta."""
-        raise AssertionError(f"{result.status} of {len(message.runs)} bytes at {received.offset}")
-
 
 class DeltaWriter:
     """Writes deltas to their shards: a `StepWriter`."""
@@ -130,23 +121,24 @@ class DeltaWriter:
 
     async def _write(self, part: DeltaPart) -> PartResult:
         now_s, (_, shard) = self._clock(), mark_shard(part.field)
+        gaps = GAPS.labels(LABELS[self._kind])
         if self._kind == "i":
             applied = await self._steps.apply_deltas(shard, [part], now_s=now_s)
-            GAPS.labels("items").inc(applied.n_gaps)
+            gaps.inc(applied.n_gaps)
             return applied.deltas[0]
         result = await self._steps.apply_events(
             shard, [], [part], indexes={}, types={}, now_s=now_s
         )
-        GAPS.labels("sessions").inc(result.n_gaps)
+        gaps.inc(result.n_gaps)
         count_applied(result.counts)
         await self._publish(result.outbox)
         return result.deltas[0]
 
     def on_applied(self, messages: Sequence[DeltaMessage]) -> None:
         """Record how long the deltas were on their way."""
-        now_s, kind = self._clock(), "items" if self._kind == "i" else "sessions"
+        now_s, hop = self._clock(), HOP.labels(LABELS[self._kind])
         for message in messages:
-            HOP.labels(kind).observe(max(0.0, now_s - message.timestamp_ms / 1000))
+            hop.observe(max(0.0, now_s - message.timestamp_ms / 1000))
 
 
 NO_RUNS = b"\x90"

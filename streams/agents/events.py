@@ -77,20 +77,22 @@ def event_agent(
         Writes to the shards of a group of several; None for the group's store.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
+    codec = EventCodec(tenants, clock)
     return AtomicBatches(
         tenants,
-        EventCodec(tenants, clock),
+        codec,
         writer or EventWriter(tenants.store(tenants.settings.group), clock),
         DeadLetterQueue("sessions", publish, clock, kept_bytes, APPLIED.labels("dead")),
         log=log,
         step_size=STEP_EVENTS,
+        splitter=codec,
         observer=observer,
         spans=spans,
     )
 
 
 class EventCodec:
-    """Decodes event messages and erasures: a `MessageCodec`."""
+    """Decodes event messages and erasures: a `MessageCodec` and `MessageSplitter`."""
 
     def __init__(self, tenants: Tenants, clock: Callable[[], float]) -> None:
         self._tenants = tenants
@@ -149,32 +151,25 @@ class EventCodec:
         _, timestamp_ms, checksum = received.witness
         return StoredMessage(received.offset, "", "", 0, 0.0, [], "", timestamp_ms, checksum)
 
-    def refused(
+    def split(
         self, received: ReceivedMessage, message: StoredMessage, result: PartResult
-    ) -> Rejection:
-        """Events that the store refused: the group is gone, or holds as many items as it may."""
+    ) -> tuple[Rejection, StoredMessage]:
+        """The refused events, and the others: its group is gone, or holds all the items it may."""
         sent = events.parse(received.value, now_s=self._clock(), future_limit_s=float("inf"))
         if result.status == "gone":
             self._tenants.forget()
-            return _unknown_tracking_id(received, sent)
+            return _unknown_tracking_id(received, sent), self.without_effects(received)
         refused = [sent.event_list[n] for n in result.refused]
         group = message.group or self._settings.group
-        return Rejection(
+        rejection = Rejection(
             FULL,
             f"group {group} holds max_items items",
             events.encode(msgspec.structs.replace(sent, event_list=refused)),
             group=group,
         )
-
-    def remainder(
-        self, received: ReceivedMessage, message: StoredMessage, result: PartResult
-    ) -> StoredMessage:
-        """The message without the refused events."""
-        if result.status == "gone":
-            return self.without_effects(received)
-        refused = set(result.refused)
-        kept = [event for n, event in enumerate(message.events) if n not in refused]
-        return message._replace(events=kept)
+        numbers = set(result.refused)
+        kept = [event for n, event in enumerate(message.events) if n not in numbers]
+        return rejection, message._replace(events=kept)
 
     def _erasure(self, received: ReceivedMessage, erasure: events.Erasure) -> StoredMessage:
         if self._settings.shards > 1 and erasure.erase != self._settings.group:

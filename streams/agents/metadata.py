@@ -53,19 +53,21 @@ def metadata_agent(
         Traces the messages of each step; None for no traces.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
+    codec = RecordCodec(tenants.settings, clock)
     return AtomicBatches(
         tenants,
-        RecordCodec(tenants.settings, clock),
+        codec,
         RecordWriter(tenants.store(tenants.settings.group)),
         DeadLetterQueue("metadata", publish, clock, kept_bytes, RECORDS.labels("dead")),
         log=log,
         step_size=STEP_RECORDS,
+        splitter=codec,
         spans=spans,
     )
 
 
 class RecordCodec:
-    """Decodes metadata records and their removals: a `MessageCodec`."""
+    """Decodes metadata records and their removals: a `MessageCodec` and `MessageSplitter`."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -109,24 +111,18 @@ class RecordCodec:
         _, timestamp_ms, checksum = received.witness
         return RecordEntry(received.offset, timestamp_ms=timestamp_ms, checksum=checksum)
 
-    def refused(
+    def split(
         self, received: ReceivedMessage, message: RecordEntry, result: PartResult
-    ) -> Rejection:
-        """A record that the store refused: the group is gone, or holds as many as it may."""
+    ) -> tuple[Rejection, RecordEntry]:
+        """The whole record: its group is gone, or holds as many as it may; nothing is left."""
         group = message.group or self._settings.group
-        if result.status == "gone":
-            return Rejection("invalid", f"unknown group {group!r}", received.value, group=group)
-        detail = f"group {group} holds max_{message.kind} {message.kind}"
-        return Rejection(FULL, detail, received.value, group=group)
-
-    def remainder(
-        self,
-        received: ReceivedMessage,
-        message: RecordEntry,  # noqa: ARG002  of one record nothing is left
-        result: PartResult,  # noqa: ARG002
-    ) -> RecordEntry:
-        """An entry that only moves the watermark: a record is refused as a whole."""
-        return self.without_effects(received)
+        reason, detail = (
+            ("invalid", f"unknown group {group!r}")
+            if result.status == "gone"
+            else (FULL, f"group {group} holds max_{message.kind} {message.kind}")
+        )
+        rejection = Rejection(reason, detail, received.value, group=group)
+        return rejection, self.without_effects(received)
 
 
 class RecordWriter:

@@ -113,18 +113,6 @@ class ServedCodec:
         _, timestamp_ms, checksum = received.witness
         return ServedMessage(received.offset, "", [], timestamp_ms, checksum)
 
-    def refused(
-        self, received: ReceivedMessage, message: ServedMessage, result: PartResult
-    ) -> Rejection:
-        """Never called: the store refuses no list."""
-        raise AssertionError(f"{result.status} of {len(message.lists)} lists at {received.offset}")
-
-    def remainder(
-        self, received: ReceivedMessage, message: ServedMessage, result: PartResult
-    ) -> ServedMessage:
-        """Never called: the store refuses no list."""
-        raise AssertionError(f"{result.status} of {len(message.lists)} lists at {received.offset}")
-
 
 class ServedWriter:
     """Writes served lists to the store: a `StepWriter`."""

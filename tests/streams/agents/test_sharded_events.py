@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from prometheus_client import REGISTRY
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -252,4 +253,21 @@ async def test_a_shard_that_falls_back_is_noticed(redis_url: str) -> None:
         await worker.settle()
         await assert_same_shards(worker.steps, await reference_of(worker), owners_are_same=False)
         await client.flushdb()
+    await worker.client.aclose()
+
+
+async def test_what_is_no_delta_is_a_dead_letter_of_its_shards(redis_url: str) -> None:
+    """A message that somebody else wrote is counted under the words of the other metrics."""
+    kafka = SimulatedKafka()
+    worker = Worker(redis_url, kafka)
+    name = "recommender_deltas_dead_total"
+    before = {of: REGISTRY.get_sample_value(name, {"kind": of}) for of in ("sessions", "items")}
+    await worker.assign()
+    kafka.append(SESSION_DELTAS[0], b"no delta")
+    kafka.append(ITEM_DELTAS[1], b"nor this")
+    await worker.settle()
+    assert len(worker.letters) == 2
+    for of, count in before.items():
+        assert REGISTRY.get_sample_value(name, {"kind": of}) == (count or 0) + 1
+    await worker.client.flushdb()
     await worker.client.aclose()
