@@ -96,6 +96,17 @@ class KeyFamily(msgspec.Struct, frozen=True, rename="camel"):
     bytes: int
 
 
+class ShardLoad(msgspec.Struct, frozen=True, rename="camel"):
+    """A shard of a group of several: session shards are named u00, item shards i00."""
+
+    name: str
+    lag: Annotated[int, Meta(description="Messages of deltas that are not in effect.")]
+    waiting: Annotated[int, Meta(description="Values in outboxes that it has not applied.")]
+    applied: Annotated[int, Meta(description="Events, or changes of items, since it began.")]
+    keys: Annotated[int, Meta(description="About; 0: not known.")]
+    bytes: int
+
+
 class RunningWorker(msgspec.Struct, frozen=True, rename="camel"):
     """A worker, as it said last."""
 
@@ -126,3 +137,4 @@ class StreamStatus(msgspec.Struct, frozen=True, rename="camel"):
     workers: Annotated[
         list[RunningWorker], Meta(description="Workers that are running, with their partitions.")
     ]
+    shards: Annotated[list[ShardLoad], Meta(description="Of a group of several shards.")]

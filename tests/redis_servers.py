@@ -19,7 +19,7 @@ DOWN_MS = 1000
 """Time after which a Sentinel takes a silent primary for dead."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """A process of `redis-server` with a configuration of its own, which may be started again."""
 
@@ -198,6 +198,25 @@ class RedisCluster:
                     port = int(address.partition("@")[0].rpartition(":")[2])
                     return next(node for node in self.nodes if node.port == port)
         raise LookupError(f"no node serves {key}")
+
+    def moving(self, key: str) -> Iterator[Node]:
+        """Move the slot of a key to another primary, key by key; gives where it goes after each.
+
+        As `redis-cli --cluster reshard` does, but one slot that is chosen.
+        """
+        slot = self.ask("CLUSTER", "KEYSLOT", key)
+        source = self.primary_of(key)
+        others = (self.primary_of(str(n)) for n in range(100))
+        target = next(node for node in others if node is not source)
+        ids = {node: self.ask("CLUSTER", "MYID", node=node) for node in (source, target)}
+        self.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source], node=target)
+        self.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target], node=source)
+        while names := self.ask("CLUSTER", "GETKEYSINSLOT", slot, "1", node=source).split():
+            where = ("127.0.0.1", str(target.port), "", "0", "5000", "AUTH", PASSWORD)
+            self.ask("MIGRATE", *where, "KEYS", *names, node=source)
+            yield target
+        for node in (target, source):
+            self.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target], node=node)
 
     def is_well(self) -> bool:
         """True if another primary may be lost.

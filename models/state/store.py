@@ -55,7 +55,7 @@ from models.state.histories import History, unpack_history
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage, shard_of
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
 from models.state.scripts.outcome_limits import outcome_limits
-from models.state.scripts.registered_scripts import Script, run_script
+from models.state.scripts.registered_scripts import Script, run_script, run_step
 
 STEP = make_script(
     "apply_batch",
@@ -181,7 +181,7 @@ class Store:
         A server that is full refuses it: served lists then make room for the next attempt.
         """
         try:
-            return bytes(await run_script(self.redis, script, keys, payload))
+            return bytes(await run_step(self.redis, script, keys, payload))
         except redis.exceptions.ResponseError as error:
             if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
                 await self.drop_served_lists()

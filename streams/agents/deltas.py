@@ -12,14 +12,21 @@ from prometheus_client import Counter, Histogram
 
 from models.state.messages import PartResult
 from models.state.shards.at_once import at_once
-from models.state.shards.shard_names import DeltaMessage, DeltaPart, ShardKind, mark_shard, split
+from models.state.shards.shard_names import (
+    DeltaMessage,
+    DeltaPart,
+    ShardKind,
+    mark_shard,
+    shard_name,
+    split,
+)
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import BatchPart, Publish
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import count_applied
-from streams.agents.sharded_events import PublishDeltas
+from streams.agents.sharded_events import SHARD_CHANGES, PublishDeltas
 from streams.kafka.consuming.assignment import PartitionLog, ReceivedMessage
 
 DELTA_BYTES = 250
@@ -125,12 +132,14 @@ class DeltaWriter:
         if self._kind == "i":
             applied = await self._steps.apply_deltas(shard, [part], now_s=now_s)
             gaps.inc(applied.n_gaps)
+            SHARD_CHANGES.labels(shard_name("i", shard)).inc(applied.counts["changes"])
             return applied.deltas[0]
         result = await self._steps.apply_events(
             shard, [], [part], indexes={}, types={}, now_s=now_s
         )
         gaps.inc(result.n_gaps)
         count_applied(result.counts)
+        SHARD_CHANGES.labels(shard_name("u", shard)).inc(result.counts["events"])
         await self._publish(result.outbox)
         return result.deltas[0]
 

@@ -30,6 +30,9 @@ MOST_SENT = 100
 """Values of an outbox that are sent again at once."""
 
 WAITING = Gauge("recommender_outbox_values", "Values that wait in outboxes", ["shard"])
+BACKLOG = Gauge(
+    "recommender_shard_backlog_values", "Values in outboxes that a shard has not applied", ["shard"]
+)
 RESENT = Counter("recommender_outbox_resent_total", "Values that were sent again")
 
 
@@ -48,15 +51,19 @@ class Outboxes:
         self._seen = {place: one for place, one in self._seen.items() if place[0] in shards}
         if not shards:
             WAITING.clear()
+            BACKLOG.clear()
             return
         try:
             sources = await at_once(map(self._steps.applied_sources, self._names))
             applied = dict(zip(self._names, sources, strict=True))
-            await at_once(self._look_at(shard, applied) for shard in shards)
+            sizes = await at_once(self._look_at(shard, applied) for shard in shards)
+            for name, of_shards in zip(self._names, zip(*sizes, strict=True), strict=True):
+                BACKLOG.labels(name).set(sum(of_shards))
         except AWAY_ERRORS as error:
             LOG.warning("Redis is away, outboxes wait: %s", error)
 
-    async def _look_at(self, shard: int, applied: dict[str, dict[str, int]]) -> None:
+    async def _look_at(self, shard: int, applied: dict[str, dict[str, int]]) -> list[int]:
+        """Values that still wait for each shard."""
         await self._steps.trim_outbox(shard, applied)
         sizes = await self._steps.outbox_sizes(shard, self._names)
         WAITING.labels(shard_name("u", shard)).set(sum(sizes))
@@ -65,6 +72,7 @@ class Outboxes:
                 await self._send_again(shard, name)
             else:
                 self._seen.pop((shard, name), None)
+        return sizes
 
     async def _send_again(self, shard: int, name: str) -> None:
         """Send the oldest values if the first of them was there at enough looks before."""

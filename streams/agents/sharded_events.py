@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from prometheus_client import Counter
+
 from models.state.messages import Part, PartResult, StoredMessage
 from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import (
@@ -24,6 +26,10 @@ from models.state.shards.sharded_steps import SessionStepResult, ShardedSteps
 from streams.agents.contracts import BatchPart
 from streams.agents.events import FRESHNESS, STEP, count_applied
 from streams.retry_policy import waits_s
+
+SHARD_CHANGES = Counter(
+    "recommender_shard_changes_total", "Events and deltas that shards have applied", ["shard"]
+)
 
 PublishDeltas = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 """Produces values to shards, `i03` or `u00`; returns when Kafka has acknowledged all."""
@@ -78,13 +84,15 @@ class ShardedEventWriter:
 
     async def _step(self, shard: int, parts: Sequence[Part]) -> SessionStepResult:
         events = [event for part in parts for one in part.messages for event in one.events]
-        return await self._steps.apply_events(
+        done = await self._steps.apply_events(
             shard,
             parts,
             indexes=self._names.indexes_among(one.item_id for one in events),
             types=self._names.types_among(one.type for one in events),
             now_s=self._clock(),
         )
+        SHARD_CHANGES.labels(shard_name("u", shard)).inc(done.counts["events"])
+        return done
 
     def on_applied(self, messages: Sequence[StoredMessage]) -> None:
         """Record the freshness of messages that have come into effect in their session shards."""

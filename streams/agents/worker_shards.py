@@ -6,14 +6,18 @@ For a group of one shard there is nothing here: the event agent writes to its st
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import faust
+from prometheus_client import Gauge
 
 from models.state.messages import StoredMessage
+from models.state.operations.shard_figures import read_shard_figures
 from models.state.shards.at_once import at_once
+from models.state.shards.shard_names import ShardKind, shard_name
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
@@ -27,6 +31,15 @@ from streams.kafka.faust_clients.faust_app import add_agent
 from streams.kafka.faust_clients.faust_producing import produce
 from streams.kafka.topics import Topics
 from streams.retry_policy import AWAY, retry_outages
+
+LOG = logging.getLogger(__name__)
+
+FIGURES_EVERY_S = 60.0
+
+KINDS: tuple[ShardKind, ...] = ("u", "i")
+
+KEYS = Gauge("recommender_shard_keys", "Keys of a shard, about", ["shard"])
+BYTES = Gauge("recommender_shard_memory_bytes", "Memory of a shard's keys, about", ["shard"])
 
 
 class WorkerShards:
@@ -70,10 +83,11 @@ class WorkerShards:
                 log=log,
                 clock=time.time,
             )
-            for kind in ("u", "i")
+            for kind in KINDS
         )
         self.appliers = {self._sessions: self.topics[:1], self._items: self.topics[1:]}
         self._outboxes = Outboxes(steps, self.publish)
+        self._store = tenants.store(settings.group)
 
     def add_agents(self, limit: int) -> None:
         """Add the agents and the timer to the app, if there are any."""
@@ -85,10 +99,31 @@ class WorkerShards:
             add_agent(self._app, topics, apply, name=name, limit=limit)
         if self.appliers:
             self._app.timer(LOOK_EVERY_S)(self.look_into_outboxes)
+            self._app.timer(FIGURES_EVERY_S)(self.report_figures)
 
     async def look_into_outboxes(self) -> None:
         """Look after the outboxes of the session shards whose deltas this worker applies."""
         await self._outboxes.look({number for _, number in self._sessions.assignment.reads})
+
+    async def report_figures(self) -> None:
+        """Report keys and memory of the shards whose deltas this worker applies."""
+        own = {
+            shard_name(kind, number)
+            for kind, agent in zip(KINDS, self.appliers, strict=True)
+            for _, number in agent.assignment.reads
+        }
+        KEYS.clear()
+        BYTES.clear()
+        if not own:
+            return
+        try:
+            found = await read_shard_figures(self._store, own)
+        except AWAY as error:
+            LOG.warning("the memory of shards is not known: %s", error)
+            return
+        for one in found:
+            KEYS.labels(one.name).set(one.keys)
+            BYTES.labels(one.name).set(one.bytes)
 
     async def publish(self, values: Sequence[tuple[str, bytes]]) -> None:
         """Produce values to shards, each to its partition; ends when Kafka has acknowledged all."""

@@ -16,6 +16,7 @@ from models.kafka_operations import (
     LetterPlace,
     PartitionLag,
     ReplayResult,
+    ShardLoad,
     StreamStatus,
     TailedEvent,
     WaitingLetter,
@@ -77,6 +78,10 @@ class KafkaConsole:
             read.serving,
             [_job(one) for one in read.jobs],
             read.workers,
+            [
+                ShardLoad(one.name, one.lag, one.waiting, one.applied, one.keys, one.bytes)
+                for one in read.shards
+            ],
         )
 
     async def find_events(self, event_id: str) -> FoundEvents:

@@ -19,6 +19,7 @@ from models.state.operations import forwarding_ledger, stuck_readers
 from models.state.operations.catch_ups import CatchUpState, stored_catch_up
 from models.state.operations.memory import Family, Memory, read_families, read_memory
 from models.state.operations.running_workers import running_workers
+from models.state.operations.shard_figures import ShardFigures, read_shard_figures
 from models.state.shards.sharded_store import store_of
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.offsets import (
@@ -57,6 +58,17 @@ class JobStatus(msgspec.Struct, frozen=True):
     known: int
 
 
+class ShardStatus(msgspec.Struct, frozen=True):
+    """One shard of several: `ShardFigures`, and the messages of deltas that wait for it."""
+
+    name: str
+    lag: int
+    waiting: int
+    applied: int
+    keys: int
+    bytes: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `recommender status` shows.
 
@@ -88,6 +100,8 @@ class Status(msgspec.Struct, frozen=True):
         The ranker's last catch-up with kept events.
     workers
         Workers that are running, with their partitions.
+    shards
+        Each shard of a group of several.
     """
 
     group: str
@@ -108,6 +122,7 @@ class Status(msgspec.Struct, frozen=True):
     families: dict[str, Family] = {}
     catch_up: CatchUpState | None = None
     workers: list[RunningWorker] = []
+    shards: list[ShardStatus] = []
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -137,6 +152,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         jobs = await Jobs(Registry(store.redis, settings)).unfinished()
         memory = await read_memory(store.redis)
         families = await read_families(store)
+        shards = await read_shard_figures(store)
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
@@ -185,6 +201,18 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         families=families,
         catch_up=stored_catch_up(ranker),
         workers=workers,
+        shards=[_shard(one, partitions, topics) for one in shards],
+    )
+
+
+def _shard(
+    figures: ShardFigures, partitions: Iterable[PartitionStatus], topics: Topics
+) -> ShardStatus:
+    topic = topics.session_deltas if figures.name[0] == "u" else topics.item_deltas
+    place = topic, int(figures.name[1:])
+    lag = sum(one.lag for one in partitions if (one.topic, one.partition) == place)
+    return ShardStatus(
+        figures.name, lag, figures.waiting, figures.applied, figures.keys, figures.bytes
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from models.state.operations.shard_figures import ShardFigures, most_of_mean
 from streams.operations.status import Status
 
 STUCK_AFTER_S = 30.0
@@ -16,7 +17,7 @@ SHOWN_FAMILIES = 4
 
 
 def as_text(status: Status, *, partitions: bool = False) -> str:
-    """Ten lines, and one for each partition if `partitions`."""
+    """Ten lines, one more for shards, and with `partitions` one for each partition and shard."""
     found = list(problems(status))
     lines = [
         f"group {status.group}: " + ("; ".join(found) if found else "nothing is wrong"),
@@ -26,10 +27,12 @@ def as_text(status: Status, *, partitions: bool = False) -> str:
         _line("in effect", _named(status.counts)),
         *(_line(f"ranked {name}", text) for name, text in _quality(status)),
         _line("redis", _redis(status)),
+        *([_line("shards", _shards(status))] if status.shards else []),
         _line("forwarding", _forwarding(status)),
         _line("jobs", _jobs(status)),
     ]
-    return "\n".join(lines + (_partitions(status) if partitions else []))
+    more = [*_partitions(status), *_shard_table(status)] if partitions else []
+    return "\n".join(lines + more)
 
 
 def problems(status: Status) -> Iterator[str]:
@@ -111,6 +114,40 @@ def _redis(status: Status) -> str:
     ]
     shares = f"; about: {', '.join(largest)}" if largest else ""
     return f"{memory.used_bytes / MEGABYTE:.0f} MB {limit}, {memory.policy}{shares}"
+
+
+def _shards(status: Status) -> str:
+    """How many there are, the busiest, and what waits for them."""
+    kinds = {"u": "for users", "i": "for items"}
+    busiest = most_of_mean(
+        ShardFigures(one.name, one.applied, one.waiting, one.keys, one.bytes)
+        for one in status.shards
+    )
+    shown = []
+    for kind, name in kinds.items():
+        n = sum(one.name[0] == kind for one in status.shards)
+        which, ratio = busiest.get(kind, ("", 0))
+        shown.append(
+            f"{n} {name}" + (f", the busiest {which} with {ratio:.2f} of the mean" if which else "")
+        )
+    waiting = sum(one.waiting for one in status.shards)
+    if waiting:
+        most = max(status.shards, key=lambda one: one.waiting)
+        shown.append(f"{waiting} values between them, most for {most.name}: {most.waiting}")
+    return "; ".join(shown)
+
+
+def _shard_table(status: Status) -> list[str]:
+    if not status.shards:
+        return []
+    return [
+        f"{'shard':<8}{'lag':>8}{'waiting':>9}{'applied':>14}{'keys':>12}{'MB':>10}",
+        *(
+            f"{one.name:<8}{one.lag:>8}{one.waiting:>9}{one.applied:>14}{one.keys:>12}"
+            f"{one.bytes / MEGABYTE:>10.1f}"
+            for one in status.shards
+        ),
+    ]
 
 
 def _forwarding(status: Status) -> str:

@@ -178,6 +178,9 @@ def test_a_lost_primary_of_a_shard_loses_and_doubles_nothing(
         return await store.event_counts(await store.item_indexes(["tent", "stove"]))
 
     assert stack.stored(read) == [40, 1]
+    shards = stack.status().shards
+    assert len(shards) == 8
+    assert all(one.keys and one.bytes for one in shards)
 
 
 def test_shards_of_all_primaries_are_saved_and_restored(

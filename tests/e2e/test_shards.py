@@ -89,8 +89,24 @@ def test_answers_are_those_of_one_shard(embedded_stack: Callable[..., Stack]) ->
     counts = [one.status().counts for one in stacks]
     assert {n: counts[1][n] for n in names} == {n: counts[0][n] for n in names}
     assert sharded.status().lag == 0
+    _show_shards(sharded)
     _refuse(sharded)
     _erase(single, sharded)
+
+
+def _show_shards(one: Stack) -> None:
+    """The status, the API of the console and the metrics of the worker tell each shard's load."""
+    status, answer = one.ask("GET", "/status")
+    assert status == 200, answer
+    shards = {shard["name"]: shard for shard in answer["shards"]}
+    assert list(shards) == [f"{kind}0{number}" for kind in "ui" for number in range(SHARDS)]
+    applied = {kind: sum(shards[n]["applied"] for n in shards if n[0] == kind) for kind in "ui"}
+    assert applied["u"] == one.counts()["events"]
+    assert applied["i"] > N_EVENTS
+    assert all(shard["lag"] == 0 and shard["keys"] and shard["bytes"] for shard in shards.values())
+    shown = one.run("status", "--partitions")
+    assert "shards:           4 for users, the busiest u0" in shown.stdout
+    assert "\ni03 " in shown.stdout
 
 
 def _erase(single: Stack, sharded: Stack) -> None:

@@ -102,7 +102,7 @@ async def read_families(store: Store) -> dict[str, Family]:
         n_keys = int(await store.redis.dbsize())
         groups = {store.settings.group, *await registered_groups(store.redis)}
         single = [f"{{{group}}}:{name}".encode() for group in sorted(groups) for name in SINGLE]
-        sampled = await _sample(store)
+        sampled = await sample_keys(store)
         families = await _families(store, sampled - set(single), n_keys, len(sampled))
         for key, size in (await _sizes(store, single)).items():
             _add(families, _family(key), 1, size)
@@ -112,7 +112,8 @@ async def read_families(store: Store) -> dict[str, Family]:
     return dict(sorted(families.items(), key=lambda one: (-one[1].bytes, one[0])))
 
 
-async def _sample(store: Store) -> set[bytes]:
+async def sample_keys(store: Store) -> set[bytes]:
+    """Some keys of the server that holds a group, `SCANNED` or a few more; all if it has fewer."""
     sampled: set[bytes] = set()
     cursor = 0
     for _ in range(SCANNED // 100):

@@ -8,7 +8,7 @@
 -- Returns the results of the parts as apply_batch.lua, the counts, and how many runs of deltas were
 -- left because some before them are missing.
 
-local counts = {items = 0}
+local counts = {items = 0, changes = 0}
 local prefix = request.prefix
 
 begin_state(prefix)
@@ -58,7 +58,10 @@ local APPLY = {
   [OWNER_DELTA] = owners.remember, [FORGET_DELTA] = owners.forget,
 }
 
-local function apply_delta(delta) APPLY[delta[1]](unpack(delta, 2)) end
+local function apply_delta(delta)
+  counts.changes = counts.changes + 1
+  APPLY[delta[1]](unpack(delta, 2))
+end
 
 local results = {}
 for number, part in ipairs(request.deltas) do
@@ -68,7 +71,9 @@ pair_lists.write()
 items.write()
 owners.write()
 if context_counts then context_counts.write() end
-if counts.items > 0 then call('HINCRBY', prefix .. 'counts', 'items', counts.items) end
+for name, n in pairs(counts) do
+  if n > 0 then call('HINCRBY', prefix .. 'counts', name, n) end
+end
 write_sources()
 write_watermarks()
 return cmsgpack.pack({results, counts, n_gaps})

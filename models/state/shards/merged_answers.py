@@ -8,7 +8,9 @@ from typing import Any
 LATEST = frozenset({"clock", "accepted_at", "applied_at"})
 """Counts of a group that are times: the latest of its shards is the group's."""
 
-OF_ONE_SHARD = frozenset({"format", "shards", "item_index", "owner_index", "session_index"})
+OF_ONE_SHARD = frozenset(
+    {"format", "shards", "item_index", "owner_index", "session_index", "changes"}
+)
 """Fields of a shard's counts that add up to nothing."""
 
 

@@ -18,7 +18,7 @@ from models.state import layout
 from models.state.clients.client import RedisClient
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
-from models.state.scripts.registered_scripts import Script, run_script
+from models.state.scripts.registered_scripts import Script, run_script, run_step
 from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import (
     DELTAS,
@@ -266,4 +266,4 @@ class ShardedSteps:
                 )
             parts.append((part.field, part.expected, messages, part.checksum))
         payload = msgspec.msgpack.encode(request | {"deltas": parts})
-        return await run_script(self.redis, script, [key], payload, *runs)
+        return await run_step(self.redis, script, [key], payload, *runs)

@@ -17,7 +17,7 @@ from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.messages import Part, shard_of
 from models.state.shards.shard_names import shard_prefix
 from models.state.shards.sharded_steps import ShardedSteps
-from tests.models.state.reference import Reference, click, message
+from tests.models.state.reference import NOW, Reference, click, message
 from tests.models.state.shards.shard_network import ShardNetwork
 from tests.models.state.shards.sharded_reference import ShardedReference, assert_same_shards
 from tests.redis_servers import RedisCluster, redis_cluster
@@ -79,6 +79,48 @@ async def _retried(work: Callable[[], Coroutine[None, None, None]]) -> None:
                 return await work()
             except AWAY:
                 await asyncio.sleep(0.1)
+
+
+async def test_slots_move_under_steps(tmp_path: Path) -> None:
+    """A step finds all keys of its shard or is refused: it names one that never exists.
+
+    Without that, a primary that has a part of the slot would take what is still at the other for
+    absent: whatever is there would be overwritten, or what is written here.
+    """
+    with redis_cluster(tmp_path) as cluster:
+        settings = Settings(redis=cluster.url, redis_cluster=True, group="h", history_events=20)
+        client = client_of(settings)
+        try:
+            steps = ShardedSteps(client, settings, shards=2)
+            chance, refused = random.Random(5), 0
+            network = ShardNetwork(steps, ShardedReference(2, limit=20), chance.randrange)
+            reference = Reference(limit=20)
+
+            def write(n: int) -> None:
+                for _ in range(n):
+                    user, log = f"u{chance.randrange(6)}", network.events[0]
+                    event = click(f"i{chance.randrange(7)}", len(log), NOW - 400 + len(log))
+                    log.append(message(len(log), event, user=user, session=user))
+                    reference.apply([Part("p/0", -1, log[-1:])])
+
+            write(40)
+            await _retried(network.drain)
+            for kind in ("u", "i"):
+                moving = cluster.moving(shard_prefix("h", kind, 1))
+                while await asyncio.to_thread(next, moving, None):
+                    write(2)
+                    try:
+                        await network.apply_events(0, 1, 100)
+                        await network.apply_deltas(f"{kind}01", 100)
+                    except AWAY:
+                        refused += 1
+            assert refused > 10
+            await _retried(network.drain)
+            scanned: Any = _Scanned(client, cluster)
+            steps.redis = scanned
+            await assert_same_shards(steps, reference, owners_are_same=False)
+        finally:
+            await client.aclose()
 
 
 class _Scanned:

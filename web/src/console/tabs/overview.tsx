@@ -104,6 +104,7 @@ interface Status {
   families: { name: string; keys: number; bytes: number }[];
   serving: Record<string, string>;
   jobs: string[];
+  shards: { name: string; lag: number; waiting: number; applied: number; keys: number; bytes: number }[];
   workers: { name: string; startedAt: number; partitions: Record<string, number[]>; lag: number }[];
 }
 
@@ -121,6 +122,39 @@ const ranges = (numbers: readonly number[]): string => {
 const STATUS_EVERY_MS = 15_000;
 const bytes = (n: number): string =>
   n < 2 ** 20 ? `${Math.ceil(n / 1024)} KiB` : n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(1)} MiB` : `${(n / 2 ** 30).toFixed(2)} GiB`;
+
+/** What each shard has applied, in multiples of the mean of its kind, and what waits for it. */
+const Shards = ({ shards }: { shards: Status["shards"] }): JSX.Element => {
+  const mean = (kind: string): number => {
+    const own = shards.filter((one) => one.name[0] === kind);
+    return own.reduce((sum, one) => sum + one.applied, 0) / Math.max(own.length, 1);
+  };
+  const means: Record<string, number> = { u: mean("u"), i: mean("i") };
+  const count = (n: number): string => n.toLocaleString("en");
+  return (
+    <section aria-labelledby="shards-title">
+      <h2 id="shards-title">{shards.length / 2} shards of users, and as many of items</h2>
+      <div class="wide" role="region" aria-label="Shards" tabIndex={0}>
+        <table id="shards">
+          <thead><tr><th>Shard</th><th>Applied</th><th>Of the mean</th><th>Not in effect</th><th>Waiting in outboxes</th><th>Keys</th><th>Memory</th></tr></thead>
+          <tbody>
+            {shards.map((one) => (
+              <tr key={one.name}>
+                <td>{one.name}</td>
+                <td>{count(one.applied)}</td>
+                <td>{(one.applied / Math.max(means[one.name[0] ?? "u"] ?? 1, 1)).toFixed(2)}</td>
+                <td>{count(one.lag)}</td>
+                <td>{count(one.waiting)}</td>
+                <td>{count(one.keys)}</td>
+                <td>{bytes(one.bytes)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+};
 
 /** The stream as `recommender status` has it: partitions, dead letters, memory by kind of key. */
 const Stream = (): JSX.Element | null => {
@@ -173,6 +207,7 @@ const Stream = (): JSX.Element | null => {
           </div>
         )}
       </section>
+      {status.shards.length > 0 && <Shards shards={status.shards} />}
       <div class="halves">
         <section aria-labelledby="partitions-title">
           <h2 id="partitions-title">Partitions</h2>
