@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +21,19 @@ DOWN_MS = 1000
 
 @dataclass(eq=False)
 class Node:
-    """A process of `redis-server` with a configuration of its own, which may be started again."""
+    """A process of `redis-server` with a configuration of its own, which may be started again.
+
+    Attributes
+    ----------
+    announced
+        The port that a cluster's node names to others and to clients, where it is a proxy's.
+    """
 
     port: int
     directory: Path
     lines: list[str]
     arguments: tuple[str, ...] = ()
+    announced: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -196,11 +203,11 @@ class RedisCluster:
                 is_served = "master" in flags and "fail" not in flags and first.isdigit()
                 if is_served and int(first) <= slot <= int(last or first):
                     port = int(address.partition("@")[0].rpartition(":")[2])
-                    return next(node for node in self.nodes if node.port == port)
+                    return next(n for n in self.nodes if port in {n.port, n.announced})
         raise LookupError(f"no node serves {key}")
 
-    def moving(self, key: str) -> Iterator[Node]:
-        """Move the slot of a key to another primary, key by key; gives where it goes after each.
+    def moving(self, key: str, *, at_once: int = 1) -> Iterator[Node]:
+        """Move the slot of a key to another primary; gives where it goes after each few keys.
 
         As `redis-cli --cluster reshard` does, but one slot that is chosen.
         """
@@ -211,7 +218,9 @@ class RedisCluster:
         ids = {node: self.ask("CLUSTER", "MYID", node=node) for node in (source, target)}
         self.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source], node=target)
         self.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target], node=source)
-        while names := self.ask("CLUSTER", "GETKEYSINSLOT", slot, "1", node=source).split():
+        while names := self.ask(
+            "CLUSTER", "GETKEYSINSLOT", slot, str(at_once), node=source
+        ).split():
             where = ("127.0.0.1", str(target.port), "", "0", "5000", "AUTH", PASSWORD)
             self.ask("MIGRATE", *where, "KEYS", *names, node=source)
             yield target
@@ -250,9 +259,18 @@ class RedisCluster:
 
 
 @contextlib.contextmanager
-def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
-    """A running cluster of six processes, with a password."""
+def redis_cluster(
+    directory: Path, proxy_of: Callable[[int], int] | None = None
+) -> Iterator[RedisCluster]:
+    """A running cluster of six processes, with a password.
+
+    Parameters
+    ----------
+    proxy_of
+        Gives the port of a proxy before a node by the node's port: clients and replicas go there.
+    """
     start = own_ports(12)
+    announced = [proxy_of(start + n) if proxy_of else 0 for n in range(6)]
     nodes = [
         Node(
             start + n,
@@ -262,7 +280,9 @@ def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
                 *("cluster-enabled yes", "cluster-node-timeout 2000", "appendonly yes", 'save ""'),
                 *(f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"),
                 "repl-diskless-sync-delay 0",
+                *([f"cluster-announce-port {announced[n]}"] if proxy_of else ()),
             ],
+            announced=announced[n],
         )
         for n in range(6)
     ]

@@ -23,7 +23,7 @@ from redis import Redis as RedisConnection
 
 from models.settings import Settings
 from models.state.clients.client import client_of
-from models.state.copies.state_copies import REGISTRY
+from models.state.groups.group_registry import REGISTRY
 from models.state.shards.sharded_store import store_of
 from models.state.store import Store
 from models.state.tenants import Tenants
