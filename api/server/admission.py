@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from api.server.refusals import REFUSED
 from models.errors import Overloaded, Unavailable
@@ -18,25 +19,38 @@ WINDOW_S = 0.25
 MIN_LEFT = 8
 """Requests that must leave within a window for its mean to count."""
 
-FEW = 16
+FEW = 8
 """A gate lets at least so many in; with fewer inside, nobody waits for another."""
 
-PATIENCE = 4.0
+PATIENCE = 3.0
 """A mean stay of more than so many times the usual one means that a queue stands."""
 
-QUICK_S = 0.02
+QUICK_S = 0.005
 """A mean stay that is no queue, however short the usual one is."""
 
-SHRINK, GROW, DRIFT = 0.7, 1.25, 0.05
+BUSY = 0.8
+"""Share of time with work to do from which on requests wait for this process, not for a server."""
+
+SHRINK, GROW, DRIFT = 0.25, 1.25, 0.05
+"""Of the bound in a window: the least and the most; of the usual stay: the part that is new."""
+
+
+def wanted_cpu_s() -> float:
+    """Seconds for which this thread ran or, where Linux tells it, would have run on a free core."""
+    try:
+        ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return time.thread_time()
+    return (int(ran_ns) + int(waited_ns)) / 1e9
 
 
 class Gate:
     """A bound on the requests that wait for one server; a context manager around the wait.
 
     The bound falls while a queue stands: where requests stay much longer than usual, letting more
-    in would only have each of them wait longer, not be answered sooner. It is the limit of
-    concurrency by additive increase and multiplicative decrease of congestion control, with the
-    stay by Little's law: the mean number inside, over those that left in a second.
+    in would only have each of them wait longer, not be answered sooner. A server that is busy all
+    the time answers as many in a second whatever the bound is, so by Little's law stays are as the
+    bound, and it falls as far as they are too long.
 
     Parameters
     ----------
@@ -48,6 +62,8 @@ class Gate:
         Name of the server, for error texts.
     clock
         Monotonic seconds.
+    cpu
+        Seconds for which the event loop's thread had work to do.
 
     Raises
     ------
@@ -66,7 +82,13 @@ class Gate:
     """
 
     def __init__(
-        self, most: int, reason: str, server: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        most: int,
+        reason: str,
+        server: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = wanted_cpu_s,
     ) -> None:
         self._most = most
         self._limit = float(most)
@@ -78,6 +100,7 @@ class Gate:
         # Of the window: seconds that all requests together were inside, those that left, the most.
         self._stayed_s, self._n_left, self._peak = 0.0, 0, 0
         self._usual_s = QUICK_S
+        self._cpu, self._cpu_s = cpu, cpu()
 
     def announce(self, loop: asyncio.AbstractEventLoop) -> Overloaded | None:
         """Count a request that enters in the next step of the loop, or return its refusal.
@@ -128,18 +151,21 @@ class Gate:
 
     def _measure(self, now_s: float) -> None:
         """End a window: the bound follows from the mean stay in it."""
+        cpu_s = self._cpu()
         if self._n_left >= MIN_LEFT:
             stay_s = self._stayed_s / self._n_left
             if stay_s < self._usual_s:
                 self._usual_s = stay_s
-            elif self._peak <= FEW:
-                # Few waited for another: the server itself takes as long.
+            elif self._peak <= FEW and cpu_s - self._cpu_s < BUSY * (now_s - self._began_s):
+                # Few waited for another, or for this process: the server itself takes as long.
                 self._usual_s += DRIFT * (stay_s - self._usual_s)
-            if stay_s <= max(QUICK_S, PATIENCE * self._usual_s):
+            good_s = max(QUICK_S, PATIENCE * self._usual_s)
+            if stay_s <= good_s:
                 self._limit = min(float(self._most), self._limit * GROW)
             elif 2 * self._peak > self._limit:
-                self._limit = max(float(min(FEW, self._most)), self._limit * SHRINK)
-        self._began_s = now_s
+                fallen = self._limit * max(SHRINK, good_s / stay_s)
+                self._limit = max(float(min(FEW, self._most)), fallen)
+        self._began_s, self._cpu_s = now_s, cpu_s
         self._stayed_s, self._n_left, self._peak = 0.0, 0, self._n
 
 

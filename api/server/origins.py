@@ -24,6 +24,7 @@ PORTS = {"http": 80, "https": 443}
 REMEMBERED = 1024
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5}))?", re.ASCII)
+_ABSOLUTE = re.compile(rb"[^/?#]*://[^/?#]*")
 
 
 class Origins:
@@ -107,6 +108,18 @@ def is_same_origin(origin: bytes, host: bytes | None) -> bool:
         and (asked := authority(rest, port)) is not None
         and asked == authority(host, port)
     )
+
+
+def names_same_host(target: bytes, host: bytes | None) -> bool:
+    """True if a request's target names no host, or that of its Host header.
+
+    A proxy goes by the target's, and what it lets through must not be another's here.
+
+    >>> names_same_host(b"/a", None), names_same_host(b"http://a.example/", b"b.example")
+    (True, False)
+    """
+    origin = _ABSOLUTE.match(target)
+    return origin is None or is_same_origin(origin[0], host)
 
 
 def is_own_page(headers: Mapping[bytes, bytes]) -> bool:

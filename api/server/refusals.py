@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from prometheus_client import Counter
+from starlette.types import Receive, Scope, Send
 
 from api.schemas import RETRY_AFTER_S, encode
 
@@ -35,6 +36,10 @@ REASONS = (
 )
 for _reason in REASONS:
     REFUSED.labels(_reason)
+
+
+CLOSES = (b"connection", b"close")
+"""Header of the last answer of a connection."""
 
 
 class Refusal(NamedTuple):
@@ -68,3 +73,18 @@ class Refusal(NamedTuple):
                 *(b"".join([b"%s: %s\r\n" % header for header in headers]), body),
             )
         )
+
+
+async def too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
+    """The application for connections beyond the bound: every request is refused with 503."""
+    if scope["type"] == "http":
+        refusal = Refusal(503, "overloaded", "the bound on open connections is reached: try again")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(refusal.body)),
+            (b"retry-after", b"1"),
+            CLOSES,
+        ]
+        start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": refusal.body})

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httptools
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.server.admission import Gate
 from api.server.coalesced_writes import CoalescedWrites
 from api.server.connections import Connections
-from api.server.refusals import REFUSED, Refusal
+from api.server.origins import names_same_host
+from api.server.refusals import CLOSES, REFUSED, Refusal, too_many_connections
 from api.server.request_metrics import count_request
 
 LOG = logging.getLogger(__name__)
@@ -46,9 +46,6 @@ REASONS_BY_STATUS = {408: "slow", 414: "head", 431: "head"}
 
 ENDLESS = "recommender.endless"
 """Member of the state of a request whose answer goes on until the client leaves."""
-
-CLOSES = (b"connection", b"close")
-"""Header of the last answer of a connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -75,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._field_bytes = 0
         self._n_fields = 0
-        self._has_host = False
+        self._host: bytes | None = None
         # Of the connection.
         self._since_s = self.loop.time()
         self._paused_s = 0.0
@@ -175,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head, self._is_in_body = True, False
         self._framing_bytes = self._step_bytes
         self._body_bytes = self._field_bytes = self._n_fields = 0
-        self._has_host = False
+        self._host = None
         self._dropped_bytes = 0
         self._since_s = self.loop.time()
 
@@ -202,17 +199,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
-            if self._has_host:
+            if self._host is not None:
                 self._stop_parsing(Refusal(400, "invalid_request", "there is more than one Host"))
-            self._has_host = True
+            self._host = self.headers[-1][1]
 
     def on_headers_complete(self) -> None:
         """Callback after the last header."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._stop_parsing(Refusal(505, "invalid_request", "only HTTP/1.1 is supported"))
-        if not self._has_host and version == "1.1":
+        if self._host is None and version == "1.1":
             self._stop_parsing(Refusal(400, "invalid_request", "there is no Host"))
+        if not names_same_host(self.url, self._host):
+            self._stop_parsing(Refusal(400, "invalid_request", "target and Host name two hosts"))
         super().on_headers_complete()
         self._is_in_head, self._is_in_body = False, True
         if not self.cycle.response_complete:
@@ -292,7 +291,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def refuse_requests(self) -> None:
         """Answer every request with 503."""
-        self.app = _too_many_connections
+        self.app = too_many_connections
 
     def abort(self) -> None:
         """End at once."""
@@ -393,18 +392,3 @@ class _Flow(FlowControl):
 
 def _has_origin(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"origin" for name, _ in headers)
-
-
-async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  ASGI's
-    """The application for connections beyond the bound."""
-    if scope["type"] == "http":
-        refusal = Refusal(503, "overloaded", "the bound on open connections is reached: try again")
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(refusal.body)),
-            (b"retry-after", b"1"),
-            CLOSES,
-        ]
-        start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": refusal.body})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -84,7 +84,8 @@ class Stream:
     seconds
         From the first request to the last answer.
     service_ms
-        Of the same answers, from when their request was sent: without the wait for a connection.
+        Of the same answers, by method, from when their request was sent: without the wait for a
+        connection.
     statuses
         Answers by method and status; 0 is that of a connection that was closed.
     """
@@ -92,7 +93,7 @@ class Stream:
     latencies_ms: list[float] = field(default_factory=list)
     failed: int = 0
     seconds: float = 0.0
-    service_ms: list[float] = field(default_factory=list)
+    service_ms: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     statuses: Counter[str] = field(default_factory=Counter)
 
     def quantiles(self) -> dict[str, float]:
@@ -147,10 +148,11 @@ class _Pool:
             due_s, sent_s, sent = due
             now_s = time.perf_counter()
             self._n_done += 1
-            self.stream.statuses[f"{sent.raw.split(b' ', 1)[0].decode()} {status}"] += 1
+            method = sent.raw.split(b" ", 1)[0].decode()
+            self.stream.statuses[f"{method} {status}"] += 1
             if 200 <= status < 400:
                 self.stream.latencies_ms.append(1000 * (now_s - due_s))
-                self.stream.service_ms.append(1000 * (now_s - sent_s))
+                self.stream.service_ms[method].append(1000 * (now_s - sent_s))
         if connection.is_open:
             self._idle.append(connection)
             self._issue()

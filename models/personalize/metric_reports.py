@@ -142,7 +142,7 @@ class MetricReport:
         if not values:
             return ""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text)
         writer.writerow(COLUMNS)
         for place in sorted(values):
             metric = self._metrics[place.metric]

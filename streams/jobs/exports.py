@@ -62,7 +62,7 @@ def _write(
     count = 0
     with context.objects.writing(url) as stream:
         text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
-        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, columns, extrasaction="ignore")
         writer.writeheader()
         for chunk in context.until_stopped(iter(lambda: context.run_on_loop(_chunk(rows)), [])):
             writer.writerows(chunk)

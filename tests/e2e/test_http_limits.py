@@ -86,6 +86,12 @@ def one(tmp_path_factory: Any) -> Iterator[Api]:
         (GET + b"X : y\r\n\r\n", 400, "invalid_request"),
         (GET + b"X: \x00\r\n\r\n", 400, "invalid_request"),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "invalid_request"),
+        (
+            b"GET http://other/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            400,
+            "invalid_request",
+        ),
+        (b"GET http://localhost/healthz HTTP/1.0\r\n\r\n", 400, "invalid_request"),
         (b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", 505, "invalid_request"),
         (b"GET /healthz\r\n\r\n", 505, "invalid_request"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_request"),
@@ -165,8 +171,10 @@ def test_clients_that_do_not_read_are_cut(one: Api) -> None:
 
 
 def test_http_1_0_upgrades_and_expectations(one: Api) -> None:
-    """HTTP/1.0 needs no Host; upgrades are ignored; `Expect` is answered."""
+    """HTTP/1.0 needs no Host, a target may name it; upgrades are ignored; `Expect` is answered."""
     assert one.ask(b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
+    absolute = b"GET http://LOCALHOST:80/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert one.ask(absolute).status == 200
     upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     with one.client() as client:
         client.send(GET + upgrade + GET + b"\r\n")
