@@ -10,7 +10,7 @@ import click
 
 from cli.group import main
 from cli.servers import reachable_settings
-from models.state.outcomes.served_outcomes import DIMENSIONS, Dimension
+from models.state.outcomes.served_outcomes import DIMENSIONS, REASONS, Dimension
 
 
 @main.command()
@@ -18,6 +18,7 @@ from models.state.outcomes.served_outcomes import DIMENSIONS, Dimension
 @click.option("--placement", help="Lists of this placement alone.")
 @click.option("--arm", help="Lists of this arm of an experiment alone.")
 @click.option("--recipe", help="Lists of this recipe alone.")
+@click.option("--reason", type=click.Choice(REASONS), help="Items with this reason alone.")
 @click.option(
     "--days",
     type=click.FloatRange(0, 400, min_open=True),
@@ -31,6 +32,7 @@ def report(
     placement: str | None,
     arm: str | None,
     recipe: str | None,
+    reason: str | None,
     days: float,
     as_json: bool,
 ) -> None:
@@ -52,7 +54,7 @@ def report(
                 cast("Dimension", by),
                 since_s=now_s - days * 86400,
                 until_s=now_s,
-                of=ListsOf(placement, arm, recipe),
+                of=ListsOf(placement, arm, recipe, reason),
             )
         finally:
             await store.close()

@@ -141,8 +141,12 @@ def test_what_was_shown_is_told_of_users_and_in_outcomes(running: Stack, console
     page.wait(lambda: "console-told" in page.text("#outcomes-table"))
     page.choose("#which label:nth-of-type(2) select", "console-told")
     page.choose("#which label:nth-of-type(1) select", "position")
+    page.choose("#which label:nth-of-type(5) select", "trending")
     page.wait(lambda: re.match(r"1 \d* ?1 0", page.text("#outcomes-table tbody")))
-    assert page.text("#total").splitlines()[:2] == ["Lists served", "1"]
+    # Of a reason items are counted, and no lists.
+    page.wait(
+        lambda: page.text("#total").splitlines()[:4] == ["Lists served", "0", "Items shown", "3"]
+    )
     assert "12.5" in page.text("#total")
     assert page.all("#positions .trace")
     assert page.problems() == []

@@ -57,6 +57,10 @@ class OutcomeReport(msgspec.Struct, frozen=True, rename="camel"):
     placement: Annotated[str | None, Meta(description="Of this placement alone; null: of all.")]
     arm: Annotated[str | None, Meta(description="Of this arm alone; null: of all.")]
     recipe: Annotated[str | None, Meta(description="Of this recipe alone; null: of all.")]
+    reason: Annotated[
+        str | None,
+        Meta(description="Of items with this reason alone, without lists; null: of all."),
+    ]
     since: Annotated[float, Meta(description="Of lists served from here on, Unix seconds.")]
     until: float
     rows: Annotated[list[OutcomeRow], Meta(description="Most impressions first.")]
@@ -97,7 +101,7 @@ def report_text(report: OutcomeReport) -> str:
     """The report as a table.
 
     >>> row = OutcomeRow("home", 2, 50, 3, 1, 19.99, 0.06, 0.02)
-    >>> print(report_text(OutcomeReport("placement", None, None, None, 0, 1, [row], row, [])))
+    >>> print(report_text(OutcomeReport("placement", None, None, None, None, 0, 1, [row], row, [])))
     placement       answers  impressions    clicks     CTR  conversions    rate        value
     home                  2           50         3   6.00%            1   2.00%        19.99
     home                  2           50         3   6.00%            1   2.00%        19.99

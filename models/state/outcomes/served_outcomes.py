@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from models.served_messages import SOURCES_BY_CODE, UNKNOWN_SOURCE, ServedList
+from models.served_messages import SOURCE_CODES, SOURCES_BY_CODE, UNKNOWN_SOURCE, ServedList
 from models.settings import Settings
 from models.state import layout
 from models.state.groups.group_registry import GROUPS
@@ -36,6 +36,9 @@ Dimension = Literal["all", "placement", "arm", "recipe", "reason", "position"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = (
     "all", "placement", "arm", "recipe", "reason", "position",
 )  # fmt: skip
+
+REASONS: Final = (*SOURCE_CODES, UNKNOWN_SOURCE)
+"""Why an item was shown, as outcomes are counted."""
 
 HOUR_S, DAY_S = 3600, 86400
 
@@ -171,11 +174,15 @@ async def apply_served(
 
 
 class ListsOf(NamedTuple):
-    """The lists of a placement, arm and recipe; None for those of any."""
+    """The lists of a placement, arm and recipe, and the items of a reason; None for those of any.
+
+    Of a reason items are counted, and no lists.
+    """
 
     placement: str | None = None
     arm: str | None = None
     recipe: str | None = None
+    reason: str | None = None
 
 
 ALL_LISTS = ListsOf()
@@ -308,19 +315,37 @@ def _unpacked(raw: bytes) -> Outcomes:
 
 
 def _value_of(field: str, by: Dimension, of: ListsOf) -> str | None:
-    """The value that a field counts under; None if it counts for another dimension."""
+    """The value that a field counts under; None if it counts for another dimension.
+
+    Fields are of lists, or of their items by reason and position: `i` and a code and a number. An
+    earlier release counted items twice: by reason, `r` and a code, and by position, `p`.
+    """
     *parts, detail = field.split("\t")
-    own = ListsOf(*parts)
-    if any(wanted not in (None, part) for wanted, part in zip(of, own, strict=True)):
+    if any(wanted not in (None, part) for wanted, part in zip(of[:3], parts, strict=True)):
         return None
-    kind, value = detail[:1], detail[1:]
-    if kind != {"reason": "r", "position": "p"}.get(by, ""):
+    needs_reason = by == "reason" or of.reason is not None
+    needs_position = by == "position"
+    kind = detail[:1]
+    if kind not in _KINDS[needs_reason, needs_position]:
+        return None
+    code, position = detail[1:2], detail[2:] if kind == "i" else detail[1:]
+    reason = SOURCES_BY_CODE.get(code, UNKNOWN_SOURCE)
+    if of.reason not in (None, reason):
         return None
     if by == "reason":
-        return SOURCES_BY_CODE.get(value, UNKNOWN_SOURCE)
+        return reason
     if by == "position":
-        return value if int(value) <= layout.MAX_POSITIONS else f"{value}+"
-    return {"all": "", "placement": own.placement, "arm": own.arm, "recipe": own.recipe}[by]
+        return position if int(position) <= layout.MAX_POSITIONS else f"{position}+"
+    return dict(zip(("all", "placement", "arm", "recipe"), ("", *parts), strict=True))[by]
+
+
+_KINDS: Final = {
+    (False, False): ("",),
+    (True, False): ("i", "r"),
+    (False, True): ("i", "p"),
+    (True, True): ("i",),
+}
+"""Kinds of fields that count where reasons, and positions, are needed."""
 
 
 async def experiment_sums(store: Store, experiment_id: str) -> dict[bytes, bytes]:

@@ -1,7 +1,8 @@
 -- Counts of served lists and their outcomes in one group, by hour and by day.
 --
 -- Takes the group's prefix, "{group}:". `add` adds to answers (1), impressions (2), clicks (3), conversions
--- (4) or value (5) of a list's dimensions; with a position also to those of the source and of the position.
+-- (4) or value (5) of a list's dimensions; with a position also to those of the source at that position, of
+-- which readers add up those of a source, and of a position.
 -- Nothing is stored before `write`.
 
 local prefix = ...
@@ -12,7 +13,7 @@ local field_names = {} -- by dimensions: to make the same text again would cost 
 local function fields_of(dimensions)
   local fields = field_names[dimensions]
   if not fields then
-    fields = {all = dimensions .. '\t', by_source = {}, by_position = {}}
+    fields = {all = dimensions .. '\t', by_place = {}}
     field_names[dimensions] = fields
   end
   return fields
@@ -37,18 +38,14 @@ local function add(served_ms, dimensions, source, position, at, delta)
   end
   add_sum(of_hour, fields.all, at, delta)
   if not position then return end
-  local place = min(position, MAX_POSITIONS + 1)
-  local by_source, by_position = fields.by_source[source], fields.by_position[place]
-  if not by_source then
-    by_source = dimensions .. '\tr' .. source
-    fields.by_source[source] = by_source
+  if source == '' then source = '-' end
+  local place = source .. min(position, MAX_POSITIONS + 1)
+  local by_place = fields.by_place[place]
+  if not by_place then
+    by_place = dimensions .. '\ti' .. place
+    fields.by_place[place] = by_place
   end
-  if not by_position then
-    by_position = dimensions .. '\tp' .. place
-    fields.by_position[place] = by_position
-  end
-  add_sum(of_hour, by_source, at, delta)
-  add_sum(of_hour, by_position, at, delta)
+  add_sum(of_hour, by_place, at, delta)
 end
 
 local function write_fields(key, ends, fields)

@@ -19,6 +19,7 @@ from models.state.clients.client import connect
 from models.state.event_types import EventTypes
 from models.state.messages import Part, StoredEvent
 from models.state.outcomes.served_outcomes import (
+    SUM,
     ListsOf,
     Outcomes,
     ServedMessage,
@@ -269,10 +270,36 @@ async def test_a_click_counts_for_the_last_list_that_showed_the_item(
     assert await clicks("recipe", "cart") == {"trending-now": 1}
     assert await clicks("position", None, "bold") == {"1": 0, "2": 1, "3": 0}
     assert await clicks("position", "home", "bold") == {}
+    assert await clicks("position", None, "bold", None, "trending") == {"1": 0, "2": 1, "3": 0}
+    assert await clicks("position", None, None, None, "pinned") == {}
     assert await clicks("arm", None, None, "trending-now") == {"control": 1, "bold": 1}
     assert await total(store) == Outcomes(2, 6, 2, 0, 0.0)
     series = await read_series(store, since_s=NOW - 7200, until_s=NOW)
     assert sum((one.clicks for _, one in series)) == 2
+
+
+async def test_counts_of_an_earlier_release_stay_in_reports(
+    make_store: Callable[..., Store],
+) -> None:
+    """It counted items by reason, and again by position: neither counts twice."""
+    store = make_store(outcome_window_s=WINDOW_S)
+    await serve(store, shown("r1", "abc", placement="home"))
+    hour = store.key(f"outcomes:h{(NOW - 60) // 3600}")
+    before = {"home\t\ttrending-now\tr" + "t": 9, "home\t\ttrending-now\tp2": 4}
+    await store.redis.hset(
+        hour, mapping={field: SUM.pack(0, n, 1, 0, 0) for field, n in before.items()}
+    )
+
+    async def shown_by(by: Any, reason: str | None = None) -> dict[str, int]:
+        of = ListsOf(reason=reason)
+        found = await read_outcomes(store, by, since_s=NOW - 86400, until_s=NOW, of=of)
+        return {name: one.impressions for name, one in found.items()}
+
+    assert await shown_by("reason") == {"trending": 12}
+    assert await shown_by("position") == {"1": 1, "2": 5, "3": 1}
+    assert await shown_by("position", "trending") == {"1": 1, "2": 1, "3": 1}
+    assert await shown_by("placement", "trending") == {"home": 12}
+    assert await shown_by("all") == {"": 3}
 
 
 async def test_purchases_have_a_value(make_store: Callable[..., Store]) -> None:

@@ -24,6 +24,11 @@ interface Report {
   series: { at: number; answers: number; impressions: number; clicks: number; conversions: number; value: number }[];
 }
 
+/** What lists, or their items, may be chosen by; of each the names that there are. */
+const CHOICES: readonly [string, string][] = [
+  ["placement", "Of the placement"], ["arm", "Of the arm"], ["recipe", "Of the kind"], ["reason", "Of the reason"],
+];
+
 const DIMENSIONS: Readonly<Record<string, string>> = {
   placement: "Placement", arm: "Arm of an experiment", recipe: "Kind of list", reason: "Reason", position: "Position",
 };
@@ -70,32 +75,35 @@ const PositionCurve = ({ rows }: { rows: readonly Row[] }): JSX.Element | null =
 /** The tab of outcomes. */
 export const Outcomes = (): JSX.Element => {
   const [by, setBy] = useState("placement");
-  const [placement, setPlacement] = useState("");
+  const [of, setOf] = useState<Readonly<Record<string, string>>>({});
   const [days, setDays] = useState("7");
   const [report, setReport] = useState<Report | null>(null);
   const [positions, setPositions] = useState<Row[]>([]);
-  const [names, setNames] = useState<string[]>([]);
+  const [names, setNames] = useState<Readonly<Record<string, string[]>>>({});
   const [error, guard] = useGuard();
   useEffect(() => {
     let isOver = false;
+    const rowsBy = async (dimension: string, chosen = of): Promise<Report> =>
+      (await ask<Report>("GET", withQuery("/outcomes", { ...chosen, by: dimension, days }))).body;
     const read = async (): Promise<void> => {
-      const asked = (dimension: string, of = placement) =>
-        ask<Report>("GET", withQuery("/outcomes", { by: dimension, placement: of, days }));
-      const { body } = await asked(by);
-      const curve = by === "position" ? body.rows : (await asked("position")).body.rows;
-      const all = (await asked("placement", "")).body.rows;
+      const found = await rowsBy(by);
+      const curve = by === "position" ? found.rows : (await rowsBy("position")).rows;
       if (isOver) return;
-      setReport(body);
+      setReport(found);
       setPositions(curve);
-      setNames(all.map((one) => one.name).filter((name) => name !== "(none)"));
     };
+    guard(async () => {
+      const lists = await Promise.all(CHOICES.map(async ([name]) => [name, (await rowsBy(name, {})).rows] as const));
+      const named = lists.map(([name, rows]) => [name, rows.map((one) => one.name).filter((one) => one !== "(none)")]);
+      if (!isOver) setNames(Object.fromEntries(named));
+    });
     guard(read);
     const timer = setInterval(() => document.hidden || guard(read), EVERY_MS);
     return () => {
       isOver = true;
       clearInterval(timer);
     };
-  }, [by, placement, days]);
+  }, [by, of, days]);
   const rate = (hits: number, of: number): number | null => (of ? (hits / of) * 100 : null);
   const first = report?.series.findIndex((one) => one.impressions > 0) ?? -1;
   const series = first < 0 ? [] : report!.series.slice(first);
@@ -109,12 +117,14 @@ export const Outcomes = (): JSX.Element => {
             {Object.entries(DIMENSIONS).map(([name, text]) => <option key={name} value={name}>{text}</option>)}
           </select>
         </Field>
-        <Field label="Of the placement">
-          <select value={placement} onChange={(event) => setPlacement(event.currentTarget.value)}>
-            <option value="">All lists</option>
-            {names.map((name) => <option key={name}>{name}</option>)}
-          </select>
-        </Field>
+        {CHOICES.map(([name, text]) => (
+          <Field key={name} label={text}>
+            <select value={of[name] ?? ""} onChange={(event) => setOf({ ...of, [name]: event.currentTarget.value })}>
+              <option value="">All</option>
+              {(names[name] ?? []).map((one) => <option key={one}>{one}</option>)}
+            </select>
+          </Field>
+        ))}
         <Field label="Lists served in the">
           <select value={days} onChange={(event) => setDays(event.currentTarget.value)}>
             {TIMES.map(([n, text]) => <option key={n} value={n}>{text}</option>)}
