@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -43,7 +42,6 @@ from api.personalize.inference_request import check_campaigns
 from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PersonalizeApp
 from api.personalize.saved_filters import RegistryFilters
-from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.routes import (
     api_keys,
@@ -166,10 +164,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service_operations()
-        with _frozen_modules():
-            async with figures.own_figures(store, clock):
-                yield
+        async with figures.own_figures(store, clock):
+            yield
         await services.close()
         if oidc is not None:
             await oidc.close()
@@ -247,18 +243,6 @@ def create_app(
     limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
     app.state.personalize = limited
     return app
-
-
-@contextmanager
-def _frozen_modules() -> Iterator[None]:
-    """Keeps the garbage collector away from what is loaded: it stays for ever.
-
-    It would walk through it again and again, tens of milliseconds in the middle of a request.
-    """
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def _traced_serving(traces: Traces | None) -> TracedServing | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import shutil
 import time
 from typing import TYPE_CHECKING
@@ -120,6 +121,7 @@ def api() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.personalize.service_model import service_operations
     from api.server.connections import allow_connections
     from api.server.server_options import server_options
     from models.state.clients.client import client_of
@@ -136,6 +138,12 @@ def api() -> None:
         kafka=KafkaConsole(settings),
         challengers=RunningChallengers(settings) if settings.challengers else None,
     )
+    # Its first caller would wait for it.
+    service_operations()
+    # What is loaded stays for ever: walking through it again and again would take the garbage
+    # collector tens of milliseconds in the middle of a request.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(app, **server_options(settings, app.state.gates))
 
 
