@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.ports import ReservedPort
+from tests.machine_code import share_machine_code
 from tests.servers import INHERITED, ROOT, Server, compose, require
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
@@ -91,6 +92,9 @@ def install_image(directory: Path) -> None:
     }
     for command in dockerfile()[0].all("RUN"):
         plain = re.sub(r"--mount=\S+\s+", "", command)
+        if "compile_once" in plain:
+            (models,) = (directory / "image").glob("lib/python*/site-packages/models")
+            assert share_machine_code(models) > 0
         subprocess.run(
             ["sh", "-c", plain],
             cwd=build,

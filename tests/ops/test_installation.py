@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine_code import share_machine_code
 from tests.servers import ROOT, own_port, require
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["uv", "pip", "install", "--quiet", "--python", "venv", "-c", "versions.txt", str(ROOT)],
     ):
         subprocess.run(command, cwd=folder, check=True)
+    share_machine_code(installed(folder))
     return folder
+
+
+def installed(folder: Path) -> Path:
+    """The installed `models`."""
+    (found,) = folder.glob("venv/lib/python*/site-packages/models")
+    return found
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +76,9 @@ def test_the_core_runs_without_extras(folder: Path) -> None:
         f"import importlib.util, {', '.join(MODULES)};"
         f"print([name for name in {absent} if importlib.util.find_spec(name)])"
     )
+    compiled = [*installed(folder).rglob("*.nbi")]
     imported = run(folder, "python", "-c", code)
+    assert [*installed(folder).rglob("*.nbi")] == compiled, "compiled again"
     usage = run(folder, "recommender", "--help")
 
     assert (imported.returncode, imported.stdout) == (0, "[]\n"), imported.stderr
