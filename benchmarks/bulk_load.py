@@ -35,6 +35,7 @@ from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.operations.catch_ups import stored_catch_up
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction
 from ops.embedded_servers import start_scratch_redis
 from streams.kafka.producing.tracker import Tracker
@@ -95,7 +96,7 @@ def stored_ranker(settings: Settings) -> dict[str, bytes]:
     async def load() -> dict[str, bytes]:
         store = Store(connect(settings.redis), settings)
         try:
-            return await store.load_ranker()
+            return await load_ranker(store)
         finally:
             await store.close()
 

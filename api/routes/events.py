@@ -19,6 +19,7 @@ from models.audit_entries import pseudonym
 from models.errors import Forbidden, InvalidEvent, TooManyWaiting, Unavailable
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.users.erasure_receipts import erasure_receipt
+from models.state.users.user_data import user_data_counts
 
 router = APIRouter()
 
@@ -105,9 +106,9 @@ async def erase(
     group = services.settings.group
     await services.audit(request.scope, "erase_user", [pseudonym(group, user_id)], group)
     now_s = services.clock()
-    held = await services.store.user_data_counts(user_id, now_s=now_s)
+    held = await user_data_counts(services.store, user_id, now_s=now_s)
     actions = services.tenants.store(actions_group(group))
-    of_actions = await actions.user_data_counts(user_id, now_s=now_s)
+    of_actions = await user_data_counts(actions, user_id, now_s=now_s)
     after = await services.publisher.publish(
         events.Erasure(services.settings.group, user_id, now_s)
     )

@@ -16,6 +16,7 @@ from models.state import layout
 from models.state.catalogue import metadata
 from models.state.histories import effects, item_indexes
 from models.state.outcomes.followed_lists import FollowedList, followed_lists
+from models.state.users.user_data import linked_sessions
 
 router = APIRouter()
 
@@ -42,7 +43,7 @@ async def user(request: Request, user_id: UserPath) -> Response:
         items = item_indexes(history)[newest].tolist()
         names = dict(zip(items, await store.item_ids(items), strict=True))
         types = await store.event_types()
-        sessions = await store.linked_sessions(user_id, now_s=services.clock())
+        sessions = await linked_sessions(store, user_id, now_s=services.clock())
     events = [
         UserEvent(names[item], types.get(code), float(time))
         for item, code, time in zip(
@@ -73,7 +74,7 @@ async def user_lists(request: Request, user_id: UserPath) -> Response:
     services, asked = await _asked(request, user_id)
     store = services.store
     with services.redis_gate:
-        sessions = await store.linked_sessions(user_id, now_s=services.clock())
+        sessions = await linked_sessions(store, user_id, now_s=services.clock())
         owners = [f"u:{user_id}", *(f"s:{name}" for name in sessions[-MAX_SESSIONS:])]
         found = await followed_lists(store, owners, newest=asked.num_results)
     return json_response(UserLists(user_id, [_shown(one) for one in reversed(found)]))

@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -78,14 +78,6 @@ STEP = make_script(
 
 MAX_PARTITIONS = 5_000
 """Partitions whose watermarks a group keeps, 100 bytes each, before those of deleted topics go."""
-
-_SAVE_RANKER = Script.of("""
-local watermark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
-if watermark ~= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], unpack(ARGV, 4))
-return 1
-""")
-
 
 _LOWER_WATERMARK = Script.of("""
 local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil)
@@ -357,41 +349,8 @@ class Store:
             column.decode() for column in await self.redis.smembers(self.key("columns"))
         )
 
-    async def users_with_records(self, user_ids: Sequence[str]) -> set[str]:
-        """The users among these that have a metadata record."""
-        pipe = self.redis.pipeline(transaction=False)
-        for user_id in user_ids:
-            pipe.hexists(self.key("users"), user_id)
-        held = await pipe.execute()
-        return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
-
-    async def user_data_counts(self, user_id: str, *, now_s: float) -> dict[str, int]:
-        """Counts of a user's stored data: `events`, `sessions`, `links`, `records`.
-
-        `sessions` are histories: the user's own, and those of the user's sessions that have not
-        been joined to it. All of these are 0 once an erasure is in effect.
-        """
-        own = [f"u:{user_id}", f"s:{user_id}"]
-        sessions = await self.linked_sessions(user_id, now_s=now_s)
-        owners = [*own, *(f"s:{name}" for name in sessions if name != user_id)]
-        raws = await self.values([self.key(f"history:{owner}") for owner in owners])
-        return {
-            "events": sum(len(unpack_history(raw).items) for raw in raws),
-            "sessions": sum(raw is not None for raw in raws),
-            "links": len(sessions),
-            "records": len(await self.users_with_records([user_id])),
-        }
-
-    async def linked_sessions(self, user_id: str, *, now_s: float) -> list[str]:
-        """Sessions that are linked to a user, the oldest link first."""
-        return [
-            name
-            for name in await self._once_linked_sessions(user_id)
-            if await self.linked_user(name, now_s=now_s) == user_id
-        ]
-
-    async def _once_linked_sessions(self, user_id: str) -> list[str]:
-        """Sessions that were linked to a user, as histories.lua stores them."""
+    async def once_linked_sessions(self, user_id: str) -> list[str]:
+        """Sessions that were linked to a user at any time, as histories.lua stores them."""
         (history,) = await self.histories([f"u:{user_id}"])
         found: list[str] = []
         for number in history.numbers:
@@ -415,41 +374,6 @@ class Store:
         ]
         scores = await self.redis.zmscore(self.key("erased"), digests)
         return [0.0 if score is None else score / 1000 for score in scores]
-
-    async def save_ranker(
-        self, fields: Mapping[str, bytes | str], *, field: str, expected: int, offset: int
-    ) -> bool:
-        """Store the ranker's state with its watermark, if that is still the `expected` one.
-
-        A learner that lost its partition to another thus cannot overwrite the other's state.
-        Returns whether it was stored.
-
-        Parameters
-        ----------
-        field
-            Names the partition that the watermark belongs to, as in `watermarks`.
-        """
-        flat = [item for pair in fields.items() for item in pair]
-        keys = [self.key("ranker")]
-        saved = await run_script(
-            self.redis, _SAVE_RANKER, keys, f"watermark:{field}", expected, offset, *flat
-        )
-        return bool(saved)
-
-    async def load_ranker(self) -> dict[str, bytes]:
-        """The ranker's state as `save_ranker` stored it; empty before the first time."""
-        stored = await self.redis.hgetall(self.key("ranker"))
-        return {name.decode(): bytes(value) for name, value in stored.items()}
-
-    async def write_ranker_fields(self, fields: Mapping[str, bytes | None]) -> None:
-        """Store fields beside the ranker's state, apart from its watermark; None removes one."""
-        kept = {name: value for name, value in fields.items() if value is not None}
-        async with self.redis.pipeline(transaction=False) as pipe:
-            if kept:
-                pipe.hset(self.key("ranker"), mapping=kept)
-            if len(kept) < len(fields):
-                pipe.hdel(self.key("ranker"), *(fields.keys() - kept.keys()))
-            await pipe.execute()
 
     async def drop_served_lists(self) -> None:
         """Drop the served lists of all groups: they go before anything that was learned."""

@@ -23,6 +23,7 @@ from models.state.groups.group_registry import erase_group, scan_keys
 from models.state.histories import item_indexes
 from models.state.messages import Part
 from models.state.store import Store
+from models.state.users.user_data import user_data_counts
 from ops.drill.event_log import ERASED, ERASED_ITEMS, Log, SeenEvent
 from ops.drill.reads import stored
 from ops.drill.script import ORDERED_ITEM
@@ -275,7 +276,7 @@ def _same(what: str, found: Mapping[K, V], expected: Mapping[K, V], findings: Fi
 async def _compare_erased(store: Store, erased: Iterable[str], findings: Findings) -> None:
     """Erased users have no data left, and events on their items are counted once."""
     for user in erased:
-        held = await store.user_data_counts(user, now_s=0.0)
+        held = await user_data_counts(store, user, now_s=0.0)
         found = sum(held.values())
         for number in range(5):
             found += await store.redis.exists(store.key(f"history:s:{user}-{number}"))

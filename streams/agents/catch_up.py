@@ -44,6 +44,7 @@ from models.state.operations.catch_ups import (
 )
 from models.state.operations.memory import read_memory
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction, histories
 from streams.agents.contracts import Publish
 from streams.retry_policy import waits_s
@@ -154,7 +155,7 @@ class CatchUp:
     async def _due(self, store: Store) -> CatchUpState | None:
         """The catch-up to begin with, if one is due and Redis has room for its copy."""
         n_events = int((await store.counts()).get("events", 0))
-        ranker = await store.load_ranker()
+        ranker = await load_ranker(store)
         wanted = missing_examples(self._settings, n_events, ranker)
         if not wanted:
             return None

@@ -14,6 +14,7 @@ from models.ranking.champions import (
     stored_champions,
 )
 from models.state.store import Store
+from models.state.stored_ranker import write_ranker_fields
 from streams.agents.running_challengers import Champions, RunningChallengers
 from streams.retry_policy import retry_outages
 
@@ -61,7 +62,7 @@ class WorkerChallengers:
         if not self._is_learner or fields == self._saved or (self._has_any and not fields):
             return
         none = dict.fromkeys(map(challengers_field, OBJECTIVES))
-        await retry_outages(lambda: self._store.write_ranker_fields({**none, **fields}))
+        await retry_outages(lambda: write_ranker_fields(self._store, {**none, **fields}))
         self._saved = fields
         for objective, champion in stored_champions(fields).items():
             self._tell(objective, champion.name if champion.is_challenger else "")

@@ -21,6 +21,7 @@ from models.ranking.objectives import learn, load_learners
 from models.ranking.prequential import CUTOFF
 from models.serving.recommenders import MAX_OPEN_RECOMMENDERS
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker, save_ranker
 from models.state.tenants import Tenants
 from streams.kafka.consuming.assignment import ReceivedMessage
 from streams.retry_policy import retry_outages
@@ -54,7 +55,7 @@ class GroupLearner:
 
     async def load(self, field: str) -> int:
         """Load the state that the store has; returns its watermark, -1 for none."""
-        stored = await self.store.load_ranker()
+        stored = await load_ranker(self.store)
         self.field = field
         self.watermark = self.saved = int(stored.get(f"watermark:{field}", b"-1"))
         self.learners = load_learners(stored)
@@ -101,8 +102,8 @@ class GroupLearner:
         for name, learner in self.learners.items():
             fields |= learner.fields(name)
         is_saved = await retry_outages(
-            lambda: self.store.save_ranker(
-                fields, field=self.field, expected=self.saved, offset=offset
+            lambda: save_ranker(
+                self.store, fields, field=self.field, expected=self.saved, offset=offset
             )
         )
         if is_saved:

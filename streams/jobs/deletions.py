@@ -14,6 +14,7 @@ from models.errors import InvalidInput, InvalidRecord
 from models.metadata_records import RecordKind, parse_record, validate_properties
 from models.personalize.dataset_schemas import Column, Schema
 from models.personalize.job_queue import Jobs
+from models.state.users.user_data import user_data_counts
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult
 from streams.kafka.consuming.offsets import end_offsets, messages
@@ -54,7 +55,7 @@ async def delete_users(context: JobContext) -> JobResult:
     while users := await context.run_in_thread(_users, named):
         # Counted before a worker erases them concurrently.
         for user in dict.fromkeys(users):
-            held = [await one.user_data_counts(user, now_s=context.clock()) for one in stores]
+            held = [await user_data_counts(one, user, now_s=context.clock()) for one in stores]
             deleted += any(any(counts.values()) for counts in held)
         await context.run_in_thread(_erase, context, users)
         row += len(users)

@@ -21,6 +21,7 @@ from models.state.operations.memory import Family, Memory, read_families, read_m
 from models.state.operations.running_workers import running_workers
 from models.state.operations.shard_figures import ShardFigures, read_shard_figures
 from models.state.shards.sharded_store import store_of
+from models.state.stored_ranker import load_ranker
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.offsets import (
     FirstWaiting,
@@ -143,7 +144,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         fields = {tp: topics.field(tp[0], ids[tp[0]], tp[1]) for tp in ends if tp[0] in ids}
         marks = await store.watermarks(list(fields.values()))
         counts = await store.counts()
-        ranker = await store.load_ranker()
+        ranker = await load_ranker(store)
         forward = await forwarding_ledger.forward_counts(store.redis, settings.group)
         positions = await forwarding_ledger.forward_positions(store.redis, settings.group)
         trackers = await forwarding_ledger.tracker_status(store.redis, settings.group, now_s=now_s)

@@ -15,6 +15,7 @@ import numpy as np
 from models.serving.cached.cache import StateCache
 from models.state.store import Store
 from models.state.users.erasure_receipts import ErasureDocument, ErasureReceipt, is_signed_by
+from models.state.users.user_data import user_data_counts
 from tests.e2e.test_resilience import applied_by, restore
 from tests.servers import own_port
 from tests.stack import Stack
@@ -53,7 +54,7 @@ def send(stack: Stack, messages: Sequence[dict[str, Any]]) -> str:
 
 def held(stack: Stack, user: str) -> dict[str, int]:
     """Counts of a user's data."""
-    return stack.stored(lambda store: store.user_data_counts(user, now_s=time.time()))
+    return stack.stored(lambda store: user_data_counts(store, user, now_s=time.time()))
 
 
 def counted(stack: Stack, *users: str) -> list[int]:

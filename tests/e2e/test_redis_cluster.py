@@ -21,6 +21,7 @@ from models.state.operations.memory import read_families, read_memory
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
 from models.state.tenants import Tenants
+from models.state.users.user_data import user_data_counts
 from ops.embedded_servers import start_broker
 from tests.e2e.test_sharded_snapshots import check_copies
 from tests.models.state.reference import NOW, click, message
@@ -68,7 +69,7 @@ async def test_a_group_is_on_one_node(cluster: RedisCluster, store: Store) -> No
     assert nothing is None
     assert (await read_group_state(store, ["weights"])).clock_s == NOW
     assert await store.linked_user("s", now_s=NOW) == "ada"
-    assert (await store.user_data_counts("ada", now_s=NOW))["events"] == 2
+    assert (await user_data_counts(store, "ada", now_s=NOW))["events"] == 2
     assert (await store.counts())["events"] == 2
     assert (await read_memory(store.redis)).used_bytes > 0
     assert (await read_families(store))["history"].keys

@@ -16,6 +16,7 @@ from models.state.clients.client import client_of
 from models.state.messages import Part
 from models.state.shared_reads import read_group_state
 from models.state.store import Store
+from models.state.users.user_data import user_data_counts
 from ops.embedded_servers import start_redis
 from tests.models.state.reference import NOW, click, message
 from tests.redis_servers import PASSWORD, watched_redis
@@ -121,7 +122,7 @@ def test_own_events_are_fresh_where_the_replica_stands_still(
             assert answer["freshness"]["afterReached"]
             assert answer["freshness"]["userEventAt"] > 0
             assert answer["level"] != "cached"
-        assert one.stored(lambda store: store.user_data_counts("ada", now_s=0.0))["events"] == 2
+        assert one.stored(lambda store: user_data_counts(store, "ada", now_s=0.0))["events"] == 2
         assert replica.calls("mget") > 0
         replica.stop()
         after = one.click("lamp", user="ada", session="mine")

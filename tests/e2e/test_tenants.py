@@ -8,6 +8,7 @@ from typing import Any
 
 from models.serving.recommender import Recommender
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker
 from tests.stack import Stack
 
 
@@ -44,7 +45,7 @@ def test_the_ranker_learns_of_every_group(stack: Callable[..., Stack]) -> None:
     def has_learned() -> bool:
         for n in range(4):
             one.click(f"i{n}", user="ada", session="ada-1", tracking_id=books)
-        kept = one.stored(lambda store: store.load_ranker(), group=books)
+        kept = one.stored(load_ranker, group=books)
         return bool(json.loads(kept.get("interactions:scoreboard", b'{"n": 0}'))["n"])
 
     one.wait(has_learned, "the group's ranker has learned")

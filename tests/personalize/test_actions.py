@@ -17,6 +17,7 @@ from models.settings import Settings
 from models.state.catalogue.metadata import put_items, put_users
 from models.state.copies.saved_values import SavedValue
 from models.state.copies.state_replacements import StateReplacement
+from models.state.users.user_data import user_data_counts
 from tests.models.state.copies.test_state_copies import copied
 from tests.personalize.control_fixtures import Control
 from tests.streams.agents.agent_fixtures import EventWorker
@@ -241,13 +242,13 @@ async def test_erased_users_leave_nothing_of_their_interactions(actions: Actions
     await actions.put(join={})
     await actions.send("ada", "join", "TAKEN")
     store, now_s = tenants.store("actions.g"), actions.control.now_s
-    assert (await store.user_data_counts("ada", now_s=now_s))["events"] == 1
+    assert (await user_data_counts(store, "ada", now_s=now_s))["events"] == 1
 
     actions.worker.send(EventWorker.first, encode(Erasure("g", "ada", now_s + 1)))
     await actions.worker.read(EventWorker.first)
     await actions.send("ada", "join", "NOT_TAKEN", before_s=10)
 
-    assert not any((await store.user_data_counts("ada", now_s=now_s)).values())
+    assert not any((await user_data_counts(store, "ada", now_s=now_s)).values())
     assert "ada" not in str(await tenants.redis.keys())
 
 

@@ -249,8 +249,9 @@ class ShardedStore(Store):
         shard = self.sessions[self._of_name(session_id)]
         return await shard.linked_user_and_history(session_id, now_s=now_s)
 
-    async def _once_linked_sessions(self, user_id: str) -> list[str]:
-        return await self.sessions[self._of_name(user_id)]._once_linked_sessions(user_id)  # noqa: SLF001
+    async def once_linked_sessions(self, user_id: str) -> list[str]:
+        """As `Store.once_linked_sessions`, of the user's shard."""
+        return await self.sessions[self._of_name(user_id)].once_linked_sessions(user_id)
 
     async def item_count(self) -> int:
         """Items of all shards; their indexes have gaps."""

@@ -19,6 +19,7 @@ from models.state import layout
 from models.state.histories import item_indexes, unpack_history
 from models.state.outcomes.followed_lists import followed_lists
 from models.state.store import Store
+from models.state.users.user_data import linked_sessions
 
 EXPORTED: Final[Mapping[str, str]] = {
     "history": "histories, with their events",
@@ -170,7 +171,7 @@ async def export_user(
     so memory is bounded however many sessions are linked. It is read in several steps: what takes
     effect meanwhile may be in it or not.
     """
-    sessions = await store.linked_sessions(user_id, now_s=now_s)
+    sessions = await linked_sessions(store, user_id, now_s=now_s)
     owners = _owners(user_id, sessions)
     raw = await store.redis.hget(store.key("users"), user_id)
     until = await store.erased_until(owners)
@@ -182,7 +183,7 @@ async def export_user(
         store.settings.group, user_id, now_s, _record(raw), sessions, erasures, served, [], []
     )
     yield msgspec.json.encode(head).removesuffix(b'],"histories":[]}')
-    of_actions = _owners(user_id, await actions.linked_sessions(user_id, now_s=now_s))
+    of_actions = _owners(user_id, await linked_sessions(actions, user_id, now_s=now_s))
     async for piece in _pieces(actions, of_actions):
         yield piece
     yield b'],"histories":['

@@ -18,6 +18,7 @@ from models.serving.recommender import Recommender
 from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from models.state.stored_ranker import save_ranker
 from tests.models.state.reference import NOW, contents
 from tests.servers import own_port
 
@@ -286,8 +287,8 @@ async def test_the_champion_serves(shop: Shop) -> None:
             "interactions:state": contrary.state(),
             "interactions:serving": serving,
         }
-        assert await shop.store.save_ranker(
-            fields, field="x/0", expected=expected, offset=expected + 1
+        assert await save_ranker(
+            shop.store, fields, field="x/0", expected=expected, offset=expected + 1
         )
         return await shop.recommend("ada")
 

@@ -30,6 +30,8 @@ from models.state.messages import (
     stored_events,
 )
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker, save_ranker
+from models.state.users.user_data import user_data_counts
 from tests.models.state.pair_records import unpack_items, unpack_pairs
 from tests.models.state.reference import (
     NOW,
@@ -410,9 +412,12 @@ async def test_hostile_ids_are_only_text(store: Store, name: str) -> None:
     assert await store.linked_user(name + "s", now_s=NOW) == name
     await put_users(store, [(name, {})], NOW)
     held = {"events": 1, "sessions": 1, "links": 1, "records": 1}
-    assert await store.user_data_counts(name, now_s=NOW) == held
+    assert await user_data_counts(store, name, now_s=NOW) == held
     await send(store, erasure(1, name, NOW))
-    assert await store.user_data_counts(name, now_s=NOW) == {**dict.fromkeys(held, 0), "records": 1}
+    assert await user_data_counts(store, name, now_s=NOW) == {
+        **dict.fromkeys(held, 0),
+        "records": 1,
+    }
 
 
 async def test_erasing_a_user(store: Store) -> None:
@@ -428,7 +433,7 @@ async def test_erasing_a_user(store: Store) -> None:
     before = await contents(store)
     assert await store.linked_user("s1", now_s=NOW) == "ada"
 
-    held = await store.user_data_counts("ada", now_s=NOW)
+    held = await user_data_counts(store, "ada", now_s=NOW)
     await send(store, erasure(5, "ada", NOW))
 
     assert held == {"events": 4, "sessions": 2, "links": 2, "records": 0}
@@ -441,7 +446,7 @@ async def test_erasing_a_user(store: Store) -> None:
         for key in before
         if "ada" in key + str(before[key]) or key in ("watermarks", "witnesses")
     ]
-    assert not any((await store.user_data_counts("ada", now_s=NOW)).values())
+    assert not any((await user_data_counts(store, "ada", now_s=NOW)).values())
 
 
 async def test_erased_events_are_dropped_if_repeated(
@@ -504,17 +509,17 @@ async def test_links_of_a_user_are_bounded(make_store: Callable[..., Store]) -> 
 
     linked = [await store.linked_user(session, now_s=NOW) for session in sessions]
     assert linked == [None, None, "ada", "ada", "ada"]
-    assert (await store.user_data_counts("ada", now_s=NOW))["links"] == 3
+    assert (await user_data_counts(store, "ada", now_s=NOW))["links"] == 3
 
 
 async def test_ranker_is_saved_by_one_learner(store: Store) -> None:
     """A learner behind the stored watermark cannot overwrite the state."""
-    assert await store.load_ranker() == {}
-    assert await store.save_ranker({"state": b"1"}, field="x/0", expected=-1, offset=5)
-    assert not await store.save_ranker({"state": b"2"}, field="x/0", expected=-1, offset=6)
-    assert await store.load_ranker() == {"state": b"1", "watermark:x/0": b"5"}
-    assert await store.save_ranker({"state": b"3"}, field="x/0", expected=5, offset=7)
-    assert (await store.load_ranker())["state"] == b"3"
+    assert await load_ranker(store) == {}
+    assert await save_ranker(store, {"state": b"1"}, field="x/0", expected=-1, offset=5)
+    assert not await save_ranker(store, {"state": b"2"}, field="x/0", expected=-1, offset=6)
+    assert await load_ranker(store) == {"state": b"1", "watermark:x/0": b"5"}
+    assert await save_ranker(store, {"state": b"3"}, field="x/0", expected=5, offset=7)
+    assert (await load_ranker(store))["state"] == b"3"
 
 
 def test_events_as_the_step_takes_them() -> None:

@@ -21,6 +21,7 @@ from models.state.event_types import EventTypes
 from models.state.histories import History, effects, item_indexes
 from models.state.messages import Part, StoredMessage, shard_of, stored_events
 from models.state.store import Store
+from models.state.users.user_data import user_data_counts
 from tests.models.state.pair_records import unpack_pairs
 from tests.models.state.reference import (
     COUNTS,
@@ -316,4 +317,4 @@ async def test_negative_and_undone_events_follow_a_login_and_an_erasure(store: S
     assert effects(history).tolist() == [0, layout.UNDONE, layout.UNDONE, 0]
     erased = StoredMessage(6, "ada", "", 0, NOW, [], erased_at=float(NOW))
     await store.apply([Part("p/0", 5, [erased])], now_s=NOW)
-    assert not any((await store.user_data_counts("ada", now_s=NOW)).values())
+    assert not any((await user_data_counts(store, "ada", now_s=NOW)).values())

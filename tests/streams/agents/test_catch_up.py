@@ -18,6 +18,7 @@ from models.state.clients.client import connect
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.operations.catch_ups import stored_catch_up
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker
 from models.state.tenants import Tenants
 from models.state.users.interactions import Interaction
 from streams.agents import catch_up
@@ -108,7 +109,7 @@ async def test_a_bulk_load_is_caught_up_with_once(kept: Kept) -> None:
     # The ring is learned: its next item is mostly among the first.
     assert sum(1 <= rank <= 3 for rank in ranks[100:]) > 0.6 * len(ranks[100:])
     assert await kept.state_without_progress() == before
-    progress = stored_catch_up(await kept.store.load_ranker())
+    progress = stored_catch_up(await load_ranker(kept.store))
     assert progress is not None
     assert progress.is_complete
     assert (progress.n_events, progress.known, progress.examples) == (1600, 1000, 300)

@@ -12,6 +12,7 @@ from models.ranking.champions import OBJECTIVES, stored_champions
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker
 from streams.agents.challengers import SERVING, WorkerChallengers
 from streams.agents.running_challengers import RunningChallengers
 
@@ -53,10 +54,10 @@ async def test_who_serves_is_stored_and_told(store: Store, fields: dict[str, byt
     one = WorkerChallengers(store, champions)  # type: ignore[arg-type]
     fields["interactions:challengers"] = measures("NextNumber")
     await one.save()
-    assert await store.load_ranker() == {}
+    assert await load_ranker(store) == {}
     one.assign(is_learner=True)
     await one.save()
-    champion = stored_champions(await store.load_ranker())["interactions"]
+    champion = stored_champions(await load_ranker(store))["interactions"]
     assert (champion.name, champion.is_challenger) == ("NextNumber", True)
     assert champion.measures.means == {"NextNumber": {"mrr": 0.9}}
     told = SERVING.labels("interactions", "NextNumber")
@@ -64,7 +65,7 @@ async def test_who_serves_is_stored_and_told(store: Store, fields: dict[str, byt
 
     fields["interactions:challengers"] = measures("")
     await one.save()
-    champion = stored_champions(await store.load_ranker())["interactions"]
+    champion = stored_champions(await load_ranker(store))["interactions"]
     assert (champion.name, champion.is_challenger) == ("blend", False)
     assert told._value.get() == 0.0
     one.close()
@@ -74,4 +75,4 @@ async def test_who_serves_is_stored_and_told(store: Store, fields: dict[str, byt
     later = WorkerChallengers(Store(store.redis, without), champions)  # type: ignore[arg-type]
     later.assign(is_learner=True)
     await later.save()
-    assert await store.load_ranker() == {}
+    assert await load_ranker(store) == {}

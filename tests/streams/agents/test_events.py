@@ -14,6 +14,7 @@ from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.tenants import Tenants
+from models.state.users.user_data import user_data_counts
 from streams.agents.contracts import Publish
 from streams.agents.example_sampling import ExampleSampler
 from tests.streams.agents.agent_fixtures import NOW_S, EventWorker, restore, snapshot
@@ -253,14 +254,14 @@ async def test_a_lost_erasure_is_applied_again(worker: EventWorker) -> None:
     worker.kafka.append(FIRST, json.dumps(sent).encode())
     await worker.read(FIRST)
     before = await snapshot(store)
-    assert (await store.user_data_counts("ada", now_s=NOW_S))["events"] == 1
+    assert (await user_data_counts(store, "ada", now_s=NOW_S))["events"] == 1
     worker.kafka.append(SECOND, json.dumps(erased).encode())
     # A client's retry, behind the erasure: it has no effect.
     worker.kafka.append(FIRST, json.dumps(sent).encode())
     await worker.read(SECOND, FIRST)
 
     for kept in (before, {}):
-        assert await store.user_data_counts("ada", now_s=NOW_S) == {
+        assert await user_data_counts(store, "ada", now_s=NOW_S) == {
             "events": 0,
             "sessions": 0,
             "links": 0,
@@ -271,12 +272,12 @@ async def test_a_lost_erasure_is_applied_again(worker: EventWorker) -> None:
         await worker.agent.detect_losses()
         await worker.read(FIRST, SECOND)
     assert not worker.letters
-    assert not any((await store.user_data_counts("ada", now_s=NOW_S)).values())
+    assert not any((await user_data_counts(store, "ada", now_s=NOW_S)).values())
 
     again = {**sent, "eventList": [{**event, "sentAt": NOW_S - 98}], "acceptedAt": NOW_S - 98}
     worker.kafka.append(FIRST, json.dumps(again).encode())
     await worker.read(FIRST)
-    assert (await store.user_data_counts("ada", now_s=NOW_S))["events"] == 1
+    assert (await user_data_counts(store, "ada", now_s=NOW_S))["events"] == 1
 
 
 @pytest.mark.parametrize(

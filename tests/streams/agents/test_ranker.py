@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models.ranking.ranker import ListwiseRanker, layers_of
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.store import Store
+from models.state.stored_ranker import load_ranker, save_ranker
 from models.state.tenants import Tenants
 from streams.agents import ranker
 from streams.agents.ranker import GroupLearner, GroupLearners
@@ -70,7 +72,7 @@ class Shoppers:
         for _ in range(n // 50):
             assert learner.learn(self.choose(learner, 50)) == []
         await learner.save()
-        return (await learner.store.load_ranker())["interactions:serving"].decode()
+        return (await load_ranker(learner.store))["interactions:serving"].decode()
 
 
 async def test_a_poisoned_ranker_is_not_served_until_it_leads_again(store: Store) -> None:
@@ -150,7 +152,7 @@ async def tenants(store: Store) -> Tenants:
 
 async def state_of(tenants: Tenants, group: str) -> dict[str, bytes]:
     """Saved state of a group's ranker."""
-    return await tenants.store(group).load_ranker()
+    return await load_ranker(tenants.store(group))
 
 
 async def test_each_group_learns_from_its_own_examples(tenants: Tenants) -> None:
@@ -188,10 +190,12 @@ async def test_a_crash_while_saving_repeats_nothing(
     await learners.load("c/t/0")
     await learners.learn(mixed)
 
-    async def crash(*_: object, **__: object) -> bool:
-        raise KeyboardInterrupt
+    async def save_or_crash(store: Store, *given: Any, **named: Any) -> bool:
+        if store is tenants.store("tools"):
+            raise KeyboardInterrupt
+        return await save_ranker(store, *given, **named)
 
-    monkeypatch.setattr(tenants.store("tools"), "save_ranker", crash)
+    monkeypatch.setattr(ranker, "save_ranker", save_or_crash)
     with pytest.raises(KeyboardInterrupt):
         await learners.save()
     monkeypatch.undo()
