@@ -22,7 +22,7 @@ from api.schemas import ResponseBody
 from api.served_log import NO_PLACE, ServedLog, ServedPlace
 from api.server.admission import Gate
 from models.audit_entries import MAX_TARGETS, AuditEntry
-from models.errors import InvalidRequest, Unavailable
+from models.errors import Unavailable
 from models.events import Erasure, PutEvents
 from models.kafka_operations import (
     FoundEvents,
@@ -36,10 +36,12 @@ from models.metadata_records import Properties, RecordKind
 from models.printable import excerpt
 from models.serving.answers import Answer
 from models.serving.merchandising.experiments import ExperimentCache
+from models.serving.merchandising.named_things import check_names, with_saved_filters
 from models.serving.merchandising.placements import (
     Configuration,
     PlacementCache,
     PlacementRule,
+    check_configuration,
     segments_named,
 )
 from models.serving.merchandising.questions import Question
@@ -288,13 +290,22 @@ class Services:
         """A configuration with those of its rules; as `with_filters`."""
         if not any(saved_filter_names(one.filter, one.boost) for one in configuration.rules):
             return configuration
-        rules = []
-        for n, one in enumerate(configuration.rules):
-            try:
-                rules.append(await self.with_filters(one))
-            except InvalidRequest as error:
-                raise InvalidRequest(f"{error} - at `$.rules[{n}]`") from error
-        return msgspec.structs.replace(configuration, rules=tuple(rules))
+        with self.redis_gate:
+            return await with_saved_filters(configuration, self.filters.expression)
+
+    async def checked(self, configuration: Configuration) -> Configuration:
+        """A configuration that may be saved, with those of its filters that are named.
+
+        Raises
+        ------
+        InvalidRequest
+            With the place, the rule that is broken, or what it names and there is not.
+        """
+        found = await self.with_filters_of(configuration)
+        check_configuration(found)
+        with self.redis_gate:
+            await check_names(self.store, found)
+        return found
 
     async def with_segments(self, question: Question, *configurations: Configuration) -> Question:
         """The question with the user's segments, among those that the rules are for."""

@@ -57,11 +57,14 @@ def start(name: str, file: Path) -> None:
     import msgspec
 
     from models.errors import InvalidRequest
+    from models.personalize.registry import Registry
     from models.serving.merchandising.experiments import (
         Experiment,
         ExperimentPlan,
         start_experiment,
     )
+    from models.serving.merchandising.named_things import check_names, with_saved_filters
+    from models.serving.merchandising.placements import Configuration, check_configuration
 
     try:
         plan = msgspec.json.decode(file.read_bytes(), type=ExperimentPlan)
@@ -71,7 +74,21 @@ def start(name: str, file: Path) -> None:
     record(settings, "start_experiment", [name], group=settings.group)
 
     async def begin(store: Store) -> Experiment:
-        return await start_experiment(store, name, plan, by="cli", now_s=time.time())
+        group = f"dataset-group/{settings.group}"
+        filters = await Registry(store.redis, settings).page("filter", group, limit=1000)
+        expressions = {one.data["name"]: str(one.data["filterExpression"]) for one in filters}
+
+        async def expression_of(filter_name: str) -> str:
+            if filter_name not in expressions:
+                raise InvalidRequest(f"there is no filter {filter_name!r}")
+            return expressions[filter_name]
+
+        async def check(configuration: Configuration) -> None:
+            found = await with_saved_filters(configuration, expression_of)
+            check_configuration(found)
+            await check_names(store, found)
+
+        return await start_experiment(store, name, plan, check=check, by="cli", now_s=time.time())
 
     _stored(settings, begin)
     click.echo(f"{name} is running at {plan.placement}")

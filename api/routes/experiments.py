@@ -96,7 +96,9 @@ async def start(request: Request, name: ExperimentPath) -> Response:
     by, now_s = request.scope["caller"].name, services.clock()
     with services.redis_gate:
         try:
-            started = await start_experiment(services.store, name, plan, by=by, now_s=now_s)
+            started = await start_experiment(
+                services.store, name, plan, check=services.checked, by=by, now_s=now_s
+            )
         except LimitExceeded as error:
             raise InvalidRequest(str(error)) from error
     services.experiments.drop()

@@ -14,6 +14,7 @@ from api.schemas import ResponseBody, json_response
 from models.errors import InvalidInput, InvalidRequest
 from models.filters.grammar import MAX_CHARACTERS
 from models.filters.short_form import FILTER_NAME, parse_item_filter
+from models.serving.merchandising.named_things import check_unnamed
 
 router = APIRouter()
 
@@ -57,6 +58,10 @@ async def put_filter(request: Request, name: FilterPath) -> Response:
         found = parse_item_filter(wanted.filter, takes_parameters=True)
     except InvalidInput as error:
         raise InvalidRequest(str(error)) from error
+    if found.parameters:
+        # Rules take filters without.
+        with services.redis_gate:
+            await check_unnamed(services.store, "filter", name, services.clock())
     await services.audit(request.scope, "put_filter", [name], services.settings.group)
     with services.redis_gate:
         return json_response(await services.filters.put(name, found.text))
@@ -67,8 +72,13 @@ async def put_filter(request: Request, name: FilterPath) -> Response:
     **documented(SavedFilter, "Delete a filter", errors=ERRORS | UNKNOWN),
 )
 async def delete_filter(request: Request, name: FilterPath) -> Response:
-    """Deletes a filter; questions that name it are refused from then on."""
+    """Deletes a filter that no rule of a placement or a running experiment names.
+
+    Questions that name it are refused from then on.
+    """
     services: Services = request.app.state.services
+    with services.redis_gate:
+        await check_unnamed(services.store, "filter", name, services.clock())
     await services.audit(request.scope, "delete_filter", [name], services.settings.group)
     with services.redis_gate:
         found = next((one for one in await services.filters.all() if one.name == name), None)

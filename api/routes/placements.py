@@ -15,10 +15,10 @@ from models.audit_entries import pseudonym
 from models.errors import InvalidRequest, LimitExceeded
 from models.serving.answers import Recommendation
 from models.serving.item_values import with_properties
+from models.serving.merchandising.named_things import unknown_names
 from models.serving.merchandising.placements import (
     Configuration,
     ZonedTime,
-    check_configuration,
     configuration_for,
     placement_of,
 )
@@ -55,6 +55,10 @@ class SavedPlacement(ResponseBody, frozen=True):
     configuration: Annotated[
         Configuration | None, msgspec.Meta(description="null where this version deleted it.")
     ]
+    warnings: Annotated[
+        list[str],
+        msgspec.Meta(description="When it is saved: items and properties that nobody has sent."),
+    ] = msgspec.field(default_factory=list)
 
 
 class SavedPlacements(ResponseBody, frozen=True):
@@ -92,6 +96,9 @@ class Preview(ResponseBody, frozen=True):
 
     before: list[Recommendation]
     after: list[Recommendation]
+    warnings: Annotated[
+        list[str], msgspec.Meta(description="Items and properties that nobody has sent.")
+    ]
 
 
 @router.get("/placements", **documented(SavedPlacements, "All placements"))
@@ -119,8 +126,7 @@ async def preview(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     asked = parse_body(await request.body(), PreviewRequest)
-    draft = await services.with_filters_of(asked.configuration)
-    check_configuration(draft)
+    draft = await services.checked(asked.configuration)
     group, user = services.settings.group, asked.user_id or asked.session_id
     named = [] if user is None else [pseudonym(group, user)]
     await services.audit_reading(request.scope, "preview_placement", named, group)
@@ -143,7 +149,8 @@ async def preview(request: Request) -> Response:
             )
             shown = await with_properties(recommender, answer, asked.properties, now_s=now_s)
             lists.append(shown.items)
-    return json_response(Preview(*lists))
+        warnings = await unknown_names(recommender, draft, now_s)
+    return json_response(Preview(lists[0], lists[1], warnings))
 
 
 @router.get(
@@ -166,9 +173,7 @@ async def placement(request: Request, name: NamePath) -> Response:
 async def put_placement(request: Request, name: NamePath) -> Response:
     """Checks and saves a placement; it is in effect within a second, in every process."""
     configuration = parse_body(await request.body(), Configuration)
-    services: Services = request.app.state.services
-    check_configuration(await services.with_filters_of(configuration))
-    return json_response(await _save(request, name, configuration))
+    return json_response(await _save_checked(request, name, configuration))
 
 
 @router.delete(
@@ -218,7 +223,20 @@ async def roll_back_placement(request: Request, name: NamePath) -> Response:
         raise HTTPException(404, f"placement {name!r} has no version {wanted.version}")
     if found.is_deleted:
         raise InvalidRequest(f"version {wanted.version} deleted the placement: nothing is in it")
-    return json_response(await _save(request, name, placement_of(name, found).configuration))
+    configuration = placement_of(name, found).configuration
+    return json_response(await _save_checked(request, name, configuration))
+
+
+async def _save_checked(
+    request: Request, name: str, configuration: Configuration
+) -> SavedPlacement:
+    """Save a configuration in which nothing is wrong, with warnings of what is not there yet."""
+    services: Services = request.app.state.services
+    checked = await services.checked(configuration)
+    saved = await _save(request, name, configuration)
+    with services.redis_gate:
+        warnings = await unknown_names(services.recommender, checked, services.clock())
+    return msgspec.structs.replace(saved, warnings=warnings)
 
 
 async def _save(request: Request, name: str, configuration: Configuration | None) -> SavedPlacement:

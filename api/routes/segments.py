@@ -14,6 +14,7 @@ from api.request_params import AfterParams, parse_body, parse_query
 from api.schemas import ResponseBody, json_response
 from models.errors import InvalidInput, InvalidRequest, LimitExceeded
 from models.serving.answers import MAX_RESULTS
+from models.serving.merchandising.named_things import check_unnamed
 from models.serving.merchandising.segments import Segment, check_segment, decoded_segment
 from models.state.named_versions import NAME_PATTERN, SavedVersion, current_versions, save_version
 
@@ -111,7 +112,10 @@ async def put_segment(request: Request, name: SegmentPath) -> Response:
 
 @router.delete("/segments/{name}", **documented(SavedSegment, "Delete a segment", errors=ERRORS))
 async def delete_segment(request: Request, name: SegmentPath) -> Response:
-    """Deletes a segment; rules for it hold for nobody then."""
+    """Deletes a segment that no rule of a placement or a running experiment names."""
+    services: Services = request.app.state.services
+    with services.redis_gate:
+        await check_unnamed(services.store, "segment", name, services.clock())
     saved = await _save(request, name, None)
     if not saved.version:
         raise HTTPException(404, f"there is no segment {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -47,7 +47,7 @@ ChallengerLearners = dict[Objective, ChallengerLearner]
 
 
 def new_learners(
-    factories: Mapping[str, Factory], wanted: Mapping[Objective, Sequence[str]] | None = None
+    factories: Mapping[str, Factory], wanted: Mapping[Objective, Collection[str]] | None = None
 ) -> ChallengerLearners:
     """Learners with new challengers: for each objective all of them, or the wanted ones."""
     return {

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.arrays import Floats, Indexes
 from models.errors import CannotStart
-from models.ranking.champions import Objective
+from models.ranking.champions import BUILT_IN_CHOICES, Objective, challenger_name
 from models.ranking.examples import Example, compared_orders
 from models.ranking.features import FEATURES
 from models.ranking.ranker import Ranker
@@ -101,10 +101,10 @@ def challenger_factories(named: Iterable[str]) -> dict[str, Factory]:
     found: dict[str, Factory] = {}
     for text in named:
         module, _, path = text.partition(":")
-        name = path.rpartition(".")[2]
+        name = challenger_name(text)
         if not path:
             raise CannotStart(f"RECOMMENDER_CHALLENGERS: {text} is not package.module:factory")
-        if name in found or name in compared_orders():
+        if name in found or name in (*compared_orders(), *BUILT_IN_CHOICES):
             raise CannotStart(f"RECOMMENDER_CHALLENGERS: the name {name} is taken")
         try:
             made: Any = importlib.import_module(module)
@@ -180,11 +180,18 @@ class RunningChallenger:
             return None
 
 
-class ServingChallengers(Protocol):
-    """Challengers that a process learns in order to serve them."""
+Wanted = Mapping[Objective, frozenset[str]]
+"""Names of challengers by objective."""
 
-    def ready(self, serving: Mapping[Objective, str]) -> Mapping[Objective, RunningChallenger]:
-        """Those of the challengers that serve, by name, which have learned enough here.
+ReadyChallengers = Mapping[Objective, Mapping[str, RunningChallenger]]
+"""Challengers by objective and name."""
+
+
+class ServingChallengers(Protocol):
+    """Challengers that a process learns in order to answer by them."""
+
+    def ready(self, wanted: Wanted) -> ReadyChallengers:
+        """Those of the wanted challengers that have learned enough here.
 
         Called whenever the shared state is read; it begins to learn those that are lacking.
         """

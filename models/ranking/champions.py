@@ -10,11 +10,24 @@ import msgspec
 Objective = Literal["interactions", "purchases"]
 """Events that count as success: any interaction, or a purchase."""
 
-RankerChoice = Literal["built-in", "blend", "ranker", "ranker-alone"]
+BuiltInChoice = Literal["built-in", "blend", "ranker", "ranker-alone"]
+
+BUILT_IN_CHOICES: tuple[BuiltInChoice, ...] = get_args(BuiltInChoice)
+
+RankerChoice = str
 """What orders the candidates instead of that which serves: the built-in champion, though a
-challenger serves, or one of the built-in rankers."""
+challenger serves, one of the built-in rankers, or a challenger by its name."""
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+def challenger_name(named: str) -> str:
+    """The name of a challenger that the settings name.
+
+    >>> challenger_name("river.naive_bayes:GaussianNB")
+    'GaussianNB'
+    """
+    return named.partition(":")[2].rpartition(".")[2]
 
 
 class Measures(msgspec.Struct):

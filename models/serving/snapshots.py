@@ -96,7 +96,7 @@ class Snapshots:
         looking_at = 0
         if item_id is not None:
             (looking_at,) = await self._store.item_indexes([item_id])
-        shared = shared.ranked_by(options.ranker)
+        shared = self._cache.ranked_by(shared, options.ranker, objective, now_s)
         profile = _profile(history, shared, looking_at)
         feedback = await self._feedback(every, profile, options, now_s)
         barred = profile.recent[:1]
@@ -170,7 +170,7 @@ class Snapshots:
         if history is None:
             history = await self.history(user_id, session_id, now_s=now_s)
         every, history = history, await self._weighted(history, options, now_s)
-        shared = shared.ranked_by(options.ranker)
+        shared = self._cache.ranked_by(shared, options.ranker, objective, now_s)
         profile = _profile(history, shared)
         snapshot = RequestSnapshot(
             now_s, shared, history, profile, objective, context_values,

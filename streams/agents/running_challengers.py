@@ -22,7 +22,7 @@ from models.ranking.challenger_learner import (
     learn_as_challengers,
     new_learners,
 )
-from models.ranking.challengers import Factory, RunningChallenger, challenger_factories
+from models.ranking.challengers import Factory, ReadyChallengers, Wanted, challenger_factories
 from models.ranking.champions import OBJECTIVES, Objective
 from models.settings import Settings
 from streams.kafka.consuming.example_reader import read_examples
@@ -44,7 +44,7 @@ class _Course:
 
     settings: Settings
     factories: Mapping[str, Factory]
-    wanted: Mapping[Objective, list[str]]
+    wanted: Wanted
     champions: Champions
     stop: threading.Event = field(default_factory=threading.Event)
     learners: ChallengerLearners | None = None
@@ -89,8 +89,8 @@ def _learned_ranker() -> Mapping[Objective, str]:
 class RunningChallengers:
     """Learns challengers in a thread of its own, within `challenger_share` of a core.
 
-    A worker measures all of them: `begin`, `fields`, `end`. An API process learns those that serve:
-    it is a `ServingChallengers`.
+    A worker measures all of them: `begin`, `fields`, `end`. An API process learns those that it
+    answers by: it is a `ServingChallengers`.
 
     Raises
     ------
@@ -102,35 +102,61 @@ class RunningChallengers:
         self._settings = settings
         self._factories = challenger_factories(settings.challengers)
         self._course: _Course | None = None
+        # Learns what is wanted since, beside those that are ready, and takes their place then.
+        self._next: _Course | None = None
 
     def begin(self, champions: Champions) -> None:
         """Learn and measure all challengers, from new ones on."""
-        self._begin({one: list(self._factories) for one in OBJECTIVES}, champions)
+        self.end()
+        every = frozenset(self._factories)
+        self._course = self._begun(dict.fromkeys(OBJECTIVES, every), champions)
 
     def end(self) -> None:
         """Stop learning, and forget what was learned."""
-        if self._course is not None:
-            self._course.stop.set()
-            self._course = None
+        for one in (self._course, self._next):
+            if one is not None:
+                one.stop.set()
+        self._course = self._next = None
 
     def fields(self) -> Mapping[str, bytes]:
         """Measures, see `challenger_fields`; none until what Kafka keeps has been learned."""
         return {} if self._course is None else self._course.fields
 
-    def ready(self, serving: Mapping[Objective, str]) -> Mapping[Objective, RunningChallenger]:
-        """Challengers that serve and have learned what Kafka keeps; see `ServingChallengers`."""
-        wanted = {one: [name] for one, name in serving.items() if name in self._factories}
-        if wanted != ({} if self._course is None else self._course.wanted):
-            self.end()
-            if wanted:
-                self._begin(wanted, _learned_ranker)
+    def ready(self, wanted: Wanted) -> ReadyChallengers:
+        """The wanted ones that have learned what Kafka keeps; see `ServingChallengers`.
+
+        While others begin to learn, those that are ready stay so.
+        """
+        named = {one: names & self._factories.keys() for one, names in wanted.items()}
+        self._learn({one: frozenset(names) for one, names in named.items() if names})
         learners = None if self._course is None else self._course.learners
         if learners is None:
             return {}
-        found = {one: learners[one].of(names[0]) for one, names in wanted.items()}
-        return {one: it for one, it in found.items() if it is not None and not it.has_failed}
+        return {
+            objective: {
+                one.name: one
+                for one in learners[objective].running
+                if one.name in names and not one.has_failed
+            }
+            for objective, names in named.items()
+        }
 
-    def _begin(self, wanted: Mapping[Objective, list[str]], champions: Champions) -> None:
-        self.end()
-        course = self._course = _Course(self._settings, self._factories, wanted, champions)
+    def _learn(self, wanted: Wanted) -> None:
+        if not wanted:
+            self.end()
+            return
+        following = self._next
+        if following is not None and following.learners is not None:
+            if self._course is not None:
+                self._course.stop.set()
+            self._course, self._next = following, None
+        newest = self._next or self._course
+        if newest is None or newest.wanted != wanted:
+            if self._next is not None:
+                self._next.stop.set()
+            self._next = self._begun(wanted, _learned_ranker)
+
+    def _begun(self, wanted: Wanted, champions: Champions) -> _Course:
+        course = _Course(self._settings, self._factories, wanted, champions)
         threading.Thread(target=course.run, name="challengers", daemon=True).start()
+        return course

@@ -278,8 +278,111 @@ def test_saved_filters_serve_both_apis(running: Stack) -> None:
         lambda: len(running.ask("GET", "/popular?filter=cheap")[1]["items"]) == 2,
         "the filter is replaced",
     )
+    assert running.ask("DELETE", "/placements/f")[0] == 200
     assert running.ask("DELETE", "/filters/cheap")[0] == 200
     assert running.ask("DELETE", "/filters/cheap")[0] == 404
+
+
+def test_saved_filters_take_values_and_are_kept_while_named(running: Stack) -> None:
+    """In both groups of APIs; what a placement names is neither deleted nor given parameters."""
+    records = [
+        {"itemId": name, "properties": {"MAKER": maker, "FEE": fee}}
+        for name, maker, fee in (("v1", "va", 10), ("v2", "va", 20), ("v3", "vb", 30))
+    ]
+    after = running.ask("PUT", "/items", {"items": records})[1]["after"]
+    running.ask("GET", f"/items/v1?after={after}")
+    arn = "arn:aws:personalize:us-east-1:000000000000:"
+
+    def personalize(operation: str, body: dict[str, Any]) -> Any:
+        headers = {
+            "content-type": "application/x-amz-json-1.1",
+            "x-amz-target": f"AmazonPersonalize.{operation}",
+        }
+        return running.ask("POST", "/personalize", body, headers)
+
+    parametrized = "INCLUDE ItemID WHERE Items.MAKER IN ($MAKER) AND Items.FEE < $MOST"
+    running.ask("PUT", "/filters/by-native", {"filter": parametrized})
+    asked = {
+        "campaignArn": f"{arn}campaign/default",
+        "userId": "u",
+        "filterArn": f"{arn}filter/by-native",
+        "filterValues": {"MAKER": '"va","vb"', "MOST": "25"},
+    }
+
+    def found() -> set[str]:
+        _, answer = running.ask("POST", "/personalize/recommendations", asked)
+        return {item["itemId"] for item in answer["itemList"]}
+
+    running.wait(lambda: found() == {"v1", "v2"}, "in the index")
+    made = {
+        "name": "dearer",
+        "datasetGroupArn": f"{arn}dataset-group/{running.settings.group}",
+        "filterExpression": "INCLUDE ItemID WHERE Items.FEE > CurrentItem.FEE",
+    }
+    assert personalize("CreateFilter", made)[0] == 200
+    _, answer = running.ask("GET", "/similar/v2?filter=dearer")
+    assert [item["itemId"] for item in answer["items"]] == ["v3"]
+
+    running.ask("PUT", "/filters/kept", {"filter": "fee<15"})
+    running.ask("PUT", "/placements/keeps", {"rules": [{"filter": "kept"}]})
+    named = "placement 'keeps' names the filter 'kept': change that first"
+    status, answer = running.ask("DELETE", "/filters/kept")
+    assert (status, answer["error"]["message"]) == (400, named)
+    status, answer = personalize("DeleteFilter", {"filterArn": f"{arn}filter/kept"})
+    assert (status, answer["__type"].rpartition("#")[2]) == (400, "ResourceInUseException")
+    assert named in str(answer)
+    # Rules take filters without values.
+    assert running.ask("PUT", "/filters/kept", {"filter": parametrized})[0] == 400
+    assert running.ask("DELETE", "/placements/keeps")[0] == 200
+    for name in ("kept", "by-native"):
+        assert personalize("DeleteFilter", {"filterArn": f"{arn}filter/{name}"})[0] == 200
+
+
+def test_what_rules_name_and_there_is_not(running: Stack) -> None:
+    """Is refused by its name and place; of items and properties, which may come later, it warns."""
+    records = [{"itemId": "wn1", "properties": {"BRAND": "wa"}}]
+    after = running.ask("PUT", "/items", {"items": records})[1]["after"]
+    running.ask("GET", f"/items/wn1?after={after}")
+    for member, text in (
+        (
+            {"rules": [{"segment": "nobody", "exclude": ["i1"]}]},
+            "segment 'nobody' - at `$.rules[0]",
+        ),
+        ({"ranker": "best"}, "ranker 'best', but built-in, blend, ranker, ranker-alone - at"),
+        ({"rules": [{"filter": "no-such"}]}, "no filter 'no-such' - at `$.rules[0]`"),
+        ({"recipe": "magic"}, "magic"),
+    ):
+        status, answer = running.ask("PUT", "/placements/wn", member)
+        assert status == 400
+        assert text in answer["error"]["message"]
+        status, answer = running.ask("POST", "/placements/preview", {"configuration": member})
+        assert status == 400
+    running.ask("PUT", "/placements/wn", {"num_results": 3})
+    arms = [{"name": "a"}, {"name": "b", "configuration": {"ranker": "best"}}]
+    status, answer = running.ask("POST", "/experiments/wn/start", {"placement": "wn", "arms": arms})
+    assert status == 400
+    assert "in `$.arms[1].configuration`" in answer["error"]["message"]
+    # A saved filter may stand in an arm, too.
+    running.ask("PUT", "/filters/wn-brand", {"filter": "brand:wa"})
+    arms[1]["configuration"] = {"rules": [{"filter": "wn-brand"}]}
+    assert running.ask("POST", "/experiments/wn/start", {"placement": "wn", "arms": arms})[0] == 200
+    status, answer = running.ask("DELETE", "/filters/wn-brand")
+    assert "experiment 'wn'" in answer["error"]["message"]
+    assert running.ask("POST", "/experiments/wn/stop")[0] == 200
+    assert running.ask("DELETE", "/filters/wn-brand")[0] == 200
+
+    rules = [
+        {"filter": "brnad:wa", "pin": [{"item_id": "wn1", "slot": 1}]},
+        {"exclude": ["gone"], "cap": [{"property": "brand", "most": 1}]},
+    ]
+    status, saved = running.ask("PUT", "/placements/wn", {"rules": rules})
+    assert status == 200
+    assert saved["warnings"] == [
+        "no item has a property brnad - at `$.rules[0].filter`",
+        "nothing is known of 'gone' - at `$.rules[1].exclude`",
+    ]
+    asked = {"configuration": {"rules": rules}, "placement": "wn"}
+    assert running.ask("POST", "/placements/preview", asked)[1]["warnings"] == saved["warnings"]
 
 
 def test_a_segment_has_rules_of_its_own(running: Stack) -> None:
@@ -301,8 +404,15 @@ def test_a_segment_has_rules_of_its_own(running: Stack) -> None:
     assert "sg2" not in page["userIds"]
     assert "gold" in {one["name"] for one in running.ask("GET", "/segments")[1]["segments"]}
     assert running.ask("PUT", "/segments/gold", {"rule": "INCLUDE"})[0] == 400
+    status, answer = running.ask("DELETE", "/segments/gold")
+    assert (status, answer["error"]["type"]) == (400, "invalid_request")
+    assert "placement 'lounge' names the segment 'gold'" in answer["error"]["message"]
+    running.ask("PUT", "/placements/lounge", {"num_results": 3})
     assert running.ask("DELETE", "/segments/gold")[0] == 200
     assert running.ask("GET", "/segments/gold/users")[0] == 404
+    # What an earlier version names is gone.
+    status, answer = running.ask("POST", "/placements/lounge/rollback", {"version": 1})
+    assert (status, "no segment 'gold'" in answer["error"]["message"]) == (400, True)
 
 
 def test_health_and_metrics(running: Stack) -> None:

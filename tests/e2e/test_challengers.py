@@ -39,10 +39,17 @@ def reach(one: Stack, after: str) -> None:
     one.wait(lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]), "applied")
 
 
-def first_item(one: Stack, user: str) -> str:
+def first_item(one: Stack, user: str, more: str = "") -> str:
     """The first recommendation."""
-    answer = one.recommend(f"user_id={user}&reasons=true")
+    answer = one.recommend(f"user_id={user}&reasons=true{more}")
     return str(answer["items"][0]["itemId"])
+
+
+def click_items(one: Stack) -> None:
+    """Items from number 2 on, the more popular the lower the number, given in order of effect."""
+    for number in range(2, N_ITEMS + 1):
+        for time in range(N_ITEMS + 2 - number):
+            reach(one, one.click(f"i{number}", session=f"s{number}-{time}"))
 
 
 @pytest.mark.slow
@@ -57,10 +64,7 @@ def test_a_challenger_that_leads_serves(embedded_stack: Callable[..., Stack], na
     )
     worker, api = one.start("worker"), one.start("api")
     one.wait_ready()  # it sends the first event: the item `warm` has number 1
-    for number in range(2, N_ITEMS + 1):
-        # The more popular the lower the number, which are given in order of effect.
-        for time in range(N_ITEMS + 2 - number):
-            reach(one, one.click(f"i{number}", session=f"s{number}-{time}"))
+    click_items(one)
     reach(one, one.click("i4", user="u"))
     assert first_item(one, "u") != "i5"
 
@@ -94,3 +98,38 @@ def test_a_challenger_that_leads_serves(embedded_stack: Callable[..., Stack], na
     refused = one.run("worker", RECOMMENDER_CHALLENGERS="no.such:thing")
     assert refused.returncode == 1
     assert "RECOMMENDER_CHALLENGERS: no.such:thing" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_challenger_that_does_not_serve_may_be_an_arm(
+    embedded_stack: Callable[..., Stack],
+) -> None:
+    """It begins to learn when a question meets it; everybody else has the built-in order."""
+    one = embedded_stack(
+        challengers=[NEXT], examples_per_s=0, challenger_share=1.0, exploration_share=0.0
+    )
+    one.start("worker")
+    one.start("api")
+    one.wait_ready()
+    click_items(one)
+    # Too few to be the champion by.
+    send_examples(one.settings, 200)
+    one.ask("PUT", "/placements/home", {"num_results": 5})
+    arms = [{"name": "control"}, {"name": "next", "configuration": {"ranker": "NextNumber"}}]
+    assert one.ask("POST", "/experiments/e/start", {"placement": "home", "arms": arms})[0] == 200
+    by_arm: dict[str, str] = {}
+    for n in range(12):
+        reach(one, one.click("i4", user=f"u{n}", session=f"of-u{n}"))
+    for n in range(12):
+        shown = one.recommend(f"user_id=u{n}&placement=home")["placement"]
+        by_arm.setdefault(shown.get("arm", ""), f"u{n}")
+    assert {"control", "next"} <= by_arm.keys()
+
+    at_home = "&placement=home"
+    one.wait(lambda: first_item(one, by_arm["next"], at_home) == "i5", "it has learned")
+
+    assert first_item(one, by_arm["control"], at_home) != "i5"
+    assert first_item(one, by_arm["next"]) != "i5"
+    assert one.status().serving["interactions"] != "NextNumber"
+    refused = one.ask("PUT", "/placements/home", {"ranker": "NextNumbers"})
+    assert "built-in, blend, ranker, ranker-alone, NextNumber - at" in str(refused[1])

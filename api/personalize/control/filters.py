@@ -15,8 +15,10 @@ from api.personalize.control.crud import (
 )
 from api.personalize.dataset_columns import check_named_columns, schema_of
 from api.personalize.protocol import Operation
-from models.errors import LimitExceeded
+from models.errors import InvalidRequest, LimitExceeded, ResourceInUse
 from models.filters.filter import parse_filter_expression
+from models.personalize.resource_types import path_of
+from models.serving.merchandising.named_things import check_unnamed
 
 ALWAYS = frozenset({"Interactions.eventtype", "Action_Interactions.eventtype"})
 """Fields that every group has: every event has a type."""
@@ -68,9 +70,23 @@ async def check_fields(
         )
 
 
+async def delete_filter(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
+    """Delete a filter that no rule of a placement or a running experiment names."""
+    stored = await get_resource(context, request["filterArn"], "filter")
+    services = context.services
+    if path_of(stored.data["datasetGroupArn"]) == f"dataset-group/{services.settings.group}":
+        try:
+            await check_unnamed(services.store, "filter", stored.data["name"], services.clock())
+        except InvalidRequest as error:
+            raise ResourceInUse(str(error)) from error
+    return await _delete(context, request)
+
+
+_delete = delete_operation("filter")
+
 OPERATIONS: dict[str, Operation] = {
     "CreateFilter": create_filter,
     "DescribeFilter": describe_operation("filter"),
     "ListFilters": list_operation("filter"),
-    "DeleteFilter": delete_operation("filter"),
+    "DeleteFilter": delete_filter,
 }

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Indexes
 from models.metadata_records import Properties
-from models.ranking.challengers import (
-    RunningChallenger,
-    ServingChallengers,
+from models.ranking.challengers import ReadyChallengers, ServingChallengers
+from models.ranking.champions import (
+    BUILT_IN_CHOICES,
+    OBJECTIVES,
+    Objective,
+    RankerChoice,
+    serving_challenger,
 )
-from models.ranking.champions import OBJECTIVES, Objective, serving_challenger
 from models.ranking.context_lift import (
     NO_CONTEXT_VALUES,
     ContextValue,
@@ -83,6 +86,9 @@ MAX_FALLBACK_ITEMS = 50
 MAX_FILTERS, MAX_CAPPED = 64, 4
 """Filters, with their values, and sets of capped properties whose values by item are kept."""
 
+CHOSEN_S = 600.0
+"""A challenger that a question chose goes on learning in this process for so long."""
+
 NO_EXPIRIES = np.zeros(0, np.uint32)
 
 
@@ -140,6 +146,8 @@ class StateCache:
         if hears_changes:
             listener = ListInvalidation(self._lists, self._hidden_changed)
             self._unsubscribe = store.listen(listener)
+        # When a question last chose each challenger.
+        self._chosen: dict[tuple[Objective, str], float] = {}
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:
@@ -253,6 +261,8 @@ class StateCache:
         tops = shown_tops(stored.tops, hidden)
         n = len(OBJECTIVES)
         states, champions, challengers = (stored.ranker[at : at + n] for at in (0, n, 2 * n))
+        leading = dict(zip(OBJECTIVES, map(serving_challenger, challengers), strict=True))
+        ready = self._ready_challengers(leading, now_s)
         log_popularity = [stored.greatest[name] for name in layout.POPULARITY_HALF_LIVES_S]
         log_popularity.append(np.log2(max(stored.greatest["all"], 1.0)))
         silence = None
@@ -276,7 +286,12 @@ class StateCache:
                 name: (champion or b"blend").decode()
                 for name, champion in zip(OBJECTIVES, champions, strict=True)
             },
-            challengers=self._challengers_of(dict(zip(OBJECTIVES, challengers, strict=True))),
+            challengers={
+                name: ready[name][one]
+                for name, one in leading.items()
+                if one in ready.get(name, {})
+            },
+            ready_challengers=ready,
             trial_counts=stored.tried,
             hidden=hidden,
             products=products,
@@ -299,14 +314,25 @@ class StateCache:
             for name, state in states.items()
         }
 
-    def _challengers_of(
-        self, stored: Mapping[Objective, bytes | None]
-    ) -> Mapping[Objective, RunningChallenger]:
-        """Challengers that serve by the stored measures, and are ready in this process."""
+    def ranked_by(
+        self, shared: SharedState, choice: RankerChoice | None, objective: Objective, now_s: float
+    ) -> SharedState:
+        """See `SharedState.ranked_by`; a challenger that is not ready begins to learn."""
+        if choice is not None and choice not in BUILT_IN_CHOICES:
+            self._chosen[objective, choice] = now_s
+        return shared.ranked_by(choice)
+
+    def _ready_challengers(
+        self, serving: Mapping[Objective, str], now_s: float
+    ) -> ReadyChallengers:
+        """Challengers that serve, or were chosen lately, and are ready in this process."""
         if self._challengers is None:
             return {}
-        serving = {name: serving_challenger(raw) for name, raw in stored.items()}
-        return self._challengers.ready({name: one for name, one in serving.items() if one})
+        self._chosen = {one: at_s for one, at_s in self._chosen.items() if now_s - at_s <= CHOSEN_S}
+        wanted = {name: {one} for name, one in serving.items() if one}
+        for objective, name in self._chosen:
+            wanted.setdefault(objective, set()).add(name)
+        return self._challengers.ready({one: frozenset(names) for one, names in wanted.items()})
 
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
         """Stored neighbour list of each item: as it is now, or at most `cache_s` old.

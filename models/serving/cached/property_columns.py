@@ -67,6 +67,11 @@ class PropertyColumns:
         self._columns: dict[str, _Column] = {}
         self._is_whole = True
 
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The columns' names, `normalized`; None where properties have no column."""
+        return frozenset(map(normalized, self._columns)) if self._is_whole else None
+
     def put(self, index: int, properties: Properties | None) -> None:
         """Replace what is known of an item; None if it has no properties any more."""
         known = properties or {}

@@ -79,6 +79,11 @@ class PropertyIndex:
         await self._bring_up_to_date(now_s)
         return self.made_version
 
+    async def property_names(self, now_s: float) -> frozenset[str] | None:
+        """Names that items have properties by, `normalized`; None where not all are known."""
+        await self._bring_up_to_date(now_s)
+        return None if self._columns is None else self._columns.names
+
     async def may_allow(self, asked: Sequence[IndexedFilter], now_s: float) -> Indexes | None:
         """Indexes of the items that all of some filters may allow, at most `cache_s` old.
 

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Floats, Indexes
-from models.ranking.challengers import ChallengerRanker, Context, RunningChallenger
+from models.ranking.challengers import (
+    ChallengerRanker,
+    Context,
+    ReadyChallengers,
+    RunningChallenger,
+)
 from models.ranking.champions import OBJECTIVES, Objective, RankerChoice
 from models.ranking.ranker import RANKERS, ListwiseRanker, Ranker
 from models.retrieval.candidates import Candidates
@@ -45,6 +50,8 @@ class SharedState:
         By objective, the learned ranker and the name of the built-in ranker to serve.
     challengers
         By objective, the challenger that serves in place of that one, if it is ready here.
+    ready_challengers
+        By objective and name, all that may be chosen for an answer here.
     trial_counts
         By item, how often it was shown in an exploration slot.
     hidden
@@ -73,6 +80,7 @@ class SharedState:
         default_factory=lambda: dict.fromkeys(OBJECTIVES, "blend")
     )
     challengers: Mapping[Objective, RunningChallenger] = field(default_factory=dict)
+    ready_challengers: ReadyChallengers = field(default_factory=dict)
     trial_counts: dict[int, int] = field(default_factory=dict)
     hidden: NDArray[np.bool_] = field(default_factory=lambda: NONE_HIDDEN)
     products: Floats = field(default_factory=lambda: NO_PRODUCTS)
@@ -102,15 +110,21 @@ class SharedState:
     def ranked_by(self, choice: RankerChoice | None) -> SharedState:
         """The same with another ranker to serve; itself without a choice.
 
+        The built-in champion where a challenger is chosen that is not ready here.
+
         >>> SharedState().ranked_by("ranker").serving("purchases")
         'ranker'
         """
         if choice is None:
             return self
-        champions = self.champions
-        if choice != "built-in":
+        champions, challengers = self.champions, dict[Objective, RunningChallenger]()
+        if choice in RANKERS:
             champions = dict.fromkeys(OBJECTIVES, choice)
-        return replace(self, champions=champions, challengers={})
+        else:
+            for objective, ready in self.ready_challengers.items():
+                if choice in ready:
+                    challengers[objective] = ready[choice]
+        return replace(self, champions=champions, challengers=challengers)
 
     def shown(self, items: Indexes) -> Indexes:
         """The items that are not hidden, in their order; the same array while none is."""

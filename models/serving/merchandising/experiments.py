@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from models.errors import InvalidRequest
-from models.serving.merchandising.placements import Configuration, Placement, check_configuration
+from models.serving.merchandising.placements import Configuration, Placement
 from models.state.named_versions import (
     NAME_PATTERN,
     SavedVersion,
@@ -116,6 +116,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return self.stopped_at or self.started_at + self.plan.days * 86400
 
 
+Check = Callable[[Configuration], Awaitable[object]]
+
+
 class Met(NamedTuple):
     """What a user meets at a placement: a configuration, and the arm that has it.
 
@@ -141,12 +144,6 @@ def check_plan(plan: ExperimentPlan) -> None:
     names = [arm.name for arm in plan.arms]
     if len(set(names)) < len(names):
         raise InvalidRequest("two arms have the same name - at `$.arms`")
-    for n, arm in enumerate(plan.arms):
-        if arm.configuration is not None:
-            try:
-                check_configuration(arm.configuration)
-            except InvalidRequest as error:
-                raise InvalidRequest(f"{error} - in `$.arms[{n}].configuration`") from error
     if len({msgspec.json.encode(arm.configuration) for arm in plan.arms}) == 1:
         raise InvalidRequest("all arms have the same configuration: there is nothing to compare")
 
@@ -213,9 +210,14 @@ async def experiments(store: Store) -> dict[str, Experiment]:
 
 
 async def start_experiment(
-    store: Store, name: str, plan: ExperimentPlan, *, by: str, now_s: float
+    store: Store, name: str, plan: ExperimentPlan, *, check: Check, by: str, now_s: float
 ) -> Experiment:
     """Start an experiment; one of that name that was stopped is replaced.
+
+    Parameters
+    ----------
+    check
+        Raises `InvalidRequest` for a configuration that could not be a placement's.
 
     Raises
     ------
@@ -225,6 +227,12 @@ async def start_experiment(
         There are too many experiments.
     """
     check_plan(plan)
+    for n, arm in enumerate(plan.arms):
+        if arm.configuration is not None:
+            try:
+                await check(arm.configuration)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"{error} - in `$.arms[{n}].configuration`") from error
     if await current_version(store, "placements", plan.placement) is None:
         raise InvalidRequest(f"there is no placement {plan.placement!r} - at `$.placement`")
     for other, one in (await experiments(store)).items():

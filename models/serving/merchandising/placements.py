@@ -91,8 +91,11 @@ class Configuration(
     ] = None
     objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
     ranker: Annotated[
-        RankerChoice | None,
-        Meta(description="What orders personalized lists and rankings; that which serves without."),
+        Annotated[RankerChoice, Meta(min_length=1, max_length=100)] | None,
+        Meta(
+            description="What orders personalized lists and rankings: blend, ranker, ranker-alone, "
+            "built-in or the name of a challenger; that which serves without."
+        ),
     ] = None
     num_results: Annotated[
         int, Meta(ge=1, le=MAX_RESULTS, description="Items of an answer, unless a question says.")

@@ -39,10 +39,14 @@ PLAN = ExperimentPlan(
 )
 
 
+async def unchecked(_: Configuration) -> None:
+    """Checks no configuration."""
+
+
 async def running(store: Store, **bought: int) -> Experiment:  # noqa: F811
     """A running experiment with 1000 complete users in each arm, of whom so many have bought."""
     await save_version(store, "placements", "home", b"{}", saved_by="test", now_s=NOW)
-    one = await start_experiment(store, "e", PLAN, by="test", now_s=NOW)
+    one = await start_experiment(store, "e", PLAN, check=unchecked, by="test", now_s=NOW)
     for arm, count in bought.items():
         sums = SUMS.pack(1000, 100, count, 100, 100, 0, 0)
         await store.redis.hset(store.key(f"experiment:{one.id}"), f"{arm}\t{NOW}", sums)
@@ -114,17 +118,17 @@ async def test_one_experiment_runs_at_a_placement(store: Store) -> None:  # noqa
     assert await cache.running("home", NOW) == one
     for name in ("e", "f"):
         with pytest.raises(InvalidRequest, match="is running"):
-            await start_experiment(store, name, PLAN, by="test", now_s=NOW)
+            await start_experiment(store, name, PLAN, check=unchecked, by="test", now_s=NOW)
     plan = msgspec.structs.replace(PLAN, placement="nowhere")
     with pytest.raises(InvalidRequest, match="no placement"):
-        await start_experiment(store, "f", plan, by="test", now_s=NOW)
+        await start_experiment(store, "f", plan, check=unchecked, by="test", now_s=NOW)
 
     await stop_experiment(store, "e", by="test", now_s=NOW + 1)
     cache.drop()
 
     assert await cache.running("home", NOW + 2) is None
     assert await stop_experiment(store, "unknown", by="test", now_s=NOW) is None
-    again = await start_experiment(store, "e", PLAN, by="test", now_s=NOW + 3)
+    again = await start_experiment(store, "e", PLAN, check=unchecked, by="test", now_s=NOW + 3)
     assert again.id != one.id
 
 

@@ -41,6 +41,7 @@ export interface Saved {
   savedAt: number;
   savedBy: string;
   configuration: Configuration | null;
+  warnings: string[];
 }
 
 /** Kinds of lists, in words. */

@@ -15,6 +15,7 @@ import type { TabProps } from "../tab";
 interface Lists {
   before: Recommended[];
   after: Recommended[];
+  warnings: string[];
 }
 
 const path = (name: string, rest = ""): string => `/placements/${encodeURIComponent(name)}${rest}`;
@@ -23,6 +24,9 @@ const Change = ({ place, before }: { place: number; before: number }): JSX.Eleme
   before === place ? null : before < 0 ? <span class="status good">new</span> : (
     <span class="status">{before > place ? `▲ ${before - place}` : `▼ ${place - before}`}</span>
   );
+
+/** Warnings of a configuration that was saved, as a sentence. */
+const warned = ({ warnings }: { warnings: readonly string[] }): string => (warnings.length ? ` But ${warnings.join("; ")}.` : "");
 
 /** What a user gets from the saved placement, and would get from the draft. */
 const Preview = ({ name, version, draft, client, onPin, onHide }: {
@@ -64,6 +68,7 @@ const Preview = ({ name, version, draft, client, onPin, onHide }: {
         <button>Preview</button>
       </form>
       <Problem text={error} />
+      {lists && lists.warnings.length > 0 && <p class="note" id="warnings">{lists.warnings.join("; ")}</p>}
       {lists && (
         <div class="halves">
           <section aria-labelledby="before-title">
@@ -141,15 +146,15 @@ const Editor = ({ saved, client, onChange }: {
   };
   const save = async (): Promise<void> => {
     const { body } = await ask<Saved>("PUT", path(name), cleaned(draft));
-    await changed(body, `Version ${body.version} of ${name} is saved, and in effect within a second.`);
+    await changed(body, `Version ${body.version} of ${name} is saved, and in effect within a second.${warned(body)}`);
   };
   const remove = async (): Promise<void> => {
     const { body } = await ask<Saved>("DELETE", path(name));
-    await changed(body, `${name} is deleted: questions for it are answered without rules. Its versions are kept.`);
+    await changed(body, `${name} is deleted: questions that name it are refused. Its versions are kept.`);
   };
   const rollBack = async (version: number): Promise<void> => {
     const { body } = await ask<Saved>("POST", path(name, "/rollback"), { version });
-    await changed(body, `Version ${version} is saved again, as version ${body.version}.`);
+    await changed(body, `Version ${version} is saved again, as version ${body.version}.${warned(body)}`);
   };
   const isChanged = JSON.stringify(cleaned(draft)) !== JSON.stringify(cleaned(current.configuration ?? {}));
   return (
@@ -225,7 +230,7 @@ export const Placements = ({ client }: TabProps): JSX.Element => {
   };
   useEffect(() => guard(read), []);
   const open = (name: string): void =>
-    setPicked(all?.find((one) => one.name === name) ?? { name, version: 0, savedAt: 0, savedBy: "", configuration: {} });
+    setPicked(all?.find((one) => one.name === name) ?? { name, version: 0, savedAt: 0, savedBy: "", configuration: {}, warnings: [] });
   return (
     <>
       <Problem text={error} />
