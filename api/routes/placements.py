@@ -15,7 +15,8 @@ from models.audit_entries import pseudonym
 from models.errors import InvalidRequest, LimitExceeded
 from models.serving.answers import Recommendation
 from models.serving.item_values import with_properties
-from models.serving.merchandising.named_things import unknown_names
+from models.serving.merchandising.experiments import check_free
+from models.serving.merchandising.named_things import warnings_of
 from models.serving.merchandising.placements import (
     Configuration,
     ZonedTime,
@@ -57,7 +58,7 @@ class SavedPlacement(ResponseBody, frozen=True):
     ]
     warnings: Annotated[
         list[str],
-        msgspec.Meta(description="When it is saved: items and properties that nobody has sent."),
+        msgspec.Meta(description="When it is saved: what may be a mistake, with its place."),
     ] = msgspec.field(default_factory=list)
 
 
@@ -97,7 +98,7 @@ class Preview(ResponseBody, frozen=True):
     before: list[Recommendation]
     after: list[Recommendation]
     warnings: Annotated[
-        list[str], msgspec.Meta(description="Items and properties that nobody has sent.")
+        list[str], msgspec.Meta(description="What of the draft may be a mistake, with its place.")
     ]
 
 
@@ -149,7 +150,7 @@ async def preview(request: Request) -> Response:
             )
             shown = await with_properties(recommender, answer, asked.properties, now_s=now_s)
             lists.append(shown.items)
-        warnings = await unknown_names(recommender, draft, now_s)
+        warnings = await warnings_of(recommender, draft, now_s)
     return json_response(Preview(lists[0], lists[1], warnings))
 
 
@@ -181,7 +182,13 @@ async def put_placement(request: Request, name: NamePath) -> Response:
     **documented(SavedPlacement, "Delete a placement", errors=ERRORS | UNKNOWN),
 )
 async def delete_placement(request: Request, name: NamePath) -> Response:
-    """Deletes a placement; its versions are kept, so that it can be rolled back."""
+    """Deletes a placement; its versions are kept, so that it can be rolled back.
+
+    Not while an experiment is running there.
+    """
+    services: Services = request.app.state.services
+    with services.redis_gate:
+        await check_free(services.store, name, services.clock())
     saved = await _save(request, name, None)
     if not saved.version:
         raise HTTPException(404, f"there is no placement {name!r}")
@@ -235,7 +242,7 @@ async def _save_checked(
     checked = await services.checked(configuration)
     saved = await _save(request, name, configuration)
     with services.redis_gate:
-        warnings = await unknown_names(services.recommender, checked, services.clock())
+        warnings = await warnings_of(services.recommender, checked, services.clock())
     return msgspec.structs.replace(saved, warnings=warnings)
 
 

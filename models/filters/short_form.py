@@ -15,7 +15,7 @@ from models.filters.filter import Filter, parse_filter_expression
 from models.filters.grammar import MAX_CHARACTERS, moment_in, number_in
 
 FILTER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-"""Name of a saved filter, which stands where its expression could: a condition has a sign."""
+"""Name of a saved filter, which stands where its expression could: this has a sign, or blanks."""
 
 _LONG = re.compile(r"\s*(?:INCLUDE|EXCLUDE)\b", re.IGNORECASE)
 _CONDITION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(!:|:|<=|>=|!=|<|>|=)(.+)")
@@ -25,10 +25,10 @@ _TESTS = {":": "IN", "!:": "NOT IN"}
 def is_filter_name(text: str) -> bool:
     """True for the name of a saved filter.
 
-    >>> is_filter_name("in-stock"), is_filter_name("brand:acme"), is_filter_name("include")
-    (True, False, False)
+    >>> is_filter_name("in-stock"), is_filter_name("brand:acme"), is_filter_name("include-sale")
+    (True, False, True)
     """
-    return re.match(FILTER_NAME, text) is not None and not _LONG.match(text)
+    return re.match(FILTER_NAME, text) is not None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
@@ -125,6 +126,8 @@ class ItemFile:
         value = source.get(row)
         if isinstance(value, bool):
             return value
+        if isinstance(value, Decimal) and (number := _exact(value)) is not None:
+            value = number
         if isinstance(value, float) and not math.isfinite(value):
             return None
         if normalized(name) == EXPIRY and (text := text_or_none(value)) is not None:
@@ -182,6 +185,18 @@ class ColumnTypes:
         if name in self._numbers and _is_number(value):
             return int(value) if value.lstrip("-").isdigit() else float(value)
         return _TRUTHS.get(value.lower(), value) if name in self._truths else value
+
+
+def _exact(value: Decimal) -> int | float | None:
+    """A decimal number as JSON has numbers; None if it has more digits than are exact.
+
+    >>> _exact(Decimal("9.50")), _exact(Decimal("7")), _exact(Decimal("0.123456789012345678"))
+    (9.5, 7, None)
+    """
+    number = float(value)
+    if not math.isfinite(number) or Decimal(repr(number)) != value:
+        return None
+    return int(value) if number.is_integer() else number
 
 
 def _is_number(text: str) -> bool:

@@ -335,7 +335,7 @@ def test_saved_filters_take_values_and_are_kept_while_named(running: Stack) -> N
     assert running.ask("PUT", "/filters/kept", {"filter": parametrized})[0] == 400
     assert running.ask("DELETE", "/placements/keeps")[0] == 200
     for name in ("kept", "by-native"):
-        assert personalize("DeleteFilter", {"filterArn": f"{arn}filter/{name}"})[0] == 200
+        assert running.ask("DELETE", f"/filters/{name}")[0] == 200
 
 
 def test_what_rules_name_and_there_is_not(running: Stack) -> None:
@@ -358,7 +358,7 @@ def test_what_rules_name_and_there_is_not(running: Stack) -> None:
         status, answer = running.ask("POST", "/placements/preview", {"configuration": member})
         assert status == 400
     running.ask("PUT", "/placements/wn", {"num_results": 3})
-    arms = [{"name": "a"}, {"name": "b", "configuration": {"ranker": "best"}}]
+    arms: list[Any] = [{"name": "a"}, {"name": "b", "configuration": {"ranker": "best"}}]
     status, answer = running.ask("POST", "/experiments/wn/start", {"placement": "wn", "arms": arms})
     assert status == 400
     assert "in `$.arms[1].configuration`" in answer["error"]["message"]
@@ -368,18 +368,22 @@ def test_what_rules_name_and_there_is_not(running: Stack) -> None:
     assert running.ask("POST", "/experiments/wn/start", {"placement": "wn", "arms": arms})[0] == 200
     status, answer = running.ask("DELETE", "/filters/wn-brand")
     assert "experiment 'wn'" in answer["error"]["message"]
+    status, answer = running.ask("DELETE", "/placements/wn")
+    assert "experiment 'wn' is running at 'wn': stop it" in answer["error"]["message"]
     assert running.ask("POST", "/experiments/wn/stop")[0] == 200
     assert running.ask("DELETE", "/filters/wn-brand")[0] == 200
 
     rules = [
         {"filter": "brnad:wa", "pin": [{"item_id": "wn1", "slot": 1}]},
         {"exclude": ["gone"], "cap": [{"property": "brand", "most": 1}]},
+        {"exclude": ["wn1"]},
     ]
     status, saved = running.ask("PUT", "/placements/wn", {"rules": rules})
     assert status == 200
     assert saved["warnings"] == [
         "no item has a property brnad - at `$.rules[0].filter`",
         "nothing is known of 'gone' - at `$.rules[1].exclude`",
+        "'wn1' is never shown, for rules[2] excludes it - at `$.rules[0].pin`",
     ]
     asked = {"configuration": {"rules": rules}, "placement": "wn"}
     assert running.ask("POST", "/placements/preview", asked)[1]["warnings"] == saved["warnings"]

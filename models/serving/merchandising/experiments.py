@@ -115,6 +115,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         """When it ended, or will have ended by itself."""
         return self.stopped_at or self.started_at + self.plan.days * 86400
 
+    def is_running(self, now_s: float) -> bool:
+        """True while it is neither stopped nor over."""
+        return not self.stopped_at and now_s < self.ends_at()
+
 
 Check = Callable[[Configuration], Awaitable[object]]
 
@@ -235,15 +239,20 @@ async def start_experiment(
                 raise InvalidRequest(f"{error} - in `$.arms[{n}].configuration`") from error
     if await current_version(store, "placements", plan.placement) is None:
         raise InvalidRequest(f"there is no placement {plan.placement!r} - at `$.placement`")
-    for other, one in (await experiments(store)).items():
-        is_running = now_s < one.ends_at() and not one.stopped_at
-        if is_running and plan.placement == one.plan.placement:
-            raise InvalidRequest(f"experiment {other!r} is running at {plan.placement!r}: stop it")
-        if is_running and other == name:
-            raise InvalidRequest(f"experiment {name!r} is running: stop it, or take another name")
+    await check_free(store, plan.placement, now_s)
+    same = (await experiments(store)).get(name)
+    if same is not None and same.is_running(now_s):
+        raise InvalidRequest(f"experiment {name!r} is running: stop it, or take another name")
     started = Experiment(id=f"{name}-{round(1000 * now_s)}", plan=plan, started_at=now_s)
     await save_experiment(store, name, started, by=by, now_s=now_s)
     return started
+
+
+async def check_free(store: Store, placement: str, now_s: float) -> None:
+    """Raise `InvalidRequest` if an experiment is running at a placement."""
+    for name, one in (await experiments(store)).items():
+        if one.plan.placement == placement and one.is_running(now_s):
+            raise InvalidRequest(f"experiment {name!r} is running at {placement!r}: stop it")
 
 
 async def save_experiment(

@@ -1,7 +1,8 @@
 """What rules name: segments, rankers, saved filters, items and properties, which there may not be.
 
 A segment or ranker that is not there is refused when a configuration is saved, and what rules name
-is not deleted; items and properties may come later, so of these the one who saves is warned.
+is not deleted; items and properties may come later, so of these the one who saves is warned. So it
+is of pins that another rule keeps from being shown.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ async def named_by(store: Store, kind: Deleted, name: str, now_s: float) -> list
         if _names(placement_of(place, saved).configuration, kind, name):
             found.append(f"placement {place!r}")
     for experiment, one in (await experiments(store)).items():
-        if now_s < one.ends_at() and not one.stopped_at:
+        if one.is_running(now_s):
             arms = (arm.configuration for arm in one.plan.arms)
             if any(arm is not None and _names(arm, kind, name) for arm in arms):
                 found.append(f"experiment {experiment!r}")
@@ -103,10 +104,10 @@ def _names(configuration: Configuration, kind: Deleted, name: str) -> bool:
     return any(name in saved_filter_names(rule.filter, rule.boost) for rule in configuration.rules)
 
 
-async def unknown_names(
+async def warnings_of(
     recommender: Recommender, configuration: Configuration, now_s: float
 ) -> list[str]:
-    """Warnings of items and properties that rules name and nobody has sent, with their places.
+    """What may be a mistake, with places: unknown items and properties; pins that never show.
 
     Parameters
     ----------
@@ -130,7 +131,24 @@ async def unknown_names(
         for member, name in _properties(rule):
             if known is not None and normalized(name) not in {*known, IDENTITIES["Items"]}:
                 warnings.append(f"no item has a property {name} - at `$.rules[{n}].{member}`")
-    return warnings
+    return [*warnings, *_lost_pins(configuration)]
+
+
+def _lost_pins(configuration: Configuration) -> Iterator[str]:
+    """Warnings of pins that a rule for everybody, which is always in force, keeps from showing."""
+    always = [
+        (n, rule)
+        for n, rule in enumerate(configuration.rules)
+        if rule.segment is None and rule.from_ is None and rule.until is None
+    ]
+    for n, rule in enumerate(configuration.rules):
+        at = f" - at `$.rules[{n}].pin`"
+        for pin in rule.pin:
+            for other, one in always:
+                if other != n and pin.item_id in one.exclude:
+                    yield f"{pin.item_id!r} is never shown, for rules[{other}] excludes it{at}"
+                if other < n and any(pin.slot == earlier.slot for earlier in one.pin):
+                    yield f"slot {pin.slot} is that of a pin of rules[{other}], which stands{at}"
 
 
 def _properties(rule: PlacementRule) -> Iterator[tuple[str, str]]:

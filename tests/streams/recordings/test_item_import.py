@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
@@ -66,6 +67,21 @@ class Catalogue:
 def catalogue(broker: Settings, tmp_path: Path) -> Catalogue:
     """The command, with nothing sent yet."""
     return Catalogue(broker, tmp_path)
+
+
+def test_decimal_numbers_are_numbers(catalogue: Catalogue, tmp_path: Path) -> None:
+    """As Parquet files have prices; those of more digits than are exact are texts."""
+    file = tmp_path / "items.parquet"
+    duckdb.execute(
+        "COPY (SELECT 'i1' AS item_id, 9.50::DECIMAL(9, 2) AS price, 7::DECIMAL(9, 2) AS stock, "
+        f"0.123456789012345678::DECIMAL(38, 18) AS code) TO '{file}'"
+    )
+
+    done = catalogue.run(str(file))
+
+    assert done.exit_code == 0, done.output
+    expected = {"PRICE": 9.5, "STOCK": 7, "CODE": "0.123456789012345678"}
+    assert dict(catalogue.sent()) == {"i1": expected}
 
 
 def test_a_feed_is_sent(catalogue: Catalogue, tmp_path: Path) -> None:

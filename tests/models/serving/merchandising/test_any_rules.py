@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,11 +23,12 @@ from tests.models.serving.test_recommender import Shop, ids
 NAMES = [f"i{n:02}" for n in range(40)]
 BRANDS = {name: ["acme", "zenith", "oak", "elm|oak"][n % 4] for n, name in enumerate(NAMES)}
 PRICES = {name: n % 10 for n, name in enumerate(NAMES)}
-FILTERS: dict[str, Callable[[str], bool]] = {
-    "brand:acme,oak": lambda name: bool({"acme", "oak"} & {*BRANDS[name].split("|")}),
-    "brand!:zenith": lambda name: BRANDS[name] != "zenith",
-    "price<5": lambda name: PRICES[name] < 5,
-    "price>=3;brand!=acme": lambda name: PRICES[name] >= 3 and BRANDS[name] != "acme",
+FILTERS: dict[str, Callable[[str, Mapping[str, str]], bool]] = {
+    "brand:acme,oak": lambda name, brands: bool({"acme", "oak"} & {*brands[name].split("|")}),
+    "brand!:zenith": lambda name, brands: brands[name] != "zenith",
+    "brand:none": lambda *_: False,
+    "price<5": lambda name, _: PRICES[name] < 5,
+    "price>=3;brand!=acme": lambda name, brands: PRICES[name] >= 3 and brands[name] != "acme",
 }
 SEEN, BOUGHT = ["i00", "i01", "i02"], ["i02"]
 
@@ -78,6 +79,9 @@ DRAWN = st.fixed_dictionaries(
         "cap": st.none() | st.integers(1, 3),
         "diversity": st.sampled_from([0.0, 0.0, 0.4, 1.0]),
         "k": st.integers(1, 12),
+        "changed": st.dictionaries(
+            st.sampled_from(NAMES), st.sampled_from(["acme", "zenith", "oak"]), max_size=2
+        ),
     }
 )
 
@@ -85,7 +89,29 @@ DRAWN = st.fixed_dictionaries(
 @settings(max_examples=100)
 @given(DRAWN)
 def test_what_rules_say_holds_whatever_else_is_asked(opened: Opened, drawn: dict[str, Any]) -> None:
-    """Pins stand where they were pinned, nothing comes back, caps hold, and what there is comes."""
+    """Pins stand where they were pinned, nothing comes back, caps hold, and what there is comes.
+
+    It is asked before and after records change, for what is known of them then is another matter.
+    """
+    hold(opened, drawn, BRANDS)
+    if drawn["changed"]:
+        new = drawn["changed"]
+        change(opened, new)
+        hold(opened, drawn, BRANDS | new)
+        change(opened, {name: BRANDS[name] for name in new})
+
+
+def change(opened: Opened, brands: Mapping[str, str]) -> None:
+    """Put items of other brands, which is in effect when `cache_s` are over."""
+    records: list[tuple[str, dict[str, Any]]] = [
+        (name, {"BRAND": brand, "PRICE": PRICES[name]}) for name, brand in brands.items()
+    ]
+    opened.runner.run(put_items(opened.shop.store, records, opened.shop.now_s))
+    opened.shop.now_s += 2.1
+
+
+def hold(opened: Opened, drawn: dict[str, Any], brands: Mapping[str, str]) -> None:
+    """Ask by the rules that are drawn, and check all that they say."""
     k, cap = drawn["k"], drawn["cap"]
     pins = {slot: name for slot, name in drawn["pins"].items() if slot <= k}
     rules = Rules(
@@ -110,7 +136,7 @@ def test_what_rules_say_holds_whatever_else_is_asked(opened: Opened, drawn: dict
     allowed = {
         name
         for name in NAMES
-        if name not in gone and all(FILTERS[text](name) for text in drawn["filters"])
+        if name not in gone and all(FILTERS[text](name, brands) for text in drawn["filters"])
     }
     assert set(found) <= allowed
     assert len(set(found)) == len(found) <= k
@@ -121,7 +147,7 @@ def test_what_rules_say_holds_whatever_else_is_asked(opened: Opened, drawn: dict
         assert place == slot or (place < slot and len(found) < k)
     if cap is not None:
         for brand in ("acme", "zenith", "oak", "elm"):
-            of_brand = {name for name in found if brand in BRANDS[name].split("|")}
+            of_brand = {name for name in found if brand in brands[name].split("|")}
             assert len(of_brand) <= max(cap, len(of_brand & set(shown.values())))
     elif drawn["filters"]:
         # The user's last item is no recommendation of its own.
