@@ -8,6 +8,7 @@ from api.personalize.context import PersonalizeContext
 from api.personalize.inference_request import get_filter, resolve
 from models.action_groups import actions_group
 from models.errors import InvalidInput
+from models.filters.filter import check_value_names
 from models.serving.item_filters import ItemFilter
 from models.serving.next_actions import ActionRequest, next_actions
 
@@ -29,8 +30,9 @@ async def get_action_recommendations(
     found = await get_filter(context, served, request, target="ActionID")
     items = context.tenants.store(served.group)
     item_filter = None
+    values = request.get("filterValues", {})
+    check_value_names(values, () if found is None else (found,))
     if found is not None:
-        values = request.get("filterValues", {})
         item_filter = ItemFilter(found, values, user_id, users=items)
     answered = await next_actions(
         items,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from api.personalize.context import PersonalizeContext
 from models.errors import InvalidInput
 from models.metadata_records import normalized
-from models.personalize.dataset_schemas import NUMBERS, Schema, parse_schema
+from models.personalize.dataset_schemas import NUMBERS, Schema, contextual, parse_schema
 from models.personalize.resource_types import ResourcePath
 
 
@@ -51,3 +51,26 @@ async def check_named_columns(
             raise InvalidInput(f"{where}: {dataset_type} has no column {name!r}; it has {listed}")
         if is_numeric and not column.types & NUMBERS:
             raise InvalidInput(f"{where}: the column {name} of {dataset_type} is not numeric")
+
+
+async def check_context_columns(
+    context: PersonalizeContext, group: str, columns: Sequence[str]
+) -> None:
+    """Check that columns are contextual: of the group's dataset INTERACTIONS, and no measures.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_named_columns` does, or a column is Amazon's own or holds fractions.
+    """
+    await check_named_columns(context, group, "INTERACTIONS", columns, "context")
+    schema = await schema_of(context, group, "INTERACTIONS")
+    if schema is None:
+        return
+    known = [normalized(name) for name in contextual(schema)]
+    for name in columns:
+        if normalized(name) not in known:
+            raise InvalidInput(
+                f"context: {name} is no contextual column, but Amazon's own or a number with"
+                " fractions"
+            )

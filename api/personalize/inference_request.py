@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from api.personalize.context import PersonalizeContext
+from api.personalize.dataset_columns import check_context_columns
 from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.filters.filter import Filter, parse_filter_expression
 from models.filters.grammar import IdTarget
+from models.metadata_records import normalized
 from models.personalize.recipe_answers import RecipeRequest, is_scored
 from models.personalize.recipes import RECIPES, Recipe, RecipeType, recipe_of
 from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath, path_of
@@ -17,6 +20,7 @@ from models.personalize.solution_options import answer_options, columns_of
 from models.personalize.statuses import ACTIVE
 from models.serving.answers import MAX_RESULTS
 from models.settings import Settings
+from models.state.clients.redis_errors import AWAY_ERRORS
 
 ANSWERED_TYPES: frozenset[RecipeType] = frozenset(
     {"USER_PERSONALIZATION", "RELATED_ITEMS", "POPULAR_ITEMS", "PERSONALIZED_RANKING"}
@@ -162,7 +166,7 @@ async def read_request(
         item_id,
         _length(request, kind, item_ids),
         item_ids=item_ids,
-        context=_context(served, request) if is_personal else {},
+        context=await _context(context, served, request) if is_personal else {},
         filter=await get_filter(context, served, request),
         filter_values=request.get("filterValues", {}),
         options=answer_options(served.recipe, served.version, served.config),
@@ -171,10 +175,27 @@ async def read_request(
     return served, asked
 
 
-def _context(served: ServedRecipe, request: Mapping[str, Any]) -> dict[str, str]:
-    """The context of a request, without columns that its version was not trained on."""
+async def _context(
+    context: PersonalizeContext, served: ServedRecipe, request: Mapping[str, Any]
+) -> dict[str, str]:
+    """The context of a request, without columns that its version was not trained on.
+
+    Raises
+    ------
+    InvalidInput
+        It names what is no contextual column of the dataset group.
+    """
+    given: Mapping[str, str] = request.get("context", {})
+    if given:
+        cache = context.recommenders.of(served.group).cache
+        # With Redis away answers go on, without context.
+        with contextlib.suppress(*AWAY_ERRORS):
+            columns = await cache.context_columns(context.services.clock())
+            unknown = [name for name in given if normalized(name) not in columns]
+            if unknown:
+                await check_context_columns(context, f"dataset-group/{served.group}", unknown)
     uses = columns_of("INTERACTIONS", served.version, served.config).uses
-    return {name: value for name, value in request.get("context", {}).items() if uses(name)}
+    return {name: value for name, value in given.items() if uses(name)}
 
 
 def _length(request: Mapping[str, Any], kind: RecipeType, item_ids: Sequence[str]) -> int:

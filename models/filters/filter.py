@@ -90,6 +90,16 @@ class Filter:
         return frozenset(name for one in including for name in one.parameters)
 
     @functools.cached_property
+    def includes_interactions(self) -> bool:
+        """True if it asks for what the user has interacted with."""
+        return any(
+            condition.dataset in INTERACTIONS
+            for one in self.expressions
+            if one.includes
+            for condition in one.conditions
+        )
+
+    @functools.cached_property
     def reads(self) -> frozenset[ReadPart]:
         """Data that `allowed` needs; the rest may be left out."""
         parts: set[ReadPart] = set()
@@ -287,8 +297,34 @@ def _matching(
     )
 
 
+def check_value_names(values: Mapping[str, str], filters: Iterable[Filter]) -> None:
+    """Check that every name of values is a parameter of one of the filters that get them.
+
+    Where a name is misspelled, an EXCLUDE would let everything through for ever.
+
+    Raises
+    ------
+    InvalidInput
+        Names those that are of none, and the parameters that there are.
+
+    Examples
+    --------
+    >>> one = parse_filter_expression("EXCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+    >>> check_value_names({"genre": "war"}, [one])
+    Traceback (most recent call last):
+    models.errors.InvalidInput: filterValues: no parameter 'genre'; the filter has GENRE
+    """
+    if not values:
+        return
+    known = frozenset(name for one in filters for name in one.parameters)
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        has = f"the filter has {', '.join(sorted(known))}" if known else "no filter has parameters"
+        raise InvalidInput(f"filterValues: no parameter {', '.join(map(repr, unknown))}; {has}")
+
+
 def given_values(values: Mapping[str, str], names: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    """Values of the parameters that have some; values of other names are ignored."""
+    """Values of the parameters that have some; `check_value_names` has looked at the others."""
     if len(values) > MAX_VALUES:
         raise InvalidInput(f"filterValues must have at most {MAX_VALUES} names, not {len(values)}")
     return {name: _split(name, values[name]) for name in names if name in values}

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from models.arrays import NO_ITEMS
-from models.filters.filter import Filter
+from models.filters.filter import Filter, check_value_names
 from models.personalize.recipes import Recipe
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
@@ -93,6 +93,10 @@ class RecipeRequest:
     filter_values: Mapping[str, str] = field(default_factory=dict)
     options: AnswerOptions = NO_OPTIONS
     trained: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values for a placeholder that the filter does not have."""
+        check_value_names(self.filter_values, () if self.filter is None else (self.filter,))
 
     @property
     def item_filter(self) -> ItemFilter | None:

@@ -130,13 +130,3 @@ def recipe_of(arn: str) -> Recipe:
     if name not in RECIPES:
         raise ResourceNotFound(f"{arn} does not exist")
     return RECIPES[name]
-
-
-def is_same_model(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes answer in the same way: recipes of domains are names for others.
-
-    >>> popular = RECIPES["aws-ecomm-popular-items-by-views"]
-    >>> [is_same_model(RECIPES[name], popular) for name in ("aws-popularity-count", "aws-sims")]
-    [True, False]
-    """
-    return one.type == other.type and ("trending" in one.name) == ("trending" in other.name)

@@ -87,7 +87,7 @@ KINDS = {
         ),
         ResourceType("solution-version", parts=3, is_job=True, transitions=statuses.VERSION),
         ResourceType("campaign"),
-        ResourceType("recommender", transitions=statuses.RECOMMENDER),
+        ResourceType("recommender", is_job=True, transitions=statuses.RECOMMENDER),
         ResourceType("filter"),
         ResourceType("batch-inference-job", is_job=True, is_pruned=True),
         ResourceType("batch-segment-job", is_job=True, is_pruned=True),

@@ -15,9 +15,9 @@ def name_of(path: str) -> str:
     """Scratch group of a job; no dataset group can have this name.
 
     >>> name_of("solution/clicks/0123abcd")
-    'scratch.0123abcd'
+    'scratch.solution.clicks.0123abcd'
     """
-    return f"scratch.{path.rpartition('/')[2]}"
+    return f"scratch.{path.replace('/', '.')}"
 
 
 async def begin(tenants: Tenants, path: str) -> str:

@@ -167,14 +167,14 @@ async def others_allowed(
 
     The first `most`, and some more, of all there are, as `PropertyIndex` has them, or else of the
     last changed items of each category that the filters' INCLUDEs name, then the top lists: of some
-    thousands in all; without the item being looked at or, without one, the user's last. Some round
-    trips.
+    thousands in all; without the item being looked at or, without one, the user's last, unless an
+    INCLUDE asks for what the user has met. Some round trips.
     """
     left_out = {*(item.item_id for item in shown.items), *shown.disliked, *taken_out}
     item_id = filters[0].item_id
     if item_id is not None:
         left_out.add(item_id)
-    else:
+    elif not any(one.filter.includes_interactions for one in filters):
         last = await recommender.cache.item_ids.of(last_item(history).tolist())
         left_out.update(name for name in last if name is not None)
     named = await _that_may_match(recommender, filters, history, now_s)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from models.errors import InvalidInput
-from models.filters.filter import Filter, parse_filter_expression
+from models.filters.filter import Filter, check_value_names, parse_filter_expression
 from models.personalize.batch_lines import (
     MAX_LINE_BYTES,
     InferenceRequest,
@@ -120,6 +120,7 @@ class _Batch:
 
     async def users(self, line: SegmentRequest) -> bytes:
         """The output line of a request for users."""
+        check_value_names(line.filter_values, () if self.filter is None else (self.filter,))
         if line.query is None:
             users = await users_of_item(self.recommender, line.item_id, now_s=self.clock())
         else:

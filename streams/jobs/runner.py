@@ -87,9 +87,14 @@ def ranking_handlers() -> Mapping[str, Handler]:
     With its machine code that is a second of CPU and 150 MB, which most runners never need.
     """
     from streams.jobs.batch_inference import infer, segment  # noqa: PLC0415
-    from streams.jobs.training import train  # noqa: PLC0415
+    from streams.jobs.training import measure_recommender, train  # noqa: PLC0415
 
-    return {"solution-version": train, "batch-inference-job": infer, "batch-segment-job": segment}
+    return {
+        "solution-version": train,
+        "recommender": measure_recommender,
+        "batch-inference-job": infer,
+        "batch-segment-job": segment,
+    }
 
 
 async def handler_of(kind: str) -> Handler:

@@ -1,17 +1,18 @@
-"""Training of solution versions: evaluation of a recipe on the events of its dataset group.
+"""Training of solution versions and recommenders: evaluation of a recipe on its group's events.
 
 Nothing is trained beyond that: answers come from a model that has learned every event already.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.action_groups import actions_group
-from models.errors import InvalidInput
+from models.errors import InvalidInput, NeedsOneShard
 from models.metadata_records import Properties
 from models.personalize import scratch_groups, tuning
 from models.personalize.action_training import scored_actions
@@ -59,8 +60,7 @@ async def train(context: JobContext) -> JobResult:
     )
     _check(found, settings)
     trials = _trials(version)
-    group = await scratch_groups.begin(context.tenants, context.job.path)
-    try:
+    async with _scratch_group(context) as group:
         (first, *_) = trials
         if first.recipe.type == "USER_SEGMENTATION":
             properties = None
@@ -72,8 +72,6 @@ async def train(context: JobContext) -> JobResult:
             metrics = {first.name: measured}
         else:
             metrics = await context.run_in_thread(_measure, context, group, trials, found)
-    finally:
-        await scratch_groups.end(context.tenants, context.job.path)
     best = _best(version, trials, metrics)
     hidden: dict[str, Any] = {"metrics": metrics.get(best.name, {})}
     if len(trials) > 1:
@@ -87,6 +85,38 @@ async def train(context: JobContext) -> JobResult:
     if version.get("performHPO") and best.values:
         data["tunedHPOParams"] = {"algorithmHyperParameters": best.values}
     return JobResult(data=data, hidden=hidden)
+
+
+async def measure_recommender(context: JobContext) -> JobResult:
+    """Evaluate the recipe of a recommender, which answers in any case.
+
+    In a group of too few events, or of several shards, it has no metrics.
+    """
+    recommender, settings = context.job.resource.data, context.settings
+    await scratch_groups.sweep(context.tenants, context.resources)
+    try:
+        found = await sample(
+            context.tenants.store(context.group), most=settings.training_max_interactions
+        )
+        _check(found, settings)
+    except (InvalidInput, NeedsOneShard) as error:
+        return JobResult(hidden={"metrics": {}}, remark=f"There are no metrics: {error}")
+    recipe = recipe_of(recommender["recipeArn"])
+    trial = Trial(recipe.name, recipe, answer_options(recipe, {}, recommender["recommenderConfig"]))
+    async with _scratch_group(context) as group:
+        metrics = await context.run_in_thread(
+            _evaluate, context, group, [trial], found.interactions, found.n_items
+        )
+    return JobResult(hidden={"metrics": metrics[trial.name]})
+
+
+@contextlib.asynccontextmanager
+async def _scratch_group(context: JobContext) -> AsyncIterator[str]:
+    """Name of an empty group for the measurement, which is erased afterwards."""
+    try:
+        yield await scratch_groups.begin(context.tenants, context.job.path)
+    finally:
+        await scratch_groups.end(context.tenants, context.job.path)
 
 
 class _VersionTrial(NamedTuple):
@@ -160,13 +190,21 @@ def _measure(
     if config.get("featureTransformationParameters"):
         values = hyperparameters(measured[0].recipe, config)
         interactions = within_percentiles(interactions, values)
+    return _evaluate(context, group, measured, interactions, found.n_items)
 
+
+def _evaluate(
+    context: JobContext,
+    group: str,
+    trials: Sequence[Trial],
+    interactions: Sequence[Interaction],
+    n_items: int,
+) -> dict[str, dict[str, float]]:
+    """Metrics of each trial, by its name, measured in a scratch group; blocking."""
     settings = _settings_of_trial(context, group)
     watched = _watching(context, len(interactions))
     with LocalRecommender(settings, examples_of=EXAMPLES_OF) as local:
-        return evaluate_recipes(
-            local, measured, interactions, n_items=found.n_items, watched=watched
-        )
+        return evaluate_recipes(local, trials, interactions, n_items=n_items, watched=watched)
 
 
 def _measure_segments(

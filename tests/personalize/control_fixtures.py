@@ -105,6 +105,26 @@ class Control:
         await self.jobs.succeed(job, now_s=self.now_s, **results)
         return str(answer["solutionVersionArn"])
 
+    async def recommender(
+        self, group: str, name: str = "r", recipe: str = "recommended-for-you", **more: Any
+    ) -> str:
+        """The ARN of a new recommender of a shop, not measured yet."""
+        answer = await self(
+            "CreateRecommender",
+            name=name,
+            datasetGroupArn=group,
+            recipeArn=recipe_arn(f"aws-ecomm-{recipe}"),
+            **more,
+        )
+        return str(answer["recommenderArn"])
+
+    async def measured(self, recommender: str, **metrics: float) -> str:
+        """The same ARN, once a job has measured the recommender."""
+        job = await self.claim_next()
+        assert self.arn(job.path) == recommender
+        await self.jobs.succeed(job, now_s=self.now_s, hidden={"metrics": metrics})
+        return recommender
+
     async def claim_next(self) -> Job:
         """The job that waits longest, claim_next; there must be one."""
         job = await self.jobs.claim(now_s=self.now_s, lease_s=LEASE_S)

@@ -205,6 +205,18 @@ async def test_filters_of_actions(actions: Actions, expression: str, left: set[s
     assert {*await actions.recommend("ada", filterArn=arn, **values)} == left
 
 
+async def test_values_without_a_placeholder_are_refused(actions: Actions) -> None:
+    """With a filter and without one."""
+    arn = actions.control.arn("filter/f")
+    expression = "EXCLUDE ActionID WHERE Actions.VALUE > $MOST"
+    await actions.control(
+        "CreateFilter", name="f", datasetGroupArn=actions.group, filterExpression=expression
+    )
+    for asked in ({}, {"filterArn": arn}):
+        with pytest.raises(InvalidInput, match="filterValues: no parameter 'most'; "):
+            await actions.recommend(**asked, filterValues={"most": "4"})
+
+
 async def test_numbers_of_results(actions: Actions) -> None:
     """5 without numResults, and 100 at most."""
     for n in range(3):

@@ -105,14 +105,10 @@ async def test_the_age_cut_off_says_which_items(filled: Shop) -> None:
 async def test_recommenders_explore_by_their_configuration(control: Control) -> None:
     """As campaigns do, from the next request on."""
     shop_ = await shop(control, domain="ECOMMERCE")
-    created = await control(
-        "CreateRecommender",
-        name="r",
-        datasetGroupArn=shop_.group,
-        recipeArn=recipe_arn("aws-ecomm-recommended-for-you"),
-        recommenderConfig={"itemExplorationConfig": {"explorationWeight": "0"}},
+    unexplored = {"itemExplorationConfig": {"explorationWeight": "0"}}
+    arn = await control.measured(
+        await control.recommender(shop_.group, recommenderConfig=unexplored)
     )
-    arn = created["recommenderArn"]
     before = [[one["itemId"] for one in each["itemList"]] for each in await answers(shop_, arn)]
     again = [[one["itemId"] for one in each["itemList"]] for each in await answers(shop_, arn)]
     config = {"explorationWeight": "1", "explorationItemAgeCutOff": "1000"}

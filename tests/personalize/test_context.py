@@ -39,7 +39,9 @@ class Devices:
         self.dataset = service.dataset(
             f"{ACCOUNT}:dataset-group/{self.group}",
             "INTERACTIONS",
-            schema_text(*INTERACTIONS, "DEVICE:categorical", "HOUR_OF_DAY:int"),
+            schema_text(
+                *INTERACTIONS, "DEVICE:categorical", "HOUR_OF_DAY:int", "WEIGHT:null|double"
+            ),
         )
         self.sent = service.counts(self.group).get("events", 0)
         self._events = client("personalize-events", f"{service.stack.url}/personalize")
@@ -121,11 +123,28 @@ def test_rankings_of_new_users_follow_context(devices: Devices) -> None:
         assert sum(score for _, score in ranked) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("context", [{"DEVICE": "fridge"}, {"WEATHER": "rain"}, {"COLOUR": "red"}])
-def test_unknown_context_changes_nothing(devices: Devices, context: dict[str, str]) -> None:
-    """Unknown values, and columns outside the schema, are ignored."""
+def test_unknown_values_change_nothing(devices: Devices) -> None:
+    """No event has had them."""
+    context = {"DEVICE": "fridge"}
     assert devices.recommended(context=context) == devices.recommended()
     assert devices.ranked("p1", context=context) == devices.ranked("p1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("WEATHER", "context: INTERACTIONS has no column 'WEATHER'; it has USER_ID, "),
+        ("COLOUR", "context: INTERACTIONS has no column 'COLOUR'"),
+        ("USER_ID", "context: USER_ID is no contextual column"),
+        ("WEIGHT", "context: WEIGHT is no contextual column"),
+    ],
+)
+def test_other_columns_are_refused(devices: Devices, name: str, message: str) -> None:
+    """Those that the schema lacks, though events had them, that are Amazon's, or measures."""
+    refused = devices.service.runtime.exceptions.InvalidInputException
+    for ask in (devices.recommended, devices.ranked):
+        with pytest.raises(refused, match=message):
+            ask(context={"DEVICE": "phone", name: "1"})
 
 
 @pytest.mark.parametrize("name", ["similar-items", "popularity", "trending"])
@@ -156,10 +175,11 @@ def test_imported_columns_are_context_too(devices: Devices) -> None:
             "TIMESTAMP": int(time.time()) - 60,
             "DEVICE": "tablet" if n % 2 else "",
             "HOUR_OF_DAY": 7 if n % 2 else 19,
+            "WEIGHT": "",
         }
         for n in range(30)
     ]
-    columns = [*INTERACTIONS, "DEVICE", "HOUR_OF_DAY"]
+    columns = [*INTERACTIONS, "DEVICE", "HOUR_OF_DAY", "WEIGHT"]
     where = devices.service.put("data", "context/rows.csv", csv_text(columns, rows))
     said = devices.service.imported("context", devices.dataset, where)
     devices.sent += len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -179,42 +180,44 @@ async def test_invalid_exploration_is_refused(
     with pytest.raises(InvalidInput, match=message):
         await campaign_of(control, version, campaignConfig=wrong)
     with pytest.raises(InvalidInput, match=message):
-        await recommender_of(control, shop, recommenderConfig=wrong)
-
-
-async def recommender_of(
-    control: Control, group: str, name: str = "r", recipe: str = "recommended-for-you", **more: Any
-) -> str:
-    """The ARN of a new recommender of a shop."""
-    answer = await control(
-        "CreateRecommender",
-        name=name,
-        datasetGroupArn=group,
-        recipeArn=recipe_arn(f"aws-ecomm-{recipe}"),
-        **more,
-    )
-    return str(answer["recommenderArn"])
+        await control.recommender(shop, recommenderConfig=wrong)
 
 
 async def test_a_recommender_starts_and_stops(control: Control) -> None:
-    """It answers while ACTIVE, and takes only the documented transitions."""
+    """It answers while ACTIVE, once measured, and takes only the documented transitions."""
     shop = await control.group("shop2", domain="ECOMMERCE")
-    arn = await recommender_of(control, shop)
+    arn = await control.recommender(shop)
 
     async def shown() -> dict[str, Any]:
         answer = await control("DescribeRecommender", recommenderArn=arn)
         return dict(answer["recommender"])
 
+    async def refused() -> list[str]:
+        """What each operation that needs it to rest says of its status."""
+        said = []
+        for operation in ("UpdateRecommender", "StartRecommender", "StopRecommender",
+                          "DeleteRecommender"):  # fmt: skip
+            asked: dict[str, Any] = {"recommenderArn": arn}
+            asked |= {"recommenderConfig": {}} if operation.startswith("Update") else {}
+            with pytest.raises(ResourceInUse) as caught:
+                await control(operation, **asked)
+            said.append(re.findall("[A-Z]+ PENDING", str(caught.value))[0])
+        with pytest.raises(ResourceNotFound, match="PENDING, not ACTIVE"):
+            await resolve(control.context, arn)
+        return said
+
+    assert await refused() == ["CREATE PENDING"] * 4
+    await control.measured(arn, coverage=0.5)
     assert await shown() == {
         "name": "r",
         "recommenderArn": control.arn("recommender/r"),
         "datasetGroupArn": shop,
         "recipeArn": recipe_arn("aws-ecomm-recommended-for-you"),
         "recommenderConfig": {"minRecommendationRequestsPerSecond": 1},
-        "modelMetrics": {},
+        "modelMetrics": {"coverage": 0.5},
         "status": "ACTIVE",
         "creationDateTime": NOW + 2,
-        "lastUpdatedDateTime": NOW + 2,
+        "lastUpdatedDateTime": control.now_s - 1,
     }
     assert (await resolve(control.context, arn)).recipe == RECIPES["aws-ecomm-recommended-for-you"]
     with pytest.raises(ResourceInUse, match="is ACTIVE: it cannot become START PENDING"):
@@ -226,7 +229,12 @@ async def test_a_recommender_starts_and_stops(control: Control) -> None:
     with pytest.raises(ResourceInUse, match="is INACTIVE"):
         await control("StopRecommender", recommenderArn=arn)
     assert await control("StartRecommender", recommenderArn=arn) == {"recommenderArn": arn}
-    assert (await shown())["status"] == "ACTIVE"
+    assert await refused() == ["START PENDING"] * 4
+    await control.measured(arn, coverage=0.25)
+    assert ((await shown())["status"], (await shown())["modelMetrics"]) == (
+        "ACTIVE",
+        {"coverage": 0.25},
+    )
     await control(
         "UpdateRecommender",
         recommenderArn=arn,
@@ -247,25 +255,19 @@ async def test_a_recommender_starts_and_stops(control: Control) -> None:
         await shown()
 
 
-async def test_a_recommender_has_the_metrics_of_its_model(control: Control) -> None:
-    """Those of the newest version of a like recipe in its group; none before there is one."""
+async def test_a_start_that_fails_leaves_a_recommender_stopped(control: Control) -> None:
+    """A creation that fails is CREATE FAILED; both say why."""
     shop = await control.group("shop2", domain="ECOMMERCE")
-    other = await control.group("shop3", domain="ECOMMERCE")
-    of_users = await recommender_of(control, shop)
-    popular = await recommender_of(control, shop, "p", "popular-items-by-views")
-    elsewhere = await recommender_of(control, other, "o")
+    for name, status in (("r", "INACTIVE"), ("s", "CREATE FAILED")):
+        arn = await control.recommender(shop, name)
+        if status == "INACTIVE":
+            await control.measured(arn)
+            await control("StopRecommender", recommenderArn=arn)
+            await control("StartRecommender", recommenderArn=arn)
+        await control.jobs.fail(await control.claim_next(), "it broke", now_s=control.now_s)
+        found = (await control("DescribeRecommender", recommenderArn=arn))["recommender"]
 
-    async def metrics(arn: str) -> dict[str, float]:
-        answer = await control("DescribeRecommender", recommenderArn=arn)
-        return dict(answer["recommender"]["modelMetrics"])
-
-    assert await metrics(of_users) == {}
-    solution = await control.solution(shop, "s", "aws-user-personalization-v2")
-    for coverage in (0.25, 0.5):
-        await control.version(solution, hidden={"metrics": {"coverage": coverage}})
-
-    assert await metrics(of_users) == {"coverage": 0.5}
-    assert await metrics(popular) == await metrics(elsewhere) == {}
+        assert (found["status"], found["failureReason"]) == (status, "it broke")
 
 
 async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> None:
@@ -274,7 +276,7 @@ async def test_recommenders_are_for_groups_of_their_domain(control: Control) -> 
     video = await control.group("video", domain="VIDEO_ON_DEMAND")
     for group, domain in ((plain, "none"), (video, "VIDEO_ON_DEMAND")):
         with pytest.raises(InvalidInput, match=f"of the domain ECOMMERCE, the group of {domain}"):
-            await recommender_of(control, group)
+            await control.recommender(group)
     with pytest.raises(InvalidInput, match="recommenders use recipes of a domain"):
         await control(
             "CreateRecommender",
@@ -298,6 +300,6 @@ async def test_quotas_of_campaigns_and_recommenders(make_control: Callable[..., 
     await campaign_of(control, version)
     with pytest.raises(LimitExceeded, match="there may be 1 campaigns"):
         await campaign_of(control, version, "d")
-    await recommender_of(control, group)
+    await control.recommender(group)
     with pytest.raises(LimitExceeded, match="there may be 1 recommenders"):
-        await recommender_of(control, group, "second")
+        await control.recommender(group, "second")

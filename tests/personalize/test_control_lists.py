@@ -190,6 +190,28 @@ def metric(name: str, expression: str = "SAMPLECOUNT()") -> dict[str, str]:
     return {"metricName": name, "eventType": "click", "expression": expression}
 
 
+async def test_sums_are_of_numeric_columns(control: Control) -> None:
+    """Of the group's datasets, where it has them; every event may have a value."""
+    group = await control.group()
+    await control.dataset(group, "ITEM_ID", "PRICE:null|float", "GENRE:categorical", kind="ITEMS")
+    await control.dataset(group, *INTERACTIONS, "DEVICE:categorical")
+    fine = ("SUM(Items.PRICE)", "SUM(Interactions.EVENT_VALUE)", "SAMPLECOUNT()")
+    created = await control(
+        "CreateMetricAttribution",
+        name="m",
+        datasetGroupArn=group,
+        metrics=[metric(f"m{n}", one) for n, one in enumerate(fine)],
+        metricsOutputConfig=CONFIG,
+    )
+    for wrong, message in (
+        ("SUM(Items.GENRE)", "the column GENRE of ITEMS is not numeric"),
+        ("SUM(Items.COST)", "ITEMS has no column 'COST'"),
+        ("SUM(Interactions.DEVICE)", "the column DEVICE of INTERACTIONS is not numeric"),
+    ):
+        with pytest.raises(InvalidInput, match=f"the expression of x: {message}"):
+            await control("UpdateMetricAttribution", **created, addMetrics=[metric("x", wrong)])
+
+
 async def test_a_metric_attribution_keeps_its_metrics(control: Control) -> None:
     """They are listed in pages, added, removed by name, and deleted with the group."""
     group = await control.group()
@@ -247,6 +269,11 @@ async def test_a_metric_attribution_keeps_its_metrics(control: Control) -> None:
                 metricAttributionArn=arn,
                 addMetrics=[metric("x", wrong)],
             )
+    with pytest.raises(InvalidInput, match="removeMetrics: there is no metric nothing"):
+        await control(
+            "UpdateMetricAttribution", metricAttributionArn=arn, removeMetrics=["clicks", "nothing"]
+        )
+    assert await names() == ["revenue", "clicks"]
     with pytest.raises(LimitExceeded):
         await control(
             "CreateMetricAttribution",

@@ -164,7 +164,11 @@ def test_a_purchase_is_excluded_from_the_next_answer(shop: Shop) -> None:
     _, answer = shop.running.ask("POST", "/events", message)
     shop.running.recommend(f"after={answer['after']}")
 
+    bought = shop.filter('INCLUDE ItemID WHERE Interactions.EVENT_TYPE IN ("purchase")')
     assert "film-4" not in shop.names(userId="filly-buys", filterArn=arn)
+    # It is the newest, too, which no other answer has.
+    assert shop.names(userId="filly-buys", filterArn=bought) == ["film-4"]
+    assert "film-4" not in shop.names(userId="filly-buys")
     assert {"film-3", "film-5"} <= set(shop.names(userId="filly-buys", filterArn=arn))
     assert "film-4" in shop.names(filterArn=arn)
 
@@ -245,6 +249,25 @@ def test_promotions(shop: Shop) -> None:
             assert item.get("promotionName") in {"summer", None}
         places.add(tuple("promotionName" in item for item in items))
     assert len(places) > 1
+
+
+def test_values_without_a_placeholder_are_refused(shop: Shop) -> None:
+    """A misspelled name would let everything through; each filter has values of its own."""
+    genre = shop.filter("EXCLUDE ItemID WHERE Items.GENRES IN ($GENRE)")
+    plain = shop.filter('EXCLUDE ItemID WHERE Items.GENRES IN ("war")')
+    promotion = {"filterArn": plain, "percentPromotedItems": 20}
+    wrong = {"filterValues": {"genre": '"war"'}}
+
+    for asked in (
+        {"filterArn": genre, **wrong},
+        {"filterArn": plain, **wrong},
+        {"filterArn": genre, "filterValues": {"GENRE": '"war"', "genre": '"war"'}},
+        wrong,
+        {"filterArn": genre, "promotions": [{**promotion, **wrong}]},
+    ):
+        message = "filterValues: no parameter 'genre'; (the filter has GENRE|no filter has param)"
+        with pytest.raises(shop.runtime.exceptions.InvalidInputException, match=message):
+            shop.names(**asked)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,6 +40,15 @@ def make_group(clients: Clients) -> Iterator[Callable[..., str]]:
         control.delete_dataset_group(datasetGroupArn=arn)
 
 
+@pytest.fixture(scope="module")
+def jobs(running: Stack) -> Iterator[None]:
+    """A runner of jobs, for recommenders are measured before they answer."""
+    process = running.start("jobs")
+    yield
+    process.terminate()
+    process.wait(60)
+
+
 def recommender(clients: Clients, group: str, recipe: str) -> str:
     """The ARN of a new recommender."""
     created = clients("personalize").create_recommender(
@@ -47,6 +57,13 @@ def recommender(clients: Clients, group: str, recipe: str) -> str:
     return str(created["recommenderArn"])
 
 
+def is_active(control: Any, recommender_arn: str) -> bool:
+    """True once a recommender answers."""
+    described = control.describe_recommender(recommenderArn=recommender_arn)
+    return bool(described["recommender"]["status"] == "ACTIVE")
+
+
+@pytest.mark.usefixtures("jobs")
 def test_a_group_sees_its_own_events_only(
     running: Stack, clients: Clients, make_group: Callable[..., str]
 ) -> None:
@@ -71,6 +88,8 @@ def test_a_group_sees_its_own_events_only(
     def names(**members: Any) -> list[str]:
         return [item["itemId"] for item in runtime.get_recommendations(**members)["itemList"]]
 
+    for arn in (for_you, viewed, bought):
+        running.wait(partial(is_active, control, arn), "a recommender is measured")
     running.wait(
         lambda: names(recommenderArn=for_you, userId="group-cat")[:1] == ["group-cosy"],
         "the group's events are in effect",

@@ -197,21 +197,23 @@ def test_a_full_import_replaces_imported_interactions(jobs_service: Service) -> 
 
 
 def test_a_full_import_replaces_imported_records(jobs_service: Service) -> None:
-    """Items and users that it lacks lose their records, unless they were put singly since."""
+    """What it lacks loses its record, unless it was put singly since: items, users and actions."""
     one = jobs_service
     group = new_group(one, "records")
     events = client("personalize-events", one.personalize.meta.endpoint_url)
     items = one.dataset(group, "ITEMS", schema_text("ITEM_ID", "COLOR:categorical"))
     users = one.dataset(group, "USERS", schema_text("USER_ID", "CITY:categorical"))
+    actions = one.dataset(group, "ACTIONS", schema_text("ACTION_ID", "LEVEL:categorical"))
     table = {
         "items": (items, "ITEM_ID", "COLOR"),
         "users": (users, "USER_ID", "CITY"),
+        "actions": (actions, "ACTION_ID", "LEVEL"),
     }
     for kind, (dataset, _, _) in table.items():
 
         def put(name: str, value: str, kind: str = kind) -> None:
-            dataset, key, column = table[kind]
-            record = {f"{key[:4].lower()}Id": name, "properties": json.dumps({column: value})}
+            dataset, _, column = table[kind]
+            record = {f"{kind[:-1]}Id": name, "properties": json.dumps({column: value})}
             getattr(events, f"put_{kind}")(datasetArn=dataset, **{kind: [record]})
 
         def file(name: str, names: str, kind: str = kind) -> str:
@@ -229,6 +231,50 @@ def test_a_full_import_replaces_imported_records(jobs_service: Service) -> None:
         assert before == ["a,one", "b,put", "c,one", "d,one", "e,two", "single,put"]
         assert one.exported(f"{kind}-bulk", dataset, "BULK") == ["c,three", "f,three"]
         assert one.exported(f"{kind}-put", dataset, "PUT") == ["b,put", "single,put"]
+
+
+def test_a_full_import_replaces_imported_action_interactions(jobs_service: Service) -> None:
+    """Those of earlier imports go, what was sent singly stays, and items' interactions do, too."""
+    one = jobs_service
+    group = new_group(one, "full-actions")
+    events = client("personalize-events", one.personalize.meta.endpoint_url)
+    columns = ["USER_ID", "ACTION_ID", "TIMESTAMP", "EVENT_TYPE"]
+    of_actions = one.dataset(group, "ACTION_INTERACTIONS", schema_text(*columns))
+    of_items = one.dataset(group, "INTERACTIONS", schema_text(*INTERACTIONS))
+    tracking = one.personalize.describe_dataset(datasetArn=of_actions)["dataset"]["trackingId"]
+    events.put_action_interactions(
+        trackingId=tracking,
+        actionInteractions=[
+            {"actionId": "join", "userId": "u1", "sessionId": "s1", "timestamp": START_S,
+             "eventType": "TAKEN"}
+        ],
+    )  # fmt: skip
+
+    def imported(name: str, *actions: str, mode: str = "FULL") -> None:
+        rows = [
+            {"USER_ID": "u1", "ACTION_ID": action, "TIMESTAMP": START_S + n, "EVENT_TYPE": "VIEWED"}
+            for n, action in enumerate(actions, 1)
+        ]
+        where = one.put("data", f"{name}.csv", csv_text(columns, rows))
+        assert one.imported(name, of_actions, where, importMode=mode)["status"] == "ACTIVE"
+
+    items = [{"USER_ID": "u1", "ITEM_ID": "tent", "TIMESTAMP": START_S}]
+    one.imported("of-items", of_items, one.put("data", "i.csv", csv_text(INTERACTIONS, items)))
+    imported("met-1", "app", "card")
+    imported("met-2", "gift", mode="INCREMENTAL")
+    before = one.exported("met-before", of_actions, "BULK")
+    imported("met-3", "app", "news")
+
+    assert before == [
+        f"u1,{action},{START_S + at},VIEWED"
+        for action, at in (("app", 1), ("card", 2), ("gift", 1))
+    ]
+    assert one.exported("met-bulk", of_actions, "BULK") == [
+        f"u1,app,{START_S + 1},VIEWED",
+        f"u1,news,{START_S + 2},VIEWED",
+    ]
+    assert one.exported("met-put", of_actions, "PUT") == [f"u1,join,{START_S},TAKEN"]
+    assert one.exported("items-kept", of_items, "BULK") == lines_of(items)
 
 
 @pytest.mark.slow

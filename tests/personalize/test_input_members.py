@@ -168,6 +168,8 @@ async def world(control: Control) -> World:
         tags = more if "tags" in shape.members else {}
         answer = await control(f"Create{noun}", **name, **request, **tags)
         arns[noun] = answer[f"{noun[0].lower()}{noun[1:]}Arn"]
+        if noun == "Recommender":
+            await control.measured(arns[noun])
     return World(arns, others)
 
 

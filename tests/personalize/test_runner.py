@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from models.personalize.solution_metrics import METRICS
 from models.state.catalogue.metadata import put_items
 from models.state.groups.group_registry import SCRATCH_GROUPS
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
@@ -104,8 +105,10 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
     """Its metrics are stored, and the scratch group is deleted, an abandoned one included."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
-    await control.context.tenants.redis.hset(SCRATCH_GROUPS, "scratch.gone", "solution/x/gone")
-    await control.context.tenants.redis.set("{scratch.gone}:items", "left")
+    await control.context.tenants.redis.hset(
+        SCRATCH_GROUPS, "scratch.solution.x.gone", "solution/x/gone"
+    )
+    await control.context.tenants.redis.set("{scratch.solution.x.gone}:items", "left")
     for n, recipe in enumerate(
         ("aws-user-personalization-v2", "aws-similar-items", "aws-popularity-count")
     ):
@@ -120,6 +123,30 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
         assert 0 < metrics["coverage"] <= 1
     assert await control.context.tenants.redis.keys("{scratch.*") == []
     assert await control.context.tenants.redis.exists(SCRATCH_GROUPS) == 0
+
+
+async def test_a_recommender_is_measured(control: Control, tmp_path: Path) -> None:
+    """By its own recipe, in metrics of Amazon's names; without events it says why it has none."""
+    group, runner = await control.group(domain="ECOMMERCE"), runner_of(control, tmp_path)
+
+    async def found(recipe: str) -> dict[str, Any]:
+        arn = await control.recommender(group, recipe, recipe)
+        await run_next(control, runner)
+        return dict((await control("DescribeRecommender", recommenderArn=arn))["recommender"])
+
+    empty = await found("popular-items-by-purchases")
+    await events(control, "g", 60, 20)
+    personal, popular = [await found(f"{name}") for name in ("recommended-for-you",
+                                                             "popular-items-by-views")]  # fmt: skip
+
+    assert (empty["status"], empty["modelMetrics"]) == ("ACTIVE", {})
+    assert empty["failureReason"].startswith("There are no metrics: Dataset has fewer than 25")
+    assert set(personal["modelMetrics"]) == set(popular["modelMetrics"]) == set(METRICS)
+    # None of the test users takes the most popular item next.
+    assert personal["modelMetrics"]["mean_reciprocal_rank_at_25"] > 0
+    assert popular["modelMetrics"]["mean_reciprocal_rank_at_25"] == 0
+    assert (personal["status"], "failureReason" in personal) == ("ACTIVE", False)
+    assert await control.context.tenants.redis.keys("{scratch.*") == []
 
 
 async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:

@@ -15,12 +15,17 @@ from api.personalize.control.crud import (
     quota_limit,
 )
 from api.personalize.control.pagination import get_page
+from api.personalize.dataset_columns import check_named_columns, schema_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists
-from models.personalize.metric_reports import EXPRESSION
+from models.metadata_records import normalized
+from models.personalize.metric_reports import EXPRESSION, metric_of
 from models.personalize.resource import Resource
 
 MAX_METRICS = 10
+
+EVENT_VALUE = normalized("EVENT_VALUE")
+"""Column of interactions that every event may have, whatever the schema."""
 
 Metrics = list[dict[str, str]]
 
@@ -31,6 +36,7 @@ async def create_metric_attribution(
     """Create a metric attribution of a dataset group."""
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     metrics = _checked([], request["metrics"])
+    await _check_columns(context, group.path, metrics)
     path = f"metric-attribution/{request['name']}"
     attribution = new_resource(context, path, request, group.path, metrics=metrics)
     await context.registry.create(
@@ -48,12 +54,17 @@ async def update_metric_attribution(
     attribution = await get_resource(context, request["metricAttributionArn"], "metric-attribution")
     now_s = context.services.clock()
     removed = frozenset(request.get("removeMetrics", ()))
+    added = request.get("addMetrics", [])
+    _checked([], added)
+    await _check_columns(context, attribution.links[0], added)
 
     def updated(old: Resource) -> Resource:
+        if unknown := removed - {metric["metricName"] for metric in old.data["metrics"]}:
+            raise InvalidInput(f"removeMetrics: there is no metric {min(unknown)}")
         kept = [metric for metric in old.data["metrics"] if metric["metricName"] not in removed]
         return old.with_data(
             now_s=now_s,
-            metrics=_checked(kept, request.get("addMetrics", [])),
+            metrics=_checked(kept, added),
             metricsOutputConfig=request.get("metricsOutputConfig"),
         )
 
@@ -88,6 +99,19 @@ def _checked(metrics: Metrics, added: Sequence[dict[str, str]]) -> Metrics:
     if len(names) > MAX_METRICS:
         raise InvalidInput(f"a metric attribution has at most {MAX_METRICS} metrics")
     return [*metrics, *added]
+
+
+async def _check_columns(context: PersonalizeContext, group: str, metrics: Metrics) -> None:
+    """Raise `InvalidInput` for a sum of a column that its dataset lacks, or that holds texts."""
+    for metric in map(metric_of, metrics):
+        dataset = "ITEMS" if metric.is_of_items else "INTERACTIONS"
+        if not metric.column or await schema_of(context, group, dataset) is None:
+            continue
+        if metric.is_of_items or normalized(metric.column) != EVENT_VALUE:
+            where = f"the expression of {metric.name}"
+            await check_named_columns(
+                context, group, dataset, [metric.column], where, is_numeric=True
+            )
 
 
 OPERATIONS: dict[str, Operation] = {

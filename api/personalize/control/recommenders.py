@@ -8,7 +8,6 @@ from typing import Any
 from api.personalize.context import PersonalizeContext
 from api.personalize.control.config_checks import check_columns_config, check_config
 from api.personalize.control.crud import (
-    delete_operation,
     describe_operation,
     get_resource,
     list_operation,
@@ -16,23 +15,26 @@ from api.personalize.control.crud import (
     quota_limit,
 )
 from api.personalize.protocol import Operation
-from models.errors import InvalidInput
-from models.personalize.recipes import is_same_model, recipe_of
+from models.errors import InvalidInput, ResourceInUse
+from models.personalize.recipes import recipe_of
 from models.personalize.resource import Resource
 from models.personalize.statuses import (
-    ACTIVE,
+    CREATE_PENDING,
     INACTIVE,
-    START_IN_PROGRESS,
     START_PENDING,
     STOP_IN_PROGRESS,
     STOP_PENDING,
+    UNFINISHED,
 )
 
 
 async def create_recommender(
     context: PersonalizeContext, request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Create a recommender of a domain dataset group, by a recipe of that domain."""
+    """Create a recommender of a domain dataset group, by a recipe of that domain.
+
+    It answers once a job has measured it.
+    """
     group = await get_resource(context, request["datasetGroupArn"], "dataset-group")
     recipe, domain = recipe_of(request["recipeArn"]), group.data.get("domain")
     if recipe.domain is None:
@@ -49,6 +51,7 @@ async def create_recommender(
         f"recommender/{request['name']}",
         request,
         group.path,
+        status=CREATE_PENDING,
         recommenderConfig={"minRecommendationRequestsPerSecond": 1, **config},
     )
     await context.registry.create(recommender, quota_limit(context, "recommender", group.path))
@@ -65,6 +68,7 @@ async def update_recommender(
     await check_columns_config(context, recommender.links[0], config)
 
     def updated(old: Resource) -> Resource:
+        _check_finished(old)
         merged = {**old.data["recommenderConfig"], **config}
         update = {
             "recommenderConfig": merged,
@@ -78,10 +82,14 @@ async def update_recommender(
 
 
 async def start_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
-    """Start a stopped recommender."""
+    """Start a stopped recommender: a job measures it again, and it answers then."""
     now_s = context.services.clock()
-    ways = (START_PENDING, START_IN_PROGRESS, ACTIVE)
-    return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
+    return await _changed(
+        context,
+        request,
+        lambda old: old.transition(START_PENDING, now_s=now_s),
+        claimable_s=now_s,
+    )
 
 
 async def stop_recommender(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -91,30 +99,35 @@ async def stop_recommender(context: PersonalizeContext, request: dict[str, Any])
     return await _changed(context, request, lambda old: old.transition(*ways, now_s=now_s))
 
 
-async def _metrics(context: PersonalizeContext, recommender: Resource) -> dict[str, Any]:
-    """The member `modelMetrics`: those of the group's newest version of the same model.
+async def delete_recommender(
+    context: PersonalizeContext, request: dict[str, Any]
+) -> dict[str, Any]:
+    """Delete a recommender that no job works on."""
+    recommender = await get_resource(context, request["recommenderArn"], "recommender")
+    _check_finished(recommender)
+    await context.registry.remove(recommender.path)
+    return {}
 
-    A recommender is not measured by itself: before such a version there are none.
-    """
-    recipe = recipe_of(recommender.data["recipeArn"])
-    found: dict[str, float] = {}
-    after = 0
-    while page := await context.registry.page(
-        "solution-version", recommender.links[0], after=after
-    ):
-        after = page[-1].number
-        for version in page:
-            arn = version.data.get("recipeArn", "")
-            if version.status == ACTIVE and arn and is_same_model(recipe_of(arn), recipe):
-                found = version.hidden.get("metrics") or found
-    return {"modelMetrics": found}
+
+async def _metrics(_: PersonalizeContext, recommender: Resource) -> dict[str, Any]:
+    """The member `modelMetrics`: empty before a job has measured the recommender."""
+    return {"modelMetrics": recommender.hidden.get("metrics", {})}
+
+
+def _check_finished(recommender: Resource) -> None:
+    if recommender.status in UNFINISHED:
+        raise ResourceInUse(f"{recommender.path} is {recommender.status}")
 
 
 async def _changed(
-    context: PersonalizeContext, request: dict[str, Any], edit: Callable[[Resource], Resource]
+    context: PersonalizeContext,
+    request: dict[str, Any],
+    edit: Callable[[Resource], Resource],
+    *,
+    claimable_s: float | None = None,
 ) -> dict[str, Any]:
     recommender = await get_resource(context, request["recommenderArn"], "recommender")
-    await context.registry.change(recommender.path, edit)
+    await context.registry.change(recommender.path, edit, claimable_s=claimable_s)
     return {"recommenderArn": context.registry.arn(recommender.path)}
 
 
@@ -125,5 +138,5 @@ OPERATIONS: dict[str, Operation] = {
     "UpdateRecommender": update_recommender,
     "StartRecommender": start_recommender,
     "StopRecommender": stop_recommender,
-    "DeleteRecommender": delete_operation("recommender"),
+    "DeleteRecommender": delete_recommender,
 }

@@ -360,10 +360,10 @@ class StateCache:
         if not named:
             return NO_CONTEXT_VALUES
         await self.refresh(now_s)
-        (columns,) = await self._columns.read(["columns"], now_s, self._read_columns)
+        columns = await self.context_columns(now_s)
         pairs = [
             (column, f"{column}={value}")
-            for column in sorted((columns or frozenset()) & named.keys())
+            for column in sorted(columns & named.keys())
             for value in named[column]
         ]
         names = [name for pair in pairs for name in pair]
@@ -376,6 +376,11 @@ class StateCache:
             if with_value and with_column and len(with_value.items) and len(with_column.items):
                 values.append(ContextValue(with_value, with_column))
         return ContextValues(tuple(values))
+
+    async def context_columns(self, now_s: float) -> frozenset[str]:
+        """Folded names of the group's contextual columns, at most `cache_s` old."""
+        (columns,) = await self._columns.read(["columns"], now_s, self._read_columns)
+        return columns or frozenset()
 
     async def _read_columns(self, keys: list[str]) -> list[frozenset[str]]:
         return [await self.store.context_columns() for _ in keys]

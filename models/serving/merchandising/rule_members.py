@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import InvalidInput, InvalidRequest
-from models.filters.filter import MAX_VALUES, Filter
+from models.filters.filter import MAX_VALUES, Filter, check_value_names
 from models.filters.short_form import is_filter_name, parse_item_filter
 from models.metadata_records import normalized
 from models.serving.answers import MAX_RESULTS
@@ -114,7 +114,10 @@ def make_rules(
     InvalidRequest
         With the member and the rule that is broken.
     """
-    if not (filter_text is not None or exclude or hide or boost or pin or cap or diversity):
+    filters = [] if filter_text is None else [_parsed("", filter_text)]
+    boosted = [(_parsed(f"boost {n}: ", one.filter), one) for n, one in enumerate(boost, 1)]
+    _check_names(values, [*filters, *(found for found, _ in boosted)])
+    if not (filters or exclude or hide or boost or pin or cap or diversity):
         return None
     pins = {one.slot: one.item_id for one in pin}
     if len(set(pins.values())) < len(pin):
@@ -124,13 +127,13 @@ def make_rules(
     if both := set(pins.values()) & set(exclude):
         raise InvalidRequest(f"pin and exclude both have the item {min(both)}")
     return Rules(
-        filters=() if filter_text is None else tuple(_filters("", filter_text, values)),
+        filters=tuple(bound for one in filters for bound in _with_values("", one, values)),
         exclude=frozenset(exclude),
         hide=tuple(map(_hide, hide)),
         boosts=tuple(
-            Boost(found, one.factor)
-            for n, one in enumerate(boost, 1)
-            for found in _filters(f"boost {n}: ", one.filter, values)
+            Boost(bound, one.factor)
+            for n, (found, one) in enumerate(boosted, 1)
+            for bound in _with_values(f"boost {n}: ", found, values)
         ),
         pins=pins,
         caps=tuple(Cap(normalized(one.property), one.most) for one in cap),
@@ -157,10 +160,23 @@ def with_expressions(
     }
 
 
-def _filters(before: str, text: str, values: Mapping[str, str]) -> list[Filter]:
-    """The filter of a text; none where nothing of it applies."""
+def _parsed(before: str, text: str) -> Filter:
     try:
-        found = parse_item_filter(text, takes_parameters=True)
+        return parse_item_filter(text, takes_parameters=True)
+    except InvalidInput as error:
+        raise InvalidRequest(f"{before}{error}") from error
+
+
+def _check_names(values: Mapping[str, str], filters: Sequence[Filter]) -> None:
+    try:
+        check_value_names(values, filters)
+    except InvalidInput as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _with_values(before: str, found: Filter, values: Mapping[str, str]) -> list[Filter]:
+    """The filter with its values; none where nothing of it applies."""
+    try:
         bound = found.with_values(values) if found.parameters else found
     except InvalidInput as error:
         raise InvalidRequest(f"{before}{error}") from error
