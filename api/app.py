@@ -34,6 +34,7 @@ from api.docs_page import serve_reference
 from api.event_tail import EventTail
 from api.fast_path import FastPathApp, TracedServing, allowed_methods
 from api.impressions import ImpressionLog
+from api.layout_watch import watching_layout
 from api.live_figures import LiveFeed
 from api.outages import OUTAGES
 from api.personalize.auth import request_check
@@ -160,17 +161,25 @@ def create_app(
     check_campaigns(settings)
     context = PersonalizeContext(Registry(store.redis, settings), tenants, recommenders, services)
     filters.work_in(context)
-    personalize: ASGIApp = PersonalizeApp(context, request_check(settings), OPERATIONS)
+    of_aws = PersonalizeApp(context, request_check(settings), OPERATIONS)
+
+    def use(other: PersonalizeContext) -> None:
+        of_aws.context = other
+        filters.work_in(other)
+        app.state.services = other.services
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with figures.own_figures(store, clock):
+        async with (
+            figures.own_figures(store, clock),
+            watching_layout(context, use, challengers),
+        ):
             yield
         await services.close()
         if oidc is not None:
             await oidc.close()
         await publisher.close()
-        await recommenders.close()
+        await of_aws.context.recommenders.close()
         await store.close()
         if traces is not None:
             await asyncio.to_thread(traces.close)
@@ -199,15 +208,7 @@ def create_app(
     app.state.oidc = oidc
     origins = Origins(settings, access.origins)
     app.state.origins = origins
-    for routes in (
-        recommendations, events, event_paths, metadata, item_batches, users, user_exports,
-        transparency, filter_routes, placements, segments, outcomes, experiments, forwarding,
-        live, figures, dead_letters, effective_settings, health, api_keys, audit, login, oidc_login,
-    ):  # fmt: skip
-        app.include_router(routes.router)
-    serve_reference(app)
-    serve_pages(app)
-    _add_error_handlers(app)
+    _add_routes(app)
     app.add_middleware(
         AllowedOriginsCors,
         allow_origins=settings.cors_origins,
@@ -217,8 +218,8 @@ def create_app(
         expose_headers=["retry-after"],
     )
     # AWS clients send headers of their own, and read x-amzn-errortype.
-    personalize = AllowedOriginsCors(
-        personalize,
+    personalize: ASGIApp = AllowedOriginsCors(
+        of_aws,
         allow_origins=settings.cors_origins,
         allows=origins.allows_cross_origin,
         allow_methods=["POST"],
@@ -240,8 +241,9 @@ def create_app(
         app.answer_post, max_body_bytes=most, timeout_s=timeout_s, budget=budget
     )
     most = settings.personalize_max_body_bytes
-    limited = BodyLimits(personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget)
-    app.state.personalize = limited
+    app.state.personalize = BodyLimits(
+        personalize, max_body_bytes=most, timeout_s=timeout_s, budget=budget
+    )
     return app
 
 
@@ -260,6 +262,18 @@ def _shadow_comparison(settings: Settings) -> ShadowComparison | None:
     from api.shadow_comparison import ShadowComparison  # noqa: PLC0415  loads boto3
 
     return ShadowComparison(settings)
+
+
+def _add_routes(app: FastPathApp) -> None:
+    for routes in (
+        recommendations, events, event_paths, metadata, item_batches, users, user_exports,
+        transparency, filter_routes, placements, segments, outcomes, experiments, forwarding,
+        live, figures, dead_letters, effective_settings, health, api_keys, audit, login, oidc_login,
+    ):  # fmt: skip
+        app.include_router(routes.router)
+    serve_reference(app)
+    serve_pages(app)
+    _add_error_handlers(app)
 
 
 def _oidc_provider(settings: Settings) -> OidcProvider | None:

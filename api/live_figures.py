@@ -40,6 +40,10 @@ class LiveFeed:
         self._next: asyncio.Future[bytes] | None = None
         self._reader: asyncio.Task[None] | None = None
 
+    def read_from(self, store: Store) -> None:
+        """Read the counts of another store, of the same group on other shards."""
+        self._store = store
+
     def check_room(self) -> None:
         """Raises `TooManyWaiting` if the bound on listeners is reached."""
         if self._n_listeners >= self._most:

@@ -78,6 +78,10 @@ class ReadYourWrites:
         self._arrived = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
 
+    def read_from(self, watermarks: Watermarks) -> None:
+        """Read the watermarks elsewhere from now on: the group has other shards."""
+        self._watermarks = watermarks
+
     async def wait(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
         """Wait at most `wait_s` for the token's messages; True once they are in effect.
 

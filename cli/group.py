@@ -33,6 +33,7 @@ MODULES = {
     "rebuild": "snapshots",
     "replay": "recordings",
     "report": "report",
+    "reshard": "reshard",
     "skip": "operations",
     "snapshot": "snapshots",
     "status": "operations",

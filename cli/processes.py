@@ -110,7 +110,7 @@ def api() -> None:
     settings = settings_with_servers()
     check_port_is_free(settings.host, settings.port, "RECOMMENDER_PORT")
     try:
-        check_servers(settings)
+        settings = check_servers(settings)
     except Unavailable as error:
         # It starts all the same; `/readyz` reports what is missing.
         say(f"not ready yet: {error}")
@@ -153,10 +153,16 @@ def worker() -> None:
     settings = warn_of_memory(wait_for_servers(serve_metrics(settings_with_servers())))
     compile_once(say)
 
-    from streams.agents.worker import worker_app
+    from streams.agents.worker import Worker, app_of
     from streams.kafka.faust_clients.faust_app import run
 
-    run(worker_app(settings, ready=report_ready))
+    while True:
+        one = Worker(settings)
+        run(app_of(one, ready=report_ready))
+        if not one.has_moved:
+            return
+        # Its group has other shards: it begins anew on those.
+        settings = wait_for_servers(settings)
 
 
 @main.command()
@@ -195,10 +201,11 @@ def topics() -> None:
 
 
 def make_topics(settings: Settings) -> None:
-    """Create the topics that do not exist yet."""
+    """Create the topics that do not exist yet, those of the group's layout of shards."""
+    from models.state.copies.format_check import check_format
     from streams.kafka.topics import ensure_topics
 
-    ensure_topics(settings)
+    ensure_topics(check_format(settings))
 
 
 def read_lag(settings: Settings) -> int:

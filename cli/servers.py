@@ -27,14 +27,16 @@ def settings_with_servers(*, needs_redis: bool = True) -> Settings:
 def reachable_settings(*, needs_kafka: bool = True, needs_redis: bool = True) -> Settings:
     """The settings of a command, after a check that their servers answer."""
     settings = settings_with_servers(needs_redis=needs_redis)
-    check_servers(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
-    return settings
+    return check_servers(settings, needs_kafka=needs_kafka, needs_redis=needs_redis)
 
 
 def check_servers(
     settings: Settings, *, needs_kafka: bool = True, needs_redis: bool = True
-) -> None:
-    """Check that the servers named in the settings can be used, and the state in Redis read."""
+) -> Settings:
+    """Check that the servers named in the settings can be used, and the state in Redis read.
+
+    Returns the settings for the number of shards that the group has there.
+    """
     # `up` lives long and needs neither client after this.
     if settings.kafka and needs_kafka:
         from streams.kafka.connections.connection import check_kafka
@@ -45,7 +47,8 @@ def check_servers(
         from models.state.copies.format_check import check_format
 
         check_redis(settings)
-        check_format(settings)
+        return check_format(settings)
+    return settings
 
 
 def wait_for_servers(settings: Settings) -> Settings:
@@ -62,7 +65,7 @@ def wait_for_servers(settings: Settings) -> Settings:
     client.setLevel(logging.CRITICAL)
     while True:
         try:
-            check_servers(settings)
+            found = check_servers(settings)
             topic_ids(settings, [topics.clicks, topics.purchases])
         except Unavailable as error:
             if str(error) != said:
@@ -71,7 +74,7 @@ def wait_for_servers(settings: Settings) -> Settings:
             time.sleep(WAIT_FOR_KAFKA_S)
         else:
             client.setLevel(level)
-            return settings
+            return found
 
 
 def warn_of_memory(settings: Settings) -> Settings:

@@ -114,6 +114,7 @@ def rebuild(yes: bool) -> None:
     API keys, tracking ids, Amazon Personalize's resources and the forwarder's positions stay.
     """
     from models.server_checks import check_redis
+    from models.state.copies.format_check import on_stored_shards
     from models.state.copies.state_replacements import forget_learned
     from streams.kafka.connections.connection import check_kafka
     from streams.kafka.consuming.delta_offsets import last_deltas
@@ -121,6 +122,7 @@ def rebuild(yes: bool) -> None:
 
     settings = settings_with_servers()
     check_redis(settings)
+    settings = on_stored_shards(settings)
     check_kafka(settings)
     for line in kept_text(settings):
         click.echo(line)

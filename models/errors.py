@@ -144,6 +144,10 @@ class SnapshotRefused(RecommenderError):
     """State cannot be saved or restored so, or a snapshot is not whole; the text has a remedy."""
 
 
+class ReshardRefused(RecommenderError):
+    """A group cannot be moved to another number of shards so; the text has a remedy."""
+
+
 class ObjectNotFound(RecommenderError):
     """There is no object at a URL; the text names it and what to check."""
 

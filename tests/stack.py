@@ -25,6 +25,7 @@ from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.groups.group_registry import REGISTRY
 from models.state.shards.sharded_store import store_of
+from models.state.shards.stored_layout import settings_on_stored_shards
 from models.state.store import Store
 from models.state.tenants import Tenants
 from ops.embedded_servers import Server as EmbeddedServer
@@ -226,11 +227,13 @@ class Stack:
 
         async def reading() -> T:
             settings = self.settings.model_copy(update={"group": name})
-            store = store_of(client_of(settings), settings)
+            client = client_of(settings)
             try:
-                return await read(store)
+                return await read(
+                    store_of(client, await settings_on_stored_shards(client, settings))
+                )
             finally:
-                await store.redis.aclose()
+                await client.aclose()
 
         return asyncio.run(reading())
 

@@ -13,7 +13,13 @@ import msgspec
 from api.personalize.context import PersonalizeContext
 from models import events
 from models.action_groups import actions_group, is_actions_group
-from models.errors import InvalidEvent, InvalidInput, InvalidRecord, ResourceInUse
+from models.errors import (
+    InvalidEvent,
+    InvalidInput,
+    InvalidRecord,
+    ResourceInUse,
+    require_one_shard,
+)
 from models.metadata_records import RecordKind, validate_properties
 from models.personalize.dataset_rows import record_in_schema
 from models.personalize.dataset_schemas import Schema, parse_schema
@@ -122,6 +128,7 @@ async def _put(
     """Send records of a dataset; none of them if one is invalid."""
     group, schema = await _dataset(context, dataset, arn)
     kind: RecordKind = "users" if dataset == "users" else "items"
+    require_one_shard(context.services.settings.shards, f"Metadata of {kind}")
     if dataset == "actions":
         group = actions_group(group)
     put = []

@@ -88,14 +88,14 @@ class MatchedRoute(NamedTuple):
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PersonalizeApp:
     """The Amazon Personalize API as an ASGI application; `BodyLimits` around it bounds bodies.
 
     Parameters
     ----------
     context
-        Resources, dataset groups and services.
+        Resources, dataset groups and services; replaced when the group has moved to other shards.
     check
         Authentication of requests.
     operations

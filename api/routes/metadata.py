@@ -228,6 +228,7 @@ async def _put(
     request: Request, kind: RecordKind, records: list[tuple[str, Properties]]
 ) -> Response:
     services: Services = request.app.state.services
+    require_one_shard(services.settings.shards, f"Metadata of {kind}")
     for n, (name, properties) in enumerate(records):
         try:
             validate_properties(kind, name, properties)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.environment import PREFIX, Environment
+from models.errors import InvalidSetting
 from models.secrets import redacted
 from models.settings.access import AccessSettings, is_loopback
 from models.settings.forwarding import ForwardingSettings
@@ -119,11 +120,42 @@ class Settings(
             )
         return self
 
+    # Which layout of shards the group has now: stored with its state, no setting of anybody's.
+    _generation: int = PrivateAttr(0)
+
+    @property
+    def generation(self) -> int:
+        """Number of the group's layout of shards, which `recommender reshard` counts up."""
+        return self._generation
+
+    def on_shards(self, shards: int, generation: int) -> Self:
+        """These settings for a group that has a layout stored, whatever they say themselves.
+
+        >>> Settings(outcomes=False).on_shards(4, 2).shards
+        4
+
+        Raises
+        ------
+        InvalidSetting
+            Something else that they say does not go with so many shards.
+        """
+        found = self.model_copy(update={"shards": shards})
+        found._generation = generation  # noqa: SLF001  of this class
+        try:
+            found._refuse_beside_shards()  # noqa: SLF001
+        except ValueError as error:
+            raise InvalidSetting(str(error)) from error
+        return found
+
     @model_validator(mode="after")
     def _check_shards(self) -> Self:
+        self._refuse_beside_shards()
+        return self
+
+    def _refuse_beside_shards(self) -> None:
         """Refuse what does not know shards."""
         if self.shards == 1:
-            return self
+            return
         for name, is_set, needed in (
             ("outcomes", self.outcomes, "false: outcomes of served lists do not know shards"),
             ("redis_replica", bool(self.redis_replica), "empty: a cluster has its replicas"),
@@ -133,7 +165,6 @@ class Settings(
                 raise ValueError(
                     f"RECOMMENDER_SHARDS={self.shards} needs RECOMMENDER_{name.upper()} {needed}"
                 )
-        return self
 
     @property
     def has_one_group(self) -> bool:

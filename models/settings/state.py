@@ -57,9 +57,10 @@ class StateSettings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Shards of the group over the primaries of a Redis Cluster, fixed with its "
-        "first event; 1: it is on one server. With more, what others do is in effect one hop "
-        "through Kafka later, and some of what a group can do is refused: docs/scaling.md.",
+        description="Shards of a new group over the primaries of a Redis Cluster; `recommender "
+        "reshard` moves one that has state. 1: it is on one server. With more, what others do is "
+        "in effect one hop through Kafka later, and some of what a group can do is refused: "
+        "docs/scaling.md.",
     )
     purchase_types: frozenset[str] = Field(
         frozenset({"purchase", "buy", "order", "transaction"}),

@@ -25,6 +25,8 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
     {group}:served[:<number>]   hash    lists that were served, for attribution (served_lists.py)
+    {group}:shards              hash    on how many shards it is (shards/stored_layout.py)
+    {group}:frozen              string  no step changes anything, as its state moves (the same)
     {group}:changed             channel items whose neighbours a step has changed (channels.py)
 
 Keys of metadata stand in `models.state.catalogue.metadata`, the registry of groups in
@@ -59,7 +61,7 @@ from models.state.scripts.registered_scripts import Script, run_script, run_step
 
 STEP = make_script(
     "apply_batch",
-    shared=("prelude", "group_marks", "record_lists"),
+    shared=("prelude", "frozen", "group_marks", "record_lists"),
     functions=(
         "terms",
         "items",
@@ -279,7 +281,7 @@ class Store:
         return (None if user is None else user.decode()), history
 
     async def item_count(self) -> int:
-        """Items of the group; their indexes are 1 to this number."""
+        """Items of the group; their indexes are 1 to this number, with gaps if it had shards."""
         return int(await self.redis.hlen(self.key("items")))
 
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:

@@ -43,6 +43,7 @@ class Outboxes:
         self._steps = steps
         self._publish = publish
         self._names = shard_names(steps.shards)
+        WAITING.clear()  # of shards that the group had before
         # By shard and destination: the oldest value, the looks since, and those until it is sent.
         self._seen: dict[tuple[int, str], tuple[bytes, int, int]] = {}
 

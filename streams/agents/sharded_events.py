@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import Counter
 
+from models.state.clients.redis_errors import NotNow
 from models.state.messages import Part, PartResult, StoredMessage
 from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import (
@@ -45,7 +46,13 @@ MAX_NAMES = 1_000_000
 
 
 class ShardedEventWriter:
-    """Writes events to the session shards: a `StepWriter`."""
+    """Writes events to the session shards: a `StepWriter`.
+
+    Attributes
+    ----------
+    is_held
+        True: it begins no step, as a server that is away would not.
+    """
 
     def __init__(
         self, steps: ShardedSteps, publish: PublishDeltas, clock: Callable[[], float]
@@ -54,9 +61,12 @@ class ShardedEventWriter:
         self._publish = publish
         self._clock = clock
         self._names = ItemNames(steps, publish)
+        self.is_held = False
 
     async def write(self, parts: Sequence[BatchPart[StoredMessage]]) -> list[PartResult]:
         """Apply parts in one atomic step of each shard, all at once; one result for each part."""
+        if self.is_held:
+            raise NotNow("FROZEN the group moves to another number of shards")
         messages = [message for part in parts for message in part.messages]
         with STEP.time():
             await self._names.learn(messages)

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import platform
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from models.audit_entries import AuditEntry
+from models.errors import Unavailable
 from models.kafka_operations import RunningWorker
 from models.key_figures import bucket_totals, counter_total
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
-from models.state.copies.format_check import note_shards
 from models.state.operations.figure_sums import WRITE_EVERY_S, FigureWriter
 from models.state.operations.memory import read_memory
 from models.state.operations.running_workers import report_worker
+from models.state.shards.stored_layout import LOOK_EVERY_S, fix_layout, layout_and_move
 from models.state.tenants import Tenants
 from models.traces import traces_of
 from streams.agents.atomic_batches import AtomicBatches
@@ -133,6 +135,7 @@ class Worker:
         self._figures = FigureWriter(own, "worker_s", _figure_totals, now_s=time.time())
         self._lag, self._memory_bytes = 0, math.nan
         self._name, self._started_at = f"{platform.node()}/{os.getpid()}", time.time()
+        self.has_moved = False
 
     async def load_positions(
         self, oldest: Mapping[Partition, int]
@@ -141,7 +144,10 @@ class Worker:
         return await retry_outages(lambda: self._positions(oldest), AWAY)
 
     async def _positions(self, oldest: Mapping[Partition, int]) -> dict[Partition, ReadStart]:
-        await note_shards(self._redis, self.settings)
+        await self.look_at_layout()
+        if self.has_moved:
+            # It ends: other shards have the state, and other topics what goes between them.
+            raise Unavailable(f"group {self.settings.group} has other shards by now")
         read = (*self.topics.read, *self.shards.topics)
         ids = await asyncio.to_thread(topic_ids, self.settings, read)
         await self.tenants.forget_partitions(set(ids.values()))
@@ -240,6 +246,23 @@ class Worker:
                 lag += max(0, end - offset) if partition != learned else 0
         self._lag = lag
 
+    async def look_at_layout(self) -> None:
+        """Hold while the group moves to other shards; end once it has, to begin anew on those."""
+        group = self.settings.group
+        try:
+            stored, move = await layout_and_move(self._redis, group)
+            if stored is None:
+                stored = await fix_layout(self._redis, group, self.settings.shards)
+        except AWAY as error:
+            LOG.debug("the layout of shards is not known for now: %s", error)
+            return
+        self.shards.hold(is_held=move is not None and move.is_holding)
+        if stored != (self.settings.shards, self.settings.generation) and not self.has_moved:
+            LOG.info("group %s is on %d shard(s) from now on", group, stored.shards)
+            self.has_moved = True
+            # As when somebody asks it to end.
+            os.kill(os.getpid(), signal.SIGTERM)
+
     async def report_memory(self) -> None:
         """Report the memory of Redis to the metrics."""
         used_bytes = limit_bytes = math.nan
@@ -313,12 +336,17 @@ class Worker:
 
 
 def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -> faust.App:
-    """The worker's Faust app, not started: applies events and metadata, and learns rankers.
+    """The Faust app of a `Worker` with these settings, not started."""
+    return app_of(Worker(settings), ready=ready)
+
+
+def app_of(worker: Worker, *, ready: Callable[[], None] | None = None) -> faust.App:
+    """A worker's Faust app, not started: applies events and metadata, and learns rankers.
 
     It may be killed at any point: its positions are in the store. `ready` is called after each
     assignment, once Redis has answered where to read on.
     """
-    worker = Worker(settings)
+    settings = worker.settings
     if ready is not None:
         worker.app.on_positions = ready
     app, topics, limit = worker.app, worker.topics, settings.batch_events
@@ -335,6 +363,7 @@ def worker_app(settings: Settings, *, ready: Callable[[], None] | None = None) -
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
     worker.shards.add_agents(limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
+    app.timer(LOOK_EVERY_S)(worker.look_at_layout)
     app.timer(MEMORY_EVERY_S)(worker.report_memory)
     app.timer(GUARD_EVERY_S)(worker.guard_experiments)
     app.timer(WRITE_EVERY_S)(worker.report_figures)

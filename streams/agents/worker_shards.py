@@ -69,10 +69,11 @@ class WorkerShards:
         self.topics = self._all_topics.deltas(settings.shards)
         self.event_writer: StepWriter[StoredMessage] | None = None
         self.appliers: dict[AtomicBatches[Any], tuple[str, ...]] = {}
+        self._writer: ShardedEventWriter | None = None
         if settings.shards == 1:
             return
         steps = ShardedSteps(tenants.redis, settings, shards=settings.shards)
-        self.event_writer = ShardedEventWriter(steps, self.publish, time.time)
+        self.event_writer = self._writer = ShardedEventWriter(steps, self.publish, time.time)
         self._sessions, self._items = (
             delta_agent(
                 kind,
@@ -100,6 +101,11 @@ class WorkerShards:
         if self.appliers:
             self._app.timer(LOOK_EVERY_S)(self.look_into_outboxes)
             self._app.timer(FIGURES_EVERY_S)(self.report_figures)
+
+    def hold(self, *, is_held: bool) -> None:
+        """Apply no events, or do again; what is between shards goes on. Of one shard, nothing."""
+        if self._writer is not None:
+            self._writer.is_held = is_held
 
     async def look_into_outboxes(self) -> None:
         """Look after the outboxes of the session shards whose deltas this worker applies."""

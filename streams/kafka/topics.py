@@ -32,18 +32,19 @@ _RETENTION = "retention.ms"
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics' names under one prefix.
+    """The topics' names under one prefix; those of deltas are of one layout of shards.
 
-    >>> Topics("eu.").clicks
-    'eu.events.clicks'
+    >>> Topics("eu.").clicks, Topics(generation=2).item_deltas
+    ('eu.events.clicks', 'deltas.items.2')
     """
 
     prefix: str = ""
+    generation: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Topics:
-        """Names under the settings' prefix."""
-        return cls(settings.topic_prefix)
+        """Names under the settings' prefix, and of their group's layout of shards."""
+        return cls(settings.topic_prefix, settings.generation)
 
     @property
     def clicks(self) -> str:
@@ -65,12 +66,15 @@ class Topics:
     @property
     def session_deltas(self) -> str:
         """What session shards of a group of several leave for others; a partition a shard."""
-        return f"{self.prefix}deltas.sessions"
+        return self._of_layout(f"{self.prefix}deltas.sessions")
 
     @property
     def item_deltas(self) -> str:
         """The same for item shards."""
-        return f"{self.prefix}deltas.items"
+        return self._of_layout(f"{self.prefix}deltas.items")
+
+    def _of_layout(self, name: str) -> str:
+        return f"{name}.{self.generation}" if self.generation else name
 
     @property
     def dead_letters(self) -> str:
@@ -207,6 +211,30 @@ def apply_retention(settings: Settings) -> list[Retention]:
     return changed
 
 
+def remove_topics(settings: Settings, names: Sequence[str]) -> None:
+    """Delete topics, those that exist.
+
+    Raises
+    ------
+    Unavailable
+        When Kafka does not answer in time.
+    TopicMismatch
+        When Kafka does not permit it.
+    """
+    with _admin(settings) as admin:
+        existing = list(_partitions(admin, names))
+        try:
+            if existing:
+                admin.delete_topics(existing)
+        except UnknownTopicOrPartitionError:
+            return  # somebody else was first
+        except (ClusterAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise TopicMismatch(
+                f"Kafka does not permit to delete {', '.join(existing)} ({error}): nobody reads "
+                "them any more, delete them"
+            ) from error
+
+
 def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
     """Incarnation of each topic, `<cluster id>/<topic id>`: new when a topic is made again.
 
@@ -289,8 +317,8 @@ def _check(existing: dict[str, int], topics: Topics, settings: Settings) -> None
     for name in (topics.session_deltas, topics.item_deltas):
         if existing.get(name, settings.shards) != settings.shards:
             raise TopicMismatch(
-                f"topic {name} has {existing[name]} partitions but RECOMMENDER_SHARDS says "
-                f"{settings.shards}: the number is fixed with the group"
+                f"topic {name} has {existing[name]} partitions, and group {settings.group} has "
+                f"{settings.shards} shards: `recommender reshard` changes their number"
             )
     for name in (topics.clicks, topics.purchases):
         found = existing.get(name, settings.partitions)

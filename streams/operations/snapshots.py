@@ -20,11 +20,12 @@ import msgspec
 from models.errors import ObjectNotFound, RecommenderError, SnapshotRefused
 from models.settings import Settings
 from models.state import layout
-from models.state.copies.format_check import check_format
+from models.state.copies.format_check import check_format, refuse_while_moving
 from models.state.copies.saved_values import SavedValue
 from models.state.copies.state_copies import StateCopy
 from models.state.copies.state_replacements import StateReplacement, skipped_deltas
 from streams.kafka.consuming.delta_offsets import last_deltas
+from streams.kafka.topics import ensure_topics
 from streams.object_store import Objects, join
 
 FORMAT = 1
@@ -72,8 +73,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Time for which writes waited.
     watermarks
         By field `<incarnation>/<partition>`: the last message in effect.
-    shards
-        How many the group has, where there are several.
+    shards, generation
+        How many the group has, where there are several, and the number of their layout.
     checksum
         SHA-256 of all other members.
     """
@@ -90,6 +91,7 @@ class Manifest(msgspec.Struct, frozen=True):
     parts: list[SnapshotPart]
     # Absent for one shard: the checksum of a manifest from before there were several stays.
     shards: int | msgspec.UnsetType = msgspec.UNSET
+    generation: int | msgspec.UnsetType = msgspec.UNSET
     checksum: str = ""
 
 
@@ -130,7 +132,8 @@ def save(settings: Settings, folder: str, *, longest_pause_s: float, tell: Tell)
     InvalidSetting, Unavailable, ObjectRefused
         Of Redis and of the folder.
     """
-    check_format(settings)
+    settings = check_format(settings)
+    refuse_while_moving(settings)
     objects = Objects(settings.buckets_dir)
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
     writer = _PartWriter(objects, join(folder, name))
@@ -154,6 +157,7 @@ def save(settings: Settings, folder: str, *, longest_pause_s: float, tell: Tell)
                 moment.watermarks,
                 writer.parts,
                 settings.shards if settings.shards > 1 else msgspec.UNSET,
+                settings.generation or msgspec.UNSET,
             )
         )
         with objects.writing(join(join(folder, name), MANIFEST)) as stream:
@@ -221,6 +225,9 @@ def restore(settings: Settings, folder: str, name: str, *, replaces: bool, tell:
     objects, place = Objects(settings.buckets_dir), join(folder, name)
     manifest = read_manifest(objects, place)
     _check_fits(manifest, settings)
+    settings = settings.on_shards(settings.shards, _generation(manifest))
+    if settings.shards > 1:
+        ensure_topics(settings)
     n_values = sum(len(_read_part(objects, place, part)) for part in manifest.parts)
     if n_values != manifest.values:
         raise SnapshotRefused(f"{place} is damaged: {n_values} values of {manifest.values}")
@@ -336,6 +343,10 @@ def _content(objects: Objects, url: str, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise SnapshotRefused(f"{url} is damaged: it has more than {most_bytes} bytes")
     return content
+
+
+def _generation(manifest: Manifest) -> int:
+    return 0 if manifest.generation is msgspec.UNSET else manifest.generation
 
 
 def _check_fits(manifest: Manifest, settings: Settings) -> None:

@@ -21,6 +21,7 @@ from models.state.operations.memory import Family, Memory, read_families, read_m
 from models.state.operations.running_workers import running_workers
 from models.state.operations.shard_figures import ShardFigures, read_shard_figures
 from models.state.shards.sharded_store import store_of
+from models.state.shards.stored_layout import settings_on_stored_shards
 from models.state.stored_ranker import load_ranker
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.offsets import (
@@ -134,12 +135,18 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     Unavailable
         One of them does not answer.
     """
+    client = client_of(settings)
+    try:
+        settings = await settings_on_stored_shards(client, settings)
+    except AWAY_ERRORS as error:
+        await client.aclose()
+        raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     topics = Topics.of(settings)
     events = (topics.clicks, topics.purchases)
     others = (topics.items, topics.users, topics.served, *topics.deltas(settings.shards))
     ids = topic_ids(settings, [*events, *others])
     ends = partition_ends(settings, [*ids, topics.dead_letters])
-    store = store_of(client_of(settings), settings)
+    store = store_of(client, settings)
     try:
         fields = {tp: topics.field(tp[0], ids[tp[0]], tp[1]) for tp in ends if tp[0] in ids}
         marks = await store.watermarks(list(fields.values()))

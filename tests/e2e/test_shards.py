@@ -130,6 +130,6 @@ def _refuse(one: Stack) -> None:
         status, answer = one.ask(method, path, body)
         assert (status, answer["error"]["type"]) == (501, "needs_one_shard"), answer
         assert "RECOMMENDER_SHARDS=4" in answer["error"]["message"]
-    other = one.run("worker", RECOMMENDER_SHARDS="2")
-    assert other.returncode
-    assert "4 shard" in other.stderr
+    other = one.run("status", RECOMMENDER_SHARDS="2")
+    assert other.returncode == 0
+    assert "is on 4 shard(s), and RECOMMENDER_SHARDS=2" in other.stderr

@@ -103,7 +103,7 @@ class RecordPart(NamedTuple):
 
 APPLY_RECORDS = make_script(
     "apply_metadata",
-    shared=("prelude",),
+    shared=("prelude", "frozen"),
     functions=("terms",),
     records=(RecordEntry,),
     part=Part,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol, cast
 
 import hiredis
 import redis.asyncio
@@ -394,6 +394,16 @@ class BatchingClient(redis.asyncio.Redis):
     def shared_reads(self) -> Any:  # noqa: ANN401  `MgetBatcher` or what reads as it does
         """Batched reads of what all users share: at a replica, where there is one."""
         return self.reads if self.replica is None else self.replica
+
+    async def found_keys(self, match: str, *, count: int = 1000) -> AsyncIterator[list[bytes]]:
+        """Keys that match a pattern of Redis, some at a time; a key may come twice."""
+        cursor = 0
+        while True:
+            cursor, keys = await self.scan(cursor, match=match, count=count)
+            if keys:
+                yield cast("list[bytes]", keys)  # it decodes nothing
+            if not cursor:
+                return
 
     async def server_of(self, key: str) -> dict[str, Any]:  # noqa: ARG002  on a cluster it says
         """Keyword arguments that send a command without keys to the server of this key: none."""

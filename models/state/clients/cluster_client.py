@@ -7,7 +7,7 @@ in another. So a group's step is one script on one node, as on a single server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple, Self
 
 import redis.asyncio
@@ -265,6 +265,21 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         target = await self.server_of(self._home)
         cursors, keys = await super().scan(cursor, count=count, **target)
         return next(iter(cursors.values())), keys
+
+    async def found_keys(self, match: str, *, count: int = 1000) -> AsyncIterator[list[bytes]]:
+        """Keys of all primaries that match a pattern, some at a time; a key may come twice."""
+        await self.initialize()
+        for node in self.get_primaries():
+            cursor = 0
+            while True:
+                cursors, keys = await super().scan(
+                    cursor, match=match, count=count, target_nodes=node
+                )
+                if keys:
+                    yield keys
+                cursor = next(iter(cursors.values()))
+                if not cursor:
+                    break
 
     async def dbsize(self) -> int:
         """Number of keys of the server that holds the group."""

@@ -24,6 +24,7 @@ from models.errors import Unavailable
 _CODES = (
     "BUSY",
     "CLUSTERDOWN",
+    "FROZEN",  # by this program's own scripts: frozen.lua
     "LOADING",
     "MASTERDOWN",
     "MISCONF",

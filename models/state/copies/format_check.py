@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
-from models.errors import CannotStart
+from models.errors import CannotStart, SnapshotRefused
 from models.settings import Settings
 from models.state import layout
 from models.state.clients.client import RedisClient, client_of
 from models.state.clients.redis_errors import unavailable
 from models.state.groups.group_registry import registered_groups, unfinished_replacement
+from models.state.shards.stored_layout import (
+    Move,
+    ShardLayout,
+    layout_and_move,
+    settings_on_stored_shards,
+    stored_layout,
+)
+
+LOG = logging.getLogger(__name__)
 
 
-def check_format(settings: Settings) -> None:
-    """Return when the state of every group in Redis is of this release's format and whole.
+def check_format(settings: Settings) -> Settings:
+    """The settings for the shards that the group has; its state can be read, and is whole.
 
-    None at all is whole.
+    That of every group in Redis is of this release's format. None at all is whole.
 
     Some round trips, whatever the store holds. Not to be called inside an event loop.
 
@@ -23,32 +33,31 @@ def check_format(settings: Settings) -> None:
     ------
     CannotStart
         A group's state is of another format; or a restore is under way or was broken off.
+    InvalidSetting
+        Something in the settings does not go with the number of shards that the group has.
     Unavailable
         Redis does not answer.
     """
 
-    async def read() -> tuple[str | None, dict[str, int | None], int]:
+    async def read() -> tuple[str | None, dict[str, int | None], ShardLayout | None]:
         async with client_of(settings) as client:
             groups = sorted({settings.group, *await registered_groups(client)})
-            if settings.shards > 1:
-                groups.append(f"{settings.group}/u00")
             formats = {group: await stored_format(client, group) for group in groups}
-            shards = await stored_shards(client, settings.group)
-            return await unfinished_replacement(client), formats, shards
+            layout = await stored_layout(client, settings.group)
+            if layout is not None:
+                first = layout.prefixes(settings.group, "u")[0].strip("{}:")
+                formats[settings.group] = await stored_format(client, first)
+            elif formats[settings.group] is not None:
+                # State of one shard says nothing of shards.
+                layout = ShardLayout(1)
+            return await unfinished_replacement(client), formats, layout
 
     with unavailable():
-        unfinished, formats, shards = asyncio.run(read())
+        unfinished, formats, found = asyncio.run(read())
     if unfinished is not None:
         raise CannotStart(
             f"{unfinished} is under way or was broken off, so the state in Redis is not whole: "
             "wait for it, or run it again"
-        )
-    # State of one shard says nothing of shards.
-    shards = shards or int(formats[settings.group] is not None)
-    if shards not in {0, settings.shards}:
-        raise CannotStart(
-            f"the state of group {settings.group} in Redis is on {shards} shard(s), and "
-            f"RECOMMENDER_SHARDS={settings.shards}: the number is fixed with the group"
         )
     for group, stored in formats.items():
         if stored not in {None, layout.STATE_FORMAT}:
@@ -58,29 +67,34 @@ def check_format(settings: Settings) -> None:
                 "rebuild`, which has it learned again from what Kafka holds (of embedded servers, "
                 f"delete the folder {settings.data_dir})"
             )
+    return settings if found is None else _told(settings, found)
 
 
-async def stored_shards(client: RedisClient, group: str) -> int:
-    """Number of shards of a group of several; 0 for one shard, or without state."""
-    return int(await client.hget(f"{{{group}}}:counts", "shards") or 0)
-
-
-async def note_shards(client: RedisClient, settings: Settings) -> None:
-    """Fix the number of shards of a group of several, before anything is applied.
+def on_stored_shards(settings: Settings) -> Settings:
+    """The settings for the layout of shards that the group has, whatever else is stored.
 
     Raises
     ------
-    CannotStart
-        It is another already.
+    InvalidSetting, Unavailable
+        As `check_format`.
     """
-    if settings.shards == 1:
-        return
-    await client.hsetnx(f"{{{settings.group}}}:counts", "shards", settings.shards)
-    stored = await stored_shards(client, settings.group)
-    if stored != settings.shards:
-        raise CannotStart(
-            f"group {settings.group} has {stored} shards, and RECOMMENDER_SHARDS={settings.shards}"
-        )
+
+    async def read() -> Settings:
+        async with client_of(settings) as client:
+            return await settings_on_stored_shards(client, settings)
+
+    with unavailable():
+        return asyncio.run(read())
+
+
+def _told(settings: Settings, found: ShardLayout) -> Settings:
+    if found.shards != settings.shards:
+        LOG.warning(
+            "group %s is on %d shard(s), and RECOMMENDER_SHARDS=%d: the setting counts for a new "
+            "group only, and `recommender reshard` moves this one",
+            settings.group, found.shards, settings.shards,
+        )  # fmt: skip
+    return settings.on_shards(*found)
 
 
 async def stored_format(client: RedisClient, group: str) -> int | None:
@@ -97,3 +111,27 @@ async def stored_format(client: RedisClient, group: str) -> int | None:
     if stored is None:
         return None if events is None else 0
     return int(stored)
+
+
+def refuse_while_moving(settings: Settings) -> None:
+    """Return if the group does not move to other shards: nothing can be saved of two layouts.
+
+    Raises
+    ------
+    SnapshotRefused
+        It does.
+    Unavailable
+        Redis does not answer.
+    """
+
+    async def read() -> Move | None:
+        async with client_of(settings) as client:
+            return (await layout_and_move(client, settings.group))[1]
+
+    with unavailable():
+        move = asyncio.run(read())
+    if move is not None:
+        raise SnapshotRefused(
+            f"group {settings.group} moves to {move.layout.shards} shard(s) ({move.doing}): save "
+            "it behind that"
+        )

@@ -73,7 +73,7 @@ class StateCopy:
         self._settings = settings
         self._longest_pause_s = longest_pause_s
         self._groups = {settings.group, REGISTRY}
-        self._tags = shard_tags(settings.group, settings.shards)
+        self._tags = shard_tags(settings.group, settings.shards, settings.generation)
         self._servers = ServersOfState(settings)
 
     def __enter__(self) -> Self:

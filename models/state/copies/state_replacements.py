@@ -42,6 +42,10 @@ NOT_IN_KAFKA: Final[Mapping[str, str]] = {
     "unreadable": "readers that stand still; gone by itself",
     "workers": "workers that are running; gone by itself",
     "figures": "key figures, measured once",
+    "shards": "on how many shards it is",
+    "reshard": "a move to others; gone by itself",
+    "frozen": "that its state moves; gone by itself",
+    "copied": "the end of a copy for other shards; gone with it",
     "changed": "a channel, no key",
 }
 """Other families of a group, which stay when the state is rebuilt from Kafka."""
@@ -74,7 +78,7 @@ class StateReplacement:
     ) -> None:
         self._is_finished = False
         self._settings = settings
-        self._tags = shard_tags(settings.group, settings.shards)
+        self._tags = shard_tags(settings.group, settings.shards, settings.generation)
         self._servers = ServersOfState(settings)
         self._what = what
         with told_errors():
@@ -219,7 +223,8 @@ def forget_learned(
                 }
                 if any(others.values()):
                     raise SnapshotRefused(_others_write(what, others))
-            servers.check_serving({REGISTRY, *shard_tags(settings.group, settings.shards)})
+            tags = shard_tags(settings.group, settings.shards, settings.generation)
+            servers.check_serving({REGISTRY, *tags})
             servers.of_registry.ask(("DEL", RESTORING))
     finally:
         servers.close()
@@ -242,7 +247,7 @@ def skipped_deltas(settings: Settings, skipped: Mapping[str, int]) -> list[Saved
         kind, number = mark_shard(field)
         if kind is None:
             raise ValueError(f"{field} is no partition of deltas")
-        key = shard_prefix(settings.group, kind, number) + "watermarks"
+        key = shard_prefix(settings.group, kind, number, settings.generation) + "watermarks"
         members = [field.encode(), b"%d" % offset]
         found.append(SavedValue(key.encode(), "hash", -1, members, is_continued=True))
     return found

@@ -8,10 +8,33 @@ from typing import Any
 LATEST = frozenset({"clock", "accepted_at", "applied_at"})
 """Counts of a group that are times: the latest of its shards is the group's."""
 
-OF_ONE_SHARD = frozenset(
-    {"format", "shards", "item_index", "owner_index", "session_index", "changes"}
-)
+NUMBERS_GIVEN = frozenset({"item_index", "owner_index", "session_index"})
+"""The last numbers that a shard has given."""
+
+OF_ONE_SHARD = frozenset({"format", "changes", *NUMBERS_GIVEN})
 """Fields of a shard's counts that add up to nothing."""
+
+ADDED_BY_STEPS = frozenset(
+    (
+        "events", "imported", "purchases", "negatives", "undone", "undone_purchases",
+        "duplicates", "items", "users", "sessions", "erased",
+    )
+)  # fmt: skip
+"""Sums of what steps of events have done."""
+
+OF_STEPS = ADDED_BY_STEPS | LATEST | OF_ONE_SHARD
+"""Fields of counts that steps of events write: they move with a group's shards."""
+
+
+def counts_beside_steps(counts: dict[str, float]) -> dict[str, float]:
+    """Counts of a group of several shards that stand under its own name.
+
+    Those of steps there are of a time when it had one shard, or is about to have.
+
+    >>> counts_beside_steps({"events": 2, "item_updates": 1})
+    {'item_updates': 1}
+    """
+    return {name: value for name, value in counts.items() if name not in OF_STEPS}
 
 
 def merged_counts(of_shards: Iterable[dict[str, float]]) -> dict[str, float]:
@@ -38,13 +61,17 @@ def merged_tops(of_shards: Sequence[Any], n: int, *, with_scores: bool) -> list[
     >>> merged_tops([[[b"3", 2.0]], [[b"70", 5.0], [b"9", 2.0]]], 2, with_scores=False)
     [b'70', b'9']
     """
-    scored = [pair for answer in of_shards for pair in _scored(answer)]
+    scored = [pair for answer in of_shards for pair in scored_members(answer)]
     scored.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
     return [[*pair] for pair in scored[:n]] if with_scores else [name for name, _ in scored[:n]]
 
 
-def _scored(answer: Sequence[Any]) -> list[tuple[bytes, float]]:
-    """Members and scores, as either version of the protocol gives them."""
+def scored_members(answer: Sequence[Any]) -> list[tuple[bytes, float]]:
+    """Members of a sorted set and their scores, as either version of the protocol gives them.
+
+    >>> scored_members([b"7", b"1.5"]), scored_members([[b"7", 1.5]])
+    ([(b'7', 1.5)], [(b'7', 1.5)])
+    """
     if answer and isinstance(answer[0], list):
         return [(name, float(score)) for name, score in answer]
     return [(name, float(score)) for name, score in zip(answer[::2], answer[1::2], strict=True)]

@@ -5,8 +5,9 @@ A group of one shard is `models.state.store` as it is. A group of more has as ma
 
 * A user or an anonymous session belongs to the session shard of its name (`owner_shard`): history,
   links, tombstones, recent events, watermarks of the topics of events.
-* An item belongs to the item shard of its id, by the same function, which gives it its index; and
-  the index says the shard (`item_shard`): neighbours, counts, recent owners, top lists.
+* An item's id belongs to an item shard by the same function, which gives it its index; and the
+  index says the shard (`item_shard`) of neighbours, counts, recent owners, top lists. Both are one
+  shard, unless the index was given before the group had as many shards as now (`resharding`).
 
 A message of events is applied by one session shard (`message_shard`), in one atomic step. What it
 changes elsewhere is left as deltas in an outbox of the same slot: the step writes them, the caller
@@ -149,22 +150,29 @@ def shard_names(shards: int) -> list[str]:
     return [shard_name(kind, number) for kind in kinds for number in range(shards)]
 
 
-def shard_prefix(group: str, kind: ShardKind, number: int) -> str:
-    """What keys of a shard begin with.
+def shard_prefix(group: str, kind: ShardKind, number: int, generation: int = 0) -> str:
+    """What keys of a shard begin with, in a layout of the group (`stored_layout`).
 
-    >>> shard_prefix("shop", "u", 7)
-    '{shop/u07}:'
+    >>> shard_prefix("shop", "u", 7), shard_prefix("shop", "i", 0, 2)
+    ('{shop/u07}:', '{shop/i00.2}:')
     """
-    return f"{{{group}/{shard_name(kind, number)}}}:"
+    name = shard_name(kind, number)
+    return f"{{{group}/{name}.{generation}}}:" if generation else f"{{{group}/{name}}}:"
 
 
-def shard_tags(group: str, shards: int) -> list[str]:
+def shard_tags(group: str, shards: int, generation: int = 0) -> list[str]:
     """Hash tags of all keys of a group: its own, then those of its shards if it has several.
 
     >>> shard_tags("shop", 1), shard_tags("shop", 2)
     (['shop'], ['shop', 'shop/u00', 'shop/u01', 'shop/i00', 'shop/i01'])
     """
-    return [group, *(f"{group}/{name}" for name in shard_names(shards) if shards > 1)]
+    kinds: tuple[ShardKind, ...] = ("u", "i")
+    of_shards = [
+        shard_prefix(group, kind, number, generation)[1:-2]
+        for kind in kinds
+        for number in range(shards)
+    ]
+    return [group, *(of_shards if shards > 1 else [])]
 
 
 DELTAS_OF_SESSIONS = "deltas.u/"

@@ -35,7 +35,7 @@ _RECORDS = (StoredMessage, StoredEvent)
 
 SESSION_STEP = make_script(
     "apply_session_shard",
-    shared=("prelude", "shard_outbox", "delta_parts"),
+    shared=("prelude", "frozen", "shard_outbox", "delta_parts"),
     functions=(
         "histories",
         *OUTCOME_FUNCTIONS,
@@ -50,7 +50,7 @@ SESSION_STEP = make_script(
 
 ITEM_STEP = make_script(
     "apply_item_shard",
-    shared=("prelude", "record_lists", "delta_parts"),
+    shared=("prelude", "frozen", "record_lists", "delta_parts"),
     functions=("terms", "items", "pair_lists", "recent_owners", "context_counts"),
     records=_RECORDS,
     part=Part,
@@ -138,11 +138,11 @@ class ShardedSteps:
 
     def session_key(self, shard: int, name: str) -> str:
         """A full key of a session shard."""
-        return shard_prefix(self.settings.group, "u", shard) + name
+        return self._prefix("u", shard) + name
 
     def item_key(self, shard: int, name: str) -> str:
         """A full key of an item shard."""
-        return shard_prefix(self.settings.group, "i", shard) + name
+        return self._prefix("i", shard) + name
 
     async def apply_events(
         self,
@@ -190,9 +190,7 @@ class ShardedSteps:
 
     async def applied_sources(self, destination: str) -> dict[str, int]:
         """Offset of the last deltas that a shard has applied, of each source."""
-        prefix = shard_prefix(
-            self.settings.group, "u" if destination[0] == "u" else "i", int(destination[1:])
-        )
+        prefix = self._prefix("u" if destination[0] == "u" else "i", int(destination[1:]))
         stored = await self.redis.hgetall(prefix + "sources")
         return {source.decode(): int(offset) for source, offset in stored.items()}
 
@@ -242,9 +240,12 @@ class ShardedSteps:
         stored = await self.redis.hgetall(self.item_key(0, "types"))
         return {name.decode(): int(code) for name, code in stored.items()}
 
+    def _prefix(self, kind: ShardKind, shard: int) -> str:
+        return shard_prefix(self.settings.group, kind, shard, self.settings.generation)
+
     def _request(self, kind: ShardKind, shard: int, now_s: float) -> dict[str, Any]:
         return {
-            "prefix": shard_prefix(self.settings.group, kind, shard),
+            "prefix": self._prefix(kind, shard),
             "now": now_s,
             "limits": self._limits,
             "shard": shard,

@@ -22,7 +22,11 @@ from models.state.clients.client import RedisClient
 from models.state.histories import History
 from models.state.messages import Part, PartResult
 from models.state.shards.at_once import at_once
-from models.state.shards.merged_answers import merged_counts, merged_tops
+from models.state.shards.merged_answers import (
+    counts_beside_steps,
+    merged_counts,
+    merged_tops,
+)
 from models.state.shards.shard_names import (
     history_shard,
     item_shard,
@@ -53,7 +57,7 @@ class ShardedStore(Store):
 
     def _shard(self, kind: Literal["u", "i"], number: int) -> Store:
         one = _Shard(self.redis, self.settings)
-        one.prefix = shard_prefix(self.settings.group, kind, number)
+        one.prefix = shard_prefix(self.settings.group, kind, number, self.settings.generation)
         return one
 
     async def apply(
@@ -74,9 +78,10 @@ class ShardedStore(Store):
     async def _positions(
         self, fields: Sequence[str]
     ) -> list[tuple[int, tuple[int, int, int] | None]]:
-        """Watermark and witness of each partition where it is least far; the group's own go first.
+        """Watermark and witness of each partition where it is least far.
 
-        Topics whose messages one place applies for the whole group have their marks there.
+        Topics whose messages one place applies for the whole group have their marks there: those
+        that no shard has any of.
         """
         stores = [self.home, *self.sessions, *self.items]
         wanted = [list(fields), *([] for _ in stores[1:])]
@@ -96,7 +101,9 @@ class ShardedStore(Store):
             for field, mark, witness in zip(own, of_marks, of_witnesses, strict=True):
                 found.setdefault(field, []).append((mark, witness))
         return [
-            at_home[field] if at_home[field][0] >= 0 else min(found[field], key=lambda one: one[0])
+            min(found[field], key=lambda one: one[0])
+            if any(mark >= 0 for mark, _ in found[field])
+            else at_home[field]
             for field in fields
         ]
 
@@ -121,8 +128,10 @@ class ShardedStore(Store):
 
     async def counts(self) -> dict[str, float]:
         """Counters of all shards, and times of the newest event and message."""
-        every = [self.home, *self.sessions, *self.items]
-        return merged_counts(await at_once(one.counts() for one in every))
+        home, *of_shards = await at_once(
+            one.counts() for one in (self.home, *self.sessions, *self.items)
+        )
+        return merged_counts([counts_beside_steps(home), *of_shards])
 
     # Keys of any shard --------------------------------------------------------------------------
 

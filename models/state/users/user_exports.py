@@ -49,6 +49,9 @@ WITHOUT_USERS: Final[Mapping[str, str]] = {
         _COUNTS_OF_ITEMS,
     ),
     **dict.fromkeys(("watermarks", "witnesses", "forward", "emitted", "sources"), _POSITIONS),
+    **dict.fromkeys(
+        ("shards", "reshard", "frozen", "copied"), "on how many shards it is, and who moves it"
+    ),
     "outbox": "what is on its way between shards; the export needs a group of one shard",
     "ranker": "weights, learned from all",
     "awaited": "hashes of events that name a list which is not known, with nobody's name",

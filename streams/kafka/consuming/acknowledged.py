@@ -21,6 +21,7 @@ from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.sharded_store import store_of
+from models.state.shards.stored_layout import settings_on_stored_shards
 from models.tokens import Receipt
 
 FOLDER = "acknowledged"
@@ -109,13 +110,14 @@ async def lost(settings: Settings) -> dict[str, int]:
     if not (folder / BROKER).exists():
         raise Unavailable(f"{folder} says nothing of a broker")
     ends = _ends(folder)
-    store = store_of(client_of(settings), settings)
+    client = client_of(settings)
     try:
+        store = store_of(client, await settings_on_stored_shards(client, settings))
         marks = await store.watermarks([*ends])
     except AWAY_ERRORS as error:
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
     finally:
-        await store.close()
+        await client.aclose()
     counted = zip(ends.items(), marks, strict=True)
     return {field: end - 1 - mark for (field, end), mark in counted if end - 1 > mark}
 

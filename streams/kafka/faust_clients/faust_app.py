@@ -178,8 +178,18 @@ async def commit(app: faust.App, offsets: Mapping[Partition, int]) -> None:
 
 
 def run(app: faust.App) -> None:
-    """Run the app until SIGINT or SIGTERM; returns when it has stopped."""
+    """Run the app until SIGINT or SIGTERM; returns when it has stopped.
+
+    Raises
+    ------
+    SystemExit
+        It has ended by an error.
+    """
     # The process has configured its log: Faust would change the format.
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None  # it writes escape codes, even to a log file
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as ended:
+        if ended.code:
+            raise

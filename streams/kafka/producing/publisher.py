@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFai
 from aiokafka.structs import RecordMetadata
 
 from models.audit_entries import AuditEntry
-from models.errors import MessageRefused, RecommenderError, Unavailable, require_one_shard
+from models.errors import MessageRefused, RecommenderError, Unavailable
 from models.events import Erasure, PutEvents
 from models.metadata_records import Properties, RecordKind
 from models.settings import Settings
@@ -116,7 +116,6 @@ class Publisher:
         self, kind: RecordKind, group: str, records: Sequence[tuple[str, Properties | None]]
     ) -> str:
         """Token of metadata records, once Kafka has acknowledged them; raises as `publish` does."""
-        require_one_shard(self._settings.shards, f"Metadata of {kind}")
         at_s = self._now_s()
         return await self._send(record_messages(kind, group, records, self._topics, at_s=at_s))
 

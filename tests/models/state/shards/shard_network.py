@@ -189,4 +189,5 @@ class ShardNetwork:
 
     def _prefix(self, name: str) -> str:
         kind: ShardKind = "u" if name[0] == "u" else "i"
-        return shard_prefix(self.steps.settings.group, kind, int(name[1:]))
+        settings = self.steps.settings
+        return shard_prefix(settings.group, kind, int(name[1:]), settings.generation)

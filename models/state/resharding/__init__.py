@@ -1,0 +1,1 @@
+"""Moves a group's state to another number of shards."""

@@ -1,0 +1,144 @@
+"""A group moves to other numbers of shards while events come and answers are asked."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from models.state.store import Store
+from tests.stack import Stack
+
+OPTIONS: dict[str, Any] = {"outcomes": False, "exploration_share": 0, "examples_per_s": 0}
+ITEMS = [f"i{n}" for n in range(40)]
+
+
+class Traffic:
+    """Events and answers from two threads, until it ends; what was sent, and what failed.
+
+    Attributes
+    ----------
+    sent
+        Accepted events by item.
+    failed
+        Requests that had another status than they should, with it.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.sent: collections.Counter[str] = collections.Counter()
+        self.failed: list[object] = []
+        self.n_answers = 0
+        self.slowest_s = 0.0
+        self._stack = stack
+        self._has_ended = threading.Event()
+        self._chance = random.Random(3)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block."""
+        threads = [threading.Thread(target=one) for one in (self._send, self._ask)]
+        for one in threads:
+            one.start()
+        try:
+            yield
+        finally:
+            self._has_ended.set()
+            for one in threads:
+                one.join()
+
+    def _send(self) -> None:
+        number = 0
+        while not self._has_ended.is_set():
+            item, user = self._chance.choice(ITEMS), f"u{self._chance.randrange(30)}"
+            event: dict[str, Any] = {"eventType": "click", "itemId": item, "eventId": f"e{number}"}
+            event["sentAt"] = time.time()
+            message: dict[str, Any] = {"sessionId": f"s{number % 50}", "eventList": [event]}
+            if number % 3:
+                message["userId"] = user
+            status, answer = self._stack.ask("POST", "/events", message)
+            if status == 202:
+                self.sent[item] += 1
+            else:
+                self.failed.append((status, answer))
+            number += 1
+            time.sleep(0.02)
+
+    def _ask(self) -> None:
+        while not self._has_ended.is_set():
+            for path in (
+                f"/recommend?user_id=u{self._chance.randrange(30)}",
+                f"/similar/{self._chance.choice(ITEMS)}",
+                "/trending",
+            ):
+                began_s = time.monotonic()
+                status, answer = self._stack.ask("GET", path)
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
+                self.n_answers += 1
+                if status != 200 or answer.get("level") == "cached" or not answer["items"]:
+                    self.failed.append((path, status, answer))
+            time.sleep(0.03)
+
+
+def begin(one: Stack) -> None:
+    """Start a worker and an API, and have every item known."""
+    one.start("worker")
+    one.start("api")
+    one.wait_ready()
+    for item in ITEMS:
+        after = one.click(item, user="first", session="first")
+    one.wait(
+        lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]), "in effect"
+    )
+
+
+def event_counts(one: Stack) -> dict[str, float]:
+    """Events in effect by item."""
+
+    async def read(store: Store) -> list[float]:
+        return await store.event_counts(await store.item_indexes(ITEMS))
+
+    return dict(zip(ITEMS, one.stored(read), strict=True))
+
+
+def moved(one: Stack, shards: int) -> dict[str, Any]:
+    """Move the group; what the command says."""
+    done = one.run("reshard", str(shards), "--json")
+    assert done.returncode == 0, done.stderr + one.log()
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert "copying" in done.stderr
+    return found
+
+
+def settled(one: Stack, traffic: Traffic) -> None:
+    """Every event that was accepted is in effect, once."""
+    wanted = {item: traffic.sent[item] + 1 for item in ITEMS}
+    one.wait(lambda: one.status().lag == 0, "nothing waits")
+    one.wait(lambda: event_counts(one) == wanted, "each event is in effect once", within_s=30)
+    assert one.counts()["events"] == sum(wanted.values()) + 1  # and the first one of all
+    assert not traffic.failed, traffic.failed[:5]
+
+
+def test_a_group_moves_to_more_and_fewer_shards(embedded_stack: Callable[..., Stack]) -> None:
+    """From one to four, three, and back to one, under events and answers all the time."""
+    one = embedded_stack(**OPTIONS)
+    begin(one)
+    traffic = Traffic(one)
+    with traffic.running():
+        for shards in (4, 3, 1):
+            done = moved(one, shards)
+            assert done["after"] == shards
+            after = one.click("i1", user="me", session="me")
+            traffic.sent["i1"] += 1
+            one.wait(
+                lambda: bool(
+                    one.recommend(f"user_id=me&after={after}")["freshness"]["afterReached"]  # noqa: B023
+                ),
+                "a new event is in effect",
+            )
+    settled(one, traffic)
+    assert traffic.n_answers > 50
