@@ -7,6 +7,7 @@ fill a list is not searched for again by every question.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -57,8 +58,10 @@ class Sought(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The same for requests that seek by the same."""
-        return "\0".join([part for one in self.filters for part in one.key] + [*self.bounds])
+        """The same for requests that seek by the same: a digest, for filters may be long."""
+        parts = [part for one in self.filters for part in one.key] + [*self.bounds]
+        text = "\0".join(parts).encode(errors="surrogatepass")
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
 
     @property
     def is_shared(self) -> bool:
@@ -98,8 +101,9 @@ async def until_enough(
         Make the answer with so many items, and choose among its item ids, in their order.
     """
     k, cache = sought.k, recommender.cache
-    too_short, key = dict[str, int](), f"{sought.k} {sought.key}"
+    too_short, key = dict[str, int](), ""
     if len(lengths) > 1 and (sought.filters or sought.bounds):
+        key = f"{sought.k} {sought.key}"
         too_short = cache.too_short.of((), await cache.properties_version(now_s))
     longer = [length for length in lengths if length > too_short.get(key, 0)]
     for length in longer or lengths[-1:]:
@@ -117,10 +121,11 @@ async def within_known(recommender: Recommender, sought: Sought, now_s: float) -
     version = cache.property_index.made_version
     if not sought.is_shared or version is None:
         return sought
-    if sought.key not in cache.most_items.of((), version):
+    key = sought.key
+    if key not in cache.most_items.of((), version):
         return sought
     version = await cache.property_index.version(now_s)
-    known = None if version is None else cache.most_items.of((), version).get(sought.key)
+    known = None if version is None else cache.most_items.of((), version).get(key)
     return sought if known is None else sought._replace(k=min(sought.k, known), is_known=True)
 
 

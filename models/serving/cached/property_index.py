@@ -35,8 +35,8 @@ WAIT_S = 1.0
 PAUSE_S = 10.0
 """Shortest time between two scans of all records."""
 
-MAX_KEPT = 64
-"""Filters whose items are kept until a record changes."""
+MAX_KEPT, MAX_KEPT_ITEMS = 64, 4_000_000
+"""Filters whose items are kept until a record changes, and the items of all of them: 32 MB."""
 
 
 class IndexedFilter(NamedTuple):
@@ -117,8 +117,10 @@ class PropertyIndex:
 
     def _keep(self, key: tuple[object, ...], items: Indexes) -> None:
         self._kept[key] = items
-        if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+        n_items = sum(map(len, self._kept.values()))
+        while len(self._kept) > MAX_KEPT or n_items > MAX_KEPT_ITEMS:
+            _, oldest = self._kept.popitem(last=False)
+            n_items -= len(oldest)
 
     async def _bring_up_to_date(self, now_s: float) -> None:
         settings = self._store.settings

@@ -91,7 +91,7 @@ class Configuration(
     ] = None
     objective: Annotated[Objective, Meta(description="What the order aims at.")] = "interactions"
     ranker: Annotated[
-        Annotated[RankerChoice, Meta(min_length=1, max_length=100)] | None,
+        RankerChoice | None,
         Meta(
             description="What orders personalized lists and rankings: blend, ranker, ranker-alone, "
             "built-in or the name of a challenger; that which serves without."

@@ -99,7 +99,7 @@ async def answer_by_rules(
     # A boost may lift any candidate into the answer; what is taken out makes room for others.
     most = MAX_RESULTS + len(taken_out)
     wanted = DIVERSE_CANDIDATES * k if rules.diversity else k
-    first = most if rules.boosts else min(most, first_length(wanted + len(rules.exclude)))
+    first = most if rules.boosts else min(most, first_length(wanted + len(taken_out)))
     answer, left = await until_enough(
         recommender,
         sought,
