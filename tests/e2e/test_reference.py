@@ -49,6 +49,7 @@ MADE_ELSEWHERE = {
     "from",
     "until",
     "segment",
+    "ranker",
     "rule",
     "affinity_item",
     "affinity_query",
