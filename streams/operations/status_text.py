@@ -57,7 +57,7 @@ def problems(status: Status) -> Iterator[str]:
 
 
 def _line(name: str, text: str) -> str:
-    return f"{name + ':':<18}{text}"
+    return f"{name + ':':<17} {text}"
 
 
 def _named(numbers: Mapping[str, object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -19,9 +21,9 @@ WELL = Status(
     counts={"events": 3, "items": 2},
     dead_letters=0,
     partitions=[PartitionStatus("events.clicks", n, 7, 6, 0) for n in range(64)],
-    serving={"clicks": "blend", "purchases": "blend"},
-    examples={"clicks": 5, "purchases": 0},
-    quality={"clicks": MEASURES, "purchases": {}},
+    serving={"interactions": "blend", "purchases": "blend"},
+    examples={"interactions": 5, "purchases": 0},
+    quality={"interactions": MEASURES, "purchases": {}},
     forward={},
     redis=Memory(120_000_000, 2_000_000_000, "noeviction"),
 )
@@ -39,6 +41,7 @@ def test_ten_lines_whatever_the_numbers() -> None:
         lines = as_text(status).splitlines()
         assert len(lines) == 10
         assert lines[0] == "group shop: nothing is wrong"
+        assert all(re.match(r"[a-z ]+: +\S", line) for line in lines), "a blank behind each name"
     text = as_text(many)
     assert "import/0: CREATE IN_PROGRESS, rows sent 0 of 9; 8 more" in text
     assert "20 trackers, forwarded 3" in text
