@@ -32,6 +32,7 @@ from streams.object_store import Objects
 from streams.preparation.prepare import PrepareOptions, prepare
 from streams.reading.column_mapping import ColumnOptions
 from streams.reading.read_options import ReadOptions
+from streams.reading.sheets import MAX_WORKBOOK_BYTES, excel, parquet
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import Recording, read_events
 from tests.streams.preparation.preparation_fixtures import NOW_S, Preparing
@@ -332,6 +333,35 @@ def test_excel_files_are_read(tmp_path: Path) -> None:
         (3, "USER_ID: empty in column user_id")
     ]
     assert kept(path) == [("u", "i", 1_599_955_200.0)]
+
+
+def test_an_excel_file_that_unpacks_without_end(tmp_path: Path) -> None:
+    """Half a megabyte would become a gigabyte of memory, whatever its list of files says."""
+    path = tmp_path / "bomb.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+        with archive.open("xl/sharedStrings.xml", "w", force_zip64=True) as strings:
+            for _ in range(MAX_WORKBOOK_BYTES // 2**20 + 1):
+                strings.write(bytes(2**20))
+        archive.filelist[-1].file_size = 10
+    assert path.stat().st_size < 2**20
+    with pytest.raises(UnreadableRecording, match="it unpacks to more than 512 MB: save it as CSV"):
+        excel(path)
+
+
+@pytest.mark.parametrize(
+    "long",
+    ["repeat('a', 3000000)", "list_resize([1.5], 300000, 1.5)", "repeat('a', 3000000)::BLOB"],
+)
+def test_a_parquet_file_whose_rows_share_a_long_value(tmp_path: Path, long: str) -> None:
+    """Some kilobytes would become gigabytes of memory."""
+    path = tmp_path / "shared.parquet"
+    with duckdb.connect() as connection:
+        rows = connection.sql(f'SELECT \'i\' || i AS "a ""b", {long} AS b FROM range(20) t(i)')  # noqa: S608
+        rows.write_parquet(str(path), compression="zstd")
+    with pytest.raises(UnreadableRecording) as refused, parquet(path, tmp_path) as sheet:
+        list(sheet.rows)
+    assert str(refused.value) == "a row of more than 1048576 characters"
 
 
 fields = st.sampled_from(
