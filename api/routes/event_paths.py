@@ -50,11 +50,13 @@ class FindParams(AfterParams, frozen=True, kw_only=True):
 async def found_events(request: Request) -> Response:
     """Events of an id among the newest 20,000 messages, each with the token that follows it.
 
-    It takes up to a second of reading Kafka. None is there of an older id, or a refused one.
+    It takes up to a second of reading Kafka. None is there of an older id, or a refused one. With
+    API keys the audit log has an entry of it, without the id: it may tell who the user is.
     """
     services: Services = request.app.state.services
     asked = parse_query(request.scope["query_string"], FindParams)
     await services.await_effect(asked, request.receive)
+    await services.audit_reading(request.scope, "find_events", [], services.settings.group)
     if services.kafka is None:
         raise Unavailable("this process has no access to the events of Kafka")
     with services.kafka_gate:

@@ -17,6 +17,7 @@ from api.openapi import ANY_ERROR, SERVER_ERRORS, described_errors, parameters, 
 from api.request_params import AfterParams, parse_query
 from api.schemas import LiveFigures
 from api.server.uvicorn_protocol import ENDLESS
+from models.audit_entries import pseudonym
 from models.errors import Unavailable
 from models.kafka_operations import TailedEvent, TailedEvents
 from models.serving.merchandising.rule_members import IdParam
@@ -121,11 +122,15 @@ class TailParams(AfterParams, frozen=True, kw_only=True):
 async def live_events(request: Request) -> Response:
     """Server-sent events: those of any sender from now on, until the client leaves.
 
-    Kafka is read once for all who look on, and only while somebody does.
+    Kafka is read once for all who look on, and only while somebody does. With API keys the audit
+    log has an entry of it.
     """
     services: Services = request.app.state.services
     asked = parse_query(request.scope["query_string"], TailParams)
     await services.await_effect(asked, request.receive)
+    group = services.settings.group
+    of_user = [] if asked.user_id is None else [pseudonym(group, asked.user_id)]
+    await services.audit_reading(request.scope, "follow_events", of_user, group)
     if services.tail is None:
         raise Unavailable("this process has no access to the tail of events")
     services.tail.check_room()

@@ -42,6 +42,9 @@ def test_changes_are_written_before_they_are_done(tmp_path: Path) -> None:
         exported = one.ask("GET", "/users/ada/export", header)
         assert (exported.status, exported.headers["content-type"]) == (200, "application/json")
         one.status("POST", "/personalize", header, TARGET, body=SCHEMA)
+        # This API has no access to Kafka's events; who asks for them is in the log all the same.
+        assert one.status("GET", "/live/events?user_id=ada", header) == 503
+        assert one.status("GET", "/events?event_id=ada-1", header) == 503
         refused = one.key("read")
         for method, path in (("DELETE", "/users/ada"), ("GET", "/users/ada/export")):
             assert one.status(method, path, f"X-Api-Key: {refused}") == 403
@@ -51,6 +54,8 @@ def test_changes_are_written_before_they_are_done(tmp_path: Path) -> None:
             (key.id, "put_items", ["tent"], "127.0.0.1"),
             (key.id, "export_user", [pseudonym("shop", "ada")], "127.0.0.1"),
             (key.id, "CreateSchema", ["s"], "127.0.0.1"),
+            (key.id, "follow_events", [pseudonym("shop", "ada")], "127.0.0.1"),
+            (key.id, "find_events", [], "127.0.0.1"),
         ]
         assert text[17:] not in repr(written)
         is_away = True
