@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,45 +17,74 @@ from tests.servers import ROOT
 
 HEAVY = {"numba", "llvmlite", "river", "scipy", "lark"}
 
-LOADED = "import json, sys, {module}; print(json.dumps([*sys.modules]))"
+LEAN = [
+    *sorted({f"cli.{module}" for module in COMMANDS.values()}),
+    "streams.forwarding.app",
+    "streams.jobs.runner",
+    "streams.kafka.dead_letters",
+    "streams.kafka.topics",
+    "streams.object_store",
+    "streams.operations.resending",
+    "streams.operations.skip",
+    "streams.operations.status",
+]
+
+LOADED = """
+import importlib, json, os, sys
+
+names = json.loads(sys.argv[1])
+for name in json.loads(sys.argv[2]):
+    importlib.import_module(name)
+for name in names:
+    child = os.fork()
+    if child == 0:
+        importlib.import_module(name)
+        print(json.dumps([*sys.modules]), flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{name} cannot be imported")
+"""
+"""Imports each module in a process of its own, forked from one that has loaded only some others."""
+
+SHARED = ("click", "kafka", "msgspec", "numpy", "pydantic_settings", "redis.asyncio")
+"""What most of them need takes a third of a second to load: it is loaded once."""
 
 
-def loaded(module: str) -> set[str]:
-    """Top-level packages in a new interpreter that has imported a module."""
-    code = LOADED.format(module=module)
+def loaded(*modules: str, before: Sequence[str] = ()) -> dict[str, set[str]]:
+    """Top-level packages after the import of each module, in interpreters without any other."""
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-c", LOADED, json.dumps(modules), json.dumps(before)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    return {name.partition(".")[0] for name in json.loads(ended.stdout)}
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    packages = [{name.partition(".")[0] for name in names} for names in found]
+    return dict(zip(modules, packages, strict=True))
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *sorted({f"cli.{module}" for module in COMMANDS.values()}),
-        "streams.forwarding.app",
-        "streams.jobs.runner",
-        "streams.kafka.dead_letters",
-        "streams.kafka.topics",
-        "streams.operations.resending",
-        "streams.operations.skip",
-        "streams.operations.status",
-    ],
-)
-def test_what_ranks_nothing_loads_no_ranker(module: str) -> None:
+@pytest.fixture(scope="module")
+def of_lean() -> dict[str, set[str]]:
+    """What is loaded by each of the modules that rank nothing."""
+    return loaded(*LEAN, before=SHARED)
+
+
+@pytest.mark.parametrize("module", LEAN)
+def test_what_ranks_nothing_loads_no_ranker(of_lean: dict[str, set[str]], module: str) -> None:
     """A second of CPU and 150 MB for each process that needs none of it."""
-    assert loaded(module) & HEAVY == set()
+    assert of_lean[module] & HEAVY == set()
 
 
 @pytest.mark.parametrize("module", ["streams.jobs.runner", "streams.object_store"])
-def test_local_files_need_no_client_of_s3(module: str) -> None:
+def test_local_files_need_no_client_of_s3(of_lean: dict[str, set[str]], module: str) -> None:
     """It is loaded where an object of S3 is used."""
-    assert loaded(module) & {"boto3", "botocore"} == set()
+    assert of_lean[module] & {"boto3", "botocore"} == set()
 
 
 def test_the_command_line_loads_what_a_command_needs() -> None:
     """Its own module, and neither arrays nor a client before."""
-    assert loaded("cli") & {"numpy", "redis"} == set()
+    assert loaded("cli")["cli"] & {"numpy", "redis"} == set()
     for name, module in COMMANDS.items():
         assert name in importlib.import_module(f"cli.{module}").main.commands
 
@@ -69,7 +99,8 @@ def test_every_command_has_its_module() -> None:
 
 def test_what_ranks_loads_it() -> None:
     """The names above are those that the recommender loads."""
-    assert {"numba", "scipy"} < loaded("models.serving.recommender")
+    (packages,) = loaded("models.serving.recommender").values()
+    assert {"numba", "scipy"} < packages
 
 
 def test_forked_processes_have_their_modules_loaded() -> None:
