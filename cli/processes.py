@@ -19,6 +19,7 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from ops.stack import MessageCounts
 
+from cli.audit import record
 from cli.forked_commands import call_lean, forked_command
 from cli.group import main, say
 from cli.servers import (
@@ -195,9 +196,12 @@ def topics() -> None:
     settings = reachable_settings(needs_redis=False)
     made = ensure_topics(settings)
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
-    for one in apply_retention(settings):
+    changed = apply_retention(settings)
+    for one in changed:
         before = f"{one.before_s / 86400:g} days" if one.before_s >= 0 else "ever"
         click.echo(f"{one.topic}: kept for {one.wanted_s / 86400:g} days now, for {before} before")
+    if changed:
+        record(settings, "set_retention", [f"{one.topic} {one.wanted_s:g} s" for one in changed])
 
 
 def make_topics(settings: Settings) -> None:

@@ -46,6 +46,20 @@ def test_commands_are_documented() -> None:
             assert all(sub.help for sub in command.commands.values())
 
 
+def test_entries_of_the_audit_log_are_documented() -> None:
+    """docs/security.md names every entry that the API's routes and the commands write."""
+    written = re.compile(r'(?:record|audit|audit_reading)\(\s*[\w.]+, "(\w+)"')
+    found = {
+        action
+        for folder in ("api/routes", "cli")
+        for path in (ROOT / folder).glob("*.py")
+        for action in written.findall(path.read_text())
+    }
+    assert len(found) > 15
+    security = (DOCS / "security.md").read_text()
+    assert {action for action in found if f"`{action}`" not in security} == set()
+
+
 def test_routes_and_errors_are_documented() -> None:
     """docs/http-api.md names every route and every type of error."""
     reference = (DOCS / "http-api.md").read_text()
