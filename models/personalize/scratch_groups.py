@@ -30,17 +30,20 @@ async def begin(tenants: Tenants, path: str) -> str:
 
 async def end(tenants: Tenants, path: str) -> None:
     """Erase the scratch group of a job."""
-    name = name_of(path)
-    await tenants.erase(name)
-    await groups.remove_scratch_group(tenants.redis, name)
+    await _erase(tenants, name_of(path))
 
 
 async def sweep(tenants: Tenants, registry: Registry) -> int:
     """Erase the scratch groups of jobs that have ended or are deleted; returns their number."""
     n_erased = 0
-    for path in await groups.scratch_group_jobs(tenants.redis):
+    for name, path in (await groups.scratch_groups(tenants.redis)).items():
         found = await registry.find(path)
         if found is None or found.status not in UNFINISHED:
-            await end(tenants, path)
+            await _erase(tenants, name)
             n_erased += 1
     return n_erased
+
+
+async def _erase(tenants: Tenants, name: str) -> None:
+    await tenants.erase(name)
+    await groups.remove_scratch_group(tenants.redis, name)

@@ -105,10 +105,8 @@ async def test_a_version_measures_its_recipe(control: Control, tmp_path: Path) -
     """Its metrics are stored, and the scratch group is deleted, an abandoned one included."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
-    await control.context.tenants.redis.hset(
-        SCRATCH_GROUPS, "scratch.solution.x.gone", "solution/x/gone"
-    )
-    await control.context.tenants.redis.set("{scratch.solution.x.gone}:items", "left")
+    await control.context.tenants.redis.hset(SCRATCH_GROUPS, "scratch.gone", "solution/x/gone")
+    await control.context.tenants.redis.set("{scratch.gone}:items", "left")
     for n, recipe in enumerate(
         ("aws-user-personalization-v2", "aws-similar-items", "aws-popularity-count")
     ):
@@ -158,13 +156,14 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
     )["solutionArn"]
     created = await control("CreateSolutionVersion", solutionArn=solution)
     await run_next(control, runner)
-    arn = (await control("DescribeSolutionVersion", **created))["solutionVersion"]["recipeArn"]
+    version = (await control("DescribeSolutionVersion", **created))["solutionVersion"]
     path = created["solutionVersionArn"].rpartition(":")[2]
     measured = (await control.context.registry.get(path)).hidden["measured"]
     best = max(measured, key=lambda name: measured[name]["mean_reciprocal_rank_at_25"])
 
     assert len(measured) == 2
-    assert arn == f"arn:aws:personalize:::recipe/{best}"
+    assert version["recipeArn"] == f"arn:aws:personalize:::recipe/{best}"
+    assert version["trainingHours"] > 0
 
 
 @pytest.mark.parametrize("metric", ["coverage", "precision_at_5"])

@@ -156,9 +156,10 @@ async def remove_scratch_group(client: RedisClient, group: str) -> None:
     await client.hdel(SCRATCH_GROUPS, group)
 
 
-async def scratch_group_jobs(client: RedisClient) -> list[str]:
-    """Paths of the jobs that scratch groups belong to."""
-    return [path.decode() for path in await client.hvals(SCRATCH_GROUPS)]
+async def scratch_groups(client: RedisClient) -> dict[str, str]:
+    """Paths of the jobs that scratch groups belong to, by group."""
+    found = await client.hgetall(SCRATCH_GROUPS)
+    return {group.decode(): path.decode() for group, path in found.items()}
 
 
 async def erase_group(client: RedisClient, group: str) -> None:
