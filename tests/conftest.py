@@ -75,14 +75,28 @@ LONG = (
     "tests/e2e/test_forwarder_unreadable.py",
     "tests/e2e/test_erasures.py",
     "tests/e2e/test_forwarder_erasures.py",
+    "tests/streams/recordings/test_replay.py",
+    "tests/models/state/shards/test_sharded_steps.py",
+    "tests/streams/provisioning/test_apply.py",
+    "tests/models/evaluation/test_off_policy.py",
+    "tests/models/state/groups/test_group_registry.py",
+    "tests/streams/agents/test_exactly_once.py",
+    "tests/personalize/test_imports.py",
+    "tests/personalize/test_shadow.py",
+    "tests/e2e/test_readme.py",
+    "tests/personalize/test_runner.py",
+    "tests/models/state/test_withdrawals.py",
+    "tests/models/state/test_outcomes.py",
 )
-"""Modules of long tests, the longest first."""
+"""Modules of long tests, the longest first: one that began last would have all others wait."""
 
 TOGETHER = (
     "tests/e2e/test_secured_kafka.py",
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",
     "tests/e2e/test_page.py",
+    "tests/personalize/test_imports.py",
+    "tests/e2e/test_readme.py",
 )
 """Of these, those whose tests share what takes long; others' tests go to any free process."""
 
