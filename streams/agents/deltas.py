@@ -38,7 +38,9 @@ STEP_DELTAS = 200
 LABELS: Mapping[ShardKind, str] = {"u": "sessions", "i": "items"}
 """Label of the shards of each kind in metrics."""
 
-DELTAS_DEAD = Counter("recommender_deltas_dead_total", "Messages of deltas that are none", ["kind"])
+DELTAS_DEAD = Counter(
+    "recommender_deltas_dead_total", "Messages of topics of deltas that hold none", ["kind"]
+)
 GAPS = Counter(
     "recommender_delta_gaps_total", "Deltas left, as some before them had not come yet", ["kind"]
 )

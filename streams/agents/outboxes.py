@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge
 
@@ -36,6 +37,22 @@ BACKLOG = Gauge(
 RESENT = Counter("recommender_outbox_resent_total", "Values that were sent again")
 
 
+class _Waiting(NamedTuple):
+    """The oldest value that an outbox has for a shard.
+
+    Attributes
+    ----------
+    looks
+        Looks that have found it, after the first.
+    until_sent
+        Looks after which it is sent again.
+    """
+
+    oldest: bytes
+    looks: int = 0
+    until_sent: int = 1
+
+
 class Outboxes:
     """Looks after the outboxes of some session shards; keeps only what it saw the last time."""
 
@@ -44,8 +61,8 @@ class Outboxes:
         self._publish = publish
         self._names = shard_names(steps.shards)
         WAITING.clear()  # of shards that the group had before
-        # By shard and destination: the oldest value, the looks since, and those until it is sent.
-        self._seen: dict[tuple[int, str], tuple[bytes, int, int]] = {}
+        # By session shard, and the name of the shard that the values are for.
+        self._seen: dict[tuple[int, str], _Waiting] = {}
 
     async def look(self, shards: Collection[int]) -> None:
         """Trim the outboxes of these shards, and send again what has waited for too long."""
@@ -78,14 +95,14 @@ class Outboxes:
     async def _send_again(self, shard: int, name: str) -> None:
         """Send the oldest values if the first of them was there at enough looks before."""
         (oldest,) = await self._steps.waiting_values(shard, name, most=1) or [b""]
-        before, looks, wait = self._seen.get((shard, name), (b"", 0, 1))
-        if oldest != before:
-            self._seen[shard, name] = (oldest, 0, 1)
+        seen = self._seen.get((shard, name))
+        if seen is None or seen.oldest != oldest:
+            self._seen[shard, name] = _Waiting(oldest)
             return
-        if looks + 1 < wait:
-            self._seen[shard, name] = (oldest, looks + 1, wait)
+        if seen.looks + 1 < seen.until_sent:
+            self._seen[shard, name] = seen._replace(looks=seen.looks + 1)
             return
         values = await self._steps.waiting_values(shard, name, most=MOST_SENT)
         RESENT.inc(len(values))
         await self._publish([(name, value) for value in values])
-        self._seen[shard, name] = (oldest, 0, min(MOST_LOOKS, 2 * wait))
+        self._seen[shard, name] = _Waiting(oldest, 0, min(MOST_LOOKS, 2 * seen.until_sent))

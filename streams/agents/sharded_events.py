@@ -70,14 +70,15 @@ class ShardedEventWriter:
         messages = [message for part in parts for message in part.messages]
         with STEP.time():
             await self._names.learn(messages)
-            of_shards: list[list[Part]] = [[] for _ in range(self._steps.shards)]
+            parts_of: list[list[Part]] = [[] for _ in range(self._steps.shards)]
             for field, expected, of_part, checksum in parts:
-                own = by_shard(of_part, self._steps.shards)
-                for shard, ones in enumerate(of_shards):
-                    some = with_last(own.get(shard, []), of_part[-1])
-                    ones.append(Part(field, expected, some, checksum))
+                messages_of = by_shard(of_part, self._steps.shards)
+                for shard, own_parts in enumerate(parts_of):
+                    # The last message of all, without its events, moves every shard's watermark.
+                    own = with_last(messages_of.get(shard, []), of_part[-1])
+                    own_parts.append(Part(field, expected, own, checksum))
             found = await asyncio.gather(
-                *(self._step(shard, ones) for shard, ones in enumerate(of_shards)),
+                *(self._step(shard, own_parts) for shard, own_parts in enumerate(parts_of)),
                 return_exceptions=True,
             )
         done = [one for one in found if isinstance(one, SessionStepResult)]
@@ -130,10 +131,10 @@ class ItemNames:
         return {name: self._types.get(name, 0) for name in names}
 
     async def learn(self, messages: Sequence[StoredMessage]) -> None:
-        """Have indexes and codes of all names; those that find no room stay without.
+        """Ask for the indexes and codes that the messages need and nobody has given, and wait.
 
-        An item shard gives them in the order of its partition of deltas: asked for there, and then
-        waited for.
+        They are asked for on the item shards' partitions of deltas, whose order is that in which
+        they are given. A name for which its shard has no room gets none.
         """
         items, types = unknown_names(messages, self._indexes, self._types)
         if not items and not types:
