@@ -107,6 +107,17 @@ def test_a_wrong_rule_is_refused_with_its_place(running: Stack, console: Open) -
     )
 
     assert running.ask("GET", "/placements/console-wrong")[0] == 404
+    page.type(".rule [list=filters]", "no_such_property<5")
+    page.type("[list=rankers]", "best")
+    page.press("#save")
+    page.press(".asking .yes")
+    page.wait(lambda: "there is no ranker 'best'" in page.text(".detail .error"))
+    page.type("[list=rankers]", "blend")
+    page.press("#save")
+    page.press(".asking .yes")
+    page.wait(lambda: "no item has a property nosuchproperty" in page.text("#done"))
+    saved = running.ask("GET", "/placements/console-wrong")[1]
+    assert saved["configuration"]["ranker"] == "blend"
 
 
 def test_what_was_shown_is_told_of_users_and_in_outcomes(running: Stack, console: Open) -> None:

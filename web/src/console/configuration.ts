@@ -28,6 +28,7 @@ export interface Rule {
 export interface Configuration {
   recipe?: string;
   objective?: string;
+  ranker?: string;
   num_results?: number;
   caption?: string;
   fallbacks?: string[];
@@ -96,6 +97,7 @@ export const inWords = (one: Configuration | null): string =>
     : [
         one.recipe ? RECIPES[one.recipe] ?? one.recipe : "list of the question",
         one.objective && one.objective !== "interactions" && `for ${one.objective}`,
+        one.ranker && `ranked by ${one.ranker}`,
         `${one.num_results ?? 25} items`,
         counted(one.rules?.length, "rule"),
         counted(one.fallbacks?.length, "fallback"),

@@ -170,6 +170,9 @@ const RuleForm = ({ rule, place, onChange, onRemove }: {
   );
 };
 
+/** What may order a list, beside the challengers of the settings. */
+const RANKERS = ["built-in", "blend", "ranker", "ranker-alone"] as const;
+
 /** The form; every change gives the whole configuration. */
 export const ConfigurationForm = ({ value, onChange, named }: {
   value: Configuration; onChange: (value: Configuration) => void; named: Named;
@@ -212,6 +215,8 @@ export const ConfigurationForm = ({ value, onChange, named }: {
             </select>
           </Field>
         ))}
+        <datalist id="rankers">{RANKERS.map((one) => <option key={one} value={one} />)}</datalist>
+        <Text label="Ranked by" value={value.ranker} onChange={(ranker) => set({ ranker })} list="rankers" placeholder="what serves" maxLength={100} />
       </div>
       <h3>Rules <small>{rules.length || "none"}</small></h3>
       {rules.map((rule, place) => (
