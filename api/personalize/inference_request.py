@@ -190,7 +190,7 @@ async def _context(
         cache = context.recommenders.of(served.group).cache
         # With Redis away answers go on, without context.
         with contextlib.suppress(*AWAY_ERRORS):
-            columns = await cache.context_columns(context.services.clock())
+            columns = await cache.context.columns(context.services.clock())
             unknown = [name for name in given if normalized(name) not in columns]
             if unknown:
                 await check_context_columns(context, f"dataset-group/{served.group}", unknown)

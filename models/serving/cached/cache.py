@@ -27,14 +27,12 @@ from models.ranking.champions import (
 )
 from models.ranking.context_lift import (
     NO_CONTEXT_VALUES,
-    ContextValue,
     ContextValues,
-    DecayedCounts,
-    unpack_counts,
 )
 from models.ranking.ranker import ListwiseRanker
 from models.ranking.selection import CapGroup
 from models.retrieval.candidates import top_list_candidates
+from models.serving.cached.cached_context import CachedContext
 from models.serving.cached.cached_items import ItemIds, ItemStatistics, in_background
 from models.serving.cached.cached_texts import TextNeighbours
 from models.serving.cached.derived_values import DerivedValues
@@ -77,9 +75,6 @@ MAX_LISTS = 20_000
 MAX_ITEM_IDS = 1_000_000
 """Item ids in a process, and as many owner keys of histories."""
 
-MAX_CONTEXT_COUNTS = 1000
-"""Counts of context values and columns in a process, about 16 KB each when full."""
-
 MAX_FALLBACK_ITEMS = 50
 """Items of the top lists whose ids are read in advance, for answers while the store is away."""
 
@@ -121,10 +116,7 @@ class StateCache:
         self._indexes = TimedCache[str, int](size=MAX_ITEM_IDS // share)
         self._lists = TimedCache[int, bytes](size=MAX_LISTS // share, max_age_s=cache_s)
         self._owner_keys = TimedCache[int, str](size=MAX_ITEM_IDS // share)
-        self._columns = TimedCache[str, frozenset[str]](size=1, max_age_s=cache_s)
-        self._context_counts = TimedCache[str, DecayedCounts](
-            size=MAX_CONTEXT_COUNTS // share, max_age_s=cache_s
-        )
+        self.context = CachedContext(store, share=share)
         self._properties = PropertiesCache(store, share=share)
         self.filter_decisions = DerivedValues[bool](size=MAX_FILTERS)
         self.categories = DerivedValues[Sequence[str]](size=1)
@@ -351,44 +343,12 @@ class StateCache:
     async def context_values(
         self, context: Mapping[str, str] | None, now_s: float
     ) -> ContextValues:
-        """Counts of the context values that a request names, at most `cache_s` old.
-
-        Columns and values without events in the group are left out. Nothing is read without
-        context.
-        """
+        """Counts of the context values that a request names; nothing is read without context."""
         named = context_values(context) if context else NO_CONTEXT
         if not named:
             return NO_CONTEXT_VALUES
         await self.refresh(now_s)
-        columns = await self.context_columns(now_s)
-        pairs = [
-            (column, f"{column}={value}")
-            for column in sorted(columns & named.keys())
-            for value in named[column]
-        ]
-        names = [name for pair in pairs for name in pair]
-        found = await self._context_counts.read(names, now_s, self._read_counts)
-        counts = dict(zip(names, found, strict=True))
-        values = []
-        for column, value in pairs:
-            with_value, with_column = counts[value], counts[column]
-            # A cached column may be older than the first event with the value.
-            if with_value and with_column and len(with_value.items) and len(with_column.items):
-                values.append(ContextValue(with_value, with_column))
-        return ContextValues(tuple(values))
-
-    async def context_columns(self, now_s: float) -> frozenset[str]:
-        """Folded names of the group's contextual columns, at most `cache_s` old."""
-        (columns,) = await self._columns.read(["columns"], now_s, self._read_columns)
-        return columns or frozenset()
-
-    async def _read_columns(self, keys: list[str]) -> list[frozenset[str]]:
-        return [await self.store.context_columns() for _ in keys]
-
-    async def _read_counts(self, names: list[str]) -> list[DecayedCounts]:
-        keys = [self.store.key(f"circumstance:{name}") for name in names]
-        raws = await self.store.shared_values(keys)
-        return [unpack_counts(raw, self.shared.clock_s) for raw in raws]
+        return await self.context.values(named, now_s, clock_s=self.shared.clock_s)
 
     async def stats(self, items: Indexes, now_s: float) -> NDArray[np.void]:
         """Counts and popularities of items, ``(n,)`` of `layout.STAT`."""

@@ -241,9 +241,9 @@ async def test_nothing_is_read_without_context(devices: Devices) -> None:
     """Counts are read only for a request with context, and no request changes state."""
     before = await contents(devices.store)
     await devices.recommend("p1")
-    assert not len(devices.recommender.cache._context_counts)
+    assert not len(devices.recommender.cache.context._counts)
     await devices.recommend("p1", DEVICE="phone")
-    counts = devices.recommender.cache._context_counts
+    counts = devices.recommender.cache.context._counts
     assert len(counts) == 2
     assert "device" in counts
     assert "device=phone" in counts
@@ -252,7 +252,7 @@ async def test_nothing_is_read_without_context(devices: Devices) -> None:
 
 async def test_cached_counts_are_bounded(devices: Devices, monkeypatch: Any) -> None:
     """Requests with made-up values do not exceed the size of the cache."""
-    counts = devices.recommender.cache._context_counts
+    counts = devices.recommender.cache.context._counts
     monkeypatch.setattr(counts, "size", 5)
     for n in range(20):
         await devices.recommend(DEVICE=f"made-up-{n}")
