@@ -84,6 +84,7 @@ class ClusterParser(Parser):
 
 
 _OF_CLUSTERS = (
+    redis.exceptions.AskError,  # and MovedError, which is one
     redis.exceptions.ClusterError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,

@@ -138,3 +138,29 @@ class _Scanned:
         node = self._cluster.primary_of(match.removesuffix("*"))
         for key in self._cluster.ask("--scan", "--pattern", match, node=node).splitlines():
             yield key.encode()
+
+
+async def test_reads_of_a_slot_that_moves_are_an_outage(tmp_path: Path) -> None:
+    """No primary has all of several keys: an error is an absence, and no fault of the program.
+
+    Once the slot has moved they are answered.
+    """
+    with redis_cluster(tmp_path) as cluster:
+        settings = Settings(redis=cluster.url, redis_cluster=True, group="h")
+        client = client_of(settings)
+        keys = [f"{{h/u01}}:pairs:{number}" for number in range(6)]
+        try:
+            for key in keys:
+                await client.set(key, "1")
+            assert await client.reads.get(keys) == [b"1"] * 6
+            failed = 0
+            moving = cluster.moving(keys[0])
+            while await asyncio.to_thread(next, moving, None):
+                try:
+                    assert await client.reads.get([*keys, "{h/u01}:none"]) == [b"1"] * 6 + [None]
+                except AWAY_ERRORS:
+                    failed += 1
+            assert failed
+            assert await client.reads.get(keys) == [b"1"] * 6
+        finally:
+            await client.aclose()
