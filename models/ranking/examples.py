@@ -13,6 +13,7 @@ from models.arrays import Floats, Indexes
 from models.ranking.champions import Objective
 from models.ranking.features import FEATURES
 from models.ranking.ranker import RANKERS, ListwiseRanker
+from models.ranking.returns import Chances
 from models.retrieval.signals import ALIKE, SIGNALS
 
 MAX_NEGATIVES = 20
@@ -59,6 +60,10 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     rows
         ``(n, len(FEATURES))`` half-precision features, the taken item's first; empty if it was no
         candidate.
+    chances
+        By objective, what the choice says about own items (`ListwiseRanker.chances`); empty where
+        the request does not begin a moment of a user with own items, and where the taken item was
+        no candidate: it is of candidates that either expert has probabilities.
     for_challengers, ranked
         True if challengers are measured on it; then all candidates that have a rank, as `rows` but
         in single precision: among the few in `rows`, which the learned ranker has chosen, a
@@ -71,6 +76,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     n_features: int
     ranks: dict[Objective, dict[str, int]]
     rows: bytes = b""
+    chances: dict[Objective, Chances] = {}
     for_challengers: bool = False
     ranked: bytes = b""
     row_items: bytes = b""
@@ -142,6 +148,8 @@ def decode(raw: bytes) -> Example | None:
         raise ValueError("not every row has an item")
     if not (np.isfinite(example.matrix()).all() and np.isfinite(example.all_candidates()).all()):
         raise ValueError("a feature is not finite")
+    if not all(0.0 <= chance <= 1.0 for pair in example.chances.values() for chance in pair):
+        raise ValueError("a chance is not a probability")
     return example
 
 
@@ -179,22 +187,25 @@ def make_example(
         name: _ranks(matrix, place, is_ranked, ranker) if is_ranked[place] else {}
         for name, ranker in rankers.items()
     }
+    chances = {name: ranker.chances(matrix, place) for name, ranker in rankers.items()}
+    told = {name: found for name, found in chances.items() if found and is_ranked[place]}
     others = np.delete(np.arange(len(items)), place)
     if len(others) > MAX_NEGATIVES:
         # Gumbel's trick: sampling without replacement by softmax(score).
-        scores = next(iter(rankers.values())).scores(matrix)
+        scores = next(iter(rankers.values())).learned_scores(matrix)
         keys = scores[others] + rng.gumbel(size=len(others))
         others = others[np.argpartition(-keys, MAX_NEGATIVES)[:MAX_NEGATIVES]]
     chosen = np.concatenate(([place], others))
     rows = matrix[chosen].astype(np.float16).tobytes()
     if not (for_challengers and is_ranked[place]):
-        return Example(len(FEATURES), ranks, rows)
+        return Example(len(FEATURES), ranks, rows, told)
     is_ranked[place] = False
     all_ranked = np.concatenate(([place], np.flatnonzero(is_ranked)))
     return Example(
         len(FEATURES),
         ranks,
         rows,
+        told,
         for_challengers=True,
         ranked=matrix[all_ranked].astype(np.float32).tobytes(),
         row_items=items[chosen].astype(np.uint32).tobytes(),

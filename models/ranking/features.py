@@ -49,8 +49,7 @@ FEATURES: tuple[str, ...] = (
     "own_age",
     "own_now",
     "own_before",
-    "again_often",
-    "again_popular",
+    "again",
     "base_short",
     "base_middle",
     "base_long",
@@ -66,9 +65,9 @@ Own items can exceed that greatest value: x times as much has the share 1 + ln x
 new candidates do not depend on whether own items are barred.
 own_share: share of the item in the events of the history. own_age: log minutes. own_now: touched
 within `MOMENT_S`; own_before: own_count if not.
-again_*: of own items where the request begins a moment and the user took an item in several moments
-of late, 0 elsewhere. often: logarithm of how often they were taken, older moments fading, relative
-to the most frequent one, above that of `MIN_SHARE`. popular: as `popular_week`.
+again: of own items where the request begins a moment, 0 elsewhere: how often they were taken, older
+moments fading, relative to the most frequent one, times the root `AGAIN_POPULARITY` of their
+popularity of the week; see `models.ranking.returns`.
 popular_*: logarithm of the decayed popularity relative to the most popular item. trend: day
 against month. purchase_rate: logarithm of the share of purchases in the item's events. since_*:
 log seconds. position_back: 1 / events back. base_*: the blend, in one of three columns by the
@@ -80,7 +79,7 @@ N_FEATURES = len(FEATURES)
 (
     POPULAR_HOUR, POPULAR_DAY, POPULAR_WEEK, POPULAR_MONTH, POPULAR_ALL, TREND, PURCHASE_RATE,
     SINCE_LAST_TOUCH, SINCE_FIRST_TOUCH, IN_CONTEXT, POSITION_BACK, IS_BEFORE_LAST, OWN_COUNT,
-    OWN_RECENCY, OWN_STRONG, OWN_SHARE, OWN_AGE, OWN_NOW, OWN_BEFORE, AGAIN_OFTEN, AGAIN_POPULAR,
+    OWN_RECENCY, OWN_STRONG, OWN_SHARE, OWN_AGE, OWN_NOW, OWN_BEFORE, AGAIN,
     BASE_SHORT, BASE_MIDDLE, BASE_LONG, BASE, LENGTH_STEP, GAP_STEP,
 ) = map(
     FEATURES.index,
@@ -89,7 +88,7 @@ N_FEATURES = len(FEATURES)
         "purchase_rate", "since_last_touch", "since_first_touch", "in_context", "position_back",
         "is_before_last",
         "own_count", "own_recency", "own_strong", "own_share", "own_age", "own_now", "own_before",
-        "again_often", "again_popular",
+        "again",
         "base_short", "base_middle", "base_long", "base", "length_step", "gap_step",
     ),
 )  # fmt: skip
@@ -102,6 +101,9 @@ N_HALF_LIVES = len(layout.POPULARITY_HALF_LIVES_S)
 
 POPULARITY_CORRECTED = (MOMENT, ALIKE, PROFILE)
 """Signals that measure association beyond chance: popular items occur in every list."""
+
+AGAIN_POPULARITY = 0.25
+"""Power of an own item's popularity beside how often its owner took it."""
 
 MIN_SHARE = 0.003
 LOG_MIN_SHARE = math.log(MIN_SHARE)
@@ -140,8 +142,7 @@ def _add_own(
     for place in range(len(items)):
         table[slot_of(table, items, items[place])] = place
         most_frequent = max(most_frequent, frequencies[place])
-    # An item that was taken once, in the newest moment, has 1.
-    returns = most_frequent > 1.0 and clock_s - times[0] > MOMENT_S
+    begins_moment = len(times) > 0 and clock_s - times[0] > MOMENT_S
     for at in range(len(candidates)):
         place = table[slot_of(table, items, candidates[at])]
         if place < 0:
@@ -156,9 +157,8 @@ def _add_own(
         matrix[at, OWN_SHARE] = counts[place] / length
         matrix[at, OWN_AGE] = math.log1p(minutes)
         matrix[at, OWN_NOW] = clock_s - times[place] <= MOMENT_S
-        if returns:
-            share = frequencies[place] / most_frequent
-            matrix[at, AGAIN_OFTEN] = math.log(share + MIN_SHARE) - LOG_MIN_SHARE
+        if begins_moment:
+            matrix[at, AGAIN] = frequencies[place] / most_frequent
         matrix[at, OWN_BEFORE] = matrix[at, OWN_COUNT] * (1.0 - matrix[at, OWN_NOW])
 
 
@@ -218,8 +218,8 @@ def _add_popularity(
             )
         log2_events = math.log2(max(stat.events, 2.0**-12))
         matrix[at, POPULAR_ALL] = _relative_popularity(log2_events, max_log2[N_HALF_LIVES])
-        if matrix[at, AGAIN_OFTEN] > 0.0:
-            matrix[at, AGAIN_POPULAR] = matrix[at, POPULAR_WEEK]
+        if matrix[at, AGAIN] > 0.0:
+            matrix[at, AGAIN] *= math.exp(AGAIN_POPULARITY * matrix[at, POPULAR_WEEK])
         matrix[at, TREND] = matrix[at, POPULAR_DAY] - matrix[at, POPULAR_MONTH]
         matrix[at, PURCHASE_RATE] = math.log((stat.purchases + 0.5) / (stat.events + 1.0))
         matrix[at, SINCE_LAST_TOUCH] = _log_seconds(stat.last, clock_s)
@@ -329,6 +329,7 @@ def without_trends(matrix: Floats) -> Floats:
     """The features with an item's popularity of all time in place of that of late, and no trend."""
     changed = matrix.copy()
     changed[:, POPULAR_HOUR : POPULAR_HOUR + N_HALF_LIVES] = matrix[:, POPULAR_ALL, np.newaxis]
-    changed[:, AGAIN_POPULAR] = np.where(matrix[:, AGAIN_OFTEN] > 0, matrix[:, POPULAR_ALL], 0.0)
+    longer = AGAIN_POPULARITY * (matrix[:, POPULAR_ALL] - matrix[:, POPULAR_WEEK])
+    changed[:, AGAIN] *= np.exp(longer)
     changed[:, TREND] = 0.0
     return changed

@@ -11,6 +11,7 @@ from models.ranking.champions import OBJECTIVES, Objective
 from models.ranking.examples import Example
 from models.ranking.prequential import Scoreboard, evaluate_then_learn
 from models.ranking.ranker import ListwiseRanker
+from models.ranking.returns import Chances
 
 
 @dataclass
@@ -29,9 +30,13 @@ class ObjectiveLearner:
         """Name of the ranker to serve; see `Scoreboard.champion`."""
         return self.scoreboard.champion()
 
-    def learn(self, example: Example, ranks: Mapping[str, int]) -> None:
-        """Measure an example by its ranks for this objective, then learn it."""
+    def learn(
+        self, example: Example, ranks: Mapping[str, int], chances: Chances | None = None
+    ) -> None:
+        """Measure an example by its ranks for this objective, then learn it and its chances."""
         self.ranker = evaluate_then_learn(self.ranker, self.scoreboard, example, ranks)
+        if chances is not None:
+            self.ranker.weigh_returns(chances)
 
     def fields(self, name: Objective) -> dict[str, bytes | str]:
         """State of the learner as fields of a Redis hash."""
@@ -59,7 +64,7 @@ def load_learners(stored: Mapping[str, bytes] | None = None) -> dict[Objective, 
 def learn(learners: Mapping[Objective, ObjectiveLearner], example: Example) -> None:
     """Teach an example to the learners of all its objectives."""
     for name, ranks in example.ranks.items():
-        learners[name].learn(example, ranks)
+        learners[name].learn(example, ranks, example.chances.get(name))
 
 
 def rankers_for(

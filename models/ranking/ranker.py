@@ -13,9 +13,9 @@ from numba import f8
 
 from models.arrays import Floats
 from models.machine_code import compiled
+from models.ranking import returns
 from models.ranking.features import (
-    AGAIN_OFTEN,
-    AGAIN_POPULAR,
+    AGAIN,
     BASE,
     FEATURES,
     N_FEATURES,
@@ -26,15 +26,10 @@ LEARNING_RATE = 0.05
 INITIAL_BASE_WEIGHT = 1.0
 """Initial weight of `base`: an untrained ranker orders by the blend, not at random."""
 
-INITIAL_AGAIN_WEIGHTS = 1.0, 0.3
-"""Initial weights of `again_often` and `again_popular`: who comes back after a while takes what was
-taken often before, until the examples say otherwise. So few of them begin a basket that the ranker
-would need tens of thousands to find it."""
-
 MIN_FORGETTING_RATE = 0.001
 """Least weight of a new example in the running means and variances of the features."""
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 HIDDEN_UNITS = 16
 """Units of the hidden layer, a multiple of four. Decision 13 measures other sizes."""
@@ -93,7 +88,8 @@ class Ranker(Protocol):
         Returns
         -------
         Floats
-            ``(n, len(FEATURES))``; a row sums to the candidate's score less the mean candidate's.
+            ``(n, len(FEATURES))``; a row sums to the candidate's score less the mean candidate's,
+            or, in what own items gain at the beginning of a moment, less the mean gain.
         """
 
 
@@ -132,16 +128,15 @@ def layers_of(parameters: Floats) -> RankerLayers:
 def _initial_parameters() -> Floats:
     """Parameters of the blend: random hidden weights, and output weights of zero.
 
-    Those of texts are drawn last: a group without texts learns as if there were no such features.
+    Later features are drawn last: where they are 0, the ranker learns as if there were none.
     """
     start = np.zeros(N_PARAMETERS)
     parts = layers_of(start)
     parts.weights[BASE] = INITIAL_BASE_WEIGHT
-    parts.weights[AGAIN_OFTEN], parts.weights[AGAIN_POPULAR] = INITIAL_AGAIN_WEIGHTS
     rng = np.random.default_rng(1)
     of_texts = np.array([name.startswith("text_") for name in FEATURES])
     of_profile = np.array([name.startswith("profile_") for name in FEATURES])
-    again = np.array([name.startswith("again_") for name in FEATURES])
+    again = np.array([name == FEATURES[AGAIN] for name in FEATURES])
     first = ~of_texts & ~of_profile & ~again
     for columns in (first, of_texts, of_profile, again):
         drawn = rng.normal(size=(HIDDEN_UNITS, int(columns.sum())))
@@ -204,8 +199,8 @@ class ListwiseRanker:
     An example is the item that a user took among the candidates of that moment. The loss is the
     listwise softmax cross-entropy (Cao et al. 2007, "Learning to rank: from pairwise approach to
     listwise approach"); River's AdaGrad makes the step. The hidden layer of rectified linear units
-    captures interactions of features, such as popularity after a pause. Scoring is two products
-    and changes nothing.
+    captures interactions of features, such as popularity after a pause. Where a request begins a
+    moment, own items have a second expert beside the layers, see `models.ranking.returns`.
 
     >>> ranker = ListwiseRanker()
     >>> rows = np.zeros((2, len(FEATURES))); rows[1, BASE] = 1.0
@@ -218,9 +213,10 @@ class ListwiseRanker:
     mean: Floats = field(default_factory=lambda: np.zeros(N_FEATURES))
     variance: Floats = field(default_factory=lambda: np.ones(N_FEATURES))
     n_examples: int = 0
+    evidence: Floats = field(default_factory=lambda: np.zeros(len(returns.SHARES)))
+    """Of the weight that own items have at the beginning of a moment, see `returns`."""
     uses_user_knn: ClassVar[bool] = True
-    _folded: FoldedWeights | None = field(default=None, init=False, repr=False)
-    """Cache of `folded_weights`; None after learning."""
+    _folded: FoldedWeights | None = field(default=None, init=False, repr=False)  # Cache.
 
     @functools.cached_property
     def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
@@ -249,15 +245,27 @@ class ListwiseRanker:
 
     def scores(self, matrix: Floats) -> Floats:
         """Scores of candidates, see `Ranker.scores`; about 9 µs at 165 candidates."""
+        scores, again = self.learned_scores(matrix), matrix[:, AGAIN]
+        share = returns.share_of(self.evidence)
+        return returns.mixed_scores(scores, again, share) if again.any() else scores
+
+    def learned_scores(self, matrix: Floats) -> Floats:
+        """Scores by the layers alone, ``(n,)``: own items count as all features do."""
         scores: Floats = _scores(matrix, *self.folded_weights)
         return scores
+
+    def chances(self, matrix: Floats, place: int) -> returns.Chances | None:
+        """What the choice of a row says about own items; None but at the beginning of a moment."""
+        if not matrix[:, AGAIN].any():
+            return None
+        return returns.chances_of(self.learned_scores(matrix), matrix[:, AGAIN], place)
 
     def contributions(self, matrix: Floats) -> Floats:
         """Contributions of features to scores, see `Ranker.contributions`.
 
         Integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks")
-        from the mean candidate to each one. Between the two the input of a hidden unit changes
-        linearly, so its mean slope is the change of its output divided by that of its input.
+        from the mean candidate. On the way the input of a hidden unit changes linearly, so its
+        mean slope is the change of its output divided by that of its input.
         """
         input_weights, bias, output_weights = self.folded_weights
         mean = matrix.mean(axis=0)
@@ -268,7 +276,14 @@ class ListwiseRanker:
         slope = np.where(is_still, end > 0.0, output_change / np.where(is_still, 1.0, change))
         gradients = (slope * output_weights) @ input_weights[:HIDDEN_UNITS]
         contributions: Floats = (matrix - mean) * (gradients + input_weights[HIDDEN_UNITS])
+        if matrix[:, AGAIN].any():
+            gained = self.scores(matrix) - self.learned_scores(matrix)
+            contributions[:, AGAIN] += gained - gained.mean()
         return contributions
+
+    def weigh_returns(self, chances: returns.Chances) -> None:
+        """Learn the weight of own items from the `chances` of one choice."""
+        self.evidence = returns.weighed(self.evidence, chances)
 
     def learn_one(self, rows: Floats, chosen: int) -> ListwiseRanker:
         """Learn that row `chosen` was taken among `rows`, ``(n, len(FEATURES))``."""
@@ -296,6 +311,7 @@ class ListwiseRanker:
                 "mean": self.mean.tolist(),
                 "variance": self.variance.tolist(),
                 "n_examples": self.n_examples,
+                "evidence": self.evidence.tolist(),
             }
         )
 
@@ -307,10 +323,11 @@ class ListwiseRanker:
         stored: dict[str, Any] = msgspec.json.decode(raw)
         if stored["version"] != STATE_VERSION or tuple(stored["features"]) != FEATURES:
             return cls()
-        parameters, squared_gradients, mean, variance = (
-            np.array(stored[name]) for name in ("parameters", "squares", "mean", "variance")
+        parameters, squared_gradients, mean, variance, evidence = (
+            np.array(stored[name])
+            for name in ("parameters", "squares", "mean", "variance", "evidence")
         )
-        return cls(parameters, squared_gradients, mean, variance, stored["n_examples"])
+        return cls(parameters, squared_gradients, mean, variance, stored["n_examples"], evidence)
 
 
 def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:
@@ -330,7 +347,7 @@ def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:
 class BlendRanker:
     """The blend of co-visitation signals, without learning.
 
-    `ListwiseRanker` starts as this, but for own items at the beginning of a moment (`again_*`).
+    `ListwiseRanker` starts as this, but for own items at the beginning of a moment (`returns`).
 
     It serves until the learned ranker leads, and is the baseline that it is measured against.
     """

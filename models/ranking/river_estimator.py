@@ -49,7 +49,7 @@ class CandidateClassifier(base.Classifier):  # type: ignore[misc]
 
     def predict_proba_one(self, x: dict[str, float]) -> dict[bool, float]:
         """Probability that the candidate is not taken, and that it is."""
-        candidate, mean = self._ranker.scores(np.array([_row(x), self._mean])).tolist()
+        candidate, mean = self._ranker.learned_scores(np.array([_row(x), self._mean])).tolist()
         taken = 1.0 / (1.0 + math.exp(min(max(mean - candidate, -700.0), 700.0)))
         return {False: 1.0 - taken, True: taken}
 

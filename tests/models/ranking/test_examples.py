@@ -21,9 +21,10 @@ from models.ranking.examples import (
     encode,
     make_example,
 )
-from models.ranking.features import BASE, FEATURES
+from models.ranking.features import AGAIN, BASE, FEATURES
 from models.ranking.objectives import learn, load_learners
 from models.ranking.ranker import ListwiseRanker
+from models.ranking.returns import Chances
 
 pytestmark = pytest.mark.unit
 
@@ -80,8 +81,8 @@ def test_examples_have_a_rank_in_every_order() -> None:
     matrix = matrix_of(5)
     matrix[:, BASE] = [0.3, 0.9, 0.3, 0.1, 0.3]
     matrix[:, FEATURES.index("since_last_touch")] = [1, 2, 3, 4, 5]
-    # Weights that a new ranker has beside that of the blend.
-    matrix[:, [FEATURES.index("again_often"), FEATURES.index("again_popular")]] = 0.0
+    # Within a moment: at its beginning own items have a weight of their own.
+    matrix[:, AGAIN] = 0.0
 
     ranks = [
         make_example(
@@ -100,6 +101,35 @@ def test_examples_have_a_rank_in_every_order() -> None:
     )
     assert missed.matrix().shape == (0, len(FEATURES))
     assert decode(encode(missed)) == missed
+
+
+def test_examples_tell_how_likely_the_taken_item_was_as_an_own_one() -> None:
+    """At the beginning of a moment, of items that were candidates and have a rank."""
+    matrix, items, rng = np.zeros((4, len(FEATURES))), np.arange(1, 5), np.random.default_rng(1)
+
+    def chances(chosen: int, last: int = 0) -> dict[Objective, Chances]:
+        example = make_example(Choice(items, matrix, chosen, last=last), RANKERS, rng)
+        assert decode(encode(example)) == example
+        return example.chances
+
+    assert chances(2) == {}
+    matrix[1:3, AGAIN] = [0.3, 0.9]
+    assert chances(2)["interactions"] == pytest.approx((0.25, 0.25))
+    assert chances(3)["interactions"] == pytest.approx((0.75, 0.25))
+    assert chances(1)["interactions"] == pytest.approx((0.0, 0.25))
+    assert chances(9) == {}
+    assert chances(3, last=3) == {}
+
+    matrix[:, BASE] = [0.3, 0.0, 0.0, 0.0]
+    learners = load_learners()
+    ranker = learners["interactions"].ranker
+    assert ranker.scores(matrix).argmax() == 2
+    for _ in range(30):
+        learn(learners, make_example(Choice(items, matrix, 1), RANKERS, rng))
+    # Nobody takes anything again; among themselves new items are as learned, whatever the weight.
+    scores, learned = ranker.scores(matrix), ranker.learned_scores(matrix)
+    assert scores.argmax() == 0
+    assert scores[0] - scores[3] == pytest.approx(learned[0] - learned[3])
 
 
 def test_the_last_item_is_learned_but_not_ranked() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.ranking.explanations import MAX_REASONS, attributions_of, source_contributions
-from models.ranking.features import FEATURES
+from models.ranking.features import AGAIN, FEATURES
 from models.ranking.ranker import N_PARAMETERS, ListwiseRanker
 from models.retrieval.covisitation import BOTH, Neighbours
 from models.retrieval.profile import UserProfile
@@ -42,6 +42,7 @@ def test_contributions_are_the_score(n: int, seed: int) -> None:
         variance=rng.random(len(FEATURES)) + 0.1,
     )
     matrix = rng.normal(size=(n, len(FEATURES)))
+    matrix[:, AGAIN] = 0.0
     matrix[0] = matrix[1:].mean(axis=0)
 
     total = sum(source_contributions(matrix, ranker).values())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.arrays import Floats
 from models.ranking.features import (
+    AGAIN,
     BASE,
     FEATURES,
     POPULARITY_CORRECTED,
@@ -101,7 +102,7 @@ def test_columns_follow_their_definitions() -> None:
     assert row["own_now"] == [1, 0, 0, 1]
     assert row["own_before"] == pytest.approx([0, ln2, 0, 0])
     # Within a moment of the user's newest event; a test of their own has the others.
-    assert row["again_often"] == row["again_popular"] == [0, 0, 0, 0]
+    assert row["again"] == [0, 0, 0, 0]
     assert row["own_age"] == pytest.approx([math.log1p(3), math.log1p(6), 0, math.log1p(4)])
     assert row["base"] == row["base_long"] == pytest.approx([0, 1.82 * (1 + ln2), 1.82, 0])
     assert row["base_short"] == row["base_middle"] == [0, 0, 0, 0]
@@ -146,27 +147,21 @@ def test_own_items_at_the_beginning_of_a_moment() -> None:
     stats["log2"] = -1.0
     candidates = Candidates(np.array([1, 2, 3, 9]), np.zeros((4, len(SIGNALS))))
 
-    def again(clock_s: float) -> list[list[float]]:
+    def again(clock_s: float) -> list[float]:
         matrix = features_of(candidates, profile, stats, np.zeros(5), clock_s)
-        return [
-            matrix[:, FEATURES.index(name)].tolist() for name in ("again_often", "again_popular")
-        ]
+        column: list[float] = matrix[:, AGAIN].tolist()
+        return column
 
-    assert again(2310.0) == [[0, 0, 0, 0], [0, 0, 0, 0]]
+    assert again(2310.0) == [0, 0, 0, 0]
     most = 1 + 0.9 + 0.9**2
-    shares = [math.log((own / most + 0.003) / 0.003) for own in (most, 0.9, 1)]
-    often, popular = again(2311.0)
-    assert often == pytest.approx([*shares, 0])
-    assert popular == pytest.approx([-math.log(2)] * 3 + [0])
-    # A user who never took anything again.
-    once = History(2, 1.0, np.array([1, 2]), np.array([0, 1000]), np.zeros(2, np.uint8))
-    alone = features_of(candidates, profile_of(once, CLICKS), stats, np.zeros(5), 2311.0)
-    assert not alone[:, FEATURES.index("again_often")].any()
+    # Half as popular in the week as the most popular item, to the power of a quarter.
+    popular = 2**-0.25
+    assert again(2311.0) == pytest.approx([popular, popular * 0.9 / most, popular / most, 0])
+    # In all time, each item has had no event at all.
     matrix = features_of(candidates, profile, stats, np.zeros(5), 2311.0)
-    column = FEATURES.index("again_popular")
-    assert without_trends(matrix)[:, column].tolist() == pytest.approx(
-        [*matrix[:3, FEATURES.index("popular_all")], 0]
-    )
+    rare = math.exp(0.25 * matrix[0, FEATURES.index("popular_all")])
+    expected = [rare, rare * 0.9 / most, rare / most, 0]
+    assert without_trends(matrix)[:, AGAIN] == pytest.approx(expected)
 
 
 def test_own_items_are_scaled_among_themselves_without_new_ones() -> None:

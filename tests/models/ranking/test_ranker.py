@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.arrays import Floats
-from models.ranking.features import BASE, FEATURES
+from models.ranking.features import AGAIN, BASE, FEATURES
 from models.ranking.ranker import (
     INITIAL_BASE_WEIGHT,
     INITIAL_PARAMETERS,
@@ -18,6 +18,7 @@ from models.ranking.ranker import (
     ListwiseRanker,
     layers_of,
 )
+from models.ranking.returns import Chances
 
 pytestmark = pytest.mark.unit
 
@@ -64,8 +65,7 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
     """Before it has learned, the ranker scores as the blend does, with ties."""
     rows = np.random.default_rng(3).random((50, len(FEATURES)))
     rows[10:20, BASE] = rows[0, BASE]
-    again = [FEATURES.index("again_often"), FEATURES.index("again_popular")]
-    rows[:, again] = 0.0
+    rows[:, AGAIN] = 0.0
 
     scores = ListwiseRanker().scores(rows)
 
@@ -73,23 +73,32 @@ def test_fresh_ranker_orders_as_the_blend_does() -> None:
     assert len(set(scores[10:20].tolist())) == 1
 
 
-def test_frequent_own_items_lead_where_a_moment_begins() -> None:
-    """Before it has learned, an item that is taken often is above one that others took after."""
+def test_own_items_count_by_how_often_they_are_taken_again() -> None:
+    """The weight of own items follows the choices, whatever it was; scores stay finite."""
     rows = np.zeros((3, len(FEATURES)))
-    rows[0, BASE] = 1.82
-    rows[1:, FEATURES.index("again_often")] = [5.8, 3.0]
-    rows[1:, FEATURES.index("again_popular")] = [-4.0, -1.0]
+    rows[0, BASE] = 800.0
+    rows[1:, AGAIN] = [1.0, 0.1]
     ranker = ListwiseRanker()
 
-    assert ranker.scores(rows).argmax() == 1
-    for _ in range(150):
-        ranker.learn_one(rows, 0)
-    assert ranker.scores(rows).argmax() == 0
+    def share() -> float:
+        return float(np.exp(ranker.scores(rows)[1:]).sum())
+
+    before = share()
+    for _ in range(100):
+        ranker.weigh_returns(Chances(0.0, 0.1))
+    assert share() < 0.01 < before
+    for _ in range(200):
+        ranker.weigh_returns(Chances(0.5, 0.01))
+    assert share() > 0.45
+    assert np.isfinite(ranker.scores(rows)).all()
+    contributions = ranker.contributions(rows)[:, AGAIN]
+    assert contributions[1] > contributions[2] > contributions[0]
 
 
 def test_state_round_trip_is_exact() -> None:
     """A restored ranker scores and learns exactly as the original."""
     ranker = taught(20)
+    ranker.weigh_returns(Chances(0.5, 0.1))
     copy = ListwiseRanker.from_state(ranker.state())
     rows, chosen = choices(1, seed=5)[0]
     assert np.array_equal(ranker.scores(rows), copy.scores(rows))

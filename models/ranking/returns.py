@@ -1,0 +1,94 @@
+"""Own items at the beginning of a moment: a mixture of how often they were taken and the ranker.
+
+Where people take the same again, as in a grocery, how often they took it says more than all else;
+but few choices begin a basket, and the ranker would need tens of thousands to find that. So a
+request that begins a moment is answered by two experts, each with a probability for every
+candidate: one has the user's own items by their feature `again`, the other has the learned scores.
+The weight of the first is learned as experts are mixed (Vovk 1990): each weight in `SHARES` is
+believed as much as it has predicted the choices so far. It falls to nothing within some ten choices
+where nobody takes anything again, and where the ranker knows better by itself.
+
+Pure functions; nothing here reads a store or a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from models.arrays import Floats
+
+SHARES = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+"""Weights of the first expert that are tried."""
+
+MEMORY = 1.0 - 1.0 / 2000.0
+"""What is left of the evidence after a further choice: people may change."""
+
+LEAST_CHANCE = 1e-300
+"""Instead of a probability of 0, whose logarithm is not finite."""
+
+
+class Chances(NamedTuple):
+    """Probability of the item that was taken, by either expert.
+
+    Attributes
+    ----------
+    again, ranker
+        By how often it was taken, and by the ranker.
+    """
+
+    again: float
+    ranker: float
+
+
+def _softmax(scores: Floats) -> Floats:
+    odds = np.exp(scores - scores.max())
+    probabilities: Floats = odds / odds.sum()
+    return probabilities
+
+
+def mixed_scores(scores: Floats, again: Floats, share: float) -> Floats:
+    """Logarithms of the candidates' probabilities by both experts; some 15 µs at 300 candidates.
+
+    Parameters
+    ----------
+    scores
+        ``(n,)`` of the ranker, log-odds.
+    again
+        ``(n,)`` the feature `again`, above 0 for one candidate at least.
+    share
+        Weight of the first expert.
+
+    >>> mixed_scores(np.zeros(2), np.array([0.0, 1.0]), 0.5).round(2).tolist()
+    [-1.39, -0.29]
+    """
+    mixture = share * (again / again.sum()) + (1.0 - share) * _softmax(scores)
+    logarithms: Floats = np.log(np.maximum(mixture, LEAST_CHANCE))
+    return logarithms
+
+
+def chances_of(scores: Floats, again: Floats, place: int) -> Chances:
+    """Probability of the candidate at a place by either expert; arguments of `mixed_scores`."""
+    return Chances(float(again[place] / again.sum()), float(_softmax(scores)[place]))
+
+
+def weighed(evidence: Floats, chances: Chances) -> Floats:
+    """The evidence after one more choice; ``(len(SHARES),)`` logarithms, all 0 before the first."""
+    mixture = SHARES * chances.again + (1.0 - SHARES) * chances.ranker
+    evidence = MEMORY * evidence + np.log(np.maximum(mixture, LEAST_CHANCE))
+    relative: Floats = evidence - evidence.max()
+    return relative
+
+
+def share_of(evidence: Floats) -> float:
+    """Weight of the first expert: the mean of `SHARES` by what speaks for each.
+
+    >>> evidence = np.zeros(len(SHARES))
+    >>> round(share_of(evidence), 2)
+    0.27
+    >>> round(share_of(weighed(evidence, Chances(again=0.0, ranker=0.1))), 2)
+    0.21
+    """
+    return math.fsum(SHARES * _softmax(evidence))
