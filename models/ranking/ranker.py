@@ -246,8 +246,9 @@ class ListwiseRanker:
     def scores(self, matrix: Floats) -> Floats:
         """Scores of candidates, see `Ranker.scores`; about 9 µs at 165 candidates."""
         scores, again = self.learned_scores(matrix), matrix[:, AGAIN]
-        share = returns.share_of(self.evidence)
-        return returns.mixed_scores(scores, again, share) if again.any() else scores
+        if not again.any():
+            return scores
+        return returns.mixed_scores(scores, again, returns.share_of(self.evidence))
 
     def learned_scores(self, matrix: Floats) -> Floats:
         """Scores by the layers alone, ``(n,)``: own items count as all features do."""
@@ -347,9 +348,8 @@ def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:
 class BlendRanker:
     """The blend of co-visitation signals, without learning.
 
-    `ListwiseRanker` starts as this, but for own items at the beginning of a moment (`returns`).
-
-    It serves until the learned ranker leads, and is the baseline that it is measured against.
+    `ListwiseRanker` starts as this, but for own items at the beginning of a moment (`returns`). It
+    serves until the learned ranker leads, and is the baseline that it is measured against.
     """
 
     uses_user_knn: ClassVar[bool] = False

@@ -17,8 +17,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import f8
 
 from models.arrays import Floats
+from models.machine_code import compiled
 
 SHARES = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 """Weights of the first expert that are tried."""
@@ -49,8 +51,9 @@ def _softmax(scores: Floats) -> Floats:
     return probabilities
 
 
+@compiled(f8[::1](f8[::1], f8[:], f8))
 def mixed_scores(scores: Floats, again: Floats, share: float) -> Floats:
-    """Logarithms of the candidates' probabilities by both experts; some 15 µs at 300 candidates.
+    """Logarithms of the candidates' probabilities by both experts; some 10 µs at 300 candidates.
 
     Parameters
     ----------
@@ -64,9 +67,12 @@ def mixed_scores(scores: Floats, again: Floats, share: float) -> Floats:
     >>> mixed_scores(np.zeros(2), np.array([0.0, 1.0]), 0.5).round(2).tolist()
     [-1.39, -0.29]
     """
-    mixture = share * (again / again.sum()) + (1.0 - share) * _softmax(scores)
-    logarithms: Floats = np.log(np.maximum(mixture, LEAST_CHANCE))
-    return logarithms
+    odds = np.exp(scores - scores.max())
+    of_again, of_ranker = share / again.sum(), (1.0 - share) / odds.sum()
+    for at in range(len(odds)):
+        mixture = of_again * again[at] + of_ranker * odds[at]
+        odds[at] = math.log(max(mixture, LEAST_CHANCE))
+    return odds
 
 
 def chances_of(scores: Floats, again: Floats, place: int) -> Chances:
