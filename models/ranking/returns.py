@@ -67,7 +67,7 @@ def mixed_scores(scores: Floats, again: Floats, share: float) -> Floats:
     >>> mixed_scores(np.zeros(2), np.array([0.0, 1.0]), 0.5).round(2).tolist()
     [-1.39, -0.29]
     """
-    odds = np.exp(scores - scores.max())
+    odds: Floats = np.exp(scores - scores.max())
     of_again, of_ranker = share / again.sum(), (1.0 - share) / odds.sum()
     for at in range(len(odds)):
         mixture = of_again * again[at] + of_ranker * odds[at]
