@@ -364,10 +364,8 @@ class LocalRecommender:
         if found is None:
             cache.read_ahead()
             reading = snapshots.for_learning(user, None, now_s=self._now_s, barred=NO_ITEMS)
-            if cache.holds_item(item):
-                snapshot = await reading
-            else:
-                # The index of the item is read along.
-                snapshot, _ = await asyncio.gather(reading, cache.item_index(item))
+            snapshot, taken = await snapshots.with_index(reading, item)
             found = SnapshotCandidates(snapshot, snapshot.candidates())
-        return await snapshots.choice(*found, item)
+        else:
+            taken = await cache.item_index(item)
+        return await snapshots.choice(*found, taken)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -226,17 +228,26 @@ class Snapshots:
             candidates, snapshot.profile, stats, shared.max_log_popularity, shared.clock_s
         )
 
+    async def with_index(
+        self, reading: Coroutine[Any, Any, RequestSnapshot], item_id: str
+    ) -> tuple[RequestSnapshot, int]:
+        """A snapshot, and the index of an item, 0 for an unknown one; read at once."""
+        if self._cache.holds_item(item_id):
+            return await reading, await self._cache.item_index(item_id)
+        snapshot, index = await asyncio.gather(reading, self._cache.item_index(item_id))
+        return snapshot, index
+
     async def choice(
-        self, snapshot: RequestSnapshot, candidates: Candidates, item_id: str
+        self, snapshot: RequestSnapshot, candidates: Candidates, taken: int
     ) -> Choice | None:
         """An item that the user took, with candidates without barred items, to learn from.
 
-        None for the first event of a user: there is nothing to predict it from.
+        `taken` is its index, 0 for an unknown item. None for the first event of a user: there is
+        nothing to predict it from.
         """
         recent = snapshot.profile.recent
         if not len(recent):
             return None
-        taken = await self._cache.item_index(item_id)
         matrix = await self.features(snapshot, candidates)
         return Choice(candidates.items, matrix, taken, int(recent[0]))
 

@@ -219,8 +219,9 @@ class CatchUp:
                 yield number, None
                 await self._pause()
             if is_chosen:
-                snapshot = await snapshots.for_learning(event.user, None, now_s=event.at_s)
-                choice = await snapshots.choice(snapshot, snapshot.candidates(), event.item)
+                reading = snapshots.for_learning(event.user, None, now_s=event.at_s)
+                snapshot, taken = await snapshots.with_index(reading, event.item)
+                choice = await snapshots.choice(snapshot, snapshot.candidates(), taken)
                 await cache.settle()
                 if choice is not None:
                     shared = await self._recommenders.of(group).cache.refresh(self._clock())

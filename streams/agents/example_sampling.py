@@ -139,12 +139,11 @@ class ExampleSampler:
     async def _example(self, message: StoredMessage, now_s: float) -> examples.Example | None:
         """The example of a message's first event; None if its group has nothing to compare yet."""
         snapshots = self._recommenders.of(message.group or self._own_group).snapshots
-        snapshot = await snapshots.for_learning(
-            message.user_id or None, message.session_id, now_s=now_s
-        )
-        taken = message.events[0]
-        rankers = rankers_for(snapshot.shared.rankers, is_purchase=taken.is_purchase)
-        choice = await snapshots.choice(snapshot, snapshot.candidates(), taken.item_id)
+        event = message.events[0]
+        reading = snapshots.for_learning(message.user_id or None, message.session_id, now_s=now_s)
+        snapshot, taken = await snapshots.with_index(reading, event.item_id)
+        rankers = rankers_for(snapshot.shared.rankers, is_purchase=event.is_purchase)
+        choice = await snapshots.choice(snapshot, snapshot.candidates(), taken)
         if choice is None:
             return None
         for_challengers = (

@@ -93,7 +93,8 @@ class StateCache:
     `share` divides the sizes: 1 for a group that a process serves alone. `list_sizes` are the items
     to read of each top list, and others stay empty; None for all. `hears_changes`: subscribe to the
     group's changes, until `close`, so that neighbour lists are kept until they change.
-    `is_told_changes`: this process alone writes, and tells of each event by `item_changed`.
+    `is_told_changes`: this process alone writes, and tells of each event by `item_changed`; it
+    answers nothing while the store is away.
     `challengers` gives those that serve; None: the built-in rankers serve whatever leads.
     """
 
@@ -110,6 +111,7 @@ class StateCache:
         self.store = store
         self._challengers = challengers
         self._list_sizes = list_sizes
+        self._is_told_changes = is_told_changes
         cache_s = store.settings.cache_s
         self.shared = SharedState()
         self.item_ids = ItemIds(store, size=MAX_ITEM_IDS // share)
@@ -293,7 +295,7 @@ class StateCache:
         self._hidden_version, self._n_known_changes = stored.hidden_version, n_changes
         self._expiry_version = stored.expiry_version
         self._variants_version = stored.variants_version
-        for name in ("day", "all"):
+        for name in () if self._is_told_changes else ("day", "all"):
             await self.item_ids.of(tops.get(name, NO_ITEMS)[:MAX_FALLBACK_ITEMS].tolist())
 
     def _rankers(self, states: dict[Objective, bytes | None]) -> dict[Objective, ListwiseRanker]:

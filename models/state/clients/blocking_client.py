@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+import ssl
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -110,12 +112,23 @@ class BlockingBatcher(MgetBatcher):
         if self._socket is None:
             self._blocking.connect()
             self._socket = self._blocking._sock  # noqa: SLF001  no public access
+            self._let_system_time_out(self._socket)
             self._answers = AnswerReader(Parser.parse_error)
         return cast(socket.socket, self._socket)
 
+    def _let_system_time_out(self, connected: socket.socket) -> None:
+        """Python would ask the system whether a socket is ready before each use of it."""
+        if isinstance(connected, ssl.SSLSocket):
+            return
+        seconds, rest_s = divmod(self._timeout_s, 1)
+        packed = struct.pack("ll", int(seconds), int(1e6 * rest_s))
+        connected.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            connected.setsockopt(socket.SOL_SOCKET, option, packed)
+
     def _give_up(self, error: Exception) -> None:
         self.close()
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | BlockingIOError):
             error = redis.exceptions.TimeoutError(f"no answer: {error}")
         elif isinstance(error, OSError):
             error = redis.exceptions.ConnectionError(f"the connection is lost: {error}")
