@@ -138,7 +138,10 @@ def test_a_server_that_never_answers_is_an_error() -> None:
 def test_retention_is_that_of_the_settings(servers: Servers) -> None:
     """Also of topics that exist; the embedded broker, which keeps nothing, has nothing to set."""
     is_apache = servers.session_timeout_s > EMBEDDED_SESSION_TIMEOUT_S
-    settings = Settings(kafka=servers.kafka, topic_prefix="kept.", partitions=1)
+    # Apache Kafka, shared by all tests, may take longer than usual for each answer.
+    settings = Settings(
+        kafka=servers.kafka, topic_prefix="kept.", partitions=1, publish_timeout_s=60
+    )
     ensure_topics(settings)
     assert apply_retention(settings) == []
     longer = settings.model_copy(update={"event_retention_s": 9 * 86400})
