@@ -17,6 +17,7 @@ from msgspec import Meta
 from models.arrays import Floats
 from models.ranking.champions import OBJECTIVES, Objective
 from models.ranking.explanations import source_contributions
+from models.ranking.features import AGAIN
 from models.ranking.ranker import ListwiseRanker, Ranker
 from models.serving.cached.shared_state import SharedState
 from models.settings import Settings
@@ -101,7 +102,8 @@ def measured_weights(ranker: Ranker, learned: ListwiseRanker) -> dict[str, float
 
     The mean of the absolute contributions (integrated gradients, `Ranker.contributions`) to
     candidates whose features are distributed as those of the examples that were learned: normally,
-    with the running means and variances, and independently of each other.
+    with the running means and variances, and independently of each other. Of requests within a
+    moment: at the beginning of one, own items count for more (`models.ranking.returns`).
 
     >>> from models.ranking.ranker import BLEND
     >>> measured_weights(BLEND, ListwiseRanker())["event"]
@@ -122,6 +124,8 @@ def _candidates(learned: ListwiseRanker) -> Floats:
     drawn: Floats = chance.normal(
         learned.mean, np.sqrt(learned.variance), (N_SAMPLED, len(learned.mean))
     )
+    # What own items gain where a request begins a moment is a share of all candidates together.
+    drawn[:, AGAIN] = 0.0
     return drawn
 
 

@@ -47,7 +47,7 @@ def test_deviations_are_those_of_rankers_with_other_last_layers() -> None:
         drawn._folded = folded._replace(
             input_weights=weights, output_weights=folded.output_weights + heads.output[head]
         )
-        change = drawn.scores(matrix) - ranker.scores(matrix)
+        change = drawn.learned_scores(matrix) - ranker.learned_scores(matrix)
         np.testing.assert_allclose(change - change[0], deviations - deviations[0], atol=1e-9)
 
 

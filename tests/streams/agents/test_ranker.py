@@ -11,7 +11,7 @@ import pytest
 
 from models.ranking.champions import Objective
 from models.ranking.examples import Choice, encode, make_example
-from models.ranking.features import FEATURES
+from models.ranking.features import AGAIN, FEATURES
 from models.ranking.prequential import LEAD_WINDOW, MIN_EXAMPLES_TO_SERVE, WINDOW
 from models.ranking.ranker import ListwiseRanker, layers_of
 from models.settings import Settings
@@ -55,6 +55,8 @@ class Shoppers:
         made = []
         for _ in range(n):
             matrix = self._rng.random((30, len(FEATURES)))
+            # Within a moment: at its beginning own items have an expert that no poison reaches.
+            matrix[:, AGAIN] = 0.0
             chosen = 1 + int(np.argmax(matrix[:, TELLING] + 0.3 * self._rng.random(30)))
             items = np.arange(1, 31)
             rankers: dict[Objective, ListwiseRanker] = {
