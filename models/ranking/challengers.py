@@ -180,7 +180,7 @@ class RunningChallenger:
             return None
 
 
-Wanted = Mapping[Objective, frozenset[str]]
+ChallengerNames = Mapping[Objective, frozenset[str]]
 """Names of challengers by objective."""
 
 ReadyChallengers = Mapping[Objective, Mapping[str, RunningChallenger]]
@@ -190,7 +190,7 @@ ReadyChallengers = Mapping[Objective, Mapping[str, RunningChallenger]]
 class ServingChallengers(Protocol):
     """Challengers that a process learns in order to answer by them."""
 
-    def ready(self, wanted: Wanted) -> ReadyChallengers:
+    def ready(self, wanted: ChallengerNames) -> ReadyChallengers:
         """Those of the wanted challengers that have learned enough here.
 
         Called whenever the shared state is read; it begins to learn those that are lacking.

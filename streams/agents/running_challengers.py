@@ -22,7 +22,12 @@ from models.ranking.challenger_learner import (
     learn_as_challengers,
     new_learners,
 )
-from models.ranking.challengers import Factory, ReadyChallengers, Wanted, challenger_factories
+from models.ranking.challengers import (
+    Factory,
+    ReadyChallengers,
+    ChallengerNames,
+    challenger_factories,
+)
 from models.ranking.champions import OBJECTIVES, Objective
 from models.settings import Settings
 from streams.kafka.consuming.example_reader import read_examples
@@ -44,7 +49,7 @@ class _Course:
 
     settings: Settings
     factories: Mapping[str, Factory]
-    wanted: Wanted
+    wanted: ChallengerNames
     champions: Champions
     stop: threading.Event = field(default_factory=threading.Event)
     learners: ChallengerLearners | None = None
@@ -122,7 +127,7 @@ class RunningChallengers:
         """Measures, see `challenger_fields`; none until what Kafka keeps has been learned."""
         return {} if self._course is None else self._course.fields
 
-    def ready(self, wanted: Wanted) -> ReadyChallengers:
+    def ready(self, wanted: ChallengerNames) -> ReadyChallengers:
         """The wanted ones that have learned what Kafka keeps; see `ServingChallengers`.
 
         While others begin to learn, those that are ready stay so.
@@ -141,7 +146,7 @@ class RunningChallengers:
             for objective, names in named.items()
         }
 
-    def _learn(self, wanted: Wanted) -> None:
+    def _learn(self, wanted: ChallengerNames) -> None:
         if not wanted:
             self.end()
             return
@@ -156,7 +161,7 @@ class RunningChallengers:
                 self._next.stop.set()
             self._next = self._begun(wanted, _learned_ranker)
 
-    def _begun(self, wanted: Wanted, champions: Champions) -> _Course:
+    def _begun(self, wanted: ChallengerNames, champions: Champions) -> _Course:
         course = _Course(self._settings, self._factories, wanted, champions)
         threading.Thread(target=course.run, name="challengers", daemon=True).start()
         return course

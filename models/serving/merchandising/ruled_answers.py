@@ -10,22 +10,17 @@ count for the caps, and none takes one out.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from models.arrays import NO_ITEMS
-from models.errors import InvalidInput
 from models.filters.filter import Filter
 from models.ranking.diversity import mmr_order, similarity_of
 from models.ranking.explanations import Reason
 from models.ranking.explored_lists import Exploration
-from models.ranking.selection import CapGroup
-from models.retrieval.negative_feedback import negative_feedback_of
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.enough_items import (
     MAX_OTHERS,
@@ -38,10 +33,11 @@ from models.serving.enough_items import (
 )
 from models.serving.item_filters import ItemFilter
 from models.serving.item_values import categories, value_groups
-from models.serving.merchandising.rules import Asker, Cap, Hide, Rules
+from models.serving.merchandising.hidden_items import hidden_items
+from models.serving.merchandising.rule_effects import boosted, capped, pinned
+from models.serving.merchandising.rules import Asker, Rules
 from models.serving.recommender import Recommender
-from models.state.histories import History, item_indexes
-from models.state.outcomes.served_outcomes import shown_lists
+from models.state.histories import History
 
 DIVERSE_CANDIDATES = 2
 """Candidates for each item wanted that a diverse list is chosen from."""
@@ -82,7 +78,7 @@ async def answer_by_rules(
     history = None
     if rules.reads_user:
         history = await recommender.snapshots.history(asker.user_id, asker.session_id, now_s=now_s)
-    taken_out = rules.exclude | await _hidden(recommender, rules.hide, history, asker, now_s)
+    taken_out = rules.exclude | await hidden_items(recommender, rules.hide, history, asker, now_s)
     ruled = _RuledRequest(recommender, rules, asker, now_s, history, taken_out)
     pins = await ruled.shown_pins()
 
@@ -267,55 +263,6 @@ class _RuledRequest(NamedTuple):
         )
 
 
-async def _hidden(
-    recommender: Recommender,
-    hide: Sequence[Hide],
-    history: History | None,
-    asker: Asker,
-    now_s: float,
-) -> frozenset[str]:
-    """Ids of the items that the user's own events hide, or the lists that were shown."""
-    if not hide or history is None:
-        return frozenset()
-    shown_s = max((window_s for kind, window_s in hide if kind == "shown"), default=0.0)
-    shown = await _shown(recommender, asker, now_s - shown_s, now_s) if shown_s else frozenset()
-    shared = await recommender.cache.with_types(history.types, now_s)
-    is_positive, items = history.items > 0, [NO_ITEMS]
-    for kind, window_s in hide:
-        is_late = history.times >= now_s - window_s
-        if kind == "seen":
-            items.append(history.items[is_late & is_positive])
-        elif kind == "purchased":
-            is_purchase = shared.purchase_types[history.types]
-            items.append(history.items[is_late & is_positive & is_purchase])
-        elif kind == "disliked":
-            disliked = negative_feedback_of(history, shared.strong_types).hidden
-            items.append(np.intersect1d(disliked, item_indexes(history)[is_late]))
-    own = np.unique(np.concatenate(items))
-    item_ids = await recommender.cache.item_ids.of(own.tolist())
-    return shown | frozenset(item_id for item_id in item_ids if item_id is not None)
-
-
-async def _shown(
-    recommender: Recommender, asker: Asker, since_s: float, now_s: float
-) -> frozenset[str]:
-    """Ids of the items of lists that were served to the user or session since a moment."""
-    store = recommender.store
-    if not store.settings.outcomes:
-        raise InvalidInput("hide=shown needs RECOMMENDER_OUTCOMES, which keeps what was shown")
-    owners = [] if asker.user_id is None else [f"u:{asker.user_id}"]
-    if asker.session_id is not None:
-        owners.append(f"s:{asker.session_id}")
-        linked = await store.linked_user(asker.session_id, now_s=now_s)
-        if linked is not None and asker.user_id is None:
-            owners.append(f"u:{linked}")
-    lists = [one for one in await shown_lists(store, owners) if one.served_at >= since_s]
-    indexes = list(dict.fromkeys(index for one in lists for index in one.indexes))
-    item_ids = await recommender.cache.item_ids.of(indexes)
-    names = (name for one in lists for name in one.names)
-    return frozenset([*(one for one in item_ids if one is not None), *names])
-
-
 async def _ranked(
     recommender: Recommender,
     items: Sequence[str],
@@ -360,85 +307,3 @@ async def diverse_places(
     lists = await cache.neighbours(indexes, now_s)
     similarity = similarity_of(np.array(indexes, np.int64), groups, lists, shared.clock_s)
     return mmr_order(similarity, diversity, k)
-
-
-def boosted(
-    items: Sequence[Recommendation], among: Collection[str], factor: float
-) -> list[Recommendation]:
-    """The items with some scores multiplied, best first; equal scores keep their order.
-
-    >>> tent, lamp = Recommendation("tent", 0.4), Recommendation("lamp", 0.3)
-    >>> [one.item_id for one in boosted([tent, lamp], ["lamp"], 2.0)]
-    ['lamp', 'tent']
-    """
-    changed = [
-        msgspec.structs.replace(item, score=item.score * factor) if item.item_id in among else item
-        for item in items
-    ]
-    return sorted(changed, key=lambda one: -one.score)
-
-
-def pinned(
-    items: Sequence[Recommendation], pins: Mapping[int, str], k: int
-) -> list[Recommendation]:
-    """The items with pinned ones at their slots, from 1; where too few are left, behind the last.
-
-    >>> tent, lamp = Recommendation("tent", 0.4), Recommendation("lamp", 0.3)
-    >>> [one.item_id for one in pinned([tent, lamp], {1: "stove", 3: "tent"}, 3)]
-    ['stove', 'lamp', 'tent']
-    """
-    if not pins:
-        return [*items[:k]]
-    by_id = {item.item_id: item for item in items}
-    placed = {
-        slot: by_id.get(item_id) or Recommendation(item_id, 0.0, (Reason("pinned"),))
-        for slot, item_id in sorted(pins.items())
-    }
-    chosen = frozenset(pins.values())
-    others = iter([item for item in items if item.item_id not in chosen])
-    found: list[Recommendation] = []
-    for slot in range(1, k + 1):
-        one = placed.pop(slot, None) or next(others, None)
-        if one is None:
-            break
-        found.append(one)
-    return [*found, *placed.values()][:k]
-
-
-def capped(
-    items: Sequence[str],
-    groups: Mapping[str, Collection[CapGroup]],
-    caps: Sequence[Cap],
-    *,
-    first: Sequence[str] = (),
-) -> list[str]:
-    """The items, in their order, without those that a cap leaves no room for.
-
-    Parameters
-    ----------
-    groups
-        The cap groups of each item, see `value_groups`; none for an item that is never capped.
-    first
-        Items that count before all others and stay, whether they are among the items or not.
-
-    Examples
-    --------
-    >>> brands = {"tent": [("brand", "acme")], "lamp": [("brand", "acme")]}
-    >>> capped(["tent", "lamp", "rope"], brands, [Cap("brand", 1)])
-    ['tent', 'rope']
-    """
-    most = {
-        one.property: min(cap.most for cap in caps if cap.property == one.property) for one in caps
-    }
-    counts = dict(Counter(one for item in first for one in groups.get(item, ())))
-    stays, kept = frozenset(first), list[str]()
-    for item in items:
-        own = () if item in stays else groups.get(item, ())
-        for one in own:
-            if counts.get(one, 0) >= most[one[0]]:
-                break
-        else:
-            for one in own:
-                counts[one] = counts.get(one, 0) + 1
-            kept.append(item)
-    return kept

@@ -23,8 +23,8 @@ from models.serving.merchandising.placements import (
     rules_in_force,
 )
 from models.serving.merchandising.questions import Question, answer_question, combined_rules
+from models.serving.merchandising.rule_effects import capped
 from models.serving.merchandising.rule_members import make_rules
-from models.serving.merchandising.ruled_answers import capped
 from models.serving.merchandising.rules import Asker, Boost, Cap, Rules, joined_rules
 from models.state.named_versions import save_version
 from tests.models.serving.merchandising.test_rules import catalogue

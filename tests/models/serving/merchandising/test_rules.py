@@ -15,7 +15,8 @@ from models.filters.short_form import parse_item_filter
 from models.served_messages import ServedList
 from models.serving.answers import Answer, Recommendation
 from models.serving.item_filters import ItemFilter
-from models.serving.merchandising.ruled_answers import answer_by_rules, boosted, pinned
+from models.serving.merchandising.rule_effects import boosted, pinned
+from models.serving.merchandising.ruled_answers import answer_by_rules
 from models.serving.merchandising.rules import Asker, Boost, Hide, Rules
 from models.state.catalogue.metadata import put_items
 from models.state.histories import History
