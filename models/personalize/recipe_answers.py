@@ -260,8 +260,7 @@ async def _catalogue(
     cache = recommender.cache
     shared = await cache.refresh(now_s)
     history = await recommender.snapshots.history(request.user_id, None, now_s=now_s)
-    # Indexes are given in sequence, from 1 on.
-    known = np.arange(1, min(await recommender.store.item_count(), MAX_FILLING) + 1)
+    known = np.array(await recommender.store.some_items(MAX_FILLING), np.int64)
     tops = [shared.top_lists.get(name, NO_ITEMS) for name in ("month", "all", "fresh")]
     items = np.array([*dict.fromkeys(np.concatenate([*tops, known]).tolist())], np.int64)
     items = shared.shown(items[~np.isin(items, last_item(history))])

@@ -146,9 +146,9 @@ async def _candidates(recommender: Recommender, now_s: float) -> list[_Candidate
     """Actions with a record, those that were interacted with or changed last first."""
     cache = recommender.cache
     shared = await cache.refresh(now_s)
-    count = min(await recommender.store.item_count(), MAX_CONSIDERED)
+    known = await recommender.store.some_items(MAX_CONSIDERED)
     tops = [shared.top_lists.get(name, NO_ITEMS) for name in ("recent", "fresh")]
-    all_of_them = np.concatenate([*tops, np.arange(1, count + 1)]).astype(np.int64)
+    all_of_them = np.concatenate([*tops, known]).astype(np.int64)
     indexes = shared.shown(
         np.array([*dict.fromkeys(all_of_them.tolist())][:MAX_CONSIDERED], np.int64)
     )

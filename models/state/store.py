@@ -281,8 +281,18 @@ class Store:
         return (None if user is None else user.decode()), history
 
     async def item_count(self) -> int:
-        """Items of the group; their indexes are 1 to this number, with gaps if it had shards."""
+        """Items of the group; see `some_items` for their indexes, which may have gaps."""
         return int(await self.redis.hlen(self.key("items")))
+
+    async def some_items(self, most: int) -> list[int]:
+        """Indexes of items: all, or at least `most` of them and some more; lowest first."""
+        cursor, found = 0, list[int]()
+        while len(found) < most:
+            cursor, page = await self.redis.hscan(self.key("ids"), cursor, count=most)
+            found += map(int, page)
+            if not cursor:
+                break
+        return sorted(found)
 
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
         """Index of each item; 0 for an unknown one."""

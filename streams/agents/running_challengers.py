@@ -23,9 +23,9 @@ from models.ranking.challenger_learner import (
     new_learners,
 )
 from models.ranking.challengers import (
+    ChallengerNames,
     Factory,
     ReadyChallengers,
-    ChallengerNames,
     challenger_factories,
 )
 from models.ranking.champions import OBJECTIVES, Objective

@@ -151,8 +151,7 @@ async def _infer_themes(context: JobContext, batch: _Batch, name: str) -> JobRes
     """Recommend similar items for each input line, with a theme; items are named by a column."""
     store, settings = batch.recommender.store, context.settings
     write_title = title_writer(settings.theme_titles)
-    indexes = range(1, min(await store.item_count(), BACKGROUND_ITEMS) + 1)
-    rows = await properties_of(store, indexes)
+    rows = await properties_of(store, await store.some_items(BACKGROUND_ITEMS))
     known = background(themed_item("", row, name) for row in rows if row is not None)
 
     async def answer_line(line: InferenceRequest) -> bytes:

@@ -8,6 +8,7 @@ placements, has the keys of a group of one shard.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -265,6 +266,11 @@ class ShardedStore(Store):
     async def item_count(self) -> int:
         """Items of all shards; their indexes have gaps."""
         return sum(await at_once(one.item_count() for one in self.items))
+
+    async def some_items(self, most: int) -> list[int]:
+        """As `Store.some_items`, of all shards."""
+        found = await at_once(one.some_items(most) for one in self.items)
+        return sorted(itertools.chain.from_iterable(found))
 
     async def item_indexes(self, item_ids: Sequence[str]) -> list[int]:
         """Index of each item; 0 for an unknown one."""
