@@ -21,7 +21,7 @@ from models.state.operations.memory import Family, Memory, read_families, read_m
 from models.state.operations.running_workers import running_workers
 from models.state.operations.shard_figures import ShardFigures, read_shard_figures
 from models.state.shards.sharded_store import store_of
-from models.state.shards.stored_layout import settings_on_stored_shards
+from models.state.shards.stored_layout import move_text, settings_on_stored_shards
 from models.state.stored_ranker import load_ranker
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.offsets import (
@@ -104,6 +104,8 @@ class Status(msgspec.Struct, frozen=True):
         Workers that are running, with their partitions.
     shards
         Each shard of a group of several.
+    moving
+        What is done of a move to other shards, for which events wait; empty without one.
     """
 
     group: str
@@ -125,6 +127,7 @@ class Status(msgspec.Struct, frozen=True):
     catch_up: CatchUpState | None = None
     workers: list[RunningWorker] = []
     shards: list[ShardStatus] = []
+    moving: str = ""
 
 
 async def read_status(settings: Settings, *, now_s: float) -> Status:
@@ -138,6 +141,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
     client = client_of(settings)
     try:
         settings = await settings_on_stored_shards(client, settings)
+        moving = await move_text(client, settings)
     except AWAY_ERRORS as error:
         await client.aclose()
         raise Unavailable(f"Redis at {settings.redis} does not answer: {error}") from error
@@ -210,6 +214,7 @@ async def read_status(settings: Settings, *, now_s: float) -> Status:
         catch_up=stored_catch_up(ranker),
         workers=workers,
         shards=[_shard(one, partitions, topics) for one in shards],
+        moving=moving,
     )
 
 

@@ -40,7 +40,9 @@ def problems(status: Status) -> Iterator[str]:
     memory = status.redis
     for stuck in status.unreadable:
         yield f"{stuck} (see `recommender skip --help`)"
-    if status.oldest_unapplied_age_s > STUCK_AFTER_S:
+    if status.moving:
+        yield f"{status.moving}: events wait for that"
+    if status.oldest_unapplied_age_s > STUCK_AFTER_S and not status.moving:
         yield (
             f"events wait for {status.oldest_unapplied_age_s:.0f} s: see that a worker runs, and"
             " its log"

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from models.state.store import Store
-from tests.stack import Stack
+from tests.redis_servers import redis_cluster
+from tests.servers import ROOT, apache_kafka
+from tests.stack import Redis, Servers, Stack, make_stacks
 
 OPTIONS: dict[str, Any] = {"outcomes": False, "exploration_share": 0, "examples_per_s": 0}
 ITEMS = [f"i{n}" for n in range(40)]
@@ -142,3 +150,104 @@ def test_a_group_moves_to_more_and_fewer_shards(embedded_stack: Callable[..., St
             )
     settled(one, traffic)
     assert traffic.n_answers > 50
+
+
+STAGES = (
+    ("looking at", 0.0),
+    ("waiting for what", 0.0),
+    ("copying", 0.0),
+    ("copying", 1.0),
+    ("waiting for answers", 0.0),
+    ("removing the keys", 0.0),
+)
+"""Where the command is killed."""
+
+
+@pytest.mark.slow
+def test_a_killed_move_loses_and_doubles_nothing(embedded_stack: Callable[..., Stack]) -> None:
+    """Killed anywhere, and run again; in between events go on by themselves."""
+    one = embedded_stack(shards=2, **OPTIONS)
+    begin(one)
+    traffic = Traffic(one)
+    with traffic.running():
+        for (beginning, share), shards in zip(STAGES, itertools.cycle((3, 2)), strict=False):
+            command = (sys.executable, "-m", "tests.killed_reshard", str(shards), beginning)
+            killed = subprocess.run(
+                [*command, str(share)], env=one.environment, cwd=ROOT, check=False, timeout=120
+            )
+            assert killed.returncode == -signal.SIGKILL
+            if (beginning, share) == STAGES[3]:
+                n_before = one.counts()["events"]
+                one.wait(lambda: one.counts()["events"] > n_before, "events go on")  # noqa: B023
+            one.wait(lambda: one.run("reshard", str(shards)).returncode == 0, "run again")  # noqa: B023
+            assert one.status().shards
+    settled(one, traffic)
+
+
+def test_a_move_that_is_broken_off_or_refused_changes_nothing(
+    embedded_stack: Callable[..., Stack],
+) -> None:
+    """Ctrl-C, a pause that would be too long, and what cannot be."""
+    one = embedded_stack(shards=2, **OPTIONS)
+    refused = one.run("reshard", "3")
+    assert refused.returncode == 1
+    assert "has no state yet: set RECOMMENDER_SHARDS=3" in refused.stderr
+    begin(one)
+    before = event_counts(one)
+    refused = one.run("reshard", "3", "--longest-pause", "0.1")
+    assert refused.returncode == 1
+    assert "events would wait for more than 0 s, so nothing has changed" in refused.stderr
+    refused = one.run("reshard", "3", RECOMMENDER_OUTCOMES="true")
+    assert refused.returncode == 1
+    assert "RECOMMENDER_SHARDS=2 needs RECOMMENDER_OUTCOMES false" in refused.stderr
+    process = one.start("reshard", "3")
+    log = one.logs / f"reshard-{len(one.processes) - 1}.log"
+    one.wait(lambda: "waiting for what" in log.read_text(), "it has begun")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "broken off" in log.read_text()
+    after = one.click("i1", user="me", session="me")
+    one.wait(
+        lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]), "it goes on"
+    )
+    assert event_counts(one) == {**before, "i1": before["i1"] + 1}
+    assert one.run("reshard", "2").returncode == 0
+
+
+@pytest.mark.kafka
+@pytest.mark.filterwarnings("ignore:(unclosed|Unclosed|loop is closed):ResourceWarning")
+def test_four_shards_become_eight_on_a_cluster_under_load(tmp_path: Any) -> None:
+    """On Apache Kafka and a Redis Cluster of six processes; a worker dies in the middle."""
+
+    def nothing() -> None:
+        pass
+
+    with (
+        apache_kafka(tmp_path / "kafka") as kafka,
+        redis_cluster(tmp_path / "cluster") as cluster,
+        make_stacks(
+            Servers(kafka.address, Redis(cluster.url, tmp_path, nothing, nothing, nothing)),
+            tmp_path,
+        ) as make,
+    ):
+        one = make(redis_cluster=True, shards=4, **OPTIONS)
+        begin(one)
+        second = one.start("worker")
+        traffic = Traffic(one)
+        with traffic.running():
+            time.sleep(5)
+            killing = threading.Timer(4, second.kill)
+            killing.start()
+            done = moved(one, 8)
+            killing.join()
+            assert done["after"] == 8
+            after = one.click("i1", user="me", session="me")
+            traffic.sent["i1"] += 1
+            one.wait(
+                lambda: bool(
+                    one.recommend(f"user_id=me&after={after}")["freshness"]["afterReached"]
+                ),
+                "a new event is in effect",
+            )
+        settled(one, traffic)
+        assert {row.name for row in one.status().shards} >= {"u07", "i07"}

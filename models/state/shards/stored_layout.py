@@ -156,6 +156,19 @@ async def report_move(client: RedisClient, group: str, move: Move, *, begins: bo
     return bool(await run_script(client, _RENEW, [_key(group, "reshard")], *arguments))
 
 
+async def move_text(client: RedisClient, settings: Settings) -> str:
+    """What is done of a move of the group to other shards, in words; empty without one."""
+    _, move = await layout_and_move(client, settings.group)
+    if move is not None:
+        done = f" ({move.share:.0%})".replace("%", " %") if move.share else ""
+        return f"it moves to {move.layout.shards} shard(s): {move.doing}{done}"
+    layout = ShardLayout(settings.shards, settings.generation)
+    first = layout.prefixes(settings.group, "u")[0]
+    if await client.exists(first + "frozen"):
+        return "a move to other shards was killed (run `recommender reshard` again)"
+    return ""
+
+
 async def end_move(client: RedisClient, group: str, token: str) -> None:
     """Say that a move is over, if it is this one."""
     await run_script(client, _END, [_key(group, "reshard")], token)

@@ -19,6 +19,7 @@ from models.state.shards.stored_layout import (
     ShardLayout,
     fix_layout,
     layout_and_move,
+    move_text,
     next_generation,
     stored_layout,
 )
@@ -84,6 +85,8 @@ async def test_a_move_switches_once_and_a_late_worker_writes_nothing(network: An
         layout, reported = await layout_and_move(client, "h")
         assert layout == SOURCE
         assert reported is not None
+        text = await move_text(client, network.steps.settings)
+        assert text == "it moves to 3 shard(s): getting ready"
         with pytest.raises(ReshardRefused, match="moved to other shards by somebody else"):
             async with (await new_move(network, 4)).begun():
                 pass
@@ -179,6 +182,7 @@ async def test_frozen_shards_of_who_was_killed_are_taken_over(network: Any) -> N
         await network.steps.apply_events(
             0, [Part("p/0", -1, [message(0, click("a", 1))])], indexes={}, types={}, now_s=NOW
         )
+    assert "was killed" in await move_text(client, network.steps.settings)
     move = await new_move(network, 4)
     async with move.begun():
         await step(network)
