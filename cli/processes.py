@@ -174,7 +174,8 @@ def jobs() -> None:
 
     from streams.jobs.runner import run
 
-    run(settings, ready=report_ready)
+    while run(settings, ready=report_ready):
+        settings = wait_for_servers(settings)
 
 
 @main.command()

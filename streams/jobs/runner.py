@@ -28,6 +28,7 @@ from models.personalize.statuses import CREATE_STOPPING
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.shards.stored_layout import stored_layout
 from models.state.tenants import Tenants
 from streams.jobs.deletions import delete_group, delete_users
 from streams.jobs.exports import export_dataset
@@ -117,10 +118,13 @@ class Runner:
     _recommenders: list[Recommenders] = field(default_factory=list)
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Run jobs for ever; calls `ready` once Redis has answered."""
-        looked_s = -math.inf
+        """Run jobs until the group has other shards; calls `ready` once Redis has answered."""
+        looked_s, settings = -math.inf, self.tenants.settings
         while True:
             try:
+                stored = await stored_layout(self.tenants.redis, settings.group)
+                if stored not in {None, (settings.shards, settings.generation)}:
+                    return
                 if abs(self.clock() - looked_s) >= SCHEDULES_S:
                     looked_s = self.clock()
                     await create_due_versions(self.resources, now_s=looked_s)
@@ -287,7 +291,7 @@ class Runner:
 
 
 async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    """Run jobs until cancelled; calls `ready` once Redis has answered."""
+    """As `Runner.run`, with a client of its own."""
     client = client_of(settings)
     runner = Runner(
         Registry(client, settings), Tenants(client, settings), Objects(settings.buckets_dir)
@@ -299,17 +303,21 @@ async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) ->
         await client.aclose()
 
 
-def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    """Run jobs until SIGINT or SIGTERM; the running job is released then."""
+def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> bool:
+    """Run jobs until SIGINT or SIGTERM; the running job is released then.
 
-    async def until_signalled() -> None:
+    True if it has ended because the group has other shards.
+    """
+
+    async def until_signalled() -> bool:
         task = asyncio.create_task(serve(settings, ready))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        return not task.cancelled()
 
-    asyncio.run(until_signalled())
+    return asyncio.run(until_signalled())
 
 
 def _ends(context: JobContext) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from models.errors import ReshardRefused, Unavailable
+from models.personalize.job_queue import Jobs
+from models.personalize.registry import Registry
 from models.settings import Settings
 from models.state.clients.client import RedisClient, client_of
 from models.state.clients.redis_errors import AWAY_ERRORS, unavailable
@@ -177,9 +179,15 @@ async def _refuse(
     group = settings.group
     home = f"{{{group}}}:"
     first = source.prefixes(group, "u")[0]
-    if not await client.exists(first + "counts"):
+    is_known = await stored_layout(client, group) or await client.exists(first + "counts")
+    if not is_known:
         raise ReshardRefused(
             f"group {group} has no state yet: set RECOMMENDER_SHARDS={shards} in all its processes"
+        )
+    if shards != source.shards and await Jobs(Registry(client, settings)).unfinished(1):
+        raise ReshardRefused(
+            "jobs are under way, which read the state for as long as they run: wait for them, "
+            "see `recommender status`"
         )
     if source.shards > 1 or shards == 1:
         return

@@ -202,9 +202,8 @@ class ShardCopy:
                 "session_index": numbers.given[shard, False],
                 **{name: _decimal(name, value) for name, value in times.items()},
             }
-            counts |= {
-                name: _part(value, shard, len(self._to["u"])) for name, value in sums.items()
-            }
+            parts = {name: _part(value, shard, len(self._to["u"])) for name, value in sums.items()}
+            counts |= {name: part for name, part in parts.items() if part}
             await _put_counts(writer, prefix, counts)
         for shard, prefix in enumerate(self._to["i"]):
             counts = {
