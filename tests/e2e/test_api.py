@@ -100,6 +100,11 @@ def test_ranking_a_given_list(running: Stack) -> None:
     assert answer["items"][1]["score"] == 0
 
 
+def without_scores(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Items without what changes with the counts of a moment later."""
+    return [{name: one[name] for name in one if name != "score"} for one in answer["items"]]
+
+
 def test_rules_by_query_and_by_body(running: Stack) -> None:
     """One schema for both: a filter, excluded and pinned items, boosts and properties."""
     records = [
@@ -129,7 +134,7 @@ def test_rules_by_query_and_by_body(running: Stack) -> None:
         status, answer = running.ask("GET", f"{path}?{rules}&after={put['after']}")
         by_body = running.ask("POST", path, body)
         assert (status, by_body[0]) == (200, 200)
-        assert answer["items"] == by_body[1]["items"]
+        assert without_scores(answer) == without_scores(by_body[1])
         found = {item["itemId"]: item["properties"] for item in answer["items"]}
         assert list(found) == ["r3", "r2"]
         assert found["r3"] == {"price": 30}

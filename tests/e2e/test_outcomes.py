@@ -73,8 +73,8 @@ def test_a_list_a_click_and_a_purchase_make_a_report(running: Stack) -> None:
     running.wait(lambda: estimated()["lists"] >= 40, "lists are logged")
     found = estimated()
     assert found["owners"] >= 40
-    # Fifteen slots of each of the lists, but where all of a small pool was shown.
-    assert found["randomised_slots"] >= 10 * 40
+    # Up to fifteen slots of each of the lists, fewer where nearly all of a small pool was shown.
+    assert found["randomised_slots"] >= 5 * 40
     assert found["shown"]["value"] > 0.5
     assert [*found["policies"]] == ["share 0", "boost brand:acme*2", "cap brand:2"]
     assert found["policies"]["share 0"]["support"] == 1.0

@@ -38,7 +38,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
         ("drill --configured --yes", "report", "experiments list", "experiments start x x.json"),
         (REDIS, KAFKA),
     ),
-    **dict.fromkeys(("experiments stop x", "experiments report x"), (REDIS, KAFKA)),
+    **dict.fromkeys(("experiments stop x", "experiments report x", "reshard 4"), (REDIS, KAFKA)),
     **dict.fromkeys(
         (
             "audit",
