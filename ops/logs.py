@@ -32,6 +32,10 @@ NO_FAILURES = frozenset({("kafka.cluster", "Metadata refresh: failed Cancelled")
 """Logger and text of records that are errors by their level only: a client that is closed while it
 asks for metadata ends its question."""
 
+SLOW_TASK = "kafka.net.selector", "It is blocking the event loop"
+"""Logger and part of the text of warnings that a step of a kafka-python client took .1 s: so it
+does wherever the machine has other work, and whoever reads it can do nothing about it."""
+
 QUIET_S = 10.0
 """Seconds for which a line of a repetitive library is not repeated."""
 
@@ -128,6 +132,8 @@ class SparseFilter(logging.Filter):
         if record.name.partition(".")[0] not in REPETITIVE_LIBRARIES:
             return True
         if (record.name, record.getMessage()) in NO_FAILURES:
+            return False
+        if record.name == SLOW_TASK[0] and SLOW_TASK[1] in record.getMessage():
             return False
         place = record.name, record.pathname, record.lineno
         n_suppressed = self._throttle.suppressed(place, record.created)

@@ -55,14 +55,18 @@ NodeManager.EXIT_TIMEOUT = 60
 
 
 LONG = (
+    "tests/e2e/test_schemathesis.py",
+    "tests/e2e/test_reshard.py",
     "tests/e2e/test_resilience.py",
     "tests/e2e/test_drill.py",
-    "tests/e2e/test_schemathesis.py",
     "tests/ops/test_deployment.py",
     "tests/e2e/test_secured_kafka.py",
     "tests/e2e/test_commands.py",
     "tests/ops/test_installation.py",
     "tests/e2e/test_page.py",
+    "tests/personalize/test_other_clients.py",
+    "tests/e2e/test_sharded_drill.py",
+    "tests/e2e/test_three_machines.py",
     "tests/models/evaluation/test_protocol.py",
     "tests/streams/agents/test_mutants.py",
     "tests/test_coverage_fuzz.py",

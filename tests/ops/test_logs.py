@@ -74,6 +74,19 @@ def test_a_closed_client_is_no_error() -> None:
         assert sparse.filter(record) is is_logged
 
 
+def test_a_busy_machine_is_no_warning() -> None:
+    """kafka-python warns of its own steps that took long; of what else it warns is logged."""
+    sparse = SparseFilter()
+    for text, is_logged in (
+        ("Task <Task> ran for 0.128s (>0.100s threshold). It is blocking the event loop", False),
+        ("the socket is gone", True),
+    ):
+        record = logging.LogRecord(
+            "kafka.net.selector", logging.WARNING, "selector.py", 661, text, (), None
+        )
+        assert sparse.filter(record) is is_logged
+
+
 def test_json_has_one_object_a_line() -> None:
     """Every library's record is an object with the same members; a traceback is one of them."""
     done = subprocess.run(

@@ -161,6 +161,9 @@ export const Quality = (): JSX.Element => {
             </div>
             <div>
               <h3>What decides, by source of candidates</h3>
+              {one.parameters.length === 0 && (
+                <p>Nothing yet: in what was learned no source tells candidates apart.</p>
+              )}
               <ol class="weights">
                 {one.parameters.map((parameter) => (
                   <li key={parameter.name}>
