@@ -19,6 +19,10 @@ from models.state.clients.sentinel_client import SentinelClient
 REPLICA_TIMEOUT_S = 1.0
 """Longest wait for a replica, in whose stead the primary answers."""
 
+MAX_CONNECTIONS = 1000
+"""Of a process to a server, for commands that are under way at once: more than the requests that an
+API lets wait. Of redis-py's own 100, the next command fails as if the server were away."""
+
 RedisClient: TypeAlias = Any
 """A client as `connect` makes it, for commands.
 
@@ -79,4 +83,5 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         "retry": LossRetry(NoBackoff(), 1),
         "parser_class": Parser,
+        "max_connections": MAX_CONNECTIONS,
     }
