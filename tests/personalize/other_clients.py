@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,14 @@ def java() -> list[str]:
 
 def _python_with(package: str, version: str) -> str:
     """The Python of an environment with a package."""
-    folder = ROOT / ".cache" / f"{package}-{version}"
-    if not folder.is_dir():
-        with _new(folder) as made:
-            _fetch([sys.executable, "-m", "venv", made])
-            pip = [f"{made}/bin/python", "-m", "pip", "--disable-pip-version-check"]
-            _fetch([*pip, "install", "--quiet", f"{package}=={version}"])
-            # A program finds its files relative to its folder, so the folder may be moved.
-            Path(made).rename(folder)
-    return f"{folder}/bin/python"
+
+    def install(made: str) -> None:
+        # A program finds its files relative to its folder, so the folder may be moved.
+        _fetch([sys.executable, "-m", "venv", made])
+        pip = [f"{made}/bin/python", "-m", "pip", "--disable-pip-version-check"]
+        _fetch([*pip, "install", "--quiet", f"{package}=={version}"])
+
+    return f"{_filled(f'{package}-{version}', install)}/bin/python"
 
 
 def javascript() -> dict[str, str]:
@@ -66,14 +66,13 @@ def javascript() -> dict[str, str]:
 
 def npm(name: str, packages: Sequence[str]) -> Path:
     """A folder of that name with packages of npm."""
+
+    def install(made: str) -> None:
+        quiet = ("--no-audit", "--no-fund", "--loglevel=error")
+        _fetch(["npm", "install", "--prefix", made, *quiet, *packages])
+
     require("node", "npm")
-    folder = ROOT / ".cache" / name
-    if not folder.is_dir():
-        with _new(folder) as made:
-            quiet = ("--no-audit", "--no-fund", "--loglevel=error")
-            _fetch(["npm", "install", "--prefix", made, *quiet, *packages])
-            Path(made).rename(folder)
-    return folder
+    return _filled(name, install)
 
 
 def environment(url: str) -> dict[str, str]:
@@ -105,10 +104,17 @@ def parsed(ended: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(ended.stdout) if ended.stdout.strip() else None
 
 
-def _new(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A new folder, moved to its place once complete, so that no other run sees a part."""
+def _filled(name: str, fill: Callable[[str], None]) -> Path:
+    """A folder that is kept, filled at the first call: whole or not there, and by one process."""
+    folder = ROOT / ".cache" / name
     folder.parent.mkdir(exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as made:
+                fill(made)
+                Path(made).rename(folder)
+    return folder
 
 
 def _fetch(command: Sequence[str]) -> None:
