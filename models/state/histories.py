@@ -70,8 +70,13 @@ def item_indexes(history: History) -> NDArray[np.int64]:
 
 
 def last_item(history: History) -> NDArray[np.int64]:
-    """Item of the newest event that is not negative, ``(1,)``; ``(0,)`` without one."""
-    return history.items[history.items >= 0][-1:]
+    """Item of the newest event that has one and is not negative, ``(1,)``; ``(0,)`` without one.
+
+    >>> items, none = np.array([3, -layout.EFFECT_PLACE - 7, 0]), np.zeros(3)
+    >>> last_item(History(3, 0.0, items, none, none.astype(np.uint8))).tolist()
+    [3]
+    """
+    return history.items[history.items > 0][-1:]
 
 
 def effects(history: History) -> NDArray[np.int64]:

@@ -153,11 +153,12 @@ def test_a_purchase_is_excluded_from_the_next_answer(shop: Shop) -> None:
         "userId": "filly-buys",
         "sessionId": "filly-buys",
         "eventList": [
-            {"eventType": kind, "sentAt": time.time(), **item}
-            for kind, item in (
-                ("click", {"itemId": "film-0"}),
-                ("login", {}),
-                ("Purchase", {"itemId": "film-4"}),
+            # Clicks and purchases have topics of their own: seconds say which came first.
+            {"eventType": kind, "sentAt": time.time() - age_s, **item}
+            for kind, age_s, item in (
+                ("click", 3, {"itemId": "film-0"}),
+                ("Purchase", 1, {"itemId": "film-4"}),
+                ("login", 0, {}),
             )
         ],
     }
