@@ -131,6 +131,7 @@ def settled(one: Stack, traffic: Traffic) -> None:
     assert not traffic.failed, traffic.failed[:5]
 
 
+@pytest.mark.slow
 def test_a_group_moves_to_more_and_fewer_shards(embedded_stack: Callable[..., Stack]) -> None:
     """From one to four, three, and back to one, under events and answers all the time."""
     one = embedded_stack(**OPTIONS)
