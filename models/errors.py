@@ -174,7 +174,7 @@ class InvalidInput(ServiceError):
 
 
 class NeedsOneShard(InvalidInput):
-    """What was asked for does not work in a group of several shards; the text names it."""
+    """A group of several shards does not have what was asked for; the text names it."""
 
 
 def require_one_shard(shards: int, what: str) -> None:

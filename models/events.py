@@ -265,7 +265,7 @@ def topic_type(event: Event) -> str:
 
 
 def is_of_import(message: PutEvents) -> bool:
-    """Whether a message is of an import in bulk."""
+    """True for a message of a bulk import."""
     return (message.tracking_id or "").startswith(IMPORT_PREFIX)
 
 

@@ -9,6 +9,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ops.drill.servers import LOG4J
 from ops.embedded_servers import broker_answers
 from tests.servers import INHERITED, kafka_jars, own_ports, require_java, wait_until
 
@@ -39,20 +40,6 @@ replica.lag.time.max.ms=8000
 group.initial.rebalance.delay.ms=0
 num.network.threads=1
 num.io.threads=2
-"""
-
-LOGGING = """\
-Configuration:
-  Appenders:
-    Console:
-      name: STDOUT
-      PatternLayout:
-        pattern: "[%d] %p %m (%c)%n"
-  Loggers:
-    Root:
-      level: WARN
-      AppenderRef:
-        ref: STDOUT
 """
 
 
@@ -102,7 +89,7 @@ def kafka_cluster(directory: Path) -> Iterator[list[Broker]]:
     for number in numbers:
         folder = directory / f"broker-{number}"
         folder.mkdir(parents=True)
-        (folder / "log4j2.yaml").write_text(LOGGING)
+        (folder / "log4j2.yaml").write_text(LOG4J)
         properties, port = folder / "server.properties", first + number - 1
         properties.write_text(
             PROPERTIES.format(

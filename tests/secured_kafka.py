@@ -18,10 +18,10 @@ from pathlib import Path
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from ops.drill.servers import LOG4J
 from ops.ports import ReservedPort
 from tests.servers import (
     INHERITED,
-    LOG4J,
     SHORT_LIVED,
     Server,
     kafka_jars,

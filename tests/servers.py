@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ops.drill.servers import LOG4J
 from ops.ports import ReservedPort
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,20 +54,6 @@ DEPENDENCY = """\
       <artifactId>{1}</artifactId>
       <version>{2}</version>
     </dependency>"""
-
-LOG4J = """\
-Configuration:
-  Appenders:
-    Console:
-      name: STDOUT
-      PatternLayout:
-        pattern: "[%d] %p %m (%c)%n"
-  Loggers:
-    Root:
-      level: WARN
-      AppenderRef:
-        ref: STDOUT
-"""
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:

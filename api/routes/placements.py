@@ -10,9 +10,10 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.request_params import ContextParam, PropertyNames, parse_body
+from api.routes.saved_names import save_named
 from api.schemas import ResponseBody, json_response
 from models.audit_entries import pseudonym
-from models.errors import InvalidRequest, LimitExceeded
+from models.errors import InvalidRequest
 from models.serving.answers import Recommendation
 from models.serving.item_values import with_properties
 from models.serving.merchandising.experiments import check_free
@@ -32,7 +33,6 @@ from models.state.named_versions import (
     all_versions,
     current_version,
     current_versions,
-    save_version,
 )
 
 router = APIRouter()
@@ -249,19 +249,9 @@ async def _save_checked(
 async def _save(request: Request, name: str, configuration: Configuration | None) -> SavedPlacement:
     """Save a version, None to delete; its number is 0 where there is nothing to delete."""
     services: Services = request.app.state.services
-    action = "delete_placement" if configuration is None else "put_placement"
-    await services.audit(request.scope, action, [name], services.settings.group)
-    saved_by, now_s = request.scope["caller"].name, services.clock()
-    value = None if configuration is None else msgspec.json.encode(configuration)
-    with services.redis_gate:
-        try:
-            version = await save_version(
-                services.store, "placements", name, value, saved_by=saved_by, now_s=now_s
-            )
-        except LimitExceeded as error:
-            raise InvalidRequest(str(error)) from error
+    saving = await save_named(request, "placements", name, configuration)
     services.placements.drop(name)
-    return SavedPlacement(name, version, now_s, saved_by, configuration)
+    return SavedPlacement(name, *saving, configuration)
 
 
 def _saved(name: str, found: SavedVersion) -> SavedPlacement:

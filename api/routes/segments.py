@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.request_params import AfterParams, parse_body, parse_query
+from api.routes.saved_names import save_named
 from api.schemas import ResponseBody, json_response
-from models.errors import InvalidInput, InvalidRequest, LimitExceeded
+from models.errors import InvalidInput, InvalidRequest
 from models.serving.answers import MAX_RESULTS
 from models.serving.merchandising.named_things import check_unnamed
 from models.serving.merchandising.segments import Segment, check_segment, decoded_segment
-from models.state.named_versions import NAME_PATTERN, SavedVersion, current_versions, save_version
+from models.state.named_versions import NAME_PATTERN, SavedVersion, current_versions
 
 router = APIRouter()
 
@@ -125,19 +125,9 @@ async def delete_segment(request: Request, name: SegmentPath) -> Response:
 async def _save(request: Request, name: str, segment: Segment | None) -> SavedSegment:
     """Save a version, None to delete; its number is 0 where there is nothing to delete."""
     services: Services = request.app.state.services
-    action = "delete_segment" if segment is None else "put_segment"
-    await services.audit(request.scope, action, [name], services.settings.group)
-    saved_by, now_s = request.scope["caller"].name, services.clock()
-    value = None if segment is None else msgspec.json.encode(segment)
-    with services.redis_gate:
-        try:
-            version = await save_version(
-                services.store, "segments", name, value, saved_by=saved_by, now_s=now_s
-            )
-        except LimitExceeded as error:
-            raise InvalidRequest(str(error)) from error
+    saving = await save_named(request, "segments", name, segment)
     services.segments.drop(name)
-    return SavedSegment(name, version, now_s, saved_by, segment)
+    return SavedSegment(name, *saving, segment)
 
 
 def _saved(name: str, found: SavedVersion) -> SavedSegment:

@@ -107,7 +107,7 @@ class RecipeRequest:
 
     @property
     def sought(self) -> Sought:
-        """What it seeks."""
+        """The number of items that it needs, and the filter that they must pass."""
         asked = self.item_filter
         return Sought(self.length, () if asked is None else (asked,))
 

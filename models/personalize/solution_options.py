@@ -72,7 +72,7 @@ def answer_options(
 
 
 def values_of_trend(trained: Mapping[str, Any]) -> str:
-    """How often a trending-now solution looks for trends; empty for the default."""
+    """Interval at which a trending-now solution looks for trends; empty for the default."""
     parameters: Mapping[str, str] = trained.get("featureTransformationParameters", {})
     return parameters.get("trend_discovery_frequency", "")
 

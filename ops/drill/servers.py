@@ -51,7 +51,7 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 """
 
-LOGGING = """\
+LOG4J = """\
 Configuration:
   Appenders:
     Console:
@@ -196,7 +196,7 @@ def apache_kafka(
     classes = _jars(installed)
     _check_java()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "log4j2.yaml").write_text(LOGGING)
+    (folder / "log4j2.yaml").write_text(LOG4J)
     java = ["java", *JVM, f"-Dlog4j2.configurationFile={folder / 'log4j2.yaml'}", "-cp", classes]
     properties = folder / "server.properties"
     with contextlib.ExitStack() as closing:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from models.errors import Unavailable
 from models.state.store import Store
+from tests.e2e.snapshot_fixtures import saved_while_events_flow
 from tests.stack import Stack
 
 SHARDS = 4
@@ -66,28 +65,15 @@ def check_copies(one: Stack, folder: Path) -> None:
 
 
 def _saved_under_load(one: Stack, folder: str, sent: list[tuple[str, str]]) -> dict[str, Any]:
-    """The manifest of a snapshot that was made with events before, during and after it."""
-    is_over, chance = threading.Event(), random.Random(3)
+    """The manifest of a snapshot that was made under events, which are noted."""
+    chance = random.Random(3)
 
-    def send() -> None:
-        while not is_over.is_set():
-            user, item = chance.choice(USERS), chance.choice(ITEMS)
-            one.click(item, user=user, session=f"of-{user}")
-            sent.append((user, item))
+    def send(_: int) -> None:
+        user, item = chance.choice(USERS), chance.choice(ITEMS)
+        one.click(item, user=user, session=f"of-{user}")
+        sent.append((user, item))
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        one.wait(lambda: len(sent) > 60, "events flow")
-        saved = one.run("snapshot", "save", folder, "--json")
-        n_at_save = len(sent)
-        one.wait(lambda: len(sent) > n_at_save + 40, "more events flow")
-    finally:
-        is_over.set()
-        thread.join()
-    assert saved.returncode == 0, saved.stderr
-    made: dict[str, Any] = json.loads(saved.stdout)
-    return made
+    return saved_while_events_flow(one, folder, send)
 
 
 def _state(one: Stack) -> tuple[float, dict[str, float], dict[str, list[str]]]:

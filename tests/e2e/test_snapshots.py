@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from models.state.copies.state_replacements import LEARNED
 from models.state.histories import unpack_history
 from models.state.layout import STATE_FORMAT
 from ops.embedded_servers import start_redis
+from tests.e2e.snapshot_fixtures import saved_while_events_flow
 from tests.models.state.old_state import write_old_state
 from tests.stack import Stack
 
@@ -55,29 +54,10 @@ def visit(n: int) -> dict[str, Any]:
     return one | ({"userId": f"u{n % 10}"} if n % 3 else {})
 
 
-def saved_while_events_flow(one: Stack, folder: str) -> dict[str, Any]:
-    """The manifest of a snapshot that was made with events before, during and after it."""
-    is_over, sent = threading.Event(), list[str]()
-
-    def send() -> None:
-        while not is_over.is_set():
-            status, answer = one.ask("POST", "/events", visit(len(sent)))
-            assert status == 202, answer
-            sent.append(answer["after"])
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        one.wait(lambda: len(sent) > 100, "events flow")
-        saved = one.run("snapshot", "save", folder, "--json")
-        n_at_save = len(sent)
-        one.wait(lambda: len(sent) > n_at_save + 50, "more events flow")
-    finally:
-        is_over.set()
-        thread.join()
-    assert saved.returncode == 0, saved.stderr
-    made: dict[str, Any] = json.loads(saved.stdout)
-    return made
+def send_visit(one: Stack, number: int) -> None:
+    """Send the event of a number."""
+    status, answer = one.ask("POST", "/events", visit(number))
+    assert status == 202, answer
 
 
 @pytest.mark.slow
@@ -94,7 +74,7 @@ def test_a_restored_state_equals_one_that_never_stopped(
     status, answer = one.ask("PUT", "/items", {"items": items})
     assert status == 202, answer
     one.wait(lambda: one.status().lag == 0, "items are in effect")
-    manifest = saved_while_events_flow(one, folder)
+    manifest = saved_while_events_flow(one, folder, lambda n: send_visit(one, n))
     assert one.ask("DELETE", "/users/u1")[0] in {200, 202}
     one.wait(lambda: one.status().lag == 0, "all is in effect")
     for process in processes:

@@ -17,11 +17,11 @@ import pytest
 
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS
+from ops.drill.servers import LOG4J
 from tests.redis_servers import Node
 from tests.redis_servers import running as running_redis
 from tests.servers import (
     INHERITED,
-    LOG4J,
     ROOT,
     SHORT_LIVED,
     Server,
