@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from prometheus_client import Counter
 
+from api.background_queue import BackgroundQueue
 from models.errors import RecommenderError
 from models.ranking.explored_lists import Exploration
 from models.served_messages import (
@@ -82,9 +81,9 @@ class ServedLog:
         self._publish = publish
         self._clock = clock
         self._is_failing = False
-        self._waiting: dict[str, list[_Waiting]] = {}
-        self._n_waiting = 0
-        self._task: asyncio.Task[None] | None = None
+        self._queue: BackgroundQueue[str, _Waiting] = BackgroundQueue(
+            self._send, every_s=FLUSH_EVERY_S, max_waiting=MAX_WAITING
+        )
 
     def log(
         self,
@@ -99,42 +98,28 @@ class ServedLog:
 
         `item_ids` are the served items; None: all items of the answer.
         """
-        if self._n_waiting >= MAX_WAITING:
-            SENT.labels("dropped").inc()
-            return
-        self._n_waiting += 1
         one = _Waiting(recommendation_id, self._clock(), answer, item_ids, asker, place)
-        self._waiting.setdefault(group, []).append(one)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._flush())
+        if not self._queue.put(group, one):
+            SENT.labels("dropped").inc()
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            waiting, self._waiting, self._n_waiting = self._waiting, {}, 0
-            n_lists = sum(map(len, waiting.values()))
-            try:
-                await self._publish(
-                    [
-                        message
-                        for group, some in waiting.items()
-                        for message in _messages(group, some)
-                    ]
-                )
-            except RecommenderError as error:
-                if not self._is_failing:  # once, not for every answer
-                    LOG.warning("served lists are dropped: %s", error)
-                self._is_failing = True
-                SENT.labels("dropped").inc(n_lists)
-            else:
-                self._is_failing = False
-                SENT.labels("sent").inc(n_lists)
+    async def _send(self, waiting: Mapping[str, Sequence[_Waiting]]) -> None:
+        n_lists = sum(map(len, waiting.values()))
+        try:
+            await self._publish(
+                [message for group, some in waiting.items() for message in _messages(group, some)]
+            )
+        except RecommenderError as error:
+            if not self._is_failing:  # once, not for every answer
+                LOG.warning("served lists are dropped: %s", error)
+            self._is_failing = True
+            SENT.labels("dropped").inc(n_lists)
+        else:
+            self._is_failing = False
+            SENT.labels("sent").inc(n_lists)
 
     async def close(self) -> None:
         """Send the queued lists."""
-        if self._task is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._queue.close()
 
 
 def _messages(group: str, waiting: Sequence[_Waiting]) -> Iterator[tuple[bytes, bytes]]:
