@@ -1,4 +1,4 @@
-"""What a bulk load teaches: the ranker after it, before and after the catch-up.
+"""The ranker after a bulk load, before and after the catch-up.
 
     python -m benchmarks.bulk_load TRAIN TEST [--as sessions|users] [--last N]
 

@@ -85,7 +85,7 @@ async def n_events(settings: Settings) -> int:
 async def pressed(
     port: int, rate: float, seconds: float, connections: int
 ) -> tuple[Stream, tuple[int, int]]:
-    """What came of a rate, and refusals of a few questions beside it."""
+    """Results of a rate, and refusals of a few questions beside it."""
     return await asyncio.gather(
         at_rate(port, mixed, rate=rate, seconds=seconds, connections=connections),
         refusals_without_retry_after(port, seconds),
@@ -99,7 +99,7 @@ def is_in_effect(settings: Settings) -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def on_cores(cores: set[int]) -> Iterator[None]:
-    """What starts in the block, and this process in it, run on these cores only."""
+    """Cores of this process within the block, and of what it starts there."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

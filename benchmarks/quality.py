@@ -104,7 +104,7 @@ def arguments(folder: Path, table: Table) -> list[str]:
 
 
 def evaluated(data: Path, table: Table, more: Sequence[str] = ()) -> dict[str, Any]:
-    """What `recommender evaluate --json` finds."""
+    """The report of `recommender evaluate --json`."""
     file = data / table.file
     command = [sys.executable, "-m", "cli", "evaluate", str(file), "--json"]
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a move to other shards costs: CPU and time of the copy, for which events wait.
+"""Cost of a move to other shards: CPU and time of the copy, for which events wait.
 
 python -m benchmarks.resharding --users 100000 --items 50000 --shards 4
 """

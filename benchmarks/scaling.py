@@ -1,4 +1,4 @@
-"""What a group needs, and how evenly its shards are loaded: python -m benchmarks.scaling.
+"""Needs of a group, and how evenly its shards are loaded: python -m benchmarks.scaling.
 
 Arithmetic on measured figures (docs/benchmarks.md, `python -m benchmarks.shards`), and a simulation
 of items by Zipf's law over shards by hash. It measures nothing, and takes seconds on any machine.
@@ -51,7 +51,7 @@ the price list of custom recipes: to be looked up before anybody decides by it."
 
 
 class Demand(NamedTuple):
-    """What is asked of a group; `neighbours` is the mean length of a list."""
+    """Load of a group; `neighbours` is the mean length of a list."""
 
     events: float
     answers: float

@@ -142,7 +142,7 @@ class Shop:
         }
 
     def brought(self, asked: Sequence[Asked], policy: SlotPolicy) -> Floats:
-        """What the second half of each list brings on average, drawn slot by slot by a policy."""
+        """Mean reward of the second half of each list, drawn slot by slot by a policy."""
         n = np.arange(len(asked))
         taken = np.array([one.taken for one in asked])
         pools = np.array([[*one.pool] for one in asked])

@@ -91,7 +91,7 @@ def restore(folder: str, name: str | None, replace: bool) -> None:
     from models.errors import RecommenderError
     from models.server_checks import check_redis
     from streams.operations import snapshots
-    from streams.operations.kept_messages import since_text
+    from streams.operations.kept_messages import messages_behind_text
 
     settings = settings_with_servers()
     check_redis(settings)
@@ -100,7 +100,7 @@ def restore(folder: str, name: str | None, replace: bool) -> None:
     record(settings, "restore_snapshot", [chosen])
     click.echo(f"{chosen} is restored: the state of {_utc(done.manifest.saved_at)}")
     try:
-        for line in since_text(settings, done.manifest.watermarks):
+        for line in messages_behind_text(settings, done.manifest.watermarks):
             click.echo(line)
     except RecommenderError as error:
         say(f"WARNING: what came since was not looked for: {error}")

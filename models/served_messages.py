@@ -107,7 +107,7 @@ class ServedList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class ListedItems(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What another system would have shown in place of a served list."""
+    """Items that another system would have shown in place of a served list."""
 
     recommendation_id: Annotated[str, Meta(min_length=1, max_length=40)]
     items: list[Id]

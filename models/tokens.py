@@ -33,7 +33,7 @@ PATTERN = (
     f"^[cpiu]({_NUMBER})-({_NUMBER})(-[0-9a-f]{{8}})?"
     f"(\\.[cpiu]({_NUMBER})-({_NUMBER})(-[0-9a-f]{{8}})?){{0,{MAX_PARTS - 1}}}$"
 )
-"""What a token looks like, for documents: `parse_token` decides, and its errors say why."""
+"""Pattern of a token, for documents: `parse_token` decides, and its errors say why."""
 
 
 class Position(NamedTuple):

@@ -50,7 +50,7 @@ SETTLED_WITHIN_S = 300.0
 AWAY = (RecommenderError, *AWAY_ERRORS)
 
 
-class Asked(NamedTuple):
+class DrillRequest(NamedTuple):
     """A request: when, for which session shard, and whether it had a full answer."""
 
     at_s: float
@@ -76,7 +76,7 @@ class Load:
     stack: Stack
     seed: int
     sent: list[tuple[str, str]] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[DrillRequest] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     paused: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
@@ -141,7 +141,7 @@ class Load:
 
     def _note(self, at_s: float, kind: str, user: str, outcome: str) -> None:
         shard = shard_name("u", owner_shard(user, SHARDS))
-        self.asked.append(Asked(at_s, kind, shard, outcome))
+        self.asked.append(DrillRequest(at_s, kind, shard, outcome))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -321,7 +321,7 @@ def run(site: Site, *, n_faults: int, seed: int, say: Callable[[str], None]) -> 
     }
 
 
-def requests_by_shard(asked: list[Asked], strikes: list[Strike]) -> dict[str, Any]:
+def requests_by_shard(asked: list[DrillRequest], strikes: list[Strike]) -> dict[str, Any]:
     """By kind of fault: requests for users of the shards that it hit and of others, failed ones.
 
     A fault counts from its begin to two seconds behind its end.

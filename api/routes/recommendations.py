@@ -26,7 +26,7 @@ from models.errors import InvalidRequest, Overloaded, Unavailable
 from models.serving.answer_options import AnswerOptions
 from models.serving.answers import Answer, AnsweredPlacement, RecipeName
 from models.serving.item_values import with_properties
-from models.serving.merchandising.experiments import Met, met_by
+from models.serving.merchandising.experiments import ChosenConfiguration, configuration_for
 from models.serving.merchandising.placements import (
     NO_CONFIGURATION,
     Placement,
@@ -327,22 +327,22 @@ async def _list_answer(
 
 async def _placed(
     services: Services, name: str | None, question: Question
-) -> tuple[Placement | None, Met]:
+) -> tuple[Placement | None, ChosenConfiguration]:
     """The placement of this name, and what the question meets there.
 
     Who is not to be profiled is in no experiment.
     """
     if name is None:
-        return None, Met(NO_CONFIGURATION)
+        return None, ChosenConfiguration(NO_CONFIGURATION)
     placement = await services.placements.get(name, question.now_s)
     experiment = await services.experiments.running(name, question.now_s)
     user = question.asker.user_id or question.asker.session_id
-    met = met_by(placement, experiment, user if question.profiling else None)
+    met = configuration_for(placement, experiment, user if question.profiling else None)
     configuration = await services.with_filters_of(met.configuration)
     return placement, met._replace(configuration=configuration)
 
 
-def _served_place(placement: Placement | None, met: Met) -> ServedPlace:
+def _served_place(placement: Placement | None, met: ChosenConfiguration) -> ServedPlace:
     if placement is None:
         return NO_PLACE
     one = met.experiment
@@ -353,7 +353,7 @@ def _served_place(placement: Placement | None, met: Met) -> ServedPlace:
     )
 
 
-def _named(answer: Answer, placement: Placement | None, met: Met) -> Answer:
+def _named(answer: Answer, placement: Placement | None, met: ChosenConfiguration) -> Answer:
     """The answer with the placement that it was made for."""
     if placement is None:
         return answer

@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class Stream:
-    """What came of one stream of requests.
+    """Results of one stream of requests.
 
     Attributes
     ----------

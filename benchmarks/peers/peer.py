@@ -1,4 +1,4 @@
-"""What a peer is to the measurements: how it starts, and how it is told and asked over HTTP."""
+"""A peer of the measurements: how it starts, and how it is told and asked over HTTP."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Peer(Protocol):
 
     @property
     def learns(self) -> str:
-        """What an event changes, in a few words for the table."""
+        """The effects of an event, in a few words for the table."""
 
     def missing(self) -> str | None:
         """One sentence about what it lacks here; None if it can run. May build it."""

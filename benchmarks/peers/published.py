@@ -1,4 +1,4 @@
-"""What is published of peers that cannot be built from the package registries."""
+"""Published figures of peers that cannot be built from the package registries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rival that knows items by their categories alone."""
+"""A baseline that knows items by their categories alone."""
 
 from __future__ import annotations
 

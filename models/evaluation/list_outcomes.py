@@ -1,4 +1,4 @@
-"""What came of served lists: the events that count for each of their items.
+"""Outcomes of served lists: the events that count for each of their items.
 
 An event counts for one list at most, as in `models.state.outcomes`: the one that it names, else the
 last that showed its item to its user or session within the window before it.

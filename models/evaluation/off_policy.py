@@ -1,4 +1,4 @@
-"""What another policy would have brought, estimated from a log of drawn lists.
+"""Off-policy estimates: rewards of another policy, from a log of lists that were drawn by this one.
 
 Doubly robust (Dudík, Langford and Li 2011, "Doubly robust policy evaluation and learning"): a model
 of rewards says what each item would bring in a slot, and what was shown corrects it, weighted by
@@ -37,7 +37,7 @@ PRIOR_TAKEN = 3.0
 
 
 class Estimate(NamedTuple):
-    """What a policy would have brought, a list on average, with half widths of 95 % intervals.
+    """Estimated rewards of a policy, a list on average, with half widths of 95 % intervals.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ def estimate(decisions: Decisions, policy: SlotPolicy) -> Estimate:
 
 
 def logged_value(decisions: Decisions) -> tuple[float, float]:
-    """What was shown brought, a list on average, and half the width of its 95 % interval."""
+    """Mean reward of a list as it was shown, and half the width of its 95 % interval."""
     return _mean_of_lists(decisions, decisions.rewards, with_fixed=True)
 
 

@@ -209,7 +209,7 @@ class Model(Protocol):
         """Add one event to the user's history, and learn nothing else from it."""
 
 
-class Asked(NamedTuple):
+class QueryTraits(NamedTuple):
     """A query for one item, without its rank; the same for all models.
 
     Attributes
@@ -246,7 +246,7 @@ class ModelResult:
     """
 
     ranks: list[int] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[QueryTraits] = field(default_factory=list)
     recalls: list[BasketRecall] = field(default_factory=list)
     shown: set[int] = field(default_factory=set)
     lists: list[ListMeasures] = field(default_factory=list)
@@ -327,7 +327,7 @@ def run(
             barred = np.array([items[item] for item in query.barred if item in items], np.int64)
             shares = (seen[: len(items)] + 1.0) / (number + len(items))
             events = int(seen[targets[0]]) if targets[0] >= 0 else 0
-            asked = Asked(number, targets[0] not in past, events)
+            asked = QueryTraits(number, targets[0] not in past, events)
             for name, model in compared.items():
                 _evaluate(
                     results[name], model, user, step.event.at_s, targets, barred, shares, clock,
@@ -357,7 +357,7 @@ def _evaluate(
     shares: Floats,
     clock: Callable[[], float],
     *,
-    asked: Asked | None,
+    asked: QueryTraits | None,
     past: set[int],
     list_measures: CategoryMeasures | None,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.intervals import compared_means
-from models.evaluation.protocol import TOP, Asked, ModelResult, measures
+from models.evaluation.protocol import TOP, ModelResult, QueryTraits, measures
 
 COLD_EVENTS = 5
 """An item with fewer events is cold."""
@@ -16,7 +16,7 @@ COLD_EVENTS = 5
 CURVE = (100, 300, 1000, 3000)
 """Events after which a learning curve is read."""
 
-QueryKinds = Mapping[str, Callable[[Asked], bool]]
+QueryKinds = Mapping[str, Callable[[QueryTraits], bool]]
 
 REPEATED_AND_NEW: QueryKinds = {
     "repeated": lambda asked: not asked.is_new,
@@ -31,7 +31,7 @@ COLD_AND_WARM: QueryKinds = {
 def curve_kinds(points: Sequence[int] = CURVE) -> QueryKinds:
     """Kinds of queries of a learning curve: those among the first so many events."""
 
-    def among_first(n: int) -> Callable[[Asked], bool]:
+    def among_first(n: int) -> Callable[[QueryTraits], bool]:
         return lambda asked: asked.event < n
 
     return {f"first {n}": among_first(n) for n in points}

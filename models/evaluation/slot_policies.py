@@ -25,7 +25,7 @@ would decide alone, and no interval would be right."""
 
 
 class PolicyTable(NamedTuple):
-    """What a policy shows in each randomised slot.
+    """Probabilities with which a policy shows each item in each randomised slot.
 
     Attributes
     ----------

@@ -81,7 +81,7 @@ def meets(condition: Condition, given: Given, properties: Properties) -> bool:
         A parameter's value is of the wrong kind for the test.
     """
     operand = operand_of(condition, given)
-    (is_met,) = met_by(condition, operand, [value_in(properties, condition.field)])
+    (is_met,) = configuration_for(condition, operand, [value_in(properties, condition.field)])
     return is_met != condition.negates
 
 
@@ -160,7 +160,7 @@ class CandidateProperties:
             raise ValueError(f"{len(self._ids)} candidates, but properties of {len(self._rows)}")
         else:
             values = _column(self._rows, spellings(self._keys, condition.field))
-            met = met_by(condition, operand, values)
+            met = configuration_for(condition, operand, values)
         bools = np.array(met, np.bool_)
         return ~bools if condition.negates else bools
 
@@ -223,7 +223,9 @@ def _refuse(condition: Condition, wanted: str) -> None:
     )
 
 
-def met_by(condition: Condition, operand: Operand, values: Sequence[Scalar]) -> list[bool]:
+def configuration_for(
+    condition: Condition, operand: Operand, values: Sequence[Scalar]
+) -> list[bool]:
     """True for each stored value that meets the condition, its negation aside."""
     if condition.test not in ORDERINGS:
         # A field that is tested for equality usually has few distinct values.

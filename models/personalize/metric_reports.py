@@ -68,7 +68,7 @@ def metric_of(members: Mapping[str, str]) -> AttributedMetric:
 
 
 class _Place(NamedTuple):
-    """What is counted together: the number of a metric, a source, and the start of a window."""
+    """Key of a count: the number of a metric, a source, and the start of a window."""
 
     metric: int
     source: str

@@ -17,7 +17,7 @@ from models.personalize.recipes import Recipe
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.enough_items import (
-    Sought,
+    ItemSearch,
     first_length,
     note_most,
     others_allowed,
@@ -106,10 +106,10 @@ class RecipeRequest:
         return ItemFilter(self.filter, self.filter_values, self.user_id, None, self.item_id)
 
     @property
-    def sought(self) -> Sought:
+    def search(self) -> ItemSearch:
         """The number of items that it needs, and the filter that they must pass."""
         asked = self.item_filter
-        return Sought(self.length, () if asked is None else (asked,))
+        return ItemSearch(self.length, () if asked is None else (asked,))
 
     @property
     def reads_history(self) -> bool:
@@ -185,18 +185,18 @@ async def answer(
             return allowed
         return await recommender.cache.shown_once(allowed, now_s, beside=beside)
 
-    sought = await within_known(recommender, request.sought, now_s)
+    search = await within_known(recommender, request.search, now_s)
     candidates, left = await until_enough(
         recommender,
-        sought,
+        search,
         _lengths(request, all_candidates=all_candidates, may_lose=may_lose),
         ask,
         kept_of,
         now_s=now_s,
     )
-    if len(left) < sought.k:
+    if len(left) < search.k:
         more = await _more(recommender, request, candidates, left, now_s, history)
-        await note_most(recommender, sought, now_s)
+        await note_most(recommender, search, now_s)
         left += await recommender.cache.shown_once(more, now_s, beside=left)
     left = left[: request.length]
     wanted = recommender.lists.exploration_slots(len(left), request.options)

@@ -250,6 +250,6 @@ def ranks_of(running: Iterable[RunningChallenger], example: Example) -> dict[str
 
 
 def learned_features(example: Example) -> NamedFeatures:
-    """What challengers learn of an example: its sampled rows, the taken item's first."""
+    """Features by which challengers learn an example: its sampled rows, the taken item's first."""
     items = np.frombuffer(example.row_items, np.uint32).astype(np.int64)
     return named_features(example.matrix(), Context(items, example.last_item))

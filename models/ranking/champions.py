@@ -15,8 +15,8 @@ BuiltInChoice = Literal["built-in", "blend", "ranker", "ranker-alone"]
 BUILT_IN_CHOICES: tuple[BuiltInChoice, ...] = get_args(BuiltInChoice)
 
 RankerChoice = str
-"""What orders the candidates instead of that which serves: the built-in champion, though a
-challenger serves, one of the built-in rankers, or a challenger by its name."""
+"""A ranker to order candidates by, whichever serves: the built-in champion, one of the built-in
+rankers, or a challenger by its name."""
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 

@@ -22,7 +22,7 @@ WHOLE = 10_000
 
 
 class DrawnSlot(NamedTuple):
-    """What a randomised slot shows instead of an item of the list, if it does, and how likely.
+    """The draw of a randomised slot: the item that it shows, and how likely that was.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ def exploration_rate(n_listed: int, n_explored: int) -> float:
 def explore(
     listed: Sequence[str], pool: Mapping[str, int], rate: float, rng: random.Random
 ) -> Exploration:
-    """What the second half of a list shows, drawn.
+    """Draws of the slots in the second half of a list.
 
     Parameters
     ----------

@@ -256,7 +256,7 @@ class ListwiseRanker:
         return scores
 
     def chances(self, matrix: Floats, place: int) -> returns.Chances | None:
-        """What the choice of a row says about own items; None but at the beginning of a moment."""
+        """Evidence of a choice about own items; None where no row is one."""
         if not matrix[:, AGAIN].any():
             return None
         return returns.chances_of(self.learned_scores(matrix), matrix[:, AGAIN], place)

@@ -26,7 +26,7 @@ SHARES = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 """Weights of the first expert that are tried."""
 
 MEMORY = 1.0 - 1.0 / 2000.0
-"""What is left of the evidence after a further choice: people may change."""
+"""Share of the evidence that is kept at each further choice: people may change."""
 
 LEAST_CHANCE = 1e-300
 """Instead of a probability of 0, whose logarithm is not finite."""

@@ -26,7 +26,7 @@ PRIOR_PRECISION = 10.0
 
 
 class DrawnHeads(NamedTuple):
-    """What drawn last layers add to the ranker's scores, on raw features.
+    """Last layers drawn from the ranker's uncertainty, as deviations from it, on raw features.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ MAX_ITEMS = 20
 """Items of the newest negative events that count."""
 
 PENALTY = 0.5
-"""What the score of an item as similar as can be to a disliked one loses, in log-odds. More costs
+"""Most that a score loses for its item's similarity to a disliked one, in log-odds. More costs
 hits where what is seen together has little to do with what is disliked: docs/quality.md."""
 
 
@@ -39,11 +39,11 @@ NO_STRENGTHS: Floats = np.empty(0)
 
 
 LAST = 1000.0
-"""What the score of a disliked item loses where items are given: all others come before it."""
+"""Loss of a disliked item's score where items are given: all others come before it."""
 
 
 class NegativeFeedback(NamedTuple):
-    """What a user has shown no interest in.
+    """Items that a user has shown no interest in.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ def penalties(
     similar_texts: Sequence[NeighbourItems],
     clock_s: float,
 ) -> Floats:
-    """What the score of each candidate loses for being like the items, ``(n,)``.
+    """Loss of each candidate's score for being like the items, ``(n,)``.
 
     Only as far as it is more like one of them than like what the user took: within a visit
     all items have much in common, wanted ones too.

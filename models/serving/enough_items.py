@@ -36,8 +36,8 @@ Keep = Callable[[list[str]], Awaitable[Sequence[str]]]
 """Chooses among item ids, in their order."""
 
 
-class Sought(NamedTuple):
-    """What a request seeks k items by, which others seek too.
+class ItemSearch(NamedTuple):
+    """A search for k items that filters and bounds allow, as several requests make it.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ def first_length(k: int) -> int:
 
 async def until_enough(
     recommender: Recommender,
-    sought: Sought,
+    search: ItemSearch,
     lengths: Sequence[int],
     ask: Callable[[int], Awaitable[Answer]],
     keep: Keep,
@@ -100,10 +100,10 @@ async def until_enough(
     ask, keep
         Make the answer with so many items, and choose among its item ids, in their order.
     """
-    k, cache = sought.k, recommender.cache
+    k, cache = search.k, recommender.cache
     too_short, key = dict[str, int](), ""
-    if len(lengths) > 1 and (sought.filters or sought.bounds):
-        key = f"{sought.k} {sought.key}"
+    if len(lengths) > 1 and (search.filters or search.bounds):
+        key = f"{search.k} {search.key}"
         too_short = cache.too_short.of((), await cache.properties_version(now_s))
     longer = [length for length in lengths if length > too_short.get(key, 0)]
     for length in longer or lengths[-1:]:
@@ -115,22 +115,22 @@ async def until_enough(
     return answer, list(kept)
 
 
-async def within_known(recommender: Recommender, sought: Sought, now_s: float) -> Sought:
+async def within_known(recommender: Recommender, search: ItemSearch, now_s: float) -> ItemSearch:
     """The same, of no more items than there are, as far as that is known."""
     cache = recommender.cache
     version = cache.property_index.made_version
-    if not sought.is_shared or version is None:
-        return sought
-    key = sought.key
+    if not search.is_shared or version is None:
+        return search
+    key = search.key
     if key not in cache.most_items.of((), version):
-        return sought
+        return search
     version = await cache.property_index.version(now_s)
     known = None if version is None else cache.most_items.of((), version).get(key)
-    return sought if known is None else sought._replace(k=min(sought.k, known), is_known=True)
+    return search if known is None else search._replace(k=min(search.k, known), is_known=True)
 
 
 async def note_most(
-    recommender: Recommender, sought: Sought, now_s: float, keep: Keep | None = None
+    recommender: Recommender, search: ItemSearch, now_s: float, keep: Keep | None = None
 ) -> None:
     """Keep how many items there are, of all that the filters allow, if it is not known yet.
 
@@ -143,19 +143,19 @@ async def note_most(
         Chooses among items that the filters allow, as the bounds do; None without any.
     """
     cache = recommender.cache
-    if sought.is_known or not sought.is_shared:
+    if search.is_known or not search.is_shared:
         return
     version = await cache.property_index.version(now_s)
-    allowed = await _indexed(recommender, sought.filters, now_s)
+    allowed = await _indexed(recommender, search.filters, now_s)
     if allowed is None or version is None:
         return
     n = len((await cache.refresh(now_s)).shown(allowed))
     if keep is not None:
-        items = await _that_may_match(recommender, sought.filters, None, now_s)
-        names = await _allowed_of(recommender, sought.filters, items, MAX_OTHERS, now_s)
+        items = await _that_may_match(recommender, search.filters, None, now_s)
+        names = await _allowed_of(recommender, search.filters, items, MAX_OTHERS, now_s)
         n = len(await keep(names))
     if cache.property_index.made_version == version:
-        cache.most_items.of((), version)[sought.key] = n
+        cache.most_items.of((), version)[search.key] = n
 
 
 async def others_allowed(

@@ -46,7 +46,7 @@ NEAR = 16
 
 
 class ExplorationPools:
-    """What lists explore among, sampled once for each renewal of the shared state.
+    """Items that lists explore among, sampled once for each renewal of the shared state.
 
     Sampling costs as much as ranking the candidates. What was sampled knows nothing of a request,
     so the draw of its list has the probabilities that the weights say.
@@ -71,7 +71,7 @@ class ExplorationPools:
         n: int,
         options: AnswerOptions,
     ) -> list[dict[str, float]]:
-        """What a list of ranked items explores among, n of them on average.
+        """Items that a list of ranked items explores among, n of them on average.
 
         New items and, unless the options ask for those alone, what the ranker is unsure of.
         """

@@ -1,4 +1,4 @@
-"""What the lists that were served lately showed: how much of the catalogue, and how well known.
+"""Exposure of the catalogue by lists that were served lately: its share, and how popular it is.
 
 The measures are those of Castells, Hurley and Vargas, "Novelty and Diversity in Recommender
 Systems" (Recommender Systems Handbook, 2022).
@@ -26,7 +26,7 @@ HEAD_SHARE = 0.1
 
 
 class Exposure(msgspec.Struct, frozen=True, rename="camel"):
-    """What served lists showed, the first 20 items of each."""
+    """Exposure of items by served lists, the first 20 of each."""
 
     lists: Annotated[int, Meta(description="Lists looked at: 500 at most, drawn of those kept.")]
     items: Annotated[int, Meta(description="Distinct items in them.")]

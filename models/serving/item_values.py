@@ -37,7 +37,7 @@ async def _derived(
     now_s: float,
     derive: Callable[[Properties | None], T],
 ) -> Mapping[str, T]:
-    """What is derived from the record of each item, found once for all requests."""
+    """Values derived from the record of each item, found once for all requests."""
     found = kept.of(derivation, await recommender.cache.properties_version(now_s))
     new = [item for item in items if item not in found]
     if new:

@@ -199,7 +199,7 @@ class Snapshots:
         return negative_feedback_of(history, shared.strong_types)
 
     async def penalties(self, snapshot: RequestSnapshot, candidates: Candidates) -> Floats:
-        """What each candidate's score loses by the user's negative feedback; see `penalties`."""
+        """Loss of each candidate's score by the user's negative feedback; see `penalties`."""
         feedback, now_s = snapshot.feedback, snapshot.now_s
         lists = await self._cache.neighbours(feedback.items.tolist(), now_s)
         texts = await self._cache.similar_texts.of(feedback.items, now_s)

@@ -33,7 +33,7 @@ def _check_negative(types: dict[str, Any]) -> None:
 
 
 class GroupEventTypes(BaseModel):
-    """What differs in a dataset group from `event_weights`, `value_scales` and `negative_types`.
+    """Differences of a dataset group from `event_weights`, `value_scales` and `negative_types`.
 
     "none" in place of an effect makes a type an ordinary one.
     """

@@ -1,4 +1,4 @@
-"""What events of each type count as in a group: their weight, a purchase, negative feedback."""
+"""Types of events in a group: their weights, which are purchases, which negative feedback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EFFECTS = {
 
 
 class EventTypes(NamedTuple):
-    """What events of each type count as; names are in lower case.
+    """Weight and effect of events of each type; names are in lower case.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ from ops.broker.stored_partition import StoredPartition
 from ops.broker.topic_catalog import TopicCatalog
 
 LATEST, EARLIEST, NEWEST = -1, -2, -3
-"""What ListOffsets takes for the end, the oldest message, and that of the largest time."""
+"""Times that ask ListOffsets for the end, the oldest message, and that of the largest time."""
 
 MAX_WAIT_S = 60.0
 """Longest wait of a fetch for new messages."""

@@ -71,7 +71,7 @@ class _Header(NamedTuple):
 
 @dataclass(slots=True)
 class _Producer:
-    """What is known of an idempotent producer: its epoch, and its last batches.
+    """Epoch and last batches of an idempotent producer.
 
     A batch is remembered as its first and last sequence number, and the offset it was given.
     """

@@ -78,7 +78,7 @@ class OwnerHistory(NamedTuple):
 
 
 class ItemCounts(NamedTuple):
-    """What is counted of an item: exact ones, and logarithms of decayed popularities."""
+    """Counts of an item: exact ones, and logarithms of decayed popularities."""
 
     events: int
     purchases: int

@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass
 class DrillOutcome:
-    """What a drill has found.
+    """Findings of a drill.
 
     Attributes
     ----------

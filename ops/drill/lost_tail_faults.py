@@ -155,7 +155,7 @@ class _Loss:
         site.tails += self._tails
 
     def seen(self) -> str:
-        """What was lost."""
+        """Number of lost messages, and of those in effect, in words."""
         n = sum(len(tail.records) for tail in self._tails)
         if not n:
             raise NotSeen("Kafka lost no message")

@@ -1,4 +1,4 @@
-"""What callers of the API saw during a drill: times without an answer, and fresh ones."""
+"""Observations of the API's callers during a drill: times without an answer, and fresh ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Strike(NamedTuple):
 
 
 class FaultFigures(NamedTuple):
-    """What a kind of fault did to callers.
+    """Effects of a kind of fault on callers.
 
     Attributes
     ----------

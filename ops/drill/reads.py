@@ -48,7 +48,7 @@ def event_ids(record: Record) -> list[str]:
 
 
 def stored(settings: Settings, read: Callable[[Store], Awaitable[T]]) -> T:
-    """What a function reads from the group of these settings."""
+    """Result of a function that reads from the group of these settings."""
 
     async def reading() -> T:
         store = store_of(client_of(settings), settings)

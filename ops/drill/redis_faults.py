@@ -162,7 +162,7 @@ def redis_read_only(site: Site, chance: random.Random) -> str:
 
 
 def _refusal(site: Site) -> str:
-    """What Redis answers to a write that it refuses."""
+    """Answer of Redis to a write that it refuses."""
     try:
         site.ask_redis("SET", f"{{{site.settings.group}-probe}}:probe", "1", "EX", "1")
     except NotNow as error:

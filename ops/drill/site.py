@@ -36,7 +36,7 @@ POWERS = {
     "kafka-proxy": "a proxy before Kafka",
     "redis-proxy": "a proxy before Redis",
 }
-"""What a site may permit."""
+"""Powers of a site: what it may permit the drill to do."""
 
 
 class Interrupted(RecommenderError):
@@ -121,7 +121,7 @@ class Site:
             self.wait(0.05)
 
     def seen(self, act: Callable[[], int], what: str) -> int:
-        """What `act` gives once it is not 0: how often a fault was seen to have an effect.
+        """Result of `act` once it is not 0: how often a fault was seen to have an effect.
 
         Raises
         ------

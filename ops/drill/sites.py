@@ -57,13 +57,13 @@ class Wish(NamedTuple):
 
 
 def throwaway_powers(kafka_folder: Path | None) -> frozenset[str]:
-    """What a site on servers of its own permits."""
+    """Powers of a site on servers of its own."""
     powers = {"kafka", "redis", "kafka-proxy", "redis-proxy"}
     return frozenset(powers | ({"apache"} if kafka_folder else set()))
 
 
 def configured_powers(settings: Settings) -> frozenset[str]:
-    """What a site on the servers that the settings name permits."""
+    """Powers of a site on the servers that the settings name."""
     return frozenset({"redis-proxy"} if is_plain_redis(settings) else ())
 
 

@@ -205,7 +205,7 @@ class EventCodec:
         return await self._tenants.group_when_sent(tracking_id, received.timestamp_ms / 1000)
 
     def _types_of(self, group: str) -> EventTypes:
-        """What events count as in a group."""
+        """Types of events in a group, with their weights."""
         return EventTypes.of(self._tenants.store(group).settings)
 
     def _stored_group(self, group: str) -> str:

@@ -1,4 +1,4 @@
-"""What a worker does for a group of several shards: both hops, and the outboxes between them.
+"""A worker's part for a group of several shards: both hops, and the outboxes between them.
 
 For a group of one shard there is nothing here: the event agent writes to its store.
 """

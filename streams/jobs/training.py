@@ -120,7 +120,7 @@ async def _scratch_group(context: JobContext) -> AsyncIterator[str]:
 
 
 class _VersionTrial(NamedTuple):
-    """What is measured: a recipe, and hyperparameters that performHPO tries."""
+    """A trial to measure: a recipe, and hyperparameters that performHPO tries."""
 
     name: str
     recipe: Recipe

@@ -73,5 +73,5 @@ class HandledLetters(NamedTuple):
         return text
 
     def commit(self) -> Any:  # noqa: ANN401  kafka-python is not typed
-        """What is committed."""
+        """The commit that stores it."""
         return OffsetAndMetadata(self.following, self.text(), -1)

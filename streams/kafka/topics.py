@@ -65,7 +65,7 @@ class Topics:
 
     @property
     def session_deltas(self) -> str:
-        """What session shards of a group of several leave for others; a partition a shard."""
+        """Deltas that session shards of a group of several send to others; a partition a shard."""
         return self._of_layout(f"{self.prefix}deltas.sessions")
 
     @property

@@ -1,4 +1,4 @@
-"""What Kafka still has: how far back a rebuild goes, and what a restored state will lack."""
+"""Messages that Kafka still has: how far back a rebuild goes, what a restored state will lack."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Gap(NamedTuple):
     last: int
 
 
-class Since(NamedTuple):
-    """What Kafka has behind watermarks.
+class MessagesBehind(NamedTuple):
+    """Messages that Kafka has behind watermarks.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Since(NamedTuple):
 
 
 def kept_topics(settings: Settings) -> list[KeptTopic]:
-    """What each topic that state is learned from has.
+    """The topics that state is learned from, with the messages that each has.
 
     Raises
     ------
@@ -86,8 +86,8 @@ def kept_text(settings: Settings) -> Iterator[str]:
     yield f"events are kept for {days:g} days: what is older is in no rebuild, but in snapshots"
 
 
-def since(settings: Settings, watermarks: Mapping[str, int]) -> Since:
-    """What Kafka has behind the watermarks of a snapshot.
+def messages_behind(settings: Settings, watermarks: Mapping[str, int]) -> MessagesBehind:
+    """Messages that Kafka has behind the watermarks of a snapshot.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def since(settings: Settings, watermarks: Mapping[str, int]) -> Since:
         messages += max(0, end - max(following, first))
         if first > following and tp[0] not in renewed and not _is_compacted(settings, tp):
             gaps.append(Gap(*tp, following, first - 1))
-    return Since(messages, gaps, renewed)
+    return MessagesBehind(messages, gaps, renewed)
 
 
-def since_text(settings: Settings, watermarks: Mapping[str, int]) -> Iterator[str]:
+def messages_behind_text(settings: Settings, watermarks: Mapping[str, int]) -> Iterator[str]:
     """Lines that say what workers will apply to a restored state, and what is lost."""
-    found = since(settings, watermarks)
+    found = messages_behind(settings, watermarks)
     yield f"{found.messages:,} messages wait in Kafka, at most: workers apply them at their start"
     for name in found.renewed:
         yield (

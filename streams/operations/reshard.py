@@ -33,7 +33,7 @@ KEPT_S = 10.0
 
 
 class Resharded(NamedTuple):
-    """What a move did.
+    """Report of a move.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ class SnapshotPart(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a snapshot holds, and of when.
+    """Contents of a snapshot, and its time.
 
     Attributes
     ----------

@@ -100,7 +100,7 @@ def _quality(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _catch_up(status: Status) -> str:
-    """What is to be said while the ranker catches up with kept events."""
+    """Progress while the ranker catches up with kept events; empty otherwise."""
     last = status.catch_up
     if last is None or last.is_complete:
         return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import require, require_java
-from tests.sharded_drill import FAULTS, Asked, Strike, opened_site, requests_by_shard, run
+from tests.sharded_drill import FAULTS, DrillRequest, Strike, opened_site, requests_by_shard, run
 
 
 @pytest.mark.kafka
@@ -30,11 +30,11 @@ def test_a_small_drill_of_shards_loses_and_doubles_nothing(tmp_path: Path) -> No
 def test_requests_are_told_apart_by_shard() -> None:
     """Of the time of a fault: those for users whose shard it hit, and the others."""
     asked = [
-        Asked(1.0, "answer", "u00", "503"),  # before
-        Asked(2.5, "answer", "u00", "503"),
-        Asked(4.5, "answer", "u01", "ok"),
-        Asked(4.5, "event", "u01", "ok"),
-        Asked(9.0, "event", "u01", "0"),  # long after
+        DrillRequest(1.0, "answer", "u00", "503"),  # before
+        DrillRequest(2.5, "answer", "u00", "503"),
+        DrillRequest(4.5, "answer", "u01", "ok"),
+        DrillRequest(4.5, "event", "u01", "ok"),
+        DrillRequest(9.0, "event", "u01", "0"),  # long after
     ]
     strike = Strike("primary_killed", 2.0, 3.0, frozenset({"u00", "i02"}), "")
     assert requests_by_shard(asked, [strike]) == {

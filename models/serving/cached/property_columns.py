@@ -22,8 +22,8 @@ from models.filters.matching import (
     Given,
     Operand,
     Properties,
+    configuration_for,
     meets,
-    met_by,
     operand_of,
     scalar_of,
     spellings,
@@ -210,7 +210,9 @@ class _Column:
         by_code = np.zeros(FIRST_TEXT + len(self._texts), np.bool_)
         if condition.test not in ORDERINGS:
             by_code[[self._texts[one] for one in operand.texts if one in self._texts]] = True
-        by_code[list(self._special.values())] = met_by(condition, operand, list(self._special))
+        by_code[list(self._special.values())] = configuration_for(
+            condition, operand, list(self._special)
+        )
         compare = _COMPARE.get(condition.test)
         if compare is not None and operand.moment is not None:
             moments = np.array(list(self._moments.values()))

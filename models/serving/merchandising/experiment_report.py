@@ -48,7 +48,7 @@ class ArmReport(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExperimentReport(msgspec.Struct, frozen=True, rename="camel"):
-    """What an experiment has shown so far."""
+    """Results of an experiment so far."""
 
     name: str
     placement: str

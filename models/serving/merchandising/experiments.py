@@ -63,7 +63,7 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class ExperimentPlan(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What an experiment compares, and by what."""
+    """Plan of an experiment: its arms, and the metric that compares them."""
 
     placement: ExperimentName
     arms: Annotated[
@@ -123,8 +123,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 Check = Callable[[Configuration], Awaitable[object]]
 
 
-class Met(NamedTuple):
-    """What a user meets at a placement: a configuration, and the arm that has it.
+class ChosenConfiguration(NamedTuple):
+    """Configuration of a placement for a user, and the arm that has it.
 
     Attributes
     ----------
@@ -170,15 +170,17 @@ def arm_of(experiment: Experiment, unit: str) -> Arm:
     return arms[-1]
 
 
-def met_by(placement: Placement, experiment: Experiment | None, unit: str | None) -> Met:
-    """What a user or session meets at a placement; None for one who is not known."""
+def configuration_for(
+    placement: Placement, experiment: Experiment | None, unit: str | None
+) -> ChosenConfiguration:
+    """Configuration of a placement for a user or session; `unit` is None for an unknown one."""
     if experiment is None or unit is None:
-        return Met(placement.configuration)
+        return ChosenConfiguration(placement.configuration)
     arm = arm_of(experiment, unit)
     if arm.name in experiment.ended_arms:
         control = experiment.plan.arms[0]
-        return Met(control.configuration or placement.configuration)
-    return Met(arm.configuration or placement.configuration, arm.name, experiment)
+        return ChosenConfiguration(control.configuration or placement.configuration)
+    return ChosenConfiguration(arm.configuration or placement.configuration, arm.name, experiment)
 
 
 class ExperimentCache:

@@ -1,4 +1,4 @@
-"""What rules name: segments, rankers, saved filters, items and properties, which there may not be.
+"""Names in rules, of segments, rankers, saved filters, items and properties, which may not exist.
 
 A segment or ranker that is not there is refused when a configuration is saved, and what rules name
 is not deleted; items and properties may come later, so of these the one who saves is warned. So it
@@ -107,7 +107,7 @@ def _names(configuration: Configuration, kind: Deleted, name: str) -> bool:
 async def warnings_of(
     recommender: Recommender, configuration: Configuration, now_s: float
 ) -> list[str]:
-    """What may be a mistake, with places: unknown items and properties; pins that never show.
+    """Possible mistakes, with their places: unknown items and properties; pins that never show.
 
     Parameters
     ----------

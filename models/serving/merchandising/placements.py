@@ -83,7 +83,7 @@ class PlacementRule(
 class Configuration(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What a placement asks for where a question leaves it open, and its rules."""
+    """Rules of a placement, and its options where a question leaves them open."""
 
     recipe: Annotated[
         RecipeName | None,

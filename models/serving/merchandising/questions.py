@@ -22,7 +22,7 @@ NEEDS_PROFILING = "needs what the user did or is, which profiling=off forbids"
 
 
 class Question(NamedTuple):
-    """What is asked for a user, apart from rules; as `Recommender.recommend` takes it.
+    """A question for a user, apart from rules; as `Recommender.recommend` takes it.
 
     Without an objective, that of the configuration counts. `explores` is False for a list without
     exploration slots. `segments` are those of the user, among those that rules are for; `ranker` is

@@ -24,7 +24,7 @@ from models.ranking.explored_lists import Exploration
 from models.serving.answers import MAX_RESULTS, Answer, Recommendation
 from models.serving.enough_items import (
     MAX_OTHERS,
-    Sought,
+    ItemSearch,
     first_length,
     note_most,
     others_allowed,
@@ -88,17 +88,17 @@ async def answer_by_rules(
         is_reordered = rules.boosts or rules.diversity
         return left if is_reordered else await ruled.capped(left, pins)
 
-    sought = ruled.sought(k)
+    search = ruled.search(k)
     # Pins may add what the filters allow and a cap has no room for.
     if not pins:
-        sought = await within_known(recommender, sought, now_s)
+        search = await within_known(recommender, search, now_s)
     # A boost may lift any candidate into the answer; what is taken out makes room for others.
     most = MAX_RESULTS + len(taken_out)
     wanted = DIVERSE_CANDIDATES * k if rules.diversity else k
     first = most if rules.boosts else min(most, first_length(wanted + len(taken_out)))
     answer, left = await until_enough(
         recommender,
-        sought,
+        search,
         [*dict.fromkeys((first, most))],
         lambda length: ask(length, history),
         kept_of,
@@ -108,9 +108,9 @@ async def answer_by_rules(
         pins = {slot: name for slot, name in pins.items() if name not in answer.disliked}
     among = frozenset(left)
     kept = [item for item in answer.items if item.item_id in among]
-    if refills and rules.filters and await ruled.has_too_few(kept, pins, sought.k):
+    if refills and rules.filters and await ruled.has_too_few(kept, pins, search.k):
         kept += await ruled.others(answer, kept, pins)
-        await note_most(recommender, sought, now_s, ruled.capped if rules.caps else None)
+        await note_most(recommender, search, now_s, ruled.capped if rules.caps else None)
     for boost in rules.boosts:
         among = frozenset(await ruled.allowed((boost.filter,), [item.item_id for item in kept]))
         kept = boosted(kept, among, boost.factor)
@@ -145,10 +145,12 @@ class _RuledRequest(NamedTuple):
     history: History | None
     taken_out: frozenset[str]
 
-    def sought(self, k: int) -> Sought:
-        """What it seeks k items by."""
+    def search(self, k: int) -> ItemSearch:
+        """The search for k items that these rules let through."""
         filters = [ItemFilter(one, {}, *self.asker) for one in self.rules.filters]
-        return Sought(k, filters, tuple(f"{one.most} {one.property}" for one in self.rules.caps))
+        return ItemSearch(
+            k, filters, tuple(f"{one.most} {one.property}" for one in self.rules.caps)
+        )
 
     async def allowed(self, filters: Sequence[Filter], items: Sequence[str]) -> list[str]:
         """The items that are not taken out, and that all of these filters allow."""

@@ -1,1 +1,1 @@
-"""What is held of items: metadata, listings, rates, a process's cache of properties."""
+"""State of items: metadata, listings, rates, a process's cache of properties."""

@@ -221,7 +221,7 @@ async def scan_item_properties(store: Store) -> AsyncIterator[list[tuple[int, Pr
 
 
 class RecordsVersion(NamedTuple):
-    """What the records of a group are as of: changes so far, and items so far."""
+    """Version of a group's records: changes so far, and items so far."""
 
     updates: int
     n_items: int

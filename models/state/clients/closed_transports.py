@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 T = TypeVar("T")
 
 CLOSED = "the handler is closed"
-"""What uvloop's RuntimeError says of a write to a connection that was reset a moment before."""
+"""Text of uvloop's RuntimeError for a write to a connection that was reset a moment before."""
 
 
 class LossRetry(Retry):

@@ -175,7 +175,7 @@ class StateCopy:
             yield from server.read(same_slot)
 
     def _registered(self) -> set[str]:
-        """What stands in braces before the keys that there are now."""
+        """Hash tags, in braces before the keys, that there are now."""
         (members,) = self._servers.of_registry.ask(("SMEMBERS", GROUPS))
         return {self._settings.group, REGISTRY, *(member.decode() for member in members)}
 

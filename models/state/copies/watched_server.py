@@ -41,7 +41,7 @@ SCANNED_AT_ONCE = 1000
 
 _CHANGES = b"__redis__:invalidate"
 _OF_GROUPS = b"{"
-"""What all keys of this program begin with."""
+"""The first character of all keys of this program."""
 
 
 class WatchedServer:

@@ -6,7 +6,7 @@ from models.settings import Settings
 
 
 def outcome_limits(settings: Settings) -> dict[str, int | list[str]]:
-    """What outcomes.lua takes of the settings; a window of 0 turns it off."""
+    """Settings that outcomes.lua takes; a window of 0 turns it off."""
     return {
         "outcome_window": settings.outcome_window_s if settings.outcomes else 0,
         "outcome_lists": settings.outcome_lists,

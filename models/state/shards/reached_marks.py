@@ -21,7 +21,7 @@ HOPS = 3
 
 
 def reached_marks(store: Store) -> Callable[[Sequence[str]], Awaitable[list[int]]]:
-    """What reads the offset up to which each partition is in effect everywhere."""
+    """A reader of the offset up to which each partition is in effect everywhere."""
     return ReachedMarks(store).read if isinstance(store, ShardedStore) else store.watermarks
 
 
@@ -74,9 +74,9 @@ class ReachedMarks:
         return self._reached.get(field, -1)
 
     async def _left_by(self, fields: Sequence[str] | None) -> dict[int, dict[str, int]]:
-        """What session shards have left so far for each shard, of partitions of events.
+        """Offsets of deltas that session shards have sent each shard so far, by partition.
 
-        None for what they have left of deltas of other session shards.
+        Without partitions: by those of deltas of other session shards.
         """
         answers = await at_once(
             self._left_by_shard(number, fields) for number in range(self._store.shards)

@@ -68,7 +68,7 @@ ShardKind = Literal["u", "i"]
 
 
 class DeltaRun(NamedTuple):
-    """What a value of the topics of deltas carries, of one source.
+    """The deltas of one source in a value of their topics.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ def shard_names(shards: int) -> list[str]:
 
 
 def shard_prefix(group: str, kind: ShardKind, number: int, generation: int = 0) -> str:
-    """What keys of a shard begin with, in a layout of the group (`stored_layout`).
+    """Prefix of a shard's keys, in a layout of the group (`stored_layout`).
 
     >>> shard_prefix("shop", "u", 7), shard_prefix("shop", "i", 0, 2)
     ('{shop/u07}:', '{shop/i00.2}:')
@@ -176,7 +176,7 @@ def shard_tags(group: str, shards: int, generation: int = 0) -> list[str]:
 
 
 DELTAS_OF_SESSIONS = "deltas.u/"
-"""What fields of partitions of deltas for session shards begin with; see `mark_field`."""
+"""Prefix of the fields of partitions of deltas for session shards; see `mark_field`."""
 
 
 def mark_field(kind: ShardKind, incarnation: str, number: int) -> str:
@@ -207,7 +207,7 @@ def names_value(items: Sequence[str], types: Sequence[str] = ()) -> bytes:
 
 
 def split(value: bytes) -> tuple[list[DeltaRun], bytes]:
-    """What a value of the topics of deltas carries, and its packed runs.
+    """The header of a value of the topics of deltas, and its packed runs.
 
     >>> split(names_value(["i9"]))[0]
     [DeltaRun(source='', previous=-1, last=0, needs=[])]

@@ -79,7 +79,7 @@ return n
 
 
 class SessionStepResult(NamedTuple):
-    """What a session shard's step did.
+    """Effects of a session shard's step.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class SessionStepResult(NamedTuple):
 
 
 class ItemStepResult(NamedTuple):
-    """What an item shard's step did; as `SessionStepResult`."""
+    """Effects of an item shard's step; as `SessionStepResult`."""
 
     deltas: list[PartResult]
     counts: dict[str, int]

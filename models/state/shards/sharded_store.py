@@ -231,7 +231,7 @@ class ShardedStore(Store):
         shard_of: Callable[[K], int],
         ask: Callable[[int, list[K]], Awaitable[Sequence[V]]],
     ) -> list[V]:
-        """What `ask` gives for each key, asked of all shards at once."""
+        """Answers of `ask` for each key, asked of all shards at once."""
         by_shard: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
             by_shard.setdefault(shard_of(key), []).append(place)

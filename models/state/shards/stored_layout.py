@@ -39,7 +39,7 @@ class ShardLayout(NamedTuple):
     generation: int = 0
 
     def prefixes(self, group: str, kind: ShardKind) -> list[str]:
-        """What keys of each shard of a kind begin with.
+        """Prefixes of the keys of each shard of a kind.
 
         >>> ShardLayout(2, 1).prefixes("shop", "i"), ShardLayout(1, 2).prefixes("shop", "i")
         (['{shop/i00.1}:', '{shop/i01.1}:'], ['{shop}:'])
@@ -157,7 +157,7 @@ async def report_move(client: RedisClient, group: str, move: Move, *, begins: bo
 
 
 async def move_text(client: RedisClient, settings: Settings) -> str:
-    """What is done of a move of the group to other shards, in words; empty without one."""
+    """Progress of a move of the group to other shards, in words; empty without one."""
     _, move = await layout_and_move(client, settings.group)
     if move is not None:
         done = f" ({move.share:.0%})".replace("%", " %") if move.share else ""

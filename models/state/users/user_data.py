@@ -1,4 +1,4 @@
-"""What a group holds of its users: counts of it, their sessions and their metadata records."""
+"""Data of a group's users: counts, their sessions and their metadata records."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class ExportedExposure(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExportedOutcomes(msgspec.Struct, frozen=True, rename="camel"):
-    """What was served to an owner: the user, the session of that name, or a linked session."""
+    """Lists served to an owner: the user, the session of that name, or a linked session."""
 
     owner: Literal["user", "session"]
     id: str

@@ -86,7 +86,7 @@ def _refusal(host: str, port: int, options: dict[str, Any]) -> str | None:
 
 
 def _explained(settings: Settings) -> str:
-    """What was shown, and the settings to look at."""
+    """The credentials that were shown, in words, and the settings to look at."""
     mechanism = settings.kafka_sasl_mechanism
     if mechanism == "AWS_MSK_IAM":
         return "the AWS credentials: see their policy and RECOMMENDER_KAFKA_AWS_REGION"

@@ -1,1 +1,1 @@
-"""What is read from Kafka: partitions, batches, positions, and where reading stands still."""
+"""Reading from Kafka: partitions, batches, positions, and where reading stands still."""

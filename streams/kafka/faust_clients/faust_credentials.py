@@ -9,7 +9,7 @@ from streams.kafka.connections.security import aiokafka_options
 
 
 def faust_credentials(settings: Settings) -> faust.auth.Credentials | None:
-    """What a Faust app's clients show to Kafka; None where it asks for nothing.
+    """Credentials of a Faust app's clients for Kafka; None where it asks for none.
 
     Raises
     ------

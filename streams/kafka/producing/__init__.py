@@ -1,1 +1,1 @@
-"""What is sent to Kafka: messages, producers, their errors and receipts."""
+"""Sending to Kafka: messages, producers, their errors and receipts."""

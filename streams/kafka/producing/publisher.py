@@ -206,7 +206,7 @@ class Publisher:
     async def _acknowledged(
         self, opened: _Connection, messages: Sequence[ProducedMessage], unsent: list[int]
     ) -> list[RecordMetadata]:
-        """What Kafka says of each message, once it has acknowledged all.
+        """Kafka's acknowledgement of each message, once it has acknowledged all.
 
         The size of each message is taken from the front of `unsent` when it is sent: from then on
         its bytes are free only when Kafka has answered, whatever its caller does.

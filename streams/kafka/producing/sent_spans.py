@@ -40,7 +40,7 @@ async def send_traced(
 
 
 def messaging_attributes(operation: str, topic: str) -> dict[str, str | int]:
-    """What every span of messages says: the system, what is done, and the topic."""
+    """Attributes of every span of messages: the system, the operation, and the topic."""
     return {
         "messaging.system": "kafka",
         "messaging.operation.name": operation,

@@ -18,8 +18,8 @@ from models.serving.merchandising.experiments import (
     Guardrail,
     arm_of,
     check_plan,
+    configuration_for,
     experiments,
-    met_by,
     start_experiment,
     stop_experiment,
 )
@@ -73,8 +73,8 @@ async def test_an_arm_that_does_harm_is_ended_once(store: Store) -> None:  # noq
     assert changed.ended_arms == {"bold": later}
     unit = next(f"u{n}" for n in range(50) if arm_of(changed, f"u{n}").name == "bold")
     placement = Placement("home", 1, Configuration())
-    assert met_by(placement, changed, unit) == (Configuration(), "", None)
-    assert met_by(placement, one, unit) == (BOLD, "bold", one)
+    assert configuration_for(placement, changed, unit) == (Configuration(), "", None)
+    assert configuration_for(placement, one, unit) == (BOLD, "bold", one)
     report = await experiment_report(store, "e", changed, now_s=later)
     assert report.arms[1].verdict == "ended"
     assert "guardrail" in report_lines(report)[-1]

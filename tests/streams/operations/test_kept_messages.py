@@ -8,7 +8,7 @@ from models.settings import Settings
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.offsets import FirstWaiting, PartitionEnd
 from streams.operations import kept_messages
-from streams.operations.kept_messages import Gap, kept_text, since, since_text
+from streams.operations.kept_messages import Gap, kept_text, messages_behind, messages_behind_text
 
 pytestmark = pytest.mark.unit
 
@@ -47,11 +47,11 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_messages_that_wait_and_those_that_are_gone() -> None:
     """A gap is what came behind the watermark and is no longer there; compaction makes none."""
     marks = {"c/events.clicks/0": 49, "c/events.clicks/1": 9, "c/items/0": 2}
-    assert since(Settings(), marks) == (50 + 5, [], [])
+    assert messages_behind(Settings(), marks) == (50 + 5, [], [])
 
-    found = since(Settings(), marks | {"c/events.clicks/0": 29})
+    found = messages_behind(Settings(), marks | {"c/events.clicks/0": 29})
     assert found == (60 + 5, [Gap("events.clicks", 0, 30, 39)], [])
-    text = list(since_text(Settings(), marks | {"c/events.clicks/0": 29}))
+    text = list(messages_behind_text(Settings(), marks | {"c/events.clicks/0": 29}))
     assert text[0].startswith("65 messages wait in Kafka")
     assert "events.clicks/0: messages 30 to 39" in text[1]
     assert "erasures" in text[1]
@@ -61,13 +61,13 @@ def test_messages_that_wait_and_those_that_are_gone() -> None:
 @pytest.mark.usefixtures("kafka")
 def test_topics_that_were_made_anew() -> None:
     """Their offsets begin again, so nothing of them is a gap; all of them is applied."""
-    found = since(Settings(), {"old/events.clicks/0": 5, "c/items/0": 11})
+    found = messages_behind(Settings(), {"old/events.clicks/0": 5, "c/items/0": 11})
     assert found == (
         60 + 10,
         [],
         ["events.clicks", "events.purchases", "users", "recommendations.served"],
     )
-    assert "another topic" in list(since_text(Settings(), {"old/x/0": 1}))[1]
+    assert "another topic" in list(messages_behind_text(Settings(), {"old/x/0": 1}))[1]
 
 
 @pytest.mark.usefixtures("kafka")
