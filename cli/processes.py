@@ -192,9 +192,17 @@ def forward() -> None:
 @main.command()
 def topics() -> None:
     """Create the topics that do not exist yet, and set for how long topics keep messages."""
+    from models.state.copies.format_check import on_stored_shards
     from streams.kafka.topics import apply_retention, ensure_topics
 
     settings = reachable_settings(needs_redis=False)
+    if settings.redis:
+        try:
+            settings = on_stored_shards(settings)
+        except Unavailable:
+            # The topics of deltas are of the layout that is stored there, whatever the setting.
+            if settings.shards > 1:
+                raise
     made = ensure_topics(settings)
     click.echo(f"made {', '.join(made)}" if made else "all topics exist")
     changed = apply_retention(settings)

@@ -8,7 +8,9 @@ in effect; whatever is not, the outboxes keep (`streams.agents.outboxes`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import Counter
 
@@ -32,14 +34,18 @@ SHARD_CHANGES = Counter(
     "recommender_shard_changes_total", "Events and deltas that shards have applied", ["shard"]
 )
 
-PublishDeltas = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+PublishDeltas = Callable[[Sequence[tuple[str, bytes]]], Coroutine[Any, Any, None]]
 """Produces values to shards, `i03` or `u00`; returns when Kafka has acknowledged all."""
 
-POLL_S, MOST_POLL_S = 0.002, 0.1
-"""Pauses between two looks for the indexes of new items: at first, and at most."""
+POLL_S, MOST_POLL_S = 0.002, 0.01
+"""Pauses between two looks for the indexes of new items: at first, and at most. A hop takes some 20
+ms; all events of the batch wait for it."""
 
 ASK_AGAIN_S = 2.0
 """An item shard that has given no index for so long is asked again."""
+
+MOST_PUBLICATIONS = 16
+"""Steps at most whose deltas Kafka has yet to acknowledge."""
 
 MAX_NAMES = 1_000_000
 """Indexes of items that a worker remembers; then it begins anew."""
@@ -61,6 +67,7 @@ class ShardedEventWriter:
         self._publish = publish
         self._clock = clock
         self._names = ItemNames(steps, publish)
+        self._publications = deque[asyncio.Task[None]]()
         self.is_held = False
 
     async def write(self, parts: Sequence[BatchPart[StoredMessage]]) -> list[PartResult]:
@@ -84,7 +91,7 @@ class ShardedEventWriter:
         done = [one for one in found if isinstance(one, SessionStepResult)]
         for one in done:
             count_applied(one.counts)
-        await self._publish([value for one in done for value in one.outbox])
+        await self._leave([value for one in done for value in one.outbox])
         for failed in found:
             if isinstance(failed, BaseException):
                 raise failed
@@ -92,6 +99,18 @@ class ShardedEventWriter:
             _joined([one.events[number] for one in done], part.messages[-1].offset)
             for number, part in enumerate(parts)
         ]
+
+    async def _leave(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Publish values; the next step does not wait until Kafka has acknowledged them.
+
+        They are sent in order, and outboxes keep them. Only those of many steps ago are waited for.
+        """
+        self._publications.append(asyncio.create_task(self._publish(values)))
+        await asyncio.sleep(0)  # they are on their way before anything else is
+        while self._publications and (
+            self._publications[0].done() or len(self._publications) > MOST_PUBLICATIONS
+        ):
+            await self._publications.popleft()
 
     async def _step(self, shard: int, parts: Sequence[Part]) -> SessionStepResult:
         events = [event for part in parts for one in part.messages for event in one.events]
@@ -149,12 +168,12 @@ class ItemNames:
             if types:
                 self._types |= await self._steps.type_codes()
             items, types = unknown_names(messages, self._indexes, self._types)
-            items, types = await self._with_room(items, types)
+            if (items or types) and loop.time() >= asked_s + ASK_AGAIN_S:
+                asked_s = loop.time()
+                items, types = await self._with_room(items, types)
+                await self._ask(items, types)
             if not items and not types:
                 return
-            if loop.time() >= asked_s + ASK_AGAIN_S:
-                asked_s = loop.time()
-                await self._ask(items, types)
             await asyncio.sleep(pause_s)
 
     async def _with_room(

@@ -23,6 +23,7 @@ from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import Publish, StepWriter
 from streams.agents.deltas import delta_agent
+from streams.agents.hot_lists import SPLIT, split_hot_lists
 from streams.agents.outboxes import LOOK_EVERY_S, Outboxes
 from streams.agents.received import received_messages
 from streams.agents.sharded_events import ShardedEventWriter
@@ -35,6 +36,7 @@ from streams.retry_policy import AWAY, retry_outages
 LOG = logging.getLogger(__name__)
 
 FIGURES_EVERY_S = 60.0
+HOT_EVERY_S = 30.0
 
 KINDS: tuple[ShardKind, ...] = ("u", "i")
 
@@ -73,6 +75,7 @@ class WorkerShards:
         if settings.shards == 1:
             return
         steps = ShardedSteps(tenants.redis, settings, shards=settings.shards)
+        self._steps = steps
         self.event_writer = self._writer = ShardedEventWriter(steps, self.publish, time.time)
         self._sessions, self._items = (
             delta_agent(
@@ -101,6 +104,7 @@ class WorkerShards:
         if self.appliers:
             self._app.timer(LOOK_EVERY_S)(self.look_into_outboxes)
             self._app.timer(FIGURES_EVERY_S)(self.report_figures)
+            self._app.timer(HOT_EVERY_S)(self.split_hot_lists)
 
     def hold(self, *, is_held: bool) -> None:
         """Apply no events, or do again; what is between shards goes on. Of one shard, nothing."""
@@ -110,6 +114,13 @@ class WorkerShards:
     async def look_into_outboxes(self) -> None:
         """Look after the outboxes of the session shards whose deltas this worker applies."""
         await self._outboxes.look({number for _, number in self._sessions.assignment.reads})
+
+    async def split_hot_lists(self) -> None:
+        """Look for items too hot for a shard, if this worker applies the first one's deltas."""
+        if any(number == 0 for _, number in self._items.assignment.reads):
+            await split_hot_lists(self._steps, now_s=time.time())
+        else:
+            SPLIT.set(0)  # another worker reports them
 
     async def report_figures(self) -> None:
         """Report keys and memory of the shards whose deltas this worker applies."""

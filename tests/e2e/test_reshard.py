@@ -181,6 +181,8 @@ def test_a_killed_move_loses_and_doubles_nothing(embedded_stack: Callable[..., S
             one.wait(lambda: one.run("reshard", str(shards)).returncode == 0, "run again")  # noqa: B023
             assert one.status().shards
     settled(one, traffic)
+    # Of the stored layout, not of the first one of the setting.
+    assert one.run("topics").stdout == "all topics exist\n"
 
 
 def test_a_move_that_is_broken_off_or_refused_changes_nothing(

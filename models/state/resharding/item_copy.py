@@ -1,7 +1,7 @@
 """Copies items, with their lists and counts, to other item shards; indexes stay as they are.
 
 An item's index goes to the shard of its id, everything else to that of the index: of items that got
-it in another layout, these are two.
+it in another layout, these are two. The parts of a split list become one list again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from models.state import layout
 from models.state.clients.client import RedisClient
 from models.state.resharding.copied_keys import KeyWriter, asked, hash_fields
 from models.state.resharding.history_numbers import HistoryNumbers
+from models.state.shards.at_once import at_once
 from models.state.shards.merged_answers import scored_members
+from models.state.shards.merged_lists import merged_lists
 from models.state.shards.shard_names import item_shard, owner_shard
+from models.state.shards.split_lists import NO_SPLITS, list_shards, splits_of
 
 TOP_LISTS = ("all", "recent", "new", *layout.POPULARITY_HALF_LIVES_S)
 
@@ -25,8 +28,8 @@ class ItemCopy:
 
     Parameters
     ----------
-    prefixes
-        Of the item shards of the new layout.
+    source, prefixes
+        Of the item shards of the layout before, and of the new one.
     numbers
         New numbers of histories, all of them given by now.
     writer
@@ -41,16 +44,24 @@ class ItemCopy:
     def __init__(
         self,
         client: RedisClient,
+        source: Sequence[str],
         prefixes: Sequence[str],
         numbers: HistoryNumbers,
         writer: Callable[[], KeyWriter],
     ) -> None:
         self._client = client
+        self._source = source
+        self._splits = NO_SPLITS
         self._prefixes = prefixes
         self._numbers = numbers
         self._writer = writer
         self.n_copied = 0
         self.last_page = -1
+
+    async def read_splits(self) -> None:
+        """Read which lists are in parts, before any items are copied: the new layout has none."""
+        (stored,) = await asked(self._client, ("HGETALL", self._source[0] + "split"))
+        self._splits = splits_of(stored)
 
     async def copy_names(self, prefix: str) -> None:
         """Copy the indexes of a shard's ids."""
@@ -88,6 +99,8 @@ class ItemCopy:
         for n, index in enumerate(indexes):
             target = self._of_index(index)
             pairs, takers = values[2 * n : 2 * n + 2]
+            if index in self._splits:
+                pairs = await self._merged(index)
             if pairs is not None:
                 await writer.put(target, "SET", f"pairs:{index}", pairs)
             if takers is not None:
@@ -95,6 +108,14 @@ class ItemCopy:
                 there = there[there > 0]
                 if len(there):
                     await writer.put(target, "SET", f"takers:{index}", there.tobytes())
+
+    async def _merged(self, index: int) -> bytes | None:
+        """A list whose parts are on several shards."""
+        shards = list_shards(index, self._splits, len(self._source))
+        parts = await at_once(
+            asked(self._client, ("GET", f"{self._source[shard]}pairs:{index}")) for shard in shards
+        )
+        return merged_lists([part for (part,) in parts])
 
     async def _copy_stats(self, prefix: str, pages: Sequence[int], writer: KeyWriter) -> None:
         for at in range(0, len(pages), 200):

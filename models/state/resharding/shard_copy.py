@@ -134,7 +134,8 @@ class ShardCopy:
         self._progress(0.7)
 
     async def _copy_items(self, numbers: HistoryNumbers) -> int:
-        copy = ItemCopy(self._client, self._to["i"], numbers, self._writer)
+        copy = ItemCopy(self._client, self._from["i"], self._to["i"], numbers, self._writer)
+        await copy.read_splits()
         await by_tasks(self._from["i"], copy.copy_names, tasks=TASKS)
         n_done = 0
 

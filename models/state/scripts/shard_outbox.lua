@@ -76,21 +76,36 @@ local function item_shard(item)
   return name
 end
 
+-- The shard where an item's list has its pair with another of an event: that of the item, or where the
+-- list is split from that event's age on, of a part (models/state/shards/split_lists.py).
+local function pair_shard(item, other, age)
+  local splits, parts = request.split[item], 1
+  if not splits then return item_shard(item) end
+  for _, split in ipairs(splits) do
+    if age >= split[1] then parts = split[2] end
+  end
+  return string.format('i%02d', (floor(item / STATS_PER_PAGE) + other % parts) % request.shards)
+end
+
+-- Adds an item and its distance to those for a shard.
+local function add_place(by_shard, order, name, other, distance)
+  local places = by_shard[name]
+  if not places then
+    places = {}
+    by_shard[name], order[#order + 1] = places, name
+  end
+  places[#places + 1], places[#places + 2] = other, distance
+end
+
 -- Deltas of an item and others, at distances: `own` for its list, `of_others` for theirs.
 local function put_pairs(own, of_others, put_delta, item, others, weight, age, hash)
-  local all, by_shard, order = {}, {}, {}
+  local for_own, own_order, for_others, order = {}, {}, {}, {}
   for distance, other in pairs(others) do
-    local name = item_shard(other)
-    local places = by_shard[name]
-    if not places then
-      places = {}
-      by_shard[name], order[#order + 1] = places, name
-    end
-    places[#places + 1], places[#places + 2] = other, distance
-    all[#all + 1], all[#all + 2] = other, distance
+    add_place(for_own, own_order, pair_shard(item, other, age), other, distance)
+    add_place(for_others, order, pair_shard(other, item, age), other, distance)
   end
-  put_delta(item_shard(item), {own, item, all, weight, age, hash})
-  for _, name in ipairs(order) do put_delta(name, {of_others, item, by_shard[name], weight, age, hash}) end
+  for _, name in ipairs(own_order) do put_delta(name, {own, item, for_own[name], weight, age, hash}) end
+  for _, name in ipairs(order) do put_delta(name, {of_others, item, for_others[name], weight, age, hash}) end
 end
 
 local function nothing() end

@@ -8,6 +8,7 @@ two calls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from models.state.messages import Part, PartResult, StoredEvent, StoredMessage
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
 from models.state.scripts.registered_scripts import Script, run_script, run_step
 from models.state.shards.at_once import at_once
+from models.state.shards.merged_answers import scored_members
 from models.state.shards.shard_names import (
     DELTAS,
     MAX_SHARDS,
@@ -28,6 +30,14 @@ from models.state.shards.shard_names import (
     owner_shard,
     shard_name,
     shard_prefix,
+)
+from models.state.shards.split_lists import (
+    NO_SPLITS,
+    READ_EVERY_S,
+    ListSplit,
+    Splits,
+    splits_of,
+    splits_text,
 )
 from models.state.store import Store
 
@@ -128,6 +138,7 @@ class ShardedSteps:
         self.redis = client
         self.settings = settings
         self.shards = shards
+        self._splits, self._splits_read_s = NO_SPLITS, -math.inf
         limits: Any = Store(client, settings).request["limits"]
         # Outcomes of served lists do not know shards; an item shard has its share of the items.
         self._limits: dict[str, Any] = {
@@ -160,7 +171,9 @@ class ShardedSteps:
         without an index is refused with the status `full`.
         """
         request = self._request("u", shard, now_s)
-        request |= {"parts": parts, "indexes": indexes, "types": types}
+        if now_s > self._splits_read_s + READ_EVERY_S:
+            await self.read_splits(now_s)
+        request |= {"parts": parts, "indexes": indexes, "types": types, "split": self._splits}
         key = self.session_key(shard, "watermarks")
         packed, *outbox = await self._run(SESSION_STEP, key, request, deltas)
         of_events, of_deltas, counts, n_gaps = msgspec.msgpack.decode(
@@ -176,6 +189,26 @@ class ShardedSteps:
         request = self._request("i", shard, now_s)
         raw = await self._run(ITEM_STEP, self.item_key(shard, "watermarks"), request, deltas)
         return msgspec.msgpack.decode(raw, type=ItemStepResult)
+
+    async def read_splits(self, now_s: float) -> Splits:
+        """Which lists of neighbours are split; steps go by it until it is read again."""
+        self._splits = splits_of(await self.redis.hgetall(self.item_key(0, "split")))
+        self._splits_read_s = now_s
+        return self._splits
+
+    async def popularities(self) -> dict[int, float]:
+        """Logarithm of the last hour's decayed events, of the most popular items of each shard."""
+        answers = await at_once(
+            self.redis.reads.run(("ZRANGE", self.item_key(shard, "top:hour"), 0, -1, "WITHSCORES"))
+            for shard in range(self.shards)
+        )
+        return {int(raw): score for (one,) in answers for raw, score in scored_members(one)}
+
+    async def split_lists(self, splits: Mapping[int, Sequence[ListSplit]]) -> None:
+        """Write down splits; all of an item's."""
+        if splits:
+            texts = {str(index): splits_text(every) for index, every in splits.items()}
+            await self.redis.hset(self.item_key(0, "split"), mapping=texts)
 
     async def waiting_values(self, shard: int, destination: str, *, most: int = 100) -> list[bytes]:
         """The oldest values of a session shard's outbox for a shard."""

@@ -28,6 +28,7 @@ from models.state.shards.merged_answers import (
     merged_counts,
     merged_tops,
 )
+from models.state.shards.merged_lists import merged_lists
 from models.state.shards.shard_names import (
     history_shard,
     item_shard,
@@ -35,6 +36,7 @@ from models.state.shards.shard_names import (
     owner_shard,
     shard_prefix,
 )
+from models.state.shards.split_lists import NO_SPLITS, list_shards, splits_of
 from models.state.store import Store
 
 K = TypeVar("K")
@@ -55,6 +57,8 @@ class ShardedStore(Store):
         self.home = _Shard(client, settings)
         self.sessions = [self._shard("u", number) for number in range(self.shards)]
         self.items = [self._shard("i", number) for number in range(self.shards)]
+        # As it was when the state that all users share was last read.
+        self._splits = NO_SPLITS
 
     def _shard(self, kind: Literal["u", "i"], number: int) -> Store:
         one = _Shard(self.redis, self.settings)
@@ -136,22 +140,24 @@ class ShardedStore(Store):
 
     # Keys of any shard --------------------------------------------------------------------------
 
-    def _placed(self, key: str) -> str:
-        """A key in the shard that holds it; unchanged where it is one of the group."""
+    def _placed(self, key: str) -> list[str]:
+        """A key in the shards that hold it or parts of it; unchanged where it is the group's."""
         name = key.removeprefix(self.prefix)
         family, _, rest = name.partition(":")
         if family in {"history", "forgotten"}:
-            return self.sessions[owner_shard(rest[2:], self.shards)].key(name)
+            return [self.sessions[owner_shard(rest[2:], self.shards)].key(name)]
         if family == "owners":
-            return self.sessions[
-                history_shard(int(rest) * layout.OWNERS_PER_PAGE, self.shards)
-            ].key(name)
-        if family in {"pairs", "takers"}:
-            return self.items[item_shard(int(rest), self.shards)].key(name)
+            first = int(rest) * layout.OWNERS_PER_PAGE
+            return [self.sessions[history_shard(first, self.shards)].key(name)]
+        if family == "pairs":
+            shards = list_shards(int(rest), self._splits, self.shards)
+            return [self.items[shard].key(name) for shard in shards]
+        if family == "takers":
+            return [self.items[item_shard(int(rest), self.shards)].key(name)]
         if family == "stats":
-            page = int(rest)
-            return self.items[item_shard(page * layout.STATS_PER_PAGE, self.shards)].key(name)
-        return key
+            first = int(rest) * layout.STATS_PER_PAGE
+            return [self.items[item_shard(first, self.shards)].key(name)]
+        return [key]
 
     def values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
         """Values of full keys, None without one; those of all shards at once."""
@@ -167,17 +173,19 @@ class ShardedStore(Store):
         keys: list[str],
     ) -> asyncio.Future[list[bytes | None]]:
         by_slot: dict[str, list[tuple[int, str]]] = {}
-        for place, key in enumerate(map(self._placed, keys)):
-            by_slot.setdefault(key[: key.index("}")], []).append((place, key))
+        for place, placed in enumerate(map(self._placed, keys)):
+            for key in placed:
+                by_slot.setdefault(key[: key.index("}")], []).append((place, key))
         # Asked for before anything is awaited: what tasks want at once is one command.
         asked = [reads.get([key for _, key in some]) for some in by_slot.values()]
 
         async def gathered() -> list[bytes | None]:
-            found: list[bytes | None] = [None] * len(keys)
+            found: list[list[bytes | None]] = [[] for _ in keys]
             for some, values in zip(by_slot.values(), await at_once(asked), strict=True):
                 for (place, _), value in zip(some, values, strict=True):
-                    found[place] = value
-            return found
+                    found[place].append(value)
+            # Only lists of neighbours have parts on several shards.
+            return [every[0] if len(every) == 1 else merged_lists(every) for every in found]
 
         return asyncio.ensure_future(gathered())
 
@@ -202,7 +210,12 @@ class ShardedStore(Store):
                 max(values, key=lambda raw: float(raw or 0)) for values in zip(*found, strict=True)
             ]
         if name == "types":
-            return await self._ask((verb, self.items[0].key(name), *rest))
+            first = self.items[0]
+            types, splits = await self.redis.shared_reads.run(
+                (verb, first.key(name), *rest), ("HGETALL", first.key("split"))
+            )
+            self._splits = splits_of(splits)
+            return types
         return await self._ask(command)
 
     async def _ask(self, command: Command) -> Any:  # noqa: ANN401  whatever a command gives

@@ -24,7 +24,7 @@ from models.state.store import Store
 from tests.models.state.reference import NOW, click
 from tests.models.state.shards.shard_network import ShardNetwork
 from tests.models.state.shards.sharded_reference import ShardedReference, assert_same_shards
-from tests.models.state.shards.test_sharded_steps import Drawn, numbered, to_log
+from tests.models.state.shards.test_sharded_steps import Drawn, numbered, some_splits, to_log
 from tests.models.state.test_store import MESSAGES
 
 FIELDS = ["p/0", "p/1"]
@@ -154,6 +154,7 @@ def test_any_state_moves_to_any_number_of_shards(
             try:
                 reference = ShardedReference(numbers[0], limit=LIMIT)
                 network = network_of(client, ShardLayout(numbers[0], 0), reference, chance)
+                await _split_some(network, chance)
                 await _apply(network, first, 0)
                 for generation, shards in enumerate(numbers[1:], 1):
                     target = ShardLayout(shards, generation)
@@ -163,11 +164,17 @@ def test_any_state_moves_to_any_number_of_shards(
                     moved.events = network.events
                     network = moved
                     await _assert_same(network)
+                    await _split_some(network, chance)
                     await _apply(network, more, 1000 * generation)
             finally:
                 await client.flushdb()
 
     asyncio.run(check())
+
+
+async def _split_some(network: Any, chance: random.Random) -> None:
+    if network.steps.shards > 1:
+        await network.steps.split_lists(some_splits(network.steps.shards, chance))
 
 
 async def _apply(network: Any, drawn: Drawn, first: int) -> None:

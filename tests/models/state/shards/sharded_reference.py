@@ -14,6 +14,7 @@ import pytest
 from models.state import layout
 from models.state.histories import item_indexes
 from models.state.messages import StoredMessage
+from models.state.shards.merged_lists import merged_lists
 from models.state.shards.shard_names import (
     DeltaRun,
     history_shard,
@@ -22,6 +23,7 @@ from models.state.shards.shard_names import (
     owner_shard,
 )
 from models.state.shards.sharded_steps import ShardedSteps
+from models.state.shards.split_lists import list_shards, splits_of
 from models.state.shards.stored_layout import ShardLayout
 from models.state.store import Store
 from tests.models.state.pair_records import unpack_pairs
@@ -259,17 +261,27 @@ def names_of(items: list[dict[str, Any]]) -> dict[int, str]:
     return names
 
 
-def _assert_same_items(
-    stored_items: list[dict[str, Any]], reference: Reference, names: dict[int, str]
-) -> None:
-    found: dict[tuple[str, str], dict[str, float]] = {}
+def lists_of(stored_items: list[dict[str, Any]]) -> dict[int, bytes]:
+    """Lists of neighbours by the item's index, of all their parts, which are where they belong."""
+    splits = splits_of(stored_items[0].get("split", {}))
+    parts = defaultdict[int, list[bytes | None]](list)
     for shard, stored in enumerate(stored_items):
         for key, raw in stored.items():
             if key.startswith("pairs:"):
                 index = int(key.removeprefix("pairs:"))
-                assert item_shard(index, len(stored_items)) == shard
-                for other, own in unpack_pairs(raw).items():
-                    found[names[index], names[other]] = own
+                assert shard in list_shards(index, splits, len(stored_items))
+                parts[index].append(raw)
+    return {index: merged_lists(raws) or b"" for index, raws in parts.items()}
+
+
+def _assert_same_items(
+    stored_items: list[dict[str, Any]], reference: Reference, names: dict[int, str]
+) -> None:
+    found = {
+        (names[index], names[other]): own
+        for index, raw in lists_of(stored_items).items()
+        for other, own in unpack_pairs(raw).items()
+    }
     pairs = pairs_of(reference)
     assert found.keys() == pairs.keys()
     for pair, channels in pairs.items():
@@ -277,7 +289,7 @@ def _assert_same_items(
     tops: dict[bytes, float] = {}
     for stored in stored_items:
         tops |= dict(stored.get("top:all", []))
-    taken = {n: parts for n, name in names.items() if (parts := reference.items.get(name))}
+    taken = {n: own for n, name in names.items() if (own := reference.items.get(name))}
     assert tops == {b"%d" % index: len(parts) for index, parts in taken.items()}
     for index, parts in taken.items():
         page, place = divmod(index, layout.STATS_PER_PAGE)

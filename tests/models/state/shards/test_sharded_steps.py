@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.settings import Settings
 from models.state.clients.client import connect
+from models.state.layout import EPOCH, STATS_PER_PAGE
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of
 from models.state.shards.shard_names import (
     DeltaMessage,
@@ -25,11 +26,13 @@ from models.state.shards.shard_names import (
     split,
 )
 from models.state.shards.sharded_steps import ShardedSteps
+from models.state.shards.split_lists import ListSplit
 from tests.models.state.reference import NOW, Reference, click, contents, erasure, message
 from tests.models.state.shards.shard_network import ShardNetwork
 from tests.models.state.shards.sharded_reference import (
     ShardedReference,
     assert_same_shards,
+    lists_of,
     names_of,
     shard_store,
 )
@@ -77,9 +80,22 @@ def numbered(events: list[StoredEvent] | float, first: int) -> list[StoredEvent]
     return [event._replace(hash=first + n + 1) for n, event in enumerate(events)]
 
 
+def some_splits(shards: int, chance: random.Random) -> dict[int, list[ListSplit]]:
+    """Splits of half of the items that will be, from a time on that is before some events' time."""
+    age = NOW - EPOCH
+    found = {}
+    for shard in range(shards):
+        for index in range(STATS_PER_PAGE * shard, STATS_PER_PAGE * shard + 20):
+            begins = [age - chance.choice([10**9, 86_400, 40, 5, 0]), age - 2]
+            if chance.random() < 0.5:
+                found[index] = [ListSplit(min(begins), 2), ListSplit(max(begins), shards)]
+    return found
+
+
 async def make_network(client: Any, shards: int, chance: random.Random, limit: int) -> ShardNetwork:
-    """Shards without anything, that know the contextual columns."""
+    """Shards without items, that know the contextual columns, and of which lists are split."""
     steps = ShardedSteps(client, Settings(group="h", history_events=limit), shards=shards)
+    await steps.split_lists(some_splits(shards, chance))
     for shard in range(shards):
         await client.sadd(shard_prefix("h", "i", shard) + "columns", *COLUMNS)
     reference = ShardedReference(shards, limit=limit, columns=COLUMNS)
@@ -329,10 +345,9 @@ async def assert_same_sums(
     stores = [shard_store(steps, "i", shard) for shard in range(steps.shards)]
     stored_items = [await contents(store) for store in stores]
     names = names_of(stored_items)
-    pairs: dict[str, Any] = {}
+    pairs = {f"pairs:{index}": raw for index, raw in lists_of(stored_items).items()}
     tops: dict[bytes, float] = {}
     for stored in stored_items:
-        pairs |= {key: raw for key, raw in stored.items() if key.startswith("pairs:")}
         tops |= dict(stored.get("top:all", []))
     assert_pairs(pairs, reference, everything, names)
     expected = {b"%d" % n: len(reference.items[name]) for n, name in names.items()}
