@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from models.errors import InvalidRecord, UnreadableRecording
 from streams.object_store import Object, Objects
-from streams.reading import registry
 from streams.reading.column_mapping import (
     ColumnEvidence,
     ColumnMapping,
@@ -19,7 +18,8 @@ from streams.reading.column_mapping import (
 )
 from streams.reading.fields import ColumnSource, RowError, value_getter
 from streams.reading.files import OpenFile, check_columns, open_file
-from streams.reading.formats import SHAPES, FileSample, Format, Shape, match_format
+from streams.reading.formats import registry
+from streams.reading.formats.file_format import SHAPES, FileSample, Format, Shape, match_format
 from streams.reading.guesses import column_traits, guess_columns_by_values, is_list_of_objects
 from streams.reading.read_options import ReadOptions
 from streams.reading.reshaping import as_mapping, columns_of_mappings, reshape

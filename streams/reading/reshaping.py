@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
 from streams.reading.fields import value_getter
-from streams.reading.formats import PARTS, Format
+from streams.reading.formats.file_format import PARTS, Format
 from streams.reading.read_options import ReadOptions
 
 MAX_PARTS = 5000

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from streams.reading.shop_formats import SNOWPLOW_COLUMNS
+from streams.reading.formats.shop_formats import SNOWPLOW_COLUMNS
 
 
 class Sent(NamedTuple):

@@ -10,8 +10,8 @@ import pytest
 
 from models.errors import CannotPrepare, InvalidRecord, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading.catalogue_formats import MAX_DESCRIPTION, text_of_html
 from streams.reading.column_mapping import ColumnOptions
+from streams.reading.formats.catalogue_formats import MAX_DESCRIPTION, text_of_html
 from streams.reading.read_options import ReadOptions
 from streams.recordings.item_files import ItemFile
 from tests.streams.reading.catalogue_samples_fixtures import (

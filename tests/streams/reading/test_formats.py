@@ -17,8 +17,8 @@ from models.events import PutEvents
 from models.settings import Settings
 from ops.embedded_servers import start_broker
 from streams.kafka.topics import ensure_topics
-from streams.reading import registry
-from streams.reading.formats import Format
+from streams.reading.formats import registry
+from streams.reading.formats.file_format import Format
 from streams.reading.read_options import ReadOptions
 from streams.recordings.recorded_events import read_events
 from tests.servers import ROOT

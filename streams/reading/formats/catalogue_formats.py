@@ -14,7 +14,7 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.reading.fields import text_or_none
-from streams.reading.formats import PARTS, FileSample, Format
+from streams.reading.formats.file_format import PARTS, FileSample, Format
 
 CatalogueRecord = Mapping[str, Any]
 

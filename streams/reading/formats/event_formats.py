@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.errors import InvalidRecord
-from streams.reading.formats import FileSample, Format
+from streams.reading.formats.file_format import FileSample, Format
 
 
 def _put_events(sample: FileSample) -> str:

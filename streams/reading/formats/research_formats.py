@@ -10,7 +10,7 @@ from typing import Any
 
 from models.errors import InvalidRecord
 from streams.reading.fields import text_or_none
-from streams.reading.formats import FileSample, Format
+from streams.reading.formats.file_format import FileSample, Format
 
 MOST_SHOWN = 25
 """Most items in the impression of an event."""

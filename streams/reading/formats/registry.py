@@ -1,13 +1,13 @@
-"""The registered file formats. To add one, write a `formats.Format` and register it here."""
+"""The registered file formats. To add one, write a `file_format.Format` and register it here."""
 
 from __future__ import annotations
 
 from models.errors import UnreadableRecording
-from streams.reading.catalogue_formats import CATALOGUE_FORMATS
-from streams.reading.event_formats import EVENT_FORMATS
-from streams.reading.formats import SHAPES, Format
-from streams.reading.research_formats import RESEARCH_FORMATS
-from streams.reading.shop_formats import SHOP_FORMATS
+from streams.reading.formats.catalogue_formats import CATALOGUE_FORMATS
+from streams.reading.formats.event_formats import EVENT_FORMATS
+from streams.reading.formats.file_format import SHAPES, Format
+from streams.reading.formats.research_formats import RESEARCH_FORMATS
+from streams.reading.formats.shop_formats import SHOP_FORMATS
 
 FORMATS: dict[str, Format] = {}
 """The registered formats by name."""

@@ -1,0 +1,1 @@
+"""The formats of files: their contract, the registered ones, and how each is recognised."""
