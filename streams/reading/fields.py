@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord
-from streams.reading.sheets import text_of
+from streams.reading.records.sheets import text_of
 from streams.reading.times import EARLIEST_S, ReadTime, number_of
 
 MAX_CHARS = {

@@ -12,14 +12,20 @@ from typing import Any, NamedTuple
 
 from models.errors import InvalidRecord, RecommenderError, UnreadableRecording
 from streams.object_store import Objects
-from streams.reading import delimited, json_records, sheets, xml_records
 from streams.reading.column_mapping import is_known_name
-from streams.reading.containers import DAMAGE_ERRORS, Unpacked, open_unpacked
 from streams.reading.formats import registry
 from streams.reading.formats.file_format import SHAPES, Shape
 from streams.reading.guesses import has_header
 from streams.reading.read_options import ReadOptions
-from streams.reading.text_streams import HEAD_BYTES, decode_chunks, encoding_of, line_end, lines
+from streams.reading.records import delimited, json_records, sheets, xml_records
+from streams.reading.records.containers import DAMAGE_ERRORS, Unpacked, open_unpacked
+from streams.reading.records.text_streams import (
+    HEAD_BYTES,
+    decode_chunks,
+    encoding_of,
+    line_end,
+    lines,
+)
 from streams.reading.times import ReadTime
 
 SAMPLE_ROWS = 1000

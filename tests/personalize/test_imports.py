@@ -13,7 +13,7 @@ import pytest
 from tests.personalize.calls_fixtures import client
 from tests.personalize.control_fixtures import INTERACTIONS, schema_text
 from tests.personalize.jobs_fixtures import PATIENCE_S, START_S, Service, csv_text, ratings, service
-from tests.streams.reading.format_samples_fixtures import WRITTEN
+from tests.streams.reading.formats.format_samples_fixtures import WRITTEN
 
 EVENTS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE:float"]
 COLUMNS = [*INTERACTIONS, "EVENT_TYPE", "EVENT_VALUE"]
@@ -45,7 +45,7 @@ def test_an_import_takes_effect_once(jobs_service: Service) -> None:
 def test_other_formats_take_effect(jobs_service: Service, name: str) -> None:
     """By the format's own columns, even if one has the name of a schema column.
 
-    All formats, at every entrance: tests/streams/reading/test_formats.py.
+    All formats, at every entrance: tests/streams/reading/formats/test_formats.py.
     """
     one, written = jobs_service, WRITTEN[name]
     group = f"format-{name}"

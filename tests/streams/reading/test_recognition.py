@@ -32,7 +32,7 @@ from streams.object_store import Objects
 from streams.preparation.prepare import PrepareOptions, prepare
 from streams.reading.column_mapping import ColumnOptions
 from streams.reading.read_options import ReadOptions
-from streams.reading.sheets import MAX_WORKBOOK_BYTES, excel, parquet
+from streams.reading.records.sheets import MAX_WORKBOOK_BYTES, excel, parquet
 from streams.recordings.interactions import interactions
 from streams.recordings.recorded_events import Recording, read_events
 from tests.streams.preparation.preparation_fixtures import NOW_S, Preparing

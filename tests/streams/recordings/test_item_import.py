@@ -20,7 +20,7 @@ from streams.kafka.consuming.offsets import end_offsets, messages
 from streams.kafka.topics import Topics, ensure_topics
 from streams.reading.read_options import ReadOptions
 from streams.recordings.item_import import import_items, opened_items
-from tests.streams.reading.catalogue_samples_fixtures import MERCHANT_ITEMS, RSS
+from tests.streams.reading.formats.catalogue_samples_fixtures import MERCHANT_ITEMS, RSS
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.errors import CannotPrepare, InvalidEvent, UnreadableRecording
 from models.events import PutEvents
 from streams.reading.formats.registry import names
-from streams.reading.text_streams import MAX_LINE_CHARS
+from streams.reading.records.text_streams import MAX_LINE_CHARS
 from streams.recordings.recorded_events import Owner, group_into_messages, read_events
 
 pytestmark = pytest.mark.unit

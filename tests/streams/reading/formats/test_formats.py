@@ -22,8 +22,8 @@ from streams.reading.formats.file_format import Format
 from streams.reading.read_options import ReadOptions
 from streams.recordings.recorded_events import read_events
 from tests.servers import ROOT
-from tests.streams.reading.catalogue_samples_fixtures import RSS, SHOPIFY_CSV, SHOPIFY_JSON
-from tests.streams.reading.format_samples_fixtures import (
+from tests.streams.reading.formats.catalogue_samples_fixtures import RSS, SHOPIFY_CSV, SHOPIFY_JSON
+from tests.streams.reading.formats.format_samples_fixtures import (
     ORDERS,
     VISITS,
     WRITTEN,

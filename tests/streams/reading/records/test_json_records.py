@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import UnreadableRecording
-from streams.reading.json_records import MAX_TEXT_CHARS, list_at_path
+from streams.reading.records.json_records import MAX_TEXT_CHARS, list_at_path
 
 leaves = (
     st.none()

@@ -14,7 +14,7 @@ from streams.reading.column_mapping import ColumnOptions
 from streams.reading.formats.catalogue_formats import MAX_DESCRIPTION, text_of_html
 from streams.reading.read_options import ReadOptions
 from streams.recordings.item_files import ItemFile
-from tests.streams.reading.catalogue_samples_fixtures import (
+from tests.streams.reading.formats.catalogue_samples_fixtures import (
     ATOM,
     MERCHANT_ITEMS,
     MERCHANT_TABLE,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.text_streams import TextLine, is_decoded
+from streams.reading.records.text_streams import TextLine, is_decoded
 
 MAX_RECORD_CHARS = 1024 * 1024
 """Longest record of a JSON list."""

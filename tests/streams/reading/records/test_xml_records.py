@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from models.errors import UnreadableRecording
 from streams.object_store import Objects
-from streams.reading import xml_records
 from streams.reading.read_options import ReadOptions
 from streams.reading.recognition import recognise
-from streams.reading.xml_records import records_of_xml
+from streams.reading.records import xml_records
+from streams.reading.records.xml_records import records_of_xml
 
 pytestmark = pytest.mark.unit
 

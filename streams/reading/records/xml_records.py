@@ -12,7 +12,7 @@ from typing import Any
 from xml.parsers import expat
 
 from models.errors import UnreadableRecording
-from streams.reading.text_streams import is_decoded
+from streams.reading.records.text_streams import is_decoded
 
 MAX_RECORD_CHARS = 1024 * 1024
 """Longest text of one record."""

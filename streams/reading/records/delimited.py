@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.text_streams import MAX_LINE_CHARS, TextLine, is_decoded
+from streams.reading.records.text_streams import MAX_LINE_CHARS, TextLine, is_decoded
 
 MAX_RECORD_LINES = 50
 """Most lines of one record with quotes around line ends."""

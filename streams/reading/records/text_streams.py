@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from models.errors import InvalidRecord, UnreadableRecording
-from streams.reading.containers import CHUNK_BYTES, DAMAGE_ERRORS
+from streams.reading.records.containers import CHUNK_BYTES, DAMAGE_ERRORS
 
 MAX_LINE_CHARS = 1024 * 1024
 HEAD_BYTES = 1024 * 1024

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.errors import NotConfigured, UnreadableRecording
 from models.extras import require_extra
-from streams.reading.text_streams import MAX_LINE_CHARS
+from streams.reading.records.text_streams import MAX_LINE_CHARS
 
 if TYPE_CHECKING:
     import duckdb
