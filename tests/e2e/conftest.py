@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from tests.e2e.shop_page import Open, Page
+from tests.e2e.pages.shop_page import Open, Page
 from tests.servers import unavailable
 from tests.stack import Servers, Stack, deployment_as_before, make_stacks
 

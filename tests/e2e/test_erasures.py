@@ -16,7 +16,7 @@ from models.serving.cached.cache import StateCache
 from models.state.store import Store
 from models.state.users.erasure_receipts import ErasureDocument, ErasureReceipt, is_signed_by
 from models.state.users.user_data import user_data_counts
-from tests.e2e.test_resilience import applied_by, restore
+from tests.e2e.faults.test_resilience import applied_by, restore
 from tests.servers import own_port
 from tests.stack import Stack
 

@@ -18,7 +18,7 @@ from models.errors import RecommenderError
 from models.settings import Settings
 from ops.embedded_servers import redis_binary
 from ops.processes import listens
-from tests.e2e.test_commands import BARE, command
+from tests.e2e.commands.test_commands import BARE, command
 from tests.servers import ROOT, own_port, own_ports, wait_until
 from tests.streams.forwarding.personalize_stub import PersonalizeStub
 

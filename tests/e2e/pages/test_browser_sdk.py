@@ -14,7 +14,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.e2e.shop_page import run_in_page
+from tests.e2e.pages.shop_page import run_in_page
 from tests.servers import ROOT
 from tests.stack import Stack
 

@@ -17,7 +17,7 @@ from cli import main
 from models.errors import InvalidSetting, RecommenderError, Unavailable
 from ops.embedded_servers import redis_binary, start_broker
 from ops.processes import listens
-from tests.e2e.test_commands import BARE, children_of, command
+from tests.e2e.commands.test_commands import BARE, children_of, command
 from tests.forked_processes import start_command
 from tests.servers import ROOT, own_port, wait_until
 from tests.streams.provisioning.provisioning_fixtures import FILE

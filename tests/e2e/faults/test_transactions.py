@@ -15,8 +15,8 @@ from models.state.store import Store
 from streams.jobs.resume import current_ends, wait_until_in_effect
 from streams.kafka.consuming.offsets import messages, partition_ends
 from streams.kafka.topics import Topics
-from tests.e2e.test_forwarder_unreadable import items
-from tests.e2e.test_unreadable import applied, click, metric, produce
+from tests.e2e.faults.test_forwarder_unreadable import items
+from tests.e2e.faults.test_unreadable import applied, click, metric, produce
 from tests.servers import own_port
 from tests.stack import Stack
 from tests.streams.forwarding.forwarding_fixtures import environment

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.e2e.shop_page import ShopPage, warm
+from tests.e2e.pages.shop_page import ShopPage, warm
 from tests.servers import ROOT
 from tests.stack import Stack
 from tests.streams.forwarding.personalize_stub import PersonalizeStub

@@ -23,7 +23,7 @@ from models.state.store import Store
 from models.state.tenants import Tenants
 from models.state.users.user_data import user_data_counts
 from ops.embedded_servers import start_broker
-from tests.e2e.test_sharded_snapshots import check_copies
+from tests.e2e.shards.test_sharded_snapshots import check_copies
 from tests.models.state.reference import NOW, click, message
 from tests.redis_servers import RedisCluster, redis_cluster
 from tests.servers import own_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.shop_page import Open, Page
+from tests.e2e.pages.shop_page import Open, Page
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_broker]

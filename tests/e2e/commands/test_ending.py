@@ -19,7 +19,7 @@ from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.store import Store
 from ops.embedded_servers import start_redis
-from tests.e2e.test_commands import BARE, children_of
+from tests.e2e.commands.test_commands import BARE, children_of
 from tests.servers import ROOT, own_port, wait_until
 
 START_S = 240.0

@@ -8,8 +8,8 @@ import time
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.shop_page import Open, Page
-from tests.e2e.test_shown_state import await_effect
+from tests.e2e.http_api.test_shown_state import await_effect
+from tests.e2e.pages.shop_page import Open, Page
 from tests.stack import Stack
 
 pytestmark = pytest.mark.slow

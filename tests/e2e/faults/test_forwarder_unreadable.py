@@ -10,7 +10,7 @@ from streams.kafka.consuming.offsets import messages
 from streams.kafka.dead_letters import letters as dead_letters
 from streams.kafka.topics import Topics
 from tests.damage import CODECS, damaged
-from tests.e2e.test_unreadable import applied, click, produce, unreadable
+from tests.e2e.faults.test_unreadable import applied, click, produce, unreadable
 from tests.stack import Stack
 from tests.streams.forwarding.forwarding_fixtures import environment
 from tests.streams.forwarding.personalize_stub import PersonalizeStub

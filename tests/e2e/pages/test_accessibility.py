@@ -11,7 +11,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
 from tests.access.api_key_fixtures import keyed_api
-from tests.e2e.shop_page import Page, ShopPage, run_in_page, warm
+from tests.e2e.pages.shop_page import Page, ShopPage, run_in_page, warm
 from tests.personalize.other_clients import npm
 from tests.servers import ROOT
 from tests.stack import Stack

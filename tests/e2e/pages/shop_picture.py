@@ -1,6 +1,6 @@
 """Takes the README's picture of the shop, of a running demo, right after a click.
 
-python -m tests.e2e.shop_picture http://localhost:8080 docs/images/shop.png
+python -m tests.e2e.pages.shop_picture http://localhost:8080 docs/images/shop.png
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.conftest import started_browser
-from tests.e2e.shop_page import ShopPage
+from tests.e2e.pages.shop_page import ShopPage
 
 SIZE = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
 

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from streams.kafka.topics import Topics
-from tests.e2e.shop_page import Open, Page
+from tests.e2e.pages.shop_page import Open, Page
 from tests.stack import Stack
 
 

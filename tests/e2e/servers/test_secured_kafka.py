@@ -17,7 +17,7 @@ from ops.embedded_servers import start_redis
 from streams.kafka.connections.security import aiokafka_options
 from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, ensure_topics
-from tests.e2e.test_commands import BARE
+from tests.e2e.commands.test_commands import BARE
 from tests.forked_processes import command_result
 from tests.secured_kafka import CLIENT_SECRET, PASSWORD, SecuredKafka, secured_kafka
 from tests.servers import ROOT
