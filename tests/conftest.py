@@ -80,6 +80,7 @@ LONG = (
     "tests/e2e/test_erasures.py",
     "tests/e2e/test_forwarder_erasures.py",
     "tests/streams/recordings/test_replay.py",
+    "tests/models/state/resharding/test_shard_copy.py",
     "tests/models/state/shards/test_sharded_steps.py",
     "tests/streams/provisioning/test_apply.py",
     "tests/models/evaluation/test_off_policy.py",

@@ -1,4 +1,4 @@
-"""Processes and commands that rank nothing load neither machine code nor the ranker's libraries."""
+"""Processes and commands load what they need: no ranker where nothing is ranked, no tracing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ LEAN = [
     "streams.operations.status",
 ]
 
+RANKING = ["models.serving.recommender", "api.app", "streams.agents.worker"]
+
+OF_TRACES = ("opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf")
+"""The SDK's metrics are loaded by redis-py wherever they are installed."""
+
 LOADED = """
 import importlib, json, os, sys
 
@@ -51,7 +56,7 @@ SHARED = ("click", "kafka", "msgspec", "numpy", "pydantic_settings", "redis.asyn
 
 
 def loaded(*modules: str, before: Sequence[str] = ()) -> dict[str, set[str]]:
-    """Top-level packages after the import of each module, in interpreters without any other."""
+    """Names of all modules after the import of each, in interpreters without any other."""
     ended = subprocess.run(
         [sys.executable, "-c", LOADED, json.dumps(modules), json.dumps(before)],
         cwd=ROOT,
@@ -59,15 +64,20 @@ def loaded(*modules: str, before: Sequence[str] = ()) -> dict[str, set[str]]:
         capture_output=True,
         text=True,
     )
-    found = [json.loads(line) for line in ended.stdout.splitlines()]
-    packages = [{name.partition(".")[0] for name in names} for names in found]
-    return dict(zip(modules, packages, strict=True))
+    found = [set(json.loads(line)) for line in ended.stdout.splitlines()]
+    return dict(zip(modules, found, strict=True))
 
 
 @pytest.fixture(scope="module")
 def of_lean() -> dict[str, set[str]]:
-    """What is loaded by each of the modules that rank nothing."""
+    """Modules loaded by each of those that rank nothing."""
     return loaded(*LEAN, before=SHARED)
+
+
+@pytest.fixture(scope="module")
+def of_ranking() -> dict[str, set[str]]:
+    """Modules loaded by the recommender, and by the processes that have one."""
+    return loaded(*RANKING, before=(*SHARED, RANKING[0]))
 
 
 @pytest.mark.parametrize("module", LEAN)
@@ -97,10 +107,17 @@ def test_every_command_has_its_module() -> None:
     assert set(main.commands) == set(COMMANDS)
 
 
-def test_what_ranks_loads_it() -> None:
+def test_what_ranks_loads_it(of_ranking: dict[str, set[str]]) -> None:
     """The names above are those that the recommender loads."""
-    (packages,) = loaded("models.serving.recommender").values()
-    assert {"numba", "scipy"} < packages
+    assert {"numba", "scipy"} < of_ranking["models.serving.recommender"]
+
+
+def test_without_traces_nothing_of_them_is_loaded(
+    of_lean: dict[str, set[str]], of_ranking: dict[str, set[str]]
+) -> None:
+    """Neither what makes spans nor what sends them, by any process that could."""
+    for names in (of_lean["cli.processes"], *of_ranking.values()):
+        assert [name for name in names if name.startswith(OF_TRACES)] == []
 
 
 def test_forked_processes_have_their_modules_loaded() -> None:

@@ -77,11 +77,14 @@ class AwsAccount:
                     raise CannotProvision(f"{operation}: more than {MAX_LISTED} {members}")
                 yield summary
 
+    @cached_property
+    def _session(self) -> boto3.session.Session:
+        return boto3.session.Session()
+
     def _client(self, service: str) -> object:
         try:
-            session = boto3.session.Session()
-            region = session.region_name or DEFAULT_REGION
-            made: object = session.client(
+            region = self._session.region_name or DEFAULT_REGION
+            made: object = self._session.client(
                 service,  # type: ignore[call-overload]
                 region_name=region,
                 config=self._config,

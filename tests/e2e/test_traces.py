@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.otlp_receiver import OtlpReceiver, otlp_receiver
-from tests.servers import ROOT
 from tests.stack import Stack
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 ENDED = {0, -signal.SIGTERM}
-OF_TRACES = ("opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf")
 
 
 @pytest.fixture
@@ -115,18 +110,3 @@ def test_a_receiver_that_is_away_stops_nothing(stack: Callable[..., Stack]) -> N
     for process in processes:
         process.terminate()
         assert process.wait(30) in ENDED
-
-
-@pytest.mark.parametrize("module", ["cli.processes", "api.app", "streams.agents.worker"])
-def test_off_nothing_is_loaded(module: str) -> None:
-    """Neither what makes spans nor what sends them, by any process that could.
-
-    The SDK's metrics are loaded by redis-py wherever they are installed.
-    """
-    code = f"import json, sys, {module}; print(json.dumps([*sys.modules]))"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    loaded = json.loads(ended.stdout)
-
-    assert [name for name in loaded if name.startswith(OF_TRACES)] == []

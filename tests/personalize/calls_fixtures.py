@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import threading
@@ -36,9 +37,8 @@ def campaign(name: str) -> str:
 
 def client(service: str, url: str, **options: Any) -> Any:
     """A boto3 client without retries, which fails if an answer does not fit its shape."""
-    session = boto3.session.Session()
     config = Config(retries={"total_max_attempts": 1}).merge(options.pop("config", Config()))
-    made = session.client(
+    made = _session().client(
         service,  # type: ignore[call-overload]
         endpoint_url=url,
         region_name="us-east-1",
@@ -47,6 +47,12 @@ def client(service: str, url: str, **options: Any) -> Any:
     )
     made.meta.events.register("before-parse.*.*", _check)
     return made
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One session for all: to make it takes longer than four clients."""
+    return boto3.session.Session()
 
 
 def _check(operation_model: OperationModel, response_dict: dict[str, Any], **_: object) -> None:

@@ -166,6 +166,6 @@ def test_logged_exploration_is_checked() -> None:
 
 def test_intervals_cover_the_truth() -> None:
     """In most shops, for each policy; `benchmarks.whatif` asks 200 shops."""
-    for name, found in coverage(12, 150, n_true=1500).items():
+    for name, found in coverage(8, 150, n_true=1500).items():
         assert found["covers_difference"] >= 0.75, name
         assert abs(found["mean_error"]) < found["mean_half_width"], name

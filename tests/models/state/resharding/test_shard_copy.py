@@ -135,7 +135,7 @@ async def copied(network: Any, target: ShardLayout) -> None:
     await copy_.run(now_s=NOW)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     MESSAGES,
     MESSAGES,
