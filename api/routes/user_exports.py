@@ -9,11 +9,10 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import Services
-from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
+from api.openapi import SERVER_ERRORS, documented
 from api.request_params import AfterParams, parse_query
 from models.action_groups import actions_group
 from models.audit_entries import pseudonym
-from models.errors import require_one_shard
 from models.state.users.user_exports import UserExport, export_user
 
 router = APIRouter()
@@ -25,7 +24,7 @@ router = APIRouter()
         UserExport,
         "Export of what is held about a user",
         query=AfterParams,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
+        errors=SERVER_ERRORS,
     ),
 )
 async def export(
@@ -33,7 +32,6 @@ async def export(
 ) -> Response:
     """Everything that the state holds about a user of the group; empty for an unknown one."""
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, "The export of a user")
     asked = parse_query(request.scope["query_string"], AfterParams)
     group = services.settings.group
     await services.audit_reading(request.scope, "export_user", [pseudonym(group, user_id)], group)

@@ -139,6 +139,15 @@ class Store:
         """The full key of `name` in this group."""
         return self.prefix + name
 
+    @property
+    def history_stores(self) -> Sequence[Store]:
+        """The stores with the keys of the group's histories, beside each other in a slot each."""
+        return [self]
+
+    def history_store(self, owner: str) -> Store:  # noqa: ARG002  of several shards it matters
+        """The one of `history_stores` with an owner's, "u:<user>" or "s:<session>"."""
+        return self
+
     async def close(self) -> None:
         """Close the client's connections."""
         await self.redis.aclose()

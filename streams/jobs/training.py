@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.action_groups import actions_group
-from models.errors import InvalidInput, NeedsOneShard
+from models.errors import InvalidInput, NeedsOneShard, require_one_shard
 from models.metadata_records import Properties
 from models.personalize import scratch_groups, tuning
 from models.personalize.action_training import scored_actions
@@ -48,9 +48,12 @@ async def train(context: JobContext) -> JobResult:
     ------
     InvalidInput
         The group has too few interactions or users.
+    NeedsOneShard
+        It has several shards, beside which there is no group to try a recipe in.
     """
     version = context.job.resource.data
     settings, began_s = context.settings, time.monotonic()
+    require_one_shard(settings.shards, "Training")
     await scratch_groups.sweep(context.tenants, context.resources)
     weights = event_weights(version)
     found = await sample(
@@ -95,6 +98,7 @@ async def measure_recommender(context: JobContext) -> JobResult:
     recommender, settings = context.job.resource.data, context.settings
     await scratch_groups.sweep(context.tenants, context.resources)
     try:
+        require_one_shard(settings.shards, "Training")
         found = await sample(
             context.tenants.store(context.group), most=settings.training_max_interactions
         )

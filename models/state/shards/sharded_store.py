@@ -65,6 +65,15 @@ class ShardedStore(Store):
         one.prefix = shard_prefix(self.settings.group, kind, number, self.settings.generation)
         return one
 
+    @property
+    def history_stores(self) -> Sequence[Store]:
+        """The session shards."""
+        return self.sessions
+
+    def history_store(self, owner: str) -> Store:
+        """The session shard of an owner."""
+        return self.sessions[self._of_owner(owner)]
+
     async def apply(
         self, parts: Sequence[Part], *, now_s: float
     ) -> tuple[list[PartResult], dict[str, int]]:

@@ -10,7 +10,8 @@ go where they went before, and what is taken back is where it was counted. So a 
 events from a time on, which is ahead of all events there are when it is written down, and what it
 was before remains known:
 
-    {group/i00}:split   hash   index -> "<seconds since EPOCH> <parts>", several joined by ","
+    {group/iNN}:split   hash   of the first item shard: index -> "<seconds since EPOCH> <parts>",
+                               several joined by ","
 """
 
 from __future__ import annotations

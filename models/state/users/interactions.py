@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import require_one_shard
 from models.state import layout
 from models.state.groups.group_registry import scan_keys
 from models.state.histories import HEAD, History, item_indexes, unpack_history
@@ -56,15 +55,29 @@ async def histories(store: Store) -> AsyncIterator[tuple[str, list[Interaction],
     Owners are "u:<user>" or "s:<session>". Events without an item are left out. Histories change
     while this reads; each is consistent in itself.
     """
-    require_one_shard(store.settings.shards, "Reading the events of all users")
-    types = await store.redis.hgetall(store.key("types"))
-    start = store.key("history:")
-    seen: set[bytes] = set()
-    async for keys in scan_keys(store.redis, start):
-        new = [key for key in dict.fromkeys(keys) if key not in seen]
-        seen.update(new)
-        for one in await _read(store, new, len(start), types):
+    types: dict[Store, Mapping[bytes, bytes]] = {}
+    async for place, keys in _history_keys(store, "history:"):
+        if place not in types:
+            types[place] = await place.redis.hgetall(place.key("types"))
+        for one in await _read(store, keys, len(place.key("history:")), types[place]):
             yield one
+
+
+async def _history_keys(store: Store, start: str) -> AsyncIterator[tuple[Store, list[bytes]]]:
+    """Keys of histories whose names start so, each once, with the store that has them."""
+    places = {place.key(start).encode(): place for place in store.history_stores}
+    # Of all session shards at once: a scan goes through the keys of all groups.
+    common = store.key(start) if len(places) == 1 else f"{{{store.settings.group}/u"
+    seen: set[bytes] = set()
+    async for keys in scan_keys(store.redis, common):
+        new: dict[bytes, list[bytes]] = {}
+        for key in dict.fromkeys(keys):
+            own = key[: key.find(b"}") + 2 + len(start)]
+            if own in places and key not in seen:
+                new.setdefault(own, []).append(key)
+        for own, some in new.items():
+            seen.update(some)
+            yield places[own], some
 
 
 async def sample(
@@ -100,14 +113,10 @@ async def imported_events(
 
     Of every user who has some; O(keys of all groups). Times are Unix seconds.
     """
-    stored = await store.redis.hgetall(store.key("types"))
-    names = layout.type_names(stored)
-    start = store.key("history:u:")
-    seen: set[bytes] = set()
-    async for keys in scan_keys(store.redis, start):
-        new = [key for key in dict.fromkeys(keys) if key not in seen]
-        seen.update(new)
-        for key, raw in zip(new, await store.redis.mget(new) if new else [], strict=True):
+    async for place, keys in _history_keys(store, "history:u:"):
+        stored = await place.redis.hgetall(place.key("types"))
+        names, skip = layout.type_names(stored), len(place.key("history:u:"))
+        for key, raw in zip(keys, await store.redis.mget(keys), strict=True):
             entries = np.frombuffer(raw or bytes(HEAD.size), layout.ENTRY, offset=HEAD.size)
             own = entries[entries["type"] > layout.plain_types(stored)]
             if len(own):
@@ -117,14 +126,12 @@ async def imported_events(
                 hashes[:, :6] = packed.view(np.uint8).reshape(len(own), 6)
                 types = [names.get(code, "") for code in own["type"].tolist()]
                 times = own["time"].astype(np.uint32)
-                yield key[len(start) :].decode(), types, hashes.view("<u8")[:, 0], times
+                yield key[skip:].decode(), types, hashes.view("<u8")[:, 0], times
 
 
 async def _read(
     store: Store, keys: list[bytes], skip: int, types: Mapping[bytes, bytes]
 ) -> list[tuple[str, list[Interaction], History]]:
-    if not keys:
-        return []
     owned = [unpack_history(raw) for raw in await store.redis.mget(keys)]
     indexes = sorted({index for one in owned for index in item_indexes(one).tolist() if index})
     names = dict(zip(indexes, await store.item_ids(indexes), strict=True))

@@ -44,7 +44,7 @@ WITHOUT_USERS: Final[Mapping[str, str]] = {
         (
             "counts", "items", "ids", "types", "pairs", "stats", "columns", "values",
             "circumstance", "top", "updated", "properties", "categories", "category", "hidden",
-            "expires", "variants", "tried", "changed", "terms", "term",
+            "expires", "variants", "tried", "changed", "terms", "term", "split",
         ),
         _COUNTS_OF_ITEMS,
     ),
@@ -52,7 +52,7 @@ WITHOUT_USERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("shards", "reshard", "frozen", "copied"), "on how many shards it is, and who moves it"
     ),
-    "outbox": "what is on its way between shards; the export needs a group of one shard",
+    "outbox": "what is on its way between shards, mostly for milliseconds: exported where it goes",
     "ranker": "weights, learned from all",
     "awaited": "hashes of events that name a list which is not known, with nobody's name",
     "outcomes": "counts by placement, arm, recipe, reason and position",
@@ -236,16 +236,19 @@ async def _served(store: Store, owner: str) -> ExportedOutcomes | None:
 
 async def _histories(store: Store, owners: Sequence[str]) -> list[ExportedHistory]:
     """Histories of owners, of those that have one."""
-    stored = await store.redis.mget([store.key(f"history:{owner}") for owner in owners])
+    stored = await store.values([store.key(f"history:{owner}") for owner in owners])
     held = {owner: raw for owner, raw in zip(owners, stored, strict=True) if raw is not None}
     if not held:
         return []
-    trimmed = await store.redis.mget([store.key(f"forgotten:{owner}") for owner in held])
-    recent = np.frombuffer(await store.redis.get(store.key("recent")) or b"", layout.RECENT_EVENT)
+    trimmed = await store.values([store.key(f"forgotten:{owner}") for owner in held])
+    recent_of = {
+        place: np.frombuffer(await place.redis.get(place.key("recent")) or b"", layout.RECENT_EVENT)
+        for place in {store.history_store(owner) for owner in held}
+    }
     types = await store.event_types()
     found = []
     for (owner, raw), ids in zip(held.items(), trimmed, strict=True):
-        history = unpack_history(raw)
+        history, recent = unpack_history(raw), recent_of[store.history_store(owner)]
         (number,) = history.numbers
         entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
         items = item_indexes(history)

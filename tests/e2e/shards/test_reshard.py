@@ -20,7 +20,7 @@ import pytest
 from models.state.store import Store
 from tests.redis_servers import redis_cluster
 from tests.servers import ROOT, apache_kafka
-from tests.stack import Redis, Servers, Stack, make_stacks
+from tests.stack import Redis, Servers, Stack, embedded_servers, make_stacks
 
 OPTIONS: dict[str, Any] = {"outcomes": False, "exploration_share": 0, "examples_per_s": 0}
 ITEMS = [f"i{n}" for n in range(40)]
@@ -213,6 +213,43 @@ def test_a_move_that_is_broken_off_or_refused_changes_nothing(
     )
     assert event_counts(one) == {**before, "i1": before["i1"] + 1}
     assert one.run("reshard", "2").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:(unclosed|Unclosed|loop is closed):ResourceWarning")
+@pytest.mark.parametrize("of", ["source", "target"])
+def test_a_primary_that_dies_in_mid_copy_loses_and_doubles_nothing(of: str, tmp_path: Any) -> None:
+    """One with shards of before, and one with shards that are being written; replicas take over.
+
+    The command goes on or says that nothing has changed; run again, it is done.
+    """
+    with (
+        embedded_servers(tmp_path / "servers") as servers,
+        redis_cluster(tmp_path / "cluster") as cluster,
+    ):
+        redis = Redis(cluster.url, tmp_path, *[lambda: None] * 3)
+        with make_stacks(Servers(servers.kafka, redis), tmp_path) as make:
+            one = make(redis_cluster=True, shards=2, **OPTIONS)
+            begin(one)
+            traffic = Traffic(one)
+            with traffic.running():
+                time.sleep(2)
+                generation = ".1" if of == "target" else ""
+                node = cluster.primary_of(f"{{{one.settings.group}/u00{generation}}}:counts")
+                assert node.process is not None
+                command = (sys.executable, "-m", "tests.killed_reshard", "3", "copying", "0.1")
+                first = subprocess.run(
+                    [*command, str(node.process.pid)],
+                    env=one.environment, cwd=ROOT, check=False, timeout=180,
+                )  # fmt: skip
+                assert node.process.wait(10) == -signal.SIGKILL
+                node.process = None
+                cluster.mend()
+                if first.returncode:
+                    assert one.run("reshard", "3").returncode == 0
+            wanted = {item: traffic.sent[item] + 1 for item in ITEMS}
+            one.wait(lambda: event_counts(one) == wanted, "each event counts once", within_s=90)
+            assert {row.name for row in one.status().shards} >= {"u02", "i02"}
 
 
 @pytest.mark.kafka

@@ -110,7 +110,14 @@ def _show_shards(one: Stack) -> None:
 
 
 def _erase(single: Stack, sharded: Stack) -> None:
-    """An erasure reaches the user's shard and those of the sessions."""
+    """An erasure reaches the user's shard and those of the sessions; the export says the same."""
+    exports = [one.ask("GET", "/users/u1/export")[1] for one in (single, sharded)]
+    of_user = [
+        [(event["itemId"], event["eventId"]) for event in found["histories"][0]["events"]]
+        for found in exports
+    ]
+    assert sorted(of_user[0]) == sorted(of_user[1])
+    assert of_user[0]
     found = []
     for one in (single, sharded):
         status, answer = one.ask("DELETE", "/users/u1")
@@ -123,13 +130,11 @@ def _erase(single: Stack, sharded: Stack) -> None:
 
 def _refuse(one: Stack) -> None:
     """What does not know shards says so."""
-    for method, path, body in (
-        ("PUT", "/items", {"items": [{"itemId": "i1", "properties": {"color": "red"}}]}),
-        ("GET", "/users/u1/export", None),
-    ):
-        status, answer = one.ask(method, path, body)
-        assert (status, answer["error"]["type"]) == (501, "needs_one_shard"), answer
-        assert "RECOMMENDER_SHARDS=4" in answer["error"]["message"]
+    status, answer = one.ask(
+        "PUT", "/items", {"items": [{"itemId": "i1", "properties": {"color": "red"}}]}
+    )
+    assert (status, answer["error"]["type"]) == (501, "needs_one_shard"), answer
+    assert "RECOMMENDER_SHARDS=4" in answer["error"]["message"]
     other = one.run("status", RECOMMENDER_SHARDS="2")
     assert other.returncode == 0
     assert "is on 4 shard(s), and RECOMMENDER_SHARDS=2" in other.stderr

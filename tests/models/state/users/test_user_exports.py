@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from models.action_groups import actions_group
 from models.metadata_records import Properties
 from models.served_messages import ServedList
+from models.settings import Settings
 from models.state.catalogue.metadata import put_items, put_users
+from models.state.clients.client import connect
 from models.state.messages import Part
 from models.state.outcomes.served_lists import log_served
 from models.state.outcomes.served_outcomes import (
@@ -22,10 +25,13 @@ from models.state.outcomes.served_outcomes import (
     apply_served,
     stored_list,
 )
+from models.state.shards.shard_names import owner_shard
+from models.state.shards.sharded_store import ShardedStore
 from models.state.store import Store
 from models.state.users import user_exports
 from models.state.users.user_exports import EXPORTED, WITHOUT_USERS, export_user
 from tests.models.state.reference import NOW, click, erasure, message
+from tests.models.state.shards.test_sharded_steps import make_network, to_log
 
 ROOT = Path(__file__).parents[4]
 FAMILY = re.compile(r"\{group(?:/[a-z]+NN)?\}:([a-z]+)")
@@ -191,3 +197,37 @@ async def test_of_a_stranger_and_of_an_erased_user(store: Store) -> None:
         {"owner": kind, "id": "ada", "erasedUntil": NOW + 1.0} for kind in ("user", "session")
     ]
     assert (await exported(store, "bob", NOW + 2))["histories"][0]["eventCount"] == 1
+
+
+async def test_of_a_user_whose_sessions_are_on_other_shards(redis_url: str) -> None:
+    """The histories, links and numbers of all shards, and nobody else's."""
+    async with connect(redis_url) as client:
+        try:
+            network = await make_network(client, 3, random.Random(1), 10)
+            sessions = [f"s{n}" for n in range(4)]
+            assert len({owner_shard(name, 3) for name in ("ada", *sessions)}) == 3
+            for number in range(13):
+                event = click("abcdefghijklm"[number], number, NOW - 50 + number)
+                to_log(network, "ada", sessions[number % 4], [event])
+                to_log(network, f"u{number}", f"u{number}", [click("a", 100 + number)])
+            to_log(network, "", "ada", [click("b", 200)])
+            await network.drain()
+            sharded = Settings(group="h", shards=3, outcomes=False)
+            store = ShardedStore(client, sharded)
+            of_actions = sharded.model_copy(update={"group": actions_group("h")})
+            actions = ShardedStore(client, of_actions)
+
+            pieces = [piece async for piece in export_user(store, actions, "ada", now_s=NOW)]
+
+            found = json.loads(b"".join(pieces))
+            assert sorted(found["linkedSessions"]) == sessions
+            own, session = found["histories"]
+            assert (own["owner"], own["id"], own["eventCount"]) == ("user", "ada", 13)
+            assert [one["itemId"] for one in own["events"]] == list("defghijklm")
+            assert sorted(own["rememberedBy"]) == list("defghijklm")
+            assert len(own["trimmedEventIds"]) == 3
+            ids = {one["eventId"] for one in own["events"]} | {*own["trimmedEventIds"]}
+            assert set(own["recentEventIds"]) == ids
+            assert (session["owner"], session["id"]) == ("session", "ada")
+        finally:
+            await client.flushdb()
