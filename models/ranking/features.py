@@ -102,7 +102,7 @@ N_HALF_LIVES = len(layout.POPULARITY_HALF_LIVES_S)
 POPULARITY_CORRECTED = (MOMENT, ALIKE, PROFILE)
 """Signals that measure association beyond chance: popular items occur in every list."""
 
-AGAIN_POPULARITY = 0.25
+AGAIN_POPULARITY = 0.5
 """Power of an own item's popularity beside how often its owner took it."""
 
 MIN_SHARE = 0.003

@@ -51,7 +51,7 @@ MOMENT_S = 300.0
 """Events of a user this close to the next one are of one moment, such as a basket: their order
 carries no information."""
 
-MOMENT_FADE = 0.9
+MOMENT_FADE = 0.95
 """Weight in `frequencies` of a moment beside the one after it."""
 
 EVENT_TYPES = Array(u1, 1, "A", readonly=True)

@@ -153,14 +153,14 @@ def test_own_items_at_the_beginning_of_a_moment() -> None:
         return column
 
     assert again(2310.0) == [0, 0, 0, 0]
-    most = 1 + 0.9 + 0.9**2
-    # Half as popular in the week as the most popular item, to the power of a quarter.
-    popular = 2**-0.25
-    assert again(2311.0) == pytest.approx([popular, popular * 0.9 / most, popular / most, 0])
+    most = 1 + 0.95 + 0.95**2
+    # Half as popular in the week as the most popular item, to the power of a half.
+    popular = 2**-0.5
+    assert again(2311.0) == pytest.approx([popular, popular * 0.95 / most, popular / most, 0])
     # In all time, each item has had no event at all.
     matrix = features_of(candidates, profile, stats, np.zeros(5), 2311.0)
-    rare = math.exp(0.25 * matrix[0, FEATURES.index("popular_all")])
-    expected = [rare, rare * 0.9 / most, rare / most, 0]
+    rare = math.exp(0.5 * matrix[0, FEATURES.index("popular_all")])
+    expected = [rare, rare * 0.95 / most, rare / most, 0]
     assert without_trends(matrix)[:, AGAIN] == pytest.approx(expected)
 
 

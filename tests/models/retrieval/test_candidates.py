@@ -288,7 +288,7 @@ def test_frequencies_count_moments_and_fade() -> None:
     profile = profile_of(baskets, CLICKS)
 
     assert profile.items.tolist() == [2, 3, 1]
-    assert profile.frequencies == pytest.approx([1 + 0.9**2, 0.9, 0.9 + 0.9**2])
+    assert profile.frequencies == pytest.approx([1 + 0.95**2, 0.95, 0.95 + 0.95**2])
 
 
 def test_strong_is_the_last_event() -> None:
