@@ -111,5 +111,5 @@ def joined_pool(parts: Sequence[Mapping[str, float]], most: int = MAX_POOL) -> d
         total = sum(part.values()) * len(held)
         for name, weight in part.items():
             sums[name] = sums.get(name, 0.0) + weight / total
-    likeliest = sorted(sums, key=lambda name: -sums[name])[:most]
-    return {name: max(1, round(WHOLE * sums[name])) for name in likeliest}
+    likeliest = sorted(sums, key=sums.__getitem__, reverse=True)[:most]
+    return {name: round(WHOLE * sums[name]) or 1 for name in likeliest}

@@ -57,6 +57,8 @@ class ExplorationPools:
         self._rng = rng
         self._shared: SharedState | None = None
         self._items: list[tuple[int, str, float, float]] = []
+        # The age that was asked for last, and what `weights` gave for it.
+        self._young: tuple[float, list[tuple[int, str, float]]] | None = None
         self._created: dict[int, float] = {}
         self._heads: tuple[ListwiseRanker, DrawnHeads] | None = None
 
@@ -80,8 +82,8 @@ class ExplorationPools:
         if options.exploration_share is None:
             listed = frozenset(names)
             pools.append(await self.uncertain(listed, candidates, matrix, scores, ranker))
-        drawable = [*dict.fromkeys(name for pool in pools for name in pool)]
-        if drawable:
+        if self._cache.as_of(snapshot.now_s).has_variants:
+            drawable = [*dict.fromkeys(name for pool in pools for name in pool)]
             among = frozenset(await self._cache.shown_once(drawable, snapshot.now_s, beside=names))
             pools = [{name: one for name, one in pool.items() if name in among} for pool in pools]
         return pools
@@ -117,11 +119,14 @@ class ExplorationPools:
             # Set before sampling: other requests meanwhile use what was sampled before.
             self._shared = shared
             await self._sample(shared, now_s)
-        return [
-            (index, item_id, weight)
-            for index, item_id, age_s, weight in self._items
-            if age_s < max_age_s
-        ]
+        if self._young is None or self._young[0] != max_age_s:
+            young = [
+                (index, item_id, weight)
+                for index, item_id, age_s, weight in self._items
+                if age_s < max_age_s
+            ]
+            self._young = max_age_s, young
+        return self._young[1]
 
     async def uncertain(
         self,
@@ -151,10 +156,10 @@ class ExplorationPools:
         if self._heads is None or self._heads[0] is not learned:
             self._heads = learned, drawn_heads(learned, self._rng)
         counts = votes(self._heads[1], rows, scores[places])
+        chosen = np.flatnonzero(counts)
+        voted = zip(chosen.tolist(), counts[chosen].tolist(), strict=True)
         return {
-            name: float(count)
-            for at, count in zip(others, counts.tolist(), strict=True)
-            if count and (name := names[at]) is not None
+            name: float(count) for at, count in voted if (name := names[others[at]]) is not None
         }
 
     async def _sample(self, shared: SharedState, now_s: float) -> None:
@@ -177,6 +182,7 @@ class ExplorationPools:
             for place in np.argsort(-weights, kind="stable").tolist()
             if (item_id := item_ids[place]) is not None
         ]
+        self._young = None
 
     def _alternating(self, events: Floats, shown: Floats, n_unseen: int) -> list[int]:
         """An order of all items in which those without events, the last ones, take turns.
