@@ -142,6 +142,7 @@ bench: $(READY) ## Every benchmark, each prints JSON with its conditions.
 	$(BIN)/python -m benchmarks.freshness
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.outage
+	$(BIN)/python -m benchmarks.live_event $(EVENTS)
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.serving $(EVENTS)
 
