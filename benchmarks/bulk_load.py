@@ -12,7 +12,6 @@ from TEST.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import resource
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.conditions import command, report, servers, until
+from benchmarks.loaded import counted, is_caught_up, stored_ranker
 from models.arrays import NO_ITEMS, Floats
 from models.evaluation.protocol import sort_and_shuffle
 from models.events import Event, PutEvents
@@ -32,10 +32,6 @@ from models.ranking.objectives import ObjectiveLearner, load_learners
 from models.ranking.ranker import RANKERS, Ranker
 from models.serving.local import LocalRecommender
 from models.settings import Settings
-from models.state.clients.client import connect
-from models.state.operations.catch_ups import stored_catch_up
-from models.state.store import Store
-from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction
 from ops.embedded_servers import start_scratch_redis
 from streams.kafka.producing.tracker import Tracker
@@ -90,32 +86,6 @@ def _reciprocal_rank(scores: Floats, items: Sequence[str | None], target: str) -
     return 1.0 / rank if rank <= K else 0.0
 
 
-def stored_ranker(settings: Settings) -> dict[str, bytes]:
-    """The ranker's stored state."""
-
-    async def load() -> dict[str, bytes]:
-        store = Store(connect(settings.redis), settings)
-        try:
-            return await load_ranker(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(load())
-
-
-def counted(settings: Settings) -> int:
-    """Events in effect."""
-
-    async def count() -> int:
-        store = Store(connect(settings.redis), settings)
-        try:
-            return int((await store.counts()).get("events", 0))
-        finally:
-            await store.close()
-
-    return asyncio.run(count())
-
-
 def learned(settings: Settings) -> ObjectiveLearner:
     """The learner of interactions, as stored."""
     return load_learners(stored_ranker(settings))["interactions"]
@@ -155,9 +125,8 @@ def bulk(
         cpu_s = _children_s()
         with command("worker", settings, RECOMMENDER_CATCH_UP_SHARE=str(share)):
             start = time.monotonic()
-            until(lambda: _is_caught_up(settings), within_s=3600)
+            until(lambda: is_caught_up(settings), within_s=3600)
             caught_up_s = time.monotonic() - start
-            time.sleep(10)
         learners = {
             "loaded": loaded,
             "caught_up": learned(settings),
@@ -177,12 +146,6 @@ def bulk(
             "catch_up_s": round(caught_up_s, 1),
             "catch_up_worker_cpu_s": round(_children_s() - cpu_s, 1),
         }
-
-
-def _is_caught_up(settings: Settings) -> bool:
-    state = stored_catch_up(stored_ranker(settings))
-    time.sleep(0.5)
-    return state is not None and state.is_complete
 
 
 def _children_s() -> float:

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ def measured(
         if running.ingest_per_s:
             figures["ingest_per_s"] = round(running.ingest_per_s)
         figures["memory_mib"] = memory_mib(running)
+        if running.caught_up is not None:
+            begun_s = time.perf_counter()
+            running.caught_up()
+            figures["catch_up_s"] = round(time.perf_counter() - begun_s, 1)
         if peer.learns != "nothing":
             figures["quality"] = quality(running, test, options.queries)
             figures["own_freshness_ms"] = own_freshness_ms(running, items, options.probes)

@@ -49,6 +49,9 @@ class Running:
         The request for items that go with one; None if it has none.
     settled
         Given the answer to a click, returns once the click is in effect; None if it is at once.
+    caught_up
+        Returns once the training events have taught all that they will, where that goes on in the
+        background; None if it is done at once.
     refit_s
         Seconds of a new training on all events, if that is how it learns from others.
     """
@@ -61,6 +64,7 @@ class Running:
     tell: Callable[[Click], Sent] | None = None
     similar: Callable[[str], Sent] | None = None
     settled: Callable[[bytes], None] | None = None
+    caught_up: Callable[[], None] | None = None
     refit_s: float | None = None
 
 

@@ -2,6 +2,10 @@
 
 https://github.com/bolcom/serenade, version 0.3.1 of crates.io, built by `cargo install`. A question
 tells it of a click: it learns the session it is asked for, and nothing of others.
+
+Its RocksDB is described to Rust by a bindgen of 2021, which fails on the output of a libclang newer
+than LLVM 15's. So PyPI's wheel of LLVM 14's is used, with the headers of the C compiler, which that
+wheel lacks.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,6 +28,8 @@ from ops.ports import free_port
 
 VERSION = "0.3.1"
 BUILT = ROOT / ".cache" / "peers" / f"serenade-{VERSION}"
+
+LIBCLANG = "libclang==14.0.6"
 
 CONFIG = """[server]
 num_workers = 2
@@ -41,21 +48,18 @@ class Serenade:
 
     def missing(self) -> str | None:
         """One sentence without Rust, or if it cannot be built; builds it once, some ten minutes."""
-        binary = BUILT / "bin" / "serving"
-        if binary.exists():
+        if (BUILT / "bin" / "serving").exists():
             return None
         cargo = shutil.which("cargo")
         if cargo is None:
             return "Rust's cargo is not on the PATH: https://rustup.rs, or apt install cargo"
-        built = subprocess.run(
-            [cargo, "install", "serenade", "--version", VERSION, "--root", str(BUILT)],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if built.returncode:
-            return f"cargo install serenade failed: {built.stderr.strip().splitlines()[-1]}"
+        try:
+            environment = os.environ | _libclang(BUILT / "libclang")
+            built = [cargo, "install", "serenade", "--version", VERSION, "--root", str(BUILT)]
+            _run(built, environment)
+        except subprocess.CalledProcessError as error:
+            *_, why = str(error.stderr).strip().splitlines() or ["no reason given"]
+            return f"{Path(error.cmd[0]).name} failed: {why}"
         return None
 
     @contextlib.contextmanager
@@ -81,3 +85,32 @@ class Serenade:
 def _ask(session: str, item: str) -> Sent:
     asked = {"session_id": session, "item_id": item, "user_consent": "true"}
     return get(f"/v1/recommend?{urlencode(asked)}")
+
+
+def _libclang(folder: Path) -> dict[str, str]:
+    """Variables by which bindgen finds a libclang that it understands; those of the caller win."""
+    if "LIBCLANG_PATH" in os.environ:
+        return {}
+    if not folder.exists():
+        uv, python = shutil.which("uv"), ["--python", sys.executable]
+        install = (
+            [uv, "pip", "install", *python] if uv else [sys.executable, "-m", "pip", "install"]
+        )
+        _run([*install, "--no-deps", "--target", str(folder), LIBCLANG], os.environ)
+    compiler = _run(["cc", "-print-file-name=include"], os.environ)
+    return {
+        "LIBCLANG_PATH": str(folder / "clang" / "native"),
+        "BINDGEN_EXTRA_CLANG_ARGS": f"-I{compiler.strip()}",
+    }
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a command prints; its error output is in the error that it raises."""
+    return subprocess.run(
+        argv,
+        check=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    ).stdout

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 from benchmarks.conditions import command, servers, until
+from benchmarks.loaded import is_caught_up
 from benchmarks.peers.http_answers import answers, fetched
 from benchmarks.peers.peer import Click, K, Running, Sent, get, post
 from models.events import Event, PutEvents
@@ -20,9 +22,17 @@ from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import ensure_topics
 
 
+@dataclass(frozen=True)
 class ThisProject:
-    """Its events come through Kafka, a session's up to ten in one message, as a replay's do."""
+    """Its events come through Kafka, a session's up to ten in one message, as a replay's do.
 
+    Attributes
+    ----------
+    environment
+        Settings of the worker and the API other than their defaults, as variables.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
     name = "streaming-recommender"
     learns = "every event"
 
@@ -37,7 +47,8 @@ class ThisProject:
             settings = found.model_copy(update={"port": free_port()})
             ensure_topics(settings)
             for name in ("worker", "api"):
-                stack.enter_context(command(name, settings, RECOMMENDER_ACCESS="open"))
+                variables = {"RECOMMENDER_ACCESS": "open", **self.environment}
+                stack.enter_context(command(name, settings, **variables))
             until(lambda: answers(settings.port, "/healthz"), within_s=300)
             begun_s = time.perf_counter()
             after = _sent(train, settings)
@@ -50,6 +61,7 @@ class ThisProject:
                 items=_items,
                 tell=_tell,
                 similar=lambda item: get(f"/similar/{item}?num_results={K}"),
+                caught_up=lambda: until(lambda: is_caught_up(settings), within_s=3600),
                 settled=lambda body: until(
                     lambda: _is_in_effect(settings.port, [str(json.loads(body)["after"])])
                 ),

@@ -81,6 +81,8 @@ class LocalRecommender:
         seed: int = 7,
         list_sizes: Mapping[str, int] | None = None,
     ) -> None:
+        # No list is stored as served here, of which an event could be an outcome.
+        settings = settings.model_copy(update={"outcomes": False})
         self.settings = settings
         self._learners = load_learners()
         self._challengers = new_learners(challenger_factories(settings.challengers))

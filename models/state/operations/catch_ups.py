@@ -57,7 +57,9 @@ async def save_catch_up(store: Store, state: CatchUpState) -> None:
 def copy_of(store: Store) -> Store:
     """The group's scratch copy, a group of its own that no dataset group can have the name of."""
     name = f"scratch.catch-up.{store.settings.group}"
-    return Store(store.redis, store.settings.model_copy(update={"group": name}))
+    # Nothing of it is served: there are no outcomes.
+    changed = {"group": name, "outcomes": False}
+    return Store(store.redis, store.settings.model_copy(update=changed))
 
 
 async def is_copy_there(copy: Store) -> bool:

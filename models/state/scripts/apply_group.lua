@@ -17,23 +17,10 @@ local clock, accepted = 0, 0
 begin_state(prefix)
 local items, pair_lists = open_items(prefix, counts), open_pair_lists(prefix)
 local histories, recent_ids = open_histories(prefix), open_recent_ids(prefix)
-local outcomes = open_outcomes(prefix, histories)
+local has_outcomes, outcomes = limits.outcome_window > 0, opened_late(open_outcomes, prefix, histories)
 local erasures = open_erasures(prefix, histories, outcomes)
-local context_counts
-
--- Opened by the first event with a context: others cost nothing.
-local withdrawals
-
-local function open_withdrawn()
-  withdrawals = withdrawals or open_withdrawals(prefix, histories, items, pair_lists, outcomes, counts)
-  return withdrawals
-end
-
-local function count_context(item, time, weight, context)
-  if next(context) == nil then return end
-  context_counts = context_counts or open_context_counts(prefix)
-  context_counts.count(item, time, weight, context)
-end
+local withdrawals = opened_late(open_withdrawals, prefix, histories, items, pair_lists, outcomes, counts)
+local context_counts = opened_late(open_context_counts, prefix)
 
 local type_codes, n_types = {}, nil
 
@@ -80,7 +67,7 @@ local function remove_imported(history, event)
   local at = locate(history.entries, pack('<I6', event[UNDOES]), ENTRY_BYTES, ENTRY_HASH_AT)
   if not at or not is_imported(history, at) then return end
   local time, type = unpack_('<IB', history.entries, at + 4)
-  local item = open_withdrawn().remove(history, at, event[TYPES])
+  local item = withdrawals.remove(history, at, event[TYPES])
   recent_ids.forget(item, time, event[MILLISECOND], IMPORTED - type, event[UNDOES], history.number)
 end
 
@@ -91,7 +78,7 @@ local function apply_negative(history, event, item, code, id)
   local entry = pack('<IIB', field, event[TIME], entry_type(event, code)) .. id
   histories.insert(history, entry, event[TIME])
   if event[EFFECT] == TAKES_BACK_CART or event[EFFECT] == TAKES_BACK_PURCHASE then
-    open_withdrawn().settle(history, item, event[TYPES])
+    withdrawals.settle(history, item, event[TYPES])
   end
   history.count = history.count + 1
   histories.trim(history)
@@ -104,7 +91,7 @@ end
 local function apply_event(history, event, is_user)
   if event[UNDOES] > 0 and event[IS_IMPORTED] then return remove_imported(history, event) end
   if event[UNDOES] > 0 then
-    local is_new = open_withdrawn().undo(history, pack('<I6', event[UNDOES]), event[TIME], event[TYPES])
+    local is_new = withdrawals.undo(history, pack('<I6', event[UNDOES]), event[TIME], event[TYPES])
     if not is_new then counts.duplicates = counts.duplicates + 1 end
     return
   end
@@ -138,11 +125,11 @@ local function apply_event(history, event, is_user)
       pair_lists.count(item, histories.window_before(history, at, item), weight, time - EPOCH, event[HASH])
     end
     items.count(item, time, weight, purchase)
-    count_context(item, time, weight, event[CONTEXT])
+    if next(event[CONTEXT]) then context_counts.count(item, time, weight, event[CONTEXT]) end
   end
   history.count = history.count + 1
   histories.trim(history)
-  if item ~= 0 and outcomes.is_on then outcomes.take(history, item, time, event) end
+  if item ~= 0 and has_outcomes then outcomes.take(history, item, time, event) end
   counts.events = counts.events + 1
   if event[IS_IMPORTED] then counts.imported = counts.imported + 1 end
   if purchase then counts.purchases = counts.purchases + 1 end
@@ -156,7 +143,7 @@ local function apply_message(message, erased)
   counts.erased = counts.erased + n_erased
   if n_erased == #message[EVENTS] then return end
   local history, is_user, is_joined = histories.resolve(message)
-  if is_joined and outcomes.is_on then outcomes.join(message[SESSION_ID], history) end
+  if is_joined and has_outcomes then outcomes.join(message[SESSION_ID], history) end
   if history.is_new then
     history.is_new = nil
     local name = is_user and 'users' or 'sessions'
@@ -189,8 +176,8 @@ local function write()
   pair_lists.write()
   items.write()
   histories.write()
-  outcomes.write()
-  if context_counts then context_counts.write() end
+  write_if_opened(outcomes)
+  write_if_opened(context_counts)
   write_counts()
 end
 

@@ -13,12 +13,7 @@ local prefix = request.prefix
 
 begin_state(prefix)
 local items, pair_lists, owners = open_items(prefix, counts), open_pair_lists(prefix), open_recent_owners(prefix)
-local context_counts
-
-local function count_context(item, time, weight, context)
-  context_counts = context_counts or open_context_counts(prefix)
-  context_counts.count(item, time, weight, context)
-end
+local context_counts = opened_late(open_context_counts, prefix)
 
 -- By `change` of pair_lists.lua: each two of `places` are an item and its distance.
 local function of_places(change)
@@ -51,7 +46,7 @@ end
 
 local APPLY = {
   [ITEMS_DELTA] = name_items, [TYPES_DELTA] = name_types,
-  [COUNT_DELTA] = items.count, [TAKE_BACK_DELTA] = items.take_back, [CONTEXT_DELTA] = count_context,
+  [COUNT_DELTA] = items.count, [TAKE_BACK_DELTA] = items.take_back, [CONTEXT_DELTA] = function(...) context_counts.count(...) end,
   [BEFORE_DELTA] = of_places(pair_lists.count_before), [AFTER_DELTA] = of_others(pair_lists.count_after),
   [TAKE_BACK_BEFORE_DELTA] = of_places(pair_lists.take_back_before),
   [TAKE_BACK_AFTER_DELTA] = of_others(pair_lists.take_back_after),
@@ -70,7 +65,7 @@ end
 pair_lists.write()
 items.write()
 owners.write()
-if context_counts then context_counts.write() end
+write_if_opened(context_counts)
 for name, n in pairs(counts) do
   if n > 0 then call('HINCRBY', prefix .. 'counts', name, n) end
 end

@@ -4,7 +4,7 @@
 -- `write`.
 
 local prefix, counts = ...
-local terms = open_terms(prefix)
+local terms = opened_late(open_terms, prefix)
 
 -- Indexes ------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ local function write()
   if #touched == 0 then return end
   write_stats()
   write_categories()
-  terms.write()
+  write_if_opened(terms)
 end
 
 return {

@@ -27,8 +27,8 @@ local is_on, window = limits.outcome_window > 0, limits.outcome_window
 
 local counts = {lists = 0, repeated = 0, unfollowed = 0, erased = 0}
 
-local outcome_sums, exposures = open_outcome_sums(prefix), open_exposures(prefix)
-local followed = is_on and open_followed_ids(prefix)
+local outcome_sums, exposures = opened_late(open_outcome_sums, prefix), opened_late(open_exposures, prefix)
+local followed = opened_late(open_followed_ids, prefix)
 
 -- Adds to answers (1), impressions (2), clicks (3), conversions (4) or value (5) of a list: in all, and
 -- of an item by the code of its source and by its position.
@@ -378,8 +378,8 @@ end
 
 local function write()
   write_records()
-  outcome_sums.write()
-  exposures.write()
+  write_if_opened(outcome_sums)
+  write_if_opened(exposures)
 end
 
 return {

@@ -86,6 +86,23 @@ local function trim_sorted_set(key, limit)
   if excess > 0 then call('ZREMRANGEBYRANK', key, 0, excess - 1) end
 end
 
+-- Functions of a file, as `open` gives them, made when one of them is called for the first time: what
+-- a step does not need costs it nothing.
+local function opened_late(open, ...)
+  local arguments = {...}
+  return setmetatable({}, {__index = function(self, name)
+    setmetatable(self, nil)
+    for each, one in pairs(open(unpack(arguments))) do self[each] = one end
+    return self[name]
+  end})
+end
+
+local function is_opened(functions) return getmetatable(functions) == nil end
+
+local function write_if_opened(functions)
+  if is_opened(functions) then functions.write() end
+end
+
 -- Watermarks -------------------------------------------------------------------------------------
 
 local function read_mark(key, field)

@@ -218,6 +218,12 @@ def test_an_event_is_in_effect_for_all_later_reads(local: LocalRecommender) -> N
         assert found.snapshot.history.count == n + 1
 
 
+def test_no_event_is_looked_up_as_an_outcome(redis_url: str) -> None:
+    """Nobody is served: what to look for would cost a tenth of each step."""
+    with LocalRecommender(Settings(redis=redis_url, group="unserved", outcomes=True)) as one:
+        assert not one.settings.outcomes
+
+
 def test_the_last_event_is_in_effect_at_the_end(redis_url: str) -> None:
     """So it is for others, once the context has ended."""
     with LocalRecommender(Settings(redis=redis_url, group="ended")) as one:
