@@ -14,6 +14,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from benchmarks.peers import serenade
 from benchmarks.peers.load import at_rate
 from benchmarks.peers.measure import Ranked
 from benchmarks.peers.peer import Sent, get
@@ -113,6 +114,17 @@ def test_a_limit_keeps_the_newest_training_clicks_and_whole_test_sessions(tmp_pa
     assert [click.at_s for click in split.train] == [1_592_337_718.0 + n for n in (37, 38, 39)]
     assert {click.session for click in split.test} == {"test0", "test1", "test2"}
     assert len(split.test) == 15
+
+
+def test_a_peer_whose_build_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one sentence, for the table: the run goes on with the others."""
+    cargo = tmp_path / "cargo"
+    cargo.write_text("#!/bin/sh\necho compiling >&2\necho 'error: no linker' >&2\nexit 101\n")
+    cargo.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("LIBCLANG_PATH", "/usr/lib")
+    monkeypatch.setattr(serenade, "BUILT", tmp_path / "built")
+    assert serenade.Serenade().missing() == "cargo failed: error: no linker"
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])

@@ -60,6 +60,8 @@ class Serenade:
         except subprocess.CalledProcessError as error:
             *_, why = str(error.stderr).strip().splitlines() or ["no reason given"]
             return f"{Path(error.cmd[0]).name} failed: {why}"
+        except FileNotFoundError as error:
+            return f"{error.filename} is not on the PATH: its RocksDB is C++"
         return None
 
     @contextlib.contextmanager
@@ -91,7 +93,8 @@ def _libclang(folder: Path) -> dict[str, str]:
     """Variables by which bindgen finds a libclang that it understands; those of the caller win."""
     if "LIBCLANG_PATH" in os.environ:
         return {}
-    if not folder.exists():
+    native = folder / "clang" / "native"
+    if not native.exists():
         uv, python = shutil.which("uv"), ["--python", sys.executable]
         install = (
             [uv, "pip", "install", *python] if uv else [sys.executable, "-m", "pip", "install"]
@@ -99,7 +102,7 @@ def _libclang(folder: Path) -> dict[str, str]:
         _run([*install, "--no-deps", "--target", str(folder), LIBCLANG], os.environ)
     compiler = _run(["cc", "-print-file-name=include"], os.environ)
     return {
-        "LIBCLANG_PATH": str(folder / "clang" / "native"),
+        "LIBCLANG_PATH": str(native),
         "BINDGEN_EXTRA_CLANG_ARGS": f"-I{compiler.strip()}",
     }
 
