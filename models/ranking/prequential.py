@@ -17,8 +17,8 @@ LEAD_WINDOW = 200
 """Window of the guard, in examples: it sees a fall long before the running means do."""
 
 MIN_GAIN = 1.01
-"""Factor by which the MRR of a ranker with more cost must exceed that of the one without it: user
-k-NN costs two reads a recommendation."""
+"""Factor by which a ranker with more cost must exceed the one without it, in MRR: user
+k-NN, for which HR counts, too, costs two reads a recommendation."""
 
 MIN_EXAMPLES_TO_SERVE = 300
 """Examples before the learned ranker may serve at all."""
@@ -73,8 +73,8 @@ class Scoreboard(Measures, rename={"losing_streak": "behind", "squared_lead": "s
 
         "blend" while the learned ranker is behind it, by the running means or, lately, by two
         standard errors of an exponential mean. Otherwise "ranker", or "ranker-alone" where user
-        k-NN does not pay. A further ranker in `RANKERS` is champion if its MRR exceeds that one's
-        by `MIN_GAIN`.
+        k-NN pays neither in MRR nor in HR. A further ranker in `RANKERS` is
+        champion if its MRR exceeds that one's by `MIN_GAIN`.
         """
         lead_error = math.sqrt(self.squared_lead / (2 * LEAD_WINDOW))
         if self.n < MIN_EXAMPLES_TO_SERVE or self.lead < -2.0 * lead_error:
@@ -82,7 +82,7 @@ class Scoreboard(Measures, rename={"losing_streak": "behind", "squared_lead": "s
         mrr = {name: self.means.get(name, {}).get("mrr", 0.0) for name in RANKERS}
         if mrr["ranker"] < mrr["blend"]:
             champion = "blend"
-        elif mrr["ranker"] >= MIN_GAIN * mrr["ranker-alone"]:
+        elif mrr["ranker"] >= MIN_GAIN * mrr["ranker-alone"] or self._has_more_hits():
             champion = "ranker"
         else:
             champion = "ranker-alone"
@@ -90,6 +90,10 @@ class Scoreboard(Measures, rename={"losing_streak": "behind", "squared_lead": "s
         further = {name: value for name, value in mrr.items() if name not in built_in}
         best = max(further, key=further.__getitem__, default=champion)
         return best if mrr[best] > MIN_GAIN * mrr[champion] else champion
+
+    def _has_more_hits(self) -> bool:
+        hits = [self.means.get(name, {}).get("hr", 0.0) for name in ("ranker", "ranker-alone")]
+        return hits[0] > MIN_GAIN * hits[1]
 
 
 def evaluate_then_learn(

@@ -136,9 +136,10 @@ def _initial_parameters() -> Floats:
     rng = np.random.default_rng(1)
     of_texts = np.array([name.startswith("text_") for name in FEATURES])
     of_profile = np.array([name.startswith("profile_") for name in FEATURES])
+    of_factors = np.array([name.startswith("factors_") for name in FEATURES])
     again = np.array([name == FEATURES[AGAIN] for name in FEATURES])
-    first = ~of_texts & ~of_profile & ~again
-    for columns in (first, of_texts, of_profile, again):
+    first = ~of_texts & ~of_profile & ~again & ~of_factors
+    for columns in (first, of_texts, of_profile, again, of_factors):
         drawn = rng.normal(size=(HIDDEN_UNITS, int(columns.sum())))
         parts.hidden_weights[:, columns] = drawn / np.sqrt(first.sum())
     return start

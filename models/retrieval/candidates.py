@@ -22,9 +22,11 @@ from models.retrieval.covisitation import (
     concatenate,
     decay_offsets,
 )
+from models.retrieval.item_factors import NO_FACTORS, ItemFactors, user_factors
 from models.retrieval.profile import UserProfile
 from models.retrieval.signals import (
     ALIKE,
+    FACTORS,
     N_SIGNALS,
     PROFILE,
     TEXT,
@@ -69,6 +71,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
         Items of the nearest users.
     similar_texts
         Items with texts like those of recent items.
+    factors
+        Factors of the group's items.
     second_hops
         Intermediate items of second-order co-visitation, with their stored lists.
     own_items
@@ -87,6 +91,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     user_knn: NeighbourItems = NO_NEIGHBOURS
     second_hops: SecondHops = NO_SECOND_HOPS
     similar_texts: NeighbourItems = NO_NEIGHBOURS
+    factors: ItemFactors = NO_FACTORS
     own_items: Indexes = NO_ITEMS
     listed_items: Indexes = NO_ITEMS
     max_unseen: int | None = None
@@ -192,7 +197,8 @@ def _merged(
 @compiled(
     Tuple((i8[::1], f8[:, ::1]))(
         u4[::1], i8[::1], i8, f8[::1], f8, i8[::1], f8[::1],
-        u4[::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8, i8[::1], i8[::1],
+        u4[::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8, i8[::1],
+        i8[::1],
     )
 )  # fmt: skip
 def _retrieved(
@@ -208,6 +214,8 @@ def _retrieved(
     hop_weights: Floats,
     text_items: Indexes,
     text_weights: Floats,
+    factor_items: Indexes,
+    factor_weights: Floats,
     listed: Indexes,
     max_unseen: int,
     own: Indexes,
@@ -217,7 +225,7 @@ def _retrieved(
     offsets = (clock_s - layout.EPOCH) * RATES
     items, signals, table = summed_signals(
         words, lengths, n_recent, times, offsets, knn_items, knn_weights, hop_words, hop_lengths,
-        hop_weights, text_items, text_weights,
+        hop_weights, text_items, text_weights, factor_items, factor_weights,
     )  # fmt: skip
     scores = blend(signals)
     if len(knn_items):
@@ -231,6 +239,8 @@ def _retrieved(
     best = best_places(scores, MAX_CO_VISITED, MAX_CO_VISITED)
     if len(text_items):
         best = np.concatenate((best, _best_by(signals, TEXT, scores, MAX_SIMILAR_TEXTS)))
+    if len(factor_items):
+        best = np.concatenate((best, _best_by(signals, FACTORS, scores, len(factor_items))))
     if len(lengths) > n_recent:
         best = np.concatenate((best, _best_by(signals, PROFILE, scores, MAX_OF_PROFILE)))
     return _merged(best, listed, max_unseen, own, barred, items, signals, table)
@@ -260,21 +270,26 @@ def retrieve(
     Returns
     -------
     Candidates
-        At most `MAX_CO_VISITED` + `MAX_SIMILAR_TEXTS` + `MAX_OF_PROFILE` + `MAX_REPEAT_ITEMS`
-        items, and the listed ones.
+        At most `MAX_CO_VISITED` + `MAX_SIMILAR_TEXTS` + `MAX_OF_PROFILE` + `MAX_OF_FACTORS` +
+        `MAX_REPEAT_ITEMS` items, and the listed ones.
     """
     knn, hops, listed = evidence.user_knn, evidence.second_hops, evidence.listed_items
     texts = evidence.similar_texts
     hop_words, hop_lengths = concatenate(hops.lists)
     max_unseen = len(listed) if evidence.max_unseen is None else evidence.max_unseen
-    return Candidates(
+    user = user_factors(profile.items, evidence.factors)
+    near = user.nearest(barred)
+    found = Candidates(
         *_retrieved(
             *concatenate([*evidence.neighbour_lists, *evidence.older_lists]),
             len(evidence.neighbour_lists), profile.times, clock_s, knn.items, knn.weights,
-            hop_words, hop_lengths, hops.weights, texts.items, texts.weights, listed, max_unseen,
-            evidence.own_items, barred,
+            hop_words, hop_lengths, hops.weights, texts.items, texts.weights, near.items,
+            near.weights, listed, max_unseen, evidence.own_items, barred,
         )
     )  # fmt: skip
+    # Not of what only a list has: without signals, its order is the same for many requests.
+    user.add_to(found.items, found.signals, FACTORS, with_unseen=False)
+    return found
 
 
 def signals_of(
@@ -282,9 +297,13 @@ def signals_of(
 ) -> Candidates:
     """The given items as candidates, in their order, with their signals."""
     knn, hops, texts = evidence.user_knn, evidence.second_hops, evidence.similar_texts
-    found = summed_signals(
+    sums = summed_signals(
         *concatenate([*evidence.neighbour_lists, *evidence.older_lists]),
         len(evidence.neighbour_lists), profile.times, decay_offsets(clock_s), knn.items,
         knn.weights, *concatenate(hops.lists), hops.weights, texts.items, texts.weights,
+        NO_ITEMS, np.empty(0),
     )  # fmt: skip
-    return Candidates(*_merged(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *found))
+    found = Candidates(*_merged(NO_ITEMS, items, len(items), NO_ITEMS, NO_ITEMS, *sums))
+    user = user_factors(profile.items, evidence.factors)
+    user.add_to(found.items, found.signals, FACTORS, with_unseen=True)
+    return found

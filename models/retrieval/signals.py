@@ -29,7 +29,7 @@ from models.state import layout
 SIGNALS = (
     "next_1", "after_1", "before_1", "day_1", "month_1",
     "both_10", "day_10", "month_10", "root_10", "moment", "alike", "hop",
-    "text", "profile",
+    "text", "profile", "factors",
 )  # fmt: skip
 """Signals of an item, 0 where there is no evidence:
 
@@ -41,6 +41,8 @@ without decay. profile: cosines of co-visitation with the last `PROFILE_ITEMS` i
 alike: user k-NN. hop: second-order co-visitation.
 text: similarity of texts with those of recent items, for items with few events; see
 `models.serving.cached.cached_texts`.
+factors: of new items, how far their factors go with those of the last items, see
+`models.retrieval.item_factors`; it is added to what else is found.
 """
 
 N_SIGNALS = len(SIGNALS)
@@ -49,7 +51,7 @@ BLENDED_SIGNALS = tuple(
 )
 BLEND_WEIGHTS = np.array([1.0, 0.5, 0.2, 0.02, 0.1])
 (
-    BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE, HOP, TEXT, PROFILE
+    BOTH_10, DAY_10, MONTH_10, ROOT_10, MOMENT, ALIKE, HOP, TEXT, PROFILE, FACTORS
 ) = range(N_CHANNELS, N_SIGNALS)  # fmt: skip
 TINY = 1e-300
 """Denominator in place of 0, so that 0 divided by it is 0."""
@@ -111,7 +113,7 @@ def _add_older(
 @compiled(
     Tuple((i8[::1], f8[:, ::1], i8[::1]))(
         u4[::1], i8[::1], i8, f8[::1], f8[::1], i8[::1], f8[::1], u4[::1], i8[::1], f8[::1],
-        i8[::1], f8[::1],
+        i8[::1], f8[::1], i8[::1], f8[::1],
     )
 )  # fmt: skip
 def summed_signals(
@@ -127,10 +129,13 @@ def summed_signals(
     hop_weights: Floats,
     text_items: Indexes,
     text_weights: Floats,
+    factor_items: Indexes,
+    factor_weights: Floats,
 ) -> tuple[Indexes, Floats, Indexes]:
     """All items of the evidence, their signals, and a hash table of the items' places."""
     room = max(most_pairs(len(words)), most_pairs(len(hop_words)))
     size = most_pairs(len(words)) + len(knn_items) + most_pairs(len(hop_words)) + len(text_items)
+    size += len(factor_items)
     items, signals = np.empty(size, np.int64), np.zeros((size, N_SIGNALS))
     listed, shares = np.empty(room, np.int64), np.empty((room, N_CHANNELS + 1))
     table, n, end = empty_table(size), 0, 0
@@ -166,6 +171,7 @@ def summed_signals(
             place, n = insert(table, items, n, listed[at])
             signals[place, HOP] += hop_weights[hop] * shares[at, BOTH]
     n = _add_weighted(table, items, signals, n, text_items, text_weights, TEXT)
+    n = _add_weighted(table, items, signals, n, factor_items, factor_weights, FACTORS)
     return items[:n], signals[:n], table
 
 

@@ -26,6 +26,7 @@ from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.retrieval.candidates import Candidates
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.cached.cache import StateCache
+from models.serving.factor_renewal import is_due, renew_factors
 from models.serving.recommender import Recommender
 from models.serving.sources import RequestSnapshot
 from models.settings import Settings
@@ -36,6 +37,7 @@ from models.state.event_types import EventTypes
 from models.state.histories import NO_HISTORY, History, merge_histories
 from models.state.messages import NO_TYPES, TAKE_BACKS, Part, StoredEvent, StoredMessage, shard_of
 from models.state.store import Store
+from models.state.stored_factors import NEVER_LEARNED
 
 T = TypeVar("T")
 
@@ -98,6 +100,7 @@ class LocalRecommender:
         self._types = EventTypes.of(settings)
         self._now_s = 0.0
         self._observed: dict[str, History] = {}
+        self._factors = NEVER_LEARNED
 
     def __enter__(self) -> Self:
         return self
@@ -330,6 +333,7 @@ class LocalRecommender:
         was_asked = choice is not None or (makes_example and found is None)
         self._recommender.cache.item_changed(item, was_asked=was_asked)
         await self._apply(Part("local/0", number - 1, [message]))
+        await self._renew_factors()
         if choice is not None:
             # While the server applies the step, or finds what the next event needs.
             work = functools.partial(self._learn_choice, choice, is_purchase=is_purchase)
@@ -343,6 +347,14 @@ class LocalRecommender:
         champions = {name: learner.champion for name, learner in self._learners.items()}
         learn_as_challengers(self._challengers, example, champions)
         learn(self._learners, example)
+
+    async def _renew_factors(self) -> None:
+        """Learn the items' factors where a worker would."""
+        most = self.settings.factor_events
+        if most and is_due(self._n_events, self._factors, now_s=self._now_s):
+            self._factors = await renew_factors(
+                self._store, self._n_events, most_events=most, now_s=self._now_s
+            )
 
     async def _apply(self, part: Part) -> None:
         """Begin a step; all later reads see it, since they go over the same connection behind it.

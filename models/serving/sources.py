@@ -29,6 +29,9 @@ from models.serving.cached.cache import StateCache
 from models.serving.cached.shared_state import SharedState
 from models.state.histories import NO_HISTORY, History
 
+MIN_FACTOR_ITEMS = 5
+"""Distinct items of a profile from which on factors count: of fewer, pairs say as much."""
+
 MAX_TEXTS = 5
 """Recent items whose texts count."""
 
@@ -228,6 +231,21 @@ class SimilarTexts:
         return msgspec.structs.replace(evidence, similar_texts=joined(lists))
 
 
+class Factors:
+    """Items whose factors go with those of the user's items; it reads nothing of its own."""
+
+    has_signals: ClassVar[bool] = True
+
+    def __init__(self, cache: StateCache) -> None:
+        pass
+
+    async def read(self, snapshot: RequestSnapshot, evidence: Evidence) -> Evidence:
+        """Add the items' factors, see `CandidateSource.read`."""
+        if len(snapshot.profile.items) < MIN_FACTOR_ITEMS:
+            return evidence
+        return msgspec.structs.replace(evidence, factors=snapshot.shared.factors)
+
+
 class OwnItems:
     """The items of the user's history as candidates."""
 
@@ -323,6 +341,7 @@ SOURCES: list[Callable[[StateCache], CandidateSource]] = [
     UserKnn,
     SecondHop,
     SimilarTexts,
+    Factors,
     OwnItems,
     ContextItems,
     TopLists,

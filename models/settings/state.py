@@ -257,6 +257,13 @@ class StateSettings(BaseSettings):
     catch_up_share: float = Field(
         0.25, gt=0, le=1, description="Share of the time that a worker may spend on catching up."
     )
+    factor_events: int = Field(
+        1_000_000,
+        ge=0,
+        le=20_000_000,
+        description="Kept events from which the factors of items are learned, at most; some 60 "
+        "bytes of the worker each, meanwhile; 0: none are learned, and answers use none.",
+    )
     session_timeout_s: float = Field(
         6.0, ge=2, description="Kafka gives a silent worker's partitions to others after this long."
     )

@@ -39,6 +39,8 @@ class GroupState(NamedTuple):
         Items that are variants of a product; grows whenever others are.
     terms_version
         The same as `hidden_version`, of the terms of items' texts.
+    factors_version
+        The same of the items' factors.
     """
 
     clock_s: float
@@ -53,6 +55,7 @@ class GroupState(NamedTuple):
     n_variants: int
     variants_version: int
     terms_version: int
+    factors_version: int
 
 
 GREATEST = ("all", *layout.POPULARITY_HALF_LIVES_S)
@@ -62,6 +65,7 @@ GREATEST = ("all", *layout.POPULARITY_HALF_LIVES_S)
 COUNTS = (
     "clock", "accepted_at",
     "hidden_updates", "expiry_updates", "variants", "variant_updates", "term_updates",
+    "factor_updates",
 )  # fmt: skip
 """Fields of `counts` that are read: the last ones in the order of `GroupState`."""
 

@@ -24,6 +24,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:top:<name>          zset    best items by popularity, recency, novelty
     {group}:ranker              hash    weights, watermark and measures of the ranker
     {group}:tried               hash    item index -> times it was shown for exploration
+    {group}:factors             string  vectors of items (stored_factors.py)
     {group}:served[:<number>]   hash    lists that were served, for attribution (served_lists.py)
     {group}:shards              hash    on how many shards it is (shards/stored_layout.py)
     {group}:frozen              string  no step changes anything, as its state moves (the same)

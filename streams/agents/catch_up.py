@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
@@ -29,6 +28,7 @@ from models.ranking.champions import stored_champions
 from models.ranking.objectives import rankers_for
 from models.retrieval.candidates import TOP_LIST_SIZES
 from models.serving.cached.cache import StateCache
+from models.serving.factor_renewal import is_due, renew_factors
 from models.serving.recommenders import REGISTERED_CACHE_SHARE, Recommenders
 from models.serving.snapshots import Snapshots
 from models.settings import Settings
@@ -44,9 +44,11 @@ from models.state.operations.catch_ups import (
 )
 from models.state.operations.memory import read_memory
 from models.state.store import Store
+from models.state.stored_factors import NEVER_LEARNED
 from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction, histories
 from streams.agents.contracts import Publish
+from streams.agents.rests import Rests
 from streams.retry_policy import waits_s
 
 LOG = logging.getLogger(__name__)
@@ -67,9 +69,6 @@ STEP_EVENTS = 100
 
 PUBLISHED_TOGETHER = 50
 """Examples produced at once."""
-
-REST_AFTER_S = 0.02
-"""Work between two rests that keep it within its share."""
 
 EVENT_BYTES = 600
 """Memory of Redis that an event takes in the copy, at most."""
@@ -118,7 +117,7 @@ class CatchUp:
         self._publish = publish
         self._clock = clock
         self._is_late = is_late
-        self._rest = _Rest(self._settings.catch_up_share)
+        self._rests = Rests(self._settings.catch_up_share)
 
     async def run(self) -> None:
         """Look for groups to catch up with, for ever."""
@@ -211,6 +210,7 @@ class CatchUp:
         snapshots = Snapshots(scratch, cache)
         rng = np.random.default_rng()
         waiting: list[Interaction] = []
+        factors, most = NEVER_LEARNED, self._settings.factor_events
         for number, event in enumerate(events):
             is_chosen = number in choices
             if waiting and (is_chosen or len(waiting) == STEP_EVENTS):
@@ -218,6 +218,12 @@ class CatchUp:
                 waiting = []
                 yield number, None
                 await self._pause()
+                # As the examples of a worker that saw the events one by one would have them.
+                if most and is_due(number, factors, now_s=event.at_s):
+                    factors = await renew_factors(
+                        scratch, number, most_events=most, now_s=event.at_s, pause=self._pause,
+                        in_thread=True,
+                    )  # fmt: skip
             if is_chosen:
                 reading = snapshots.for_learning(event.user, None, now_s=event.at_s)
                 snapshot, taken = await snapshots.with_index(reading, event.item)
@@ -244,14 +250,14 @@ class CatchUp:
 
     async def _pause(self) -> None:
         """Keep to the share of a core, and out of the way of late events."""
-        await self._rest.after_work()
+        await self._rests.after_work()
         for wait_s in waits_s(0.1, 1.0):
             if not self._is_late():
                 break
             await asyncio.sleep(wait_s)
         if not self.is_learner:
             raise _Superseded
-        self._rest.begin()
+        self._rests.begin()
 
 
 def missing_examples(settings: Settings, n_events: int, ranker: Mapping[str, bytes]) -> int:
@@ -295,26 +301,6 @@ def chosen(events: Sequence[Interaction], wanted: int) -> set[int]:
         known.add(event.user)
     n = min(wanted, len(eligible))
     return {eligible[(at + 1) * len(eligible) // n - 1] for at in range(n)}
-
-
-class _Rest:
-    """Rests between pieces of work, so that working takes a share of the time."""
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._worked_s = 0.0
-        self._since_s = time.perf_counter()
-
-    def begin(self) -> None:
-        """Begin a piece of work."""
-        self._since_s = time.perf_counter()
-
-    async def after_work(self) -> None:
-        """Rest, if enough has been worked."""
-        self._worked_s += time.perf_counter() - self._since_s
-        if self._worked_s >= REST_AFTER_S:
-            worked_s, self._worked_s = self._worked_s, 0.0
-            await asyncio.sleep(worked_s * (1.0 / self._share - 1.0))
 
 
 class _ScratchWriter:

@@ -38,6 +38,7 @@ from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import APPLIED, FRESHNESS, event_agent
 from streams.agents.example_sampling import ExampleSampler
 from streams.agents.experiment_guard import GUARD_EVERY_S, guard_experiments
+from streams.agents.factors import FactorUpkeep
 from streams.agents.metadata import RECORDS, metadata_agent
 from streams.agents.ranker import GroupLearners, group_of
 from streams.agents.received import received_messages
@@ -98,6 +99,7 @@ class Worker:
             clock=time.time,
             is_late=sampler.is_late,
         )
+        self.factors = FactorUpkeep(self.tenants, clock=time.time, is_late=sampler.is_late)
         self.shards = WorkerShards(
             self.tenants, self.app, self._log, publish_dead_letters=self.publish_dead_letters
         )
@@ -162,6 +164,7 @@ class Worker:
             starts[tp] = ReadStart(max(oldest[tp], first_offset(mark, witness)), next_read())
             assigned[tp] = AssignedPartition(fields[tp], mark, starts[tp], witness)
         self.catch_up.is_learner = (self.topics.examples, 0) in oldest
+        self.factors.is_learner = self.catch_up.is_learner
         self.challengers.assign(is_learner=self.catch_up.is_learner)
         for agent, topics in self._appliers().items():
             agent.assign({tp: one for tp, one in assigned.items() if tp[0] in topics})
@@ -369,6 +372,7 @@ def app_of(worker: Worker, *, ready: Callable[[], None] | None = None) -> faust.
     app.timer(WRITE_EVERY_S)(worker.report_figures)
     app.timer(WRITE_EVERY_S)(worker.report_itself)
     app.task(worker.catch_up.run)
+    app.task(worker.factors.run)
     app.on_before_shutdown.connect(worker.close)
     return app
 

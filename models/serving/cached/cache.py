@@ -32,6 +32,7 @@ from models.ranking.context_lift import (
 from models.ranking.ranker import ListwiseRanker
 from models.ranking.selection import CapGroup
 from models.retrieval.candidates import top_list_candidates
+from models.retrieval.item_factors import factors_of
 from models.serving.cached.cached_context import CachedContext
 from models.serving.cached.cached_items import ItemIds, ItemStatistics, in_background
 from models.serving.cached.cached_texts import TextNeighbours
@@ -62,6 +63,7 @@ from models.state.shared_reads import (
     read_products,
 )
 from models.state.store import Store
+from models.state.stored_factors import read_factors
 from models.state.timed_cache import TimedCache
 
 RANKER_FIELDS = tuple(
@@ -131,6 +133,7 @@ class StateCache:
         self.similar_texts = TextNeighbours(store, self._statistics, size=MAX_LISTS // share)
         self._shared_task: asyncio.Task[None] | None = None
         self._hidden_version = self._expiry_version = self._variants_version = 0
+        self._factors_version = 0
         self._hidden, self._expiries = NONE_HIDDEN, NO_EXPIRIES
         # The next moment at which an item expires.
         self._expires_at = math.inf
@@ -251,6 +254,9 @@ class StateCache:
         products = self.shared.products
         if stored.variants_version != self._variants_version:
             products = await read_products(self.store) if stored.n_variants else NO_PRODUCTS
+        factors = self.shared.factors
+        if stored.factors_version != self._factors_version and self.store.settings.factor_events:
+            factors = factors_of(await read_factors(self.store))
         hidden = self._hidden_at(now_s)
         tops = shown_tops(stored.tops, hidden)
         n = len(OBJECTIVES)
@@ -289,12 +295,14 @@ class StateCache:
             trial_counts=stored.tried,
             hidden=hidden,
             products=products,
+            factors=factors,
             silence=silence,
             read_at=now_s,
         )
         self._hidden_version, self._n_known_changes = stored.hidden_version, n_changes
         self._expiry_version = stored.expiry_version
         self._variants_version = stored.variants_version
+        self._factors_version = stored.factors_version
         for name in () if self._is_told_changes else ("day", "all"):
             await self.item_ids.of(tops.get(name, NO_ITEMS)[:MAX_FALLBACK_ITEMS].tolist())
 

@@ -19,6 +19,7 @@ from models.ranking.challengers import (
 from models.ranking.champions import OBJECTIVES, Objective, RankerChoice
 from models.ranking.ranker import RANKERS, ListwiseRanker, Ranker
 from models.retrieval.candidates import Candidates
+from models.retrieval.item_factors import NO_FACTORS, ItemFactors
 from models.serving.cached.silence import Silence
 from models.state.timed_cache import NEVER
 
@@ -59,6 +60,8 @@ class SharedState:
         without them.
     products
         Number of the product that each item is a variant of, by index; empty while none is.
+    factors
+        Factors of the items, as they were last learned.
     silence
         A long silence that the group has come out of; statistics are as if it had taken no time.
     read_at
@@ -84,6 +87,7 @@ class SharedState:
     trial_counts: dict[int, int] = field(default_factory=dict)
     hidden: NDArray[np.bool_] = field(default_factory=lambda: NONE_HIDDEN)
     products: Floats = field(default_factory=lambda: NO_PRODUCTS)
+    factors: ItemFactors = NO_FACTORS
     silence: Silence | None = None
     read_at: float = NEVER
 

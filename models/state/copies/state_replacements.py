@@ -26,7 +26,7 @@ LEARNED: Final = frozenset(
         "recent", "links", "owners", "erased", "pairs", "takers", "stats", "values",
         "circumstance", "top", "updated", "ranker", "properties", "users", "categories", "category",
         "hidden", "tried", "served", "shown", "askers", "awaited", "outcomes",
-        "exposure", "experiment", "term", "terms", "expires", "variants",
+        "exposure", "experiment", "factors", "term", "terms", "expires", "variants",
         "outbox", "emitted", "sources",
     )
 )  # fmt: skip

@@ -54,6 +54,7 @@ WITHOUT_USERS: Final[Mapping[str, str]] = {
     ),
     "outbox": "what is on its way between shards, mostly for milliseconds: exported where it goes",
     "ranker": "weights, learned from all",
+    "factors": "vectors of items, learned from all",
     "awaited": "hashes of events that name a list which is not known, with nobody's name",
     "outcomes": "counts by placement, arm, recipe, reason and position",
     "experiment": "sums over users, with nobody's name",

@@ -87,7 +87,7 @@ def co_visited(profile: UserProfile, lists: Sequence[bytes], clock_s: float) -> 
         *concatenate(lists), len(lists[: layout.WINDOW]), profile.times, decay_offsets(clock_s),
         NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
         none, nowhere, NO_SECOND_HOPS.weights,
-        NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
+        NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights, NO_NEIGHBOURS.items, NO_NEIGHBOURS.weights,
     )  # fmt: skip
     return Candidates(*summed[:2])
 

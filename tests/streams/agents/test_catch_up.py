@@ -8,10 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from models.ranking import examples
 from models.ranking.champions import Measures
+from models.ranking.features import FEATURES, N_FEATURES
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.client import connect
@@ -25,6 +27,7 @@ from streams.agents import catch_up
 from streams.agents.catch_up import CatchUp, chosen, missing_examples, newest
 
 NOW_S = 1.8e9
+FACTORS = FEATURES.index("factors_share")
 N_SESSIONS = 400
 LENGTH = 4
 
@@ -116,6 +119,24 @@ async def test_a_bulk_load_is_caught_up_with_once(kept: Kept) -> None:
 
     await kept.catch_up.check()
     assert len(kept.examples) == SETTINGS.catch_up_examples
+
+
+async def test_examples_have_the_factors_of_their_time(redis_url: str) -> None:
+    """They are learned in the copy as it grows, as a worker would have learned them meanwhile."""
+    kept = Kept(redis_url, SETTINGS.model_copy(update={"catch_up_events": 1600}))
+    await kept.store.redis.flushdb()
+    try:
+        await kept.load()
+        await kept.catch_up.check()
+        decoded = [examples.decode(raw) for raw in kept.examples]
+        made = [np.frombuffer(one.rows, np.float16) for one in decoded if one is not None]
+        has_factors = [bool(rows.reshape(-1, N_FEATURES)[:, FACTORS].any()) for rows in made]
+        first = has_factors.index(True)
+        assert 0.55 < first / len(made) < 0.7
+        assert sum(has_factors[first:]) > 0.9 * len(made[first:])
+    finally:
+        await kept.store.redis.flushdb()
+        await kept.store.redis.aclose()
 
 
 async def test_each_group_has_its_own_examples(kept: Kept) -> None:
