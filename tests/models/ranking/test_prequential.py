@@ -84,3 +84,15 @@ def test_the_learned_ranker_is_champion_only_while_it_leads() -> None:
     for _ in range(10):
         board.update({"ranker": 1, "blend": 2})
     assert board.champion() == "ranker"
+
+
+@pytest.mark.parametrize(("more_hits", "champion"), [(1, "ranker-alone"), (20, "ranker")])
+def test_user_neighbours_are_read_where_they_find_more(more_hits: int, champion: str) -> None:
+    """Hits at the end of the list hardly count in MRR, and pay all the same if they are many."""
+    board = Scoreboard()
+    for n in range(MIN_EXAMPLES_TO_SERVE):
+        rank = 20 if n < more_hits else 1
+        alone = 0 if n < more_hits else 1
+        board.update({"ranker": rank, "ranker-alone": alone, "blend": 0})
+    assert board.means["ranker"]["mrr"] < 1.01 * board.means["ranker-alone"]["mrr"]
+    assert board.champion() == champion

@@ -121,8 +121,12 @@ async def test_a_bulk_load_is_caught_up_with_once(kept: Kept) -> None:
     assert len(kept.examples) == SETTINGS.catch_up_examples
 
 
-async def test_examples_have_the_factors_of_their_time(redis_url: str) -> None:
+async def test_examples_have_the_factors_of_their_time(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are learned in the copy as it grows, as a worker would have learned them meanwhile."""
+    # These sessions are short.
+    monkeypatch.setattr("models.serving.sources.MIN_FACTOR_ITEMS", 1)
     kept = Kept(redis_url, SETTINGS.model_copy(update={"catch_up_events": 1600}))
     await kept.store.redis.flushdb()
     try:
