@@ -45,3 +45,5 @@ def test_the_ranker_catches_up_after_a_replay(stack: Callable[..., Stack], tmp_p
     shown = one.run("status", "--json")
     assert json.loads(shown.stdout)["catch_up"]["examples"] == progress.examples
     assert one.counts()["events"] == 4 * N_SESSIONS
+    # The same worker learns factors of the items, of as many events.
+    one.wait(lambda: one.counts().get("factor_updates", 0) > 0, "the items have factors")
