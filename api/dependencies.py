@@ -52,6 +52,7 @@ from models.serving.recommender import Recommender
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.operations.memory import read_memory, risks, shortages
+from models.state.shards.sharded_store import absent_shards
 from models.state.store import Store
 from models.state.tenants import Tenants
 from models.tokens import TopicKind
@@ -210,6 +211,8 @@ class ReadinessCheck:
         missing = list(await self._publisher.missing())
         try:
             await self._store.ping()
+            if absent := absent_shards(self._store):
+                return missing, [f"redis: the servers of {', '.join(absent)} are away"]
             memory = await read_memory(self._store.redis)
         except (Unavailable, *AWAY_ERRORS):
             return [*missing, "redis"], []

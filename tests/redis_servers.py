@@ -279,6 +279,8 @@ def redis_cluster(
                 *("bind 127.0.0.1", f"port {start + n}", f"cluster-port {start + 6 + n}"),
                 *("cluster-enabled yes", "cluster-node-timeout 2000", "appendonly yes", 'save ""'),
                 *(f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"),
+                # Others answer while one primary is away, as docs/scaling.md wants it.
+                "cluster-require-full-coverage no",
                 "repl-diskless-sync-delay 0",
                 *([f"cluster-announce-port {announced[n]}"] if proxy_of else ()),
             ],

@@ -149,6 +149,9 @@ async def with_reasons(
     indexes = await cache.store.item_indexes([item.item_id for item in items])
     explained = []
     for item, index in zip(items, indexes, strict=True):
+        if not index:  # its shard is away by now
+            explained.append(item)
+            continue
         place = int(np.flatnonzero(candidates == index)[0])
         contributions = {source: float(values[place]) for source, values in by_source.items()}
         listed_by = [

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from models.ranking.challengers import ServingChallengers
 from models.serving.cached.cache import StateCache
 from models.serving.recommender import Recommender
+from models.state.shards.partial_store import store_for_answers
 from models.state.tenants import Tenants
 
 MAX_OPEN_RECOMMENDERS = 32
@@ -33,7 +34,7 @@ class Recommenders:
     ) -> None:
         self.tenants = tenants
         self._hears_changes = hears_changes
-        store = tenants.store(tenants.settings.group)
+        store = store_for_answers(tenants.store(tenants.settings.group))
         cache = StateCache(store, hears_changes=hears_changes, challengers=challengers)
         self._own = Recommender(store, cache)
         self._others: OrderedDict[str, Recommender] = OrderedDict()

@@ -137,6 +137,45 @@ class PartResult(NamedTuple):
     offset: int
     refused: list[int]
 
+    @property
+    def is_behind(self) -> bool:
+        """True if a shard of several does not have the part yet, see `BehindResult`."""
+        return False
+
+
+class BehindResult(PartResult):
+    """Result of a part that a shard of several does not have yet, as its server is away.
+
+    The watermark is that of the others; the messages are read again for it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_behind(self) -> bool:
+        """True."""
+        return True
+
+
+class StoredPosition(NamedTuple):
+    """How far a partition is in effect.
+
+    Attributes
+    ----------
+    watermark, witness
+        The last offset in effect in all shards that answer; offset, time (ms) and checksum of the
+        message there, None if it is not known.
+    newest
+        The last offset in effect in any of them; the watermark for a group of one shard.
+    is_whole
+        False if a shard does not answer, which may be less far.
+    """
+
+    watermark: int
+    witness: tuple[int, int, int] | None
+    newest: int
+    is_whole: bool = True
+
 
 def stored_events(
     events: Iterable[Event], types: EventTypes, *, are_imported: bool = False

@@ -55,7 +55,14 @@ from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import unavailable
 from models.state.groups.group_registry import GROUPS, registered_groups
 from models.state.histories import History, unpack_history
-from models.state.messages import Part, PartResult, StoredEvent, StoredMessage, shard_of
+from models.state.messages import (
+    Part,
+    PartResult,
+    StoredEvent,
+    StoredMessage,
+    StoredPosition,
+    shard_of,
+)
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
 from models.state.scripts.outcome_limits import outcome_limits
 from models.state.scripts.registered_scripts import Script, run_script, run_step
@@ -203,6 +210,14 @@ class Store:
         """
         stored = await self._fields("witnesses", fields) if fields else []
         return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
+
+    async def positions(self, fields: Sequence[str]) -> list[StoredPosition]:
+        """How far each partition is in effect."""
+        marks, witnesses = await self.watermarks(fields), await self.witnesses(fields)
+        return [
+            StoredPosition(mark, witness, mark)
+            for mark, witness in zip(marks, witnesses, strict=True)
+        ]
 
     async def _fields(self, name: str, fields: Sequence[str]) -> list[bytes | None]:
         """Fields of one of the group's hashes."""

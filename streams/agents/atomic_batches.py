@@ -180,8 +180,14 @@ class AtomicBatches(Generic[M]):
             return
         after = None
         if self.observer is not None:
-            every = [message for messages in decoded.values() for message in messages]
-            after = await self.observer.before_step(every)
+            # What is read again for a shard that was away is in effect elsewhere.
+            new = [
+                message
+                for partition, messages in decoded.items()
+                for message in messages
+                if message.offset > assignment.reads[partition].newest
+            ]
+            after = await self.observer.before_step(new)
         if await self._write_all(assignment, decoded, received) and after is not None:
             after()
 
@@ -219,7 +225,9 @@ class AtomicBatches(Generic[M]):
             parts = {}
             for partition, messages in waiting.items():
                 read = assignment.reads[partition]
-                parts[partition] = BatchPart(read.field, read.applied, messages, read.checksum)
+                parts[partition] = BatchPart(
+                    read.field, read.written, messages, read.checksum, read.number
+                )
             results = await retry_while_assigned(
                 functools.partial(self._writer.write, list(parts.values())), assignment
             )
@@ -246,9 +254,12 @@ class AtomicBatches(Generic[M]):
             return []
         applied = [m for m in part.messages if part.expected < m.offset <= result.watermark]
         assignment.reads[partition].advance(
-            result.watermark, [Witness(m.offset, m.timestamp_ms, m.checksum) for m in applied]
+            result.watermark,
+            [Witness(m.offset, m.timestamp_ms, m.checksum) for m in applied],
+            is_behind=result.is_behind,
         )
-        self._writer.on_applied(applied)
+        if not result.is_behind:
+            self._writer.on_applied(applied)
         if result.status == "applied":
             return []
         at = next(n for n, one in enumerate(part.messages) if one.offset == result.offset)

@@ -49,12 +49,15 @@ class BatchPart(NamedTuple, Generic[M]):
         partition and answers `lost`.
     checksum
         Checksum of the message at that watermark; -1 if unknown.
+    read
+        Number of the read that the messages are of; see `PartitionRead`.
     """
 
     field: str
     expected: int
     messages: list[M]
     checksum: int
+    read: int = 0
 
 
 class MessageCodec(Protocol[M_co]):
@@ -103,6 +106,10 @@ class StepWriter(Protocol[M]):
 
     async def write(self, parts: Sequence[BatchPart[M]]) -> list[PartResult]:
         """Apply parts in one atomic step; one result for each, in order.
+
+        A writer to several shards may leave out those that are away: such a result `is_behind`.
+        Then the partition is read again from the last offset that all have, once they answer; in
+        that read those that have the messages skip them.
 
         Called once for each step, once more for every message of which the store refuses a part,
         and again with the same parts after `AWAY_ERRORS`: the attempt that failed may have taken

@@ -6,12 +6,12 @@ sources, and keeps the partition's watermark.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter, Histogram
 
-from models.state.messages import PartResult
-from models.state.shards.at_once import at_once
+from models.state.messages import BehindResult, PartResult
 from models.state.shards.shard_names import (
     DeltaMessage,
     DeltaPart,
@@ -123,10 +123,30 @@ class DeltaWriter:
         self._steps = steps
         self._publish = publish
         self._clock = clock
+        # By partition, the last read in which its shard was away.
+        self._away: dict[str, int] = {}
 
     async def write(self, parts: Sequence[BatchPart[DeltaMessage]]) -> list[PartResult]:
-        """Apply each part in one atomic step of its shard, all at once."""
-        return await at_once(self._write(DeltaPart(*part)) for part in parts)
+        """Apply each part in one atomic step of its shard, all at once.
+
+        A shard that is away gets its messages when they are read again.
+        """
+        asked = [part for part in parts if self._away.get(part.field) != part.read]
+        found = await asyncio.gather(
+            *(self._write(DeltaPart(*part[:4])) for part in asked), return_exceptions=True
+        )
+        done: dict[str, PartResult] = {}
+        for part, result in zip(asked, found, strict=True):
+            if not isinstance(result, BaseException):
+                done[part.field] = result
+            elif self._steps.is_absence(result):
+                self._away[part.field] = part.read
+            else:
+                raise result
+        return [
+            done.get(part.field) or BehindResult("applied", part.messages[-1].offset, -1, [])
+            for part in parts
+        ]
 
     async def _write(self, part: DeltaPart) -> PartResult:
         now_s, (_, shard) = self._clock(), mark_shard(part.field)

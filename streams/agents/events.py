@@ -224,7 +224,7 @@ class EventWriter:
         """Apply parts in one atomic step; one result for each."""
         with STEP.time():
             results, counts = await self._store.apply(
-                [Part(*part) for part in parts], now_s=self._clock()
+                [Part(*part[:4]) for part in parts], now_s=self._clock()
             )
         count_applied(counts)
         return results

@@ -21,6 +21,7 @@ from models.ranking.objectives import rankers_for
 from models.serving.recommenders import Recommenders
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.messages import StoredMessage
+from models.state.shards.at_once import some_at_once
 from streams.agents.contracts import Publish
 from streams.agents.fair_rate import FairRate
 
@@ -96,7 +97,7 @@ class ExampleSampler:
             return {}
         now_s = self._clock()
         try:
-            made = await asyncio.gather(*(self._example(one, now_s) for one in sampled))
+            made = await some_at_once(self._example(one, now_s) for one in sampled)
         except AWAY_ERRORS as error:
             LOG.warning("no examples from this step, Redis is away: %s", error)
             return {}

@@ -133,7 +133,7 @@ class RecordWriter:
 
     async def write(self, parts: Sequence[BatchPart[RecordEntry]]) -> list[PartResult]:
         """Apply parts in one atomic step; one result for each."""
-        return await apply_records(self._store, [RecordPart(*part) for part in parts])
+        return await apply_records(self._store, [RecordPart(*part[:4]) for part in parts])
 
     def on_applied(self, messages: Sequence[RecordEntry]) -> None:
         """Count the records that have come into effect."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from prometheus_client import Counter, Gauge
 
 from models.state.clients.redis_errors import AWAY_ERRORS
-from models.state.shards.at_once import at_once
+from models.state.shards.at_once import some_at_once
 from models.state.shards.shard_names import shard_name, shard_names
 from models.state.shards.sharded_steps import ShardedSteps
 from streams.agents.sharded_events import PublishDeltas
@@ -72,9 +72,11 @@ class Outboxes:
             BACKLOG.clear()
             return
         try:
-            sources = await at_once(map(self._steps.applied_sources, self._names))
-            applied = dict(zip(self._names, sources, strict=True))
-            sizes = await at_once(self._look_at(shard, applied) for shard in shards)
+            sources = await some_at_once(map(self._steps.applied_sources, self._names))
+            found = zip(self._names, sources, strict=True)
+            applied = {name: one for name, one in found if one is not None}
+            answers = await some_at_once(self._look_at(shard, applied) for shard in shards)
+            sizes = [one for one in answers if one is not None]
             for name, of_shards in zip(self._names, zip(*sizes, strict=True), strict=True):
                 BACKLOG.labels(name).set(sum(of_shards))
         except AWAY_ERRORS as error:
@@ -86,6 +88,9 @@ class Outboxes:
         sizes = await self._steps.outbox_sizes(shard, self._names)
         WAITING.labels(shard_name("u", shard)).set(sum(sizes))
         for name, size in zip(self._names, sizes, strict=True):
+            # What a shard has applied that is away is not known.
+            if size and name not in applied:
+                continue
             if size:
                 await self._send_again(shard, name)
             else:

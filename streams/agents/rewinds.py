@@ -2,6 +2,7 @@
 
 * The store is at another watermark than this worker recorded: Redis came back with an earlier
   state, or another worker was faster. Reading goes on at the store's position.
+* A shard of several was away for a while: it gets what it lacks, which the others have and skip.
 * A message did not arrive, though a later one did: reading goes on at the gap.
 * Kafka has another message at an offset that is in effect, or ends before it: a broker came back
   without its last messages. Everything from the first difference on is read as new.
@@ -15,7 +16,10 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
+from models.errors import Unavailable
 from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.messages import StoredPosition
+from models.state.shards.sharded_store import absent_shards
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.retries import retry_while_assigned
@@ -69,13 +73,20 @@ class AssignedPartition(NamedTuple):
 async def stored_positions(store: Store, fields: Sequence[str]) -> list[tuple[int, Witness | None]]:
     """The store's position in partitions: watermark, and identity of the message there.
 
+    Of several shards the position of those that answer; one that is less far, and does not answer
+    now, refuses later messages and has the partition read again.
+
     The identity is None if an operator has skipped that message, or nothing was applied yet.
     """
-    marks, found = await store.watermarks(fields), await store.witnesses(fields)
-    return [
-        (mark, Witness(*known) if known is not None and known[0] == mark else None)
-        for mark, known in zip(marks, found, strict=True)
-    ]
+    found = await store.positions(fields)
+    if any(one.watermark < 0 and not one.is_whole for one in found):
+        raise Unavailable("no shard that answers knows how far it is")
+    return [(one.watermark, _witness_of(one)) for one in found]
+
+
+def _witness_of(position: StoredPosition) -> Witness | None:
+    known = position.witness
+    return Witness(*known) if known is not None and known[0] == position.watermark else None
 
 
 class Rewinds:
@@ -94,15 +105,19 @@ class Rewinds:
         """Compare every partition with the store and with Kafka; read again where they differ."""
         fields = [read.field for read in assignment.reads.values()]
         try:
-            positions = await stored_positions(self._store, fields)
+            positions = await self._store.positions(fields)
         except AWAY_ERRORS as error:
             LOG.warning("Redis is away, its positions are compared later: %s", error)
             return
         for (partition, read), position in zip(assignment.reads.items(), positions, strict=True):
             if assignment.has_ended:
                 return
-            if not read.is_at(*position):
-                self._resume_from_store(read, partition, *position)
+            has_shards = position.is_whole and not absent_shards(self._store)
+            if has_shards and read.is_behind and position.watermark >= read.applied:
+                LOG.info("shards that were away get messages of %s/%d again", *partition)
+                _read_again(read, read.applied + 1)
+            elif _differs(read, position):
+                self._resume_from_store(read, partition, position)
             elif read.is_requested:
                 read.note_connection(self._log.connection(partition))
                 await self._repair_partition(assignment, partition)
@@ -119,22 +134,29 @@ class Rewinds:
         """Read on from the store's position, after it refused a part as `lost`."""
         read = assignment.reads[partition]
         positions = await retry_while_assigned(
-            lambda: stored_positions(self._store, [read.field]), assignment
+            lambda: self._store.positions([read.field]), assignment
         )
         if positions is not None:
-            self._resume_from_store(read, partition, *positions[0])
+            self._resume_from_store(read, partition, positions[0])
 
     @staticmethod
     def reread(assignment: Assignment, partitions: Collection[Partition]) -> None:
         """Begin new reads of partitions behind their watermarks; `detect` asks Kafka for them."""
         for partition, read in assignment.reads.items():
             if partition in partitions:
-                read.begin(ReadStart(read.applied + 1, next_read()), read.applied)
+                _read_again(read, read.applied + 1)
 
     @staticmethod
     def _resume_from_store(
-        read: PartitionRead, partition: Partition, watermark: int, witness: Witness | None
+        read: PartitionRead, partition: Partition, position: StoredPosition
     ) -> None:
+        watermark = position.watermark
+        # One that does not answer may be less far, or the only one.
+        is_unknown = not position.is_whole and (watermark < 0 or watermark >= read.applied)
+        if is_unknown or (read.is_behind and watermark == read.applied):
+            LOG.info("a shard that was away gets messages of %s/%d again", *partition)
+            _read_again(read, read.applied + 1)
+            return
         REWINDS.inc()
         if watermark < read.applied:
             LOG.warning(
@@ -146,7 +168,7 @@ class Rewinds:
                 *partition,
                 watermark,
             )
-        read.resume_from(watermark, witness)
+        read.resume_from(watermark, _witness_of(position), position.newest)
 
     async def _repair_partition(self, assignment: Assignment, partition: Partition) -> None:
         read = assignment.reads[partition]
@@ -154,10 +176,10 @@ class Rewinds:
             await self._resume_after_lost_tail(assignment, partition, read.differs_at)
         elif read.must_compare:
             oldest = read.witnesses[0].offset if read.witnesses else read.applied + 1
-            read.begin(ReadStart(oldest, next_read()), read.applied)
+            _read_again(read, oldest)
         elif read.has_gap:
             LOG.warning("messages of %s/%d were skipped on their way", *partition)
-            read.begin(ReadStart(read.applied + 1, next_read()), read.applied)
+            _read_again(read, read.applied + 1)
 
     async def _seek(self, assignment: Assignment) -> None:
         """Ask Kafka for the reads that have begun; where it does not answer, the next call does.
@@ -181,14 +203,14 @@ class Rewinds:
         The messages it still has are compared first, to find the first difference.
         """
         read, end = assignment.reads[partition], self._log.end(partition)
-        if end is None or end > read.applied:
+        if end is None or end > read.newest:
             read.end_checks = 0
             return
         read.end_checks += 1
         if read.end_checks < END_CHECKS:
             return
         if read.end_checks == END_CHECKS and read.witnesses and read.witnesses[0].offset < end:
-            read.begin(ReadStart(read.witnesses[0].offset, next_read()), read.applied)
+            _read_again(read, read.witnesses[0].offset)
             read.end_checks = END_CHECKS
         elif read.last_read >= end - 1 or read.end_checks > 2 * END_CHECKS:
             await self._resume_after_lost_tail(assignment, partition, end)
@@ -204,7 +226,7 @@ class Rewinds:
         keep them from counting twice.
         """
         read = assignment.reads[partition]
-        lost = read.applied
+        lost = read.newest
         if assignment.has_ended:
             return
         if await self._log.is_renewed(partition, read.field):
@@ -232,3 +254,17 @@ class Rewinds:
         )
         if lowered is not None:
             read.begin(ReadStart(offset, next_read()), mark)
+
+
+def _differs(read: PartitionRead, position: StoredPosition) -> bool:
+    """True if the store has less, or something else, than this worker recorded."""
+    if position.is_whole and not read.is_behind:
+        return not read.is_at(position.watermark, _witness_of(position))
+    is_known = position.is_whole or position.watermark >= 0
+    return is_known and position.watermark < read.applied
+
+
+def _read_again(read: PartitionRead, first: int) -> None:
+    """Begin a new read at an offset, or before it where a shard has not applied what is there."""
+    first = min(first, read.applied + 1)
+    read.begin(ReadStart(first, next_read()), read.applied, read.newest)

@@ -124,7 +124,7 @@ class ServedWriter:
     async def write(self, parts: Sequence[BatchPart[ServedMessage]]) -> list[PartResult]:
         """Apply parts in one atomic step; one result for each."""
         results, counts = await apply_served(
-            self._store, [ServedPart(*part) for part in parts], now_s=self._clock()
+            self._store, [ServedPart(*part[:4]) for part in parts], now_s=self._clock()
         )
         for outcome, count in counts.items():
             SERVED.labels(outcome).inc(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
@@ -152,7 +153,8 @@ class Worker:
             raise Unavailable(f"group {self.settings.group} has other shards by now")
         read = (*self.topics.read, *self.shards.topics)
         ids = await asyncio.to_thread(topic_ids, self.settings, read)
-        await self.tenants.forget_partitions(set(ids.values()))
+        with contextlib.suppress(*AWAY_ERRORS):  # the next assignment does it
+            await self.tenants.forget_partitions(set(ids.values()))
         fields = {tp: self.topics.field(tp[0], ids[tp[0]], tp[1]) for tp in oldest}
         kept = [tp for tp in oldest if tp[0] != self.topics.examples]
         found = await stored_positions(self.events.store, [fields[tp] for tp in kept])
@@ -223,12 +225,15 @@ class Worker:
             rejection = Rejection("invalid", "no training example", invalid.value, group=group)
             await self._dead_letters.put(invalid, rejection)
 
-    async def report_progress(self) -> None:
-        """Save the rankers, look for losses, and report positions to Kafka and the metrics."""
-        await self._check_unreadable()
+    async def save_rankers(self) -> None:
+        """Save the rankers; waits while Redis is away."""
         await self.learners.save()
         await self.challengers.save()
         self.learners.challengers_serve(self.challengers.serving)
+
+    async def report_progress(self) -> None:
+        """Look for losses, and report positions to Kafka and the metrics."""
+        await self._check_unreadable()
         applied: dict[Partition, int] = {}
         for agent in self._appliers():
             await agent.detect_losses()
@@ -366,6 +371,8 @@ def app_of(worker: Worker, *, ready: Callable[[], None] | None = None) -> faust.
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
     worker.shards.add_agents(limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
+    # By itself: where the rankers are may be away while shards are not.
+    app.timer(COMMIT_EVERY_S)(worker.save_rankers)
     app.timer(LOOK_EVERY_S)(worker.look_at_layout)
     app.timer(MEMORY_EVERY_S)(worker.report_memory)
     app.timer(GUARD_EVERY_S)(worker.guard_experiments)

@@ -345,10 +345,14 @@ class StateCache:
         lists = await self._lists.read(items, now_s, self._read_lists)
         return [raw or b"" for raw in lists]
 
-    async def _read_lists(self, items: list[int]) -> list[bytes]:
+    async def _read_lists(self, items: list[int]) -> list[bytes | None]:
         key = self.store.key("pairs:")
         raws = await self.store.shared_values([f"{key}{item}" for item in items])
-        return [raw or b"" for raw in raws]
+        # Of a shard that is away, as it was.
+        return [
+            self._lists.held(item) if raw == b"" else raw or b""
+            for item, raw in zip(items, raws, strict=True)
+        ]
 
     async def context_values(
         self, context: Mapping[str, str] | None, now_s: float

@@ -174,6 +174,10 @@ class ItemStatistics:
             raws = await self._raw_pages(wanted.tolist())
             # As bytes: numpy copies records field by field.
             held = self._stats.view(np.uint8).reshape(-1, len(EMPTY_PAGE))
+            # Of a shard that is away, as they were.
+            raws = [
+                raw or held[page].tobytes() for page, raw in zip(wanted.tolist(), raws, strict=True)
+            ]
             held[wanted] = np.frombuffer(b"".join(raws), np.uint8).reshape(-1, len(EMPTY_PAGE))
             self._is_outdated[wanted] = False
         self._page_read_at[pages] = now_s
@@ -184,7 +188,8 @@ class ItemStatistics:
         if not missing:
             return [raw for raw in ahead if raw is not None]
         raws = iter(await self._store.shared_values(self._keys(missing)))
-        return [raw or next(raws) or EMPTY_PAGE for raw in ahead]
+        found = [next(raws) if raw is None else raw for raw in ahead]
+        return [EMPTY_PAGE if raw is None else raw for raw in found]
 
     def _grow(self, pages: int) -> None:
         if pages > len(self._page_read_at):

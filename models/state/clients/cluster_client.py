@@ -7,6 +7,7 @@ in another. So a group's step is one script on one node, as on a single server.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,19 @@ from models.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.settings import Settings
 from models.state.channels import Listener, Unsubscribe
 from models.state.clients.batched_reads import TRIES, Answers, Command, MgetBatcher, Values
+
+LOG = logging.getLogger(__name__)
+
+ABSENT_AFTER_S = 1.0
+"""A node of a group of several shards that has not answered for so long is taken for absent."""
+
+_ASK_AGAIN_S, _MOST_ASK_AGAIN_S = 0.05, 0.5
+"""Pauses between two questions whether an absent node is back: the first, and the longest."""
+
+_NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+_ON_OWN_CONNECTIONS = frozenset(("EVALSHA", "EVAL", "HGETALL", "HMGET", "HLEN", "LRANGE"))
+"""Commands that go to a shard by `ClusterReads`."""
 
 _REDIRECTED = (
     redis.exceptions.MovedError,
@@ -45,12 +59,26 @@ class ClusterReads:
     """Batched reads, each at the primary of its keys' slot; see `MgetBatcher`.
 
     A read that a node does not serve, or that dies with it, is repeated once, after the cluster was
-    asked anew who serves what. All keys of a call are of one group.
+    asked anew who serves what. All keys of a call are of one group or shard.
+
+    Parameters
+    ----------
+    absent_after_s
+        Where a group has several shards: a node that has not answered for so long, or does not take
+        connections, is absent. What it holds fails at once, so that nobody who asks several nodes
+        waits for it, until it answers or another node has its slots. None for a group of one shard.
     """
 
-    def __init__(self, client: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401
+        options: dict[str, Any],
+        absent_after_s: float | None = None,
+    ) -> None:
         self._client = client
         self._options = options
+        self._absent_after_s = absent_after_s
+        self._absent: set[str] = set()
         self._slots: dict[int, _Slot] = {}
         self._listeners: dict[str, Listener] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -60,7 +88,7 @@ class ClusterReads:
         """The values of `keys`, absent ones as None; raises, when awaited, as `MgetBatcher`."""
         future: asyncio.Future[Values] = asyncio.get_running_loop().create_future()
         if keys:
-            self._attempt(keys[0], lambda batcher: batcher.get(keys), future, 1)
+            self._begin(keys[0], lambda batcher: batcher.get(keys), future)
         else:
             future.set_result([])
         return future
@@ -69,8 +97,7 @@ class ClusterReads:
         """Answers of commands that are sent in one piece; raises, when awaited, as `get`."""
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if commands:
-            key = str(commands[0][1])
-            self._attempt(key, lambda batcher: batcher.run(*commands), future, 1)
+            self._begin(first_key(commands[0]), lambda batcher: batcher.run(*commands), future)
         else:
             future.set_result([])
         return future
@@ -91,6 +118,16 @@ class ClusterReads:
 
         return unsubscribe
 
+    @property
+    def tells_absence(self) -> bool:
+        """True if what an absent node holds fails at once."""
+        return self._absent_after_s is not None
+
+    def is_absent(self, key: str) -> bool:
+        """True if the node that serves a key is absent; asks nothing."""
+        node = self._node_of(key)
+        return node is not None and node.name in self._absent
+
     async def close(self) -> None:
         """Close the connections."""
         for task in self._tasks:
@@ -98,6 +135,54 @@ class ClusterReads:
         slots, self._slots = self._slots, {}
         for one in slots.values():
             await one.pool.disconnect()
+
+    def _begin(
+        self,
+        key: str,
+        ask: Callable[[MgetBatcher], asyncio.Future[Any]],
+        future: asyncio.Future[Any],
+    ) -> None:
+        if self._absent_after_s is not None:
+            if self.is_absent(key):
+                future.set_exception(redis.exceptions.ConnectionError("its node is absent"))
+                return
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(self._absent_after_s, self._give_up, key, future)
+            future.add_done_callback(lambda _: timer.cancel())
+        self._attempt(key, ask, future, 1)
+
+    def _give_up(self, key: str, future: asyncio.Future[Any]) -> None:
+        if not future.done():
+            text = f"no answer within {self._absent_after_s} s"
+            future.set_exception(redis.exceptions.TimeoutError(text))
+            self._note_absence(key)
+
+    def _note_absence(self, key: str) -> None:
+        node = self._node_of(key)
+        if node is not None and node.name not in self._absent:
+            LOG.warning("Redis at %s does not answer: others go on without it", node.name)
+            self._absent.add(node.name)
+            self._start(self._until_back(node.name))
+
+    async def _until_back(self, name: str) -> None:
+        """Wait until an absent node answers, or has no slots any more."""
+        pause_s = _ASK_AGAIN_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MOST_ASK_AGAIN_S)
+            try:
+                async with asyncio.timeout(self._absent_after_s):
+                    await self._client.nodes_manager.initialize()
+                    node = self._client.nodes_manager.nodes_cache.get(name)
+                    served = [one for one in self._slots.values() if one.node == name]
+                    if node is not None and node.server_type == "primary" and served:
+                        await served[0].batcher.run(("PING",))
+            except Exception as error:  # noqa: BLE001  of whatever kind, it is asked again
+                LOG.debug("Redis at %s is still absent: %s", name, error)
+                continue
+            self._absent.discard(name)
+            LOG.info("what Redis at %s held is served again", name)
+            return
 
     def _attempt(
         self,
@@ -123,6 +208,8 @@ class ClusterReads:
                 self._start(self._again(key, ask, future, tries + 1, error))
             else:
                 future.set_exception(error)
+                if self.tells_absence and isinstance(error, _NO_ANSWER):
+                    self._note_absence(key)
 
         ask(batcher).add_done_callback(hand_on)
 
@@ -164,14 +251,17 @@ class ClusterReads:
         finally:
             self._asking = None
 
+    def _node_of(self, key: str) -> Any:  # noqa: ANN401  redis-py's, not typed there
+        nodes = self._client.nodes_manager.slots_cache.get(self._client.keyslot(key))
+        # The first node of a slot is its primary.
+        return nodes[0] if nodes else None
+
     def _batcher_of(self, key: str) -> MgetBatcher | None:
         """The batcher of a key's slot, at the node that serves it; None if that is not known."""
-        slot: int = self._client.keyslot(key)
-        nodes = self._client.nodes_manager.slots_cache.get(slot)
-        if not nodes:
+        node = self._node_of(key)
+        if node is None:
             return None
-        # The first node of a slot is its primary.
-        node = nodes[0]
+        slot: int = self._client.keyslot(key)
         known = self._slots.get(slot)
         if known is not None and known.node == node.name:
             return known.batcher
@@ -186,6 +276,15 @@ class ClusterReads:
                     listener.lost()
                 batcher.subscribe(channel, listener)
         return batcher
+
+
+def first_key(command: Command) -> str:
+    """The first key that a command names.
+
+    >>> first_key(("GET", "a")), first_key(("EVALSHA", "5f1c", 1, "b", "an argument"))
+    ('a', 'b')
+    """
+    return str(command[3 if command[0] in {"EVALSHA", "EVAL"} else 1])
 
 
 class ClusterClient(_Cluster):  # type: ignore[misc]
@@ -228,6 +327,7 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
                 **options,
                 **of_nodes,
             },
+            ABSENT_AFTER_S if settings.shards > 1 else None,
         )
         return client
 
@@ -235,8 +335,14 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         """Send a command to the node of its key.
 
         After an error of one command redis-py closes all connections, also under commands of other
-        tasks, which then find none to write to: these are sent once more.
+        tasks, which then find none to write to: these are sent once more. Those of steps of shards
+        go on a connection of their shard instead, for one shard must not hold up others.
         """
+        is_of_shard = words[0] in _ON_OWN_CONNECTIONS and "target_nodes" not in options
+        if is_of_shard and self.reads.tells_absence:
+            (answer,) = await self.reads.run(words)
+            is_flat = words[0] == "HGETALL" and isinstance(answer, list)
+            return dict(zip(answer[::2], answer[1::2], strict=True)) if is_flat else answer
         for _ in range(TRIES):
             try:
                 return await super().execute_command(*words, **options)

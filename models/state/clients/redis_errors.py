@@ -58,6 +58,15 @@ def is_not_now(text: str) -> bool:
     return _NOT_NOW.search(text) is not None
 
 
+def is_frozen(error: BaseException) -> bool:
+    """True if a script refused a step because the group moves to other shards.
+
+    >>> is_frozen(NotNow("FROZEN the group moves to another number of shards"))
+    True
+    """
+    return isinstance(error, NotNow) and "FROZEN " in str(error)
+
+
 class Parser(redis.asyncio.connection.DefaultParser):  # type: ignore[misc,valid-type]
     """The client's own parser, with the class `NotNow` for its errors."""
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
+from models.state.clients.redis_errors import AWAY_ERRORS
+
 T = TypeVar("T")
 
 
@@ -27,3 +29,23 @@ async def at_once(asked: Iterable[Awaitable[T]]) -> list[T]:
             raise one
         found.append(one)
     return found
+
+
+async def some_at_once(asked: Iterable[Awaitable[T]]) -> list[T | None]:
+    """The answers, in order, None from who is away; raises where everybody is, or is wrong.
+
+    Examples
+    --------
+    >>> async def ask(x):
+    ...     if x < 0:
+    ...         raise TimeoutError
+    ...     return x
+    >>> asyncio.run(some_at_once([ask(1), ask(-1)]))
+    [1, None]
+    """
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    failed = [one for one in answers if isinstance(one, BaseException)]
+    wrong = [one for one in failed if not isinstance(one, AWAY_ERRORS)]
+    if failed and (wrong or len(failed) == len(answers)):
+        raise [*wrong, *failed][0]
+    return [None if isinstance(one, BaseException) else one for one in answers]

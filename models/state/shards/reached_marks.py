@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import DELTAS_OF_SESSIONS, shard_names
 from models.state.shards.sharded_store import ShardedStore
@@ -56,6 +57,14 @@ class ReachedMarks:
         return await at_once(map(self._read, fields))
 
     async def _read(self, field: str) -> int:
+        try:
+            return await self._read_whole(field)
+        except AWAY_ERRORS:
+            # With a shard away nothing is known to be in effect everywhere; without any, raise.
+            await self._store.ping()
+            return self._reached.get(field, -1)
+
+    async def _read_whole(self, field: str) -> int:
         pending = self._pending.get(field)
         if pending is None:
             (mark,) = await self._store.watermarks([field])

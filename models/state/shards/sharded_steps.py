@@ -17,6 +17,8 @@ import msgspec
 from models.settings import Settings
 from models.state import layout
 from models.state.clients.client import RedisClient
+from models.state.clients.cluster_client import ClusterReads
+from models.state.clients.redis_errors import AWAY_ERRORS, is_frozen
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
 from models.state.scripts.registered_scripts import Script, run_script, run_step
@@ -34,6 +36,7 @@ from models.state.shards.shard_names import (
 from models.state.shards.split_lists import (
     NO_SPLITS,
     READ_EVERY_S,
+    SPLIT_AHEAD_S,
     ListSplit,
     Splits,
     splits_of,
@@ -147,6 +150,15 @@ class ShardedSteps:
             "items": -(-settings.max_items // shards),
         }
 
+    def is_absence(self, error: BaseException) -> bool:
+        """True for an error of a shard without which others may go on: on a cluster.
+
+        Who is frozen is not away: all are, as the group moves.
+        """
+        reads = self.redis.reads
+        has_nodes = isinstance(reads, ClusterReads) and reads.tells_absence
+        return has_nodes and isinstance(error, AWAY_ERRORS) and not is_frozen(error)
+
     def session_key(self, shard: int, name: str) -> str:
         """A full key of a session shard."""
         return self._prefix("u", shard) + name
@@ -172,7 +184,7 @@ class ShardedSteps:
         """
         request = self._request("u", shard, now_s)
         if now_s > self._splits_read_s + READ_EVERY_S:
-            await self.read_splits(now_s)
+            await self._renew_splits(parts, now_s)
         request |= {"parts": parts, "indexes": indexes, "types": types, "split": self._splits}
         key = self.session_key(shard, "watermarks")
         packed, *outbox = await self._run(SESSION_STEP, key, request, deltas)
@@ -189,6 +201,16 @@ class ShardedSteps:
         request = self._request("i", shard, now_s)
         raw = await self._run(ITEM_STEP, self.item_key(shard, "watermarks"), request, deltas)
         return msgspec.msgpack.decode(raw, type=ItemStepResult)
+
+    async def _renew_splits(self, parts: Sequence[Part], now_s: float) -> None:
+        """Read the splits; where their shard is away, go on for as long as no other can hold yet."""
+        try:
+            await self.read_splits(now_s)
+        except AWAY_ERRORS as error:
+            times = (event.time for part in parts for one in part.messages for event in one.events)
+            known_until_s = self._splits_read_s + self.settings.future_limit_s + SPLIT_AHEAD_S / 2
+            if not self.is_absence(error) or max(times, default=now_s) > known_until_s:
+                raise
 
     async def read_splits(self, now_s: float) -> Splits:
         """Which lists of neighbours are split; steps go by it until it is read again."""

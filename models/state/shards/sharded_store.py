@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-import msgspec
+import redis.exceptions
 from numpy.typing import NDArray
 
 from models.settings import Settings
@@ -20,9 +20,12 @@ from models.state import layout
 from models.state.channels import Listener, Unsubscribe
 from models.state.clients.batched_reads import Command
 from models.state.clients.client import RedisClient
+from models.state.clients.cluster_client import ClusterReads
+from models.state.clients.redis_errors import unavailable
 from models.state.histories import History
-from models.state.messages import Part, PartResult
-from models.state.shards.at_once import at_once
+from models.state.messages import Part, PartResult, StoredPosition
+from models.state.shards.at_once import at_once, some_at_once
+from models.state.shards.heard_shards import HeardShards
 from models.state.shards.merged_answers import (
     counts_beside_steps,
     merged_counts,
@@ -34,6 +37,7 @@ from models.state.shards.shard_names import (
     item_shard,
     mark_shard,
     owner_shard,
+    shard_names,
     shard_prefix,
 )
 from models.state.shards.split_lists import NO_SPLITS, list_shards, splits_of
@@ -43,9 +47,30 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+def merged_parts(parts: list[bytes | None]) -> bytes | None:
+    """A value of its parts: only lists of neighbours have them on several shards."""
+    return parts[0] if len(parts) == 1 else merged_lists(parts)
+
+
+AskedValues = tuple[list[int], asyncio.Future[list[bytes | None]]]
+"""Places of the keys of one slot among those that are asked for, and their values to come."""
+
+
 def store_of(client: RedisClient, settings: Settings) -> Store:
     """State of the settings' group, on as many shards as they say."""
     return ShardedStore(client, settings) if settings.shards > 1 else Store(client, settings)
+
+
+def absent_shards(store: Store) -> list[str]:
+    """Names of a group's shards whose server is known to be absent, by a cluster's client.
+
+    Asks nothing; empty for a group of one shard, and for one on a single server.
+    """
+    reads = store.redis.reads
+    if not isinstance(store, ShardedStore) or not isinstance(reads, ClusterReads):
+        return []
+    every = zip(shard_names(store.shards), [*store.sessions, *store.items], strict=True)
+    return [name for name, one in every if reads.is_absent(one.prefix)]
 
 
 class ShardedStore(Store):
@@ -89,45 +114,42 @@ class ShardedStore(Store):
             return self.sessions
         return [(self.sessions if kind == "u" else self.items)[number]]
 
-    async def _positions(
-        self, fields: Sequence[str]
-    ) -> list[tuple[int, tuple[int, int, int] | None]]:
-        """Watermark and witness of each partition where it is least far.
+    async def positions(self, fields: Sequence[str]) -> list[StoredPosition]:
+        """How far each partition is in effect, by the shards that answer; raises if none does.
 
         Topics whose messages one place applies for the whole group have their marks there: those
         that no shard has any of.
         """
         stores = [self.home, *self.sessions, *self.items]
-        wanted = [list(fields), *([] for _ in stores[1:])]
-        place_of = {id(store): place for place, store in enumerate(stores)}
-        for field in fields:
-            for store in self._with_marks(field):
-                wanted[place_of[id(store)]].append(field)
-        marks = await at_once(
-            (one.watermarks(own) for one, own in zip(stores, wanted, strict=True))
-        )
-        witnesses = await at_once(
-            (one.witnesses(own) for one, own in zip(stores, wanted, strict=True))
-        )
-        at_home = dict(zip(fields, zip(marks[0], witnesses[0], strict=True), strict=True))
-        found: dict[str, list[tuple[int, tuple[int, int, int] | None]]] = {}
-        for own, of_marks, of_witnesses in zip(wanted[1:], marks[1:], witnesses[1:], strict=True):
-            for field, mark, witness in zip(own, of_marks, of_witnesses, strict=True):
-                found.setdefault(field, []).append((mark, witness))
+        with_marks = {field: self._with_marks(field) for field in fields}
+        wanted = [
+            list(fields) if one is self.home else [f for f in fields if one in with_marks[f]]
+            for one in stores
+        ]
+        asked = [(one, own) for one, own in zip(stores, wanted, strict=True) if own]
+        answers = await some_at_once(_marks_of(one, own) for one, own in asked)
+        of_stores = {
+            one: None if found is None else dict(zip(own, found, strict=True))
+            for (one, own), found in zip(asked, answers, strict=True)
+        }
         return [
-            min(found[field], key=lambda one: one[0])
-            if any(mark >= 0 for mark, _ in found[field])
-            else at_home[field]
+            _joined([of_stores[one] for one in with_marks[field]], of_stores[self.home], field)
             for field in fields
         ]
 
+    async def _whole_positions(self, fields: Sequence[str]) -> list[StoredPosition]:
+        found = await self.positions(fields) if fields else []
+        if not all(one.is_whole for one in found):
+            raise redis.exceptions.ConnectionError("a shard's server is away")
+        return found
+
     async def watermarks(self, fields: Sequence[str]) -> list[int]:
         """Last offset of each partition field that all its shards have applied; -1 without one."""
-        return [mark for mark, _ in await self._positions(fields)] if fields else []
+        return [one.watermark for one in await self._whole_positions(fields)]
 
     async def witnesses(self, fields: Sequence[str]) -> list[tuple[int, int, int] | None]:
         """The message at that offset; see `Store.witnesses`."""
-        return [witness for _, witness in await self._positions(fields)] if fields else []
+        return [one.witness for one in await self._whole_positions(fields)]
 
     async def raise_watermark(self, field: str, offset: int) -> None:
         """Set the watermark of a partition of events or deltas in its shards, where it is lower."""
@@ -139,6 +161,11 @@ class ShardedStore(Store):
         """Set the watermark of a partition to an offset, wherever it is higher."""
         stores = [self.home, *self._with_marks(field)]
         await at_once(one.lower_watermark(field, offset, witness) for one in stores)
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` unless some shard answers."""
+        with unavailable():
+            await self.positions(["-"])
 
     async def counts(self) -> dict[str, float]:
         """Counters of all shards, and times of the newest event and message."""
@@ -181,22 +208,35 @@ class ShardedStore(Store):
         reads: Any,  # noqa: ANN401  batched reads of any client
         keys: list[str],
     ) -> asyncio.Future[list[bytes | None]]:
+        asked = self._asked(reads, keys)
+
+        async def gathered() -> list[bytes | None]:
+            answers = await at_once(reading for _, reading in asked)
+            found: list[list[bytes | None]] = [[] for _ in keys]
+            for (places, _), values in zip(asked, answers, strict=True):
+                for place, value in zip(places, values, strict=True):
+                    found[place].append(value)
+            return [merged_parts(every) for every in found]
+
+        return asyncio.ensure_future(gathered())
+
+    def _asked(
+        self,
+        reads: Any,  # noqa: ANN401  as above
+        keys: list[str],
+    ) -> list[AskedValues]:
+        """Reads of the keys, one for each slot.
+
+        Asked for before anything is awaited: what tasks want at once is one command.
+        """
         by_slot: dict[str, list[tuple[int, str]]] = {}
         for place, placed in enumerate(map(self._placed, keys)):
             for key in placed:
                 by_slot.setdefault(key[: key.index("}")], []).append((place, key))
-        # Asked for before anything is awaited: what tasks want at once is one command.
-        asked = [reads.get([key for _, key in some]) for some in by_slot.values()]
-
-        async def gathered() -> list[bytes | None]:
-            found: list[list[bytes | None]] = [[] for _ in keys]
-            for some, values in zip(by_slot.values(), await at_once(asked), strict=True):
-                for (place, _), value in zip(some, values, strict=True):
-                    found[place].append(value)
-            # Only lists of neighbours have parts on several shards.
-            return [every[0] if len(every) == 1 else merged_lists(every) for every in found]
-
-        return asyncio.ensure_future(gathered())
+        return [
+            ([place for place, _ in some], reads.get([key for _, key in some]))
+            for some in by_slot.values()
+        ]
 
     async def shared_answers(self, *commands: Command) -> list[Any]:
         """Answers of commands about what all users share, of all shards as of one."""
@@ -220,9 +260,8 @@ class ShardedStore(Store):
             ]
         if name == "types":
             first = self.items[0]
-            types, splits = await self.redis.shared_reads.run(
-                (verb, first.key(name), *rest), ("HGETALL", first.key("split"))
-            )
+            asked = (verb, first.key(name), *rest), ("HGETALL", first.key("split"))
+            types, splits = await at_once(map(self._ask, asked))
             self._splits = splits_of(splits)
             return types
         return await self._ask(command)
@@ -233,7 +272,7 @@ class ShardedStore(Store):
 
     def listen(self, listener: Listener) -> Unsubscribe:
         """Tell a listener whose neighbour lists steps of any item shard change."""
-        reads, heard = self.redis.shared_reads, _HeardShards(listener, self.shards)
+        reads, heard = self.redis.shared_reads, HeardShards(listener, self.shards)
         ends = [
             reads.subscribe(one.key("changed"), heard.of(number))
             for number, one in enumerate(self.items)
@@ -270,6 +309,9 @@ class ShardedStore(Store):
 
     def _of_owner(self, owner: str) -> int:
         return owner_shard(owner[2:], self.shards)
+
+    def _of_number(self, number: int) -> int:
+        return history_shard(number, self.shards)
 
     def _of_item(self, index: int) -> int:
         return item_shard(index, self.shards)
@@ -322,7 +364,7 @@ class ShardedStore(Store):
         """Owner of each history number, "u:<user>" or "s:<session>"; None if it has expired."""
         return await self._each(
             numbers,
-            lambda number: history_shard(number, self.shards),
+            self._of_number,
             lambda shard, own: self.sessions[shard].owner_keys(own),
         )
 
@@ -341,6 +383,27 @@ class ShardedStore(Store):
         return await self._each(
             owners, self._of_owner, lambda shard, own: self.sessions[shard].erased_until(own)
         )
+
+
+async def _marks_of(store: Store, fields: Sequence[str]) -> list[StoredPosition]:
+    return await Store.positions(store, fields)
+
+
+def _joined(
+    of_shards: Sequence[Mapping[str, StoredPosition] | None],
+    at_home: Mapping[str, StoredPosition] | None,
+    field: str,
+) -> StoredPosition:
+    """The position of a partition where it is least far, of the shards that answer."""
+    found = [marks[field] for marks in of_shards if marks is not None]
+    is_whole = len(found) == len(of_shards)
+    if all(one.watermark < 0 for one in found):
+        if at_home is None or not found:
+            return StoredPosition(-1, None, -1, is_whole=False)
+        return at_home[field]._replace(is_whole=is_whole)
+    least = min(found, key=lambda one: one.watermark)
+    newest = max(one.watermark for one in found)
+    return StoredPosition(least.watermark, least.witness, newest, is_whole)
 
 
 class _Shard(Store):
@@ -363,43 +426,3 @@ class _Shard(Store):
             stored.items() if isinstance(stored, dict) else zip(*[iter(stored)] * 2, strict=True)
         )
         return {name.decode(): float(value) for name, value in pairs}
-
-
-class _HeardShards:
-    """Listens to the channels of all item shards: their lists are heard of once all of them are."""
-
-    def __init__(self, listener: Listener, shards: int) -> None:
-        self._listener = listener
-        self._missing = set(range(shards))
-
-    def of(self, number: int) -> Listener:
-        """The listener of one shard's channel."""
-        return _HeardShard(self, number)
-
-    def heard(self, number: int, message: bytes) -> None:
-        """A message of a shard; the first one after a loss is empty."""
-        if message == b"":
-            self._missing.discard(number)
-            if self._missing:
-                return
-        self._listener.heard(message)
-
-    def lost(self, number: int) -> None:
-        """Messages of a shard may be missed."""
-        self._missing.add(number)
-        self._listener.lost()
-
-
-class _HeardShard(msgspec.Struct):
-    """One shard's channel."""
-
-    every: _HeardShards
-    number: int
-
-    def heard(self, message: bytes) -> None:
-        """Hand on a message."""
-        self.every.heard(self.number, message)
-
-    def lost(self) -> None:
-        """Hand on a loss."""
-        self.every.lost(self.number)

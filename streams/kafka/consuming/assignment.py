@@ -125,7 +125,12 @@ class PartitionRead:
     field
         Names the partition's watermark in the store.
     applied
-        Offset of the last message in effect; the next message follows it.
+        Offset of the last message in effect; of several shards, in all of them.
+    written
+        Offset of the last message that was written in this read, which the next one follows. It is
+        behind `applied` where a shard of several is away: that gets its messages in a later read.
+    newest
+        Offset of the last message in effect in any shard; `applied` without several.
     number
         The read whose messages are accepted; others were fetched before the last seek.
     last_read
@@ -146,6 +151,8 @@ class PartitionRead:
         First offset where Kafka has another message than the one that was applied; None for none.
     end_checks
         How often in a row the partition was seen to end at or before the last applied message.
+    is_behind
+        True if a shard of several lacks messages of this read, as its server was away.
     """
 
     field: str
@@ -162,6 +169,12 @@ class PartitionRead:
     is_compared: bool = True
     differs_at: int | None = None
     end_checks: int = 0
+    is_behind: bool = False
+    written: int = dataclasses.field(init=False)
+    newest: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.written = self.newest = self.applied
 
     def accepts(self, received: ReceivedMessage) -> bool:
         """True if a message is the next one to apply.
@@ -177,11 +190,11 @@ class PartitionRead:
         if received.follows > self.last_read:
             self.has_gap = True
             return False
-        if received.offset <= self.applied and not self._is_as_applied(received):
+        if received.offset <= self.newest and not self._is_as_applied(received):
             self.differs_at = received.offset
             return False
         self.last_read = max(self.last_read, received.offset)
-        self.is_compared = self.is_compared or self.last_read >= self.applied
+        self.is_compared = self.is_compared or self.last_read >= self.newest
         return received.offset > self.applied
 
     def note_connection(self, connection: int | None) -> None:
@@ -193,22 +206,37 @@ class PartitionRead:
             return
         if self.connection not in (None, connection):
             # A message that is accepted and not yet in effect is compared once it is.
-            self.must_compare = bool(self.witnesses) or self.last_read > self.applied
+            self.must_compare = bool(self.witnesses) or self.last_read > self.written
             self.is_compared = self.is_compared and not self.must_compare
         self.connection = connection
 
-    def advance(self, watermark: int, witnesses: Iterable[Witness]) -> None:
-        """Record that messages have come into effect, up to the watermark."""
-        self.applied = max(self.applied, watermark)
-        self.witnesses.extend(witnesses)
+    def advance(
+        self, watermark: int, witnesses: Iterable[Witness], *, is_behind: bool = False
+    ) -> None:
+        """Record that messages have come into effect, up to the watermark.
 
-    def begin(self, start: ReadStart, applied: int) -> None:
+        Where a shard of several is behind, it lacks them until they are read again.
+        """
+        self.is_behind = self.is_behind or is_behind
+        self.written = max(self.written, watermark)
+        if not self.is_behind:
+            self.applied = max(self.applied, watermark)
+        self.witnesses.extend(one for one in witnesses if one.offset > self.newest)
+        self.newest = max(self.newest, watermark)
+
+    def begin(self, start: ReadStart, applied: int, newest: int | None = None) -> None:
         """Begin a new read; messages fetched before are no longer accepted.
 
-        It begins early enough to compare the applied messages that were not compared yet.
+        It begins early enough to compare the applied messages that were not compared yet. `newest`
+        is the last message in effect in any shard, where it is not `applied`.
         """
-        while self.witnesses and self.witnesses[-1].offset > applied:
+        self.written, self.is_behind = applied, False
+        newest = applied if newest is None else max(applied, newest)
+        while self.witnesses and self.witnesses[-1].offset > newest:
             self.witnesses.pop()
+        # Only messages that are known can be compared.
+        known = self.witnesses[-1].offset if self.witnesses else applied
+        self.newest = max(applied, known)
         self.is_compared = self.is_compared or not self.witnesses
         first = start.offset if self.is_compared else min(start.offset, self.witnesses[0].offset)
         self.number, self.last_read, self.applied = start.number, first - 1, applied
@@ -218,18 +246,24 @@ class PartitionRead:
 
     @property
     def checksum(self) -> int:
-        """Checksum of the message at the watermark; -1 if unknown."""
+        """Checksum of the last message that was written; -1 if unknown."""
         last = self.witnesses[-1] if self.witnesses else None
-        return last.checksum if last is not None and last.offset == self.applied else -1
+        return last.checksum if last is not None and last.offset == self.written else -1
 
     def is_at(self, watermark: int, witness: Witness | None) -> bool:
         """True if the store's position is the one that this worker last recorded."""
         if watermark != self.applied:
             return False
-        return witness is None or self.checksum < 0 or witness == self.witnesses[-1]
+        if witness is None or self.applied != self.newest or self.checksum < 0:
+            return True
+        return witness == self.witnesses[-1]
 
-    def resume_from(self, watermark: int, witness: Witness | None) -> None:
+    def resume_from(
+        self, watermark: int, witness: Witness | None, newest: int | None = None
+    ) -> None:
         """Begin a new read at the store's position, maybe at other messages than were applied."""
+        if newest is not None:
+            newest = min(newest, self.newest)
         if witness is None:
             # An operator has skipped an unreadable message: nothing goes back before it.
             if watermark > self.applied:
@@ -237,7 +271,8 @@ class PartitionRead:
         elif witness not in self.witnesses:
             self.witnesses.clear()
             self.witnesses.append(witness)
-        self.begin(ReadStart(first_offset(watermark, witness), next_read()), watermark)
+        start = ReadStart(first_offset(watermark, witness), next_read())
+        self.begin(start, watermark, newest)
 
     def _is_as_applied(self, received: ReceivedMessage) -> bool:
         known = next((one for one in self.witnesses if one.offset == received.offset), None)
