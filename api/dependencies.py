@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import msgspec
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from starlette.types import Receive, Scope
 
 from api.access.callers import Caller
@@ -64,6 +64,11 @@ MAX_KAFKA_OPERATIONS = 4
 """Requests that may wait for dead letters at once: each reads all that wait."""
 
 ANSWERS = Counter("recommender_answers_total", "Answers by recipe and level", ["recipe", "level"])
+
+
+ABSENT_SHARDS = Gauge(
+    "recommender_absent_shards", "Shards that do not answer, without which answers are given"
+)
 
 
 @functools.cache
@@ -200,6 +205,7 @@ class ReadinessCheck:
         self._publisher = publisher
         self._store = store
         self._checking: asyncio.Task[tuple[list[str], list[str]]] | None = None
+        ABSENT_SHARDS.set_function(lambda: len(absent_shards(store)))
 
     async def check(self) -> tuple[list[str], list[str]]:
         """Reasons not to be ready, and warnings for an operator, both in words."""

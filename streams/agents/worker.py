@@ -168,13 +168,13 @@ class Worker:
         self.catch_up.is_learner = (self.topics.examples, 0) in oldest
         self.factors.is_learner = self.catch_up.is_learner
         self.challengers.assign(is_learner=self.catch_up.is_learner)
-        for agent, topics in self._appliers().items():
+        for agent, topics in self.appliers().items():
             agent.assign({tp: one for tp, one in assigned.items() if tp[0] in topics})
         LAG.clear()  # other workers report the partitions that they have now
         WATERMARK.clear()
         return starts
 
-    def _appliers(self) -> dict[AtomicBatches[Any], tuple[str, ...]]:
+    def appliers(self) -> dict[AtomicBatches[Any], tuple[str, ...]]:
         """The agents that apply messages in atomic steps, and their topics."""
         topics = self.topics
         return {
@@ -232,11 +232,10 @@ class Worker:
         self.learners.challengers_serve(self.challengers.serving)
 
     async def report_progress(self) -> None:
-        """Look for losses, and report positions to Kafka and the metrics."""
+        """Report positions to Kafka and the metrics."""
         await self._check_unreadable()
         applied: dict[Partition, int] = {}
-        for agent in self._appliers():
-            await agent.detect_losses()
+        for agent in self.appliers():
             applied |= {tp: read.applied for tp, read in agent.assignment.reads.items()}
         nexts = {tp: self._log.next_readable(tp, offset + 1) for tp, offset in applied.items()}
         learned = self.topics.examples, 0
@@ -293,7 +292,7 @@ class Worker:
     async def report_itself(self) -> None:
         """Say that this worker is running, and which partitions it has."""
         partitions: dict[str, list[int]] = {}
-        for agent in self._appliers():
+        for agent in self.appliers():
             for topic, number in sorted(agent.assignment.reads):
                 partitions.setdefault(topic, []).append(number)
         if self.catch_up.is_learner:
@@ -330,7 +329,7 @@ class Worker:
                 found.append(error)
         due = await self._standstill.update(found, now_s=time.time())
         partitions = {(error.topic, error.partition) for error in due}
-        for agent in self._appliers():
+        for agent in self.appliers():
             agent.reread(partitions)
 
     async def close(self, *_: object, **__: object) -> None:
@@ -371,8 +370,11 @@ def app_of(worker: Worker, *, ready: Callable[[], None] | None = None) -> faust.
     add_agent(app, (topics.examples,), worker.learn_examples, name="ranker", limit=limit)
     worker.shards.add_agents(limit)
     app.timer(COMMIT_EVERY_S)(worker.report_progress)
-    # By itself: where the rankers are may be away while shards are not.
+    # Each by itself: where the rankers are may be away while shards are not, and events may wait
+    # for the numbers of items, which come once the agent of deltas has read again.
     app.timer(COMMIT_EVERY_S)(worker.save_rankers)
+    for agent in worker.appliers():
+        app.timer(COMMIT_EVERY_S)(agent.detect_losses)
     app.timer(LOOK_EVERY_S)(worker.look_at_layout)
     app.timer(MEMORY_EVERY_S)(worker.report_memory)
     app.timer(GUARD_EVERY_S)(worker.guard_experiments)

@@ -55,15 +55,21 @@ class Killed(BaseException):
 class Worker:
     """One worker process: the agents of both hops, on a simulated broker."""
 
-    def __init__(self, url: str, kafka: SimulatedKafka) -> None:
+    def __init__(
+        self,
+        url: str,
+        kafka: SimulatedKafka,
+        steps: type[ShardedSteps] = ShardedSteps,
+        options: Settings = OPTIONS,
+    ) -> None:
         self.client: Any = FaultyClient.from_url(
             url, retry=Retry(NoBackoff(), 1), socket_timeout=10
         )
         self.kafka = kafka
         self.left = -1
-        tenants = Tenants(self.client, OPTIONS)
+        tenants = Tenants(self.client, options)
         self.codec = EventCodec(tenants, lambda: NOW)
-        self.steps = ShardedSteps(self.client, OPTIONS, shards=SHARDS)
+        self.steps = steps(self.client, options, shards=SHARDS)
         self.letters: list[bytes] = []
         self.events = event_agent(
             tenants,
