@@ -118,11 +118,11 @@ async def _some_values(
 ) -> list[bytes | None]:
     found: dict[int, list[bytes | None]] = {}
     answers = await asyncio.gather(*(reading for _, reading in asked), return_exceptions=True)
-    for (places, _), values in zip(asked, answers, strict=True):
-        if isinstance(values, BaseException):
-            if needed in places or not isinstance(values, AWAY_ERRORS):
-                raise values
-            values = [b""] * len(places)
+    for (places, _), answer in zip(asked, answers, strict=True):
+        is_away = isinstance(answer, AWAY_ERRORS)
+        if isinstance(answer, BaseException) and (needed in places or not is_away):
+            raise answer
+        values = [b""] * len(places) if isinstance(answer, BaseException) else answer
         for place, value in zip(places, values, strict=True):
             found.setdefault(place, []).append(value)
     return [_merged(found[place]) for place in range(len(found))]

@@ -184,7 +184,11 @@ class ShardedSteps:
         """
         request = self._request("u", shard, now_s)
         if now_s > self._splits_read_s + READ_EVERY_S:
-            await self._renew_splits(parts, now_s)
+            newest_s = now_s + self.settings.future_limit_s
+            if not deltas:
+                messages = [message for part in parts for message in part.messages]
+                newest_s = max((e.time for one in messages for e in one.events), default=0)
+            await self._renew_splits(newest_s, now_s)
         request |= {"parts": parts, "indexes": indexes, "types": types, "split": self._splits}
         key = self.session_key(shard, "watermarks")
         packed, *outbox = await self._run(SESSION_STEP, key, request, deltas)
@@ -202,14 +206,16 @@ class ShardedSteps:
         raw = await self._run(ITEM_STEP, self.item_key(shard, "watermarks"), request, deltas)
         return msgspec.msgpack.decode(raw, type=ItemStepResult)
 
-    async def _renew_splits(self, parts: Sequence[Part], now_s: float) -> None:
-        """Read the splits; where their shard is away, go on for as long as no other can hold yet."""
+    async def _renew_splits(self, newest_s: float, now_s: float) -> None:
+        """Read the splits; where their shard is away, go on with those that are known.
+
+        None that is not known holds yet for events up to some time; `newest_s` is the newest one's.
+        """
         try:
             await self.read_splits(now_s)
         except AWAY_ERRORS as error:
-            times = (event.time for part in parts for one in part.messages for event in one.events)
             known_until_s = self._splits_read_s + self.settings.future_limit_s + SPLIT_AHEAD_S / 2
-            if not self.is_absence(error) or max(times, default=now_s) > known_until_s:
+            if not self.is_absence(error) or newest_s > known_until_s:
                 raise
 
     async def read_splits(self, now_s: float) -> Splits:
