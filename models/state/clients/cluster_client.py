@@ -7,6 +7,7 @@ in another. So a group's step is one script on one node, as on a single server.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple, Self
@@ -23,13 +24,15 @@ from models.state.clients.batched_reads import TRIES, Answers, Command, MgetBatc
 
 LOG = logging.getLogger(__name__)
 
-ABSENT_AFTER_S = 1.0
+ABSENT_AFTER_S = 2.0
 """A node of a group of several shards that has not answered for so long is taken for absent."""
 
 _ASK_AGAIN_S, _MOST_ASK_AGAIN_S = 0.05, 0.5
 """Pauses between two questions whether an absent node is back: the first, and the longest."""
 
 _NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+_IN_COMMAND = contextvars.ContextVar("_IN_COMMAND", default=False)
 
 _ON_OWN_CONNECTIONS = frozenset(("EVALSHA", "EVAL", "HGETALL", "HMGET", "HLEN", "LRANGE"))
 """Commands that go to a shard by `ClusterReads`."""
@@ -132,6 +135,7 @@ class ClusterReads:
         """Close the connections."""
         for task in self._tasks:
             task.cancel()
+        self._absent.clear()
         slots, self._slots = self._slots, {}
         for one in slots.values():
             await one.pool.disconnect()
@@ -178,7 +182,7 @@ class ClusterReads:
                     if node is not None and node.server_type == "primary" and served:
                         await served[0].batcher.run(("PING",))
             except Exception as error:  # noqa: BLE001  of whatever kind, it is asked again
-                LOG.debug("Redis at %s is still absent: %s", name, error)
+                LOG.debug("Redis at %s is still absent: %r", name, error)
                 continue
             self._absent.discard(name)
             LOG.info("what Redis at %s held is served again", name)
@@ -343,12 +347,16 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
             (answer,) = await self.reads.run(words)
             is_flat = words[0] == "HGETALL" and isinstance(answer, list)
             return dict(zip(answer[::2], answer[1::2], strict=True)) if is_flat else answer
-        for _ in range(TRIES):
-            try:
-                return await super().execute_command(*words, **options)
-            except AttributeError as error:
-                if error.obj is not None:
-                    raise
+        within = _IN_COMMAND.set(True)
+        try:
+            for _ in range(TRIES):
+                try:
+                    return await super().execute_command(*words, **options)
+                except AttributeError as error:
+                    if error.obj is not None:
+                        raise
+        finally:
+            _IN_COMMAND.reset(within)
         raise redis.exceptions.ConnectionError("closed under a command by that of another task")
 
     @property
@@ -396,7 +404,7 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         return bool(await super().ping(**await self.server_of(self._home)))
 
     async def aclose(self, *_: object) -> None:
-        """Close all connections."""
-        if self.reads is not None:
+        """Close all connections; not those of reads where redis-py does so after an error."""
+        if self.reads is not None and not _IN_COMMAND.get():
             await self.reads.close()
         await super().aclose()
