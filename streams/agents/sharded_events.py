@@ -8,6 +8,7 @@ in effect; whatever is not, the outboxes keep (`streams.agents.outboxes`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import deque
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client import Counter
 
-from models.state.clients.redis_errors import NotNow
+from models.state.clients.redis_errors import AWAY_ERRORS, NotNow
 from models.state.messages import BehindResult, Part, PartResult, StoredMessage
 from models.state.shards.shard_names import (
     by_shard,
@@ -27,7 +28,7 @@ from models.state.shards.shard_names import (
     with_last,
 )
 from models.state.shards.sharded_steps import ShardedSteps
-from streams.agents.contracts import BatchPart
+from streams.agents.contracts import BatchPart, StepObserver
 from streams.agents.events import FRESHNESS, STEP, count_applied
 from streams.retry_policy import waits_s
 
@@ -107,6 +108,12 @@ class ShardedEventWriter:
             _joined([results[number] for results, _ in done], part, is_behind=bool(failed))
             for number, part in enumerate(parts)
         ]
+
+    async def learn(self, messages: Sequence[StoredMessage]) -> None:
+        """Have the names of messages known ahead of their step; that does what fails here."""
+        if not self.is_held:
+            with contextlib.suppress(*AWAY_ERRORS):
+                await self._names.learn(messages)
 
     async def _leave(self, values: Sequence[tuple[str, bytes]]) -> None:
         """Publish values; the next step does not wait until Kafka has acknowledged them.
@@ -236,6 +243,24 @@ def _before(part: BatchPart[StoredMessage], offset: int) -> int:
 
 def _needs(message: StoredMessage, unknown: Collection[str]) -> bool:
     return any(one.item_id in unknown or type_mark(one.type) in unknown for one in message.events)
+
+
+class LearningAhead:
+    """A `StepObserver`: names are learned while another observer looks at the state.
+
+    Either takes some round trips, and events of the partition wait for both.
+    """
+
+    def __init__(self, observer: StepObserver[StoredMessage], writer: ShardedEventWriter) -> None:
+        self._observer = observer
+        self._writer = writer
+
+    async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
+        """What the other observer returns."""
+        then, _ = await asyncio.gather(
+            self._observer.before_step(messages), self._writer.learn(messages)
+        )
+        return then
 
 
 class ItemNames:

@@ -109,7 +109,7 @@ class Worker:
             publish=self.publish_dead_letters,
             log=self._log,
             clock=time.time,
-            observer=sampler,
+            observer=self.shards.observer(sampler),
             spans=self._spans,
             writer=self.shards.event_writer,
         )

@@ -21,12 +21,12 @@ from models.state.shards.shard_names import ShardKind, shard_name
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
-from streams.agents.contracts import Publish, StepWriter
+from streams.agents.contracts import Publish, StepObserver, StepWriter
 from streams.agents.deltas import delta_agent
 from streams.agents.hot_lists import SPLIT, split_hot_lists
 from streams.agents.outboxes import LOOK_EVERY_S, Outboxes
 from streams.agents.received import received_messages
-from streams.agents.sharded_events import ShardedEventWriter
+from streams.agents.sharded_events import LearningAhead, ShardedEventWriter
 from streams.kafka.consuming.assignment import PartitionLog
 from streams.kafka.faust_clients.faust_app import add_agent
 from streams.kafka.faust_clients.faust_producing import produce
@@ -92,6 +92,10 @@ class WorkerShards:
         self.appliers = {self._sessions: self.topics[:1], self._items: self.topics[1:]}
         self._outboxes = Outboxes(steps, self.publish)
         self._store = tenants.store(settings.group)
+
+    def observer(self, observer: StepObserver[StoredMessage]) -> StepObserver[StoredMessage]:
+        """The observer of steps of events; of several shards, names are learned meanwhile."""
+        return observer if self._writer is None else LearningAhead(observer, self._writer)
 
     def add_agents(self, limit: int) -> None:
         """Add the agents and the timer to the app, if there are any."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 
 from models.settings import Settings
 from models.state.clients.client import connect
-from models.state.messages import Part
+from models.state.messages import Part, StoredMessage
 from models.state.shards.reached_marks import ReachedMarks
 from models.state.shards.shard_names import mark_field
 from models.state.shards.sharded_steps import ShardedSteps
@@ -28,7 +28,7 @@ from streams.agents.deltas import delta_agent
 from streams.agents.events import EventCodec, event_agent
 from streams.agents.outboxes import Outboxes
 from streams.agents.rewinds import AssignedPartition, stored_positions
-from streams.agents.sharded_events import ShardedEventWriter
+from streams.agents.sharded_events import LearningAhead, ShardedEventWriter
 from streams.kafka.consuming.assignment import (
     Partition,
     ReadStart,
@@ -275,5 +275,35 @@ async def test_what_is_no_delta_is_a_dead_letter_of_its_shards(redis_url: str) -
     assert len(worker.letters) == 2
     for of, count in before.items():
         assert REGISTRY.get_sample_value(name, {"kind": of}) == (count or 0) + 1
+    await worker.client.flushdb()
+    await worker.client.aclose()
+
+
+async def test_names_are_learned_while_the_state_is_looked_at(redis_url: str) -> None:
+    """An observer that ends only once a new item's index was asked for; the step knows it then."""
+    kafka = SimulatedKafka()
+    worker = Worker(redis_url, kafka)
+    await worker.assign()
+    one = await worker.codec.decode(ReceivedMessage(*CLICKS, 0, messages()[0]))
+    was_asked, n_published = asyncio.Event(), 0
+
+    async def publish(values: Sequence[tuple[str, bytes]]) -> None:
+        nonlocal n_published
+        n_published += 1
+        await worker.publish(values)
+        was_asked.set()
+
+    class Observer:
+        async def before_step(self, _: Sequence[StoredMessage]) -> Callable[[], None]:
+            await was_asked.wait()
+            return was_asked.clear
+
+    writer = ShardedEventWriter(worker.steps, publish, lambda: NOW)
+    then = await LearningAhead(Observer(), writer).before_step([one])
+    then()
+    assert not was_asked.is_set()
+    assert n_published == 1
+    await writer.learn([one])
+    assert n_published == 1
     await worker.client.flushdb()
     await worker.client.aclose()
