@@ -100,6 +100,15 @@ def test_json_in_commands_parses() -> None:
     assert all(json.loads(body) for body in bodies)
 
 
+def test_the_readme_is_read_in_three_minutes() -> None:
+    """At 300 words a minute, without tables and blocks of code; more of it belongs into docs/."""
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "!["))]
+    words = re.sub(r"\]\([^)]*\)", "", "\n".join(prose)).split()
+
+    assert 500 < len(words) <= 900
+
+
 def test_links_lead_somewhere() -> None:
     """Targets of relative links exist, headings on their pages included."""
     pages = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]

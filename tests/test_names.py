@@ -45,6 +45,20 @@ def test_no_two_files_of_a_package_share_a_name(package: str) -> None:
     assert [name for name, n in names.items() if n > 1] == []
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_docstrings_say_what_a_thing_is(package: str) -> None:
+    """By a noun: one that begins with "What" leaves the reader to guess the kind of thing."""
+    texts = {
+        f"{path.relative_to(ROOT)}:{node.lineno}": str(node.value.value)
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+    assert len(texts) > 50
+    assert [place for place, text in texts.items() if text.startswith("What ")] == []
+
+
 def test_files_are_short() -> None:
     """One that is longer holds more than its noun."""
     lengths = {
