@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 
 from api.dependencies import ReadinessCheck
 from api.personalize.context import PersonalizeContext
+from models.background_tasks import end_tasks
 from models.errors import InvalidSetting
 from models.personalize.registry import Registry
 from models.ranking.challengers import ServingChallengers
@@ -76,8 +77,7 @@ async def watching_layout(
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+        await end_tasks(watching)
 
 
 async def _watch(

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from prometheus_client import Gauge
 
 from api.schemas import Error, ErrorBody, LiveFigures, encode
+from models.background_tasks import end_tasks
 from models.errors import TooManyWaiting
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.store import Store
@@ -91,6 +92,4 @@ class LiveFeed:
 
     async def close(self) -> None:
         """End the task that reads."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        await end_tasks(self._reader)

@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from models.background_tasks import end_tasks
 from models.errors import TooManyWaiting, Unavailable
 from models.tokens import Position, TopicKind, parse_token, short_incarnation
 
@@ -132,10 +133,7 @@ class ReadYourWrites:
 
     async def close(self) -> None:
         """Cancel the task that reads watermarks."""
-        for task in (self._poller, self._topics.asking):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await end_tasks(self._poller, self._topics.asking)
 
     async def _poll_while_waiting(self) -> None:
         loop = asyncio.get_running_loop()

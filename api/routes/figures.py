@@ -15,6 +15,7 @@ from api.openapi import documented
 from api.request_params import AfterParams, parse_query
 from api.schemas import Figures, json_response
 from api.server.request_metrics import LATENCY, REQUESTS
+from models.background_tasks import end_tasks
 from models.key_figures import bucket_totals, counter_total
 from models.serving.answers import ServingLevel
 from models.state.operations.figure_sums import (
@@ -71,8 +72,7 @@ async def own_figures(store: Store, clock: Callable[[], float]) -> AsyncIterator
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end_tasks(task)
 
 
 def _totals() -> dict[str, float]:

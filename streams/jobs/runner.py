@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import tenacity
 from prometheus_client import Counter
 
+from models.background_tasks import end_tasks
 from models.errors import ClaimLost, RecommenderError
 from models.personalize.automatic_training import create_due_versions
 from models.personalize.job_queue import Job, Jobs
@@ -158,9 +159,9 @@ class Runner:
             await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             context.stopping.set()
-            for task in (working, holding):
-                task.cancel()
+            working.cancel()
             context.report_progress("", 0)
+            await end_tasks(holding)
             for ended in await asyncio.gather(working, holding, return_exceptions=True):
                 if isinstance(ended, Exception):
                     LOG.warning("%s is left to another runner: %s", job.path, ended)

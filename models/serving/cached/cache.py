@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Indexes
+from models.background_tasks import end_tasks
 from models.metadata_records import Properties
 from models.ranking.challengers import ReadyChallengers, ServingChallengers
 from models.ranking.champions import (
@@ -431,9 +432,7 @@ class StateCache:
     async def close(self) -> None:
         """End background reads and the subscription."""
         self.unsubscribe()
-        for task in self._background_tasks():
-            task.cancel()
-        await self.settle()
+        await end_tasks(*self._background_tasks())
 
     def _background_tasks(self) -> list[asyncio.Task[None]]:
         tasks = (self._shared_task, self._statistics.task, self.property_index.task)

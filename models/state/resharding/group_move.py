@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from models.background_tasks import end_tasks
 from models.errors import ReshardRefused
 from models.settings import Settings
 from models.state.clients.client import RedisClient
@@ -120,8 +121,7 @@ class GroupMove:
             await thaw(self._client, self._prefixes)
             yield
         finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
+            await end_tasks(renewing)
             with contextlib.suppress(*AWAY_ERRORS):  # it expires by itself
                 if not self.has_switched:
                     await thaw(self._client, self._prefixes, self._token)

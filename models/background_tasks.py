@@ -1,0 +1,23 @@
+"""The end of tasks that run in the background of a process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+AGAIN_S = 1.0
+"""A task that runs on for so long is cancelled once more."""
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks, and wait until they have ended; their errors are left to their callbacks.
+
+    One cancellation is not enough. `asyncio.wait_for`, with which redis-py sends commands, drops
+    one that comes in the moment in which the command is sent, before Python 3.12: the task goes on,
+    and who waits for its end waits for ever.
+    """
+    left = {one for one in tasks if one is not None and not one.done()}
+    while left:
+        for one in left:
+            one.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
