@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from models.errors import CannotStart
@@ -60,10 +61,14 @@ def root() -> Path:
     return own
 
 
-@contextlib.contextmanager
-def compile_lock() -> Iterator[None]:
+def compile_lock() -> AbstractContextManager[None]:
     """Hold the lock for compiling: another process then loads the code instead of compiling it."""
-    with (root() / "lock").open("a") as lock:
+    return _locked("lock")
+
+
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[None]:
+    with (root() / name).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -84,16 +89,20 @@ def compile_once(say: Callable[[str], None]) -> None:
     done = root() / f"complete-{version}"
     if done.exists():
         return
-    say("compiling inner loops, once: about half a minute")
-    ended = subprocess.run(
-        [sys.executable, "-c", "import models.serving.recommender"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode:
-        raise CannotStart(f"inner loops cannot be compiled: {ended.stderr[-2000:]}")
-    done.touch()
+    # Of processes that start together one looks: to find all compiled takes it a second, too.
+    with _locked("once"):
+        if done.exists():
+            return
+        say("compiling inner loops, once: about half a minute")
+        ended = subprocess.run(
+            [sys.executable, "-c", "import models.serving.recommender"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode:
+            raise CannotStart(f"inner loops cannot be compiled: {ended.stderr[-2000:]}")
+        done.touch()
 
 
 def _made(folder: Path) -> Path:
