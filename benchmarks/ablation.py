@@ -22,8 +22,9 @@ import numpy as np
 from benchmarks.conditions import median, report
 from models.arrays import Indexes
 from models.evaluation.baselines import RecommenderVariant, SharedRecommender
-from models.evaluation.protocol import Model, RepeatPolicy, Scores, run, sort_and_shuffle, steps
+from models.evaluation.protocol import Model, Scores, run
 from models.evaluation.protocol import report as measured
+from models.evaluation.query_steps import RepeatPolicy, sort_and_shuffle, steps
 from models.retrieval.candidates import (
     MAX_CO_VISITED,
     MAX_REPEAT_ITEMS,

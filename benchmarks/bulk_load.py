@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.conditions import command, report, servers, until
 from benchmarks.loaded import counted, is_caught_up, stored_ranker
 from models.arrays import NO_ITEMS, Floats
-from models.evaluation.protocol import sort_and_shuffle
+from models.evaluation.query_steps import sort_and_shuffle
 from models.events import Event, PutEvents
 from models.ranking.objectives import ObjectiveLearner, load_learners
 from models.ranking.ranker import RANKERS, Ranker

@@ -22,8 +22,9 @@ import numpy as np
 from benchmarks.conditions import report
 from models.arrays import Indexes
 from models.evaluation.baselines import VARIANTS, RecommenderVariant, SharedRecommender
-from models.evaluation.protocol import Model, Scores, run, sort_and_shuffle, steps
+from models.evaluation.protocol import Model, Scores, run
 from models.evaluation.protocol import report as measured
+from models.evaluation.query_steps import sort_and_shuffle, steps
 from models.ranking.explored_lists import MAX_POOL, exploration_rate, explore, joined_pool
 from models.ranking.uncertainty import drawn_heads, votes
 from models.serving.cached.cache import StateCache

@@ -16,7 +16,8 @@ from models.errors import UnreadableRecording
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from models.evaluation.protocol import ModelResult, Step
+    from models.evaluation.protocol import ModelResult
+    from models.evaluation.query_steps import Step
     from models.metadata_records import Properties
     from models.state.users.interactions import Interaction
 
@@ -162,8 +163,8 @@ def _check(options: Mapping[str, Any], items: Path | None) -> None:
 
 def _reader(options: dict[str, Any]) -> Callable[[str], list[Interaction]]:
     """Reads the events of a source, in the order of the protocol; takes options of reading out."""
-    from models.evaluation.protocol import sort_and_shuffle
     from models.evaluation.query_kinds import CURVE
+    from models.evaluation.query_steps import sort_and_shuffle
     from streams.object_store import Objects
     from streams.recordings.interactions import MAX_SHOWN, interactions
     from streams.recordings.recorded_events import Recording, no_good_rows
@@ -202,7 +203,7 @@ def _planned(
     source: str, read: Callable[[str], list[Interaction]], options: Mapping[str, Any]
 ) -> list[Step]:
     """Steps of the source by the options."""
-    from models.evaluation.protocol import WARM_UP, split_steps, steps
+    from models.evaluation.query_steps import WARM_UP, split_steps, steps
 
     kind: Any = "users" if options["hide_seen"] else options["kind"]
     events = read(source)

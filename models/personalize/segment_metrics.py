@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from models.errors import InvalidInput
-from models.evaluation.protocol import sort_and_shuffle
+from models.evaluation.query_steps import sort_and_shuffle
 from models.filters.attribute_queries import parse_attribute_query
 from models.metadata_records import Properties, categories_of
 from models.personalize.solution_metrics import WatchEvents

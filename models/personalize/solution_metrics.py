@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.protocol import sort_and_shuffle
+from models.evaluation.query_steps import sort_and_shuffle
 from models.personalize.recipes import Recipe
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import Answer

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from models.settings import Settings
 from models.state import layout
 from models.state.channels import Listener, Unsubscribe
-from models.state.clients.batched_reads import Command
+from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import unavailable
 from models.state.groups.group_registry import GROUPS, registered_groups

@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import hiredis
 import redis.asyncio
 import redis.exceptions
 
 from models.state.channels import Listener, Unsubscribe
+from models.state.clients.batched_requests import (
+    TRIES,
+    Answers,
+    Command,
+    CommandsRequest,
+    MgetRequest,
+    Request,
+    SubscriptionRequest,
+    UnsubscriptionRequest,
+    Values,
+    Wanted,
+)
 
 LOG = logging.getLogger(__name__)
-
-Values = list[bytes | None]
-Answers = list[Any]
-Command = tuple[str | bytes | float, ...]
-Wanted = list[tuple[list[str], asyncio.Future[Values]]]
-
-TRIES = 2
-"""A command whose connection died is sent once more, on a new one."""
-
-# Its types say that a command is one word.
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class MgetBatcher:
@@ -67,13 +68,13 @@ class MgetBatcher:
             if self._listeners.get(name) is listener:
                 del self._listeners[name]
                 if self._link is not None and self._may_subscribe:
-                    self._link.send(_Unsubscription(name))
+                    self._link.send(UnsubscriptionRequest(name))
 
         return unsubscribe
 
     def _listen(self, link: _RawConnection, channel: bytes) -> None:
         if self._may_subscribe and link.takes_messages:
-            link.send(_Subscription(channel, self._refused))
+            link.send(SubscriptionRequest(channel, self._refused))
 
     def _refused(self, error: Exception) -> None:
         if self._may_subscribe:
@@ -110,14 +111,14 @@ class MgetBatcher:
         """
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if commands:
-            self._send(_Commands(commands, future))
+            self._send(CommandsRequest(commands, future))
         else:
             future.set_result([])
         return future
 
     def _gather(self) -> None:
         wanted, self._wanted = self._wanted, []
-        self._send(_Mget(wanted))
+        self._send(MgetRequest(wanted))
 
     def _send(self, request: Request) -> None:
         if self._link is not None:
@@ -168,105 +169,6 @@ class MgetBatcher:
                 self._send(request)
             else:
                 request.fail(error)
-
-
-class Request(Protocol):
-    """Commands of one piece, and who waits for their answers."""
-
-    packed: bytes
-    n_answers: int
-    tries: int
-
-    def answer(self, answers: Answers) -> None:
-        """Hand on all answers, none of them an error."""
-
-    def fail(self, error: Exception) -> None:
-        """Hand on an error."""
-
-
-class _Commands:
-    """Commands of one task."""
-
-    def __init__(self, commands: Sequence[Command], future: asyncio.Future[Answers]) -> None:
-        self.packed = b"".join(map(_pack, commands))
-        self.n_answers = len(commands)
-        self.tries = 0
-        self._future = future
-
-    def answer(self, answers: Answers) -> None:
-        """Hand the task its answers."""
-        if not self._future.done():
-            self._future.set_result(answers)
-
-    def fail(self, error: Exception) -> None:
-        """Hand the task the error."""
-        if not self._future.done():
-            self._future.set_exception(error)
-
-
-class _Mget:
-    """An MGET of the keys of several tasks."""
-
-    n_answers = 1
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.packed = _pack(("MGET", *(key for keys, _ in wanted for key in keys)))
-        self.tries = 0
-        self._wanted = wanted
-
-    def answer(self, answers: Answers) -> None:
-        """Hand each task its values."""
-        at, (values,) = 0, answers
-        for keys, future in self._wanted:
-            if not future.done():
-                future.set_result(values[at : at + len(keys)])
-            at += len(keys)
-
-    def fail(self, error: Exception) -> None:
-        """Hand the error to all tasks."""
-        for _, future in self._wanted:
-            if not future.done():
-                future.set_exception(error)
-
-
-class _Subscription:
-    """Subscribes to a channel, and sends it an empty message: the first that its listener hears.
-
-    So what is heard shows that the user may do both, as a worker must.
-    """
-
-    n_answers = 1
-
-    def __init__(self, channel: bytes, refused: Callable[[Exception], None]) -> None:
-        # The answer to SUBSCRIBE is a message, unless it is an error.
-        self.packed = _pack(("SUBSCRIBE", channel)) + _pack(("PUBLISH", channel, b""))
-        # Not repeated: a new connection subscribes anew.
-        self.tries = TRIES
-        self._refused = refused
-
-    def answer(self, answers: Answers) -> None:
-        """Nothing: the listener hears the message."""
-
-    def fail(self, error: Exception) -> None:
-        """Say so, unless the connection was lost."""
-        if isinstance(error, redis.exceptions.ResponseError):
-            self._refused(error)
-
-
-class _Unsubscription:
-    """Unsubscribes from a channel."""
-
-    n_answers = 0
-
-    def __init__(self, channel: bytes) -> None:
-        self.packed = _pack(("UNSUBSCRIBE", channel))
-        self.tries = TRIES
-
-    def answer(self, answers: Answers) -> None:
-        """Nothing."""
-
-    def fail(self, error: Exception) -> None:
-        """Nothing: without a connection there is no subscription."""
 
 
 class AnswerReader:

@@ -19,13 +19,8 @@ from typing import Any, cast
 import redis
 import redis.exceptions
 
-from models.state.clients.batched_reads import (
-    TRIES,
-    AnswerReader,
-    BatchingClient,
-    MgetBatcher,
-    Request,
-)
+from models.state.clients.batched_reads import AnswerReader, BatchingClient, MgetBatcher
+from models.state.clients.batched_requests import TRIES, Request
 from models.state.clients.redis_errors import Parser
 
 RECEIVED_BYTES = 1 << 18

@@ -20,7 +20,8 @@ from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from models.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.settings import Settings
 from models.state.channels import Listener, Unsubscribe
-from models.state.clients.batched_reads import TRIES, Answers, Command, MgetBatcher, Values
+from models.state.clients.batched_reads import MgetBatcher
+from models.state.clients.batched_requests import TRIES, Answers, Command, Values
 
 LOG = logging.getLogger(__name__)
 

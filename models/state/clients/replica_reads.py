@@ -10,7 +10,8 @@ from typing import Any
 import redis.asyncio
 
 from models.state.channels import Listener, Unsubscribe
-from models.state.clients.batched_reads import Answers, Command, MgetBatcher, Values
+from models.state.clients.batched_reads import MgetBatcher
+from models.state.clients.batched_requests import Answers, Command, Values
 
 LOG = logging.getLogger(__name__)
 

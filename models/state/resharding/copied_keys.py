@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import redis.exceptions
 
-from models.state.clients.batched_reads import Command
+from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import at_once

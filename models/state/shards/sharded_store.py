@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.settings import Settings
 from models.state import layout
 from models.state.channels import Listener, Unsubscribe
-from models.state.clients.batched_reads import Command
+from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
 from models.state.clients.cluster_client import ClusterReads
 from models.state.clients.redis_errors import unavailable

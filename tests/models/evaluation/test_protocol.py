@@ -28,7 +28,6 @@ from models.evaluation.basket_recalls import baskets_as_text
 from models.evaluation.intervals import interval
 from models.evaluation.protocol import (
     Model,
-    RepeatPolicy,
     Scores,
     as_text,
     best_of,
@@ -37,10 +36,8 @@ from models.evaluation.protocol import (
     rank_of,
     report,
     run,
-    sort_and_shuffle,
-    split_steps,
-    steps,
 )
+from models.evaluation.query_steps import RepeatPolicy, sort_and_shuffle, split_steps, steps
 from models.retrieval.candidates import TOP_LIST_SIZES
 from models.serving.cached.cached_items import EMPTY_PAGE
 from models.serving.local import LocalRecommender

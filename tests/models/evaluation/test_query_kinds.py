@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.arrays import Indexes
-from models.evaluation.protocol import Scores, run, split_steps, steps
+from models.evaluation.protocol import Scores, run
 from models.evaluation.query_kinds import (
     COLD_AND_WARM,
     REPEATED_AND_NEW,
@@ -14,6 +14,7 @@ from models.evaluation.query_kinds import (
     curve_kinds,
     kinds_as_text,
 )
+from models.evaluation.query_steps import split_steps, steps
 from models.state.users.interactions import Interaction
 
 

@@ -107,7 +107,7 @@ class ReadingCommands:
             found.extend((one.user, one.type, one.item, one.at_s) for one in events)
             raise _StopReading
 
-        with mock.patch("models.evaluation.protocol.sort_and_shuffle", capture):
+        with mock.patch("models.evaluation.query_steps.sort_and_shuffle", capture):
             done = self._run("evaluate", str(self._paths[key]), "--as", "users")
         return _result(done, found)
 
