@@ -151,8 +151,8 @@ def batch(
 
     import msgspec
 
+    from models.personalize import pipeline_runs
     from models.state.clients.client import client_of
-    from models.state.operations import pipeline_runs
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of
     from streams.provisioning.declaration import read_declaration

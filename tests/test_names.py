@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,12 @@ pytestmark = pytest.mark.unit
 PACKAGES = ("api", "cli", "models", "ops", "streams")
 
 MAX_LINES = 440
+
+RECOMMENDER = (
+    *(f"models/{name}" for name in ("state", "filters", "retrieval", "ranking", "serving")),
+    *("models/evaluation", "streams/agents", "streams/kafka", "api/routes"),
+)
+"""Packages that know nothing of Amazon Personalize, as an import contract holds."""
 
 
 def _sources(package: str) -> list[Path]:
@@ -57,6 +64,15 @@ def test_docstrings_say_what_a_thing_is(package: str) -> None:
 
     assert len(texts) > 50
     assert [place for place, text in texts.items() if text.startswith("What ")] == []
+
+
+def test_the_recommender_speaks_of_no_emulator() -> None:
+    """Who reads it meets no ARN, no lease and no CSV."""
+    files = [path for package in RECOMMENDER for path in (ROOT / package).rglob("*.py")]
+    words = re.compile(r"\b(arns?|leases?|csv)\b", re.IGNORECASE)
+
+    assert len(files) > 150
+    assert [str(path) for path in files if words.search(path.read_text())] == []
 
 
 def test_files_are_short() -> None:

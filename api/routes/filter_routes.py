@@ -51,7 +51,7 @@ async def list_filters(request: Request) -> Response:
     ),
 )
 async def put_filter(request: Request, name: FilterPath) -> Response:
-    """Creates or replaces a filter; `filter=name` uses it, and so does its ARN."""
+    """Creates or replaces a filter; `filter=name` uses it, as does Personalize's API."""
     services: Services = request.app.state.services
     wanted = parse_body(await request.body(), PutFilter)
     try:

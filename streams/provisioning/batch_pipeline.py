@@ -20,9 +20,9 @@ import prometheus_client
 from croniter import croniter
 
 from models.errors import CannotProvision, RecommenderError, Unavailable
+from models.personalize import pipeline_runs
+from models.personalize.pipeline_runs import Run
 from models.state.clients.client import RedisClient
-from models.state.operations import pipeline_runs
-from models.state.operations.pipeline_runs import Run
 from streams.provisioning.apply import (
     WaitOptions,
     await_ready,

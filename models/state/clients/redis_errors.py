@@ -102,6 +102,9 @@ _OF_CLUSTERS = (
 )
 """Errors while slots move or a primary is replaced."""
 
+NOT_HELD = redis.exceptions.LockError
+"""A lock of `RedisClient.lock` is not, or no longer, held."""
+
 AWAY_ERRORS = (
     *_OF_CLUSTERS,
     redis.exceptions.ConnectionError,

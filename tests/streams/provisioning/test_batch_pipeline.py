@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.errors import CannotProvision, ClaimLost, Unavailable
+from models.personalize import pipeline_runs
+from models.personalize.pipeline_runs import MAX_RUNS, Run
 from models.state.clients.client import RedisClient, connect
-from models.state.operations import pipeline_runs
-from models.state.operations.pipeline_runs import MAX_RUNS, Run
 from streams.provisioning.apply import run as provision
 from streams.provisioning.batch_pipeline import (
     restore_last_success,

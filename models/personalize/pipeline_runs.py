@@ -11,15 +11,13 @@ runner which lost it cannot write.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
-from redis.asyncio.lock import Lock
-from redis.exceptions import LockError
 
 from models.errors import ClaimLost
 from models.state.clients.client import RedisClient
-from models.state.clients.redis_errors import unavailable
+from models.state.clients.redis_errors import NOT_HELD, unavailable
 
 MAX_RUNS = 100
 """Runs in the history."""
@@ -64,7 +62,7 @@ async def extend(client: RedisClient, group: str, run_id: str, *, lease_s: float
     with unavailable():
         try:
             await _lease(client, group, run_id, lease_s).reacquire()
-        except LockError as error:
+        except NOT_HELD as error:
             raise ClaimLost(
                 f"run {run_id} of {group} lost its lease: another may have begun"
             ) from error
@@ -80,7 +78,7 @@ async def release(client: RedisClient, group: str, run: Run) -> None:
         pipe.ltrim(key, 0, MAX_RUNS - 1)
         await pipe.execute()
         # A lease that has expired may be another run's.
-        with suppress(LockError):
+        with suppress(NOT_HELD):
             await _lease(client, group, run.id).release()
 
 
@@ -91,9 +89,9 @@ async def history(client: RedisClient, group: str, *, n: int = MAX_RUNS) -> list
     return [msgspec.json.decode(one, type=Run) for one in stored]
 
 
-def _lease(client: RedisClient, group: str, run_id: str, lease_s: float | None = None) -> Lock:
+def _lease(client: RedisClient, group: str, run_id: str, lease_s: float | None = None) -> Any:  # noqa: ANN401  redis-py's `Lock`
     """The group's lease, as its holder would be if that is this run."""
-    lease = Lock(client, _key(group, "lease"), timeout=lease_s, blocking=False, thread_local=False)
+    lease = client.lock(_key(group, "lease"), timeout=lease_s, blocking=False, thread_local=False)
     lease.local.token = run_id.encode()
     return lease
 
