@@ -25,7 +25,8 @@ from benchmarks.peers.peer import Click
 from benchmarks.peers.split import read_split
 from benchmarks.peers.this_project import ThisProject
 from models.evaluation.baselines import SharedRecommender, variants
-from models.evaluation.protocol import ModelResult, measures, run, steps
+from models.evaluation.protocol import ModelResult, measures, run
+from models.evaluation.query_steps import steps
 from models.retrieval.candidates import TOP_LIST_SIZES
 from models.serving.local import LocalRecommender
 from models.settings import Settings
