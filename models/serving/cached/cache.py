@@ -350,10 +350,8 @@ class StateCache:
         key = self.store.key("pairs:")
         raws = await self.store.shared_values([f"{key}{item}" for item in items])
         # Of a shard that is away, as it was.
-        return [
-            self._lists.held(item) if raw == b"" else raw or b""
-            for item, raw in zip(items, raws, strict=True)
-        ]
+        held = map(self._lists.held, items)
+        return [was if raw == b"" else raw or b"" for was, raw in zip(held, raws, strict=True)]
 
     async def context_values(
         self, context: Mapping[str, str] | None, now_s: float
